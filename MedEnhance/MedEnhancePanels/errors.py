@@ -16,6 +16,13 @@ _ABOUT_COMMANDS = re.compile(
     re.DOTALL,
 )
 
+#: A traceback of Python, up to the line that names the exception, and the one that led to it.
+_TRACEBACK = re.compile(
+    r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*.*\n?"
+    r"(?:\n(?:The above exception|During handling).*\n\n)?",
+    re.MULTILINE,
+)
+
 
 def plain(text):
     """Remove what a text of the library says of options and commands."""
@@ -36,6 +43,18 @@ class PanelError(Exception):
 
     def __str__(self):
         return self.text
+
+    @property
+    def shown(self):
+        """The details as a user reads them: no traceback, which is for a log and a report."""
+        log = _TRACEBACK.sub("", self.details).strip()
+        return (
+            "" if self.isCancellation else "\n".join(filter(None, [self.message, self.hint, log]))
+        )
+
+    @property
+    def report(self):
+        return "" if self.isCancellation else f"{self.text} ({self.code})\n{self.details}"
 
     @property
     def text(self):

@@ -46,9 +46,13 @@ class Job:
     @property
     def isQuestion(self):
         """Whether it only answers a question of the panel, and so is no work for the user."""
+        return self.declares("is_question")
+
+    def declares(self, property):
+        """Tell whether the library's declaration of this kind of job has a property."""
         from MedEnhanceLib.jobs.job import JOBS
 
-        return self.kind in JOBS and JOBS[self.kind].is_question
+        return self.kind in JOBS and getattr(JOBS[self.kind], property)
 
     def cancel(self, why=""):
         """Stop at the next safe point; returns at once. why: a sentence, where no user did it."""

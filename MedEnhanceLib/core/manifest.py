@@ -25,7 +25,7 @@ _MAPS = {
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
 }
 #: Keys of `results` that belong to a segmentation.
-_OF_SEGMENTATION = ("labels", "table", "head", "segmentation_warning")
+_OF_SEGMENTATION = ("labels", "table", "head", "segmentation_limits", "segmentation_warning")
 #: Below this many SD of the noise a guide changed almost nothing; below this share of σ, what is
 #: removed is hardly seen.
 _LEAST_USE, _NEARLY_NOTHING = 0.02, 0.5

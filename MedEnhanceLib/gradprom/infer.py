@@ -45,6 +45,7 @@ class Segmentation:
         device: where it ran.
         seconds: of wall time.
         warning: why labels may be wrong, by the model itself and by the volume; "" for no reason.
+        limits: of the model, as its card states them: what the table is not to be used for.
     """
 
     volume: Volume
@@ -54,6 +55,7 @@ class Segmentation:
     device: str
     seconds: float
     warning: str = ""
+    limits: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         names = ", ".join(label.name for label in self.labels)
@@ -124,6 +126,7 @@ def segment(
         device=choice.name,
         seconds=time.monotonic() - began,
         warning=warning,
+        limits=tuple(bundle.metadata.get("limits", ())),
     )
 
 

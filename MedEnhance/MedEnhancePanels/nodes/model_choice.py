@@ -52,19 +52,35 @@ def warningOf(segmenter):
 _cached = (None, [])
 
 
-def installed(modality, kind):
-    """List the models of a kind for a modality; read again when one of their files changed."""
+def _bundles():
+    """List the installed models; read again when one of their files changed."""
     global _cached
     from MedEnhanceLib.bundles import store
 
     files = store.bundle_files()
     if files != _cached[0]:
         _cached = (files, store.list_bundles())
+    return _cached[1]
+
+
+def installed(modality, kind):
+    """List the models of a kind for a modality."""
     return [
         bundle
-        for bundle in _cached[1]
+        for bundle in _bundles()
         if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
     ]
+
+
+def modalityTexts(current):
+    """Return a text for each modality that some model is for, and for the current one."""
+    unenhanced = _("{modality} (cannot be enhanced)")
+    offered = {UNKNOWN, current, *(bundle.modality for bundle in _bundles())}
+    texts = {name: bridge.modalityName(name) for name in bridge.MODALITIES if name in offered}
+    return {
+        name: text if fitting(name) else unenhanced.format(modality=text)
+        for name, text in texts.items()
+    }
 
 
 def tasks(modality=UNKNOWN):

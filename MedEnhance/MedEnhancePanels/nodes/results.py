@@ -50,6 +50,26 @@ def strengthOf(output):
         return 1.0
 
 
+def isOfOtherStrength(output, role):
+    """Tell whether what a run found is of another strength than the voxels have by now."""
+    node = linked(output, role)
+    return node is not None and strengthOf(node) != strengthOf(output)
+
+
+def nameByStrength(output):
+    """Let the names of segments and table say where they are not of the voxels as they are."""
+    suffix = _(" (for full strength)")
+    for node in filter(None, (linked(output, role) for role in ("segmentation", "table"))):
+        name = node.GetName().removesuffix(suffix)
+        node.SetName(name + suffix * (strengthOf(node) != strengthOf(output)))
+
+
+def limitsOf(table):
+    """Return the limits of the model whose volumes a table states, a sentence each."""
+    lines = provenance.part(table, "results").get("segmentation_limits")
+    return list(map(str, lines)) if isinstance(lines, list) else []
+
+
 def stamp(node, derived, source=None, model=None, manifest=None, history=()):
     """Record on a node what it is and where it comes from, in attributes that are saved with it.
 

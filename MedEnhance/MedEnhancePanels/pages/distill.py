@@ -4,6 +4,7 @@ It distills the cohort, or trains an enhancer on it; RunArea shows a run and its
 """
 
 import qt
+import slicer
 
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhancePanels import dependencies
@@ -36,14 +37,14 @@ class DistillPanel(Page):
         }
         fill(ui.taskSelector, entries)
         entries = {
-            "cpu": _("Short (CPU)"),
-            "full": _("Full (graphics card)"),
-            "smoke": _("Test (under a minute)"),
+            "cpu": _("For a CPU"),
+            "full": _("For a graphics card"),
+            "smoke": _("For a test, of no use"),
         }
         fill(ui.presetSelector, entries)
         entries = {
-            "statistics": _("Synthetic volumes with statistics (a minute)"),
-            "matching": _("Gradient matching (SPG, minutes a patient)"),
+            "statistics": _("Synthetic volumes with statistics"),
+            "matching": _("Gradient matching (SPG)"),
         }
         fill(ui.methodSelector, entries)
         entries = {
@@ -51,6 +52,10 @@ class DistillPanel(Page):
             "binary": _("Gradients of each step, as published"),
         }
         fill(ui.gateSelector, entries)
+        # The labels of several forms in one column.
+        labels = slicer.util.findChildren(ui.advancedContent, className="QLabel")
+        for label in labels:
+            label.minimumWidth = max(each.sizeHint.width() for each in labels)
         self.runs = RunArea(self)
         self.bind(
             distillTask=ui.taskSelector,
@@ -61,6 +66,7 @@ class DistillPanel(Page):
             distillVolumes=ui.volumesSpinBox,
             distillSegmenter=ui.segmenterSelector,
             distillGate=ui.gateSelector,
+            distillLicense=ui.licenseEdit,
             distillDevice=ui.deviceSelector,
         )
         ui.templateSelector.activated.connect(self._onTemplate)

@@ -1,14 +1,22 @@
 """The run on the page Distill: its buttons and result, and runs to resume."""
 
+import os
+
 import qt
 
+from MedEnhanceLib.spg.folder import AUDIT_REPORT, SHEET
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.pages.widgets import fill, showWeight
+from MedEnhancePanels.pages.widgets import fill, showText, showWeight
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.texts import tr as _
 
 #: More pictures than these are not looked at in a panel; the folder has them all.
 _MOST_PICTURES = 100
+#: Texts of a result to be read: their entries in the menu, and where they lie.
+_TEXTS = {
+    "privacy": (_("Privacy sheet"), SHEET),
+    "audit": (_("Audit report"), AUDIT_REPORT),
+}
 
 
 class RunArea:
@@ -21,7 +29,12 @@ class RunArea:
         ui.pauseButton.clicked.connect(lambda *_checked: self._end("pause"))
         ui.cancelButton.clicked.connect(lambda *_checked: self._end("cancel"))
         ui.resumeButton.clicked.connect(self._onResume)
-        ui.resultButton.clicked.connect(self._onFolder)
+        self._menu, self.actions = qt.QMenu(ui.openButton), {}
+        for name, (text, _path) in _TEXTS.items():
+            self.actions[name] = self._menu.addAction(text)
+            self.actions[name].triggered.connect(lambda *_on, name=name: self._onText(name))
+        self._menu.addAction(_("Result folder")).triggered.connect(self._onFolder)
+        ui.openButton.setMenu(self._menu)
         self._showRun(None)
 
     @property
@@ -74,9 +87,7 @@ class RunArea:
             importing.onFinished(lambda job: self._onImported(job, run))
         elif job.state == "done":
             level, verdict, _limits = verdictOf(run)
-            text = _(
-                "{name} is finished. {verdict} Read PRIVACY.md in its folder before sharing it."
-            )
+            text = _("{name} is finished. {verdict} Open → Privacy sheet: read it before sharing.")
             self.context.message(level, text.format(name=run.name, verdict=verdict))
 
     def _onImported(self, job, run):
@@ -88,7 +99,7 @@ class RunArea:
         else:
             text = _("{name} is trained, but could not be added to the models: {why}")
             text = text.format(name=run.name, why=job.error.text)
-            self.context.message("warning", text, job.error.details)
+            self.context.message("warning", text, job.error.shown, job.error.report)
 
     def _showRun(self, run):
         """Show how a run ended, and what it left; of one that goes on nothing yet."""
@@ -106,8 +117,15 @@ class RunArea:
                 count=len(images)
             )
             level, verdict, limits = verdictOf(run)
+            for name, (_text, path) in _TEXTS.items():
+                self.actions[name].visible = os.path.isfile(os.path.join(run.out, path))
             showWeight(ui.auditIcon, level)
             ui.auditLabel.text = f"{verdict} {limits}"
+
+    @guarded
+    def _onText(self, name):
+        title, path = _TEXTS[name]
+        showText(self._page.widget, title, os.path.join(self._run.out, path))
 
     @guarded
     def _onFolder(self, _checked=False):

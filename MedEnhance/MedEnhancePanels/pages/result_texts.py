@@ -20,11 +20,14 @@ def moreFactsOf(output):
     return "\n".join(filter(None, [_guide(output), *_scopes(output), _uncertainty(output)]))
 
 
-def noticeOf(output):
+def noticeOf(output, isTableShown=False):
     """Say what to know before a result is looked at: (level, sentence, details), for a Notice.
 
     The sentence is the warning of most weight; the details say what to do, and have the others.
+    Beside the table of volumes it is what the card of the model says against using them.
     """
+    if isTableShown and (limits := results.limitsOf(results.linked(output, "table"))):
+        return "warning", " ".join(limits), ""
     warnings = provenance.warningsOf(output)
     if not warnings:
         lost = results.linked(output, "input") is None

@@ -152,6 +152,7 @@ def _steps(output, strength):
         node.SetAndObserveImageData(voxels)
         slicer.util.arrayFromVolumeModified(node)
     output.SetAttribute(results.STRENGTH, repr(strength))
+    results.nameByStrength(output)
     if manifest:
         provenance.setManifest(output, manifest)
     results.setHistory(output, history)

@@ -78,6 +78,8 @@ class _Export(NodeJob):
             steps = sendLabels(segmentation, self.node, path, job.warnings.append)
             job.params["labels"] = yield from steps
             job.params["head"] = provenance.part(segmentation, "model") or None
+            if results.isOfOtherStrength(self.node, "segmentation"):
+                job.warnings.append(_("The segments are of the result at full strength"))
         uncertainty = results.linked(self.node, "uncertainty")
         if options.uncertainty and uncertainty is not None and results.strengthOf(self.node) != 1.0:
             job.warnings.append(_("The uncertainty map is for full strength: it was left out"))

@@ -6,7 +6,8 @@ from pathlib import Path
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.jobs.kinds.train import cohort
 from MedEnhanceLib.jobs.teaching.segmenter import taught_fields
-from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
+from MedEnhanceLib.spg.cohort import count_patients
+from MedEnhanceLib.spg.config import FEWEST_AUDITED, FEWEST_PATIENTS, SYNTHETIC, TEMPLATE
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
@@ -78,6 +79,8 @@ def problemOf(state):
         return _("Choose the folder with the volumes, or of a distilled set.")
     if not isTable and not os.path.isdir(folder):
         return _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
+    if not isTraining and (problem := _countProblem(folder)):
+        return problem
     if not state.distillName.strip():
         return _("Give the run a name.")
     if isTraining:
@@ -87,6 +90,21 @@ def problemOf(state):
     if state.distillTemplate not in TEMPLATES and not os.path.isfile(state.distillTemplate):
         return _("The file of the template is missing: choose another.")
     return ""
+
+
+def _countProblem(folder):
+    """Say that a cohort has too few patients, and how many it takes; empty where it has enough."""
+    try:
+        count = count_patients(folder, FEWEST_PATIENTS)
+    except (MedEnhanceError, OSError) as error:
+        return PanelError.fromException(error).text
+    if count >= FEWEST_PATIENTS:
+        return ""
+    text = _(
+        "Patients in the cohort: {count}. Distilling takes {least} or more; of gradient matching "
+        "an audit takes {audited} or more. Give a folder with volumes for each patient."
+    )
+    return text.format(count=count, least=FEWEST_PATIENTS, audited=2 * FEWEST_AUDITED)
 
 
 def _teachingProblem(state):
@@ -112,6 +130,10 @@ def sharedText(state):
             "With these choices, the result contains volumes for each patient, changed to teach "
             "what that patient's scans teach. Starting sends nothing."
         )
+        folder, audited = state.distillCohort.strip(), 2 * FEWEST_AUDITED
+        if not problemOf(state) and count_patients(folder, audited) < audited:
+            text = _("The cohort is too small for an audit, which takes {count} patients or more.")
+            shared = f"{shared}\n{text.format(count=audited)}"
     if state.distillTemplate in TEMPLATES:
         return shared
     anatomy = _(
@@ -127,6 +149,8 @@ def start(runner, state):
     if why := problemOf(state):
         raise PanelError(_("The cohort cannot be used"), why, "input")
     params = paramsOf(state)  # it raises for a folder without volumes
+    if kindOf(state) == "distill":  # no part of what an estimate is about
+        params["config"]["license"] = state.distillLicense.strip()
     run = long_run.Run.create(kindOf(state), state.distillName)
     run.record["params"] = {**params, "out": run.out}
     run.begin(runner)

@@ -10,6 +10,7 @@ import glob
 import os
 import time
 
+from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
@@ -17,8 +18,6 @@ from MedEnhancePanels.nodes.provenance import jsonIn
 from MedEnhancePanels.texts import tr as _
 
 RUN_FILE = "run.json"
-#: Kinds of runs, which are kinds of jobs, and the parameter that says where the cohort is.
-COHORT_PARAM = {"train": "data", "distill": "cohort"}
 #: States from which a run can be resumed; "running" remains after a crash.
 _UNFINISHED = ("running", "paused", "failed")
 
@@ -39,7 +38,7 @@ class Run:
 
     @classmethod
     def create(cls, kind, name):
-        """Make a folder below `root`, named after the run and the time; kind: see COHORT_PARAM."""
+        """Make a folder below `root`, named after the run and the time; kind: see Run."""
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-")[:64]
         name = name or "run"
         folder = bridge.freePath(root(), time.strftime(f"{name}-%Y%m%d-%H%M%S"))
@@ -130,7 +129,7 @@ def _checkedRecord(record):
         if not isinstance(record[field], kind):
             raise TypeError(f"{field} is {record[field]!r}")
     time.localtime(record["created"])
-    cohort, params = COHORT_PARAM[record["kind"]], record.get("params")
+    cohort, params = JOBS[record["kind"]].cohort, record.get("params")
     if params is not None and not all(isinstance(params[name], str) for name in (cohort, "out")):
         raise TypeError(f"params lack {cohort} or out")
     return record
