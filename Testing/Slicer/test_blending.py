@@ -223,6 +223,8 @@ class SliderTest(ViewTestCase):
         label = [{"value": 1, "name": "all"}]
         labels = self.results.makeSegmentation(image, self.source, label, "labels")
         table = self.results.makeTable([], self.source, "table")
+        limits = {"results": {"segmentation_limits": ["Trained on few.", "Measure nothing."]}}
+        provenance.setManifest(table, limits)
         self.results.link(self.output, segmentation=labels, table=table)
         self.area.leave()
         actions = self.area.actions
@@ -236,6 +238,9 @@ class SliderTest(ViewTestCase):
         ):
             press()
             self.assertEqual(layout.GetViewArrangement(), arrangement)
+            isTable = arrangement == layout.SlicerLayoutFourUpTableView
+            said = "Trained on few. Measure nothing." if isTable else ""
+            self.assertEqual(self.ui.warningLabel.text, said)
         surface = labels.GetSegmentation().GetNthSegment(0).GetRepresentation("Closed surface")
         self.assertGreater(surface.GetNumberOfPolys(), 0)
         self.widget.exit()
@@ -254,6 +259,23 @@ class SliderTest(ViewTestCase):
         self.area.actions["compress"].trigger()
         state = self.context.state
         self.assertEqual((state.page, state.inputVolume), ("compress", self.output))
+
+    def test_whatIsOfFullStrengthSaysSoAtOthers(self):
+        nodes = [slicer.mrmlScene.AddNewNodeByClass(f"vtkMRML{kind}Node", kind)
+                 for kind in ("Segmentation", "Table")]  # fmt: skip
+        nodes[0].CreateDefaultDisplayNodes()
+        self.results.link(self.output, segmentation=nodes[0], table=nodes[1])
+        for strength, suffix in ((0.5, " (for full strength)"), (1.0, "")):
+            self.ui.strengthSlider.value = strength
+            self.wait()
+            self.assertEqual(
+                [node.GetName() for node in nodes], [f"Segmentation{suffix}", f"Table{suffix}"]
+            )
+            texts = [self.area.actions[name].text for name in ("segments", "threeD", "table")]
+            self.assertEqual(
+                texts,
+                [f"{text}{suffix}" for text in ("Segments", "Segments in 3D", "Table of volumes")],
+            )
 
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5

@@ -66,6 +66,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertIn("every voxel is equal", self.message)
         self.assertIn("compressed and verified", self.message)
         back = self.opened()
+        self.assertEqual(self.message, "scan was opened from scan.ucv.")
         voxels = slicer.util.arrayFromVolume(back)
         self.assertEqual(voxels.dtype, np.int16)
         np.testing.assert_array_equal(voxels, slicer.util.arrayFromVolume(node))
@@ -137,7 +138,7 @@ class CompressTest(MedEnhanceTestCase):
         with mock.patch.object(compress, "askForFile", return_value=self.path):
             self.ui.openButton.click()
         back = self.context.state.inputVolume
-        self.assertEqual((back.GetName(), self.message), ("scan", ""))
+        self.assertEqual((back.GetName(), self.message), ("scan", "scan was opened from scan.ucv."))
         self.assertTrue(preview.isShown(back))
         self.assertEqual(back.GetImageData().GetDimensions(), node.GetImageData().GetDimensions())
 
@@ -192,16 +193,17 @@ class CompressTest(MedEnhanceTestCase):
         self.assertIn("differs from the first", self.ui.compressButton.toolTip)
 
     def test_labelsAreKeptOrNothing(self):
-        labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
-        slicer.util.updateVolumeFromArray(labels, np.arange(60, dtype=np.int16).reshape(3, 4, 5))
-        self.ui.maxErrorButton.checked = True
-        self.choose(labels)
-        self.assertEqual(self.context.state.compressMode, "lossless")
-        self.assertFalse(self.ui.maxErrorButton.enabled)
-        self.assertFalse(self.ui.ratioButton.enabled)
-        with self.assertRaisesRegex(PanelError, "labels"):
-            options = CompressConfig(ratio=10)
-            compression.startCompress(self.context.runner, labels, self.path, options)
+        named = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+        values = np.arange(8000, dtype=np.int16).reshape(20, 20, 20)
+        slicer.util.updateVolumeFromArray(named, values)
+        for labels in (named, slicer.util.addVolumeFromArray(values % 5, name="scalars")):
+            self.choose(self.smallVolume(), "maxErrorButton")
+            self.choose(labels)
+            self.assertEqual(self.context.state.compressMode, "lossless")
+            self.assertFalse(self.ui.maxErrorButton.enabled or self.ui.ratioButton.enabled)
+            with self.assertRaisesRegex(PanelError, "labels"):
+                options = CompressConfig(ratio=10)
+                compression.startCompress(self.context.runner, labels, self.path, options)
 
     def test_anExistingFileIsReplacedOnlyWhereTheDialogHasAsked(self):
         Path(self.path).write_bytes(b"precious")

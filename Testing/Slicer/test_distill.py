@@ -305,6 +305,15 @@ class TrainingTest(DistillTestCase):
 class DistillingTestCase(DistillTestCase):
     KIND, TASK = "distill", "distillMR"
 
+    def read(self, name):
+        """What the menu Open shows of a result, in a window of its own."""
+        self.panel.runs.actions[name].trigger()
+        (browser,) = slicer.util.findChildren(self.panel.widget, className="QTextBrowser")
+        text = browser.toPlainText()
+        browser.window().close()
+        self.deleteWhatIsDue()
+        return text
+
     def setUp(self):
         super().setUp()
         self.chooseBudget()
@@ -330,10 +339,11 @@ class ChoiceTest(DistillingTestCase):
         self.assertIn("volumes for each patient", ui.shareLabel.text)
 
     def test_theChoicesAreKeptInTheSceneAndAreWhatTheJobTakes(self):
-        folder = self.temporaryFolder()
-        table = os.path.join(folder, "patients.csv")
-        Path(table).write_text("patient,path\n")
         self.assertIn("Choose a folder with a folder", self.ui.problemLabel.text)
+        folder = self.cohort()
+        table = os.path.join(self.temporaryFolder(), "patients.csv")
+        Path(table).write_text(f"patient,path\na,{folder}/Patient 0\nb,{folder}/Patient 1\n")
+        self.ui.licenseEdit.text = " CC BY 4.0"
         for path in (folder, table):
             self.ui.pathEdit.text = path
             self.assertEqual(self.ui.problemLabel.text, "")
@@ -348,10 +358,37 @@ class ChoiceTest(DistillingTestCase):
         taken = config_from_json(DistillParams, submit.call_args.args[1])
         self.assertEqual((str(taken.cohort), taken.modality), (table, "MR"))
         self.assertEqual((taken.config.method, taken.config.prior), ("statistics", table))
-        self.assertEqual(taken.config.volumes, 2)
+        self.assertEqual((taken.config.volumes, taken.config.license), (2, "CC BY 4.0"))
+
+    def test_tooFewPatientsAreCountedBeforeAnythingStarts(self):
+        for count in range(5):
+            self.cohort(count)
+            self.pick(self.ui.methodSelector, "matching")
+            self.assertEqual(self.ui.startButton.enabled, count >= 2)
+            self.assertEqual("too small for an audit" in self.ui.shareLabel.text, count in (2, 3))
+            if count < 2:
+                for words in (f"cohort: {count}.", "takes 2 or more", "audit takes 4 or more"):
+                    self.assertIn(words, self.ui.problemLabel.text)
+        table = os.path.join(self.temporaryFolder(), "patients.csv")
+        Path(table).write_text("patient,path\na,\n")
+        self.ui.pathEdit.text = table
+        self.assertIn("line 2: no path", self.ui.problemLabel.text)
+
+    def test_theFieldsOfAdvancedStandInOneColumn(self):
+        ui = self.ui
+        ui.advancedSection.collapsed = False
+        for task, boxes in (
+            ("distillMR", (ui.methodSelector, ui.licenseEdit)),
+            ("trainMR", (ui.gateSelector,)),
+        ):
+            self.choose(task)
+            self.processEvents(50)
+            origin = qt.QPoint(0, 0)
+            places = [each.mapTo(self.panel.widget, origin) for each in (ui.deviceSelector, *boxes)]
+            self.assertEqual(len({place.x() for place in places}), 1, task)
 
     def test_whatTheLibraryWouldRefuseIsReportedBeforeAnythingStarts(self):
-        self.ui.pathEdit.text = self.temporaryFolder()
+        self.cohort()
         self.choose("distillCT")
         self.assertTrue(self.ui.startButton.enabled, "synthetic volumes are of any modality")
         self.pick(self.ui.templateSelector, "template")
@@ -413,8 +450,9 @@ class DistillationTest(DistillingTestCase):
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.assertIn(os.path.join(folder, "out-confidential"), self.ui.resultLabel.text)
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
-            self.ui.resultButton.click()
+            self.panel.runs.actions["folder"].trigger()
         opened.assert_called_once_with(qt.QUrl.fromLocalFile(os.path.join(folder, "out")))
+        self.assertIn("PRIVACY", self.read("privacy").upper())
 
 
 class AuditTest(DistillingTestCase):
@@ -430,8 +468,10 @@ class AuditTest(DistillingTestCase):
             self.assertTrue(picture.save(os.path.join(run.out, f"images/000{number}.png")))
         manifest = {"volumes": 4, "patients": 2, "held_out": 2, "audit": audit}
         write_json(Path(run.out) / "manifest.json", manifest, overwrite=False)
+        Path(run.out, "PRIVACY.md").write_text("# The sheet")
         if figures is not None:
             os.makedirs(os.path.join(run.out, "audit"))
+            Path(run.out, "audit", "audit.md").write_text("# The report")
             write_json(Path(run.out) / "audit" / "audit.json", figures, overwrite=False)
         self.panel.runs.recall(run.folder)
         return run
@@ -444,6 +484,8 @@ class AuditTest(DistillingTestCase):
         for audit in ({"alarm": False, "summary": "Figures."}, {"alarm": None}, {}):
             self.finished(audit)
             self.assertVerdict("Warning", *unable)
+        self.assertEqual(self.read("privacy"), "The sheet")
+        self.assertFalse(self.panel.runs.actions["audit"].visible)
         able = "of 5 attacks could have found a leak; none did. This is not a proof"
         for blind, word, text in (
             (1, "Information", f"4 {able}"),
@@ -453,6 +495,7 @@ class AuditTest(DistillingTestCase):
             findings = [{"is_blind": place < blind} for place in range(5)]
             self.finished({"alarm": False, "summary": "No leak."}, {"findings": findings})
             self.assertVerdict(word, text)
+            self.assertEqual(self.read("audit"), "The report")
             self.assertEqual("This is not a proof" in self.ui.auditLabel.text, blind < 5)
 
     def assertVerdict(self, word, *texts):

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import time
+import traceback
 import types
 import weakref
 from unittest import mock
@@ -13,6 +14,9 @@ from unittest import mock
 import qt
 import slicer
 from medenhance_testing import FORMS, ROOT, MedEnhanceTestCase, slow
+
+from MedEnhanceLib.errors import InputError
+from MedEnhancePanels.errors import PanelError
 
 PAGES = ["enhance", "compress", "distill", "models"]
 
@@ -84,12 +88,27 @@ class ModuleTest(MedEnhanceTestCase):
 
     def test_aMessageIsShownWithItsDetailsOnDemand(self):
         ui = self.widget.ui
-        self.context.message("error", "scan.ucv is damaged. Run recover.", "Traceback …")
+        try:
+            try:
+                raise KeyError("first")
+            except KeyError as cause:
+                raise InputError("scan.ucv is damaged", "Run recover.") from cause
+        except InputError as error:
+            trace = "".join(traceback.format_exception(error))
+        error = PanelError("scan.ucv is damaged", "Run recover.", "input", f"a line\n{trace}end")
+        with self.assertLogs(level="WARNING") as log:
+            self.context.showError(error)
         self.assertFalse(ui.messageFrame.isHidden())
         self.assertEqual(ui.messageLabel.text, "scan.ucv is damaged. Run recover.")
-        self.assertTrue(ui.messageDetails.isHidden())
+        self.assertTrue(ui.messageDetails.isHidden() and ui.messageCopyButton.isHidden())
         ui.messageDetailsButton.click()
-        self.assertFalse(ui.messageDetails.isHidden())
+        self.assertFalse(ui.messageDetails.isHidden() or ui.messageCopyButton.isHidden())
+        lines = ["scan.ucv is damaged", "Run recover.", "a line", "end"]
+        self.assertEqual(ui.messageDetails.plainText.splitlines(), lines)
+        ui.messageCopyButton.click()
+        for text in (qt.QApplication.clipboard().text(), "".join(log.output)):
+            self.assertIn("damaged. Run recover. (input)", text)
+            self.assertIn(trace, text)
         ui.messageCloseButton.click()
         self.assertTrue(ui.messageFrame.isHidden())
 

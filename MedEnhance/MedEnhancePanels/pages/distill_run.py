@@ -33,7 +33,8 @@ class RunArea:
         for name, (text, _path) in _TEXTS.items():
             self.actions[name] = self._menu.addAction(text)
             self.actions[name].triggered.connect(lambda *_on, name=name: self._onText(name))
-        self._menu.addAction(_("Result folder")).triggered.connect(self._onFolder)
+        self.actions["folder"] = self._menu.addAction(_("Result folder"))
+        self.actions["folder"].triggered.connect(self._onFolder)
         ui.openButton.setMenu(self._menu)
         self._showRun(None)
 
