@@ -367,7 +367,7 @@ class ChoiceTest(DistillingTestCase):
             self.assertEqual(self.ui.startButton.enabled, count >= 2)
             self.assertEqual("too small for an audit" in self.ui.shareLabel.text, count in (2, 3))
             if count < 2:
-                for words in (f"cohort: {count}.", "takes 2 or more", "audit takes 4 or more"):
+                for words in (f"cohort: {count}.", "takes 2 or more", "matching) 4 or more"):
                     self.assertIn(words, self.ui.problemLabel.text)
         table = os.path.join(self.temporaryFolder(), "patients.csv")
         Path(table).write_text("patient,path\na,\n")

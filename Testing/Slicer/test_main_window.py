@@ -177,6 +177,18 @@ class JobBarTest(MedEnhanceTestCase):
         self.assertTrue(ui.jobFrame.isHidden())
         self.widget.enter()
 
+    def test_aUsualLineIsReadWholeInANarrowPanel(self):
+        self.widget.parent.show()
+        self.widget.parent.resize(400, 600)
+        forever = {"title": "Distill my-run", "before": lambda _job: iter(lambda: None, 0)}
+        job = self.context.runner.submit("", {}, **forever)
+        for _time in range(2):  # the bar has its width after the first one
+            job.progress(0.1, "drawing synthetic volumes", 300)
+            self.processEvents(20)
+        line = "Drawing synthetic volumes, about 5 min left · Distill my-run"
+        self.assertEqual(self.widget.ui.jobLabel.text, line)
+        job.cancel()
+
     @slow
     def test_belowThePagesStandsALineWhileAJobRunsAndTheLogIsAmongTheDetailsOfAnError(self):
         ui, runner = self.widget.ui, self.context.runner

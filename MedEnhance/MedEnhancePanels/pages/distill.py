@@ -37,9 +37,9 @@ class DistillPanel(Page):
         }
         fill(ui.taskSelector, entries)
         entries = {
-            "cpu": _("For a CPU"),
-            "full": _("For a graphics card"),
-            "smoke": _("For a test, of no use"),
+            "cpu": _("Short, for a CPU"),
+            "full": _("Full, for a graphics card"),
+            "smoke": _("Tiny, for a test"),
         }
         fill(ui.presetSelector, entries)
         entries = {
@@ -52,10 +52,6 @@ class DistillPanel(Page):
             "binary": _("Gradients of each step, as published"),
         }
         fill(ui.gateSelector, entries)
-        # The labels of several forms in one column.
-        labels = slicer.util.findChildren(ui.advancedContent, className="QLabel")
-        for label in labels:
-            label.minimumWidth = max(each.sizeHint.width() for each in labels)
         self.runs = RunArea(self)
         self.bind(
             distillTask=ui.taskSelector,
@@ -109,6 +105,10 @@ class DistillPanel(Page):
         # What a run shares that goes on depends on its own choices.
         ui.shareLabel.visible = isDistilling and not self.runs.isRunning
         ui.taughtArea.visible = state.distillTask.startswith("train")
+        # The form below begins in the same column.
+        area = ui.distillArea if isDistilling else ui.taughtArea
+        labels = slicer.util.findChildren(area, className="QLabel")
+        ui.deviceLabel.minimumWidth = max(label.sizeHint.width() for label in labels)
         ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
         ui.shareLabel.text = distillation.sharedText(state)
         problem = dependencies.enhancingProblem() or distillation.problemOf(state)

@@ -51,7 +51,7 @@ class JobBar:
             stage, metrics = stageText(job), ui.jobLabel.fontMetrics()
             text, percent = f"{stage[:1].upper()}{stage[1:]} · {job.title}", int(100 * job.fraction)
             # Two lines, of which a word that does not fit may leave a part empty.
-            width = max(100, int(1.7 * ui.jobLabel.width))
+            width = max(100, int(1.8 * ui.jobLabel.width))
             ui.jobLabel.text = metrics.elidedText(text, qt.Qt.ElideRight, width)
             ui.jobLabel.toolTip, ui.jobBar.value = text, percent
             ui.jobCancelButton.enabled = not job.wantsCancel

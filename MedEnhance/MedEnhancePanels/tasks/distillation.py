@@ -101,8 +101,8 @@ def _countProblem(folder):
     if count >= FEWEST_PATIENTS:
         return ""
     text = _(
-        "Patients in the cohort: {count}. Distilling takes {least} or more; of gradient matching "
-        "an audit takes {audited} or more. Give a folder with volumes for each patient."
+        "Patients in the cohort: {count}. Distilling takes {least} or more, an audit (of gradient "
+        "matching) {audited} or more. Give a folder with volumes for each patient."
     )
     return text.format(count=count, least=FEWEST_PATIENTS, audited=2 * FEWEST_AUDITED)
 
