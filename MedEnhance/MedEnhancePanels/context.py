@@ -7,8 +7,8 @@ import qt
 import slicer
 import vtk
 
+from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import sentence
 from MedEnhancePanels.texts import tr as _
 
 #: Priority of observers that are called before those of Slicer's selectors, which have 0.

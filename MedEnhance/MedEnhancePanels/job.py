@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import shutil
 import sys
 import time
@@ -117,11 +116,3 @@ def stageText(job):
     return _("{stage}, about {time} left").format(
         stage=job.stage, time=duration_text(job.etaSeconds)
     )
-
-
-def sentence(text):
-    """Begin a warning or a remark with a capital letter, and end it with a full stop."""
-    # "scan.ucv is damaged": names stay as they are.
-    isName = re.match(r"\S*(_|-|:\s|\.\S)", text)
-    begin = text[:1] if isName else text[:1].upper()
-    return f"{begin}{text[1:].rstrip('. ')}."

@@ -31,6 +31,9 @@ _OF_SEGMENTATION = ("labels", "table", "head", "segmentation_limits", "segmentat
 _LEAST_USE, _NEARLY_NOTHING = 0.02, 0.5
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
 
+#: Codes of warnings after which structure in a result may be wrong.
+_SEVERE = ("no-structure", "anatomy", "test-model")
+
 
 def derived_note(action: str) -> str:
     """Return the sentence that marks a volume as derived, for its history and file header."""
@@ -97,6 +100,27 @@ def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[s
     kept = {name: value for name, value in results.items() if name not in left_out}
     config = dict(manifest.get("config") or {}) | {"strength": strength}
     return dict(manifest) | {"config": config, "results": kept | {"strength": strength}}
+
+
+def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Read the warnings in the manifest of a run, those of most weight first.
+
+    Returns level ("severe" or "warning"), message and what to do of each; nothing of what somebody
+    has edited beyond use.
+    """
+    results, lines = manifest.get("results"), manifest.get("warnings")
+    rows = (results.get("warnings") if isinstance(results, Mapping) else None) or ()
+    try:
+        coded = [(row.get("code", ""), row["message"], row["hint"]) for row in rows]
+    except (AttributeError, KeyError, TypeError):
+        coded = []
+    texts = {f"{message}: {hint}" for _code, message, hint in coded}
+    plain = list(map(str, lines)) if isinstance(lines, list) else []
+    coded += [("", text, "") for text in plain if text not in texts]
+    weighed = {
+        ("severe" if code in _SEVERE else "warning", message, hint) for code, message, hint in coded
+    }
+    return sorted(weighed)
 
 
 def as_json(value: Any) -> Any:

@@ -8,8 +8,9 @@ import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
 
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels import dependencies, worker
-from MedEnhancePanels.nodes import bridge, nrrd, results
+from MedEnhancePanels.nodes import bridge, results
 
 #: A part of the sample that the model takes a fraction of a second for.
 PART = np.s_[60:72, 84:148, 60:124]
@@ -91,4 +92,4 @@ class EnhanceTestCase(MedEnhanceTestCase):
         command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
         environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
         subprocess.run(command, check=True, env=environment, capture_output=True)
-        return np.array(nrrd.File(output).voxels)
+        return np.array(stepwise.NrrdFile(output).voxels)

@@ -9,8 +9,10 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, finished
 
 import MedEnhanceLib
+from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd
+from MedEnhancePanels.nodes import bridge
 
 
 class BridgeTest(MedEnhanceTestCase):
@@ -53,7 +55,7 @@ class BridgeTest(MedEnhanceTestCase):
 
     def test_aFullDiskIsReportedWithTheRemedy(self):
         path, full = self.path(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        broken = mock.patch.object(nrrd, "steps", side_effect=full)
+        broken = mock.patch.object(stepwise, "steps", side_effect=full)
         with broken, self.assertRaises(OSError) as caught:
             finished(bridge.sendVolume(self.makeNode(), path))
         error = PanelError.fromException(caught.exception)
@@ -86,7 +88,7 @@ class BridgeTest(MedEnhanceTestCase):
         with open(path, "r+b") as file:
             file.truncate(os.path.getsize(path) - 10)
         nodes = slicer.mrmlScene.GetNumberOfNodes()
-        with self.assertRaises(PanelError):
+        with self.assertRaises(OutputError):
             finished(bridge.receiveVolume(path, "broken"))
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
 

@@ -14,10 +14,10 @@ from Library.conftest import write_series
 from medenhance_testing import MedEnhanceTestCase, finished, slow
 from pydicom import dcmread
 
-from MedEnhanceLib.io import load
+from MedEnhanceLib.io import load, stepwise
 from MedEnhanceLib.unicompress import CompressConfig, compress
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
+from MedEnhancePanels.nodes import bridge, dicom_source, provenance, results
 from MedEnhancePanels.tasks import dicom_export
 
 STUDY = "1.2.826.0.1.3680043.8.498.7"
@@ -253,7 +253,7 @@ class FolderTest(ExportTestCase):
             path = os.path.join(self.temporaryFolder(), "labels.nrrd")
             meanings = finished(dicom_export.sendLabels(segmentation, source, path, said.append))
             names = {each["value"]: each["name"] for each in meanings}
-            found = nrrd.File(path).voxels
+            found = stepwise.NrrdFile(path).voxels
             self.assertEqual({names[value] for value in np.unique(found) if value}, {*boxes})
             for name, box in boxes.items():
                 (value,) = (value for value, each in names.items() if each == name)

@@ -36,7 +36,7 @@ class DistillTestCase(MedEnhanceTestCase):
         self.widget.showPage("distill")
         self.panel = self.widget.panels["distill"]
         self.ui = self.panel.ui
-        self.root = self.temporaryFolder()
+        self.root = Path(self.temporaryFolder())
         self.enterContext(mock.patch.object(long_run, "root", lambda: self.root))
         self.choose(self.TASK)
 
@@ -205,10 +205,10 @@ class TrainPageTest(DistillTestCase):
             folder.mkdir()
             (folder / "run.json").write_text(text)
             with self.assertRaisesRegex(PanelError, "no readable run"):
-                long_run.Run.open(str(folder))
-        run = long_run.Run.create(self.KIND, "tiny")
+                long_run.Run.open(folder)
+        run = long_run.Run.create(self.root, self.KIND, "tiny")
         run.save()
-        self.assertEqual(long_run.resumable(), [], "it does not say yet what it works on")
+        self.assertEqual(long_run.Run.resumable(self.root), [], "it works on nothing yet")
         run.record |= {"state": "running", "params": {"data": "data", "out": "out"}}
         run.save()
         self.widget.exit()
@@ -283,7 +283,7 @@ class TrainingTest(DistillTestCase):
         self.assertFalse(job.isFinished)
         self.ui.cancelButton.click()
         self.finish(job)
-        self.assertEqual(long_run.Run.open(folder).state, "cancelled")
+        self.assertEqual(long_run.Run.open(Path(folder)).state, "cancelled")
         self.assertIn("cancelled", self.ui.resultLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
         with self.assertRaisesRegex(PanelError, "cannot be resumed"):
@@ -458,14 +458,14 @@ class DistillationTest(DistillingTestCase):
 class AuditTest(DistillingTestCase):
     def finished(self, audit, figures=None):
         """A run that a worker finished, with this audit, and the figures of its attacks."""
-        run = long_run.Run.create(self.KIND, "tiny")
+        run = long_run.Run.create(self.root, self.KIND, "tiny")
         run.record |= {"state": "done", "seconds": 0.5}
         run.save()
         picture = qt.QImage(32, 32, qt.QImage.Format_Grayscale16)
         picture.fill(qt.Qt.gray)
         Path(run.out, "images").mkdir(parents=True)
         for number in range(2):
-            self.assertTrue(picture.save(os.path.join(run.out, f"images/000{number}.png")))
+            self.assertTrue(picture.save(str(run.out / f"images/000{number}.png")))
         manifest = {"volumes": 4, "patients": 2, "held_out": 2, "audit": audit}
         write_json(Path(run.out) / "manifest.json", manifest, overwrite=False)
         Path(run.out, "PRIVACY.md").write_text("# The sheet")
@@ -473,7 +473,7 @@ class AuditTest(DistillingTestCase):
             os.makedirs(os.path.join(run.out, "audit"))
             Path(run.out, "audit", "audit.md").write_text("# The report")
             write_json(Path(run.out) / "audit" / "audit.json", figures, overwrite=False)
-        self.panel.runs.recall(run.folder)
+        self.panel.runs.recall(str(run.folder))
         return run
 
     def test_theAuditIsReportedInPlainWordsWithTheWeightOfWhatItCouldHaveFound(self):

@@ -180,8 +180,8 @@ class JobBarTest(MedEnhanceTestCase):
     def test_aUsualLineIsReadWholeInANarrowPanel(self):
         self.widget.parent.show()
         self.widget.parent.resize(400, 600)
-        endless = lambda _job: (None for _step in iter(int, 1))
-        job = self.context.runner.submit("", {}, title="Distill my-run", before=endless)
+        endless = (None for _step in iter(int, 1))
+        job = self.context.runner.submit("", {}, title="Distill my-run", before=lambda _: endless)
         for _time in range(2):  # the bar has its width after the first one
             job.progress(0.1, "drawing synthetic volumes", 300)
             self.processEvents(20)

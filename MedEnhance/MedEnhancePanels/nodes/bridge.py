@@ -14,8 +14,9 @@ from vtk.util import numpy_support
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import nrrd, provenance
+from MedEnhancePanels.nodes import provenance
 from MedEnhancePanels.texts import tr as _
 
 #: Attribute with the modality, where a user or a file stated it.
@@ -263,7 +264,7 @@ def sendVolume(node, path):
     frames = frameNodes(node)
     # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
     arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
-    yield from nrrd.write(path, arrays, geometryOf(frames[0]), _tagsOf(node, frames))
+    yield from stepwise.write(path, arrays, geometryOf(frames[0]), _tagsOf(node, frames))
 
 
 def stateOf(node):
@@ -327,7 +328,7 @@ def readImage(voxels):
     """Copy voxels of a file, [K, J, I], into an image; a generator of steps."""
     image = newImage(voxels.shape, voxels.dtype)
     target = arrayOf(image)
-    for slab in nrrd.steps(voxels):
+    for slab in stepwise.steps(voxels):
         target[slab] = voxels[slab]
         yield
     return image
@@ -372,7 +373,7 @@ def receiveVolume(path, name):
     The scene gets it when it is complete. Returns a scalar volume node, or for 4D a sequence node,
     which has a browser.
     """
-    file = nrrd.File(path)
+    file = stepwise.NrrdFile(path)
 
     def volume(image):
         node = slicer.vtkMRMLScalarVolumeNode()

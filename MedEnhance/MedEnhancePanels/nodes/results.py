@@ -7,8 +7,9 @@ import slicer
 import vtk
 
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
+from MedEnhancePanels.nodes import bridge, dicom_source, provenance
 from MedEnhancePanels.texts import tr as _
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
@@ -195,7 +196,7 @@ def differenceImage(source, enhanced):
     target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.
     exact = np.result_type(before.dtype, after.dtype, np.float32)
-    for slab in nrrd.steps(target):
+    for slab in stepwise.steps(target):
         np.subtract(after[slab], before[slab], out=target[slab], dtype=exact, casting="same_kind")
         yield
     return image

@@ -1,6 +1,6 @@
 """The run on the page Distill: its buttons and result, and runs to resume."""
 
-import os
+from pathlib import Path
 
 import qt
 
@@ -48,7 +48,7 @@ class RunArea:
 
     def begin(self, run):
         """Follow a run that has just begun."""
-        self.context.state.distillRun = run.folder
+        self.context.state.distillRun = str(run.folder)
         self._showRun(run)
         run.job.onFinished(self._onFinished)
         self._page.update()
@@ -56,7 +56,7 @@ class RunArea:
     def recall(self, folder):
         """Show the run that the scene remembers, where its folder is still there."""
         if not self.isRunning:
-            self._showRun(long_run.runAt(folder))
+            self._showRun(_runAt(folder))
 
     def show(self):
         ui, isRunning = self._ui, self.isRunning
@@ -113,40 +113,46 @@ class RunArea:
             ui.resultLabel.text = long_run.runText(run)
         if manifest:
             images = run.images()
-            _fillGallery(ui.imageGallery, images[:_MOST_PICTURES])
+            _fillGallery(ui.imageGallery, list(map(str, images[:_MOST_PICTURES])))
             ui.imagesTitle.text = _("Middle slices of the volumes ({count})").format(
                 count=len(images)
             )
             level, verdict, limits = verdictOf(run)
             for name, (_text, path) in _TEXTS.items():
-                self.actions[name].visible = os.path.isfile(os.path.join(run.out, path))
+                self.actions[name].visible = (run.out / path).is_file()
             showWeight(ui.auditIcon, level)
             ui.auditLabel.text = f"{verdict} {limits}"
 
     @guarded
     def _onText(self, name):
         title, path = _TEXTS[name]
-        showText(self._page.widget, title, os.path.join(self._run.out, path))
+        showText(self._page.widget, title, self._run.out / path)
 
     @guarded
     def _onFolder(self, _checked=False):
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(self._run.out))
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._run.out)))
 
     def list(self):
         """Offer the runs that can go on; the scene's own first."""
         if self.context.state is None:
             return
-        last = long_run.runAt(self.context.state.distillRun)
-        runs = [last] if last is not None and last.isResumable else []
-        runs += long_run.resumable()
-        running = self._run.folder if self.isRunning else ""
-        entries = {run.folder: long_run.choiceText(run) for run in runs if run.folder != running}
+        last = _runAt(self.context.state.distillRun)
+        runs = [last] if last is not None and last.is_resumable else []
+        runs += long_run.Run.resumable(long_run.root())
+        if self.isRunning:
+            runs = [run for run in runs if run.folder != self._run.folder]
+        entries = {str(run.folder): long_run.choiceText(run) for run in runs}
         fill(self._ui.runSelector, entries)
 
     @guarded
     def _onResume(self, _checked=False):
         self.context.clearMessage()
         self.begin(long_run.resume(self.context.runner, self._ui.runSelector.currentData))
+
+
+def _runAt(folder):
+    """Return the run in a folder, as a scene remembers it; None where it is gone."""
+    return long_run.Run.at(Path(folder)) if folder else None
 
 
 def _fillGallery(gallery, paths):

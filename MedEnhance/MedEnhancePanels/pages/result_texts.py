@@ -4,8 +4,7 @@ All from what is saved with the nodes: a scene that is opened later shows the sa
 """
 
 from MedEnhanceLib.core.manifest import calibration_in_words, findings_in_words
-from MedEnhanceLib.runtime.text import duration_text
-from MedEnhancePanels.job import sentence
+from MedEnhanceLib.runtime.text import duration_text, sentence
 from MedEnhancePanels.nodes import provenance, results
 from MedEnhancePanels.texts import tr as _
 

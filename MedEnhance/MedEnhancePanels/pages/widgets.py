@@ -215,8 +215,7 @@ def showText(parent, title, path):
     dialog.setAttribute(qt.Qt.WA_DeleteOnClose)
     dialog.windowTitle = title
     qt.QVBoxLayout(dialog).addWidget(browser)
-    with open(path, encoding="utf-8") as file:
-        browser.setMarkdown(file.read())
+    browser.setMarkdown(path.read_text(encoding="utf-8"))
     dialog.resize(640, 720)
     dialog.show()
 

@@ -11,8 +11,9 @@ import ctk
 import numpy as np
 import slicer
 
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
+from MedEnhancePanels.nodes import bridge, dicom_source, provenance, results
 from MedEnhancePanels.tasks.node_job import NodeJob, send
 from MedEnhancePanels.texts import tr as _
 
@@ -149,7 +150,7 @@ def sendLabels(segmentation, source, path, warn):
     finally:
         results.remove(labels)
     tags = {"modality": "SEG", "source": bridge.fileName(segmentation)}
-    yield from nrrd.write(path, [voxels], bridge.geometryOf(source), tags)
+    yield from stepwise.write(path, [voxels], bridge.geometryOf(source), tags)
     return [_meaning(segments.GetSegment(each), at) for at, each in enumerate(identifiers, 1)]
 
 

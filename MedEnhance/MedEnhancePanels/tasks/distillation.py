@@ -151,8 +151,8 @@ def start(runner, state):
     params = paramsOf(state)  # it raises for a folder without volumes
     if kindOf(state) == "distill":  # no part of what an estimate is about
         params["config"]["license"] = state.distillLicense.strip()
-    run = long_run.Run.create(kindOf(state), state.distillName)
-    run.record["params"] = {**params, "out": run.out}
+    run = long_run.Run.create(long_run.root(), kindOf(state), state.distillName)
+    run.record["params"] = params
     run.begin(runner)
     return run
 

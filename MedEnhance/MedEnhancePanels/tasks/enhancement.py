@@ -13,8 +13,9 @@ import os
 import slicer
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
+from MedEnhancePanels.nodes import bridge, provenance, results
 from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob, send
 from MedEnhancePanels.texts import tr as _
@@ -158,7 +159,7 @@ class _Enhancement(NodeJob):
 
     def _placeSequence(self, job):
         """Add a sequence of frames where those of the source are, played with it."""
-        source, file = self.node, nrrd.File(job.result["outputs"]["output"])
+        source, file = self.node, stepwise.NrrdFile(job.result["outputs"]["output"])
         originals, history = iter(bridge.frameNodes(source)), file.tags.get("DERIVED") or ()
 
         def frame(image):
@@ -241,7 +242,7 @@ def _sendInputs(source, job, options, *, keeps=False):
 
 def _take(path):
     """Read image and history of a file of the worker, which is removed, in steps."""
-    file = nrrd.File(path)
+    file = stepwise.NrrdFile(path)
     image = yield from bridge.readImage(file.voxels)
     history = file.tags.get("DERIVED") or ()
     del file
