@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs.job import JOBS
+from MedEnhanceLib.spg.folder import AUDIT_FIGURES
 
 if TYPE_CHECKING:
     from typing import Self
@@ -108,13 +109,34 @@ class LongRun:
         """Read the manifest of a distilled set; empty if there is none."""
         return _json_in(self.out / "manifest.json")
 
-    def attacks(self) -> tuple[int, int]:
-        """Count attacks of the audit that could have found a leak, and all; (0, 0) without one."""
-        findings = _json_in(self.out / "audit" / "audit.json").get("findings")
-        if not isinstance(findings, list):
-            return 0, 0
+    def verdict(self) -> tuple[str, str, str]:
+        """Sum up the audit of a distilled set.
+
+        Returns the weight ("severe", "warning" or "info"), a sentence, and what that does not say.
+        """
+        manifest = self.manifest()
+        alarm = (manifest.get("audit") or {}).get("alarm")
+        if alarm:
+            limits = "The report says what was found; the attacks may have missed other leaks."
+            return "severe", "Leak found: do not share this.", limits
+        if (manifest.get("config") or {}).get("method") == "statistics":
+            verdict = "There was nothing to audit: the set contains no patient image."
+            return "info", verdict, "It contains averages over all patients."
+        findings = _json_in(self.out / AUDIT_FIGURES).get("findings")
+        findings = findings if isinstance(findings, list) else []
+        count = len(findings)
         could = sum(isinstance(each, dict) and each.get("is_blind") is False for each in findings)
-        return could, len(findings)
+        if alarm is None or not could:
+            which = (
+                f"none of {count} attacks is able to"
+                if findings and alarm is False
+                else "none was run"
+            )
+            verdict = f"This audit could not have found a leak: {which}."
+            return "warning", verdict, "Treat the volumes as the patients' own."
+        verdict = f"{could} of {count} attacks could have found a leak; none did."
+        limits = "This is not a proof: weaker leaks, or leaks of another kind, may exist."
+        return "info" if could > count / 2 else "warning", verdict, limits
 
 
 def _json_in(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,6 +83,18 @@ def size_text(count: int) -> str:
         if count >= size:
             return f"{count / size:.{0 if count >= 100 * size else 1}f} {unit}"
     return f"{count} bytes"
+
+
+def loss_text(figures: Mapping[str, Any], units: str = "") -> str:
+    """Say what a compression changed: "largest error 3 HU, PSNR 51.2 dB".
+
+    figures: max_error in `units` and, where they are known, psnr in dB and ssim.
+    """
+    if not figures.get("max_error"):
+        return "every voxel is equal"
+    text = f"largest error {cell_text(figures['max_error'])} {units}".strip()
+    text += f", PSNR {figures['psnr']:.1f} dB" if figures.get("psnr") else ""
+    return text + (f", SSIM {figures['ssim']:.4f}" if figures.get("ssim") else "")
 
 
 def duration_text(seconds: float) -> str:

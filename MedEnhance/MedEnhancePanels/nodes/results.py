@@ -60,9 +60,10 @@ def isOfOtherStrength(output, role):
 def nameByStrength(output):
     """Let the names of segments and table say where they are not of the voxels as they are."""
     suffix = _(" (for full strength)")
-    for node in filter(None, (linked(output, role) for role in ("segmentation", "table"))):
-        name = node.GetName().removesuffix(suffix)
-        node.SetName(name + suffix * (strengthOf(node) != strengthOf(output)))
+    for role in ("segmentation", "table"):
+        if (node := linked(output, role)) is not None:
+            name = node.GetName().removesuffix(suffix)
+            node.SetName(name + suffix * isOfOtherStrength(output, role))
 
 
 def limitsOf(table):

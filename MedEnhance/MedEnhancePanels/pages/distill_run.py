@@ -87,7 +87,7 @@ class RunArea:
             importing = self.context.runner.submit("models", params, title=title)
             importing.onFinished(lambda job: self._onImported(job, run))
         elif job.state == "done":
-            level, verdict, _limits = verdictOf(run)
+            level, verdict, _limits = run.verdict()
             text = _("{name} is finished. {verdict} Open → Privacy sheet: read it before sharing.")
             self.context.message(level, text.format(name=run.name, verdict=verdict))
 
@@ -117,7 +117,7 @@ class RunArea:
             ui.imagesTitle.text = _("Middle slices of the volumes ({count})").format(
                 count=len(images)
             )
-            level, verdict, limits = verdictOf(run)
+            level, verdict, limits = run.verdict()
             for name, (_text, path) in _TEXTS.items():
                 self.actions[name].visible = (run.out / path).is_file()
             showWeight(ui.auditIcon, level)
@@ -166,28 +166,3 @@ def _fillGallery(gallery, paths):
         item = qt.QListWidgetItem(qt.QIcon(picture), "")
         item.setToolTip(path)
         gallery.addItem(item)
-
-
-def verdictOf(run):
-    """Sum up a distillation's audit: (level of a message, sentence, what that does not say)."""
-    audit, (could, count) = run.manifest().get("audit") or {}, run.attacks()
-    isLeak = audit.get("alarm")
-    if isLeak:
-        return (
-            "severe",
-            _("Leak found: do not share this."),
-            _("The report says what was found; the attacks may have missed other leaks."),
-        )
-    careful = _("Treat the volumes as the patients' own.")
-    if run.manifest().get("config", {}).get("method") == "statistics":
-        verdict = _("There was nothing to audit: the set contains no patient image.")
-        return "info", verdict, _("It contains averages over all patients.")
-    if isLeak is None or not count:
-        return "warning", _("This audit could not have found a leak: none was run."), careful
-    if not could:
-        verdict = _("This audit could not have found a leak: none of {count} attacks is able to.")
-        return "warning", verdict.format(count=count), careful
-    verdict = _("{could} of {count} attacks could have found a leak; none did.")
-    limits = _("This is not a proof: weaker leaks, or leaks of another kind, may exist.")
-    level = "info" if could > count / 2 else "warning"
-    return level, verdict.format(could=could, count=count), limits

@@ -162,7 +162,7 @@ class EnhancePanel(Page):
             segmenterProblem = _("There is no segmentation model for this modality.")
         allow(ui.segmenterComboBox, taskProblem or segmenterProblem)
         if segmenter is not None:
-            ui.segmenterComboBox.toolTip = model_choice.cardText(segmenter)
+            ui.segmenterComboBox.toolTip = segmenter.about
         elif not segmenterProblem:
             segmenterProblem = _("Choose the segmentation model: no default is for this modality.")
         for checkBox, problem in (
@@ -226,7 +226,7 @@ class EnhancePanel(Page):
         model = model_choice.modelFor(self.target, state.task)
         if model is None:
             return ""
-        self.ui.planLabel.toolTip = model_choice.cardText(model)
+        self.ui.planLabel.toolTip = model.about
         what = model_choice.tasks()[state.task][1]
         if self.options.config.correct_bias_field:
             what = _("{what}; corrects the bias field").format(what=what)
