@@ -277,6 +277,18 @@ class MedEnhanceTestCase(unittest.TestCase):
             node.SetAttribute("MedEnhance.modality", modality)
         return node
 
+    def sequenceOf(self, name, values, *, unit="s", change=lambda frame, at: None, **volume):
+        """A sequence of small volumes at these values; change(frame, at) is called before each."""
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
+        sequence.SetIndexName("time")
+        sequence.SetIndexUnit(unit)
+        for at, value in enumerate(values):
+            frame = self.smallVolume(seed=at, name=f"frame {at}", **volume)
+            change(frame, at)
+            sequence.SetDataNodeAtValue(frame, str(value))
+            slicer.mrmlScene.RemoveNode(frame)
+        return sequence
+
     def turn(self, node, *turn):
         """Turn a volume about an axis, and put it somewhere else."""
         transform = vtk.vtkTransform()

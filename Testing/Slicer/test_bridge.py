@@ -64,12 +64,7 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertIn("Free some space", error.hint)
 
     def test_aSequenceTravelsAsFramesAndReturnsAsASequence(self):
-        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beats")
-        for index in range(3):
-            frame = self.makeNode(name=f"frame {index}")
-            slicer.util.arrayFromVolume(frame)[:] += index
-            sequence.SetDataNodeAtValue(frame, str(index))
-            slicer.mrmlScene.RemoveNode(frame)
+        sequence = self.sequenceOf("beats", range(3), shape=(5, 6, 7), turn=(17, 3, 1, 2))
         path, back = self.path(), self.path("back.nrrd")
         finished(bridge.sendVolume(sequence, path))
         volume = MedEnhanceLib.load(path)

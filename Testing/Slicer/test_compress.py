@@ -151,11 +151,7 @@ class CompressTest(MedEnhanceTestCase):
 
     @slow
     def test_aSequenceKeepsTheTimeBetweenItsFrames(self):
-        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beating")
-        sequence.SetIndexName("trigger")
-        sequence.SetIndexUnit("ms")
-        for index in range(12):
-            sequence.SetDataNodeAtValue(self.smallVolume(seed=index), str(index * 40.0))
+        sequence = self.sequenceOf("beating", np.arange(12) * 40.0, unit="ms")
         runner, options = self.context.runner, CompressConfig(lossless=True)
         self.finish(compression.startCompress(runner, sequence, self.path, options))
         job = self.finish(compression.startDecompress(runner, self.path))
@@ -172,10 +168,7 @@ class CompressTest(MedEnhanceTestCase):
 
     @slow
     def test_timesThatAFileCannotKeepAreWarnedOf(self):
-        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "uneven")
-        for index, time in enumerate(("0", "0.5", "2")):
-            sequence.SetDataNodeAtValue(self.smallVolume(seed=index), time)
-        self.choose(sequence)
+        self.choose(self.sequenceOf("uneven", (0, 0.5, 2)))
         self.assertEqual(self.compress().state, "done")
         self.assertIn("keeps only the order", self.message)
         back = self.opened()
@@ -183,12 +176,10 @@ class CompressTest(MedEnhanceTestCase):
         self.assertEqual([back.GetNthIndexValue(at) for at in range(3)], ["0", "1", "2"])
 
     def test_framesThatLieElsewhereAreNotGivenOnePlace(self):
-        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "moving")
-        frame = self.smallVolume()
-        for index in range(2):
-            frame.SetOrigin(float(index), 0.0, 0.0)
-            sequence.SetDataNodeAtValue(frame, str(index))
-        self.choose(sequence)
+        moved = self.sequenceOf(
+            "moving", (0, 1), change=lambda frame, at: frame.SetOrigin(at, 0, 0)
+        )
+        self.choose(moved)
         self.assertFalse(self.ui.compressButton.enabled)
         self.assertIn("differs from the first", self.ui.compressButton.toolTip)
 

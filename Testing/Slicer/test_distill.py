@@ -199,16 +199,8 @@ class TrainPageTest(DistillTestCase):
         self.panel.update()
         self.assertIn("has no labels", ui.problemLabel.text)
 
-    def test_aRunThatNobodyEndedIsOfferedAndADamagedOneHidesNoOther(self):
-        for name, text in (("a", "{"), ("b", "{}")):
-            folder = Path(self.root, name)
-            folder.mkdir()
-            (folder / "run.json").write_text(text)
-            with self.assertRaisesRegex(PanelError, "no readable run"):
-                long_run.Run.open(folder)
+    def test_aRunThatNobodyEndedIsOffered(self):
         run = long_run.Run.create(self.root, self.KIND, "tiny")
-        run.save()
-        self.assertEqual(long_run.Run.resumable(self.root), [], "it works on nothing yet")
         run.record |= {"state": "running", "params": {"data": "data", "out": "out"}}
         run.save()
         self.widget.exit()
@@ -476,27 +468,16 @@ class AuditTest(DistillingTestCase):
         self.panel.runs.recall(str(run.folder))
         return run
 
-    def test_theAuditIsReportedInPlainWordsWithTheWeightOfWhatItCouldHaveFound(self):
-        unable = ("could not have found a leak: none was run", "as the patients' own")
-        self.finished({"alarm": True, "summary": "ALARM: the images give away their patients."})
-        self.assertEqual(self.ui.imageGallery.count, 2)
+    def test_theAuditIsReportedInPlainWordsAndItsTextsAreRead(self):
+        self.finished({"alarm": True})
         self.assertVerdict("Severe warning", "Leak found: do not share", "missed other leaks")
-        for audit in ({"alarm": False, "summary": "Figures."}, {"alarm": None}, {}):
-            self.finished(audit)
-            self.assertVerdict("Warning", *unable)
+        self.assertEqual(self.ui.imageGallery.count, 2)
         self.assertEqual(self.read("privacy"), "The sheet")
         self.assertFalse(self.panel.runs.actions["audit"].visible)
-        able = "of 5 attacks could have found a leak; none did. This is not a proof"
-        for blind, word, text in (
-            (1, "Information", f"4 {able}"),
-            (3, "Warning", f"2 {able}"),
-            (5, "Warning", "could not have found a leak: none of 5 attacks"),
-        ):
-            findings = [{"is_blind": place < blind} for place in range(5)]
-            self.finished({"alarm": False, "summary": "No leak."}, {"findings": findings})
-            self.assertVerdict(word, text)
-            self.assertEqual(self.read("audit"), "The report")
-            self.assertEqual("This is not a proof" in self.ui.auditLabel.text, blind < 5)
+        findings = [{"is_blind": place < 1} for place in range(5)]
+        self.finished({"alarm": False}, {"findings": findings})
+        self.assertVerdict("Information", "4 of 5 attacks could have found a leak; none did.")
+        self.assertEqual(self.read("audit"), "The report")
 
     def assertVerdict(self, word, *texts):
         self.assertEqual(self.ui.auditIcon.accessibleName, word)

@@ -68,18 +68,6 @@ class LogicTest(MedEnhanceTestCase):
             self.assertEqual(error.code, "config", wrong)
         self.assertEqual(self.refusal(self.logic.decompress, None).code, "input")
 
-    def test_whatALibraryHintSaysOfCommandsIsLeftOut(self):
-        for hint, rest in (
-            ("Import it again, or remove it: medenhance models remove x.", ""),
-            ("Copy it again. Or run: python -m MedEnhanceLib.native.build", "Copy it again."),
-            ("Install it with: python -m pip install 'x'", ""),
-            (
-                "Installed: mr (see: medenhance models list). Or give it.",
-                "Installed: mr. Or give it.",
-            ),
-        ):
-            self.assertEqual(PanelError.fromLibrary("x", hint, "model").hint, rest)
-
     @slow
     def test_hintsNameNoOptionsOfTheCommandLine(self):
         node = self.mr()

@@ -93,10 +93,8 @@ class RunArea:
 
     def _onImported(self, job, run):
         if job.state == "done":
-            text = _("{name} is trained. Models, Use by default, takes it for Enhance.").format(
-                name=run.name
-            )
-            self.context.message("info", text)
+            text = _("{name} is trained. Models, Use by default, takes it for Enhance.")
+            self.context.message("info", text.format(name=run.name))
         else:
             text = _("{name} is trained, but could not be added to the models: {why}")
             text = text.format(name=run.name, why=job.error.text)
@@ -114,9 +112,8 @@ class RunArea:
         if manifest:
             images = run.images()
             _fillGallery(ui.imageGallery, list(map(str, images[:_MOST_PICTURES])))
-            ui.imagesTitle.text = _("Middle slices of the volumes ({count})").format(
-                count=len(images)
-            )
+            text = _("Middle slices of the volumes ({count})")
+            ui.imagesTitle.text = text.format(count=len(images))
             level, verdict, limits = run.verdict()
             for name, (_text, path) in _TEXTS.items():
                 self.actions[name].visible = (run.out / path).is_file()

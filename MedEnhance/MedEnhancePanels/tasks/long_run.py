@@ -107,13 +107,12 @@ def runText(run):
     ]
     if run.kind == "distill" and run.state == "done":
         counts = {"volumes": "?", "patients": "?", "held_out": "?"} | run.manifest()
-        lines.append(
-            _(
-                "{volumes} volumes from {patients} patients; {held_out} patients were held out. "
-                "The volumes are for training only: structures that look like organs may not exist "
-                "in any patient."
-            ).format(**counts)
+        text = _(
+            "{volumes} volumes from {patients} patients; {held_out} patients were held out. "
+            "The volumes are for training only: structures that look like organs may not exist "
+            "in any patient."
         )
+        lines.append(text.format(**counts))
     if run.confidential.is_dir():
         warning = _("Do not share {folder}: it has pictures and names of patients.")
         lines.append(warning.format(folder=run.confidential))
