@@ -24,10 +24,8 @@ class EnhanceTestCase(MedEnhanceTestCase):
         if dependencies.missing():
             self.skipTest(dependencies.missingText())
         self.bridge, self.results = bridge, results
-        self.panel = self.widget.panels["enhance"]
-        self.ui = self.panel.ui
         self.runner = self.context.runner
-        self.widget.showPage("enhance")
+        self.showPage("enhance")
         self.ui.advancedButton.collapsed = True
 
     def brain(self, name="Brain", part=PART):
@@ -57,10 +55,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
         middle = np.reshape(bounds, (3, 2)).mean(axis=1).tolist()
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *middle, 1)  # as Slicer fits views
         return node
-
-    def choose(self, node):
-        self.widget.ui.inputSelector.setCurrentNode(node)
-        self.processEvents(80)
 
     def apply(self, seconds=60, button=None):
         """Press Apply, or another button, and wait for the result; the job."""

@@ -88,6 +88,24 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.widget.parent.enter()
         self.widget.parent.show()  # sections fold at their first show
 
+    def showPage(self, name):
+        """Bring a page to the front: `panel`, with its widgets as `ui`."""
+        self.widget.showPage(name)
+        self.panel = self.widget.panels[name]
+        self.ui = self.panel.ui
+
+    def reload(self, page):
+        """Open the module anew, as after Slicer was started again with the same scene."""
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.widget = slicer.util.getModuleWidget("MedEnhance")
+        self.context = self.widget.context
+        self.widget.enter()
+        self.showPage(page)
+
+    def choose(self, node):
+        self.widget.ui.inputSelector.setCurrentNode(node)
+        self.processEvents(80)
+
     def tearDown(self):
         self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it
         runner = self.widget.context.runner
@@ -205,8 +223,6 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.context.message("warning", "The noise is high: look at the result. " * 3, "details")
         before = qt.QApplication.font()
         self.addCleanup(qt.QApplication.setFont, before)
-        self.widget.parent.show()
-        self.addCleanup(self.widget.parent.hide)
         for section in self.unfold(self.widget.uiWidget):
             self.addCleanup(setattr, section, "collapsed", True)
         wide = []

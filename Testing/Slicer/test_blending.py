@@ -158,11 +158,9 @@ class SliderTest(ViewTestCase):
     def setUp(self):
         super().setUp()
         self.output = self.makeOutput("difference")
-        self.panel = self.widget.panels["enhance"]
-        self.ui, self.area = self.panel.ui, self.panel.result
-        self.widget.showPage("enhance")
-        self.widget.ui.inputSelector.setCurrentNode(self.source)
-        self.processEvents(80)
+        self.showPage("enhance")
+        self.area = self.panel.result
+        self.choose(self.source)
         self.ui.differenceButton.click()
         self.ui.differenceButton.click()
         self.before = slicer.util.arrayFromVolume(self.source).copy()
@@ -261,21 +259,19 @@ class SliderTest(ViewTestCase):
         self.assertEqual((state.page, state.inputVolume), ("compress", self.output))
 
     def test_whatIsOfFullStrengthSaysSoAtOthers(self):
-        nodes = [slicer.mrmlScene.AddNewNodeByClass(f"vtkMRML{kind}Node", kind)
-                 for kind in ("Segmentation", "Table")]  # fmt: skip
-        nodes[0].CreateDefaultDisplayNodes()
-        self.results.link(self.output, segmentation=nodes[0], table=nodes[1])
+        add, actions = slicer.mrmlScene.AddNewNodeByClass, self.area.actions
+        labels, table = add("vtkMRMLSegmentationNode", "labels"), add("vtkMRMLTableNode", "table")
+        labels.CreateDefaultDisplayNodes()
+        self.results.link(self.output, segmentation=labels, table=table)
         for strength, suffix in ((0.5, " (for full strength)"), (1.0, "")):
             self.ui.strengthSlider.value = strength
             self.wait()
-            self.assertEqual(
-                [node.GetName() for node in nodes], [f"Segmentation{suffix}", f"Table{suffix}"]
-            )
-            texts = [self.area.actions[name].text for name in ("segments", "threeD", "table")]
-            self.assertEqual(
-                texts,
-                [f"{text}{suffix}" for text in ("Segments", "Segments in 3D", "Table of volumes")],
-            )
+            names = [labels.GetName(), table.GetName()]
+            self.assertEqual(names, [f"labels{suffix}", f"table{suffix}"])
+            texts = [
+                actions[name].text.partition(" (")[2] for name in ("segments", "threeD", "table")
+            ]
+            self.assertEqual({*texts}, {suffix[2:]})
 
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5

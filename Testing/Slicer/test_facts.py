@@ -50,8 +50,6 @@ class FactsTest(EnhanceTestCase):
         ui, page = self.ui, self.panel.widget
         self.assertEqual(ui.warningLabel.text, "It is a leg. And 1 more.")
         self.assertEqual(ui.warningIcon.accessibleName, "Severe warning")
-        self.widget.parent.show()
-        self.addCleanup(self.widget.parent.hide)
         self.processEvents(20)
         self.assertLess(ui.warningFrame.y, ui.resultSelector.y)
         self.assertFalse(ui.warningDetails.isVisibleTo(page))

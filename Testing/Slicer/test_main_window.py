@@ -51,8 +51,7 @@ class VolumeRowTest(MedEnhanceTestCase):
 
     def test_whatIsLoadedIntoTheOpenModuleIsChosenWhereNothingIs(self):
         for name in ("first", "second"):
-            self.widget.ui.inputSelector.setCurrentNode(None)
-            self.processEvents(80)
+            self.choose(None)
             self.assertIsNone(self.context.state.inputVolume, name)
             loaded = self.loadSample()
             self.processEvents(80)
@@ -112,8 +111,7 @@ class RemovalTest(MedEnhanceTestCase):
         for node in self.nodes[1:]:
             results.stamp(node, "enhanced", self.nodes[0])
         self.smallVolume(name="E")
-        self.widget.ui.inputSelector.setCurrentNode(self.nodes[0])
-        self.processEvents(80)
+        self.choose(self.nodes[0])
         self.page.resultSelector.setCurrentNode(self.nodes[2])
         self.assertIs(self.context.state.enhancedVolume, self.nodes[2])
         self.remove(self.nodes[2])
@@ -178,7 +176,6 @@ class JobBarTest(MedEnhanceTestCase):
         self.widget.enter()
 
     def test_aUsualLineIsReadWholeInANarrowPanel(self):
-        self.widget.parent.show()
         self.widget.parent.resize(400, 600)
         endless = (None for _step in iter(int, 1))
         job = self.context.runner.submit("", {}, title="Distill my-run", before=lambda _: endless)
@@ -192,8 +189,6 @@ class JobBarTest(MedEnhanceTestCase):
     @slow
     def test_belowThePagesStandsALineWhileAJobRunsAndTheLogIsAmongTheDetailsOfAnError(self):
         ui, runner = self.widget.ui, self.context.runner
-        self.widget.parent.show()
-        self.addCleanup(self.widget.parent.hide)
         job = runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping " * 40)
         self.waitUntil(lambda: job.state == "running" and job.fraction > 0, 30)
         self.processEvents(200)

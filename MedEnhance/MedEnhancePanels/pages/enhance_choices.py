@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import slicer
 
+from MedEnhanceLib.hqg import duration
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.nodes import bridge
@@ -12,11 +13,6 @@ from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
 from MedEnhancePanels.texts import tr as _
 
-#: Seconds that a core takes for a million voxels (docs/results.md, two cores), the factor without
-#: the compiled library, and seconds of its build.
-_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 3.7, 10, 60
-#: Seconds of a run that do not depend on the size of the volume.
-_START_SECONDS = 3.0
 #: How long a volume stays as it is before it is measured; frames that are played go by.
 _SETTLE_MS = 500
 #: Millions of voxels above which a volume is sent when it is asked for, not ahead.
@@ -58,15 +54,15 @@ class DeviceChoice:
         text, pace = _("about {time}"), _pace(device, config.task, extras)
         if extras and not pace:
             text, pace = _("more than {time}"), _pace(device, config.task)
-        isBuildDue = self._isBuildDue(device)
-        if not pace and device == "cpu" and self._threads and config.task != "slices":
-            isFast = self._isCompiled or isBuildDue
-            pace = _CORE_SECONDS / self._threads * (1 if isFast else _SLOWER)
-        if not pace:
-            return ""
-        seconds = _START_SECONDS + pace * _millionVoxels(node)
-        seconds += _BUILD_SECONDS if isBuildDue else 0
-        return text.format(time=duration_text(5 * max(1, round(seconds / 5))))
+        isOnCores = device == "cpu" and config.task != "slices"
+        seconds = duration.expected_seconds(
+            _millionVoxels(node),
+            pace,
+            threads=self._threads if isOnCores else 0,
+            is_compiled=self._isCompiled,
+            is_built_first=self._isBuildDue(device),
+        )
+        return text.format(time=duration_text(seconds)) if seconds else ""
 
     def rememberPace(self, node, options, job):
         """Note at the end of a run how long it took, for the next one."""
@@ -77,7 +73,7 @@ class DeviceChoice:
             if job.state == "done" and self._isBuildDue(device):
                 self._isCompiled = True  # what this took says nothing of the next one
             elif job.state == "done":
-                pace = (job.ended - job.started - _START_SECONDS) / millions
+                pace = (job.ended - job.started - duration.START_SECONDS) / millions
                 key = _paceKey(device, options.config.task, _extrasOf(options))
                 slicer.app.userSettings().setValue(key, max(0.01, float(pace)))
 

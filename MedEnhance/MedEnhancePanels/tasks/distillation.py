@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.jobs.kinds.train import cohort
+from MedEnhanceLib.jobs.kinds.train import volumes_in
 from MedEnhanceLib.jobs.teaching.segmenter import taught_fields
 from MedEnhanceLib.spg.cohort import count_patients
 from MedEnhanceLib.spg.config import FEWEST_AUDITED, FEWEST_PATIENTS, SYNTHETIC, TEMPLATE
@@ -33,7 +33,7 @@ def paramsOf(state):
         if segmenter := segmenterOf(state):  # whose training says which images
             fields = {"task": {"segmenter": segmenter, "gate": state.distillGate}}
         else:
-            folder, fields = (folder, {}) if _isSet(folder) else _volumesIn(folder, method)
+            folder, fields = (folder, {}) if _isSet(folder) else volumes_in(folder, method)
         config |= {"modality": modality, "name": state.distillName, **fields}
         return {"method": method, "config": config, "data": folder}
     config |= {"method": state.distillMethod, "prior": state.distillTemplate}
@@ -59,15 +59,6 @@ def _isSet(folder):
         return is_distilled(Path(folder))
     except MedEnhanceError:
         return False
-
-
-def _volumesIn(folder, method):
-    """Return the data folder and the fields for volumes in hq and lq, or in a folder without."""
-    high, low = (Path(folder, name) for name in ("hq", "lq"))
-    data, fields = cohort(high if high.is_dir() else Path(folder), low if low.is_dir() else None)
-    if method == "slices":
-        fields = {"files": fields["high_quality"], "data": fields["data"]}
-    return str(data), fields
 
 
 def problemOf(state):
