@@ -201,8 +201,7 @@ class SliderTest(ViewTestCase):
         self.assertEqual(self.ui.strengthSlider.value, 1.0)
 
     def test_theDifferenceIsMadeWhenItIsPressedFollowsTheStrengthAndGoesWithItsResult(self):
-        slicer.mrmlScene.RemoveNode(self.results.linked(self.output, "difference"))
-        self.processEvents(80)
+        self.remove(self.results.linked(self.output, "difference"))
         self.ui.differenceButton.click()
         self.waitUntil(lambda: self.area.compare.overlay == "difference", 10)
         made = self.results.linked(self.output, "difference")
@@ -211,8 +210,7 @@ class SliderTest(ViewTestCase):
         self.ui.strengthSlider.value = 0.5
         self.wait()
         self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {10.0})
-        slicer.mrmlScene.RemoveNode(self.output)
-        self.processEvents(80)
+        self.remove(self.output)
         self.assertFalse(self.bridge.isInScene(made))
 
     def test_showHasWhatCanBeUsedAndLeavingTheModuleBringsTheLayoutBack(self):

@@ -92,20 +92,18 @@ class ChoicesTest(EnhanceTestCase):
         for modality, model in (("MR", "mr"), ("CT", "ct")):
             node.SetAttribute(self.bridge.MODALITY, modality)
             self.choose(node)
-            self.processEvents(80)
             self.assertTrue(self.ui.applyButton.enabled)
             self.assertIn(f"Runs model {model} on the ", self.ui.planLabel.text)
             self.assertIn("Trained on", self.ui.planLabel.toolTip)
         box = self.ui.modalityComboBox
-        texts, unenhanced = [box.itemText(at) for at in range(box.count)], "(cannot be enhanced)"
-        other = f"Electron microscopy {unenhanced}"
-        self.assertEqual(texts, ["CT", "MR", other, "Other or unknown"])
+        texts, never = [box.itemText(at) for at in range(box.count)], "(cannot be enhanced)"
+        self.assertEqual(texts, ["CT", "MR", f"Electron microscopy {never}", "Other or unknown"])
         node.SetAttribute(self.bridge.MODALITY, "PT")
         self.processEvents(80)
         self.assertFalse(self.ui.applyButton.enabled)
         for word in ("PET", "tracer", "CT and MR"):
             self.assertIn(word, self.ui.problemLabel.text)
-        self.assertEqual((box.currentData, box.currentText), ("PT", f"PET {unenhanced}"))
+        self.assertEqual((box.currentData, box.currentText), ("PT", f"PET {never}"))
         self.pick(box, "MR")
         self.processEvents(80)
         self.assertEqual(self.bridge.modalityOf(node), "MR")
@@ -154,10 +152,8 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
         self.assertTrue(self.panel.options.segment and self.ui.applyButton.enabled)
-        for modality, problem in (
-            ("CT", "Choose the segmentation"),
-            ("OT", "no segmentation model"),
-        ):
+        problems = {"CT": "Choose the segmentation", "OT": "no segmentation model"}
+        for modality, problem in problems.items():
             node.SetAttribute(self.bridge.MODALITY, modality)
             self.processEvents(80)
             self.assertFalse(self.ui.segmentCheckBox.enabled or self.ui.segmentCheckBox.checked)
