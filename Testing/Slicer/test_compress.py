@@ -84,12 +84,12 @@ class CompressTest(MedEnhanceTestCase):
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
         self.assertTrue(self.ui.problemLabel.isHidden())
-        back = slicer.util.arrayFromVolume(self.opened())
+        said, back = self.message, slicer.util.arrayFromVolume(self.opened())
         error = np.abs(back.astype(int) - slicer.util.arrayFromVolume(node)).max()
         self.assertGreater(error, 0)
         self.assertLessEqual(error, 3)
         self.assertEqual(job.result["max_error"], error)
-        self.assertIn(f"{error} HU", self.message)
+        self.assertIn(f"{error} HU", said)
         self.ui.psnrButton.checked = True
         self.assertFalse(self.ui.maxErrorButton.checked)
         self.ui.psnrSpinBox.value = 40.0

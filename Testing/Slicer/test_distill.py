@@ -354,13 +354,13 @@ class ChoiceTest(DistillingTestCase):
         self.assertIn("line 2: no path", self.ui.problemLabel.text)
 
     def test_theFieldsOfAdvancedStandInOneColumn(self):
-        ui = self.ui
+        ui, page = self.ui, self.panel.widget
         ui.advancedSection.collapsed = False
+        self.addCleanup(setattr, ui.advancedSection, "collapsed", True)
         for task, box in (("distillMR", ui.licenseEdit), ("trainMR", ui.gateSelector)):
             self.choose(task)
             self.processEvents(50)
-            origin = qt.QPoint(0, 0)
-            places = [each.mapTo(self.panel.widget, origin) for each in (ui.deviceSelector, box)]
+            places = [each.mapTo(page, qt.QPoint(0, 0)) for each in (ui.deviceSelector, box)]
             self.assertEqual(places[0].x(), places[1].x(), task)
 
     def test_whatTheLibraryWouldRefuseIsReportedBeforeAnythingStarts(self):
@@ -428,7 +428,7 @@ class DistillationTest(DistillingTestCase):
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
             self.panel.runs.actions["folder"].trigger()
         opened.assert_called_once_with(qt.QUrl.fromLocalFile(str(folder / "out")))
-        self.assertIn("PRIVACY", self.read("privacy").upper())
+        self.assertIn("Data-protection sheet", self.read("privacy"))
 
 
 class AuditTest(DistillingTestCase):
