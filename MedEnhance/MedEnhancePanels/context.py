@@ -7,8 +7,9 @@ import qt
 import slicer
 import vtk
 
+from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import sentence
+from MedEnhancePanels.texts import tr as _
 
 #: Priority of observers that are called before those of Slicer's selectors, which have 0.
 _FIRST = 10.0
@@ -32,7 +33,11 @@ class Context:
         self._folder = os.path.join(os.path.dirname(modulePath), "Resources", "UI")
         self.panel, self.mainUi = self.ui("MedEnhance")
         self._notice = Notice(self.mainUi, "message")
-        self.mainUi.messageCloseButton.clicked.connect(self.clearMessage)
+        self._report, ui = "", self.mainUi
+        ui.messageCloseButton.clicked.connect(self.clearMessage)
+        ui.messageCopyButton.clicked.connect(self._onCopy)
+        ui.messageDetailsButton.toggled.connect(self._showCopyButton)
+        runner.onChange(self._onJob)
         self._listeners, self._observed = [], {}
         self._settle = singleShot(self.panel, _SETTLE_MS, self._notify)
         self.devices = DeviceChoice(runner, self.changeSoon)
@@ -53,6 +58,7 @@ class Context:
 
     def cleanup(self):
         self._listeners = []
+        self.runner.offChange(self._onJob)
         self.exit()
         self.setState(None)
         self.message = lambda *_arguments: None
@@ -77,22 +83,41 @@ class Context:
         widget.layout().setContentsMargins(0, 0, 0, 0)
         return widget, slicer.util.childWidgetVariables(widget)
 
-    def message(self, level, text, details=""):
+    def message(self, level, text, details="", report=""):
         """Show a sentence above the pages until it is closed or replaced.
 
-        level: "info", "warning" or "error". details: shown on demand.
+        level: "info", "warning" or "error". details: shown on demand. report: what can be copied
+        from below the details.
         """
+        self._report = report
         self._notice.show(level, text, details)
+        self._showCopyButton()
+
+    def _showCopyButton(self, *_isOn):
+        isOpen = self.mainUi.messageDetailsButton.checked
+        self.mainUi.messageCopyButton.visible = isOpen and bool(self._report)
+
+    def _onCopy(self, *_checked):
+        qt.QApplication.clipboard().setText(self._report)
+
+    def _onJob(self, job):
+        """Say that a compressed file is open, by whichever way."""
+        if job.kind == "decompress" and job.state == "done":
+            name, path = job.nodes["output"].GetName(), job.params["input"]
+            text = _("{name} was opened from {file}.")
+            self.report(job, text.format(name=name, file=os.path.basename(path)))
 
     def clearMessage(self, *_checked):
         self.message("info", "")
 
     def showError(self, exception):
-        """Show an exception, and log one that is our fault; a cancellation is information."""
+        """Show an exception, and log it with its traceback; a cancellation is information."""
         error = PanelError.fromException(exception)
-        if error.code == "internal":
-            logging.error("MedEnhance: %s\n%s", error.text, error.details)
-        self.message("info" if error.isCancellation else "error", error.text, error.details)
+        if error.report:
+            log = logging.error if error.code == "internal" else logging.warning
+            log("MedEnhance: %s", error.report)
+        level = "info" if error.isCancellation else "error"
+        self.message(level, error.text, error.shown, error.report)
 
     def report(self, job, text):
         """Say how a job ended: its error, or the text, with its warnings."""

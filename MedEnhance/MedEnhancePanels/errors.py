@@ -1,25 +1,9 @@
 """Errors as users see them: a sentence, a remedy, and details on demand."""
 
 import functools
-import re
 import traceback
 
 from MedEnhancePanels.texts import tr as _
-
-#: What the library's hints add for its other users: " (--device cpu, …)", " (medenhance doctor)".
-_FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
-
-#: A sentence about an option or a command: " To have it resampled: --resample, resample=True."
-_ABOUT_COMMANDS = re.compile(
-    r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*(?:\s--[a-z]|\bmedenhance [a-z]|\bpip install|python -m )"
-    r"(?:(?![.!?]\s).)*[.!?]?",
-    re.DOTALL,
-)
-
-
-def plain(text):
-    """Remove what a text of the library says of options and commands."""
-    return _ABOUT_COMMANDS.sub("", _FOR_COMMAND_LINES.sub("", text or "")).strip()
 
 
 class PanelError(Exception):
@@ -36,6 +20,20 @@ class PanelError(Exception):
 
     def __str__(self):
         return self.text
+
+    @property
+    def shown(self):
+        """The details as a user reads them: no traceback, which is for a log and a report."""
+        from MedEnhanceLib.runtime.text import without_tracebacks
+
+        log = without_tracebacks(self.details)
+        return (
+            "" if self.isCancellation else "\n".join(filter(None, [self.message, self.hint, log]))
+        )
+
+    @property
+    def report(self):
+        return "" if self.isCancellation else f"{self.text} ({self.code})\n{self.details}"
 
     @property
     def text(self):
@@ -55,11 +53,13 @@ class PanelError(Exception):
     @classmethod
     def fromLibrary(cls, message, hint, code, details=""):
         """Convert a library error for Slicer's users: without command options."""
+        from MedEnhanceLib.runtime.text import without_commands
+
         if code == "cancelled":
             return cls.cancelled()
         if code == "dependency" and "pip install" in hint:
             hint = _("Pages offer to install it; scripts call installDependencies(confirm=True).")
-        return cls(message, plain(hint), code, details)
+        return cls(message, without_commands(hint), code, details)
 
     @classmethod
     def fromException(cls, exception):

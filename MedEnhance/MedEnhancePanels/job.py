@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import shutil
 import sys
 import time
@@ -46,9 +45,13 @@ class Job:
     @property
     def isQuestion(self):
         """Whether it only answers a question of the panel, and so is no work for the user."""
+        return self.declares("is_question")
+
+    def declares(self, property):
+        """Tell whether the library's declaration of this kind of job has a property."""
         from MedEnhanceLib.jobs.job import JOBS
 
-        return self.kind in JOBS and JOBS[self.kind].is_question
+        return self.kind in JOBS and getattr(JOBS[self.kind], property)
 
     def cancel(self, why=""):
         """Stop at the next safe point; returns at once. why: a sentence, where no user did it."""
@@ -113,11 +116,3 @@ def stageText(job):
     return _("{stage}, about {time} left").format(
         stage=job.stage, time=duration_text(job.etaSeconds)
     )
-
-
-def sentence(text):
-    """Begin a warning or a remark with a capital letter, and end it with a full stop."""
-    # "scan.ucv is damaged": names stay as they are.
-    isName = re.match(r"\S*(_|-|:\s|\.\S)", text)
-    begin = text[:1] if isName else text[:1].upper()
-    return f"{begin}{text[1:].rstrip('. ')}."

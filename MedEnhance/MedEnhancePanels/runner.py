@@ -14,7 +14,8 @@ import time
 import qt
 import slicer
 
-from MedEnhancePanels.errors import PanelError, plain
+from MedEnhanceLib.runtime.text import without_commands
+from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
 from MedEnhancePanels.texts import tr as _
 from MedEnhancePanels.worker import Worker, encoded
@@ -241,7 +242,7 @@ class Runner:
         elif name == "log":
             job.keepLog(more.get("message", ""))
         elif name == "warning":
-            job.warnings.append(plain(more.get("message", "")))
+            job.warnings.append(without_commands(more.get("message", "")))
             job.log.append(f"warning: {job.warnings[-1]}")
             job.notify("warning", **more)
         elif name == "metric":

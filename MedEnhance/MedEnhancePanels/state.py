@@ -101,6 +101,7 @@ class State:
     #: "synthetic", "template" or the path of a file.
     distillTemplate = Field.of(DistillConfig, "prior")
     distillVolumes = Field.of(DistillConfig, "volumes")
+    distillLicense = Field.of(DistillConfig, "license")
     distillDevice = Field.of(DistillConfig, "device")
     distillSegmenter = Field("")  # "" for an enhancer by its own loss alone
     distillGate = Field("ema", "ema", "binary")

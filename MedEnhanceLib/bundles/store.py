@@ -91,6 +91,18 @@ class Bundle:
         return bool(self.metadata.get("on_request", False))
 
     @property
+    def about(self) -> str:
+        """What it does, what it learned from, and its limits, in some lines; the card has more."""
+        metadata = self.metadata
+        data = ", ".join(str(entry.get("name") or "") for entry in metadata.get("data", ()))
+        lines = [
+            f"{self.name} {metadata['version']}: {metadata['description']}",
+            f"Trained on: {data}",
+            f"How it was trained: {metadata.get('training', {}).get('summary', '')}",
+        ]
+        return "\n".join([*lines, *metadata.get("warnings", ()), *metadata.get("limits", ())])
+
+    @property
     def weights(self) -> Path:
         """The safetensors file."""
         return self.folder / schema.WEIGHTS
@@ -143,8 +155,20 @@ def list_bundles() -> list[Bundle]:
     )
 
 
-def bundle_files() -> list[tuple[str, int, int]]:
-    """Return path, size and time of each file that `list_bundles` depends on, to cache its list."""
+_known: tuple[list[tuple[str, int, int]], list[Bundle]] = ([], [])
+
+
+def known_bundles() -> list[Bundle]:
+    """Return `list_bundles`, read again only when one of the files changed: for who asks often."""
+    global _known
+    files = _bundle_files()
+    if files != _known[0]:
+        _known = files, list_bundles()
+    return _known[1]
+
+
+def _bundle_files() -> list[tuple[str, int, int]]:
+    """Return path, size and time of each file that `list_bundles` depends on."""
     roots = (shipped_folder(), user_folder())
     paths = [
         p for root in roots for p in (root / DEFAULTS, root, *root.glob(f"*/{schema.METADATA}"))

@@ -10,14 +10,11 @@ from typing import Any
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.terminal import job_lines, size, slices_of, wrote
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
+from MedEnhanceLib.runtime.text import loss_text
 
 
 def _compress_lines(fields: dict[str, Any]) -> list[str]:
-    kept = "every voxel is equal"
-    if fields["max_error"]:
-        kept = f"largest error {fields['max_error']:g}"
-        kept += f", PSNR {fields['psnr']:.1f} dB" if fields.get("psnr") else ""
-        kept += f", SSIM {fields['ssim']:.4f}" if fields.get("ssim") else ""
+    kept = loss_text(fields)
     if fields.get("noise"):
         kept += f" (noise {fields['noise']:.3g} where it is quietest)"
     return [

@@ -51,6 +51,7 @@ class Segmentation:
         device: where it ran.
         seconds: of wall time.
         warning: why labels may be wrong, by the model itself and by the volume; "" for no reason.
+        limits: of the model, as its card states them: what the table is not to be used for.
     """
 
     volume: Volume
@@ -60,6 +61,7 @@ class Segmentation:
     device: str
     seconds: float
     warning: str = ""
+    limits: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         names = ", ".join(label.name for label in self.labels)

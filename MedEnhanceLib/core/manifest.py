@@ -25,11 +25,14 @@ _MAPS = {
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
 }
 #: Keys of `results` that belong to a segmentation.
-_OF_SEGMENTATION = ("labels", "table", "head", "segmentation_warning")
+_OF_SEGMENTATION = ("labels", "table", "head", "segmentation_limits", "segmentation_warning")
 #: Below this many SD of the noise a guide changed almost nothing; below this share of σ, what is
 #: removed is hardly seen.
 _LEAST_USE, _NEARLY_NOTHING = 0.02, 0.5
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
+
+#: Codes of warnings after which structure in a result may be wrong.
+_SEVERE = ("no-structure", "anatomy", "test-model")
 
 
 def derived_note(action: str) -> str:
@@ -97,6 +100,27 @@ def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[s
     kept = {name: value for name, value in results.items() if name not in left_out}
     config = dict(manifest.get("config") or {}) | {"strength": strength}
     return dict(manifest) | {"config": config, "results": kept | {"strength": strength}}
+
+
+def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Read the warnings in the manifest of a run, those of most weight first.
+
+    Returns level ("severe" or "warning"), message and what to do of each; nothing of what somebody
+    has edited beyond use.
+    """
+    results, lines = manifest.get("results"), manifest.get("warnings")
+    rows = (results.get("warnings") if isinstance(results, Mapping) else None) or ()
+    try:
+        coded = [(row.get("code", ""), row["message"], row["hint"]) for row in rows]
+    except (AttributeError, KeyError, TypeError):
+        coded = []
+    texts = {f"{message}: {hint}" for _code, message, hint in coded}
+    plain = list(map(str, lines)) if isinstance(lines, list) else []
+    coded += [("", text, "") for text in plain if text not in texts]
+    weighed = {
+        ("severe" if code in _SEVERE else "warning", message, hint) for code, message, hint in coded
+    }
+    return sorted(weighed)
 
 
 def as_json(value: Any) -> Any:

@@ -122,7 +122,7 @@ def export_head(
         "kind": "head",
         "modality": config.modality,
         "anatomy": config.anatomy,
-        "description": f"Segmentation head: {', '.join(x.name for x in config.label_set)}. "
+        "description": f"Segmentation model: {', '.join(x.name for x in config.label_set)}. "
         f"Labels for training: {origin}.",
         "license": config.license or NOT_STATED,
         "network": config.network.to_json(),

@@ -66,7 +66,9 @@ def segment(
     if isinstance(bundle, MonaiBundle):
         monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
         labels, structures = _labels_of_others(volume, bundle, choice.name, monitor)
+        limits = ["Trained elsewhere, see its documentation: measure nothing of a patient with it."]
     else:
+        limits = bundle.metadata.get("limits", [])
         monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
         model = _warm_head(bundle.folder, bundle.sha256)
         structures = model.labels
@@ -97,6 +99,7 @@ def segment(
         device=choice.name,
         seconds=time.monotonic() - began,
         warning=warning,
+        limits=tuple(limits),
     )
 
 

@@ -329,8 +329,9 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in row.items()
         if name != "key" and not isinstance(value, (dict, list))
     }
-    if warnings := row.get("warnings"):
-        columns["warnings"] = " | ".join(map(str, warnings))
+    for name in ("warnings", "segmentation_limits"):
+        if texts := row.get(name):
+            columns[name] = " | ".join(map(str, texts))
     columns |= {f"{label['label']} ml": label["volume_ml"] for label in row.get("table") or ()}
     noise = (row.get("measured") or {}).get("noise") or {}
     named = {

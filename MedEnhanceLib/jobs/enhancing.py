@@ -196,5 +196,6 @@ def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
         "labels": as_json(segmentation.labels),
         "table": as_json(segmentation.table),
         "head": dict(segmentation.model),
+        "segmentation_limits": list(segmentation.limits),
         **({"segmentation_warning": segmentation.warning} if segmentation.warning else {}),
     }

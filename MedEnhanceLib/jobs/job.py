@@ -27,12 +27,19 @@ class Job:
         keeps_volumes: whether the function takes the `KeptVolumes` of its worker as well.
         is_question: whether it writes nothing and answers whoever asks at once: no list of jobs
             shows it.
+        cohort: the parameter that names the images a long job learns from; empty for other jobs.
     """
 
     params_at: str
     run_at: str
     keeps_volumes: bool = False
     is_question: bool = False
+    cohort: str = ""
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether it may take hours, and goes on from its last checkpoint."""
+        return bool(self.cohort)
 
     @property
     def params(self) -> Any:
@@ -70,8 +77,8 @@ JOBS: dict[str, Job] = {
     "series": Job("volumes:SeriesParams", "volumes:run_series"),
     "export": Job("volumes:ExportParams", "volumes:run_export"),
     "batch": Job("batch:BatchParams", "batch:run_batch"),
-    "train": Job("train:TrainParams", "train:run_train"),
-    "distill": Job("distill:DistillParams", "distill:run_distill"),
+    "train": Job("train:TrainParams", "train:run_train", cohort="data"),
+    "distill": Job("distill:DistillParams", "distill:run_distill", cohort="cohort"),
     "distill-estimate": Job("distill:DistillEstimateParams", "distill:run_distill_estimate"),
     "evaluate": Job("evaluate:EvaluateParams", "evaluate:run_evaluate"),
     "demo": Job("demo:DemoParams", "demo:run_demo"),

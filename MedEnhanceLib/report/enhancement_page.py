@@ -86,6 +86,7 @@ def enhancement_report(
     environment.filters["json"] = lambda value: json.dumps(
         value, indent=2, ensure_ascii=False, default=str
     )
+    note = " ".join(results.get("segmentation_limits", ()))
     text = environment.get_template("page.html").render(
         notice=RESEARCH_ONLY,
         name=name,
@@ -101,7 +102,7 @@ def enhancement_report(
         largest_change=float(change.max()),
         findings=[*findings, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
-        tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table)] if table else [])],
+        tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table, note)] if table else [])],
         reference=reference,
         warnings=[f"{warning.rstrip('.')}." for warning in manifest["warnings"]],
     )

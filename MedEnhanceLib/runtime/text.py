@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,21 @@ from MedEnhanceLib.errors import MedEnhanceError
 #: Control characters but tab and line feed, what turns the direction of writing, and the lone
 #: surrogates that stand for bytes of file names which are not UTF-8.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+#: What hints add for some users: " (--device cpu, …)", " (medenhance doctor)".
+_FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
+#: A sentence about an option or a command: " To have it resampled: --resample, resample=True."
+_ABOUT_COMMANDS = re.compile(
+    r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*(?:\s--[a-z]|\bmedenhance [a-z]|\bpip install|python -m )"
+    r"(?:(?![.!?]\s).)*[.!?]?",
+    re.DOTALL,
+)
+#: A traceback up to the line that names the exception, and what leads over to the next one.
+_TRACEBACK = re.compile(
+    r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*.*\n?"
+    r"(?:\n(?:The above exception|During handling).*\n\n)?",
+    re.MULTILINE,
+)
 
 
 def printable(text: str) -> str:
@@ -37,6 +52,24 @@ def renamed_in_errors(path: object, name: str) -> Iterator[None]:
         raise
 
 
+def without_commands(text: str) -> str:
+    """Remove what a message or a hint says of options and commands, for who uses a window."""
+    return _ABOUT_COMMANDS.sub("", _FOR_COMMAND_LINES.sub("", text)).strip()
+
+
+def without_tracebacks(text: str) -> str:
+    """Remove Python's tracebacks from a log, for who does not program."""
+    return _TRACEBACK.sub("", text).strip()
+
+
+def sentence(text: str) -> str:
+    """Begin a message with a capital letter, unless a name begins it, and end it with a stop."""
+    # "scan.ucv is damaged": names stay as they are.
+    is_name = re.match(r"\S*(_|-|:\s|\.\S)", text)
+    begin = text[:1] if is_name else text[:1].upper()
+    return f"{begin}{text[1:].rstrip('. ')}."
+
+
 def cell_text(value: Any) -> str:
     """Return a value as a table shows it: numbers with four digits, nothing as a dash."""
     if isinstance(value, int | float):
@@ -50,6 +83,18 @@ def size_text(count: int) -> str:
         if count >= size:
             return f"{count / size:.{0 if count >= 100 * size else 1}f} {unit}"
     return f"{count} bytes"
+
+
+def loss_text(figures: Mapping[str, Any], units: str = "") -> str:
+    """Say what a compression changed: "largest error 3 HU, PSNR 51.2 dB".
+
+    figures: max_error in `units` and, where they are known, psnr in dB and ssim.
+    """
+    if not figures.get("max_error"):
+        return "every voxel is equal"
+    text = f"largest error {cell_text(figures['max_error'])} {units}".strip()
+    text += f", PSNR {figures['psnr']:.1f} dB" if figures.get("psnr") else ""
+    return text + (f", SSIM {figures['ssim']:.4f}" if figures.get("ssim") else "")
 
 
 def duration_text(seconds: float) -> str:

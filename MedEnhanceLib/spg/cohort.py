@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.config import FEWEST_PATIENTS
 
 PathLike = str | os.PathLike[str]
 _COLUMNS = ("patient", "path")
@@ -159,25 +161,22 @@ class Cohort:
             InputError: with the number of the line that is wrong.
         """
         table = Path(path)
-        try:
-            with table.open(newline="", encoding="utf-8-sig") as stream:
-                rows = list(csv.DictReader(stream))
-        except (OSError, UnicodeError, csv.Error) as cause:
-            raise InputError(f"{table} cannot be read: {cause}", "Name a CSV file.") from cause
         paths: dict[str, list[Path]] = defaultdict(list)
-        for line, row in enumerate(rows, 2):
-            values = [(row.get(column) or "").strip() for column in _COLUMNS]
-            if not all(values):
-                raise InputError(
-                    f"{table.name}, line {line}: no {_COLUMNS[values.index('')]}",
-                    f"Give the columns {' and '.join(_COLUMNS)}, with a value in each row.",
-                )
-            path = table.parent / values[1]
-            paths[values[0]] += (path.is_dir() and _volumes_below(path, "*")) or [path]
+        for name, place in _rows(table):
+            volumes = table.parent / place
+            paths[name] += (volumes.is_dir() and _volumes_below(volumes, "*")) or [volumes]
         if not paths:
             raise InputError(f"{table} has no rows", f"Give the columns {', '.join(_COLUMNS)}.")
         patients = (Patient(name, tuple(files)) for name, files in sorted(paths.items()))
         return cls(tuple(patients), modality)
+
+    def require(self, purpose: str) -> None:
+        """Raise InputError for too few patients; `purpose` is the subject of its message."""
+        if len(self) < FEWEST_PATIENTS:
+            raise InputError(
+                f"{purpose} takes {FEWEST_PATIENTS} patients or more; the cohort has {len(self)}",
+                "Give a folder for each patient, or a table with their names.",
+            )
 
     def split(self, held_out: float, seed: int) -> tuple[Cohort, Cohort]:
         """Split by patient; the same seed and names give the same split.
@@ -244,15 +243,49 @@ class Cohort:
             yield patient, volumes
 
 
+def count_patients(path: PathLike, most: int) -> int:
+    """Count the patients that `Cohort.open` would find, up to `most`, without a look at the rest.
+
+    Raises what reading a table raises.
+    """
+    root = Path(path)
+    if root.suffix.lower() == ".csv":
+        return min(most, len({name for name, _place in _rows(root)}))
+    if not root.is_dir():
+        return 0
+    shown = [each for each in root.iterdir() if not each.name.startswith(".")]
+    folders = (each for each in shown if each.is_dir() and any(_files_below(each, "*")))
+    files = (each for each in shown if io.ending_of(each) in io.READABLE and each.is_file())
+    return sum(1 for _each in islice(folders, most)) or sum(1 for _each in islice(files, most))
+
+
+def _rows(table: Path) -> Iterator[tuple[str, str]]:
+    """Read patient and path of each row of a table; InputError with the line that is wrong."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeError, csv.Error) as cause:
+        raise InputError(f"{table} cannot be read: {cause}", "Name a CSV file.") from cause
+    for line, row in enumerate(rows, 2):
+        name, place = ((row.get(column) or "").strip() for column in _COLUMNS)
+        if not (name and place):
+            raise InputError(
+                f"{table.name}, line {line}: no {_COLUMNS[1 if name else 0]}",
+                f"Give the columns {' and '.join(_COLUMNS)}, with a value in each row.",
+            )
+        yield name, place
+
+
+def _files_below(folder: Path, pattern: str) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.is_file() and fnmatchcase(path.name, pattern):
+            yield path
+
+
 def _volumes_below(folder: Path, pattern: str) -> list[Path]:
     """List all volumes' files below a folder; else the folders that hold files."""
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and fnmatchcase(path.name, pattern)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    files = sorted(_files_below(folder, pattern))
     volumes = [path for path in files if io.ending_of(path) in io.READABLE]
     return volumes or (sorted({path.parent for path in files}) if pattern == "*" else [])
 

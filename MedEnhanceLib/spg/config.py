@@ -19,6 +19,10 @@ SYNTHETIC, TEMPLATE = "synthetic", "template"
 CT_WINDOW = (-1000.0, 1000.0)
 #: Networks whose gradients are matched: the enhancer and the network of thin slices.
 NETWORKS = 2
+#: Patients of a cohort: the averages of one alone would be that patient's own numbers.
+FEWEST_PATIENTS = 2
+#: Patients that are distilled, and as many that are held out: the audit cannot compare fewer.
+FEWEST_AUDITED = 2
 #: Fields without effect on the result: a run may be resumed with other values.
 _FREE = ("device", "checkpoint_s", "license")
 

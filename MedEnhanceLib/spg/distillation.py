@@ -21,7 +21,6 @@ from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import dataset
 from MedEnhanceLib.spg.audit import (
-    FEWEST_AUDITED,
     NOT_POSSIBLE,
     Audited,
     audit,
@@ -29,7 +28,7 @@ from MedEnhanceLib.spg.audit import (
     write_report,
 )
 from MedEnhanceLib.spg.cohort import Cohort
-from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.config import FEWEST_AUDITED, DistillConfig
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
 from MedEnhanceLib.spg.images import data_sha256
 from MedEnhanceLib.spg.matching import MakeNetworks, Raw

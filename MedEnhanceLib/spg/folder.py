@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.safetensors"
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 VOLUMES, IMAGES, README, SHEET = "volumes", "images", "README.md", "PRIVACY.md"
+AUDIT_REPORT, AUDIT_FIGURES = "audit/audit.md", "audit/audit.json"
 RESULTS = (VOLUMES, IMAGES, README, SHEET, "audit", MANIFEST)
 #: What a run must agree in, and how messages call it.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}

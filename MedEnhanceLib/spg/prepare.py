@@ -21,15 +21,19 @@ from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.cohort import Cohort
-from MedEnhanceLib.spg.config import MODALITIES, SYNTHETIC, TEMPLATE, DistillConfig
+from MedEnhanceLib.spg.config import (
+    FEWEST_AUDITED,
+    MODALITIES,
+    SYNTHETIC,
+    TEMPLATE,
+    DistillConfig,
+)
 from MedEnhanceLib.spg.images import data_sha256, framed, windowed, with_tissue
 from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure, spacings
 from MedEnhanceLib.synthetic import synthetic_volume
 
 #: Slices of a patient that must show something.
 _LEAST_SLICES = 4
-#: Held-out patients that the audit needs, if as many are left to distill.
-_COMPARED = 2
 _TEMPLATE_FILE = "mni152_t1.nii.gz"
 #: What is published about each kind; names nobody.
 DESCRIPTIONS = {
@@ -196,8 +200,8 @@ def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
     Nobody with the method statistics, whose sets are not audited by comparison.
     """
     share = config.held_out if config.method == "matching" else 0.0
-    if share > 0 and len(cohort) >= 2 * _COMPARED:
-        share = max(share, _COMPARED / len(cohort))
+    if share > 0 and len(cohort) >= 2 * FEWEST_AUDITED:
+        share = max(share, FEWEST_AUDITED / len(cohort))
     return {patient.id for patient in cohort.split(share, config.seed)[1]}
 
 

@@ -409,3 +409,10 @@ def test_no_page_has_examples_that_nothing_runs() -> None:
         if any(match[1] is None for match in _BLOCK.finditer(page.read_text(encoding="utf-8")))
     }
     assert pages == {*_READERS, *_RUN_ELSEWHERE, *_OF_DEVELOPERS}
+
+
+def test_every_picture_of_a_panel_is_there_and_none_without_a_page() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    shown = set(re.findall(r"images/panels/([\w-]+)\.png", text))
+    assert shown == {path.stem for path in (ROOT / "docs/images/panels").glob("*.png")}

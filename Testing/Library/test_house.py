@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import tomllib
+import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
@@ -147,3 +148,35 @@ def test_citations_name_the_papers_of_the_readme_and_no_version() -> None:
     assert f'EXTENSION_HOMEPAGE "{address}"' in (ROOT / "CMakeLists.txt").read_text("utf-8")
     people = [[one["name"] for one in file] for file in (cff["authors"], codemeta["author"])]
     assert people == [[one["name"] for one in PROJECT["authors"]]] * 2
+
+
+def test_the_module_acknowledges_the_methods_and_the_author_that_citation_states() -> None:
+    module = (ROOT / "MedEnhance/MedEnhance.py").read_text(encoding="utf-8")
+    stated = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    dois = re.findall(r'"(10\.\d+/[^"]+)"', module)
+    assert len(dois) == 4
+    for doi in dois:
+        assert doi.replace("10.48550/arXiv.", "arXiv:") in stated
+    (author,) = re.findall(r"^  - name: (.+)$", stated, re.MULTILINE)
+    (contributor,) = re.findall(r'contributors = \["(.+)"\]', module)
+    assert contributor.startswith(f"{author} (")
+    assert f'CONTRIBUTORS "{contributor}"' in (ROOT / "CMakeLists.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "MedEnhance/Resources/UI").glob("*.ui")), ids=str)
+def test_a_label_of_a_form_leads_to_its_field(path: Path) -> None:
+    """A screen reader goes by it. Mnemonics would take the keys of Slicer's menus."""
+    assert "&amp;" not in path.read_text(encoding="utf-8")
+    for form in ElementTree.parse(path).iter("layout"):
+        rows: dict[str, dict[str, ElementTree.Element]] = {}
+        for item in form.findall("item") if form.get("class") == "QFormLayout" else ():
+            rows.setdefault(item.get("row", ""), {})[item.get("column", "")] = item
+        for row in rows.values():
+            assert len(row) == 2 or any(item.get("colspan") for item in row.values())
+            label = row["0"].find("widget") if len(row) == 2 else None
+            if label is None or label.get("class") != "QLabel":
+                continue
+            fields = [each for each in row["1"].iter("widget") if each.get("class") != "QLabel"]
+            names = [each.get("name") for each in fields if each.get("class") != "QWidget"]
+            if names:
+                assert label.findtext("property[@name='buddy']/cstring") in names, label.get("name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -156,3 +157,21 @@ def test_imports_point_one_way() -> None:
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=_REPOSITORY, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_slicers_start_imports_nothing_heavy() -> None:
+    """What MedEnhance.py imports at file scope, and what our files among these import."""
+    found, due = set(), ["MedEnhance"]
+    while due:
+        module = due.pop()
+        found.add(module)
+        path = _REPOSITORY / "MedEnhance" / f"{module.replace('.', '/')}.py"
+        for node in ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else []:
+            if isinstance(node, ast.ImportFrom) and node.module:  # of a package, or of a module
+                due += [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+            elif isinstance(node, ast.Import):
+                due += [each.name for each in node.names]
+        due = [name for name in due if name not in found]
+    assert "MedEnhancePanels.arguments" in found
+    packages = {name.partition(".")[0] for name in found}
+    assert not packages & {"numpy", "vtk", "torch", "SimpleITK", "MedEnhanceLib"}

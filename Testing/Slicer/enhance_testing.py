@@ -8,8 +8,9 @@ import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
 
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels import dependencies, worker
-from MedEnhancePanels.nodes import bridge, nrrd, results
+from MedEnhancePanels.nodes import bridge, results
 
 #: A part of the sample that the model takes a fraction of a second for.
 PART = np.s_[60:72, 84:148, 60:124]
@@ -23,10 +24,8 @@ class EnhanceTestCase(MedEnhanceTestCase):
         if dependencies.missing():
             self.skipTest(dependencies.missingText())
         self.bridge, self.results = bridge, results
-        self.panel = self.widget.panels["enhance"]
-        self.ui = self.panel.ui
         self.runner = self.context.runner
-        self.widget.showPage("enhance")
+        self.showPage("enhance")
         self.ui.advancedButton.collapsed = True
 
     def brain(self, name="Brain", part=PART):
@@ -56,10 +55,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
         middle = np.reshape(bounds, (3, 2)).mean(axis=1).tolist()
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *middle, 1)  # as Slicer fits views
         return node
-
-    def choose(self, node):
-        self.widget.ui.inputSelector.setCurrentNode(node)
-        self.processEvents(80)
 
     def apply(self, seconds=60, button=None):
         """Press Apply, or another button, and wait for the result; the job."""
@@ -91,4 +86,4 @@ class EnhanceTestCase(MedEnhanceTestCase):
         command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
         environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
         subprocess.run(command, check=True, env=environment, capture_output=True)
-        return np.array(nrrd.File(output).voxels)
+        return np.array(stepwise.NrrdFile(output).voxels)

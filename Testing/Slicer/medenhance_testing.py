@@ -88,6 +88,28 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.widget.parent.enter()
         self.widget.parent.show()  # sections fold at their first show
 
+    def remove(self, node):
+        slicer.mrmlScene.RemoveNode(node)
+        self.processEvents(80)
+
+    def showPage(self, name):
+        """Bring a page to the front: `panel`, with its widgets as `ui`."""
+        self.widget.showPage(name)
+        self.panel = self.widget.panels[name]
+        self.ui = self.panel.ui
+
+    def reload(self, page):
+        """Open the module anew, as after Slicer was started again with the same scene."""
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.widget = slicer.util.getModuleWidget("MedEnhance")
+        self.context = self.widget.context
+        self.widget.enter()
+        self.showPage(page)
+
+    def choose(self, node):
+        self.widget.ui.inputSelector.setCurrentNode(node)
+        self.processEvents(80)
+
     def tearDown(self):
         self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it
         runner = self.widget.context.runner
@@ -205,8 +227,6 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.context.message("warning", "The noise is high: look at the result. " * 3, "details")
         before = qt.QApplication.font()
         self.addCleanup(qt.QApplication.setFont, before)
-        self.widget.parent.show()
-        self.addCleanup(self.widget.parent.hide)
         for section in self.unfold(self.widget.uiWidget):
             self.addCleanup(setattr, section, "collapsed", True)
         wide = []
@@ -277,6 +297,18 @@ class MedEnhanceTestCase(unittest.TestCase):
             node.SetAttribute("MedEnhance.modality", modality)
         return node
 
+    def sequenceOf(self, name, values, *, unit="s", change=lambda frame, at: None, **volume):
+        """A sequence of small volumes at these values; change(frame, at) is called before each."""
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
+        sequence.SetIndexName("time")
+        sequence.SetIndexUnit(unit)
+        for at, value in enumerate(values):
+            frame = self.smallVolume(seed=at, name=f"frame {at}", **volume)
+            change(frame, at)
+            sequence.SetDataNodeAtValue(frame, str(value))
+            slicer.mrmlScene.RemoveNode(frame)
+        return sequence
+
     def turn(self, node, *turn):
         """Turn a volume about an axis, and put it somewhere else."""
         transform = vtk.vtkTransform()
@@ -321,19 +353,15 @@ class MedEnhanceTestCase(unittest.TestCase):
         page = self.widget.ui.tabs.currentWidget()  # the others may be higher
         spare = 0 if height else page.height - page.layout().totalHeightForWidth(page.width)
         picture = panel.grab(qt.QRect(0, 0, 400, panel.height - spare))
-        self._checkPicture(picture.toImage())
+        image = picture.toImage()
+        spots = {image.pixel(x, y) for x in range(0, 400, 7) for y in range(0, image.height(), 5)}
+        self.assertGreater(len(spots), 1, "nothing was drawn")
         folder = os.environ.get("MEDENHANCE_SCREENSHOTS")
         if folder:
             os.makedirs(folder, exist_ok=True)
             path = os.path.join(folder, f"{name}.png")
             self.assertTrue(picture.save(path))
             _reduceColors(path)
-
-    def _checkPicture(self, image):
-        width, height = image.width(), image.height()
-        self.assertGreater(width * height, 0)
-        spots = {image.pixel(x, y) for x in range(0, width, 7) for y in range(0, height, 5)}
-        self.assertGreater(len(spots), 1, "nothing was drawn")
 
 
 def _reduceColors(path):

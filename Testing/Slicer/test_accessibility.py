@@ -1,9 +1,7 @@
 """Names for screen readers, and the keyboard."""
 
 import itertools
-import xml.etree.ElementTree as ElementTree
 
-import medenhance_testing
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase
@@ -92,28 +90,3 @@ class AccessibilityTest(MedEnhanceTestCase):
                 self.assertFalse(selector.showChildNodeTypes, selector.objectName)
                 self.assertFalse(selector.addEnabled, selector.objectName)
         self.assertEqual(count, 4)
-
-    def test_aLabelLeadsToItsField(self):
-        """A screen reader goes by it. Mnemonics would take the keys of Slicer's menus."""
-        fields = 0
-        for path in medenhance_testing.FORMS.glob("*.ui"):
-            _page, ui = self.form(path.stem)
-            self.assertNotIn("&amp;", path.read_text(encoding="utf-8"))
-            for form in ElementTree.parse(path).iter("layout"):
-                if form.get("class") != "QFormLayout":
-                    continue
-                rows = {}
-                for item in form.findall("item"):
-                    rows.setdefault(item.get("row"), {})[item.get("column")] = item
-                for row in rows.values():
-                    isWide = any(item.get("colspan") for item in row.values())
-                    self.assertTrue(len(row) == 2 or isWide, f"{path.stem}: {[*row]}")
-                    label = row["0"].find("widget") if len(row) == 2 else None
-                    if label is None or label.get("class") != "QLabel":
-                        continue
-                    names = [each.get("name") for each in row["1"].iter("widget")]
-                    if any(self.isAsked(getattr(ui, name)) for name in names):
-                        fields += 1
-                        buddy = label.findtext("property[@name='buddy']/cstring")
-                        self.assertIn(buddy, names, label.get("name"))
-        self.assertGreater(fields, 10)

@@ -158,11 +158,9 @@ class SliderTest(ViewTestCase):
     def setUp(self):
         super().setUp()
         self.output = self.makeOutput("difference")
-        self.panel = self.widget.panels["enhance"]
-        self.ui, self.area = self.panel.ui, self.panel.result
-        self.widget.showPage("enhance")
-        self.widget.ui.inputSelector.setCurrentNode(self.source)
-        self.processEvents(80)
+        self.showPage("enhance")
+        self.area = self.panel.result
+        self.choose(self.source)
         self.ui.differenceButton.click()
         self.ui.differenceButton.click()
         self.before = slicer.util.arrayFromVolume(self.source).copy()
@@ -203,8 +201,7 @@ class SliderTest(ViewTestCase):
         self.assertEqual(self.ui.strengthSlider.value, 1.0)
 
     def test_theDifferenceFollowsTheStrengthAndGoesWithItsResult(self):
-        slicer.mrmlScene.RemoveNode(self.results.linked(self.output, "difference"))
-        self.processEvents(80)
+        self.remove(self.results.linked(self.output, "difference"))
         self.ui.differenceButton.click()
         self.waitUntil(lambda: self.area.compare.overlay == "difference", 10)
         made = self.results.linked(self.output, "difference")
@@ -213,8 +210,7 @@ class SliderTest(ViewTestCase):
         self.ui.strengthSlider.value = 0.5
         self.wait()
         self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {10.0})
-        slicer.mrmlScene.RemoveNode(self.output)
-        self.processEvents(80)
+        self.remove(self.output)
         self.assertFalse(self.bridge.isInScene(made))
 
     def test_showHasWhatCanBeUsedAndLeavingTheModuleBringsTheLayoutBack(self):
@@ -223,6 +219,8 @@ class SliderTest(ViewTestCase):
         label = [{"value": 1, "name": "all"}]
         labels = self.results.makeSegmentation(image, self.source, label, "labels")
         table = self.results.makeTable([], self.source, "table")
+        limits = {"results": {"segmentation_limits": ["Trained on few.", "Measure nothing."]}}
+        provenance.setManifest(table, limits)
         self.results.link(self.output, segmentation=labels, table=table)
         self.area.leave()
         actions = self.area.actions
@@ -236,6 +234,9 @@ class SliderTest(ViewTestCase):
         ):
             press()
             self.assertEqual(layout.GetViewArrangement(), arrangement)
+            isTable = arrangement == layout.SlicerLayoutFourUpTableView
+            said = "Trained on few. Measure nothing." if isTable else ""
+            self.assertEqual(self.ui.warningLabel.text, said)
         surface = labels.GetSegmentation().GetNthSegment(0).GetRepresentation("Closed surface")
         self.assertGreater(surface.GetNumberOfPolys(), 0)
         self.widget.exit()
@@ -254,6 +255,21 @@ class SliderTest(ViewTestCase):
         self.area.actions["compress"].trigger()
         state = self.context.state
         self.assertEqual((state.page, state.inputVolume), ("compress", self.output))
+
+    def test_whatIsOfFullStrengthSaysSoAtOthers(self):
+        add, actions = slicer.mrmlScene.AddNewNodeByClass, self.area.actions
+        labels, table = add("vtkMRMLSegmentationNode", "labels"), add("vtkMRMLTableNode", "table")
+        labels.CreateDefaultDisplayNodes()
+        self.results.link(self.output, segmentation=labels, table=table)
+        for strength, suffix in ((0.5, " (for full strength)"), (1.0, "")):
+            self.ui.strengthSlider.value = strength
+            self.wait()
+            names = [labels.GetName(), table.GetName()]
+            self.assertEqual(names, [f"labels{suffix}", f"table{suffix}"])
+            texts = [
+                actions[name].text.partition(" (")[2] for name in ("segments", "threeD", "table")
+            ]
+            self.assertEqual({*texts}, {suffix[2:]})
 
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5

@@ -9,8 +9,9 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, finished
 
 import MedEnhanceLib
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd
+from MedEnhancePanels.nodes import bridge
 
 
 class BridgeTest(MedEnhanceTestCase):
@@ -23,7 +24,7 @@ class BridgeTest(MedEnhanceTestCase):
 
     def test_voxelsAndGeometryGoToTheLibraryAndBack(self):
         back = self.path("back.nrrd")
-        for dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64):
+        for dtype in (np.int16, np.float64):
             node = self.makeNode(dtype)
             path = self.path(f"{np.dtype(dtype)}.nrrd")
             finished(bridge.sendVolume(node, path))
@@ -53,7 +54,7 @@ class BridgeTest(MedEnhanceTestCase):
 
     def test_aFullDiskIsReportedWithTheRemedy(self):
         path, full = self.path(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        broken = mock.patch.object(nrrd, "steps", side_effect=full)
+        broken = mock.patch.object(stepwise, "steps", side_effect=full)
         with broken, self.assertRaises(OSError) as caught:
             finished(bridge.sendVolume(self.makeNode(), path))
         error = PanelError.fromException(caught.exception)
@@ -62,12 +63,7 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertIn("Free some space", error.hint)
 
     def test_aSequenceTravelsAsFramesAndReturnsAsASequence(self):
-        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beats")
-        for index in range(3):
-            frame = self.makeNode(name=f"frame {index}")
-            slicer.util.arrayFromVolume(frame)[:] += index
-            sequence.SetDataNodeAtValue(frame, str(index))
-            slicer.mrmlScene.RemoveNode(frame)
+        sequence = self.sequenceOf("beats", range(3), shape=(5, 6, 7), turn=(17, 3, 1, 2))
         path, back = self.path(), self.path("back.nrrd")
         finished(bridge.sendVolume(sequence, path))
         volume = MedEnhanceLib.load(path)
@@ -79,16 +75,6 @@ class BridgeTest(MedEnhanceTestCase):
             self.assertTrue(
                 np.array_equal(slicer.util.arrayFromVolume(old), slicer.util.arrayFromVolume(fresh))
             )
-
-    def test_aFileCutShortIsAnError(self):
-        node, path = self.makeNode(), self.path()
-        finished(bridge.sendVolume(node, path))
-        with open(path, "r+b") as file:
-            file.truncate(os.path.getsize(path) - 10)
-        nodes = slicer.mrmlScene.GetNumberOfNodes()
-        with self.assertRaises(PanelError):
-            finished(bridge.receiveVolume(path, "broken"))
-        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
 
     def test_aNameWithBracketsIsNoPattern(self):
         """Slicer numbers series so; where names are patterns, "CT [1]" is never found."""

@@ -33,25 +33,14 @@ class DistillTestCase(MedEnhanceTestCase):
         super().setUp()
         self.models = self.temporaryFolder()
         self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=self.models))
-        self.widget.showPage("distill")
-        self.panel = self.widget.panels["distill"]
-        self.ui = self.panel.ui
-        self.root = self.temporaryFolder()
+        self.showPage("distill")
+        self.root = Path(self.temporaryFolder())
         self.enterContext(mock.patch.object(long_run, "root", lambda: self.root))
         self.choose(self.TASK)
 
     def choose(self, task):
         """What is made: a value of the state's distillTask."""
         self.pick(self.ui.taskSelector, task)
-
-    def newPanel(self):
-        """As after Slicer was started again with the same scene."""
-        slicer.util.reloadScriptedModule("MedEnhance")
-        self.widget = slicer.util.getModuleWidget("MedEnhance")
-        self.widget.enter()
-        self.context, self.panel = self.widget.context, self.widget.panels["distill"]
-        self.ui = self.panel.ui
-        self.widget.showPage("distill")
 
     def visible(self, *widgets):
         """Which of them the page shows."""
@@ -113,12 +102,13 @@ class DistillTestCase(MedEnhanceTestCase):
     def job(self):
         return next(job for job in reversed(self.context.runner.jobs) if job.kind == self.KIND)
 
-    def runFolder(self):
-        return self.context.state.distillRun
+    @property
+    def folder(self):
+        """The folder of the run."""
+        return Path(self.context.state.distillRun)
 
     def record(self):
-        with open(os.path.join(self.runFolder(), "run.json"), encoding="utf-8") as file:
-            return json.load(file)
+        return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
 
     def pauseAfter(self, count):
         job = self.job()
@@ -149,9 +139,6 @@ class TrainPageTest(DistillTestCase):
             path.touch()
         params = distillation.paramsOf(state)
         self.assertEqual(params["data"], folder)
-        for pool in ("high", "low"):
-            pattern = f"{pool[0]}q/**/*.nii.gz"
-            self.assertEqual(params["config"][f"{pool}_quality"], [pattern])
         self.assertGreater(params["config"]["loss"]["unpaired"], 0, "low quality is learned from")
         self.choose("slicesMR")
         params = distillation.paramsOf(state)
@@ -199,16 +186,8 @@ class TrainPageTest(DistillTestCase):
         self.panel.update()
         self.assertIn("has no labels", ui.problemLabel.text)
 
-    def test_aRunThatNobodyEndedIsOfferedAndADamagedOneHidesNoOther(self):
-        for name, text in (("a", "{"), ("b", "{}")):
-            folder = Path(self.root, name)
-            folder.mkdir()
-            (folder / "run.json").write_text(text)
-            with self.assertRaisesRegex(PanelError, "no readable run"):
-                long_run.Run.open(str(folder))
-        run = long_run.Run.create(self.KIND, "tiny")
-        run.save()
-        self.assertEqual(long_run.resumable(), [], "it does not say yet what it works on")
+    def test_aRunThatNobodyEndedIsOffered(self):
+        run = long_run.Run.create(self.root, self.KIND, "tiny")
         run.record |= {"state": "running", "params": {"data": "data", "out": "out"}}
         run.save()
         self.widget.exit()
@@ -220,7 +199,7 @@ class TrainPageTest(DistillTestCase):
 class TrainingTest(DistillTestCase):
     def errors(self):
         """Steps and errors that the run has measured."""
-        rows = Path(self.runFolder(), "out/metrics.jsonl").read_text().splitlines()
+        rows = (self.folder / "out/metrics.jsonl").read_text().splitlines()
         rows = [json.loads(row) for row in rows]
         return np.array([(row["step"], row["value"]) for row in rows if row["name"] == "error"])
 
@@ -231,20 +210,20 @@ class TrainingTest(DistillTestCase):
         job = self.train(steps=150)
         self.assertTrue(self.ui.pauseButton.enabled and not self.ui.pauseButton.isHidden())
         self.pauseAfter(2)
-        folder = self.runFolder()
+        folder = self.folder
         self.assertEqual(self.record()["state"], "paused")
-        self.assertTrue(os.path.isfile(os.path.join(folder, "out", "checkpoint.safetensors")))
+        self.assertTrue((folder / "out/checkpoint.safetensors").is_file())
         self.assertIn("paused", self.ui.resultLabel.text)
         before = self.errors()
 
-        self.newPanel()
+        self.reload("distill")
         self.assertIn("paused", self.ui.resultLabel.text)
         self.assertTrue(self.ui.resumeButton.enabled)
         self.ui.resumeButton.click()
         job = self.finish(self.job(), 180)
         self.assertEqual(job.state, "done", job.error)
         self.assertTrue(any("resumed at step" in line for line in job.log), job.log)
-        self.assertEqual(self.runFolder(), folder)
+        self.assertEqual(self.folder, folder)
         values = self.errors()
         np.testing.assert_array_equal(values[: len(before)], before)
         np.testing.assert_array_equal(values[:, 0], [*range(0, 141, 20), 149])
@@ -277,7 +256,7 @@ class TrainingTest(DistillTestCase):
         with self.assertRaisesRegex(PanelError, "is in progress"):
             distillation.start(self.context.runner, self.context.state)
         self.waitUntil(lambda: self.metrics, 120)
-        folder = self.runFolder()
+        folder = self.folder
         slicer.mrmlScene.Clear(0)
         self.processEvents(100)
         self.assertFalse(job.isFinished)
@@ -305,6 +284,15 @@ class TrainingTest(DistillTestCase):
 class DistillingTestCase(DistillTestCase):
     KIND, TASK = "distill", "distillMR"
 
+    def read(self, name):
+        """What the menu Open shows of a result, in a window of its own."""
+        self.panel.runs.actions[name].trigger()
+        (browser,) = slicer.util.findChildren(self.panel.widget, className="QTextBrowser")
+        text = browser.toPlainText()
+        browser.window().close()
+        self.deleteWhatIsDue()
+        return text
+
     def setUp(self):
         super().setUp()
         self.chooseBudget()
@@ -330,10 +318,11 @@ class ChoiceTest(DistillingTestCase):
         self.assertIn("volumes for each patient", ui.shareLabel.text)
 
     def test_theChoicesAreKeptInTheSceneAndAreWhatTheJobTakes(self):
-        folder = self.temporaryFolder()
-        table = os.path.join(folder, "patients.csv")
-        Path(table).write_text("patient,path\n")
         self.assertIn("Choose a folder with a folder", self.ui.problemLabel.text)
+        folder = self.cohort()
+        table = os.path.join(self.temporaryFolder(), "patients.csv")
+        Path(table).write_text(f"patient,path\na,{folder}/Patient 0\nb,{folder}/Patient 1\n")
+        self.ui.licenseEdit.text = " CC BY 4.0"
         for path in (folder, table):
             self.ui.pathEdit.text = path
             self.assertEqual(self.ui.problemLabel.text, "")
@@ -348,10 +337,34 @@ class ChoiceTest(DistillingTestCase):
         taken = config_from_json(DistillParams, submit.call_args.args[1])
         self.assertEqual((str(taken.cohort), taken.modality), (table, "MR"))
         self.assertEqual((taken.config.method, taken.config.prior), ("statistics", table))
-        self.assertEqual(taken.config.volumes, 2)
+        self.assertEqual((taken.config.volumes, taken.config.license), (2, "CC BY 4.0"))
+
+    def test_tooFewPatientsAreCountedBeforeAnythingStarts(self):
+        for count in range(5):
+            self.cohort(count)
+            self.pick(self.ui.methodSelector, "matching")
+            self.assertEqual(self.ui.startButton.enabled, count >= 2)
+            self.assertEqual("too small for an audit" in self.ui.shareLabel.text, count in (2, 3))
+            if count < 2:
+                for words in (f"cohort: {count}.", "takes 2 or more", "matching) 4 or more"):
+                    self.assertIn(words, self.ui.problemLabel.text)
+        table = os.path.join(self.temporaryFolder(), "patients.csv")
+        Path(table).write_text("patient,path\na,\n")
+        self.ui.pathEdit.text = table
+        self.assertIn("line 2: no path", self.ui.problemLabel.text)
+
+    def test_theFieldsOfAdvancedStandInOneColumn(self):
+        ui, page = self.ui, self.panel.widget
+        ui.advancedSection.collapsed = False
+        self.addCleanup(setattr, ui.advancedSection, "collapsed", True)
+        for task, box in (("distillMR", ui.licenseEdit), ("trainMR", ui.gateSelector)):
+            self.choose(task)
+            self.processEvents(50)
+            places = [each.mapTo(page, qt.QPoint(0, 0)) for each in (ui.deviceSelector, box)]
+            self.assertEqual(places[0].x(), places[1].x(), task)
 
     def test_whatTheLibraryWouldRefuseIsReportedBeforeAnythingStarts(self):
-        self.ui.pathEdit.text = self.temporaryFolder()
+        self.cohort()
         self.choose("distillCT")
         self.assertTrue(self.ui.startButton.enabled, "synthetic volumes are of any modality")
         self.pick(self.ui.templateSelector, "template")
@@ -399,61 +412,56 @@ class DistillationTest(DistillingTestCase):
         self.context.state.distillMethod = "matching"
         job = self.finish(self.begin(), 300)
         self.assertEqual(job.state, "done", job.error)
-        folder = self.runFolder()
+        folder = self.folder
         self.assertEqual(self.ui.imageGallery.count, 3)
         self.assertIn(
             "3 volumes from 3 patients; 2 patients were held out", self.ui.resultLabel.text
         )
         self.assertTrue(self.ui.auditLabel.text)
         self.assertIn("tiny is finished", self.message)
-        for path in Path(folder, "out").rglob("*"):  # none has a patient's name
+        for path in (folder / "out").rglob("*"):  # none has a patient's name
             self.assertNotIn("Patient ", str(path))
             self.assertTrue(path.is_dir() or b"Patient " not in path.read_bytes(), path)
         self.assertIn("alignment of patient 1", {each["name"] for each in self.metrics})
         self.assertTrue(self.ui.resumeArea.isHidden())
-        self.assertIn(os.path.join(folder, "out-confidential"), self.ui.resultLabel.text)
+        self.assertIn(str(folder / "out-confidential"), self.ui.resultLabel.text)
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
-            self.ui.resultButton.click()
-        opened.assert_called_once_with(qt.QUrl.fromLocalFile(os.path.join(folder, "out")))
+            self.panel.runs.actions["folder"].trigger()
+        opened.assert_called_once_with(qt.QUrl.fromLocalFile(str(folder / "out")))
+        self.assertIn("Data-protection sheet", self.read("privacy"))
 
 
 class AuditTest(DistillingTestCase):
     def finished(self, audit, figures=None):
         """A run that a worker finished, with this audit, and the figures of its attacks."""
-        run = long_run.Run.create(self.KIND, "tiny")
+        run = long_run.Run.create(self.root, self.KIND, "tiny")
         run.record |= {"state": "done", "seconds": 0.5}
         run.save()
         picture = qt.QImage(32, 32, qt.QImage.Format_Grayscale16)
         picture.fill(qt.Qt.gray)
         Path(run.out, "images").mkdir(parents=True)
         for number in range(2):
-            self.assertTrue(picture.save(os.path.join(run.out, f"images/000{number}.png")))
+            self.assertTrue(picture.save(str(run.out / f"images/000{number}.png")))
         manifest = {"volumes": 4, "patients": 2, "held_out": 2, "audit": audit}
         write_json(Path(run.out) / "manifest.json", manifest, overwrite=False)
+        Path(run.out, "PRIVACY.md").write_text("# The sheet")
         if figures is not None:
             os.makedirs(os.path.join(run.out, "audit"))
+            Path(run.out, "audit", "audit.md").write_text("# The report")
             write_json(Path(run.out) / "audit" / "audit.json", figures, overwrite=False)
-        self.panel.runs.recall(run.folder)
+        self.panel.runs.recall(str(run.folder))
         return run
 
-    def test_theAuditIsReportedInPlainWordsWithTheWeightOfWhatItCouldHaveFound(self):
-        unable = ("could not have found a leak: none was run", "as the patients' own")
-        self.finished({"alarm": True, "summary": "ALARM: the images give away their patients."})
-        self.assertEqual(self.ui.imageGallery.count, 2)
+    def test_theAuditIsReportedInPlainWordsAndItsTextsAreRead(self):
+        self.finished({"alarm": True})
         self.assertVerdict("Severe warning", "Leak found: do not share", "missed other leaks")
-        for audit in ({"alarm": False, "summary": "Figures."}, {"alarm": None}, {}):
-            self.finished(audit)
-            self.assertVerdict("Warning", *unable)
-        able = "of 5 attacks could have found a leak; none did. This is not a proof"
-        for blind, word, text in (
-            (1, "Information", f"4 {able}"),
-            (3, "Warning", f"2 {able}"),
-            (5, "Warning", "could not have found a leak: none of 5 attacks"),
-        ):
-            findings = [{"is_blind": place < blind} for place in range(5)]
-            self.finished({"alarm": False, "summary": "No leak."}, {"findings": findings})
-            self.assertVerdict(word, text)
-            self.assertEqual("This is not a proof" in self.ui.auditLabel.text, blind < 5)
+        self.assertEqual(self.ui.imageGallery.count, 2)
+        self.assertEqual(self.read("privacy"), "The sheet")
+        self.assertFalse(self.panel.runs.actions["audit"].visible)
+        findings = [{"is_blind": place < 1} for place in range(5)]
+        self.finished({"alarm": False}, {"findings": findings})
+        self.assertVerdict("Information", "4 of 5 attacks could have found a leak; none did.")
+        self.assertEqual(self.read("audit"), "The report")
 
     def assertVerdict(self, word, *texts):
         self.assertEqual(self.ui.auditIcon.accessibleName, word)

@@ -28,13 +28,6 @@ SLAB = slice(80, 92)
 
 
 class PagesTest(MedEnhanceTestCase):
-    def test_everyPictureOfAPageIsThereAndNoneWithoutAPage(self):
-        pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
-        text = "".join(page.read_text(encoding="utf-8") for page in pages)
-        shown = set(re.findall(r"images/panels/([\w-]+)\.png", text))
-        there = {path.stem for path in (ROOT / "docs/images/panels").glob("*.png")}
-        self.assertEqual(shown, there)
-
     def test_theConsolePageHasEveryOption(self):
         named = set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8")))
         options = {name for each in CONFIGS for name in vars(each)["__dataclass_fields__"]}

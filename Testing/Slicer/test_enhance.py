@@ -18,11 +18,7 @@ from MedEnhancePanels.tasks import enhancement
 class ChoicesTest(EnhanceTestCase):
     def test_fourChoicesAreVisibleAndTheTaskIsInWords(self):
         """Volume, task, guide and output; the rest is for those who look for it."""
-        slicer.util.reloadScriptedModule("MedEnhance")  # as it opens
-        self.widget = slicer.util.getModuleWidget("MedEnhance")
-        self.context, self.panel = self.widget.context, self.widget.panels["enhance"]
-        self.ui = self.panel.ui
-        self.widget.enter()
+        self.reload("enhance")
         self.assertFalse(self.ui.applyButton.enabled or self.ui.previewButton.enabled)
         self.assertIn("Choose a volume", self.ui.problemLabel.text)
         self.assertEqual(self.ui.applyButton.toolTip, self.ui.problemLabel.text)
@@ -96,17 +92,18 @@ class ChoicesTest(EnhanceTestCase):
         for modality, model in (("MR", "mr"), ("CT", "ct")):
             node.SetAttribute(self.bridge.MODALITY, modality)
             self.choose(node)
-            self.processEvents(80)
             self.assertTrue(self.ui.applyButton.enabled)
             self.assertIn(f"Runs model {model} on the ", self.ui.planLabel.text)
             self.assertIn("Trained on", self.ui.planLabel.toolTip)
+        box = self.ui.modalityComboBox
+        texts, never = [box.itemText(at) for at in range(box.count)], "(cannot be enhanced)"
+        self.assertEqual(texts, ["CT", "MR", f"Electron microscopy {never}", "Other or unknown"])
         node.SetAttribute(self.bridge.MODALITY, "PT")
         self.processEvents(80)
         self.assertFalse(self.ui.applyButton.enabled)
         for word in ("PET", "tracer", "CT and MR"):
             self.assertIn(word, self.ui.problemLabel.text)
-        box = self.ui.modalityComboBox  # corrected on the page
-        self.assertEqual(box.currentData, "PT")
+        self.assertEqual((box.currentData, box.currentText), ("PT", f"PET {never}"))
         self.pick(box, "MR")
         self.processEvents(80)
         self.assertEqual(self.bridge.modalityOf(node), "MR")
@@ -125,11 +122,16 @@ class ChoicesTest(EnhanceTestCase):
         node = self.smallVolume(name="scan", modality="MR")
         labels.SetAttribute(self.bridge.MODALITY, "MR")
         frames = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "none")
+        values = np.arange(8000).reshape(20, 20, 20)
+        scalars = slicer.util.addVolumeFromArray((values % 5).astype(np.int16), name="drawn")
+        equal = slicer.util.addVolumeFromArray(np.full_like(values, 7, np.float32), name="equal")
         for unusable, *words in (
             (color, "photo is a color volume", "Convert it"),
             (empty, "no voxels", "Load it again"),
             (labels, "label map", "Choose the image"),
             (frames, "no frames", "Load it again"),
+            (scalars, "a few whole numbers", "Choose the image"),
+            (equal, "nothing: the value of every voxel is 7", "image content"),
             (None, "No volume is selected", "load one"),
         ):
             self.context.state.inputVolume = unusable
@@ -150,10 +152,8 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
         self.assertTrue(self.panel.options.segment and self.ui.applyButton.enabled)
-        for modality, problem in (
-            ("CT", "Choose the segmentation"),
-            ("OT", "no segmentation model"),
-        ):
+        problems = {"CT": "Choose the segmentation", "OT": "no segmentation model"}
+        for modality, problem in problems.items():
             node.SetAttribute(self.bridge.MODALITY, modality)
             self.processEvents(80)
             self.assertFalse(self.ui.segmentCheckBox.enabled or self.ui.segmentCheckBox.checked)
@@ -307,6 +307,7 @@ class ApplyTest(EnhanceTestCase):
         for role in ("segmentation", "table"):
             self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.anatomy"), "brain")
             self.assertIn("images of the brain only", job.nodes[role].GetDescription())
+        self.assertIn("measure nothing of a patient", job.nodes["table"].GetDescription())
         self.assertEqual(self.ui.factsLabel.toolTip.count("images of the brain only"), 1)
         self.assertEqual(self.message, "Brain enhanced is ready.")  # the rest stands under Result
         self.assertIn("learned from: MR images of the brain", self.ui.warningLabel.text)
@@ -423,18 +424,15 @@ class ApplyTest(EnhanceTestCase):
         self.context.state.device = "cpu"
         self.choose(self.smallVolume(modality="MR"))  # 3,840 voxels: 81 s, and 3 s to start
         self.assertRegex(self.ui.planLabel.text, r"Runs model mr on the CPU, about 85 s\.$")
+        self.ui.uncertaintyCheckBox.checked = True
+        self.assertIn("more than 85 s", self.ui.planLabel.text)
+        slicer.app.userSettings().setValue("MedEnhance/Pace/cpu/noise+uncertainty", 42000.0)
+        self.panel.update()
+        self.assertIn("about 3 min", self.ui.planLabel.text)
         self.context.state.device = "cuda"  # of which no run is known
         self.assertNotIn("about", self.ui.planLabel.text)
-        devices, node = self.panel._devices, self.smallVolume((100, 100, 100), modality="MR")
-        state = types.SimpleNamespace(device="cpu", task="noise")
         slicer.app.userSettings().remove("MedEnhance/Pace")  # of runs of other tests
-        find = "MedEnhancePanels.pages.enhance_choices.importlib.util.find_spec"
-        for native, spec, expected in (
-            ("compiled, AVX2", None, "about 5 s"),
-            ("not compiled: …", None, "about 40 s"),
-            ("not compiled: …", "ziglang", "about 65 s"),
-        ):
-            facts = {"native": native, "cpu_threads": 1, "choice": {"name": "cpu"}}
-            devices._onFinished(types.SimpleNamespace(state="done", result=facts))
-            with mock.patch(find, return_value=spec):
-                self.assertEqual(devices.expectedText(node, state), expected)
+        facts = {"native": "not compiled: …", "cpu_threads": 1, "choice": {"name": "cpu"}}
+        self.panel._devices._onFinished(types.SimpleNamespace(state="done", result=facts))
+        self.context.state.device = "auto"
+        self.assertRegex(self.ui.planLabel.text, "on the CPU, more than (5|65) s")

@@ -104,7 +104,6 @@ class PreviewTest(EnhanceTestCase):
     def test_hidingLeavesNothingAndARemovedInputTakesItAlong(self):
         node = self.brain()
         self.choose(node)
-        self.processEvents(80)
         before = self.nodeIDs()
         self.previewed()
         self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Hide preview")
@@ -112,8 +111,7 @@ class PreviewTest(EnhanceTestCase):
         self.assertEqual(self.nodeIDs(), before)
         self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Preview")
         slab = self.previewed().nodes["output"]
-        slicer.mrmlScene.RemoveNode(node)
-        self.processEvents(100)
+        self.remove(node)
         self.assertFalse(self.bridge.isInScene(slab))
 
 
@@ -121,7 +119,6 @@ class TroubleTest(EnhanceTestCase):
     @slow
     def test_aCancelledAndAKilledRunLeaveNothingAndTheNextOneWorks(self):
         self.choose(self.brain())
-        self.processEvents(80)
         before = self.nodeIDs()
         job = self.slowApply()
         self.widget.ui.jobCancelButton.click()
@@ -156,7 +153,6 @@ class TroubleTest(EnhanceTestCase):
     def test_deletingTheInputWhileTheResultComesInLeavesNothing(self):
         node = self.brain()
         self.choose(node)
-        self.processEvents(80)
         before = self.nodeIDs()
         gone = {node.GetID(), node.GetDisplayNode().GetID()}
         self.ui.applyButton.click()

@@ -50,8 +50,6 @@ class FactsTest(EnhanceTestCase):
         ui, page = self.ui, self.panel.widget
         self.assertEqual(ui.warningLabel.text, "It is a leg. And 1 more.")
         self.assertEqual(ui.warningIcon.accessibleName, "Severe warning")
-        self.widget.parent.show()
-        self.addCleanup(self.widget.parent.hide)
         self.processEvents(20)
         self.assertLess(ui.warningFrame.y, ui.resultSelector.y)
         self.assertFalse(ui.warningDetails.isVisibleTo(page))
@@ -70,14 +68,8 @@ class FactsTest(EnhanceTestCase):
         self.assertFalse(ui.warningFrame.isVisibleTo(page))
 
     def test_aManifestOfAnotherHandBreaksNothing(self):
-        for results in (
-            {"warnings": ["odd"]},
-            {"warnings": 7},
-            {"uncertainty": "big"},
-            {"warnings": {}},
-        ):
-            output = self.result(**results)
-            self.assertIn("CPU", result_texts.factsOf(output), results)
+        output = self.result(warnings=7, uncertainty="big")
+        self.assertIn("CPU", result_texts.factsOf(output))
         output.SetAttribute("MedEnhance.manifest", '{"results": 3, "config": []}')
         output.SetAttribute("MedEnhance.strength", "much")
         self.assertEqual(result_texts.factsOf(output), "m")

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
@@ -54,31 +55,12 @@ class LogicTest(MedEnhanceTestCase):
         node, path = self.mr(), os.path.join(self.temporaryFolder(), "r.ucv")
         self.logic.compress(node, path, lossless=True)
         voxels = slicer.util.arrayFromVolume(node)
-        for region, part in (
-            (((4, 8), None, (1, 5)), voxels[4:8, :, 1:5]),
-            (((-3, None), None, None), voxels[-3:]),
-            (None, voxels),
-        ):
-            back = slicer.util.arrayFromVolume(self.logic.decompress(path, region=region))
-            self.assertEqual(back.shape, part.shape, region)
-            self.assertTrue((back == part).all(), region)
-        for wrong in ("x", 7, (slice(0, 8),), ((1, 2, 3), None, None), (3, None, None), (None,) * 5,
-                      (("a", "b"), None, None)):  # fmt: skip
+        back = self.logic.decompress(path, region=((-4, 8), None, (1, 5)))
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(back), voxels[-4:8, :, 1:5])
+        for wrong in ("x", (slice(0, 8),), ((1, 2, 3), None, None), (None,) * 5):
             error = self.refusal(self.logic.decompress, path, region=wrong)
             self.assertEqual(error.code, "config", wrong)
         self.assertEqual(self.refusal(self.logic.decompress, None).code, "input")
-
-    def test_whatALibraryHintSaysOfCommandsIsLeftOut(self):
-        for hint, rest in (
-            ("Import it again, or remove it: medenhance models remove x.", ""),
-            ("Copy it again. Or run: python -m MedEnhanceLib.native.build", "Copy it again."),
-            ("Install it with: python -m pip install 'x'", ""),
-            (
-                "Installed: mr (see: medenhance models list). Or give it.",
-                "Installed: mr. Or give it.",
-            ),
-        ):
-            self.assertEqual(PanelError.fromLibrary("x", hint, "model").hint, rest)
 
     @slow
     def test_hintsNameNoOptionsOfTheCommandLine(self):

@@ -14,8 +14,9 @@ from vtk.util import numpy_support
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import nrrd, provenance
+from MedEnhancePanels.nodes import provenance
 from MedEnhancePanels.texts import tr as _
 
 #: Attribute with the modality, where a user or a file stated it.
@@ -98,17 +99,30 @@ def isUsable(node):
 
 
 def checkIntensities(node):
-    """Raise PanelError as `checkVolume` does, and for a label map as well."""
+    """Raise PanelError as `checkVolume` does, and for a label map and for equal values as well."""
     checkVolume(node)
     if isLabelMap(node):
-        message = _("{name} is a label map, not an image").format(name=node.GetName())
-        raise PanelError(message, _("Choose the image that it belongs to."), "input")
+        message = _("{name} is a label map (a few whole numbers), not an image")
+        hint = _("Choose the image that it belongs to.")
+        raise PanelError(message.format(name=node.GetName()), hint, "input")
+    low, high = rangeOf(frameNodes(node)[0].GetImageData())
+    if low == high:
+        message = _("{name} shows nothing: the value of every voxel is {value:g}")
+        hint = _("Choose a volume with image content.")
+        raise PanelError(message.format(name=node.GetName(), value=low), hint, "input")
 
 
 def isLabelMap(node):
-    return node is not None and any(
-        frame is not None and frame.IsA("vtkMRMLLabelMapVolumeNode") for frame in frameNodes(node)
-    )
+    """Tell whether a node is a label map, by its class or by the values of the first frame."""
+
+    def look(values):
+        from MedEnhanceLib.core.arrays import looks_like_labels
+
+        return looks_like_labels(_sample(values)[None, None])
+
+    frames = frameNodes(node) if node is not None else []
+    isNamed = any(frame and frame.IsA("vtkMRMLLabelMapVolumeNode") for frame in frames)
+    return isNamed or (isUsable(node) and _once(frames[0].GetImageData(), look))
 
 
 def checkOneGrid(node):
@@ -166,11 +180,14 @@ def modalityOf(node):
     def guess(values):
         from MedEnhanceLib.core.modality import guess_modality
 
-        # A sample: the range of all voxels would keep Slicer waiting, and its ends are common.
-        values = values.reshape(-1)[:: max(1, values.size // _LARGEST_SAMPLE)]
-        return guess_modality(values, node.GetSpacing())
+        return guess_modality(_sample(values), node.GetSpacing())
 
     return _once(node.GetImageData(), guess)
+
+
+def _sample(values):
+    """Return some of the values: a look at all of them would keep Slicer waiting."""
+    return values.reshape(-1)[:: max(1, values.size // _LARGEST_SAMPLE)]
 
 
 def unitsOf(node):
@@ -247,7 +264,7 @@ def sendVolume(node, path):
     frames = frameNodes(node)
     # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
     arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
-    yield from nrrd.write(path, arrays, geometryOf(frames[0]), _tagsOf(node, frames))
+    yield from stepwise.write(path, arrays, geometryOf(frames[0]), _tagsOf(node, frames))
 
 
 def stateOf(node):
@@ -311,7 +328,7 @@ def readImage(voxels):
     """Copy voxels of a file, [K, J, I], into an image; a generator of steps."""
     image = newImage(voxels.shape, voxels.dtype)
     target = arrayOf(image)
-    for slab in nrrd.steps(voxels):
+    for slab in stepwise.steps(voxels):
         target[slab] = voxels[slab]
         yield
     return image
@@ -356,7 +373,7 @@ def receiveVolume(path, name):
     The scene gets it when it is complete. Returns a scalar volume node, or for 4D a sequence node,
     which has a browser.
     """
-    file = nrrd.File(path)
+    file = stepwise.NrrdFile(path)
 
     def volume(image):
         node = slicer.vtkMRMLScalarVolumeNode()

@@ -3,13 +3,10 @@
 The library measures noise in whole volumes; here, where Slicer waits, one slice has to do.
 """
 
-import numpy as np
 import slicer
 
 from MedEnhancePanels.nodes import bridge, provenance
 
-#: Of the second difference in two directions, relative to that of the noise.
-_GAIN = np.sqrt(20.0)
 #: The noise by what names the voxels of a node.
 _noises = {}
 
@@ -80,20 +77,11 @@ def _candidate(node):
 
 
 def _noise(node):
-    """Estimate σ of the noise in the middle slice, relative to the brightest tissue.
+    """Estimate the noise of the middle slice, once for these voxels."""
+    from MedEnhanceLib.hqg.guide import quick_noise
 
-    By the median of second differences where there is tissue; infinite where there is none.
-    """
     key = bridge.voxelState(node)
-    if key in _noises:
-        return _noises[key]
-    voxels = slicer.util.arrayFromVolume(node)
-    image = voxels[len(voxels) // 2].astype(np.float32)
-    top = float(np.percentile(image, 99.5)) if image.size else 0.0
-    second = 4 * image[1:-1, 1:-1] - image[:-2, 1:-1] - image[2:, 1:-1]
-    second -= image[1:-1, :-2] + image[1:-1, 2:]
-    tissue = image[1:-1, 1:-1] > 0.1 * top
-    _noises[key] = np.inf
-    if top > 0 and tissue.any():
-        _noises[key] = float(np.median(np.abs(second[tissue]))) / 0.6745 / _GAIN / top
+    if key not in _noises:
+        voxels = slicer.util.arrayFromVolume(node)
+        _noises[key] = quick_noise(voxels[len(voxels) // 2])
     return _noises[key]

@@ -1,5 +1,6 @@
 """Which models fit a volume, their description, and why a volume cannot be enhanced."""
 
+from MedEnhanceLib.bundles.store import known_bundles
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, results
 from MedEnhancePanels.nodes.bridge import modalityOf
@@ -48,23 +49,24 @@ def warningOf(segmenter):
     return text, " ".join(segmenter.metadata.get("warnings", ()))
 
 
-#: The files of the models as they were, and what was read from them: a page asks often.
-_cached = (None, [])
-
-
 def installed(modality, kind):
-    """List the models of a kind for a modality; read again when one of their files changed."""
-    global _cached
-    from MedEnhanceLib.bundles import store
-
-    files = store.bundle_files()
-    if files != _cached[0]:
-        _cached = (files, store.list_bundles())
+    """List the models of a kind for a modality."""
     return [
         bundle
-        for bundle in _cached[1]
+        for bundle in known_bundles()
         if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
     ]
+
+
+def modalityTexts(current):
+    """Return a text for each modality that some model is for, and for the current one."""
+    unenhanced = _("{modality} (cannot be enhanced)")
+    offered = {UNKNOWN, current, *(bundle.modality for bundle in known_bundles())}
+    texts = {name: bridge.modalityName(name) for name in bridge.MODALITIES if name in offered}
+    return {
+        name: text if fitting(name) else unenhanced.format(modality=text)
+        for name, text in texts.items()
+    }
 
 
 def tasks(modality=UNKNOWN):
@@ -146,17 +148,3 @@ def modelFor(node, task):
     modality = modalityOf(node)
     models = installed(modality, SLICES) if task == "slices" else fitting(modality)
     return next(iter(models), None) if modality != UNKNOWN else None
-
-
-def cardText(bundle):
-    """Describe a model in some lines; the page Models has its card."""
-    metadata = bundle.metadata
-    trained = ", ".join(entry.get("name") or "" for entry in metadata.get("data", ()))
-    lines = [
-        f"{bundle.name} {metadata['version']}: {metadata['description']}",
-        _("Trained on: {data}").format(data=trained),
-        _("How it was trained: {how}").format(how=metadata.get("training", {}).get("summary", "")),
-        *metadata.get("warnings", ()),
-        *metadata.get("limits", ()),
-    ]
-    return "\n".join(lines)

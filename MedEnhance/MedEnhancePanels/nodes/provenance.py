@@ -6,8 +6,8 @@ goes along whenever voxels go to the worker, which writes it into every file, an
 
 import json
 
-from MedEnhanceLib.core.manifest import derived_note
-from MedEnhancePanels.errors import plain
+from MedEnhanceLib.core.manifest import derived_note, warnings_of
+from MedEnhanceLib.runtime.text import without_commands
 
 #: Attributes: what kind of result it is, all steps as a JSON list, the record of the last one.
 DERIVED = "MedEnhance.derived"
@@ -15,8 +15,6 @@ HISTORY = "MedEnhance.history"
 MANIFEST = "MedEnhance.manifest"
 #: The lossy compressions that the voxels went through, as JSON: [[method, ratio], …].
 LOSSY = "MedEnhance.lossy"
-#: Codes of warnings after which structure in a result may be wrong.
-_SEVERE = ("no-structure", "anatomy", "test-model")
 #: The kind of what was read from a file that says that it is derived.
 FROM_FILE = "file"
 
@@ -99,26 +97,12 @@ def warningsOf(node):
 
     Of level "severe", which come first, or "warning".
     """
-    rows = part(node, "results").get("warnings") or ()
-    try:
-        rows = [(row.get("code", ""), row["message"], row["hint"]) for row in rows]
-    except (AttributeError, KeyError, TypeError):  # edited beyond use
-        rows = []
-    lines = {f"{message}: {hint}" for _code, message, hint in rows}
-    rows += [("", text, "") for text in _linesOf(node) if text not in lines]
-    warnings = {
-        ("severe" if code in _SEVERE else "warning", plain(message), plain(hint))
-        for code, message, hint in rows
-    }
-    return sorted(each for each in warnings if each[1])
-
-
-def _linesOf(node):
-    """Return the warnings as the run's manifest lists them, a line each."""
-    lines = (manifestOf(node) or {}).get("warnings")
-    return list(map(str, lines)) if isinstance(lines, list) else []
+    rows = warnings_of(manifestOf(node) or {})
+    plain = [(level, *map(without_commands, texts)) for level, *texts in rows]
+    return [row for row in plain if row[1]]
 
 
 def addWarning(node, text):
     """Add a warning to the record of the run that made a node."""
-    setManifest(node, (manifestOf(node) or {}) | {"warnings": [*_linesOf(node), text]})
+    manifest = manifestOf(node) or {}
+    setManifest(node, manifest | {"warnings": [*manifest.get("warnings", ()), text]})

@@ -7,8 +7,9 @@ import slicer
 import vtk
 
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
+from MedEnhancePanels.nodes import bridge, dicom_source, provenance
 from MedEnhancePanels.texts import tr as _
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
@@ -48,6 +49,27 @@ def strengthOf(output):
         return float(output.GetAttribute(STRENGTH) or 1.0)
     except ValueError:  # edited beyond use
         return 1.0
+
+
+def isOfOtherStrength(output, role):
+    """Tell whether what a run found is of another strength than the voxels have by now."""
+    node = linked(output, role)
+    return node is not None and strengthOf(node) != strengthOf(output)
+
+
+def nameByStrength(output):
+    """Let the names of segments and table say where they are not of the voxels as they are."""
+    suffix = _(" (for full strength)")
+    for role in ("segmentation", "table"):
+        if (node := linked(output, role)) is not None:
+            name = node.GetName().removesuffix(suffix)
+            node.SetName(name + suffix * isOfOtherStrength(output, role))
+
+
+def limitsOf(table):
+    """Return the limits of the model whose volumes a table states, a sentence each."""
+    lines = provenance.part(table, "results").get("segmentation_limits")
+    return list(map(str, lines)) if isinstance(lines, list) else []
 
 
 def stamp(node, derived, source=None, model=None, manifest=None, history=()):
@@ -175,7 +197,7 @@ def differenceImage(source, enhanced):
     target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.
     exact = np.result_type(before.dtype, after.dtype, np.float32)
-    for slab in nrrd.steps(target):
+    for slab in stepwise.steps(target):
         np.subtract(after[slab], before[slab], out=target[slab], dtype=exact, casting="same_kind")
         yield
     return image

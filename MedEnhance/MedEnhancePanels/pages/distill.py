@@ -4,6 +4,7 @@ It distills the cohort, or trains an enhancer on it; RunArea shows a run and its
 """
 
 import qt
+import slicer
 
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhancePanels import dependencies
@@ -36,14 +37,14 @@ class DistillPanel(Page):
         }
         fill(ui.taskSelector, entries)
         entries = {
-            "cpu": _("Short (CPU)"),
-            "full": _("Full (graphics card)"),
-            "smoke": _("Test (under a minute)"),
+            "cpu": _("Short, for a CPU"),
+            "full": _("Full, for a graphics card"),
+            "smoke": _("Tiny, for a test"),
         }
         fill(ui.presetSelector, entries)
         entries = {
-            "statistics": _("Synthetic volumes with statistics (a minute)"),
-            "matching": _("Gradient matching (SPG, minutes a patient)"),
+            "statistics": _("Synthetic volumes with statistics"),
+            "matching": _("Gradient matching (SPG)"),
         }
         fill(ui.methodSelector, entries)
         entries = {
@@ -61,6 +62,7 @@ class DistillPanel(Page):
             distillVolumes=ui.volumesSpinBox,
             distillSegmenter=ui.segmenterSelector,
             distillGate=ui.gateSelector,
+            distillLicense=ui.licenseEdit,
             distillDevice=ui.deviceSelector,
         )
         ui.templateSelector.activated.connect(self._onTemplate)
@@ -103,6 +105,10 @@ class DistillPanel(Page):
         # What a run shares that goes on depends on its own choices.
         ui.shareLabel.visible = isDistilling and not self.runs.isRunning
         ui.taughtArea.visible = state.distillTask.startswith("train")
+        # The form below begins in the same column.
+        area = ui.distillArea if isDistilling else ui.taughtArea
+        labels = slicer.util.findChildren(area, className="QLabel")
+        ui.deviceLabel.minimumWidth = max(label.sizeHint.width() for label in labels)
         ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
         ui.shareLabel.text = distillation.sharedText(state)
         problem = dependencies.enhancingProblem() or distillation.problemOf(state)

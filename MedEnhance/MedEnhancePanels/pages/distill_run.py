@@ -1,14 +1,22 @@
 """The run on the page Distill: its buttons and result, and runs to resume."""
 
+from pathlib import Path
+
 import qt
 
+from MedEnhanceLib.spg.folder import AUDIT_REPORT, SHEET
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.pages.widgets import fill, showWeight
+from MedEnhancePanels.pages.widgets import fill, showText, showWeight
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.texts import tr as _
 
 #: More pictures than these are not looked at in a panel; the folder has them all.
 _MOST_PICTURES = 100
+#: Texts of a result to be read: their entries in the menu, and where they lie.
+_TEXTS = {
+    "privacy": (_("Privacy sheet"), SHEET),
+    "audit": (_("Audit report"), AUDIT_REPORT),
+}
 
 
 class RunArea:
@@ -21,7 +29,13 @@ class RunArea:
         ui.pauseButton.clicked.connect(lambda *_checked: self._end("pause"))
         ui.cancelButton.clicked.connect(lambda *_checked: self._end("cancel"))
         ui.resumeButton.clicked.connect(self._onResume)
-        ui.resultButton.clicked.connect(self._onFolder)
+        self._menu, self.actions = qt.QMenu(ui.openButton), {}
+        for name, (text, _path) in _TEXTS.items():
+            self.actions[name] = self._menu.addAction(text)
+            self.actions[name].triggered.connect(lambda *_on, name=name: self._onText(name))
+        self.actions["folder"] = self._menu.addAction(_("Result folder"))
+        self.actions["folder"].triggered.connect(self._onFolder)
+        ui.openButton.setMenu(self._menu)
         self._showRun(None)
 
     @property
@@ -34,7 +48,7 @@ class RunArea:
 
     def begin(self, run):
         """Follow a run that has just begun."""
-        self.context.state.distillRun = run.folder
+        self.context.state.distillRun = str(run.folder)
         self._showRun(run)
         run.job.onFinished(self._onFinished)
         self._page.update()
@@ -42,7 +56,7 @@ class RunArea:
     def recall(self, folder):
         """Show the run that the scene remembers, where its folder is still there."""
         if not self.isRunning:
-            self._showRun(long_run.runAt(folder))
+            self._showRun(_runAt(folder))
 
     def show(self):
         ui, isRunning = self._ui, self.isRunning
@@ -73,22 +87,18 @@ class RunArea:
             importing = self.context.runner.submit("models", params, title=title)
             importing.onFinished(lambda job: self._onImported(job, run))
         elif job.state == "done":
-            level, verdict, _limits = verdictOf(run)
-            text = _(
-                "{name} is finished. {verdict} Read PRIVACY.md in its folder before sharing it."
-            )
+            level, verdict, _limits = run.verdict()
+            text = _("{name} is finished. {verdict} Open → Privacy sheet: read it before sharing.")
             self.context.message(level, text.format(name=run.name, verdict=verdict))
 
     def _onImported(self, job, run):
         if job.state == "done":
-            text = _("{name} is trained. Models, Use by default, takes it for Enhance.").format(
-                name=run.name
-            )
-            self.context.message("info", text)
+            text = _("{name} is trained. Models, Use by default, takes it for Enhance.")
+            self.context.message("info", text.format(name=run.name))
         else:
             text = _("{name} is trained, but could not be added to the models: {why}")
             text = text.format(name=run.name, why=job.error.text)
-            self.context.message("warning", text, job.error.details)
+            self.context.message("warning", text, job.error.shown, job.error.report)
 
     def _showRun(self, run):
         """Show how a run ended, and what it left; of one that goes on nothing yet."""
@@ -101,33 +111,45 @@ class RunArea:
             ui.resultLabel.text = long_run.runText(run)
         if manifest:
             images = run.images()
-            _fillGallery(ui.imageGallery, images[:_MOST_PICTURES])
-            ui.imagesTitle.text = _("Middle slices of the volumes ({count})").format(
-                count=len(images)
-            )
-            level, verdict, limits = verdictOf(run)
+            _fillGallery(ui.imageGallery, list(map(str, images[:_MOST_PICTURES])))
+            text = _("Middle slices of the volumes ({count})")
+            ui.imagesTitle.text = text.format(count=len(images))
+            level, verdict, limits = run.verdict()
+            for name, (_text, path) in _TEXTS.items():
+                self.actions[name].visible = (run.out / path).is_file()
             showWeight(ui.auditIcon, level)
             ui.auditLabel.text = f"{verdict} {limits}"
 
     @guarded
+    def _onText(self, name):
+        title, path = _TEXTS[name]
+        showText(self._page.widget, title, self._run.out / path)
+
+    @guarded
     def _onFolder(self, _checked=False):
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(self._run.out))
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._run.out)))
 
     def list(self):
         """Offer the runs that can go on; the scene's own first."""
         if self.context.state is None:
             return
-        last = long_run.runAt(self.context.state.distillRun)
-        runs = [last] if last is not None and last.isResumable else []
-        runs += long_run.resumable()
-        running = self._run.folder if self.isRunning else ""
-        entries = {run.folder: long_run.choiceText(run) for run in runs if run.folder != running}
+        last = _runAt(self.context.state.distillRun)
+        runs = [last] if last is not None and last.is_resumable else []
+        runs += long_run.Run.resumable(long_run.root())
+        if self.isRunning:
+            runs = [run for run in runs if run.folder != self._run.folder]
+        entries = {str(run.folder): long_run.choiceText(run) for run in runs}
         fill(self._ui.runSelector, entries)
 
     @guarded
     def _onResume(self, _checked=False):
         self.context.clearMessage()
         self.begin(long_run.resume(self.context.runner, self._ui.runSelector.currentData))
+
+
+def _runAt(folder):
+    """Return the run in a folder, as a scene remembers it; None where it is gone."""
+    return long_run.Run.at(Path(folder)) if folder else None
 
 
 def _fillGallery(gallery, paths):
@@ -141,28 +163,3 @@ def _fillGallery(gallery, paths):
         item = qt.QListWidgetItem(qt.QIcon(picture), "")
         item.setToolTip(path)
         gallery.addItem(item)
-
-
-def verdictOf(run):
-    """Sum up a distillation's audit: (level of a message, sentence, what that does not say)."""
-    audit, (could, count) = run.manifest().get("audit") or {}, run.attacks()
-    isLeak = audit.get("alarm")
-    if isLeak:
-        return (
-            "severe",
-            _("Leak found: do not share this."),
-            _("The report says what was found; the attacks may have missed other leaks."),
-        )
-    careful = _("Treat the volumes as the patients' own.")
-    if run.manifest().get("config", {}).get("method") == "statistics":
-        verdict = _("There was nothing to audit: the set contains no patient image.")
-        return "info", verdict, _("It contains averages over all patients.")
-    if isLeak is None or not count:
-        return "warning", _("This audit could not have found a leak: none was run."), careful
-    if not could:
-        verdict = _("This audit could not have found a leak: none of {count} attacks is able to.")
-        return "warning", verdict.format(count=count), careful
-    verdict = _("{could} of {count} attacks could have found a leak; none did.")
-    limits = _("This is not a proof: weaker leaks, or leaks of another kind, may exist.")
-    level = "info" if could > count / 2 else "warning"
-    return level, verdict.format(could=could, count=count), limits

@@ -127,8 +127,7 @@ class EnhancePanel(Page):
         if target is not state.noiseVolume:
             state.noise = 0.0
         modality = bridge.modalityOf(target)
-        names = {name: bridge.modalityName(name) for name in bridge.MODALITIES}
-        fill(ui.modalityComboBox, names)
+        fill(ui.modalityComboBox, model_choice.modalityTexts(modality))
         ui.modalityComboBox.currentIndex = ui.modalityComboBox.findData(modality)
         ui.modalityComboBox.enabled = bridge.isUsable(target)
         # A task from before this volume stays, and the page says where it does not fit.
@@ -163,7 +162,7 @@ class EnhancePanel(Page):
             segmenterProblem = _("There is no segmentation model for this modality.")
         allow(ui.segmenterComboBox, taskProblem or segmenterProblem)
         if segmenter is not None:
-            ui.segmenterComboBox.toolTip = model_choice.cardText(segmenter)
+            ui.segmenterComboBox.toolTip = segmenter.about
         elif not segmenterProblem:
             segmenterProblem = _("Choose the segmentation model: no default is for this modality.")
         for checkBox, problem in (
@@ -227,14 +226,14 @@ class EnhancePanel(Page):
         model = model_choice.modelFor(self.target, state.task)
         if model is None:
             return ""
-        self.ui.planLabel.toolTip = model_choice.cardText(model)
+        self.ui.planLabel.toolTip = model.about
         what = model_choice.tasks()[state.task][1]
         if self.options.config.correct_bias_field:
             what = _("{what}; corrects the bias field").format(what=what)
         plan = _("{what}. Runs model {model} on the {device}").format(
             what=what, model=model.name, device=self._devices.nameOf(state.device)
         )
-        expected = self._devices.expectedText(self.target, state)
+        expected = self._devices.expectedText(self.target, self.options)
         return ", ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):
@@ -258,8 +257,9 @@ class EnhancePanel(Page):
         if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.applyButton):
             return
         self.preview.hide()
-        job = enhancement.start(self.context.runner, self.target, self.options)
-        self._devices.rememberPace(self.target, self.state.task, job)
+        options = self.options
+        job = enhancement.start(self.context.runner, self.target, options)
+        self._devices.rememberPace(self.target, options, job)
         self.follow(job, self._onApplied)
 
     @guarded

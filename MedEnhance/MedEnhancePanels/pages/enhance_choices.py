@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import slicer
 
+from MedEnhanceLib.hqg import duration
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.nodes import bridge
@@ -12,11 +13,6 @@ from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
 from MedEnhancePanels.texts import tr as _
 
-#: Seconds that a core takes for a million voxels (docs/results.md, two cores), the factor without
-#: the compiled library, and seconds of its build.
-_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 3.7, 10, 60
-#: Seconds of a run that do not depend on the size of the volume.
-_START_SECONDS = 3.0
 #: How long a volume stays as it is before it is measured; frames that are played go by.
 _SETTLE_MS = 500
 #: Millions of voxels above which a volume is sent when it is asked for, not ahead.
@@ -48,21 +44,27 @@ class DeviceChoice:
         name = self._choice if device == "auto" else device
         return name.upper() or _("best device")
 
-    def expectedText(self, node, state):
-        """Say about how long a run takes, by the last one on the device; empty if not known."""
-        device = self._choice if state.device == "auto" else state.device
-        pace = slicer.util.settingsValue(_paceKey(device, state.task), 0.0, converter=float)
-        isBuildDue = self._isBuildDue(device)
-        if not pace and device == "cpu" and self._threads and state.task != "slices":
-            isFast = self._isCompiled or isBuildDue
-            pace = _CORE_SECONDS / self._threads * (1 if isFast else _SLOWER)
-        if not pace:
-            return ""
-        seconds = _START_SECONDS + pace * _millionVoxels(node)
-        seconds += _BUILD_SECONDS if isBuildDue else 0
-        return _("about {time}").format(time=duration_text(5 * max(1, round(seconds / 5))))
+    def expectedText(self, node, options):
+        """Say about how long a run takes, by the last one with these options on the device.
 
-    def rememberPace(self, node, task, job):
+        By one without the extra options where there is none with them; empty if not known.
+        """
+        config, extras = options.config, _extrasOf(options)
+        device = self._choice if config.device == "auto" else config.device
+        text, pace = _("about {time}"), _pace(device, config.task, extras)
+        if extras and not pace:
+            text, pace = _("more than {time}"), _pace(device, config.task)
+        isOnCores = device == "cpu" and config.task != "slices"
+        seconds = duration.expected_seconds(
+            _millionVoxels(node),
+            pace,
+            threads=self._threads if isOnCores else 0,
+            is_compiled=self._isCompiled,
+            is_built_first=self._isBuildDue(device),
+        )
+        return text.format(time=duration_text(seconds)) if seconds else ""
+
+    def rememberPace(self, node, options, job):
         """Note at the end of a run how long it took, for the next one."""
         millions = _millionVoxels(node)
 
@@ -71,8 +73,8 @@ class DeviceChoice:
             if job.state == "done" and self._isBuildDue(device):
                 self._isCompiled = True  # what this took says nothing of the next one
             elif job.state == "done":
-                pace = (job.ended - job.started - _START_SECONDS) / millions
-                key = _paceKey(device, task)
+                pace = (job.ended - job.started - duration.START_SECONDS) / millions
+                key = _paceKey(device, options.config.task, _extrasOf(options))
                 slicer.app.userSettings().setValue(key, max(0.01, float(pace)))
 
         job.onFinished(onFinished)
@@ -128,9 +130,25 @@ class Preparation:
             self._job = enhancement.startPreparation(self._runner, self._node, self._device)
 
 
-def _paceKey(device, task):
+def _paceKey(device, task, extras=()):
     """Name the setting with the seconds for a million voxels."""
-    return f"MedEnhance/Pace/{device}/{task}"
+    return "+".join((f"MedEnhance/Pace/{device}/{task}", *extras))
+
+
+def _pace(*run):
+    return slicer.util.settingsValue(_paceKey(*run), 0.0, converter=float)
+
+
+def _extrasOf(options):
+    """Name the options that a run takes longer with."""
+    extras = {
+        "guide": options.guide is not None,
+        "uncertainty": options.config.uncertainty,
+        "noiseMap": options.noiseMap,
+        "segments": options.segment,
+        "biasField": options.config.correct_bias_field,
+    }
+    return [name for name, isAsked in extras.items() if isAsked]
 
 
 def _millionVoxels(node):

@@ -16,7 +16,15 @@ from MedEnhancePanels.texts import tr as _
 
 #: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
-_SHOWN, _UNCERTAINTY = ("segments", "threeD", *_MAPS, "table"), _("Uncertainty (for full strength)")
+#: Entries of that menu, and those of them that follow from the segments.
+_SHOWN = {
+    "segments": _("Segments"),
+    "threeD": _("Segments in 3D"),
+    "uncertainty": _("Uncertainty (for full strength)"),
+    "noise": _("Noise map"),
+    "table": _("Table of volumes"),
+}
+_OF_SEGMENTS = ("segments", "threeD", "table")
 
 
 class ResultArea:
@@ -42,11 +50,11 @@ class ResultArea:
         self.actions = {}
         self._menus = [qt.QMenu(button) for button in (ui.showButton, ui.saveButton)]
         for name, text, slot in (
-            ("segments", _("Segments"), lambda isOn: self._onSegments(isOn)),
-            ("threeD", _("Segments in 3D"), lambda isOn: self._onThreeD(isOn)),
-            ("uncertainty", _UNCERTAINTY, lambda isOn: self._onMap("uncertainty", isOn)),
-            ("noise", _("Noise map"), lambda isOn: self._onMap("noise", isOn)),
-            ("table", _("Table of volumes"), lambda isOn: self._onTable(isOn)),
+            ("segments", _SHOWN["segments"], lambda isOn: self._onSegments(isOn)),
+            ("threeD", _SHOWN["threeD"], lambda isOn: self._onThreeD(isOn)),
+            ("uncertainty", _SHOWN["uncertainty"], lambda isOn: self._onMap("uncertainty", isOn)),
+            ("noise", _SHOWN["noise"], lambda isOn: self._onMap("noise", isOn)),
+            ("table", _SHOWN["table"], lambda isOn: self._onTable(isOn)),
             ("save", _("Save…"), self._onSave),
             ("export", _("Export to DICOM…"), self._onExport),
             ("compress", _("Compress…"), self._onCompress),
@@ -83,7 +91,8 @@ class ResultArea:
         ui.factsLabel.text = result_texts.factsOf(output) if isThere else ""
         ui.factsLabel.toolTip = result_texts.moreFactsOf(output) if isThere else ""
         ui.factsLabel.visible = bool(ui.factsLabel.text)
-        self._notice.show(*(result_texts.noticeOf(output) if isThere else ("info", "")))
+        isTable = compare.mode == "table"
+        self._notice.show(*(result_texts.noticeOf(output, isTable) if isThere else ("info", "")))
         ui.inputButton.enabled = ui.sideBySideButton.enabled = canCompare
         ui.sideBySideButton.checked = compare.mode == "sideBySide"
         allow(ui.differenceButton, blending.pairProblemOf(output))
@@ -106,6 +115,10 @@ class ResultArea:
         actions["segments"].visible = actions["threeD"].visible = display is not None
         actions["segments"].checked = display is not None and bool(display.GetVisibility())
         actions["table"].visible = results.linked(output, "table") is not None
+        isOther = results.isOfOtherStrength(output, "segmentation")
+        text = _("{what} (for full strength)") if isOther else "{what}"
+        for name in _OF_SEGMENTS:
+            actions[name].text = text.format(what=_SHOWN[name])
         for mode in ("threeD", "table"):
             actions[mode].checked = self.compare.mode == mode
         for role in _MAPS:

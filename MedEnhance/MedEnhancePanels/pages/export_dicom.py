@@ -3,8 +3,8 @@
 import qt
 import slicer
 
+from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePanels import dependencies
-from MedEnhancePanels.job import sentence
 from MedEnhancePanels.nodes import dicom_source, provenance
 from MedEnhancePanels.pages.widgets import answerOf
 from MedEnhancePanels.tasks import dicom_export

@@ -4,7 +4,6 @@ import qt
 import slicer
 
 from MedEnhancePanels.job import stageText
-from MedEnhancePanels.tasks.long_run import COHORT_PARAM
 from MedEnhancePanels.texts import tr as _
 
 
@@ -51,12 +50,12 @@ class JobBar:
         if job is not None:
             stage, metrics = stageText(job), ui.jobLabel.fontMetrics()
             text, percent = f"{stage[:1].upper()}{stage[1:]} · {job.title}", int(100 * job.fraction)
-            width = max(100, ui.jobLabel.width)
+            # Two lines, of which a word that does not fit may leave a part empty.
+            width = max(100, int(1.8 * ui.jobLabel.width))
             ui.jobLabel.text = metrics.elidedText(text, qt.Qt.ElideRight, width)
             ui.jobLabel.toolTip, ui.jobBar.value = text, percent
             ui.jobCancelButton.enabled = not job.wantsCancel
-            isLong = job.kind in COHORT_PARAM  # a run that can be resumed
-            ui.jobCancelButton.text = _("Pause") if isLong else _("Cancel")
+            ui.jobCancelButton.text = _("Pause") if job.declares("is_resumable") else _("Cancel")
             status = f"{text} ({percent} %)"
         if self._isAway:
             slicer.util.showStatusMessage(status)

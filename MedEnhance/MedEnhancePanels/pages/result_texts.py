@@ -4,8 +4,7 @@ All from what is saved with the nodes: a scene that is opened later shows the sa
 """
 
 from MedEnhanceLib.core.manifest import calibration_in_words, findings_in_words
-from MedEnhanceLib.runtime.text import duration_text
-from MedEnhancePanels.job import sentence
+from MedEnhanceLib.runtime.text import duration_text, sentence
 from MedEnhancePanels.nodes import provenance, results
 from MedEnhancePanels.texts import tr as _
 
@@ -20,11 +19,14 @@ def moreFactsOf(output):
     return "\n".join(filter(None, [_guide(output), *_scopes(output), _uncertainty(output)]))
 
 
-def noticeOf(output):
+def noticeOf(output, isTableShown=False):
     """Say what to know before a result is looked at: (level, sentence, details), for a Notice.
 
     The sentence is the warning of most weight; the details say what to do, and have the others.
+    Beside the table of volumes it is what the card of the model says against using them.
     """
+    if isTableShown and (limits := results.limitsOf(results.linked(output, "table"))):
+        return "warning", " ".join(limits), ""
     warnings = provenance.warningsOf(output)
     if not warnings:
         lost = results.linked(output, "input") is None

@@ -209,6 +209,17 @@ def askForFile(parent, title, start="", kinds=""):
     return answerOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
 
 
+def showText(parent, title, path):
+    """Show a text in Markdown in a window of its own, which goes when it is closed."""
+    dialog, browser = qt.QDialog(parent), qt.QTextBrowser()
+    dialog.setAttribute(qt.Qt.WA_DeleteOnClose)
+    dialog.windowTitle = title
+    qt.QVBoxLayout(dialog).addWidget(browser)
+    browser.setMarkdown(path.read_text(encoding="utf-8"))
+    dialog.resize(640, 720)
+    dialog.show()
+
+
 def answerOf(answer):
     """Return the text of a dialog's answer, to which one binding adds the filter, or the button."""
     return answer[0] if isinstance(answer, tuple) else answer

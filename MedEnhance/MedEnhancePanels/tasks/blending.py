@@ -13,8 +13,9 @@ import slicer
 from MedEnhanceLib.core.manifest import manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
+from MedEnhancePanels.nodes import bridge, provenance, results
 from MedEnhancePanels.texts import tr as _
 
 #: Attribute of a result: checksums of the voxels of its input and of its own, at its run's end.
@@ -152,6 +153,7 @@ def _steps(output, strength):
         node.SetAndObserveImageData(voxels)
         slicer.util.arrayFromVolumeModified(node)
     output.SetAttribute(results.STRENGTH, repr(strength))
+    results.nameByStrength(output)
     if manifest:
         provenance.setManifest(output, manifest)
     results.setHistory(output, history)
@@ -168,7 +170,7 @@ def _blend(source, output, full, strength):
         name = node.GetName() or ""
         return Volume(array[slab], geometry, modality=modality, source=name, history=history)
 
-    for slab in nrrd.steps(after):
+    for slab in stepwise.steps(after):
         blended = blend(
             part(source, before, slab, provenance.historyOf(source)),
             part(output, after, slab, full.history),

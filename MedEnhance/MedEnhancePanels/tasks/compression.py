@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from MedEnhanceLib.runtime.text import cell_text, size_text
+from MedEnhanceLib.runtime.text import loss_text, size_text
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
@@ -97,28 +97,16 @@ def suggestPath(node, ending=ENDING):
 
 def estimateText(estimate, units):
     """Return the result of the job `estimate`, marked as an estimate."""
-    text = _("Estimate: {size}, {quality} (measured on {share:.0%} of the volume).")
-    size, quality = _sizeText(estimate), _qualityText(estimate, units)
-    return text.format(size=size, quality=quality, share=estimate["share"])
+    text = _("Estimate: {figures} (measured on {share:.0%} of the volume).")
+    return text.format(figures=_figures(estimate, units), share=estimate["share"])
 
 
 def resultText(result, units, path):
-    text = _("{name} was compressed and verified: {size}, {quality}. Open… reads it.")
-    size, quality = _sizeText(result), _qualityText(result, units)
-    return text.format(name=os.path.basename(path), size=size, quality=quality)
+    text = _("{name} was compressed and verified: {figures}. Open… reads it.")
+    return text.format(name=os.path.basename(path), figures=_figures(result, units))
 
 
-def _sizeText(result):
-    return _("{size}, {ratio:.1f} times smaller").format(
-        size=size_text(result["file_bytes"]), ratio=result["ratio"]
-    )
-
-
-def _qualityText(result, units):
-    if not result.get("max_error"):
-        return _("every voxel is equal")
-    error = f"{cell_text(result['max_error'])} {units}".strip()
-    quality = _("largest error {error}").format(error=error)
-    if result.get("psnr") is not None:
-        quality += _(", PSNR {psnr:.1f} dB").format(psnr=result["psnr"])
-    return quality
+def _figures(result, units):
+    text = _("{size}, {ratio:.1f} times smaller, {loss}")
+    size = size_text(result["file_bytes"])
+    return text.format(size=size, ratio=result["ratio"], loss=loss_text(result, units))

@@ -11,8 +11,9 @@ import ctk
 import numpy as np
 import slicer
 
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
+from MedEnhancePanels.nodes import bridge, dicom_source, provenance, results
 from MedEnhancePanels.tasks.node_job import NodeJob, send
 from MedEnhancePanels.texts import tr as _
 
@@ -78,6 +79,8 @@ class _Export(NodeJob):
             steps = sendLabels(segmentation, self.node, path, job.warnings.append)
             job.params["labels"] = yield from steps
             job.params["head"] = provenance.part(segmentation, "model") or None
+            if results.isOfOtherStrength(self.node, "segmentation"):
+                job.warnings.append(_("The segments are of the result at full strength"))
         uncertainty = results.linked(self.node, "uncertainty")
         if options.uncertainty and uncertainty is not None and results.strengthOf(self.node) != 1.0:
             job.warnings.append(_("The uncertainty map is for full strength: it was left out"))
@@ -147,7 +150,7 @@ def sendLabels(segmentation, source, path, warn):
     finally:
         results.remove(labels)
     tags = {"modality": "SEG", "source": bridge.fileName(segmentation)}
-    yield from nrrd.write(path, [voxels], bridge.geometryOf(source), tags)
+    yield from stepwise.write(path, [voxels], bridge.geometryOf(source), tags)
     return [_meaning(segments.GetSegment(each), at) for at, each in enumerate(identifiers, 1)]
 
 

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.jobs.kinds.train import cohort
+from MedEnhanceLib.jobs.kinds.train import volumes_in
 from MedEnhanceLib.jobs.teaching.segmenter import taught_fields
-from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
+from MedEnhanceLib.spg.cohort import count_patients
+from MedEnhanceLib.spg.config import FEWEST_AUDITED, FEWEST_PATIENTS, SYNTHETIC, TEMPLATE
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
@@ -32,7 +33,7 @@ def paramsOf(state):
         if segmenter := segmenterOf(state):  # whose training says which images
             fields = {"task": {"segmenter": segmenter, "gate": state.distillGate}}
         else:
-            folder, fields = (folder, {}) if _isSet(folder) else _volumesIn(folder, method)
+            folder, fields = (folder, {}) if _isSet(folder) else volumes_in(folder, method)
         config |= {"modality": modality, "name": state.distillName, **fields}
         return {"method": method, "config": config, "data": folder}
     config |= {"method": state.distillMethod, "prior": state.distillTemplate}
@@ -60,15 +61,6 @@ def _isSet(folder):
         return False
 
 
-def _volumesIn(folder, method):
-    """Return the data folder and the fields for volumes in hq and lq, or in a folder without."""
-    high, low = (Path(folder, name) for name in ("hq", "lq"))
-    data, fields = cohort(high if high.is_dir() else Path(folder), low if low.is_dir() else None)
-    if method == "slices":
-        fields = {"files": fields["high_quality"], "data": fields["data"]}
-    return str(data), fields
-
-
 def problemOf(state):
     """Say what is missing before a run can start, or nothing."""
     folder = state.distillCohort.strip()
@@ -78,6 +70,8 @@ def problemOf(state):
         return _("Choose the folder with the volumes, or of a distilled set.")
     if not isTable and not os.path.isdir(folder):
         return _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
+    if not isTraining and (problem := _countProblem(folder)):
+        return problem
     if not state.distillName.strip():
         return _("Give the run a name.")
     if isTraining:
@@ -87,6 +81,21 @@ def problemOf(state):
     if state.distillTemplate not in TEMPLATES and not os.path.isfile(state.distillTemplate):
         return _("The file of the template is missing: choose another.")
     return ""
+
+
+def _countProblem(folder):
+    """Say that a cohort has too few patients, and how many it takes; empty where it has enough."""
+    try:
+        count = count_patients(folder, FEWEST_PATIENTS)
+    except (MedEnhanceError, OSError) as error:
+        return PanelError.fromException(error).text
+    if count >= FEWEST_PATIENTS:
+        return ""
+    text = _(
+        "Patients in the cohort: {count}. Distilling takes {least} or more, an audit (of gradient "
+        "matching) {audited} or more. Give a folder with volumes for each patient."
+    )
+    return text.format(count=count, least=FEWEST_PATIENTS, audited=2 * FEWEST_AUDITED)
 
 
 def _teachingProblem(state):
@@ -112,6 +121,10 @@ def sharedText(state):
             "With these choices, the result contains volumes for each patient, changed to teach "
             "what that patient's scans teach. Starting sends nothing."
         )
+        folder, audited = state.distillCohort.strip(), 2 * FEWEST_AUDITED
+        if not problemOf(state) and count_patients(folder, audited) < audited:
+            text = _("The cohort is too small for an audit, which takes {count} patients or more.")
+            shared = f"{shared}\n{text.format(count=audited)}"
     if state.distillTemplate in TEMPLATES:
         return shared
     anatomy = _(
@@ -127,8 +140,10 @@ def start(runner, state):
     if why := problemOf(state):
         raise PanelError(_("The cohort cannot be used"), why, "input")
     params = paramsOf(state)  # it raises for a folder without volumes
-    run = long_run.Run.create(kindOf(state), state.distillName)
-    run.record["params"] = {**params, "out": run.out}
+    if kindOf(state) == "distill":  # no part of what an estimate is about
+        params["config"]["license"] = state.distillLicense.strip()
+    run = long_run.Run.create(long_run.root(), kindOf(state), state.distillName)
+    run.record["params"] = params
     run.begin(runner)
     return run
 

@@ -13,8 +13,9 @@ import os
 import slicer
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd, provenance, results
+from MedEnhancePanels.nodes import bridge, provenance, results
 from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob, send
 from MedEnhancePanels.texts import tr as _
@@ -113,11 +114,23 @@ class _Enhancement(NodeJob):
             results.styleMap(nodes[role], role, results.unitOf(source), limit)
             self._describe(nodes[role], role, histories.get(role, ()))
         if "segmentation" in images:
-            _placeLabels(job, source, images["segmentation"], self._names, self._manifest)
+            self._placeLabels(job, images["segmentation"])
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
             blending.remember(output, self.voxels)
+
+    def _placeLabels(self, job, image):
+        """Add the segmentation and the table of a result to the scene."""
+        source, names, found = self.node, self._names, job.result
+        labels = results.makeSegmentation(image, source, found["labels"], names["segmentation"])
+        table = results.makeTable(found["table"], source, names["table"])
+        for role, node in (("segmentation", labels), ("table", table)):
+            job.nodes[role] = node
+            results.stamp(node, role, source, found.get("head"), self._manifest)
+            self._noteStrength(node)
+        lines = [table.GetDescription(), *results.limitsOf(table)]
+        table.SetDescription(". ".join(line.rstrip(".") for line in lines) + ".")
 
     def _output(self, image):
         """Return the volume for the result: the user's choice, unchanged so far, or a new one."""
@@ -146,7 +159,7 @@ class _Enhancement(NodeJob):
 
     def _placeSequence(self, job):
         """Add a sequence of frames where those of the source are, played with it."""
-        source, file = self.node, nrrd.File(job.result["outputs"]["output"])
+        source, file = self.node, stepwise.NrrdFile(job.result["outputs"]["output"])
         originals, history = iter(bridge.frameNodes(source)), file.tags.get("DERIVED") or ()
 
         def frame(image):
@@ -178,10 +191,13 @@ class _Enhancement(NodeJob):
         """Record on the result, or on a map, what it is, with the history in the worker's file."""
         derived = "enhanced" if role == "output" else role
         results.stamp(node, derived, self.node, self._model, self._manifest, history)
+        self._noteStrength(node)
+        node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
+
+    def _noteStrength(self, node):
         isFull = self.options.config.strength in ("auto", "full")
         strength = 1.0 if isFull else float(self.options.config.strength)
         node.SetAttribute(results.STRENGTH, repr(strength))
-        node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
 
 
 class _Preview(NodeJob):
@@ -226,7 +242,7 @@ def _sendInputs(source, job, options, *, keeps=False):
 
 def _take(path):
     """Read image and history of a file of the worker, which is removed, in steps."""
-    file = nrrd.File(path)
+    file = stepwise.NrrdFile(path)
     image = yield from bridge.readImage(file.voxels)
     history = file.tags.get("DERIVED") or ()
     del file
@@ -246,16 +262,6 @@ def _namesFor(node):
         "table": _("{name} structures"),
     }
     return {role: text.format(name=node.GetName()) for role, text in texts.items()}
-
-
-def _placeLabels(job, source, image, names, manifest):
-    """Add the segmentation and the table of a result to the scene."""
-    result = job.result
-    labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
-    table = results.makeTable(result["table"], source, names["table"])
-    for role, node in (("segmentation", labels), ("table", table)):
-        job.nodes[role] = node
-        results.stamp(node, role, source, result.get("head"), manifest)
 
 
 def _checkOptions(node, options):

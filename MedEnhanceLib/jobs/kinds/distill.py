@@ -116,7 +116,8 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
 def distill_into(
     cohort: Cohort, out: Path, config: DistillConfig, monitor: Monitor, *, overwrite: bool
 ) -> Path:
-    """See spg.distillation.distill_cohort."""
+    """See spg.distillation.distill_cohort; InputError for too few patients."""
+    cohort.require("a distillation")
     _require_torch(monitor)
     from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
     from MedEnhanceLib.spg.distillation import distill_cohort

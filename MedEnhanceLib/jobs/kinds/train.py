@@ -133,6 +133,18 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
     return data, fields | ({"loss": {"unpaired": _UNPAIRED}} if low else {})
 
 
+def volumes_in(folder: str, method: str) -> tuple[str, dict[str, Any]]:
+    """Return the data folder and the configuration's fields for the volumes in a folder.
+
+    They are all of high quality, unless its subfolders hq and lq say which are.
+    """
+    high, low = (Path(folder, name) for name in ("hq", "lq"))
+    data, fields = cohort(high if high.is_dir() else Path(folder), low if low.is_dir() else None)
+    if method == "slices":
+        fields = {"files": fields["high_quality"], "data": fields["data"]}
+    return str(data), fields
+
+
 def _patterns(folder: Path, data: Path) -> list[str]:
     """List patterns relative to `data` of the volumes in a folder and below it."""
     if not folder.is_dir():

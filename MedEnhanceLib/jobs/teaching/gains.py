@@ -18,7 +18,6 @@ import numpy as np
 
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import Bundle, read_bundle, shipped_bundle
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.slice_training import train_slices
 from MedEnhanceLib.hqg.train import train
@@ -93,19 +92,14 @@ def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor
     """Estimate what a set by statistics can gain over the shipped models.
 
     Args:
-        cohort: at least two patients.
+        cohort: at least FEWEST_PATIENTS.
         config: of the distillation: volumes, prior, size, seed and device are used.
         steps: of each training.
         monitor: gets progress, and may cancel.
     Raises:
-        ConfigError: fewer than two patients.
-        InputError: patients whose volumes cannot be used.
+        InputError: too few patients, or some whose volumes cannot be used.
     """
-    if len(cohort) < 2:
-        raise ConfigError(
-            f"the estimate needs two patients; there are {len(cohort)}",
-            "Use more patients, or distill without an estimate.",
-        )
+    cohort.require("the estimate")
     config = replace(config, method="statistics")
     names = np.random.default_rng(config.seed).permutation(sorted(p.id for p in cohort)).tolist()
     half_of = {name: number % 2 for number, name in enumerate(names)}

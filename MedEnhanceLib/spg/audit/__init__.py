@@ -14,10 +14,9 @@ from MedEnhanceLib.spg.audit.audit_report import (
     write_confidential,
     write_report,
 )
-from MedEnhanceLib.spg.audit.records import FEWEST_AUDITED, Audited, Finding
+from MedEnhanceLib.spg.audit.records import Audited, Finding
 
 __all__ = [
-    "FEWEST_AUDITED",
     "NOT_POSSIBLE",
     "AuditReport",
     "Audited",

@@ -8,9 +8,7 @@ from typing import Any
 
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import InputError
-
-#: Patients, used and held out: fewer cannot be compared.
-FEWEST_AUDITED = 2
+from MedEnhanceLib.spg.config import FEWEST_AUDITED
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Audited:
                 raise InputError(
                     f"the audit got {len(group)} {name} patients",
                     "It compares patients that were used with patients that were not: give at "
-                    "least two of each, drawn at random.",
+                    f"least {FEWEST_AUDITED} of each, drawn at random.",
                 )
         if not set(self.training).isdisjoint(self.held_out):
             raise InputError("a patient is in training and held out at once", "Split by patient.")

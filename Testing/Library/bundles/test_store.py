@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from MedEnhanceLib.bundles import importing, store
-from MedEnhanceLib.bundles.export import export_bundle, load_tensors
+from MedEnhanceLib.bundles.export import export_bundle, load_tensors, make_card
 from MedEnhanceLib.bundles.importing import import_bundle, remove_bundle
 from MedEnhanceLib.bundles.schema import METADATA, WEIGHTS
 from MedEnhanceLib.bundles.store import (
@@ -54,6 +54,20 @@ def test_an_exported_bundle_reads_back(toy: Bundle) -> None:
     card = (toy.folder / "docs/README.md").read_text()
     assert "not a medical device" in card
     assert "| a | 30.0 |" in card
+
+
+def test_a_card_says_what_the_model_is_for_and_what_its_table_states() -> None:
+    for kind, purpose, measure in (
+        ("enhancer", "Enhances", "PSNR"),
+        ("head", "Segments", "Dice"),
+        ("slices", "Makes thin slices", "PSNR"),
+        ("codec", "Helps to compress", "Size"),
+    ):
+        card = make_card(METADATA_FIELDS | {"kind": kind, "version": "1"})
+        assert f"- {purpose}" in card
+        assert f"## Measured\n\n{measure}" in card
+    taught = make_card(METADATA_FIELDS | {"version": "1", "gradprom": {}})
+    assert "## Measured\n\nDice" in taught
 
 
 @pytest.mark.parametrize("is_zip", [False, True])

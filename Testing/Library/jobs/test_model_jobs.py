@@ -15,7 +15,7 @@ from Library.jobs.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.bundles.store import open_bundle, read_bundle
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -113,6 +113,9 @@ def test_segment_writes_labels_and_their_volumes(scan: Path, head_model: str) ->
     assert label["category"] is label["type"] is None
     assert result["table"][0]["voxels"] == int((labels.voxels == 1).sum())
     assert (result["device"], result["head"]["name"]) == ("cpu", "brain-tissue")
+    limits = read_bundle(Path(head_model)).metadata["limits"]
+    assert limits
+    assert result["segmentation_limits"] == limits
 
 
 def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(

@@ -70,6 +70,13 @@ def test_an_address_is_no_path_and_is_not_repeated(kind: str, params: dict[str, 
     assert "s3cr3t" not in str(caught.value)
 
 
+def test_what_can_be_resumed_states_its_cohort() -> None:
+    cohorts = {kind: job.cohort for kind, job in JOBS.items() if job.is_resumable}
+    assert cohorts == {"train": "data", "distill": "cohort"}
+    for kind, name in cohorts.items():
+        assert name in JOBS[kind].params.__dataclass_fields__
+
+
 def test_paths_with_colons_are_paths(tmp_path: Path) -> None:
     for name in ("sub-01::T1w.nii", "C:/scan.nii", "C:\\scan.nii", "scans//a.nii", "a:b/c.nii"):
         JobSpec("convert", {"input": name, "output": "b.nii"})

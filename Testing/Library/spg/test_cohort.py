@@ -13,7 +13,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.cohort import Cohort, Patient
+from MedEnhanceLib.spg.cohort import Cohort, Patient, count_patients
 
 
 def image(seed: int, modality: str = "MR") -> Volume:
@@ -94,6 +94,25 @@ def test_a_table_names_patients_and_paths(folder: Path, tmp_path: Path) -> None:
     table.write_text("patient,path\nann,patients/ann/t1.nii.gz\nbob,\n")
     with pytest.raises(InputError, match=r"cohort\.csv, line 3: no path"):
         Cohort.from_csv(table)
+
+
+@pytest.mark.parametrize("most", [2, 9])
+@pytest.mark.parametrize("kind", ["folders", "files", "dicom", "table"])
+def test_patients_are_counted_without_reading_them(folder: Path, kind: str, most: int) -> None:
+    (folder / "dora").mkdir()
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "scan.nii.gz").touch()
+    path = folder
+    if kind == "files":
+        path = folder / "bob"
+    elif kind == "dicom":
+        (folder / "dora" / "series").mkdir()
+        (folder / "dora" / "series" / "IM1").touch()
+    elif kind == "table":
+        path = folder / "table.csv"
+        path.write_text("patient,path\na,ann\na,bob\nb,cleo/t1.nii.gz\n")
+    assert count_patients(path, most) == min(most, len(Cohort.open(path)))
+    assert count_patients(folder / "none", most) == 0
 
 
 def test_each_folder_below_a_patients_that_holds_files_is_a_series(

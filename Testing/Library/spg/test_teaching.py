@@ -12,7 +12,7 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.cli.main import main
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.teaching.gains import Gain, Gains
@@ -109,6 +109,18 @@ def test_the_estimate_advises_a_set_only_where_its_gain_is_certain(
     assert sentence.startswith(begins)
     assert noise.text in sentence
     assert "800 further steps" in sentence
+
+
+@pytest.mark.parametrize("kind", ["distill", "distill-estimate"])
+def test_one_patient_is_too_few_for_every_job(people: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "ann").symlink_to(next(people.iterdir()))
+    params = {"cohort": str(tmp_path / "cohort")}
+    if kind == "distill":
+        params["out"] = str(tmp_path / "out")
+    with pytest.raises(InputError, match="takes 2 patients or more; the cohort has 1"):
+        run_job(JobSpec(kind, params))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

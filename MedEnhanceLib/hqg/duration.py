@@ -1,0 +1,35 @@
+"""How long an enhancement is expected to take, for who shows that before it begins."""
+
+from __future__ import annotations
+
+#: Seconds that a core takes for a million voxels (docs/results.md, two cores), the factor without
+#: the compiled library, and seconds of its build.
+_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 3.7, 10, 60
+#: Seconds of a run that do not depend on the size of the volume.
+START_SECONDS = 3.0
+_STEP_SECONDS = 5
+
+
+def expected_seconds(
+    millions: float,
+    pace: float = 0.0,
+    *,
+    threads: int = 0,
+    is_compiled: bool = True,
+    is_built_first: bool = False,
+) -> int:
+    """Estimate the seconds of a run, in steps of five; 0 where nothing is known.
+
+    Args:
+        millions: of voxels.
+        pace: seconds for a million voxels, as a run before has taken; 0 for none.
+        threads: of the processor, by which a pace is estimated where none is known; 0 for none.
+        is_compiled: whether the compiled library is there.
+        is_built_first: whether it is built before the run.
+    """
+    if not pace and threads:
+        pace = _CORE_SECONDS / threads * (1 if is_compiled or is_built_first else _SLOWER)
+    if not pace:
+        return 0
+    seconds = START_SECONDS + pace * millions + (_BUILD_SECONDS if is_built_first else 0)
+    return _STEP_SECONDS * max(1, round(seconds / _STEP_SECONDS))

@@ -1,0 +1,161 @@
+"""Runs that outlive the program that began them: a training or a distillation in its own folder.
+
+Files of a run:
+
+FOLDER/run.json             what it is, how far it came, and why it ended
+FOLDER/out                  the checkpoint, and in the end the result
+FOLDER/out-confidential     of a distillation: what shows or names patients
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.jobs.job import JOBS
+from MedEnhanceLib.spg.folder import AUDIT_FIGURES
+
+if TYPE_CHECKING:
+    from typing import Self
+
+RECORD = "run.json"
+#: States from which a run can go on; "running" remains after a crash.
+_UNFINISHED = ("running", "paused", "failed")
+_LONGEST_NAME = 64
+
+
+class LongRun:
+    """A training or a distillation in a folder.
+
+    Attributes:
+        folder: of the run.
+        record: the JSON object of `run.json`: kind, name, state, created (s since 1970), seconds
+            of work, and, where they are known, params, error and model.
+        kind: "train" or "distill", as in `JOBS`.
+        name: given by the user.
+        out: the folder of the results.
+        confidential: the folder for what must not be passed on with them.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+        self.folder, self.record = folder, record
+        self.kind, self.name = str(record["kind"]), str(record["name"])
+        self.out = folder / "out"
+        self.confidential = folder / "out-confidential"
+
+    @classmethod
+    def create(cls, root: Path, kind: str, name: str) -> Self:
+        """Make a folder below `root`, named after the run and the time."""
+        kept = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in name)
+        name = kept.strip("-")[:_LONGEST_NAME] or "run"
+        begun = time.strftime(f"{name}-%Y%m%d-%H%M%S")
+        folder, number = root / begun, 2
+        while folder.exists():
+            folder, number = root / f"{begun}-{number}", number + 1
+        (folder / "out").mkdir(parents=True)
+        record = {"v": 1, "kind": kind, "name": name, "state": "running"}
+        return cls(folder, record | {"created": time.time(), "seconds": 0.0})
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a run that was begun before; raises InputError for a folder that holds none."""
+        record = _json_in(folder / RECORD)
+        try:
+            _check(record)
+            return cls(folder, record)
+        except (ValueError, KeyError, TypeError, OverflowError) as cause:
+            message = f"{folder} contains no readable run"
+            raise InputError(message, "Choose the folder of a run.") from cause
+
+    @classmethod
+    def at(cls, folder: Path) -> Self | None:
+        """Open the run in a folder; None where it is gone or damaged."""
+        try:
+            return cls.open(folder)
+        except InputError:
+            return None
+
+    @classmethod
+    def resumable(cls, root: Path) -> list[Self]:
+        """Return the runs below a folder that can go on, newest first, without damaged ones."""
+        runs = [cls.at(path.parent) for path in root.glob(f"*/{RECORD}")]
+        rows = [run for run in runs if run is not None and run.is_resumable]
+        return sorted(rows, key=lambda run: run.record["created"], reverse=True)
+
+    @property
+    def state(self) -> str:
+        """running, paused, failed, cancelled or done."""
+        return str(self.record["state"])
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether it can go on from its last checkpoint."""
+        return self.state in _UNFINISHED and "params" in self.record
+
+    def save(self) -> None:
+        """Write the record; raises OutputError where that is not possible."""
+        write_json(self.folder / RECORD, self.record, overwrite=True)
+
+    def images(self) -> list[Path]:
+        """List the pictures of a distilled set, in order."""
+        return sorted((self.out / "images").glob("*.png"))
+
+    def manifest(self) -> dict[str, Any]:
+        """Read the manifest of a distilled set; empty if there is none."""
+        return _json_in(self.out / "manifest.json")
+
+    def verdict(self) -> tuple[str, str, str]:
+        """Sum up the audit of a distilled set.
+
+        Returns the weight ("severe", "warning" or "info"), a sentence, and what that does not say.
+        """
+        manifest = self.manifest()
+        alarm = (manifest.get("audit") or {}).get("alarm")
+        if alarm:
+            limits = "The report says what was found; the attacks may have missed other leaks."
+            return "severe", "Leak found: do not share this.", limits
+        if (manifest.get("config") or {}).get("method") == "statistics":
+            verdict = "There was nothing to audit: the set contains no patient image."
+            return "info", verdict, "It contains averages over all patients."
+        findings = _json_in(self.out / AUDIT_FIGURES).get("findings")
+        findings = findings if isinstance(findings, list) else []
+        count = len(findings)
+        could = sum(isinstance(each, dict) and each.get("is_blind") is False for each in findings)
+        if alarm is None or not could:
+            which = (
+                f"none of {count} attacks is able to"
+                if findings and alarm is False
+                else "none was run"
+            )
+            verdict = f"This audit could not have found a leak: {which}."
+            return "warning", verdict, "Treat the volumes as the patients' own."
+        verdict = f"{could} of {count} attacks could have found a leak; none did."
+        limits = "This is not a proof: weaker leaks, or leaks of another kind, may exist."
+        return "info" if could > count / 2 else "warning", verdict, limits
+
+
+def _json_in(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Raise KeyError, TypeError or ValueError for what is no record of a run."""
+    kinds = {"name": str, "state": str, "created": (int, float), "seconds": (int, float)}
+    for field, kind in kinds.items():
+        if not isinstance(record[field], kind):  # type: ignore[arg-type]
+            raise TypeError(f"{field} is {record[field]!r}")
+    time.localtime(record["created"])
+    cohort, params = JOBS[record["kind"]].cohort, record.get("params")
+    if not cohort:
+        raise ValueError(f"{record['kind']} is no long job")
+    if params is not None and not all(isinstance(params[name], str) for name in (cohort, "out")):
+        raise TypeError(f"params lack {cohort} or out")

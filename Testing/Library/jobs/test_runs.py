@@ -1,0 +1,60 @@
+"""Runs in folders: made, found again, and what the audit of a distilled set comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.jobs.runs import LongRun
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "{}", '{"kind": "ping", "name": "a", "state": "done", "created": 0, "seconds": 0}'],
+)
+def test_a_damaged_run_hides_no_other(tmp_path: Path, text: str) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.json").write_text(text)
+    with pytest.raises(InputError, match="no readable run"):
+        LongRun.open(tmp_path / "damaged")
+    run = LongRun.create(tmp_path, "train", "../my run")
+    run.save()
+    assert run.folder.parent == tmp_path
+    assert run.name == "my-run"
+    assert LongRun.resumable(tmp_path) == []  # it does not say yet what it works on
+    run.record["params"] = {"data": "data", "out": "out"}
+    run.save()
+    assert [each.folder for each in LongRun.resumable(tmp_path)] == [run.folder]
+    assert LongRun.create(tmp_path, "train", "../my run").folder != run.folder
+
+
+@pytest.mark.parametrize(
+    ("manifest", "blind", "level", "says"),
+    [
+        ({"audit": {"alarm": True}}, None, "severe", "Leak found"),
+        ({"audit": {"alarm": False}}, None, "warning", "none was run"),
+        ({"audit": {"alarm": None}}, None, "warning", "none was run"),
+        ({}, None, "warning", "none was run"),
+        ({"config": {"method": "statistics"}}, None, "info", "nothing to audit"),
+        ({"audit": {"alarm": False}}, 1, "info", "4 of 5 attacks could"),
+        ({"audit": {"alarm": False}}, 3, "warning", "2 of 5 attacks could"),
+        ({"audit": {"alarm": False}}, 5, "warning", "none of 5 attacks is able"),
+    ],
+)
+def test_a_verdict_has_the_weight_of_what_the_audit_could_have_found(
+    tmp_path: Path, manifest: dict[str, Any], blind: int | None, level: str, says: str
+) -> None:
+    run = LongRun.create(tmp_path, "distill", "set")
+    write_json(run.out / "manifest.json", manifest, overwrite=False)
+    if blind is not None:
+        (run.out / "audit").mkdir()
+        findings = [{"is_blind": place < blind} for place in range(5)]
+        write_json(run.out / "audit" / "audit.json", {"findings": findings}, overwrite=False)
+    weight, verdict, limits = run.verdict()
+    assert (weight, bool(limits)) == (level, True)
+    assert says in verdict
+    assert ("not a proof" in limits) == (blind in (1, 3))
