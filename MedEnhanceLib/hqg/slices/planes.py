@@ -101,7 +101,7 @@ class Thickening:
         stack: the slices after, and the rows of a patch before.
         added: standard deviation of the noise that is added, on the network's scale.
         noise: what is known of the noise of the slices, besides that of the planes.
-        told: what the network is given as their noise, over what is known.
+        noise_factor: noise that the network is given, over what is known.
         bins: pixels that are averaged first, along both axes of a plane, of which one is drawn.
         varies: whether brightness and contrast are drawn, as MR has no units.
     """
@@ -109,7 +109,7 @@ class Thickening:
     stack: SliceStack
     added: float
     noise: float
-    told: float = 1.0
+    noise_factor: float = 1.0
     bins: Sequence[tuple[int, int]] = _BINS
     varies: bool = True
 
@@ -126,8 +126,8 @@ class Thickening:
         stack = SliceStack(thick, mm, overlap * mm, config.rows, shape)
         added = rng.uniform(0, _NOISE[config.modality]) if rng.random() < _NOISY else 0.0
         # The level is measured when the network is used: it does not rely on the exact one.
-        told = rng.uniform(0.8, 1.25)
-        return cls(stack, added, added, told, varies=config.modality == "MR")
+        factor = rng.uniform(0.8, 1.25)
+        return cls(stack, added, added, factor, varies=config.modality == "MR")
 
     @classmethod
     def like(cls, stack: SliceStack, noise: float, pixel_mm: float) -> Thickening:
@@ -209,7 +209,7 @@ class Sampler:
             thin.append(patch[3])
             slices.append(thick)
             sizes.append(size)
-            noises.append(how.told * math.hypot(how.noise, known))
+            noises.append(how.noise_factor * math.hypot(how.noise, known))
         return Patches(
             torch.from_numpy(np.stack(thin)),
             torch.from_numpy(np.stack(slices)),

@@ -206,7 +206,7 @@ def _flat_planes(folder: Path) -> tuple[Planes, float]:
 
 @pytest.mark.parametrize("bins", [(1, 1), (2, 2)])
 @pytest.mark.parametrize("added", [0.0, 0.03])
-def test_the_network_is_told_all_noise_of_the_slices_and_learns_none_of_it(
+def test_the_network_is_given_all_noise_of_the_slices_and_learns_none_of_it(
     bins: tuple[int, int], added: float, tmp_path: Path
 ) -> None:
     """The noise of a reference itself, as far as averaging leaves it, and what is added to it."""
@@ -216,8 +216,8 @@ def test_the_network_is_told_all_noise_of_the_slices_and_learns_none_of_it(
     how = Thickening(stack, added, added, bins=[bins], varies=False)
     patches = Sampler([planes], config, how).batch(0)
     expected = math.hypot(added, noise / math.sqrt(4 * bins[0] * bins[1]))
-    told = CERTAIN * patches.maps.rows[:, 4, 0].numpy()
-    assert told.mean() == pytest.approx(expected, rel=0.15)
+    given = CERTAIN * patches.maps.rows[:, 4, 0].numpy()
+    assert given.mean() == pytest.approx(expected, rel=0.15)
     assert patches.slices.std().item() == pytest.approx(expected, rel=0.1)
     assert patches.thin.std().item() < 0.5 * noise / math.sqrt(bins[0] * bins[1])
 
