@@ -42,9 +42,7 @@ QUICK = "--quick" in sys.argv
 _SCRATCH = tempfile.TemporaryDirectory(prefix="benchmarks-") if QUICK else None
 WORK = Path(_SCRATCH.name) if _SCRATCH else KEPT / "work"
 #: The open volumes kept beside the project; of a quick run small ones of the same names.
-SHARED_DATA = (
-    small_data(KEPT / "quick-data") if QUICK else REPOSITORY.parent / "shared" / "data"
-)
+SHARED_DATA = small_data(KEPT / "quick-data") if QUICK else REPOSITORY.parent / "shared" / "data"
 
 
 def parser_of(text: str | None) -> argparse.ArgumentParser:
@@ -107,7 +105,7 @@ def kept(
     """Rows of a part as this commit measured them, or measured now; a quick run keeps none."""
     if QUICK:
         return list(make())
-    path = KEPT / _state() / name / f"{re.sub(r'[^0-9A-Za-z]+', '-', part).strip('-')}.json"
+    path = folder_of(name) / f"{re.sub(r'[^0-9A-Za-z]+', '-', part).strip('-')}.json"
     if anew or not path.is_file():
         _save(path, {"rows": list(make())})
     rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"]
@@ -121,10 +119,11 @@ def commit() -> str:
 
 
 @cache
-def _state() -> str:
-    """The commit, and what has changed since, as a folder's name."""
+def folder_of(name: str) -> Path:
+    """Where a script keeps what it measured: of this commit, and what has changed since."""
     changes = _changes()
-    return commit() + (hashlib.sha256(changes.encode()).hexdigest()[:8] if changes else "")
+    state = commit() + (hashlib.sha256(changes.encode()).hexdigest()[:8] if changes else "")
+    return KEPT / state / name
 
 
 def _changes() -> str:

@@ -120,6 +120,7 @@ CASES: dict[str, tuple[Case, ...]] = {
     ),
 }
 
+
 def subject_names(data: Path) -> list[str]:
     """The held-out volumes; without the open volumes beside the project, the sample alone."""
     names = [TEMPLATE, *MR_SUBJECTS, *CT_SUBJECTS]

@@ -63,7 +63,7 @@ def gates(rows: list[Row]) -> Iterator[Gate]:
     yield _in_range(
         "MR: real lesions (C07), contrast kept, farthest kind of damage",
         [value for value in real if value is not None],
-        "the blur of the composite damage lowers their contrast, and strong noise hides the smallest",
+        "the blur of the composite damage lowers their contrast; strong noise hides the smallest",
     )
     blobs = most(values_of(ours, "new_blobs_per_100_ml")) if ours else None
     why = "in CT at the lowest dose correlated noise remains that looks like faint lesions"

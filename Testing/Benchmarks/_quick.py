@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-SHAPE, SPACING = (24, 72, 72), (1.0, 1.0, 2.0)
+SHAPE, SPACING = (24, 72, 72), (1.0, 1.0, 1.0)
 _PATIENTS = ("002", "003", "004", "008", "013", "019", "024", "025", "037")
 _OPEN_MS = ("C07", "C19")
 _SERIES = ("T1", "T1POST", "T2", "FLAIR")

@@ -103,7 +103,7 @@ def measured(task: Task) -> list[Row]:
         arms[arm] = done.volume.voxels.astype(np.float32), time.process_time() - began
     top = robust_max(reference.voxels)
     inside = reference.voxels > 0.1 * top
-    rows = [
+    return [
         {
             "volume": task.name,
             "damage": "composite" if task.is_damaged else "none",
@@ -114,7 +114,6 @@ def measured(task: Task) -> list[Row]:
         }
         for arm, (voxels, seconds) in arms.items()
     ]
-    return rows
 
 
 def mean(rows: list[Row], arm: str) -> float | None:

@@ -115,7 +115,7 @@ def share_within(before: Mapping[str, float], after: Mapping[str, float]) -> flo
 def _labels(scan: Scan, volume: Volume) -> tuple[Any, dict[str, int]]:
     if not scan.model:
         return None, {}
-    found = segment(volume, SegmentConfig(model=scan.model, device="cpu"))
+    found = segment(volume, SegmentConfig(model=scan.model, device="cpu", force_segmenter=True))
     return found.volume.voxels, {label.name: label.value for label in found.labels}
 
 
