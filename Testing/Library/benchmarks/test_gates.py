@@ -91,11 +91,15 @@ def test_volumes_of_planted_lesions_show_what_is_lost() -> None:
     assert 0 < thick[8]["volume_error"] < thick[3]["volume_error"]
 
 
-def test_a_gate_compares_volumes_with_thick_slices_and_the_spline() -> None:
-    volume_gates = import_module("_slices_lesions").volume_gates
-    rows = [
-        {"arm": arm, "volume_error": error}
-        for arm, error in (("thick", 0.4), ("spline", 0.2), ("ours", 0.3))
-    ]
-    passed = {gate["bound"]: gate["pass"] for gate in volume_gates("planted", rows)}
-    assert passed == {"< thick's 0.400": True, "< spline's 0.200": False}
+@pytest.mark.parametrize(
+    ("thick", "bound", "is_met"),
+    [(0.4, "spline", False), (0.1, "thick", False), (0.35, "spline", True)],
+)
+def test_volumes_are_compared_with_the_better_of_thick_slices_and_the_spline(
+    thick: float, bound: str, is_met: bool
+) -> None:
+    errors = {"thick": thick, "spline": 0.2, "ours": 0.15 if is_met else 0.3}
+    rows = [{"arm": arm, "volume_error": error} for arm, error in errors.items()]
+    entry = import_module("_slices_lesions").volume_gate(rows)
+    assert entry["bound"].startswith(f"< {bound}'s")
+    assert entry["pass"] is is_met
