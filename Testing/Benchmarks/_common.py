@@ -60,6 +60,9 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
         "--anew", action="store_true", help="measure again what this commit has measured already"
     )
     parser.add_argument(
+        "--only", nargs="+", metavar="TEXT", help="parts whose name holds a text; writes no JSON"
+    )
+    parser.add_argument(
         "--gates-only", action="store_true", help="judge the rows of the JSON file, measure nothing"
     )
     return parser
@@ -90,7 +93,11 @@ def measure(
         return
     rows: list[Row] = []
     for part, make in parts():
-        rows += kept(name, part, make, anew=options.anew)
+        if not options.only or any(text in part for text in options.only):
+            rows += kept(name, part, make, anew=options.anew)
+    if options.only:
+        print(*rows, sep="\n")
+        return
     gates = list(gates_of(rows))
     for entry in gates:
         print(entry, flush=True)

@@ -36,10 +36,10 @@ from _slices_references import Floats, Reference, along, references, thickened
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.hqg.denoise import removal_of
+from MedEnhanceLib.hqg.slices import steps
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet
-from MedEnhanceLib.hqg.slices import steps
 from MedEnhanceLib.hqg.slices.thin_slices import open_network, restore_array
 from MedEnhanceLib.learning.intensity import Scaling
 from MedEnhanceLib.noise.estimate import measure_noise
