@@ -20,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -110,13 +111,16 @@ def kept(
     name: str, part: str, make: Callable[[], Iterable[Row]], *, anew: bool = False
 ) -> list[Row]:
     """Rows of a part as this commit measured them, or measured now; a quick run keeps none."""
+    began = time.process_time()
     if QUICK:
-        return list(make())
+        found = list(make())
+        print(f"{name}: {part}: {time.process_time() - began:.1f} s", flush=True)
+        return found
     path = folder_of(name) / f"{re.sub(r'[^0-9A-Za-z]+', '-', part).strip('-')}.json"
     if anew or not path.is_file():
         _save(path, {"rows": list(make())})
     rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    print(f"{name}: {part}: {len(rows)} rows", flush=True)
+    print(f"{name}: {part}: {time.process_time() - began:.1f} s", flush=True)
     return rows
 
 

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
 import torch
