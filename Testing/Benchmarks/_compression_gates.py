@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from _common import Gate, Row, at_least, at_most, least, most, over_goals
-from _compression_curves import bd_rate, psnr_at
+from _common import Gate, Row, at_least, at_most, most, over_goals
+from _compression_curves import psnr_at
 from _compression_large import LARGE, LARGE_RATIO, NAMED_PEER
 from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTIZED
 from _compression_rows import BOUNDED, ESTIMATE, LOSSLESS, OURS, RATIO
@@ -15,10 +15,6 @@ MODALITY = {subject.name: subject.modality for subject in SUBJECTS}
 #: Least gain in dB over the better of slow HEVC and JPEG 2000, and the ratios it is asked at.
 ABOVE_DB = {"CT": 0.5, "MR": 0.3, "EM": 0.0}
 ABOVE_RATIOS = (32, 64, 128, 256, 512)
-#: Bytes fewer than slow HEVC at equal PSNR, on every volume, and between which ratios.
-SAVED_OVER_HEVC, SAVED_RATIOS, SAVED_MODALITIES = 0.3, (32, 256), ("CT", "MR")
-#: Files have somewhat fewer bytes than their ratio asks for.
-_REACHED = 0.05
 LOSSLESS_SHARE = {"CT": 0.12, "MR": 0.08, "EM": 0.04}
 BOUNDED_SHARE = {1: 0.20, 2: 0.20, 8: 0.30}
 #: Encoding and decoding against the named peer, in processor time; a learned predictor decodes
@@ -35,16 +31,6 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         "PSNR above the better of slow HEVC and JPEG 2000, least above its goal (CT 0.5, MR 0.3, "
         "EM 0 dB)", over_goals(_above_video(rows)), 0,
         "in CT, and at the lowest ratios, slow HEVC comes closest",
-    )  # fmt: skip
-    saved = least(
-        saved_over_hevc(rows, row["volume"])
-        for row in chosen(rows, mode=LOSSLESS, codec=OURS)
-        if MODALITY[row["volume"]] in SAVED_MODALITIES
-    )
-    first, last = SAVED_RATIOS
-    yield at_least(
-        f"bytes below slow HEVC at equal PSNR, CT and MR, ratios {first} to {last}, least (share)",
-        saved, SAVED_OVER_HEVC, "slow HEVC is within a few tenths of a dB at low ratios",
     )  # fmt: skip
     yield at_least(
         "bytes below JPEG XL, least above its goal (lossless: CT 12, MR 8, EM 4 %; largest error "
@@ -108,19 +94,6 @@ def _above_video(rows: list[Row]) -> dict[float, list[float | None]]:
         ]
         for modality, bound in ABOVE_DB.items()
     }
-
-
-def saved_over_hevc(rows: list[Row], volume: str) -> float | None:
-    """Share of bytes saved against slow HEVC over the ratios that count, by BD-rate."""
-    ours = curve(rows, volume, OURS)
-    sizes = [
-        row["bytes"] * row["ratio"] for row in chosen(rows, volume=volume, codec=OURS, mode=RATIO)
-    ]
-    if not sizes:
-        return None
-    most, least = (sizes[0] / ratio for ratio in SAVED_RATIOS)
-    more = bd_rate(ours, curve(rows, volume, HEVC), (least * (1 - _REACHED), most))
-    return None if more is None else -more
 
 
 def _lossless(rows: list[Row]) -> dict[float, list[float | None]]:

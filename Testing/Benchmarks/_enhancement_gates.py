@@ -68,9 +68,6 @@ def gates(rows: list[Row]) -> Iterator[Gate]:
     blobs = most(values_of(ours, "new_blobs_per_100_ml")) if ours else None
     why = "in CT at the lowest dose correlated noise remains that looks like faint lesions"
     yield at_most("lesion-free input, new blobs per 100 mL, most", blobs, 0, why)
-    times = most(_time_ratio(rows, against(modality)) for modality in NOISY)
-    why = _NO_PEER if times is None else "in MR the network comes on top of the filter's time"
-    yield at_most("CPU time as a share of BM4D's, most", times, 0.05, why)
 
 
 def worse_region(rows: list[Row], figure: str, pairs: list[Pair]) -> Difference | None:
@@ -113,10 +110,3 @@ def _in_range(name: str, values: list[float], why: str) -> Gate:
     worst = max(values, key=lambda value: abs(value - 1), default=None)
     is_met = bool(values) and 0.92 <= min(values) <= max(values) <= 1.1
     return gate(name, worst, "0.92 to 1.1", is_met, why)
-
-
-def _time_ratio(rows: list[Row], pairs: list[Pair]) -> float | None:
-    ours = [mean_of(rows, "cpu_s_per_mvoxel", case=case, arm=arm) for case, arm, _ in pairs]
-    theirs = [mean_of(rows, "cpu_s_per_mvoxel", case=case, arm=over) for case, _, over in pairs]
-    known = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    return sum(a for a, _ in known) / sum(b for _, b in known) if known else None

@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 class Script:
     """A benchmark.
 
-    hours: of one core, or, where it runs alone, of the machine.
+    hours: of one core, or, where it runs alone, of the machine: an estimate.
     needs: names of `NEEDS`, without which rows are missing.
     alone: whether it measures time that others would lengthen.
     """
@@ -49,12 +49,13 @@ NEEDS = {
     "bm4d": ("the peer BM4D (not for commercial use)", lambda: find_spec("bm4d")),
     "dipy": ("the peer MP-PCA", lambda: find_spec("dipy")),
     "video": ("PyAV with x265 and SVT-AV1", lambda: _has_codecs()),
-    "scans": ("--more FOLDER of real.py: public repeated scans", lambda: False),
+    "more": ("--more FOLDER: further repeated scans", lambda: "--more" in sys.argv),
+    "besides": ("--besides FOLDER: T1 brains of other sources", lambda: "--besides" in sys.argv),
     "cuda": ("an NVIDIA device", lambda: _has_cuda()),
 }
 SCRIPTS = {
     "enhancement": Script(3, ("data", "bm4d")),
-    "real": Script(1, ("data", "bm4d", "dipy", "scans")),
+    "real": Script(1, ("data", "bm4d", "dipy", "more")),
     "denoising": Script(6, ("data", "bm4d")),
     "guidance": Script(3),
     "guided_lesions": Script(2),
@@ -65,7 +66,7 @@ SCRIPTS = {
     "uncertainty": Script(0.5),
     "slices": Script(3),
     "segmentation": Script(0.5),
-    "likeness": Script(0.3),
+    "likeness": Script(0.3, ("data", "besides")),
     "registration": Script(0.3),
     "gradprom": Script(20),
     "distillation": Script(15),
@@ -86,6 +87,8 @@ def main() -> int:
     """Run the scripts; the number of those that failed."""
     parser = parser_of(__doc__)
     parser.add_argument("--plan", action="store_true", help="only say what takes how long")
+    parser.add_argument("--more", type=Path, help="of real.py: folder of further sequences")
+    parser.add_argument("--besides", type=Path, help="of likeness.py: folder of T1 brains")
     options = parser.parse_args()
     unknown = sorted(set(options.only or ()) - SCRIPTS.keys())
     if unknown:
@@ -103,10 +106,16 @@ def main() -> int:
     if options.plan:
         return 0
     together = [name for name in names if not SCRIPTS[name].alone]
+    more = {"real": ("more", options.more), "likeness": ("besides", options.besides)}
+
+    def run(name: str) -> bool:
+        word, folder = more.get(name, ("", None))
+        given = [f"--{word}", str(folder)] if folder else []
+        return _in_a_process(name, [*words, *given], threads=1 + SCRIPTS[name].alone)
+
     with ThreadPoolExecutor(2) as pool:
-        failed = sum(pool.map(lambda name: _in_a_process(name, words, threads=1), together))
-    alone = [name for name in names if SCRIPTS[name].alone]
-    return failed + sum(_in_a_process(name, words, threads=2) for name in alone)
+        failed = sum(pool.map(run, together))
+    return failed + sum(run(name) for name in names if SCRIPTS[name].alone)
 
 
 def plan(names: Iterable[str]) -> Iterable[str]:
