@@ -12,6 +12,8 @@ from _figure_origins import Cell, FigureError, record, value_of
 
 #: Text, a number, or several of both in one cell.
 Content = str | Cell | tuple[str | Cell, ...]
+#: From how many volumes on a mean has an interval.
+_FEWEST_VOLUMES = 5
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,17 @@ def _text(content: Content) -> str:
 
 
 def _mean(path: str, form: str = ".2f") -> tuple[Cell, ...] | str:
-    """The mean with the range over subjects and seeds; a dash where nothing was measured."""
+    """The mean with the range over subjects and seeds; a dash where nothing was measured.
+
+    From five volumes on with the 95 % interval of the mean over them.
+    """
     if not _there(path):
         return "–"
-    return (Cell(f"{path}:mean", form), " (", Cell(f"{path}:min", form), " to ",
-            Cell(f"{path}:max", form), ")")  # fmt: skip
+    ends = (" (", Cell(f"{path}:min", form), " to ", Cell(f"{path}:max", form), ")")
+    if value_of(f"{path}:volumes") < _FEWEST_VOLUMES:
+        return (Cell(f"{path}:mean", form), *ends)
+    return (Cell(f"{path}:mean", form), " [", Cell(f"{path}:low", form), ", ",
+            Cell(f"{path}:high", form), "]", *ends)  # fmt: skip
 
 
 def _one(path: str, form: str = ".2f") -> Cell | str:
@@ -192,14 +200,11 @@ def lesions() -> Table:
     """Planted lesions: contrast that is kept, and how surely an observer finds faint ones."""
     rows = []
     for modality, case in (("CT", "5,000 photons"), ("MR", "Rician 10 %")):
-        gate = f"enhancement.gates[name={modality}: planted lesions, "
-        rows.append((
-            f"{modality}, {case}", "contrast kept, share", Cell(f"{gate}mean contrast kept].value"),
-        ))  # fmt: skip
-        rows.append((
-            f"{modality}, {case}", "lesions of which less than half is kept, share",
-            Cell(f"{gate}share lost (less than half kept)].value"),
-        ))  # fmt: skip
+        kept = f"enhancement.rows[case=planted lesions; arm=ours; modality={modality}; "
+        kept += "subject!=ct/abdomen/CT.nii.gz].planted_kept:"
+        name = f"{modality}, {case}"
+        rows.append((name, "contrast kept, share", Cell(f"{kept}mean")))
+        rows.append((name, "lesions of which less than half is kept, share", Cell(f"{kept}halved")))
     rows += [
         ("CT, 5,000 photons", "faint lesions: AUC of an observer below that on the input",
          Cell("harm.gates[name=faint lesions: AUC below the input's].value", ".3f")),
@@ -208,8 +213,8 @@ def lesions() -> Table:
         ("CT, 5,000 photons", "contrast kept of lesions that can be seen (d′ ≥ 8), share",
          _one("harm.gates[name=contrast kept at d′ ≥ 8].value")),
         ("CT, 5,000 photons", "new blobs per 100 mL without lesions, most",
-         Cell("enhancement.gates[name=CT: lesion-free input, new blobs per 100 mL, most].value",
-              ".1f")),
+         Cell("enhancement.rows[modality=CT; arm=ours; subject!=ct/abdomen/CT.nii.gz]"
+              ".new_blobs_per_100_ml:max", ".1f")),
     ]  # fmt: skip
     return Table(("volumes", "measure", "MedEnhance"), rows)
 
@@ -307,7 +312,7 @@ def refused() -> Table:
         for name in names:
             those = f"likeness.rows[model={model}; kind={name}].distance:"
             rows.append((
-                model, name, Cell(f"likeness.gates[name~{model}: {name}, refused].value", ".0f"),
+                model, name, Cell(those.replace(".distance:", ".refused:sum"), ".0f"),
                 *(Cell(f"{those}{end}", form)
                   for end, form in (("count", ".0f"), ("min", ".2f"), ("max", ".2f"))),
             ))  # fmt: skip
@@ -557,14 +562,14 @@ def reliability() -> Table:
     """Attempts to lose data, and how many succeeded."""
     rows = [
         ("damaged and forged `.ucv` files read",
-         Cell("fuzz.gates[name=damaged and forged files].value", ",.0f"),
-         Cell("fuzz.gates[name~wrong voxels called right].value", ".0f")),
+         Cell("fuzz.rows.damaged", ",.0f"),
+         Cell("fuzz.rows.findings", ".0f")),
         ("writers killed at random points",
-         Cell("kills.gates[name=points of SIGKILL].value", ".0f"),
-         Cell("kills.gates[name~neither the old file].value", ".0f")),
+         Cell("kills.rows[trial=kill].target:count", ".0f"),
+         Cell("kills.gates.value", ".0f")),
         ("volumes of a batch on a cluster",
          Cell("scale.rows[run=nothing goes wrong].volumes", ",.0f"),
-         Cell("scale.gates[name~nothing goes wrong].value", ".0f")),
+         Cell("scale.gates[name~exactly one result].value", ".0f")),
     ]  # fmt: skip
     return Table(("attempts to lose data", "number", "that succeeded"), rows)
 
