@@ -242,7 +242,9 @@ def uncertainty() -> Table:
         path = f"uncertainty.rows[modality={modality}].coverage_other_sites"
         rows.append((
             modality, Cell(f"{path}:count", ".0f"), Cell(f"{path}:min * 100", ".0f"),
-            Cell(f"{path}:mean * 100", ".0f"), Cell(f"{path}:max * 100", ".0f"),
+            (Cell(f"{path}:mean * 100", ".0f"), " [", Cell(f"{path}:low * 100", ".0f"), ", ",
+             Cell(f"{path}:high * 100", ".0f"), "]"),
+            Cell(f"{path}:max * 100", ".0f"),
         ))  # fmt: skip
     return Table(("modality", "volumes and noise levels", "least, %", "mean, %", "most, %"), rows)
 
