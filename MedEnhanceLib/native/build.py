@@ -181,10 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_digest(given.digest, digest(given.digest))
         return 0
     try:
-        if given.windows:
-            made = build_for("win_amd64", HERE / "windows")
-        else:
-            made = build(given.folder)
+        is_shipped = given.windows
+        made = build_for("win_amd64", HERE / "windows") if is_shipped else build(given.folder)
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1

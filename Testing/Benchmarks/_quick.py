@@ -41,7 +41,7 @@ def small_data(folder: Path) -> Path:
         write(f"mr/sts/STS_{patient}/MR_T1_gtv", ball, "SEG")
     for patient in _OPEN_MS:
         write(f"mr/open_ms/{patient}/lesion", ball, "SEG")
-    still = _image(0, "MR")
+    still = _image(0, "MR")[9:15]
     noise = np.random.default_rng(0).normal(0, 30, (_FRAMES, *still.shape))
     write("repeated/frames", np.maximum(still + noise, 0).astype(np.int16), "MR")
     samples = Path(__file__).resolve().parents[2] / "Resources" / "samples"

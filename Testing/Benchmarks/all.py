@@ -50,6 +50,7 @@ NEEDS = {
     "dipy": ("the peer MP-PCA", lambda: find_spec("dipy")),
     "video": ("PyAV with x265 and SVT-AV1", lambda: _has_codecs()),
     "more": ("--more FOLDER: further repeated scans", lambda: "--more" in sys.argv),
+    "start": ("--start FOLDER: an enhancer without a guide", lambda: "--start" in sys.argv),
     "besides": ("--besides FOLDER: T1 brains of other sources", lambda: "--besides" in sys.argv),
     "cuda": ("an NVIDIA device", lambda: _has_cuda()),
 }
@@ -70,7 +71,7 @@ SCRIPTS = {
     "registration": Script(0.3),
     "gradprom": Script(20),
     "distillation": Script(15),
-    "ablation": Script(6),
+    "ablation": Script(6, ("data", "start")),
     "high_ratios": Script(0.3),
     "downstream": Script(0.3),
     "fuzz": Script(4, ()),
@@ -89,6 +90,7 @@ def main() -> int:
     parser.add_argument("--plan", action="store_true", help="only say what takes how long")
     parser.add_argument("--more", type=Path, help="of real.py: folder of further sequences")
     parser.add_argument("--besides", type=Path, help="of likeness.py: folder of T1 brains")
+    parser.add_argument("--start", type=Path, help="of ablation.py: folder of an enhancer")
     options = parser.parse_args()
     unknown = sorted(set(options.only or ()) - SCRIPTS.keys())
     if unknown:
@@ -106,7 +108,11 @@ def main() -> int:
     if options.plan:
         return 0
     together = [name for name in names if not SCRIPTS[name].alone]
-    more = {"real": ("more", options.more), "likeness": ("besides", options.besides)}
+    more = {
+        "real": ("more", options.more),
+        "likeness": ("besides", options.besides),
+        "ablation": ("start", options.start),
+    }
 
     def run(name: str) -> bool:
         word, folder = more.get(name, ("", None))
