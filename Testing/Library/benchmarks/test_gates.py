@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -169,19 +166,6 @@ def test_the_interval_of_a_mean_is_over_volumes() -> None:
     low, high = interval(alike)
     assert 1.5 < low < 2.2 and 3.8 < high < 4.5  # 250 values, and five volumes
     assert interval([np.array([2.0])] * 5) == (2.0, 2.0)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_every_benchmark_runs_on_small_volumes(tmp_path: Path) -> None:
-    """In one process: most of the time of one script is that of its imports."""
-    script = ROOT / "Testing/Benchmarks/all.py"
-    command = [sys.executable, "-W", "ignore", str(script), "--quick", "--out", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    results = {path.stem for path in (ROOT / "Testing/Benchmarks/results").glob("*.json")}
-    assert results <= {path.stem for path in tmp_path.glob("*.json")}
 
 
 def test_the_plan_knows_every_script() -> None:
