@@ -38,7 +38,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 MODELS = REPOSITORY / "Resources" / "models"
 HELD_OUT = "mr/open_ms/C07/[FT]*.nii.gz"
 DATA = {
-    "high_quality": ["mr/sts/*/MR_T1.nii.gz", "mr/open_ms/C19/[FT]*.nii.gz"],
+    "high_quality": ["mr/sts/*/MR_T1.nii.gz", "mr/open_ms/C19/[FT]*.nii.gz"][: 2 - QUICK],
     "low_quality": ["mr/open_ms/L*/study1_FLAIR.nii.gz"],
     "examinations": ["mr/open_ms/C19/[FT]*.nii.gz"],
 }
