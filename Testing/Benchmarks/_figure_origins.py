@@ -38,7 +38,7 @@ _REDUCERS: dict[str, Callable[[list[float]], float]] = {
     "off": lambda values: fmean(abs(value - 1) for value in values),
     "halved": lambda values: fmean(value < 0.5 for value in values),
 }
-#: What tells the volume of an entry.
+#: Fields that name the volume of an entry.
 _VOLUME = ("subject", "volume", "scan", "reference")
 _OPERATORS: dict[str, Callable[[float, float], float]] = {
     "+": operator.add,

@@ -184,7 +184,7 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     yield over_goal(
         "right guide over no guide, dB, least above its goal (2 mm: 0.2, 0.35, 0.5 at 5, 10, 15 %; "
         "of a pair 0.04; 1 mm: 0, 0.15, 0.15)", right, "≥ 0",
-        "likely: a guide tells where edges are, most of which the input shows itself",
+        "likely: a guide shows where edges are, most of which the input shows itself",
     )  # fmt: skip
     harm = least(
         found and found.least

@@ -187,7 +187,7 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
 
     traces = np.abs(values_of(rows, "mean", arm=ONLY_GUIDE, contrast=1.0))
     value = float(np.quantile(traces, 0.95)) if traces.size else None
-    why = "a contrast of 1 σ in the guide cannot be told from noise in the input"
+    why = "a contrast of 1 σ in the guide looks like noise of the input"
     name = f"{ONLY_GUIDE}, 1 σ: share of the contrast, 95th percentile"
     yield at_most(name, value, 0.08, why)
     lost = less("kept", ALONE, ONLY_INPUT)
