@@ -28,8 +28,14 @@ _SETTINGS = json.loads((HERE / "build.json").read_text(encoding="utf-8"))
 #: Compiled once for each vector width; widths.c once. Same values with every compiler and width:
 #: no sum is reordered, and to fused multiply-adds is contracted only where all sums are exact.
 KERNELS: dict[str, str] = _SETTINGS["kernels"]
-#: For Windows, where Visual C++ compiles extensions: it has no vectors of GCC.
-_FOR_WINDOWS = ("-m", "ziglang", "cc", "-target", "x86_64-windows-gnu")
+#: Tags of wheels that ziglang builds on any system, and its targets.
+TARGETS = {
+    "manylinux_2_28_x86_64": "x86_64-linux-gnu.2.28",
+    "manylinux_2_28_aarch64": "aarch64-linux-gnu.2.28",
+    "win_amd64": "x86_64-windows-gnu",
+    "macosx_11_0_x86_64": "x86_64-macos.11.0",
+    "macosx_11_0_arm64": "aarch64-macos.11.0",
+}
 WINDOWS_FILE = "medenhance_native.dll"
 _SECONDS = 300
 
@@ -96,9 +102,25 @@ def build(folder: Path = HERE, *, compiler: Sequence[str] = ()) -> Path:
     raise BuildError("No C compiler works here.\n" + "\n".join(failures))
 
 
-def _build(compiler: list[str], folder: Path) -> Path:
-    target = _run([*compiler, "-dumpmachine"])
+def build_for(tag: str, folder: Path) -> Path:
+    """Build the library of another system with ziglang.
+
+    tag: of its wheels, one of `TARGETS`.
+    Returns the library's path. Raises BuildError where ziglang is missing or fails.
+    """
+    target = TARGETS[tag]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target]
+    try:
+        return _build(compiler, folder, target)
+    except (OSError, subprocess.SubprocessError) as error:
+        output = getattr(error, "stdout", None) or str(error)
+        raise BuildError(f"{shlex.join(compiler)}:\n{output.strip()[-2000:]}") from error
+
+
+def _build(compiler: list[str], folder: Path, target: str = "") -> Path:
+    target = target or _run([*compiler, "-dumpmachine"])
     is_windows = "windows" in target or "mingw" in target
+    is_mac = "macos" in target or "darwin" in target
     is_x86 = target.startswith(("x86_64", "amd64"))
     widths: dict[str, str] = {"plain": "", **(_SETTINGS["x86_64"] if is_x86 else {})}
     position = [] if is_windows else ["-fPIC"]
@@ -114,7 +136,8 @@ def _build(compiler: list[str], folder: Path) -> Path:
             options = [*_SETTINGS["flags"].split(), *position, *flags]
             _run([*compiler, *options, "-c", str(HERE / source), "-o", part])
             objects.append(part)
-        name = WINDOWS_FILE if is_windows else FILE
+        ending = ".dll" if is_windows else ".dylib" if is_mac else ".so"
+        name = f"medenhance_native{ending}"
         made = Path(place, name)
         last = ["-s"] if is_windows else ["-lm"]
         _run([*compiler, "-shared", "-o", str(made), *objects, *last])
@@ -158,10 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_digest(given.digest, digest(given.digest))
         return 0
     try:
-        if given.windows:
-            made = build(HERE / "windows", compiler=[sys.executable, *_FOR_WINDOWS])
-        else:
-            made = build(given.folder)
+        is_shipped = given.windows
+        made = build_for("win_amd64", HERE / "windows") if is_shipped else build(given.folder)
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -8,6 +8,7 @@ the installed one. Hatchling runs this file by its path, before MedEnhanceLib is
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import sys
 import sysconfig
@@ -21,16 +22,25 @@ _FOLDER = "MedEnhanceLib/native"
 
 
 class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is there in builds only
-    """Hook that builds the library for the machine that builds the wheel."""
+    """Hook that builds the library for this machine, or that of a tag in MEDENHANCE_WHEEL."""
 
     def dependencies(self) -> list[str]:
         """List what pip brings for the build: a C compiler where there is none."""
         build = self._build_module()
+        if os.environ.get("MEDENHANCE_WHEEL"):
+            return ["ziglang"]
         return [] if any(map(build.answers, build.compilers())) else ["ziglang"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Build before the wheel is written; version is "editable" for `pip install -e`."""
+        """Build before the wheel is written; version is "editable" for `pip install -e`.
+
+        Raises BuildError if that of another machine cannot be built.
+        """
         build = self._build_module()
+        tag = os.environ.get("MEDENHANCE_WHEEL")
+        if tag:
+            self._add(build.build_for(tag, Path(self.root) / "build" / tag), tag, build_data)
+            return
         try:
             made = build.build()
         except (build.BuildError, OSError) as error:
@@ -39,12 +49,14 @@ class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is ther
                 "Then install again, or run: python -m MedEnhanceLib.native.build"
             )
             return
-        if version == "editable":
-            return
-        for file in (made, made.with_suffix(".sha256")):
+        if version != "editable":
+            self._add(made, _platform_tag(), build_data)
+
+    def _add(self, library: Path, tag: str, build_data: dict[str, Any]) -> None:
+        for file in (library, library.with_suffix(".sha256")):
             build_data["force_include"][str(file)] = f"{_FOLDER}/{file.name}"
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{_platform_tag()}"
+        build_data["tag"] = f"py3-none-{tag}"
 
     def _build_module(self) -> ModuleType:
         path = Path(self.root) / _FOLDER / "build.py"

@@ -1,29 +1,147 @@
-"""What benchmarks share: where results go, what they ran on, goals and the file of each."""
+"""What benchmarks share: options, volumes, resuming, goals and the file of each.
+
+A script says what it measures as parts, and what it aims at as a function of its rows:
+
+    measure("blur", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[3])
+
+Rows of a part are kept in runs/benchmarks, in a folder of the commit, as soon as they are measured:
+what was interrupted goes on where it was.
+"""
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from _quick import small_data
+
+Row = dict[str, Any]
+Gate = dict[str, Any]
+#: Name of a part, and what measures its rows.
+Part = tuple[str, Callable[[], Iterable[Row]]]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: What every benchmark measured, a JSON file each; results_page.py makes docs/results.md of them.
 RESULTS = REPOSITORY / "Testing" / "Benchmarks" / "results"
-#: The open volumes kept beside the project.
-SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+KEPT = REPOSITORY / "runs" / "benchmarks"
+#: Whether scripts are only to show that they run, on small synthetic volumes.
+QUICK = "--quick" in sys.argv
+#: Where trainings and sets lie, which take up work that was interrupted; a quick run begins anew.
+_SCRATCH = tempfile.TemporaryDirectory(prefix="benchmarks-") if QUICK else None
+WORK = Path(_SCRATCH.name) if _SCRATCH else KEPT / "work"
+#: The open volumes kept beside the project; of a quick run small ones of the same names.
+SHARED_DATA = small_data(KEPT / "quick-data") if QUICK else REPOSITORY.parent / "shared" / "data"
+
+
+def parser_of(text: str | None) -> argparse.ArgumentParser:
+    """Options of every script. text: the docstring of the script."""
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small synthetic volumes: does the script run?"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder of the JSON file (default: results; quick: runs)"
+    )
+    parser.add_argument(
+        "--anew", action="store_true", help="measure again what this commit has measured already"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="TEXT", help="parts whose name holds a text; writes no JSON"
+    )
+    parser.add_argument(
+        "--gates-only", action="store_true", help="judge the rows of the JSON file, measure nothing"
+    )
+    return parser
+
+
+def measure(
+    name: str,
+    options: argparse.Namespace,
+    parts: Callable[[], Iterable[Part]],
+    gates_of: Callable[[list[Row]], Iterable[Gate]],
+    *,
+    seeds: Sequence[int] = (),
+) -> None:
+    """Measure the parts that this commit has not measured, then write NAME.json.
+
+    Args:
+        name: of the script.
+        options: of `parser_of`.
+        parts: yields them, the most important first.
+        gates_of: judges the rows of all parts.
+        seeds: of what is drawn.
+    """
+    folder = options.out or (KEPT / "quick" if QUICK else RESULTS)
+    if options.gates_only:
+        path = folder / f"{name}.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        _save(path, record | {"gates": list(gates_of(record["rows"]))})
+        return
+    rows: list[Row] = []
+    for part, make in parts():
+        if not options.only or any(text in part for text in options.only):
+            rows += kept(name, part, make, anew=options.anew)
+    if options.only:
+        print(*rows, sep="\n")
+        return
+    gates = list(gates_of(rows))
+    for entry in gates:
+        print(entry, flush=True)
+    command = shlex.join(["python", f"Testing/Benchmarks/{name}.py", *sys.argv[1:]])
+    record = {"commit": commit(), "machine": machine(), "command": command, "seeds": list(seeds)}
+    _save(folder / f"{name}.json", record | {"gates": gates, "rows": rows})
+
+
+def kept(
+    name: str, part: str, make: Callable[[], Iterable[Row]], *, anew: bool = False
+) -> list[Row]:
+    """Rows of a part as this commit measured them, or measured now; a quick run keeps none."""
+    began = time.process_time()
+    if QUICK:
+        found = list(make())
+        print(f"{name}: {part}: {time.process_time() - began:.1f} s", flush=True)
+        return found
+    path = folder_of(name) / f"{re.sub(r'[^0-9A-Za-z]+', '-', part).strip('-')}.json"
+    if anew or not path.is_file():
+        _save(path, {"rows": list(make())})
+    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    print(f"{name}: {part}: {time.process_time() - began:.1f} s", flush=True)
+    return rows
 
 
 def commit() -> str:
-    """The commit that is checked out, with "+" where tracked files have changed since."""
-    return _git("rev-parse", "--short=12", "HEAD") + (
-        "+" if _git("status", "--porcelain", "--untracked-files=no") else ""
-    )
+    """The commit that is checked out, with "+" where its sources have changed since."""
+    return _git("rev-parse", "--short=12", "HEAD") + ("+" if _changes() else "")
+
+
+@cache
+def folder_of(name: str) -> Path:
+    """Where a script keeps what it measured: of this commit, and what has changed since."""
+    changes = _changes()
+    state = commit() + (hashlib.sha256(changes.encode()).hexdigest()[:8] if changes else "")
+    return KEPT / state / name
+
+
+def _changes() -> str:
+    """What differs from the commit, but for what the benchmarks write themselves."""
+    written = (":!Testing/Benchmarks/results", ":!Resources/models/*/configs/metadata.json",
+               ":!Resources/models/*/docs", ":!docs", ":!README.md")  # fmt: skip
+    return _git("diff", "HEAD", "--", ".", *written)
 
 
 def machine() -> str:
@@ -38,37 +156,59 @@ def machine() -> str:
     )
 
 
-def gate(name: str, value: float | None, bound: str, passed: bool) -> dict[str, Any]:
-    """One goal and whether it was reached; None for both where nothing was measured."""
-    return {
-        "name": name,
-        "value": value,
-        "bound": bound,
-        "pass": None if value is None else bool(passed),
-    }
+def gate(name: str, value: float | None, bound: str, passed: bool, reason: str = "") -> Gate:
+    """One goal: met, missed, or not measured.
+
+    Args:
+        name: of what is measured.
+        value: that was measured; None where nothing was.
+        bound: of the value.
+        passed: whether the bound is kept.
+        reason: why the goal is missed or cannot be measured; kept where it is not met.
+    """
+    entry = {"name": name, "value": value, "bound": bound}
+    entry["pass"] = None if value is None else bool(passed)
+    return entry if entry["pass"] else entry | {"reason": reason}
 
 
-def write(
-    name: str,
-    *,
-    gates: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
-    seeds: Sequence[int],
-    folder: Path = RESULTS,
-) -> None:
-    """Write NAME.json: what was measured, where, and which goals were reached."""
-    folder.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", f"Testing/Benchmarks/{name}.py", *sys.argv[1:]])
-    record = {
-        "commit": commit(),
-        "machine": machine(),
-        "command": command,
-        "seeds": list(seeds),
-        "gates": list(gates),
-        "rows": list(rows),
-    }
-    body = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    (folder / f"{name}.json").write_text(body, encoding="utf-8")
+def at_least(name: str, value: float | None, bound: float, reason: str = "") -> Gate:
+    """A goal that is met from `bound` on."""
+    return gate(name, value, f"≥ {bound:g}", value is not None and value >= bound, reason)
+
+
+def at_most(name: str, value: float | None, bound: float, reason: str = "") -> Gate:
+    """A goal that is met up to `bound`."""
+    return gate(name, value, f"≤ {bound:g}", value is not None and value <= bound, reason)
+
+
+def over_goals(values: Mapping[float, Iterable[float | None]]) -> float | None:
+    """How far the least values are above their goals, at the worst; None where one is missing.
+
+    values: by goal.
+    """
+    margins = [
+        None if value is None else value - goal for goal, found in values.items() for value in found
+    ]
+    known = [margin for margin in margins if margin is not None]
+    return min(known) if known and len(known) == len(margins) else None
+
+
+def least(values: Iterable[float | None]) -> float | None:
+    """The least; None where any of them or all are missing."""
+    return over_goals({0.0: values})
+
+
+def most(values: Iterable[float | None]) -> float | None:
+    """The largest; None where any of them or all are missing."""
+    lowest = least(None if value is None else -value for value in values)
+    return None if lowest is None else -lowest
+
+
+def _save(path: Path, record: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def _git(*arguments: str) -> str:

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _compression_rows import THREADS, Row
+from _common import QUICK, Row
+from _compression_rows import THREADS
 from _compression_volumes import large_volume
 
 LARGE = "large"
@@ -31,24 +32,25 @@ MODES: dict[str, dict[str, Any]] = {
 }
 #: Mode → the peer that it is held against.
 NAMED_PEER = {"lossless": JPEGXL, "largest error 2": JPEGXL, "ratio 64": HEVC}
+MODES_AND_PEERS = (JPEGXL, HEVC, *MODES)
 LARGE_RATIO = 64
-_TRIED_SLICES = 20
+_SLICES, _TRIED_SLICES = (4, 4) if QUICK else (100, 20)
 #: Decoding takes seconds, of which other people's work on the machine can double one.
 _DECODED = 3
 
 
-def large_rows(script: str) -> Iterator[Row]:
-    """script: the file whose option --large runs `measure_large`."""
-    for mode in (JPEGXL, HEVC, *MODES):
-        print(f"large: {mode}", file=sys.stderr, flush=True)
-        command = [sys.executable, script, "--large", mode]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        yield json.loads(done.stdout.splitlines()[-1])
+def large_row(script: str, mode: str) -> list[Row]:
+    """Measure a mode. script: the file whose option --large runs `measure_large`."""
+    if QUICK:
+        return [measure_large(mode)]
+    command = [sys.executable, script, "--large", mode]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(done.stdout.splitlines()[-1])]
 
 
-def measure_large(mode: str, slices: int) -> Row:
+def measure_large(mode: str) -> Row:
     """One row: wall and processor seconds each way, and the memory beyond the volume's own."""
-    volume = large_volume(slices)
+    volume = large_volume(_SLICES)
     image = (volume.voxels.astype(np.int32) - int(volume.voxels.min())).astype(np.uint16)
     runs = {JPEGXL: _run_jpegxl, HEVC: _run_hevc}
     job = runs[mode](image) if mode in runs else _run_ours(volume, MODES[mode])
@@ -59,7 +61,7 @@ def measure_large(mode: str, slices: int) -> Row:
     encoding = _timed(encode)
     decodings = [_timed(decode) for _ in range(_DECODED)]
     return {
-        "volume": f"CT 512×512×{slices}",
+        "volume": f"CT 512×512×{_SLICES}",
         "mode": LARGE,
         "setting": mode,
         "codec": mode if mode in runs else "ours",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from _common import SHARED_DATA
+from _common import QUICK, SHARED_DATA
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
@@ -34,8 +34,9 @@ SUBJECTS = (
 
 
 def load_subject(subject: Subject) -> Volume:
-    """The whole volume."""
-    return load(SHARED_DATA / subject.file, modality=subject.modality)
+    """The whole volume; of a quick run a few slices."""
+    volume = load(SHARED_DATA / subject.file, modality=subject.modality)
+    return volume.crop(k=slice(9, 15)) if QUICK else volume
 
 
 def large_volume(slices: int) -> Volume:

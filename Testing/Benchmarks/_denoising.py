@@ -1,24 +1,23 @@
-"""What the benchmarks of the removal of noise share: scans, noise, arms, scores, pictures."""
+"""What the benchmarks of the removal of noise share: scans, noise, arms, scores."""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import SHARED_DATA, write
+from _common import QUICK, SHARED_DATA, Gate, Row, parser_of
 from _enhancement_cache import run_kept
 from _enhancement_data import TEMPLATE, Box, Floats, Mask, Subject, cropped, sample_volume
 from _enhancement_peers import bm4d_mr, nlm_mr
-from _enhancement_statistics import Gate, difference, difference_gate
+from _enhancement_statistics import Difference, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.imaging import robust_max
@@ -31,9 +30,10 @@ from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.noise.rician import rician_noise
 
-Row = dict[str, Any]
-#: Voxels of a crop along k, j, i; those of `--quick`; and those for peers, which are slow.
-CROP, QUICK_CROP, SMALL_CROP = (24, 80, 80), (16, 64, 64), (14, 56, 56)
+#: Voxels of a crop along k, j, i; and those for peers, which are slow.
+CROP, SMALL_CROP = (12, 48, 48) if QUICK else (24, 80, 80), (14, 56, 56)
+#: Levels of noise in percent of the robust maximum.
+PERCENTS = (10,) if QUICK else (5, 10, 15)
 #: The filter before there was a network, whatever rounds the library has now; and one more round.
 FILTER_ROUNDS = {
     "MR": (
@@ -82,88 +82,43 @@ class Model:
     metadata: Mapping[str, Any]
 
 
-# --- options and results --------------------------------------------------------------------------
+# --- options and goals ----------------------------------------------------------------------------
 
 
-def parser_of(text: str | None, seeds: Sequence[int]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
-    parser.add_argument("--model", help="name or folder of an MR enhancer; none: the filter alone")
-    parser.add_argument("--volumes", nargs="+", default=["*"], help="patterns, as *C07*: held out")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(seeds))
-    parser.add_argument("--percents", nargs="+", type=int, default=[5, 10, 15], help="of noise")
-    parser.add_argument("--crop", nargs=3, type=int, help="voxels along k, j, i")
-    parser.add_argument("--quick", action="store_true", help="small crops, 10 %%, the first seed")
-    parser.add_argument("--write", action="store_true", help="write Testing/Benchmarks/results")
-    parser.add_argument("--add", type=Path, help="JSON of another run, whose rows are kept")
-    parser.add_argument("--pictures", type=Path, help="folder for PNG: best, median, worst case")
-    return parser
-
-
-def settled(parser: argparse.ArgumentParser, crop: Sequence[int] = CROP) -> argparse.Namespace:
+def options_of(text: str | None) -> argparse.ArgumentParser:
+    """Those of every script, and the enhancer that is measured."""
     import torch
 
     torch.set_num_threads(1)
-    options = parser.parse_args()
-    if options.quick:
-        options.seeds, options.percents = options.seeds[:1], [10]
-    options.crop = tuple(options.crop or (QUICK_CROP if options.quick else crop))
-    return options
+    parser = parser_of(text)
+    parser.add_argument("--model", default="mr", help="name or folder of an MR enhancer")
+    return parser
 
 
-def is_chosen(path: str, options: argparse.Namespace) -> bool:
-    fits = any(fnmatch.fnmatch(path, pattern) for pattern in options.volumes)
-    return fits and (path == TEMPLATE or (options.data / path).is_file())
+def is_there(path: str) -> bool:
+    return path == TEMPLATE or (SHARED_DATA / path).is_file()
 
 
-def finish(
-    name: str, rows: list[Row], gates_of: Callable[[list[Row]], list[Gate]], options: Any
-) -> None:
-    """Print the gates that were measured; write the JSON where that was requested."""
-    if options.add:
-        rows = json.loads(options.add.read_text(encoding="utf-8"))["rows"] + rows
-    reached = gates_of(rows)
-    for entry in [entry for entry in reached if entry["value"] is not None]:
-        least = f" (least {entry['least']:+.3f}, n {entry['subjects']})" if "least" in entry else ""
-        passed = "pass" if entry["pass"] else "FAIL"
-        print(f"{passed} {entry['name']}: {entry['value']:+.4f}{least}, goal {entry['bound']}")
-    if options.write:
-        write(name, gates=reached, rows=rows, seeds=options.seeds)
+def gain(
+    rows: list[Row], cases: Sequence[str], arms: tuple[str, str], figure: str = "psnr"
+) -> Difference | None:
+    """Arm over other arm: mean over cases, then seeds, then subjects."""
+    return difference(rows, figure, [(case, *arms) for case in cases]) if cases else None
 
 
-def table(rows: Sequence[Row], keys: Sequence[str], figures: Sequence[str]) -> None:
-    """Print means of figures over the rows that agree in `keys`, and their number."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
-    print("\n" + " | ".join((*keys, "n", *figures)))
-    for group, members in groups.items():
-        columns = [[r[f] for r in members if r.get(f) is not None] for f in figures]
-        means = [f"{np.mean(values):.3f}" if values else "–" for values in columns]
-        print(" | ".join(map(str, (*group, len(members), *means))))
-
-
-def gain_gate(
-    name: str,
-    rows: list[Row],
-    cases: Sequence[str],
-    arms: tuple[str, str],
-    *,
-    figure: str = "psnr",
-    mean: float | None = None,
-    least: float | None = None,
+def over_goal(
+    name: str, goals: Sequence[tuple[Difference | None, float, float]], bound: str, reason: str
 ) -> Gate:
-    """Whether the mean gain of an arm over another, and the least of a subject, reach bounds."""
-    found = difference(rows, figure, [(case, *arms) for case in cases]) if cases else None
-    bounds = [f"≥ {mean:g}"] if mean is not None else []
-    bounds += [f"least ≥ {least:g}"] if least is not None else []
-    reached = found is not None and (mean is None or found.mean >= mean)
-    reached = reached and (least is None or (found is not None and found.least >= least))
-    text = f"{name}: {arms[0]} over {arms[1]}, {figure}"
-    entry = difference_gate(text, found, ", ".join(bounds), reached)
-    return entry if found is None else entry | {"least": found.least}
+    """The smallest margin of several gains over their goals, and whether all are met.
+
+    goals: a gain, the goal of its mean, and that of its least subject.
+    """
+    known = [(found.mean - mean, found, least) for found, mean, least in goals if found is not None]
+    margin, found, _ = min(known, key=lambda entry: entry[0], default=(None, None, 0.0))
+    is_met = margin is not None and len(known) == len(goals) and margin >= 0
+    is_met = is_met and all(entry.least >= least for _, entry, least in known)
+    gate = difference_gate(name, found, bound, is_met, reason)
+    return gate if found is None else gate | {"value": margin, "mean": found.mean}
 
 
 # --- scans ----------------------------------------------------------------------------------------
@@ -416,45 +371,3 @@ def scores(scan: Subject, made: Made, mask: Mask | None = None) -> Row:
         "ssim": metrics.ssim(reference, image, scan.span, mask=inside),
         "cpu_s_per_mvoxel": round(made.seconds / image.size * 1e6, 3),
     }
-
-
-# --- pictures -------------------------------------------------------------------------------------
-
-
-def draw(
-    path: Path, gain: Mapping[str, float], panels_of: Callable[[str], Mapping[str, Floats]]
-) -> None:
-    """The middle slices of the cases with the highest, the median and the lowest gain.
-
-    panels_of: a case's volumes by name; those with a "−" in the name are differences, ± 0.1.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    order = sorted(gain, key=lambda name: gain[name])
-    chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
-    lines = [(f"{which}: {name}, {gain[name]:+.2f} dB", panels_of(name))
-             for which, name in chosen.items()]  # fmt: skip
-    if len(order) == 1:
-        lines = [("", lines[0][1])]
-    width = len(lines[0][1])
-    figure, axes = plt.subplots(
-        len(lines), width, figsize=(2.2 * width, 2.5 * len(lines)), squeeze=False
-    )
-    for row, (title, panels) in zip(axes, lines, strict=True):
-        for place, (what, image) in zip(row, panels.items(), strict=True):
-            low, high = (-0.1, 0.1) if "−" in what else (0.0, 1.0)
-            middle = image[len(image) // 2]
-            place.imshow(middle, cmap="gray", vmin=low, vmax=high, origin="lower",
-                         interpolation="nearest")  # fmt: skip
-            place.set_title(what, fontsize=7)
-            place.axis("off")
-        row[0].set_title(f"{title}\n{next(iter(panels))}", fontsize=7, loc="left")
-        row[0].set_title("")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    print("pictures:", path)

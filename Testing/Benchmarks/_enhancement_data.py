@@ -21,7 +21,7 @@ from _common import REPOSITORY
 from MedEnhanceLib.core.imaging import gaussian_blur, robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
-from MedEnhanceLib.degradation.pipeline import Blur, LowDose, Rician, standard_composite
+from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -36,8 +36,6 @@ TEMPLATE = "sample template"
 MR_SUBJECTS = ("mr/open_ms/C07/T1.nii.gz", "mr/studyforrest/T1.nii.gz")
 STARVED = "ct/abdomen/CT.nii.gz"
 CT_SUBJECTS = (STARVED, "ct/sts/STS_013/CT.nii.gz", "ct/sts/STS_037/CT.nii.gz")
-#: A volume without damage: what does an arm do to what needs nothing?
-CLEAN = "undamaged"
 _MARGIN = 8
 #: Side of the middle that is measured of a CT, in pixels.
 _CT_SIDE = 160
@@ -78,9 +76,8 @@ class Case:
     """One kind of damage.
 
     damage: (volume, seed) → damaged volume. family: whether models trained on its kind.
-    planted: lesions are planted and looked for here. shaded: N4 has something to do. blurred:
-    there is blur to undo. noise: of damage that is white noise alone, its σ as a share of the
-    robust maximum.
+    planted: lesions are planted and looked for here. shaded: N4 has something to do. noise: of
+    damage that is white noise alone, its σ as a share of the robust maximum.
     """
 
     name: str
@@ -88,13 +85,12 @@ class Case:
     family: bool = True
     planted: bool = False
     shaded: bool = False
-    blurred: bool = False
     noise: float | None = None
 
     @property
     def once(self) -> bool:
         """Measured with the first seed alone, without slow peers: what no gate rests on."""
-        return not self.family or self.name.startswith("blur")
+        return not self.family
 
 
 def _by(kind: Callable[[int], Any]) -> Callable[[Volume, int], Volume]:
@@ -111,11 +107,10 @@ def _soft_kernel(volume: Volume, seed: int) -> Volume:
 CASES: dict[str, tuple[Case, ...]] = {
     "MR": (
         Case("Rician 10 %", _by(partial(Rician, 0.10)), planted=True, noise=0.10),
-        Case("composite", _by(standard_composite), shaded=True, blurred=True),
+        Case("composite", _by(standard_composite), shaded=True),
         Case("Rician 3 %", _by(partial(Rician, 0.03)), noise=0.03),
         Case("Rician 5 %", _by(partial(Rician, 0.05)), noise=0.05),
         Case("Rician 15 %", _by(partial(Rician, 0.15)), noise=0.15),
-        Case("blur σ 1 px", _by(partial(Blur, 1.0)), blurred=True),
     ),
     "CT": (
         Case("low dose 5e3", _by(partial(LowDose, 5e3, ELECTRONIC_PHOTONS)), planted=True),
@@ -124,15 +119,11 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("soft kernel 5e3", _soft_kernel, family=False),
     ),
 }
-UNDAMAGED = Case(
-    CLEAN, lambda volume, seed: volume.with_voxels(volume.voxels.astype(np.float32)), family=False
-)
 
 
-def subject_names(data: Path, modality: str | None) -> list[str]:
+def subject_names(data: Path) -> list[str]:
     """The held-out volumes; without the open volumes beside the project, the sample alone."""
-    names = [] if modality == "CT" else [TEMPLATE, *MR_SUBJECTS]
-    names += [] if modality == "MR" else CT_SUBJECTS
+    names = [TEMPLATE, *MR_SUBJECTS, *CT_SUBJECTS]
     return [name for name in names if name == TEMPLATE or (data / name).is_file()]
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from _common import gate
+from _common import Gate, Row, at_most, gate, most
 from _enhancement_catalog import INFORMED
-from _enhancement_data import CASES, CLEAN, STARVED
+from _enhancement_data import CASES, STARVED
 from _enhancement_statistics import (
     Difference,
-    Gate,
     Pair,
     difference,
     difference_gate,
@@ -19,25 +17,57 @@ from _enhancement_statistics import (
     values_of,
 )
 
-Row = dict[str, Any]
-FIGURES = (("psnr", "PSNR, dB"), ("ssim", "SSIM"))
 #: The kinds of damage with noise, of which models saw others of their kind.
 NOISY = {
     "MR": ("Rician 3 %", "Rician 5 %", "Rician 10 %", "Rician 15 %", "composite"),
     "CT": ("low dose 5e3", "low dose 2e4", "low dose 1e5"),
 }
+#: dB over BM4D that are wanted.
+OVER_BM4D = {"MR": 0.5, "CT": 0.8, "composite": 0.8}
+_NO_PEER = "BM4D is not installed"
+_WHY = {
+    "MR": "at weak noise in finely resolved brains BM4D, which is given the true σ, is better",
+    "CT": "from 20,000 photons a ray on BM4D, which is given the spectrum, is nearly as good",
+    "composite": "blur and bias field limit both: the lead over BM4D followed by N4 is smaller",
+}
 
 
-def gates(rows: list[Row]) -> list[Gate]:
-    """Each with value, interval where it is a difference, bound and pass."""
+def gates(rows: list[Row]) -> Iterator[Gate]:
+    """Goals, each with its interval where it is a difference."""
     # Through a whole abdomen the lowest doses leave nothing to see: its rows stand on the page.
     rows = [row for row in rows if row["subject"] != STARVED]
-    present = {row["modality"] for row in rows}
-    found = list(_composite(rows)) if "MR" in present else []
-    for modality in sorted(present, reverse=True):
-        own = [row for row in rows if row["modality"] == modality]
-        found += [*_harmless(own, modality), *_peers(own, modality)]
-    return found
+    ours = [row for row in rows if row["arm"] == "ours"]
+    for modality in NOISY:
+        cases = [pair for pair in against(modality) if pair[0] != "composite"]
+        found, over = _worst([_better_bm4d(rows, "psnr_foreground", pair) for pair in cases])
+        name = f"{modality}: above {over}, PSNR, dB, least over levels of noise"
+        yield _over(name, found, OVER_BM4D[modality], _WHY[modality])
+    found = worse_region(rows, "psnr", [("composite", "ours + N4", "BM4D + N4")])
+    bound, why = OVER_BM4D["composite"], _WHY["composite"]
+    yield _over("composite: above BM4D + N4, PSNR, dB", found, bound, why, low=0)
+    pairs = [pair for modality in NOISY for pair in against(modality)]
+    found, over = _worst([_better_bm4d(rows, "ssim_foreground", pair) for pair in pairs])
+    yield _over(f"above {over}, SSIM, least over kinds of damage", found, 0.005, _WHY["MR"])
+    planted = [
+        float(np.mean([share for row in ours if row["modality"] == modality
+                       for share in row.get("planted_kept", ())] or [np.nan]))
+        for modality in NOISY
+    ]  # fmt: skip
+    yield _in_range(
+        "planted lesions, mean contrast kept, farthest modality", planted,
+        "a lesion of a few voxels that is fainter than the noise is taken for noise: in CT at the "
+        "lowest dose most of its contrast is lost",
+    )  # fmt: skip
+    names = [case.name for case in CASES["MR"] if case.family]
+    real = [mean_of(ours, "lesion_contrast_kept", case=name) for name in names]
+    yield _in_range(
+        "MR: real lesions (C07), contrast kept, farthest kind of damage",
+        [value for value in real if value is not None],
+        "the blur of the composite damage lowers their contrast; strong noise hides the smallest",
+    )
+    blobs = most(values_of(ours, "new_blobs_per_100_ml")) if ours else None
+    why = "in CT at the lowest dose correlated noise remains that looks like faint lesions"
+    yield at_most("lesion-free input, new blobs per 100 mL, most", blobs, 0, why)
 
 
 def worse_region(rows: list[Row], figure: str, pairs: list[Pair]) -> Difference | None:
@@ -47,122 +77,36 @@ def worse_region(rows: list[Row], figure: str, pairs: list[Pair]) -> Difference 
     return min(known, key=lambda entry: entry.mean) if len(known) == 2 else None
 
 
-def against(over: str, modality: str, arm: str = "ours") -> list[Pair]:
-    """Pairs on all noisy damage; where there is shading, both arms with N4."""
-    cases = {case.name: case for case in CASES[modality]}
-    pairs = []
-    for name in NOISY[modality]:
-        corrected = " + N4" if cases[name].shaded else ""
-        pairs.append((name, arm + corrected, over + corrected))
-    return pairs
-
-
-def _composite(rows: list[Row]) -> Iterator[Gate]:
-    arm = "ours + N4"
-    for over in ("input", "BM4D + N4"):
-        for figure, unit in FIGURES:
-            found = worse_region(rows, figure, [("composite", arm, over)])
-            yield _interval(f"composite: {arm} above {over}, {unit}", found, "> 0, interval too")
-
-
-def _harmless(rows: list[Row], modality: str) -> Iterator[Gate]:
-    """Undamaged input, lesions, slices."""
-    own = [row for row in rows if row["arm"] == "ours"]
-    left = [
-        value
-        for region in ("image", "foreground")
-        for value in values_of(own, f"psnr_{region}", case=CLEAN)
-    ]
-    mean = float(np.mean(left)) if left else None
-    yield gate(
-        f"{modality}: undamaged input left alone, mean PSNR, dB",
-        mean,
-        "≥ 42",
-        mean is not None and mean >= 42,
-    )
-    kept = [value for row in own for value in row.get("planted_kept", ())]
-    mean = float(np.mean(kept)) if kept else None
-    lost = float(np.mean(np.array(kept) < 0.5)) if kept else None
-    yield gate(
-        f"{modality}: planted lesions, mean contrast kept",
-        mean,
-        "0.92 to 1.1",
-        mean is not None and 0.92 <= mean <= 1.1,
-    )
-    yield gate(
-        f"{modality}: planted lesions, share lost (less than half kept)",
-        lost,
-        "≤ 0.05",
-        lost is not None and lost <= 0.05,
-    )
-    blobs = max(values_of(own, "new_blobs_per_100_ml"), default=None)
-    yield gate(
-        f"{modality}: lesion-free input, new blobs per 100 mL, most",
-        blobs,
-        "0",
-        blobs is not None and blobs == 0,
-    )
-    if modality == "MR":
-        names = [case.name for case in CASES["MR"] if case.family]
-        real = [mean_of(own, "lesion_contrast_kept", case=name) for name in names]
-        known = [value for value in real if value is not None]
-        for word, value in (
-            ("least", min(known, default=None)),
-            ("most", max(known, default=None)),
-        ):
-            passed = value is not None and 0.92 <= value <= 1.1
-            name = f"MR: real lesions (C07), contrast kept, {word} over kinds of damage"
-            yield gate(name, value, "0.92 to 1.1", passed)
-    names = [case.name for case in CASES[modality] if case.family]
-    ratios = [value for name in names for value in values_of(own, "slice_ratio", case=name)]
-    worst = max(ratios, default=None)
-    yield gate(
-        f"{modality}: second difference through slices as a share of the clean one's, worst",
-        worst,
-        "≤ 1.1",
-        worst is not None and worst <= 1.1,
-    )
-
-
-def _peers(rows: list[Row], modality: str) -> Iterator[Gate]:
-    for figure, unit in FIGURES:
-        found = worse_region(rows, figure, against("NLM", modality))
-        if figure == "psnr":
-            yield _mean(f"{modality}: above NLM, {unit}", found, 1.5)
-    for pair in against("BM4D", modality):
-        bar = 0.8 if modality == "CT" or pair[0] == "composite" else 0.5
-        for figure, unit in FIGURES:
-            found, over = _better_bm4d(rows, f"{figure}_foreground", pair)
-            least = bar if figure == "psnr" else 0.005
-            yield _mean(f"{modality}, {pair[0]}: {pair[1]} above {over}, {unit}", found, least)
-    ratio = _time_ratio(rows, against("BM4D", modality))
-    yield gate(
-        f"{modality}: CPU time as a share of BM4D's",
-        ratio,
-        "≤ 0.05",
-        ratio is not None and ratio <= 0.05,
-    )
+def against(modality: str) -> list[Pair]:
+    """Ours and BM4D on all noisy damage; where there is shading, both with N4."""
+    shaded = {case.name for case in CASES[modality] if case.shaded}
+    ends = {name: " + N4" if name in shaded else "" for name in NOISY[modality]}
+    return [(name, f"ours{end}", f"BM4D{end}") for name, end in ends.items()]
 
 
 def _better_bm4d(rows: list[Row], figure: str, pair: Pair) -> tuple[Difference | None, str]:
     """The smaller lead: over BM4D with its estimate of σ, or, where measured, with the true σ."""
     case, arm, over = pair
     found = {name: difference(rows, figure, [(case, arm, name)]) for name in (over, INFORMED)}
-    known = {name: entry for name, entry in found.items() if entry is not None}
-    best = min(known, key=lambda name: known[name].mean, default=over)
-    return known.get(best), best
+    return _worst([(entry, name) for name, entry in found.items() if entry is not None])
 
 
-def _time_ratio(rows: list[Row], pairs: list[Pair]) -> float | None:
-    ours = [mean_of(rows, "cpu_s_per_mvoxel", case=case, arm=arm) for case, arm, _ in pairs]
-    theirs = [mean_of(rows, "cpu_s_per_mvoxel", case=case, arm=over) for case, _, over in pairs]
-    known = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    return sum(a for a, _ in known) / sum(b for _, b in known) if known else None
+def _worst(found: list[tuple[Difference | None, str]]) -> tuple[Difference | None, str]:
+    known = [(entry, name) for entry, name in found if entry is not None]
+    return min(known, key=lambda one: one[0].mean, default=(None, "BM4D"))
 
 
-def _interval(name: str, found: Difference | None, bound: str) -> Gate:
-    return difference_gate(name, found, bound, found is not None and found.low > 0)
+def _over(
+    name: str, found: Difference | None, bound: float, why: str, low: float = -np.inf
+) -> Gate:
+    """A lead; low: of its interval, above which that has to be."""
+    is_met = found is not None and found.mean >= bound and found.low > low
+    text = f"≥ {bound:g}" + (f", interval above {low:g}" if np.isfinite(low) else "")
+    return difference_gate(name, found, text, is_met, _NO_PEER if found is None else why)
 
 
-def _mean(name: str, found: Difference | None, bound: float) -> Gate:
-    return difference_gate(name, found, f"≥ {bound:g}", found is not None and found.mean >= bound)
+def _in_range(name: str, values: list[float], why: str) -> Gate:
+    """Contrast kept: neither lost nor made up."""
+    worst = max(values, key=lambda value: abs(value - 1), default=None)
+    is_met = bool(values) and 0.92 <= min(values) <= max(values) <= 1.1
+    return gate(name, worst, "0.92 to 1.1", is_met, why)

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 _MOST_DB = 99.0
 
 
-def measure(subject: Subject, case: Case, result: Floats) -> Row:
+def measured(subject: Subject, case: Case, result: Floats) -> Row:
     """PSNR, SSIM, agreement of slices, blobs and real lesions."""
     reference = subject.volume.voxels
     row: Row = {

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _common import gate
+from _common import Gate, Row, gate
 
-Row = dict[str, Any]
-Gate = dict[str, Any]
 #: A comparison of two arms on one kind of damage: (case, arm, other arm).
 Pair = tuple[str, str, str]
 _DRAWS = 4000
@@ -64,31 +61,30 @@ def difference(rows: list[Row], figure: str, pairs: Iterable[Pair]) -> Differenc
     if not gains:
         return None
     patients = [np.array([np.mean(g) for g in seeds.values()]) for seeds in gains.values()]
-    drawn = _drawn_means(patients)
     means = [patient.mean() for patient in patients]
-    low, high = np.percentile(drawn, (2.5, 97.5))
     return Difference(
         float(np.mean(means)),
-        float(low),
-        float(high),
+        *interval(patients),
         float(min(means)),
         len(patients),
         max(patient.size for patient in patients),
     )
 
 
-def _drawn_means(patients: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """Means over patients drawn with replacement, each over its seeds drawn with replacement."""
+def interval(patients: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
+    """Bootstrap a mean over patients or volumes: its 95 % interval.
+
+    patients: the values of each, over which draws with replacement go too.
+    """
     rng = np.random.default_rng(0)
     count = len(patients)
     over_seeds = np.stack(
         [p[rng.integers(p.size, size=(_DRAWS, count, p.size))].mean(axis=2) for p in patients]
     )
     whom = rng.integers(count, size=(_DRAWS, count))
-    drawn: npt.NDArray[np.float64] = over_seeds[
-        whom, np.arange(_DRAWS)[:, None], np.arange(count)
-    ].mean(axis=1)
-    return drawn
+    drawn = over_seeds[whom, np.arange(_DRAWS)[:, None], np.arange(count)].mean(axis=1)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def _by_place(rows: list[Row], figure: str, case: str, arm: str) -> dict[tuple[str, int], float]:
@@ -99,9 +95,11 @@ def _by_place(rows: list[Row], figure: str, case: str, arm: str) -> dict[tuple[s
     }
 
 
-def difference_gate(name: str, found: Difference | None, bound: str, passed: bool) -> Gate:
+def difference_gate(
+    name: str, found: Difference | None, bound: str, passed: bool, reason: str = ""
+) -> Gate:
     """A row of the table of gates for a difference, with what it rests on."""
-    entry = gate(name, None if found is None else found.mean, bound, passed)
+    entry = gate(name, None if found is None else found.mean, bound, passed, reason)
     if found is not None:
         entry["interval"] = [found.low, found.high]
         entry["subjects"], entry["seeds"] = found.subjects, found.seeds

@@ -3,7 +3,9 @@
 An origin is a file in Testing/Benchmarks/results, a path in it and how many values become one:
 `.key` takes a value, of each entry of a list too; `[key=value; …]` keeps the entries that have it
 (`!=`, `~` for "contains", `<`, `>`, alternatives with ` or `); `:mean`, `:min`, `:max`, `:median`,
-`:sum` and `:count` reduce a list. Origins and numbers are joined by + - * /, from left to right;
+`:sum` and `:count` reduce a list; `:off` is the mean distance from 1, `:halved` the share below .5;
+`:volumes` counts volumes, and `:low` and `:high` are the ends of the 95 % interval of the mean over
+them. Origins and numbers are joined by + - * /, from left to right;
 two lists of the same subjects, seeds and cases entry by entry, in parentheses before they are
 reduced: `(A - B):min`. `all.gates` are the gates of all files.
 """
@@ -20,6 +22,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
+from _enhancement_statistics import interval
+
 RESULTS = Path(__file__).resolve().parent / "results"
 #: What two lists must agree in, where their entries have it, before one is taken from the other.
 _SAME = ("subject", "volume", "reference", "scan", "case", "times", "noise", "seed", "budget")
@@ -30,7 +35,11 @@ _REDUCERS: dict[str, Callable[[list[float]], float]] = {
     "median": median,
     "sum": sum,
     "count": len,
+    "off": lambda values: fmean(abs(value - 1) for value in values),
+    "halved": lambda values: fmean(value < 0.5 for value in values),
 }
+#: Fields that name the volume of an entry.
+_VOLUME = ("subject", "volume", "scan", "reference")
 _OPERATORS: dict[str, Callable[[float, float], float]] = {
     "+": operator.add,
     "-": operator.sub,
@@ -207,9 +216,22 @@ def _equal(value: Any, text: str) -> bool:
 
 def _reduced(values: _Values, rest: str) -> tuple[_Values, str]:
     if match := re.match(r":(\w+)", rest):
-        if match[1] not in _REDUCERS:
+        if match[1] not in (*_REDUCERS, "volumes", "low", "high"):
             raise FigureError(f"no way to reduce: {match[1]!r}")
         if not values:
             raise FigureError("no entry fits")
+        if match[1] not in _REDUCERS:
+            return [(_over_volumes(match[1], values), {})], rest[match.end() :]
         return [(_REDUCERS[match[1]]([value for value, _ in values]), {})], rest[match.end() :]
     return values, rest
+
+
+def _over_volumes(what: str, values: _Values) -> float:
+    """How many volumes the values are of, or an end of the interval of their mean."""
+    groups: dict[Any, list[float]] = {}
+    for value, entry in values:
+        name = next((entry[key] for key in _VOLUME if key in entry), None)
+        groups.setdefault(name, []).append(value)
+    if what == "volumes":
+        return len(groups)
+    return interval([np.array(group) for group in groups.values()])[what == "high"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _common import gate
+from _common import Gate, Row, gate
 from _slices_references import Floats, Reference, thickened
 
 DIAMETERS_MM = (3, 5, 8)
@@ -95,17 +95,15 @@ def lesion_rows(
     return rows
 
 
-def volume_gates(kind: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def volume_gate(rows: Sequence[Row]) -> Gate:
     """Whether volumes are nearer to the thin slices' than those of thick slices and the spline."""
     mean = {
         arm: float(np.mean([row["volume_error"] for row in rows if row["arm"] == arm]))
         for arm in ("thick", "spline", "ours")
     }
-    return [
-        gate(f"error of the volume of {kind} lesions", mean["ours"],
-             f"< {other}'s {mean[other]:.3f}", mean["ours"] < mean[other])
-        for other in ("thick", "spline")
-    ]  # fmt: skip
+    other = min(("thick", "spline"), key=lambda arm: mean[arm])
+    name, bound = "error of the volume of planted lesions", f"< {other}'s {mean[other]:.3f}"
+    return gate(name, mean["ours"], bound, mean["ours"] < mean[other])
 
 
 def _volume_errors(volumes: npt.NDArray[np.int64]) -> dict[str, float]:

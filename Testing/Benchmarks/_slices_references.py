@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _common import SHARED_DATA
+from _common import QUICK, SHARED_DATA
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
@@ -18,9 +18,9 @@ from MedEnhanceLib.runtime.dependencies import require
 
 Floats = npt.NDArray[np.float32]
 #: Pixels kept along both axes of a slice, around the middle, so that a run takes minutes.
-CROP = 128
+CROP = 32 if QUICK else 128
 #: Slices kept where rows take the place of slices.
-SLICES = 24
+SLICES = 12 if QUICK else 24
 #: Rows of the abdomen that show the patient; above them lie the two thin plates of the table.
 BODY = slice(96, 352)
 
@@ -54,6 +54,10 @@ class Reference:
 
 def references() -> Iterator[Reference]:
     """All references, one after the other."""
+    if QUICK:
+        yield _brain("C07", "", "mr/open_ms/C07/T1.nii.gz")
+        yield _rows("abdomen CT", "", "ct/abdomen/CT.nii.gz", "CT")
+        return
     yield _brain("template", "average of 152, unseen", "sample/mni152_t1.nii.gz")
     yield replace(_studyforrest(), times=(3, 4, 6))
     c07 = _brain("C07", "open_ms, other patients seen", "mr/open_ms/C07/T1.nii.gz")

@@ -5,8 +5,8 @@
     python Testing/Benchmarks/cuda.py --part 3     trainings, several processes, resuming
     python Testing/Benchmarks/cuda.py --part 4     a piece of the shipped models' full trainings
 
-Each part ends within nine minutes. Every row is a line of JSON, printed and added to
-runs/benchmarks/cuda.jsonl as soon as it is there; a part that was cut off goes on with the rows
+Each part ends within nine minutes. Every row is a line of JSON, printed and added to cuda.jsonl (in
+runs/benchmarks, or in --out) as soon as it is there; a part that was cut off goes on with the rows
 that are missing. Part 4 goes on with the first model that is not finished, from its checkpoint in
 runs/cuda: repeat it until it says that all are. Without a device it says so and ends with status 4.
 """
@@ -26,15 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import REPOSITORY, SHARED_DATA, commit
+from _common import KEPT, QUICK, REPOSITORY, SHARED_DATA, Row, commit, parser_of
 
-Row = dict[str, Any]
 NO_DEVICE = 4
 RECIPES = REPOSITORY / "docs" / "recipes"
 _MODELS = REPOSITORY / "runs" / "cuda"
 #: A piece of part 4; what a training does after its last step takes about a minute.
 _PIECE_SECONDS = 400
-RESULTS = REPOSITORY / "runs" / "benchmarks" / "cuda.jsonl"
 #: After this no further row begins; the longest takes about two minutes.
 _SECONDS = 400
 #: Shares of the card's memory that an enhancement is held to: the ladder has to go down.
@@ -338,21 +336,21 @@ _PAGES = {
 
 def main() -> int:
     """Run a part, or for another process one row; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--part", type=int, choices=PARTS)
+    parser = parser_of(__doc__)
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument("--part", type=int, choices=PARTS, default=1)
     wanted.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("There is no CUDA device here that PyTorch can use: nothing is measured.")
-        return NO_DEVICE
+        return 0 if QUICK else NO_DEVICE
     bench = Bench(device=options.device)
     if options.row:
         rows = {name: row for part in PARTS.values() for name, row in part.items()}
         print(json.dumps(rows[options.row](bench)))
         return 0
-    missing = run_part(bench, options.part, RESULTS)
+    missing = run_part(bench, options.part, (options.out or KEPT) / "cuda.jsonl")
     print(f"For {_PAGES[options.part]}.")
     if missing:
         print(f"Not finished for lack of time: {', '.join(missing)}. Run the same command again.")

@@ -1,30 +1,23 @@
 """Enhancement against its input, classical peers, on subjects nobody trained on.
 
-    python Testing/Benchmarks/enhancement.py --jobs 2      central slabs, writes results
-    python Testing/Benchmarks/enhancement.py --quick       thin slabs, writes runs/benchmarks
-    python Testing/Benchmarks/enhancement.py --slices 0    whole volumes
+    python Testing/Benchmarks/enhancement.py
 
-Pairs are made here: a volume is the reference, its damaged copy the input. Arms see the input
-alone. Results of slow peers are kept in runs. A peer that is not installed is left out.
+Pairs are made here: the central slices of a volume are the reference, their damaged copy the input.
+Arms see the input alone. Results of slow peers are kept in runs. A peer that is not installed is
+left out.
 """
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from functools import cache, partial
 
-from _common import REPOSITORY, RESULTS, SHARED_DATA, write
+from _common import QUICK, SHARED_DATA, Part, Row, measure, parser_of
 from _enhancement_cache import run_kept
 from _enhancement_catalog import Arm, find_arms
 from _enhancement_data import (
     CASES,
-    UNDAMAGED,
     Case,
     Subject,
     modality_of,
@@ -34,19 +27,19 @@ from _enhancement_data import (
 )
 from _enhancement_gates import gates
 from _enhancement_lesions import contrast_kept, damaged_with_lesions, plant
-from _enhancement_measures import measure
+from _enhancement_measures import measured
 from _enhancement_peers import without_shading
 from _enhancement_visibility import detectability
 
 from MedEnhanceLib.core.imaging import robust_max
 
-Row = dict[str, Any]
 PLANTED, VISIBLE = "planted lesions", "visibility of planted lesions"
+SLICES, SEEDS = (5, (0,)) if QUICK else (12, (0, 1, 2))
 
 
 @dataclass(frozen=True)
 class Task:
-    """One damaged volume for all arms; the unit that processes share."""
+    """One damaged volume for all arms."""
 
     subject: str
     case: str
@@ -54,103 +47,64 @@ class Task:
 
 
 def main() -> None:
-    options = parse()
-    names = subject_names(options.data, options.modality)
+    measure("enhancement", parser_of(__doc__).parse_args(), parts, gates, seeds=SEEDS)
+
+
+def parts() -> Iterator[Part]:
+    names = subject_names(SHARED_DATA)
     refuse_trained(names)
-    rows: list[Row] = []
-    for found in measured(list(tasks(names, options)), options):
-        rows += found
-    reached = gates(rows)
-    write("enhancement", gates=reached, rows=rows, seeds=options.seeds, folder=options.out)
+    for task in tasks(names[1::3] if QUICK else names):
+        yield f"{task.subject} {task.case} {task.seed}", partial(work, task)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="6 slices, seed 0")
-    parser.add_argument("--slices", type=int, default=16, help="central ones; 0 takes all")
-    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
-    parser.add_argument("--modality", choices=("MR", "CT"), help="only this one")
-    parser.add_argument("--arms", nargs="+", help="only these, e.g. NLM ours")
-    parser.add_argument("--cases", nargs="+", help="only these, e.g. composite")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--mr-model", default="mr", help="bundle name or folder")
-    parser.add_argument("--ct-model", default="ct", help="bundle name or folder")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at once")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    if options.quick:
-        options.slices, options.seeds = 6, [0]
-    options.out = options.out or (REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS)
-    return options
-
-
-def tasks(names: list[str], options: argparse.Namespace) -> Iterator[Task]:
+def tasks(names: list[str]) -> Iterator[Task]:
     """What matters most first, so that an interrupted run has it."""
     damage = [
         (seed, place, Task(name, case.name, seed))
         for name in names
-        for place, case in enumerate((*CASES[modality_of(name)], UNDAMAGED))
-        for seed in options.seeds
-        if not (case.once and seed != options.seeds[0])
+        for place, case in enumerate(CASES[modality_of(name)][: 1 if QUICK else None])
+        for seed in SEEDS
+        if not (case.once and seed != SEEDS[0])
     ]
-    found = [task for _, _, task in sorted(damage, key=lambda entry: entry[:2])]
-    found += [Task(name, PLANTED, options.seeds[0]) for name in names]
-    return (task for task in found if not options.cases or task.case in options.cases)
+    yield from (task for _, _, task in sorted(damage, key=lambda entry: entry[:2]))
+    yield from (Task(name, PLANTED, SEEDS[0]) for name in names)
 
 
-def measured(todo: list[Task], options: argparse.Namespace) -> Iterator[list[Row]]:
-    if options.jobs == 1:
-        for task in todo:
-            yield work(task, options)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
-        futures = {pool.submit(work, task, options): place for place, task in enumerate(todo)}
-        done = {futures[future]: future.result() for future in as_completed(futures)}
-    yield from (done[place] for place in sorted(done))
-
-
-def work(task: Task, options: argparse.Namespace) -> list[Row]:
-    """All arms on one damaged volume, in this process, on one thread, as BM4D."""
+def work(task: Task) -> Iterator[Row]:
+    """All arms on one damaged volume, on one thread, as BM4D."""
     import torch
 
     torch.set_num_threads(1)
-    arms = arms_here(modality_of(task.subject), options)
-    known = subject(task.subject, options.data, options.slices)
+    arms = arms_of(modality_of(task.subject))
+    known = subject(task.subject, SHARED_DATA, SLICES)
     if task.case == PLANTED:
-        return list(on_lesions(task, known, arms))
-    every = (*CASES[known.modality], UNDAMAGED)
-    case = next(case for case in every if case.name == task.case)
-    is_quick = case.once or task.seed != options.seeds[0]
-    return list(on_damage(task, known, case, [arm for arm in arms if not (arm.slow and is_quick)]))
+        return on_lesions(task, known, arms)
+    case = next(case for case in CASES[known.modality] if case.name == task.case)
+    is_brief = case.once or task.seed != SEEDS[0]
+    return on_damage(task, known, case, [arm for arm in arms if not (arm.slow and is_brief)])
 
 
-_FOUND: dict[str, list[Arm]] = {}
-
-
-def arms_here(modality: str, options: argparse.Namespace) -> list[Arm]:
-    """Found once in each process."""
-    if modality not in _FOUND:
-        _FOUND[modality] = find_arms(modality, options)[0]
-    return _FOUND[modality]
+@cache
+def arms_of(modality: str) -> list[Arm]:
+    return find_arms(modality)
 
 
 def on_damage(task: Task, known: Subject, case: Case, arms: list[Arm]) -> Iterator[Row]:
     """All arms on one damaged volume; where there is shading, followed by N4 as well."""
     degraded = known.damaged(case, task.seed)
     for arm in arms:
-        if not arm.takes(case) or (case is UNDAMAGED and arm.name == "input"):
+        if not arm.takes(case):
             continue
         run = arm.run
         if arm.informed and case.noise is not None:
             run = partial(run, sigma=case.noise * robust_max(known.volume.voxels))
         result, seconds = run_kept(run, arm.settings, degraded, keep=arm.keep)
-        yield printed(heading(task, known, arm.name, seconds) | measure(known, case, result))
+        yield heading(task, known, arm.name, seconds) | measured(known, case, result)
         if case.shaded and arm.corrected:
-            name = "N4" if arm.name == "input" else f"{arm.name} + N4"
+            name = f"{arm.name} + N4"
             shaded = known.volume.with_voxels(result)
             flat, more = run_kept(without_shading, "", shaded, keep=False)
-            yield printed(heading(task, known, name, seconds + more) | measure(known, case, flat))
+            yield heading(task, known, name, seconds + more) | measured(known, case, flat)
 
 
 def on_lesions(task: Task, known: Subject, arms: list[Arm]) -> Iterator[Row]:
@@ -168,7 +122,7 @@ def on_lesions(task: Task, known: Subject, arms: list[Arm]) -> Iterator[Row]:
         with_lesions, seconds = run_kept(arm.run, arm.settings, planted, keep=arm.keep)
         kept = contrast_kept(without, with_lesions, lesions)
         row = heading(task, known, arm.name, seconds)
-        yield printed(row | {"planted_kept": [round(share, 3) for share in kept]})
+        yield row | {"planted_kept": [round(share, 3) for share in kept]}
 
 
 def heading(task: Task, known: Subject, arm: str, seconds: float) -> Row:
@@ -182,18 +136,6 @@ def heading(task: Task, known: Subject, arm: str, seconds: float) -> Row:
         "cpu_s": round(seconds, 2),
         "cpu_s_per_mvoxel": round(seconds / size * 1e6, 2),
     }
-
-
-def printed(row: Row) -> Row:
-    figures = {
-        key: f"{row[key]:.3g}"
-        for key in ("psnr_foreground", "ssim_foreground", "cpu_s")
-        if key in row
-    }
-    print(
-        " · ".join((row["subject"], row["case"], str(row["seed"]), row["arm"])), figures, flush=True
-    )
-    return row
 
 
 if __name__ == "__main__":

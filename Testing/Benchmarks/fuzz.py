@@ -3,12 +3,11 @@
     python Testing/Benchmarks/fuzz.py                     up to 1,000,000 cases, then the results
     python Testing/Benchmarks/fuzz.py --minutes 10        as many more as fit; the next run goes on
     python Testing/Benchmarks/fuzz.py --case 1234         one case, in this process, for a debugger
-    python Testing/Benchmarks/fuzz.py --corpus FOLDER     files to begin with, for another fuzzer
 
 Cases run in a child process that is watched: a crash, a case that takes more than 20 seconds of
 the processor and memory beyond 2 GiB of address space are findings, named by their number, with
-the file kept in runs/fuzz. State is in runs/fuzz/ucv.json. What a case is: fuzzing.py beside the
-tests of compression.
+the file kept beside the state, in runs/benchmarks. What a case is: fuzzing.py beside the tests of
+compression.
 """
 
 from __future__ import annotations
@@ -29,13 +28,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _common import REPOSITORY, RESULTS, gate, write
+from _common import (
+    QUICK,
+    REPOSITORY,
+    WORK,
+    Gate,
+    Row,
+    folder_of,
+    gate,
+    measure,
+    parser_of,
+)
 
 sys.path.insert(0, str(REPOSITORY / "Testing"))
-from Library.unicompress.fuzzing import MUTATIONS, Fuzzer, light, make_bases
+from Library.unicompress.fuzzing import Fuzzer, light, make_bases
 
-STATE = REPOSITORY / "runs" / "fuzz" / "ucv.json"
-SEED, TARGET, BATCH = 20_261_121, 1_000_000, 2000
+STATE = (WORK if QUICK else folder_of("fuzz")) / "ucv.json"
+SEED = 20_261_121
+TARGET, BATCH = (20, 10) if QUICK else (1_000_000, 2000)
 ADDRESS_SPACE = 2 << 30
 _CPU_SECONDS, _LOOK_SECONDS = 20.0, 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -45,47 +55,30 @@ _SCRATCH = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gett
 
 def main() -> None:
     """Go on where the last run stopped, then write the results once all are done."""
-    options = _options()
-    if options.child is not None:
-        _run_child(Path(options.place), options.child)
-        return
-    if options.case is not None:
-        _run_one(options.case)
-        return
-    if options.corpus is not None:
-        _write_corpus(options.corpus)
-        return
-    state = _load()
-    end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
-    with tempfile.TemporaryDirectory(dir=_SCRATCH, prefix="ucv-fuzz-") as place:
-        while state["done"] < options.cases and time.monotonic() < end:
-            _watch(Path(place), state, options.cases, end)
-    if state["done"] >= options.cases:
-        _write_results(state, RESULTS)
-    print(f"{state['done']} cases, {len(state['findings'])} findings", file=sys.stderr)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cases", type=int, default=TARGET)
-    parser.add_argument("--minutes", type=float, default=0.0, help="0: until all are done")
+    parser = parser_of(__doc__)
+    parser.add_argument("--minutes", type=float, help="go on so long, without results")
     parser.add_argument("--case", type=int, help="run one case here and show what it raises")
-    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="write files and end")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--place", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.child is not None:
+        _run_child(Path(options.place), options.child)
+    elif options.case is not None:
+        _run_one(options.case)
+    elif options.minutes:
+        state = _run(time.monotonic() + 60 * options.minutes)
+        print(f"{state['done']} cases, {len(state['findings'])} findings", file=sys.stderr)
+    else:
+        measure("fuzz", options, lambda: [("cases", _rows)], gates_of, seeds=[SEED])
 
 
-def _write_corpus(folder: Path) -> None:
-    """Each base as a valid file, and the first cases of each mutation."""
-    bases = make_bases(folder)
-    for base in bases:
-        (folder / f"{Path(base.name).stem}.ucv").write_bytes(base.raw)
-    fuzzer = Fuzzer(bases, SEED, folder / "case.ucv")
-    for case in range(len(MUTATIONS) * 10):
-        _, mutation, _, raw = fuzzer.describe(case)
-        (folder / f"{mutation}-{case}.ucv").write_bytes(raw)
-    print(f"{len(list(folder.glob('*.ucv')))} files", file=sys.stderr)
+def _run(end: float = float("inf")) -> dict[str, Any]:
+    """All cases, or those before a time; the state."""
+    state = _load()
+    with tempfile.TemporaryDirectory(dir=_SCRATCH, prefix="ucv-fuzz-") as place:
+        while state["done"] < TARGET and time.monotonic() < end:
+            _watch(Path(place), state, end)
+    return state
 
 
 # ---------------------------------------------------------------- the child
@@ -126,10 +119,11 @@ def _run_one(case: int) -> None:
 # ---------------------------------------------------------------- the watcher
 
 
-def _watch(place: Path, state: dict[str, Any], cases: int, end: float) -> None:
+def _watch(place: Path, state: dict[str, Any], end: float) -> None:
     """One child, until all is done, the time is over, or it crashed or hung."""
     (place / "now").write_bytes((state["done"]).to_bytes(8, "little"))
     command = [sys.executable, __file__, "--child", str(state["done"]), "--place", str(place)]
+    command += ["--quick"] if QUICK else []
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     reader = threading.Thread(target=_take_batches, args=(child, state), daemon=True)
     reader.start()
@@ -140,7 +134,7 @@ def _watch(place: Path, state: dict[str, Any], cases: int, end: float) -> None:
         if case != last:
             last, spent = case, used
         hangs = used - spent > _CPU_SECONDS
-        if hangs or state["done"] >= cases or time.monotonic() > end:
+        if hangs or state["done"] >= TARGET or time.monotonic() > end:
             child.kill()
             child.wait()
             if hangs:
@@ -202,26 +196,19 @@ def _save(state: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- results
 
 
-def _write_results(state: dict[str, Any], folder: Path) -> None:
-    rows = list(_rows(state["outcomes"]))
-    total, bad = state["done"], len(state["findings"])
-    gates = [
-        gate("damaged and forged files", total, "≥ 1,000,000", total >= TARGET),
-        gate("crashes, hangs, foreign errors, wrong voxels called right", bad, "0", bad == 0),
-        gate(
-            "peak memory of the process (MiB)",
-            state["peak_mib"],
-            "≤ 2048",
-            state["peak_mib"] <= 2048,
-        ),
-    ]
-    write("fuzz", gates=gates, rows=rows, seeds=[SEED], folder=folder)
-
-
-def _rows(outcomes: dict[str, int]) -> Iterator[dict[str, Any]]:
-    for key, count in sorted(outcomes.items()):
+def _rows() -> Iterator[Row]:
+    state = _run()
+    yield {"damaged": state["done"], "findings": len(state["findings"]),
+           "peak_mib": state["peak_mib"]}  # fmt: skip
+    for key, count in sorted(state["outcomes"].items()):
         base, mutation, outcome = key.split("/")
         yield {"base": base, "mutation": mutation, "outcome": outcome, "cases": count}
+
+
+def gates_of(rows: list[Row]) -> Iterator[Gate]:
+    total, findings = rows[0]["damaged"], rows[0]["findings"]
+    name = "crashes, hangs, foreign errors, wrong voxels called right"
+    yield gate(name, findings, f"0 in {TARGET:,} files", not findings and total >= TARGET)
 
 
 if __name__ == "__main__":

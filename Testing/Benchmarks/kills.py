@@ -1,63 +1,60 @@
 """Writers killed at random points, and on disks that are full: what is left behind.
 
-python Testing/Benchmarks/kills.py                200 points of each, writes results
-python Testing/Benchmarks/kills.py --points 20    fewer, into runs/benchmarks
+python Testing/Benchmarks/kills.py    200 points of each
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from _common import REPOSITORY, RESULTS, gate, write
+from _common import QUICK, REPOSITORY, Gate, Part, Row, gate, measure, parser_of
 
 PROGRAM = REPOSITORY / "Testing" / "Library" / "unicompress" / "killing.py"
-POINTS, SEED = 200, 1
-Row = dict[str, Any]
+POINTS, SEED = 2 if QUICK else 200, 1
 
 
 def main() -> None:
-    """Run all points, then write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--points", type=int, default=POINTS)
-    options = parser.parse_args()
-    killed = _run("kill", options.points)
-    full = _run("full", options.points)
-    kept = sum(row["target"] == "broken" for row in killed)
-    litter = sum(row["litter"] for row in (*killed, *full))
-    silent = [
-        row for row in full if row["says"] != "written" and "no space left" not in row["says"]
-    ]
-    wrong = [row for row in full if row["target"] != _expected(row) or row["temporary"]]
-    sources = sum(row["source"] != "same" for row in (*killed, *full))
-    gates = [
-        gate("points of SIGKILL", len(killed), f"≥ {POINTS}", len(killed) >= POINTS),
-        gate("killed: neither the old file, nor a whole new one, nor none", kept, "0", kept == 0),
-        gate("killed or full: files that are not named as temporary", litter, "0", litter == 0),
-        gate("full disk: not reported as such", len(silent), "0", not silent),
-        gate("full disk: old file lost, or a temporary left", len(wrong), "0", not wrong),
-        gate("changed sources", sources, "0", sources == 0),
-    ]
-    folder = RESULTS if options.points >= POINTS else REPOSITORY / "runs" / "benchmarks"
-    rows = [{"trial": "kill", **row} for row in killed] + [{"trial": "full", **row} for row in full]
-    write("kills", gates=gates, rows=rows, seeds=[SEED], folder=folder)
+    measure("kills", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[SEED])
 
 
-def _run(what: str, points: int) -> list[Row]:
-    print(what, file=sys.stderr)
+def parts() -> Iterator[Part]:
+    for trial in ("kill", "full"):
+        yield trial, partial(_run, trial)
+
+
+def gates_of(rows: list[Row]) -> Iterator[Gate]:
+    """Nothing is lost, broken, littered or kept silent about, in as many trials as were meant."""
+    wrong = sum(map(_is_wrong, rows))
+    fewest = min(sum(row["trial"] == trial for row in rows) for trial in ("kill", "full"))
+    name = "files lost or broken, sources changed, litter, full disks not reported"
+    yield gate(name, wrong, f"0 in {POINTS} kills and full disks", not wrong and fewest >= POINTS)
+
+
+def _is_wrong(row: Row) -> bool:
+    """Neither the old file, nor a whole new one, nor none; or something beside it."""
+    if row["litter"] or row["source"] != "same" or row["target"] == "broken":
+        return True
+    if row["trial"] == "kill":
+        return False
+    is_silent = row["says"] != "written" and "no space left" not in row["says"]
+    return is_silent or row["target"] != _expected(row) or bool(row["temporary"])
+
+
+def _run(trial: str) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
             str(PROGRAM),
-            what,
+            trial,
             str(Path(folder) / "p"),
-            str(points),
+            str(POINTS),
             str(SEED),
         ]
         path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "Testing")])
@@ -65,7 +62,7 @@ def _run(what: str, points: int) -> list[Row]:
         done = subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, text=True, check=True
         )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [{"trial": trial, **json.loads(line)} for line in done.stdout.splitlines()]
 
 
 def _expected(row: Row) -> str:

@@ -248,10 +248,7 @@ def ct() -> None:
 
 def guided() -> None:
     """T1 of a patient, guided by T2 of the same examination: two crops of open_ms C07."""
-    options = argparse.Namespace(
-        groups=["2 mm"], volumes=["*C07/T1.nii.gz"], data=SHARED_DATA, crop=(24, 72, 72)
-    )
-    pair = next(each for each in guidance.pairs_of(options) if each.name == "C07 T1 ← T2")
+    pair = next(each for each in guidance.pairs_of(["2 mm"]) if each.name == "C07 T1 ← T2")
     model = denoising.open_model("mr", "MR")
     volume = denoising.noisy(pair.scan, "Gaussian", 10, 0)
     alone, with_guide = (

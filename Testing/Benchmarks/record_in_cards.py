@@ -19,6 +19,7 @@ HEADS = ("brain-tissue", "sarcoma-ct")
 #: Shipped models of the codec, and the start of the names of the volumes in their cards.
 SETTINGS_OF_CODEC = (("lossless", None), ("ratio", 32), ("ratio", 128), ("ratio", 512))
 CODECS = {"codec-ct": "CT ", "codec-mr": "MR ", "codec-em": "EM "}
+SLICES = {"mr-slices": "MR", "ct-slices": "CT"}
 
 
 def main() -> None:
@@ -30,6 +31,8 @@ def main() -> None:
         record_fields(MODELS / name, {"measured": head_rows(_rows_of("segmentation"), name)})
     for name, start in CODECS.items():
         record_fields(MODELS / name, {"measured": codec_rows(_rows_of("compression"), start)})
+    for name, modality in SLICES.items():
+        record_fields(MODELS / name, {"measured": slice_rows(_rows_of("slices"), modality)})
 
 
 def _rows_of(benchmark: str) -> list[dict[str, Any]]:
@@ -71,6 +74,18 @@ def enhancement_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str
             line[arm] = f"{psnr:.2f} / {ssim:.3f}"
         table.append(line)
     return table
+
+
+def slice_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str, Any]]:
+    """PSNR of the spline and of the restored slices, of each volume, thickness and noise."""
+    table: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        if row.get("modality") == modality and row["arm"] in ("spline", "ours"):
+            place = (row["reference"], row["thickness_mm"], row["noise"])
+            head = dict(zip(("volume", "slices (mm)", "noise"), place, strict=True))
+            line = table.setdefault(place, head | {"spline (dB)": 0.0, "restored (dB)": 0.0})
+            line["restored (dB)" if row["arm"] == "ours" else "spline (dB)"] = row["psnr"]
+    return list(table.values())
 
 
 def codec_rows(rows: list[dict[str, Any]], start: str) -> list[dict[str, Any]]:

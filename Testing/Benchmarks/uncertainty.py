@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from _common import SHARED_DATA, gate, write
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, gate, measure, parser_of
 from _enhancement_data import TEMPLATE, Subject, subject
 
 from MedEnhanceLib.core.volume import Volume
@@ -24,10 +22,7 @@ from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import CALIBRATION
 from MedEnhanceLib.noise.estimate import measure_noise
 
-mpl.use("Agg")
-
 Floats = npt.NDArray[np.float32]
-Row = dict[str, Any]
 
 #: Volumes and their sites: a factor is never tested on the site that it was fitted on.
 SUBJECTS = {
@@ -41,6 +36,8 @@ SUBJECTS = {
     },
     "CT": {f"ct/sts/STS_{n}/CT.nii.gz": n for n in ("008", "013", "019", "025", "037")},
 }
+if QUICK:
+    SUBJECTS = {modality: dict([*names.items()][2:4]) for modality, names in SUBJECTS.items()}
 CASES: dict[str, dict[str, Degradation]] = {
     "MR": {f"Rician {p} %": Rician(p / 100, 100 + p) for p in (3, 5, 10, 15)},
     "CT": {f"low dose {d}": LowDose(float(d), 5.0, 100) for d in ("5e3", "2e4", "1e5")},
@@ -49,7 +46,7 @@ CASES: dict[str, dict[str, Degradation]] = {
 _WIDTH = 1.6449
 _LEAST, _MOST = 0.85, 0.95
 #: Central slices of each subject.
-_SLICES = 16
+_SLICES = 4 if QUICK else 16
 
 
 @dataclass(frozen=True)
@@ -71,19 +68,20 @@ class Measured:
 
 
 def main() -> None:
-    measured = list(measure())
-    rows = [row for modality in SUBJECTS for row in rows_of(modality, measured)]
-    gates = gates_of(rows)
-    write("uncertainty", gates=gates, rows=rows, seeds=[100])
+    measure("uncertainty", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[100])
 
 
-def measure() -> Iterator[Measured]:
-    for modality, names in SUBJECTS.items():
-        for name, site in names.items():
-            one = subject(name, SHARED_DATA, _SLICES)
-            own = own_noise(one.volume)
-            for case, damage in CASES[modality].items():
-                yield measure_one(one, site, own, case, damage)
+def parts() -> Iterator[Part]:
+    for modality in SUBJECTS:
+        yield modality, lambda modality=modality: rows_of(measured(modality))
+
+
+def measured(modality: str) -> Iterator[Measured]:
+    for name, site in SUBJECTS[modality].items():
+        one = subject(name, SHARED_DATA, _SLICES)
+        own = own_noise(one.volume)
+        for case, damage in list(CASES[modality].items())[: 1 if QUICK else None]:
+            yield measure_one(one, site, own, case, damage)
 
 
 def own_noise(reference: Volume) -> float:
@@ -111,7 +109,6 @@ def measure_one(
     truth = one.volume.voxels.astype(np.float32)
     miss = np.abs(done.volume.voxels - truth)
     facts = done.measured["noise"]
-    print(one.name, case, facts, flush=True)
     inside = one.inside
     return Measured(
         one.modality, one.name, site, case, facts["share_removed"], miss[inside],
@@ -119,17 +116,17 @@ def measure_one(
     )  # fmt: skip
 
 
-def rows_of(modality: str, measured: list[Measured]) -> Iterator[Row]:
-    ours = [one for one in measured if one.modality == modality]
+def rows_of(measured: Iterator[Measured]) -> Iterator[Row]:
+    ours = list(measured)
     factors = {id(one): needed_factor(one) for one in ours}
     for one in ours:
         others = [
             np.log(factors[id(o)]) for o in ours
-            if o.site != one.site and o.share > 0.9 and o.own < 0.5 * rms(o.miss)
+            if o.site != one.site and (QUICK or (o.share > 0.9 and o.own < 0.5 * rms(o.miss)))
         ]  # fmt: skip
         factor = float(np.exp(np.median(others)))  # beside the shipped one
         yield {
-            "modality": modality,
+            "modality": one.modality,
             "subject": one.subject,
             "site": one.site,
             "case": one.case,
@@ -139,7 +136,7 @@ def rows_of(modality: str, measured: list[Measured]) -> Iterator[Row]:
             "own_noise": one.own / one.unit,
             "coverage": covered(one, 1.0),
             "coverage_other_sites": covered(one, factor),
-            "needed": factors[id(one)] * float(CALIBRATION[modality]),
+            "needed": factors[id(one)] * float(CALIBRATION[one.modality]),
         }
 
 
@@ -159,15 +156,16 @@ def rms(values: Floats) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
-    gates = []
-    for modality in SUBJECTS:
-        values = [r["coverage_other_sites"] for r in rows if r["modality"] == modality]
-        for word, value in (("mean", float(np.mean(values))), ("least", min(values)),
-                            ("most", max(values))):  # fmt: skip
-            name = f"{modality}: coverage of ± 1.645 σ on other sites, {word}"
-            gates.append(gate(name, value, f"{_LEAST} to {_MOST}", _LEAST <= value <= _MOST))
-    return gates
+def gates_of(rows: list[Row]) -> Iterator[Gate]:
+    """Coverage of every volume, on which that of the mean says little."""
+    values = [row["coverage_other_sites"] for row in rows]
+    worst = max(values, key=lambda value: abs(value - (_LEAST + _MOST) / 2))
+    yield gate(
+        "coverage of ± 1.645 σ on other sites, volume farthest from .9", worst,
+        f"{_LEAST} to {_MOST}", _LEAST <= worst <= _MOST,
+        "the map knows the noise, not the details that a volume loses with it: one factor for all "
+        "volumes is right on average",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -128,6 +128,11 @@ def test_one_version_stands_wherever_a_reader_looks() -> None:
         "codemeta.json": json.loads((ROOT / "codemeta.json").read_text("utf-8"))["version"],
     }
     assert versions == dict.fromkeys(versions, __version__)
+    cmake = (ROOT / "CMakeLists.txt").read_text("utf-8")
+    assert "project(MedEnhance)\n" in cmake, "CMake has no version of its own"
+    address = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', cmake)
+    stated = (ROOT / "CITATION.cff", ROOT / "codemeta.json", ROOT / "pyproject.toml")
+    assert address and all(address[1] in path.read_text("utf-8") for path in stated)
 
 
 def test_citations_name_the_papers_of_the_readme_and_no_version() -> None:

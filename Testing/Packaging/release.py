@@ -1,5 +1,8 @@
 """What a release needs beyond building: docs/release.md has the steps.
 
+python Testing/Packaging/release.py publish ../published    the repository of the release, with one
+                                                commit a release: made or continued, and checked
+python Testing/Packaging/release.py wheels dist the sdist, and a wheel for each system, by ziglang
 python Testing/Packaging/release.py size        what publishing costs, with and without history
 python Testing/Packaging/release.py catalog     the entry for the index of Slicer's extensions
 python Testing/Packaging/release.py licenses    what the installed package and all that it needs are
@@ -9,9 +12,12 @@ python Testing/Packaging/release.py licenses    what the installed package and a
 from __future__ import annotations
 
 import json
+import os
 import re
+import runpy
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +28,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 #: The extension index refuses repositories that are larger with their history.
 LIMIT_MB = 100
+#: What a clone of the published repository may take, in MiB, so that there is room for releases.
+PUBLISHED_MIB = 40
+#: How the library of a wheel begins, by the start of its tag.
+FORMATS = {"manylinux": b"\x7fELF", "win": b"MZ", "macosx": b"\xcf\xfa\xed\xfe"}
 _SCHEMAS = "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas"
 #: Of licenses that a user would have to know of: they bind what is passed on together.
 STRICT = ("GPL", "GENERAL PUBLIC", "PROPRIETARY", "NOT STATED")
@@ -36,6 +46,64 @@ def size(repository: Path = ROOT) -> dict[str, float]:
         "whole history": _packed(repository, history),
         "one commit": _packed(repository, tree + listed),
     }
+
+
+def publish(target: Path, repository: Path = ROOT) -> str:
+    """Put the files of HEAD into another repository as one commit, with the version's tag.
+
+    target: a clone of the published repository, or a folder that does not exist yet.
+    Returns what to look at. Raises SystemExit where something is not ready; nothing is pushed.
+    """
+    version = runpy.run_path(str(repository / "MedEnhanceLib/_version.py"))["__version__"]
+    if _git(repository, "status", "--porcelain"):
+        raise SystemExit("there are changes that are not committed: commit or remove them")
+    tree = _git(repository, "rev-parse", "HEAD^{tree}").decode().strip()
+    if not target.exists():
+        _git(repository, "init", "-q", "-b", "main", str(target.resolve()))
+        _git(target, "remote", "add", "origin", json.loads(catalog())["scm_url"])
+    if _git(target, "tag", "--list", f"v{version}"):
+        raise SystemExit(f"v{version} is published already: raise the version")
+    _git(target, "fetch", "-q", "--no-tags", str(repository.resolve()), "HEAD")
+    known = subprocess.run(["git", "-C", str(target), "rev-parse", "-q", "--verify", "main"],
+                           capture_output=True, text=True, check=False).stdout.split()  # fmt: skip
+    parents = [word for parent in known for word in ("-p", parent)]
+    message = f"MedEnhance {version}"
+    commit = _git(target, "commit-tree", tree, *parents, "-m", message).decode().strip()
+    _git(target, "update-ref", "refs/heads/main", commit)
+    _git(target, "tag", "-a", f"v{version}", "-m", message, commit)
+    # What was fetched is held by nothing now but the trees of releases.
+    (target / ".git" / "FETCH_HEAD").unlink()
+    _git(target, "reflog", "expire", "--expire=now", "--all")
+    _git(target, "gc", "-q", "--prune=now")
+    _git(target, "reset", "-q", "--hard", "main")
+    mib = sum(file.stat().st_size for file in (target / ".git").rglob("*.pack")) / 2**20
+    if mib > PUBLISHED_MIB:
+        raise SystemExit(f"a clone takes {mib:.1f} MiB, more than {PUBLISHED_MIB}")
+    count = len(_git(target, "rev-list", "main").split())
+    return f"{target}: {message}, {count} commit(s), {mib:.1f} MiB; git push origin main v{version}"
+
+
+def wheels(folder: Path, tags: Iterable[str] = ()) -> list[Path]:
+    """Build the sdist, and from the sources a wheel for each system; their paths.
+
+    tags: of wheels; none: all that ziglang builds (MedEnhanceLib/native/build.py).
+    Raises SystemExit where a build fails, or a wheel's library is of another system.
+    """
+    known = runpy.run_path(str(ROOT / "MedEnhanceLib/native/build.py"))["TARGETS"]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run([*command, "--sdist"], check=True)
+    made = [*folder.glob("*.tar.gz")]
+    for tag in tags or known:
+        environment = os.environ | {"MEDENHANCE_WHEEL": tag}
+        subprocess.run([*command, "--wheel"], env=environment, check=True)
+        (wheel,) = folder.glob(f"*-{tag}.whl")
+        start = next(start for name, start in FORMATS.items() if tag.startswith(name))
+        with zipfile.ZipFile(wheel) as archive:
+            (library,) = (n for n in archive.namelist() if re.search(r"native\.(so|dll|dylib)$", n))
+            if not archive.read(library).startswith(start):
+                raise SystemExit(f"{wheel.name}: {library} is of another system")
+        made.append(wheel)
+    return made
 
 
 def catalog(revision: str = "main") -> str:
@@ -129,6 +197,12 @@ def main(words: Sequence[str]) -> int:
     if list(words) == ["size"]:
         for name, megabytes in size().items():
             print(f"{name:14} {megabytes:6.1f} MB of {LIMIT_MB}")
+        return 0
+    if words[:1] == ["publish"] and len(words) == 2:
+        print(publish(Path(words[1])))
+        return 0
+    if words[:1] == ["wheels"] and len(words) > 1:
+        print(*wheels(Path(words[1]), words[2:]), sep="\n")
         return 0
     if list(words) == ["catalog"]:
         print(catalog(), end="")

@@ -149,6 +149,56 @@ def test_a_clone_is_compiled_by_the_installation_from_it(tmp_path: Path) -> None
     assert only(tmp_path / "prefix", "**/medenhance_native.sha256").is_file()
 
 
+def git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_what_is_published_is_one_commit_a_release_of_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "a")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "a@b.c")
+    source, target = tmp_path / "source", tmp_path / "published"
+    version = source / "MedEnhanceLib" / "_version.py"
+    version.parent.mkdir(parents=True)
+    git(source, "init", "-q", "-b", "main")
+    for number in ("0.9.0", "0.9.0", "1.0.0"):
+        version.write_text(f'__version__ = "{number}"\n', encoding="utf-8")
+        (source / "weights.bin").write_bytes(os.urandom(1000))
+        git(source, "add", "-A")
+        git(source, "commit", "-qm", "work")
+        if number == "0.9.0" and target.exists():
+            with pytest.raises(SystemExit, match=r"v0\.9\.0 is published already"):
+                RELEASE["publish"](target, source)
+        else:
+            RELEASE["publish"](target, source)
+    assert git(target, "log", "--format=%s").splitlines() == [
+        "MedEnhance 1.0.0",
+        "MedEnhance 0.9.0",
+    ]
+    assert git(target, "rev-parse", "main^{tree}") == git(source, "rev-parse", "HEAD^{tree}")
+    assert git(target, "tag").splitlines() == ["v0.9.0", "v1.0.0"]
+    with pytest.raises(subprocess.CalledProcessError):  # what was between the releases is not there
+        git(target, "cat-file", "-e", git(source, "rev-parse", "HEAD~1"))
+    (source / "weights.bin").write_bytes(b"changed")
+    with pytest.raises(SystemExit, match="not committed"):
+        RELEASE["publish"](target, source)
+
+
+@pytest.mark.slow
+def test_a_wheel_of_another_system_holds_its_library(tmp_path: Path) -> None:
+    """Of Windows: the rest takes minutes (python Testing/Packaging/release.py wheels dist)."""
+    if not all(map(find_spec, ("build", "hatchling", "ziglang"))):
+        pytest.skip("not installed: ziglang (python -m pip install build hatchling ziglang)")
+    sdist, wheel = RELEASE["wheels"](tmp_path, ["win_amd64"])
+    assert (sdist.suffix, wheel.name) == (".gz", f"medenhance-{VERSION}-py3-none-win_amd64.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        native = {Path(name).name for name in archive.namelist() if "/native/medenhance_" in name}
+    assert native == {"medenhance_native.dll", "medenhance_native.sha256"}
+
+
 def test_the_version_stands_in_one_place() -> None:
     assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
 

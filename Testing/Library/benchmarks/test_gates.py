@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +50,13 @@ def test_a_gate_fails_at_one_bad_volume_though_the_mean_is_good(shared: ModuleTy
         for name, gain in (("a", 1.0), ("b", -0.5))
         for arm, psnr in (("filter", 30.0), ("network", 30.0 + gain))
     ]
-    arms = ("network", "filter")
-    entry = shared.gain_gate("MR", rows, ["5 %"], arms, mean=0.1, least=-0.02)
-    assert entry["value"] == pytest.approx(0.25)
-    assert entry["least"] == pytest.approx(-0.5)
-    assert not entry["pass"]
-    assert shared.gain_gate("MR", rows, ["5 %"], arms, mean=0.1)["pass"]
-    unmeasured = shared.gain_gate("MR", [], [], arms, mean=0.1)
+    found = shared.gain(rows, ["5 %"], ("network", "filter"))
+    entry = shared.over_goal("MR", [(found, 0.1, -0.02)], "", "one is worse")
+    assert entry["value"] == pytest.approx(0.25 - 0.1)
+    assert (entry["pass"], entry["reason"]) == (False, "one is worse")
+    assert shared.over_goal("MR", [(found, 0.1, -1)], "", "")["pass"]
+    assert not shared.over_goal("MR", [(found, 0.1, -1), (None, 0, 0)], "", "")["pass"]
+    unmeasured = shared.over_goal("MR", [(None, 0.1, -1)], "", "no volume")
     assert (unmeasured["value"], unmeasured["pass"]) == (None, None)  # no failure
 
 
@@ -75,7 +79,7 @@ def rows_with(**psnr: float) -> list[dict[str, Any]]:
 )
 def test_the_gate_takes_the_better_bm4d(peers: dict[str, float], name: str, lead: float) -> None:
     gates = import_module("_enhancement_gates").gates(rows_with(ours=31.0, **peers))
-    title = f"MR, Rician 10 %: ours above {name}, PSNR, dB"
+    title = f"MR: above {name}, PSNR, dB, least over levels of noise"
     assert [g["value"] for g in gates if g["name"] == title] == [pytest.approx(lead)]
 
 
@@ -91,11 +95,80 @@ def test_volumes_of_planted_lesions_show_what_is_lost() -> None:
     assert 0 < thick[8]["volume_error"] < thick[3]["volume_error"]
 
 
-def test_a_gate_compares_volumes_with_thick_slices_and_the_spline() -> None:
-    volume_gates = import_module("_slices_lesions").volume_gates
-    rows = [
-        {"arm": arm, "volume_error": error}
-        for arm, error in (("thick", 0.4), ("spline", 0.2), ("ours", 0.3))
-    ]
-    passed = {gate["bound"]: gate["pass"] for gate in volume_gates("planted", rows)}
-    assert passed == {"< thick's 0.400": True, "< spline's 0.200": False}
+@pytest.mark.parametrize(
+    ("thick", "bound", "is_met"),
+    [(0.4, "spline", False), (0.1, "thick", False), (0.35, "spline", True)],
+)
+def test_volumes_are_compared_with_the_better_of_thick_slices_and_the_spline(
+    thick: float, bound: str, is_met: bool
+) -> None:
+    errors = {"thick": thick, "spline": 0.2, "ours": 0.15 if is_met else 0.3}
+    rows = [{"arm": arm, "volume_error": error} for arm, error in errors.items()]
+    entry = import_module("_slices_lesions").volume_gate(rows)
+    assert entry["bound"].startswith(f"< {bound}'s")
+    assert entry["pass"] is is_met
+
+
+def test_goals_are_few_and_each_that_is_not_met_says_why() -> None:
+    files = sorted((ROOT / "Testing/Benchmarks/results").glob("*.json"))
+    gates = [gate for path in files for gate in json.loads(path.read_text("utf-8"))["gates"]]
+    assert 40 < len(gates) <= 60
+    assert not [gate["name"] for gate in gates if not gate["pass"] and not gate.get("reason")]
+    assert all(gate["pass"] is None for gate in gates if gate["value"] is None)
+
+
+def test_a_goal_says_why_only_where_it_is_not_met() -> None:
+    common = import_module("_common")
+    assert common.at_least("dB", 3.0, 2, "too noisy") == {
+        "name": "dB", "value": 3.0, "bound": "≥ 2", "pass": True
+    }  # fmt: skip
+    assert common.at_most("s", 3.0, 2, "slow")["reason"] == "slow"
+    unmeasured = common.at_least("s on a GPU", None, 2, "no device")
+    assert (unmeasured["pass"], unmeasured["reason"]) == (None, "no device")
+    assert common.over_goals({0.5: [0.7, 0.6], 0.2: [0.1]}) == pytest.approx(-0.1)
+    assert common.over_goals({0.5: [0.7, None]}) is None
+    assert common.most([]) is None and common.most([1.0, 3.0]) == 3.0
+
+
+def test_parts_are_measured_once_and_gates_again_from_their_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = import_module("_common")
+    monkeypatch.setattr(common, "folder_of", lambda name: tmp_path / "kept" / name)
+    measured = []
+
+    def parts() -> Any:
+        for name in ("a b", "c"):
+            yield name, lambda name=name: [measured.append(name) or {"part": name, "psnr": 30.0}]
+
+    def run(*words: str, goal: float = 20) -> dict[str, Any]:
+        def gates_of(rows: Any) -> Any:
+            yield common.at_least("least", common.least(row["psnr"] for row in rows), goal, "why")
+
+        options = common.parser_of("").parse_args([*words, "--out", str(tmp_path)])
+        common.measure("trial", options, parts, gates_of, seeds=[1])
+        found: dict[str, Any] = json.loads((tmp_path / "trial.json").read_text("utf-8"))
+        return found
+
+    first = run()
+    assert [row["part"] for row in first["rows"]] == measured == ["a b", "c"]
+    assert run()["rows"] == first["rows"] and len(measured) == 2
+    again = run("--gates-only", goal=40)
+    assert (again["rows"], again["commit"]) == (first["rows"], first["commit"])
+    assert (again["gates"][0]["pass"], again["gates"][0]["reason"]) == (False, "why")
+    run("--only", "c", "--anew")
+    assert measured == ["a b", "c", "c"]
+
+
+def test_the_interval_of_a_mean_is_over_volumes() -> None:
+    interval = import_module("_enhancement_statistics").interval
+    alike = [np.full(50, value) for value in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    low, high = interval(alike)
+    assert 1.5 < low < 2.2 and 3.8 < high < 4.5  # 250 values, and five volumes
+    assert interval([np.array([2.0])] * 5) == (2.0, 2.0)
+
+
+def test_the_plan_knows_every_script() -> None:
+    scripts = {path.stem for path in (ROOT / "Testing/Benchmarks").glob("[a-z]*.py")}
+    others = {"all", "figures", "results_page", "record_in_cards", "pictures"}
+    assert scripts - others == set(import_module("all").SCRIPTS)

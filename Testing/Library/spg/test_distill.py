@@ -128,7 +128,7 @@ def test_without_a_license_nobody_may_use_it_until_one_is_stated(
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks")
 def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    """Two of the points of Testing/Benchmarks/distillation_kills.py."""
+    """Two points of many that the program can try: killing.py says how."""
     program = Path(__file__).with_name("killing.py")
     rows = rows_of(program, str(tmp_path), "2", "1", "2", "0")
     assert [(row["killed"], row["went_on"], row["same"]) for row in rows] == [(True,) * 3] * 2
