@@ -16,7 +16,7 @@ import numpy as np
 from _common import QUICK, SHARED_DATA, Gate, Row, parser_of
 from _enhancement_cache import run_kept
 from _enhancement_data import TEMPLATE, Box, Floats, Mask, Subject, cropped, sample_volume
-from _enhancement_peers import bm4d_mr, nlm_mr
+from _enhancement_peers import bm4d_ct, bm4d_mr, nlm_mr
 from _enhancement_statistics import Difference, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
@@ -321,6 +321,8 @@ def run_arm(
     if arm == "input":
         return Made(volume.voxels.astype(np.float32), 0.0)
     if arm == "BM4D":
+        if volume.modality == "CT":
+            return Made(*run_kept(bm4d_ct, "BM4D CT", volume, keep=True))
         run = partial(bm4d_mr, sigma=sigma, rician=noise.rician)
         return Made(*run_kept(run, f"BM4D {sigma} {noise.rician} 2", volume, keep=True))
     began, use = time.process_time(), None
