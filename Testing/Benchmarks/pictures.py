@@ -27,8 +27,10 @@ from _slices_references import along, references, thickened
 from real import sequences, still_frames
 
 from MedEnhanceLib import compress, decompress, enhance, load
+from MedEnhanceLib.bundles.store import shipped_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.slices.slice_network import open_network
 from MedEnhanceLib.report.orthogonal import cut
 from MedEnhanceLib.spg.audit import Audited, audit
 from MedEnhanceLib.synthetic import synthetic_volume
@@ -155,16 +157,15 @@ def real() -> None:
 
 def thin() -> None:
     """Slices of 4 mm made of those of 1 mm, a plane across them: studyforrest."""
-    from slices import network_of, restored
+    from slices import restored
 
     reference = next(each for each in references() if each.name == "studyforrest")
     stack, slices, truth = thickened(reference, 4, 0.0, 0)
-    options = argparse.Namespace(models=REPOSITORY / "Resources" / "models")
-    network, _ = network_of(reference.modality, options)
+    network = open_network(shipped_bundle("mr-slices"))
     images = {
         "slices of 4 mm, seen from the side": np.repeat(slices, 4, axis=0),
         "cubic B-spline": along(stack.interpolate(), slices),
-        "thin slices": restored(network, reference, stack, slices, tune=True),
+        "thin slices": restored(network, reference, stack, slices),
     }
     tissue = reference.tissue[: len(truth)]
     row = []

@@ -528,7 +528,8 @@ def offers() -> Table:
              Cell(_over_bm4d("subject~sts", "low dose 2e4"), "+.2f"), " dB over BM4D"),
             ("5,000 photons through an abdomen: ", Cell(abdomen, "+.2f"),
              " dB; small faint lesions keep ",
-             share("enhancement.rows[case=planted lesions; arm=ours; modality=CT; subject!=ct/abdomen/CT.nii.gz].planted_kept:mean"),
+             share("enhancement.rows[case=planted lesions; arm=ours; modality=CT; "
+                   "subject!=ct/abdomen/CT.nii.gz].planted_kept:mean"),
              " of their contrast"),
         ),
         (
