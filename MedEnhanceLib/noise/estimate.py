@@ -11,7 +11,7 @@ coefficient; anatomy is large in some blocks and absent from others. Four steps:
    anatomy, and counts for less.
 3. The spectrum is a product of factors (MR: one per axis; CT: across slices and in plane), fitted
    to the frequencies that count. It is what carries the measurement to low frequencies, where
-   anatomy is everywhere.
+   anatomy is everywhere; in CT they are bounded by the higher ones in plane.
 4. With the spectrum, every cell gives a level; a smooth map goes through cells free of anatomy.
 
 Magnitude MR is Rician: its spread is smaller than σ where the signal is weak, which is undone, and
@@ -56,6 +56,8 @@ _OFF_SPECTRUM, _OFF_LEVEL = 0.5, 1.0
 _RISE = 0.1
 #: Strength of the tie between neighboring factors of the spectrum.
 _TIE = 0.01
+#: Step of a parabola around zero from a frequency, 0 or 1, to the next, over the step after it.
+_PARABOLA = (1 / 3, 3 / 5)
 #: Variances below these shares of a voxel's are too faint to measure the level, or choose blocks.
 _FAINT_LEVEL, _FAINT_CHOICE = 0.1, 0.02
 #: A cell this much louder than the quieter cells is anatomy.
@@ -320,6 +322,8 @@ def _factors(
         normal = (matrix * used[:, None]).T @ matrix
         normal += used.max() * (_TIE * ties + 1e-6 * np.eye(len(normal)))
         fitted = matrix @ np.linalg.solve(normal, matrix.T @ (used * target))
+        if modality == "CT":
+            _bound_low_frequencies(fitted.reshape(-1, BLOCK, BLOCK))
         used = weight / (1 + np.square(np.maximum(target - fitted, 0) / 0.15))
     spectrum = np.exp(fitted)
     spectrum[1:] = np.minimum(spectrum[1:], 1.2 * quiet[1:] + TINY)
@@ -328,6 +332,25 @@ def _factors(
     weight = np.maximum(used, 1e-4)
     weight[0] = 0
     return spectrum / spectrum.mean(), weight
+
+
+def _bound_low_frequencies(spectrum: Doubles) -> None:
+    """Lower the low frequencies in plane to what the higher ones allow, in place.
+
+    The logarithm of the spectrum of CT noise, a ramp and the window of its kernel, rises toward
+    zero by no more than a parabola around zero through the next two frequencies. That of anatomy,
+    a power of frequency, rises ever faster; in thick slices and at bone no block is free of it.
+    One of the two directions has to allow a value: noise behind bone lies along rows or columns.
+
+    spectrum: [k, j, i], logarithms.
+    """
+    for j, i in ((1, 1), (1, 0), (0, 1), (0, 0)):
+        down, across = spectrum[:, j + 1 : j + 3, i], spectrum[:, j, i + 1 : i + 3]
+        along_j, along_i = (
+            line[:, 0] + _PARABOLA[start] * (line[:, 0] - line[:, 1])
+            for line, start in ((down, j), (across, i))
+        )
+        spectrum[:, j, i] = np.minimum(spectrum[:, j, i], np.maximum(along_j, along_i))
 
 
 def _ties(sizes: Sequence[int]) -> Doubles:

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.denoise import removal_of
-from MedEnhanceLib.noise.estimate import measure_noise
+from MedEnhanceLib.noise.estimate import measure_noise, noise_of
 from MedEnhanceLib.noise.rician import amplitude
 
 SHAPE = (24, 120, 120)
@@ -71,6 +72,38 @@ def test_the_sum_of_the_spectrum_is_the_variance_of_a_voxel() -> None:
     along = estimate.spectrum.mean(axis=(1, 2))
     assert along[0] > 10 * along[3]
     assert estimate.spectrum[0, 0, 1] > 10 * estimate.spectrum[0, 0, 3]
+
+
+def _thick_slices_of_a_head(shape: tuple[int, int, int], contrast: float) -> Floats:
+    """A shell of bone around tissue that varies within slices and anew in the next, in HU."""
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    radius = np.hypot(j, i) / (0.9 - 0.25 * np.abs(k))
+    tissue = gaussian_filter(_noise(*shape, seed=5), (0, 4, 4))
+    tissue *= np.float32(contrast) / tissue.std()
+    return np.where(radius < 0.85, 35 + tissue, np.where(radius < 1, 900, -1000))
+
+
+def _noise_of_ct(*shape: int) -> Floats:
+    """Noise whose power in plane is a ramp and the window of a kernel."""
+    rows, columns = (np.fft.fftfreq(side) for side in shape[1:])
+    frequency = np.hypot(rows[:, None], columns)
+    gain = np.sqrt(frequency) * np.cos(np.pi / 2 * np.minimum(frequency, 0.5))
+    noise = np.fft.ifft2(np.fft.fft2(_noise(*shape)) * gain).real
+    return np.asarray(noise / noise.std(), np.float32)
+
+
+@pytest.mark.parametrize(("sigma", "contrast"), [(10, 20), (20, 20), (20, 40), (10, 40)])
+def test_anatomy_of_thick_slices_within_bone_is_not_taken_for_noise(
+    sigma: int, contrast: int
+) -> None:
+    voxels = _thick_slices_of_a_head((12, 128, 128), contrast) + sigma * _noise_of_ct(12, 128, 128)
+    volume = Volume(voxels.astype(np.float32), Geometry((1.0, 1.0, 7.0)), modality="CT")
+    noise = noise_of(volume)
+    assert noise.level == pytest.approx(sigma, rel=0.12)
+    assert noise.low < sigma < noise.high
+    if (sigma, contrast) == (10, 40):
+        used = me.enhance(volume, progress=False).report["results"]["measured"]["noise"]
+        assert used["sigma_used"] < 1.12 * sigma
 
 
 def test_the_map_follows_noise_that_varies_in_space() -> None:
