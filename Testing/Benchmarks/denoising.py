@@ -296,7 +296,7 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     yield over_goal(
         "MR of other sources: network over filter, dB, least above its goal (white 5 %: 0.12, "
         "10 %: 0.15, 15 %: 0.17; of a volume −0.02; noise of a scanner 10 %: 0.3; −0.1)",
-        [*((gain(apart, white[n], arms), OVER_FILTER[n][0], -0.02) for n in white),
+        [*((gain(apart, white[n], arms), OVER_FILTER[n], -0.02) for n in white),
          (gain(apart, [f"{SCANNER} 10 %, {MEASURED}"], arms), 0.3, -0.1)], "≥ 0", why,
     )  # fmt: skip
     yield over_goal(
