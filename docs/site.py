@@ -11,6 +11,7 @@ import json
 import posixpath
 import re
 import textwrap
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,21 @@ def on_config(config: Any) -> Any:
     config.repo_url = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', cmake)[1]
     config.repo_name = "Repository"
     config.site_name += f" {MedEnhanceLib.__version__}"
-    groups = {name: pages for entry in config.nav for name, pages in entry.items()}
-    entries = groups["Enhance"] + groups["Project"]
-    lists = {name: pages for entry in entries for name, pages in entry.items()}
+    lists = dict(_groups(config.nav))
     cards = [page for page in _SOURCES if page.startswith("models/")]
     lists["Models"] += [{page.split("/")[1].removesuffix(".md"): page} for page in cards]
     lists["Decisions"] += [
         f"decisions/{path.name}" for path in sorted((ROOT / "docs/decisions").glob("0*.md"))
     ]
     return config
+
+
+def _groups(nav: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each group of the navigation, with those inside, and its list of pages."""
+    for name, pages in (pair for entry in nav if isinstance(entry, dict) for pair in entry.items()):
+        if isinstance(pages, list):
+            yield name, pages
+            yield from _groups(pages)
 
 
 def on_files(files: Any, config: Any) -> Any:

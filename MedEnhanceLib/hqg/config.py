@@ -13,6 +13,19 @@ from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
 
 Modulation = Literal["addition", "variational"]
+#: Options of both trainings.
+_NOISELESS: Any = option(
+    (),
+    help="patterns of volumes without noise of their own, as of a distilled set: it is not "
+    "measured, as texture can pass for noise",
+)
+_SYNTHETIC: Any = option(
+    0.0,
+    help="share of the crops without a guide that show synthetic volumes: random shapes and "
+    "textures",
+    low=0,
+    high=1,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,21 +137,11 @@ class TrainConfig(NetworkTrainingConfig):
     high_quality: tuple[str, ...] = option(
         ("hq/*",), help="patterns of clean volumes below the data folder"
     )
-    noiseless: tuple[str, ...] = option(
-        (),
-        help="patterns of volumes without noise of their own, as of a distilled set: it is not "
-        "measured, as texture can pass for noise",
-    )
+    noiseless: tuple[str, ...] = _NOISELESS
     low_quality: tuple[str, ...] = option(
         (), help="patterns of real noisy volumes, for unpaired steps; they show other subjects"
     )
-    synthetic: float = option(
-        0.0,
-        help="share of the crops without a guide that show synthetic volumes: random shapes and "
-        "textures",
-        low=0,
-        high=1,
-    )
+    synthetic: float = _SYNTHETIC
     examinations: tuple[str, ...] = option(
         (),
         help="patterns of series, each of one examination, for the stages with guides; empty: "
@@ -215,6 +218,8 @@ class TrainSlicesConfig(NetworkTrainingConfig):
         help="patterns, below the data folder, of volumes to learn from; planes that have fine "
         "pixels in both directions are used",
     )
+    noiseless: tuple[str, ...] = _NOISELESS
+    synthetic: float = _SYNTHETIC
     held_out: tuple[str, ...] = option(
         (), help="patterns of validation volumes, excluded from training"
     )

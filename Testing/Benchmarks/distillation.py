@@ -181,8 +181,9 @@ def _slices(
     source: Path, modality: str, arm: str, seed: int, steps: int, device: str, out: Path
 ) -> list[float]:
     """Train a network of thin slices; its gains over the spline likewise."""
-    fields = {"modality": modality, "name": "own", "steps": steps, "device": device}
-    config = TrainSlicesConfig.from_json(fields | {"seed": seed, "files": [PATTERN]})
+    pool = "files" if arm == RAW else "noiseless"
+    fields = {"modality": modality, "name": "own", "steps": steps, "device": device, "files": []}
+    config = TrainSlicesConfig.from_json(fields | {"seed": seed, pool: [PATTERN]})
     network = open_network(read_bundle(train_slices(config, source, out)))
     tested = TrainSlicesConfig.from_json(fields | {"seed": 99})
     gains = []

@@ -99,12 +99,8 @@ class Guided:
 def main() -> None:
     parser = shared.parser_of(__doc__, seeds=(0, 1))
     parser.add_argument("--groups", nargs="+", choices=tuple(OVER_NONE), default=list(OVER_NONE))
-    parser.add_argument("--example", type=Path, help="PNG: a guide that is made of the sample")
     options = shared.settled(parser, CROP)
     model = shared.open_model(options.model, "MR")
-    if options.example and model:
-        example(options.example, options, model)
-        return
     rows = [row for pair in pairs_of(options) for row in pair_rows(pair, options, model)]
     figures = ("psnr", "ssim", "use", "psnr_bad_half", "cpu_s_per_mvoxel")
     shared.table(rows, ("group", "percent", "arm"), figures)
@@ -233,23 +229,6 @@ def pictures(rows: list[Row], options: argparse.Namespace, model: Model) -> None
 
     gain = {name: value - psnr[name, NONE] for (name, arm), value in psnr.items() if arm == RIGHT}
     shared.draw(options.pictures / "guidance.png", gain, panels)
-
-
-def example(path: Path, options: argparse.Namespace, model: Model) -> None:
-    """A slice of the sample, whose guide is the sample with dark for bright and noise of 3 %."""
-    scan = shared.scan_of(shared.TEMPLATE, options.data, (12, 100, 100))
-    noise = np.random.default_rng(3).normal(0, 0.03, scan.volume.shape).astype(np.float32)
-    inside = scan.regions["foreground"]
-    guide = np.where(inside, 1.1 - scan.volume.voxels, 0) + noise
-    volume = shared.noisy(scan, "Gaussian", WRONG_AT, options.seeds[0])
-    alone, guided = (
-        arm_of(NETWORK, volume, WRONG_AT, model, each).voxels for each in (None, guide)
-    )
-    clean = scan.volume.voxels
-    panels = {"noisy": volume.voxels, "guide": guide, NONE: alone, "guided": guided,
-              "reference": clean, f"{NONE} − reference": alone - clean,
-              "guided − reference": guided - clean}  # fmt: skip
-    shared.draw(path, {"": 0.0}, lambda _: panels)
 
 
 # --- gates ----------------------------------------------------------------------------------------

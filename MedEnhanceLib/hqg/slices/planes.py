@@ -6,9 +6,11 @@ acquired twice. Each batch is made from the seed and its step alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +18,17 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.denoise import denoise, removal_of
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import StackMaps
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
+from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.synthetic import synthetic_volume
 
 #: Averaged pixels along both axes of a plane, and how often: cleaner, and not square.
 _BINS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (1, 2), (3, 3))
@@ -34,6 +40,8 @@ _NOISE = {"MR": 0.12, "CT": 0.06}
 _NOISY = 0.5
 #: Least share of tissue in a patch, and the number of patches that are drawn to find one.
 _LEAST_TISSUE, _TRIES = 0.3, 6
+#: Voxels of a synthetic volume.
+_SYNTHETIC = (9, 192, 192)
 #: Thin slices for each thick one.
 _LEAST_RATIO, MOST_RATIO = 1.5, 6.5
 #: Thickness over spacing: overlapping slices above 1, gaps below.
@@ -44,11 +52,36 @@ _THICKNESS = (0.75, 1.4)
 class Planes:
     """Parallel planes of a volume on the network's scale.
 
-    pixels: [N, H, W]. spacing_mm: along N, H, W.
+    Attributes:
+        pixels: [N, H, W].
+        spacing_mm: along N, H, W.
+        clean: [N, H, W], the pixels with less of their noise; None where nothing is removed.
+        removed: standard deviation of what is removed, over that of the noise.
     """
 
     pixels: npt.NDArray[np.float16]
     spacing_mm: tuple[float, float, float]
+    clean: npt.NDArray[np.float16] | None = None
+    removed: float = 1.0
+
+    @classmethod
+    def of(
+        cls, volume: Volume, *, is_clean: bool = False, monitor: Monitor | None = None
+    ) -> Planes:
+        """Make planes of the slices of a volume; the noise of one that is not clean is measured.
+
+        Raises InputError for a volume in which nothing stands out.
+        """
+        scaling, spacing_mm = scaling_for(volume), volume.geometry.spacing[::-1]
+        pixels = scaling.apply(volume.voxels)
+        removal = None if is_clean else removal_of(noise_of(volume), volume.modality)
+        if removal is None or not removal.share:
+            return cls(pixels.astype(np.float16), spacing_mm)
+        slab = denoise(volume, removal.noise, share=removal.share, monitor=monitor)
+        clean = scaling.apply(slab.voxels)
+        spread = float((pixels - clean)[clean > TISSUE[volume.modality]].std())
+        removed = spread * scaling.scale / removal.noise.level
+        return cls(pixels.astype(np.float16), spacing_mm, clean.astype(np.float16), removed)
 
 
 @dataclass(frozen=True)
@@ -67,7 +100,8 @@ class Thickening:
     Attributes:
         stack: the slices after, and the rows of a patch before.
         added: standard deviation of the noise that is added, on the network's scale.
-        noise: what the network is given as it.
+        noise: what is known of the noise of the slices, besides that of the planes.
+        told: what the network is given as their noise, over what is known.
         bins: pixels that are averaged first, along both axes of a plane, of which one is drawn.
         varies: whether brightness and contrast are drawn, as MR has no units.
     """
@@ -75,6 +109,7 @@ class Thickening:
     stack: SliceStack
     added: float
     noise: float
+    told: float = 1.0
     bins: Sequence[tuple[int, int]] = _BINS
     varies: bool = True
 
@@ -91,7 +126,8 @@ class Thickening:
         stack = SliceStack(thick, mm, overlap * mm, config.rows, shape)
         added = rng.uniform(0, _NOISE[config.modality]) if rng.random() < _NOISY else 0.0
         # The level is measured when the network is used: it does not rely on the exact one.
-        return cls(stack, added, added * rng.uniform(0.8, 1.25), varies=config.modality == "MR")
+        told = rng.uniform(0.8, 1.25)
+        return cls(stack, added, added, told, varies=config.modality == "MR")
 
     @classmethod
     def like(cls, stack: SliceStack, noise: float, pixel_mm: float) -> Thickening:
@@ -111,28 +147,35 @@ class Thickening:
         ratio = rows / thick
         width = ratio * stack.thickness_mm / stack.spacing_mm
         patch_stack = SliceStack(thick, ratio, width, rows, stack.shape)
-        # What thickening averages away of the noise is added.
-        variance = float(np.square(patch_stack.thicken()).sum(axis=1).mean())
+        binned = max(1, round(stack.thin_mm / pixel_mm))
+        # What binning and thickening average away of the noise is added.
+        variance = float(np.square(patch_stack.thicken()).sum(axis=1).mean()) / binned
         added = noise * float(np.sqrt(1 - min(variance, 1.0)))
-        bins = [(max(1, round(stack.thin_mm / pixel_mm)), 1)]
-        return cls(patch_stack, added, noise, bins, varies=False)
+        return cls(patch_stack, added, noise, bins=[(binned, 1)], varies=False)
 
 
-def read_planes(files: Sequence[Path], modality: str, monitor: Monitor) -> list[Planes]:
+def read_planes(
+    files: Sequence[Path], modality: str, monitor: Monitor, *, noiseless: Sequence[Path] = ()
+) -> list[Planes]:
     """Read the slices of volumes; of nearly cubic voxels all three sets of planes.
 
+    files: the noise of these volumes is measured and removed as in use: it is no target.
+    noiseless: volumes without noise.
     Raises InputError where there is no file, or one is of another modality.
     """
     planes: list[Planes] = []
-    for number, path in enumerate(files):
-        monitor.progress(number / len(files), f"reading {path.name}")
+    count = len(files) + len(noiseless)
+    for number, path in enumerate((*files, *noiseless)):
+        part = monitor.part(number / count, (number + 1) / count)
+        part.progress(0.0, f"reading {path.name}")
         volume = load(path, modality=modality).frame(0)
-        i, j, k = volume.geometry.spacing
-        scaled = scaling_for(volume).apply(volume.voxels).astype(np.float16)
-        planes.append(Planes(scaled, (k, j, i)))
-        if volume.geometry.is_nearly_isotropic:
-            planes.append(Planes(scaled.transpose(1, 0, 2), (j, k, i)))
-            planes.append(Planes(scaled.transpose(2, 0, 1), (i, k, j)))
+        whole = Planes.of(volume, is_clean=path in noiseless, monitor=part)
+        orders = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
+        for order in orders if volume.geometry.is_nearly_isotropic else orders[:1]:
+            n, h, w = (whole.spacing_mm[axis] for axis in order)
+            clean = None if whole.clean is None else whole.clean.transpose(order)
+            pixels = whole.pixels.transpose(order)
+            planes.append(Planes(pixels, (n, h, w), clean, whole.removed))
     if not planes:
         raise InputError("no training data", "Correct the patterns in `files`.")
     return planes
@@ -140,7 +183,10 @@ def read_planes(files: Sequence[Path], modality: str, monitor: Monitor) -> list[
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws patches and makes them thick; thickening: None draws one for each step."""
+    """Draws patches and makes them thick; thickening: None draws one for each step.
+
+    The patches of a step that show synthetic volumes are of one volume.
+    """
 
     planes: Sequence[Planes]
     config: TrainSlicesConfig
@@ -150,34 +196,44 @@ class Sampler:
         """Draw the patches of a step."""
         rng = np.random.default_rng((self.config.seed, step))
         how = self.thickening or Thickening.drawn(self.config, rng)
-        thicken, thin, slices, sizes = how.stack.thicken(), [], [], []
+        drawn = [_synthetic(self.config.modality, rng)] if self.config.synthetic else []
+        thicken, thin, slices, sizes, noises = how.stack.thicken(), [], [], [], []
         for _ in range(self.config.batch):
-            patch, size = self._patch(how, rng)
-            thick = (thicken @ patch).astype(np.float32)
+            is_drawn = bool(drawn) and rng.random() < self.config.synthetic
+            patch, size, removed = self._patch(drawn if is_drawn else self.planes, how, rng)
+            thick = (thicken @ patch[:3]).astype(np.float32)
+            # As far as averaging leaves it.
+            known = float((thicken @ (patch[1] - patch[3])).std()) / removed
             if how.added:
                 thick += np.float32(how.added) * grain(thick.shape, rng)
-            thin.append(patch[1])
+            thin.append(patch[3])
             slices.append(thick)
             sizes.append(size)
+            noises.append(how.told * math.hypot(how.noise, known))
         return Patches(
             torch.from_numpy(np.stack(thin)),
             torch.from_numpy(np.stack(slices)),
-            StackMaps.of(how.stack, how.noise, sizes),
+            StackMaps.of(how.stack, noises, sizes),
         )
 
     def _patch(
-        self, how: Thickening, rng: np.random.Generator
-    ) -> tuple[Floats, tuple[float, float]]:
-        """[3, M, W] with some tissue in it; its columns and planes, in rows."""
+        self, volumes: Sequence[Planes], how: Thickening, rng: np.random.Generator
+    ) -> tuple[Floats, tuple[float, float], float]:
+        """[4, M, W]: planes with some tissue, the last of which is the second without noise.
+
+        Returns its columns and planes in rows too, and `Planes.removed`.
+        """
         config, size = self.config, (how.stack.thin, self.config.columns)
-        best: tuple[float, Floats, tuple[float, float]] | None = None
+        best: tuple[float, Floats, tuple[float, float], float] | None = None
         for _ in range(_TRIES):
-            planes = self.planes[int(rng.integers(len(self.planes)))]
+            planes = volumes[int(rng.integers(len(volumes)))]
             bins = how.bins[int(rng.integers(len(how.bins)))]
             middle = int(rng.integers(len(planes.pixels)))
             step = _STEPS[rng.integers(len(_STEPS))] * int(rng.choice((-1, 1)))
             last = len(planes.pixels) - 1
-            image = planes.pixels[np.clip((middle - step, middle, middle + step), 0, last)]
+            image = planes.pixels[np.clip((middle - step, middle, middle + step, middle), 0, last)]
+            if planes.clean is not None:
+                image[3] = planes.clean[middle]
             apart_mm, *size_mm = planes.spacing_mm
             if rng.random() < 0.5:
                 image, size_mm = image.transpose(0, 2, 1), size_mm[::-1]
@@ -188,12 +244,17 @@ class Sampler:
             row_mm = size_mm[0] * bins[0]
             in_rows = size_mm[1] * bins[1] / row_mm, abs(step) * apart_mm / row_mm
             if best is None or tissue > best[0]:
-                best = (tissue, patch, in_rows)
+                best = (tissue, patch, in_rows, planes.removed)
             if tissue > _LEAST_TISSUE:
                 break
         assert best is not None
         patch = _varied(best[1], rng) if how.varies else best[1]
-        return np.ascontiguousarray(patch, dtype=np.float32), best[2]
+        return np.ascontiguousarray(patch, dtype=np.float32), *best[2:]
+
+
+def _synthetic(modality: Literal["MR", "CT"], rng: np.random.Generator) -> Planes:
+    seed = int(rng.integers(2**31))
+    return Planes.of(synthetic_volume(modality, seed, shape=_SYNTHETIC), is_clean=True)
 
 
 def _varied(patch: Floats, rng: np.random.Generator) -> Floats:
@@ -212,7 +273,7 @@ def _cut(
     bins: tuple[int, int],
     rng: np.random.Generator,
 ) -> Floats:
-    """Cut a random patch of three planes after averaging pixels; small images are mirrored."""
+    """Cut a random patch of planes after averaging pixels; small images are mirrored."""
     need = [side * count for side, count in zip(size, bins, strict=True)]
     lacking = [max(0, side - have) for side, have in zip(need, image.shape[1:], strict=True)]
     if any(lacking):
@@ -221,7 +282,7 @@ def _cut(
         int(rng.integers(have - side + 1)) for side, have in zip(need, image.shape[1:], strict=True)
     )
     part = image[:, y : y + need[0], x : x + need[1]].astype(np.float32)
-    return np.asarray(part.reshape(3, size[0], bins[0], size[1], bins[1]).mean(axis=(2, 4)))
+    return np.asarray(part.reshape(len(part), size[0], bins[0], size[1], bins[1]).mean(axis=(2, 4)))
 
 
 def grain(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:

@@ -87,18 +87,18 @@ class SliceStack:
         centers = np.asarray((np.arange(self.thin) + 0.5) / self.ratio - 0.5, np.float64)
         return np.asarray(_spline(centers, self.thick) @ np.linalg.inv(through))
 
-    def correct(self, noise: float = 0.0) -> Doubles:
-        """[M, K]: what to add to thin slices for each unit that the thick ones are off.
+    def correct(self, noise: float | Doubles = 0.0) -> Doubles:
+        """[..., M, K]: what to add to thin slices for each unit that the thick ones are off.
 
         The least change whose thickening is the difference: Aᵀ(AAᵀ + λ)⁻¹, A = `thicken`.
 
-        noise: variance of the noise of a thick slice over that of what is missing; slices are
-            followed less closely the more noise they have.
+        noise: [...], variance of the noise of a thick slice over that of what is missing; slices
+            are followed less closely the more noise they have.
         """
         a = self.thicken()
         # AAᵀ of independent thin slices falls with the width: scale the damping alike.
         gram = a @ a.T
-        damping = max(noise, _LEAST_DAMPING) * float(np.diag(gram).mean())
+        damping = np.maximum(noise, _LEAST_DAMPING)[..., None, None] * np.diag(gram).mean()
         return np.asarray(a.T @ np.linalg.inv(gram + damping * np.eye(self.thick)))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
@@ -30,7 +31,8 @@ class StackMaps:
     """Tensors of a stack for the network and the data consistency.
 
     Attributes:
-        interpolate, correct: [M, K].
+        interpolate: [M, K].
+        correct: [M, K], or [B, M, K] where each plane has its noise.
         thicken: [K, M].
         rows: [B, 8, M], maps that are constant along a row.
     """
@@ -41,29 +43,33 @@ class StackMaps:
     rows: Tensor
 
     @classmethod
-    def of(cls, stack: SliceStack, noise: float, sizes_mm: Sequence[tuple[float, float]]) -> Self:
+    def of(
+        cls,
+        stack: SliceStack,
+        noise: float | Sequence[float],
+        sizes_mm: Sequence[tuple[float, float]],
+    ) -> Self:
         """Build the maps of one stack.
 
         Args:
             stack: of thick slices.
-            noise: standard deviation of the noise of the slices, on the network's scale.
+            noise: standard deviation of the noise of the slices, on the network's scale; of all
+                planes, or of each.
             sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
                 distance to the next plane.
         """
-        level, angle = noise / CERTAIN, 2 * torch.pi * torch.from_numpy(stack.phases()).float()
+        levels = np.divide(noise, CERTAIN)
+        angle = 2 * torch.pi * torch.from_numpy(stack.phases()).float()
         waves = torch.stack([torch.cos(angle), torch.sin(angle)])
-        stack_values = [stack.ratio / 4, stack.width / 4, level]
+        pixel_mm, apart_mm = np.transpose(sizes_mm)
+        sizes = pixel_mm / stack.thin_mm, stack.thin_mm / apart_mm
         is_gaussian = float(stack.shape == "gaussian")
-        values = torch.tensor(
-            [
-                [*stack_values, pixel_mm / stack.thin_mm, stack.thin_mm / apart_mm, is_gaussian]
-                for pixel_mm, apart_mm in sizes_mm
-            ]
-        )
-        constants = values[..., None].expand(-1, -1, stack.thin)
+        values = np.broadcast_arrays(stack.ratio / 4, stack.width / 4, levels, *sizes, is_gaussian)
+        columns = torch.from_numpy(np.stack(values, axis=1)).float()
+        constants = columns[..., None].expand(-1, -1, stack.thin)
         return cls(
             torch.from_numpy(stack.interpolate()).float(),
-            torch.from_numpy(stack.correct(level**2)).float(),
+            torch.from_numpy(stack.correct(levels**2)).float(),
             torch.from_numpy(stack.thicken()).float(),
             torch.cat([waves.expand(len(sizes_mm), -1, -1), constants], 1),
         )
@@ -81,7 +87,10 @@ class StackMaps:
 
         planes: [..., M, W]. slices: [..., K, W]. Returns [..., M, W].
         """
-        return planes + self.correct @ (slices - self.thicken @ planes)
+        correct = self.correct
+        if planes.ndim > correct.ndim > 2:  # the planes beside have the noise of the one between
+            correct = correct[:, None]
+        return planes + correct @ (slices - self.thicken @ planes)
 
 
 class SliceNet(nn.Module):

@@ -53,8 +53,12 @@ def train_slices(
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
     held_out = {path for pattern in config.held_out for path in data.glob(pattern)}
-    files = sorted({path for pattern in config.files for path in data.glob(pattern)} - held_out)
-    planes = read_planes(files, config.modality, monitor.part(0.0, 0.05))
+    files, noiseless = (
+        sorted({path for pattern in patterns for path in data.glob(pattern)} - held_out)
+        for patterns in (config.files, config.noiseless)
+    )
+    part = monitor.part(0.0, 0.05)
+    planes = read_planes(files, config.modality, part, noiseless=noiseless)
     torch.manual_seed(config.seed)
     network = SliceNet(config.network)
     if config.start:

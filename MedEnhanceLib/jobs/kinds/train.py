@@ -248,7 +248,6 @@ def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]
         raise ConfigError(
             f"{distilled.folder}: a distilled set has no labels", "Train on volumes, or no task."
         )
-    pool = "noiseless" if hasattr(config, "noiseless") else "files"
     data_folder, fields = data.resolve(), {}
     folder = distilled.folder.resolve()
     root = Path(os.path.commonpath([data_folder, folder]))
@@ -258,6 +257,6 @@ def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]
         fields[name] = tuple(f"{below}/{pattern}" for pattern in patterns)
     fields = {name: value for name, value in fields.items() if hasattr(config, name)}
     below = glob.escape(folder.relative_to(root).as_posix())
-    fields[pool] = (*fields[pool], f"{below}/{PATTERN}")
+    fields["noiseless"] = (*fields["noiseless"], f"{below}/{PATTERN}")
     entries = (distilled.entry(), *config.data)
     return replace(config, **fields, data=entries), root

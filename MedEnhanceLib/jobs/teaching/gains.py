@@ -170,7 +170,8 @@ def _trained(
     slices = TrainSlicesConfig.from_json(
         {
             **common,
-            "files": [f"set-{half}/{PATTERN}"],
+            "files": [],
+            "noiseless": [f"set-{half}/{PATTERN}"],
             "held_out": [tested],
             "start": str(shipped["slices"].folder),
             "network": shipped["slices"].metadata["network"],

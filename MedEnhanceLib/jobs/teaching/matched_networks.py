@@ -198,11 +198,12 @@ class MatchedSlices:
         noise = how.added * grain((count, 3, len(how.stack.thicken()), size[1]), rng)
         across_mm, down_mm, apart_mm = volume.spacing_mm
         row_mm, column_mm = (across_mm, down_mm) if is_turned else (down_mm, across_mm)
+        told = how.told * how.noise
         content = _Planes(
             torch.from_numpy(part),
             torch.from_numpy(how.stack.thicken()).float(),
             torch.from_numpy(noise.astype(np.float32)),
-            StackMaps.of(how.stack, how.noise, [(column_mm / row_mm, apart_mm / row_mm)]),
+            StackMaps.of(how.stack, told, [(column_mm / row_mm, apart_mm / row_mm)]),
             is_turned,
         )
         return [Sample(where, on_device(content, self._device))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,17 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig
+from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.slices import thin_slices
+from MedEnhanceLib.hqg.slices.planes import Planes, Sampler, Thickening, read_planes
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
-from MedEnhanceLib.hqg.slices.slice_network import SliceNet
+from MedEnhanceLib.hqg.slices.slice_network import (
+    CERTAIN,
+    SliceNet,
+    StackMaps,
+    open_network,
+    restore_planes,
+)
 from MedEnhanceLib.io import save
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -152,7 +160,7 @@ def test_a_cancel_stops_it(model: str) -> None:
 def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save(_scan((6, 48, 48), spacing=3.0), tmp_path / f"{name}.nii.gz")
-    fields = {"preset": "smoke", "files": ["*.nii.gz"], "held_out": ["b.nii.gz"]}
+    fields = {"preset": "smoke", "files": ["*.nii.gz"], "held_out": ["b.nii.gz"], "synthetic": 0.5}
     whole = read_bundle(me.train("slices", fields, tmp_path, tmp_path / "whole"))
     steps: list[Event] = []
 
@@ -185,6 +193,63 @@ def test_learning_from_the_slices_themselves_is_reproducible_and_helps(model: st
     spline = np.einsum("mk,kji->mji", stack.interpolate(), scan.voxels)
     # The model has random weights: learning brings it back to what the slices imply.
     assert np.abs(tuned - spline).mean() < 0.5 * np.abs(plain - spline).mean()
+
+
+def _flat_planes(folder: Path) -> tuple[Planes, float]:
+    """Planes of noise alone, as they are read, and its standard deviation on their scale."""
+    voxels = 1000 + 60 * np.random.default_rng(0).standard_normal((12, 96, 96))
+    flat = Volume(voxels.astype(np.float32), Geometry((1.0, 1.0, 3.0)), modality="MR")
+    save(flat, folder / "flat.nii.gz")
+    [planes] = read_planes([folder / "flat.nii.gz"], "MR", Monitor())
+    return planes, float(planes.pixels.astype(np.float32).std())
+
+
+@pytest.mark.parametrize("bins", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("added", [0.0, 0.03])
+def test_the_network_is_told_all_noise_of_the_slices_and_learns_none_of_it(
+    bins: tuple[int, int], added: float, tmp_path: Path
+) -> None:
+    """The noise of a reference itself, as far as averaging leaves it, and what is added to it."""
+    planes, noise = _flat_planes(tmp_path)
+    config = TrainSlicesConfig(rows=32, columns=32, batch=6)
+    stack = SliceStack(8, 4.0, 4.0, 32, "box")
+    how = Thickening(stack, added, added, bins=[bins], varies=False)
+    patches = Sampler([planes], config, how).batch(0)
+    expected = math.hypot(added, noise / math.sqrt(4 * bins[0] * bins[1]))
+    told = CERTAIN * patches.maps.rows[:, 4, 0].numpy()
+    assert told.mean() == pytest.approx(expected, rel=0.15)
+    assert patches.slices.std().item() == pytest.approx(expected, rel=0.1)
+    assert patches.thin.std().item() < 0.5 * noise / math.sqrt(bins[0] * bins[1])
+
+
+@pytest.mark.parametrize("pixel_mm", [1.0, 0.5])
+def test_patches_of_slices_to_restore_are_as_noisy_as_these(
+    pixel_mm: float, tmp_path: Path
+) -> None:
+    planes, noise = _flat_planes(tmp_path)
+    how = Thickening.like(SliceStack(32, 2.0, 2.0, 64), noise, pixel_mm)
+    config = TrainSlicesConfig(columns=32)
+    patches = Sampler([replace(planes, clean=None)], config, how).batch(0)
+    assert CERTAIN * patches.maps.rows[:, 4, 0].numpy() == pytest.approx(noise, rel=1e-3)
+    assert patches.slices.std().item() == pytest.approx(noise, rel=0.05)
+
+
+def test_planes_of_different_noise_are_restored_as_each_would_be_alone(model: str) -> None:
+    network, stack = open_network(read_bundle(Path(model))), SliceStack(8, 4.0, 4.0, 32)
+    slices = torch.from_numpy(np.random.default_rng(0).random((2, 3, 8, 12), np.float32))
+    sizes, noises = [(1.0, 1.0), (1.0, 2.0)], [0.0, 0.08]
+    both = restore_planes(network, slices, StackMaps.of(stack, noises, sizes))
+    for n in range(2):
+        maps = StackMaps.of(stack, noises[n], sizes[n : n + 1])
+        alone = restore_planes(network, slices[n : n + 1], maps)
+        assert torch.allclose(both[n], alone[0], atol=1e-5)
+
+
+def test_a_share_of_the_patches_shows_synthetic_volumes() -> None:
+    black = Planes(np.zeros((3, 32, 32), np.float16), (1.0, 1.0, 1.0))
+    fields = {"rows": 32, "columns": 32, "batch": 40, "synthetic": 0.25}
+    patches = Sampler([black], TrainSlicesConfig.from_json(fields)).batch(0)
+    assert 4 <= (patches.thin.std(dim=(1, 2)) > 0).sum() <= 16
 
 
 def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,329 @@
+"""The pictures of README and the pages, from open volumes beside the project.
+
+    python Testing/Benchmarks/pictures.py [NAME …]    writes docs/images/NAME.png; without: all
+
+Only pictures enter the repository. Their licenses allow that with the name of the source, which the
+page states: sct_testing_data (MIT), studyforrest (PDDL), STS (CC BY 3.0), open_ms (CC BY). The
+sheet of the audit shows random shapes, nobody's anatomy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import _denoising as denoising
+import guidance
+import numpy as np
+import torch
+from _common import REPOSITORY, SHARED_DATA
+from _enhancement_data import CASES, CT_SUBJECTS, Floats, subject
+from _enhancement_lesions import damaged_with_lesions, plant
+from _slices_references import along, references, thickened
+from real import sequences, still_frames
+
+from MedEnhanceLib import compress, decompress, enhance, load
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.report.orthogonal import cut
+from MedEnhanceLib.spg.audit import Audited, audit
+from MedEnhanceLib.synthetic import synthetic_volume
+
+FOLDER = REPOSITORY / "docs" / "images"
+#: Pixels: of a sheet's width at most, between panels, of a line of text, and of its letters.
+_WIDTH, _GAP, _LINE, _LETTERS = 900, 6, 20, 16
+_INK = (40, 44, 48)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture and what it is.
+
+    pixels: [rows, columns], drawn from black (low) to white (high).
+    ring: (row, column, radius) of a circle around what to look at.
+    """
+
+    title: str
+    pixels: Floats
+    low: float
+    high: float
+    ring: tuple[float, float, float] | None = None
+
+
+def difference(title: str, pixels: Floats, reach: float) -> Panel:
+    """Gray is zero."""
+    return Panel(title, pixels, -reach, reach)
+
+
+def sheet(name: str, rows: Sequence[Sequence[Panel]], factor: int) -> Path:
+    """Draw panels in rows, titles above, each pixel `factor` wide, and write the PNG.
+
+    Titles are wrapped at the width of their panel; a word that is wider is an error.
+    """
+    from matplotlib import get_data_path
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", _LETTERS)
+    sides = [[(n * factor for n in panel.pixels.shape) for panel in row] for row in rows]
+    sizes = [[tuple(each) for each in row] for row in sides]
+    titles = [
+        [
+            _wrapped(panel.title, font, width - 2 * _GAP)
+            for panel, (_, width) in zip(row, size, strict=True)
+        ]
+        for row, size in zip(rows, sizes, strict=True)
+    ]
+    heads = [_LINE * max(map(len, row)) + _GAP for row in titles]
+    width = max(sum(w for _, w in row) + _GAP * (len(row) - 1) for row in sizes)
+    height = sum(heads) + sum(max(h for h, _ in row) for row in sizes) + _GAP * (len(rows) - 1)
+    assert width <= _WIDTH, f"{name} is {width} pixels wide"
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    top = 0
+    for row, size, lines, head in zip(rows, sizes, titles, heads, strict=True):
+        left = 0
+        for panel, (_, across), text in zip(row, size, lines, strict=True):
+            for number, line in enumerate(text):
+                draw.text((left, top + _LINE * number), line, fill=_INK, font=font)
+            share = (np.asarray(panel.pixels, np.float32) - panel.low) / (panel.high - panel.low)
+            gray = np.rint(share.clip(0, 1) * 63) * (255 / 63)
+            large = gray.astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1)
+            image.paste(Image.fromarray(large), (left, top + head))
+            if panel.ring:
+                y, x, radius = (factor * each for each in panel.ring)
+                box = (left + x - radius, top + head + y - radius)
+                box += (left + x + radius, top + head + y + radius)
+                draw.ellipse(box, outline=(255, 176, 0), width=2)
+            left += across + _GAP
+        top += head + max(h for h, _ in size) + _GAP
+    path = FOLDER / f"{name}.png"
+    image.quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path.relative_to(REPOSITORY)}: {image.size}, {path.stat().st_size / 1000:.0f} kB")
+    return path
+
+
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    assert all(font.getlength(line) <= width for line in lines), f"too long: {text}"
+    return lines
+
+
+def axial(volume: Volume, k: int) -> Floats:
+    """A slice as radiologists see it."""
+    point = (k, volume.shape[1] // 2, volume.shape[2] // 2)
+    return cut(volume, "axial", point).pixels.astype(np.float32)
+
+
+# --- the pictures ---------------------------------------------------------------------------------
+
+
+def real() -> None:
+    """A real spinal scan, repeated 30 times."""
+    scan = next(volume for name, volume in sequences(None) if name == "spinal_fmri")
+    frames = scan.voxels.astype(np.float32)
+    mean = frames.mean(axis=0)
+    _, _, number = still_frames(frames, mean > 0.35 * np.percentile(mean, 99))
+    single = scan.frame(number)
+    enhanced = enhance(single, model="mr", device="cpu").volume
+    others = np.delete(frames, number, axis=0).mean(axis=0)
+    shown = {
+        "a real noisy scan": single.voxels, "enhanced": enhanced.voxels,
+        "removed (enhanced − noisy)": enhanced.voxels.astype(np.float32) - single.voxels,
+        "mean of the other 29 repeats": others,
+    }  # fmt: skip
+    window = slice(9, 53), slice(12, 56)
+    planes = {
+        title: axial(single.with_voxels(voxels.astype(np.float32)), 3)[window]
+        for title, voxels in shown.items()
+    }
+    high = 0.75 * float(np.percentile(planes["mean of the other 29 repeats"], 99))
+    sheet("real", [[
+        difference(title, plane, high / 3) if "−" in title else Panel(title, plane, 0, high)
+        for title, plane in planes.items()
+    ]], factor=5)  # fmt: skip
+
+
+def thin() -> None:
+    """Slices of 4 mm made of those of 1 mm, a plane across them: studyforrest."""
+    from slices import network_of, restored
+
+    reference = next(each for each in references() if each.name == "studyforrest")
+    stack, slices, truth = thickened(reference, 4, 0.0, 0)
+    options = argparse.Namespace(models=REPOSITORY / "Resources" / "models")
+    network, _ = network_of(reference.modality, options)
+    images = {
+        "slices of 4 mm, seen from the side": np.repeat(slices, 4, axis=0),
+        "cubic B-spline": along(stack.interpolate(), slices),
+        "thin slices": restored(network, reference, stack, slices, tune=True),
+    }
+    tissue = reference.tissue[: len(truth)]
+    row = []
+    for title, image in images.items():
+        gain = metrics.psnr(truth, image, data_range=1.0, mask=tissue)
+        label = title if "side" in title else f"{title}, {gain:.1f} dB"
+        row.append(Panel(label, _side(image), 0, 1.0))
+    sheet("thin-slices", [[*row, Panel("slices of 1 mm", _side(truth), 0, 1.0)]], factor=2)
+
+
+def _side(voxels: Floats) -> Floats:
+    """A plane across the slices, head up."""
+    middle = voxels.shape[2] // 2
+    first = max(0, len(voxels) // 2 - 60)
+    return voxels[first : first + 120, 8:118, middle][::-1]
+
+
+def compression() -> None:
+    """A CT at a ratio of 32: STS_013."""
+    volume = load(SHARED_DATA / "ct/sts/STS_013/CT.nii.gz", modality="CT")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scan.ucv"
+        compress(volume, path, ratio=32)
+        decoded = decompress(path)
+    k = volume.shape[0] // 2
+    before, after = axial(volume, k), axial(decoded, k)
+    rows, columns = (slice(max(0, n // 2 - 73), n // 2 + 73) for n in before.shape)
+    sheet("compression", [[
+        Panel("CT, −160 to 240 HU", before[rows, columns], -160, 240),
+        Panel("a 32nd of the size", after[rows, columns], -160, 240),
+        difference("error, black −20 HU, white +20 HU", (after - before)[rows, columns], 20),
+    ]], factor=2)  # fmt: skip
+
+
+def uncertainty() -> None:
+    """What the map states, and the error: the sample, which has no noise of its own."""
+    scan = denoising.scan_of(denoising.TEMPLATE, SHARED_DATA, (24, 110, 110))
+    scaled = scan.volume.with_voxels(scan.volume.voxels * np.float32(1000))
+    noise = np.random.default_rng(0).normal(0, 100, scaled.shape).astype(np.float32)
+    noisy = scaled.with_voxels(scaled.voxels + noise)
+    result = enhance(noisy, model="mr", device="cpu", uncertainty=True)
+    error = np.abs(result.volume.voxels - scaled.voxels)
+    assert result.uncertainty is not None
+    k = 12
+    sheet("uncertainty", [[
+        Panel("noisy (simulated)", axial(noisy, k), 0, 1000),
+        Panel("enhanced", axial(result.volume, k), 0, 1000),
+        Panel("uncertainty, 1 SD: white 60", axial(result.uncertainty, k), 0, 60),
+        Panel("the error itself: white 60", axial(scaled.with_voxels(error), k), 0, 60),
+    ]], factor=2)  # fmt: skip
+
+
+def ct() -> None:
+    """A planted lesion in a simulated low-dose CT: STS_037."""
+    case = next(case for case in CASES["CT"] if case.planted)
+    found = subject(CT_SUBJECTS[2], SHARED_DATA, 12)
+    added, lesions = plant(found, 0)
+    noisy = damaged_with_lesions(found, case, 0, found.damaged(case, 0), added)
+    clean = found.volume.with_voxels(found.volume.voxels + added)
+    enhanced = enhance(noisy, model="ct", device="cpu").volume
+    lesion = max(lesions, key=lambda each: abs(each.contrast) * (each.share.max() > 0.95))
+    k, j, i = ((where.start + where.stop) // 2 for where in lesion.where)
+    marked = np.zeros(clean.shape, np.float32)
+    marked[k, j, i] = 1
+    row, column = np.argwhere(axial(clean.with_voxels(marked), k))[0]
+    side = 110
+    first = [int(np.clip(at - side // 2, 0, n - side))
+             for at, n in zip((row, column), axial(clean, k).shape, strict=True)]  # fmt: skip
+    window = tuple(slice(at, at + side) for at in first)
+    ring = float(row - first[0]), float(column - first[1]), 8.0
+    removed = enhanced.voxels.astype(np.float32) - noisy.voxels
+    shown = (
+        (f"full dose; ring: a planted lesion of {lesion.contrast:+.0f} HU", clean, -160.0, 240.0),
+        ("simulated low dose", noisy, -160.0, 240.0),
+        ("enhanced: the noise is gone, and most of the lesion", enhanced, -160.0, 240.0),
+        ("removed, −300 to 300 HU", noisy.with_voxels(removed), -300.0, 300.0),
+    )
+    sheet("ct", [[Panel(title, axial(volume, k)[window], low, high, ring)
+                  for title, volume, low, high in shown]], factor=2)  # fmt: skip
+
+
+def guided() -> None:
+    """T1 of a patient, guided by T2 of the same examination: two crops of open_ms C07."""
+    options = argparse.Namespace(
+        groups=["2 mm"], volumes=["*C07/T1.nii.gz"], data=SHARED_DATA, crop=(24, 72, 72)
+    )
+    pair = next(each for each in guidance.pairs_of(options) if each.name == "C07 T1 ← T2")
+    model = denoising.open_model("mr", "MR")
+    volume = denoising.noisy(pair.scan, "Gaussian", 10, 0)
+    alone, with_guide = (
+        guidance.arm_of(denoising.NETWORK, volume, 10, model, guide).voxels
+        for guide in (None, pair.guide)
+    )
+    clean, k = pair.scan.volume.voxels, 12
+    rows = []
+    for j, i in ((14, 18), (34, 20)):
+        box = slice(j, j + 36), slice(i, i + 36)
+
+        def crop(voxels: Floats, box: Any = box) -> Floats:
+            return axial(pair.scan.volume.with_voxels(voxels.astype(np.float32)), k)[box]
+
+        def decibels(voxels: Floats, crop: Callable[[Floats], Floats] = crop) -> str:
+            value = metrics.psnr(crop(clean), crop(voxels), data_range=1.0)
+            return f"{value:.1f} dB"
+
+        rows.append([
+            Panel(f"noisy T1, {decibels(volume.voxels)}", crop(volume.voxels), 0.2, 1),
+            Panel("guide: T2", crop(pair.guide), 0, 1),
+            Panel(f"no guide, {decibels(alone)}", crop(alone), 0.2, 1),
+            Panel(f"guided, {decibels(with_guide)}", crop(with_guide), 0.2, 1),
+            Panel("T1 without noise", crop(clean), 0.2, 1),
+        ])  # fmt: skip
+    sheet("guided", rows, factor=4)
+
+
+def audit_sheet() -> None:
+    """The nearest pairs of a set that holds one copy; random shapes stand for patients."""
+    names = [*(f"used {n}" for n in range(5)), *(f"held out {n}" for n in range(5))]
+    people = {
+        name: synthetic_volume("MR", 40 + number, shape=(10, 96, 96), spacing=(4, 1.5, 1.5))
+        for number, name in enumerate(names)
+    }
+    slices = {name: _unit(volume.voxels) for name, volume in people.items()}
+    images = np.stack([
+        _unit(synthetic_volume("MR", 90 + n, shape=(8, 96, 96), spacing=(4, 1.5, 1.5)).voxels[4])
+        for n in range(12)
+    ])  # fmt: skip
+    images[3] = np.roll(slices["used 3"][5], 3, axis=1) * 0.9
+    training = {name: each for name, each in slices.items() if name.startswith("used")}
+    held_out = {name: each for name, each in slices.items() if name not in training}
+    report = audit(Audited(images, training, held_out))
+    assert report.alarm
+    rows = [[
+        Panel(f"image {pair.image} of the set", pair.laid, 0, 1),
+        Panel(f"nearest slice of a patient ({report.aliases[pair.patient]})", pair.onto, 0, 1),
+        difference(f"difference; likeness {pair.score:.2f}", pair.laid - pair.onto, 0.5),
+    ] for pair in report.pairs[:2]]  # fmt: skip
+    rows[0][2] = replace(rows[0][2], title=f"{rows[0][2].title}: a copy")
+    sheet("audit", rows, factor=2)
+
+
+def _unit(voxels: Floats) -> Floats:
+    return np.clip(voxels, 0, 1).astype(np.float32)
+
+
+PICTURES: dict[str, Callable[[], None]] = {
+    "real": real, "ct": ct, "thin-slices": thin, "guided": guided, "compression": compression,
+    "uncertainty": uncertainty, "audit": audit_sheet,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
+    names = parser.parse_args().names or list(PICTURES)
+    torch.set_num_threads(1)
+    for name in names:
+        PICTURES[name]()
+
+
+if __name__ == "__main__":
+    main()
