@@ -46,7 +46,6 @@ def low_dose_noise(
     electronic: float,
     rng: np.random.Generator,
     *,
-    views: int = VIEWS,
     cutoff: float = CUTOFF,
     modulation: float = 0.0,
 ) -> Floats:
@@ -59,7 +58,6 @@ def low_dose_noise(
         electronic: σ of the electronic noise, in photons.
         rng: a seed for each slice is drawn from it first, so the first n slices have the same noise
             however many follow.
-        views: over 180°.
         cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft
             kernel, inf the bare ramp.
         modulation: exponent with which the tube current of a view follows the attenuation of its
@@ -69,7 +67,7 @@ def low_dose_noise(
     """
     noise = np.zeros(hu.shape, dtype=np.float32)
     torch = require("torch", purpose="Simulating low-dose CT")
-    scan = _Scan(hu.shape[1], hu.shape[2], float(spacing_mm[0]), float(spacing_mm[1]), views)
+    scan = _Scan(hu.shape[1], hu.shape[2], float(spacing_mm[0]), float(spacing_mm[1]), VIEWS)
     seeds = rng.integers(2**63, size=(hu.shape[0],))
     with torch.inference_mode():
         for start in range(0, hu.shape[0], _SLAB):

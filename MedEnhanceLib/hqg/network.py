@@ -38,6 +38,8 @@ _EVIDENCE = 3 * BANDS
 _FACTS = 3 * _EVIDENCE + 3 + 1
 #: Share of the range below which a guide's variation counts as none.
 _FLAT = 0.02
+#: Numbers that variational modulation draws.
+_DRAWN = 32
 #: Factor on what is written without a hint: small steps at the beginning.
 _FREE_SHARE = 0.3
 
@@ -305,14 +307,14 @@ class VariationalModulation(nn.Module):
     b(v). Source: the variational normalization module of arXiv 2307.07829, for sets of blocks.
     """
 
-    def __init__(self, facts: int, width: int, size: int = 32) -> None:
+    def __init__(self, facts: int, width: int) -> None:
         super().__init__()
-        self.distribution = nn.Linear(facts, 2 * size)
+        self.distribution = nn.Linear(facts, 2 * _DRAWN)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(size, 2 * width)
+        self.modulation = nn.Linear(_DRAWN, 2 * width)
         with torch.no_grad():
-            self.distribution.weight[size:] *= 0.1
-            self.distribution.bias[size:] = -4.0
+            self.distribution.weight[_DRAWN:] *= 0.1
+            self.distribution.bias[_DRAWN:] = -4.0
 
     def forward(self, features: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
         """Modulated features, and the divergence from a standard normal distribution, a scalar."""

@@ -34,7 +34,6 @@ def read_lines(descriptor: int) -> Iterator[bytes | None]:
     Not buffered: a process that exits would hang on the lock of the buffer.
     """
     is_rest = False
-    # Not buffered: a process that exits would hang on the lock of the buffer.
     with open(descriptor, "rb", buffering=0, closefd=False) as stream:
         while piece := stream.readline(LONGEST_LINE):
             is_end = piece.endswith(b"\n")

@@ -185,11 +185,16 @@ def run_steps(
     return time.monotonic() - began
 
 
-def set_learning_rate(
-    optimizer: Optimizer, peak: float, number: int, total: int, *, warm_up: float = _WARM_UP
-) -> None:
-    """Linear warm-up over that share of the steps, cosine decay to a hundredth of the peak."""
-    warmed = min(1.0, (number + 1) / (warm_up * total + 1))
+def set_learning_rate(optimizer: Optimizer, peak: float, number: int, total: int) -> None:
+    """Set the rate of a step: linear warm-up, then cosine decay to a hundredth of the peak.
+
+    Args:
+        optimizer: whose rate is set.
+        peak: highest rate.
+        number: of the step.
+        total: of all steps.
+    """
+    warmed = min(1.0, (number + 1) / (_WARM_UP * total + 1))
     cosine = 0.5 * (1 + math.cos(math.pi * number / total))
     for group in optimizer.param_groups:
         group["lr"] = peak * warmed * (_LAST_SHARE + (1 - _LAST_SHARE) * cosine)

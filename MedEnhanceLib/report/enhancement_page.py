@@ -75,19 +75,8 @@ def enhancement_report(
     results = manifest.get("results", {})
     findings = findings_in_words(results.get("measured") or {}, results.get("strength", 1.0))
     uncertainty = results.get("uncertainty")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["cell"] = cell_text
-    environment.filters["json"] = lambda value: json.dumps(
-        value, indent=2, ensure_ascii=False, default=str
-    )
     note = " ".join(results.get("segmentation_limits", ()))
-    text = environment.get_template("page.html").render(
+    text = _template(jinja2).render(
         notice=RESEARCH_ONLY,
         name=name,
         volume=volume,
@@ -106,8 +95,23 @@ def enhancement_report(
         reference=reference,
         warnings=[f"{warning.rstrip('.')}." for warning in manifest["warnings"]],
     )
-    page = target / "index.html"
-    with atomic_write(page, overwrite=overwrite) as temporary:
-        # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
+    # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
+    with atomic_write(target / "index.html", overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
-    return page
+    return target / "index.html"
+
+
+def _template(jinja2: Any) -> Any:
+    """Read the template of a page; a field that it lacks is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["cell"] = cell_text
+    environment.filters["json"] = lambda value: json.dumps(
+        value, indent=2, ensure_ascii=False, default=str
+    )
+    return environment.get_template("page.html")

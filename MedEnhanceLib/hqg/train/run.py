@@ -69,22 +69,15 @@ def train(
     subjects = teaching[0].subjects(monitor) if teaching else ()
     targets = load_data(config, data, monitor.part(0.0, 0.03), subjects=subjects)
     trainer = Trainer(config, targets, device, monitor, teaching)
-    crops = validated_crops(config, targets)
-    steps, due = sum(trainer.counts), time.monotonic() + _VALIDATION_S
+    validation = _Validation(validated_crops(config, targets), monitor)
 
     def step(number: int) -> dict[str, float]:
-        nonlocal due
-        losses_ = trainer.step(number)
-        if time.monotonic() > due:
-            average = trainer.learner.averaged()
-            report(_means([gain_of(average, crop) for crop in crops], crops), number)
-            due = time.monotonic() + _VALIDATION_S
-        return losses_
+        values = trainer.step(number)
+        if validation.is_due():
+            validation.report(validation.gains(trainer.learner.averaged())[0], number)
+        return values
 
-    def report(gains: dict[str, float], number: int) -> None:
-        for name, gain in gains.items():
-            monitor.metric(name, gain, number)
-
+    steps = sum(trainer.counts)
     try:
         seconds = run_steps(step, steps, out, trainer.parts(), monitor.part(0.03, 0.9))
     finally:
@@ -94,11 +87,9 @@ def train(
         networks = {UNTAUGHT: network, TAUGHT: trainer.taught.averaged()}
         verdict = judge(teaching, networks, config, out, monitor.part(0.9, 0.98))
         network = networks[TAUGHT if verdict.accepted else UNTAUGHT]
-    judged = [gain_of(network, crop) for crop in crops]
-    gains = _means(judged, crops)
-    alone = [gain for (gain, _), crop in zip(judged, crops, strict=True) if crop.guide is None]
-    gains |= _beside_shipped(config, targets, alone, crops)
-    report(gains, steps)
+    gains, alone = validation.gains(network)
+    gains |= _beside_shipped(config, targets, alone, validation.crops)
+    validation.report(gains, steps)
     folder = out / config.name
     export_enhancer(
         folder,
@@ -111,6 +102,31 @@ def train(
     )
     monitor.progress(1.0, "model written")
     return folder
+
+
+class _Validation:
+    """Crops that a training is validated on, every two minutes."""
+
+    def __init__(self, crops: Sequence[Crop], monitor: Monitor) -> None:
+        self.crops, self._monitor = crops, monitor
+        self._due = time.monotonic() + _VALIDATION_S
+
+    def is_due(self) -> bool:
+        """Return whether two minutes have passed since the last report."""
+        return time.monotonic() > self._due
+
+    def gains(self, network: GuidedNetwork) -> tuple[dict[str, float], list[float]]:
+        """Measure the mean gains of a network, and its gain on each crop without a guide, in dB."""
+        judged = [gain_of(network, crop) for crop in self.crops]
+        pairs = zip(judged, self.crops, strict=True)
+        alone = [gain for (gain, _), crop in pairs if crop.guide is None]
+        return _means(judged, self.crops), alone
+
+    def report(self, gains: dict[str, float], number: int) -> None:
+        """Report gains after a step."""
+        for name, gain in gains.items():
+            self._monitor.metric(name, gain, number)
+        self._due = time.monotonic() + _VALIDATION_S
 
 
 def validated_crops(config: TrainConfig, targets: dict[str, list[Target]]) -> list[Crop]:

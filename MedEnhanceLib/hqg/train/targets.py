@@ -83,13 +83,9 @@ def load_data(
             monitor.check()
             yield load(path, modality=modality).single()
 
-    pools = ((config.high_quality, False), (config.noiseless, True))
-    clean = [
-        target
-        for patterns, are_clean in pools
-        for volume in read(patterns)
-        for target in _resolutions(volume, are_clean=are_clean)
-    ]
+    clean = [each for volume in read(config.high_quality) for each in _resolutions(volume)]
+    for volume in read(config.noiseless):
+        clean += _resolutions(volume, are_clean=True)
     labeled = [
         _labeled(volume, labels) for path, volume, labels in subjects if _is_learned(path, left_out)
     ]
@@ -103,9 +99,7 @@ def load_data(
         raise InputError(
             f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
         )
-    validated = [
-        target for volume in read(config.validation, ()) for target in _resolutions(volume)
-    ]
+    validated = [each for volume in read(config.validation, ()) for each in _resolutions(volume)]
     if config.validation and not validated:
         raise InputError(
             f"{data}: no clean volume to validate on",

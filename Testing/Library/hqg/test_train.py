@@ -157,9 +157,7 @@ def test_unpaired_steps_need_volumes_with_noise() -> None:
 
 
 @pytest.mark.slow
-def test_a_short_training_beats_the_filter_and_tells_guides_apart(
-    data: Path, tmp_path: Path
-) -> None:
+def test_a_short_training_beats_the_filter_and_separates_guides(data: Path, tmp_path: Path) -> None:
     fields = {"steps": 100, "guide_steps": 240, "lesion_steps": 40, "crops": 24, "validated": 12}
     fields |= {"examinations": ["hq/*", "other/*"], "seed": 1}
     size = {"width": 32, "hidden": 32, "layers": 2, "guide_layers": 1, "blocks": 16}

@@ -45,14 +45,14 @@ def haar(block: Tensor, *, thick: bool = False) -> tuple[Tensor, Tensor]:
     return bands[:, :1], bands[:, 1:]
 
 
-def inverse_haar(low: Tensor, high: Tensor, *, thick: bool = False) -> Tensor:
-    """Undo `haar`, but for rounding of the last bit."""
-    kernel = _kernel(thick=thick).to(low)
+def inverse_haar(low: Tensor, high: Tensor) -> Tensor:
+    """Undo `haar` of thin slices, but for rounding of the last bit."""
+    kernel = _kernel(thick=False).to(low)
     bands = torch.cat([low, high], dim=1)
     return F.conv_transpose3d(bands, kernel, stride=tuple(kernel.shape[2:]))
 
 
-def _kernel(*, thick: bool = False) -> Tensor:
+def _kernel(*, thick: bool) -> Tensor:
     """Make the orthonormal kernel, [bands, 1, 2 or 1, 2, 2]; the first band is the low one."""
     pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
     along_slices = torch.ones(1, 1, dtype=torch.float64) if thick else pair
