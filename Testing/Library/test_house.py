@@ -155,7 +155,7 @@ def test_citations_name_the_papers_of_the_readme_and_no_version() -> None:
     assert people == [[one["name"] for one in PROJECT["authors"]]] * 2
 
 
-def test_the_module_acknowledges_the_methods_and_the_author_that_citation_states() -> None:
+def test_the_module_acknowledges_methods_and_author_as_the_citation_does() -> None:
     module = (ROOT / "MedEnhance/MedEnhance.py").read_text(encoding="utf-8")
     stated = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     dois = re.findall(r'"(10\.\d+/[^"]+)"', module)

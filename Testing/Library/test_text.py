@@ -61,7 +61,7 @@ def test_a_loss_is_stated_in_words(figures: dict[str, Any], text: str) -> None:
     assert loss_text(figures, "HU") == text
 
 
-def test_warnings_are_read_from_a_manifest_by_their_weight_also_where_it_was_edited() -> None:
+def test_warnings_of_a_manifest_have_their_weight_also_where_it_was_edited() -> None:
     rows = [
         {"code": "already-clean", "message": "clean", "hint": "gain little"},
         {"code": "no-structure", "message": "no structure", "hint": "check it"},

@@ -99,7 +99,7 @@ def test_volumes_of_planted_lesions_show_what_is_lost() -> None:
     ("thick", "bound", "is_met"),
     [(0.4, "spline", False), (0.1, "thick", False), (0.35, "spline", True)],
 )
-def test_volumes_are_compared_with_the_better_of_thick_slices_and_the_spline(
+def test_volumes_are_compared_with_the_better_of_slices_and_spline(
     thick: float, bound: str, is_met: bool
 ) -> None:
     errors = {"thick": thick, "spline": 0.2, "ours": 0.15 if is_met else 0.3}

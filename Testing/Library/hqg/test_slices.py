@@ -206,7 +206,7 @@ def _flat_planes(folder: Path) -> tuple[Planes, float]:
 
 @pytest.mark.parametrize("bins", [(1, 1), (2, 2)])
 @pytest.mark.parametrize("added", [0.0, 0.03])
-def test_the_network_is_given_all_noise_of_the_slices_and_learns_none_of_it(
+def test_the_network_is_given_all_noise_of_the_slices_and_learns_none(
     bins: tuple[int, int], added: float, tmp_path: Path
 ) -> None:
     """The noise of a reference itself, as far as averaging leaves it, and what is added to it."""
