@@ -62,12 +62,12 @@ _MOST_LOST_DB, _LEAST_OVER_NOISY, _MOST_BELOW_CLEAN = 0.05, 0.02, 0.02
 #: Fields of a recipe that hold for a head here: the others say whose images it learned from.
 _OF_RECIPE = ("modality", "anatomy", "structures", "labeled_share", "network")
 #: Slices of a person's box, and pixels around the labels in them.
-_DEPTH, _MARGIN = 40, 24
+_DEPTH, _MARGIN = 32, 24
 #: Side of a head's patches, in pixels: boxes are hardly larger.
 _PATCH = 128
 #: Crops of a taught training that are drawn from at a time, steps after which one is replaced, and
 #: crops that the enhancer is validated on, which nothing here uses.
-_CROPS = {"crops": 16, "renewed_every": 4, "validated": 1}
+_CROPS = {"crops": 12, "renewed_every": 5, "validated": 1}
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100, help="taught steps")
     parser.add_argument("--head-steps", type=int, default=400)
     parser.add_argument("--damaged", type=int, default=2, help="noisy versions of each image")
-    parser.add_argument("--persons", type=int, default=10, help="of an anatomy at most; 0: all")
+    parser.add_argument("--persons", type=int, default=6, help="of an anatomy at most; 0: all")
     parser.add_argument("--cells", type=int, default=3, help="persons that are left out; 0: all")
     parser.add_argument("--images", type=int, default=1, help="2: head of enhanced and noisy image")
     parser.add_argument("--quick", action="store_true", help="a few steps, one cell of two persons")
