@@ -5,9 +5,9 @@
 
 One person is left out at a time: a cell. A head learns from the others, on what the enhancer makes
 of their noisy images, and stays as it is from then on: it is never fitted to the images that it is
-measured on. It teaches the enhancer in each way that an arm names, and is measured on the person
-left out: on the clean image, which is the ceiling, on the noisy one, on the enhanced one before and
-after the taught steps. A head of noisy images is the arm without an enhancer.
+measured on. It teaches the enhancer in each way and at each λ that an arm names, and is measured on
+the person left out: on the clean image, which is the ceiling, on the noisy one, on the enhanced one
+before and after the taught steps. A head of noisy images is the arm without an enhancer.
 
 Of a person a box around the labels is used: as many slices as show most of them. What the enhancer
 makes of a noisy box is made once and kept; it depends on no head, and all cells and arms share it.
@@ -56,8 +56,14 @@ FOLDER = REPOSITORY / "runs" / "gradprom"
 CLEAN, NOISY, ENHANCED = "clean", "noisy", "enhanced"
 NOISY_HEAD = "head of noisy images"
 ALONE, JOINT, BINARY, EMA = "enhancement only", "joint", "gate, binary", "gate, EMA 0.99"
-#: Arms of taught steps, and how each joins both gradients.
-TAUGHT = {ALONE: "off", JOINT: "joint", BINARY: "binary", EMA: "ema"}
+#: λ of the task's gradient: the default, and one at which a sum leaves the enhancer's optimum.
+WEIGHTS = (3, 100)
+#: Arms of taught steps: how each joins both gradients, and λ, which does not count without.
+TAUGHT = {ALONE: ("off", 0)} | {
+    f"{arm}, λ {weight}": (mode, weight)
+    for weight in WEIGHTS
+    for arm, mode in ((JOINT, "joint"), (BINARY, "binary"), (EMA, "ema"))
+}
 _MOST_LOST_DB, _LEAST_OVER_NOISY, _MOST_BELOW_CLEAN = 0.05, 0.02, 0.02
 #: Fields of a recipe that hold for a head here: the others say whose images it learned from.
 _OF_RECIPE = ("modality", "anatomy", "structures", "labeled_share", "network")
@@ -224,10 +230,10 @@ def cell(name: str, data: Path, person: str, seed: int, options: argparse.Namesp
     head = trained_head(fields | {"enhancer": options.start}, data, place / "head")
     noisy_head = trained_head(fields, data, place / "noisy-head")
     rows = [*rows_of_noisy_head(noisy_head, data, fields["modality"])]
-    for arm, mode in TAUGHT.items():
-        task = {"segmenter": str(head), "gate": mode, "steps": options.steps}
+    for arm, (mode, weight) in TAUGHT.items():
+        task = {"segmenter": str(head), "gate": mode, "weight": weight, "steps": options.steps}
         taught = {"name": "enhancer", "task": task, "seed": seed, "device": "cpu", **_CROPS}
-        folder = place / mode / "enhancer"
+        folder = place / f"{mode}-{weight}" / "enhancer"
         if not folder.is_dir():
             train("hqg", taught, data, folder.parent)
         rows += rows_of_arm(arm, folder)
@@ -321,10 +327,14 @@ def gates_of(name: str, rows: list[Row]) -> Iterator[dict[str, Any]]:
     yield over("dice", ENHANCED, NOISY, _LEAST_OVER_NOISY)
     yield over("dice", ENHANCED, NOISY_HEAD, 0.0)
     yield over("dice", ENHANCED, CLEAN, -_MOST_BELOW_CLEAN)
-    for arm in (EMA, BINARY):
-        yield over("psnr", arm, ALONE, -_MOST_LOST_DB)
-        opened = mean_of(rows, "open_share", anatomy=name, arm=arm)
-        yield gate(f"{name}: share of weights that {arm} is open for", opened, "> 0", bool(opened))
+    for weight in WEIGHTS:
+        joint, binary, ema = (f"{arm}, λ {weight}" for arm in (JOINT, BINARY, EMA))
+        for arm in (ema, binary):
+            yield over("psnr", arm, ALONE, -_MOST_LOST_DB)
+            yield over("psnr", arm, joint, 0.0)
+            opened = mean_of(rows, "open_share", anatomy=name, arm=arm)
+            title = f"{name}: share of weights that {arm} is open for"
+            yield gate(title, opened, "> 0", bool(opened))
 
 
 if __name__ == "__main__":
