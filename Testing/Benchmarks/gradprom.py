@@ -41,7 +41,7 @@ from _enhancement_cache import run_kept
 from _enhancement_statistics import Row, difference, difference_gate, mean_of
 
 from MedEnhanceLib.api_training import train
-from MedEnhanceLib.bundles.store import open_bundle, read_bundle
+from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.gradprom.head import Enhancer
@@ -207,10 +207,9 @@ def boxed(image: Volume, labels: Volume) -> Iterator[Volume]:
         yield volume.crop(*parts)
 
 
-def is_known(start: str, modality: str, person: str) -> bool:
-    """Whether the enhancer learned from any image of a person, by its own record."""
-    bundle = open_bundle(start, kind="enhancer", modality=modality)
-    config = bundle.metadata["training"]["config"]
+def is_known(enhancer: Bundle, person: str) -> bool:
+    """Whether an enhancer learned from any image of a person, by its own record."""
+    config = enhancer.metadata["training"]["config"]
     learned, left_out = (
         {path for name in names for glob in config.get(name, ()) for path in SHARED_DATA.glob(glob)}
         for names in (("high_quality", "examinations"), ("leave_out",))
@@ -224,9 +223,12 @@ def cell(name: str, data: Path, person: str, seed: int, options: argparse.Namesp
     """Train and measure with one person left out, unless it was done before."""
     place = place_of(options) / f"{name}-{person}-{seed}"
     path, began = place / "cell.json", time.process_time()
-    if path.is_file():
-        return
     fields = head_fields(ANATOMIES[name], person, seed, options)
+    enhancer = open_bundle(options.start, kind="enhancer", modality=fields["modality"])
+    if path.is_file():
+        if json.loads(path.read_text())["rows"][0]["enhancer"] != enhancer.sha256:
+            raise SystemExit(f"{place} is of other weights of the enhancer: delete the folder")
+        return
     head = trained_head(fields | {"enhancer": options.start}, data, place / "head")
     noisy_head = trained_head(fields, data, place / "noisy-head")
     rows = [*rows_of_noisy_head(noisy_head, data, fields["modality"])]
@@ -240,7 +242,7 @@ def cell(name: str, data: Path, person: str, seed: int, options: argparse.Namesp
         print(name, person, seed, arm, f"{time.process_time() - began:.0f} CPU s", flush=True)
     shared = {"anatomy": name, "case": name, "subject": person, "seed": seed}
     shared |= {"steps": options.steps, "head_steps": options.head_steps}
-    shared["enhancer_knows"] = is_known(options.start, fields["modality"], person)
+    shared |= {"enhancer": enhancer.sha256, "enhancer_knows": is_known(enhancer, person)}
     text = json.dumps({"rows": [shared | row for row in rows]}, indent=1)
     path.with_suffix(".part").write_text(text)
     path.with_suffix(".part").rename(path)
