@@ -65,6 +65,8 @@ TAUGHT = {ALONE: ("off", 0)} | {
     for arm, mode in ((JOINT, "joint"), (BINARY, "binary"), (EMA, "ema"))
 }
 _MOST_LOST_DB, _LEAST_OVER_NOISY, _MOST_BELOW_CLEAN = 0.05, 0.02, 0.02
+#: Fidelity that a plain sum has to cost before a gate can be better, dB.
+_LOST_BY_SUM_DB = 0.2
 #: Fields of a recipe that hold for a head here: the others say whose images it learned from.
 _OF_RECIPE = ("modality", "anatomy", "structures", "labeled_share", "network")
 #: Slices of a person's box, and pixels around the labels in them.
@@ -331,9 +333,11 @@ def gates_of(name: str, rows: list[Row]) -> Iterator[dict[str, Any]]:
     yield over("dice", ENHANCED, CLEAN, -_MOST_BELOW_CLEAN)
     for weight in WEIGHTS:
         joint, binary, ema = (f"{arm}, λ {weight}" for arm in (JOINT, BINARY, EMA))
+        lost = difference(rows, "psnr", [(name, ALONE, joint)])
         for arm in (ema, binary):
             yield over("psnr", arm, ALONE, -_MOST_LOST_DB)
-            yield over("psnr", arm, joint, 0.0)
+            if lost is not None and lost.mean >= _LOST_BY_SUM_DB:
+                yield over("psnr", arm, joint, 0.0)
             opened = mean_of(rows, "open_share", anatomy=name, arm=arm)
             title = f"{name}: share of weights that {arm} is open for"
             yield gate(title, opened, "> 0", bool(opened))
