@@ -5,9 +5,9 @@
 
 One person is left out at a time: a cell. A head learns from the others, on what the enhancer makes
 of their noisy images, and stays as it is from then on: it is never fitted to the images that it is
-measured on. It teaches the enhancer in each way and at each λ that an arm names, and is measured on
-the person left out: on the clean image, which is the ceiling, on the noisy one, on the enhanced one
-before and after the taught steps. A head of noisy images is the arm without an enhancer.
+measured on. It teaches the enhancer in each way that an arm names, and is measured on the person
+left out: on the clean image, which is the ceiling, on the noisy one, on the enhanced one before and
+after the taught steps. A head of noisy images is the arm without an enhancer.
 
 Of a person a box around the labels is used: as many slices as show most of them. What the enhancer
 makes of a noisy box is made once and kept; it depends on no head, and all cells and arms share it.
@@ -56,14 +56,10 @@ FOLDER = REPOSITORY / "runs" / "gradprom"
 CLEAN, NOISY, ENHANCED = "clean", "noisy", "enhanced"
 NOISY_HEAD = "head of noisy images"
 ALONE, JOINT, BINARY, EMA = "enhancement only", "joint", "gate, binary", "gate, EMA 0.99"
-#: λ of the task's gradient: the default, and one at which a sum leaves the enhancer's optimum.
-WEIGHTS = (3, 100)
-#: Arms of taught steps: how each joins both gradients, and λ, which does not count without.
-TAUGHT = {ALONE: ("off", 0)} | {
-    f"{arm}, λ {weight}": (mode, weight)
-    for weight in WEIGHTS
-    for arm, mode in ((JOINT, "joint"), (BINARY, "binary"), (EMA, "ema"))
-}
+#: λ of the task's gradient that trainings take by default; --weights adds arms of others.
+WEIGHT = 3
+#: Arms of taught steps, and how each joins both gradients.
+TAUGHT = {ALONE: "off", JOINT: "joint", BINARY: "binary", EMA: "ema"}
 _MOST_LOST_DB, _LEAST_OVER_NOISY, _MOST_BELOW_CLEAN = 0.05, 0.02, 0.02
 #: Fidelity that a plain sum has to cost before a gate can be better, dB.
 _LOST_BY_SUM_DB = 0.2
@@ -130,7 +126,8 @@ def main() -> None:
         data, persons = prepared(name, options)
         for seed in options.seeds:
             for person in persons[: options.cells or None]:
-                cell(name, data, person, seed, options)
+                for weight in options.weights:
+                    cell(name, data, person, seed, weight, options)
     rows = [row for path in cell_files(options) for row in json.loads(path.read_text())["rows"]]
     anatomies = dict.fromkeys(row["anatomy"] for row in rows)
     gates = [entry for name in anatomies for entry in gates_of(name, rows)]
@@ -144,6 +141,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--start", default="auto", help="enhancer (default: the shipped one)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=100, help="taught steps")
+    parser.add_argument("--weights", nargs="+", type=int, default=[WEIGHT], help="λ of the task")
     parser.add_argument("--head-steps", type=int, default=400)
     parser.add_argument("--damaged", type=int, default=2, help="noisy versions of each image")
     parser.add_argument("--persons", type=int, default=6, help="of an anatomy at most; 0: all")
@@ -160,7 +158,7 @@ def parse() -> argparse.Namespace:
 
 def cell_files(options: argparse.Namespace) -> list[Path]:
     """JSON of all cells of these settings."""
-    return sorted(place_of(options).glob("*/cell.json"))
+    return sorted(place_of(options).glob("*/cell-*.json"))
 
 
 def place_of(options: argparse.Namespace) -> Path:
@@ -221,10 +219,15 @@ def is_known(enhancer: Bundle, person: str) -> bool:
     )
 
 
-def cell(name: str, data: Path, person: str, seed: int, options: argparse.Namespace) -> None:
-    """Train and measure with one person left out, unless it was done before."""
+def cell(
+    name: str, data: Path, person: str, seed: int, weight: int, options: argparse.Namespace
+) -> None:
+    """Train and measure with one person left out, unless it was done before.
+
+    Of another λ than the default only what depends on it.
+    """
     place = place_of(options) / f"{name}-{person}-{seed}"
-    path, began = place / "cell.json", time.process_time()
+    path, began = place / f"cell-{weight}.json", time.process_time()
     fields = head_fields(ANATOMIES[name], person, seed, options)
     enhancer = open_bundle(options.start, kind="enhancer", modality=fields["modality"])
     if path.is_file():
@@ -232,9 +235,13 @@ def cell(name: str, data: Path, person: str, seed: int, options: argparse.Namesp
             raise SystemExit(f"{place} is of other weights of the enhancer: delete the folder")
         return
     head = trained_head(fields | {"enhancer": options.start}, data, place / "head")
-    noisy_head = trained_head(fields, data, place / "noisy-head")
-    rows = [*rows_of_noisy_head(noisy_head, data, fields["modality"])]
-    for arm, (mode, weight) in TAUGHT.items():
+    rows, arms = [], TAUGHT
+    if weight != WEIGHT:
+        arms = {f"{arm}, λ {weight}": mode for arm, mode in TAUGHT.items() if arm != ALONE}
+    else:
+        noisy_head = trained_head(fields, data, place / "noisy-head")
+        rows += rows_of_noisy_head(noisy_head, data, fields["modality"])
+    for arm, mode in arms.items():
         task = {"segmenter": str(head), "gate": mode, "weight": weight, "steps": options.steps}
         taught = {"name": "enhancer", "task": task, "seed": seed, "device": "cpu", **_CROPS}
         folder = place / f"{mode}-{weight}" / "enhancer"
@@ -331,16 +338,13 @@ def gates_of(name: str, rows: list[Row]) -> Iterator[dict[str, Any]]:
     yield over("dice", ENHANCED, NOISY, _LEAST_OVER_NOISY)
     yield over("dice", ENHANCED, NOISY_HEAD, 0.0)
     yield over("dice", ENHANCED, CLEAN, -_MOST_BELOW_CLEAN)
-    for weight in WEIGHTS:
-        joint, binary, ema = (f"{arm}, λ {weight}" for arm in (JOINT, BINARY, EMA))
-        lost = difference(rows, "psnr", [(name, ALONE, joint)])
-        for arm in (ema, binary):
-            yield over("psnr", arm, ALONE, -_MOST_LOST_DB)
-            if lost is not None and lost.mean >= _LOST_BY_SUM_DB:
-                yield over("psnr", arm, joint, 0.0)
-            opened = mean_of(rows, "open_share", anatomy=name, arm=arm)
-            title = f"{name}: share of weights that {arm} is open for"
-            yield gate(title, opened, "> 0", bool(opened))
+    lost = difference(rows, "psnr", [(name, ALONE, JOINT)])
+    for arm in (EMA, BINARY):
+        yield over("psnr", arm, ALONE, -_MOST_LOST_DB)
+        if lost is not None and lost.mean >= _LOST_BY_SUM_DB:
+            yield over("psnr", arm, JOINT, 0.0)
+        opened = mean_of(rows, "open_share", anatomy=name, arm=arm)
+        yield gate(f"{name}: share of weights that {arm} is open for", opened, "> 0", bool(opened))
 
 
 if __name__ == "__main__":
