@@ -5,6 +5,7 @@ Patients that are held out are measured on afterwards.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -115,13 +116,16 @@ def prepare_examples(
 ) -> list[Example]:
     """Read, label, degrade and enhance all subjects of the training.
 
+    The degraded versions of an image depend on the seed and its file's name, not on other images.
+
     Raises InputError for a structure that no image shows.
     """
-    rng = np.random.default_rng(config.seed)
     examples = []
     for index, pair in enumerate(files):
         part = monitor.part(index / len(files), (index + 1) / len(files))
         labeled = read_labeled(config, data, pair, part.part(0, 0.5))
+        name = pair[0].relative_to(data).as_posix()
+        rng = np.random.default_rng([config.seed, zlib.crc32(name.encode())])
         versions = []
         for images in _versions(labeled.image, config, rng, enhancer, part.part(0.5, 1)):
             scaling = scaling_for(images[0])

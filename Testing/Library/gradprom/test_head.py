@@ -132,6 +132,18 @@ def test_a_head_learns_from_enhanced_images_and_synthetic_contrasts(
     assert not np.array_equal(both, segment(image, options).volume.voxels)
 
 
+def test_degraded_versions_of_an_image_do_not_depend_on_the_other_images(
+    data: Path, config: TrainHeadConfig
+) -> None:
+    """So that whoever is held out, an image is enhanced once."""
+    files, _ = find_split(config, data)
+    first, second = prepare_examples(config, data, files, Monitor(), None)
+    (alone,) = prepare_examples(config, data, files[1:], Monitor(), None)
+    assert all(map(np.array_equal, alone.versions, second.versions))
+    noise = [np.subtract(*map(np.float32, example.versions)) for example in (first, second)]
+    assert not np.array_equal(*noise)
+
+
 def test_a_card_states_the_dice_of_noisy_enhanced_and_clean_scans() -> None:
     means = {"clean": 0.849, "noisy": 0.641, "enhanced": 0.838}
     said = dice_in_words([{"image": image, "dice": dice} for image, dice in means.items()])
