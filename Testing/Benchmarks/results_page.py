@@ -132,9 +132,9 @@ def network() -> Table:
         ("CT", "case=low dose 2e4", "CT, 20,000 photons"),
         ("CT", "case=low dose 5e3", "CT, 5,000 photons"),
         ("unlearned MR", "noise=white; case~measured", "MR of 11 other sources, white, 5 to 15 %"),
-        ("unlearned MR", "noise=scanner; case~measured", "the same, scanner, 10 %"),
+        ("unlearned MR", "noise=scanner; case~measured", "MR of 11 other sources, scanner, 10 %"),
         ("unlearned CT", "case=low dose 2e4", "CT of 3 other sources, 20,000 photons"),
-        ("unlearned CT", "case=low dose 5e3", "the same, 5,000 photons"),
+        ("unlearned CT", "case=low dose 5e3", "CT of 3 other sources, 5,000 photons"),
     ]
     rows = []
     for part, selected, name in noises:
