@@ -58,6 +58,8 @@ _RISE = 0.1
 _TIE = 0.01
 #: Step of a parabola around zero from a frequency, 0 or 1, to the next, over the step after it.
 _PARABOLA = (1 / 3, 3 / 5)
+#: How far the logarithm may lie above that parabola, as the neighbors are measured themselves.
+_ABOVE_PARABOLA = 0.05
 #: Variances below these shares of a voxel's are too faint to measure the level, or choose blocks.
 _FAINT_LEVEL, _FAINT_CHOICE = 0.1, 0.02
 #: A cell this much louder than the quieter cells is anatomy.
@@ -350,7 +352,8 @@ def _bound_low_frequencies(spectrum: Doubles) -> None:
             line[:, 0] + _PARABOLA[start] * (line[:, 0] - line[:, 1])
             for line, start in ((down, j), (across, i))
         )
-        spectrum[:, j, i] = np.minimum(spectrum[:, j, i], np.maximum(along_j, along_i))
+        most = np.maximum(along_j, along_i) + _ABOVE_PARABOLA
+        spectrum[:, j, i] = np.minimum(spectrum[:, j, i], most)
 
 
 def _ties(sizes: Sequence[int]) -> Doubles:
