@@ -280,6 +280,7 @@ class ApplyTest(EnhanceTestCase):
         self.assertIn("Brain enhanced is ready", self.message)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
         self.assertEqual(self.panel.result.compare.mode, "sideBySide")
+        self.picture("enhance-done")
 
     @slow
     def test_everythingAtOnceAndThroughASavedScene(self):
@@ -296,7 +297,6 @@ class ApplyTest(EnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, 60)
         self.assertEqual(job.state, "done", self.message)
         self.assertEqual({"input", *job.nodes}, {"output", *self.results.ROLES[:-1]})
-        self.picture("enhance-done")
         for made in job.nodes.values():
             self.assertTrue(made.GetAttribute("MedEnhance.derived"))
             self.assertIn("Research use only", made.GetAttribute("MedEnhance.use"))
