@@ -82,7 +82,7 @@ def _declare_worker(parser: Parser) -> None:
         type=float,
         default=600.0,
         metavar="S",
-        help="stop after this many seconds without a job (default: %(default)g)",
+        help="stop after this many seconds without a job (default: 600)",
     )
 
 

@@ -264,7 +264,8 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         float(np.mean([abs(row["ratio"] - 1) for row in rows if row["kind"].startswith(modality)]))
         for modality in ("CT", "MR")
     ]
-    why = "where the noise is weak against the structure, the level is not certain"
+    why = "where the noise is weak against the structure, the level is not certain; references are "
+    why += "made with the measurement itself and change with it"
     yield at_most("error of the level, mean of the worse modality", max(errors), 0.1, why)
 
 

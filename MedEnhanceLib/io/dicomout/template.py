@@ -276,7 +276,7 @@ def correct(header: Dataset) -> list[str]:
         else:
             element.value = None
             done.append(
-                f"{element.keyword} of the source is left empty, as its value is not valid DICOM; "
+                f"{element.keyword} is left empty, as its value is not valid DICOM; "
                 "nothing else changes"
             )
     states_method = any(
