@@ -1,6 +1,7 @@
 """What makes images and labels gives on a pretended card what it gives on the CPU.
 
-In single precision the same kernels compute, so a gray value at most may be rounded differently.
+In single precision the same kernels compute, so a gray value at most may be rounded differently,
+but where rounding decides which of two blocks is the nearer one: a voxel in a thousand.
 Half precision (float16 on a card) has a bound of its own.
 """
 
@@ -59,7 +60,9 @@ def test_models_that_ship_agree(name: str, card: str) -> None:
         volume = replace(volume, voxels=(voxels - 1000).astype(np.int16), modality="CT", units="HU")
     config = EnhanceConfig(model=name, device="cpu", uncertainty=True)
     found, wanted = on(card, config, volume), on("cpu", config, volume)
-    assert far(found.volume, wanted.volume).max() <= 1
+    difference, sigma = far(found.volume, wanted.volume), wanted.measured["noise"]["sigma"]
+    assert np.quantile(difference, 0.999) <= 1
+    assert difference.max() <= 0.02 * sigma
     limit = 1e-3 * wanted.uncertainty.voxels.max()
     assert far(found.uncertainty, wanted.uncertainty).max() <= limit
     assert found.device == card
