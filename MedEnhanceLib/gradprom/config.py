@@ -92,18 +92,12 @@ class TrainHeadConfig(NetworkTrainingConfig):
         low=0,
         high=1,
     )
-    held_out: tuple[str, ...] = option(
-        (),
-        help="patterns of images that are not learned from, nor any other of their patients' (of "
-        "the same folder, where images lie in several); Dice is measured on them",
-    )
     on_request: bool = option(
         False,
         help="whether users must select the model by name, as it does not suit every image of "
         "its modality",
     )
     warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
-    modality: str = option("MR", help="of the images")
     name: str = "brain-tissue"
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(6, help="patches per step")

@@ -150,10 +150,6 @@ class TrainConfig(NetworkTrainingConfig):
     leave_out: tuple[str, ...] = option(
         (), help="patterns of files or folders to exclude from training"
     )
-    validation: tuple[str, ...] = option(
-        (), help="patterns of clean volumes that are only validated on; empty: fresh crops"
-    )
-    modality: Literal["MR", "CT"] = option("MR", help="of the images; decides scale and noise")
     name: str = "mr"
     start: str = option(
         "", help="name or folder of an enhancer of the same size that training starts from"
@@ -220,10 +216,6 @@ class TrainSlicesConfig(NetworkTrainingConfig):
     )
     noiseless: tuple[str, ...] = _NOISELESS
     synthetic: float = _SYNTHETIC
-    held_out: tuple[str, ...] = option(
-        (), help="patterns of validation volumes, excluded from training"
-    )
-    modality: Literal["MR", "CT"] = option("MR", help="of the images")
     name: str = "mr-slices"
     start: str = option(
         "", help="name or folder of a model of the same size that training starts from"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from MedEnhanceLib.core.options import WithPresets, option
 from MedEnhanceLib.runtime.device import DEVICES
@@ -24,6 +25,11 @@ class TrainingConfig(WithPresets):
     data: tuple[dict[str, str], ...] = option(
         (), help="for the model card: name, subjects, license and source of each collection"
     )
+    held_out: tuple[str, ...] = option(
+        (),
+        help="patterns of volumes that are not learned from (of a head, nor any other image of "
+        "their patients); networks are measured on them",
+    )
     seed: int = option(0, help="random seed", metavar="N")
 
 
@@ -37,4 +43,5 @@ class NetworkTrainingConfig(TrainingConfig):
         help='what the images show, as in "images of the brain"; users are informed of it',
         metavar="TEXT",
     )
+    modality: Literal["MR", "CT"] = option("MR", help="of the images; decides scale and noise")
     device: str = option("auto", help=DEVICES, metavar="D")

@@ -134,7 +134,6 @@ class CodecTrainingConfig(TrainingConfig):
     files: tuple[str, ...] = option(
         ("**/*.nii.gz",), help="patterns relative to the data folder, of volumes to learn from"
     )
-    held_out: tuple[str, ...] = option((), help="patterns of volumes to exclude")
     name: str = "codec"  # the modality is appended
 
     def __post_init__(self) -> None:

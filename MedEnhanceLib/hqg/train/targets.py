@@ -76,7 +76,7 @@ def load_data(
         InputError: a pattern names nothing, or no training data.
     """
     modality = config.modality
-    left_out = _matching(data, (*config.leave_out, *config.validation))
+    left_out = _matching(data, (*config.leave_out, *config.held_out))
 
     def read(patterns: Sequence[str], left_out: Iterable[Path] = left_out) -> Iterator[Volume]:
         for path in _files(data, patterns, left_out):
@@ -99,11 +99,11 @@ def load_data(
         raise InputError(
             f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
         )
-    validated = [each for volume in read(config.validation, ()) for each in _resolutions(volume)]
-    if config.validation and not validated:
+    validated = [each for volume in read(config.held_out, ()) for each in _resolutions(volume)]
+    if config.held_out and not validated:
         raise InputError(
             f"{data}: no clean volume to validate on",
-            "Name volumes with little noise (validation).",
+            "Name volumes with little noise (held_out).",
         )
     examinations = load_examinations(config.examinations, data, left_out, modality, monitor)
     return {

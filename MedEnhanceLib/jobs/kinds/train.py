@@ -30,8 +30,7 @@ Method = Literal["hqg", "head", "slices", "codec"]
 #: Methods that learn from a distilled set, and the patterns of their configurations.
 _FROM_SETS = ("hqg", "slices")
 _PATTERNS = (
-    "high_quality", "noiseless", "low_quality", "examinations", "leave_out", "validation", "files",
-    "held_out",
+    "high_quality", "noiseless", "low_quality", "examinations", "leave_out", "held_out", "files",
 )  # fmt: skip
 #: Weight of the critic in `cohort` where there are volumes of low quality.
 _UNPAIRED = 0.01
@@ -106,8 +105,7 @@ def beside_shipped(metadata: Mapping[str, Any]) -> str:
     text = f"{over:+.2f} ± {error:.2f} dB over the shipped model"
     if "gain_db" in validation:
         text = f"{validation['gain_db']:+.2f} dB over the filter, {text}"
-    config = metadata["training"]["config"]
-    is_apart = config.get("validation") or config.get("held_out")
+    is_apart = metadata["training"]["config"].get("held_out")
     where = "volumes held out" if is_apart else "new crops of the training volumes"
     advice = "" if over > error else " Use the shipped model."
     return f"On {where}: {text}.{advice}"

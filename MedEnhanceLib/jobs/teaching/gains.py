@@ -151,7 +151,7 @@ def _trained(
             **common,
             "high_quality": [],
             "noiseless": [f"set-{half}/{PATTERN}"],
-            "validation": [tested],
+            "held_out": [tested],
             "start": str(shipped["noise"].folder),
             "network": shipped["noise"].metadata["network"],
             "guide_steps": 0,
