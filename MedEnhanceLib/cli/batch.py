@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     elif warned := sum(bool(row.get("warnings")) for row in fields["rows"]):
         text += f" ({warned} with warnings)"
-    return int(args.console.done(fields, text, fault))
+    return int(args.console.report(fields, text, fault))
 
 
 BATCH = Command(

@@ -70,7 +70,7 @@ def _recover(args: argparse.Namespace) -> int:
         f"{len(report['lost'])} of {report['blocks']} blocks of {args.input} could not be saved",
         f"The others are written; look for a better copy before you rely on {args.output}.",
     )
-    return int(args.console.done(fields, text, fault if report["lost"] else None))
+    return int(args.console.report(fields, text, fault if report["lost"] else None))
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:

@@ -88,7 +88,7 @@ class Console:
         """Print a line on stderr."""
         print(printable(text), file=sys.stderr, flush=True)
 
-    def done(
+    def report(
         self, fields: Mapping[str, Any], text: str, fault: MedEnhanceError | None = None
     ) -> int:
         """Report the result: `fields` as JSON, or `text` for people.

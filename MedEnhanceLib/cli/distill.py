@@ -57,7 +57,7 @@ def _distill(args: argparse.Namespace) -> int:
     job = "distill-estimate" if args.estimate else "distill"
     fields = args.console.run(job, params_of(args, declaration_of(job)) | {"config": config})
     text = fields["sentence"] if args.estimate else "\n".join(_lines(fields))
-    return int(args.console.done(fields, text))
+    return int(args.console.report(fields, text))
 
 
 def _lines(fields: Mapping[str, Any]) -> list[str]:

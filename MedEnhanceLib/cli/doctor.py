@@ -21,7 +21,7 @@ def _run(args: argparse.Namespace) -> int:
         fault = lacking[0][0]("something that MedEnhance needs is missing", "\n".join(hints))
     else:
         text += "\n\nNothing is missing."
-    return int(args.console.done({**facts, "missing": hints}, text, fault))
+    return int(args.console.report({**facts, "missing": hints}, text, fault))
 
 
 def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceError], str]]:

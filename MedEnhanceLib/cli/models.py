@@ -49,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
         for row in [*damaged, *fields["unreadable"]]:
             hint = row.get("hint", f"Remove it: medenhance models remove {row['name']}")
             console.note(f"not usable: {row['message']}. {hint}")
-        return int(console.done(fields, _table(rows) if rows else "no models are installed"))
+        return int(console.report(fields, _table(rows) if rows else "no models are installed"))
     text = f"removed {name}"
     if action == "default":
         (row,) = [row for row in rows if row["name"] == name]
@@ -57,7 +57,7 @@ def _run(args: argparse.Namespace) -> int:
     elif action == "import":
         (row,) = [row for row in rows if row["name"] == fields["imported"]]
         text = f"imported {row['name']} into {row['folder']} (license: {row['license']})"
-    return int(console.done(fields, text))
+    return int(console.report(fields, text))
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -76,7 +76,7 @@ def _show(args: argparse.Namespace) -> int:
     row = details(bundle)
     card = row.pop("card")
     fields = {"model": row, "metadata": bundle.metadata, "card": card}
-    return int(args.console.done(fields, f"{pairs(row)}\n\n{card.strip()}".strip()))
+    return int(args.console.report(fields, f"{pairs(row)}\n\n{card.strip()}".strip()))
 
 
 MODELS = Command(

@@ -112,7 +112,7 @@ class Command:
     def _run_job(self, args: argparse.Namespace) -> int:
         params = self.params(args) if self.params else params_of(args, declaration_of(self.name))
         fields = args.console.run(self.name, params)
-        return int(args.console.done(fields, "\n".join(self.lines(fields) if self.lines else ())))
+        return int(args.console.report(fields, "\n".join(self.lines(fields) if self.lines else ())))
 
 
 def declaration_of(job: str) -> Any:

@@ -119,7 +119,7 @@ def _train(args: argparse.Namespace) -> int:
         "distilled": distilled,
     }
     fields = args.console.run("train", params)
-    return int(args.console.done(fields, "\n".join(_lines(fields))))
+    return int(args.console.report(fields, "\n".join(_lines(fields))))
 
 
 def _check_file(args: argparse.Namespace, config: Mapping[str, Any], distilled: str | None) -> None:

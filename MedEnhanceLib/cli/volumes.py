@@ -43,10 +43,10 @@ def _inspect(args: argparse.Namespace) -> int:
         if len(rows) < 2:
             raise
         choose = f"Details of a series: medenhance inspect {quote(args.input)} --series N"
-        return int(args.console.done({"series": rows}, f"{_series_table(rows)}\n{choose}"))
+        return int(args.console.report({"series": rows}, f"{_series_table(rows)}\n{choose}"))
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(args.input, check)
-    return int(args.console.done(fields, _card_text(fields["card"]), fault))
+    return int(args.console.report(fields, _card_text(fields["card"]), fault))
 
 
 def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -139,8 +139,8 @@ class BlockMatchingFilter:
                 let_go(self.noisy)
                 if number % _PARTS_TO_A_TRIM == 0:
                     trim()
-                done = (stop - needed.start) / (needed.stop - needed.start)
-                self.monitor.progress(done, "removing noise")
+                fraction = (stop - needed.start) / (needed.stop - needed.start)
+                self.monitor.progress(fraction, "removing noise")
 
     def _run(self) -> Run:
         """Begin a run over the volume, mirrored where it is smaller than a block."""

@@ -55,14 +55,14 @@ class VolumeCache:
 
     ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
     noises: that a frame shows by itself, by its number.
-    of_frames: the noise that all frames of a sequence show together; None where they show none.
+    frames_noise: the noise that all frames of a sequence show together; None where they show none.
     regions: that are constant, by number of the frame and σ of the noise.
     guides: those of the last run that had any, each with its copy on the volume's grid.
     """
 
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
     noises: dict[int, NoiseEstimate] = field(default_factory=dict)
-    of_frames: tuple[NoiseEstimate | None, ...] = ()
+    frames_noise: tuple[NoiseEstimate | None, ...] = ()
     regions: dict[tuple[int, float], ConstantRegions] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
 
@@ -114,7 +114,7 @@ def decide(
     cache: VolumeCache,
     config: EnhanceConfig,
     *,
-    chosen: Sequence[int] = (0,),
+    fallback: Sequence[int] = (0,),
     monitor: Monitor,
 ) -> Decision:
     """Measure a volume and decide what is done to it; to all frames of a sequence the same.
@@ -126,10 +126,10 @@ def decide(
         frames: [K, J, I] each, all of a sequence.
         cache: measurements of earlier runs over them, filled by this one.
         config: task, strength and whether the bias field is corrected.
-        chosen: the frames that are going to be enhanced.
+        fallback: the frames that are going to be enhanced.
         monitor: receives what was found, and warnings.
     """
-    numbers = _spread(frames, chosen)
+    numbers = _spread(frames, fallback)
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
     middle = _median([noise_to_contrast(noise) for noise in noises])
     typical, noise = frames[numbers[middle]], noises[middle]
@@ -137,8 +137,8 @@ def decide(
     if config.noise is not None:
         noise = _stated_noise(config.noise, typical, noise)
     elif len(frames) > 1:
-        cache.of_frames = cache.of_frames or (measure_frames(frames, noise, monitor),)
-        (shared,) = cache.of_frames
+        cache.frames_noise = cache.frames_noise or (measure_frames(frames, noise, monitor),)
+        (shared,) = cache.frames_noise
         noise = shared or noise
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
@@ -304,12 +304,12 @@ def mean_frame(frames: Sequence[Volume]) -> Volume:
     return frames[0].with_voxels((total / len(frames)).astype(np.float32))
 
 
-def _spread(frames: Sequence[Volume], chosen: Sequence[int]) -> list[int]:
-    """Frames to be measured, spread evenly; none that is constant, unless it is a chosen one."""
+def _spread(frames: Sequence[Volume], fallback: Sequence[int]) -> list[int]:
+    """Frames to be measured, spread evenly; none that is constant, except of those in fallback."""
     last = len(frames) - 1
     places = np.linspace(0, last, min(len(frames), _FRAMES_MEASURED)).round().astype(int)
     shown = [int(n) for n in places if frames[n].voxels.min() < frames[n].voxels.max()]
-    return shown or list(chosen)
+    return shown or list(fallback)
 
 
 def _median(values: Sequence[float]) -> int:

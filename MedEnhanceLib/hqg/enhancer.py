@@ -102,10 +102,10 @@ def enhance(
     uses = []
     for place, number in enumerate(run.numbers):
         part = monitor.part(place / len(run.numbers), (place + 1) / len(run.numbers))
-        of_frame = outputs.of_frame(place) if run.original.is_sequence else outputs
+        frame_outputs = outputs.at(place) if run.original.is_sequence else outputs
         regions = run.cache.constant(number, run.frames[number], run.decision.noise.level)
         frame_ = _Frame(run, run.frames[number], *run.cache.ranges[number], part)
-        uses.append(frame_.enhance(of_frame, regions))
+        uses.append(frame_.enhance(frame_outputs, regions))
     full = _result_of(run, outputs, uses)
     result = full.at_strength(config.share)
     # The uncertainty is of the strength already.
@@ -174,7 +174,7 @@ def _prepared(
     device, network, engine = _on_device(bundle, config.device, monitor)
     # Blur is measured and undone in the whole volume: previews are without.
     task = config if slices is None else replace(config, task="noise")
-    decision = decide(frames, cache, task, chosen=numbers, monitor=monitor)
+    decision = decide(frames, cache, task, fallback=numbers, monitor=monitor)
     decision = _warned(bundle, volume, decision, monitor)
     mean = functools.cache(lambda: mean_frame(frames))
     is_shared = config.correct_bias_field and len(frames) > 1
@@ -219,8 +219,8 @@ def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterato
             )
         each = each.single("Choose a single volume, or a frame, as the guide.")
         is_same_grid = each.shape == volume.shape[-3:] and each.geometry == volume.geometry
-        own = volume.voxels.reshape(-1, *volume.shape[-2:])  # of one frame
-        if is_same_grid and np.array_equal(each.voxels, own):
+        voxels = volume.voxels.reshape(-1, *volume.shape[-2:])  # of one frame
+        if is_same_grid and np.array_equal(each.voxels, voxels):
             raise InputError(
                 f"{name}: the guide is the volume itself",
                 "Choose another series of the same examination.",
@@ -286,8 +286,8 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
 
 def _warned(bundle: Bundle, volume: Volume, decision: Decision, monitor: Monitor) -> Decision:
     """Warn where model or noise may not suit the volume; returns the decision with all warnings."""
-    of_bundle = (training_length_warning(bundle), anatomy_warning(bundle, volume))
-    warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
+    bundle_warnings = (training_length_warning(bundle), anatomy_warning(bundle, volume))
+    warnings = tuple(warning for warning in bundle_warnings if warning) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
     return replace(decision, warnings=warnings)
@@ -341,7 +341,7 @@ class _Outputs:
     deviation: Floats | None
     use: Floats | None
 
-    def of_frame(self, place: int) -> _Outputs:
+    def at(self, place: int) -> _Outputs:
         """Return the arrays of one frame of a sequence."""
         deviation = None if self.deviation is None else self.deviation[place]
         return _Outputs(
@@ -450,8 +450,8 @@ class _Frame:
         monitor = monitor.part(0.0, 0.9) if run.config.correct_bias_field else monitor
         blur, removal = run.decision.blur, run.decision.removal
         values = _array(voxels[part].shape, "f4", run.scratch)
-        of_noise = monitor if blur is None else monitor.part(0, 0.9)
-        slab = self._denoise(part, regions, of_noise, lambda values: values, values)
+        noise_monitor = monitor if blur is None else monitor.part(0, 0.9)
+        slab = self._denoise(part, regions, noise_monitor, lambda values: values, values)
         if blur is not None:
             remaining = run.decision.noise.level * removal.share
             undo_blur(voxels, blur, noise=remaining, denoised=values, monitor=monitor)

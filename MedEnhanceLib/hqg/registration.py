@@ -156,12 +156,12 @@ class Registration:
         beside = max(_BESIDE_MM, 3 * smallest)
         fits = []
         for place in places:
-            there = []
+            nearby = []
             for axis, way in product((0, 1), (beside, -beside)):
                 shifted = place.copy()
                 shifted[axis, 3] += way
-                there.append(agreement(shifted))
-            chance = float(np.mean(there))
+                nearby.append(agreement(shifted))
+            chance = float(np.mean(nearby))
             value = (agreement(place) - chance) / max(1 - chance, _FLOOR)
             fits.append(GuideFit(max(0.0, value), self.overlap(guide, place)))
         return fits

@@ -54,13 +54,13 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 def refuse_unwritable(folder: Path) -> None:
     """Raise OutputError for a folder that cannot be written to, or made; for before long work."""
-    there = folder
+    existing = folder
     with _as_output_error(folder):
-        while not there.exists():
-            there = there.parent
-    if not there.is_dir():
-        raise OutputError(f"{folder}: {there} is not a folder", "Name another one.")
-    if not os.access(there, os.W_OK | os.X_OK):
+        while not existing.exists():
+            existing = existing.parent
+    if not existing.is_dir():
+        raise OutputError(f"{folder}: {existing} is not a folder", "Name another one.")
+    if not os.access(existing, os.W_OK | os.X_OK):
         raise output_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 

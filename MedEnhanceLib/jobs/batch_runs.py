@@ -108,11 +108,11 @@ def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
                 running.update(zip(items, sent, strict=True))
             if client.status != "running":
                 raise ConnectionError(client.status)
-            if done := {item: future for item, future in running.items() if future.done()}:
-                rows = attend(partial(client.gather, done, errors="skip"), monitor)
-                ledger.end((item, rows.get(item) or _lost_row(done[item])) for item in done)
-                running = {item: future for item, future in running.items() if item not in done}
-                ended += len(done)
+            if ready := {item: future for item, future in running.items() if future.done()}:
+                rows = attend(partial(client.gather, ready, errors="skip"), monitor)
+                ledger.end((item, rows.get(item) or _lost_row(ready[item])) for item in ready)
+                running = {item: future for item, future in running.items() if item not in ready}
+                ended += len(ready)
             monitor.progress(ended / count, f"{ended} of {count}")
             time.sleep(_POLL_SECONDS)  # meanwhile more of them end, and share a flush
     except Cancelled:

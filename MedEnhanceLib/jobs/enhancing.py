@@ -171,19 +171,19 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
 
 
 def segmenter_config(
-    segmenter: str, device: str, options: ForceSegmenter, *, wanted: bool
+    segmenter: str, device: str, options: ForceSegmenter, *, requested: bool
 ) -> SegmentConfig | None:
     """Configure how an enhanced volume is segmented, on the same device; None where not.
 
     segmenter: a model's name or folder, or "auto". Raises ConfigError where a model is named
     without a segmentation.
     """
-    if (segmenter != "auto" or options.force_segmenter) and not wanted:
+    if (segmenter != "auto" or options.force_segmenter) and not requested:
         raise ConfigError(
             f"the segmenter {segmenter} is named or forced, but no segmentation is requested",
             "Add segment (--segment), or leave out segmenter and force_segmenter.",
         )
-    if not wanted:
+    if not requested:
         return None
     return narrowed(SegmentConfig, options, model=segmenter, device=device, segmenter="")
 

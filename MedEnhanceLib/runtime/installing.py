@@ -106,13 +106,13 @@ def install(
         if chooses_build:
             _run(["pip", "install", _CHOOSER, *limits], monitor, lambda _line: None)
             installer = "light_the_torch"
-        done = [0.0, 0.0]  # megabytes that are here, and those on their way
+        downloaded = [0.0, 0.0]  # megabytes: complete files, and the one on its way
 
         def report(line: str) -> None:
             if size := _SIZE.search(line):
-                done[0] += done[1]
-                done[1] = float(size[1]) * _MEGABYTES[size[2]]
-                share = min(done[0] / max(megabytes, done[0], 1.0), 1.0)
+                downloaded[0] += downloaded[1]
+                downloaded[1] = float(size[1]) * _MEGABYTES[size[2]]
+                share = min(downloaded[0] / max(megabytes, downloaded[0], 1.0), 1.0)
                 monitor.progress(_DOWNLOADED * share, line.strip().partition("-")[0].lower())
             elif line.startswith("Installing collected packages"):
                 monitor.progress(_DOWNLOADED, "install")

@@ -56,8 +56,8 @@ class _Pace:
         stage = "".join(letter for letter in stage if not letter.isdigit())  # "step 3 of 9"
         if stage != self._stage:
             self._stage, self._began, self._start = stage, now, fraction
-        done, elapsed = fraction - self._start, now - self._began
-        return elapsed * (1 - fraction) / done if done > 0.02 and elapsed > 0.5 else None
+        advance, elapsed = fraction - self._start, now - self._began
+        return elapsed * (1 - fraction) / advance if advance > 0.02 and elapsed > 0.5 else None
 
 
 class Monitor:

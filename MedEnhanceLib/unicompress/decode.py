@@ -67,9 +67,9 @@ def decompress(
         blocks = list(header.grid.blocks_in(ranges))
         decoded = sound_blocks(container, header, blocks, threads=threads, monitor=monitor)
         voxels = allocate_voxels(header, ranges, container.path.name)
-        for done, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):
+        for count, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):
             _paste(voxels, ranges, header.grid.box(number), block)
-            monitor.progress(done / len(blocks), "decompressing the volume")
+            monitor.progress(count / len(blocks), "decompressing the volume")
         is_whole, name = ranges == whole_region(header.shape), container.path.name
         if is_whole and voxels_sha256(voxels) != header.voxels_sha256:
             if header.exact:

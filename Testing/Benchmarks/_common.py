@@ -113,9 +113,9 @@ def kept(
     """Rows of a part as this commit measured them, or measured now; a quick run keeps none."""
     began = time.process_time()
     if QUICK:
-        found = list(make())
+        rows = list(make())
         print(f"{name}: {part}: {time.process_time() - began:.1f} s", flush=True)
-        return found
+        return rows
     path = folder_of(name) / f"{re.sub(r'[^0-9A-Za-z]+', '-', part).strip('-')}.json"
     if anew or not path.is_file():
         _save(path, {"rows": list(make())})

@@ -68,8 +68,8 @@ def chosen(rows: Iterable[Row], **where: object) -> list[Row]:
 
 def curve(rows: Iterable[Row], volume: str, codec: str) -> list[tuple[float, float]]:
     """(bytes, PSNR) of a codec's lossy points on a volume."""
-    found = chosen(rows, volume=volume, codec=codec, mode=RATIO)
-    return [(row["bytes"], row["psnr_db"]) for row in found if row.get("psnr_db") is not None]
+    ratio_rows = chosen(rows, volume=volume, codec=codec, mode=RATIO)
+    return [(row["bytes"], row["psnr_db"]) for row in ratio_rows if row.get("psnr_db") is not None]
 
 
 def gain_over(rows: list[Row], ours: Row, codecs: Iterable[str]) -> float | None:
@@ -126,8 +126,8 @@ def _bounded(rows: list[Row]) -> dict[float, list[float | None]]:
             if MODALITY[row["volume"]] == "CT":
                 where = {"codec": QUANTIZED, "setting": bound, "volume": row["volume"]}
                 theirs = chosen(rows, mode=BOUNDED, **where)
-                found = gains.setdefault(share, [])
-                found += [row["ratio"] / other["ratio"] - 1 for other in theirs]
+                share_gains = gains.setdefault(share, [])
+                share_gains += [row["ratio"] / other["ratio"] - 1 for other in theirs]
     return gains
 
 

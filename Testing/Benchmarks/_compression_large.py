@@ -44,8 +44,8 @@ def large_row(script: str, mode: str) -> list[Row]:
     if QUICK:
         return [measure_large(mode)]
     command = [sys.executable, script, "--large", mode]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(done.stdout.splitlines()[-1])]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(process.stdout.splitlines()[-1])]
 
 
 def measure_large(mode: str) -> Row:
@@ -69,8 +69,8 @@ def measure_large(mode: str) -> Row:
         "ratio": volume.nbytes / encoding.size,
         "encode_s": encoding.seconds,
         "encode_cpu_s": encoding.cpu_seconds,
-        "decode_s": min(one.seconds for one in decodings),
-        "decode_cpu_s": min(one.cpu_seconds for one in decodings),
+        "decode_s": min(decoding.seconds for decoding in decodings),
+        "decode_cpu_s": min(decoding.cpu_seconds for decoding in decodings),
         "extra_peak_mb": _peak_mb() - before,
     }
 
@@ -99,8 +99,8 @@ def _run_ours(volume: Any, config: dict[str, Any]) -> Steps:
         return Path(folder.name) / "a.ucv"
 
     def encode() -> int:
-        done = compress(volume, path(), CompressConfig(threads=THREADS, **config))
-        return done.file_bytes
+        compressed = compress(volume, path(), CompressConfig(threads=THREADS, **config))
+        return compressed.file_bytes
 
     def decode() -> int:
         decompress(path(), threads=THREADS)

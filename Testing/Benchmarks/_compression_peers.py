@@ -113,7 +113,7 @@ def _tall(image: Voxels) -> Voxels:
 
 
 def _by_slice(encode: Callable[[Voxels], Any], image: Voxels) -> Coded:
-    return sum(len(encode(np.ascontiguousarray(one))) for one in image), None
+    return sum(len(encode(np.ascontiguousarray(plane))) for plane in image), None
 
 
 def _jpegxl(effort: int, image: Voxels) -> bytes:

@@ -76,13 +76,13 @@ def coded(volume: Volume, config: dict[str, Any]) -> tuple[Row, Voxels]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.ucv"
         began = time.process_time()
-        done = compress(volume, path, CompressConfig(threads=THREADS, **config))
+        compressed = compress(volume, path, CompressConfig(threads=THREADS, **config))
         written = time.process_time()
         decoded = decompress(path, threads=THREADS).voxels
         read = time.process_time()
-    row = _size_row(volume, done.file_bytes)
+    row = _size_row(volume, compressed.file_bytes)
     row |= {"encode_cpu_s": written - began, "decode_cpu_s": read - written}
-    return row | {"psnr_db": done.psnr}, decoded
+    return row | {"psnr_db": compressed.psnr}, decoded
 
 
 def _our_row(

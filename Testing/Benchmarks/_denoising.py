@@ -113,12 +113,12 @@ def over_goal(
 
     goals: a gain, the goal of its mean, and that of its least subject.
     """
-    known = [(found.mean - mean, found, least) for found, mean, least in goals if found is not None]
-    margin, found, _ = min(known, key=lambda entry: entry[0], default=(None, None, 0.0))
+    known = [(gain.mean - mean, gain, least) for gain, mean, least in goals if gain is not None]
+    margin, gain, _ = min(known, key=lambda entry: entry[0], default=(None, None, 0.0))
     is_met = margin is not None and len(known) == len(goals) and margin >= 0
     is_met = is_met and all(entry.least >= least for _, entry, least in known)
-    gate = difference_gate(name, found, bound, is_met, reason)
-    return gate if found is None else gate | {"value": margin, "mean": found.mean}
+    gate = difference_gate(name, gain, bound, is_met, reason)
+    return gate if gain is None else gate | {"value": margin, "mean": gain.mean}
 
 
 # --- scans ----------------------------------------------------------------------------------------
@@ -360,8 +360,8 @@ def by_network(
 
     top = scaling_for(volume).scale
     stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))
-    done = denoise.denoise(volume, noise, share=share, network=stage)
-    return done.voxels, None if guide is None else done.use
+    denoised = denoise.denoise(volume, noise, share=share, network=stage)
+    return denoised.voxels, None if guide is None else denoised.use
 
 
 def scores(scan: Subject, made: Made, mask: Mask | None = None) -> Row:

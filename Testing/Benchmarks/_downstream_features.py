@@ -50,8 +50,8 @@ def bins_of_width(voxels: Array, inside: Array, width: float, low: float) -> Arr
 
 def bins_by_number(voxels: Array, inside: Array, count: int) -> Array:
     """A fixed number of levels from the least to the largest inside: for arbitrary units."""
-    chosen = voxels[inside].astype(np.float64)
-    low, high = chosen.min(), chosen.max()
+    values = voxels[inside].astype(np.float64)
+    low, high = values.min(), values.max()
     share = (voxels.astype(np.float64) - low) / max(high - low, np.finfo(float).tiny)
     return np.clip(np.floor(count * share).astype(np.int64) + 1, 1, count)
 
@@ -97,8 +97,8 @@ def cooccurrence(gray: Array) -> Doubles:
     count = int(gray.max())
     pairs = np.zeros((count + 1) ** 2)
     for step in _DIRECTIONS:
-        here, there = _neighbors(gray, step)
-        codes = (here.astype(np.int64) * (count + 1) + there).ravel()
+        near, far = _neighbors(gray, step)
+        codes = (near.astype(np.int64) * (count + 1) + far).ravel()
         pairs += np.bincount(codes, minlength=pairs.size)
     matrix = pairs.reshape(count + 1, count + 1)[1:, 1:]
     matrix = matrix + matrix.T
@@ -110,20 +110,20 @@ def run_lengths(gray: Array) -> Doubles:
     padded = np.pad(gray, 1)
     flat = padded.ravel()
     strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
-    found: list[tuple[Array, Array]] = []
+    runs: list[tuple[Array, Array]] = []
     for step in _DIRECTIONS:
         offset = int(np.dot(step, strides))
         places = np.flatnonzero(flat)
         begin = places[flat[places - offset] != flat[places]]
-        length, here = np.ones(begin.size, np.int64), begin
+        length, place = np.ones(begin.size, np.int64), begin
         alive = np.arange(begin.size)
         while alive.size:
-            here = here + offset
-            goes_on = flat[here] == flat[begin[alive]]
-            alive, here = alive[goes_on], here[goes_on]
+            place = place + offset
+            goes_on = flat[place] == flat[begin[alive]]
+            alive, place = alive[goes_on], place[goes_on]
             length[alive] += 1
-        found.append((flat[begin], length))
-    return _counted(*(np.concatenate(part) for part in zip(*found, strict=True)))
+        runs.append((flat[begin], length))
+    return _counted(*(np.concatenate(part) for part in zip(*runs, strict=True)))
 
 
 def zone_sizes(gray: Array) -> Doubles:
@@ -132,9 +132,9 @@ def zone_sizes(gray: Array) -> Doubles:
     levels, sizes = [], []
     for level in np.unique(gray[gray > 0]):
         parts, _ = label(gray == level, everywhere)
-        found = np.bincount(parts.ravel())[1:]
-        sizes.append(found)
-        levels.append(np.full(found.size, level))
+        zone_sizes = np.bincount(parts.ravel())[1:]
+        sizes.append(zone_sizes)
+        levels.append(np.full(zone_sizes.size, level))
     return _counted(np.concatenate(levels), np.concatenate(sizes))
 
 
@@ -221,9 +221,9 @@ def _counted(levels: Array, sizes: Array) -> Doubles:
 
 
 def _neighbors(gray: Array, step: tuple[int, int, int]) -> tuple[Array, Array]:
-    here = tuple(slice(max(-d, 0), n - max(d, 0)) for d, n in zip(step, gray.shape, strict=True))
-    there = tuple(slice(max(d, 0), n - max(-d, 0)) for d, n in zip(step, gray.shape, strict=True))
-    return gray[here], gray[there]
+    near = tuple(slice(max(-d, 0), n - max(d, 0)) for d, n in zip(step, gray.shape, strict=True))
+    far = tuple(slice(max(d, 0), n - max(-d, 0)) for d, n in zip(step, gray.shape, strict=True))
+    return gray[near], gray[far]
 
 
 def _entropy(share: Array) -> float:

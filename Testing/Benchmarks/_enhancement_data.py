@@ -180,13 +180,13 @@ def sample_volume() -> Volume:
 def _box(volume: Volume, inside: Mask, slices: int) -> Box:
     """The central slices, and around what is inside them a margin."""
     count = volume.shape[0]
-    wanted = min(slices or count, count)
-    first = (count - wanted) // 2
-    found = [slice(first, first + wanted)]
+    depth = min(slices or count, count)
+    first = (count - depth) // 2
+    parts = [slice(first, first + depth)]
     for axis in (1, 2):
-        shown = np.flatnonzero(inside[found[0]].any(axis=tuple({0, 1, 2} - {axis})))
-        found.append(slice(max(0, int(shown[0]) - _MARGIN), int(shown[-1]) + 1 + _MARGIN))
-    return found[0], found[1], found[2]
+        shown = np.flatnonzero(inside[parts[0]].any(axis=tuple({0, 1, 2} - {axis})))
+        parts.append(slice(max(0, int(shown[0]) - _MARGIN), int(shown[-1]) + 1 + _MARGIN))
+    return parts[0], parts[1], parts[2]
 
 
 def cropped(volume: Volume, box: Box) -> Volume:

@@ -39,15 +39,15 @@ def gates(rows: list[Row]) -> Iterator[Gate]:
     ours = [row for row in rows if row["arm"] == "ours"]
     for modality in NOISY:
         cases = [pair for pair in against(modality) if pair[0] != "composite"]
-        found, over = _worst([_better_bm4d(rows, "psnr_foreground", pair) for pair in cases])
+        gain, over = _worst([_better_bm4d(rows, "psnr_foreground", pair) for pair in cases])
         name = f"{modality}: above {over}, PSNR, dB, least over levels of noise"
-        yield _over(name, found, OVER_BM4D[modality], _WHY[modality])
-    found = worse_region(rows, "psnr", [("composite", "ours + N4", "BM4D + N4")])
+        yield _over(name, gain, OVER_BM4D[modality], _WHY[modality])
+    gain = worse_region(rows, "psnr", [("composite", "ours + N4", "BM4D + N4")])
     bound, why = OVER_BM4D["composite"], _WHY["composite"]
-    yield _over("composite: above BM4D + N4, PSNR, dB", found, bound, why, low=0)
+    yield _over("composite: above BM4D + N4, PSNR, dB", gain, bound, why, low=0)
     pairs = [pair for modality in NOISY for pair in against(modality)]
-    found, over = _worst([_better_bm4d(rows, "ssim_foreground", pair) for pair in pairs])
-    yield _over(f"above {over}, SSIM, least over kinds of damage", found, 0.005, _WHY["MR"])
+    gain, over = _worst([_better_bm4d(rows, "ssim_foreground", pair) for pair in pairs])
+    yield _over(f"above {over}, SSIM, least over kinds of damage", gain, 0.005, _WHY["MR"])
     planted = [
         float(np.mean([share for row in ours if row["modality"] == modality
                        for share in row.get("planted_kept", ())] or [np.nan]))
@@ -72,8 +72,8 @@ def gates(rows: list[Row]) -> Iterator[Gate]:
 
 def worse_region(rows: list[Row], figure: str, pairs: list[Pair]) -> Difference | None:
     """Of the whole image and the foreground, where the arm does worse."""
-    found = [difference(rows, f"{figure}_{region}", pairs) for region in ("image", "foreground")]
-    known = [entry for entry in found if entry is not None]
+    gains = [difference(rows, f"{figure}_{region}", pairs) for region in ("image", "foreground")]
+    known = [entry for entry in gains if entry is not None]
     return min(known, key=lambda entry: entry.mean) if len(known) == 2 else None
 
 
@@ -87,22 +87,20 @@ def against(modality: str) -> list[Pair]:
 def _better_bm4d(rows: list[Row], figure: str, pair: Pair) -> tuple[Difference | None, str]:
     """The smaller lead: over BM4D with its estimate of σ, or, where measured, with the true σ."""
     case, arm, over = pair
-    found = {name: difference(rows, figure, [(case, arm, name)]) for name in (over, INFORMED)}
-    return _worst([(entry, name) for name, entry in found.items() if entry is not None])
+    gains = {name: difference(rows, figure, [(case, arm, name)]) for name in (over, INFORMED)}
+    return _worst([(entry, name) for name, entry in gains.items() if entry is not None])
 
 
-def _worst(found: list[tuple[Difference | None, str]]) -> tuple[Difference | None, str]:
-    known = [(entry, name) for entry, name in found if entry is not None]
-    return min(known, key=lambda one: one[0].mean, default=(None, "BM4D"))
+def _worst(gains: list[tuple[Difference | None, str]]) -> tuple[Difference | None, str]:
+    known = [(gain, name) for gain, name in gains if gain is not None]
+    return min(known, key=lambda entry: entry[0].mean, default=(None, "BM4D"))
 
 
-def _over(
-    name: str, found: Difference | None, bound: float, why: str, low: float = -np.inf
-) -> Gate:
+def _over(name: str, gain: Difference | None, bound: float, why: str, low: float = -np.inf) -> Gate:
     """A lead; low: of its interval, above which that has to be."""
-    is_met = found is not None and found.mean >= bound and found.low > low
+    is_met = gain is not None and gain.mean >= bound and gain.low > low
     text = f"≥ {bound:g}" + (f", interval above {low:g}" if np.isfinite(low) else "")
-    return difference_gate(name, found, text, is_met, _NO_PEER if found is None else why)
+    return difference_gate(name, gain, text, is_met, _NO_PEER if gain is None else why)
 
 
 def _in_range(name: str, values: list[float], why: str) -> Gate:

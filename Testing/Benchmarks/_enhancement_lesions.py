@@ -89,11 +89,11 @@ def new_blobs(subject: Subject, result: Floats) -> float:
 
     spacing = subject.volume.geometry.spacing
     even = even_tissue(subject)
-    truth, found = (_blobness(voxels, spacing) for voxels in (subject.volume.voxels, result))
+    truth, response = (_blobness(voxels, spacing) for voxels in (subject.volume.voxels, result))
     bound = _middling(subject)
     count = 0
     for sign in (1, -1):
-        ours = sign * found
+        ours = sign * response
         peaks = (ours == maximum_filter(ours, 3)) & (ours > bound) & even
         count += int((peaks & (ours - sign * truth > 0.5 * ours)).sum())
     millilitres = float(even.sum() * np.prod(spacing)) / 1000
@@ -139,13 +139,13 @@ def _places(
 ) -> list[npt.NDArray[np.int64]]:
     """Centers in even tissue, away from its border and from each other."""
     candidates = rng.permutation(np.argwhere(even_tissue(subject)))[: 200 * COUNT]
-    chosen: list[npt.NDArray[np.int64]] = []
+    centers: list[npt.NDArray[np.int64]] = []
     for center in candidates:
-        if all(np.linalg.norm((center - other) * spacing) > _APART_MM for other in chosen):
-            chosen.append(center)
-        if len(chosen) == COUNT:
+        if all(np.linalg.norm((center - other) * spacing) > _APART_MM for other in centers):
+            centers.append(center)
+        if len(centers) == COUNT:
             break
-    return chosen
+    return centers
 
 
 def _lesion(

@@ -96,11 +96,11 @@ def _by_place(rows: list[Row], figure: str, case: str, arm: str) -> dict[tuple[s
 
 
 def difference_gate(
-    name: str, found: Difference | None, bound: str, passed: bool, reason: str = ""
+    name: str, gain: Difference | None, bound: str, passed: bool, reason: str = ""
 ) -> Gate:
     """A row of the table of gates for a difference, with what it rests on."""
-    entry = gate(name, None if found is None else found.mean, bound, passed, reason)
-    if found is not None:
-        entry["interval"] = [found.low, found.high]
-        entry["subjects"], entry["seeds"] = found.subjects, found.seeds
+    entry = gate(name, None if gain is None else gain.mean, bound, passed, reason)
+    if gain is not None:
+        entry["interval"] = [gain.low, gain.high]
+        entry["subjects"], entry["seeds"] = gain.subjects, gain.seeds
     return entry

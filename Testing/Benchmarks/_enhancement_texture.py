@@ -19,10 +19,10 @@ def noise_spectrum(error: Floats, flat: Mask, pixel_mm: float) -> tuple[Doubles,
     """
     total, count = np.zeros((_SIDE, _SIDE)), 0
     step = _SIDE // 2
-    for plane, chosen in zip(error, flat, strict=True):
+    for plane, is_flat in zip(error, flat, strict=True):
         for j in range(0, plane.shape[0] - _SIDE + 1, step):
             for i in range(0, plane.shape[1] - _SIDE + 1, step):
-                inside = chosen[j : j + _SIDE, i : i + _SIDE]
+                inside = is_flat[j : j + _SIDE, i : i + _SIDE]
                 share = inside.mean()
                 if share >= _FLAT_SHARE:
                     square = plane[j : j + _SIDE, i : i + _SIDE].astype(np.float64)
@@ -48,15 +48,15 @@ def compare_spectra(error: Floats, noise: Floats, flat: Mask, pixel_mm: float) -
     ours, theirs = (noise_spectrum(image, flat, pixel_mm) for image in (error, noise))
     if ours is None or theirs is None:
         return {}
-    frequency, left = ours
+    frequency, power = ours
     added = theirs[1]
     # Power in a ring grows with its circumference.
-    energy_left, energy_added = left * frequency, added * frequency
+    energy_left, energy_added = power * frequency, added * frequency
     share_left, share_added = (e / e.sum() for e in (energy_left, energy_added))
     return {
         "nps_power_left": float(energy_left.sum() / energy_added.sum()),
         "nps_peak_shift_per_mm": float(
-            frequency[int(left.argmax())] - frequency[int(added.argmax())]
+            frequency[int(power.argmax())] - frequency[int(added.argmax())]
         ),
         "nps_mean_shift_per_mm": float((frequency * (share_left - share_added)).sum()),
         "nps_shape_distance": float(np.abs(share_left - share_added).sum() / 2),

@@ -29,7 +29,7 @@ def detectability(subject: Subject, degraded: Volume, lesions: Sequence[Lesion])
 def _noise_spectrum(noise: np.ndarray, subject: Subject) -> np.ndarray:
     """Variance by frequency, [side, side], its mean the variance of a pixel."""
     _, rows, columns = noise.shape
-    found = [
+    contrasts = [
         patch - patch.mean()
         for index, plane in enumerate(noise)
         for row in range(0, rows - _SIDE + 1, _SIDE)
@@ -38,7 +38,7 @@ def _noise_spectrum(noise: np.ndarray, subject: Subject) -> np.ndarray:
         if subject.inside[(index, *where)].mean() >= _INSIDE
         for patch in [plane[where]]
     ]
-    spectrum = np.mean(np.abs(np.fft.fft2(found)) ** 2, axis=0) / _SIDE**2
+    spectrum = np.mean(np.abs(np.fft.fft2(contrasts)) ** 2, axis=0) / _SIDE**2
     spectrum[0, 0] = spectrum[0, 1]  # the mean of a patch was taken off
     return np.asarray(spectrum)
 

@@ -151,41 +151,43 @@ def _term(text: str) -> tuple[_Values, str]:
     match = re.match(r"\w+", text)
     if match is None:
         raise FigureError(f"no origin: {text!r}")
-    found, rest = [(record(match[0]), {})], text[match.end() :]
+    entries, rest = [(record(match[0]), {})], text[match.end() :]
     while rest.startswith((".", "[")):
-        found, rest = _step(found, text[: len(text) - len(rest)], rest)
-    found = [entry for value, about in found for entry in _entries(value, about)]
-    return _reduced(found, rest)
+        entries, rest = _step(entries, text[: len(text) - len(rest)], rest)
+    entries = [entry for value, about in entries for entry in _entries(value, about)]
+    return _reduced(entries, rest)
 
 
 def _entries(value: Any, about: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A value with what is known of it; of a list, each."""
     if isinstance(value, list):
-        for one in value:
-            yield one, one if isinstance(one, dict) else about
+        for member in value:
+            yield member, member if isinstance(member, dict) else about
     else:
         yield value, about
 
 
-def _step(found: _Found, before: str, text: str) -> tuple[_Found, str]:
+def _step(entries: _Found, before: str, text: str) -> tuple[_Found, str]:
     """Take a key of each entry, or keep those that fit; before: the path that led to them."""
     if text.startswith("["):
         conditions, _, rest = text[1:].partition("]")
         for condition in conditions.split("; "):
             before = f"{before}[{condition}]"
             if before not in _KEPT:
-                every = [one for value, about in found for one in _entries(value, about)]
+                every = [entry for value, about in entries for entry in _entries(value, about)]
                 fits = _condition(condition)
-                _KEPT[before] = [one for one in every if isinstance(one[0], dict) and fits(one[0])]
-            found = _KEPT[before]
-        return found, rest
+                _KEPT[before] = [
+                    entry for entry in every if isinstance(entry[0], dict) and fits(entry[0])
+                ]
+            entries = _KEPT[before]
+        return entries, rest
     match = re.match(r'\.(?:"([^"]+)"|(\w+))', text)
     if match is None:
         raise FigureError(f"no key: {text!r}")
     key = match[1] or match[2]
     taken = [
         (value[key], about or value)
-        for value, about in (one for value, about in found for one in _entries(value, about))
+        for value, about in (entry for value, about in entries for entry in _entries(value, about))
         if isinstance(value, dict) and value.get(key) is not None
     ]
     if not taken:
@@ -197,8 +199,8 @@ def _condition(text: str) -> Callable[[dict[str, Any]], bool]:
     match = re.match(r"([^=!~<>]+?)(!=|=|~|<|>)(.*)$", text)
     if match is None:
         raise FigureError(f"no condition: {text!r}")
-    key, compare, wanted = match[1], _COMPARISONS[match[2]], match[3]
-    choices = [wanted, *wanted.split(" or ")] if " or " in wanted else [wanted]
+    key, compare, stated = match[1], _COMPARISONS[match[2]], match[3]
+    choices = [stated, *stated.split(" or ")] if " or " in stated else [stated]
     reduce = all if match[2] == "!=" else any
     return lambda entry: key in entry and reduce(compare(entry[key], one) for one in choices)
 

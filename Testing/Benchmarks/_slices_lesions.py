@@ -48,13 +48,13 @@ def lesion_rows(
         changed = Reference(**{**vars(reference), "voxels": planted})
         _, slices, _ = thickened(changed, times, 0.0, seed)
         seen = slices - plain_slices
-        left = np.array(
+        remaining = np.array(
             [
                 np.abs(seen[(_slices_of(where[0], times), *where[1:])]).max() / contrast
                 for where, _ in masks
             ]
         )
-        survives = left >= _SURVIVES
+        survives = remaining >= _SURVIVES
         for arm, restore in arms.items():
             difference = restore(slices) - plain[arm]
             kept = np.array(
@@ -84,7 +84,7 @@ def lesion_rows(
                     "arm": arm,
                     "lesions": len(masks),
                     "surviving": int(survives.sum()),
-                    "in_slices": _rounded(left[survives]),
+                    "in_slices": _rounded(remaining[survives]),
                     "kept": _rounded(kept[survives]),
                     "kept_of_all": _rounded(kept),
                     "invented": round(float((np.abs(error) > _INVENTED).mean()), 3),
@@ -131,13 +131,13 @@ def _places(reference: Reference, thin: Floats, rng: np.random.Generator) -> npt
     candidates = np.argwhere(solid)
     rng.shuffle(candidates)
     mm = np.array([reference.thin_mm, *reference.across_mm])
-    chosen: list[npt.NDArray[np.int64]] = []
+    centers: list[npt.NDArray[np.int64]] = []
     for place in candidates[:20_000]:
-        if all(np.linalg.norm((place - other) * mm) > 18 for other in chosen):
-            chosen.append(place)
-        if len(chosen) == _EACH:
+        if all(np.linalg.norm((place - other) * mm) > 18 for other in centers):
+            centers.append(place)
+        if len(centers) == _EACH:
             break
-    return np.array(chosen)
+    return np.array(centers)
 
 
 def _sphere(

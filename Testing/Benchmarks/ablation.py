@@ -141,14 +141,14 @@ def rows_of(arm: Arm, seed: int, start: Path) -> list[Row]:
     config = config_of(arm, seed, start)
     folder = train("hqg", config, SHARED_DATA, out)
     network = open_enhancer(open_bundle(str(folder), kind="enhancer", modality="MR"))
-    found: dict[str, list[float]] = {UNGUIDED: [], RIGHT: [], WRONG: []}
+    gains: dict[str, list[float]] = {UNGUIDED: [], RIGHT: [], WRONG: []}
     for crop in held_out(config.network.blocks):
         alone, added = gain_of(network, crop)
-        found[UNGUIDED].append(alone)
+        gains[UNGUIDED].append(alone)
         if arm.guided and crop.guide is not None:
-            found[RIGHT if crop.guide.is_right else WRONG].append(added)
-    gains = {name: float(np.mean(values)) for name, values in found.items() if values}
-    return [{"part": arm.name, "seed": seed, "steps": STEPS, **gains}]
+            gains[RIGHT if crop.guide.is_right else WRONG].append(added)
+    means = {name: float(np.mean(values)) for name, values in gains.items() if values}
+    return [{"part": arm.name, "seed": seed, "steps": STEPS, **means}]
 
 
 @cache

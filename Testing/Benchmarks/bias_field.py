@@ -99,8 +99,8 @@ def measured(task: Task) -> list[Row]:
     config = EnhanceConfig(device="cpu", model="mr", task="sharpness")
     for arm, is_corrected in ((LEFT, False), (CORRECTED, True)):
         began = time.process_time()
-        done = enhance(volume, replace(config, correct_bias_field=is_corrected))
-        arms[arm] = done.volume.voxels.astype(np.float32), time.process_time() - began
+        result = enhance(volume, replace(config, correct_bias_field=is_corrected))
+        arms[arm] = result.volume.voxels.astype(np.float32), time.process_time() - began
     top = robust_max(reference.voxels)
     inside = reference.voxels > 0.1 * top
     return [
@@ -117,8 +117,8 @@ def measured(task: Task) -> list[Row]:
 
 
 def mean(rows: list[Row], arm: str) -> float | None:
-    found = [row["psnr"] for row in rows if (row["arm"], row["damage"]) == (arm, "composite")]
-    return float(np.mean(found)) if found else None
+    values = [row["psnr"] for row in rows if (row["arm"], row["damage"]) == (arm, "composite")]
+    return float(np.mean(values)) if values else None
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:

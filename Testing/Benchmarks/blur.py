@@ -47,8 +47,8 @@ def parts() -> Iterator[Part]:
 def subjects() -> Iterator[tuple[str, Floats, npt.NDArray[np.bool_]]]:
     """Name, voxels with a robust maximum of 1, foreground."""
     for name in SUBJECTS[1:2] if QUICK else SUBJECTS:
-        found: Subject = subject(name, SHARED_DATA, SLICES)
-        yield name, np.maximum(found.volume.voxels / found.span, 0).astype(np.float32), found.inside
+        case: Subject = subject(name, SHARED_DATA, SLICES)
+        yield name, np.maximum(case.volume.voxels / case.span, 0).astype(np.float32), case.inside
     voxels = load(SHARED_DATA / "mr/studyforrest/T1.nii.gz", modality="MR").voxels
     half = [side // 2 for side in voxels.shape]
     voxels = voxels[: 2 * half[0], : 2 * half[1], : 2 * half[2]].astype(np.float32)

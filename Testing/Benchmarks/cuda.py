@@ -78,15 +78,15 @@ class Bench:
         """The tests that need a device."""
         options = ("-m", "cuda", "-n", "0", "-q", "-p", "no:cacheprovider")
         command = [sys.executable, "-m", "pytest", str(REPOSITORY / "Testing/Library"), *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return {"status": done.returncode, "summary": done.stdout.splitlines()[-1:]}
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        return {"status": process.returncode, "summary": process.stdout.splitlines()[-1:]}
 
     def agreement(self) -> Row:
         """Enhancement in half and in single precision against the CPU in single precision."""
         from MedEnhanceLib.hqg import EnhanceConfig, enhance
         from MedEnhanceLib.learning import precision
 
-        volume, found = self._ct(min(self.sizes.slices, 12), min(self.sizes.side, 256)), {}
+        volume, row = self._ct(min(self.sizes.slices, 12), min(self.sizes.side, 256)), {}
         half = precision.computes_in_half
         try:
             for name, device, is_half in (
@@ -94,11 +94,11 @@ class Bench:
             ):  # fmt: skip
                 precision.computes_in_half = half if is_half else (lambda _: False)
                 config = EnhanceConfig(model="ct", device=device)
-                found[name] = enhance(volume, config).volume.voxels.astype(float)
+                row[name] = enhance(volume, config).volume.voxels.astype(float)
         finally:
             precision.computes_in_half = half
         return {
-            f"{name}_{kind}_hu": float(f"{measure(np.abs(found[name] - found['cpu'])):.3g}")
+            f"{name}_{kind}_hu": float(f"{measure(np.abs(row[name] - row['cpu'])):.3g}")
             for name in ("single", "half")
             for kind, measure in (("largest", np.max), ("mean", np.mean))
         }
@@ -153,7 +153,7 @@ class Bench:
 
     def ladder(self) -> Row:
         """What an enhancement does with a share of the card's memory."""
-        found: Row = {}
+        row: Row = {}
         slices = min(self.sizes.slices, 48)
         for fraction in _FRACTIONS:
             torch.cuda.empty_cache()
@@ -161,10 +161,10 @@ class Bench:
             warnings: list[str] = []
             try:
                 _, wall, _ = self._timed(self._enhancer(slices=slices, warnings=warnings))
-                found[str(fraction)] = {"wall_s": round(wall, 2), "warnings": warnings}
+                row[str(fraction)] = {"wall_s": round(wall, 2), "warnings": warnings}
             finally:
                 torch.cuda.set_per_process_memory_fraction(1.0)
-        return found
+        return row
 
     # --- part 3 ----------------------------------------------------------------------------------
 
@@ -337,9 +337,9 @@ _PAGES = {
 def main() -> int:
     """Run a part, or for another process one row; the exit status."""
     parser = parser_of(__doc__)
-    wanted = parser.add_mutually_exclusive_group()
-    wanted.add_argument("--part", type=int, choices=PARTS, default=1)
-    wanted.add_argument("--row", help=argparse.SUPPRESS)
+    selection = parser.add_mutually_exclusive_group()
+    selection.add_argument("--part", type=int, choices=PARTS, default=1)
+    selection.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -366,23 +366,23 @@ def run_part(bench: Bench, part: int, results: Path) -> list[str]:
     lines = results.read_text().splitlines() if results.is_file() else []
     at = commit()
     rows = [row for row in map(json.loads, lines) if row["commit"] == at or part == 4]
-    done = {row["row"] for row in rows if row.get("finished", True)}
+    finished = {row["row"] for row in rows if row.get("finished", True)}
     begun, missing = time.monotonic(), []
     for name, measure in PARTS[part].items():
-        if name in done:
+        if name in finished:
             continue
         if time.monotonic() - begun > _SECONDS:
             missing.append(name)
             continue
         row_begun = time.monotonic()
         try:
-            found = measure(bench)
+            row = measure(bench)
         except Exception as error:  # noqa: BLE001 - the other rows are worth as much
-            found = {"error": f"{type(error).__name__}: {error}"[:500]}
-        if not found.get("finished", True):
+            row = {"error": f"{type(error).__name__}: {error}"[:500]}
+        if not row.get("finished", True):
             missing.append(name)
         seconds = round(time.monotonic() - row_begun, 1)
-        line = json.dumps({"commit": at, "part": part, "row": name, "seconds": seconds, **found})
+        line = json.dumps({"commit": at, "part": part, "row": name, "seconds": seconds, **row})
         print(line, flush=True)
         with results.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")

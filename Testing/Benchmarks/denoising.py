@@ -119,11 +119,11 @@ def peer_rows(path: str, model: Model | None) -> Iterator[Row]:
     arms = ["input", "non-local means", *([BM4D] if find_spec("bm4d") else []), FILTER, NETWORK]
     for scan in mr_scans(path, shared.SMALL_CROP):
         for percent in PEER_PERCENTS if scan.name in FOR_PEERS else ():
-            found = list(mr_case(scan, "Gaussian", percent, SEEDS[0], arms, model))
-            both = chosen(found, arm=BM4D)
+            rows_of_case = list(mr_case(scan, "Gaussian", percent, SEEDS[0], arms, model))
+            both = chosen(rows_of_case, arm=BM4D)
             best = max(both, key=lambda row: row["psnr"], default={})
-            found += [row | best | {"arm": BETTER, "case": row["case"]} for row in both]
-            yield from (row | {"part": PEERS} for row in found)
+            rows_of_case += [row | best | {"arm": BETTER, "case": row["case"]} for row in both]
+            yield from (row | {"part": PEERS} for row in rows_of_case)
 
 
 def mr_case(

@@ -141,17 +141,17 @@ def _processor_seconds() -> float:
 
 def _watched(work: Callable[[], Any]) -> tuple[Any, int]:
     before = _tree_bytes(os.getpid())
-    peak, done = before, threading.Event()
+    peak, stopped = before, threading.Event()
 
     def look() -> None:
         nonlocal peak
-        while not done.wait(_LOOK_SECONDS):
+        while not stopped.wait(_LOOK_SECONDS):
             peak = max(peak, _tree_bytes(os.getpid()))
 
     watcher = threading.Thread(target=look)
     watcher.start()
     result = work()
-    done.set()
+    stopped.set()
     watcher.join()
     return result, max(peak, _tree_bytes(os.getpid())) - before
 
@@ -175,8 +175,8 @@ def _scan_ours(folder: Path) -> Row:
     from MedEnhanceLib.io.dicom.listing import list_series
     from MedEnhanceLib.runtime.progress import Monitor
 
-    found, row = _timed(lambda: list_series(folder, Monitor()))
-    return row | {"series": len(found), "files": sum(one.files for one in found)}
+    series, row = _timed(lambda: list_series(folder, Monitor()))
+    return row | {"series": len(series), "files": sum(each.files for each in series)}
 
 
 def _scan_pydicom(folder: Path) -> Row:
@@ -191,8 +191,8 @@ def _scan_pydicom(folder: Path) -> Row:
             series.setdefault(header.SeriesInstanceUID, []).append(entry)
         return series
 
-    found, row = _timed(scan)
-    return row | {"series": len(found), "files": sum(map(len, found.values()))}
+    headers, row = _timed(scan)
+    return row | {"series": len(headers), "files": sum(map(len, headers.values()))}
 
 
 def _scan_sitk(folder: Path) -> Row:
@@ -291,10 +291,10 @@ def _measured(name: str, folder: Path, *more: str) -> Row:
     if QUICK:
         return _MEASURES[name](folder)
     command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name}: {done.stderr}")
-    row: Row = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        sys.exit(f"{name}: {process.stderr}")
+    row: Row = json.loads(process.stdout.splitlines()[-1])
     return row
 
 

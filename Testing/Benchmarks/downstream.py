@@ -115,8 +115,10 @@ def share_within(before: Mapping[str, float], after: Mapping[str, float]) -> flo
 def _labels(scan: Scan, volume: Volume) -> tuple[Any, dict[str, int]]:
     if not scan.model:
         return None, {}
-    found = segment(volume, SegmentConfig(model=scan.model, device="cpu", force_segmenter=True))
-    return found.volume.voxels, {label.name: label.value for label in found.labels}
+    segmentation = segment(
+        volume, SegmentConfig(model=scan.model, device="cpu", force_segmenter=True)
+    )
+    return segmentation.volume.voxels, {label.name: label.value for label in segmentation.labels}
 
 
 if __name__ == "__main__":

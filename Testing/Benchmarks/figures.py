@@ -75,12 +75,12 @@ class Figure:
 
 def pages() -> list[Path]:
     """README, the release notes and the pages whose numbers are checked."""
-    found = [
+    faults = [
         REPOSITORY / "README.md",
         REPOSITORY / "CHANGELOG.md",
         *sorted((REPOSITORY / "docs").rglob("*.md")),
     ]
-    return [path for path in found if not _name(path).startswith(_NOT_CHECKED)]
+    return [path for path in faults if not _name(path).startswith(_NOT_CHECKED)]
 
 
 def _name(path: Path) -> str:
@@ -107,9 +107,9 @@ def table_figures(page: str, text: str) -> Iterator[Figure]:
         first = text.count("\n", 0, match.start(3)) + 1
         for number, row in enumerate(table.rows):
             for cell in row:
-                for one in cell if isinstance(cell, tuple) else (cell,):
-                    if isinstance(one, Cell):
-                        yield Figure(page, first + 2 + number, str(one), one.path)
+                for figure in cell if isinstance(cell, tuple) else (cell,):
+                    if isinstance(figure, Cell):
+                        yield Figure(page, first + 2 + number, str(figure), figure.path)
 
 
 def rounded(value: float, shown: str) -> str:

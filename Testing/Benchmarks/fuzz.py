@@ -101,8 +101,8 @@ def _run_child(place: Path, first: int) -> None:
                         break
             seconds = time.process_time() - began
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            done = {"next": case + 1, "outcomes": outcomes, "findings": findings}
-            print(json.dumps(done | {"cpu_s": seconds, "peak_mib": peak / 1024}), flush=True)
+            state = {"next": case + 1, "outcomes": outcomes, "findings": findings}
+            print(json.dumps(state | {"cpu_s": seconds, "peak_mib": peak / 1024}), flush=True)
 
 
 def _finding(case: int, what: str) -> dict[str, Any]:

@@ -297,10 +297,10 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         ("psnr", EMA, ALONE, -_MOST_LOST_DB),
     ):
         names = dict.fromkeys(row["anatomy"] for row in rows)
-        found = [difference(rows, figure, [(name, arm, other)]) for name in names]
-        known = [entry for entry in found if entry is not None]
+        gains = [difference(rows, figure, [(name, arm, other)]) for name in names]
+        known = [entry for entry in gains if entry is not None]
         worst = min(known, key=lambda entry: entry.mean, default=None)
-        is_met = worst is not None and len(known) == len(found) and worst.mean >= bound
+        is_met = worst is not None and len(known) == len(gains) and worst.mean >= bound
         unit = "PSNR, dB" if figure == "psnr" else "Dice"
         name = f"{arm} less {other}, {unit}, least anatomy"
         yield difference_gate(name, worst, f"≥ {bound}", is_met)

@@ -187,8 +187,8 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         "likely: a guide shows where edges are, most of which the input shows itself",
     )  # fmt: skip
     harm = least(
-        found and found.least
-        for found in (
+        case and case.least
+        for case in (
             gain(rows, [f"{group}, {WRONG_AT} %"], (arm, NONE))
             for group in OVER_NONE
             for arm in WRONG

@@ -65,14 +65,14 @@ def spheres_in(scan: Scan, seed: int) -> list[Lesion]:
             places.append(place)
     steps = np.arange(-_REACH, _REACH + 1)
     distance = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(steps, steps, steps)))
-    found = []
+    lesions = []
     for number, place in enumerate(places):
         radius, level = KINDS[number % len(KINDS)]
         share = np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
         k, j, i = (slice(int(p) - _REACH, int(p) + _REACH + 1) for p in place)
         sign = -1 if (number // len(KINDS) + number) % 2 else 1
-        found.append(Lesion((k, j, i), share, sign * level * PERCENT / 100))
-    return found
+        lesions.append(Lesion((k, j, i), share, sign * level * PERCENT / 100))
+    return lesions
 
 
 def with_spheres(image: npt.NDArray[Any], spheres: list[Lesion], sign: int = 1) -> Floats:
@@ -92,7 +92,7 @@ def planted_rows(pair: Guided, seed: int, model: Model | None) -> Iterator[Row]:
     head = {"part": PLANTED, "pair": pair.name, "seed": seed,
             **shared.origin(model, pair.scan.path)}  # fmt: skip
     base = {FILTER: arm_of(FILTER, clear, PERCENT).voxels}
-    found = {("in the input, filter", FILTER): arm_of(FILTER, marked, PERCENT)}
+    arms = {("in the input, filter", FILTER): arm_of(FILTER, marked, PERCENT)}
     if model is not None:
         base[NONE] = arm_of(NETWORK, clear, PERCENT, model).voxels
         base[GUIDE] = arm_of(NETWORK, clear, PERCENT, model, guide).voxels
@@ -103,8 +103,8 @@ def planted_rows(pair: Guided, seed: int, model: Model | None) -> Iterator[Row]:
             ("in both, same sign", marked, same, GUIDE),
             ("in both, opposite sign", marked, opposite, GUIDE),
         ):
-            found[name, over] = arm_of(NETWORK, volume, PERCENT, model, shown)
-    for (name, over), made in found.items():
+            arms[name, over] = arm_of(NETWORK, volume, PERCENT, model, shown)
+    for (name, over), made in arms.items():
         for number, share in enumerate(contrast_kept(base[over], made.voxels, spheres)):
             radius, level = KINDS[number % len(KINDS)]
             trace = {"mean": share, "absolute": abs(share)}
@@ -137,9 +137,9 @@ def real_rows(name: str, averaged: bool, model: Model | None) -> Iterator[Row]:
             result = arm_of(NETWORK, volume, PERCENT, model, shown)
             made[GUIDE, f" ← {other[4:]}"] = result.voxels
     for (arm, guide), image in made.items():
-        for true, found in zip(clean, contrasts(image, regions), strict=True):
+        for true, measured in zip(clean, contrasts(image, regions), strict=True):
             yield {"part": REAL, "group": group, "input": name, "pair": name + guide,
-                   "arm": arm, "seed": SEED, "clean": true, "found": found,
+                   "arm": arm, "seed": SEED, "clean": true, "found": measured,
                    **shared.origin(model, scan.path)}  # fmt: skip
 
 
@@ -150,13 +150,13 @@ def lesion_regions(scan: Scan, fewest: int) -> list[tuple[Mask, Mask]]:
     assert scan.lesion is not None
     names, count = label(scan.lesion)
     near = binary_dilation(scan.lesion)
-    found = []
+    regions_kept = []
     for number in range(1, count + 1):
         inside = names == number
         ring = binary_dilation(inside, iterations=3) & ~near & scan.inside
         if inside.sum() >= fewest and ring.any():
-            found.append((inside, ring))
-    return found
+            regions_kept.append((inside, ring))
+    return regions_kept
 
 
 def contrasts(voxels: npt.NDArray[Any], regions: list[tuple[Mask, Mask]]) -> list[float]:
@@ -165,14 +165,14 @@ def contrasts(voxels: npt.NDArray[Any], regions: list[tuple[Mask, Mask]]) -> lis
 
 def figures_of(rows: list[Row]) -> list[Row]:
     """For each pair and arm: slope of the contrasts against the clean ones, and mean error."""
-    found = []
+    places = []
     keys = ("group", "input", "pair", "arm")
     for place in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
         where = dict(zip(keys, place, strict=True))
         true, made = (np.array(values_of(rows, key, **where)) for key in ("clean", "found"))
         slope, error = (true * made).sum() / (true**2).sum(), np.abs(made - true).mean()
-        found.append(where | {"lesions": true.size, "slope": float(slope), "error": float(error)})
-    return found
+        places.append(where | {"lesions": true.size, "slope": float(slope), "error": float(error)})
+    return places
 
 
 # --- gates ----------------------------------------------------------------------------------------

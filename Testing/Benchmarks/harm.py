@@ -58,9 +58,9 @@ def parts() -> Iterator[Part]:
 
 def volumes() -> list[str]:
     """All CT and MR volumes, by path relative to the folder."""
-    found = [*SHARED_DATA.glob("ct/**/*.nii.gz"), *SHARED_DATA.glob("mr/**/*.nii.gz")]
+    files = [*SHARED_DATA.glob("ct/**/*.nii.gz"), *SHARED_DATA.glob("mr/**/*.nii.gz")]
     others = ("organs", "PET", "brain", "lesion", "mask", "label", "seg", "tissue", "gt", "ROI")
-    kept = (f for f in sorted(found) if not any(word in f.name for word in others))
+    kept = (f for f in sorted(files) if not any(word in f.name for word in others))
     return [str(file.relative_to(SHARED_DATA)) for file in kept]
 
 
@@ -78,13 +78,13 @@ def opened(name: str) -> Volume:
 def undamaged(name: str) -> list[Row]:
     """What the defaults change in a volume as it is."""
     volume = opened(name)
-    done = enhance(volume, EnhanceConfig(device="cpu"))
-    before, after = (v.voxels.astype(np.float32) for v in (volume, done.volume))
+    result = enhance(volume, EnhanceConfig(device="cpu"))
+    before, after = (v.voxels.astype(np.float32) for v in (volume, result.volume))
     top = robust_max(volume.voxels)
     inside = before > (-950 if volume.modality == "CT" else 0.1 * top)
     span = CT_RANGE_HU if volume.modality == "CT" else top
     error = float(np.mean(np.square((after - before)[inside], dtype=np.float64)))
-    noise = done.measured["noise"]
+    noise = result.measured["noise"]
     return [
         {
             "table": "undamaged",
@@ -101,14 +101,14 @@ def undamaged(name: str) -> list[Row]:
 def faint(name: str, arm: str) -> list[Row]:
     """Planted lesions in low-dose CT: contrast kept, observer, new blobs."""
     case = CASES["CT"][0]
-    one = subject(name, SHARED_DATA, _LESION_SLICES)
-    degraded = case.damage(one.whole, 0) if one.whole is not None else case.damage(one.volume, 0)
-    if one.whole is not None:
-        degraded = one.volume.with_voxels(degraded.voxels[one.window])
-    added, lesions = plant(one, 0)
-    planted = damaged_with_lesions(one, case, 0, degraded, added)
+    scan = subject(name, SHARED_DATA, _LESION_SLICES)
+    degraded = case.damage(scan.whole, 0) if scan.whole is not None else case.damage(scan.volume, 0)
+    if scan.whole is not None:
+        degraded = scan.volume.with_voxels(degraded.voxels[scan.window])
+    added, lesions = plant(scan, 0)
+    planted = damaged_with_lesions(scan, case, 0, degraded, added)
     without, present = (of_arm(arm, v) for v in (degraded, planted))
-    visible = detectability(one, degraded, lesions)
+    visible = detectability(scan, degraded, lesions)
     rows = []
     for lesion, d_prime in zip(lesions, visible, strict=True):
         through = (present[lesion.where] - without[lesion.where]) * lesion.share
@@ -121,7 +121,7 @@ def faint(name: str, arm: str) -> list[Row]:
                 "kept": float(through.sum() / (lesion.share**2).sum()) / lesion.contrast,
                 "present": score(present, lesion),
                 "absent": score(without, lesion),
-                "blobs": new_blobs(one, without),
+                "blobs": new_blobs(scan, without),
             }
         )
     return rows
@@ -131,8 +131,8 @@ def of_arm(arm: str, volume: Volume) -> Floats:
     if arm == "input":
         return volume.voxels.astype(np.float32)
     if arm == "ours":
-        done = enhance(volume, EnhanceConfig(device="cpu"))
-        return done.volume.voxels.astype(np.float32)
+        result = enhance(volume, EnhanceConfig(device="cpu"))
+        return result.volume.voxels.astype(np.float32)
     from _enhancement_peers import bm4d_ct
 
     return bm4d_ct(volume).voxels.astype(np.float32)

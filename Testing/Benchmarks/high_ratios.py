@@ -64,11 +64,11 @@ def _measured(volume: Volume, config: CompressConfig) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.ucv"
         try:
-            done = compress(volume, path, config)
+            compressed = compress(volume, path, config)
         except ConfigError as refusal:
             return {"refused": str(refusal)}
         decoded = decompress(path, threads=1)
-    return {"bytes": done.file_bytes, "psnr_db": metrics.psnr(volume.voxels, decoded.voxels)}
+    return {"bytes": compressed.file_bytes, "psnr_db": metrics.psnr(volume.voxels, decoded.voxels)}
 
 
 if __name__ == "__main__":

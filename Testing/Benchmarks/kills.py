@@ -59,10 +59,10 @@ def _run(trial: str) -> list[Row]:
         ]
         path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "Testing")])
         environment = {**os.environ, "PYTHONPATH": path}
-        done = subprocess.run(
+        process = subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, text=True, check=True
         )
-    return [{"trial": trial, **json.loads(line)} for line in done.stdout.splitlines()]
+    return [{"trial": trial, **json.loads(line)} for line in process.stdout.splitlines()]
 
 
 def _expected(row: Row) -> str:

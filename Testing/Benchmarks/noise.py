@@ -160,16 +160,16 @@ def mr_cases(name: str, by: tuple[int, int, int]) -> Iterator[Case]:
     rng = np.random.default_rng(3)
     for percent in LEVELS_PERCENT:
         sigma = np.float32(percent / 100 * top)
-        one, other = sigma * rng.standard_normal((2, *reference.shape), dtype=np.float32)
+        first, other = sigma * rng.standard_normal((2, *reference.shape), dtype=np.float32)
         gain = g_factor(reference.shape)
-        pairs = {"MR Rician": (np.hypot(reference + one, other), one)}
+        pairs = {"MR Rician": (np.hypot(reference + first, other), first)}
         if "mni152" in name:
-            pairs["MR Rician"] = np.where(reference > 0, pairs["MR Rician"][0], 0), one
+            pairs["MR Rician"] = np.where(reference > 0, pairs["MR Rician"][0], 0), first
         if percent in (3, 10):
-            soft, across = (zero_filled(part) / np.float32(KEPT) for part in (one, other))
+            soft, across = (zero_filled(part) / np.float32(KEPT) for part in (first, other))
             base = np.maximum(zero_filled(reference), 0)
-            pairs["MR Gaussian"] = reference + one, one
-            pairs["MR g-factor"] = np.hypot(reference + gain * one, gain * other), gain * one
+            pairs["MR Gaussian"] = reference + first, first
+            pairs["MR g-factor"] = np.hypot(reference + gain * first, gain * other), gain * first
             pairs["MR zero-filled"] = np.hypot(base + soft, across), soft
         for kind, (voxels, noise) in pairs.items():
             clean = base if kind == "MR zero-filled" else reference
@@ -218,7 +218,7 @@ def judge(case: Case) -> Row:
     begin = time.process_time()
     estimate = measure_noise(case.voxels, modality=case.modality, spacing=case.spacing)
     seconds = time.process_time() - begin
-    true, found = known_levels(case, estimate)
+    true, measured = known_levels(case, estimate)
     spectrum = known_spectrum(case)
     carries = spectrum > _CARRIES
     carries[0, 0, 0] = False
@@ -229,7 +229,7 @@ def judge(case: Case) -> Row:
         "noise": case.level,
         "true": round(level, 3),
         "ratio": round(estimate.level / level, 3),
-        "cells": round(float(np.abs(found / true - 1).mean()), 3),
+        "cells": round(float(np.abs(measured / true - 1).mean()), 3),
         "spectrum": round(float(np.abs(estimate.spectrum / spectrum - 1)[carries].mean()), 3),
         "spectrum_white": round(float(np.abs(1 / spectrum - 1)[carries].mean()), 3),
         "confidence": round(estimate.confidence, 2),

@@ -87,20 +87,20 @@ def sheet(name: str, rows: Sequence[Sequence[Panel]], factor: int) -> Path:
     draw = ImageDraw.Draw(image)
     top = 0
     for row, size, lines, head in zip(rows, sizes, titles, heads, strict=True):
-        left = 0
+        offset = 0
         for panel, (_, across), text in zip(row, size, lines, strict=True):
             for number, line in enumerate(text):
-                draw.text((left, top + _LINE * number), line, fill=_INK, font=font)
+                draw.text((offset, top + _LINE * number), line, fill=_INK, font=font)
             share = (np.asarray(panel.pixels, np.float32) - panel.low) / (panel.high - panel.low)
             gray = np.rint(share.clip(0, 1) * 63) * (255 / 63)
             large = gray.astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1)
-            image.paste(Image.fromarray(large), (left, top + head))
+            image.paste(Image.fromarray(large), (offset, top + head))
             if panel.ring:
                 y, x, radius = (factor * each for each in panel.ring)
-                box = (left + x - radius, top + head + y - radius)
-                box += (left + x + radius, top + head + y + radius)
+                box = (offset + x - radius, top + head + y - radius)
+                box += (offset + x + radius, top + head + y + radius)
                 draw.ellipse(box, outline=(255, 176, 0), width=2)
-            left += across + _GAP
+            offset += across + _GAP
         top += head + max(h for h, _ in size) + _GAP
     path = FOLDER / f"{name}.png"
     image.quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
@@ -221,10 +221,10 @@ def uncertainty() -> None:
 def ct() -> None:
     """A planted lesion in a simulated low-dose CT: STS_037."""
     case = next(case for case in CASES["CT"] if case.planted)
-    found = subject(CT_SUBJECTS[2], SHARED_DATA, 12)
-    added, lesions = plant(found, 0)
-    noisy = damaged_with_lesions(found, case, 0, found.damaged(case, 0), added)
-    clean = found.volume.with_voxels(found.volume.voxels + added)
+    scan = subject(CT_SUBJECTS[2], SHARED_DATA, 12)
+    added, lesions = plant(scan, 0)
+    noisy = damaged_with_lesions(scan, case, 0, scan.damaged(case, 0), added)
+    clean = scan.volume.with_voxels(scan.volume.voxels + added)
     enhanced = enhance(noisy, model="ct", device="cpu").volume
     lesion = max(lesions, key=lambda each: abs(each.contrast) * (each.share.max() > 0.95))
     k, j, i = ((where.start + where.stop) // 2 for where in lesion.where)

@@ -93,8 +93,8 @@ def still_frames(frames: Floats, tissue: npt.NDArray[np.bool_]) -> tuple[float, 
     pairs = [n for n, level in enumerate(levels) if level <= _STILL * low]
     still = sorted({n for pair in pairs for n in (pair, pair + 1)})
     is_calm = len(pairs) >= len(levels) / 2
-    chosen = still[len(still) // 2] if is_calm else int(np.argmin(levels))
-    return float(np.mean([levels[n] for n in pairs])), still, chosen
+    frame_number = still[len(still) // 2] if is_calm else int(np.argmin(levels))
+    return float(np.mean([levels[n] for n in pairs])), still, frame_number
 
 
 def group_of(snr: float, still: int) -> str:
@@ -136,10 +136,10 @@ def judge(name: str, sequence: Volume) -> list[Row]:
     for arm, (volume, options, frame) in arms.items():
         config = EnhanceConfig(model="mr", device="cpu", **options)
         kept = None if volume is sequence else cache
-        done = enhance(volume, config, frame=frame, cache=kept)
-        row[arm] = error(done.volume.voxels) / before
-        alone = done.volume if arm == "single" else alone
-        noise = done.measured["noise"]
+        result = enhance(volume, config, frame=frame, cache=kept)
+        row[arm] = error(result.volume.voxels) / before
+        alone = result.volume if arm == "single" else alone
+        noise = result.measured["noise"]
         if arm in ("sequence", "single"):
             row[f"{arm}_sigma"] = noise["sigma"] / sigma
             row[f"{arm}_used"] = noise["sigma_used"] / sigma
@@ -147,8 +147,8 @@ def judge(name: str, sequence: Volume) -> list[Row]:
             row[f"{arm}_share"] = noise["share_removed"]
     for arm in ("single", "true"):
         config = EnhanceConfig(model="mr", device="cpu", **arms[arm][1])
-        done = enhance(single, config, filter_alone=True, cache=cache)
-        row[f"{arm}_filter"] = error(done.volume.voxels) / before
+        result = enhance(single, config, filter_alone=True, cache=cache)
+        row[f"{arm}_filter"] = error(result.volume.voxels) / before
     if len(still) > _FEWEST:  # the guide is no part of its own reference
         config = EnhanceConfig(model="mr", device="cpu")
         guided = enhance(single, config, guide=sequence.frame(others[-1])).volume

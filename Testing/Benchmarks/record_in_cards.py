@@ -43,9 +43,10 @@ def _rows_of(benchmark: str) -> list[dict[str, Any]]:
 
 def head_rows(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Dice of each label in each subject, of the head that ships."""
-    chosen = [row for row in rows if row["model"] == name]
+    model_rows = [row for row in rows if row["model"] == name]
     return [
-        {key: row[key] for key in ("subject", "case", "input")} | row["labels"] for row in chosen
+        {key: row[key] for key in ("subject", "case", "input")} | row["labels"]
+        for row in model_rows
     ]
 
 
@@ -64,12 +65,12 @@ def enhancement_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str
     ]
     table = []
     for case in dict.fromkeys(row["case"] for row in chosen):
-        of_case = [row for row in chosen if row["case"] == case]
+        case_rows = [row for row in chosen if row["case"] == case]
         line = {"volumes not trained on, PSNR dB / SSIM": case}
         for arm in ARMS:
-            found = [row for row in of_case if row["arm"] == arm]
+            arm_rows = [row for row in case_rows if row["arm"] == arm]
             psnr, ssim = (
-                sum(row[figure] for row in found) / len(found) for figure in ("psnr", "ssim")
+                sum(row[figure] for row in arm_rows) / len(arm_rows) for figure in ("psnr", "ssim")
             )
             line[arm] = f"{psnr:.2f} / {ssim:.3f}"
         table.append(line)

@@ -196,7 +196,7 @@ def checked(name: str, out: Path, count: int, status: int, seconds: float) -> di
     """What a run left: results, and rows that say done, of each volume."""
     text = (out / "batch.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
-    done = Counter(row["source"] for row in rows if row["status"] == "done")
+    counts = Counter(row["source"] for row in rows if row["status"] == "done")
     files = [path for path in out.glob("*.ucv") if not path.name.startswith(".")]
     leftovers = [path for path in out.iterdir() if path.name.startswith(".")]
     times = sorted(path.stat().st_mtime for path in files)
@@ -207,8 +207,8 @@ def checked(name: str, out: Path, count: int, status: int, seconds: float) -> di
         "status": status,
         "seconds": round(seconds, 1),
         "results": len(files),
-        "done_once": sum(times == 1 for times in done.values()),
-        "done_more": sum(times > 1 for times in done.values()),
+        "done_once": sum(times == 1 for times in counts.values()),
+        "done_more": sum(times > 1 for times in counts.values()),
         "failed_rows": sum(row["status"] == "failed" for row in rows),
         "leftovers": len(leftovers),
         "between_s": round(times[-1] - times[0], 2),

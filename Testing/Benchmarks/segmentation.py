@@ -96,10 +96,10 @@ def images(model: str, volume: Volume) -> Iterator[tuple[str, str, Volume]]:
 def row(model: str, volume: Volume, labels: Volume) -> Row:
     """Dice of each label, and of those that count: gray and white matter, or the tumor."""
     folder = str(MODELS / model)
-    found = segment(volume, SegmentConfig(model=folder, device="cpu", force_segmenter=True))
+    segmentation = segment(volume, SegmentConfig(model=folder, device="cpu", force_segmenter=True))
     scores = {
-        label.name: round(dice(labels.voxels, found.volume.voxels, label.value), 3)
-        for label in found.labels
+        label.name: round(dice(labels.voxels, segmentation.volume.voxels, label.value), 3)
+        for label in segmentation.labels
     }
     matter = [score for name, score in scores.items() if "matter" in name] or [*scores.values()]
     return {"dice": sum(matter) / len(matter), "labels": scores}
@@ -115,13 +115,13 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
 
 def gains(rows: list[Row], model: str, case: str) -> list[float]:
     """Dice of the enhanced image less that of the image as it is, for each subject."""
-    found = {
+    figures = {
         (entry["subject"], entry["input"]): entry["dice"]
         for entry in rows
         if (entry["model"], entry["case"]) == (model, case)
     }
-    names = dict.fromkeys(subject for subject, _ in found)
-    return [found[name, ENHANCED] - found[name, AS_IT_IS] for name in names]
+    names = dict.fromkeys(subject for subject, _ in figures)
+    return [figures[name, ENHANCED] - figures[name, AS_IT_IS] for name in names]
 
 
 if __name__ == "__main__":

@@ -47,10 +47,10 @@ def _in_child(name: str) -> Row:
         return _CASES[name](_SLICES)
     environment = {**os.environ, "OMP_NUM_THREADS": str(_THREADS)}
     command = [sys.executable, __file__, "--case", name]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name}: {done.stderr}")
-    figures: Row = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        sys.exit(f"{name}: {process.stderr}")
+    figures: Row = json.loads(process.stdout.splitlines()[-1])
     return figures
 
 
@@ -134,8 +134,8 @@ def _ct(slices: int) -> Any:
     if path.is_file():
         real = load(path, modality="CT").voxels
         shape = (slices, _SIDE, _SIDE)
-        wanted = [(0, max(0, size - have)) for size, have in zip(shape, real.shape, strict=True)]
-        voxels = np.pad(real, wanted, mode="symmetric")[:slices, :_SIDE, :_SIDE].astype(np.int16)
+        missing = [(0, max(0, size - have)) for size, have in zip(shape, real.shape, strict=True)]
+        voxels = np.pad(real, missing, mode="symmetric")[:slices, :_SIDE, :_SIDE].astype(np.int16)
     else:
         j, i = np.mgrid[-1 : 1 : _SIDE * 1j, -1 : 1 : _SIDE * 1j]
         plane = np.where(j**2 + i**2 < 0.7, 40 + 100 * np.sin(9 * i) * np.cos(7 * j), -1000)

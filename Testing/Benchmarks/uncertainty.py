@@ -104,15 +104,15 @@ def measure_one(
     if one.whole is not None:
         degraded = one.volume.with_voxels(degraded.voxels[one.window])
     config = EnhanceConfig(uncertainty=True, device="cpu")
-    done = enhance(degraded, config)
-    assert done.uncertainty is not None
+    result = enhance(degraded, config)
+    assert result.uncertainty is not None
     truth = one.volume.voxels.astype(np.float32)
-    miss = np.abs(done.volume.voxels - truth)
-    facts = done.measured["noise"]
+    miss = np.abs(result.volume.voxels - truth)
+    facts = result.measured["noise"]
     inside = one.inside
     return Measured(
         one.modality, one.name, site, case, facts["share_removed"], miss[inside],
-        done.uncertainty.voxels[inside], own, one.span,
+        result.uncertainty.voxels[inside], own, one.span,
     )  # fmt: skip
 
 

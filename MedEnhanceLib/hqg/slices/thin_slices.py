@@ -191,7 +191,7 @@ class _ThickFrame:
         spline = (weights @ thick[:, row].astype(np.float32) for row in rows)
         results = []
         for each in (values, spline):
-            slices = _of_rows(each, thick.dtype, self.plan.axis)
+            slices = _stack_rows(each, thick.dtype, self.plan.axis)
             self.constant.put_back(stack.sources(), np.moveaxis(slices, self.plan.axis, 0))
             results.append(slices)
         return results[0], results[1]
@@ -264,7 +264,7 @@ def _new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
     return Geometry((di, dj, dk), (i, j, k), geometry.direction)
 
 
-def _of_rows(rows: Iterable[Floats], dtype: np.dtype[Any], axis: int) -> Voxels:
+def _stack_rows(rows: Iterable[Floats], dtype: np.dtype[Any], axis: int) -> Voxels:
     """Stack rows [M, B] along the second axis, in a volume's type; M becomes `axis`."""
     volume = np.stack([restore_dtype(row, dtype) for row in rows], axis=1)
     return np.ascontiguousarray(np.moveaxis(volume, 0, axis))
@@ -292,7 +292,7 @@ def restore_array(
     total = np.zeros((stack.thin, *thick.shape[1:]), np.float32)
     limit = _COARSEST * max(stack.thin_mm, min(across_mm))
     axes = [axis for axis in (1, 2) if across_mm[axis - 1] <= limit]
-    done, todo = 0, sum(thick.shape[3 - axis] for axis in axes)
+    finished, total_planes = 0, sum(thick.shape[3 - axis] for axis in axes)
     for axis in axes:
         # Planes along `axis` hold its pixels; the other axis counts the planes.
         beside = 3 - axis
@@ -307,6 +307,6 @@ def restore_array(
             with torch.inference_mode():
                 planes = restore_planes(network, slices.unfold(0, 3, 1).movedim(-1, 1), maps)
             filled[part] += planes.cpu().numpy() / np.float32(len(axes))
-            done += len(around) - 2
-            monitor.progress(done / todo, "restoring slices")
+            finished += len(around) - 2
+            monitor.progress(finished / total_planes, "restoring slices")
     return total

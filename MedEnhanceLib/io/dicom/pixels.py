@@ -156,10 +156,10 @@ def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> No
     """Do `work` for 0 to count - 1; after a cancel, what is in progress is not waited for."""
     pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1, count), "dicom-pixels")
     try:
-        for done, future in enumerate([pool.submit(work, index) for index in range(count)]):
+        for count_read, future in enumerate([pool.submit(work, index) for index in range(count)]):
             while not wait([future], _LOOK_SECONDS).done:
                 monitor.check()
             future.result()
-            monitor.progress(done / count, "reading slices")
+            monitor.progress(count_read / count, "reading slices")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

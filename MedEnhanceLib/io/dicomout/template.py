@@ -263,7 +263,7 @@ def correct(header: Dataset) -> list[str]:
 
     Numbers that are too long, as some scanners write them, are rounded; other values left out.
     """
-    done = []
+    corrections = []
     for element in list(header.iterall()):
         if element.keyword in _IDENTIFYING or _is_valid(element):
             continue
@@ -272,10 +272,10 @@ def correct(header: Dataset) -> list[str]:
             isinstance(value, (float, Decimal)) and isfinite(value) for value in values
         ):
             element.value = [ds_text(_as_written(value)) for value in values]
-            done.append(f"{element.keyword} was rounded to the 16 characters allowed")
+            corrections.append(f"{element.keyword} was rounded to the 16 characters allowed")
         else:
             element.value = None
-            done.append(
+            corrections.append(
                 f"{element.keyword} is left empty, as its value is not valid DICOM; "
                 "nothing else changes"
             )
@@ -284,8 +284,10 @@ def correct(header: Dataset) -> list[str]:
     )
     if header.get("PatientIdentityRemoved") == "YES" and not states_method:
         header.DeidentificationMethod = "Not stated by the source"
-        done.append("PatientIdentityRemoved does not say by which method; that is stated now")
-    return done
+        corrections.append(
+            "PatientIdentityRemoved does not say by which method; that is stated now"
+        )
+    return corrections
 
 
 def _is_valid(element: DataElement) -> bool:

@@ -109,12 +109,14 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
         origin = DicomOrigin(params.dicom["study"], params.dicom["series"], (), on_grid=False)
         volume = replace(volume, origin=origin)
     part = monitor.part(0.1, 1.0)
-    done = unicompress.compress(
+    compressed = unicompress.compress(
         volume, output, params.config, monitor=part, overwrite=params.overwrite
     )
     return work.finish(
         config=params.config.to_json(),
-        figures={name: value for name, value in as_json(done).items() if name not in _ELSEWHERE},
+        figures={
+            name: value for name, value in as_json(compressed).items() if name not in _ELSEWHERE
+        },
         source=volume,
     )
 

@@ -82,7 +82,7 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        enhancing.segmenter_config(self.segmenter, "auto", self, wanted=self.wants_segmentation)
+        enhancing.segmenter_config(self.segmenter, "auto", self, requested=self.wants_segmentation)
         if self.guide is not None and files.AUTO in self.guide and len(self.guide) > 1:
             raise ConfigError("guide is auto and names files too", "Give one or the other.")
         if self.uncertainty_output and not self.config.uncertainty:
@@ -152,12 +152,12 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     config = params.config
     if isinstance(config.noise, str):
         work.inputs["noise"] = Path(config.noise)
-    done = enhancing.enhance_volume(
+    enhanced = enhancing.enhance_volume(
         source if frame is None else volume,
         config,
         guide=guides or None,
         segmenter=enhancing.segmenter_config(
-            params.segmenter, config.device, params, wanted=params.wants_segmentation
+            params.segmenter, config.device, params, requested=params.wants_segmentation
         ),
         frame=frame,
         slices=params.slices,
@@ -166,22 +166,24 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         monitor=monitor.part(0.05, 0.9),
     )
     if params.dicom:
-        work.write(enhancing.objects_of(done, source), monitor.part(0.9, 0.98))
+        work.write(enhancing.objects_of(enhanced, source), monitor.part(0.9, 0.98))
     else:
-        work.save(_volumes_of(done, params, monitor), monitor.part(0.9, 0.95))
+        work.save(_volumes_of(enhanced, params, monitor), monitor.part(0.9, 0.95))
     part_of_it = {"slices": params.slices, "frame": frame}
     stated = {name: value for name, value in part_of_it.items() if value is not None}
     result = work.finish(
-        config=done.report["config"] | stated,
-        figures=done.report["results"],
+        config=enhanced.report["config"] | stated,
+        figures=enhanced.report["results"],
         source=source,
-        device=done.report["device"],
-        model=done.report["model"],
+        device=enhanced.report["device"],
+        model=enhanced.report["model"],
     )
     fields = dict(result.fields)
     if params.report:
         monitor.progress(0.95, "drawing the report")
-        fields["outputs"]["report"] = str(_write_report(params, source, done, result["manifest"]))
+        fields["outputs"]["report"] = str(
+            _write_report(params, source, enhanced, result["manifest"])
+        )
     if params.guide == [files.AUTO] and guides:  # not in the manifest: may hold patient names
         fields["guide"] = guides[0].source
     return Result(fields)
@@ -201,36 +203,36 @@ def _guides_of(
 
 
 def _volumes_of(
-    done: Enhanced, params: EnhanceParams, monitor: Monitor
+    enhanced: Enhanced, params: EnhanceParams, monitor: Monitor
 ) -> dict[str, Volume | None]:
     """Return the volume of each output; warn of a requested map that is not there."""
-    if params.noise_map and done.noise is None:
+    if params.noise_map and enhanced.noise is None:
         monitor.warn("this model does not measure noise: no noise map is written")
-    if params.guide_map and done.guide_use is None:
+    if params.guide_map and enhanced.guide_use is None:
         monitor.warn("no guide was used: no guide map is written")
     return {
-        "output": done.volume,
-        "segmentation": done.segmentation.volume if done.segmentation else None,
-        "uncertainty": done.uncertainty,
-        "noise_map": done.noise if params.noise_map else None,
-        "guide_map": done.guide_use,
+        "output": enhanced.volume,
+        "segmentation": enhanced.segmentation.volume if enhanced.segmentation else None,
+        "uncertainty": enhanced.uncertainty,
+        "noise_map": enhanced.noise if params.noise_map else None,
+        "guide_map": enhanced.guide_use,
     }
 
 
-def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, manifest: str) -> Path:
+def _write_report(params: EnhanceParams, volume: Volume, enhanced: Enhanced, manifest: str) -> Path:
     from MedEnhanceLib.report.enhancement_page import enhancement_report
 
     name = name_of(volume)
-    if done.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
-        volume = done.original
+    if enhanced.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
+        volume = enhanced.original
     return enhancement_report(
         str(params.report),
         name=name,
         volume=volume,
-        enhanced=done.volume,
-        picture=done.compare(),
+        enhanced=enhanced.volume,
+        picture=enhanced.compare(),
         manifest=json.loads(Path(manifest).read_text(encoding="utf-8")),
-        table=done.segmentation.table if done.segmentation else (),
+        table=enhanced.segmentation.table if enhanced.segmentation else (),
         overwrite=params.overwrite,
     )
 

@@ -117,8 +117,8 @@ class SliceIndex:
             roots = self._roots(turned)[:, ::-1, ::-1]
             for row in range(len(images)):
                 if monitor is not None:
-                    done = (turn + row / len(images)) / len(angles_deg)
-                    monitor.progress(done, "comparing images")
+                    fraction = (turn + row / len(images)) / len(angles_deg)
+                    monitor.progress(fraction, "comparing images")
                 for first in range(0, len(self._spectra), count):
                     part = slice(first, first + count)
                     planes = np.fft.irfft2(spectra[row] * self._spectra[part], self._padded)

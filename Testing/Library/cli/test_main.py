@@ -119,7 +119,7 @@ def test_missing_package_is_named_wherever_it_is_missed() -> None:
 def test_what_libraries_print_stays_out_of_the_json(inspect_by: Callable) -> None:
     def chatty(args: Any) -> int:
         print("a library says hello")
-        return int(args.console.done({"value": float("inf")}, "text"))
+        return int(args.console.report({"value": float("inf")}, "text"))
 
     ran = inspect_by(chatty, "--json")
     assert ran.json == {"ok": True, "command": "inspect", "value": None}

@@ -217,8 +217,8 @@ class ImplicitTrainer:
         with torch.no_grad():
             taught = self.networks.teacher(tokens.low, tokens.high, batch.positions)
         # The teacher's outputs count fully while features are matched, then ever less.
-        done = max(0.0, (share - config.match) / max(1 - config.match, 1e-9))
-        alpha = _ALPHA_START + (_ALPHA_END - _ALPHA_START) * done
+        progress = max(0.0, (share - config.match) / max(1 - config.match, 1e-9))
+        alpha = _ALPHA_START + (_ALPHA_END - _ALPHA_START) * progress
         terms = {"output": alpha * reconstruction_loss(decoded.values, taught.values)}
         if share < config.match:
             fused = torch.mean((decoded.fused - taught.fused) ** 2)

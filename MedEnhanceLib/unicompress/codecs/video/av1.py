@@ -87,7 +87,7 @@ def _by_dav1d(stream: bytes, count: int, sides: tuple[int, int]) -> Frames:
     """Decode frame by frame: a stream may show far more of them than there should be."""
     av = require("av", purpose="Reading videos of 10 bits")
     limits = {"max_pixels": str(math.prod(sides))}
-    out, done = np.empty((count, *sides), np.uint16), 0
+    out, count_read = np.empty((count, *sides), np.uint16), 0
     try:
         with av.open(io.BytesIO(stream), format="obu", stream_options=[limits]) as source:
             decoder: Any = av.CodecContext.create("libdav1d", "r")
@@ -96,16 +96,16 @@ def _by_dav1d(stream: bytes, count: int, sides: tuple[int, int]) -> Frames:
             packets = chain.from_iterable(map(split.filter, source.demux(video=0)))
             for frame in chain.from_iterable(map(decoder.decode, chain(packets, [None]))):
                 kind = (frame.format.name, frame.height, frame.width)
-                if done == count or kind != ("yuv420p10le", *sides):
+                if count_read == count or kind != ("yuv420p10le", *sides):
                     raise ValueError(f"a video of more than {count} slices, or of another kind")
                 plane = frame.planes[0]
                 rows = np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)
-                out[done] = rows[: sides[0], : sides[1]]
-                done += 1
+                out[count_read] = rows[: sides[0], : sides[1]]
+                count_read += 1
     except av.FFmpegError as cause:
         raise ValueError(f"a video that cannot be decoded ({cause})") from cause
-    if done < count:
-        raise ValueError(f"a video of {done} slices, {count} expected")
+    if count_read < count:
+        raise ValueError(f"a video of {count_read} slices, {count} expected")
     return out
 
 
