@@ -83,7 +83,7 @@ def averaged(volume: Volume, factors: Sequence[int]) -> Volume:
 
 
 def _means(voxels: Voxels, factors: Sequence[int]) -> Floats:
-    """Axis by axis: several at once take numpy ten times as long."""
+    """Average axis by axis: over several axes at once NumPy takes ten times as long."""
     means: Voxels = voxels
     for axis, factor in enumerate(factors):
         whole = means.shape[axis] // factor * factor

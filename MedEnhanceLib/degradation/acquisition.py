@@ -207,7 +207,7 @@ class Scanner(Options):
         return "kji".index(self.phase_axis)
 
     def _weights(self, shape: tuple[int, ...], axes: Sequence[int]) -> tuple[Floats, Floats]:
-        """Weights of the samples of noise and of the signal, which decays, by frequency."""
+        """Return weights of the samples of noise and of the signal, which decays, by frequency."""
         shares = [self.slice_share, self.read_share, self.read_share]
         shares[self._phase] = self.phase_share
         lines = [np.zeros(1, np.float32)] * 3
@@ -226,7 +226,7 @@ class Scanner(Options):
         return weights, weights * np.exp(-self.decay * phase)
 
     def _filter(self, distance: Floats) -> Floats:
-        """Weights at a distance from the center of k-space, 1 that of the outermost samples."""
+        """Return weights by distance from the center of k-space; the outermost samples are at 1."""
         is_hamming, is_tukey = self.filter == "hamming", self.filter == "tukey" and self.taper > 0
         ramp = np.clip(1 - (1 - distance) / self.taper, 0, 1) if is_tukey else distance
         depth = self.taper if is_hamming else float(is_tukey)
@@ -236,7 +236,7 @@ class Scanner(Options):
 def _sensitivities(
     count: int, shape: tuple[int, ...], spacing: Sequence[float], rng: np.random.Generator
 ) -> list[Complex]:
-    """Sensitivities of coils around the volume, Gaussian in distance; their squares add up to 1."""
+    """Return sensitivities of coils around the volume; their squares add up to 1 in each voxel."""
     if count == 1:
         return [np.ones((1, 1, 1), np.complex64)]
     places = [(np.arange(n) - n / 2) * mm for n, mm in zip(shape, spacing[::-1], strict=True)]
@@ -283,7 +283,7 @@ def _mean_magnitude(
 
 
 def _spectrum(weights: Floats) -> Floats:
-    """Relative variance of the cosine coefficients of noise with these weights, [4, 4, 4]."""
+    """Return the relative variance of cosine coefficients of noise so weighted, [4, 4, 4]."""
     correlation = np.fft.ifftn(weights.astype(np.float64) ** 2).real
     near = np.zeros((SIDE,) * 3)
     part = correlation[:SIDE, :SIDE, :SIDE]

@@ -277,7 +277,7 @@ class Held:
         return np.stack([self._slices[z - self._first] for z in range(first, end)])
 
     def let_go(self, first: int) -> None:
-        """Slices before this one are not needed any more."""
+        """Forget the slices before this one."""
         while self._first < first and self._slices:
             self._slices.popleft()
             self._first += 1
@@ -346,7 +346,7 @@ class Sums:
 
 
 def _within_slice(weight: Floats) -> Floats:
-    """Weights of blocks by starting place → of the places that they cover, in one slice."""
+    """Sum the weights of blocks in each place of one slice that they cover."""
     for axis in (0, 1):
         spread = np.zeros_like(weight)
         for offset, share in enumerate(TAPER_LINE):
@@ -365,7 +365,7 @@ def large_enough(volume: Array) -> Array:
 
 
 def _untouched(shape: tuple[int, ...]) -> Floats:
-    """Zeros that take memory only where something is written, and give it back at once."""
+    """Return zeros that take memory only where something is written, and give it back at once."""
     try:
         memory = mmap.mmap(-1, 4 * math.prod(shape))
     except OSError as cause:

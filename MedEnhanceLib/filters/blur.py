@@ -163,7 +163,7 @@ def _high_contrast(voxels: Array) -> Floats:
 
 
 def _mirrored(planes: Floats) -> Floats:
-    """[…, J, I] → […, 2 J, 2 I] without edges at the border."""
+    """Mirror slices, […, J, I] → […, 2 J, 2 I], so that no edge is at the border."""
     planes = np.concatenate([planes, planes[..., ::-1, :]], axis=-2)
     return np.concatenate([planes, planes[..., ::-1]], axis=-1)
 
@@ -189,7 +189,7 @@ def _axis_width(planes: Floats, noise: float) -> tuple[float, float] | None:
 
 
 def _fitted(frequency: Doubles, power: Doubles, floor: float) -> tuple[float, float] | None:
-    """σ and misfit from a spectrum; see the module's docstring for the model."""
+    """Fit σ to a spectrum; returns it and the misfit. The module's docstring has the model."""
     signal = power - floor
     clear = (signal > 0.7 * floor) & (signal > 1e-8 * power.max())
     hidden = np.flatnonzero((frequency > _FIRST) & ~clear)

@@ -139,7 +139,7 @@ class ConstantRegions:
         return low, high
 
     def _values(self, z: int) -> Iterator[tuple[Any, int]]:
-        """Values of which slice z has 4 × 4 equal voxels, and in how many places."""
+        """Return values of which slice z has 4 × 4 equal voxels, and in how many places."""
         low, high = self._extremes(z)
         rest = low[low == high]
         while rest.size:
@@ -270,7 +270,7 @@ def _fourfold(sums: Floats) -> Floats:
 
 
 def _means(sums: Floats, shape: tuple[int, ...]) -> Floats:
-    """Means of 2 × 2 voxels, of the next larger squares where these have none, [J, I]."""
+    """Return means of 2 × 2 voxels, or of larger squares where these have none, [J, I]."""
     total, count = sums
     mean = total / np.maximum(count, np.float32(1e-9))
     if not count.all():

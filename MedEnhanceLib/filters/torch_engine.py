@@ -174,7 +174,7 @@ class TorchGroups:
         return cosines, taper
 
     def _starts(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """Places in the flat slab."""
+        """Return places in the flat slab."""
         ny, nx = (int(side) for side in self.arrays.pilot.shape[1:])
         return (z * ny + y) * nx + x
 
@@ -244,7 +244,7 @@ class TorchGroups:
     def _filtered(
         self, noisy: Tensor, pilot: Tensor, members: Tensor, variance: Tensor, weight: Tensor
     ) -> Tensor:
-        """Estimates of the groups' blocks times their weight, [B, keep, 64].
+        """Return estimates of the groups' blocks times their weight, [B, keep, 64].
 
         noisy, pilot: [B, keep, 64] in frequencies of variance 1 times σ², overwritten. variance:
         σ² of each group. weight: of each group.

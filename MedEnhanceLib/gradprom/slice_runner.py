@@ -91,7 +91,7 @@ def over_slices(
 
 
 def stacks_of(voxels: Array, scaling: Scaling, context: int, where: slice) -> Tensor:
-    """[B, 2k + 1, H, W], padded at the far edges to multiples of GRID by repetition."""
+    """Stack slices, [B, 2k + 1, H, W]; far edges are repeated up to multiples of GRID."""
     places = np.arange(where.start, where.stop)[:, None] + np.arange(-context, context + 1)
     places = np.clip(places, 0, len(voxels) - 1)
     first, last = int(places.min()), int(places.max())

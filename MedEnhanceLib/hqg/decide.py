@@ -305,7 +305,7 @@ def mean_frame(frames: Sequence[Volume]) -> Volume:
 
 
 def _spread(frames: Sequence[Volume], fallback: Sequence[int]) -> list[int]:
-    """Frames to be measured, spread evenly; none that is constant, except of those in fallback."""
+    """Choose frames to measure, spread evenly: none that is constant, or else `fallback`."""
     last = len(frames) - 1
     places = np.linspace(0, last, min(len(frames), _FRAMES_MEASURED)).round().astype(int)
     shown = [int(n) for n in places if frames[n].voxels.min() < frames[n].voxels.max()]
@@ -313,5 +313,5 @@ def _spread(frames: Sequence[Volume], fallback: Sequence[int]) -> list[int]:
 
 
 def _median(values: Sequence[float]) -> int:
-    """Where the median is; of an even number of values the lower one."""
+    """Return where the median is; of an even number of values the lower one."""
     return sorted(range(len(values)), key=values.__getitem__)[(len(values) - 1) // 2]

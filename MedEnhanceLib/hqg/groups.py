@@ -106,12 +106,12 @@ def on_device(value: T, device: str) -> T:
 
 
 def taken(values: Tensor, voxels: Tensor) -> Tensor:
-    """Values of a slab in blocks, [N, blocks, 64]; voxels: of `Places`."""
+    """Take the values of a slab in blocks, [N, blocks, 64]; voxels: of `Places`."""
     return values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
 
 
 def coefficients(blocks: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
-    """Coefficients of blocks in the noise's deviation, [N, blocks, 64].
+    """Return coefficients of blocks in the noise's deviation, [N, blocks, 64].
 
     Args:
         blocks: their voxels.
@@ -236,7 +236,7 @@ class GuidedNetwork(torch.nn.Module):
         return Residual(unguided, (shares[..., None] * corrections).sum(0), weight, divergence)
 
     def blocks(self, residual: Tensor, weight: Tensor, places: Places) -> Tensor:
-        """Voxels of weighted and tapered blocks, [N, blocks, 64].
+        """Return voxels of weighted and tapered blocks, [N, blocks, 64].
 
         Args:
             residual: [N, blocks, 64], in coefficients.

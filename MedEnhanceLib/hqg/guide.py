@@ -168,7 +168,7 @@ class Candidate:
 
 
 def relative_noise(volume: Volume) -> float:
-    """σ of the noise over the contrast of the tissue, of a volume or a sequence's first frame."""
+    """Measure σ of the noise over the contrast of the tissue; of a sequence in its first frame."""
     return noise_to_contrast(noise_of(volume.frame(0)))
 
 
@@ -212,7 +212,7 @@ def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> tuple[Candida
 
 
 def _covered(volume: Candidate, other: Candidate) -> float:
-    """Share of a volume's box that another's covers, on a lattice of 9³ points."""
+    """Return the share of a volume's box that another's covers, on a lattice of 9³ points."""
     shares = np.array(list(product(np.linspace(0, 1, 9), repeat=3)))
     indices = np.c_[shares * (np.array(volume.shape[::-1]) - 1), np.ones(len(shares))]
     moved = indices @ (np.linalg.inv(other.geometry.affine_lps) @ volume.geometry.affine_lps).T

@@ -42,7 +42,7 @@ _AT_ONCE = {"cpu": 256, "cuda": 8192, "mps": 4096}
 
 @lru_cache(maxsize=4)
 def _opened(folder: Path, sha256: str) -> GuidedNetwork:
-    """Models stay loaded between jobs of one process; other weights have another hash."""
+    """Open a model, which stays loaded between jobs; other weights have another hash."""
     return open_enhancer(read_bundle(folder, expected_sha256=sha256))
 
 

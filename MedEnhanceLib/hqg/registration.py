@@ -77,7 +77,7 @@ class Registration:
         return float(_inside(_indices(guide, place, self.points), guide).mean())
 
     def displacement(self, first: Doubles, second: Doubles) -> Doubles:
-        """Distance between two places at each point of the tissue, in voxels of the volume."""
+        """Return how far two places of each point of the tissue are apart, in voxels."""
         apart = _moved(first, self.points) - _moved(second, self.points)
         steps = np.linalg.inv(self._volume.geometry.affine_lps[:3, :3])
         return np.asarray(np.linalg.norm(apart @ steps.T, axis=1))
@@ -227,7 +227,7 @@ def _tissue(volume: Volume) -> Volume:
 
 
 def _level(volume: Volume, millimeters: float) -> Volume:
-    """Means over blocks of voxels, of about that size, smoothed a little; float32."""
+    """Average over blocks of voxels of about that size and smooth a little; float32."""
     spacing, shape = volume.geometry.spacing[::-1], volume.shape
     factors = [
         max(1, min(int(millimeters / side + 0.3), count // 6))
@@ -257,12 +257,12 @@ def _smoothed(volume: Volume, sigmas: list[float]) -> Any:
 
 
 def _moved(matrix: Doubles, points: Array) -> Doubles:
-    """Points [..., 3] through a matrix, 4×4."""
+    """Move points [..., 3] by a 4×4 matrix."""
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
 
 
 def _indices(guide: Volume, place: Doubles, positions: Doubles) -> Doubles:
-    """Positions in the volume [..., 3] in mm → indices (i, j, k) in the guide."""
+    """Convert positions in the volume [..., 3], in mm, to indices (i, j, k) in the guide."""
     return _moved(np.linalg.inv(guide.geometry.affine_lps) @ place, positions)
 
 
@@ -286,7 +286,7 @@ def _interpolated(voxels: Array, indices: Doubles) -> Floats:
 
 
 def _centered(windows: Array) -> Floats:
-    """[windows, voxels] over their common standard deviation, each less its own mean."""
+    """Subtract the mean of each row of [windows, voxels]; divide by their common deviation."""
     scale = float(windows.std()) or 1.0
     return np.asarray((windows - windows.mean(1, keepdims=True)) / scale)
 

@@ -27,7 +27,7 @@ class Scaling:
     scale: float
 
     def apply(self, voxels: Array) -> Floats:
-        """Values in their units → float32 on the network's scale."""
+        """Convert values in their units to float32 on the network's scale."""
         scaled = voxels.astype(np.float32)
         scaled -= np.float32(self.offset)
         scaled /= np.float32(self.scale)
@@ -39,7 +39,7 @@ class Scaling:
 
 
 def scaling_for(volume: Volume) -> Scaling:
-    """CT: water at 0 and 1000 HU a unit. MR: 0 stays, the robust maximum becomes 1.
+    """Choose a scale. CT: water at 0, 1000 HU a unit. MR: 0 stays, the robust maximum becomes 1.
 
     Raises InputError for a volume in which nothing stands out: there is no scale to find; and for
     one whose values are nearly equal in single precision, in which all is computed, or too large.

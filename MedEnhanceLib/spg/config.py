@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from MedEnhanceLib.core.options import Options, WithPresets, option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.device import DEVICES
 
 Method = Literal["statistics", "matching"]
 Modality = Literal["CT", "MR"]
@@ -111,7 +112,7 @@ class DistillConfig(WithPresets):
     seed: int = option(0, help="random seed", low=0, high=2**53, metavar="N", ranged=False)
     size: SizeConfig = option(factory=SizeConfig, help="size of a volume", flag=None)
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
-    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
+    device: str = option("auto", help=DEVICES, metavar="D")
     checkpoint_s: float = option(
         60.0, help="longest time between checkpoints", low=0, high=1e9, unit="s", flag=None
     )

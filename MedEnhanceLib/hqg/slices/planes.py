@@ -219,7 +219,7 @@ class Sampler:
     def _patch(
         self, volumes: Sequence[Planes], how: Thickening, rng: np.random.Generator
     ) -> tuple[Floats, tuple[float, float], float]:
-        """[4, M, W]: planes with some tissue, the last of which is the second without noise.
+        """Return [4, M, W]: planes with some tissue, the last of which is the second without noise.
 
         Returns its columns and planes in rows too, and `Planes.removed`.
         """
@@ -286,7 +286,7 @@ def _cut(
 
 
 def grain(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
-    """Noise of unit variance: white, or with neighbors within a slice alike."""
+    """Draw noise of unit variance: white, or with neighbors within a slice alike."""
     noise = rng.standard_normal((*shape[:-1], shape[-1] + 2)).astype(np.float32)
     side = rng.uniform(0, 0.6) if rng.random() < 0.4 else 0.0
     mixed = noise[..., 1:-1] + side * (noise[..., :-2] + noise[..., 2:])

@@ -103,7 +103,7 @@ class SliceStack:
 
 
 def _spline(at: Doubles, count: int) -> Doubles:
-    """[len(at), count]: values of the cubic B-splines of a mirrored series at these places."""
+    """Return the cubic B-splines of a mirrored series at these places, [len(at), count]."""
     weights = cubic_spline(at[:, None] - np.arange(-2, count + 2))
     rows = weights[:, 2:-2]
     # Half-sample mirror: the series repeats as …1 0 0 1 2…

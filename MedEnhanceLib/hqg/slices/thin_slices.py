@@ -198,7 +198,7 @@ class _ThickFrame:
 
 
 def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -> SlicePlan:
-    """Which axis is thick, and how many slices there will be.
+    """Find which axis is thick, and how many slices there will be.
 
     The profile of a slice is as wide as DICOM states or as slices are apart: a box in CT, which
     averages over the slice; a Gaussian in MR, whose slices are excited with a bell.

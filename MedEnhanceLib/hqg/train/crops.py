@@ -195,7 +195,7 @@ class CropMaker:
         return replace(crop, guide=guide, planted=planted_too)
 
     def _ct_crops(self, target: Target, rng: np.random.Generator) -> list[Crop]:
-        """Crops of a slab of CT at a simulated dose, with noise measured as in use.
+        """Cut crops of a slab of CT at a simulated dose, with noise measured as in use.
 
         Raises InputError where nothing is measured.
         """

@@ -56,7 +56,7 @@ class Turn:
         return cls(torch.from_numpy(order.copy()), torch.from_numpy(sign).float())
 
     def apply(self, blocks: Tensor) -> Tensor:
-        """Coefficients [..., 64] of the turned blocks."""
+        """Return coefficients [..., 64] of the turned blocks."""
         return blocks[..., self.order] * self.sign
 
     def undo(self, blocks: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def load_data(
 
 
 def _files(data: Path, patterns: Sequence[str], left_out: Iterable[Path]) -> list[Path]:
-    """Files below `data` that patterns name, not left out, in order of names.
+    """List files below `data` that patterns name, in order of names, less those left out.
 
     Raises InputError for a pattern that names nothing.
     """
@@ -170,7 +170,7 @@ def load_examinations(
 
 
 def load_noisy(volumes: Iterable[Volume]) -> list[Target]:
-    """Volumes with measurable noise; raises InputError where none has any."""
+    """Load volumes with measurable noise; raises InputError where none has any."""
     targets = [target for target in map(_target, volumes) if target.noise.level > 0]
     if not targets:
         raise InputError(

@@ -84,7 +84,7 @@ class Gate(Stateful, Protocol):
     def __call__(
         self, main_loss: Tensor, aux_loss: Tensor, parameters: Weights
     ) -> tuple[list[Tensor | None], Any]:
-        """Gradients, and a report with `open` and `cosine`."""
+        """Return gradients, and a report with `open` and `cosine`."""
 
     def diagnostics(self) -> Any:
         """Summarize all steps: fields `open_fraction`, `share` and `cosine`."""

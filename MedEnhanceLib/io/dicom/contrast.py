@@ -93,7 +93,7 @@ def _shown(plane: Slice) -> str:
 
 
 def _direction(plane: Slice) -> str:
-    """Return the same direction is measured with several b-values."""
+    """Return b-value and direction: one direction is measured with several b-values."""
     if plane.direction is None:  # a trace image differs from one with b = 0
         return f"{plane.b_value} s/mm²" if float(plane.b_value or 0) > 0 else ""
     return f"{plane.b_value} s/mm² ({', '.join(f'{part:.3f}' for part in plane.direction)})"

@@ -96,7 +96,7 @@ def _refuse_no_labels(labels: Volume, name: str) -> None:
 def _meanings_by_value(
     labels: Volume, meanings: Sequence[Mapping[str, Any]], name: str
 ) -> dict[int, Mapping[str, Any]]:
-    """Label → its meaning, in the order of the segments; labels without one come last."""
+    """Map each label to its meaning, in the order of the segments; labels without one come last."""
     try:
         by_value = {int(meaning["value"]): meaning for meaning in meanings}
     except (KeyError, TypeError, ValueError) as cause:

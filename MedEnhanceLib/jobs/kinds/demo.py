@@ -23,6 +23,7 @@ from MedEnhanceLib.io.atomic import atomic_write, make_folder, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.runtime.text import size_text
@@ -58,7 +59,7 @@ class DemoParams(Params):
     out: str = option(
         "medenhance-demo", help="the folder, new or empty", flag="OUT", place="folder"
     )
-    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
+    device: str = option("auto", help=DEVICES, metavar="D")
     overwrite: bool = option(
         False, help="replace the files of an earlier demo in OUT", flag="--force"
     )

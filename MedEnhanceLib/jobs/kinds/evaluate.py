@@ -18,6 +18,7 @@ from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.files import Result
+from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class EvaluateParams(Params):
             place="input",
         ),
     ]
-    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
+    device: str = option("auto", help=DEVICES, metavar="D")
 
 
 def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:

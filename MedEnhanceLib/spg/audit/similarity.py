@@ -215,7 +215,7 @@ def shifted(image: Floats, move: Ints) -> Floats:
 
 
 def _as_bright(image: Floats, onto: Floats, where: Mask) -> Floats:
-    """Scale by least squares where both show something: another window hides no copy."""
+    """Scale by least squares where both show something, so that another window hides no copy."""
     pixels, goal = image[where].astype(np.float64), onto[where].astype(np.float64)
     if pixels.size == 0 or pixels.var() == 0:
         return image

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 #: Id of the block type.
@@ -120,7 +121,7 @@ class ImplicitConfig(CodecTrainingConfig):
         low=0,
         high=1,
     )
-    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
+    device: str = option("auto", help=DEVICES)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,8 +22,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.volume_files import load
 from MedEnhanceLib.learning.precision import mixed_precision, without_tf32
-from MedEnhanceLib.learning.training import run_steps, set_learning_rate
-from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.learning.training import begin_training, run_steps, set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit.codec import (
     LEAST_PART,
@@ -300,11 +299,9 @@ def train(
     ModelError on divergence or a damaged checkpoint, ConfigError for one of another configuration.
     """
     monitor = monitor or Monitor()
-    choice = choose_device(config.device)
-    monitor.log(f"training on {choice.name}: {choice.reason}")
-    out.mkdir(parents=True, exist_ok=True)
+    device = begin_training(config.device, out, monitor)
     sources = read_sources(data_files, config.modality, monitor.part(0.0, 0.03))
-    trainer = ImplicitTrainer(config, TrainingBlocks(sources), choice.name)
+    trainer = ImplicitTrainer(config, TrainingBlocks(sources), device)
     # A training goes on only where what decides what is learned is the same.
     learned = config.to_json() | {"device": ""}
     run_steps(
