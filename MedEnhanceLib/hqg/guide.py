@@ -5,7 +5,6 @@ suggest → align → the network (network.py), whose gate decides anew in every
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats
+from MedEnhanceLib.core.arrays import Doubles, Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -31,9 +30,6 @@ _STAYS_BELOW = 0.25
 _DARK, _BRIGHT = 0.5, 99.8
 #: Voxels that percentiles are taken from, at most.
 _SAMPLED = 4_000_000
-#: Percentile of the brightest tissue in a slice, the median of a normal |x|, and the gain of the
-#: second difference in two directions on noise.
-_BRIGHTEST, _MEDIAN, _GAIN = 99.5, 0.6745, math.sqrt(20.0)
 #: Share of the volume's box that a candidate must cover, and the most that its voxels are larger.
 _LEAST_COVERED, _MOST_COARSE = 0.5, 6.0
 
@@ -170,22 +166,6 @@ class Candidate:
 def relative_noise(volume: Volume) -> float:
     """Measure σ of the noise over the contrast of the tissue; of a sequence in its first frame."""
     return noise_to_contrast(noise_of(volume.frame(0)))
-
-
-def quick_noise(plane: Array) -> float:
-    """Estimate σ of the noise in a slice over its brightest tissue, in milliseconds.
-
-    plane: [J, I], any unit. By the median of second differences where there is tissue; infinite
-    where there is none. For an order of series where `relative_noise` would take too long.
-    """
-    image = plane.astype(np.float32)
-    top = float(np.percentile(image, _BRIGHTEST)) if image.size else 0.0
-    second = 4 * image[1:-1, 1:-1] - image[:-2, 1:-1] - image[2:, 1:-1]
-    second -= image[1:-1, :-2] + image[1:-1, 2:]
-    tissue = image[1:-1, 1:-1] > 0.1 * top
-    if top <= 0 or not tissue.any():
-        return math.inf
-    return float(np.median(np.abs(second[tissue]))) / _MEDIAN / _GAIN / top
 
 
 def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> tuple[Candidate, str] | None:

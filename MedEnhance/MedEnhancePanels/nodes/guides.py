@@ -77,11 +77,15 @@ def _candidate(node):
 
 
 def _noise(node):
-    """Estimate the noise of the middle slice, once for these voxels."""
-    from MedEnhanceLib.hqg.guide import quick_noise
+    """Measure the noise at the middle of a volume, once for these voxels."""
+    from MedEnhanceLib.noise.quick import quick_noise
 
-    key = bridge.voxelState(node)
+    modality = bridge.modalityOf(node)
+    key = bridge.voxelState(node), modality
     if key not in _noises:
-        voxels = slicer.util.arrayFromVolume(node)
-        _noises[key] = quick_noise(voxels[len(voxels) // 2])
+        _noises[key] = quick_noise(
+            slicer.util.arrayFromVolume(node),
+            modality=modality,
+            spacing=bridge.geometryOf(node).spacing,
+        )
     return _noises[key]
