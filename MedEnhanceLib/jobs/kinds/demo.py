@@ -88,14 +88,14 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         segment=True,
         overwrite=overwrite,
     )
-    enhancement = run_enhance(order, monitor.part(0.05, 0.65), KeptVolumes())
+    facts = run_enhance(order, monitor.part(0.05, 0.65), KeptVolumes())
     part = monitor.part(0.65, 0.75)
     before = gradprom.segment(damaged, SegmentConfig(device=params.device), monitor=part).volume
     enhanced, after = (
-        io.load(Path(enhancement["outputs"][name]), modality=modality)
+        io.load(Path(facts["outputs"][name]), modality=modality)
         for name, modality in (("output", "MR"), ("segmentation", "SEG"))
     )
-    names = {label["name"]: label["value"] for label in enhancement["labels"] if label["value"] > 0}
+    names = {label["name"]: label["value"] for label in facts["labels"] if label["value"] > 0}
     quality = [
         {"name": name} | _quality_of(*pair, undamaged, labels, names)
         for name, pair in {"damaged": (damaged, before), "enhanced": (enhanced, after)}.items()
@@ -103,17 +103,15 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     files = _compressed(enhanced, folder, overwrite, monitor.part(0.75, 0.99))
     results = as_json({"quality": quality, "compression": files, "notes": _NOTES})
     monitor.progress(0.99, "report")
-    page = _write_page(
-        folder, (undamaged, damaged, enhanced, after), enhancement, results, overwrite
-    )
+    page = _write_page(folder, (undamaged, damaged, enhanced, after), facts, results, overwrite)
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(
         "demo",
         config={"seed": SEED, "device": params.device},
         inputs={"input": "mni152_t1.nii.gz", "labels": "mni152_tissue.nii.gz"},
-        device=enhancement["device"],
+        device=facts["device"],
         seconds=seconds,
-        model=enhancement["model"],
+        model=facts["model"],
         results=results,
     )
     write_json(folder / "results.json", manifest, overwrite=overwrite)
@@ -121,7 +119,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         {
             "outputs": {"page": str(page), "folder": str(folder)},
             "manifest": str(folder / "results.json"),
-            "device": enhancement["device"],
+            "device": facts["device"],
             "seconds": seconds,
             **results,
         }
@@ -174,7 +172,7 @@ def _compressed(
 def _write_page(
     folder: Path,
     volumes: tuple[Volume, Volume, Volume, Volume],
-    enhancement: Result,
+    facts: Result,
     results: dict[str, Any],
     overwrite: bool,
 ) -> Path:
@@ -190,15 +188,15 @@ def _write_page(
         Pane("Enhanced − damaged", enhanced, minus=damaged),
         Pane("Segmentation", enhanced, labels=labels),
     ]
-    legend = {label["value"]: label["name"] for label in enhancement["labels"]}
+    legend = {label["value"]: label["name"] for label in facts["labels"]}
     return enhancement_report(
         folder,
         name="mni152_t1.nii.gz, a sample with noise",
         volume=damaged,
         enhanced=enhanced,
         picture=comparison(panes, legend=legend),
-        manifest=json.loads(Path(enhancement["manifest"]).read_text(encoding="utf-8")),
-        table=enhancement["table"],
+        manifest=json.loads(Path(facts["manifest"]).read_text(encoding="utf-8")),
+        table=facts["table"],
         comparisons=tables_of(results),
         reference=f"{_NOTES[0]} The undamaged sample is the reference.",
         overwrite=overwrite,

@@ -181,9 +181,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     fields = dict(result.fields)
     if params.report:
         monitor.progress(0.95, "drawing the report")
-        fields["outputs"]["report"] = str(
-            _write_report(params, source, enhanced, result["manifest"])
-        )
+        page = _write_report(params, source, enhanced, result["manifest"])
+        fields["outputs"]["report"] = str(page)
     if params.guide == [files.AUTO] and guides:  # not in the manifest: may hold patient names
         fields["guide"] = guides[0].source
     return Result(fields)
