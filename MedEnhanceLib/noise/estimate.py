@@ -208,7 +208,9 @@ def _quieter(blocks: Blocks, modality: str, noise: NoiseEstimate) -> NoiseEstima
         return None
     surest = max(fits, key=lambda fit: fit.confidence).at_level(min(levels))
     low, high = _SURE_LOW * min(levels), max(levels) / _SURE_LOW
-    return replace(surest, confidence=confidence, low=low, high=high)
+    # A spectrum from few blocks is worse than none: on simulated scanners by .2 dB.
+    white = np.ones_like(surest.spectrum)
+    return replace(surest, confidence=confidence, low=low, high=high, spectrum=white)
 
 
 def _learned(voxels: Array, noise: NoiseEstimate) -> NoiseEstimate:
