@@ -16,8 +16,8 @@ coefficient; anatomy is large in some blocks and absent from others. Four steps:
 
 Magnitude MR is Rician: its spread is smaller than σ where the signal is weak, which is undone, and
 its air, where there is any, shows σ by itself. A head with cortex and skull has few quiet blocks:
-where the quiet third is uncertain, the sixth and the twelfth are asked, and believed if all three
-show one level, as noise does and anatomy does not. Else `regressor` gives the level of MR.
+where the quietest third is uncertain, the sixth and the twelfth count if all three show one level,
+as noise does and anatomy does not. Else `regressor` gives the level of MR.
 
 Sources: noise from the blocks with the least structure, Pyatykh et al., IEEE Trans. Image Process.
 22 (2013) 687; Rician moments, Koay & Basser, J. Magn. Reson. 179 (2006) 317. The split into even
