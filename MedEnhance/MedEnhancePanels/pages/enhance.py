@@ -260,7 +260,7 @@ class EnhancePanel(Page):
         options = self.options
         job = enhancement.start(self.context.runner, self.target, options)
         self._devices.rememberPace(self.target, options, job)
-        self.follow(job, self._onApplied)
+        self.follow(job, self.onApplied)
 
     @guarded
     def onPreview(self, *_checked):
@@ -295,7 +295,7 @@ class EnhancePanel(Page):
         self._preparation.stop()
         super().follow(job, onSuccess)
 
-    def _onApplied(self, job):
+    def onApplied(self, job):
         output = job.nodes["output"]
         ready = _("{name} is ready.").format(name=output.GetName())
         if bridge.isSequence(output):
