@@ -21,7 +21,6 @@ import vtk
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources/samples/mni152_t1.nii.gz"
-FORMS = ROOT / "MedEnhance/Resources/UI"
 
 
 def slow(test):

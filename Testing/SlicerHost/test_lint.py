@@ -78,6 +78,15 @@ def test_every_text_of_the_panel_is_translated():
         for node in _untranslated(tree)
         if not _NOT_TRANSLATED.fullmatch(node.value)
     ] == []
+    for form in FORMS:
+        assert "<class>MedEnhance</class>" in form.read_text(encoding="utf-8"), form.name
+
+
+def test_all_colors_are_those_of_the_theme():
+    """Light or dark: the panel sets none itself."""
+    for path in (*FORMS, *MODULE.rglob("pages/*.py")):
+        found = re.search("styleSheet|QColor|QPalette|QBrush", path.read_text(encoding="utf-8"))
+        assert not found, (path.name, found)
 
 
 def _untranslated(node):

@@ -137,8 +137,7 @@ class EnhancePanel(Page):
         segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
         fill(ui.segmenterComboBox, {"auto": _("Automatic")} | segmenters)
         allow(ui.noiseSpinBox, model_choice.taskProblem(None, state.task))
-        units = bridge.unitsOf(target)
-        ui.noiseSpinBox.suffix = f" {units}" if units else ""
+        ui.noiseSpinBox.suffix = f" {results.unitOf(target)}"
 
     def show(self):
         node = self.target
