@@ -79,7 +79,9 @@ def test_every_text_of_the_panel_is_translated():
         if not _NOT_TRANSLATED.fullmatch(node.value)
     ] == []
     for form in FORMS:
-        assert "<class>MedEnhance</class>" in form.read_text(encoding="utf-8"), form.name
+        text = form.read_text(encoding="utf-8")
+        assert "<class>MedEnhance</class>" in text, form.name
+        assert "&amp;" not in text, f"{form.name}: a mnemonic, which Slicer's menus have too"
 
 
 def test_all_colors_are_those_of_the_theme():

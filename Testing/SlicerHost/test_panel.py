@@ -69,6 +69,9 @@ class LooksTest(MedEnhanceTestCase):
         self.themes = {"light": qt.QApplication.palette(), "dark": qt.QPalette()}
         for role, color in _DARK.items():
             self.themes["dark"].setColor(getattr(qt.QPalette, role), qt.QColor(color))
+            if role.endswith("Text"):
+                disabled = (qt.QPalette.Disabled, getattr(qt.QPalette, role))
+                self.themes["dark"].setColor(*disabled, qt.QColor("#7f7f7f"))
         self.addCleanup(qt.QApplication.setPalette, self.themes["light"])
         self.cut = []
 
@@ -82,6 +85,7 @@ class LooksTest(MedEnhanceTestCase):
             self.cut += [(name, width, *each) for each in self.cutTexts(panel)]
             for theme, palette in self.themes.items() if folder else ():
                 qt.QApplication.setPalette(palette)
+                self.processEvents(20)
                 path = Path(folder, f"{width}-{theme}", f"{name}.png")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.assertTrue(panel.grab().save(str(path)))

@@ -189,7 +189,8 @@ class EnhancePanel(Page):
         self._suggestedGuide, button.toolTip = suggested, reason
         button.visible = suggested is not None
         if suggested is not None:
-            button.text = _("Suggested: {name}").format(name=suggested.GetName())
+            name = suggested.GetName().replace("&", "&&")  # no mnemonic
+            button.text = _("Suggested: {name}").format(name=name)
 
     def _showActions(self):
         problem = dependencies.enhancingProblem() or model_choice.problemOf(
