@@ -56,7 +56,7 @@ the configuration, the versions and the hashes.
 
 PRIVACY.md is the page for a data-protection officer; audit/, if there is one, has the figures.
 """
-_SHEET = """# Data-protection sheet of a distilled set
+_SHEET = """# Privacy sheet of a distilled set
 
 **{verdict}**
 

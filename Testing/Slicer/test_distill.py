@@ -428,7 +428,7 @@ class DistillationTest(DistillingTestCase):
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
             self.panel.runs.actions["folder"].trigger()
         opened.assert_called_once_with(qt.QUrl.fromLocalFile(str(folder / "out")))
-        self.assertIn("Data-protection sheet", self.read("privacy"))
+        self.assertIn("Privacy sheet of", self.read("privacy"))
 
 
 class AuditTest(DistillingTestCase):

@@ -91,6 +91,10 @@ class LooksTest(MedEnhanceTestCase):
                 self.assertTrue(panel.grab().save(str(path)))
 
     def cutTexts(self, panel):
+        for each in slicer.util.findChildren(panel, className="QWidget"):
+            for line in each.toolTip.splitlines():  # which Qt cuts at the edge of the screen
+                if len(line) > 200:
+                    yield each.objectName, len(line), 200, line
         for kind in ("QLabel", "QPushButton", "QToolButton", "QCheckBox", "QRadioButton"):
             for each in slicer.util.findChildren(panel, className=kind):
                 isWrapped = kind == "QLabel" and each.wordWrap
