@@ -126,6 +126,7 @@ class TrainPageTest(DistillTestCase):
         self.assertEqual(self.ui.startButton.toolTip, self.ui.problemLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
         ui = self.ui
+        self.assertEqual(ui.pathEdit.placeholderText, "A folder")
         hidden = (ui.shareLabel, ui.estimateButton, ui.tableButton, ui.distillingLabel)
         self.assertEqual(self.visible(*hidden), [])
         self.assertFitsAScreen()
