@@ -5,6 +5,7 @@ import sys
 import unittest
 from pathlib import Path
 
+import numpy as np
 import pytest
 import qt
 import slicer
@@ -102,6 +103,11 @@ class LooksTest(MedEnhanceTestCase):
                 room = each.height if isWrapped else each.width
                 if each.text and each.isVisibleTo(panel) and needs > room + 1:
                     yield each.objectName, needs, room, each.text
+        for kind in ("QSpinBox", "QDoubleSpinBox"):
+            for box in slicer.util.findChildren(panel, className=kind):
+                needs, room = box.fontMetrics().horizontalAdvance(box.text), box.width - 24
+                if box.isVisibleTo(panel) and needs > room:
+                    yield box.objectName, needs, room, box.text
         for box in slicer.util.findChildren(panel, className="QComboBox"):
             text = box.currentText
             needs, room = box.fontMetrics().horizontalAdvance(text), box.width - 34
@@ -119,6 +125,15 @@ class LooksTest(MedEnhanceTestCase):
             self.showPage(name)
             self.addCleanup(self.fold, self.unfold(self.panel.widget))
             self.look(f"{name}-volume")
+        self.context.state.inputVolume = self.smallVolume(dtype=np.float32, modality="MR")
+        self.showPage("compress")
+        self.look("compress-float")
+        self.widget.parent.resize(400, 600)
+        self.processEvents(20)
+        row = [getattr(self.ui, name) for name in ("modeLabel", "losslessButton")]
+        places = [each.mapTo(self.panel.widget, qt.QPoint(0, 0)).y() for each in row]
+        self.assertLess(abs(places[0] - places[1]), 9, "the label stands above its choices")
+        self.context.state.inputVolume = node
         for task in ("distillCT", "trainMR", "slicesCT"):
             self.showPage("distill")
             self.pick(self.ui.taskSelector, task)
