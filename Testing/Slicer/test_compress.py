@@ -125,8 +125,7 @@ class CompressTest(MedEnhanceTestCase):
         self.assertIn("CT, MR and EM", ui.problemLabel.text)
         ui.losslessButton.checked = True
         self.assertTrue(ui.compressButton.enabled and self.panel.config.lossless)
-        failing = mock.patch.object(compression, "startEstimate", side_effect=PanelError("none"))
-        with failing:
+        with mock.patch.object(compression, "startEstimate", side_effect=PanelError("none")):
             self.waitUntil(lambda: ui.estimateLabel.text == "none")
         ui.ratioButton.checked = True
         ui.losslessButton.checked = True

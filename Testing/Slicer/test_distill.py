@@ -460,9 +460,12 @@ class AuditTest(DistillingTestCase):
         self.assertEqual(self.read("privacy"), "The sheet")
         self.assertFalse(self.panel.runs.actions["audit"].visible)
         findings = [{"is_blind": place < 1} for place in range(5)]
-        self.finished({"alarm": False}, {"findings": findings})
+        run = self.finished({"alarm": False}, {"findings": findings})
         self.assertVerdict("Information", "4 of 5 attacks could have found a leak; none did.")
         self.assertEqual(self.read("audit"), "The report")
+        Path(run.out, "PRIVACY.md").unlink()
+        self.panel.runs.actions["privacy"].trigger()
+        self.assertIn("was moved or removed", self.message)
 
     def assertVerdict(self, word, *texts):
         self.assertEqual(self.ui.auditIcon.accessibleName, word)
