@@ -114,6 +114,7 @@ class LooksTest(MedEnhanceTestCase):
             if box.isVisibleTo(panel) and needs > room and text not in box.toolTip:
                 yield box.objectName, needs, room, text
 
+    @pytest.mark.slow
     def test_noTextIsCut(self):
         pages = [name for name, *_page in self.widget.PAGES]
         for name in pages:
