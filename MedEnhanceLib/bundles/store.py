@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ class Bundle:
             f"Trained on: {data}",
             f"How it was trained: {metadata.get('training', {}).get('summary', '')}",
         ]
-        return "\n".join([*lines, *metadata.get("warnings", ()), *metadata.get("limits", ())])
+        lines += [*metadata.get("warnings", ()), *metadata.get("limits", ())]
+        return "\n".join(textwrap.fill(line, 80) for line in lines)  # tool tips are not wrapped
 
     @property
     def weights(self) -> Path:

@@ -275,7 +275,7 @@ class SliderTest(ViewTestCase):
         self.ui.strengthSlider.value = 0.5
         self.assertTrue(self.area.isBlending)
         self.assertFalse(self.ui.applyButton.enabled or self.ui.saveButton.enabled)
-        self.assertIn("strength has been applied", self.panel._busy())
+        self.assertIn("strength has been applied", self.ui.applyButton.toolTip)
         slicer.app.processEvents()
         self.ui.strengthSlider.value = 0.75
         self.wait()

@@ -126,6 +126,7 @@ class TrainPageTest(DistillTestCase):
         self.assertEqual(self.ui.startButton.toolTip, self.ui.problemLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
         ui = self.ui
+        self.assertEqual(ui.pathEdit.placeholderText, "A folder")
         hidden = (ui.shareLabel, ui.estimateButton, ui.tableButton, ui.distillingLabel)
         self.assertEqual(self.visible(*hidden), [])
         self.assertFitsAScreen()
@@ -428,7 +429,7 @@ class DistillationTest(DistillingTestCase):
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
             self.panel.runs.actions["folder"].trigger()
         opened.assert_called_once_with(qt.QUrl.fromLocalFile(str(folder / "out")))
-        self.assertIn("Data-protection sheet", self.read("privacy"))
+        self.assertIn("Privacy sheet of", self.read("privacy"))
 
 
 class AuditTest(DistillingTestCase):
@@ -459,9 +460,12 @@ class AuditTest(DistillingTestCase):
         self.assertEqual(self.read("privacy"), "The sheet")
         self.assertFalse(self.panel.runs.actions["audit"].visible)
         findings = [{"is_blind": place < 1} for place in range(5)]
-        self.finished({"alarm": False}, {"findings": findings})
+        run = self.finished({"alarm": False}, {"findings": findings})
         self.assertVerdict("Information", "4 of 5 attacks could have found a leak; none did.")
         self.assertEqual(self.read("audit"), "The report")
+        Path(run.out, "PRIVACY.md").unlink()
+        self.panel.runs.actions["privacy"].trigger()
+        self.assertIn("was moved or removed", self.message)
 
     def assertVerdict(self, word, *texts):
         self.assertEqual(self.ui.auditIcon.accessibleName, word)

@@ -72,7 +72,7 @@ class PreviewTest(EnhanceTestCase):
 
     @slow
     def test_aVolumeIsSentAndMeasuredBeforeItsPreviewAndOnceForAll(self):
-        node, prepared, sent = self.brain(), [], []
+        node, prepared, sent, workers = self.brain(), [], [], []
         write = self.bridge.sendVolume
         count = mock.patch.object(
             self.bridge, "sendVolume", lambda *given: sent.append(given) or write(*given)
@@ -80,13 +80,15 @@ class PreviewTest(EnhanceTestCase):
         self.enterContext(count)
         self.runner.onChange(lambda job: prepared.append(job) if job.kind == "prepare" else None)
         self.addCleanup(self.runner.listeners.remove, self.runner.listeners[-1])
+        self.runner.onChange(lambda job: workers.append(job.worker) if job.worker else None)
+        self.addCleanup(self.runner.listeners.remove, self.runner.listeners[-1])
         self.choose(node)
         self.waitUntil(lambda: prepared and prepared[-1].isFinished, 60)
         self.assertEqual(prepared[-1].state, "done")
         self.previewed()
         self.ui.previewButton.click()
-        os.kill(self.runner._shared.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        self.waitUntil(lambda: self.runner._shared is None, 10)
+        os.kill(workers[-1].pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self.waitUntil(lambda: not workers[-1].isAlive, 10)
         self.assertEqual(self.message, "")  # it is replaced without a word
         self.previewed()
         self.ui.previewButton.click()

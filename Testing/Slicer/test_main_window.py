@@ -21,7 +21,7 @@ from MedEnhancePanels.tasks import samples
 
 class VolumeRowTest(MedEnhanceTestCase):
     def actions(self):
-        return {each.text: each for each in self.widget.volumeRow._menu.actions()}
+        return {each.text: each for each in self.widget.ui.loadButton.menu().actions()}
 
     def test_theVolumeInTheSliceViewsIsChosenBeforehand(self):
         self.assertIsNone(self.context.state.inputVolume)
@@ -128,7 +128,7 @@ class SampleTest(MedEnhanceTestCase):
 
     @slow
     def test_theNoiseIsAlwaysTheSameAndTheSampleIsChosen(self):
-        actions = {each.text: each for each in self.widget.volumeRow._menu.actions()}
+        actions = {each.text: each for each in self.widget.ui.loadButton.menu().actions()}
         runs = self.context.runner.submit("ping", {"count": 3, "seconds": 60}, title="Ping")
         actions[samples.SAMPLES[0].title].trigger()
         self.assertFalse(runs.isFinished)
@@ -291,7 +291,7 @@ class InstallationTest(MedEnhanceTestCase):
     def test_aNoToTheCompilerIsRememberedUntilThePageModelsAsksAgain(self):
         self.absent = []
         self.enterContext(mock.patch.object(dependencies, "lacksLibrary", lambda: True))
-        self.addCleanup(slicer.app.userSettings().remove, dependencies._DECLINED)
+        self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/compilerDeclined")
         self.confirm.return_value = False
         self.assertTrue(dependencies.ensure() and dependencies.ensure())
         self.confirm.assert_called_once()
