@@ -7,7 +7,6 @@ when it is first named. Training is `MedEnhanceLib.gradprom.train.train`.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.io.describe import refuse_too_large
-from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.dependencies import load_packages, require
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
@@ -85,7 +84,7 @@ def segment(
             raise ConfigError(
                 f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
             )
-        attend(partial(require, "torch", purpose="Segmenting a volume"), monitor)
+        load_packages("torch", purpose="Segmenting a volume", monitor=monitor)
         from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
 
         bundle, warning = read_monai_bundle(Path(config.segmenter)), ""
@@ -116,9 +115,9 @@ def open_head_for(
     bundle, _ = open_bundle_for(volume, config.model, kind="head")
     volume = replace(volume.single(_ONE_FRAME), modality=bundle.modality)
     refuse_too_large(volume)
-    # A cancel takes effect during the imports too.
-    for package in ("torch", "monai", "monai.networks.nets.unet"):
-        attend(partial(require, package, purpose="Segmenting a volume"), monitor)
+    packages = ("torch", "monai", "monai.networks.nets.unet")
+    load_packages(*packages, purpose="Segmenting a volume", monitor=monitor)
+    monitor.progress(0.0, "comparing the volume with the training images")
     from MedEnhanceLib.gradprom.infer import find_unlike
 
     warnings = list(bundle.warnings)

@@ -77,7 +77,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             "Name another folder: medenhance demo FOLDER. "
             "Or replace what an earlier demo left there: --force.",
         )
-    monitor.progress(0.0, "damage the sample")
+    monitor.progress(0.0, "degrading the sample")
     undamaged, labels, damaged = _write_sample(folder, overwrite)
     order = EnhanceParams(
         input=str(folder / "damaged.nii.gz"),
@@ -101,7 +101,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     ]
     files = _compressed(enhanced, folder, overwrite, monitor.part(0.75, 0.99))
     results = as_json({"quality": quality, "compression": files, "notes": _NOTES})
-    monitor.progress(0.99, "report")
+    monitor.progress(0.99, "drawing the page")
     page = _write_page(folder, (undamaged, damaged, enhanced, after), done, results, overwrite)
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(

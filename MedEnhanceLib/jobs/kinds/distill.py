@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import lower_priority
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig, Modality
@@ -130,8 +130,7 @@ def distill_into(
 
 def _require_torch(monitor: Monitor) -> None:
     """Import what takes seconds, in which a cancel is noticed."""
-    packages = ("torch", "monai.losses")
-    attend(lambda: [require(package, purpose="Distilling") for package in packages], monitor)
+    load_packages("torch", "monai.losses", purpose="Distilling", monitor=monitor)
 
 
 def distill_config(
