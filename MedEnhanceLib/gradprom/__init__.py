@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 _ONE_FRAME = "Segment one frame at a time."
 _FORCE = (
-    "Name another model, leave the segmentation out, or choose Segment anyway (--force-segmenter, "
-    "force_segmenter=True)."
+    "Use a model for such images, or leave the segmentation out. To see its labels all the same, "
+    "which may be wrong everywhere: --force-segmenter (Python: force_segmenter=True). In Slicer: "
+    "Segment anyway."
 )
 
 __all__ = [
@@ -127,14 +128,14 @@ def open_head_for(
             "whether this volume is like them"
         )
     elif difference := find_unlike(volume, bundle):
+        kind = f"{bundle.modality}{f' of the {bundle.anatomy}' if bundle.anatomy else ''}"
         message = (
-            f"{volume.source or 'the volume'} does not look like what {bundle.name} learned from: "
-            f"{bundle.modality} images{f' of the {bundle.anatomy}' if bundle.anatomy else ''} "
-            f"(measured: {difference})"
+            f"{volume.source or 'the volume'} does not look like the images that {bundle.name} was "
+            f"trained on, {kind}: {difference}"
         )
         if not config.force_segmenter:
             raise InputError(message, _FORCE)
-        warnings.insert(0, f"{message}; its labels may be without meaning")
+        warnings.insert(0, f"{message}; its labels may be wrong everywhere")
     for warning in warnings:
         monitor.warn(warning)
     return bundle, "; ".join(warnings)

@@ -162,7 +162,7 @@ def decide(
         monitor.progress(0.0, "measuring the blur")
         blur = _blur_of([frames[number] for number in numbers], noises)
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
-        monitor.log(blur.reason)
+        monitor.log(f"blur: {blur.reason}")
     undone = blur if blur is not None and blur.is_blurred else None
     return Decision(noise, removal, undone, (warning,) if warning else (), facts)
 
