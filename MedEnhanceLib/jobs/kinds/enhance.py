@@ -136,12 +136,12 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     is_preview = params.slices is not None
     # The voxels of large volumes stay on disk.
     scratch = None if is_preview or params.dicom else Path(params.output).parent
-    part = monitor.part(0.0, 0.03)
+    series = source_series(params, monitor.part(0.0, 0.01))
+    part = monitor.part(0.01, 0.04)
     volume, cache = kept.load(params, keep=is_preview, scratch=scratch, monitor=part)
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
-        series = source_series(params, monitor.part(0.03, 0.04))
         source = place_volume(source, params, series, monitor)
         if params.has_objects:
             source = source.single(
@@ -270,9 +270,9 @@ class SegmentParams(DicomParams, VolumeParams):
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     work = Work("segmented", params, monitor)
-    volume = params.load(monitor.part(0.0, 0.08))
+    series = source_series(params, monitor.part(0.0, 0.02))
+    volume = params.load(monitor.part(0.02, 0.1))
     if params.dicom:
-        series = source_series(params, monitor.part(0.08, 0.1))
         volume = place_volume(volume, params, series, monitor)
     labels = gradprom.segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     part = monitor.part(0.9, 1.0)
