@@ -35,6 +35,11 @@ class TestSeveralSeries:
         assert lines[2].split()[:4] == ["1", "MR", "T1", "24×20×4"]
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
         assert "--series N" in ran.out
+        for path in two.rglob("*.dcm"):
+            header = dcmread(path)
+            header.SeriesDescription = "a_word_of_its_own_that_is_too_long_for_a_cell"
+            header.save_as(path)
+        assert "a_word_of_its_own" in run("inspect", two).out
 
     def test_other_commands_list_them_and_say_how_to_choose(
         self, run: Run, two: Path, tmp_path: Path
