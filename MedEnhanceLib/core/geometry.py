@@ -53,7 +53,7 @@ class Geometry:
         if deviation > _ORTHONORMAL_TOLERANCE:
             raise GeometryError(
                 f"direction: the axes are not at right angles (off by {deviation:.3g})",
-                "Resample the volume to a rectangular grid first.",
+                "The grid is sheared: resample the volume to a rectangular grid first.",
             )
 
     @classmethod

@@ -135,7 +135,7 @@ def open_head_for(
         )
         if not config.force_segmenter:
             raise InputError(message, _FORCE)
-        warnings.insert(0, f"{message}; its labels may be wrong everywhere")
+        warnings.insert(0, f"{message}, so its labels may be wrong everywhere")
     for warning in warnings:
         monitor.warn(warning)
     return bundle, "; ".join(warnings)

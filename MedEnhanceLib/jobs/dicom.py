@@ -17,7 +17,7 @@ from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing
-from MedEnhanceLib.jobs.files import OutputParams, manifest_path
+from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, manifest_path
 from MedEnhanceLib.jobs.placing import lay_beside, name_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -106,7 +106,7 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
     for source in inputs[:1]:  # what the others are for, they do not say whose it is
         if _shows_images(source):
             _refuse_patient(source.name, params)
-        elif io.ending_of(source) in io.READABLE and not params.dicom_source:
+        elif io.ending_of(source) in (*io.READABLE, CONTAINER) and not params.dicom_source:
             _require_patient(source.name, params)
 
 

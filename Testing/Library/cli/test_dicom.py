@@ -211,6 +211,7 @@ class TestRefused:
             ("enhance", "out", ("--patient-id", "X1"), 2, "states its patient"),
             ("enhance", "out", ("--patient-id", "X" * 65), 3, "which DICOM cannot hold"),
             ("enhance scan.nii.gz", "out", (), 3, "scan.nii.gz: no patient information"),
+            ("decompress scan.ucv", "out", (), 3, "scan.ucv: no patient information"),
             ("segment scan.nii.gz", "out", ("--dicom-source", "no"), 3, "no does not exist"),
         ],
     )
@@ -228,7 +229,7 @@ class TestRefused:
     ) -> None:
         monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", None)
         command, _, name = command.partition(" ")
-        (tmp_path / "scan.nii.gz").write_bytes(b"never read")
+        (tmp_path / (name or "scan.nii")).write_bytes(b"never read")
         given = tmp_path / name if name else mr
         ran = run(command, given, tmp_path / output, "--dicom", *options)
         assert (ran.status, words in ran.err) == (status, True)
