@@ -45,9 +45,8 @@ _SENTENCE = re.compile(r"^(?!([-*]|\d+\.) )[^\s#]")
 def on_config(config: Any) -> Any:
     """Set the repository's address and version; group model cards and decisions."""
     cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
-    repository = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', cmake)[1]
-    # Not as repo_url, for which each page asks GitHub for stars.
-    config.extra["social"] = [{"icon": "material/git", "link": repository, "name": "Repository"}]
+    link = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', cmake)[1]  # as repo_url it asks GitHub
+    config.extra["social"] = [{"icon": "material/git", "link": link, "name": "Repository"}]
     config.site_name += f" {MedEnhanceLib.__version__}"
     lists = dict(_groups(config.nav))
     cards = [page for page in _SOURCES if page.startswith("models/")]
