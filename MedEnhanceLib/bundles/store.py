@@ -409,6 +409,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
         "description": str(metadata["description"]),
         "shipped": bundle.shipped,
         "origin": bundle.origin,
+        "imported_from": str(metadata.get("imported_from", "")),
         "default": bundle == next((rival for rival in rivals if not rival.on_request), None),
         "bytes": sum(path.stat().st_size for path in files),
         "sha256": bundle.sha256,
