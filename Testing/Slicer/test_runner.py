@@ -94,7 +94,7 @@ for line in sys.stdin:
 
     def test_whatJsonCannotSayFailsTheJobInsteadOfWaitingForever(self):
         for value in (float("nan"), object()):
-            job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"), 2)
+            job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"))
             self.assertEqual((job.state, job.error.code), ("failed", "config"))
 
     def test_aWorkerThatCannotStartIsAnErrorWithARemedy(self):
@@ -121,10 +121,36 @@ time.sleep(600)
             job = runner.submit("ping", {}, title="Ping")
             self.waitUntil(lambda: job.state == "running", 20)
             job.cancel()
-            self.finish(job, 5)
+            self.finish(job)
             self.assertEqual(job.state, "cancelled")
         finally:
             runner.shutdown()
+
+    def test_theFoldersOfAWorkerThatIsKilledAreRemoved(self):
+        """As of one that takes too long to end when Slicer closes, or dies in the middle."""
+        makes = (
+            WORKER
+            + """
+from MedEnhanceLib.runtime.locks import Workspace
+workspace = Workspace()
+(workspace.folder / "volume").write_bytes(b"x")
+report(json.loads(sys.stdin.readline())["id"], "started")
+time.sleep(600)
+"""
+        )
+        self.enterContext(mock.patch.object(module, "_CLOSING_MS", 100))
+        for end in ("shutdown", "crash"):
+            with self.subTest(end):
+                runner = Runner([pythonExecutable(), "-c", makes])
+                job = runner.submit("ping", {}, title="Ping")
+                self.waitUntil(lambda job=job: job.state == "running", 20)
+                self.assertEqual(len(self._leftFolders()), 2)
+                if end == "crash":
+                    job.worker.kill()
+                    self.finish(job)
+                    self.assertEqual(len(self._leftFolders()), 1)
+                runner.shutdown()
+                self.assertEqual(self._leftFolders(), [])
 
     def test_aFaultInAStepFailsTheJobAndCancellingClosesIt(self):
         def after(job):
