@@ -270,8 +270,10 @@ _OF_DEVELOPERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("page", _READERS)
 def test_the_examples_of_a_page_run(
-    page: str, desk: Path, capfd: pytest.CaptureFixture[str]
+    page: str, desk: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What is learned from the slices of a volume is tested in hqg/test_slices.py.
+    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps._TUNING_STEPS", (4, 4))
     run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return
