@@ -169,7 +169,7 @@ tries = -(-40 // len(widths))
 for width in widths:
     library = native.Library(path, width)
     native.require = lambda *_: library
-    for shape in ((1, 2, 2), (1, 40, 3), (3, 2, 50), (5, 9, 4), (9, 33, 31)):
+    for shape in ((1, 2, 2), (1, 40, 3), (3, 2, 50), (5, 9, 4), (3, 33, 31)):
         for top in (1, 300, 65535):
             block = np.minimum(np.abs(rng.normal(0, top / 3, shape)), top).astype(np.uint16)
             block[:, shape[1] // 2 :] = 0
@@ -205,8 +205,6 @@ def test_no_stream_leads_out_of_the_arrays(tmp_path: Path, monkeypatch: pytest.M
         pytest.skip("gcc has no sanitizers here")
     checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
     # The other part reads no file, and takes minutes to compile so.
-    flags = build._SETTINGS["flags"].replace("-O3", "-O1")
-    monkeypatch.setitem(build._SETTINGS, "flags", flags)
     monkeypatch.setattr(build, "KERNELS", {"predictor.c": build.KERNELS["predictor.c"]})
     made = build.build(tmp_path, compiler=[gcc, *checks])
     environment = {
