@@ -18,9 +18,9 @@ from MedEnhanceLib.jobs import JobSpec, run_job
 
 #: Of int16, two bytes each are input and result.
 MOST_BYTES_A_VOXEL = 5.0
-#: Enhances few noisy slices, then many, and prints each peak of memory in bytes. What threads
-#: compute is left out: it takes long, and as much memory for few slices as for many.
-_PEAKS = """
+#: Enhances noisy slices and prints the peak of memory in bytes. What threads compute is left out:
+#: it takes long, and as much memory for few slices as for many.
+_PEAK = """
 import json, resource, sys
 import numpy as np
 from MedEnhanceLib.filters.layers import BlockGroups
@@ -33,34 +33,34 @@ def no_groups(*_, **__):
     return BlockGroups(np.empty((0, 16), np.int32), np.empty((0, 16), np.float32),
                        np.empty(0, np.float32))
 NativeEngine.run, NativeEngine.match = nothing, no_groups
-side, modality, *counts = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
-squares = np.arange(side) // 32 % 2
-steps = 400 * np.add.outer(squares, squares)
+modality, slices = sys.argv[1], int(sys.argv[2])
 rng = np.random.default_rng(0)
-
-def peak(slices):
-    voxels = np.empty((slices, side, side), np.int16)
-    for plane in voxels:
-        plane[...] = steps + 300 + rng.normal(0, 60, steps.shape)
-    volume = Volume(voxels, modality=modality)
-    assert enhance(volume, EnhanceConfig(device="cpu")).share > 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-print(json.dumps([peak(slices) for slices in counts]))
+voxels = np.empty((slices, 256, 256), np.int16)
+for plane in voxels:
+    steps = 400 * np.add.outer(np.arange(256) // 32 % 2, np.arange(256) // 32 % 2)
+    plane[...] = steps + 300 + rng.normal(0, 60, steps.shape)
+volume = Volume(voxels, modality=modality)
+config = EnhanceConfig(device="cpu")
+assert enhance(volume, config).share > 0
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
 """
+
+
+def peak(modality: str, slices: int) -> int:
+    command = [sys.executable, "-c", _PEAK, modality, str(slices)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: int = json.loads(done.stdout)
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_bytes_a_voxel(modality: str) -> None:
-    side, few, many = 160, 150, 350
-    command = [sys.executable, "-c", _PEAKS, *map(str, (side, modality, few, many))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    less, more = json.loads(done.stdout)
-    print((more - less) / ((many - few) * side**2))
-    assert (more - less) / ((many - few) * side**2) < MOST_BYTES_A_VOXEL
+    few, many = 150, 350
+    more = peak(modality, many) - peak(modality, few)
+    assert more / ((many - few) * 256 * 256) < MOST_BYTES_A_VOXEL
 
 
 @pytest.mark.parametrize("correct_bias_field", [False, True])
