@@ -178,7 +178,7 @@ def _compression(desk: Path) -> dict[str, Any]:
 
 
 def _guidance(desk: Path) -> dict[str, Any]:
-    volume = _scan().crop(k=slice(16, 32))
+    volume = _scan().crop(k=slice(18, 30), j=slice(8, 48), i=slice(8, 48))
     (desk / "scan.nii.gz").unlink()
     (desk / "studies").mkdir()
     for number, name in enumerate(("t1", "t2", "flair", "studies/t1", "studies/t2")):
@@ -390,6 +390,10 @@ def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(path, as_version=4)
+    few = [cell.source.replace("slice(70, 110)", "slice(70, 90)") for cell in notebook.cells]
+    assert few != [cell.source for cell in notebook.cells]
+    for cell, source in zip(notebook.cells, few, strict=True):
+        cell.source = source
     resources = {"metadata": {"path": str(tmp_path)}}
     client.NotebookClient(notebook, timeout=250, resources=resources).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

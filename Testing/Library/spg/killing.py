@@ -34,8 +34,7 @@ def main() -> None:
     place, points, dice = Path(sys.argv[1]), int(sys.argv[2]), random.Random(sys.argv[3])
     people, held_out = map(int, sys.argv[4:6]) if len(sys.argv) > 4 else (PEOPLE, HELD_OUT)
     write_cohort(place / "cohort", people=tuple(f"P{number}" for number in range(people)))
-    loop = replace(SMOKE.loop, inner=1)
-    config = replace(SMOKE, held_out=held_out / people, checkpoint_s=0.0, loop=loop)
+    config = replace(SMOKE, held_out=held_out / people, checkpoint_s=0.0)
 
     def distilling(out: Path) -> Work:
         return lambda: distill(Cohort.from_folder(place / "cohort"), out, config)
