@@ -390,10 +390,9 @@ def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(path, as_version=4)
-    few = [cell.source.replace("slice(70, 110)", "slice(70, 90)") for cell in notebook.cells]
-    assert few != [cell.source for cell in notebook.cells]
-    for cell, source in zip(notebook.cells, few, strict=True):
-        cell.source = source
+    if path.stem == "enhance":
+        for cell in notebook.cells:
+            cell.source = cell.source.replace("slice(70, 110)", "slice(80, 96)")
     resources = {"metadata": {"path": str(tmp_path)}}
     client.NotebookClient(notebook, timeout=250, resources=resources).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -107,50 +107,27 @@ for line in sys.stdin:
             self.assertTrue(job.error.hint)
             runner.shutdown()
 
-    def test_aWorkerThatDoesNotListenIsKilledAfterTheGraceTime(self):
+    def test_aWorkerThatDoesNotListenIsKilledAndItsFolderIsRemoved(self):
+        """After the grace time, and when Slicer closes."""
         deaf = (
-            WORKER
-            + """
-report(json.loads(sys.stdin.readline())["id"], "started")
-time.sleep(600)
-"""
-        )
-        self.enterContext(mock.patch.object(module, "_GRACE_MS", 300))
-        runner = Runner([pythonExecutable(), "-c", deaf])
-        try:
-            job = runner.submit("ping", {}, title="Ping")
-            self.waitUntil(lambda: job.state == "running", 20)
-            job.cancel()
-            self.finish(job)
-            self.assertEqual(job.state, "cancelled")
-        finally:
-            runner.shutdown()
-
-    def test_theFoldersOfAWorkerThatIsKilledAreRemoved(self):
-        """As of one that takes too long to end when Slicer closes, or dies in the middle."""
-        makes = (
             WORKER
             + """
 from MedEnhanceLib.runtime.locks import Workspace
 workspace = Workspace()
-(workspace.folder / "volume").write_bytes(b"x")
 report(json.loads(sys.stdin.readline())["id"], "started")
 time.sleep(600)
 """
         )
-        self.enterContext(mock.patch.object(module, "_CLOSING_MS", 100))
-        for end in ("shutdown", "crash"):
-            with self.subTest(end):
-                runner = Runner([pythonExecutable(), "-c", makes])
-                job = runner.submit("ping", {}, title="Ping")
-                self.waitUntil(lambda job=job: job.state == "running", 20)
-                self.assertEqual(len(self._leftFolders()), 2)
-                if end == "crash":
-                    job.worker.kill()
-                    self.finish(job)
-                    self.assertEqual(len(self._leftFolders()), 1)
-                runner.shutdown()
-                self.assertEqual(self._leftFolders(), [])
+        self.enterContext(mock.patch.multiple(module, _GRACE_MS=1000, _CLOSING_MS=100))
+        runner = Runner([pythonExecutable(), "-c", deaf])
+        for isClosed in (False, True):
+            job = runner.submit("ping", {}, title="Ping")
+            self.waitUntil(lambda job=job: job.state == "running")
+            self.assertEqual(len(self._leftFolders()), 2, "the runner's and the worker's")
+            (runner.shutdown if isClosed else job.cancel)()
+            self.finish(job)
+            self.assertEqual(job.state, "cancelled")
+            self.assertEqual(len(self._leftFolders()), 0 if isClosed else 1)
 
     def test_aFaultInAStepFailsTheJobAndCancellingClosesIt(self):
         def after(job):
