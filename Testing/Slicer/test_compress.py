@@ -245,7 +245,7 @@ class CompressTest(MedEnhanceTestCase):
     def test_aChangeCancelsTheOldEstimate(self):
         self.choose(self.loadSample())
         runner = self.context.runner
-        self.waitUntil(lambda: any(job.kind == "estimate" for job in runner.activeJobs()), 10)
+        self.waitUntil(lambda: any(job.kind == "estimate" for job in runner.activeJobs()))
         first = next(job for job in runner.activeJobs() if job.kind == "estimate")
         self.ui.maxErrorButton.checked = True
         self.assertEqual(self.finish(first).state, "cancelled")

@@ -229,7 +229,7 @@ class TrainingTest(DistillTestCase):
         np.testing.assert_array_equal(values[:, 0], [*range(0, 80, 20), 79])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
-        self.waitUntil(lambda: "takes it for Enhance" in self.message, 30)
+        self.waitUntil(lambda: "takes it for Enhance" in self.message)
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     @slow

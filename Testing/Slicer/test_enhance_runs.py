@@ -86,7 +86,7 @@ class PreviewTest(EnhanceTestCase):
         self.previewed()
         self.ui.previewButton.click()
         os.kill(self.runner._shared.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        self.waitUntil(lambda: self.runner._shared is None, 10)
+        self.waitUntil(lambda: self.runner._shared is None)
         self.assertEqual(self.message, "")  # it is replaced without a word
         self.previewed()
         self.ui.previewButton.click()
@@ -127,7 +127,7 @@ class TroubleTest(EnhanceTestCase):
         self.assertEqual(self.nodeIDs(), before)
         job = self.slowApply()
         os.kill(job.worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        self.waitUntil(lambda: self.panel.job is None, 10)
+        self.waitUntil(lambda: self.panel.job is None)
         self.assertEqual(job.state, "failed")
         self.assertIn("process", self.message)
         self.assertEqual(self.nodeIDs(), before)

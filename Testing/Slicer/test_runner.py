@@ -78,7 +78,7 @@ for line in sys.stdin:
         runner = Runner([pythonExecutable(), "-c", dies])
         try:
             jobs = [runner.submit("ping", {"dies": dies}, title="P") for dies in (1, 1, 1, 0)]
-            self.waitUntil(lambda: not runner.activeJobs(), 20)
+            self.waitUntil(lambda: not runner.activeJobs())
         finally:
             runner.shutdown()
         self.assertEqual([job.state for job in jobs], ["failed", "failed", "failed", "done"])
