@@ -42,7 +42,7 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
             folder = source if source.is_dir() else _unpack(source, staging)
             bundle = _checked(store.read_bundle(folder), name, root, source)
             staged, target = _copy(folder, staging / "staged"), root / bundle.name
-            metadata = bundle.metadata | {"imported_from": str(source.absolute())}
+            metadata = bundle.metadata | {"imported_from": source.absolute().name}
             write_json(staged / METADATA, metadata, overwrite=True)
         staged.replace(target)
     return store.read_bundle(target)

@@ -117,7 +117,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         if self.KEEPS_WORKER:
             for job in runner.activeJobs():
                 job.cancel()
-            self.waitUntil(lambda: not runner.activeJobs(), 10)
+            self.waitUntil(lambda: not runner.activeJobs())
         else:
             runner.shutdown()
         self.widget.context.clearMessage()
@@ -175,7 +175,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         """What was to be deleted later, which only Slicer's own event loop does."""
         qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
 
-    def waitUntil(self, condition, seconds=30):
+    def waitUntil(self, condition, seconds=120):
         """Keep the event loop going until the condition holds; fails after that many seconds."""
         end = time.monotonic() + seconds
         while not condition():
@@ -186,7 +186,7 @@ class MedEnhanceTestCase(unittest.TestCase):
             slicer.app.processEvents()
             time.sleep(0.002)
 
-    def finish(self, job, seconds=60):
+    def finish(self, job, seconds=240):
         """Wait for the end of a job; the job."""
         self.waitUntil(lambda: job.isFinished, seconds)
         return job

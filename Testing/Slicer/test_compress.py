@@ -232,7 +232,7 @@ class CompressTest(MedEnhanceTestCase):
         self.waitUntil(lambda: job.fraction > 0.1, 60)
         self.assertFalse(self.widget.ui.jobFrame.isHidden())
         self.widget.ui.jobCancelButton.click()
-        self.assertEqual(self.finish(job, 2).state, "cancelled")
+        self.assertEqual(self.finish(job).state, "cancelled")
         self.assertEqual((job.error.text, job.error.details), ("Cancelled.", ""))
         self.assertEqual(os.listdir(self.folder), [])
         self.assertTrue(self.widget.ui.jobFrame.isHidden())
@@ -258,10 +258,10 @@ class CompressTest(MedEnhanceTestCase):
     def test_aChangeCancelsTheOldEstimate(self):
         self.choose(self.loadSample())
         runner = self.context.runner
-        self.waitUntil(lambda: any(job.kind == "estimate" for job in runner.activeJobs()), 10)
+        self.waitUntil(lambda: any(job.kind == "estimate" for job in runner.activeJobs()))
         first = next(job for job in runner.activeJobs() if job.kind == "estimate")
         self.ui.maxErrorButton.checked = True
-        self.assertEqual(self.finish(first, 5).state, "cancelled")
+        self.assertEqual(self.finish(first).state, "cancelled")
         self.assertIn("error", self.estimate())
 
     @slow

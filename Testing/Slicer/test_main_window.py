@@ -156,7 +156,7 @@ class JobBarTest(MedEnhanceTestCase):
     def test_aJobIsSeenFromEveryPageAndInSlicersStatusBarAndCancelled(self):
         ui, window = self.widget.ui, qt.QMainWindow()
         job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
-        self.waitUntil(lambda: job.state == "running", 30)
+        self.waitUntil(lambda: job.state == "running")
         for name, *_page in self.widget.PAGES:
             self.widget.showPage(name)
             self.assertTrue(ui.jobFrame.isVisibleTo(self.widget.uiWidget))
@@ -165,7 +165,7 @@ class JobBarTest(MedEnhanceTestCase):
             self.widget.exit()
             self.assertRegex(window.statusBar().currentMessage(), r"· Ping \(\d+ %\)$")
             ui.jobCancelButton.click()
-            self.waitUntil(lambda: job.isFinished, 20)
+            self.waitUntil(lambda: job.isFinished)
         self.assertEqual(window.statusBar().currentMessage(), "")
         self.assertTrue(ui.jobFrame.isHidden())
         self.widget.enter()
@@ -185,11 +185,11 @@ class JobBarTest(MedEnhanceTestCase):
     def test_aLineStandsBelowThePagesWhileAJobRunsAndErrorsShowTheLog(self):
         ui, runner = self.widget.ui, self.context.runner
         job = runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping " * 40)
-        self.waitUntil(lambda: job.state == "running" and job.fraction > 0, 30)
+        self.waitUntil(lambda: job.state == "running" and job.fraction > 0)
         self.processEvents(200)
         self.assertLess(ui.jobFrame.height, 45)
         job.cancel()
-        self.waitUntil(lambda: job.isFinished, 20)
+        self.waitUntil(lambda: job.isFinished)
         self.assertTrue(ui.jobFrame.isHidden())
         files = {"input": "/nowhere.nii", "output": "/tmp/never-written.nii"}
         job = runner.submit("convert", files, title="Convert nothing")

@@ -130,6 +130,9 @@ class LeakTest(MedEnhanceTestCase):
     @slow
     def test_openingClosingAndReloadingDoesNotGrow(self):
         counts = []
+        gc.collect()
+        gc.freeze()  # what is there before is neither searched nor counted
+        self.addCleanup(gc.unfreeze)
         for _round in range(3 + self.CYCLES):
             self.cycle()
             counts.append(self.count())
