@@ -185,7 +185,7 @@ def save(
     target = local_path(path)
     check_ending(target)
     with watched(progress, cancel) as monitor:
-        monitor.progress(0.0, "save")
+        monitor.progress(0.0, "saving the volume")
         io.save(volume, target, overwrite=overwrite)
         monitor.progress(1.0, "saved")
 

@@ -45,8 +45,8 @@ _SENTENCE = re.compile(r"^(?!([-*]|\d+\.) )[^\s#]")
 def on_config(config: Any) -> Any:
     """Set the repository's address and version; group model cards and decisions."""
     cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
-    config.repo_url = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', cmake)[1]
-    config.repo_name = "Repository"
+    link = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', cmake)[1]  # as repo_url it asks GitHub
+    config.extra["social"] = [{"icon": "material/git", "link": link, "name": "Repository"}]
     config.site_name += f" {MedEnhanceLib.__version__}"
     lists = dict(_groups(config.nav))
     cards = [page for page in _SOURCES if page.startswith("models/")]
@@ -95,7 +95,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
         place = target.removeprefix("docs/") if target.startswith("docs/") else None
         place = (_ELSEWHERE | _NOTEBOOKS).get(target, place)
         if place is None:
-            return f"{match[1]}{config.repo_url}/blob/main/{target}{match[3]}"
+            return f"{match[1]}{config.extra['social'][0]['link']}/blob/main/{target}{match[3]}"
         return f"{match[1]}{posixpath.relpath(place, posixpath.dirname(here) or '.')}{match[3]}"
 
     lines: list[str] = []

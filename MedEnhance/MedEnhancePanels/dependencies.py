@@ -57,10 +57,11 @@ def enhancingProblem():
 
     if not is_intel_mac() or has("torch"):
         return ""
-    return _(
-        "Enhancing is not available on this Mac: {why}. On Apple silicon, use the Slicer that is "
-        "built for it. Compressing works."
-    ).format(why=NO_TORCH)
+    text = _(
+        "Enhancing is not available on this Mac. On Apple silicon, use the Slicer that is built "
+        "for it. Compressing works."
+    )
+    return f"{text} {NO_TORCH}."
 
 
 def isInstalling():

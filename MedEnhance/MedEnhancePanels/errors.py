@@ -72,6 +72,8 @@ class PanelError(Exception):
         if isinstance(exception, OSError) and exception.strerror:
             place = f"{exception.filename}: " if exception.filename else ""
             hint = _("Free some space on that disk, or ask for access to it, then try again.")
+            if isinstance(exception, FileNotFoundError):
+                hint = _("It was moved or removed. Put it back, then try again.")
             return cls(place + exception.strerror, hint, "output", details)
         message = f"{type(exception).__name__}: {exception}"
         hint = _("This is an error in MedEnhance: please report it with the details.")

@@ -14,6 +14,7 @@ import time
 import qt
 import slicer
 
+from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.text import without_commands
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
@@ -22,6 +23,8 @@ from MedEnhancePanels.worker import Worker, encoded
 
 #: How long a worker may take to stop a cancelled job before it is killed.
 _GRACE_MS = 5000
+#: How long a worker may take to end when Slicer closes, before it is killed.
+_CLOSING_MS = 2000
 #: How long steps may keep the event loop waiting.
 _TURN_SECONDS = 0.02
 #: What every event has, besides its own fields.
@@ -108,12 +111,14 @@ class Runner:
         for job in self.activeJobs():
             self._fail(job, PanelError.cancelled())
         for worker in workers:
-            if not worker.waitForEnd(2000):
+            if not worker.waitForEnd(_CLOSING_MS):
                 worker.kill()
-                worker.waitForEnd(2000)
+                worker.waitForEnd(_GRACE_MS)
         if self._workspace is not None:
             self._workspace.remove()
             self._workspace = None
+        if any(worker.isLost for worker in workers):
+            remove_abandoned()
 
     # --- steps on the main thread -------------------------------------------------------------
 
@@ -256,7 +261,9 @@ class Runner:
             self._receive(job, more)
 
     def _onEnded(self, worker):
-        """End the job of a worker that has ended."""
+        """End the job of a worker that has ended, and remove what one that was lost left."""
+        if worker.isLost:
+            remove_abandoned()
         if worker in self._workers:
             self._workers.remove(worker)
         if worker is self._shared:
@@ -277,8 +284,6 @@ class Runner:
         """Return this process's private folder; the first call removes those of crashed ones."""
         # Systems clear their temporary folders by age, and Slicer may stay open for weeks.
         if self._workspace is None or not os.path.isdir(self._workspace.folder):
-            from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
-
             remove_abandoned()
             if self._workspace is not None:
                 self._workspace.remove()

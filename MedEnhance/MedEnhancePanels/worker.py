@@ -39,6 +39,11 @@ class Worker:
     def isAlive(self):
         return self.exitCode is None
 
+    @property
+    def isLost(self):
+        """Whether it crashed, was killed or failed, so that its folders were not removed."""
+        return self.crashed or bool(self.exitCode)
+
     def write(self, line):
         """Write a line of `encoded`; a process that has ended is reported by onEnded."""
         if self.isAlive:

@@ -42,8 +42,8 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
             folder = source if source.is_dir() else _unpack(source, staging)
             bundle = _checked(store.read_bundle(folder), name, root, source)
             staged, target = _copy(folder, staging / "staged"), root / bundle.name
-            if name is not None:
-                write_json(staged / METADATA, bundle.metadata, overwrite=True)
+            metadata = bundle.metadata | {"imported_from": source.absolute().name}
+            write_json(staged / METADATA, metadata, overwrite=True)
         staged.replace(target)
     return store.read_bundle(target)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ class Bundle:
             f"Trained on: {data}",
             f"How it was trained: {metadata.get('training', {}).get('summary', '')}",
         ]
-        return "\n".join([*lines, *metadata.get("warnings", ()), *metadata.get("limits", ())])
+        lines += [*metadata.get("warnings", ()), *metadata.get("limits", ())]
+        return "\n".join(textwrap.fill(line, 80) for line in lines)  # tool tips are not wrapped
 
     @property
     def weights(self) -> Path:
@@ -407,6 +409,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
         "description": str(metadata["description"]),
         "shipped": bundle.shipped,
         "origin": bundle.origin,
+        "imported_from": str(metadata.get("imported_from", "")),
         "default": bundle == next((rival for rival in rivals if not rival.on_request), None),
         "bytes": sum(path.stat().st_size for path in files),
         "sha256": bundle.sha256,

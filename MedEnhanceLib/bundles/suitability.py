@@ -30,6 +30,14 @@ _BETWEEN = {
     "spread": 0.5,
     "": 0.15,
 }
+#: What a number says of a volume where it is lower, and where it is higher, than usual.
+_IN_WORDS = {
+    "thickness": ("{} is thinner", "{} is thicker"),
+    "level": ("{} is darker", "{} is brighter"),
+    "brightness": ("what would be {} is darker", "what would be {} is brighter"),
+    "spread": ("what would be {} is more uniform", "what would be {} is less uniform"),
+}
+_OTHER_CONTRAST = ("dark tissue stands out more", "bright tissue stands out more")
 #: Distance above which a volume is unlike the training images.
 _LIMIT = 1.9
 
@@ -129,7 +137,7 @@ def compare_likeness(
     volume shows too little, and a clause that says what differs most.
     """
     if not numbers:
-        return np.inf, "too little of a body is shown"
+        return np.inf, "it shows too little of a body"
     mean = np.array(likeness["mean"])
     apart = np.array([numbers.get(name, np.nan) for name in likeness["names"]]) - mean
     known = np.isfinite(apart)
@@ -138,8 +146,10 @@ def compare_likeness(
     spread = np.full(len(mean), np.inf)
     spread[known] = np.sqrt(np.diag(covariance))
     most = int(np.nanargmax(np.abs(apart / spread)))
-    name, middle, width = likeness["names"][most], mean[most], 2 * spread[most]
-    value, low, high = middle + apart[most], middle - width, middle + width
+    name, difference = likeness["names"][most], float(apart[most])
     if name.startswith("volume"):
-        value, low, high = np.exp([value, low, high]).round()
-    return score, f"{name} is {value:.4g}, in the training images {low:.4g} to {high:.4g}"
+        seen, usual = np.exp([mean[most] + difference, mean[most]])
+        return score, f"the body in it has {seen:,.0f} mL; about {usual:,.0f} mL are usual"
+    kind, _, label = name.partition(" of ")
+    lower, higher = _IN_WORDS.get(kind, _OTHER_CONTRAST)
+    return score, f"{(lower if difference < 0 else higher).format(label)} than in those"

@@ -49,8 +49,9 @@ def _distill(args: argparse.Namespace) -> int:
     from MedEnhanceLib.spg.config import DistillConfig
 
     if (args.out is None) != args.estimate:
-        what = "OUT is given with --estimate" if args.out else "OUT is missing"
-        raise ConfigError(what, "See: medenhance distill --help")
+        if args.out:
+            raise ConfigError("OUT is given with --estimate, which writes nothing", "Leave it out.")
+        raise ConfigError("OUT is missing", "Name a new folder for the set, or add --estimate.")
     config = read_config(args.config) | params_of(args, DistillConfig)
     if args.preset:
         config["preset"] = args.preset

@@ -43,10 +43,6 @@ def _screen(facts: Mapping[str, Any]) -> str:
     """Put everything on one screen."""
     memory, disk, python = facts["memory"], facts["disk"], facts["python"]
     rows = [(row["name"], _version_text(row), row["purpose"]) for row in facts["packages"]]
-    models = [
-        f"{row['name']} ({row['kind']} {row['modality']}): {row['message']}"
-        for row in facts["models"]
-    ]
     machine = {
         "device": "\n".join(map(_device_text, facts["devices"])),
         "models run on": f"{facts['choice']['name']}: {facts['choice']['reason']}",
@@ -54,7 +50,7 @@ def _screen(facts: Mapping[str, Any]) -> str:
         "library": facts["native"],
         "memory": f"{size(memory['free'])} free of {size(memory['total'])}",
         "disk": f"{size(disk['free'])} free of {size(disk['total'])} ({disk['path']})",
-        "model": "\n".join(models),
+        "model": "\n".join(map(_model_text, facts["models"])),
     }
     head = f"MedEnhance {facts['medenhance']} on Python {python['version']}"
     packages = columns(("package", "version", "for"), rows, left_aligned=3)
@@ -65,6 +61,14 @@ def _version_text(row: Mapping[str, Any]) -> str:
     if row["installed"] is None:
         return "not installed (optional)" if row["extra"] else "MISSING"
     return f"{row['installed']}{'' if row['fits'] else ' TOO OLD'}"
+
+
+def _model_text(row: Mapping[str, Any]) -> str:
+    if not row.get("origin"):  # not readable
+        return f"{row['name']}: {row['message']}"
+    source = f" from {row['imported_from']}" if row["imported_from"] else ""
+    kind = f"{row['kind']} {row['modality']}, {row['origin']}{source}"
+    return f"{row['name']} ({kind}): {row['message']}"
 
 
 def _device_text(row: Mapping[str, Any]) -> str:

@@ -80,6 +80,8 @@ def wrote(fields: Mapping[str, Any]) -> list[str]:
 
 def job_lines(fields: Mapping[str, Any]) -> list[str]:
     """Return all that people read of a job that writes volumes."""
+    from MedEnhanceLib.core.manifest import caveats_of  # with numpy, which help does without
+
     lines = wrote(fields)
     for row in fields.get("objects") or ():  # of DICOM
         count = f"{row['files']} file{'' if row['files'] == 1 else 's'}"
@@ -87,7 +89,7 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {object_text}, {count}, {row['series_uid']}")
     if labels := fields.get("table"):
         heads = {"label": "label", "voxels": "voxels", "volume_ml": "ml"}
-        lines += ["", table(labels, heads | {"surface_mm2": "mm² of surface"})]
+        lines += ["", table(labels, heads | {"surface_mm2": "mm² of surface"}), *caveats_of(fields)]
     if "shape" in fields:
         lines.append(f"shape {inline(fields['shape'])}, {fields['dtype']}")
     return lines

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 from collections.abc import Mapping, Sequence
 from shlex import quote
-from textwrap import shorten
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
@@ -57,10 +56,14 @@ def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         row = {**row, "description": f"{row['description']} {row['part']}"}
-        cells = {name: shorten(str(row[name]), _LONGEST_CELL, placeholder="…") for name in names}
+        cells = {name: _shortened(" ".join(str(row[name]).split())) for name in names}
         lines.append({"number": str(row["number"]), **cells})
     faults = [f"series {r['number']} is not read: {r['reason']}" for r in rows if not r["readable"]]
     return "\n".join([table(lines, heads, left_aligned=len(heads)), "", *faults])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"
 
 
 def _card_text(card: Mapping[str, Any]) -> str:
@@ -79,9 +82,11 @@ def _card_text(card: Mapping[str, Any]) -> str:
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
     }
     if noise:
-        level = f"±{noise['sigma']:g}{units} (1 SD)"
-        rows["noise"] = f"{level}, confidence {noise['confidence']:g} of 1"
-        rows["noise"] += f" ({noise['reason']})" if noise.get("reason") else ""
+        rows["noise"] = f"±{noise['sigma']:g}{units} (1 SD)"
+        if noise.get("reason"):
+            low, high = noise["interval"]
+            level = f"between ±{low:.3g} and ±{high:.3g}{units} (1 SD)"
+            rows["noise"] = f"{level}, because {noise['reason']}"
     if "mode" in card:
         rows |= _container_rows(card)
     if gradients := card.get("gradients"):

@@ -52,7 +52,7 @@ class Geometry:
         deviation = float(np.abs(rows.T @ rows - np.eye(3)).max())
         if deviation > _ORTHONORMAL_TOLERANCE:
             raise GeometryError(
-                f"direction is not orthonormal (off by {deviation:.3g})",
+                f"direction: the axes are not at right angles (off by {deviation:.3g})",
                 "The grid is sheared: resample the volume to a rectangular grid first.",
             )
 

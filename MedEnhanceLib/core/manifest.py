@@ -188,6 +188,17 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     return lines
 
 
+def caveats_of(results: Mapping[str, Any]) -> list[str]:
+    """Return what speaks against relying on a segmentation, a sentence each.
+
+    results: of its manifest.
+    """
+    warnings = str(results.get("segmentation_warning") or "").split("; ")
+    limits = results.get("segmentation_limits")
+    lines = [*filter(None, warnings), *(limits if isinstance(limits, (list, tuple)) else ())]
+    return [f"{str(line).rstrip('.')}." for line in lines]
+
+
 def _is_part(noise: Mapping[str, Any]) -> bool:
     """Return whether less noise was removed than measured, as the measurement is uncertain."""
     return bool(noise.get("sigma_used", noise.get("sigma", 0)) < noise.get("sigma", 0))

@@ -91,13 +91,14 @@ def measure_blur(
     is_enlarged = sharper > limit and misfit > _MISFIT_DB
     is_blurred = sharper > limit and not is_enlarged
     if is_enlarged:
-        reason = "detail ends in a step, as in an image enlarged from a smaller matrix"
+        reason = "it was enlarged from a smaller matrix, which cannot be undone"
     elif is_blurred:
-        reason = f"both axes are blurred: {widths[0]:.2f} and {widths[1]:.2f} px (1 SD)"
+        both = f"{widths[0]:.2f} and {widths[1]:.2f} pixels (1 SD) along rows and columns"
+        reason = f"found: {both}; a sharp scan has {_USUAL_PX}"
     elif sharper > LIMIT_PX:
-        reason = f"noise is too strong to be certain of blur: {sharper:.2f} px, the sharper axis"
+        reason = f"too noisy to tell whether it is blurred: {sharper:.2f} pixels (1 SD)"
     else:
-        reason = f"as sharp as undamaged scans: {sharper:.2f} px along the sharper axis"
+        reason = f"it is as sharp as undamaged scans: {sharper:.2f} pixels (1 SD)"
     return BlurEstimate(widths, is_blurred, reason)
 
 
@@ -151,7 +152,7 @@ def _deviation(voxels: Array) -> float:
 
 
 def _unknown(why: str) -> BlurEstimate:
-    return BlurEstimate((math.nan, math.nan), False, f"sharpness not measured: {why}")
+    return BlurEstimate((math.nan, math.nan), False, f"it was not measured, as {why}")
 
 
 def _high_contrast(voxels: Array) -> Floats:

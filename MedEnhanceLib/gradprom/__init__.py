@@ -7,7 +7,6 @@ when it is first named. Training is `MedEnhanceLib.gradprom.train.train`.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.io.describe import refuse_too_large
-from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.dependencies import load_packages, require
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
@@ -26,8 +25,9 @@ if TYPE_CHECKING:
 
 _ONE_FRAME = "Segment one frame at a time."
 _FORCE = (
-    "Name another model, leave the segmentation out, or choose Segment anyway (--force-segmenter, "
-    "force_segmenter=True)."
+    "Use a model for such images, or leave the segmentation out. To see its labels all the same, "
+    "which may be wrong everywhere: --force-segmenter (Python: force_segmenter=True). In Slicer: "
+    "Segment anyway."
 )
 
 __all__ = [
@@ -85,7 +85,7 @@ def segment(
             raise ConfigError(
                 f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
             )
-        attend(partial(require, "torch", purpose="Segmenting a volume"), monitor)
+        load_packages("torch", purpose="Segmenting a volume", monitor=monitor)
         from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
 
         bundle, warning = read_monai_bundle(Path(config.segmenter)), ""
@@ -116,9 +116,9 @@ def open_head_for(
     bundle, _ = open_bundle_for(volume, config.model, kind="head")
     volume = replace(volume.single(_ONE_FRAME), modality=bundle.modality)
     refuse_too_large(volume)
-    # A cancel takes effect during the imports too.
-    for package in ("torch", "monai", "monai.networks.nets.unet"):
-        attend(partial(require, package, purpose="Segmenting a volume"), monitor)
+    packages = ("torch", "monai", "monai.networks.nets.unet")
+    load_packages(*packages, purpose="Segmenting a volume", monitor=monitor)
+    monitor.progress(0.0, "comparing the volume with the training images")
     from MedEnhanceLib.gradprom.infer import find_unlike
 
     warnings = list(bundle.warnings)
@@ -128,14 +128,14 @@ def open_head_for(
             "whether this volume is like them"
         )
     elif difference := find_unlike(volume, bundle):
+        kind = f"{bundle.modality}{f' of the {bundle.anatomy}' if bundle.anatomy else ''}"
         message = (
-            f"{volume.source or 'the volume'} does not look like what {bundle.name} learned from: "
-            f"{bundle.modality} images{f' of the {bundle.anatomy}' if bundle.anatomy else ''} "
-            f"(measured: {difference})"
+            f"{volume.source or 'the volume'} does not look like the images that {bundle.name} was "
+            f"trained on, {kind}: {difference}"
         )
         if not config.force_segmenter:
             raise InputError(message, _FORCE)
-        warnings.insert(0, f"{message}; its labels may be without meaning")
+        warnings.insert(0, f"{message}, so its labels may be wrong everywhere")
     for warning in warnings:
         monitor.warn(warning)
     return bundle, "; ".join(warnings)

@@ -37,10 +37,10 @@ class NetworkConfig(Options):
     layers: int = option(3, help="layers of mixing", low=1, high=24)
     guide_layers: int = option(2, help="layers of the correction by a guide", low=1, high=24)
     blocks: int = option(16, help="blocks in a group", low=2, high=64)
-    least_order: int = option(
-        0,
+    least_order: float = option(
+        0.0,
         help="frequencies whose orders along the three axes add up to less stay as the filter "
-        "leaves them; faint lesions of CT are there",
+        "leaves them; faint lesions of CT are there. 2.5: half of what order 2 calls for",
         low=0,
         high=9,
     )

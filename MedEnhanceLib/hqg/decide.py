@@ -76,6 +76,7 @@ class VolumeCache:
         """
         monitor.check()
         if number not in self.noises:
+            monitor.progress(0.0, "measuring the noise")
             self.noises[number] = noise_of(frame)
         return self.noises[number]
 
@@ -158,9 +159,10 @@ def decide(
     if config.task == "sharpness" and typical.modality != "MR":
         monitor.warn("blur is measured in MR alone: only noise is removed")
     elif config.task == "sharpness":
+        monitor.progress(0.0, "measuring the blur")
         blur = _blur_of([frames[number] for number in numbers], noises)
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
-        monitor.log(blur.reason)
+        monitor.log(f"blur: {blur.reason}")
     undone = blur if blur is not None and blur.is_blurred else None
     return Decision(noise, removal, undone, (warning,) if warning else (), facts)
 

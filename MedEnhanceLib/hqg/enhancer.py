@@ -37,7 +37,7 @@ from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
 from MedEnhanceLib.learning.intensity import scaling_for
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 #: Of the brightest tissue; below it floors of the computation count as noise.
 _LOWEST_TOP = 1e-4
+#: Share of the time that guides take, in progress.
+_REGISTRATION = 0.3
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 _USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
@@ -94,14 +96,16 @@ def enhance(
     config, monitor = config or EnhanceConfig(), monitor or Monitor()
     run = _prepared(
         volume, config, guide, frame=frame, slices=slices, cache=cache or VolumeCache(),
-        scratch=scratch, monitor=monitor,
+        scratch=scratch, monitor=monitor.part(0.0, _REGISTRATION if guide else 0.0),
     )  # fmt: skip
+    monitor = monitor.part(_REGISTRATION if guide else 0.0, 1.0)
     if filter_alone:
         run = replace(run, network=None)
     outputs = _outputs_of(run)
     uses = []
     for place, number in enumerate(run.numbers):
         part = monitor.part(place / len(run.numbers), (place + 1) / len(run.numbers))
+        part.progress(0.0, "removing noise")
         frame_outputs = outputs.at(place) if run.original.is_sequence else outputs
         regions = run.cache.constant(number, run.frames[number], run.decision.noise.level)
         frame_ = _Frame(run, run.frames[number], *run.cache.ranges[number], part)
@@ -166,7 +170,7 @@ def _prepared(
     # Unusable input is refused before a model is looked for.
     guides = list(_checked(guide, volume))
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
+    load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     original = volume if frame is None else volume.frame(frame)
     part, frames = _chosen_slices(slices, volume, config), volume.frames()
     numbers = range(len(frames)) if frame is None else [frame]
@@ -311,9 +315,10 @@ def _aligned(
     from MedEnhanceLib.hqg.guide import align
 
     aligned = []
-    for guide in guides:
+    for number, guide in enumerate(guides):
         kept = next((before for of, before in cache.guides if of is guide), None)
-        aligned.append(kept or align(guide, mean(), monitor))
+        part = monitor.part(number / len(guides), (number + 1) / len(guides))
+        aligned.append(kept or align(guide, mean(), part))
     if guides:
         cache.guides = tuple(zip(guides, aligned, strict=True))
     return tuple(aligned), {}
@@ -454,6 +459,7 @@ class _Frame:
         slab = self._denoise(part, regions, noise_monitor, lambda values: values, values)
         if blur is not None:
             remaining = run.decision.noise.level * removal.share
+            monitor.progress(0.9, "correcting the blur")
             undo_blur(voxels, blur, noise=remaining, denoised=values, monitor=monitor)
         return slab
 

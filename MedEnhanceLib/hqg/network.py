@@ -128,7 +128,7 @@ class GroupNetwork(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         self.leaves_some = config.least_order > 0
-        changes = torch.from_numpy(orders() >= config.least_order).float()
+        changes = torch.from_numpy(orders() - config.least_order + 1).float().clamp(0, 1)
         self.register_buffer("changes", changes, persistent=False)
 
     def forward(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -341,4 +342,12 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "share removed": "share_removed",
         "why not all": "reason",
     }
-    return columns | {name: noise[key] for name, key in named.items() if key in noise}
+    columns |= {name: noise[key] for name, key in named.items() if key in noise}
+    return {name: _rounded(value) for name, value in columns.items()}
+
+
+def _rounded(value: Any) -> Any:
+    """Round to the four digits of reports, whole numbers kept; batch.jsonl has them all."""
+    if not isinstance(value, float) or not value or not math.isfinite(value):
+        return value
+    return round(value, max(0, 3 - math.floor(math.log10(abs(value)))))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing
-from MedEnhanceLib.jobs.files import OutputParams, manifest_path
+from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, manifest_path
 from MedEnhanceLib.jobs.placing import lay_beside, name_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -101,6 +102,52 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
     _refuse_among(folder, [path.parent if is_dicom(path) else path for path in inputs])
     refuse_used_folder(folder, params.overwrite)
     refuse_existing(manifest_path(folder), params.overwrite)
+    _new_study(params, "OT")
+    for source in inputs[:1]:  # what the others are for, they do not say whose it is
+        if _shows_images(source):
+            _refuse_patient(source.name, params)
+        elif io.ending_of(source) in (*io.READABLE, CONTAINER) and not params.dicom_source:
+            _require_patient(source.name, params)
+
+
+def _shows_images(path: Path) -> bool:
+    """Return whether the first file of a DICOM input is one of images, by its header."""
+    from MedEnhanceLib.io.dicom.headers import read_header
+    from MedEnhanceLib.io.dicom.sources import find_files
+
+    if io.ending_of(path) not in io.READABLE:
+        with suppress(InputError):
+            header = read_header(find_files(path, Monitor())[0])
+            return header is not None and bool(header.slices)
+    return False
+
+
+def _new_study(params: DicomParams, modality: str) -> Template:
+    from MedEnhanceLib.io.dicomout import new_study
+
+    return new_study(
+        modality=modality,
+        patient_id=params.patient_id or "",
+        patient_name=params.patient_name or "",
+        study_description=params.study_description or "",
+    )
+
+
+def _refuse_patient(name: str, params: DicomParams) -> None:
+    if params.patient_id or params.patient_name or params.study_description:
+        raise ConfigError(
+            f"{name} is DICOM and states its patient",
+            "Leave out patient_id and patient_name (--patient-id, --patient-name).",
+        )
+
+
+def _require_patient(name: str, params: DicomParams, series: str = "") -> None:
+    if not params.patient_id:
+        raise InputError(
+            f"{name}: no patient information{f', only the series {series}' if series else ''}",
+            "Name the DICOM series that it was made from (--dicom-source SERIES/, dicom_source=), "
+            "or for a new study its patient (--patient-id ID, patient_id=).",
+        )
 
 
 def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
@@ -125,6 +172,8 @@ def place_volume(
         monitor: warned of a volume without its own images.
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
+    from MedEnhanceLib.io.dicomout import read_template
+
     unplaced = volume
     if series is not None:
         volume = lay_beside(volume, series, monitor)
@@ -133,19 +182,11 @@ def place_volume(
         _refuse_among(Path(params.output), sorted({Path(file).parent for file in files}))
     name = name_of(volume)
     if volume.origin is not None and volume.origin.instances:
-        if params.patient_id or params.patient_name or params.study_description:
-            raise ConfigError(
-                f"{name} is DICOM and states its patient",
-                "Leave out patient_id and patient_name (--patient-id, --patient-name).",
-            )
+        _refuse_patient(name, params)
+        # The headers of the images are read once more, when all of it is written.
+        read_template(volume.origin, Monitor(cancel=lambda: monitor.cancelled))
         return volume
-    if not params.patient_id:
-        made_from = f", only the series {volume.origin.series}" if volume.origin else ""
-        raise InputError(
-            f"{name}: no patient information{made_from}",
-            "Name the DICOM series that it was made from (--dicom-source SERIES/, dicom_source=), "
-            "or for a new study its patient (--patient-id ID, patient_id=).",
-        )
+    _require_patient(name, params, volume.origin.series if volume.origin else "")
     return replace(volume, origin=None)
 
 
@@ -233,18 +274,13 @@ def write(
     Returns the files, and what results and manifests state of them.
     Raises InputError or OutputError where an object cannot be built, or not be written.
     """
-    from MedEnhanceLib.io.dicomout import new_study, read_template, write_objects
+    from MedEnhanceLib.io.dicomout import read_template, write_objects
 
     volume, source = objects.volume, objects.volume or objects.source
     if source.origin is not None:
         template = read_template(source.origin, monitor.part(0.0, 0.1))
     else:
-        template = new_study(
-            modality=source.modality,
-            patient_id=params.patient_id or "",
-            patient_name=params.patient_name or "",
-            study_description=params.study_description or "",
-        )
+        template = _new_study(params, source.modality)
     if volume and template.headers and volume.modality not in ("OT", template.modality):
         monitor.warn(
             f"{name_of(volume)} is {volume.modality}, and the series that it is "

@@ -18,8 +18,8 @@ from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
-from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.dependencies import load_packages
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Options that the task slices takes.
 _OF_THIN_SLICES = ("model", "device", "strength", "task", "slice_spacing")
@@ -43,7 +43,7 @@ def enhance_volume(
 ) -> Enhanced:
     """Enhance in memory, then segment for a `segmenter`; other arguments as of `hqg.enhance`."""
     if segmenter is not None or config.task == "slices":
-        attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
+        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     began = time.monotonic()
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
         name = Path(volume.source).name or "volume"

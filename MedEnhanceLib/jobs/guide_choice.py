@@ -75,7 +75,7 @@ def _candidate(volume: Volume, key: str, description: str) -> Candidate:
 
 def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) -> Volume | None:
     """Return the volume; None for results, labels, sequences, and what cannot be read."""
-    monitor.check()
+    monitor.progress(0.0, "looking for a guide")
     try:
         quiet = Monitor(cancel=lambda: monitor.cancelled)
         volume = load_volume(path, series=series, monitor=quiet)

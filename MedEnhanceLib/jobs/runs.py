@@ -128,7 +128,7 @@ class LongRun:
         could = sum(isinstance(each, dict) and each.get("is_blind") is False for each in findings)
         if alarm is None or not could:
             which = (
-                f"none of {count} attacks is able to"
+                f"all {count} attacks are inconclusive"
                 if findings and alarm is False
                 else "none was run"
             )

@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from MedEnhanceLib.core.imaging import foreground
-from MedEnhanceLib.core.manifest import RESEARCH_ONLY, findings_in_words, uncertainty_in_words
+from MedEnhanceLib.core.manifest import (
+    RESEARCH_ONLY,
+    caveats_of,
+    findings_in_words,
+    uncertainty_in_words,
+)
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.report.figures import Picture
@@ -75,7 +80,8 @@ def enhancement_report(
     results = manifest.get("results", {})
     findings = findings_in_words(results.get("measured") or {}, results.get("strength", 1.0))
     uncertainty = results.get("uncertainty")
-    note = " ".join(results.get("segmentation_limits", ()))
+    note = " ".join(caveats_of(results))
+    beneath = str(results.get("segmentation_warning", "")) if table else ""
     text = _template(jinja2).render(
         notice=RESEARCH_ONLY,
         name=name,
@@ -93,7 +99,9 @@ def enhancement_report(
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
         tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table, note)] if table else [])],
         reference=reference,
-        warnings=[f"{warning.rstrip('.')}." for warning in manifest["warnings"]],
+        warnings=[
+            f"{warning.rstrip('.')}." for warning in manifest["warnings"] if warning not in beneath
+        ],
     )
     # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
     with atomic_write(target / "index.html", overwrite=overwrite) as temporary:

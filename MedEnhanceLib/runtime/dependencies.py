@@ -10,12 +10,15 @@ import platform
 import re
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Literal
 
 from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.runtime.lazy import imported
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 #: What packages are for: to open, compress, export and make samples; or to enhance, segment,
 #: train and distill, which needs those packages too.
@@ -129,6 +132,13 @@ def require(module: str, *, purpose: str) -> ModuleType:
         return import_module(module)
     except ImportError as cause:
         raise missing_package(module, f"{purpose} needs the package {{}}, which") from cause
+
+
+def load_packages(*modules: str, purpose: str, monitor: Monitor) -> None:
+    """Import packages that take seconds, naming each as a stage; errors as `require`'s."""
+    for module in (each for each in modules if imported(each) is None):
+        monitor.progress(0.0, f"loading {module.partition('.')[0]}")
+        attend(partial(require, module, purpose=purpose), monitor)
 
 
 def missing_package(module: str, subject: str = "the package {}") -> DependencyError:

@@ -115,7 +115,7 @@ def install(
                 share = min(downloaded[0] / max(megabytes, downloaded[0], 1.0), 1.0)
                 monitor.progress(_DOWNLOADED * share, line.strip().partition("-")[0].lower())
             elif line.startswith("Installing collected packages"):
-                monitor.progress(_DOWNLOADED, "install")
+                monitor.progress(_DOWNLOADED, "installing")
 
         _run([installer, "install", *requirements, *limits], monitor, report)
 

@@ -80,7 +80,8 @@ def distill_cohort(
         monitor.log(f"distilling on {choice.name}: {choice.reason}")
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
-        prepared = prepare(cohort, config, monitor.part(0.0, 0.1))
+        share = 0.1 if config.method == "matching" else 0.85
+        prepared = prepare(cohort, config, monitor.part(0.0, share))
         run = _run_record(prepared, config)
         folder.agree(run)
         if folder.is_finished:

@@ -122,7 +122,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     if not len(cohort):
         raise InputError("the cohort is empty", "Name patients.")
     _check(cohort.modality, config)  # before minutes of reading
-    modality, everybody, keys = _read(cohort, config, monitor.part(0.0, 0.8))
+    modality, everybody, keys = _read(cohort, config, monitor.part(0.0, 0.3))
     held = held_out(cohort, config)
     if not held and config.method == "matching":
         monitor.warn("no patient is held out: the set cannot be audited")
@@ -132,7 +132,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     if config.method == "matching":
         count = max(1, count // len(training))
     spacing = spacings([data.spacing_mm for data in training.values()], count)
-    prior = _prior(config, modality, spacing, keys, monitor.part(0.8, 1.0))
+    prior = _prior(config, modality, spacing, keys, monitor.part(0.3, 1.0))
     volumes = imposed(prior.volumes, means, modality)
 
     def volumes_of(name: str) -> list[Brick]:

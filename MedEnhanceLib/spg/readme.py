@@ -56,14 +56,14 @@ the configuration, the versions and the hashes.
 
 PRIVACY.md is the page for a data-protection officer; audit/, if there is one, has the figures.
 """
-_SHEET = """# Data-protection sheet of a distilled set
+_SHEET = """# Privacy sheet of a distilled set
 
 **{verdict}**
 
 {research_only} This page states facts; whether the set is personal data, and who may get it, is \
 for you to decide.
 
-| question | answer |
+| Question | Answer |
 |---|---|
 | What is it? | {volumes} synthetic {modality} volumes to train image-enhancing networks |
 | From whom? | {patients}; {held_out} more were held out to test the set |
@@ -86,7 +86,7 @@ for you to decide.
 - {advice}
 - A folder beside the set whose name ends with "-confidential", if any, shows and names patients: \
 do not share it.
-- A second run with another seed until an alarm stays silent is choosing among dice.
+- Do not repeat a run with other seeds until no alarm is raised: that hides a leak by chance.
 """
 
 
@@ -135,9 +135,9 @@ def contributed(run: Mapping[str, Any]) -> list[str]:
     if run["modality"] == "CT":
         kinds = "four bands of detail"
     lines = [
-        f"Of the patients there are {count_of_numbers(run['modality'])} numbers, each a mean over "
-        f"{count} {'patient' if count == 1 else 'patients'}: quantiles of {kinds}. They are in "
-        "manifest.json."
+        f"The set has {count_of_numbers(run['modality'])} numbers from the patients, each a mean "
+        f"over {count} {'patient' if count == 1 else 'patients'}: quantiles of {kinds}. They are "
+        "in manifest.json."
     ]
     if run["prior"]["kind"] == "synthetic":
         lines.append(
@@ -145,7 +145,7 @@ def contributed(run: Mapping[str, Any]) -> list[str]:
             "rounded to two digits."
         )
     if count < CLIPPED_FROM:
-        lines.append("So few patients have their lowest and highest values in the means, too.")
+        lines.append("With so few patients, the means include their lowest and highest values.")
     if run["config"]["method"] == "matching":
         loop = run["config"]["loop"]
         lines.append(

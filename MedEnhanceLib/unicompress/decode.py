@@ -65,6 +65,7 @@ def decompress(
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
         blocks = list(header.grid.blocks_in(ranges))
+        monitor.progress(0.0, "decompressing the volume")
         decoded = sound_blocks(container, header, blocks, threads=threads, monitor=monitor)
         voxels = allocate_voxels(header, ranges, container.path.name)
         for count, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):

@@ -129,6 +129,7 @@ def compress(
     target = Path(path)
     if target.suffix.lower() != ENDING:
         raise EndingError(f"{target.name}: unsupported output extension", f"Use {ENDING}.")
+    monitor.progress(0.0, "compressing the volume")
     voxels = codable(volume, config)
     config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)

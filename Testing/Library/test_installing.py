@@ -109,7 +109,7 @@ def test_progress_follows_the_downloads(site: Path, monkeypatch: pytest.MonkeyPa
     events: list[Event] = []
     run_job(JobSpec("install", {"requirements": ["torch>=2.5"], "megabytes": 400}), events.append)
     stages = [(e.fields["fraction"], e.fields["stage"]) for e in events if e.kind == "progress"]
-    assert stages[1:] == [(0.0, "downloading torch"), (0.675, "downloading b"), (0.9, "install")]
+    assert stages[1:] == [(0.0, "downloading torch"), (0.675, "downloading b"), (0.9, "installing")]
     log = "\n".join(e.fields["message"] for e in events if e.kind == "log")
     assert log.startswith(f"install torch>=2.5 torch=={_CUDA}\n")
 

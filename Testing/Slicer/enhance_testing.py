@@ -56,7 +56,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *middle, 1)  # as Slicer fits views
         return node
 
-    def apply(self, seconds=60, button=None):
+    def apply(self, seconds=240, button=None):
         """Press Apply, or another button, and wait for the result; the job."""
         (button or self.ui.applyButton).click()
         job = self.panel.job

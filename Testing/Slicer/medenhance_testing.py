@@ -21,7 +21,6 @@ import vtk
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources/samples/mni152_t1.nii.gz"
-FORMS = ROOT / "MedEnhance/Resources/UI"
 
 
 def slow(test):
@@ -62,7 +61,8 @@ class MedEnhanceTestCase(unittest.TestCase):
         folder = tempfile.TemporaryDirectory(prefix="medenhance-test-")
         cls.scratch = cls.enterClassContext(folder)
         cls.enterClassContext(mock.patch.object(tempfile, "tempdir", cls.scratch))
-        cls.enterClassContext(mock.patch.dict(os.environ, TMPDIR=cls.scratch))
+        paths = {"TMPDIR": cls.scratch, "MEDENHANCE_MODELS": os.path.join(cls.scratch, "models")}
+        cls.enterClassContext(mock.patch.dict(os.environ, paths))
 
     @classmethod
     def tearDownClass(cls):
@@ -79,7 +79,7 @@ class MedEnhanceTestCase(unittest.TestCase):
             from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
 
             self.enterContext(mock.patch.object(DeviceChoice, "ask", lambda _self: None))
-            self.enterContext(mock.patch.object(Preparation, "_begin", lambda _self: None))
+            self.enterContext(mock.patch.object(Preparation, "follow", lambda *_given: None))
         self._children = _children()
         slicer.mrmlScene.Clear(0)
         self.widget = slicer.util.getModuleWidget("MedEnhance")
@@ -117,7 +117,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         if self.KEEPS_WORKER:
             for job in runner.activeJobs():
                 job.cancel()
-            self.waitUntil(lambda: not runner.activeJobs(), 10)
+            self.waitUntil(lambda: not runner.activeJobs())
         else:
             runner.shutdown()
         self.widget.context.clearMessage()
@@ -175,7 +175,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         """What was to be deleted later, which only Slicer's own event loop does."""
         qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
 
-    def waitUntil(self, condition, seconds=30):
+    def waitUntil(self, condition, seconds=120):
         """Keep the event loop going until the condition holds; fails after that many seconds."""
         end = time.monotonic() + seconds
         while not condition():
@@ -186,7 +186,7 @@ class MedEnhanceTestCase(unittest.TestCase):
             slicer.app.processEvents()
             time.sleep(0.002)
 
-    def finish(self, job, seconds=60):
+    def finish(self, job, seconds=240):
         """Wait for the end of a job; the job."""
         self.waitUntil(lambda: job.isFinished, seconds)
         return job

@@ -324,7 +324,7 @@ class DatabaseTest(ExportTestCase):
     def test_anIncompleteImportIsTakenBack(self):
         database = self.openDatabase()
         folder = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
-        steps = dicom_export._copyIntoDatabase(folder, {f"{STUDY}.1": 7})
+        steps = dicom_export.copyIntoDatabase(folder, {f"{STUDY}.1": 7})
         with self.assertRaisesRegex(PanelError, "did not accept all 7 files"):
             for _fraction in steps:
                 self.processEvents()

@@ -126,6 +126,7 @@ class TrainPageTest(DistillTestCase):
         self.assertEqual(self.ui.startButton.toolTip, self.ui.problemLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
         ui = self.ui
+        self.assertEqual(ui.pathEdit.placeholderText, "A folder")
         hidden = (ui.shareLabel, ui.estimateButton, ui.tableButton, ui.distillingLabel)
         self.assertEqual(self.visible(*hidden), [])
         self.assertFitsAScreen()
@@ -207,7 +208,7 @@ class TrainingTest(DistillTestCase):
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
         self.context.runner.shutdown()  # the next worker knows this test's folder of models
         self.cohort()
-        job = self.train(steps=150)
+        job = self.train(steps=80)
         self.assertTrue(self.ui.pauseButton.enabled and not self.ui.pauseButton.isHidden())
         self.pauseAfter(2)
         folder = self.folder
@@ -226,10 +227,10 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(self.folder, folder)
         values = self.errors()
         np.testing.assert_array_equal(values[: len(before)], before)
-        np.testing.assert_array_equal(values[:, 0], [*range(0, 141, 20), 149])
+        np.testing.assert_array_equal(values[:, 0], [*range(0, 80, 20), 79])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
-        self.waitUntil(lambda: "takes it for Enhance" in self.message, 30)
+        self.waitUntil(lambda: "takes it for Enhance" in self.message)
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     @slow
@@ -428,7 +429,7 @@ class DistillationTest(DistillingTestCase):
         with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
             self.panel.runs.actions["folder"].trigger()
         opened.assert_called_once_with(qt.QUrl.fromLocalFile(str(folder / "out")))
-        self.assertIn("Data-protection sheet", self.read("privacy"))
+        self.assertIn("Privacy sheet of", self.read("privacy"))
 
 
 class AuditTest(DistillingTestCase):
@@ -459,9 +460,12 @@ class AuditTest(DistillingTestCase):
         self.assertEqual(self.read("privacy"), "The sheet")
         self.assertFalse(self.panel.runs.actions["audit"].visible)
         findings = [{"is_blind": place < 1} for place in range(5)]
-        self.finished({"alarm": False}, {"findings": findings})
+        run = self.finished({"alarm": False}, {"findings": findings})
         self.assertVerdict("Information", "4 of 5 attacks could have found a leak; none did.")
         self.assertEqual(self.read("audit"), "The report")
+        Path(run.out, "PRIVACY.md").unlink()
+        self.panel.runs.actions["privacy"].trigger()
+        self.assertIn("was moved or removed", self.message)
 
     def assertVerdict(self, word, *texts):
         self.assertEqual(self.ui.auditIcon.accessibleName, word)

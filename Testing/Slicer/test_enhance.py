@@ -433,6 +433,6 @@ class ApplyTest(EnhanceTestCase):
         self.assertNotIn("about", self.ui.planLabel.text)
         slicer.app.userSettings().remove("MedEnhance/Pace")  # of runs of other tests
         facts = {"native": "not compiled: …", "cpu_threads": 1, "choice": {"name": "cpu"}}
-        self.panel._devices._onFinished(types.SimpleNamespace(state="done", result=facts))
+        self.context.devices.take(types.SimpleNamespace(state="done", result=facts))
         self.context.state.device = "auto"
         self.assertRegex(self.ui.planLabel.text, "on the CPU, more than (5|65) s")

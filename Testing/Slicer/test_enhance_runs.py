@@ -72,7 +72,7 @@ class PreviewTest(EnhanceTestCase):
 
     @slow
     def test_aVolumeIsSentAndMeasuredBeforeItsPreviewAndOnceForAll(self):
-        node, prepared, sent = self.brain(), [], []
+        node, prepared, sent, workers = self.brain(), [], [], []
         write = self.bridge.sendVolume
         count = mock.patch.object(
             self.bridge, "sendVolume", lambda *given: sent.append(given) or write(*given)
@@ -80,13 +80,15 @@ class PreviewTest(EnhanceTestCase):
         self.enterContext(count)
         self.runner.onChange(lambda job: prepared.append(job) if job.kind == "prepare" else None)
         self.addCleanup(self.runner.listeners.remove, self.runner.listeners[-1])
+        self.runner.onChange(lambda job: workers.append(job.worker) if job.worker else None)
+        self.addCleanup(self.runner.listeners.remove, self.runner.listeners[-1])
         self.choose(node)
         self.waitUntil(lambda: prepared and prepared[-1].isFinished, 60)
         self.assertEqual(prepared[-1].state, "done")
         self.previewed()
         self.ui.previewButton.click()
-        os.kill(self.runner._shared.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        self.waitUntil(lambda: self.runner._shared is None, 10)
+        os.kill(workers[-1].pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self.waitUntil(lambda: not workers[-1].isAlive)
         self.assertEqual(self.message, "")  # it is replaced without a word
         self.previewed()
         self.ui.previewButton.click()
@@ -122,12 +124,12 @@ class TroubleTest(EnhanceTestCase):
         before = self.nodeIDs()
         job = self.slowApply()
         self.widget.ui.jobCancelButton.click()
-        self.waitUntil(lambda: self.panel.job is None, 5)
+        self.waitUntil(lambda: self.panel.job is None)
         self.assertEqual(job.state, "cancelled")
         self.assertEqual(self.nodeIDs(), before)
         job = self.slowApply()
         os.kill(job.worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        self.waitUntil(lambda: self.panel.job is None, 10)
+        self.waitUntil(lambda: self.panel.job is None)
         self.assertEqual(job.state, "failed")
         self.assertIn("process", self.message)
         self.assertEqual(self.nodeIDs(), before)
@@ -142,7 +144,7 @@ class TroubleTest(EnhanceTestCase):
                 self.choose(self.brain())
             job = self.slowApply()
             end()
-            self.assertEqual(self.finish(job, 5).state, "cancelled")
+            self.assertEqual(self.finish(job).state, "cancelled")
             self.assertIn("Brain was removed", self.message)
             self.processEvents(80)
             self.assertIsNone(self.panel.job)

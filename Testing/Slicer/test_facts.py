@@ -88,7 +88,7 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(madeBy, "m · CPU")
         tip = self.ui.factsLabel.toolTip
         self.assertIn("Guide: changed the image by 31% of the noise.", tip)
-        self.assertIn("calibrated on held-out heads", tip)
+        self.assertIn("1 SD, in HU. Calibrated on held-out heads", tip)
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
         self.assertIn("removed: 10 %", result_texts.factsOf(output))
         for more, text in (

@@ -21,7 +21,7 @@ from MedEnhancePanels.tasks import samples
 
 class VolumeRowTest(MedEnhanceTestCase):
     def actions(self):
-        return {each.text: each for each in self.widget.volumeRow._menu.actions()}
+        return {each.text: each for each in self.widget.ui.loadButton.menu().actions()}
 
     def test_theVolumeInTheSliceViewsIsChosenBeforehand(self):
         self.assertIsNone(self.context.state.inputVolume)
@@ -128,7 +128,7 @@ class SampleTest(MedEnhanceTestCase):
 
     @slow
     def test_theNoiseIsAlwaysTheSameAndTheSampleIsChosen(self):
-        actions = {each.text: each for each in self.widget.volumeRow._menu.actions()}
+        actions = {each.text: each for each in self.widget.ui.loadButton.menu().actions()}
         runs = self.context.runner.submit("ping", {"count": 3, "seconds": 60}, title="Ping")
         actions[samples.SAMPLES[0].title].trigger()
         self.assertFalse(runs.isFinished)
@@ -156,7 +156,7 @@ class JobBarTest(MedEnhanceTestCase):
     def test_aJobIsSeenFromEveryPageAndInSlicersStatusBarAndCancelled(self):
         ui, window = self.widget.ui, qt.QMainWindow()
         job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
-        self.waitUntil(lambda: job.state == "running", 30)
+        self.waitUntil(lambda: job.state == "running")
         for name, *_page in self.widget.PAGES:
             self.widget.showPage(name)
             self.assertTrue(ui.jobFrame.isVisibleTo(self.widget.uiWidget))
@@ -165,7 +165,7 @@ class JobBarTest(MedEnhanceTestCase):
             self.widget.exit()
             self.assertRegex(window.statusBar().currentMessage(), r"· Ping \(\d+ %\)$")
             ui.jobCancelButton.click()
-            self.waitUntil(lambda: job.isFinished, 20)
+            self.waitUntil(lambda: job.isFinished)
         self.assertEqual(window.statusBar().currentMessage(), "")
         self.assertTrue(ui.jobFrame.isHidden())
         self.widget.enter()
@@ -185,11 +185,11 @@ class JobBarTest(MedEnhanceTestCase):
     def test_aLineStandsBelowThePagesWhileAJobRunsAndErrorsShowTheLog(self):
         ui, runner = self.widget.ui, self.context.runner
         job = runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping " * 40)
-        self.waitUntil(lambda: job.state == "running" and job.fraction > 0, 30)
+        self.waitUntil(lambda: job.state == "running" and job.fraction > 0)
         self.processEvents(200)
         self.assertLess(ui.jobFrame.height, 45)
         job.cancel()
-        self.waitUntil(lambda: job.isFinished, 20)
+        self.waitUntil(lambda: job.isFinished)
         self.assertTrue(ui.jobFrame.isHidden())
         files = {"input": "/nowhere.nii", "output": "/tmp/never-written.nii"}
         job = runner.submit("convert", files, title="Convert nothing")
@@ -291,7 +291,7 @@ class InstallationTest(MedEnhanceTestCase):
     def test_aNoToTheCompilerIsRememberedUntilThePageModelsAsksAgain(self):
         self.absent = []
         self.enterContext(mock.patch.object(dependencies, "lacksLibrary", lambda: True))
-        self.addCleanup(slicer.app.userSettings().remove, dependencies._DECLINED)
+        self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/compilerDeclined")
         self.confirm.return_value = False
         self.assertTrue(dependencies.ensure() and dependencies.ensure())
         self.confirm.assert_called_once()

@@ -78,7 +78,7 @@ for line in sys.stdin:
         runner = Runner([pythonExecutable(), "-c", dies])
         try:
             jobs = [runner.submit("ping", {"dies": dies}, title="P") for dies in (1, 1, 1, 0)]
-            self.waitUntil(lambda: not runner.activeJobs(), 20)
+            self.waitUntil(lambda: not runner.activeJobs())
         finally:
             runner.shutdown()
         self.assertEqual([job.state for job in jobs], ["failed", "failed", "failed", "done"])
@@ -94,7 +94,7 @@ for line in sys.stdin:
 
     def test_whatJsonCannotSayFailsTheJobInsteadOfWaitingForever(self):
         for value in (float("nan"), object()):
-            job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"), 2)
+            job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"))
             self.assertEqual((job.state, job.error.code), ("failed", "config"))
 
     def test_aWorkerThatCannotStartIsAnErrorWithARemedy(self):
@@ -107,24 +107,27 @@ for line in sys.stdin:
             self.assertTrue(job.error.hint)
             runner.shutdown()
 
-    def test_aWorkerThatDoesNotListenIsKilledAfterTheGraceTime(self):
+    def test_aWorkerThatDoesNotListenIsKilledAndItsFolderIsRemoved(self):
+        """After the grace time, and when Slicer closes."""
         deaf = (
             WORKER
             + """
+from MedEnhanceLib.runtime.locks import Workspace
+workspace = Workspace()
 report(json.loads(sys.stdin.readline())["id"], "started")
 time.sleep(600)
 """
         )
-        self.enterContext(mock.patch.object(module, "_GRACE_MS", 300))
+        self.enterContext(mock.patch.multiple(module, _GRACE_MS=1000, _CLOSING_MS=100))
         runner = Runner([pythonExecutable(), "-c", deaf])
-        try:
+        for isClosed in (False, True):
             job = runner.submit("ping", {}, title="Ping")
-            self.waitUntil(lambda: job.state == "running", 20)
-            job.cancel()
-            self.finish(job, 5)
+            self.waitUntil(lambda job=job: job.state == "running")
+            self.assertEqual(len(self._leftFolders()), 2, "the runner's and the worker's")
+            (runner.shutdown if isClosed else job.cancel)()
+            self.finish(job)
             self.assertEqual(job.state, "cancelled")
-        finally:
-            runner.shutdown()
+            self.assertEqual(len(self._leftFolders()), 0 if isClosed else 1)
 
     def test_aFaultInAStepFailsTheJobAndCancellingClosesIt(self):
         def after(job):

@@ -1,6 +1,7 @@
 """Slicer stays usable while a large volume is sent, enhanced and brought into the scene."""
 
 import time
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -8,6 +9,7 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 from test_runner import WORKER
 
+from MedEnhancePanels.runner import Runner
 from MedEnhancePanels.worker import pythonExecutable
 
 #: Slices, rows, columns: a large CT.
@@ -46,10 +48,12 @@ for line in sys.stdin:
 class StallTest(EnhanceTestCase):
     def setUp(self):
         super().setUp()
-        self.runner.shutdown()
-        self.runner._command = [pythonExecutable(), "-c", STUB]
-        self.addCleanup(setattr, self.runner, "_command", None)
+        self.addCleanup(self.reload, "enhance")
+        self.runner = Runner([pythonExecutable(), "-c", STUB])
         self.addCleanup(self.runner.shutdown)
+        stub = mock.patch("MedEnhancePanels.runner.sharedRunner", return_value=self.runner)
+        self.enterContext(stub)
+        self.reload("enhance")
         self.longest, self.where = 0.0, ""
 
     def volume(self):

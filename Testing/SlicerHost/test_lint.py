@@ -33,6 +33,79 @@ def test_the_panels_import_downwards_and_in_no_circle():
     ] == []
 
 
+def _trees(folder):
+    return [
+        (path.name, ast.parse(path.read_text(encoding="utf-8")))
+        for path in sorted(folder.rglob("*.py"))
+    ]
+
+
+def test_no_test_of_the_module_uses_what_is_private():
+    """Neither as an attribute of anything but the test itself, nor by name, for a mock."""
+    trees = _trees(HERE.parent / "Slicer")
+    assert [
+        f"{name}:{node.lineno}: {text}"
+        for name, tree in trees
+        for node in ast.walk(tree)
+        for text in _private(node)
+    ] == []
+
+
+def _private(node):
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+        names = [node.attr]
+    elif isinstance(node, ast.ImportFrom):
+        names = [each.name for each in node.names]
+    else:
+        names = [node.value] if isinstance(node, ast.Constant) else []
+    allowed = "_GRACE_MS"  # the time to stop, which a test of the runner shortens
+    private = re.compile(rf"(\w+\.)*_(?!{allowed[1:]}$)[A-Za-z]\w*")
+    return [each for each in names if private.fullmatch(str(each))]
+
+
+#: Texts in Slicer's or DICOM's own words, of papers, for scripts and for tests.
+_NOT_TRANSLATED = re.compile(
+    r"\w+( and \w+| et al\.) \d{4}|The MedEnhance developers .*|Research use only\. .*"
+    r"|.* - (3D Slicer General Anatomy|DICOM master) list|: use one of |pip install|Pages open"
+)
+
+
+def test_every_text_of_the_panel_is_translated():
+    """Every string of several words goes through `_()`; forms are translated as a whole."""
+    assert [
+        f"{name}:{node.lineno}: {node.value}"
+        for name, tree in _trees(MODULE)
+        for node in _untranslated(tree)
+        if not _NOT_TRANSLATED.fullmatch(node.value)
+    ] == []
+    for form in FORMS:
+        text = form.read_text(encoding="utf-8")
+        assert "<class>MedEnhance</class>" in text, form.name
+        assert "&amp;" not in text, f"{form.name}: a mnemonic, which Slicer's menus have too"
+
+
+def test_all_colors_are_those_of_the_theme():
+    """Light or dark: the panel sets none itself."""
+    for path in (*FORMS, *MODULE.rglob("pages/*.py")):
+        found = re.search("styleSheet|QColor|QPalette|QBrush", path.read_text(encoding="utf-8"))
+        assert not found, (path.name, found)
+
+
+def _untranslated(node):
+    """The texts of a syntax tree that are neither docstrings nor arguments of `_()`."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("_", "translate"):
+        return
+    if _is_text(node) and re.search(r"[A-Za-z]{2}[,:;]? [A-Za-z]{2}", node.value):
+        yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(node, ast.Expr) and _is_text(child)):
+            yield from _untranslated(child)
+
+
+def _is_text(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
 def _module_name(path):
     return ".".join(path.relative_to(MODULE).with_suffix("").parts)
 

@@ -121,8 +121,8 @@ def _modelProblem(node, task):
     elif not fitting(modality):
         others = sorted({bundle.modality for bundle in fitting(UNKNOWN)})
         text = _(
-            "There is no model for {modality}, the modality of “{name}”, but for {others}. If the "
-            "modality is wrong, correct it under Advanced."
+            "The modality of “{name}” is {modality}; there are models for {others} only. If it is "
+            "wrong, correct it under Advanced."
         )
     elif modality == UNKNOWN:
         text = _("Is “{name}” MR or CT? Choose its modality under Advanced.")

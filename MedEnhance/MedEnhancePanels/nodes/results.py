@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 import vtk
 
-from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.manifest import caveats_of, derived_note
 from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, provenance
@@ -67,9 +67,8 @@ def nameByStrength(output):
 
 
 def limitsOf(table):
-    """Return the limits of the model whose volumes a table states, a sentence each."""
-    lines = provenance.part(table, "results").get("segmentation_limits")
-    return list(map(str, lines)) if isinstance(lines, list) else []
+    """Return what speaks against using the volumes that a table states, a sentence each."""
+    return caveats_of(provenance.part(table, "results"))
 
 
 def stamp(node, derived, source=None, model=None, manifest=None, history=()):

@@ -5,7 +5,7 @@ import qt
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError, guarded
-from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.nodes import bridge, results
 from MedEnhancePanels.pages.widgets import Page, answerOf, askForFile, fill, singleShot
 from MedEnhancePanels.tasks import compression, files
 from MedEnhancePanels.texts import tr as _
@@ -19,7 +19,7 @@ class CompressPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Compress")
-        #: The estimate that runs, and the volume and config of the last one.
+        #: The estimate that runs; the volume and config of the last one, or why there was none.
         self._estimate, self._estimated = None, None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
         ui = self.ui
@@ -97,8 +97,7 @@ class CompressPanel(Page):
         spinBox = self.ui.maxErrorSpinBox
         frames = bridge.frameNodes(node) if node is not None else []
         image = frames[0].GetImageData() if frames and frames[0] is not None else None
-        units = bridge.unitsOf(node) if image is not None else ""
-        spinBox.suffix = f" {units}" if units else ""
+        spinBox.suffix = f" {results.unitOf(node)}" if image is not None else ""
         if image is not None:
             low, high = bridge.rangeOf(image)
             isWhole = bridge.isWhole(image)
@@ -131,7 +130,7 @@ class CompressPanel(Page):
             lack = lack or _("There is no estimate for the implicit network, whose loss is larger.")
         if lack:
             self._stopEstimate()
-            self._estimated, self.ui.estimateLabel.text = None, lack
+            self._estimated = self.ui.estimateLabel.text = lack
         if lack or asked == self._estimated:
             return
         self._stopEstimate()
@@ -166,7 +165,7 @@ class CompressPanel(Page):
             return
         self._estimate = None
         if job.state == "done":
-            units = bridge.unitsOf(self.state.inputVolume)
+            units = results.unitOf(self.state.inputVolume)
             self.ui.estimateLabel.text = compression.estimateText(job.result, units)
         else:
             self.ui.estimateLabel.text = _("No estimate: {why}").format(why=job.error.text)
@@ -189,7 +188,7 @@ class CompressPanel(Page):
         job = compression.startCompress(
             self.context.runner, node, path, self.config, overwrite=isConfirmed
         )
-        units = bridge.unitsOf(node)
+        units = results.unitOf(node)
 
         def onSuccess(job):
             self.context.report(job, compression.resultText(job.result, units, path))

@@ -102,13 +102,16 @@ class DistillPanel(Page):
         isDistilling = distillation.kindOf(state) == "distill"
         ui.trainingLabel.visible, ui.distillingLabel.visible = not isDistilling, isDistilling
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
+        table = _("A folder, or a table (CSV)")
+        ui.pathEdit.placeholderText = table if isDistilling else _("A folder")
         # What a run shares that goes on depends on its own choices.
         ui.shareLabel.visible = isDistilling and not self.runs.isRunning
         ui.taughtArea.visible = state.distillTask.startswith("train")
         # The form below begins in the same column.
         area = ui.distillArea if isDistilling else ui.taughtArea
         labels = slicer.util.findChildren(area, className="QLabel")
-        ui.deviceLabel.minimumWidth = max(label.sizeHint.width() for label in labels)
+        widths = [label.sizeHint.width() for label in labels if not area.isHidden()]
+        ui.deviceLabel.minimumWidth = max(widths, default=0)
         ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
         ui.shareLabel.text = distillation.sharedText(state)
         problem = dependencies.enhancingProblem() or distillation.problemOf(state)

@@ -137,8 +137,7 @@ class EnhancePanel(Page):
         segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
         fill(ui.segmenterComboBox, {"auto": _("Automatic")} | segmenters)
         allow(ui.noiseSpinBox, model_choice.taskProblem(None, state.task))
-        units = bridge.unitsOf(target)
-        ui.noiseSpinBox.suffix = f" {units}" if units else ""
+        ui.noiseSpinBox.suffix = f" {results.unitOf(target)}"
 
     def show(self):
         node = self.target
@@ -190,7 +189,8 @@ class EnhancePanel(Page):
         self._suggestedGuide, button.toolTip = suggested, reason
         button.visible = suggested is not None
         if suggested is not None:
-            button.text = _("Suggested: {name}").format(name=suggested.GetName())
+            name = suggested.GetName().replace("&", "&&")  # no mnemonic
+            button.text = _("Suggested: {name}").format(name=name)
 
     def _showActions(self):
         problem = dependencies.enhancingProblem() or model_choice.problemOf(
@@ -260,7 +260,7 @@ class EnhancePanel(Page):
         options = self.options
         job = enhancement.start(self.context.runner, self.target, options)
         self._devices.rememberPace(self.target, options, job)
-        self.follow(job, self._onApplied)
+        self.follow(job, self.onApplied)
 
     @guarded
     def onPreview(self, *_checked):
@@ -295,7 +295,7 @@ class EnhancePanel(Page):
         self._preparation.stop()
         super().follow(job, onSuccess)
 
-    def _onApplied(self, job):
+    def onApplied(self, job):
         output = job.nodes["output"]
         ready = _("{name} is ready.").format(name=output.GetName())
         if bridge.isSequence(output):

@@ -37,7 +37,7 @@ class DeviceChoice:
         isKnown = self._job is not None and self._job.state not in ("failed", "cancelled")
         if not (isKnown or dependencies.missing()):
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
-            self._job.onFinished(self._onFinished)
+            self._job.onFinished(self.take)
 
     def nameOf(self, device):
         """Return the name of a device in a sentence."""
@@ -84,7 +84,8 @@ class DeviceChoice:
         isMissing = device == "cpu" and not self._isCompiled
         return isMissing and importlib.util.find_spec("ziglang") is not None
 
-    def _onFinished(self, job):
+    def take(self, job):
+        """Offer the devices that the job `doctor` has found."""
         if job.state != "done":
             return
         choice = job.result.get("choice") or {}

@@ -93,7 +93,9 @@ class ResultArea:
         ui.factsLabel.visible = bool(ui.factsLabel.text)
         isTable = compare.mode == "table"
         self._notice.show(*(result_texts.noticeOf(output, isTable) if isThere else ("info", "")))
-        ui.inputButton.enabled = ui.sideBySideButton.enabled = canCompare
+        for button in (ui.inputButton, ui.sideBySideButton):
+            allow(button, blending.pairProblemOf(output) if source is None else "")
+            button.enabled = canCompare
         ui.sideBySideButton.checked = compare.mode == "sideBySide"
         allow(ui.differenceButton, blending.pairProblemOf(output))
         ui.differenceButton.enabled = ui.differenceButton.enabled and canCompare

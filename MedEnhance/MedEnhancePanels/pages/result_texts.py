@@ -44,9 +44,8 @@ def _uncertainty(output):
     facts = provenance.part(output, "results", "uncertainty")
     if not facts or results.linked(output, "uncertainty") is None:
         return ""
-    return _("Uncertainty: 1 SD, in {unit}; {calibration}").format(
-        unit=results.unitOf(output), calibration=calibration_in_words(facts)
-    )
+    text = _("Uncertainty: 1 SD, in {unit}.").format(unit=results.unitOf(output))
+    return f"{text} {sentence(calibration_in_words(facts))}"
 
 
 def _madeBy(output):
@@ -77,7 +76,7 @@ def _guide(output):
     if not guide:
         return ""
     text = _("Guide: changed the image by {share:.0%} of the noise").format(share=guide["used"])
-    return f"{text}: {guide['reason']}." if guide.get("reason") else f"{text}."
+    return " ".join(map(sentence, filter(None, [text, guide.get("reason")])))
 
 
 def _scopes(output):

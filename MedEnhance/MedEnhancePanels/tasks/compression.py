@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from MedEnhanceLib.runtime.text import loss_text, size_text
+from MedEnhanceLib.runtime.text import cell_text, size_text
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
@@ -107,6 +107,12 @@ def resultText(result, units, path):
 
 
 def _figures(result, units):
+    """Say how much smaller a file is and what it changed: the library's `loss_text`, translated."""
+    loss = _("every voxel is equal")
+    if result.get("max_error"):
+        text, error = _("largest error {error} {units}"), cell_text(result["max_error"])
+        loss = text.format(error=error, units=units).strip()
+        loss += f", PSNR {result['psnr']:.1f} dB" if result.get("psnr") else ""
+        loss += f", SSIM {result['ssim']:.4f}" if result.get("ssim") else ""
     text = _("{size}, {ratio:.1f} times smaller, {loss}")
-    size = size_text(result["file_bytes"])
-    return text.format(size=size, ratio=result["ratio"], loss=loss_text(result, units))
+    return text.format(size=size_text(result["file_bytes"]), ratio=result["ratio"], loss=loss)

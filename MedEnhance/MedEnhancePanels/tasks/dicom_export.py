@@ -91,10 +91,10 @@ class _Export(NodeJob):
         if not self.options.folder:
             job.stage = _("copying into Slicer's DICOM database")
             series = {row["series_uid"]: row["files"] for row in job.result["objects"]}
-            job.result["files"] = yield from _copyIntoDatabase(job.params["output"], series)
+            job.result["files"] = yield from copyIntoDatabase(job.params["output"], series)
 
 
-def _copyIntoDatabase(folder, series):
+def copyIntoDatabase(folder, series):
     """Copy a folder of objects into Slicer's DICOM database, in steps; returns the paths.
 
     series: UID → number of files, which have to be in the database in the end. What was copied is

@@ -113,12 +113,12 @@ def sharedText(state):
     """Say what of the patients a distillation gives to whoever gets it."""
     count = count_of_numbers("CT" if state.distillTask == "distillCT" else "MR")
     shared = _(
-        "With these choices, the result contains {count} averages over all patients, rounded voxel "
+        "With these choices, a new set contains {count} averages over all patients, rounded voxel "
         "spacings, and no patient image. Starting sends nothing."
     ).format(count=count)
     if state.distillMethod == "matching":
         shared = _(
-            "With these choices, the result contains volumes for each patient, changed to teach "
+            "With these choices, a new set contains volumes for each patient, changed to teach "
             "what that patient's scans teach. Starting sends nothing."
         )
         folder, audited = state.distillCohort.strip(), 2 * FEWEST_AUDITED

@@ -151,7 +151,7 @@ def _shared_plane(slices: Slices, name: str, monitor: Monitor) -> _Plane:
         odd = [plane.label for plane, kind in zip(slices, which, strict=True)
                if kind != counts.argmax()]  # fmt: skip
         differ = (
-            f"the direction cosines of the slices differ by up to {turn:.2g}: "
+            f"the slices are not parallel, they differ by up to {turn:.2g}: "
             f"ImageOrientationPatient of {named(odd, _MOST_NAMED)} "
             f"({len(odd)} of {len(slices)}) is not that of the others"
         )

@@ -108,8 +108,8 @@ def _deviations(volume: Volume) -> Floats:
     voxels = volume.voxels.astype(np.float32, copy=False)
     if not np.isfinite(voxels).all() or voxels.min() < 0:
         raise InputError(
-            f"{name} contains values that are not standard deviations",
-            "Give finite numbers from 0: the spread of each voxel's intensity.",
+            f"{name} is no uncertainty map: it has values below 0, or not finite",
+            "Give the expected error of each voxel (1 SD), in the units of the volume.",
         )
     if voxels.nbytes > 2**32 - 2:
         raise InputError(

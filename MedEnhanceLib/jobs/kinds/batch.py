@@ -95,7 +95,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     if params.workers or params.scheduler:
         which = "--scheduler" if params.scheduler else "--workers"
         require("dask.distributed", purpose=f"batch {which}")
-    monitor.progress(0.0, "find the volumes")
+    monitor.progress(0.0, "finding the volumes")
     out, stated = Path(str(params.output)), dict(params.params)
     items = _items_of(params, out, monitor)
     make_folder(out)

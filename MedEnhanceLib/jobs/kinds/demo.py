@@ -42,9 +42,9 @@ _MODES = {
 }
 _MEASURED = ("raw_bytes", "file_bytes", "ratio", "max_error", "psnr", "seconds", "verified")
 _NOTES = (
-    "The sample was damaged by a bias field of ±30 %, a blur (1 SD is 0.8 pixels) and Rician noise "
-    "(1 SD is 7 % of the brightest tissue); it was enhanced with --task sharpness and "
-    "--correct-bias-field. The default removes noise alone.",
+    "The sample was damaged by a bias field of ±30 %, a blur (1 SD is 0.8 pixels, in addition to "
+    "the sample's own) and Rician noise (1 SD is 7 % of the brightest tissue). It was enhanced "
+    "with --task sharpness and --correct-bias-field; the default removes noise alone.",
     "The sample is the average of 152 brains: it shows no single person, and it has less noise "
     "and less detail than a scan of one person, so expect other numbers on your own volumes.",
     "The segmentation model learned from the labels of this template, carried over to other "
@@ -78,7 +78,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             "Name another folder: medenhance demo FOLDER. "
             "Or replace what an earlier demo left there: --force.",
         )
-    monitor.progress(0.0, "damage the sample")
+    monitor.progress(0.0, "degrading the sample")
     undamaged, labels, damaged = _write_sample(folder, overwrite)
     order = EnhanceParams(
         input=str(folder / "damaged.nii.gz"),
@@ -102,7 +102,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     ]
     files = _compressed(enhanced, folder, overwrite, monitor.part(0.75, 0.99))
     results = as_json({"quality": quality, "compression": files, "notes": _NOTES})
-    monitor.progress(0.99, "report")
+    monitor.progress(0.99, "drawing the page")
     page = _write_page(folder, (undamaged, damaged, enhanced, after), facts, results, overwrite)
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(
@@ -198,7 +198,7 @@ def _write_page(
         manifest=json.loads(Path(facts["manifest"]).read_text(encoding="utf-8")),
         table=facts["table"],
         comparisons=tables_of(results),
-        reference=f"{_NOTES[0]} The undamaged sample is the reference.",
+        reference="The undamaged sample is the reference: what was damaged stands below its table.",
         overwrite=overwrite,
     )
 

@@ -11,16 +11,17 @@ from typing import Annotated, Any
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import lower_priority
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig, Modality
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.folder import MANIFEST, confidential_folder, read_run
 
+_PACKAGES = ("torch", "monai.losses")
 #: Of the manifest of a distillation, what its result states.
 _REPORTED = (
     "volumes", "patients", "held_out", "modality", "measured", "prior", "audit", "license",
@@ -93,7 +94,7 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
     """Estimate what a set can teach, and time matching."""
     cohort, config = params.opened(), params.config
     lower_priority()
-    _require_torch(monitor)
+    load_packages(*_PACKAGES, purpose="Distilling", monitor=monitor)
     from MedEnhanceLib.jobs.teaching.gains import gains_of
     from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
     from MedEnhanceLib.spg.patient import seconds_of_a_patient
@@ -118,7 +119,7 @@ def distill_into(
 ) -> Path:
     """See spg.distillation.distill_cohort; InputError for too few patients."""
     cohort.require("a distillation")
-    _require_torch(monitor)
+    load_packages(*_PACKAGES, purpose="Distilling", monitor=monitor)
     from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
     from MedEnhanceLib.spg.distillation import distill_cohort
 
@@ -126,12 +127,6 @@ def distill_into(
     return distill_cohort(
         cohort, out, config, monitor, make_networks=make_networks, overwrite=overwrite
     )
-
-
-def _require_torch(monitor: Monitor) -> None:
-    """Import what takes seconds, in which a cancel is noticed."""
-    packages = ("torch", "monai.losses")
-    attend(lambda: [require(package, purpose="Distilling") for package in packages], monitor)
 
 
 def distill_config(

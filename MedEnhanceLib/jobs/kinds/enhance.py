@@ -136,17 +136,18 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     is_preview = params.slices is not None
     # The voxels of large volumes stay on disk.
     scratch = None if is_preview or params.dicom else Path(params.output).parent
-    part = monitor.part(0.0, 0.05)
+    series = source_series(params, monitor.part(0.0, 0.01))
+    part = monitor.part(0.01, 0.04)
     volume, cache = kept.load(params, keep=is_preview, scratch=scratch, monitor=part)
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
-        source = place_volume(source, params, source_series(params, monitor), monitor)
+        source = place_volume(source, params, series, monitor)
         if params.has_objects:
             source = source.single(
                 "Leave segmentation and uncertainty out, or enhance each frame on its own (frame)."
             )
-    guides = _guides_of(params, volume, kept, monitor)
+    guides = _guides_of(params, volume, kept, monitor.part(0.04, 0.05))
     if params.guide == [files.AUTO] and guides:
         work.inputs["guide"] = files.path_of(guides[0])
     config = params.config
@@ -198,7 +199,10 @@ def _guides_of(
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1
     named = [VolumeParams(input=path, modality=params.modality) for path in paths]
-    return [kept.load(each, keep=keep, monitor=monitor)[0] for each in named]
+    parts = [monitor.part(n / len(named), (n + 1) / len(named)) for n in range(len(named))]
+    return [
+        kept.load(each, keep=keep, monitor=part)[0] for each, part in zip(named, parts, strict=True)
+    ]
 
 
 def _volumes_of(
@@ -267,9 +271,10 @@ class SegmentParams(DicomParams, VolumeParams):
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     work = Work("segmented", params, monitor)
-    volume = params.load(monitor.part(0.0, 0.1))
+    series = source_series(params, monitor.part(0.0, 0.02))
+    volume = params.load(monitor.part(0.02, 0.1))
     if params.dicom:
-        volume = place_volume(volume, params, source_series(params, monitor), monitor)
+        volume = place_volume(volume, params, series, monitor)
     labels = gradprom.segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     part = monitor.part(0.9, 1.0)
     if params.dicom:

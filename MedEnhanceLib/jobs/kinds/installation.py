@@ -99,7 +99,7 @@ class InstallParams(Params):
 
 def run_install(params: InstallParams, monitor: Monitor) -> Result:
     """Install what is asked for, or nothing where that would change what others use."""
-    monitor.progress(0.0, "look for packages")
+    monitor.progress(0.0, "looking for packages")
     install(
         params.requirements,
         monitor,

@@ -62,8 +62,8 @@ def search_copies(
         attack="copies",
         title="Is a slice of a used patient in an image?",
         sentence=(
-            f"{_sentence_on(len(suspects))} The nearest slices have a correlation of {used:.2f} "
-            f"(used patients) and {others:.2f} (held out)."
+            f"{_sentence_on(len(suspects))} On a scale to 1, identical, the nearest slice of "
+            f"a used patient reaches {used:.2f}, that of a held-out one {others:.2f}."
         ),
         p=min(1.0, p),
         level=level,

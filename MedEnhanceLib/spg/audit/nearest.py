@@ -172,8 +172,8 @@ def compare_groups(
         title=f"Are used patients nearer than others ({measure})?",
         sentence=(
             f"In {value:.0%} of all pairs of a used and a held-out patient, the used one looks "
-            f"more like a source of the images (95 % interval {low:.0%} to {high:.0%}); without a "
-            "leak it is about 50%."
+            f"more like a source of the images; from so few patients this is known to lie between "
+            f"{low:.0%} and {high:.0%}, and without a leak it is about 50%."
         ),
         p=rank_sum_p(training, held_out),
         level=level,

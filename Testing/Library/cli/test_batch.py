@@ -224,13 +224,20 @@ def test_the_summary_counts_unchanged_volumes_and_the_page_has_all_columns(
 
     def enhanced(*arguments: Any, **options: Any) -> Any:
         done = stand_in(*arguments, **options)
-        noise = {"sigma": 3.0, "confidence": 1.0, "share_removed": next(shares), "reason": "weak"}
+        noise = {
+            "sigma": 31.4159265,
+            "confidence": 1.0,
+            "share_removed": next(shares),
+            "reason": "weak",
+        }
         done.measured["noise"] = noise
         return done
 
     monkeypatch.setattr(hqg, "enhance", enhanced)
     ran = run(*enhance(tmp_path / "enhance", scans), "--strength", "0.5")
     assert "0 failed; 2 hardly changed (less than 5 %" in ran.out
+    assert table_of(tmp_path / "enhance")["a.nii.gz"]["noise (1 SD)"] == "31.42"
+    assert rows_of(tmp_path / "enhance")[-1]["measured"]["noise"]["sigma"] == 31.4159265
     run("batch", "segment", scans, "--out", tmp_path / "segment")
     run("batch", "compress", scans, "--out", tmp_path / "compress", "--max-error", "2")
     page = (Path(__file__).parents[3] / "docs" / "batch.md").read_text(encoding="utf-8")

@@ -40,7 +40,7 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
     assert record["notice"].startswith("Research software")
     page = " ".join((folder / "index.html").read_text(encoding="utf-8").split())
     assert "not a medical device" in page
-    assert "damaged by a bias field of ±30 %, a blur (1 SD is 0.8 pixels) and Rician noise" in page
+    assert page.count("damaged by a bias field of ±30 %, a blur (1 SD is 0.8 pixels, in add") == 1
     assert "no reference" not in page
     assert "columns: undamaged, damaged, enhanced, enhanced − damaged, segmentation" in page
     for row in record["results"]["quality"]:

@@ -35,6 +35,11 @@ class TestSeveralSeries:
         assert lines[2].split()[:4] == ["1", "MR", "T1", "24×20×4"]
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
         assert "--series N" in ran.out
+        for path in two.rglob("*.dcm"):
+            header = dcmread(path)
+            header.SeriesDescription = "a_word_of_its_own_that_is_too_long_for_a_cell"
+            header.save_as(path)
+        assert "a_word_of_its_own" in run("inspect", two).out
 
     def test_other_commands_list_them_and_say_how_to_choose(
         self, run: Run, two: Path, tmp_path: Path
@@ -203,11 +208,17 @@ class TestRefused:
             ("convert", "out.nii.gz", (), 1, "DICOM goes into a folder"),
             ("convert", "out", ("--patient-id", "X1"), 2, "states its patient"),
             ("enhance", "out", ("--segment", "a.nrrd"), 2, "--segment"),
+            ("enhance", "out", ("--patient-id", "X1"), 2, "states its patient"),
+            ("enhance", "out", ("--patient-id", "X" * 65), 3, "which DICOM cannot hold"),
+            ("enhance scan.nii.gz", "out", (), 3, "scan.nii.gz: no patient information"),
+            ("decompress scan.ucv", "out", (), 3, "scan.ucv: no patient information"),
+            ("segment scan.nii.gz", "out", ("--dicom-source", "no"), 3, "no does not exist"),
         ],
     )
-    def test_what_cannot_be_of_a_series(
+    def test_what_cannot_be_of_a_series_is_refused_before_it_is_read(
         self,
         run: Run,
+        monkeypatch: pytest.MonkeyPatch,
         mr: Path,
         tmp_path: Path,
         command: str,
@@ -216,7 +227,11 @@ class TestRefused:
         status: int,
         words: str,
     ) -> None:
-        ran = run(command, mr, tmp_path / output, "--dicom", *options)
+        monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", None)
+        command, _, name = command.partition(" ")
+        (tmp_path / (name or "scan.nii")).write_bytes(b"never read")
+        given = tmp_path / name if name else mr
+        ran = run(command, given, tmp_path / output, "--dicom", *options)
         assert (ran.status, words in ran.err) == (status, True)
 
     @pytest.mark.parametrize("source", ["a file", "a directory", "a list"])

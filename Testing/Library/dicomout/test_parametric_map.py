@@ -104,8 +104,8 @@ def test_a_map_of_zeros_can_be_shown_and_states_the_side_of_paired_parts(
     ("shape", "value", "says"),
     [
         ((2, 3, 4, 5), 0.0, "2 frames"),
-        ((3, 4, 5), np.nan, "not standard deviations"),
-        ((3, 4, 5), -0.5, "not standard deviations"),
+        ((3, 4, 5), np.nan, "no uncertainty map"),
+        ((3, 4, 5), -0.5, "no uncertainty map"),
     ],
 )
 def test_what_is_no_spread_is_refused(

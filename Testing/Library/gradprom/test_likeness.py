@@ -64,7 +64,7 @@ def test_of_a_brain_only_what_the_model_declares_is_a_warning(brain: Volume) -> 
 
 def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
     """Before the minutes of an enhancement; by a model that is named, too."""
-    says = r"not look like what brain-tissue learned from: MR images of the brain \(measured: "
+    says = r"images that brain-tissue was trained on, MR of the brain: dark tissue stands out more"
     with pytest.raises(InputError, match=says) as caught:
         me.segment(leg)
     assert "--force-segmenter" in caught.value.hint
@@ -145,7 +145,7 @@ def test_the_distance_leaves_out_what_a_volume_does_not_show() -> None:
     assert compare_likeness(likeness, {"volume of a": 7.0, "level of b": np.nan})[0] < 0.5
     distance, clause = compare_likeness(likeness, {"volume of a": 9.0, "level of b": 0.0})
     assert distance > likeness["limit"]
-    assert clause.startswith("volume of a is 8103, in the training images ")
+    assert clause.startswith("the body in it has 8,103 mL; about 1,0")
     assert compare_likeness(likeness, {})[0] == np.inf
     assert fit_likeness([{}], 1) == {}
 

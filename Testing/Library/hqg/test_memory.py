@@ -58,7 +58,7 @@ def peak(modality: str, slices: int) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_bytes_a_voxel(modality: str) -> None:
-    few, many = 150, 350
+    few, many = 100, 200
     more = peak(modality, many) - peak(modality, few)
     assert more / ((many - few) * 256 * 256) < MOST_BYTES_A_VOXEL
 

@@ -263,7 +263,7 @@ SHEARED = np.diag([2.0, 3, 4, 1]) + np.eye(4, k=1) * [0, 1, 0, 0]
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        (sform(SHEARED) | qform(), r"sform.*orthonormal"),
+        (sform(SHEARED) | qform(), r"sform.*right angles"),
         (qform() | {"quatern": (3.0, 0.0, 0.0), "sform_code": 0}, "qform"),
         ({"xyzt_units": 5}, "xyzt_units"),
         ({"xyzt_units": 2, "srow": np.full((3, 4), np.nan)}, "sform"),

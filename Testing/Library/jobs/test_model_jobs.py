@@ -86,13 +86,29 @@ def test_enhance_writes_volume_uncertainty_report_and_manifest(scan: Path, model
     assert manifest["model"]["sha256"]
     assert manifest["device"] == result["device"] == "cpu"
     assert manifest["config"]["model"] == model
-    fractions = [event.fields["fraction"] for event in events if event.kind == "progress"]
+    _assert_in_order(
+        events, "loading the volume", "measuring the noise", "removing noise",
+        "saving the result", "drawing the report",
+    )  # fmt: skip
+
+
+def _assert_in_order(events: list[Event], *expected: str) -> None:
+    """Progress never goes back, and each stage says what is done in it."""
+    progress = [event.fields for event in events if event.kind == "progress"]
+    fractions = [fields["fraction"] for fields in progress]
     assert fractions == sorted(fractions)
+    stages = dict.fromkeys(fields["stage"] for fields in progress)
+    assert [stage for stage in stages if not stage.startswith("loading torch")] == [*expected]
 
 
 def test_guides_are_named_in_the_manifest(scan: Path, model: str, data: Path) -> None:
     guides = [str(data / "hq" / f"{n}.nii.gz") for n in (0, 1)]
-    result = run_job(_enhance(scan, model, guide=guides, slices=[3, 5]))
+    events: list[Event] = []
+    result = run_job(_enhance(scan, model, guide=guides, slices=[3, 5]), events.append)
+    _assert_in_order(
+        events, "loading the volume", "measuring the noise", "registering the guide",
+        "removing noise", "saving the result",
+    )  # fmt: skip
     manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
     assert [text.rpartition(" ")[2] for text in manifest["inputs"].values()] == [
         file_sha256(Path(path)) for path in (scan, *guides)

@@ -42,7 +42,7 @@ def test_a_damaged_run_hides_no_other(tmp_path: Path, text: str) -> None:
         ({"config": {"method": "statistics"}}, None, "info", "nothing to audit"),
         ({"audit": {"alarm": False}}, 1, "info", "4 of 5 attacks could"),
         ({"audit": {"alarm": False}}, 3, "warning", "2 of 5 attacks could"),
-        ({"audit": {"alarm": False}}, 5, "warning", "none of 5 attacks is able"),
+        ({"audit": {"alarm": False}}, 5, "warning", "all 5 attacks are inconclusive"),
     ],
 )
 def test_a_verdict_has_the_weight_of_what_the_audit_could_have_found(

@@ -124,6 +124,39 @@ def test_padding_clipping_and_masks_are_left_out() -> None:
     assert estimate.air is None
 
 
+def _head(shape: tuple[int, int, int]) -> tuple[Floats, Floats]:
+    """A head in scalp and skull, and the distance from its middle, which is 1 at the skin.
+
+    Its brain has two tissues, one with texture, in folds of which few blocks are free.
+    """
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    distance = np.sqrt(0.6 * k**2 + j**2 + i**2) / 0.97
+    folds, texture = (gaussian_filter(_noise(*shape, seed=1 + n), (9, 1.2)[n]) for n in (0, 1))
+    folds, texture = folds / folds.std(), texture / texture.std()
+    brain = np.where(np.abs(folds) < 0.6, 70 + 15 * texture, 100)
+    skull = np.where(distance < 0.86, 15 + 3 * texture, 170 + 30 * texture)
+    head = np.where(distance < 0.8, brain, skull)
+    return np.where(distance < 1, head, 0).astype(np.float32), distance
+
+
+@pytest.mark.parametrize("background", ["air", "zero", "padded", "no skull", "box"])
+def test_the_noise_of_a_whole_head_is_that_of_its_parts(background: str) -> None:
+    head, distance = _head((40, 128, 128))
+    noisy = _rician(head, 6.0)
+    masked = np.where(distance < 1, noisy, 0)
+    voxels = {
+        "air": noisy,
+        "zero": masked,
+        "padded": np.pad(masked, 8),
+        "no skull": np.where(distance < 0.8, noisy, 0),
+        "box": noisy[6:34, 34:94, 34:94],
+    }[background]
+    noise = measure_noise(voxels, modality="MR")
+    assert noise.low < 6 < noise.high < 1.6 * noise.low
+    assert removal_of(noise, "MR").noise.level == pytest.approx(6, rel=0.1)
+    assert np.mean(masked == 0) == pytest.approx(0.43, abs=0.01)
+
+
 def test_rounded_values_have_at_least_the_noise_of_rounding() -> None:
     steps = np.broadcast_to(np.linspace(0, 30, 120), SHAPE).astype(np.int16)
     assert measure_noise(steps, modality="CT").level >= 0.99 / np.sqrt(12)

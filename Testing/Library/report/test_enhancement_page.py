@@ -83,11 +83,14 @@ def test_report_says_what_changed_was_measured_and_done(
     blur = {"undone": True, "reason": "both axes are blurred"}
     measured = {"noise": noise, "blur": blur, "bias_field": {"corrected": True}}
     facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
-    results = {"measured": measured, "uncertainty": facts}
+    results = {"measured": measured, "uncertainty": facts, "segmentation_limits": ["A tool."]}
+    results["segmentation_warning"] = "head: No T2; head: No fluid"
     table = [{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891, "surface_mm2": 4321.4}]
     tissue = head.voxels > head.voxels.mean()
     in_tissue = enhanced.with_voxels(np.where(tissue, enhanced.voxels, head.voxels))
-    html = report(tmp_path, head, in_tissue, results=results, table=table)
+    html = report(
+        tmp_path, head, in_tissue, results=results, table=table, warnings=["head: No T2", "Odd"]
+    )
     text = " ".join(html.split())
     changed = "by 3 units of the input on average, all voxels by "
     changed += f"{3 * tissue.mean():.3g}, and none by more than 3."
@@ -104,6 +107,9 @@ def test_report_says_what_changed_was_measured_and_done(
     assert findings_in_words(sharp) == ["blur: left alone; as sharp as undamaged scans"]
     assert corrections_in_words(sharp) == ""
     assert "calibrated on held-out &lt;heads&gt;" in text
+    above, _, beneath = text.partition("12,345")
+    assert "No T2" not in above and "Odd." in above
+    assert "head: No T2. head: No fluid. A tool." in beneath
     for part in ("12,345", "6.789", "Surface, mm²", "4,321"):
         assert part in text
 

@@ -80,7 +80,7 @@ def test_a_raw_slice_in_the_set_raises_the_alarm(
     monkeypatch.setattr(copies, "PLANTS", 1)
     names = tuple(f"P{number}" for number in range(6))
     cohort = Cohort.from_folder(write_cohort(tmp_path / "people", people=names))
-    config = replace(SMOKE, held_out=0.4)
+    config = replace(SMOKE, held_out=0.4, loop=replace(SMOKE.loop, inner=1, teaching=0))
     patient_of = run_module.distill_patient
 
     def leaking(raw: Raw, *args: object, **options: object) -> PatientVolumes:

@@ -73,12 +73,12 @@ def train(
     filling, parts = monitor.part(_READ, _FILLED), []
     count = max(1, min(_POOL_PER_STEP * config.steps, _LARGEST_POOL) // _DRAWN)
     for number in range(count):
-        filling.progress(number / count, "draw voxels")
+        filling.progress(number / count, "drawing voxels")
         parts.append(draw_samples(volumes, _DRAWN, generator))
     pool, oldest = np.concatenate(parts), 0
     monitor = monitor.part(_FILLED, 1.0)
     for step in range(config.steps):
-        monitor.progress(step / config.steps, "train the predictor")
+        monitor.progress(step / config.steps, "training the predictor")
         if step and step % _REFRESH == 0:  # the oldest voxels are replaced
             new = draw_samples(volumes, _DRAWN, generator)
             at = (oldest + np.arange(len(new))) % len(pool)
@@ -120,7 +120,7 @@ def _start(generator: np.random.Generator) -> Weights:
 def _read(data_files: Sequence[str | Path], monitor: Monitor) -> list[Voxels]:
     volumes: list[Voxels] = []
     for number, path in enumerate(data_files):
-        monitor.progress(number / len(data_files), "read volumes")
+        monitor.progress(number / len(data_files), "reading volumes")
         part = monitor.part(number / len(data_files), (number + 1) / len(data_files))
         voxels = load(path, monitor=part).voxels
         volumes += list(voxels.reshape(-1, *voxels.shape[-3:]))
