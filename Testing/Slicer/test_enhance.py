@@ -381,7 +381,8 @@ class ApplyTest(EnhanceTestCase):
             ("stranger", 1, stranger),
             ("T1 again", 3, other),
         ):
-            voxels = 5000 + rng.normal(0, noise, slicer.util.arrayFromVolume(node).shape)
+            voxels = rng.normal(5000, noise, slicer.util.arrayFromVolume(node).shape)
+            voxels[..., voxels.shape[-1] // 2 :] += 2000  # two tissues: noise counts by contrast
             volume = slicer.util.addVolumeFromArray(voxels.astype(np.int16), name=name)
             made[name] = volume
             self.bridge.copyGeometry(node, volume)

@@ -182,8 +182,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     fields = dict(result.fields)
     if params.report:
         monitor.progress(0.95, "drawing the report")
-        page = _write_report(params, source, enhanced, result["manifest"])
-        fields["outputs"]["report"] = str(page)
+        fields["outputs"]["report"] = _write_report(params, source, enhanced, result["manifest"])
     if params.guide == [files.AUTO] and guides:  # not in the manifest: may hold patient names
         fields["guide"] = guides[0].source
     return Result(fields)
@@ -222,13 +221,13 @@ def _volumes_of(
     }
 
 
-def _write_report(params: EnhanceParams, volume: Volume, enhanced: Enhanced, manifest: str) -> Path:
+def _write_report(params: EnhanceParams, volume: Volume, enhanced: Enhanced, manifest: str) -> str:
     from MedEnhanceLib.report.enhancement_page import enhancement_report
 
     name = name_of(volume)
     if enhanced.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
         volume = enhanced.original
-    return enhancement_report(
+    page = enhancement_report(
         str(params.report),
         name=name,
         volume=volume,
@@ -238,6 +237,7 @@ def _write_report(params: EnhanceParams, volume: Volume, enhanced: Enhanced, man
         table=enhanced.segmentation.table if enhanced.segmentation else (),
         overwrite=params.overwrite,
     )
+    return str(page)
 
 
 @dataclass(frozen=True, kw_only=True)
