@@ -63,7 +63,13 @@ def export_bundle(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, 
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file, whole or not at all; OutputError where the disk refuses it."""
+    """Write a safetensors file, whole or not at all; OutputError where the disk refuses it.
+
+    Args:
+        path: a file that is there is replaced.
+        tensors: by name; contiguous, no two of the same memory.
+        metadata: texts for the header of the file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
