@@ -91,9 +91,12 @@ class Console:
     def report(
         self, fields: Mapping[str, Any], text: str, fault: MedEnhanceError | None = None
     ) -> int:
-        """Report the result: `fields` as JSON, or `text` for people.
+        """Report the result: `fields` as JSON, or `text` for people. Returns the exit status.
 
-        fault: where a part was not done; it decides the exit status.
+        Args:
+            fields: what JSON says besides `ok`, `command` and `warnings`.
+            text: without a line break at its end.
+            fault: of a part that was not done; it decides the exit status. None gives 0.
         """
         if fault is not None:
             if not self.as_json:
@@ -112,9 +115,12 @@ class Console:
         cause: BaseException | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> int:
-        """Report the error; returns its exit status. `fields`: what JSON says besides.
+        """Report the error; returns its exit status. Where stdout takes no JSON, it goes to stderr.
 
-        Where stdout takes no JSON, the error goes to stderr.
+        Args:
+            error: its message and hint are shown.
+            cause: whose traceback --debug prints; None for a fault of a part.
+            fields: what JSON says besides.
         """
         is_printed = False
         if self.debug and cause is not None:

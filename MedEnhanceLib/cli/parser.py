@@ -126,7 +126,11 @@ def add_flags(parser: Parser, declaration: Any, *, only: Collection[str] = ()) -
     """Add an option for each field of a declaration, those of the declarations in it too.
 
     Positional arguments first, then its own options, then those that it inherits.
-    only: names of fields.
+
+    Args:
+        parser: changed in place.
+        declaration: a dataclass whose fields are made by `option`.
+        only: names of fields; empty for all. A declaration in it is added as a whole.
     """
     groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
     for option in _in_order(declaration):

@@ -9,7 +9,13 @@ from MedEnhanceLib.runtime.text import cell_text, size_text
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left_aligned: int = 1) -> str:
-    """Return a table in plain text; the first `left_aligned` columns to the left."""
+    """Return a table in plain text.
+
+    Args:
+        heads: one for each column.
+        rows: cells as text, as many in each row as there are heads.
+        left_aligned: number of columns aligned left; those after them are aligned right.
+    """
     table = [list(heads), *(list(row) for row in rows)]
     widths = [max(len(row[index]) for row in table) for index in range(len(heads))]
 
@@ -27,7 +33,13 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left_aligned
 def table(
     rows: Sequence[Mapping[str, Any]], heads: Mapping[str, str], *, left_aligned: int = 1
 ) -> str:
-    """Show JSON objects as a table. heads: field → its heading; what a row lacks is a dash."""
+    """Show JSON objects as a table.
+
+    Args:
+        rows: field → value; what a row lacks is a dash.
+        heads: field → its heading, in the order of the columns.
+        left_aligned: as of `columns`.
+    """
     cells = [[_cell(row.get(name)) for name in heads] for row in rows]
     return columns(tuple(heads.values()), cells, left_aligned=left_aligned)
 
