@@ -112,6 +112,10 @@ def _filter(sinogram: Tensor, bin_mm: float, cutoff: float) -> Tensor:
 def ramp_response(length: int, bin_mm: float, cutoff: float) -> Floats:
     """Return the band-limited ramp with its window at the frequencies of a real FFT, in 1/mm.
 
+    Args:
+        length: samples that are transformed, padding included.
+        bin_mm: distance of two detector elements.
+        cutoff: as of `low_dose_noise`.
     Source: Kak and Slaney, Principles of Computerized Tomographic Imaging (1988), eq. 3.61: the
     transform of the sampled kernel, whose zero frequency is right where |f| itself is not.
     """
