@@ -105,7 +105,13 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
 
 
 def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> None:
-    """Write `obj` as indented UTF-8 JSON, atomically; NaN is refused, as JSON has none."""
+    """Write indented UTF-8 JSON, as `atomic_write` does.
+
+    Args:
+        path: of the file, in a folder that exists.
+        obj: ValueError for NaN and infinity in it, as JSON has none.
+        overwrite: whether a file at `path` is replaced; else OutputError.
+    """
     text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path, overwrite=overwrite) as temporary:
         # A name of a file that is not UTF-8 holds lone surrogates, which JSON says as escapes.

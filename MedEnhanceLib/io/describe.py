@@ -116,7 +116,13 @@ def _refuse(volume: Volume, is_usable: Callable[[Array], Mask], what: str) -> No
 
 
 def warn_of_doubts(volume: Volume, name: str, monitor: Monitor) -> None:
-    """Warn where modality or spacing of a volume, as it was given, may be wrong."""
+    """Warn where modality or spacing of a volume may be wrong.
+
+    Args:
+        volume: with modality and spacing as given by its file, or by the caller.
+        name: of the file, to begin the warnings with.
+        monitor: gets each kind of warning once in a job.
+    """
     spacing = volume.geometry.spacing
     if volume.modality_is_guess:
         kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality

@@ -39,7 +39,13 @@ class TextHeader:
 
     @classmethod
     def parse(cls, path: Path, head: bytes, line_pattern: str) -> TextHeader:
-        """Take the field and value of every line that has both; InputError for a second value."""
+        """Take the field and value of every line that has both; InputError for a second value.
+
+        Args:
+            path: for messages; nothing is read from it.
+            head: the header's bytes, UTF-8.
+            line_pattern: of a whole line, with groups `key` and `value`; other lines are skipped.
+        """
         fields: dict[str, str] = {}
         for line in head.decode("utf-8", "replace").splitlines():
             if match := re.fullmatch(line_pattern, line):
@@ -54,7 +60,13 @@ class TextHeader:
         return self.fields.get(field.lower().replace(" ", ""), default)
 
     def refused(self, field: str, value: Any, why: str) -> InputError:
-        """Make the error of a field that cannot be read: says file, field, value and why."""
+        """Make the error of a field that cannot be read.
+
+        Args:
+            field: as users find it in the file.
+            value: its text is cut after 80 characters.
+            why: ends the message.
+        """
         fault = f"{self.path.name}: {field} is {value!s:.80}: {why}"
         return InputError(fault, "Export the volume again.")
 

@@ -139,6 +139,11 @@ def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
     """Return the header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
 
     ITK writes it for a single voxel; then the sizes of the volume are put in.
+
+    Args:
+        volume: gives shape, geometry and tags.
+        dtype: of the voxels in the file.
+        ending: .nrrd or .mha.
     """
     sitk = require("SimpleITK", purpose=f"Writing {ending} files")
     axes = len(volume.shape)

@@ -259,7 +259,13 @@ def rescale_slices(slices: Voxels, slopes: Sequence[float], intercepts: Sequence
 
 
 def rescale(voxels: Voxels, slope: float, intercept: float) -> Voxels:
-    """Rescale as `rescale_slices`, by one slope and intercept for all voxels."""
+    """Rescale as `rescale_slices`, by one slope and intercept for all voxels.
+
+    Args:
+        voxels: [..., J, I].
+        slope: of all voxels: intensity = stored × slope + intercept.
+        intercept: of all voxels.
+    """
     slices = voxels.reshape(-1, *voxels.shape[-2:])
     count = len(slices)
     return rescale_slices(slices, [slope] * count, [intercept] * count).reshape(voxels.shape)

@@ -363,7 +363,13 @@ def _raised(check: Callable[[], object]) -> InputError | None:
 
 
 def require_identical(copies: Mapping[Path, Sequence[Path]], name: str, monitor: Monitor) -> None:
-    """Warn of copies; raise InputError where one differs from the file that it copies."""
+    """Warn of copies; raise InputError where one differs from the file that it copies.
+
+    Args:
+        copies: file → those with the same SOPInstanceUID; every byte is compared.
+        name: of the series, for the warning.
+        monitor: gets one warning for all copies; may cancel.
+    """
     pairs = [(first, other) for first, others in copies.items() for other in others]
     for first, other in pairs:
         try:

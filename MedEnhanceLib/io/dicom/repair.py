@@ -326,8 +326,8 @@ class Repair:
         result = np.full((self.rows, self.columns), np.nan, plane.dtype)
         (row, column), (height, width) = self.places[index], plane.shape
         first_row, first_column = (int(np.ceil(place - 0.5)) for place in (row, column))
-        moved = shifted(_continued(plane, padding, 0), first_row - row, 0)
-        moved = shifted(_continued(moved, padding, 1), first_column - column, 1)
+        moved = _shifted(_continued(plane, padding, 0), first_row - row, 0)
+        moved = _shifted(_continued(moved, padding, 1), first_column - column, 1)
         # Interpolation overshoots at edges; the result stays within the measured values.
         np.clip(moved, *limits, out=moved)
         moved[padding] = np.nan
@@ -375,7 +375,7 @@ def _continued(plane: Array, gaps: Mask, axis: int) -> Array:
     return np.moveaxis(np.take_along_axis(lines, nearest, 1), 1, axis)
 
 
-def shifted(plane: Array, offset: float, axis: int) -> Array:
+def _shifted(plane: Array, offset: float, axis: int) -> Array:
     """Return the plane at its own places plus `offset` pixels, -0.5 to 0.5; edges are continued."""
     if offset == 0:
         return plane.copy()

@@ -91,7 +91,13 @@ def texts(header: Any, field: str) -> tuple[str, ...]:
 
 
 def floats(header: Any, field: str, count: int) -> tuple[float, ...] | None:
-    """Read `count` finite numbers; None where absent or empty, InputError for anything else."""
+    """Read finite numbers; None where absent or empty, InputError for anything else.
+
+    Args:
+        header: `Fields` or a Dataset.
+        field: keyword of the element.
+        count: how many values it must have.
+    """
     value = header.get(field)
     if value is None or value == "":
         return None

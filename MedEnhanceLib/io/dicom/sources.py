@@ -137,7 +137,13 @@ def begins_dicom(head: bytes) -> bool:
 
 
 def named(names: Sequence[str], most: int = _MOST_NAMED, *, between: str = ", ") -> str:
-    """Return the first few names, and how many more there are."""
+    """Join the first few names, and say how many more there are.
+
+    Args:
+        names: all of them.
+        most: how many are named.
+        between: separates those that are named.
+    """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{between.join(names[:most])}{more}"
 

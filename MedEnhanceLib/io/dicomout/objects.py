@@ -142,7 +142,14 @@ def refer(dataset: Dataset, grid: FrameGrid, derivation: tuple[str, str]) -> Non
 
 
 def sign(dataset: Dataset, template: Template, derivation: Derivation, *, kind: str) -> None:
-    """Record in an object its patient, its `kind` ("segmentation"), and how it was made."""
+    """Record in an object its patient, its kind, and how it was made.
+
+    Args:
+        dataset: changed in place.
+        template: whose patient, study and first header are taken over.
+        derivation: how the object was made.
+        kind: "segmentation" or "uncertainty"; names the series.
+    """
     from pydicom import Dataset
 
     template.copy_study(dataset)
