@@ -57,10 +57,15 @@ class Plane:
 
 
 def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
-    """Cut a single frame along the plane nearest to an anatomical one, through a point (k, j, i).
+    """Cut along the plane nearest to an anatomical one.
 
     Voxels are not interpolated: an oblique grid is cut along its own nearest axes, which its
-    letters show. Raises InputError where the point is outside, or the volume has frames.
+    letters show.
+
+    Args:
+        volume: a single frame; InputError for more.
+        name: "axial", "coronal" or "sagittal".
+        point: (k, j, i) in the plane; InputError where it is outside of the volume.
     """
     volume = volume.single()
     if not all(0 <= at < size for at, size in zip(point, volume.shape, strict=True)):
