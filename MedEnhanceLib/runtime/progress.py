@@ -131,7 +131,13 @@ class Monitor:
             self._emit("warning", message=message)
 
     def metric(self, name: str, value: float, step: int) -> None:
-        """Report a value of a curve: a loss, a score."""
+        """Report a point of a curve.
+
+        Args:
+            name: of the curve: a loss, a score.
+            value: in the unit of the curve.
+            step: of the training, or another whole number to plot the value over.
+        """
         self._emit("metric", name=name, value=float(value), step=int(step))
 
     def _emit(self, kind: EventKind, **fields: Any) -> None:
