@@ -148,7 +148,14 @@ class Grid:
 
 
 def cut(shape: tuple[int, ...], side: int, voxels: int, depth: int) -> Grid:
-    """Cut into blocks of at most `side` rows and columns, `depth` slices and `voxels` voxels."""
+    """Cut into blocks of nearly equal size.
+
+    Args:
+        shape: [T,] K, J, I.
+        side: most rows and most columns of a block.
+        voxels: most voxels of a block, unless it is a single slice.
+        depth: most slices of a block.
+    """
     slices, rows, columns = shape[-3:]
     counts = -(-rows // side), -(-columns // side)
     area = -(-rows // counts[0]) * -(-columns // counts[1])
@@ -258,10 +265,15 @@ def ordered_map(
 ) -> Iterator[Outcome]:
     """Yield function(item) in the order of `items`; a few are under way at a time.
 
-    Items are taken from `items` in the calling thread, so it may read a file.
     Stops at an exception once the calls under way are done. At a cancel they are not waited for:
     a block can take seconds, and what they give is dropped. Either way their next `safe_point`
     ends them. Matrix products take one thread each meanwhile.
+
+    Args:
+        function: called in threads.
+        items: taken in the calling thread, so that they may be read from a file.
+        threads: calls at once; up to twice as many items are taken before one is yielded.
+        monitor: may cancel, before each item.
     """
     stopped = threading.Event()
 

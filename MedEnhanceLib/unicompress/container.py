@@ -114,7 +114,13 @@ def bytes_of(chunks: Sequence[Chunk]) -> int:
 
 
 def write_container(path: Path, front: bytes, chunks: Sequence[Chunk]) -> str:
-    """Write the file and flush it to the disk. Returns the SHA-256 of the whole file, as hex."""
+    """Write the file and flush it to the disk. Returns the SHA-256 of the whole file, as hex.
+
+    Args:
+        path: a file that is there is overwritten, not atomically.
+        front: from `build_front` or `with_repair`.
+        chunks: those that the front was built for, in the same order.
+    """
     digest = hashlib.sha256()
     with path.open("wb") as stream:
         for part in chain([front], (chunk.data for chunk in chunks)):

@@ -112,7 +112,15 @@ def sound_blocks(
     threads: int,
     monitor: Monitor,
 ) -> Iterator[Voxels]:
-    """Decode blocks; raises CodecError for blocks without a chunk, or at the first damaged one."""
+    """Decode blocks; raises CodecError at the first damaged one.
+
+    Args:
+        container: every block of the grid must have one chunk in it, else CodecError at once.
+        header: of the container.
+        blocks: numbers, in the order in which the voxels are yielded.
+        threads: 0 takes all processors, up to 16.
+        monitor: may cancel.
+    """
     chunks = _chunks_by_block(container, header)
     decoded = decode_blocks(container, header, chunks, blocks, threads=threads, monitor=monitor)
 
@@ -135,7 +143,16 @@ def decode_blocks(
     threads: int,
     monitor: Monitor,
 ) -> Iterator[Voxels | CodecError]:
-    """Decode blocks in threads; yields for each its voxels, or what is wrong with them."""
+    """Decode blocks in threads; yields for each its voxels, or what is wrong with them.
+
+    Args:
+        container: the open file.
+        header: of the container.
+        chunks: block number → chunk; a block without one yields an error.
+        blocks: numbers, in the order in which the voxels are yielded.
+        threads: 0 takes all processors, up to 16.
+        monitor: may cancel.
+    """
     context = DecodeContext.of(container, header)
 
     def read(block: int) -> tuple[ChunkInfo, bytes] | CodecError:
@@ -184,7 +201,13 @@ def _decode_chunk(
 
 
 def allocate_voxels(header: Header, ranges: tuple[Range, ...], name: str) -> Voxels:
-    """Allocate voxels of a region, [T,] K, J, I; raises DeviceMemoryError without room."""
+    """Allocate voxels of a region, [T,] K, J, I.
+
+    Args:
+        header: gives dtype and number of axes.
+        ranges: (start, stop) for t, k, j, i, see `resolve_region`.
+        name: of the file, for DeviceMemoryError where they would not fit.
+    """
     shape = tuple(stop - start for start, stop in ranges[4 - len(header.shape) :])
     size = math.prod(shape) * header.dtype.itemsize
     try:

@@ -204,7 +204,12 @@ def with_bound(
     """Turn a share of the noise into a largest error; returns the configuration, and the noise.
 
     The noise is that of the quietest tenth of the places where it could be measured; of a sequence
-    that of its quietest frame. Raises InputError where it cannot be measured.
+    that of its quietest frame.
+
+    Args:
+        volume: InputError where its noise cannot be measured.
+        config: without `max_error_sigma` returned as it is, with None for the noise.
+        monitor: warned of an uncertain estimate, and where the largest error becomes 0.
     """
     if config.max_error_sigma is None:
         return config, None
@@ -265,7 +270,13 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
 
 
 def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:
-    """Make the header but for the results of coding; of the same size, within a few bytes."""
+    """Make the header but for the results of coding; of the same size, within a few bytes.
+
+    Args:
+        volume: gives all but the voxels.
+        voxels: as `codable` returns them.
+        config: as `with_bound` returns it.
+    """
     value = 0.0 if config.mode == "lossless" else float(getattr(config, config.mode))
     how = {
         "lossless": "",
@@ -324,7 +335,12 @@ def make_room(
 ) -> Room:
     """Compute the bytes that a ratio leaves for chunks.
 
-    model: that the header has to name; embed: whether the file carries it.
+    Args:
+        draft: its bytes are taken off.
+        voxels: of the whole volume.
+        ratio: bytes of the voxels to those of the file.
+        model: that the header has to name; None without one.
+        embed: whether the file carries it.
     """
     models = {} if model is None else {model.role: model.identity}
     file_bytes = int(voxels.nbytes / ratio)

@@ -63,7 +63,13 @@ class Estimate:
 
 
 def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None = None) -> Estimate:
-    """Code a part of `volume` and estimate what the whole would take; arguments as `compress`."""
+    """Code a part of a volume and estimate what the whole would take.
+
+    Args:
+        volume: as of `compress`; so are the errors.
+        config: the compression mode, its number and the speed.
+        monitor: receives progress and warnings, and may cancel.
+    """
     began = time.monotonic()
     monitor = monitor or Monitor()
     monitor.progress(0.0, "sampling the volume")

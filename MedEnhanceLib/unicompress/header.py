@@ -95,8 +95,12 @@ class Header:
     ) -> Volume:
         """Make the volume, or a part of it, with all that the header knows.
 
-        file_bytes: of the whole container, for the ratio of its own lossy step. frames: that the
-        part has.
+        Args:
+            voxels: [T,] K, J, I, decoded.
+            geometry: of the part.
+            source: path of the file.
+            file_bytes: of the whole container, for the ratio of its own lossy step.
+            frames: that the part has, for their gradients.
         """
         loses = self.mode != "lossless" and self.measured.get("max_error", 1.0)
         own_step = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()

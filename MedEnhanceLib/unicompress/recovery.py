@@ -125,8 +125,12 @@ def _recovered(
 
 
 def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
-    """Write a damaged file that parity repairs anew, into `output`, which is read back.
+    """Write a file whose damage its parity repairs anew, and read it back.
 
+    Args:
+        path: the damaged file; it stays as it is.
+        output: the repaired one.
+        overwrite: whether a file at `output` is replaced.
     Raises CodecError where a chunk is beyond repair, or what was written is not what is read;
     OutputError where the file cannot be written, or is there already.
     """

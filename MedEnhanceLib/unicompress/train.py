@@ -34,7 +34,14 @@ def codec_config(fields: Mapping[str, Any]) -> Any:
 
 
 def train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
-    """Train a part of the codec; the folder of its bundle, or of several."""
+    """Train a part of the codec; returns the folder of its bundle, or of several.
+
+    Args:
+        config: from `codec_config`; it decides which part.
+        data: folder that the configuration's `files` are searched in.
+        out: for models and checkpoints, with one folder for each modality.
+        monitor: gets progress and losses; may cancel.
+    """
     is_implicit, files = isinstance(config, ImplicitConfig), config.volume_files(data)
     train: Callable[..., list[Path]] = train_predictor
     if is_implicit:  # which takes torch

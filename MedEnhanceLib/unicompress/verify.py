@@ -82,7 +82,12 @@ def check_target(
 ) -> None:
     """Raise CodecError where a file that was read back misses its compression mode and number.
 
-    tally: of its voxels against the source. ssim: None where nothing was lost, or for another mode.
+    Args:
+        tally: of its voxels against the source.
+        config: the target.
+        container: the file that was read back.
+        header: of the container.
+        ssim: None where nothing was lost, or for another mode.
     """
     broken, off = "", f"a voxel is off by {tally.max_error:g}"
     psnr, size, raw_bytes = tally.psnr(header.peak), container.size, header.raw_bytes

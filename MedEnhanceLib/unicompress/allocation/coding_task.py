@@ -51,7 +51,13 @@ class CodingTask:
     def map(
         self, function: Callable[[Item], Outcome], items: Iterable[Item], most: int = 1 << 10
     ) -> Iterator[Outcome]:
-        """Yield function(item) in the order of the items, from at most `most` threads."""
+        """Yield function(item) in the order of the items, in threads.
+
+        Args:
+            function: called in threads.
+            items: taken in the calling thread.
+            most: threads at most, where each takes much memory.
+        """
         threads = min(self.threads, most)
         return ordered_map(function, items, threads=threads, monitor=self.monitor)
 
@@ -78,7 +84,14 @@ class CodedBlocks:
     def of(
         cls, task: CodingTask, grid: Grid, coded: Iterable[tuple[Chunk, Voxels]], **facts: Any
     ) -> CodedBlocks:
-        """Collect chunks with what they decode to, in order; facts: models, carried and exact."""
+        """Collect chunks with what they decode to.
+
+        Args:
+            task: its voxels are compared with those decoded; its monitor gets the progress.
+            grid: of the blocks.
+            coded: one pair for each block, in the order of their numbers.
+            facts: models, carried and exact.
+        """
         tally, chunks = Tally(task.voxels, grid), []
         for chunk, decoded in coded:
             tally.add(decoded)

@@ -150,5 +150,11 @@ Goal: TypeAlias = BytesGoal | QualityGoal
 
 
 def quality_goal(psnr: float | None, ssim: float | None, peak: float) -> QualityGoal:
-    """Make the goal of the quality that is given; exactly one of them is."""
+    """Make the goal of the quality that is given.
+
+    Args:
+        psnr: in dB; None for a goal in SSIM.
+        ssim: below 1; counts where `psnr` is None.
+        peak: largest less smallest voxel.
+    """
     return PsnrGoal(psnr, peak) if psnr is not None else SsimGoal(float(ssim or 0), peak)

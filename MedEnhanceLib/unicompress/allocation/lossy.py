@@ -289,10 +289,16 @@ def _slope_of(tried: Tried, usual: float) -> float:
 
 
 def code_implicit(task: CodingTask, room: Room, volume: Volume, writer: Writer) -> CodedBlocks:
-    """Code as many layers of all blocks, of whole numbers, as `room` has bytes for.
+    """Code as many layers of all blocks as `room` has bytes for.
 
     Of a layer that fits in part, the first blocks get it. Raises ConfigError where not even the
     first layer fits.
+
+    Args:
+        task: with voxels of whole numbers.
+        room: where the reader's model is counted already.
+        volume: gives spacing and modality.
+        writer: its reader's model is named in the file.
     """
     from MedEnhanceLib.unicompress.codecs.implicit.codec import BlockScaling, is_thick
 

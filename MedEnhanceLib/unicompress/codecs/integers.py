@@ -98,7 +98,14 @@ def to_bounded_integers(block: Voxels, bound: float | None) -> Coded:
 def from_integers(
     record: bytes, indices: Indices, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Voxels:
-    """Decode what both coded; raises ValueError for an invalid record."""
+    """Undo `to_integers` or `to_bounded_integers`; raises ValueError for an invalid record.
+
+    Args:
+        record: without the indices.
+        indices: of any shape, in C order.
+        dtype: of the voxels.
+        shape: of the block.
+    """
     kind, _ = _KIND.unpack_from(record)
     fields = record[_KIND.size :]
     if kind == _STEPS:

@@ -34,7 +34,13 @@ def codecs() -> ModuleType:
 
 
 def decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
-    """Return indices of zeros; ValueError for any bytes."""
+    """Return indices of zeros.
+
+    Args:
+        data: empty, else ValueError.
+        shape: of the block.
+        dtype: as of `decode_zstd`.
+    """
     if data:
         raise ValueError(f"{len(data)} bytes too many")
     return np.zeros(shape, dtype)
@@ -51,7 +57,13 @@ def encode_zstd(indices: Indices, speed: Speed) -> bytes:
 
 
 def decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
-    """Decode what `encode_zstd` coded; ValueError if the data are invalid."""
+    """Decode what `encode_zstd` coded; ValueError if the data are invalid.
+
+    Args:
+        data: of the chunk, after its record.
+        shape: that the block has in the header's grid, [K, J, I].
+        dtype: of the indices, as the record says.
+    """
     columns = np.empty((dtype.itemsize, math.prod(shape)), np.uint8)
     try:
         # `out` is all that is written: a code that holds more is refused.
@@ -85,7 +97,13 @@ def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes:
 
 
 def decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
-    """Decode slices that were coded as JPEG XL; ValueError if the data are invalid."""
+    """Decode slices that were coded as JPEG XL; ValueError if the data are invalid.
+
+    Args:
+        data: of the chunk, after its record.
+        shape: as of `decode_zstd`.
+        dtype: as of `decode_zstd`.
+    """
     # `out` fixes shape and type: a codestream that claims others is refused before it allocates.
     out = np.empty((shape[0] * shape[1], shape[2]), dtype)
     codecs().jpegxl_decode(data, out=out, numthreads=1)
@@ -102,7 +120,13 @@ class BlockCode:
 
 
 def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> BlockCode:
-    """Code a block the shortest way: exact or, with a bound, off by no more than it."""
+    """Code a block the shortest way.
+
+    Args:
+        block: [K, J, I].
+        bound: the largest error, in stored units; None is lossless.
+        speed: "fast" takes less time and more bytes.
+    """
     code = _shortest(to_bounded_integers(block, bound), speed)
     if bound is None or block.dtype.kind != "f":
         return code

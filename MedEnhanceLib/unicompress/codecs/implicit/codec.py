@@ -73,8 +73,12 @@ def is_thick(spacing: Sequence[float]) -> bool:
 
 
 def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """Decode the block [K, J, I] of a chunk.
+    """Decode the block of a chunk, [K, J, I].
 
+    Args:
+        data: of the chunk.
+        shape: that the block has in the header's grid.
+        context: has the reader's model; the voxels are of its dtype, within its range.
     Raises ValueError or struct.error if the data are invalid, ModelError without the model.
     """
     reader = reader_of(context.models.get(ROLE))
@@ -134,7 +138,13 @@ class Writer:
 
     @torch.inference_mode()
     def code(self, block: Voxels, scaling: BlockScaling, *, thick: bool) -> list[bytes]:
-        """Encode a block's chunk with one layer of codes, with two, and so on."""
+        """Encode a block's chunk with one layer of codes, with two, and so on; each decodes alone.
+
+        Args:
+            block: [K, J, I], whole numbers.
+            scaling: of this block, see `BlockScaling.for_block`.
+            thick: see `is_thick`.
+        """
         pads = [(0, -n % span) for n, span in zip(block.shape, _spans(thick=thick), strict=True)]
         padded = torch.from_numpy(np.pad(scaling.apply(block), pads, mode="edge"))
         layers = len(self.reader.branches)

@@ -204,9 +204,12 @@ class Decoder(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, low: Tensor, high: Tensor, positions: Tensor) -> Decoded:
-        """Compute values at positions [B, N, V, 3], in units, from latents [B, latent, k, j, i].
+        """Compute values at positions.
 
-        The V positions of a group lie between the same eight centers of cells.
+        Args:
+            low: latents of the low branch, [B, latent, k, j, i].
+            high: those of the high branch.
+            positions: [B, N, V, 3], in units; all V lie between the same eight centers of cells.
         """
         return self.evaluate(self.fusion.tokens(low, high), positions)
 
@@ -234,9 +237,15 @@ class Decoder(nn.Module):
     def decode(
         self, low: Tensor, high: Tensor, shape: tuple[int, int, int], *, thick: bool
     ) -> Tensor:
-        """Decode a block [K, J, I] of latents [1, latent, k, j, i].
+        """Decode a block [K, J, I], on the scale of the network.
 
         Half cells are decoded together: all of one lies between the same centers of cells.
+
+        Args:
+            low: latents of the low branch, [1, latent, k, j, i].
+            high: those of the high branch.
+            shape: of the block; the last cells may reach beyond it.
+            thick: see `codec.is_thick`: a cell has half the slices.
         """
         tokens = self.fusion.tokens(low, high)
         halves = torch.tensor([CELL // 4 if thick else CELL // 2, CELL // 2, CELL // 2])

@@ -87,9 +87,13 @@ class ResidualQuantizer(nn.Module):
     def forward(
         self, layer: int, rest: Tensor, taken: Tensor, *, learn: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Refine by a layer what is left of latents, [N, latent]. Gradients pass straight on.
+        """Refine latents by a layer. Gradients pass straight on.
 
-        taken: [N] of 0 and 1, whether a latent has this layer. learn: update the codebook.
+        Args:
+            layer: its number in this branch.
+            rest: what the layers before left over of latents, [N, latent].
+            taken: [N] of 0 and 1, whether a latent has this layer.
+            learn: whether the codebook is updated.
         Returns what the codes add to the latents, the codes [N], and a loss.
         """
         small = self.down[layer](rest).float()
@@ -311,13 +315,25 @@ class Tokenizer(nn.Module):
             yield branch, quantizer, branches[:layer].count(branch)
 
     def forward(self, blocks: Tensor, refinements: Tensor, *, thick: bool) -> Tokens:
-        """Compute tokens of blocks [B, 1, K, J, I], of the first `refinements` [B] layers each."""
+        """Compute the tokens of blocks.
+
+        Args:
+            blocks: [B, 1, K, J, I] on the scale of the network, of whole cells.
+            refinements: [B], how many layers, from the first on, each block gets.
+            thick: see `codec.is_thick`.
+        """
         return self.quantize(self.encoders(blocks, thick=thick), refinements)
 
     def quantize(
         self, latents: tuple[Tensor, Tensor], refinements: Tensor, *, learn: bool = False
     ) -> Tokens:
-        """Quantize the encoders' latents to tokens; learn: update the codebooks."""
+        """Quantize the encoders' latents to tokens.
+
+        Args:
+            latents: of both branches, [B, latent, k, j, i].
+            refinements: [B], how many layers, from the first on, each block gets.
+            learn: whether the codebooks are updated.
+        """
         extents = latents[0].shape[2:]
         rest = [grid.float().flatten(2).transpose(1, 2).flatten(0, 1) for grid in latents]
         totals = [torch.zeros_like(cells) for cells in rest]

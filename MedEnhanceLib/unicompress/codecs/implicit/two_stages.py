@@ -68,7 +68,7 @@ def block_shape(*, thick: bool) -> tuple[int, int, int]:
     return slices // (2 if thick else 1), rows, columns
 
 
-def read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -> list[Source]:
+def _read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -> list[Source]:
     """Read the volumes of a modality, or of "all"; raises InputError where there are none."""
     modalities = MODALITIES if modality == "all" else (modality,)
     sources = []
@@ -194,7 +194,7 @@ class ImplicitTrainer:
             low, high = (grid.float() for grid in self.latents(batch.blocks, batch.thick))
             terms = {}
         else:
-            tokens = self.tokens(batch, rng, learn=True)
+            tokens = self._tokens(batch, rng, learn=True)
             low, high = tokens.low, tokens.high
             terms = {"commitment": _COMMITMENT * tokens.commitment}
         decoded = self.networks.teacher(low, high, batch.positions)
@@ -207,7 +207,7 @@ class ImplicitTrainer:
         jointly = share >= 1 - config.joint
         batch = self.draw(rng)
         with torch.set_grad_enabled(jointly):
-            tokens = self.tokens(batch, rng, learn=jointly)
+            tokens = self._tokens(batch, rng, learn=jointly)
         decoded = self.networks.student(tokens.low, tokens.high, batch.positions)
         if jointly:
             terms = {"data": reconstruction_loss(decoded.values, batch.target)}
@@ -259,7 +259,7 @@ class ImplicitTrainer:
             latents: tuple[Tensor, Tensor] = self.networks.tokenizer.encoders(blocks, thick=thick)
         return latents
 
-    def tokens(self, batch: Batch, rng: np.random.Generator, *, learn: bool = False) -> Tokens:
+    def _tokens(self, batch: Batch, rng: np.random.Generator, *, learn: bool = False) -> Tokens:
         """Tokenize a batch, each block with a random number of layers."""
         tokenizer = self.networks.tokenizer
         layers = len(tokenizer.config.order)
@@ -295,12 +295,17 @@ def train(
 ) -> list[Path]:
     """Train, or go on with a training, and write the models into `out`; their paths.
 
-    Raises Cancelled after writing a checkpoint, InputError where there is nothing to learn from,
-    ModelError on divergence or a damaged checkpoint, ConfigError for one of another configuration.
+    Args:
+        config: a checkpoint of another one, but for the device, is refused with ConfigError.
+        data_files: volumes; those of other modalities, and sequences, are left out.
+        out: the folder; a checkpoint in it is continued.
+        monitor: gets progress and losses; Cancelled is raised after writing a checkpoint.
+    Raises InputError where there is nothing to learn from, ModelError on divergence or a damaged
+    checkpoint.
     """
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
-    sources = read_sources(data_files, config.modality, monitor.part(0.0, 0.03))
+    sources = _read_sources(data_files, config.modality, monitor.part(0.0, 0.03))
     trainer = ImplicitTrainer(config, TrainingBlocks(sources), device)
     # A training goes on only where what decides what is learned is the same.
     learned = config.to_json() | {"device": ""}

@@ -80,7 +80,13 @@ reader_of = lru_cache(maxsize=4)(Reader)
 
 
 def save_models(networks: Networks, config: ImplicitConfig, out: Path) -> list[Path]:
-    """Write what readers need, and encoders and projections down as half floats for writers."""
+    """Write the models for readers and, of half floats, for writers; returns their paths.
+
+    Args:
+        networks: readers need student and codebooks, writers encoders and projections down.
+        config: what decides about the networks is recorded in the files.
+        out: a folder that exists; models in it are replaced.
+    """
     facts = {
         "layout": LAYOUT,
         "heads": str(config.student.heads),

@@ -123,6 +123,10 @@ def encode_block(indices: Indices, network: Network) -> bytes | None:
 def decode_block(data: bytes, shape: Shape, network: Network) -> Words:
     """Decode the indices of a block.
 
+    Args:
+        data: from `encode_block`.
+        shape: that the block has in the header's grid, [K, J, I].
+        network: the one that it was encoded with.
     Raises ValueError if the data are invalid, and as `encode_block`.
     """
     if not fits(shape):

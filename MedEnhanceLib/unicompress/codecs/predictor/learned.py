@@ -108,7 +108,13 @@ def network_of(model: CodecModel) -> Network:
 
 
 def would_take(predictor: Predictor, blocks: Sequence[Voxels], bound: float | None) -> float:
-    """Estimate the bytes of blocks; infinite where one of them cannot be coded."""
+    """Estimate the bytes of blocks; infinite where one of them cannot be coded.
+
+    Args:
+        predictor: what a file takes for its model is not counted.
+        blocks: each [K, J, I].
+        bound: the largest error, in stored units; None is lossless.
+    """
     total = 0.0
     for block in blocks:
         indices = to_bounded_integers(block, bound).indices
@@ -125,7 +131,15 @@ def taught(
     threads: int,
     monitor: Monitor,
 ) -> Predictor:
-    """Teach the predictor the volume, where that saves more than the network takes."""
+    """Teach the predictor the volume, where that saves more than the network takes.
+
+    Args:
+        predictor: returned as it is where teaching does not pay, as for a small volume.
+        voxels: [T,] K, J, I.
+        bound: the largest error, in stored units; None is lossless.
+        threads: for drawing samples; the teaching takes one.
+        monitor: may cancel.
+    """
     if voxels.size < _LEAST_TUNED:
         return predictor
     samples = _samples(voxels, bound, threads, monitor)
@@ -143,7 +157,13 @@ def taught(
 
 
 def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
-    """Make the safetensors file of a network, of the same bytes whenever it is written."""
+    """Make the safetensors file of a network, of the same bytes whenever it is written.
+
+    Args:
+        network: of whole numbers.
+        name: the model's id, which is not in the file.
+        facts: of how it came about, as JSON in the file's header.
+    """
     numpy_side = require("safetensors.numpy", purpose="Models of the codec")
     # The package writes several facts in any order: one text holds them.
     data = numpy_side.save(network.tensors(), {"facts": json.dumps(facts, sort_keys=True)})
@@ -151,7 +171,13 @@ def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
 
 
 def code_learned(block: Voxels, bound: float | None, network: Network) -> BlockCode | None:
-    """Code a block; None if this coder does not support it."""
+    """Code a block; None if this coder does not support it.
+
+    Args:
+        block: [K, J, I].
+        bound: the largest error, in stored units; None is lossless.
+        network: that the file names.
+    """
     coded = to_bounded_integers(block, bound)
     if not coded.indices.any():
         return BlockCode(CONSTANT, coded.record, coded)
@@ -160,8 +186,12 @@ def code_learned(block: Voxels, bound: float | None, network: Network) -> BlockC
 
 
 def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """Decode the block of a chunk.
+    """Decode the block of a chunk, [K, J, I].
 
+    Args:
+        data: of the chunk.
+        shape: that the block has in the header's grid.
+        context: has the model of the network, and the dtype of the voxels.
     Raises ValueError if the data are invalid, ModelError without the network, DependencyError
     without the compiled library.
     """

@@ -60,9 +60,14 @@ def train(
     out: str | Path,
     monitor: Monitor | None = None,
 ) -> list[Path]:
-    """Train on volumes and write the model `predictor.safetensors` into the folder `out`.
+    """Train on volumes and write the model; returns its path, alone.
 
-    Returns the model's path, alone. Raises InputError without volumes, Cancelled.
+    Args:
+        config: steps, seed and the modality, for the name.
+        data_files: volumes of that modality; of whole numbers, others are left out.
+        out: the folder, made if missing; `predictor.safetensors` in it is replaced.
+        monitor: gets progress and bits per voxel; may cancel.
+    Raises InputError without volumes, Cancelled.
     """
     monitor = monitor or Monitor()
     folder = Path(out)

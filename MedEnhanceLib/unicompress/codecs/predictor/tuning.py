@@ -61,7 +61,14 @@ Samples = npt.NDArray[np.void]
 def samples_of(
     indices: Indices, count: int, generator: np.random.Generator, *, first: int = 0
 ) -> Samples:
-    """Draw about `count` voxels of a block [K, J, I], of the slices from `first` on."""
+    """Draw voxels of a block.
+
+    Args:
+        indices: [K, J, I], `codable`.
+        count: how many; fewer if the block has fewer.
+        generator: draws with replacement.
+        first: the slices before this one are context alone.
+    """
     begin = first * indices[0].size
     drawn = generator.integers(begin, indices.size, min(count, indices.size - begin))
     numbers, places = np.unique(drawn, return_inverse=True)
@@ -75,9 +82,14 @@ def samples_of(
 
 
 def draw_samples(volumes: Sequence[Voxels], count: int, generator: np.random.Generator) -> Samples:
-    """Draw up to `count` voxels of a random part of a random volume, changed at random.
+    """Draw voxels of a random part of a random volume, changed at random.
 
     Mirrored, in steps of a bounded error, brighter or darker, noisier: what other scanners give.
+
+    Args:
+        volumes: each [K, J, I], whole numbers; parts that are not `codable` are drawn again.
+        count: how many; fewer if the part has fewer.
+        generator: draws all of this.
     """
     while True:
         volume = volumes[int(generator.integers(len(volumes)))]
@@ -140,7 +152,14 @@ class Weights:
 def tune(
     network: Network, samples: Samples, *, steps: int, monitor: Monitor | None = None
 ) -> Network:
-    """Train the network by `steps` batches of the samples, the same for the same samples."""
+    """Train the network further, the same for the same samples.
+
+    Args:
+        network: to begin with; it stays as it is.
+        samples: from `samples_of`.
+        steps: of the optimizer.
+        monitor: may cancel.
+    """
     monitor = monitor or Monitor()
     learner = PredictorLearner(Weights.of(network))
     generator = np.random.default_rng(0)

@@ -58,7 +58,13 @@ _RATE = Fraction(25)
 
 
 def frame_sides(bits: int, height: int, width: int) -> tuple[int, int]:
-    """Compute the extents of the frames that slices are coded as; even in 10 bits."""
+    """Compute the extents of the frames that slices are coded as.
+
+    Args:
+        bits: `Encoder.bits`; the extents are even in 10.
+        height: of the slices.
+        width: of the slices.
+    """
     rows, columns = (max(side, _LEAST_SIDE) for side in (height, width))
     return (rows + rows % 2, columns + columns % 2) if bits == 10 else (rows, columns)
 
@@ -66,8 +72,13 @@ def frame_sides(bits: int, height: int, width: int) -> tuple[int, int]:
 def frames_of(stream: bytes, bits: int, count: int, height: int, width: int) -> Frames:
     """Decode the first plane of all frames, [count, height, width], whole numbers.
 
-    bits: `Encoder.bits`; height, width: of the slices that the frames hold. Raises ValueError or
-    RuntimeError if the data are invalid, DependencyError without PyAV.
+    Args:
+        stream: from `Encoder.code`.
+        bits: `Encoder.bits`.
+        count: of frames; no other number in the stream is accepted.
+        height: of the slices that the frames hold.
+        width: of these slices.
+    Raises ValueError or RuntimeError if the data are invalid, DependencyError without PyAV.
     """
     sides = frame_sides(bits, height, width)
     if bits == 10:

@@ -105,9 +105,14 @@ def encode(
     encoder: Encoder = LIBAOM,
     quickly: bool = False,
 ) -> Video:
-    """Code a block, [K, J, I], that `fits`. step: of the quantizer, in stored units.
+    """Code a block as a video, without a filter.
 
-    encoder: what it does not take libaom codes. quickly: see Encoder.
+    Args:
+        block: [K, J, I], one that `fits`.
+        step: of the quantizer, in stored units.
+        speed: "fast" takes less time and more bytes.
+        encoder: what it does not take libaom codes.
+        quickly: see Encoder.
     """
     low, high = float(block.min()), float(block.max())
     if not encoder.takes(*block.shape):
@@ -122,7 +127,13 @@ def encode(
 
 
 def decode(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """Decode the block of a chunk, [K, J, I]; raises one of FOREIGN_ERRORS for invalid data."""
+    """Decode the block of a chunk, [K, J, I]; raises one of FOREIGN_ERRORS for invalid data.
+
+    Args:
+        data: of the chunk.
+        shape: that the block has in the header's grid.
+        context: the voxels are of its dtype.
+    """
     return voxels_of(Video.read(data, shape), context)
 
 
@@ -135,7 +146,15 @@ def voxels_of(video: Video, context: DecodeContext) -> Voxels:
 
 
 def filtered(data: bytes, block: Voxels, context: DecodeContext, most: int) -> tuple[bytes, Voxels]:
-    """Fit the filter, of `most` bytes, that brings a chunk nearest to `block`; chunk and voxels."""
+    """Add the filter that brings a coded block nearest to its source.
+
+    Args:
+        data: of the chunk, without a filter.
+        block: the source, [K, J, I].
+        context: what a reader has.
+        most: bytes that the filter may take.
+    Returns the bytes of the chunk, and the voxels that a reader gets.
+    """
     coded = Video.read(data, block.shape)
     frames = coded.frames
     error, squared = np.empty(frames.shape, np.float32), 0.0

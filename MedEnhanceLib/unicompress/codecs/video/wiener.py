@@ -126,9 +126,14 @@ def apply(frames: Frames, noise: int, wiener: Filter) -> Iterator[Ints]:
 
 
 def fit(frames: Frames, error: Floats, noise: int, stream_bytes: int, most: int) -> Filter | None:
-    """Fit the filter that pays best for its bytes, of `most` bytes; None where none does.
+    """Fit the filter that pays best for its bytes; None where none does.
 
-    error: source less slices, in intensities, [K, H, W]. stream_bytes: of what it goes with.
+    Args:
+        frames: slices as decoded, [K, H, W], 0 to 4095.
+        error: source less slices, in intensities, [K, H, W].
+        noise: code of its mean square (video.noise_code).
+        stream_bytes: of the stream that the filter goes with.
+        most: bytes that the filter may take.
     """
     library = native.load()
     if library is None:
@@ -176,7 +181,12 @@ def terms(
 ) -> Iterator[Shorts]:
     """Yield by tap and limit both sides' limited differences to the middle, [H, W].
 
-    Each is overwritten by the next. limits: each below the one before. rows: of the middle slice.
+    Each is overwritten by the next.
+
+    Args:
+        window: the slice and two on each side, continued by 3 voxels at each edge.
+        limits: each below the one before.
+        rows: of the middle slice that are taken.
     """
     height, width = (side - 2 * _REACH for side in window[0].shape)
 
