@@ -72,7 +72,11 @@ class Placed(Options):
     def opened(self, data: Any, monitor: Monitor, scratch: Path | None = None) -> Volume:
         """Return the volume that `data` is, holds or leads to.
 
-        Raises InputError for what is none, and what reading a file raises.
+        Args:
+            data: a path, a `Volume`, or what `core.volume.as_volume` takes.
+            monitor: receives progress, and warnings of data whose meaning is uncertain.
+            scratch: as of `io.load`; None: all voxels are read into memory.
+        Raises as `io.load` and `as_volume`, and ConfigError for affine or spacing of a file.
         """
         if isinstance(data, str | os.PathLike):
             if self.affine is not None or self.spacing is not None:

@@ -47,7 +47,14 @@ class TorchEngine:
         self._only = threading.Lock()
 
     def run(self, stage: StageKind, layer: Layer, rows: range, arrays: LayerArrays) -> None:
-        """Filter a layer as `NativeEngine.run` does."""
+        """Filter a layer as `NativeEngine.run` does, on the device while its memory lasts.
+
+        Args:
+            stage: "threshold" or "grouped".
+            layer: whose groups are filtered.
+            rows: numbers of the rows of references, from 0.
+            arrays: NumPy arrays in main memory; `total` and `weight` are added to.
+        """
         at = _references(layer, rows, arrays.level, is_grouped=stage == "grouped")
         pilot = arrays.pilot if stage == "grouped" else arrays.noisy
         inputs = arrays.noisy, pilot, arrays.level, arrays.spectrum
@@ -75,7 +82,14 @@ class TorchEngine:
         instead.run(stage, layer, rows, arrays)
 
     def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
-        """Search groups as `NativeEngine.match` does."""
+        """Search groups as `NativeEngine.match` does, always on the CPU.
+
+        Args:
+            layer: whose groups are searched.
+            rows: numbers of the rows of references, from 0.
+            pilot: the slab [window[0] + 3, ny, nx] that blocks are compared in.
+            level: σ of the noise, like the slab, ≥ 0; a reference without noise gets no group.
+        """
         at = torch.from_numpy(_references(layer, rows, level, is_grouped=True))
         if not len(at):
             nothing = np.empty((0, layer.round.keep), np.float32)

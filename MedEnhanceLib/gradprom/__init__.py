@@ -104,8 +104,14 @@ def segment(
 def open_head_for(
     volume: Volume, config: SegmentConfig, monitor: Monitor | None = None
 ) -> tuple[Bundle, str]:
-    """Open the head for a volume; returns also the warnings of its labels, as one text.
+    """Open the head for a volume, and check that it suits it; the volume is not changed.
 
+    Args:
+        volume: single; its modality decides which head "auto" is.
+        config: model and force_segmenter count.
+        monitor: warned of all that limits the labels; receives progress.
+    Returns:
+        The head, and the warnings as one text, "" for none.
     Raises:
         InputError: the volume is a sequence, shows nothing, or is unlike the training images and
             not forced, or its values are too large.

@@ -34,8 +34,12 @@ def propagate_labels(
 ) -> Volume:
     """Propagate labels of an atlas to an image's grid, uint8; deterministic on one machine.
 
-    Volumes are single, `atlas_labels` is on the grid of `atlas`, 0 for the background. Raises
-    InputError where image and atlas do not overlap, or the atlas and its labels differ in shape.
+    Args:
+        atlas: single, of the same contrast as `image`.
+        atlas_labels: on the grid of `atlas`, 0 for the background.
+        image: single, on any grid that overlaps the atlas in space.
+        monitor: receives progress; may cancel between registrations.
+    Raises InputError where image and atlas do not overlap, or atlas and labels differ in shape.
     """
     monitor = monitor or Monitor()
     if atlas.shape != atlas_labels.shape:

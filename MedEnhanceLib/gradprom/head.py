@@ -100,7 +100,15 @@ def export_head(
     seconds: float,
     enhancer: Enhancer | None = None,
 ) -> Bundle:
-    """Write the bundle of a training; enhancer: of its images, None for images as they are."""
+    """Write the bundle of a training.
+
+    Args:
+        folder: of the bundle; replaced if it exists.
+        config: recorded, with the limits that follow from it.
+        network: the weights that are shipped.
+        seconds: that the training took.
+        enhancer: that made the low-quality images; None: they were not enhanced.
+    """
     made_by, gradprom = "degraded images", {}
     if enhancer:
         made_by = "what {name} ({sha256:.12}) makes of degraded ones".format(**enhancer.identity)

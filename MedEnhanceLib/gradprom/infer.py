@@ -60,7 +60,16 @@ def segment(
     warning: str,
     monitor: Monitor,
 ) -> Segmentation:
-    """Segment as `gradprom.segment`, with a verified bundle and the warning of `open_head_for`."""
+    """Segment as `gradprom.segment`, where models and images were checked before.
+
+    Args:
+        volume: single.
+        bundle: a verified head, or a bundle of MONAI.
+        config: device counts.
+        original: the volume before it was enhanced, on the same grid; None: `volume` stands for it.
+        warning: that of `open_head_for`, for the history of the labels; "" for none.
+        monitor: receives progress and the device; may cancel.
+    """
     began = time.monotonic()
     choice = choose_device(config.device)
     if isinstance(bundle, MonaiBundle):

@@ -45,6 +45,11 @@ def read_labeled(
 ) -> LabeledImage:
     """Read an image of `find_split` with its labels.
 
+    Args:
+        config: modality, structures and the atlas.
+        data: the folder that the atlas's paths are relative to.
+        files: the image, and its labels; without these the atlas's are propagated.
+        monitor: receives progress.
     Raises InputError where labels are not on the image's grid, are no labels, or none of them is
     a structure.
     """

@@ -91,7 +91,15 @@ def over_slices(
 
 
 def stacks_of(voxels: Array, scaling: Scaling, context: int, where: slice) -> Tensor:
-    """Stack slices, [B, 2k + 1, H, W]; far edges are repeated up to multiples of GRID."""
+    """Stack each slice with its neighbors, on the network's scale: [B, 2k + 1, H, W].
+
+    Args:
+        voxels: [K, H, W], in their own units; beyond its ends the last slice is repeated.
+        scaling: to the network's scale.
+        context: number k of neighbors on either side.
+        where: the B slices in the middle of the stacks, with start and stop.
+    Returns H and W padded to multiples of GRID by repeating the far edges.
+    """
     places = np.arange(where.start, where.stop)[:, None] + np.arange(-context, context + 1)
     places = np.clip(places, 0, len(voxels) - 1)
     first, last = int(places.min()), int(places.max())

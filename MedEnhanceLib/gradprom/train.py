@@ -118,6 +118,12 @@ def prepare_examples(
 
     The degraded versions of an image depend on the seed and its file's name, not on other images.
 
+    Args:
+        config: of the training.
+        data: the folder that `files` lie in; paths below it seed the degradations.
+        files: image and labels of each subject, as `find_split` lists them.
+        monitor: receives progress.
+        enhancer: of the degraded versions; None: they stay as they are.
     Raises InputError for a structure that no image shows.
     """
     examples = []
@@ -207,7 +213,12 @@ def draw_batch(
     """Draw random patches: images [B, channels, P, P] and label indices [B, 1, P, P].
 
     In any of the three planes where voxels are nearly isotropic, with a zoom from 0.8 to 1.3,
-    mirrored, MR with random contrast; the share `labeled_share` of them around a labeled voxel.
+    mirrored, MR with random contrast.
+
+    Args:
+        examples: drawn from with replacement, all with the same probability.
+        config: B is `batch`, P is `patch`; `labeled_share` of them lie around a labeled voxel.
+        rng: draws everything.
     """
     images, labels = [], []
     for _ in range(config.batch):

@@ -119,14 +119,18 @@ def denoise(
 ) -> Slab:
     """Remove the noise that was measured in a volume.
 
-    volume: a single volume, [K, J, I], finite.
-    share: of the correction, 0 to 1.
-    regions: of the volume that are constant; `put_back` makes them exact in the result.
-    only: slices that are returned; they equal those of a whole run.
-    network: what goes on from the filter, with its guides; None for the filter alone.
-    finish: what makes voxels of the volume's type of slices, as they are computed.
-    out: where the slices go, of the type that `finish` returns; None for a new array in float32.
-    Other arguments and errors are those of `BlockMatchingFilter`.
+    Args:
+        volume: a single volume, [K, J, I], finite.
+        noise: measured in the volume, in its units.
+        share: of the correction, 0 to 1.
+        regions: of the volume that are constant; `put_back` makes them exact in the result.
+        only: slices that are returned, equal to those of a whole run; None for all.
+        network: what goes on from the filter, with its guides; None for the filter alone.
+        engine: as of `BlockMatchingFilter`.
+        finish: makes voxels of the volume's type of float32 slices, as they are computed.
+        out: where the slices go, of the type that `finish` returns; None for a new float32 array.
+        monitor: receives progress; may cancel.
+    Raises as `BlockMatchingFilter`.
     """
     only = only or slice(0, volume.shape[0])
     if out is None:

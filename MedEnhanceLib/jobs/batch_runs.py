@@ -88,6 +88,11 @@ def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
     No more is sent than the workers need to stay busy: a million tasks would fill the scheduler's
     memory, and each would count as started. A worker that is lost is Dask's to replace; its job is
     run again. A scheduler that does not answer does not hold up a cancel.
+
+    Args:
+        ledger: what is to do; gets a row for each job that ends.
+        address: of the scheduler, such as "tcp://host:8786".
+        monitor: receives progress; a cancel returns early, without an error.
     Raises DependencyError without dask.distributed, MedEnhanceError for no answer, then or later.
     """
     distributed = require("dask.distributed", purpose="batch --scheduler")
@@ -153,7 +158,15 @@ def outcome(
     cancel: Cancel | None = None,
     progress: Listener | None = None,
 ) -> dict[str, Any]:
-    """Run a job in this process; its row: what it gave or why it failed, seconds and warnings."""
+    """Run a job in this process, and return its row of the ledger; a `MedEnhanceError` becomes one.
+
+    Args:
+        kind: a key of `JOBS`.
+        params: of the job, as in its JSON object.
+        cancel: asked from time to time; None: the job runs to its end.
+        progress: receives all events; None: only warnings are kept, in the row.
+    Returns status, seconds and warnings, with the fields of the result or of the error.
+    """
     from MedEnhanceLib.jobs import JobSpec, run_job
 
     began = time.monotonic()

@@ -242,7 +242,14 @@ class Objects:
 
 
 def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Objects:
-    """Lay the volumes on one grid, with the DICOM images behind them; raises as `place_volume`."""
+    """Lay the volumes on one grid, with the DICOM images behind them.
+
+    Args:
+        objects: whose source and volumes may lack images.
+        params: of the job: output, and where patient and series come from.
+        monitor: warned once, for the source, of a volume without its own images.
+    Raises as `place_volume`.
+    """
     series = source_series(params, monitor)
     source = place_volume(objects.source, params, series, monitor)
 

@@ -41,7 +41,19 @@ def enhance_volume(
     scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance in memory, then segment for a `segmenter`; other arguments as of `hqg.enhance`."""
+    """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` and `segment`.
+
+    Args:
+        volume: as of `hqg.enhance`.
+        config: the task "slices" restores thin slices; it takes no guide and no `slices`.
+        guide: as of `hqg.enhance`.
+        segmenter: labels the result, which must be single (give `frame`); None: no labels.
+        frame: as of `hqg.enhance`.
+        slices: (start, stop) along K, stop excluded; None for all.
+        cache: measurements of an earlier run over this volume.
+        scratch: a folder for a large result; None: it stays in memory.
+        monitor: receives progress, messages and warnings, and can cancel.
+    """
     if segmenter is not None or config.task == "slices":
         load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     began = time.monotonic()
@@ -76,8 +88,7 @@ def enhance_volume(
         )
         result = replace(result, segmentation=labels)
     result = replace(result, seconds=time.monotonic() - began)
-    report = _manifest_of(result, config, segmenter, volume, guide, monitor)
-    return replace(result, report=report)
+    return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
 
 
 def _manifest_of(
@@ -173,10 +184,14 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
 def segmenter_config(
     segmenter: str, device: str, options: ForceSegmenter, *, requested: bool
 ) -> SegmentConfig | None:
-    """Configure how an enhanced volume is segmented, on the same device; None where not.
+    """Configure how an enhanced volume is segmented; None where it is not.
 
-    segmenter: a model's name or folder, or "auto". Raises ConfigError where a model is named
-    without a segmentation.
+    Args:
+        segmenter: a model's name or folder, or "auto".
+        device: that of the enhancement.
+        options: of the job; force_segmenter counts.
+        requested: whether labels are asked for.
+    Raises ConfigError where a model is named or forced without a segmentation.
     """
     if (segmenter != "auto" or options.force_segmenter) and not requested:
         raise ConfigError(

@@ -97,7 +97,15 @@ def load_volume(
     monitor: Monitor | None = None,
     **options: Any,
 ) -> Volume:
-    """Load a file or folder, or a container; arguments and errors as `io.load`."""
+    """Load a file or folder, or a container; raises as `io.load`.
+
+    Args:
+        path: what `io.load` reads, or a .ucv.
+        modality: instead of that in the file; None keeps it.
+        series: of a DICOM folder, its number or UID; None for its only one.
+        monitor: warned of data whose meaning is uncertain; receives progress.
+        options: of `io.load`; a container ignores them.
+    """
     monitor = monitor or Monitor()
     monitor.progress(0.0, "loading the volume")
     if path.suffix.lower() == CONTAINER:
@@ -126,6 +134,12 @@ class KeptVolumes:
 
         That is the kept one where the file is still the same. Of two that are kept, the one that
         was not used last makes room before another one is read.
+
+        Args:
+            params: input file and how it is read.
+            keep: whether a volume that is read now is kept; if not, all others are dropped.
+            scratch: as of `io.load`.
+            monitor: receives progress.
         """
         key = _key_of(params)
         if key in self._kept:

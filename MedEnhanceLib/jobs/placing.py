@@ -30,11 +30,16 @@ def name_of(volume: Volume) -> str:
 
 
 def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
-    """Return the volume with the images of `series` behind it, whose own voxels do not matter.
+    """Return a volume with the images of a DICOM series behind it.
 
     Where its voxels are those of the series, or whole slices of them, turned or mirrored as other
     formats do it, they are put in the order of the series, nothing is resampled, and each slice
-    gets its image. Else it keeps its own grid, which a warning says.
+    gets its image. Else it keeps its own grid.
+
+    Args:
+        volume: in the space of the series.
+        series: read from DICOM; its geometry and images count, not its voxels.
+        monitor: warned of a grid that is not the series'.
     Raises InputError where the volume is known to be of another study, where nothing states which
     time points it has, and where the two have no place in common.
     """

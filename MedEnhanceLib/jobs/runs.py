@@ -50,7 +50,13 @@ class LongRun:
 
     @classmethod
     def create(cls, root: Path, kind: str, name: str) -> Self:
-        """Make a folder below `root`, named after the run and the time."""
+        """Make a folder for a run, named after it and the time, with a number if that is taken.
+
+        Args:
+            root: folder of all runs; made if missing.
+            kind: "train" or "distill".
+            name: given by the user; what is no letter or digit becomes "-" in the folder's name.
+        """
         kept = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in name)
         name = kept.strip("-")[:_LONGEST_NAME] or "run"
         begun = time.strftime(f"{name}-%Y%m%d-%H%M%S")

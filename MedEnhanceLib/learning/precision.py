@@ -72,7 +72,13 @@ def allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=64)
 def constant(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Copy a table to a device, once, for use in and out of inference mode."""
+    """Copy a table to a device, once, for use in and out of inference mode.
+
+    Args:
+        table: the same object at each call: it is the key of what is kept.
+        device: of the copy.
+        dtype: of the copy, which is shared and must not be changed.
+    """
     with torch.inference_mode(False):
         return table.to(device, dtype)
 

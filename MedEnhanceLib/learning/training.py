@@ -91,7 +91,13 @@ def checkpoint_named(out: Path) -> Iterator[None]:
 
 
 def begin_training(device: str, out: Path, monitor: Monitor) -> str:
-    """Make the output folder, and choose the device, which is logged with the reason."""
+    """Make the output folder, and choose the device; returns its name.
+
+    Args:
+        device: "auto", or as PyTorch names it.
+        out: may exist.
+        monitor: logs the device and why.
+    """
     choice = choose_device(device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
@@ -119,7 +125,13 @@ class Learner(Generic[Network]):
         )
 
     def step(self, loss: Tensor, number: int, total: int) -> None:
-        """Descend a loss in a step of this number, of `total`."""
+        """Descend a loss; see `update`.
+
+        Args:
+            loss: a scalar with a gradient.
+            number: of the step, from 0.
+            total: number of steps, which the learning rate follows.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.update(number, total)

@@ -91,7 +91,13 @@ class Blocks:
 
     @classmethod
     def of(cls, voxels: Array, modality: str, spacing: Sequence[float]) -> Blocks:
-        """Cut [K, J, I]; arguments as of `measure_noise`."""
+        """Cut a volume into blocks of tissue and the map's cells.
+
+        Args:
+            voxels: [K, J, I], finite; of many, whole layers of blocks are left out.
+            modality: decides what is tissue, and whether values are magnitudes.
+            spacing: (i, j, k) in mm; the size of cells follows it.
+        """
         depth = BLOCK if voxels.shape[0] >= BLOCK else 1
         grid = voxels.shape[0] // depth, voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
         stride = max(1, math.ceil(math.prod(grid) * depth * BLOCK**2 / _MOST_VOXELS))

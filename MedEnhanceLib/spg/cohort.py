@@ -100,7 +100,13 @@ class Cohort:
 
     @classmethod
     def open(cls, path: PathLike, *, pattern: str = "*", modality: str | None = None) -> Cohort:
-        """Open a table (.csv) or a folder; see `from_csv` and `from_folder`."""
+        """Open a table (.csv) or a folder; see `from_csv` and `from_folder`.
+
+        Args:
+            path: of the table or the folder.
+            pattern: of the names of files that count; in a table it is ignored.
+            modality: of files that do not state it.
+        """
         if Path(path).suffix.lower() == ".csv":
             return cls.from_csv(path, modality=modality)
         return cls.from_folder(path, pattern=pattern, modality=modality)

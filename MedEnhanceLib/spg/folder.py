@@ -144,7 +144,13 @@ class RunFolder:
             )
 
     def save_volumes(self, number: int, volumes: Floats, measured: dict[str, float]) -> None:
-        """Store the volumes of a finished patient, and remove the checkpoint."""
+        """Store the volumes of a finished patient, and remove the checkpoint.
+
+        Args:
+            number: of the patient, in the order of training.
+            volumes: float32 [M, K, J, I].
+            measured: figures of the distillation, kept beside the volumes.
+        """
         from safetensors.numpy import save_file
 
         with atomic_write(self._volumes_path(number), overwrite=True) as temporary:

@@ -89,7 +89,7 @@ def distill_patient(
 
     total = config.loop.steps
     for number in training_steps(start, total, save, config.checkpoint_s, monitor, of=patient):
-        step_within_memory(loop, number, monitor)
+        _step_within_memory(loop, number, monitor)
         if loop.ends_outer(number):
             outer = loop.outer_of(number)
             for name, value in loop.measures(outer).items():
@@ -103,7 +103,7 @@ def distill_patient(
     return PatientVolumes(loop.volumes(), measured)
 
 
-def step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None:
+def _step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None:
     """Run a step; from the first time that memory runs out, with half the batch (`loop.batch`).
 
     Raises DeviceMemoryError where memory runs out with half the batch, too.
@@ -128,7 +128,7 @@ def step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None
     )
     loop.forget_crops()
     release_memory(loop.device)
-    step_within_memory(loop, number, monitor)
+    _step_within_memory(loop, number, monitor)
 
 
 @without_tf32()
@@ -142,6 +142,13 @@ def seconds_of_a_patient(
     """Estimate the seconds that distilling one patient takes, without reading and audit.
 
     Times a block of each network on random volumes, after one to warm up.
+
+    Args:
+        config: steps and sizes count.
+        modality: "CT" or "MR".
+        make_networks: as of `distill_cohort`.
+        device: as PyTorch names it.
+        monitor: may cancel between blocks.
     """
     monitor = monitor or Monitor()
     rng, size = np.random.default_rng(config.seed), config.size

@@ -116,6 +116,10 @@ class Prepared:
 def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared:
     """Read, check, measure and split a cohort, and make the prior.
 
+    Args:
+        cohort: the patients.
+        config: decides who is held out, and the prior.
+        monitor: warned where nobody is held out; receives progress.
     Raises ConfigError where the cohort does not fit the configuration, InputError, which names the
     patient, for one who cannot be distilled.
     """

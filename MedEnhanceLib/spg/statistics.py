@@ -170,7 +170,13 @@ def spacings(patients: Sequence[tuple[float, float]], count: int) -> list[tuple[
 
 
 def imposed(volumes: Floats, statistics: Statistics, modality: str) -> Floats:
-    """Give volumes [M, K, J, I] in [0, 1] these statistics, all together, where something shows."""
+    """Give volumes these statistics, all together, where something shows.
+
+    Args:
+        volumes: float32 [M, K, J, I] in [0, 1].
+        statistics: that the pixels of all volumes together get, to a good approximation.
+        modality: decides where something shows; "CT" or "MR".
+    """
     images = volumes.reshape(-1, *volumes.shape[2:])
     inside = shown(images, modality)
     result = _with_levels(images, inside, statistics.levels)

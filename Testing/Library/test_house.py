@@ -8,6 +8,7 @@ import re
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,31 @@ def test_functions_and_names_of_tests_are_short() -> None:
     tests = (ROOT / "Testing").rglob("*.py")
     names = [name for path in tests for name in re.findall(r"def (test_\w+)", path.read_text())]
     assert not [name for name in names if len(name) > 70]
+
+
+def _public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
+    """Yield the functions of a module, and the methods of its classes, without a leading _."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from _public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+
+
+def test_docstrings_list_the_arguments_of_public_functions() -> None:
+    """Of three or more; ruff compares the names of shorter lists, where there are any."""
+    missing = []
+    for path in sorted((ROOT / "MedEnhanceLib").rglob("*.py")):
+        for function in _public_functions(ast.parse(path.read_text(encoding="utf-8")).body):
+            arguments = function.args
+            each = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+            names = {argument.arg for argument in each} - {"self", "cls"}
+            below = (ast.get_docstring(function) or "").partition("\nArgs:\n")[2]
+            listed = re.split(r"^\S", below, maxsplit=1, flags=re.M)[0]
+            absent = names - set(re.findall(r"^ {4}(\w+):", listed, re.M))
+            if len(names) > 2 and absent:
+                missing.append(f"{path.relative_to(ROOT)}: {function.name}: {sorted(absent)}")
+    assert not missing, "\n".join(missing)
 
 
 def test_slicer_gets_the_same_requirements() -> None:

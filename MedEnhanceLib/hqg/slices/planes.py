@@ -68,9 +68,12 @@ class Planes:
     def of(
         cls, volume: Volume, *, is_clean: bool = False, monitor: Monitor | None = None
     ) -> Planes:
-        """Make planes of the slices of a volume; the noise of one that is not clean is measured.
+        """Make planes of the slices of a volume.
 
-        Raises InputError for a volume in which nothing stands out.
+        Args:
+            volume: single, in which something stands out; else InputError is raised.
+            is_clean: whether it has no noise; else this is measured, and removed in `clean`.
+            monitor: receives progress of the denoising.
         """
         scaling, spacing_mm = scaling_for(volume), volume.geometry.spacing[::-1]
         pixels = scaling.apply(volume.voxels)
@@ -159,8 +162,11 @@ def read_planes(
 ) -> list[Planes]:
     """Read the slices of volumes; of nearly cubic voxels all three sets of planes.
 
-    files: the noise of these volumes is measured and removed as in use: it is no target.
-    noiseless: volumes without noise.
+    Args:
+        files: the noise of these volumes is measured and removed as in use: it is no target.
+        modality: "CT" or "MR", of files that do not state it.
+        monitor: receives progress.
+        noiseless: volumes without noise, which follow those of `files`.
     Raises InputError where there is no file, or one is of another modality.
     """
     planes: list[Planes] = []

@@ -159,7 +159,14 @@ class _Block(nn.Module):
 
 
 def restore_planes(network: SliceNet, slices: Tensor, maps: StackMaps) -> Tensor:
-    """Restore planes, each seen with the ones before and after: [B, 3, K, W] → [B, M, W]."""
+    """Restore planes, each seen with the ones before and after; consistent with the slices.
+
+    Args:
+        network: on the device of `slices`.
+        slices: [B, 3, K, W], thick, on the network's scale; the plane in the middle is restored.
+        maps: of the stack, on the same device.
+    Returns [B, M, W].
+    """
     smooth, begun = maps.begin(slices)
     with mixed_precision(str(slices.device)):
         change = network(smooth[:, 1], begun[:, 1], begun[:, ::2], maps.rows)

@@ -95,8 +95,12 @@ def train_slices(
 def measured_beside_shipped(
     network: SliceNet, sampler: Sampler, device: str
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean PSNR (peak 1 on the network's scale) of fixed patches, beside the shipped model.
+    """Measure mean PSNR (peak 1 on the network's scale) of fixed patches, beside the shipped model.
 
+    Args:
+        network: on `device`.
+        sampler: of planes to test on; its batches beyond those of a training are used.
+        device: as PyTorch names it.
     Returns the figures in dB, and the difference from the shipped model with its standard error.
     """
     bundle = shipped_bundle(f"{sampler.config.modality.lower()}-slices")

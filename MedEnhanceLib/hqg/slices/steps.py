@@ -73,7 +73,14 @@ def tuned(
     Self-supervised as in SMORE (Zhao et al., IEEE TMI 40 (2021) 805): rows of the slices are made
     as thick as the slices are. It takes 7 CPU s for each million voxels; restoring adds 2 to 3.
 
-    planes, noise: the slices and σ of their noise, on the network's scale.
+    Args:
+        network: to begin with, on `device`; it is not changed.
+        planes: the slices, on the network's scale.
+        stack: of these slices and the thin ones.
+        noise: σ of their noise, on the network's scale.
+        modality: of the slices.
+        device: as PyTorch names it.
+        monitor: warned of a training that diverged; receives progress.
     Returns the network itself where pixels do not show the detail which is to be restored.
     """
     a_mm, b_mm = planes.spacing_mm[1:]

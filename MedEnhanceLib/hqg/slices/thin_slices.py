@@ -70,13 +70,13 @@ def enhance_slices(
     comes nearest to the requested spacing, and the first center moves by (K·S/M − S)/2. Thickened
     again, the result is the input, as far as noise permits.
 
-    volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
-    config: model, slice_spacing, device and strength; "auto" and "full" are 1.
-    tune: learn from the slices themselves first: better, in about four times the time.
-    Returns the volume with new slices: same type, units and frames, new spacing and origin. Its
-    `original` is the volume interpolated to them.
-    Raises InputError: nothing can be restored (see `plan_slices`), or voxels are not intensities.
-    Raises ModelError: no model fits.
+    Args:
+        volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
+        config: model, slice_spacing, device and strength; "auto" and "full" are 1.
+        monitor: receives progress and warnings; may cancel.
+        tune: learn from the slices themselves first: better, in about four times the time.
+    Returns the volume in the same type and units, its `original` interpolated to the same grid.
+    Raises InputError for labels and as `plan_slices`, ModelError where no model fits.
     """
     began = time.monotonic()
     if volume.modality == "SEG" or looks_like_labels(volume.voxels):
@@ -285,9 +285,15 @@ def restore_array(
     The mean of both sets of planes that contain the thick axis; a set whose pixels are much
     coarser than the thin slices is left out. Holds the result once, and no other copy of its size.
 
-    thick: in their own units.
-    across_mm: pixel sizes along A and B.
-    noise: standard deviation, on the network's scale.
+    Args:
+        thick: [K, A, B], in their own units.
+        scaling: to the network's scale.
+        stack: of K thick and M thin slices.
+        across_mm: pixel sizes along A and B.
+        noise: standard deviation, on the network's scale.
+        network: on `device`.
+        device: as PyTorch names it.
+        monitor: receives progress; may cancel.
     """
     total = np.zeros((stack.thin, *thick.shape[1:]), np.float32)
     limit = _COARSEST * max(stack.thin_mm, min(across_mm))

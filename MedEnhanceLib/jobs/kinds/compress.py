@@ -100,7 +100,13 @@ class RecoverParams(OutputParams):
 
 
 def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → compress → verify and replace (in `compress`) → manifest."""
+    """Load → compress → verify and replace (in `compress`) → manifest.
+
+    Args:
+        params: of the job.
+        monitor: receives progress; may cancel.
+        kept: has the volume if its estimate was asked for before.
+    """
     work = Work("compressed", params, monitor, ending=files.CONTAINER)
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
@@ -122,7 +128,13 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
 
 
 def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → code some slices; nothing is written. It knows no implicit blocks."""
+    """Load → code some slices; nothing is written. It knows no implicit blocks.
+
+    Args:
+        params: of the job.
+        monitor: warned where implicit blocks are asked for.
+        kept: keeps the volume for the compression.
+    """
     volume, _ = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
     if params.config.block_type == "implicit":
         monitor.warn("the estimate is of the other block types: implicit blocks lose more")

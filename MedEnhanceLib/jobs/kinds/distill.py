@@ -117,7 +117,15 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
 def distill_into(
     cohort: Cohort, out: Path, config: DistillConfig, monitor: Monitor, *, overwrite: bool
 ) -> Path:
-    """See spg.distillation.distill_cohort; InputError for too few patients."""
+    """Distill as `spg.distillation.distill_cohort`, with networks of this program.
+
+    Args:
+        cohort: the patients; InputError for too few.
+        out: folder of the result; a distillation that was stopped there goes on.
+        config: its device is chosen first, if "auto".
+        monitor: receives progress, warnings and metrics; may cancel.
+        overwrite: whether what was distilled there before is removed.
+    """
     cohort.require("a distillation")
     load_packages(*_PACKAGES, purpose="Distilling", monitor=monitor)
     from MedEnhanceLib.jobs.teaching.matched_networks import make_networks

@@ -127,12 +127,16 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → enhance → segment → save each output, or all as DICOM → manifest → page."""
+    """Load → enhance → segment → save each output, or all as DICOM → manifest → page.
+
+    Args:
+        params: of the job.
+        monitor: receives progress; may cancel.
+        kept: gets a preview's volume and its single guide, for the next one.
+    """
     work = Work("enhanced", params, monitor)
     if params.report:
-        require("matplotlib", purpose="Drawing the report's pictures")
-        refuse_unwritable(Path(params.report))
-        refuse_existing(Path(params.report) / "index.html", params.overwrite)
+        _check_report(Path(params.report), overwrite=params.overwrite)
     is_preview = params.slices is not None
     # The voxels of large volumes stay on disk.
     scratch = None if is_preview or params.dicom else Path(params.output).parent
@@ -142,11 +146,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
-        source = place_volume(source, params, series, monitor)
-        if params.has_objects:
-            source = source.single(
-                "Leave segmentation and uncertainty out, or enhance each frame on its own (frame)."
-            )
+        source = _placed(source, params, series, monitor)
     guides = _guides_of(params, volume, kept, monitor.part(0.04, 0.05))
     if params.guide == [files.AUTO] and guides:
         work.inputs["guide"] = files.path_of(guides[0])
@@ -186,6 +186,24 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     if params.guide == [files.AUTO] and guides:  # not in the manifest: may hold patient names
         fields["guide"] = guides[0].source
     return Result(fields)
+
+
+def _check_report(page: Path, *, overwrite: bool) -> None:
+    require("matplotlib", purpose="Drawing the report's pictures")
+    refuse_unwritable(page)
+    refuse_existing(page / "index.html", overwrite)
+
+
+def _placed(
+    source: Volume, params: EnhanceParams, series: Volume | None, monitor: Monitor
+) -> Volume:
+    """Put DICOM images behind the source; a single volume where other objects follow it."""
+    source = place_volume(source, params, series, monitor)
+    if not params.has_objects:
+        return source
+    return source.single(
+        "Leave segmentation and uncertainty out, or enhance each frame on its own (frame)."
+    )
 
 
 def _guides_of(
@@ -248,7 +266,13 @@ class PrepareParams(VolumeParams):
 
 
 def run_prepare(params: PrepareParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → open the model → measure the noise; all of it is kept."""
+    """Load → open the model → measure the noise; all of it is kept.
+
+    Args:
+        params: of the job.
+        monitor: receives progress; may cancel.
+        kept: gets the volume and what was measured.
+    """
     volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.2))
     # Noise below the precision of floats is not removed: what is left is what previews share.
     config = EnhanceConfig(device=params.device, noise=_NO_NOISE)

@@ -58,6 +58,12 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
     Enhancer: every volume is damaged (the same way in each run) and its noise removed, by the
     filter alone and by the model; PSNR in dB and SSIM of each against the undamaged volume, and
     the model's gain over the filter. Head: Dice of every label.
+
+    Args:
+        name_or_path: a model's name or folder.
+        data: a volume or a folder of some; a head needs NAME-labels.nii.gz beside each.
+        device: "auto", or as PyTorch names it.
+        monitor: receives progress; may cancel.
     Raises ModelError for no such model, InputError where there is nothing to measure on.
     """
     began = time.monotonic()

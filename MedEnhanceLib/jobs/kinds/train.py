@@ -205,7 +205,17 @@ def train_method(
     monitor: Monitor,
     distilled: Distilled | None = None,
 ) -> Path:
-    """Train with a configuration of `training_config`; the bundle's folder."""
+    """Train; returns the bundle's folder.
+
+    Args:
+        method: a key of the training methods.
+        config: made by `training_config` for this method.
+        data: the folder that the configuration's patterns are relative to.
+        out: for bundle and checkpoint; a training that was stopped there goes on.
+        monitor: receives progress and metrics; may cancel.
+        distilled: a set to learn from, besides volumes of `data` if that is another folder.
+    Raises ConfigError for a distilled set with a method that cannot learn from one.
+    """
     for package in ("torch", "matplotlib"):
         require(package, purpose="Training, with pictures of how it goes,")
     from MedEnhanceLib.learning.training import checkpoint_named

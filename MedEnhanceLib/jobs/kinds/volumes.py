@@ -119,7 +119,13 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
 
 
 def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> Volume:
-    """Return the volume after each step, in their order; rounded once, to its type, at the end."""
+    """Return the volume after all steps; rounded once, to its type, at the end.
+
+    Args:
+        volume: of any type; whole numbers are clipped to its range.
+        steps: in their order; they hold their seeds.
+        monitor: warned of voxels that left the range of the type; may cancel, also within a step.
+    """
     dtype = volume.dtype
     for index, step in enumerate(steps):
         monitor.progress(index / len(steps), f"simulating {step.name}")

@@ -37,7 +37,13 @@ _PLANES, _TRIES, _LEAST_TISSUE = 8, 6, 0.3
 
 
 def make_networks(config: DistillConfig, modality: str, device: str) -> Sequence[MatchedNetwork]:
-    """Make the networks of an enhancer and of thin slices."""
+    """Make the networks of an enhancer and of thin slices, a `spg.matching.MakeNetworks`.
+
+    Args:
+        config: of the distillation; `loop.full_size` decides their size.
+        modality: "CT" or "MR".
+        device: as PyTorch names it.
+    """
     return MatchedEnhancer(config, modality, device), MatchedSlices(config, modality, device)
 
 
@@ -89,7 +95,13 @@ class MatchedEnhancer:
         return [Sample(crop.where, crop) for crop in crops]
 
     def loss(self, sample: Sample, seed: int, change: Tensor | None) -> Tensor:
-        """See `MatchedNetwork`."""
+        """Compute the loss of an enhancer without a guide; see `MatchedNetwork`.
+
+        Args:
+            sample: whose content is a `Crop`.
+            seed: of the window and the turn.
+            change: [k, j, i], added to the noisy crop and the target; None for none.
+        """
         crop: Crop = sample.content
         plain, rng = crop.plain, np.random.default_rng(seed)
         if change is not None:
@@ -224,7 +236,13 @@ class MatchedSlices:
         return max(places, key=lambda place: place[0])[1]
 
     def loss(self, sample: Sample, seed: int, change: Tensor | None) -> Tensor:
-        """See `MatchedNetwork`; nothing else is drawn."""
+        """Compute the loss of thin slices; see `MatchedNetwork`.
+
+        Args:
+            sample: whose content is `_Planes`.
+            seed: not used, as nothing else is drawn.
+            change: [k, j, i], added to the planes before they are made thick; None for none.
+        """
         content: _Planes = sample.content
         planes = content.planes
         if change is not None:

@@ -82,7 +82,13 @@ def _data_of(*bundles: Bundle) -> list[dict[str, str]]:
 
 
 def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
-    """Make the task of a configuration and its gate."""
+    """Make the task of a configuration, and the gate that admits its gradients.
+
+    Args:
+        config: with a `task`, whose segmenter is opened.
+        data: the folder of the labeled images.
+        device: as PyTorch names it.
+    """
     from MedEnhanceLib.gradprom.gate import GradientGate
     from MedEnhanceLib.gradprom.task import SegmentationTask
 

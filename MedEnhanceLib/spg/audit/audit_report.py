@@ -164,7 +164,11 @@ def write_report(report: AuditReport, folder: str | Path, *, overwrite: bool = F
 def write_confidential(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write pictures of the nearest pairs and the patients' names, never to be shared.
 
-    Result and errors are those of `write_report`.
+    Args:
+        report: of the audit.
+        folder: made if missing; returned.
+        overwrite: whether files may be replaced.
+    Raises OutputError as `write_report`.
     """
     target = make_folder(folder)
     lines = [

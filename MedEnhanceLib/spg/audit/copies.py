@@ -34,7 +34,15 @@ _BLENDED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 def search_copies(
     audited: Audited, gallery: Gallery, nearest: Nearest, level: float, monitor: Monitor
 ) -> Finding:
-    """Search for copies, and measure what the search would have missed."""
+    """Search for copies, and measure what the search would have missed.
+
+    Args:
+        audited: the set and the patients.
+        gallery: slices of all its patients, trained and held out.
+        nearest: of the set's images in the gallery.
+        level: of the test over all images and patients, 0 to 1.
+        monitor: receives progress; may cancel.
+    """
     training_columns = nearest.columns(audited.training)
     held_out_columns = nearest.columns(audited.held_out)
     excess = excesses(nearest.z)

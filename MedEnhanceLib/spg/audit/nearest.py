@@ -104,7 +104,13 @@ class Gallery:
         return Nearest(tuple(self.slices), *(np.stack(x, axis=1) for x in (scores, places, angles)))
 
     def ssim(self, images: Floats, nearest: Nearest, monitor: Monitor) -> dict[str, float]:
-        """Measure by patient the highest SSIM of the nearest images, registered to their slices."""
+        """Measure by patient the highest SSIM of the nearest images, registered to their slices.
+
+        Args:
+            images: [N, H, W].
+            nearest: of these images; the five nearest to each patient are registered.
+            monitor: receives progress; may cancel.
+        """
         best = {}
         for column, name in enumerate(nearest.patients):
             monitor.progress(column / len(nearest.patients), "registering images to slices")
@@ -120,7 +126,13 @@ class Gallery:
         return lay_on(images[row], onto, float(nearest.angle_deg[row, column]))
 
     def worst_pairs(self, images: Floats, nearest: Nearest, among: Iterable[str]) -> list[Pair]:
-        """Find the five images nearest to one of these patients, the nearest first."""
+        """Find the five images nearest to any of some patients, the nearest first.
+
+        Args:
+            images: [N, H, W].
+            nearest: of these images.
+            among: names of the patients.
+        """
         columns = nearest.columns(among)
         scores = nearest.score[:, columns]
         pairs = []
@@ -136,7 +148,15 @@ class Gallery:
 def likeness(
     audited: Audited, gallery: Gallery, nearest: Nearest, level: float, monitor: Monitor
 ) -> list[Finding]:
-    """Test whether training patients are nearer than held-out ones, by correlation and by SSIM."""
+    """Test whether training patients are nearer than held-out ones, by correlation and by SSIM.
+
+    Args:
+        audited: the set and the patients; what its prior reaches, if any, is subtracted.
+        gallery: slices of all its patients.
+        nearest: of the set's images in the gallery.
+        level: of each of the two tests, 0 to 1.
+        monitor: receives progress; may cancel.
+    """
     details = nearest.per_patient()
     structure = gallery.ssim(audited.distilled, nearest, monitor.part(0.0, 0.8))
     if audited.prior is not None:
@@ -145,12 +165,12 @@ def likeness(
         details = {name: z - before.per_patient()[name] for name, z in details.items()}
         structure = {name: value - by_prior[name] for name, value in structure.items()}
     return [
-        compare_groups(audited, details, level, "likeness-ncc", "details, NCC"),
-        compare_groups(audited, structure, level, "likeness-ssim", "structure, SSIM"),
+        _compare_groups(audited, details, level, "likeness-ncc", "details, NCC"),
+        _compare_groups(audited, structure, level, "likeness-ssim", "structure, SSIM"),
     ]
 
 
-def compare_groups(
+def _compare_groups(
     audited: Audited, figures: Mapping[str, float], level: float, attack: str, measure: str
 ) -> Finding:
     """Test whether a figure by patient is higher in training, as a leak makes it."""

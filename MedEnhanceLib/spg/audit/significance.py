@@ -32,10 +32,15 @@ def auc(positives: Sequence[float] | Doubles, negatives: Sequence[float] | Doubl
 
 
 def auc_interval(value: float, positives: int, negatives: int) -> tuple[float, float]:
-    """Compute the 95 % score interval of an AUC by the numbers of patients: both limits, 0 to 1.
+    """Compute the 95 % score interval of an AUC: both limits, 0 to 1.
 
     Valid for a handful of patients and at AUC 1, where DeLong's variance and a bootstrap over
     patients are both zero. Source: Newcombe, Stat. Med. 25 (2006) 559, method 5.
+
+    Args:
+        value: the AUC, 0 to 1.
+        positives: number of patients in training, at least 1.
+        negatives: number of patients held out, at least 1.
     """
 
     def is_outside(candidate: float) -> bool:
@@ -48,10 +53,15 @@ def auc_interval(value: float, positives: int, negatives: int) -> tuple[float, f
 
 
 def smallest_detectable_auc(positives: int, negatives: int, level: float) -> float | None:
-    """Compute the AUC that a one-sided rank-sum test of this level finds with 80 % probability.
+    """Compute the AUC that a one-sided rank-sum test finds with 80 % probability.
 
-    None if no result of as few patients reaches the level. Normal approximation with the variances
-    of Newcombe's method 5.
+    Normal approximation with the variances of Newcombe's method 5.
+
+    Args:
+        positives: number of patients in training.
+        negatives: number of patients held out.
+        level: of the test, 0 to 1.
+    Returns None if no result of as few patients reaches the level.
     """
     if smallest_rank_sum_p(positives, negatives) > level:
         return None

@@ -100,7 +100,13 @@ class SliceIndex:
         angles_deg: Sequence[float] = ANGLES_DEG,
         monitor: Monitor | None = None,
     ) -> Matches:
-        """Match every fingerprint of images [N, h, w], in the best of these rotations."""
+        """Match every fingerprint, at the best translation and rotation, to each slice.
+
+        Args:
+            images: fingerprints [N, h, w], of the slices' size.
+            angles_deg: rotations that are tried, counter-clockwise.
+            monitor: receives progress after each image; None for a short search.
+        """
         shape = len(images), len(self._spectra)
         best = Matches(
             np.full(shape, -2, np.float32),
@@ -187,8 +193,12 @@ def _halve(images: Floats) -> Floats:
 
 
 def lay_on(image: Floats, onto: Floats, angle_deg: float) -> tuple[Floats, float]:
-    """Register an image [H, W] to a slice [H, W], rotated by about angle_deg.
+    """Register an image to a slice of the same size.
 
+    Args:
+        image: [H, W] in [0, 1].
+        onto: the slice, [H, W] in [0, 1].
+        angle_deg: rotation of the image, counter-clockwise; 2° less and more are tried, too.
     Returns the image registered to the slice and scaled to its brightness, 0 outside of it, and
     SSIM over the pixels where either shows something; 0 if there are none.
     """
