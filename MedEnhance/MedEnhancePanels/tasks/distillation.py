@@ -67,7 +67,7 @@ def problemOf(state):
     isTable = folder.lower().endswith(".csv") and os.path.isfile(folder)
     isTraining = kindOf(state) == "train"
     if isTraining and not os.path.isdir(folder):
-        return _("Choose the folder with the volumes, or of a distilled set.")
+        return _("Choose the folder of the volumes, or that of a distilled set.")
     if not isTable and not os.path.isdir(folder):
         return _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
     if not isTraining and (problem := _countProblem(folder)):
