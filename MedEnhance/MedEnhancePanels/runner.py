@@ -22,9 +22,9 @@ from MedEnhancePanels.texts import tr as _
 from MedEnhancePanels.worker import Worker, encoded
 
 #: How long a worker may take to stop a cancelled job before it is killed.
-_GRACE_MS = 5000
+GRACE_MS = 5000
 #: How long a worker may take to end when Slicer closes, before it is killed.
-_CLOSING_MS = 2000
+CLOSING_MS = 2000
 #: How long steps may keep the event loop waiting.
 _TURN_SECONDS = 0.02
 #: What every event has, besides its own fields.
@@ -95,7 +95,7 @@ class Runner:
             return
         job.progress(job.fraction, _("stopping"))
         job.worker.write(encoded({"v": 1, "cancel": job.id}))
-        qt.QTimer.singleShot(_GRACE_MS, lambda: self._kill(job))
+        qt.QTimer.singleShot(GRACE_MS, lambda: self._kill(job))
 
     def _kill(self, job):
         if not job.isFinished and job.worker is not None:
@@ -111,9 +111,9 @@ class Runner:
         for job in self.activeJobs():
             self._fail(job, PanelError.cancelled())
         for worker in workers:
-            if not worker.waitForEnd(_CLOSING_MS):
+            if not worker.waitForEnd(CLOSING_MS):
                 worker.kill()
-                worker.waitForEnd(_GRACE_MS)
+                worker.waitForEnd(GRACE_MS)
         if self._workspace is not None:
             self._workspace.remove()
             self._workspace = None

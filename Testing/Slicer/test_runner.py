@@ -118,7 +118,7 @@ report(json.loads(sys.stdin.readline())["id"], "started")
 time.sleep(600)
 """
         )
-        self.enterContext(mock.patch.multiple(module, _GRACE_MS=1000, _CLOSING_MS=100))
+        self.enterContext(mock.patch.multiple(module, GRACE_MS=1000, CLOSING_MS=100))
         runner = Runner([pythonExecutable(), "-c", deaf])
         for isClosed in (False, True):
             job = runner.submit("ping", {}, title="Ping")
