@@ -220,7 +220,12 @@ def open_bundle_for(
 
     Where the values of a volume without a stated modality look like none, a model chosen by name
     decides, which is logged; a modality that they look like counts as a stated one.
-    The other arguments and errors are those of `open_bundle`.
+
+    Args:
+        volume: to be processed.
+        name_or_path: as of `open_bundle`, with its errors.
+        kind: of the model.
+        monitor: gets the log.
     """
     bundle = open_bundle(name_or_path, kind=kind, modality=volume.modality)
     if not volume.modality_is_guess or volume.modality == bundle.modality:

@@ -38,7 +38,11 @@ def read_metaimage(
 ) -> tuple[Volume, tags.Tags]:
     """Read the volume of a .mha or .mhd file, and what our key in its header says about it.
 
-    Arguments, results and errors as of `read_nifti`.
+    Args:
+        path: the header, or the file that holds both.
+        monitor: as of `read_nifti`.
+        scratch: likewise.
+    Results and errors are those of `read_nifti`.
     """
     start = header_start(path)
     end = re.search(rb"(?:^|\n)ElementDataFile *= *([^\r\n]*)\r?\n?", start)

@@ -52,7 +52,11 @@ def read_nrrd(
 ) -> tuple[Volume, tags.Tags]:
     """Read the volume of a NRRD file, and what our key in its header says about it.
 
-    Its voxels may lie in another file beside it. Arguments, results and errors as of `read_nifti`.
+    Args:
+        path: the header; voxels may lie in another file beside it.
+        monitor: as of `read_nifti`.
+        scratch: likewise.
+    Results and errors are those of `read_nifti`.
     """
     start = header_start(path)
     head, *rest = re.split(rb"\r?\n\r?\n", start, maxsplit=1)

@@ -282,10 +282,15 @@ def require_alike(slices: Slices, name: str) -> None:
 def stack_frames(
     frames: Sequence[Slices], name: str, monitor: Monitor, *, resample: bool = False
 ) -> list[Stack]:
-    """Stack each frame of a volume, [T][K]; arguments and errors as of `stack`.
+    """Stack each frame of a volume, [T][K]; errors as of `stack`.
 
-    The monitor gets the warnings of the first frame. Raises GeometryError, too, where a frame lies
-    elsewhere than the first, or would have to be resampled in another way.
+    Args:
+        frames: slices of each.
+        name: of the series, for errors.
+        monitor: gets the warnings of the first frame.
+        resample: as of `stack`.
+    Raises GeometryError, too, where a frame lies elsewhere than the first, or would have to be
+    resampled in another way.
     """
     first = stack(frames[0], name, monitor, resample=resample)
     stacks = [first]

@@ -46,8 +46,12 @@ def build_uncertainty(
 ) -> Dataset:
     """Make a Parametric Map of standard deviations, on the grid of `volume`.
 
-    volume: float32 [K, J, I], standard deviation of the intensity in `volume.units`, from 0.
-    The other arguments are those of `build_segmentation`.
+    Args:
+        volume: float32 [K, J, I], standard deviation of the intensity in `volume.units`, from 0.
+        template: as of `build_segmentation`.
+        derivation: likewise.
+        source_images: likewise.
+        monitor: likewise.
     Raises InputError for several frames, voxels that are no standard deviation, or more of them
     than one DICOM object holds.
     """
@@ -60,11 +64,8 @@ def build_uncertainty(
     voxels = _deviations(volume)
     grid = lay_out(volume, template, source_images)
     first = template.headers[0] if template.headers else Dataset()
-    unit = _UNIT_CODES.get(volume.units, _NO_UNITS)
-    if volume.units == "SUV" and (first.get("SUVType") or "BW") == "BW":
-        unit = _SUV
     (monitor or Monitor()).progress(0.1, "uncertainty as DICOM")
-    limits = np.finfo(np.float32)
+    limits, unit = np.finfo(np.float32), _unit_of(volume, first)
     mapping = hd.pm.RealWorldValueMapping(
         lut_label="UNCERTAINTY",
         lut_explanation="Standard deviation of the intensity",
@@ -95,6 +96,13 @@ def build_uncertainty(
     dataset.Laterality = first.get("Laterality") or first.get("ImageLaterality")
     set_side(dataset)
     return dataset
+
+
+def _unit_of(volume: Volume, header: Dataset) -> tuple[str, str]:
+    """Return the UCUM code of the volume's unit, and its meaning."""
+    if volume.units == "SUV" and (header.get("SUVType") or "BW") == "BW":
+        return _SUV
+    return _UNIT_CODES.get(volume.units, _NO_UNITS)
 
 
 def _top_of(voxels: Floats) -> float:

@@ -99,7 +99,13 @@ class QualityGoal(ABC):
         return math.log2(self.largest_error)
 
     def value(self, taken: int, voxels: Voxels, decode: Callable[[], Voxels]) -> float:
-        """Measure the error that filters leave, in octaves."""
+        """Measure the error that filters leave, in octaves.
+
+        Args:
+            taken: bytes, which do not count.
+            voxels: that were coded.
+            decode: returns what a reader makes of the streams with the largest filters.
+        """
         return math.log2(max(self.error(voxels, decode()), 1e-300))
 
     def for_part(self, size: int, whole: int) -> Goal:

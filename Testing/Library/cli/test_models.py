@@ -41,7 +41,7 @@ def test_imported_model_is_listed_shown_verified_and_removed(
     listed = run("models").out
     assert "A model for tests" in listed
     assert "imported" in listed
-    assert f"my-model (enhancer MR, imported from {bundle}): verified" in run("doctor").out
+    assert f"my-model (enhancer MR, imported from {bundle.name}): verified" in run("doctor").out
     shown = run("models", "show", "my-model")
     assert "Apache-2.0" in shown.out
     assert "Trained on \\x1b[31mnothing." in shown.out  # no card commands a terminal
