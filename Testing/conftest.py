@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -41,6 +43,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             config.option.markexpr = ""
         if getattr(config.option, "numprocesses", None) == "auto":
             config.option.numprocesses = 0
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files without slow tests unread where only those run: importing all takes long."""
+    if config.option.markexpr != "slow" or collection_path.suffix != ".py":
+        return None
+    return None if re.search(r"\bslow\b", collection_path.read_text(encoding="utf-8")) else True
 
 
 def pytest_configure(config: pytest.Config) -> None:
