@@ -56,3 +56,10 @@ def test_volumes_of_floats_are_none_to_train_on(scan: Volume, tmp_path: Path) ->
     save(Volume(scan.voxels.astype(np.float32) / 3, scan.geometry), path)
     with pytest.raises(InputError, match="no integer volumes"):
         train(SMOKE, [path], tmp_path / "out")
+
+
+def test_values_too_far_apart_to_be_coded_end_the_training(scan: Volume, tmp_path: Path) -> None:
+    voxels, path = np.random.default_rng(0).integers(0, 2**31, (4, 8, 8)), tmp_path / "wide.nii"
+    save(Volume(voxels.astype(np.int32), scan.geometry), path)
+    with pytest.raises(InputError, match="differ by more than it codes"):
+        train(SMOKE, [path], tmp_path / "out")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Floats, Mask, Voxels
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor.coder import codable, seen
@@ -38,6 +39,8 @@ from MedEnhanceLib.unicompress.codecs.predictor.tables import WIDER
 #: Steps of bounded errors that the network meets; most often none.
 _STEPS = (1, 1, 1, 1, 3, 5, 9, 17)
 _CROP = (24, 96, 96)
+#: Parts that are drawn to find one to learn from, at most; of a volume that is mostly air, many.
+_MOST_DRAWN = 2000
 _BATCH = 1024
 _RATE = 8e-3
 _DECAY = (0.9, 0.98)
@@ -90,12 +93,17 @@ def draw_samples(volumes: Sequence[Voxels], count: int, generator: np.random.Gen
         volumes: each [K, J, I], whole numbers; parts that are not `codable` are drawn again.
         count: how many; fewer if the part has fewer.
         generator: draws all of this.
+    Raises InputError where no part is found that is.
     """
-    while True:
+    for _ in range(_MOST_DRAWN):
         volume = volumes[int(generator.integers(len(volumes)))]
         indices = _changed(_crop(volume, generator), generator)
         if indices.any() and codable(indices):
             return samples_of(indices, count, generator)
+    raise InputError(
+        "the predictor cannot learn from the volumes: their values differ by more than it codes",
+        "Use volumes of a scanner, with at most 16 bits a voxel.",
+    )
 
 
 def _crop(volume: Voxels, generator: np.random.Generator) -> Voxels:
