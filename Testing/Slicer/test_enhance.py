@@ -310,7 +310,7 @@ class ApplyTest(EnhanceTestCase):
         self.assertIn("measure nothing of a patient", job.nodes["table"].GetDescription())
         self.assertEqual(self.ui.factsLabel.toolTip.count("images of the brain only"), 1)
         self.assertEqual(self.message, "Brain enhanced is ready.")  # the rest stands under Result
-        self.assertIn("learned from: MR images of the brain", self.ui.warningLabel.text)
+        self.assertIn("trained on, MR of the brain", self.ui.warningLabel.text)
         table = job.nodes["table"]
         parts = job.nodes["segmentation"].GetSegmentation()
         for index in range(parts.GetNumberOfSegments()):

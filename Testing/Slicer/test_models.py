@@ -66,7 +66,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertIn("Measured", ui.cardBrowser.toPlainText())
         self.assertEqual(ui.modelList.currentItem().text(), "ct: enhances CT (default)")
         self.assertFalse(ui.defaultButton.enabled)
-        for words in ("Version 0.1.0", "Apache-2.0", "Came with MedEnhance"):
+        for words in ("Version 1.0.0", "Apache-2.0", "Came with MedEnhance"):
             self.assertIn(words, ui.summaryLabel.text)
         self.choose("mr")
         self.picture("models-ready", height=700)
