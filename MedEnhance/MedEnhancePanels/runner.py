@@ -117,7 +117,7 @@ class Runner:
         if self._workspace is not None:
             self._workspace.remove()
             self._workspace = None
-        if any(worker.isLost for worker in workers):
+        if any(worker.exitCode for worker in workers):
             remove_abandoned()
 
     # --- steps on the main thread -------------------------------------------------------------
@@ -262,7 +262,7 @@ class Runner:
 
     def _onEnded(self, worker):
         """End the job of a worker that has ended, and remove what one that was lost left."""
-        if worker.isLost:
+        if worker.exitCode:
             remove_abandoned()
         if worker in self._workers:
             self._workers.remove(worker)

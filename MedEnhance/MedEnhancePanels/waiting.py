@@ -10,8 +10,7 @@ def wait(job):
     """Wait until a job has ended; raises its PanelError.
 
     Meanwhile the views are drawn and timers fire. The dialog is modal: a second click on what waits
-    here, for example a dialog of Slicer's that loads a file, would begin the same work once more,
-    within this or after it.
+    here, such as a dialog of Slicer's that loads a file, would begin the same work once more.
     """
     if not job.isFinished:
         _showUntilEnd(job)

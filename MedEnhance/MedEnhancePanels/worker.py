@@ -39,11 +39,6 @@ class Worker:
     def isAlive(self):
         return self.exitCode is None
 
-    @property
-    def isLost(self):
-        """Whether it crashed, was killed or failed, so that its folders were not removed."""
-        return self.crashed or bool(self.exitCode)
-
     def write(self, line):
         """Write a line of `encoded`; a process that has ended is reported by onEnded."""
         if self.isAlive:
@@ -109,7 +104,7 @@ class Worker:
 
     def _end(self, code, crashed):
         if self.exitCode is None:
-            self.exitCode, self.crashed = code, crashed
+            self.exitCode, self.crashed = code or int(crashed), crashed
             # Not from here: its listeners release the process, which is in the middle of
             # its own signal and must not be destroyed by that.
             qt.QTimer.singleShot(0, self._tellEnd)
@@ -139,16 +134,13 @@ def pythonExecutable():
     return path or (sys.executable if isPython else name)
 
 
-def libraryFolder():
-    import MedEnhanceLib
-
-    return str(Path(MedEnhanceLib.__file__).resolve().parent.parent)
-
-
 def _environment():
     """Return this process's environment, with our library found first."""
+    import MedEnhanceLib
+
     environment = qt.QProcessEnvironment.systemEnvironment()
-    paths = [libraryFolder(), environment.value("PYTHONPATH", "")]
+    library = str(Path(MedEnhanceLib.__file__).resolve().parent.parent)
+    paths = [library, environment.value("PYTHONPATH", "")]
     environment.insert("PYTHONPATH", os.pathsep.join(path for path in paths if path))
     environment.insert("PYTHONUNBUFFERED", "1")
     return environment

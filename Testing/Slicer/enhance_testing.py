@@ -84,6 +84,6 @@ class EnhanceTestCase(MedEnhanceTestCase):
         source, output = (os.path.join(folder, name) for name in ("in.nrrd", "out.nrrd"))
         list(self.bridge.sendVolume(node, source))
         command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
-        environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
+        environment = os.environ | {"PYTHONPATH": os.path.abspath(f"{stepwise.__file__}/../../..")}
         subprocess.run(command, check=True, env=environment, capture_output=True)
         return np.array(stepwise.NrrdFile(output).voxels)

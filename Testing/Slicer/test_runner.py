@@ -56,17 +56,14 @@ class RunnerTest(MedEnhanceTestCase):
     @slow
     def test_jobsWaitForEachOtherAndOneOfTheirOwnDoesNot(self):
         first, second = self.ping(1.0), self.ping()
-        own = self.ping(dedicated=True)
-        self.finish(own)
+        self.finish(self.ping(dedicated=True))
         self.finish(second)
         self.assertTrue(first.isFinished)
         self.assertLessEqual(first.ended, second.ended)
 
     def test_everyJobBehindOneThatCrashesGetsItsTurn(self):
         """As a queue of volumes of which two are too large for the memory."""
-        dies = (
-            WORKER
-            + """
+        dies = f"""{WORKER}
 for line in sys.stdin:
     fields = json.loads(line)
     report(fields["id"], "started")
@@ -74,7 +71,6 @@ for line in sys.stdin:
         os._exit(9)
     report(fields["id"], "result")
 """
-        )
         runner = Runner([pythonExecutable(), "-c", dies])
         try:
             jobs = [runner.submit("ping", {"dies": dies}, title="P") for dies in (1, 1, 1, 0)]
@@ -109,15 +105,12 @@ for line in sys.stdin:
 
     def test_aWorkerThatDoesNotListenIsKilledAndItsFolderIsRemoved(self):
         """After the grace time, and when Slicer closes."""
-        deaf = (
-            WORKER
-            + """
-from MedEnhanceLib.runtime.locks import Workspace
-workspace = Workspace()
+        deaf = f"""{WORKER}
+import MedEnhanceLib.runtime.locks as locks
+workspace = locks.Workspace()
 report(json.loads(sys.stdin.readline())["id"], "started")
 time.sleep(600)
 """
-        )
         self.enterContext(mock.patch.multiple(module, GRACE_MS=1000, CLOSING_MS=100))
         runner = Runner([pythonExecutable(), "-c", deaf])
         for isClosed in (False, True):

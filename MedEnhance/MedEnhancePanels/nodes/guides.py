@@ -83,9 +83,6 @@ def _noise(node):
     modality = bridge.modalityOf(node)
     key = bridge.voxelState(node), modality
     if key not in _noises:
-        _noises[key] = quick_noise(
-            slicer.util.arrayFromVolume(node),
-            modality=modality,
-            spacing=bridge.geometryOf(node).spacing,
-        )
+        voxels, spacing = slicer.util.arrayFromVolume(node), bridge.geometryOf(node).spacing
+        _noises[key] = quick_noise(voxels, modality=modality, spacing=spacing)
     return _noises[key]
