@@ -183,7 +183,7 @@ def _names(option: Option) -> list[str]:
 
 
 def _argument(option: Option) -> dict[str, Any]:
-    """Return the keywords of `add_argument`; what is not given is None."""
+    """Return the keywords of `add_argument` for an option, whose default there is None."""
     fields: dict[str, Any] = {"default": None, "help": option.description.replace("%", "%%")}
     if _is_positional(option):
         fields |= {"metavar": option.about.flag, "nargs": None if option.is_required else "?"}

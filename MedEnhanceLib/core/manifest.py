@@ -105,8 +105,8 @@ def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[s
 def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Read the warnings in the manifest of a run, those of most weight first.
 
-    Returns level ("severe" or "warning"), message and what to do of each; nothing of what somebody
-    has edited beyond use.
+    Returns level ("severe" or "warning"), message and remedy of each, "" without one. In a manifest
+    that somebody has edited, fields that cannot be read count as empty.
     """
     results, lines = manifest.get("results"), manifest.get("warnings")
     rows = (results.get("warnings") if isinstance(results, Mapping) else None) or ()

@@ -35,7 +35,7 @@ class BiasField:
     Attributes:
         shape: [K, J, I] of the volume.
         blocks: its logarithm at the centers of blocks, with a mean of 0 over tissue.
-        steps: voxels along k, j, i that a block has.
+        steps: voxels of a block along k, j, i.
     """
 
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class BiasField:
 def measure_bias_field(volume: Volume) -> BiasField:
     """Measure the multiplicative bias field of a volume (about 1 s for a head); needs SimpleITK.
 
-    Anatomy alone gives a field as well: whether there is one to correct, the user has to know.
+    Anatomy alone gives a field as well: the user has to know whether there is one to correct.
 
     Source: Tustison et al., IEEE Trans. Med. Imaging 29 (2010) 1310, as SimpleITK implements it;
     blocks, spline and mask are our choice.

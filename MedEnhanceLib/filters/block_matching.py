@@ -51,7 +51,7 @@ MR_ROUNDS = (Round(step=4), Round(step=4, damp=1.2), Round(step=3, damp=1.2))
 CT_ROUNDS = (Round(step=4, damp=2.0, apart=4), Round(step=3, damp=1.4))
 #: Least relative variance of a frequency; none at all would mean infinite weights.
 LEAST_SHARE = 1e-3
-#: The heap is left in pieces, more of them with every slice, unless they go back to the system.
+#: Parts after which free memory goes back to the system: the heap fragments with every slice.
 _PARTS_TO_A_TRIM = 8
 
 
@@ -116,7 +116,7 @@ class BlockMatchingFilter:
 
         Args:
             only: the slices that are yielded; they equal those of a whole run.
-            network: what goes on from the results of the last two stages.
+            network: continues from the results of the last two stages.
         Raises MedEnhanceError where a result is not finite; Cancelled by the monitor.
         """
         depth, *plane = self.noisy.shape
@@ -190,9 +190,9 @@ def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
 
 
 def engine_for(device: str, monitor: Monitor) -> Engine:
-    """Select the engine of a device: CUDA devices have the filter, other GPUs leave it to the CPU.
+    """Select the engine of a device: PyTorch on CUDA devices; other GPUs leave it to the CPU.
 
-    There it is the compiled library; where that is missing PyTorch, with a notice.
+    On the CPU it is the compiled library or, with a notice where that is missing, PyTorch.
     """
     is_cuda = device.startswith("cuda")
     library = None if is_cuda else native.load(monitor=monitor)

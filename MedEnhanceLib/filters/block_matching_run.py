@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 Engine: TypeAlias = "NativeEngine | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
 Level: TypeAlias = "Array | NoiseEstimate"
-#: References of a band, about: what one thread computes before it takes the next, and between which
-#: a job can be canceled. The result depends on it in the last bits.
+#: References in a band, about. A thread computes one band at a time, and a job can be canceled
+#: between bands. The last bits of the result depend on this number.
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
 
 
@@ -48,7 +48,7 @@ class Stage:
         settings: Round,
         kind: StageKind = "grouped",
     ) -> None:
-        """shape: of the volume. window: starting places of candidates along each axis."""
+        """Lay out a stage; shape: of the volume. window: starts of candidates along each axis."""
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
         self.kind, self._settings = kind, settings
         self._window = widths[0], widths[1], widths[2]
@@ -127,7 +127,7 @@ class Run:
         return stream
 
     def results(self, stage: Stage, part: slice, pilots: Iterator[Floats]) -> Iterator[Floats]:
-        """Stream of some slices from a stream of the pilot's slices that they need.
+        """Yield some slices of a stage, from a stream of the pilot's slices that they need.
 
         Args:
             stage: that filters.
@@ -163,7 +163,7 @@ class Run:
         yield from self._means(stage, held, sums, part.stop)
 
     def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Floats]:
-        """Results of the slices up to `end`, to which nothing is added any more."""
+        """Yield the results of the slices up to `end`, to which nothing is added any more."""
         for part in parts_of(sums.first, end):
             before, level = _floats(self.noisy[part]), self.level(part)
             if self._air is not None and stage.kind == "grouped":
@@ -216,7 +216,7 @@ class Run:
         return Band(lines, total[:, lines], weight[:, lines])
 
     def level(self, part: slice) -> Floats:
-        """σ of the noise in some slices."""
+        """Return σ of the noise in some slices."""
         return _floats(self._level[part])
 
     def level_of(self, stage: Stage, number: int) -> Floats:
@@ -303,7 +303,7 @@ class Sums:
     """Sums of the layers so far, from the first slice on that is not complete."""
 
     def __init__(self, part: slice, shape: tuple[int, ...]) -> None:
-        """part: the slices that are wanted. shape: of a slice."""
+        """Begin without layers; part: the slices that are needed. shape: of a slice."""
         self.first, self._end, self._shape = part.start, part.stop, shape
         self._totals: dict[int, Floats] = {}
         self._weights: dict[int, Floats] = {}
@@ -313,7 +313,7 @@ class Sums:
         """Add a part of a layer whose slab begins at slice `first`."""
         for parts, added in ((self._totals, band.total), (self._weights, band.weight)):
             for z, values in enumerate(added, first):
-                if not self.first - SIDE < z < self._end:  # nothing that is wanted depends on it
+                if not self.first - SIDE < z < self._end:  # nothing that is needed depends on it
                     continue
                 if z not in parts:
                     parts[z] = np.zeros(self._shape, np.float32)

@@ -56,6 +56,7 @@ class BlurEstimate:
         sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and
             blur together; NaN where it could not be measured.
         is_blurred: whether both axes are less sharp than any undamaged scan that was measured.
+        reason: for that verdict, or for having none, in words.
     """
 
     sigma_px: tuple[float, float]
@@ -170,7 +171,7 @@ def _mirrored(planes: Floats) -> Floats:
 
 
 def _axis_width(planes: Floats, noise: float) -> tuple[float, float] | None:
-    """σ in px along axis 1 and the misfit in dB; None where noise leaves too few frequencies."""
+    """Measure σ in px along axis 1, and the misfit in dB; None for too few clear frequencies."""
     low, high = np.zeros(_BINS), np.zeros(_BINS)
     doubled = 2 * planes.shape[1]
     frequency = np.fft.rfftfreq(doubled)

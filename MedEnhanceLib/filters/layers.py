@@ -1,6 +1,6 @@
 """Layers of block matching: reference blocks, their groups, and the arrays they are computed from.
 
-What computes them: `native_engine` and `torch_engine`.
+`native_engine` and `torch_engine` compute them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LayerArrays:
         pilot: the better estimate, like the slab; in the first stage it is not read.
         level: σ of the noise, like the slab, ≥ 0.
         spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
-        total: like the slab, sums of weighed blocks.
+        total: like the slab, sums of weighted blocks.
         weight: [window[0], ny, nx], weights of blocks by the place in which they start.
     """
 
@@ -86,6 +86,7 @@ class Layer:
         number: of the layer in the volume; every second one is shifted by half a step.
         z: slice of the slab in which the references start.
         window: starting places of candidates along slices, rows and columns.
+        round: settings of the groups.
     """
 
     number: int

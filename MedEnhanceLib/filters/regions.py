@@ -36,9 +36,9 @@ _SLICES_MEASURED = 32
 #: Median step around a value, in σ, above which it is padding, and above which it is replaced.
 #: Noise that was clipped at 0 has .67; that of magnitudes, which begins there, 1.18.
 _STEP, _LARGE_STEP = 1.0, 4.0
-#: How many slices away means are taken, and how much less each slice counts than the one before.
+#: How many slices away means are taken, and the factor on their weight from slice to slice.
 _REACH, _LESS = SIDE - 1, np.float32(0.01)
-#: Voxels along a side of a cell; cells in the plane, and slices, by which air is far from the rest.
+#: Voxels along a side of a cell; cells in plane, and slices, that keep far air from all else.
 _SIDE, _CELLS_FAR, _SLICES_FAR = 8, 1, 6
 #: HU below which the mean of a cell is air: lungs are above it.
 _AIR_HU = -950.0
@@ -46,15 +46,16 @@ _AIR_HU = -950.0
 _MOST_OF_MEAN, _MOST_OF_VALUES = 1.25, 5.5
 #: σ of air over that of tissue, beyond which air may be tissue as weak as its noise.
 _MOST_OF_TISSUE = 1.15
-#: Slices that are held.
+#: Slices that caches hold.
 _HELD = 64
 
 
 class ConstantRegions:
-    """The constant regions of a volume; padding: the values that are padding.
+    """The constant regions of a volume.
 
-    neutral: the volume with the mean of what is near in place of padding that ends in large steps,
-        made slice by slice as it is read; the volume itself without such padding.
+    padding: values that are padding.
+    neutral: the volume, in which the mean of what is near replaces padding that ends in large
+        steps, made slice by slice as it is read; the volume itself without such padding.
     """
 
     def __init__(self, voxels: Array, level: float) -> None:
@@ -84,7 +85,7 @@ class ConstantRegions:
         let_go(voxels)
 
     def level(self, noise: NoiseEstimate) -> Any:
-        """σ of the noise, 0 at the second voxel of each constant block: no group begins there."""
+        """Return σ, 0 at the second voxel of each constant block: no group begins there."""
         if self._is_empty or min(self._voxels.shape) < SIDE:
             return noise
 
@@ -148,7 +149,7 @@ class ConstantRegions:
             rest = others
 
     def _neutral(self, z: int) -> Array:
-        """Slice z without padding that ends in large steps."""
+        """Return slice z with padding that ends in large steps replaced."""
         plane: Array = self._voxels[z]
         gap = self._gap(z)
         if not gap.any():
@@ -172,7 +173,7 @@ class ConstantRegions:
 
 
 class Air:
-    """Air of a volume."""
+    """Masks of the air of a volume, made slice by slice."""
 
     def __init__(self, voxels: Any, mean: float, largest: float) -> None:
         """voxels: [K, J, I]. mean: below which a cell is air. largest: of the values in it."""
@@ -225,7 +226,7 @@ class _Slices:
 
 
 def over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
-    """Reduce the windows of a plane, by their first pixel.
+    """Reduce each window of a plane to one value, at the place of its first pixel.
 
     Args:
         of: that reduces, such as np.logical_or.

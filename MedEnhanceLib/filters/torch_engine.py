@@ -140,7 +140,7 @@ class TorchGroups:
             (self._group if stage == "grouped" else self._threshold)(at)
 
     def matched(self, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Index, distance and level of the groups of references [n, 3], as `BlockGroups`."""
+        """Return index, distance and level of groups of references [n, 3], as `BlockGroups`."""
         starts, members = self._match(at)
         starts = torch.where(members > 0, starts, starts[:, :1])
         missing = starts[:, :1].expand(-1, self.layer.round.keep - starts.shape[1])
@@ -282,7 +282,7 @@ class TorchGroups:
         return torch.baddbmm(kept, shares.transpose(1, 2), pilot).mul_(members)
 
     def _sum(self, blocks: Tensor, where: Tensor, starts: Tensor, weights: Tensor) -> None:
-        """Add tapered blocks that are weighed, and their weights, to the sums."""
+        """Add weighted and tapered blocks, and their weights, to the sums."""
         self.arrays.total.view(-1).index_add_(0, where.view(-1), blocks.view(-1))
         self.arrays.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
 

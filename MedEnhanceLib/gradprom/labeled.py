@@ -99,9 +99,9 @@ def _check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
     """Find the labeled images of the training below `data`, and those of the patients held out.
 
-    A patient is a folder of images, or an image where all lie in one folder. Raises InputError
-    where there are no images or another number of labels, where a pattern of `held_out` matches
-    nothing, or no image is left.
+    A patient is a folder of images, or an image where all lie in one folder. A pattern of
+    `held_out` that matches one image holds out its patient. Raises InputError where there are no
+    images, or not as many labels, where a pattern matches nothing, or no image is left to train on.
     """
     pairs = _pairs(config, data)
     names = [path.relative_to(data).as_posix() for path, _ in pairs]

@@ -16,8 +16,8 @@ Modulation = Literal["addition", "variational"]
 #: Options of both trainings.
 _NOISELESS: Any = option(
     (),
-    help="patterns of volumes without noise of their own, as of a distilled set: it is not "
-    "measured, as texture can pass for noise",
+    help="patterns of volumes without noise, such as those of a distilled set; noise is not "
+    "measured in them, as texture can pass for noise",
 )
 _SYNTHETIC: Any = option(
     0.0,
@@ -39,8 +39,8 @@ class NetworkConfig(Options):
     blocks: int = option(16, help="blocks in a group", low=2, high=64)
     least_order: float = option(
         0.0,
-        help="frequencies whose orders along the three axes add up to less stay as the filter "
-        "leaves them; faint lesions of CT are there. 2.5: half of what order 2 calls for",
+        help="coefficients whose orders along the three axes add up to less stay as the filter "
+        "leaves them, as faint lesions of CT are there; 2.5 halves the correction of order 2",
         low=0,
         high=9,
     )
@@ -86,7 +86,7 @@ class LossConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(Options):
-    """Last steps, in which a trained head that stays as it is teaches the enhancer through a gate.
+    """Last steps, in which a frozen segmentation head teaches the enhancer through a gate.
 
     The taught weights are accepted only if the head gains on persons held out at the same fidelity.
     """
@@ -104,7 +104,7 @@ class TaskConfig(Options):
         high=1e6,
     )
     steps: int = option(100, help="number of steps", low=1, high=10_000_000)
-    learning_rate: float = option(5e-4, help="of the optimizer, AdamW")
+    learning_rate: float = option(5e-4, help="learning rate of AdamW")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +154,12 @@ class TrainConfig(NetworkTrainingConfig):
     start: str = option(
         "", help="name or folder of an enhancer of the same size that training starts from"
     )
-    steps: int = option(9400, help="without a guide", low=0, high=10_000_000)
-    guide_steps: int = option(4700, help="with guides", low=0, high=10_000_000)
-    lesion_steps: int = option(3500, help="with planted lesions", low=0, high=10_000_000)
-    crops: int = option(300, help="that are drawn from at a time", low=1, high=100_000)
+    steps: int = option(9400, help="steps without a guide", low=0, high=10_000_000)
+    guide_steps: int = option(4700, help="steps with guides", low=0, high=10_000_000)
+    lesion_steps: int = option(3500, help="steps with planted lesions", low=0, high=10_000_000)
+    crops: int = option(300, help="crops to draw from at a time", low=1, high=100_000)
     renewed_every: int = option(10, help="steps after which a crop is replaced", low=1)
-    learning_rate: float = option(2e-3, help="of the optimizer, AdamW")
+    learning_rate: float = option(2e-3, help="learning rate of AdamW")
     validated: int = option(8, help="number of validation crops", low=1, high=1000)
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     loss: LossConfig = option(factory=LossConfig, help="weights of the losses")
@@ -220,7 +220,7 @@ class TrainSlicesConfig(NetworkTrainingConfig):
     start: str = option(
         "", help="name or folder of a model of the same size that training starts from"
     )
-    steps: int = option(6000, help="of the optimizer", low=1, high=10_000_000)
+    steps: int = option(6000, help="steps of the optimizer", low=1, high=10_000_000)
     batch: int = option(8, help="patches per step", low=1, high=4096)
     rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)
     columns: int = option(64, help="pixels of a patch within the slices", low=16, high=1024)
@@ -281,5 +281,5 @@ class EnhanceConfig(Options):
 
     @property
     def share(self) -> float:
-        """Factor of the correction of `auto`, or of the full one."""
+        """Factor on the correction: `strength` where it is a number, 1 for "auto" and "full"."""
         return 1.0 if isinstance(self.strength, str) else float(self.strength)

@@ -43,7 +43,7 @@ _LEAST_STRUCTURE = 0.1
 _STRONG, _UNSURE = 0.3, 0.5
 #: Noise of MR with less than this share of white noise's power at the highest frequency of both
 #: axes comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less.
-#: In CT a smooth kernel does the same. Known where the spectrum is noise's with this confidence.
+#: In CT a smooth kernel does the same. From this confidence on the spectrum is that of noise.
 _ENLARGED, _SURE_SPECTRUM = 0.25, 0.3
 
 
@@ -51,13 +51,13 @@ _ENLARGED, _SURE_SPECTRUM = 0.25, 0.3
 class VolumeCache:
     """Measurements of one volume, filled by the first run over it.
 
-    Owned by who keeps the volume in memory; valid as long as nobody writes to its voxels.
+    Kept beside the volume in memory; valid as long as the voxels do not change.
 
     ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
-    noises: that a frame shows by itself, by its number.
+    noises: measured in each frame alone, by number of the frame.
     frames_noise: the noise that all frames of a sequence show together; None where they show none.
-    regions: that are constant, by number of the frame and σ of the noise.
-    guides: those of the last run that had any, each with its copy on the volume's grid.
+    regions: constant ones, by number of the frame and σ of the noise.
+    guides: of the last run with guides, each with its copy on the volume's grid.
     """
 
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -71,8 +71,8 @@ class VolumeCache:
 
         Args:
             number: of the frame.
-            frame: itself.
-            monitor: that may cancel.
+            frame: to measure.
+            monitor: may cancel.
         """
         monitor.check()
         if number not in self.noises:
@@ -85,7 +85,7 @@ class VolumeCache:
 
         Args:
             number: of the frame.
-            frame: itself.
+            frame: to measure.
             level: σ of the noise.
         """
         if (number, level) not in self.regions:
@@ -98,7 +98,7 @@ class Decision:
     """What is done to a volume, or to every frame of a sequence.
 
     noise: as measured; the same for all frames of a sequence.
-    blur: that is undone; None for none.
+    blur: to undo; None for none.
     warnings: that the measurement of the noise may not suit the volume.
     facts: what was measured and decided, as manifests record it.
     """
@@ -118,16 +118,16 @@ def decide(
     fallback: Sequence[int] = (0,),
     monitor: Monitor,
 ) -> Decision:
-    """Measure a volume and decide what is done to it; to all frames of a sequence the same.
+    """Measure a volume and decide what is done to it, the same for all frames of a sequence.
 
-    In a sequence, the differences of frames are measured, and up to nine frames, spread evenly; of
-    these the median counts where frames do not differ.
+    Up to nine frames, spread evenly, are measured. The noise is that of the differences of frames
+    or, where these show none in common, that of the median frame.
 
     Args:
         frames: [K, J, I] each, all of a sequence.
         cache: measurements of earlier runs over them, filled by this one.
         config: task, strength and whether the bias field is corrected.
-        fallback: the frames that are going to be enhanced.
+        fallback: frames to measure where those spread evenly are all constant.
         monitor: receives what was found, and warnings.
     """
     numbers = _spread(frames, fallback)
@@ -181,7 +181,7 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, reason: str, units: str) -
 
 
 def _blur_of(frames: Sequence[Volume], noises: Sequence[NoiseEstimate]) -> BlurEstimate:
-    """Measure blur; of frames that are blurred the sharper axis decides."""
+    """Measure blur in each frame; return the median, by the sharper axis (0 if not blurred)."""
     blurs = [
         measure_blur(frame.voxels, noise=of.level, noise_to_contrast=noise_to_contrast(of))
         for frame, of in zip(frames, noises, strict=True)
@@ -307,7 +307,7 @@ def mean_frame(frames: Sequence[Volume]) -> Volume:
 
 
 def _spread(frames: Sequence[Volume], fallback: Sequence[int]) -> list[int]:
-    """Choose frames to measure, spread evenly: none that is constant, or else `fallback`."""
+    """Choose frames to measure, spread evenly, without constant ones; `fallback` if none."""
     last = len(frames) - 1
     places = np.linspace(0, last, min(len(frames), _FRAMES_MEASURED)).round().astype(int)
     shown = [int(n) for n in places if frames[n].voxels.min() < frames[n].voxels.max()]
@@ -315,5 +315,5 @@ def _spread(frames: Sequence[Volume], fallback: Sequence[int]) -> list[int]:
 
 
 def _median(values: Sequence[float]) -> int:
-    """Return where the median is; of an even number of values the lower one."""
+    """Return the index of the median; of an even number of values that of the lower one."""
     return sorted(range(len(values)), key=values.__getitem__)[(len(values) - 1) // 2]

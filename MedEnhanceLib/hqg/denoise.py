@@ -1,6 +1,6 @@
 """Removes noise as far as it was measured: block-matching filter and set network on a volume.
 
-measure_noise → block_matching → network_stage → bias of magnitudes undone → share of it
+measure_noise → block_matching → network_stage → bias of magnitudes undone → share of the correction
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _ABOVE_AIR = (0.08, 0.16)
 #: σ over the contrast of the tissue at which half of the correction is applied, the share from
 #: which all of it is, and the one below which nothing is.
 _HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.15
-#: σ over the contrast of the tissue between which an uncertain σ takes the place of the lower end
-#: of its interval: where noise hides the anatomy, an over-estimate has little to destroy.
+#: σ over the contrast of the tissue up to which an uncertain σ counts with the lower end of its
+#: interval, and from which it counts as measured: where noise hides the anatomy, an over-estimate
+#: has little to destroy.
 _HIDES_ANATOMY = (0.5, 1.0)
 #: σ over the largest value below which rounding in single precision is larger than the noise.
 _LEAST_NOISE = 2e-7
@@ -43,7 +44,7 @@ _LEAST_NOISE = 2e-7
 #: so much within a block. At very low dose through an abdomen the confidence is low, and yet all of
 #: the correction is far better than the share that it allows (results/enhancement.json).
 _BEYOND_ANATOMY_HU = 300.0
-#: Variance of the mean of the voxels that one is averaged with, as a share of the noise's.
+#: Variance of the mean of the similar voxels that a filter averages, as a share of the noise's.
 _OF_A_MEAN = np.float32(0.1)
 #: Standard deviation of the errors over the expected one: Testing/Benchmarks/uncertainty.py.
 CALIBRATION = {"MR": np.float32(0.68), "CT": np.float32(0.55)}
@@ -58,7 +59,7 @@ FITTED_ON = {
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """Noise with the σ that is certain, the share of it that is removed, and why it is not all."""
+    """Noise at the σ that is certain, the share of it to remove, and why that is not all."""
 
     noise: NoiseEstimate
     share: float
@@ -76,10 +77,9 @@ def trust_in(noise: NoiseEstimate, modality: str) -> float:
 def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) -> Removal:
     """Decide what is removed of the noise of a volume.
 
-    Where the measurement is uncertain, the lower end of its interval is removed in full; of noise
-    that hides the anatomy, what is measured. Noise that nobody sees stays: the share is
-    r² / (r² + 0.05²), where r is σ over the contrast of the tissue, all of it from .9 and nothing
-    below .15.
+    An uncertain σ counts with the lower end of its interval; in MR, as measured where the noise
+    hides the anatomy. Weak noise stays: the share is r² / (r² + 0.05²), where r is σ over the
+    contrast of the tissue; a share above .9 becomes 1, one below .15 becomes 0.
 
     Args:
         noise: measured in the volume.
@@ -125,9 +125,9 @@ def denoise(
         share: of the correction, 0 to 1.
         regions: of the volume that are constant; `put_back` makes them exact in the result.
         only: slices that are returned, equal to those of a whole run; None for all.
-        network: what goes on from the filter, with its guides; None for the filter alone.
+        network: continues from the filter, with its guides; None for the filter alone.
         engine: as of `BlockMatchingFilter`.
-        finish: makes voxels of the volume's type of float32 slices, as they are computed.
+        finish: converts float32 slices to the volume's type, as they are computed.
         out: where the slices go, of the type that `finish` returns; None for a new float32 array.
         monitor: receives progress; may cancel.
     Raises as `BlockMatchingFilter`.
@@ -205,10 +205,10 @@ def expected_deviation(
 ) -> Floats:
     """Estimate the remaining error of denoised voxels: its standard deviation.
 
-    A Wiener filter leaves the error σ² a² / (a² + σ²) where the signal varies by a, and the mean of
+    A Wiener filter leaves the error σ² v² / (v² + σ²) where the signal varies by v, and the mean of
     many voxels the error of a mean where it does not vary. A factor for each modality, fitted where
     the truth is known (docs/uncertainty.md), makes it a standard deviation: ± 1.645 of them hold
-    about 90 % of the errors. What stays of the noise n counts: with the share a of its removal and
+    about 90 % of the errors. Noise n that stays counts too: with the share a of its removal and the
     strength s the variance grows by (1 − a s)² n².
 
     Args:
@@ -246,7 +246,7 @@ def expected_deviation(
             signal = variation[0, 0].clamp_min(0).numpy()
             variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
             deviation = calibration * np.sqrt(variance)
-        if share > 0 and share * strength < 1:  # the correction is what would have removed it
+        if share > 0 and share * strength < 1:  # noise that stays
             remaining = np.float32((1 - share * strength) / share)
             deviation = np.hypot(deviation, remaining * (some - volume.voxels[where]))
         inner = slice(part.start - where.start, part.stop - where.start)

@@ -1,4 +1,4 @@
-"""How long an enhancement is expected to take, for who shows that before it begins."""
+"""Estimates how long an enhancement takes, before it begins."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def expected_seconds(
 
     Args:
         millions: of voxels.
-        pace: seconds for a million voxels, as a run before has taken; 0 for none.
-        threads: of the processor, by which a pace is estimated where none is known; 0 for none.
+        pace: seconds for a million voxels in an earlier run; 0 if unknown.
+        threads: of the processor, from which an unknown pace is estimated; 0: it is not.
         is_compiled: whether the compiled library is there.
         is_built_first: whether it is built before the run.
     """

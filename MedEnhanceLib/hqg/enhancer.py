@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg.groups import GuidedNetwork
     from MedEnhanceLib.hqg.guide import AlignedGuide
 
-#: Of the brightest tissue; below it floors of the computation count as noise.
+#: Least intensity of bright tissue; below it, lower bounds inside the computation act as noise.
 _LOWEST_TOP = 1e-4
 #: Share of the time that guides take, in progress.
 _REGISTRATION = 0.3
@@ -126,8 +126,8 @@ class _Run:
     Attributes:
         original: the frames and slices of the input that are returned.
         frames: of the whole input.
-        numbers: those frames that are enhanced.
-        slices: of each.
+        numbers: of the frames to enhance.
+        slices: of each frame, along K.
         decision: with all warnings and facts.
         guides: on the grid of the volume; none where the model uses none.
         bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
@@ -265,7 +265,7 @@ def _measure_ranges(
 
 
 def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
-    """Intensity of bright tissue in a frame, and the lowest value of its result.
+    """Measure the intensity of bright tissue in a frame, and the lowest value of its result.
 
     Raises InputError that names the frame where it shows nothing.
     """
@@ -487,7 +487,7 @@ class _Frame:
                 field = bias_field[part]
                 result = result / field
                 if out.deviation is not None:
-                    # The blend holds so much of the truth, which is no error.
+                    # Of the blend, only the share that is enhanced is divided by the field.
                     out.deviation[part] /= field / (share + (1 - share) * field)
             out.voxels[part] = self._finish(result)
             let_go(values)

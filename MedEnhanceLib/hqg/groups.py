@@ -66,7 +66,7 @@ class Places:
         )
 
     def corners(self) -> Tensor:
-        """[N, blocks, 3]: slice, row and column of each block's first voxel."""
+        """Return slice, row and column of each block's first voxel, [N, blocks, 3]."""
         _, rows, columns = self.shape
         index = self.index.long()
         at = index // (rows * columns), index // columns % rows, index % columns
@@ -82,14 +82,14 @@ class Places:
         )
 
     def voxels(self) -> Tensor:
-        """[N, blocks, 64]: flat places of all voxels."""
+        """Return the flat places of all voxels, [N, blocks, 64]."""
         _, rows, columns = self.shape
         side = torch.arange(SIDE, device=self.index.device)
         offset = (side[:, None, None] * rows + side[:, None]) * columns + side
         return self.index.long()[..., None] + offset.reshape(CELLS)
 
     def scale(self) -> Tensor:
-        """[N, 1, 64]: deviation of the noise in each coefficient."""
+        """Return the deviation of the noise in each coefficient, [N, 1, 64]."""
         return (self.sigma[:, None] * self.root)[:, None]
 
 
@@ -106,16 +106,16 @@ def on_device(value: T, device: str) -> T:
 
 
 def taken(values: Tensor, voxels: Tensor) -> Tensor:
-    """Take the values of a slab in blocks, [N, blocks, 64]; voxels: of `Places`."""
+    """Take the values of a slab in blocks, [N, blocks, 64]; voxels: from `Places.voxels`."""
     return values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
 
 
 def coefficients(blocks: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
-    """Return coefficients of blocks in the noise's deviation, [N, blocks, 64].
+    """Compute coefficients of blocks over the noise's deviation, [N, blocks, 64].
 
     Args:
-        blocks: their voxels.
-        scale: of `Places`.
+        blocks: [N, blocks, 64], voxels.
+        scale: [N, 1, 64], from `Places.scale`.
         transform: [64, 64], voxels → coefficients.
     """
     return (blocks @ transform.T).div_(scale)
@@ -176,7 +176,7 @@ class GuidedNetwork(torch.nn.Module):
         estimate: Tensor,
         top: float,
     ) -> Groups:
-        """Coefficients of groups out of slabs, whose bright tissue is at `top`.
+        """Compute coefficients of groups from slabs whose bright tissue is at `top`.
 
         Args:
             places: of the blocks.
@@ -219,7 +219,7 @@ class GuidedNetwork(torch.nn.Module):
         return replace(fitted, shows=fitted.shows * seen, sums=sums, region=sums.sum(1))
 
     def forward(self, groups: Groups, guides: Sequence[Fit]) -> Residual:
-        """Residuals of groups; guides: each fitted to them, with its region."""
+        """Compute the residuals of groups; guides: each fitted to them, with its region."""
         unguided, log_weight, features = self.network(groups)
         weight = torch.exp(log_weight.float().clamp(-_MOST_WEIGHT, _MOST_WEIGHT))
         unguided = unguided.float()

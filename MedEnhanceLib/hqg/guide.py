@@ -24,7 +24,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 #: patient .12 and more, mirrored guides and other patients .07 at most, at 10 % noise.
 #: The network's own gate closes for a bad guide, so refusing a good one costs more.
 _LEAST_FIT, _LEAST_OVERLAP = 0.08, 0.1
-#: Displacement in voxels of the volume that a guide on the volume's grid is not resampled for.
+#: Displacement, in voxels, below which a guide on the volume's grid is not resampled.
 _STAYS_BELOW = 0.25
 #: Percentiles of a guide that become 0 and 1.
 _DARK, _BRIGHT = 0.5, 99.8

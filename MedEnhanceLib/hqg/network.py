@@ -13,7 +13,7 @@ within the group. Whether the guide agrees with what the noisy blocks say beyond
 modulates the features, and opens or closes a gate for each block.
 
 Sources: features of a high-quality image inserted by variational normalization, He et al., IEEE
-TNNLS 35 (2024), arXiv 2307.07829, which is implemented here in an idea, with details of our own;
+TNNLS 35 (2024), arXiv 2307.07829, of which the idea is used here, with details of our own;
 sets of blocks, Zaheer et al., NeurIPS 2017; the filter, see `filters.block_matching`.
 """
 
@@ -40,32 +40,32 @@ _FACTS = 3 * _EVIDENCE + 3 + 1
 _FLAT = 0.02
 #: Numbers that variational modulation draws.
 _DRAWN = 32
-#: Factor on what is written without a hint: small steps at the beginning.
+#: Factor on the part of a residual that is no multiple of an input: small steps at the beginning.
 _FREE_SHARE = 0.3
 
 
 def orders() -> Longs:
-    """[64]: sum of the orders of each frequency along the three axes, 0 to 9."""
+    """Return the sum of the orders of each frequency along the three axes, [64], 0 to 9."""
     order: Longs = np.indices((SIDE,) * 3).sum(axis=0).reshape(CELLS)
     return order
 
 
 def bands() -> Tensor:
-    """[64, 4]: the band of each frequency: constant, sum of orders to 2, to 4, above."""
+    """Return each frequency's band, [64, 4], 0 or 1: constant, sum of orders to 2, to 4, above."""
     order = orders()
     limits = [order == 0, (order > 0) & (order <= 2), (order > 2) & (order <= 4), order > 4]
     return torch.from_numpy(np.stack(limits, 1)).float()
 
 
 def compressed(values: Tensor) -> Tensor:
-    """Large coefficients on the scale of a logarithm, with their sign."""
+    """Compress coefficients to sign(x) log(1 + |x|)."""
     return torch.log1p(values.abs()).copysign(values)
 
 
 def gelu(values: Tensor) -> Tensor:
     """Approximate GELU by tanh; in half precision compute it exactly, thrice as fast on a CPU.
 
-    There they differ by less than the rounding of the values.
+    In half precision the two differ by less than the rounding of the values.
     """
     is_single = values.dtype == torch.float32
     return F.gelu(values, approximate="tanh" if is_single else "none")
@@ -85,7 +85,7 @@ class Mixing(nn.Module):
             self.down.weight *= 0.5
 
     def forward(self, features: Tensor) -> Tensor:
-        """features: [N, blocks, width]."""
+        """Mix features, [N, blocks, width]."""
         # The mean of the group belongs to what is mixed in: one product does both.
         mix = self.mix + 1 / len(self.mix)
         features = features + self.after_mix(mix @ self.norm_of_set(features))
@@ -99,8 +99,8 @@ class Groups:
     """Coefficients of N groups, [N, blocks, 64] each, over the noise's deviation in each frequency.
 
     Attributes:
-        from_noisy: of the input less the estimate.
-        from_pilot: of the filter's next to last round less the estimate.
+        from_noisy: of the input minus the estimate.
+        from_pilot: of the filter's next to last round minus the estimate.
         estimate: of its last round.
         distance: [N, blocks], mean squared difference to the reference in the estimate, in σ².
         level: [N], σ as a share of the range.
@@ -146,7 +146,7 @@ class GroupNetwork(nn.Module):
         facts = torch.stack([far, level.expand_as(far)], -1)
         token = [from_noisy, 2 * from_pilot, compressed(deviation), facts]
         features = self.token(torch.cat(token, -1))
-        # The mean's own level says how bright a group is, which is not to matter.
+        # The mean's own level says how bright a group is, which must not matter.
         shape = torch.cat([torch.zeros_like(mean[:, :1]), mean[:, 1:]], -1)
         spread = torch.log1p(deviation.square().mean(1))
         group = [compressed(2 * shape), 2 * mean_residual, spread, far[:, -1:], level]
@@ -155,7 +155,7 @@ class GroupNetwork(nn.Module):
             features = layer(features)
         features = self.norm(features)
         if features.device.type == "cpu":
-            # Products of an even number of columns are faster there: the weight's is apart.
+            # Products of an even number of columns are faster there: the weight is computed apart.
             gains = F.linear(features, self.out.weight[:-1], self.out.bias[:-1])
             log_weight = F.linear(features, self.out.weight[-1:], self.out.bias[-1:])
         else:
@@ -198,12 +198,12 @@ def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
     Args:
         groups: of the input.
         guide: [N, blocks, 64], in the same units as the estimate.
-        band: of `bands`.
+        band: [64, 4], from `bands`.
     """
     size = groups.estimate.shape[1] * CELLS
     floor = 0.05 * size * (_FLAT / groups.level).square()
     g, e = _without_level(guide), _without_level(groups.estimate)
-    # Of each frequency, then of all, and of all but the constant.
+    # Sums for each frequency, then over all, and over all but the constant one.
     sums = [g.square().sum(1), e.square().sum(1), (g * e).sum(1)]
     gg, ee, ge = (block_sums.sum(-1) for block_sums in sums)
     hh, ff, hf = (block_sums[:, 1:].sum(-1) for block_sums in sums)
@@ -227,7 +227,7 @@ def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
 
 
 def _without_level(blocks: Tensor) -> Tensor:
-    """Less the mean of the group's constant coefficients."""
+    """Subtract the mean of the group's constant coefficients."""
     level = blocks[..., :1].mean(1, keepdim=True)
     return blocks - F.pad(level, (0, CELLS - 1))
 
@@ -317,7 +317,7 @@ class VariationalModulation(nn.Module):
             self.distribution.bias[_DRAWN:] = -4.0
 
     def forward(self, features: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
-        """Modulated features, and the divergence from a standard normal distribution, a scalar."""
+        """Return modulated features, and the divergence from a standard normal, a scalar."""
         mean, log_variance = self.distribution(facts).float().chunk(2, -1)
         log_variance = log_variance.clamp(-10, 4)
         value = mean

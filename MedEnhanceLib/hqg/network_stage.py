@@ -65,7 +65,7 @@ class _Chunk:
 
 @dataclass(frozen=True, eq=False)
 class NetworkStage:
-    """The network on a device, for one volume; goes on from the filter (a `Continuation`).
+    """The network on a device, for one volume; continues from the filter (a `Continuation`).
 
     Attributes:
         network: of the bundle, on `device`.
@@ -117,7 +117,7 @@ class NetworkStage:
                 change = None
                 if guides:
                     change = np.abs(guide_sums.means(part.stop, nothing, level))
-                    # Without noise `nothing` was changed.
+                    # It stays 0 where there is no noise.
                     change = np.divide(change, level, out=nothing, where=level > 0)
                 yield Slab(result, change)
                 pilots.let_go(part.stop)
@@ -137,7 +137,7 @@ class NetworkStage:
         """
         noisy, level, pilot, estimate = slab
         device, network = self.device, self.network
-        # Other threads search, on the CPU, whatever computes the filter; each some rows.
+        # Threads search the groups, some rows each, on the CPU, whatever computes the filter.
         match = block_matching.engine_for("cpu", run.monitor).match
         at_once = max(1, _AT_ONCE[device.partition(":")[0]] * STEP // estimate.shape[2])
         tasks = [

@@ -4,8 +4,8 @@ Mutual information of sampled points (Mattes et al., IEEE Trans. Med. Imaging 22
 maximized by SimpleITK, from voxels of 8 mm down to 1 mm. One thread and seeded sampling: the same
 images give the same result.
 
-How well both fit is measured apart from that: in small windows, the squared correlation of both
-images, which any contrast may have. It is compared with that after a shift of a few millimeters.
+The fit is measured separately: the squared correlation of both images in small windows, which does
+not depend on contrast. It is compared with that after a shift of a few millimeters.
 Anatomy of the same patient fits in one place alone; another patient, or a mirrored image, fits
 almost as well beside it.
 
@@ -49,7 +49,7 @@ _VOXEL_SIGMA = 0.42
 
 @dataclass(frozen=True)
 class GuideFit:
-    """Agreement of a guide with a volume at a pose."""
+    """Agreement of a guide with a volume at a place."""
 
     #: How much more of the detail agrees there than a few millimeters beside it, 0 to 1.
     value: float
@@ -73,17 +73,17 @@ class Registration:
         self.center: Doubles = self._tissue.mean(0) if len(inside) else np.zeros(3)
 
     def overlap(self, guide: Volume, place: Doubles) -> float:
-        """Share of the volume's tissue inside the guide's field of view, 0 to 1."""
+        """Return the share of the volume's tissue inside the guide's field of view, 0 to 1."""
         return float(_inside(_indices(guide, place, self.points), guide).mean())
 
     def displacement(self, first: Doubles, second: Doubles) -> Doubles:
-        """Return how far two places of each point of the tissue are apart, in voxels."""
+        """Return how far apart two places put each point of the tissue, in voxels."""
         apart = _moved(first, self.points) - _moved(second, self.points)
         steps = np.linalg.inv(self._volume.geometry.affine_lps[:3, :3])
         return np.asarray(np.linalg.norm(apart @ steps.T, axis=1))
 
     def best(self, guide: Volume, monitor: Monitor) -> Doubles:
-        """Search the pose with the most mutual information, from that in the headers."""
+        """Search the place with the most mutual information, starting from that of the headers."""
         transform = _sitk().Euler3DTransform()
         transform.SetCenter(self.center.tolist())
         for number, level in enumerate(_LEVELS):
@@ -137,12 +137,12 @@ class Registration:
         return result
 
     def fits(self, guide: Volume, places: list[Doubles]) -> list[GuideFit]:
-        """Measure the mutual information at each pose; 0 where the guide covers too little."""
+        """Measure the fit at each place, by correlation; 0 where the guide covers too little."""
         volume_level, guide_level = (_level(each, _LEVELS[-1][0]) for each in (self._volume, guide))
         windows, positions = self._windows(volume_level)
 
         def agreement(place: Doubles) -> float:
-            """Mean squared correlation of volume and guide in the windows, 0 to 1."""
+            """Average the squared correlation of volume and guide in the windows, 0 to 1."""
             indices = _indices(guide_level, place, positions)
             shown = _inside(indices, guide_level).all(1)
             if shown.sum() < _WINDOWS // 40:
@@ -167,7 +167,7 @@ class Registration:
         return fits
 
     def _windows(self, level: Volume) -> tuple[Floats, Doubles]:
-        """Small windows of the tissue: values [N, V] less their mean, and positions [N, V, 3]."""
+        """Cut windows of the tissue: values [N, V] minus their mean, and positions [N, V, 3]."""
         spacing = np.array(level.geometry.spacing)
         radius = [max(1, round(_RADIUS * spacing.min() / side)) for side in spacing]
         centers = np.rint(_indices(level, np.eye(4), self._tissue)).astype(np.intp)
@@ -273,7 +273,7 @@ def _inside(indices: Doubles, volume: Volume) -> Mask:
 
 
 def _interpolated(voxels: Array, indices: Doubles) -> Floats:
-    """Linear between the eight voxels around each index (i, j, k) [..., 3]."""
+    """Interpolate linearly between the eight voxels around each index (i, j, k) [..., 3]."""
     last = np.array(voxels.shape[::-1]) - 1
     indices = np.clip(indices, 0, last)
     low = np.minimum(indices.astype(np.intp), np.maximum(last - 1, 0))

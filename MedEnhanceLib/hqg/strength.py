@@ -53,7 +53,7 @@ class Enhanced:
         warnings: that model or noise measurement may not suit the input.
         measured: what was measured and what was done about it, as manifests record it: noise, blur,
             bias field, guide; empty for models that do not measure.
-        noises: the noise of each frame; empty as well.
+        noises: the noise of each frame; likewise empty.
         first_slice: of `volume`, in the whole input.
     """
 
@@ -96,7 +96,7 @@ class Enhanced:
         point: tuple[int, int, int] | None = None,
         window: tuple[float, float] | None = None,
     ) -> Picture:
-        """Draw input, result, difference, and what there is besides, in three planes.
+        """Draw input, result, difference, and uncertainty and labels if any, in three planes.
 
         Args:
             point: (slice, row, column) that the planes go through; None: where much is to be seen.
@@ -120,8 +120,8 @@ class Enhanced:
     def at_strength(self, strength: float) -> Enhanced:
         """Return the same result at another strength (0 to 1), without running the model again.
 
-        The voxels are those of a run with that number as its strength, where this one had "auto".
-        Without segmentation and uncertainty, which are of strength 1. Raises ConfigError for a
+        If this run had "auto", the voxels are those of a run with that number as its strength.
+        Segmentation and uncertainty, which are of strength 1, are dropped. Raises ConfigError for a
         strength outside 0 to 1, and where this result is at another than 1: what was rounded away
         does not come back.
         """

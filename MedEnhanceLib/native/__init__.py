@@ -47,7 +47,7 @@ class Library:
         """Load it; MedEnhanceError if it is damaged, for another system or of other sources."""
         from MedEnhanceLib.native import build
 
-        try:  # to load half a library would end the process
+        try:  # loading a damaged library would end the process
             expected = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
             if build.digest(path) != expected:
                 raise _unusable(f"{path.name} is damaged or older than its sources")
@@ -97,7 +97,7 @@ def find(folder: Path) -> tuple[Library | None, str]:
 def load(
     folder: Path = HERE, *, builds: bool = True, monitor: Monitor | None = None
 ) -> Library | None:
-    """Load the library, or None with a warning: to the monitor of each job, or once to the log.
+    """Load the library; None if it cannot be used, with a warning to the monitor or, once, the log.
 
     Args:
         folder: that it is in.
@@ -153,5 +153,5 @@ def _log(folder: Path, warning: str) -> None:
 
 
 def describe(folder: Path = HERE) -> str:
-    """State and remedy in one line, for `medenhance doctor` and for notices."""
+    """Describe state and remedy in one line, for `medenhance doctor` and for notices."""
     return find(folder)[1]

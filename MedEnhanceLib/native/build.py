@@ -1,9 +1,9 @@
 """Builds the compiled library: python -m MedEnhanceLib.native.build.
 
-On Windows one comes with the sources, in `windows`: ziglang built it, wherever (`--windows`).
-The command for developers and the hook of installations (`hatch_hook.py`) use it. The extension's
-CMake compiles by itself, with the same files and flags from `build.json`, and takes the digest from
-here. It needs the standard library alone, because both run it before MedEnhanceLib is installed.
+For Windows a library comes with the sources, in `windows`; `--windows` (with ziglang) builds it.
+The command for developers and the hook of installations (`hatch_hook.py`) use this module. The
+extension's CMake compiles by itself, with the same files and flags from `build.json`, and takes the
+digest from here. It needs the standard library alone: both run it before MedEnhanceLib is there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _SETTINGS = json.loads((HERE / "build.json").read_text(encoding="utf-8"))
 #: Compiled once for each vector width; widths.c once. Same values with every compiler and width:
-#: no sum is reordered, and to fused multiply-adds is contracted only where all sums are exact.
+#: no sum is reordered, and multiply-adds are fused only where all sums are exact.
 KERNELS: dict[str, str] = _SETTINGS["kernels"]
 #: Tags of wheels that ziglang builds on any system, and its targets.
 TARGETS = {
@@ -66,7 +66,7 @@ def library(folder: Path = HERE) -> Path:
 
 
 def answers(compiler: Sequence[str]) -> bool:
-    """Tell whether it works: macOS without developer tools has a `cc` that only fails."""
+    """Test whether a compiler works: macOS without developer tools has a `cc` that fails."""
     try:
         return bool(_run([*compiler, "-dumpmachine"]))
     except (OSError, subprocess.SubprocessError):
@@ -74,7 +74,7 @@ def answers(compiler: Sequence[str]) -> bool:
 
 
 def digest(file: Path) -> str:
-    """Hash a library and the sources here: one built from other sources is known by it."""
+    """Hash a library with the sources here: one built from other sources does not match."""
     whole = hashlib.sha256(file.read_bytes())
     for source in sorted([*HERE.glob("*.[ch]"), HERE / "build.json"]):
         whole.update(source.read_bytes())

@@ -50,7 +50,7 @@ _QUIETER, _SAME = (1 / 6, 1 / 12), 1.1
 _FREE, _LEAST_QUIET = 0.1, 1 / 12
 #: Share of cells that the spectrum is measured in.
 _GOOD_CELLS = 0.4
-#: Blocks in a cell from which its level is used.
+#: Least number of blocks in a cell whose level is used.
 _FEW = 6
 #: How much of the rise from quiet to next quiet blocks is taken off as anatomy: from the spectrum,
 #: where taking off too much costs more, and from the level. Chosen on simulated noise.
@@ -73,7 +73,7 @@ _LIKE_TISSUE, _LEAST_TISSUE = (0.6, 2.0), 0.05
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json), and the
 #: lower end of the interval, over σ, from there on.
 TRUSTED, _SURE_LOW = 0.5, 0.85
-#: Lower end of σ, and σ, where all is as weak as the background, as shares of what that shows: the
+#: Lower end of σ, and σ, as shares of what the background shows, where all is as weak as it: the
 #: mean of a signal as strong as its noise is 1.24 times that of noise alone, of twice that 1.8.
 _OF_WEAK_SIGNAL = (0.6, 0.75)
 
@@ -142,7 +142,7 @@ def is_rician(air: float | None, level: float) -> bool:
 
 
 def noise_to_contrast(estimate: NoiseEstimate) -> float:
-    """σ over the contrast of the tissue, no unit; 0 where there is no contrast.
+    """Return σ over the contrast of the tissue, no unit; 0 where there is no contrast.
 
     In a T1 head .05 is clean and .5 hides most detail; in CT 15 HU give about .2.
     """
@@ -301,7 +301,7 @@ class _Fit:
     def _coefficients(
         self, choices: Sequence[tuple[Mask, Mask]], rises: Sequence[Doubles]
     ) -> tuple[Doubles, Doubles]:
-        """Mean squares of the coefficients in quiet and in next quiet blocks, over the level.
+        """Average squared coefficients in quiet and in next quiet blocks, over the level.
 
         Only the cells count in which the other half of the coefficients rises least between them.
         """
@@ -393,6 +393,7 @@ def _ties(sizes: Sequence[int]) -> Doubles:
 
 
 def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEstimate:
+    """Make map, level, interval and confidence of a fit."""
     number = blocks.per_cell
     spread = np.sqrt(np.maximum(fit.variance, TINY))
     if blocks.magnitude:
@@ -472,7 +473,7 @@ def _smoothed(value: Doubles, width: float) -> Doubles:
 
 @lru_cache(maxsize=1)
 def _rician_table() -> tuple[Doubles, Doubles]:
-    """Ratios of mean to standard deviation of Rician values, and these deviations; σ = 1."""
+    """Tabulate mean over standard deviation of Rician values, and this deviation; σ = 1."""
     nodes, weights = np.polynomial.hermite.hermgauss(48)
     across = np.outer(weights, weights) / math.pi
     amplitudes = np.linspace(0, 8, 161)

@@ -1,4 +1,4 @@
-"""Noise of a few slices, for an order of series where the whole volumes would take too long."""
+"""Measures the noise of a few slices, to rank series without measuring whole volumes."""
 
 from __future__ import annotations
 

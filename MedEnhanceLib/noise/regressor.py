@@ -21,12 +21,12 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Numbers
 from MedEnhanceLib.noise.tissue_blocks import BLOCK, blocks_of_layer, cosines, quantum
 
-#: Where what networks read is cut off: in standard deviations of the training, and in logarithms.
+#: Limits of the networks' inputs: in standard deviations of the training data, and in logarithms.
 _MOST, _MOST_LOG = 3.0, 12.0
 _CELLS = BLOCK**3
 #: Median of the square of a Gaussian, as the networks learned it.
 _MEDIAN_SQUARE = 0.455
-#: Blocks that are looked at, voxels, and blocks from which no more offsets are cut.
+#: Most blocks and voxels that are measured; number of blocks that needs no further offsets.
 _MOST_BLOCKS, _MOST_VOXELS, _ENOUGH = 40_000, 4_000_000, 6000
 #: Tissue from these shares of the bright end on; the second where the first leaves few blocks.
 _TISSUE, _DARK_TISSUE, _AIR = 0.35, 0.15, 0.12
@@ -185,7 +185,7 @@ def _blocks(values: Floats) -> Floats:
 def _quiet(power: Floats, around: Floats, scale: float) -> list[Doubles]:
     """Measure energies in the quietest blocks, chosen by one half of the coefficients each.
 
-    And eigenvalues of all blocks, and of quiet ones.
+    Then come eigenvalues of all blocks, and of quiet ones.
     """
     index, groups = _frequencies()
     odd = index.sum(axis=0) % 2 == 1

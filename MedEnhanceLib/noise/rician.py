@@ -18,7 +18,7 @@ from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: From this mean on, in σ, its inverse is used; below, where it is infinitely steep, a ramp.
+#: From this mean on, in σ, the mean is inverted; below, where that is infinitely steep, a ramp.
 _RAMP_END = 1.7
 _RAMP_START = 1.2
 #: Range of the table in σ, and its entries for each σ; beyond, a series is used.
@@ -78,7 +78,7 @@ def _mean_of(amplitude: Tensor) -> Tensor:
 
 @cache
 def _inverse_table() -> Tensor:
-    """Amplitudes for the means 0, 1/_PER_SIGMA, …, _FAR; σ = 1. Linear between them."""
+    """Tabulate amplitudes for the means 0, 1/_PER_SIGMA, …, _FAR; σ = 1."""
     import torch
 
     amplitudes = torch.linspace(0, 2 * _FAR, 20_001, dtype=torch.float64)

@@ -32,7 +32,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.
 _PAIRS, _FRAMES = 24, 9
-#: Up to which a pair is still: level over that of the stillest, and correlation between blocks.
+#: Limits of a still pair: level over that of the stillest, and correlation between blocks.
 _STILL, _STRUCTURE = 1.2, 0.45
 #: Standard deviation over the median of absolute values, and the median of squares, of a Gaussian.
 _MAD, _MEDIAN_SQUARE = 1.4826, 0.45494

@@ -30,7 +30,7 @@ from MedEnhanceLib.core.imaging import robust_max
 BLOCK = 4
 #: Least number of blocks in a cell of the map along k, j, i, and its least side in mm.
 _CELL, _CELL_MM = (2, 6, 6), 20.0
-#: Voxels that are looked at; of larger volumes every n-th layer of blocks.
+#: Most voxels that are measured; of larger volumes every n-th layer of blocks.
 _MOST_VOXELS = 12_000_000
 #: A value that this share of the voxels has is padding or clipping, if it is the extreme one.
 _PADDING = 1e-3
@@ -58,7 +58,7 @@ class Blocks:
         air: σ from the background, None if it shows nothing.
         magnitude: whether values are magnitudes of MR.
         step: between values that were rounded; 0 if they were not.
-        share: of all blocks.
+        share: of the blocks of tissue among all blocks.
     """
 
     power: Floats
@@ -163,7 +163,7 @@ def blocks_of_layer(voxels: Array, start: int, depth: int) -> Floats:
 
 
 def structure_of(voxels: Array) -> float:
-    """Correlation between the means of blocks two apart within slices, -1 to 1.
+    """Correlate the means of blocks two apart within slices, -1 to 1.
 
     voxels: [K, J, I]. Returns 1 where the blocks are too few to tell, or all alike.
     """
@@ -214,7 +214,7 @@ def _is_tissue(
 
 
 def _air(figures: Floats, top: float) -> float | None:
-    """σ of a Rayleigh background, None where there is none."""
+    """Measure σ of a Rayleigh background; None where there is none."""
     mean, spread, lowest, highest, touched = figures
     usable = (lowest < highest) & (touched < 0.25) & (mean < 0.6 * top)
     ratio = mean / np.maximum(spread, TINY) / _RAYLEIGH

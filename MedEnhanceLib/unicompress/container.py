@@ -114,7 +114,9 @@ def bytes_of(chunks: Sequence[Chunk]) -> int:
 
 
 def write_container(path: Path, front: bytes, chunks: Sequence[Chunk]) -> str:
-    """Write the file and flush it to the disk. Returns the SHA-256 of the whole file, as hex.
+    """Write front, chunks and their SHA-256 as seal, and flush the file to the disk.
+
+    Returns the SHA-256 of the whole file, seal included, as hex.
 
     Args:
         path: a file that is there is overwritten, not atomically.

@@ -208,7 +208,7 @@ class Sampler:
             is_drawn = bool(drawn) and rng.random() < self.config.synthetic
             patch, size, removed = self._patch(drawn if is_drawn else self.planes, how, rng)
             thick = (thicken @ patch[:3]).astype(np.float32)
-            # As far as averaging leaves it.
+            # The planes' own noise that averaging leaves.
             known = float((thicken @ (patch[1] - patch[3])).std()) / removed
             if how.added:
                 thick += np.float32(how.added) * grain(thick.shape, rng)
@@ -225,9 +225,9 @@ class Sampler:
     def _patch(
         self, volumes: Sequence[Planes], how: Thickening, rng: np.random.Generator
     ) -> tuple[Floats, tuple[float, float], float]:
-        """Return [4, M, W]: planes with some tissue, the last of which is the second without noise.
+        """Draw planes with some tissue, [4, M, W]; the last is the second without noise.
 
-        Returns its columns and planes in rows too, and `Planes.removed`.
+        Returns also the spacing of columns and of planes, over that of rows, and `Planes.removed`.
         """
         config, size = self.config, (how.stack.thin, self.config.columns)
         best: tuple[float, Floats, tuple[float, float], float] | None = None

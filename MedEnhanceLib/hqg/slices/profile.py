@@ -58,16 +58,16 @@ class SliceStack:
         return self.thickness_mm / self.thin_mm
 
     def phases(self) -> Doubles:
-        """[M], of each thin slice: its distance from the center of its thick slice, −½ to ½."""
+        """Return where each thin slice lies in its thick one, [M]: −½ to ½, 0 at the center."""
         place = (np.arange(self.thin) + 0.5) / self.ratio
         return np.asarray(place - np.floor(place) - 0.5)
 
     def sources(self) -> list[int]:
-        """[M], of each thin slice: the thick one that its center is in."""
+        """Return the thick slice that the center of each thin one is in, [M]."""
         return [int((thin + 0.5) / self.ratio) for thin in range(self.thin)]
 
     def thicken(self) -> Doubles:
-        """[K, M]: each row is the profile of one slice, cut at the volume's edge, and sums to 1."""
+        """Build [K, M]: each row is a slice's profile, cut at the volume's edge, and sums to 1."""
         # Centers of thick slices in thin ones: 0 is the center of the first thin slice.
         centers = (np.arange(self.thick) + 0.5) * self.ratio - 0.5
         apart = np.arange(self.thin)[None] - centers[:, None]
@@ -82,13 +82,13 @@ class SliceStack:
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
     def interpolate(self) -> Doubles:
-        """[M, K]: the cubic B-spline through the thick slices, mirrored at the edge."""
+        """Build [M, K], the cubic B-spline through the thick slices, mirrored at the edge."""
         through = _spline(np.arange(self.thick, dtype=np.float64), self.thick)
         centers = np.asarray((np.arange(self.thin) + 0.5) / self.ratio - 0.5, np.float64)
         return np.asarray(_spline(centers, self.thick) @ np.linalg.inv(through))
 
     def correct(self, noise: float | Doubles = 0.0) -> Doubles:
-        """[..., M, K]: what to add to thin slices for each unit that the thick ones are off.
+        """Build [..., M, K]: what to add to thin slices for each unit that the thick ones are off.
 
         The least change whose thickening is the difference: Aᵀ(AAᵀ + λ)⁻¹, A = `thicken`.
 

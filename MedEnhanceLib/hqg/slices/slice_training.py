@@ -22,7 +22,7 @@ from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.learning.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Patches that are measured on, which no training comes to.
+#: Number of test batches, and of the first of them, which no training reaches.
 _TESTED_BATCHES, _FIRST_TESTED = 8, 10_000_000
 #: Decay of the averaged weights.
 _EMA = 0.998
@@ -128,7 +128,7 @@ def measured_beside_shipped(
 
 
 def _psnr(image: Tensor, truth: Tensor) -> float:
-    """Mean over the patches [B, M, W]."""
+    """Average the PSNR over patches [B, M, W], in dB for a peak of 1."""
     errors = (image - truth).square().mean((1, 2)).clamp_min(1e-9)
     return float(-10 * torch.log10(errors).mean())
 

@@ -143,7 +143,7 @@ def _facts_of(stack: SliceStack) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _ThickFrame:
-    """A frame with its thick slices first.
+    """A frame with its thick axis first.
 
     voxels: [K, A, B], without the constant regions. noise: σ on the network's scale.
     """
@@ -201,7 +201,7 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
     """Find which axis is thick, and how many slices there will be.
 
     The profile of a slice is as wide as DICOM states or as slices are apart: a box in CT, which
-    averages over the slice; a Gaussian in MR, whose slices are excited with a bell.
+    averages over the slice; a Gaussian in MR, as excitation falls off smoothly.
 
     spacing: of the thin slices: that of the pixels, half of the present one, or mm.
     Raises InputError: nothing can be restored: the volume is isotropic, has fewer than 4 slices, or
@@ -241,7 +241,7 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
 
 
 def _stated_thickness(volume: Volume) -> float | None:
-    """SliceThickness of the first DICOM image of a volume, mm; None where it is not known."""
+    """Read SliceThickness of a volume's first DICOM image, mm; None where it is not known."""
     origin = volume.origin
     if origin is None or not origin.on_grid or not origin.instances or not origin.instances[0]:
         return None

@@ -214,7 +214,7 @@ class CropMaker:
             modulation=_MODULATION if rng.random() < 0.5 else 0.0,
         )
         tissue = clean > TISSUE[self.modality]
-        # Whatever the photons leave through this body: as of a wider or a narrower one.
+        # σ is drawn, not left to the photons: as if the body were wider or narrower.
         sigma = max(_OVER_OWN * target.least_sigma, float(np.exp(rng.uniform(*np.log(_CT_SIGMA)))))
         added *= np.float32(sigma / max(float(added[tissue].std()), 1e-6) if tissue.any() else 1e-3)
         noise = measure_noise(clean + added, modality="CT", spacing=target.spacing)
@@ -404,6 +404,6 @@ def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
 
 
 def _at(starts: Longs) -> Where:
-    """Return the crop that begins there."""
+    """Return the place of the crop with these first voxels."""
     k, j, i = (slice(int(at), int(at) + size) for at, size in zip(starts, SHAPE, strict=True))
     return k, j, i

@@ -108,7 +108,7 @@ def _wrong(
     where: Where,
     rng: np.random.Generator,
 ) -> Floats:
-    """Mirrored, or of another patient: at the same place, or where a smaller volume begins anew."""
+    """Draw a mirrored guide, or one of another patient at the same place (small ones repeat)."""
     others = [other for other in targets if other.name != target.name]
     if not others or rng.random() < _MIRRORED:
         return series[..., ::-1][where]

@@ -162,7 +162,7 @@ def made(
 
 
 def squared_error(image: Tensor, crop: Noisy, window: CropWindow, weight: Tensor) -> Tensor:
-    """Weighted mean of squares over the noise's variance.
+    """Average the squared error by weight, over the noise's variance.
 
     Args:
         image: of the whole crop.
@@ -192,10 +192,10 @@ def excess(made_: Made, crop: Noisy, window: CropWindow, *, is_right: bool) -> T
 
 
 def changed_means(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
-    """Mean square of how far means over 2 x 2 x 2 voxels are from the filter's, in σ² of the noise.
+    """Measure how means over 2 x 2 x 2 voxels differ from the filter's: mean square, in σ².
 
-    Of a real noisy volume nothing says what it is without noise. This forbids to invent what is
-    larger than a voxel, whatever the critic takes for clean.
+    A real noisy volume has no target. This forbids inventing what is larger than a voxel, whatever
+    the critic takes for clean.
 
     Args:
         image: of the whole crop.
@@ -207,7 +207,7 @@ def changed_means(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
 
 
 def voxel_weight(crop: Crop, window: CropWindow) -> Tensor:
-    """Tissue counts fully, lesions more."""
+    """Weight the voxels of a window: tissue 1, lesions more, all else less."""
     tissue = crop.tissue[window.where]
     weight = torch.where(tissue, 1.0, _OUTSIDE)
     if crop.guide is not None and crop.guide.lesion is not None:
@@ -268,7 +268,7 @@ def wavelet_loss(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
 
 
 def feature_loss(network: GuidedNetwork, crop: Noisy, window: CropWindow, image: Tensor) -> Tensor:
-    """Content-aware loss of features: what the set network sees in the result and in the target.
+    """Compute the content-aware loss of features: of the set network's in result and target.
 
     Args:
         network: that sees.
@@ -300,17 +300,17 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv3d(_CRITIC_WIDTHS[-1], 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map the scores of an image [K, J, I]: 1 for clean, 0 for enhanced."""
+        """Score the places of an image [K, J, I]: towards 1 clean, towards 0 enhanced."""
         scores: Tensor = self.layers(image[None, None])
         return scores
 
     def loss(self, images: Sequence[Tensor], clean: Tensor) -> Tensor:
-        """Least squares, of the critic itself."""
+        """Compute the critic's own loss, least squares."""
         on_enhanced = [self(image.detach()).square().mean() for image in images]
         on_clean: Tensor = (self(clean) - 1).square().mean()
         return on_clean + torch.stack(on_enhanced).mean()
 
     def fooled(self, image: Tensor) -> Tensor:
-        """Least squares, of what made the image."""
+        """Compute the loss of the network that made the image, least squares."""
         score: Tensor = (self(image) - 1).square().mean()
         return score

@@ -28,7 +28,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Seconds between two validations.
 _VALIDATION_S = 120.0
-#: Number of the first crop that is validated on, which no training comes to.
+#: Number of the first validation crop, which no training reaches.
 _FIRST_VALIDATED = 500_000_000
 
 
@@ -144,7 +144,7 @@ def validated_crops(config: TrainConfig, targets: dict[str, list[Target]]) -> li
 
 
 def _means(judged: Sequence[tuple[float, float]], crops: Sequence[Crop]) -> dict[str, float]:
-    """Mean gain without a guide, and what right and other guides add to it on their crops.
+    """Average gains without a guide, and what right and other guides add on their crops.
 
     judged: of each crop, as `gain_of` has it.
     """
@@ -163,7 +163,7 @@ def _beside_shipped(
     after: Sequence[float],
     crops: Sequence[Crop],
 ) -> dict[str, float]:
-    """Gain of the shipped model on the crops without a guide, and of the network over it.
+    """Measure the shipped model on the crops without a guide, and the network's gain over it.
 
     after: gain of the network on each crop without a guide, dB.
     Returns dB: `shipped_gain_db`, `over_shipped_db` and its standard error.

@@ -42,7 +42,7 @@ class Target:
         spacing: mm along i, j, k.
         name: of the file or of the examination that it comes from.
         noise: what is measured of its own noise, on its scale.
-        least_sigma: of that what is no anatomy for sure: added noise is to be above it.
+        least_sigma: the part of it that is certainly no anatomy; added noise must be above it.
         is_raw: whether it has the resolution of its file.
         labels: [K, J, I] indices of a task's labels, 0 for the background; None without.
     """

@@ -57,7 +57,7 @@ class Task(Protocol):
         """Yield labeled volumes: file, volume, and label indices [K, J, I], 0: background."""
 
     def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
-        """Compute a scalar.
+        """Compute the loss of the task, a scalar.
 
         Args:
             image: [D, H, W] on the network's scale, enhanced.
@@ -91,7 +91,7 @@ class Gate(Stateful, Protocol):
 
 
 Teaching = tuple[Task, Gate]
-#: From the device.
+#: Makes a task and its gate for a device.
 MakeTask = Callable[[str], Teaching]
 
 
@@ -134,7 +134,7 @@ class Trainer:
         self._pools: dict[str, CropPool] = {}
 
     def step(self, number: int) -> dict[str, float]:
-        """Make a step of this number; its losses."""
+        """Make the step of this number; returns its losses."""
         ends = np.cumsum(self.counts)
         stage = int(np.searchsorted(ends, number, side="right"))
         count = self.counts[stage]

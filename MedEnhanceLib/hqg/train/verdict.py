@@ -1,4 +1,4 @@
-"""Whether the weights that a task taught are kept: on persons whom neither of them learned from."""
+"""Judges the weights that a task taught, on persons whom neither task nor enhancer learned from."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def judge(
 
 
 def _enhancer(folder: Path, network: GuidedNetwork, config: TrainConfig) -> Enhance:
-    """Write a network as a bundle, by which volumes are enhanced as in use."""
+    """Write a network as a bundle; returns a function that enhances volumes with it."""
     bare = replace(config, name=folder.name)
     export_enhancer(folder, bare, network, seconds=0.0, is_guided=False, gains={})
     options = EnhanceConfig(model=str(folder), device=config.device)

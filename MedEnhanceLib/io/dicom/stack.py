@@ -263,9 +263,10 @@ def _repair(first: Slice, shared: _Plane, spacing: Spacing, slant: Slant | None)
 
 
 def require_alike(slices: Slices, name: str) -> None:
-    """Raise InputError for slices that differ in patient, modality, units or kind of scaling.
+    """Raise InputError for slices that differ in patient, modality, grayscale or units.
 
-    Each slice may have its own slope and intercept, but none may lack what others have.
+    Each slice may have its own slope and intercept, but none may lack what others have. Grayscale
+    is the photometric interpretation.
     """
     shared: dict[str, Callable[[Slice], Any]] = {
         "PatientID": lambda plane: repr(plane.patient),
