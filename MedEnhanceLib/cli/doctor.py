@@ -10,6 +10,9 @@ from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.terminal import columns, pairs, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 
+#: How long a worker waits for a job.
+_IDLE_SECONDS = 600.0
+
 
 def _run(args: argparse.Namespace) -> int:
     """Look at everything."""
@@ -84,9 +87,9 @@ def _declare_worker(parser: Parser) -> None:
     parser.add_argument(
         "--idle-seconds",
         type=float,
-        default=600.0,
+        default=_IDLE_SECONDS,
         metavar="S",
-        help="stop after this many seconds without a job (default: 600)",
+        help=f"stop after this many seconds without a job (default: {_IDLE_SECONDS:g})",
     )
 
 

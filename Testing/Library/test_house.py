@@ -74,7 +74,7 @@ def _public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
 
 
 def test_docstrings_list_the_arguments_of_public_functions() -> None:
-    """Of three or more; ruff compares the names of shorter lists, where there are any."""
+    """Functions of three or more; ruff compares the names of shorter lists that exist."""
     missing = []
     for path in sorted((ROOT / "MedEnhanceLib").rglob("*.py")):
         for function in _public_functions(ast.parse(path.read_text(encoding="utf-8")).body):

@@ -69,7 +69,7 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertTrue(ui.messageFrame.isHidden())
 
     def observers(self):
-        """How many the scene has, and the nodes behind the page Enhance."""
+        """Count those of the scene and of the nodes behind the page Enhance."""
         state = self.context.state
         nodes = [state.node, state.inputVolume, state.inputVolume.GetDisplayNode()]
         nodes += slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")

@@ -1,4 +1,4 @@
-"""What the host alone checks of the panel: what its tests catch, and how pages look."""
+"""The panel on the host alone: what its tests catch, and the looks of its pages."""
 
 import os
 import sys
