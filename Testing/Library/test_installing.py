@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -29,10 +30,7 @@ The conflict is caused by:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The site-packages of a Slicer where another extension installed PyTorch."""
-    info = tmp_path / f"torch-{_CUDA}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {_CUDA}\n")
-    (info / "RECORD").write_text("")
+    _installed(tmp_path, "torch", _CUDA)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -43,13 +41,20 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _wheel(folder: Path, name: str, version: str, needs: str) -> None:
+def _installed(folder: Path, name: str, version: str) -> None:
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "RECORD").write_text("")
+
+
+def _wheel(folder: Path, name: str, version: str, needs: str = "") -> None:
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         wheel.writestr(f"{info}/WHEEL", tags)
         head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        wheel.writestr(f"{info}/METADATA", f"{head}Requires-Dist: {needs}\n")
+        wheel.writestr(f"{info}/METADATA", head + (f"Requires-Dist: {needs}\n" if needs else ""))
         wheel.writestr(f"{info}/RECORD", "")
 
 
@@ -58,6 +63,23 @@ def test_what_is_installed_is_handed_over_with_its_local_version() -> None:
     lines = installing.constraints()
     assert lines[0] == f"torch=={_CUDA}"
     assert {"numpy", "SimpleITK", "pydicom", "highdicom"} <= {line.split("==")[0] for line in lines}
+
+
+def test_no_shared_package_is_exchanged_even_where_pip_is_to_upgrade_all(site: Path) -> None:
+    names = ["torchvision", "numpy", "scipy", "SimpleITK", "pydicom", "highdicom", "pillow",
+             "requests", "packaging"]  # fmt: skip
+    for name in names:
+        _installed(site, name, "0.1")
+    for name in ["torch", *names]:
+        _wheel(site, name, "99.0")
+        _wheel(site, f"needs_{name}", "1.0", name)
+    needed = [f"needs_{name}" for name in ["torch", *names]]
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", *needed]
+    command += ["--upgrade", "--upgrade-strategy", "eager", "--quiet", "--report", "-"]
+    command += ["-c", str(installing.write_constraints(site))]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    installs = {each["metadata"]["name"] for each in json.loads(said)["install"]}
+    assert installs == set(needed)
 
 
 @pytest.mark.parametrize("version", ["", "unknown", "2.6 (of a build)"])
