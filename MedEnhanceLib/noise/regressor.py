@@ -45,7 +45,7 @@ def estimate_sigma(
         confidence: of that, 0 to 1.
         air: σ as the background shows it, None where it shows nothing.
         contrast: of the tissue, in the unit of the volume.
-    Returns σ, lower and upper end; None where there is too little tissue.
+    Returns σ, lower and upper end; None where there is too little tissue, or are too few slices.
     """
     measured = statistics(voxels)
     if measured is None:
@@ -98,14 +98,13 @@ def statistics(voxels: Array) -> tuple[float, Floats] | None:
     """Compute the statistics of a volume, and the scale that they are relative to.
 
     voxels: [K, J, I], finite. Returns log of the scale, in the unit of the volume, and [n] numbers;
-    None where there is too little tissue, or nothing varies.
+    None where there is too little tissue, nothing varies, or slices are fewer than four.
     """
     slices = max(2 * BLOCK, _MOST_VOXELS // max(1, voxels[0].size))
     first = max(0, (len(voxels) - slices) // 2)
     values = np.asarray(voxels[first : first + slices], np.float32)
     if len(values) < BLOCK:
-        lacking = ((0, BLOCK - len(values)), (0, 0), (0, 0))
-        values = np.pad(values, lacking, "symmetric" if len(values) > 1 else "edge")
+        return None
     blocks = _blocks(values)
     if not len(blocks):
         return None

@@ -60,6 +60,15 @@ def test_anatomy_is_not_taken_for_noise(sigma: float) -> None:
     assert estimate.air == pytest.approx(sigma, rel=0.05)
 
 
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_the_noise_of_a_few_slices_is_in_their_interval(slices: int) -> None:
+    voxels = _rician(_body((12, 64, 64)), 8.0)[4 : 4 + slices]
+    estimate = measure_noise(voxels, modality="MR")
+    assert estimate.confidence < 0.5
+    assert estimate.low < 8 < estimate.high
+    assert 4 < estimate.level < 12
+
+
 def test_the_sum_of_the_spectrum_is_the_variance_of_a_voxel() -> None:
     """Noise that is correlated in plane and across slices."""
     noise = _noise(26, 122, 122)
