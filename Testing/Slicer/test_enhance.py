@@ -96,7 +96,7 @@ class ChoicesTest(EnhanceTestCase):
             self.assertIn(f"Runs model {model} on the ", self.ui.planLabel.text)
             self.assertIn("Trained on", self.ui.planLabel.toolTip)
         box = self.ui.modalityComboBox
-        texts, never = [box.itemText(at) for at in range(box.count)], "(cannot be enhanced)"
+        texts, never = [box.itemText(at) for at in range(box.count)], "(not enhanced)"
         self.assertEqual(texts, ["CT", "MR", f"Electron microscopy {never}", "Other or unknown"])
         node.SetAttribute(self.bridge.MODALITY, "PT")
         self.processEvents(80)

@@ -109,10 +109,11 @@ class LooksTest(MedEnhanceTestCase):
                 if box.isVisibleTo(panel) and needs > room:
                     yield box.objectName, needs, room, box.text
         for box in slicer.util.findChildren(panel, className="QComboBox"):
-            text = box.currentText
-            needs, room = box.fontMetrics().horizontalAdvance(text), box.width - 34
-            if box.isVisibleTo(panel) and needs > room and text not in box.toolTip:
-                yield box.objectName, needs, room, text
+            texts = [box.itemText(at) for at in range(box.count)]
+            needs = {text: box.fontMetrics().horizontalAdvance(text) for text in texts}
+            for text in needs if box.isVisibleTo(panel) else ():
+                if needs[text] > box.width - 34 and text not in box.toolTip:
+                    yield box.objectName, needs[text], box.width - 34, text
 
     @pytest.mark.slow
     def test_noTextIsCut(self):

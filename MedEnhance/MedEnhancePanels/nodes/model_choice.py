@@ -60,7 +60,7 @@ def installed(modality, kind):
 
 def modalityTexts(current):
     """Return a text for each modality that some model is for, and for the current one."""
-    unenhanced = _("{modality} (cannot be enhanced)")
+    unenhanced = _("{modality} (not enhanced)")
     offered = {UNKNOWN, current, *(bundle.modality for bundle in known_bundles())}
     texts = {name: bridge.modalityName(name) for name in bridge.MODALITIES if name in offered}
     return {

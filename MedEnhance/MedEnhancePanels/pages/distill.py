@@ -49,7 +49,7 @@ class DistillPanel(Page):
         fill(ui.methodSelector, entries)
         entries = {
             "ema": _("Averaged gradients"),
-            "binary": _("Gradients of each step, as published"),
+            "binary": _("Each step (published)"),
         }
         fill(ui.gateSelector, entries)
         self.runs = RunArea(self)
