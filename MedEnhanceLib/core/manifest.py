@@ -103,7 +103,7 @@ def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[s
 
 
 def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Read the warnings in the manifest of a run, those of most weight first.
+    """Read the warnings in the manifest of a run, those of most weight first, else in their order.
 
     Returns level ("severe" or "warning"), message and remedy of each, "" without one. In a manifest
     that somebody has edited, fields that cannot be read count as empty.
@@ -117,10 +117,10 @@ def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     texts = {f"{message}: {hint}" for _code, message, hint in coded}
     plain = list(map(str, lines)) if isinstance(lines, list) else []
     coded += [("", text, "") for text in plain if text not in texts]
-    weighed = {
+    weighed = dict.fromkeys(
         ("severe" if code in _SEVERE else "warning", message, hint) for code, message, hint in coded
-    }
-    return sorted(weighed)
+    )
+    return sorted(weighed, key=lambda row: row[0] != "severe")
 
 
 def as_json(value: Any) -> Any:
@@ -172,14 +172,15 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     if noise := measured.get("noise"):
         lines.append(_noise_in_words(noise, strength))
     if blur := measured.get("blur"):
-        lines.append(f"blur: {'undone' if blur['undone'] else 'left alone'}; {blur['reason']}")
+        done = "undone" if blur.get("undone") else "left alone"
+        lines.append(f"blur {done}: {blur.get('reason', '')}")
     if "bias_field" in measured:
-        lines.append("bias field: corrected (N4)")
+        lines.append("bias field corrected (N4)")
     if guide := measured.get("guide"):
         text = f"changed the result by {guide['used']:.2f} SD of the noise"
         if guide["used"] < _LEAST_USE:
             text = "added almost nothing" if guide["used"] > 0 else "added nothing"
-        lines.append(f"guide: {text}" + (f"; {guide['reason']}" if guide.get("reason") else ""))
+        lines.append(f"the guide {text}" + (f"; {guide['reason']}" if guide.get("reason") else ""))
     if slices := measured.get("slices"):
         lines.append(
             f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "

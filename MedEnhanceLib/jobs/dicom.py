@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from MedEnhanceLib import io
-from MedEnhanceLib.core.manifest import as_json
+from MedEnhanceLib.core.manifest import as_json, caveats_of
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
@@ -222,6 +222,7 @@ class LabelMap:
     labels: Sequence[Mapping[str, Any]]
     model: Mapping[str, str] | None = None
     warning: str = ""
+    limits: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,12 +352,15 @@ def _built(
         )
         yield "uncertainty", spread
     if (labels := objects.segmentation) is not None:
+        caveats = caveats_of(
+            {"segmentation_warning": labels.warning, "segmentation_limits": tuple(labels.limits)}
+        )
         segmented = build_segmentation(
             labels.volume,
             as_json(labels.labels),
             template=template,
             derivation=replace(
-                derivation, action="segmented", model=labels.model, description=labels.warning
+                derivation, action="segmented", model=labels.model, description=" ".join(caveats)
             ),
             source_images=images,
             monitor=monitor.part(0.8, 1.0),

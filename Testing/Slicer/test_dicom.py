@@ -129,6 +129,8 @@ class ExportTestCase(MedEnhanceTestCase):
             {"value": 2, "name": "rest", "color": "#2200ff"},
         ]
         segmentation = results.makeSegmentation(image, node, given, "parts")
+        facts = {"head": {"name": "parts", "sha256": "cd" * 32}, "segmentation_limits": ["Look."]}
+        provenance.setManifest(segmentation, {"model": {"name": "ct"}, "results": facts})
         results.link(output, input=node, segmentation=segmentation)
         return labels
 
@@ -217,6 +219,7 @@ class FolderTest(ExportTestCase):
         self.assertEqual(code.CodeValue, "55603005")
         self.assertEqual(int(segmentation.pixel_array.sum()), int(np.count_nonzero(labels)))
         self.assertEqual(segmentation.StudyInstanceUID, STUDY)
+        self.assertRegex(segmentation.DerivationDescription, r"\bparts (sha256 )?cdcd.*; Look\.")
 
     def filledImage(self, source, extent):
         """A label image of ones on the grid of a volume, from and to some voxel."""

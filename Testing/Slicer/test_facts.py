@@ -75,20 +75,21 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(result_texts.factsOf(output), "m")
         self.assertEqual(result_texts.noticeOf(output), ("info", "", ""))
 
-    def test_theFactsAreTwoLinesWithMoreInTheirToolTip(self):
+    def test_theFactsAreALineEachWithMoreInTheirToolTip(self):
         noise = {"sigma": 7.6, "share_removed": 0.19, "reason": "anatomy may be in it"}
-        measured = {"noise": noise, "guide": {"used": 0.31}}
+        measured = {"noise": noise, "guide": {"used": 0.31}, "bias_field": {"corrected": True}}
+        measured["blur"] = {"undone": False, "reason": "it is sharp"}
         output = self.result(measured=measured, uncertainty=_CALIBRATED)
         self.choose(self.results.linked(output, "input"))
-        measured, madeBy = self.ui.factsLabel.text.splitlines()
-        self.assertEqual(
-            measured,
+        lines = [
             "Noise found: ±7.6 HU (1 SD); removed: 19 %, because anatomy may be in it.",
-        )
-        self.assertEqual(madeBy, "m · CPU")
-        tip = self.ui.factsLabel.toolTip
-        self.assertIn("Guide: changed the image by 31% of the noise.", tip)
-        self.assertIn("1 SD, in HU. Calibrated on held-out heads", tip)
+            "Blur left alone: it is sharp.",
+            "Bias field corrected (N4).",
+            "The guide changed the result by 0.31 SD of the noise.",
+            "m · CPU",
+        ]
+        self.assertEqual(self.ui.factsLabel.text.splitlines(), lines)
+        self.assertIn("1 SD, in HU. Calibrated on held-out heads", self.ui.factsLabel.toolTip)
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
         self.assertIn("removed: 10 %", result_texts.factsOf(output))
         for more, text in (
@@ -96,7 +97,7 @@ class FactsTest(EnhanceTestCase):
             ({"sigma_used": 5, "interval": [5, 11], "share_removed": 1}, "removed: ±5"),
         ):
             output = self.result(measured={"noise": noise | more})
-            self.assertIn(text, result_texts.noiseOf(output))
+            self.assertIn(text, result_texts.factsOf(output))
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
         first, second = self.result(), self.result()

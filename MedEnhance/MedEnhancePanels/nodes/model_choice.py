@@ -134,7 +134,7 @@ def _guideProblem(node, guide):
     if guide is None:
         return ""
     if guide is node:
-        return _("The guide is the volume itself: choose another series of this examination.")
+        return _("The guide is the volume itself: choose another series of it, or None.")
     bridge.checkIntensities(guide)
     modalities = [bridge.modalityName(modalityOf(each)) for each in (guide, node)]
     if modalities[0] == modalities[1]:

@@ -9,7 +9,7 @@ from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, guides, model_choice, preview, results, volume_warnings
 from MedEnhancePanels.pages.enhance_choices import Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
-from MedEnhancePanels.pages.result_texts import noiseOf
+from MedEnhancePanels.pages.result_texts import findingsOf
 from MedEnhancePanels.pages.widgets import Notice, Page, allow, fill
 from MedEnhancePanels.tasks import enhancement
 from MedEnhancePanels.texts import tr as _
@@ -131,8 +131,9 @@ class EnhancePanel(Page):
         ui.modalityComboBox.currentIndex = ui.modalityComboBox.findData(modality)
         ui.modalityComboBox.enabled = bridge.isUsable(target)
         # A task from before this volume stays, and the page says where it does not fit.
-        tasks = {state.task: model_choice.tasks()[state.task]} | model_choice.tasks(modality)
-        fill(ui.taskComboBox, {task: text for task, (text, _about) in tasks.items()})
+        offered = {state.task, *model_choice.tasks(modality)}
+        tasks = {task: text for task, (text, _about) in model_choice.tasks().items()}
+        fill(ui.taskComboBox, {task: tasks[task] for task in tasks if task in offered})
         fill(ui.deviceComboBox, self._devices.entries, state.device)
         segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
         fill(ui.segmenterComboBox, {"auto": _("Automatic")} | segmenters)
@@ -301,7 +302,7 @@ class EnhancePanel(Page):
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
             time = _("It took {time}.").format(time=duration_text(job.ended - job.started))
-            ready = " ".join(filter(None, [ready, time, noiseOf(output)]))
+            ready = " ".join(filter(None, [ready, time, *findingsOf(output)]))
             self.context.report(job, ready)
         else:  # facts and warnings stand under Result
             self.state.enhancedVolume = output

@@ -9,14 +9,23 @@ from MedEnhancePanels.nodes import provenance, results
 from MedEnhancePanels.texts import tr as _
 
 
+#: What a run measures in a volume, and the numbers without which nothing is said of it.
+_MEASURED = {
+    "noise": ("sigma", "share_removed"),
+    "blur": (),
+    "bias_field": (),
+    "guide": ("used",),
+}
+
+
 def factsOf(output):
-    """Say what was found and done, and by what, in two lines."""
-    return "\n".join(filter(None, [noiseOf(output), _madeBy(output)]))
+    """Say what was found and done, and by what, a line each."""
+    return "\n".join(filter(None, [*findingsOf(output), _madeBy(output)]))
 
 
 def moreFactsOf(output):
-    """Describe the guide's use, what the model learned from, and the uncertainty."""
-    return "\n".join(filter(None, [_guide(output), *_scopes(output), _uncertainty(output)]))
+    """Describe what the model learned from, and the uncertainty."""
+    return "\n".join(filter(None, [*_scopes(output), _uncertainty(output)]))
 
 
 def noticeOf(output, isTableShown=False):
@@ -58,25 +67,17 @@ def _madeBy(output):
     return " · ".join(str(fact) for fact in facts if fact)
 
 
-def noiseOf(output):
-    """Say what noise was measured, and what was done about it; empty where none was."""
-    names, numbers = ("results", "measured", "noise"), ("sigma", "share_removed")
-    noise = provenance.part(output, *names, numbers=numbers)
-    if not noise:
-        return ""
-    measured = {"noise": noise | {"units": results.unitOf(output)}}
+def findingsOf(output):
+    """Say what was measured in the volume and done about it, a sentence each."""
+    measured = {
+        name: facts
+        for name, numbers in _MEASURED.items()
+        if (facts := provenance.part(output, "results", "measured", name, numbers=numbers))
+    }
+    if "noise" in measured:
+        measured["noise"] |= {"units": results.unitOf(output)}
     # At the strength that the voxels have.
-    (words,) = findings_in_words(measured, results.strengthOf(output))
-    return sentence(words)
-
-
-def _guide(output):
-    """Say how much the guide was used; empty without one."""
-    guide = provenance.part(output, "results", "measured", "guide", numbers=("used",))
-    if not guide:
-        return ""
-    text = _("Guide: changed the image by {share:.0%} of the noise").format(share=guide["used"])
-    return " ".join(map(sentence, filter(None, [text, guide.get("reason")])))
+    return list(map(sentence, findings_in_words(measured, results.strengthOf(output))))
 
 
 def _scopes(output):

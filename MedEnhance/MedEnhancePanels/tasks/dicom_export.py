@@ -78,7 +78,8 @@ class _Export(NodeJob):
             path = job.params["segmentation"] = os.path.join(job.folder, "labels.nrrd")
             steps = sendLabels(segmentation, self.node, path, job.warnings.append)
             job.params["labels"] = yield from steps
-            job.params["head"] = provenance.part(segmentation, "model") or None
+            job.params["head"] = provenance.part(segmentation, "results", "head") or None
+            job.params["limits"] = results.limitsOf(segmentation)
             if results.isOfOtherStrength(self.node, "segmentation"):
                 job.warnings.append(_("The segments are of the result at full strength"))
         uncertainty = results.linked(self.node, "uncertainty")

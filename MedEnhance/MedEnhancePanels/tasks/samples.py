@@ -93,9 +93,7 @@ def load(sample):
         "degrade", params, title=title, before=askForVolume, after=after, isUrgent=True
     )
     node = wait(job).nodes["output"]
-    node.SetAttribute(
-        volume_warnings.NOTES, _("Damaged on purpose: a sample with simulated noise.")
-    )
+    node.SetAttribute(volume_warnings.NOTES, _("A sample, damaged on purpose by simulation."))
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     return node
 

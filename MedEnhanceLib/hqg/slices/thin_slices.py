@@ -218,7 +218,7 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
     if spacing == "isotropic" and step / fine < 1.2:
         raise InputError(
             f"{name}: its voxels are already nearly isotropic ({step:.3g} mm by {fine:.3g} mm)",
-            "Leave it as it is, or name the spacing to restore (--slice-spacing 0.5).",
+            "Thin slices cannot be made of it. A spacing may be named: --slice-spacing 0.5.",
         )
     ratio = step / target
     if thick < _LEAST_SLICES:

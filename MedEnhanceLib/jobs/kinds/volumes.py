@@ -177,6 +177,9 @@ class ExportParams(DicomParams, VolumeParams):
     )
     model: dict[str, Any] | None = option(None, help="what made the volume, as in its manifest")
     head: dict[str, Any] | None = option(None, help="what made the segmentation, likewise")
+    limits: list[str] = option(
+        factory=list, help="what speaks against relying on the segmentation, a sentence each"
+    )
     action: str = option("exported", help='what was done, for example "enhanced"')
     dicom: bool = option(True, help="true")
 
@@ -205,7 +208,8 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
     labels = uncertainty = None
     if params.segmentation:
         marked = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
-        labels = LabelMap(marked, params.labels, params.head or params.model)
+        made_by = params.head or params.model
+        labels = LabelMap(marked, params.labels, made_by, limits=params.limits)
     if params.uncertainty:
         path, modality = Path(params.uncertainty), volume.modality
         uncertainty = load_volume(path, modality=modality, monitor=monitor)
