@@ -8,7 +8,6 @@ from MedEnhanceLib.runtime.text import duration_text, sentence
 from MedEnhancePanels.nodes import provenance, results
 from MedEnhancePanels.texts import tr as _
 
-
 #: What a run measures in a volume, and the numbers without which nothing is said of it.
 _MEASURED = {
     "noise": ("sigma", "share_removed"),
