@@ -6,7 +6,6 @@ measure_noise → block_matching → network_stage → bias of magnitudes undone
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -142,13 +141,15 @@ def denoise(
         return Slab(out)
     changes = []
     filtered = _filter_for(volume, noise, regions, network is not None, engine, monitor)
-    with closing(filtered.slabs(only, network)) as slabs:
-        for part, slab in slabs:
+    with filtered.run(only) as run:
+        for enhanced in run.slabs() if network is None else network.slabs(run):
+            part, slab = run.finished(enhanced)
             for z, values in zip(range(part.start, part.stop), slab.voxels, strict=True):
                 at = slice(z, z + 1)
                 before, sigma = filtered.noisy[at], np.asarray(filtered.level[at])
                 corrected = _corrected(values[None], before.astype(np.float32), sigma, noise, share)
                 out[z - only.start] = finish(corrected)[0]
+            let_go(filtered.noisy)
             let_go(out)
             if slab.change is not None:
                 changes.append(slab.change)
