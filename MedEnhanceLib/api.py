@@ -17,77 +17,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from MedEnhanceLib import gradprom, io, unicompress
+from MedEnhanceLib.api_calls import HELD, PathLike, Placed, Progress, Watched, takes
 from MedEnhanceLib.core.labels import Segmentation
-from MedEnhanceLib.core.options import About, Options, local_path, narrowed, option, takes
+from MedEnhanceLib.core.options import About, Options, local_path, option, shared
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
 from MedEnhanceLib.jobs.enhancing import enhance_volume, objects_of, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, check_ending, load_volume, path_of
 from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
-from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
+from MedEnhanceLib.runtime.progress import Cancel, Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
     from MedEnhanceLib.io.dicom.listing import SeriesRow
-
-PathLike = str | os.PathLike[str]
-Progress = Listener | bool | None
-_HELD = (
-    "a Volume, a path, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array [slice, row, "
-    "column] with spacing or affine"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watched(Options):
-    """Options shared by all functions."""
-
-    progress: Progress = option(
-        None, help="a function that is called with each `progress.Event`, or True for a bar"
-    )
-    cancel: Cancel | None = option(
-        None, help="a function that returns whether to stop, or a threading.Event"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placed(Options):
-    """Options shared by functions of a volume."""
-
-    affine: Any = option(
-        None, help="affine of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing"
-    )
-    spacing: Any = option(None, help="spacing of an array: mm between columns, rows and slices")
-    modality: str | None = option(
-        None, help='"CT", "MR" …; None: that of the volume, else guessed from its values'
-    )
-
-    def opened(self, data: Any, monitor: Monitor, scratch: Path | None = None) -> Volume:
-        """Return the volume that `data` is, holds or leads to.
-
-        Args:
-            data: a path, a `Volume`, or what `core.volume.as_volume` takes.
-            monitor: receives progress, and warnings of data whose meaning is uncertain.
-            scratch: as of `io.load`; None: all voxels are read into memory.
-        Raises as `io.load` and `as_volume`, and ConfigError for affine or spacing of a file.
-        """
-        if isinstance(data, str | os.PathLike):
-            if self.affine is not None or self.spacing is not None:
-                raise ConfigError("affine or spacing is given of a file", "A file has its own.")
-            return load_volume(
-                local_path(data), modality=self.modality, scratch=scratch, monitor=monitor
-            )
-        volume = as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
-        if volume is not data:
-            warn_of_doubts(volume, type(data).__name__, monitor)
-        return volume
 
 
 def load(
@@ -252,7 +200,7 @@ def save_dicom(
 class _EnhanceOrder(Options):
     """The arguments of `enhance` that may be given by position."""
 
-    volume: Annotated[Any, About(help=f"what is enhanced: {_HELD}")]
+    volume: Annotated[Any, About(help=f"what is enhanced: {HELD}")]
     model: str = "auto"
     guide: Any = option(
         None,
@@ -306,7 +254,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
             guides = _beside(call.guide, volume, call)
         return enhance_volume(
             volume,
-            narrowed(EnhanceConfig, call),
+            EnhanceConfig(**shared(EnhanceConfig, call)),
             guide=guides or None,
             segmenter=segmenter,
             monitor=monitor,
@@ -346,7 +294,7 @@ def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
 class _SegmentOrder(Options):
     """The arguments of `segment` that may be given by position."""
 
-    volume: Annotated[Any, About(help=f"what is segmented: {_HELD}")]
+    volume: Annotated[Any, About(help=f"what is segmented: {HELD}")]
 
 
 @dataclass(frozen=True)
@@ -373,7 +321,7 @@ def segment(call: SegmentCall) -> Segmentation:
     """
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
-        config = narrowed(SegmentConfig, call)
+        config = SegmentConfig(**shared(SegmentConfig, call))
         return gradprom.segment(volume, config, monitor=monitor.part(0.1, 1.0))
 
 
@@ -381,7 +329,7 @@ def segment(call: SegmentCall) -> Segmentation:
 class CompressCall(Watched, Placed, CompressConfig):
     """The arguments of `compress`."""
 
-    volume: Annotated[Any, About(help=_HELD)]
+    volume: Annotated[Any, About(help=HELD)]
     path: Annotated[PathLike, About(help="the file, which ends in .ucv")]
     _: KW_ONLY
     overwrite: bool = option(False, help="replace what is there")
@@ -404,7 +352,8 @@ def compress(call: CompressCall) -> unicompress.CompressResult:
 
         me.compress(volume, "scan.ucv", max_error=2)
     """
-    config, path = narrowed(CompressConfig, call), local_path(call.path)
+    config = CompressConfig(**shared(CompressConfig, call))
+    path = local_path(call.path)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1), scratch=path.parent)
         part = monitor.part(0.1, 1.0)

@@ -21,9 +21,9 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_doubts
 from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicom.sources import DICOM_ENDINGS, is_dicom, is_source
-from MedEnhanceLib.io.metaimage import itk_header, read_metaimage
+from MedEnhanceLib.io.metaimage import read_metaimage
 from MedEnhanceLib.io.nifti import nifti_header, read_nifti
-from MedEnhanceLib.io.nrrd import read_nrrd
+from MedEnhanceLib.io.nrrd import itk_header, read_nrrd
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 

@@ -111,7 +111,7 @@ def test_filter_and_network_compute_without_tf32(
         allowed.append(torch.backends.cudnn.allow_tf32)
         return denoise(*arguments, **options)
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.denoise", watched)
+    monkeypatch.setattr("MedEnhanceLib.hqg.frame.denoise", watched)
     enhance(head, config)
     assert allowed == [False] and torch.backends.cudnn.allow_tf32
 
@@ -122,7 +122,7 @@ def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("enhanced a frame")
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.denoise", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.hqg.frame.denoise", must_not_be_called)
     voxels = np.stack([head.voxels, head.voxels, np.zeros_like(head.voxels)])
     with pytest.raises(InputError, match="constant in frame 2"):
         enhance(replace(head, voxels=voxels), config)
