@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.api_calls import PathLike, Progress
+from MedEnhanceLib.api import PathLike, Progress
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import local_path
 from MedEnhanceLib.gradprom.config import TrainHeadConfig

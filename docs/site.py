@@ -110,7 +110,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 
 class Completed(griffe.Extension):
-    """Arguments as `core.options.takes` completes them when a function is made, and examples."""
+    """Arguments as `api.takes` completes them when a function is made, and examples."""
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         """Replace the one argument `call` of a declaration by its options."""

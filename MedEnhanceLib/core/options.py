@@ -5,7 +5,7 @@
         width: float = option(1.5, help="of the kernel", low=0.1, high=10, unit="mm")
 
 All else is made of it: the check with its error text, JSON both ways, the flags of the command line
-(`cli.parser`), the keywords of the Python API (`api_calls`), and fields and widgets of the panel
+(`cli.parser`), the keywords of the Python API (`api.takes`), and fields and widgets of the panel
 (MedEnhancePanels/state.py).
 """
 

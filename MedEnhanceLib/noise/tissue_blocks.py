@@ -22,9 +22,9 @@ from MedEnhanceLib.core.arrays import (
     Numbers,
     cosine_matrix,
     let_go,
+    robust_max,
     slabs,
 )
-from MedEnhanceLib.core.imaging import robust_max
 
 #: Side of a block in voxels.
 BLOCK = 4

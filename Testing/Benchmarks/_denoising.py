@@ -20,7 +20,7 @@ from _enhancement_peers import bm4d_ct, bm4d_mr, nlm_mr
 from _enhancement_statistics import Difference, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.filters import block_matching

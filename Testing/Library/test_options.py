@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.api_calls import takes
+from MedEnhanceLib.api import takes
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
 from MedEnhanceLib.core.options import About, Options, Params, option
 from MedEnhanceLib.errors import ConfigError

@@ -12,8 +12,8 @@ import pytest
 from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Blur, Rician
