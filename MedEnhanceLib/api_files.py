@@ -1,7 +1,4 @@
-"""The Python API of files: volumes read, listed and written, as DICOM too.
-
-See `api`, of which this is a part.
-"""
+"""The Python API of files, a part of `api`: volumes read, listed and written, as DICOM too."""
 
 from __future__ import annotations
 

@@ -67,10 +67,7 @@ def messages_of(warnings: Iterable[ModelWarning]) -> str:
 
 
 def anatomy_warning(bundle: Bundle, part: str) -> ModelWarning | None:
-    """Warn where BodyPartExamined of DICOM images names another part than the model's; else None.
-
-    part: "" where nothing states it.
-    """
+    """Warn where a body part (BodyPartExamined; "" for none) is not the model's; else None."""
     terms = _SHOWN_IN.get(bundle.anatomy)
     if not part or not terms or any(term in part.upper() for term in terms):
         return None

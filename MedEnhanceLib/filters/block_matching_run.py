@@ -83,7 +83,11 @@ class Stage:
 class Run:
     """A volume on its way through stages, with its threads; a context, which ends them.
 
-    noisy, spectrum, window, stages: as given.
+    noisy: [K, J, I], at least a block along each axis.
+    spectrum: [64], relative variance of the noise in each frequency.
+    window: starting places of candidates along slices, rows and columns.
+    stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
+    box: the voxels of `noisy` that the result has; what was mirrored is not in it.
     needed: the slices that all stages together have to give.
     """
 
@@ -102,21 +106,6 @@ class Run:
         threads: int,
         monitor: Monitor,
     ) -> None:
-        """Start the threads.
-
-        Args:
-            noisy: [K, J, I], at least a block along each axis.
-            level: σ of the noise.
-            spectrum: [64], relative variance of the noise in each frequency.
-            window: starting places of candidates along slices, rows and columns.
-            stages: of the filter, first to last.
-            pilot: [K, J, I], what the first stage takes.
-            box: the voxels of `noisy` that the result has; what was mirrored is not in it.
-            air: where the pilot of the first round stays, if anywhere.
-            engine: that computes layers.
-            threads: how many.
-            monitor: receives progress; may cancel.
-        """
         self.stages, self._pilot, self._box = stages, pilot, box
         self.needed = box[0] if box[0].stop >= SIDE else slice(box[0].start, SIDE)
         self._stop, self._finished = self.needed.start, 0
@@ -156,7 +145,9 @@ class Run:
         self._finished += 1
         fraction = (self._stop - self.needed.start) / (self.needed.stop - self.needed.start)
         self.monitor.progress(fraction, "removing noise")
-        return part, slab.cropped(slice(part.start - start, part.stop - start), *self._box[1:])
+        inner = slice(part.start - start, part.stop - start), *self._box[1:]
+        change = None if slab.change is None else slab.change[inner]
+        return part, Slab(slab.voxels[inner], change)
 
     def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
         """Pass some slices through the first stages, in parts, from the pilot.
@@ -298,10 +289,6 @@ class Slab:
         if self.change is None:
             return 0.0
         return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
-
-    def cropped(self, *inner: slice) -> Slab:
-        """Return some of the slices, rows and columns."""
-        return Slab(self.voxels[inner], None if self.change is None else self.change[inner])
 
 
 class Held:

@@ -82,6 +82,14 @@ class Frame:
         return self.run.frames[self.number]
 
     @property
+    def regions(self) -> ConstantRegions:
+        """Its constant regions, measured once for all runs in noise of this σ."""
+        key, kept = (self.number, self.run.decision.noise.level), self.run.cache.regions
+        if key not in kept:
+            kept[key] = ConstantRegions(self.volume.voxels, key[1])
+        return kept[key]
+
+    @property
     def range(self) -> tuple[float, float]:
         """Intensity of bright tissue, and lowest value of the result."""
         return self.run.cache.ranges[self.number]
@@ -91,31 +99,30 @@ class Frame:
         from MedEnhanceLib.learning.precision import without_tf32
 
         run, part, blur = self.run, self.run.slices, self.run.decision.blur
-        regions = run.cache.constant(self.number, self.volume, run.decision.noise.level)
         with without_tf32():  # of filter and network
             if blur is None and not run.config.correct_bias_field and out.deviation is None:
                 around = part
-                slab = self._denoise(part, regions, self.monitor, self._finish, out.voxels)
+                slab = self._denoise(part, self.monitor, self._finish, out.voxels)
             else:
                 # The deviation of a slice depends on its neighbors.
                 around = slice(max(0, part.start - 1), min(len(self.volume.voxels), part.stop + 1))
                 around = around if blur is None else slice(0, len(self.volume.voxels))
-                slab = self._corrected(around, regions)
+                slab = self._corrected(around)
                 self._write(slab.voxels, around.start, out)
         if out.use is not None and slab.change is not None:
             inner = slice(part.start - around.start, part.stop - around.start)
             np.minimum(slab.change[inner], 1, out=out.use)
-        regions.put_back(range(part.start, part.stop), out.voxels, out.deviation, out.use)
+        self.regions.put_back(range(part.start, part.stop), out.voxels, out.deviation, out.use)
         return slab.use
 
-    def _corrected(self, part: slice, regions: ConstantRegions) -> Slab:
+    def _corrected(self, part: slice) -> Slab:
         """Return some slices without noise and blur, float32."""
         run, voxels, monitor = self.run, self.volume.voxels, self.monitor
         monitor = monitor.part(0.0, 0.9) if run.config.correct_bias_field else monitor
         blur, removal = run.decision.blur, run.decision.removal
         values = new_array(voxels[part].shape, "f4", run.scratch)
         noise_monitor = monitor if blur is None else monitor.part(0, 0.9)
-        slab = self._denoise(part, regions, noise_monitor, lambda values: values, values)
+        slab = self._denoise(part, noise_monitor, lambda values: values, values)
         if blur is not None:
             remaining = run.decision.noise.level * removal.share
             monitor.progress(0.9, "correcting the blur")
@@ -153,22 +160,16 @@ class Frame:
             let_go(out.voxels)
 
     def _denoise(
-        self,
-        part: slice,
-        regions: ConstantRegions,
-        monitor: Monitor,
-        finish: Callable[[Floats], Array],
-        out: Array,
+        self, part: slice, monitor: Monitor, finish: Callable[[Floats], Array], out: Array
     ) -> Slab:
         """Write some slices after filter and network to `out`."""
         from MedEnhanceLib.hqg.network_stage import NetworkStage
 
-        run, removal = self.run, self.run.decision.removal
-        network = None
+        run, network = self.run, None
         if run.network is not None:
             network = NetworkStage(run.network, run.device, self.range[0], run.shown)
         return denoise(
-            self.volume, removal.noise, share=removal.share, regions=regions, only=part,
+            self.volume, run.decision.removal, regions=self.regions, only=part,
             network=network, engine=run.engine, finish=finish, out=out, monitor=monitor,
         )  # fmt: skip
 

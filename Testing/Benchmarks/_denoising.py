@@ -360,7 +360,7 @@ def by_network(
 
     top = scaling_for(volume).scale
     stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))
-    denoised = denoise.denoise(volume, noise, share=share, network=stage)
+    denoised = denoise.denoise(volume, denoise.Removal(noise, share), network=stage)
     return denoised.voxels, None if guide is None else denoised.use
 
 

@@ -131,12 +131,13 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → enhance → segment → save each output, or all as DICOM → manifest → page.
+    """Load volume and guides, enhance and segment, write files or DICOM, the manifest, the page.
 
     Args:
-        params: of the job.
+        params: with `slices`, a preview.
         monitor: receives progress; may cancel.
         kept: gets a preview's volume and its single guide, for the next one.
+    Returns the paths, and what the manifest records.
     """
     work = Work("enhanced", params, monitor)
     if params.report:
@@ -174,8 +175,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.write(objects, monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(enhanced, params, monitor), monitor.part(0.9, 0.95))
-    part_of_it = {"slices": params.slices, "frame": frame}
-    stated = {name: value for name, value in part_of_it.items() if value is not None}
+    stated = {n: v for n, v in (("slices", params.slices), ("frame", frame)) if v is not None}
     result = work.finish(
         config=enhanced.report["config"] | stated,
         figures=enhanced.report["results"],

@@ -17,7 +17,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
-from MedEnhanceLib.hqg.denoise import denoise
+from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
@@ -133,7 +133,7 @@ def test_the_filter_alone_is_what_a_model_is_measured_against(config: EnhanceCon
     noisy = Rician(0.1, seed=1).apply(clean)
     options = replace(config, task="noise", strength="full")
     filtered = enhance(noisy, options, cache=cache, filter_alone=True).volume
-    expected = denoise(noisy, cache.noises[0], share=1.0).voxels
+    expected = denoise(noisy, Removal(cache.noises[0])).voxels
     assert np.allclose(filtered.voxels, np.maximum(expected, 0), atol=1e-4)
     enhanced = enhance(noisy, options, cache=cache).volume
     assert psnr(clean.voxels, enhanced.voxels) > psnr(clean.voxels, filtered.voxels)
