@@ -286,9 +286,6 @@ def _aligned(
     return tuple(aligned), {}
 
 
-# --- after the last frame ------------------------------------------------------------------------
-
-
 def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enhanced:
     """Make the result at strength 1. uses: how far guides changed each frame."""
     bundle, grid, decision = run.bundle, run.original, run.decision

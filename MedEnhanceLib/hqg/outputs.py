@@ -52,9 +52,12 @@ def outputs_for(
 
 
 def new_array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> Array:
-    """Allocate an array; a large one in an unnamed file in the folder `scratch`, if given.
+    """Allocate an array; OutputError where its file cannot be made.
 
-    Raises OutputError where the file cannot be made.
+    Args:
+        shape: of the array.
+        dtype: of its values.
+        scratch: a folder, where a large array lies in an unnamed file; None: all is in memory.
     """
     try:
         return empty(shape, np.dtype(dtype), scratch)
