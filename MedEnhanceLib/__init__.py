@@ -24,14 +24,11 @@ if TYPE_CHECKING:
         degrade,
         enhance,
         inspect,
-        list_series,
-        load,
         open,
         recover,
-        save,
-        save_dicom,
         segment,
     )
+    from MedEnhanceLib.api_files import list_series, load, save, save_dicom
     from MedEnhanceLib.api_training import distill, evaluate, train
     from MedEnhanceLib.core.geometry import Geometry
     from MedEnhanceLib.core.volume import Volume
@@ -81,9 +78,12 @@ __all__ = [
     "train",
 ]
 
+_FILES = ["list_series", "load", "save", "save_dicom"]
 _TRAINING = ["distill", "evaluate", "train"]
+_ELSEWHERE = ["__version__", *_FILES, *_TRAINING]
 _HOMES = {
-    "api": [name for name in __all__ if name.islower() and name not in (*_TRAINING, "__version__")],
+    "api": [name for name in __all__ if name.islower() and name not in _ELSEWHERE],
+    "api_files": _FILES,
     "api_training": _TRAINING,
     "core.geometry": ["Geometry"],
     "core.volume": ["Volume"],

@@ -110,11 +110,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 
 class Completed(griffe.Extension):
-    """Arguments as `core.options.takes` completes them when a function is made, and examples."""
+    """Arguments as `api.takes` completes them when a function is made, and examples."""
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         """Replace the one argument `call` of a declaration by its options."""
-        if func.parent.path in ("MedEnhanceLib.api", "MedEnhanceLib.api_training"):
+        if func.parent.path.startswith("MedEnhanceLib.api"):
             made = getattr(import_module(func.parent.path), func.name)
             if hasattr(made, "__wrapped__"):
                 func.docstring.value = inspect.cleandoc(made.__doc__)

@@ -17,11 +17,9 @@ from typing import Any
 from MedEnhanceLib.bundles import schema
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.modality import SET_MODALITY
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.voxels import refuse_pipe
-from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
 _LONGEST_CARD = 1 << 20
@@ -211,28 +209,6 @@ def set_default(name: str) -> Bundle:
     user_folder().mkdir(parents=True, exist_ok=True)
     write_json(user_folder() / DEFAULTS, others | {which: bundle.name}, overwrite=True)
     return bundle
-
-
-def open_bundle_for(
-    volume: Volume, name_or_path: str, *, kind: str, monitor: Monitor | None = None
-) -> tuple[Bundle, Volume]:
-    """Open the bundle for a volume; also the volume with the modality that it is processed as.
-
-    Where the values of a volume without a stated modality look like none, a model chosen by name
-    decides, which is logged; a modality that they look like counts as a stated one.
-
-    Args:
-        volume: to be processed.
-        name_or_path: as of `open_bundle`, with its errors.
-        kind: of the model.
-        monitor: gets the log.
-    """
-    bundle = open_bundle(name_or_path, kind=kind, modality=volume.modality)
-    if not volume.modality_is_guess or volume.modality == bundle.modality:
-        return bundle, volume
-    if monitor is not None:
-        monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")
-    return bundle, volume.as_modality(bundle.modality)
 
 
 def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:

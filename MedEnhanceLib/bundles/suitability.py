@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.core.volume import Volume
 
 #: A training with fewer steps than this is a test; the preset smoke has a handful.
 _FEWEST_STEPS = 100
@@ -67,9 +66,8 @@ def messages_of(warnings: Iterable[ModelWarning]) -> str:
     return "; ".join(warning.message for warning in warnings)
 
 
-def anatomy_warning(bundle: Bundle, volume: Volume) -> ModelWarning | None:
-    """Warn where the DICOM images name another body part than the model's; else None."""
-    part = volume.origin.body_part if volume.origin else ""
+def anatomy_warning(bundle: Bundle, part: str) -> ModelWarning | None:
+    """Warn where a body part (BodyPartExamined; "" for none) is not the model's; else None."""
     terms = _SHOWN_IN.get(bundle.anatomy)
     if not part or not terms or any(term in part.upper() for term in terms):
         return None

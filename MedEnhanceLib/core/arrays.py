@@ -128,6 +128,17 @@ def extremes(voxels: Voxels) -> tuple[Any, Any]:
     return np.min([low for low, _ in ends]), np.max([high for _, high in ends])
 
 
+def foreground(voxels: Array) -> Mask:
+    """Mark the voxels above the mean, which finds a head in air; all voxels of a constant."""
+    above: Mask = voxels > voxels.mean(dtype=np.float64)
+    return above if above.any() else np.ones_like(above)
+
+
+def robust_max(voxels: Array) -> float:
+    """Return the 99.5th percentile of the foreground, in the unit of `voxels`."""
+    return float(np.percentile(voxels[foreground(voxels)], 99.5))
+
+
 def looks_like_labels(voxels: Voxels) -> bool:
     """Return whether integers with 2 to 16 values only are labels, not intensities."""
     if voxels.dtype.kind not in "iu" or voxels.size < _LEAST_IMAGE:

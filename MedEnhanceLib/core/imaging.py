@@ -1,4 +1,4 @@
-"""Image operations shared by methods: maximum, blur, block means."""
+"""Image operations shared by methods: blur, block means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, Mask, Voxels, let_go, parts_of
+from MedEnhanceLib.core.arrays import Array, Floats, Voxels, let_go, parts_of
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 
@@ -16,17 +16,6 @@ from MedEnhanceLib.core.volume import Volume
 _TRUNCATE = 4.0
 #: Slices that are averaged at once, about.
 _AVERAGED_SLICES = 16
-
-
-def foreground(voxels: Array) -> Mask:
-    """Mark the voxels above the mean, which finds a head in air; all voxels of a constant."""
-    above: Mask = voxels > voxels.mean(dtype=np.float64)
-    return above if above.any() else np.ones_like(above)
-
-
-def robust_max(voxels: Array) -> float:
-    """Return the 99.5th percentile of the foreground, in the unit of `voxels`."""
-    return float(np.percentile(voxels[foreground(voxels)], 99.5))
 
 
 def gaussian_blur(voxels: Array, sigma_px: float, *, sigma_slices: float = 0.0) -> Floats:

@@ -5,7 +5,7 @@
         width: float = option(1.5, help="of the kernel", low=0.1, high=10, unit="mm")
 
 All else is made of it: the check with its error text, JSON both ways, the flags of the command line
-(`cli.parser`), the keywords of the Python API (`takes`), and fields and widgets of the panel
+(`cli.parser`), the keywords of the Python API (`api.takes`), and fields and widgets of the panel
 (MedEnhancePanels/state.py).
 """
 
@@ -15,24 +15,21 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import inspect
 import math
 import operator
 import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 from MedEnhanceLib.errors import ConfigError, InputError
 
 C = TypeVar("C")
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _KEY = "option"
 #: A plain type → what its values are instances of, and its name in help texts.
@@ -394,16 +391,9 @@ def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dic
     return {**base, **fields, **parts}
 
 
-def narrowed(cls: type[C], options: Any, **others: Any) -> C:
-    """Return the declaration `cls` with the values of one that has its options, too.
-
-    Args:
-        cls: the declaration.
-        options: an instance of one that has the options of `cls`, too.
-        others: values that take the place of those in `options`, or are not in it.
-    """
-    shared = (option.name for option in options_of(cls) if option.name not in others)
-    return cls(**others, **{name: getattr(options, name) for name in shared})
+def shared(cls: Any, options: Options) -> dict[str, Any]:
+    """Return the values in `options` for the fields of a declaration that it extends."""
+    return {option.name: getattr(options, option.name) for option in options_of(cls)}
 
 
 def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -479,44 +469,3 @@ def allowed_text(hint: Any) -> str:
 
 def _either(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]:
-    """Give a function of a declaration the declaration's fields as its arguments.
-
-    Type checkers and editors see the arguments of the dataclass. `help` shows the same: the
-    signature, and in place of the docstring's line for `call` one for each option.
-    """
-
-    def decorate(function: Callable[[C], R]) -> Callable[P, R]:
-        signature = _signature_of(declaration, function)
-
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            check_names(function.__name__, kwargs, signature.parameters)
-            return function(declaration(*args, **kwargs))
-
-        before, mark, after = (function.__doc__ or "").partition("        call: ")
-        arguments = "".join(
-            f"        {name}: {option.description}.\n"
-            for name in signature.parameters
-            if (option := option_of(declaration, name)).about.help
-        )
-        call.__doc__ = before + arguments + after.partition("\n")[2] if mark else before
-        call.__signature__ = signature  # type: ignore[attr-defined]
-        return call
-
-    return decorate
-
-
-def _signature_of(
-    declaration: Callable[..., Any], function: Callable[..., Any]
-) -> inspect.Signature:
-    """Return the signature of a declaration, and what the function returns."""
-    signature, hints = inspect.signature(declaration), typing.get_type_hints(declaration)
-    parameters = [
-        each.replace(annotation=hints[name]) if "Annotated[" in str(each.annotation) else each
-        for name, each in signature.parameters.items()
-    ]
-    returns = inspect.signature(function).return_annotation
-    return signature.replace(parameters=parameters, return_annotation=returns)

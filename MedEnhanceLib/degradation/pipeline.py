@@ -16,8 +16,8 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Floats
-from MedEnhanceLib.core.imaging import foreground, gaussian_blur, robust_max
+from MedEnhanceLib.core.arrays import Floats, foreground, robust_max
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import About, Options, config_from_json

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Floats, Mask, interpolated
-from MedEnhanceLib.core.imaging import averaged, robust_max
+from MedEnhanceLib.core.arrays import Floats, Mask, interpolated, robust_max
+from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.dependencies import require
 

@@ -23,17 +23,16 @@ nor the width of vectors change a bit of the result. The work is done by the com
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Floats, let_go, trim
-from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.filters.block_matching_run import Engine as Engine
-from MedEnhanceLib.filters.block_matching_run import Level, Run, Slab, Stage, large_enough
+from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough
 from MedEnhanceLib.filters.layers import Round as Round
 from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.native import CELLS, SIDE
@@ -51,21 +50,6 @@ MR_ROUNDS = (Round(step=4), Round(step=4, damp=1.2), Round(step=3, damp=1.2))
 CT_ROUNDS = (Round(step=4, damp=2.0, apart=4), Round(step=3, damp=1.4))
 #: Least relative variance of a frequency; none at all would mean infinite weights.
 LEAST_SHARE = 1e-3
-#: Parts after which free memory goes back to the system: the heap fragments with every slice.
-_PARTS_TO_A_TRIM = 8
-
-
-class Continuation(Protocol):
-    """A stage after the filter, such as a network."""
-
-    def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Slab]:
-        """Yield the needed slices in order, from the results of the last two stages.
-
-        Args:
-            run: the filter at work.
-            stages: of the filter, first to last.
-            needed: the slices that are yielded.
-        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,44 +90,15 @@ class BlockMatchingFilter:
             raise ValueError(f"noisy {noisy} and level {level} must have one shape, [K, J, I]")
 
     def denoised(self) -> Floats:
-        """Filter the whole volume: float32 [K, J, I]; raises as `slabs`."""
-        return np.concatenate([slab.voxels for _, slab in self.slabs()])
+        """Filter the whole volume: float32 [K, J, I]; raises as `Run.finished`."""
+        with self.run() as run:
+            return np.concatenate([run.finished(slab)[1].voxels for slab in run.slabs()])
 
-    def slabs(
-        self, only: slice | None = None, network: Continuation | None = None
-    ) -> Generator[tuple[slice, Slab]]:
-        """Yield the denoised slices in order, some at a time: which they are, and their values.
+    def run(self, only: slice | None = None) -> Run:
+        """Begin a run over the volume, mirrored where it is smaller than a block.
 
-        Args:
-            only: the slices that are yielded; they equal those of a whole run.
-            network: continues from the results of the last two stages.
-        Raises MedEnhanceError where a result is not finite; Cancelled by the monitor.
+        only: the slices of the result; they equal those of a whole run.
         """
-        depth, *plane = self.noisy.shape
-        only = only or slice(0, depth)
-        needed = only if depth >= SIDE else slice(0, SIDE)
-        with self._run() as run:
-            stop = needed.start
-            for number, slab in enumerate(self._stream(run, needed, network)):
-                if not np.isfinite(slab.voxels).all():
-                    raise MedEnhanceError(
-                        "the denoising filter computed values that are not finite, from slice "
-                        f"{stop} on",
-                        "This is an error of MedEnhance. Report it, with the range of the "
-                        "intensities.",
-                    )
-                start, stop = stop, stop + len(slab.voxels)
-                part = slice(max(start, only.start), min(stop, only.stop))
-                if part.start < part.stop:
-                    yield part, slab.cropped(slice(part.start - start, part.stop - start), plane)
-                let_go(self.noisy)
-                if number % _PARTS_TO_A_TRIM == 0:
-                    trim()
-                fraction = (stop - needed.start) / (needed.stop - needed.start)
-                self.monitor.progress(fraction, "removing noise")
-
-    def _run(self) -> Run:
-        """Begin a run over the volume, mirrored where it is smaller than a block."""
         large, level, air = large_enough(self.noisy), self.level, self.air
         if large is not self.noisy:
             # What is mirrored repeats its noise, so less of it averages out.
@@ -151,28 +106,23 @@ class BlockMatchingFilter:
             level = large_enough(np.asarray(level[:], np.float32)) * np.float32(louder)
             air = None
         white = np.ones(CELLS) if self.spectrum is None else self.spectrum.reshape(CELLS)
+        window = window_for(self.spacing)
+        stages = [Stage(large.shape, window, each) for each in self.rounds]
+        if self.pilot is None:
+            stages.insert(0, Stage(large.shape, (1, 1, 1), _THRESHOLD, "threshold"))
         return Run(
             large,
             level,
             np.maximum(white, LEAST_SHARE).astype(np.float32),
-            window=window_for(self.spacing),
+            window=window,
+            stages=stages,
+            pilot=large if self.pilot is None else large_enough(self.pilot),
+            box=(only or slice(0, len(self.noisy)), *map(slice, self.noisy.shape[1:])),
             air=air,
             engine=self.engine or engine_for("cpu", self.monitor),
             threads=self.threads or machine.cpu_threads(),
             monitor=self.monitor,
         )
-
-    def _stream(self, run: Run, needed: slice, network: Continuation | None) -> Iterator[Slab]:
-        """Pass slices through all stages, and the network."""
-        shape, pilot = run.noisy.shape, run.noisy
-        stages = [Stage(shape, run.window, each) for each in self.rounds]
-        if self.pilot is None:
-            stages.insert(0, Stage(shape, (1, 1, 1), _THRESHOLD, "threshold"))
-        else:
-            pilot = large_enough(self.pilot)
-        if network is not None:
-            return network.slabs(run, stages, needed)
-        return map(Slab, run.stream(stages, needed, pilot))
 
 
 def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, parts_of
+from MedEnhanceLib.core.arrays import Array, Floats, parts_of, trim
+from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
 from MedEnhanceLib.filters.regions import Air, over
 from MedEnhanceLib.native import SIDE
@@ -36,6 +37,8 @@ Level: TypeAlias = "Array | NoiseEstimate"
 #: References in a band, about. A thread computes one band at a time, and a job can be canceled
 #: between bands. The last bits of the result depend on this number.
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
+#: Parts after which free memory goes back to the system: the heap fragments with every slice.
+_PARTS_TO_A_TRIM = 8
 
 
 class Stage:
@@ -78,11 +81,14 @@ class Stage:
 
 
 class Run:
-    """A volume, its noise and the threads of a run; a context, which ends the threads.
+    """A volume on its way through stages, with its threads; a context, which ends them.
 
     noisy: [K, J, I], at least a block along each axis.
     spectrum: [64], relative variance of the noise in each frequency.
     window: starting places of candidates along slices, rows and columns.
+    stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
+    box: the voxels of `noisy` that the result has; what was mirrored is not in it.
+    needed: the slices that all stages together have to give.
     """
 
     def __init__(
@@ -92,11 +98,17 @@ class Run:
         spectrum: Floats,
         *,
         window: tuple[int, int, int],
+        stages: Sequence[Stage],
+        pilot: Array,
+        box: tuple[slice, ...],
         air: Air | None,
         engine: Engine,
         threads: int,
         monitor: Monitor,
     ) -> None:
+        self.stages, self._pilot, self._box = stages, pilot, box
+        self.needed = box[0] if len(noisy) > SIDE else slice(0, SIDE)
+        self._stop, self._finished = self.needed.start, 0
         self.noisy, self._air, self._level = noisy, air, level
         self.spectrum, self.window = spectrum, window
         self._engine, self._threads, self.monitor = engine, threads, monitor
@@ -109,19 +121,46 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def stream(self, stages: Sequence[Stage], needed: slice, pilot: Array) -> Iterator[Floats]:
-        """Filter some slices through all stages, in parts, from a pilot such as the input.
+    def slabs(self) -> Iterator[Slab]:
+        """Yield the needed slices, passed through all stages, in order, some at a time."""
+        return map(Slab, self.stream(self.stages, self.needed))
+
+    def finished(self, slab: Slab) -> tuple[slice, Slab]:
+        """Check the next needed slices, and cut them to what the result has; reports progress.
+
+        Returns which slices of the result they are, and these. Raises MedEnhanceError where one is
+        not finite; Cancelled by the monitor.
+        """
+        if not np.isfinite(slab.voxels).all():
+            raise MedEnhanceError(
+                "the denoising filter computed values that are not finite, from slice "
+                f"{self._stop} on",
+                "This is an error of MedEnhance. Report it, with the range of the intensities.",
+            )
+        start, self._stop = self._stop, self._stop + len(slab.voxels)
+        stop = min(self._stop, self._box[0].stop)
+        part = slice(min(max(start, self._box[0].start), stop), stop)
+        if self._finished % _PARTS_TO_A_TRIM == 0:
+            trim()
+        self._finished += 1
+        fraction = (self._stop - self.needed.start) / (self.needed.stop - self.needed.start)
+        self.monitor.progress(fraction, "removing noise")
+        inner = slice(part.start - start, part.stop - start), *self._box[1:]
+        change = None if slab.change is None else slab.change[inner]
+        return part, Slab(slab.voxels[inner], change)
+
+    def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
+        """Pass some slices through the first stages, in parts, from the pilot.
 
         Args:
             stages: first to last.
             needed: the slices that are yielded.
-            pilot: [K, J, I], what the first stage takes.
         """
         ranges = [needed]
         for stage in reversed(stages):
             ranges.insert(0, stage.reads(ranges[0]))
         parts = parts_of(ranges[0].start, ranges[0].stop)
-        stream: Iterator[Floats] = (_floats(pilot[part]) for part in parts)
+        stream: Iterator[Floats] = (_floats(self._pilot[part]) for part in parts)
         for stage, part in zip(stages, ranges[1:], strict=True):
             stream = self.results(stage, part, stream)
         return stream
@@ -250,11 +289,6 @@ class Slab:
         if self.change is None:
             return 0.0
         return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
-
-    def cropped(self, part: slice, plane: Sequence[int]) -> Slab:
-        """Return some of the slices, up to a size of rows and columns."""
-        inner = part, slice(plane[0]), slice(plane[1])
-        return Slab(self.voxels[inner], None if self.change is None else self.change[inner])
 
 
 class Held:

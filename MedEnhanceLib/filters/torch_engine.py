@@ -95,7 +95,7 @@ class TorchEngine:
             nothing = np.empty((0, layer.round.keep), np.float32)
             return BlockGroups(nothing.astype(np.int32), nothing, nothing[:, 0])
         with without_tf32(), torch.inference_mode():
-            slab, sigma = (tensor_on(values, "cpu") for values in (pilot, level))
+            slab, sigma = (_tensor_on(values, "cpu") for values in (pilot, level))
             part = TorchGroups(layer, LayerArrays(slab, slab, sigma, None, None, None))
             parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
             index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
@@ -111,7 +111,7 @@ class TorchEngine:
     ) -> None:
         """Add what references [n, 3] make to total and weight, which are on the device."""
         with without_tf32(), torch.inference_mode():
-            sent = [tensor_on(each, self._device) for each in inputs]
+            sent = [_tensor_on(each, self._device) for each in inputs]
             part = TorchGroups(layer, LayerArrays(*sent, *sums))
             # In the first stage one block each, of 32 in a group.
             most = self._at_once * (1 if stage == "grouped" else 16)
@@ -306,7 +306,7 @@ def _references(layer: Layer, rows: range, level: Floats, *, is_grouped: bool) -
     return at
 
 
-def tensor_on(values: Array, device: str) -> Tensor:
+def _tensor_on(values: Array, device: str) -> Tensor:
     """Copy an array to a device; PyTorch requires writable memory."""
     return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(device)
 

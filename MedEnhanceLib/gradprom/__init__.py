@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.bundles.store import Bundle, open_bundle_for
+from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -119,7 +119,7 @@ def open_head_for(
     """
     monitor = monitor or Monitor()
     # Before seconds go into importing torch: unusable input is refused at once.
-    bundle, _ = open_bundle_for(volume, config.model, kind="head")
+    bundle = open_bundle(config.model, kind="head", modality=volume.modality)
     volume = replace(volume.single(_ONE_FRAME), modality=bundle.modality)
     refuse_too_large(volume)
     packages = ("torch", "monai", "monai.networks.nets.unet")

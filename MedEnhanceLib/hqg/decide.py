@@ -80,18 +80,6 @@ class VolumeCache:
             self.noises[number] = noise_of(frame)
         return self.noises[number]
 
-    def constant(self, number: int, frame: Volume, level: float) -> ConstantRegions:
-        """Return the constant regions of a frame, measured once for noise of this σ.
-
-        Args:
-            number: of the frame.
-            frame: to measure.
-            level: σ of the noise.
-        """
-        if (number, level) not in self.regions:
-            self.regions[number, level] = ConstantRegions(frame.voxels, level)
-        return self.regions[number, level]
-
 
 @dataclass(frozen=True)
 class Decision:

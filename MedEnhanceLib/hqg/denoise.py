@@ -6,7 +6,6 @@ measure_noise → block_matching → network_stage → bias of magnitudes undone
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,8 +61,8 @@ class Removal:
     """Noise at the σ that is certain, the share of it to remove, and why that is not all."""
 
     noise: NoiseEstimate
-    share: float
-    reason: str
+    share: float = 1.0
+    reason: str = ""
 
 
 def trust_in(noise: NoiseEstimate, modality: str) -> float:
@@ -106,9 +105,8 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
 
 def denoise(
     volume: Volume,
-    noise: NoiseEstimate,
+    removal: Removal,
     *,
-    share: float = 1.0,
     regions: ConstantRegions | None = None,
     only: slice | None = None,
     network: NetworkStage | None = None,
@@ -117,21 +115,23 @@ def denoise(
     out: Array | None = None,
     monitor: Monitor | None = None,
 ) -> Slab:
-    """Remove the noise that was measured in a volume.
+    """Filter a volume, with a network if given, undo the bias of magnitudes, and write the slices.
+
+    Each is written to `out` when it is complete, as it was where there is nothing to remove.
 
     Args:
         volume: a single volume, [K, J, I], finite.
-        noise: measured in the volume, in its units.
-        share: of the correction, 0 to 1.
+        removal: noise that was measured in the volume, and the share of the correction to apply.
         regions: of the volume that are constant; `put_back` makes them exact in the result.
-        only: slices that are returned, equal to those of a whole run; None for all.
+        only: slices that are written, equal to those of a whole run; None for all.
         network: continues from the filter, with its guides; None for the filter alone.
         engine: as of `BlockMatchingFilter`.
-        finish: converts float32 slices to the volume's type, as they are computed.
-        out: where the slices go, of the type that `finish` returns; None for a new float32 array.
+        finish: converts float32 slices to the type of `out`.
+        out: [n, J, I], where the slices go; None for a new float32 array.
         monitor: receives progress; may cancel.
-    Raises as `BlockMatchingFilter`.
+    Returns `out`, and how far guides changed it. Raises as `Run.finished`.
     """
+    noise, share = removal.noise, removal.share
     only = only or slice(0, volume.shape[0])
     if out is None:
         out = np.empty((only.stop - only.start, *volume.shape[1:]), np.float32)
@@ -142,13 +142,15 @@ def denoise(
         return Slab(out)
     changes = []
     filtered = _filter_for(volume, noise, regions, network is not None, engine, monitor)
-    with closing(filtered.slabs(only, network)) as slabs:
-        for part, slab in slabs:
+    with filtered.run(only) as run:
+        for enhanced in run.slabs() if network is None else network.slabs(run):
+            part, slab = run.finished(enhanced)
             for z, values in zip(range(part.start, part.stop), slab.voxels, strict=True):
                 at = slice(z, z + 1)
                 before, sigma = filtered.noisy[at], np.asarray(filtered.level[at])
                 corrected = _corrected(values[None], before.astype(np.float32), sigma, noise, share)
                 out[z - only.start] = finish(corrected)[0]
+            let_go(filtered.noisy)
             let_go(out)
             if slab.change is not None:
                 changes.append(slab.change)

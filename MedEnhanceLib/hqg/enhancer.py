@@ -2,9 +2,6 @@
 
 decide (of the whole volume) → each frame: filter with its network → blur → bias field → rounding
 → blend at the strength; blur and bias field on request
-
-Slices are finished as they are computed, into the array of the result. Where a step needs the whole
-result before that, it is in float32 meanwhile.
 """
 
 from __future__ import annotations
@@ -12,34 +9,30 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.bundles.store import Bundle, open_bundle_for
+from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import anatomy_warning, messages_of, training_length_warning
-from MedEnhanceLib.core.arrays import Array, Floats, empty, let_go, parts_of, slabs, trim
+from MedEnhanceLib.core.arrays import let_go, trim
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
-from MedEnhanceLib.core.volume import Volume, restore_dtype
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.filters.block_matching import Engine, engine_for
-from MedEnhanceLib.filters.block_matching_run import Slab
-from MedEnhanceLib.filters.blur import undo_blur
-from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
-from MedEnhanceLib.hqg.denoise import FITTED_ON, denoise, expected_deviation
+from MedEnhanceLib.hqg.denoise import FITTED_ON
+from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, measured_bias_field
+from MedEnhanceLib.hqg.outputs import Outputs, outputs_for
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.groups import GuidedNetwork
@@ -101,15 +94,15 @@ def enhance(
     monitor = monitor.part(_REGISTRATION if guide else 0.0, 1.0)
     if filter_alone:
         run = replace(run, network=None)
-    outputs = _outputs_of(run)
+    outputs = outputs_for(
+        run.original, uncertainty=config.uncertainty, guided=bool(run.shown), scratch=scratch
+    )
     uses = []
     for place, number in enumerate(run.numbers):
         part = monitor.part(place / len(run.numbers), (place + 1) / len(run.numbers))
         part.progress(0.0, "removing noise")
         frame_outputs = outputs.at(place) if run.original.is_sequence else outputs
-        regions = run.cache.constant(number, run.frames[number], run.decision.noise.level)
-        frame_ = _Frame(run, run.frames[number], *run.cache.ranges[number], part)
-        uses.append(frame_.enhance(frame_outputs, regions))
+        uses.append(Frame(run, number, part).enhance(frame_outputs))
     full = _result_of(run, outputs, uses)
     result = full.at_strength(config.share)
     # The uncertainty is of the strength already.
@@ -117,42 +110,6 @@ def enhance(
 
 
 # --- before the first frame -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Run:
-    """What is chosen and measured before the first frame.
-
-    Attributes:
-        original: the frames and slices of the input that are returned.
-        frames: of the whole input.
-        numbers: of the frames to enhance.
-        slices: of each frame, along K.
-        decision: with all warnings and facts.
-        guides: on the grid of the volume; none where the model uses none.
-        bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
-            do not flicker. That of a single volume is measured in its result.
-    """
-
-    config: EnhanceConfig
-    bundle: Bundle
-    device: str
-    network: GuidedNetwork | None
-    engine: Engine
-    original: Volume
-    frames: Sequence[Volume]
-    numbers: Sequence[int]
-    slices: slice
-    decision: Decision
-    guides: tuple[AlignedGuide, ...]
-    bias_field: BiasField | None
-    cache: VolumeCache
-    scratch: Path | None
-
-    @property
-    def shown(self) -> list[Floats]:
-        """Voxels of the guides that could be registered."""
-        return [each.voxels for each in self.guides if each.is_usable]
 
 
 def _prepared(
@@ -165,11 +122,15 @@ def _prepared(
     cache: VolumeCache,
     scratch: Path | None,
     monitor: Monitor,
-) -> _Run:
+) -> EnhancerRun:
     """Check the input, open the model, measure and decide; arguments and errors of `enhance`."""
     # Unusable input is refused before a model is looked for.
     guides = list(_checked(guide, volume))
-    bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
+    bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
+    if volume.modality_is_guess and volume.modality != bundle.modality:
+        # Its values look like no modality: the model that was chosen by name decides.
+        monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")
+        volume = volume.as_modality(bundle.modality)
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     original = volume if frame is None else volume.frame(frame)
     part, frames = _chosen_slices(slices, volume, config), volume.frames()
@@ -182,13 +143,13 @@ def _prepared(
     decision = _warned(bundle, volume, decision, monitor)
     mean = functools.cache(lambda: mean_frame(frames))
     is_shared = config.correct_bias_field and len(frames) > 1
-    bias_field = _bias_field(mean(), monitor) if is_shared else None
+    bias_field = measured_bias_field(mean(), monitor) if is_shared else None
     aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
     # What was measured took memory that is not needed again.
     del mean
     let_go(volume.voxels)
     trim()
-    return _Run(
+    return EnhancerRun(
         config=config, bundle=bundle, device=device, network=network, engine=engine,
         original=original.crop(k=part), frames=frames, numbers=numbers, slices=part,
         decision=replace(decision, facts=decision.facts | facts), guides=aligned,
@@ -290,7 +251,8 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
 
 def _warned(bundle: Bundle, volume: Volume, decision: Decision, monitor: Monitor) -> Decision:
     """Warn where model or noise may not suit the volume; returns the decision with all warnings."""
-    bundle_warnings = (training_length_warning(bundle), anatomy_warning(bundle, volume))
+    part = volume.origin.body_part if volume.origin else ""
+    bundle_warnings = (training_length_warning(bundle), anatomy_warning(bundle, part))
     warnings = tuple(warning for warning in bundle_warnings if warning) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
@@ -324,55 +286,7 @@ def _aligned(
     return tuple(aligned), {}
 
 
-def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:
-    monitor.progress(0.9, "correcting the bias field (N4)")
-    return attend(lambda: measure_bias_field(volume), monitor)
-
-
-# --- outputs --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Outputs:
-    """Arrays of a result, [K, J, I], of a sequence [T, K, J, I]; None for what is not requested.
-
-    Attributes:
-        voxels: of the input's type.
-        deviation: standard deviation of their errors.
-        use: change by guides, in σ of the noise.
-    """
-
-    voxels: Array
-    deviation: Floats | None
-    use: Floats | None
-
-    def at(self, place: int) -> _Outputs:
-        """Return the arrays of one frame of a sequence."""
-        deviation = None if self.deviation is None else self.deviation[place]
-        return _Outputs(
-            self.voxels[place], deviation, None if self.use is None else self.use[place]
-        )
-
-
-def _outputs_of(run: _Run) -> _Outputs:
-    """Make the arrays that a run fills."""
-    shape, scratch = run.original.shape, run.scratch
-    return _Outputs(
-        _array(shape, run.original.dtype, scratch),
-        _array(shape, "f4", scratch) if run.config.uncertainty else None,
-        np.zeros(shape, np.float32) if run.shown else None,
-    )
-
-
-def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> Array:
-    """Allocate an array for a result; a large one in a file in `scratch`, if given."""
-    try:
-        return empty(shape, np.dtype(dtype), scratch)
-    except OSError as cause:
-        raise output_error(scratch or Path(), cause) from cause
-
-
-def _result_of(run: _Run, outputs: _Outputs, uses: Sequence[float]) -> Enhanced:
+def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enhanced:
     """Make the result at strength 1. uses: how far guides changed each frame."""
     bundle, grid, decision = run.bundle, run.original, run.decision
     facts = dict(decision.facts)
@@ -405,115 +319,3 @@ def _result_of(run: _Run, outputs: _Outputs, uses: Sequence[float]) -> Enhanced:
         noises=(decision.noise,) * len(run.numbers),
         first_slice=run.slices.start,
     )
-
-
-# --- one frame ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """A frame of a run.
-
-    Attributes:
-        top: intensity of bright tissue.
-        floor: lowest value of the result.
-    """
-
-    run: _Run
-    volume: Volume
-    top: float
-    floor: float
-    monitor: Monitor
-
-    def enhance(self, out: _Outputs, regions: ConstantRegions) -> float:
-        """Enhance the slices of the run at strength 1; returns how far guides changed them.
-
-        regions: of the frame that are constant.
-        """
-        from MedEnhanceLib.learning.precision import without_tf32
-
-        run, part, blur = self.run, self.run.slices, self.run.decision.blur
-        with without_tf32():  # of filter and network
-            if blur is None and not run.config.correct_bias_field and out.deviation is None:
-                around = part
-                slab = self._denoise(part, regions, self.monitor, self._finish, out.voxels)
-            else:
-                # The deviation of a slice depends on its neighbors.
-                around = slice(max(0, part.start - 1), min(len(self.volume.voxels), part.stop + 1))
-                around = around if blur is None else slice(0, len(self.volume.voxels))
-                slab = self._corrected(around, regions)
-                self._write(slab.voxels, around.start, out)
-        if out.use is not None and slab.change is not None:
-            inner = slice(part.start - around.start, part.stop - around.start)
-            np.minimum(slab.change[inner], 1, out=out.use)
-        regions.put_back(range(part.start, part.stop), out.voxels, out.deviation, out.use)
-        return slab.use
-
-    def _corrected(self, part: slice, regions: ConstantRegions) -> Slab:
-        """Return some slices without noise and blur, float32."""
-        run, voxels, monitor = self.run, self.volume.voxels, self.monitor
-        monitor = monitor.part(0.0, 0.9) if run.config.correct_bias_field else monitor
-        blur, removal = run.decision.blur, run.decision.removal
-        values = _array(voxels[part].shape, "f4", run.scratch)
-        noise_monitor = monitor if blur is None else monitor.part(0, 0.9)
-        slab = self._denoise(part, regions, noise_monitor, lambda values: values, values)
-        if blur is not None:
-            remaining = run.decision.noise.level * removal.share
-            monitor.progress(0.9, "correcting the blur")
-            undo_blur(voxels, blur, noise=remaining, denoised=values, monitor=monitor)
-        return slab
-
-    def _write(self, values: Floats, first: int, out: _Outputs) -> None:
-        """Measure the deviation, divide by the bias field, and round to the type of the result.
-
-        first: the slice that `values` begin with.
-        """
-        run, slices, share = self.run, self.run.slices, self.run.config.share
-        if out.deviation is not None:
-            expected_deviation(
-                values, self.volume, run.decision.noise,
-                share=run.decision.removal.share, strength=share,
-                first=first, only=slices, out=out.deviation,
-            )  # fmt: skip
-        values = values[slices.start - first : slices.stop - first]
-        for slab in slabs(values):
-            np.maximum(slab, self.floor, out=slab, dtype=np.float32)
-        bias_field = run.bias_field
-        if run.config.correct_bias_field and bias_field is None:
-            bias_field = _bias_field(self.volume.with_voxels(values), self.monitor)
-        for part in parts_of(0, len(out.voxels)):
-            result = values[part]
-            if bias_field is not None:
-                field = bias_field[part]
-                result = result / field
-                if out.deviation is not None:
-                    # Of the blend, only the share that is enhanced is divided by the field.
-                    out.deviation[part] /= field / (share + (1 - share) * field)
-            out.voxels[part] = self._finish(result)
-            let_go(values)
-            let_go(out.voxels)
-
-    def _denoise(
-        self,
-        part: slice,
-        regions: ConstantRegions,
-        monitor: Monitor,
-        finish: Callable[[Floats], Array],
-        out: Array,
-    ) -> Slab:
-        """Write some slices after filter and network to `out`."""
-        from MedEnhanceLib.hqg.network_stage import NetworkStage
-
-        run, removal = self.run, self.run.decision.removal
-        network = None
-        if run.network is not None:
-            network = NetworkStage(run.network, run.device, self.top, run.shown)
-        return denoise(
-            self.volume, removal.noise, share=removal.share, regions=regions, only=part,
-            network=network, engine=run.engine, finish=finish, out=out, monitor=monitor,
-        )  # fmt: skip
-
-    def _finish(self, values: Floats) -> Array:
-        """Round to the type of the result; nothing is below its lowest value."""
-        values = np.maximum(values, np.float32(self.floor))
-        return restore_dtype(values, self.run.original.dtype)

@@ -30,7 +30,6 @@ from MedEnhanceLib.filters.block_matching_run import (
     large_enough,
 )
 from MedEnhanceLib.filters.layers import Layer
-from MedEnhanceLib.filters.torch_engine import tensor_on
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
@@ -65,7 +64,7 @@ class _Chunk:
 
 @dataclass(frozen=True, eq=False)
 class NetworkStage:
-    """The network on a device, for one volume; continues from the filter (a `Continuation`).
+    """The network on a device, for one volume; continues from the last two stages of the filter.
 
     Attributes:
         network: of the bundle, on `device`.
@@ -79,21 +78,16 @@ class NetworkStage:
     top: float
     guides: Sequence[Floats] = ()
 
-    def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Slab]:
-        """Yield enhanced slices in order, in parts, from the filter's stages.
-
-        Args:
-            run: the filter at work.
-            stages: of the filter, first to last.
-            needed: the slices that are yielded.
-        """
+    def slabs(self, run: Run) -> Iterator[Slab]:
+        """Yield the needed slices of a run of the filter, enhanced, in order, some at a time."""
+        stages, needed = run.stages, run.needed
         guides = [large_enough(guide) for guide in self.guides]
         settings = block_matching.Round(step=STEP, keep=self.network.config.blocks)
         matching = Stage(run.noisy.shape, run.window, settings)
         # Pilots and estimates of the slices that are needed now.
         reads = matching.reads(needed)
         pilot_slices = stages[-1].reads(reads)
-        pilots = Held(run.stream(stages[:-1], pilot_slices, run.noisy), pilot_slices.start)
+        pilots = Held(run.stream(stages[:-1], pilot_slices), pilot_slices.start)
         estimates = Held(run.results(stages[-1], reads, pilots.passing()), reads.start)
         shape = run.noisy.shape[1:]
         sums, guide_sums = Sums(needed, shape), Sums(needed, shape)
@@ -144,8 +138,8 @@ class NetworkStage:
             run.pool.submit(match, layer, range(part.start, part.stop), pilot=estimate, level=level)
             for part in parts_of(0, layer.rows(estimate.shape[1]), at_once)
         ]
-        images = [tensor_on(image, device) for image in (noisy, pilot, estimate)]
-        shown = [tensor_on(guide, device) for guide in guides]
+        given = [noisy, pilot, estimate, *guides]
+        images = [torch.tensor(np.asarray(each, np.float32), device=device) for each in given]
 
         def chunks() -> Iterator[_Chunk]:
             for task in tasks:
@@ -154,12 +148,12 @@ class NetworkStage:
                 places = on_device(Places.of(matched, run.spectrum, noisy.shape), device)
                 voxels = places.voxels()
                 groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
-                fits = [network.fit(groups, places, voxels, guide) for guide in shown]
+                fits = [network.fit(groups, places, voxels, guide) for guide in images[3:]]
                 yield _Chunk(places, voxels, groups, fits)
 
         totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
         weights = torch.zeros(noisy.size, device=device)
-        for chunk in _with_regions(list(chunks())) if shown else chunks():
+        for chunk in _with_regions(list(chunks())) if guides else chunks():
             run.monitor.check()
             with mixed_precision(device):
                 residual: Residual = network(chunk.groups, chunk.fits)

@@ -1,4 +1,4 @@
-"""MetaImage read by its definition; MetaImage and NRRD written, with headers by SimpleITK.
+"""MetaImage read by its definition.
 
 ITK is not used to read: it ignores units of length and the slope of intensities, takes an offset of
 NaN for 0, and follows a header to any other file.
@@ -7,9 +7,7 @@ NaN for 0, and follows a header to any other file.
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +17,6 @@ from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.header_lines import TextHeader, header_start
 from MedEnhanceLib.io.voxels import Payload, read_voxels, rescale
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
 _TYPES = {
@@ -137,35 +134,3 @@ def _payload(header: TextHeader, end: re.Match[bytes]) -> Payload:
 
 def _is_true(text: str) -> bool:
     return text.lower() in ("true", "t", "1")
-
-
-def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
-    """Return the header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
-
-    ITK writes it for a single voxel; then the sizes of the volume are put in.
-
-    Args:
-        volume: gives shape, geometry and tags.
-        dtype: of the voxels in the file.
-        ending: .nrrd or .mha.
-    """
-    sitk = require("SimpleITK", purpose=f"Writing {ending} files")
-    axes = len(volume.shape)
-    voxel = np.zeros((1,) * axes, dtype)
-    image = sitk.GetImageFromArray(voxel, isVector=False)
-    direction = np.eye(axes)
-    direction[:3, :3] = volume.geometry.direction
-    image.SetSpacing([*volume.geometry.spacing, volume.frame_interval_s or 1.0][:axes])
-    image.SetOrigin([*volume.geometry.origin, 0.0][:axes])
-    image.SetDirection(direction.ravel().tolist())
-    image.SetMetaData(tags.KEY, tags.to_text(volume))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"voxel{ending}")
-        sitk.WriteImage(image, str(path), useCompression=False)
-        header = path.read_bytes()[: -voxel.nbytes]
-    # ITK leaves the space of four axes without a name, and the interval without its unit.
-    unit = "s" if volume.frame_interval_s else ""
-    space = f'space: left-posterior-superior-time\nspace units: "mm" "mm" "mm" "{unit}"'
-    header = header.replace(b"\nspace dimension: 4\n", f"\n{space}\n".encode(), 1)
-    sizes = " ".join(map(str, volume.shape[::-1])).encode()
-    return re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)

@@ -204,13 +204,10 @@ def _interval(header: Any, facts: tags.Tags, name: str, monitor: Monitor) -> flo
     )
 
 
-def nifti_header(volume: Volume, dtype: np.dtype[Any], _ending: str) -> bytes:
+def nifti_header(volume: Volume, dtype: np.dtype[Any]) -> bytes:
     """Make a NIfTI-1 header for little-endian voxels; OutputError for a side above 32767 voxels.
 
-    Args:
-        volume: gives shape, geometry and tags.
-        dtype: of the voxels in the file.
-        _ending: as of `itk_header`; .nii and .nii.gz have the same header.
+    volume: gives shape, geometry and tags. dtype: of the voxels in the file.
     """
     nib = require("nibabel", purpose="Writing NIfTI")
     affine = volume.geometry.affine_ras

@@ -1,5 +1,7 @@
 """NRRD (.nrrd, .nhdr): the header read by its definition, the voxels as of every other format.
 
+Headers of .nrrd and .mha are written by SimpleITK (`itk_header`).
+
 ITK is not used to read: it refuses axes of time that have no direction, ignores units and skips,
 takes an unknown space for LPS, and follows a header to any other file.
 """
@@ -7,8 +9,10 @@ takes an unknown space for LPS, and follows a header to any other file.
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +22,7 @@ from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.header_lines import LONGEST_HEADER, NO_UNIT, TextHeader, header_start
 from MedEnhanceLib.io.voxels import LARGEST_RATIO, Payload, read_voxels, readable
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
 _SPACES = {
@@ -218,3 +223,35 @@ def _placed(
         return Geometry.from_affine_ras(affine)
     except GeometryError as cause:
         raise GeometryError(f"{name}: {cause.message}", cause.hint) from cause
+
+
+def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
+    """Return the header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
+
+    ITK writes it for a single voxel; then the sizes of the volume are put in.
+
+    Args:
+        volume: gives shape, geometry and tags.
+        dtype: of the voxels in the file.
+        ending: .nrrd or .mha.
+    """
+    sitk = require("SimpleITK", purpose=f"Writing {ending} files")
+    axes = len(volume.shape)
+    voxel = np.zeros((1,) * axes, dtype)
+    image = sitk.GetImageFromArray(voxel, isVector=False)
+    direction = np.eye(axes)
+    direction[:3, :3] = volume.geometry.direction
+    image.SetSpacing([*volume.geometry.spacing, volume.frame_interval_s or 1.0][:axes])
+    image.SetOrigin([*volume.geometry.origin, 0.0][:axes])
+    image.SetDirection(direction.ravel().tolist())
+    image.SetMetaData(tags.KEY, tags.to_text(volume))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"voxel{ending}")
+        sitk.WriteImage(image, str(path), useCompression=False)
+        header = path.read_bytes()[: -voxel.nbytes]
+    # ITK leaves the space of four axes without a name, and the interval without its unit.
+    unit = "s" if volume.frame_interval_s else ""
+    space = f'space: left-posterior-superior-time\nspace units: "mm" "mm" "mm" "{unit}"'
+    header = header.replace(b"\nspace dimension: 4\n", f"\n{space}\n".encode(), 1)
+    sizes = " ".join(map(str, volume.shape[::-1])).encode()
+    return re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)

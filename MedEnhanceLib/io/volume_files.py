@@ -21,9 +21,9 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_doubts
 from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicom.sources import DICOM_ENDINGS, is_dicom, is_source
-from MedEnhanceLib.io.metaimage import itk_header, read_metaimage
+from MedEnhanceLib.io.metaimage import read_metaimage
 from MedEnhanceLib.io.nifti import nifti_header, read_nifti
-from MedEnhanceLib.io.nrrd import read_nrrd
+from MedEnhanceLib.io.nrrd import itk_header, read_nrrd
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -35,14 +35,8 @@ _READERS = {
     ".mha": read_metaimage,
     ".mhd": read_metaimage,
 }
-_HEADERS = {
-    ".nii": nifti_header,
-    ".nii.gz": nifti_header,
-    ".nrrd": itk_header,
-    ".mha": itk_header,
-}
 READABLE = tuple(_READERS)
-WRITABLE = tuple(_HEADERS)
+WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
 #: What the formats lack, and the wider type that holds every value of it.
 _WIDER = {"bool": "uint8", "float16": "float32"}
 _GZIP_LEVEL = 4  # on CT within 1 % of level 6, three times as fast
@@ -131,10 +125,10 @@ def save(
     Raises InputError: voxels that are not finite.
     """
     path, monitor = Path(path), monitor or Monitor()
-    make_header = _HEADERS.get(ending_of(path))
-    if make_header is None:
+    ending = ending_of(path)
+    if ending not in WRITABLE:
         raise EndingError(
-            f"{path.name}: volumes cannot be written as {ending_of(path) or 'a name without end'}",
+            f"{path.name}: volumes cannot be written as {ending or 'a name without end'}",
             f"Use one of: {', '.join(WRITABLE)}.",
         )
     dtype = np.dtype(_WIDER.get(volume.dtype.name, volume.dtype)).newbyteorder("=")
@@ -145,9 +139,10 @@ def save(
         for place, text in tables.items():
             table = files.enter_context(atomic_write(place, overwrite=overwrite))
             table.write_text(text, encoding="ascii")
-        header = make_header(volume, dtype, ending_of(path))
+        is_nifti = ending.startswith(".nii")
+        header = nifti_header(volume, dtype) if is_nifti else itk_header(volume, dtype, ending)
         with temporary.open("wb") as file:
-            if ending_of(path) != ".nii.gz":
+            if ending != ".nii.gz":
                 _write(header, volume, dtype, file, monitor)
                 return
             # No name and no time inside: the same volume gives the same bytes.

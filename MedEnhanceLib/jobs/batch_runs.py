@@ -46,7 +46,7 @@ def run_here(ledger: Ledger, monitor: Monitor) -> None:
         name = Path(item.name).name
         listener = partial(_pass_on, part, name, f"{index + 1} of {count}, {name}")
         (params,) = ledger.begin([item])
-        ledger.end([(item, outcome(ledger.task, params, lambda: monitor.cancelled, listener))])
+        ledger.end([(item, run_into_row(ledger.task, params, lambda: monitor.cancelled, listener))])
 
 
 def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
@@ -110,7 +110,7 @@ def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
             items = [*itertools.islice(pending, max(0, ahead - len(running)))]
             if items:
                 jobs = ledger.begin(items, repeats=True)
-                sent = client.map(partial(outcome, ledger.task), jobs, pure=False, retries=0)
+                sent = client.map(partial(run_into_row, ledger.task), jobs, pure=False, retries=0)
                 running.update(zip(items, sent, strict=True))
             if client.status != "running":
                 raise ConnectionError(client.status)
@@ -152,13 +152,15 @@ def _lost_row(future: Any) -> dict[str, Any]:
     return _row_of_error(lost)
 
 
-def outcome(
+def run_into_row(
     kind: str,
     params: Mapping[str, Any],
     cancel: Cancel | None = None,
     progress: Listener | None = None,
 ) -> dict[str, Any]:
-    """Run a job in this process, and return its row of the ledger; a `MedEnhanceError` becomes one.
+    """Run a job in this process, and return the row that the ledger records of it.
+
+    A `MedEnhanceError` is not raised, but becomes a row: status, code, message and hint.
 
     Args:
         kind: a key of `JOBS`.

@@ -162,14 +162,15 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
 
 def place_volume(
     volume: Volume, params: DicomParams, series: Volume | None, monitor: Monitor
-) -> Volume:
-    """Put the DICOM images behind a volume; refuse what lacks any before the long work.
+) -> tuple[Volume, Template | None]:
+    """Put the DICOM images behind a volume, and read their headers, before the long work.
 
     Args:
         volume: that is written.
         params: of the job.
         series: that of `source_series`.
-        monitor: warned of a volume without its own images.
+        monitor: warned of a volume without its own images, and of headers that are corrected.
+    Returns the volume, and the headers for `Objects`; None for a new study.
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
     from MedEnhanceLib.io.dicomout import read_template
@@ -183,11 +184,9 @@ def place_volume(
     name = name_of(volume)
     if volume.origin is not None and volume.origin.instances:
         _refuse_patient(name, params)
-        # The headers of the images are read once more, when all of it is written.
-        read_template(volume.origin, Monitor(cancel=lambda: monitor.cancelled))
-        return volume
+        return volume, read_template(volume.origin, monitor)
     _require_patient(name, params, volume.origin.series if volume.origin else "")
-    return replace(volume, origin=None)
+    return replace(volume, origin=None), None
 
 
 def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
@@ -231,6 +230,7 @@ class Objects:
 
     source: the volume that all of it was made from, for patient, study, place and what was done
     before. action: as in a manifest: "enhanced", "segmented", "decompressed", … options: in words.
+    template: headers of the images behind the volume, if they were read before.
     """
 
     source: Volume
@@ -240,6 +240,7 @@ class Objects:
     segmentation: LabelMap | Segmentation | None = None
     uncertainty: Volume | None = None
     model: Mapping[str, str] | None = None
+    template: Template | None = None
 
 
 def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Objects:
@@ -252,7 +253,7 @@ def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Ob
     Raises as `place_volume`.
     """
     series = source_series(params, monitor)
-    source = place_volume(objects.source, params, series, monitor)
+    source, template = place_volume(objects.source, params, series, monitor)
 
     def beside(volume: Volume) -> Volume:
         if series is not None:
@@ -264,6 +265,7 @@ def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Ob
     return replace(
         objects,
         source=source,
+        template=template,
         volume=objects.volume and beside(objects.volume),
         uncertainty=objects.uncertainty and beside(objects.uncertainty),
         segmentation=labels and replace(labels, volume=beside(labels.volume)),
@@ -285,10 +287,11 @@ def write(
     from MedEnhanceLib.io.dicomout import read_template, write_objects
 
     volume, source = objects.volume, objects.volume or objects.source
-    if source.origin is not None:
-        template = read_template(source.origin, monitor.part(0.0, 0.1))
-    else:
+    template = objects.template
+    if source.origin is None:
         template = _new_study(params, source.modality)
+    elif template is None or template.origin != source.origin:
+        template = read_template(source.origin, monitor.part(0.0, 0.1))
     if volume and template.headers and volume.modality not in ("OT", template.modality):
         monitor.warn(
             f"{name_of(volume)} is {volume.modality}, and the series that it is "

@@ -11,7 +11,7 @@ from typing import Any
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
-from MedEnhanceLib.core.options import narrowed, options_of
+from MedEnhanceLib.core.options import options_of, shared
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
@@ -200,7 +200,7 @@ def segmenter_config(
         )
     if not requested:
         return None
-    return narrowed(SegmentConfig, options, model=segmenter, device=device, segmenter="")
+    return SegmentConfig(**shared(ForceSegmenter, options), model=segmenter, device=device)
 
 
 def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:

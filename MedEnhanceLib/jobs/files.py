@@ -130,14 +130,15 @@ class KeptVolumes:
     def load(
         self, params: VolumeParams, *, keep: bool, scratch: Path | None = None, monitor: Monitor
     ) -> tuple[Volume, hqg.VolumeCache | None]:
-        """Return the volume of `params`, and what `hqg.enhance` measured of it, if it is kept.
+        """Return the volume of `params`, and its measurements by earlier jobs (None if not kept).
 
-        That is the kept one where the file is still the same. Of two that are kept, the one that
-        was not used last makes room before another one is read.
+        A kept volume is not read again while its file is the same. Another one is read, and kept on
+        request, with no measurements yet, in place of the one of two that was not used last.
 
         Args:
             params: input file and how it is read.
-            keep: whether a volume that is read now is kept; if not, all others are dropped.
+            keep: whether a volume that is read now is kept; if not, those kept are dropped, whose
+                memory the job may need.
             scratch: as of `io.load`.
             monitor: receives progress.
         """

@@ -14,7 +14,7 @@ from MedEnhanceLib.jobs.events import check_version
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.runtime.device import release_memory
-from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
+from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,9 @@ def run_job(
     DeviceMemoryError where memory ran out, Cancelled also for Ctrl-C.
     """
     kind = JOBS[spec.kind]
-    report = progress or (lambda _event: None)
+    monitor = Monitor(progress, cancel)
     with job_errors(spec.kind):
-        report(Event("started", {"kind": spec.kind}))
-        monitor = Monitor(progress, cancel)
+        monitor.emit("started", kind=spec.kind)
         try:
             volumes = [kept or KeptVolumes()] if kind.keeps_volumes else []
             result = kind.run(spec.typed_params(), monitor, *volumes)
@@ -151,5 +150,5 @@ def run_job(
             # A worker stays for minutes after its job: the card is shared with other programs.
             for device in ("cuda", "mps"):
                 release_memory(device)
-        report(Event("result", result.fields))
+        monitor.emit("result", **result.fields)
     return result

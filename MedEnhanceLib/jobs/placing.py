@@ -30,11 +30,12 @@ def name_of(volume: Volume) -> str:
 
 
 def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
-    """Return a volume with the images of a DICOM series behind it.
+    """Return a volume of another format with a DICOM series as its origin, to be written beside it.
 
-    Where its voxels are those of the series, or whole slices of them, turned or mirrored as other
-    formats do it, they are put in the order of the series, nothing is resampled, and each slice
-    gets its image. Else it keeps its own grid.
+    If its grid is that of the series, or some whole slices of it, its axes are put into the order
+    and direction of the series without resampling; it gets the series' geometry, and each slice
+    the image it derives from. Else it keeps its own grid, and only patient, study and frame of
+    reference come from the series.
 
     Args:
         volume: in the space of the series.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.arrays import Array, Floats, robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.describe import LARGEST, refuse_too_large

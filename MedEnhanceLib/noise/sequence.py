@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go, robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, smooth_map
 from MedEnhanceLib.noise.tissue_blocks import (

@@ -22,9 +22,9 @@ from MedEnhanceLib.core.arrays import (
     Numbers,
     cosine_matrix,
     let_go,
+    robust_max,
     slabs,
 )
-from MedEnhanceLib.core.imaging import robust_max
 
 #: Side of a block in voxels.
 BLOCK = 4
@@ -91,10 +91,13 @@ class Blocks:
 
     @classmethod
     def of(cls, voxels: Array, modality: str, spacing: Sequence[float]) -> Blocks:
-        """Cut a volume into blocks of tissue and the map's cells.
+        """Cut a volume into blocks, keep those of tissue, and transform them by cosines.
+
+        Left out are air, padding, and blocks of one value. Each block is assigned to a cell of the
+        noise map, about 20 mm wide. The background of MR, if it shows any, gives a σ of its own.
 
         Args:
-            voxels: [K, J, I], finite; of many, whole layers of blocks are left out.
+            voxels: [K, J, I], finite; of a large volume only every n-th layer of blocks is cut.
             modality: decides what is tissue, and whether values are magnitudes.
             spacing: (i, j, k) in mm; the size of cells follows it.
         """

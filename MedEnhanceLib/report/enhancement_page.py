@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from MedEnhanceLib.core.imaging import foreground
+from MedEnhanceLib.core.arrays import foreground
 from MedEnhanceLib.core.manifest import (
     RESEARCH_ONLY,
     caveats_of,

@@ -115,11 +115,11 @@ class Monitor:
         self.check()
         overall = self._start + min(max(fraction, 0.0), 1.0) * (self._end - self._start)
         eta = self._pace.seconds_left(overall, stage)
-        self._emit("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
+        self.emit("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
 
     def log(self, message: str) -> None:
         """Report a line for the log."""
-        self._emit("log", message=message)
+        self.emit("log", message=message)
 
     def warn(self, message: str, *, about: str = "") -> None:
         """Report a fallback or another warning; the same text is reported once in a job.
@@ -128,7 +128,7 @@ class Monitor:
         """
         if (about or message) not in self._warned:
             self._warned[about or message] = message
-            self._emit("warning", message=message)
+            self.emit("warning", message=message)
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Report a point of a curve.
@@ -138,9 +138,10 @@ class Monitor:
             value: in the unit of the curve.
             step: of the training, or another whole number to plot the value over.
         """
-        self._emit("metric", name=name, value=float(value), step=int(step))
+        self.emit("metric", name=name, value=float(value), step=int(step))
 
-    def _emit(self, kind: EventKind, **fields: Any) -> None:
+    def emit(self, kind: EventKind, /, **fields: Any) -> None:
+        """Report an event of another kind; fields: as `Event` has them."""
         if self._listener is not None:
             self._listener(Event(kind, fields))
 

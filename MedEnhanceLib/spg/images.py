@@ -9,8 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Floats, Mask
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.arrays import Floats, Mask, robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.config import CT_WINDOW

@@ -263,11 +263,11 @@ def ordered_map(
     threads: int,
     monitor: Monitor,
 ) -> Iterator[Outcome]:
-    """Yield function(item) in the order of `items`; a few are under way at a time.
+    """Call a function for items in several threads; yield the results in the items' order.
 
-    Stops at an exception once the calls under way are done. At a cancel they are not waited for:
-    a block can take seconds, and what they give is dropped. Either way their next `safe_point`
-    ends them. Matrix products take one thread each meanwhile.
+    An exception of a call is raised when its turn comes, after the calls under way have ended. A
+    cancel waits for none, as a block can take seconds: their results are dropped. Either way
+    their next `safe_point` ends them. Matrix products take one thread each meanwhile.
 
     Args:
         function: called in threads.

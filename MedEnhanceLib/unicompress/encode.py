@@ -270,7 +270,10 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
 
 
 def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:
-    """Make the header but for the results of coding; of the same size, within a few bytes.
+    """Make the header before coding, to know its size, which a ratio has to leave room for.
+
+    Facts of the volume are final. What coding decides (blocks, models, hash, errors) has values of
+    about the same length, which `_header_of` replaces.
 
     Args:
         volume: gives all but the voxels.
@@ -316,16 +319,16 @@ def _code(task: CodingTask, volume: Volume, draft: Header, config: CompressConfi
     if config.ratio is None:
         return code_bounded(task, config.max_error)
     if config.block_type == "auto":
-        return code_to_ratio(task, make_room(draft, task.voxels, config.ratio))
+        return code_to_ratio(task, room_for_chunks(draft, task.voxels, config.ratio))
     require("torch", purpose="Implicit blocks")
     from MedEnhanceLib.unicompress.codecs.implicit.codec import writer_for
 
     writer = writer_for(volume)
-    room = make_room(draft, task.voxels, config.ratio, writer.model, embed=config.embed_model)
+    room = room_for_chunks(draft, task.voxels, config.ratio, writer.model, embed=config.embed_model)
     return code_implicit(task, room, volume, writer)
 
 
-def make_room(
+def room_for_chunks(
     draft: Header,
     voxels: Voxels,
     ratio: float,
@@ -333,10 +336,12 @@ def make_room(
     *,
     embed: bool = False,
 ) -> Room:
-    """Compute the bytes that a ratio leaves for chunks.
+    """Compute the bytes that chunks may take in a file of a ratio.
+
+    They are those of the file less its header, its fixed parts, its parity, and a model it carries.
 
     Args:
-        draft: its bytes are taken off.
+        draft: the header, without models.
         voxels: of the whole volume.
         ratio: bytes of the voxels to those of the file.
         model: that the header has to name; None without one.

@@ -22,7 +22,7 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
-from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, with_bound
+from MedEnhanceLib.unicompress.encode import codable, draft_header, room_for_chunks, with_bound
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.parity import most_bytes
 
@@ -143,7 +143,7 @@ def _coded(
     if config.is_bounded:
         return code_bounded(task, config.max_error)
     if config.ratio is not None:
-        room = make_room(header, sample.whole, config.ratio)
+        room = room_for_chunks(header, sample.whole, config.ratio)
         return code_to_ratio(task, replace(room, bytes=round(room.bytes * sample.share)))
     psnr = None if config.psnr is None else max(config.psnr - sample.quieter_db, 1.0)
     return code_to_quality(task, quality_goal(psnr, config.ssim, header.peak))
@@ -159,7 +159,7 @@ def _file_bytes(
     effort = 1.0 if config.is_bounded or config.speed == "fast" else _FULL_EFFORT
     carried = 2 * sum(len(model.data) for model in payload.carried)
     chunks = payload.bytes / sample.share * effort + carried
-    head = raw_bytes - make_room(header, sample.whole, 1.0).bytes - most_bytes(raw_bytes)
+    head = raw_bytes - room_for_chunks(header, sample.whole, 1.0).bytes - most_bytes(raw_bytes)
     return chunks + most_bytes(round(chunks)) + head
 
 

@@ -93,14 +93,17 @@ class Header:
         file_bytes: int,
         frames: slice = slice(None),
     ) -> Volume:
-        """Make the volume, or a part of it, with all that the header knows.
+        """Return decoded voxels, all or a part, as a volume with the facts in the header.
+
+        Where the file's mode lost anything, its own step is added to the lossy ones before it. A
+        DICOM source is named by its UIDs: images to write beside are not known.
 
         Args:
             voxels: [T,] K, J, I, decoded.
             geometry: of the part.
             source: path of the file.
-            file_bytes: of the whole container, for the ratio of its own lossy step.
-            frames: that the part has, for their gradients.
+            file_bytes: of the whole container: raw bytes over it are the ratio of the file's step.
+            frames: which ones the part has, to choose their diffusion gradients.
         """
         loses = self.mode != "lossless" and self.measured.get("max_error", 1.0)
         own_step = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()

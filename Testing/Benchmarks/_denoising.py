@@ -20,7 +20,7 @@ from _enhancement_peers import bm4d_ct, bm4d_mr, nlm_mr
 from _enhancement_statistics import Difference, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.filters import block_matching
@@ -360,7 +360,7 @@ def by_network(
 
     top = scaling_for(volume).scale
     stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))
-    denoised = denoise.denoise(volume, noise, share=share, network=stage)
+    denoised = denoise.denoise(volume, denoise.Removal(noise, share), network=stage)
     return denoised.voxels, None if guide is None else denoised.use
 
 

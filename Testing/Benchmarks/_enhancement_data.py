@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from _common import REPOSITORY
 
-from MedEnhanceLib.core.imaging import gaussian_blur, robust_max
+from MedEnhanceLib.core.arrays import robust_max
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.imaging import gaussian_blur, robust_max
+from MedEnhanceLib.core.arrays import robust_max
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 

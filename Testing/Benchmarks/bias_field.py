@@ -23,7 +23,7 @@ from _enhancement_cache import run_kept
 from _enhancement_peers import bm4d_mr, without_shading
 from harm import volumes
 
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import standard_composite

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, measure, parser_of
 from _enhancement_data import TEMPLATE, Subject, subject
 
-from MedEnhanceLib.core.imaging import gaussian_blur, robust_max
+from MedEnhanceLib.core.arrays import robust_max
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.blur import measure_blur

@@ -31,7 +31,7 @@ from _enhancement_measures import measured
 from _enhancement_peers import without_shading
 from _enhancement_visibility import detectability
 
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.arrays import robust_max
 
 PLANTED, VISIBLE = "planted lesions", "visibility of planted lesions"
 SLICES, SEEDS = (5, (0,)) if QUICK else (12, (0, 1, 2))

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, parser_of
 
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.filters.block_matching import BlockMatchingFilter
 from MedEnhanceLib.hqg.denoise import removal_of

@@ -20,9 +20,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name of its documentation
 from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, most, parser_of
 
-from MedEnhanceLib.core.arrays import Doubles
+from MedEnhanceLib.core.arrays import Doubles, robust_max
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.hqg.registration import Registration

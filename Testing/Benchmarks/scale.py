@@ -128,7 +128,7 @@ class Command:
 
 def seconds_of_work() -> list[Row]:
     """Seconds of one job in a warm process, without any cluster."""
-    from MedEnhanceLib.jobs.batch_runs import outcome
+    from MedEnhanceLib.jobs.batch_runs import run_into_row
 
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         paths = sorted(volumes(Path(name) / "alone", 60).iterdir())
@@ -136,7 +136,7 @@ def seconds_of_work() -> list[Row]:
             began = time.perf_counter()
             for path in paths:
                 given = {"input": str(path), "output": f"{path}-{warm}.ucv", "overwrite": True}
-                row = outcome("compress", given | {"config": {"lossless": True}})
+                row = run_into_row("compress", given | {"config": {"lossless": True}})
                 if row["status"] != "done":
                     raise RuntimeError(row)
         return [{"alone_s": (time.perf_counter() - began) / len(paths)}]

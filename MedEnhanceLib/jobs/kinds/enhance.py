@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.options import option
@@ -23,6 +24,9 @@ from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.io.dicomout import Template
 
 #: σ that no volume shows.
 _NO_NOISE = 1e-12
@@ -127,12 +131,13 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → enhance → segment → save each output, or all as DICOM → manifest → page.
+    """Load volume and guides, enhance and segment, write files or DICOM, the manifest, the page.
 
     Args:
-        params: of the job.
+        params: with `slices`, a preview.
         monitor: receives progress; may cancel.
         kept: gets a preview's volume and its single guide, for the next one.
+    Returns the paths, and what the manifest records.
     """
     work = Work("enhanced", params, monitor)
     if params.report:
@@ -145,9 +150,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     volume, cache = kept.load(params, keep=is_preview, scratch=scratch, monitor=part)
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
-    if params.dicom:
-        source = _placed(source, params, series, monitor)
-    guides = _guides_of(params, volume, kept, monitor.part(0.04, 0.05))
+    source, template = _placed(source, params, series, monitor.part(0.04, 0.05))
+    guides = _guides_of(params, volume, kept, monitor.part(0.05, 0.06))
     if params.guide == [files.AUTO] and guides:
         work.inputs["guide"] = files.path_of(guides[0])
     config = params.config
@@ -164,14 +168,14 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         slices=params.slices,
         cache=cache,
         scratch=scratch,
-        monitor=monitor.part(0.05, 0.9),
+        monitor=monitor.part(0.06, 0.9),
     )
     if params.dicom:
-        work.write(enhancing.objects_of(enhanced, source), monitor.part(0.9, 0.98))
+        objects = replace(enhancing.objects_of(enhanced, source), template=template)
+        work.write(objects, monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(enhanced, params, monitor), monitor.part(0.9, 0.95))
-    part_of_it = {"slices": params.slices, "frame": frame}
-    stated = {name: value for name, value in part_of_it.items() if value is not None}
+    stated = {n: v for n, v in (("slices", params.slices), ("frame", frame)) if v is not None}
     result = work.finish(
         config=enhanced.report["config"] | stated,
         figures=enhanced.report["results"],
@@ -196,14 +200,16 @@ def _check_report(page: Path, *, overwrite: bool) -> None:
 
 def _placed(
     source: Volume, params: EnhanceParams, series: Volume | None, monitor: Monitor
-) -> Volume:
+) -> tuple[Volume, Template | None]:
     """Put DICOM images behind the source; a single volume where other objects follow it."""
-    source = place_volume(source, params, series, monitor)
-    if not params.has_objects:
-        return source
-    return source.single(
-        "Leave segmentation and uncertainty out, or enhance each frame on its own (frame)."
-    )
+    if not params.dicom:
+        return source, None
+    source, template = place_volume(source, params, series, monitor)
+    if params.has_objects:
+        source = source.single(
+            "Leave segmentation and uncertainty out, or enhance each frame on its own (frame)."
+        )
+    return source, template
 
 
 def _guides_of(
@@ -297,12 +303,13 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     work = Work("segmented", params, monitor)
     series = source_series(params, monitor.part(0.0, 0.02))
     volume = params.load(monitor.part(0.02, 0.1))
+    template = None
     if params.dicom:
-        volume = place_volume(volume, params, series, monitor)
-    labels = gradprom.segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
+        volume, template = place_volume(volume, params, series, monitor.part(0.1, 0.12))
+    labels = gradprom.segment(volume, params.config, monitor=monitor.part(0.12, 0.9))
     part = monitor.part(0.9, 1.0)
     if params.dicom:
-        work.write(enhancing.objects_of(labels, volume), part)
+        work.write(replace(enhancing.objects_of(labels, volume), template=template), part)
     else:
         work.save({"output": labels.volume}, part)
     return work.finish(

@@ -205,10 +205,13 @@ def train_method(
     monitor: Monitor,
     distilled: Distilled | None = None,
 ) -> Path:
-    """Train; returns the bundle's folder.
+    """Train a model by one of the four methods, and return the folder of its bundle.
+
+    A training from a distilled set puts the set's limits into the bundle, and warns where its
+    audit gave an alarm.
 
     Args:
-        method: a key of the training methods.
+        method: "hqg", "head", "slices" or "codec".
         config: made by `training_config` for this method.
         data: the folder that the configuration's patterns are relative to.
         out: for bundle and checkpoint; a training that was stopped there goes on.

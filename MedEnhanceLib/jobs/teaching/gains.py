@@ -80,12 +80,7 @@ class Gains:
     def record(self) -> dict[str, Any]:
         """Convert to the fields that are published."""
         rows = [asdict(gain) | {"is_certain": gain.is_certain} for gain in self.gains]
-        return {
-            "modality": self.modality,
-            "patients": self.patients,
-            "steps": self.steps,
-            "gains": rows,
-        }
+        return asdict(self) | {"gains": rows}
 
 
 def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor) -> Gains:

@@ -34,7 +34,10 @@ _BLENDED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 def search_copies(
     audited: Audited, gallery: Gallery, nearest: Nearest, level: float, monitor: Monitor
 ) -> Finding:
-    """Search for copies, and measure what the search would have missed.
+    """Test whether an image of the set shows a slice of a patient whom the set was made from.
+
+    A pair of image and patient is suspect if the patient is nearer to it than strangers ever are
+    (`excesses`, `Tail`). Planted copies show how faint a copy may be that is still found.
 
     Args:
         audited: the set and the patients.
@@ -43,8 +46,7 @@ def search_copies(
         level: of the test over all images and patients, 0 to 1.
         monitor: receives progress; may cancel.
     """
-    training_columns = nearest.columns(audited.training)
-    held_out_columns = nearest.columns(audited.held_out)
+    training_columns, held_out_columns = map(nearest.columns, (audited.training, audited.held_out))
     excess = excesses(nearest.z)
     strangers, most_alike = _strangers(gallery, monitor.part(0.0, 0.4))
     among_patients, held_out = Tail.of(strangers), Tail.of(excess[:, held_out_columns].ravel())

@@ -7,7 +7,6 @@ the logarithm of the step.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
@@ -46,14 +45,8 @@ class BytesGoal:
         """Largest value, in octaves."""
         return math.log2(self.bytes)
 
-    def value(self, taken: int, voxels: Voxels, decode: Callable[[], Voxels]) -> float:
-        """Compute the value of a coding, in octaves.
-
-        Args:
-            taken: bytes of its streams without filters.
-            voxels: that were coded.
-            decode: returns what a reader makes of the streams with the largest filters.
-        """
+    def value(self, taken: int) -> float:
+        """Return log2 of the bytes of streams without filters; it is to end just below `limit`."""
         return math.log2(max(1, taken))
 
     def for_part(self, size: int, whole: int) -> BytesGoal:
@@ -66,90 +59,42 @@ class BytesGoal:
 
 
 @dataclass(frozen=True)
-class QualityGoal(ABC):
-    """A quality that is just kept; its methods are those of `BytesGoal`.
+class QualityGoal:
+    """A PSNR or an SSIM that is just kept, with the largest filters.
 
     Attributes:
-        target: the quality.
-        peak: the full range, which it is measured against.
+        peak: the full range, which the quality is measured against.
+        error: measures what is above 0 where voxels and decoded voxels differ: for a PSNR the mean
+            square over that of the peak, for an SSIM 1 − SSIM.
+        largest_error: that keeps the quality.
+        step: of the quantizer to begin with, in stored units.
+        is_psnr: so that a part can be held to it, too: the window of SSIM may not fit in one.
         slope: what an octave of the step changes the error by, in octaves.
     """
 
-    target: float
     peak: float
+    error: Callable[[Voxels, Voxels], float]
+    largest_error: float
+    step: float
+    is_psnr: bool
     slope: ClassVar[float] = 1.2
-
-    @property
-    @abstractmethod
-    def largest_error(self) -> float:
-        """Largest error that keeps the quality."""
-
-    @abstractmethod
-    def error(self, voxels: Voxels, decoded: Voxels) -> float:
-        """Measure the error of what a reader gets."""
-
-    @property
-    def step(self) -> float:
-        """Step of the quantizer to begin with, in stored units."""
-        return first_step(self.peak)
 
     @property
     def limit(self) -> float:
         """Largest error, in octaves."""
         return math.log2(self.largest_error)
 
-    def value(self, taken: int, voxels: Voxels, decode: Callable[[], Voxels]) -> float:
-        """Measure the error that filters leave, in octaves.
-
-        Args:
-            taken: bytes, which do not count.
-            voxels: that were coded.
-            decode: returns what a reader makes of the streams with the largest filters.
-        """
-        return math.log2(max(self.error(voxels, decode()), 1e-300))
+    def value(self, voxels: Voxels, decoded: Voxels) -> float:
+        """Return log2 of the error of what a reader gets; it is to end just below `limit`."""
+        return math.log2(max(self.error(voxels, decoded), 1e-300))
 
     def for_part(self, size: int, whole: int) -> Goal:
-        """Compare bytes of a part: the window of SSIM may not fit in it."""
-        return BytesGoal(2 * video.HEAD.size)
+        """Keep the PSNR of a part; for an SSIM, compare its bytes."""
+        return self if self.is_psnr else BytesGoal(2 * video.HEAD.size)
 
     def filter_bytes(self, taken: int, videos: int) -> int:
         """Allow the largest filters."""
         return wiener.MOST_BYTES
-
-
-class SsimGoal(QualityGoal):
-    """An SSIM in 3D; its error is 1 − SSIM."""
-
-    @property
-    def largest_error(self) -> float:
-        """Distance of the SSIM to 1."""
-        return 1 - self.target
-
-    def error(self, voxels: Voxels, decoded: Voxels) -> float:
-        """Measure 1 − SSIM."""
-        return float(1 - metrics.ssim(voxels, decoded, self.peak, volumetric=True))
-
-
-class PsnrGoal(QualityGoal):
-    """A PSNR in dB; its error is the mean square, as a share of the squared peak."""
-
-    @property
-    def largest_error(self) -> float:
-        """Mean square error of the PSNR."""
-        return 10 ** (-self.target / 10)
-
-    @property
-    def step(self) -> float:
-        """Step whose PSNR is about the requested one."""
-        return first_step(self.peak, self.target)
-
-    def error(self, voxels: Voxels, decoded: Voxels) -> float:
-        """Measure the mean square error."""
-        return float(10 ** (-metrics.psnr(voxels, decoded, self.peak) / 10))
-
-    def for_part(self, size: int, whole: int) -> Goal:
-        """Keep the PSNR."""
-        return self
 
 
 Goal: TypeAlias = BytesGoal | QualityGoal
@@ -163,4 +108,14 @@ def quality_goal(psnr: float | None, ssim: float | None, peak: float) -> Quality
         ssim: below 1; counts where `psnr` is None.
         peak: largest less smallest voxel.
     """
-    return PsnrGoal(psnr, peak) if psnr is not None else SsimGoal(float(ssim or 0), peak)
+
+    def mean_square(voxels: Voxels, decoded: Voxels) -> float:
+        return float(10 ** (-metrics.psnr(voxels, decoded, peak) / 10))
+
+    def dissimilarity(voxels: Voxels, decoded: Voxels) -> float:
+        return float(1 - metrics.ssim(voxels, decoded, peak, volumetric=True))
+
+    step = first_step(peak, psnr)
+    if psnr is not None:
+        return QualityGoal(peak, mean_square, 10 ** (-psnr / 10), step, is_psnr=True)
+    return QualityGoal(peak, dissimilarity, 1 - float(ssim or 0), step, is_psnr=False)

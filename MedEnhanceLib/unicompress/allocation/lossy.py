@@ -21,7 +21,7 @@ from MedEnhanceLib.core.arrays import Voxels, extremes, trim
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Monitor, Steps
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
-from MedEnhanceLib.unicompress.allocation.goals import BytesGoal, Goal, PsnrGoal, QualityGoal
+from MedEnhanceLib.unicompress.allocation.goals import BytesGoal, Goal, QualityGoal
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
     LEAST_BITS,
     code_bounded,
@@ -109,13 +109,11 @@ class VideoTask(CodingTask):
         return self.map(finish, chunks, video.MOST_THREADS)
 
     def value(self, chunks: list[Chunk]) -> float:
-        """Compute what the goal limits, in octaves."""
-
-        def decoded() -> Voxels:
-            blocks = (block for _, block in self.finished(chunks, wiener.MOST_BYTES))
-            return self.grid.joined(blocks, self.voxels.dtype)
-
-        return self.goal.value(bytes_of(chunks), self.voxels, decoded)
+        """Compute what the goal limits, in octaves: of the bytes, or of the error."""
+        if isinstance(self.goal, BytesGoal):
+            return self.goal.value(bytes_of(chunks))
+        blocks = (block for _, block in self.finished(chunks, wiener.MOST_BYTES))
+        return self.goal.value(self.voxels, self.grid.joined(blocks, self.voxels.dtype))
 
     def for_part(self, voxels: Voxels) -> Self:
         """Make the task of a part of the voxels, [K, J, I]."""
@@ -163,7 +161,7 @@ def code_to_quality(task: CodingTask, goal: QualityGoal) -> CodedBlocks:
     """Code videos, coarser and finer until the quality is just kept; lossless if smaller."""
     voxels = task.voxels
     codable = 0 < goal.peak < math.inf and np.isfinite(voxels).all()
-    is_whole = voxels.dtype.kind in "iu" and isinstance(goal, PsnrGoal)
+    is_whole = voxels.dtype.kind in "iu" and goal.is_psnr
     if not codable or (is_whole and goal.largest_error * goal.peak**2 < _NEXT_TO_NOTHING):
         return code_bounded(task, None)
     lossy = _searched(task.part(0.0, 0.9), goal, goal.step)

@@ -28,16 +28,16 @@ _COMPARED = 3
 _PIECE = (16, 96, 96)
 #: Slices and voxels of a block that size is estimated from, at least.
 _SLAB, _SLAB_VOXELS = 6, 1 << 12
-#: Of what classical types take: more than teaching was ever seen to make up for.
-_TAUGHT_MOST = 1.1
+#: Of what classical types take: more than tuning was ever seen to make up for.
+_TUNED_MOST = 1.1
 #: Estimates are up to so much too large: those of volumes with much empty background.
 _OVERESTIMATED = 1.4
 #: What a header takes to name a model.
 _NAMED_BYTES = 130
 #: Bits per voxel from which on a bounded error is tried for a ratio.
 LEAST_BITS = 1.0
-#: A predictor that was taught the volume takes less than its estimate by this factor.
-_TAUGHT = 1.05
+#: A predictor that was tuned to the volume takes less than its estimate by this factor.
+_TUNED = 1.05
 _MOST_BOUND = 1 << 12
 
 
@@ -68,15 +68,15 @@ def _all_coded(
 
 
 def _winning_predictor(task: CodingTask, bound: float | None) -> Predictor | None:
-    """Choose a predictor and teach it the volume; None where classical types take less."""
+    """Choose a predictor and tune it to the volume; None where classical types take less."""
     voxels = task.voxels
     pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
     sizes = [learned.would_take(predictor, pieces, bound) for predictor in task.predictors]
     winner = task.predictors[int(np.argmin(sizes))]
     classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
-    if min(sizes) > _TAUGHT_MOST * classical:
+    if min(sizes) > _TUNED_MOST * classical:
         return None
-    winner = learned.taught(winner, voxels, bound, threads=task.threads, monitor=task.monitor)
+    winner = learned.fine_tuned(winner, voxels, bound, threads=task.threads, monitor=task.monitor)
     carried = 2 * len(winner.model.data) if winner.carried else 0
     share = sum(piece.size for piece in pieces) / voxels.size
     saved = (classical - learned.would_take(winner, pieces, bound)) / share
@@ -127,7 +127,7 @@ def expected_bytes(task: CodingTask, bound: float | None) -> float:
     if task.predictors:
         least = min(learned.would_take(predictor, slabs, bound) for predictor in task.predictors)
         if np.isfinite(least):
-            return least / share / _TAUGHT
+            return least / share / _TUNED
     return sum(len(code_block(slab, bound, speed="fast").data) for slab in slabs) / share
 
 

@@ -12,7 +12,7 @@ import pytest
 from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.bundles.schema import METADATA
-from MedEnhanceLib.bundles.store import Bundle, find_bundle, open_bundle_for
+from MedEnhanceLib.bundles.store import Bundle, find_bundle
 from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
     training_length_limits,
@@ -21,7 +21,7 @@ from MedEnhanceLib.bundles.suitability import (
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.hqg import EnhanceConfig
+from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.jobs.enhancing import enhance_volume
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -36,7 +36,7 @@ def _mr(body_part: str) -> Volume:
 def test_images_of_the_brain_or_without_a_body_part_give_no_warning(part: str) -> None:
     head = find_bundle("brain-tissue")
     assert head.anatomy == "brain"
-    assert anatomy_warning(head, _mr(part)) is None
+    assert anatomy_warning(head, part) is None
 
 
 def test_an_enhanced_leg_carries_the_warning_about_the_model(
@@ -73,12 +73,12 @@ def test_a_named_model_decides_the_modality_where_nothing_else_does() -> None:
     events: list[Event] = []
     monitor = Monitor(events.append)
     unknown = Volume(voxels, modality="OT", modality_is_guess=True)
-    bundle, taken = open_bundle_for(unknown, "ct", kind="enhancer", monitor=monitor)
-    assert (bundle.name, taken.modality, taken.units) == ("ct", "CT", "HU")
+    done = enhance(unknown, EnhanceConfig(model="ct", device="cpu"), monitor=monitor)
+    assert (done.model["name"], done.volume.modality, done.volume.units) == ("ct", "CT", "HU")
     assert "taken as CT" in str(events[0])
     guessed = Volume(voxels, modality="MR", modality_is_guess=True)
-    assert open_bundle_for(guessed, "auto", kind="enhancer")[0].modality == "MR"
+    assert enhance(guessed, EnhanceConfig(device="cpu")).model["name"] == "mr"
     for volume in (guessed, replace(guessed, modality_is_guess=False)):
         with pytest.raises(ModelError, match="is for CT, the volume is MR") as caught:
-            open_bundle_for(volume, "ct", kind="enhancer")
+            enhance(volume, EnhanceConfig(model="ct", device="cpu"))
         assert "--modality" in caught.value.hint

@@ -183,15 +183,15 @@ class TestEnhance:
     ) -> None:
         from MedEnhanceLib.jobs import batch_runs as pool
 
-        outcome = pool.outcome
+        run_into_row = pool.run_into_row
 
         def interrupted(kind: str, params: Mapping[str, Any], *besides: Any) -> Any:
             if params["input"].endswith("b.nrrd"):
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.5)  # the thread that answers signals needs a moment
-            return outcome(kind, params, *besides)
+            return run_into_row(kind, params, *besides)
 
-        monkeypatch.setattr(pool, "outcome", interrupted)
+        monkeypatch.setattr(pool, "run_into_row", interrupted)
         out = tmp_path / "out"
         ran = run(*enhance(out, scans), "--json")
         assert ran.status == 130

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import (
     Bias,

@@ -18,7 +18,7 @@ from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.denoise import denoise
+from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.noise.estimate import measure_noise
 
 SHAPE = (8, 48, 48)
@@ -151,7 +151,10 @@ def _sweep(modality: str, ratio: float, dtype: str, engine: block_matching.Engin
         known = replace(
             noise, level=peak / ratio, sigma=sigma, spectrum=np.ones((4, 4, 4)), rician=False
         )
-        assert _decibels(denoise(volume, known, engine=engine).voxels, clean, peak) > before - 0.05
+        assert (
+            _decibels(denoise(volume, Removal(known), engine=engine).voxels, clean, peak)
+            > before - 0.05
+        )
     if engine is None:
         auto = np.asarray(me.enhance(volume, task="noise", progress=False).volume)
         # Where there is next to no noise, some anatomy is measured as noise.

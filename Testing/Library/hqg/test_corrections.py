@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from Library.hqg.conftest import sample
 
-from MedEnhanceLib.core.arrays import Floats
-from MedEnhanceLib.core.imaging import gaussian_blur, robust_max
+from MedEnhanceLib.core.arrays import Floats, robust_max
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Bias, Blur, Composite, Rician, standard_composite

@@ -12,8 +12,8 @@ import pytest
 from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.imaging import robust_max
 from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Blur, Rician
@@ -21,7 +21,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import noise_warning
-from MedEnhanceLib.hqg.denoise import denoise, expected_deviation
+from MedEnhanceLib.hqg.denoise import Removal, denoise, expected_deviation
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.noise.estimate import measure_noise
@@ -41,7 +41,7 @@ class TestNoise:
     def test_most_of_it_goes_and_the_bias_of_magnitudes_too(self) -> None:
         noisy = _noisy(0.1)
         noise = measure_noise(noisy.voxels, modality="MR")
-        result = denoise(noisy, noise).voxels
+        result = denoise(noisy, Removal(noise)).voxels
         assert _error(result, brain()) < 0.3 * _error(noisy.voxels.astype(np.float32), brain())
         air = brain().voxels == 0
         assert result[air].mean() < 0.05 * noisy.voxels[air].mean()
@@ -51,13 +51,13 @@ class TestNoise:
         voxels[:, :32] = 0.25 * robust_max(voxels)  # no air, and tissue of 1.7 σ
         dark = Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
         noisy = Rician(0.15, 3).apply(dark)
-        result = denoise(noisy, measure_noise(noisy.voxels, modality="MR")).voxels
+        result = denoise(noisy, Removal(measure_noise(noisy.voxels, modality="MR"))).voxels
         assert 0.8 < result[:, 4:28].mean() / voxels[:, 4:28].mean() < 1.1
 
     def test_the_deviation_covers_the_errors_and_is_larger_where_they_are(self) -> None:
         noisy = _noisy(0.1)
         noise = measure_noise(noisy.voxels, modality="MR")
-        result = denoise(noisy, noise).voxels
+        result = denoise(noisy, Removal(noise)).voxels
         expected = expected_deviation(result, noisy, noise)
         found = np.abs(result - brain().voxels)
         inside = brain().voxels > 0

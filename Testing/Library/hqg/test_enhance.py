@@ -17,7 +17,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
-from MedEnhanceLib.hqg.denoise import denoise
+from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
@@ -111,7 +111,7 @@ def test_filter_and_network_compute_without_tf32(
         allowed.append(torch.backends.cudnn.allow_tf32)
         return denoise(*arguments, **options)
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.denoise", watched)
+    monkeypatch.setattr("MedEnhanceLib.hqg.frame.denoise", watched)
     enhance(head, config)
     assert allowed == [False] and torch.backends.cudnn.allow_tf32
 
@@ -122,7 +122,7 @@ def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("enhanced a frame")
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.denoise", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.hqg.frame.denoise", must_not_be_called)
     voxels = np.stack([head.voxels, head.voxels, np.zeros_like(head.voxels)])
     with pytest.raises(InputError, match="constant in frame 2"):
         enhance(replace(head, voxels=voxels), config)
@@ -133,7 +133,7 @@ def test_the_filter_alone_is_what_a_model_is_measured_against(config: EnhanceCon
     noisy = Rician(0.1, seed=1).apply(clean)
     options = replace(config, task="noise", strength="full")
     filtered = enhance(noisy, options, cache=cache, filter_alone=True).volume
-    expected = denoise(noisy, cache.noises[0], share=1.0).voxels
+    expected = denoise(noisy, Removal(cache.noises[0])).voxels
     assert np.allclose(filtered.voxels, np.maximum(expected, 0), atol=1e-4)
     enhanced = enhance(noisy, options, cache=cache).volume
     assert psnr(clean.voxels, enhanced.voxels) > psnr(clean.voxels, filtered.voxels)

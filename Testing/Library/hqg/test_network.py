@@ -14,7 +14,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching, block_matching_run
 from MedEnhanceLib.hqg.config import NetworkConfig
-from MedEnhanceLib.hqg.denoise import denoise
+from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.network_stage import NetworkStage
@@ -61,7 +61,7 @@ def run(
 ) -> block_matching_run.Slab:
     top = 1000.0 if volume.modality == "CT" else 1.0
     stage = NetworkStage(made, "cpu", top, guides)
-    return denoise(volume, noise_of(volume), only=only, network=stage)
+    return denoise(volume, Removal(noise_of(volume)), only=only, network=stage)
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])

@@ -11,7 +11,7 @@ import pytest
 from Library.hqg import conftest
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
-from MedEnhanceLib.core.imaging import robust_max
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Blur, Rician
 from MedEnhanceLib.errors import InputError

@@ -14,6 +14,7 @@ from pydicom import dcmread
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
+from MedEnhanceLib.io.dicomout import template
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 
@@ -49,6 +50,22 @@ def test_export_of_a_volume_beside_its_series_states_its_step(
     assert f"model x sha256 {'0' * 64}; {done}" in text
     assert text.count("nhanced") == 1
     assert np.array_equal(io.load(tmp_path / "out").voxels, better.voxels)
+
+
+def test_headers_of_the_source_are_read_once(
+    make_series: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def watched(file: Path) -> object:
+        made.append(file)
+        return read(file)
+
+    read = template._read_header
+    monkeypatch.setattr(template, "_read_header", watched)
+    params = {"input": str(make_series((4, 10, 12))), "output": str(tmp_path / "out")}
+    run_job(JobSpec("convert", {**params, "dicom": True}))
+    assert len(made) == len(set(made)) == 4
 
 
 @pytest.mark.slow

@@ -204,17 +204,22 @@ class Decoder(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, low: Tensor, high: Tensor, positions: Tensor) -> Decoded:
-        """Compute values at positions.
+        """Compute the voxel values of B blocks at any positions, from the latents of their cells.
+
+        `Fusion` averages the latents of the eight nearest cells, the nearer and the better suited
+        the more. The result steers a sine network of the position (phases, scales, gain), and
+        weighs cosines across the cell; the value is the sum of both.
 
         Args:
             low: latents of the low branch, [B, latent, k, j, i].
             high: those of the high branch.
             positions: [B, N, V, 3], in units; all V lie between the same eight centers of cells.
+        Returns values on the network's scale, and two inner features that a student imitates.
         """
         return self.evaluate(self.fusion.tokens(low, high), positions)
 
     def evaluate(self, tokens: CellTokens, positions: Tensor) -> Decoded:
-        """Compute `forward` from tokens."""
+        """Compute `forward` from the tokens of the latents, which many calls can share."""
         place = positions / CELL - 0.5
         base = torch.floor(place[:, :, 0]).long()
         blend = place - base[:, :, None]

@@ -87,14 +87,18 @@ class ResidualQuantizer(nn.Module):
     def forward(
         self, layer: int, rest: Tensor, taken: Tensor, *, learn: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Refine latents by a layer. Gradients pass straight on.
+        """Quantize what is left of latents by one layer: reduce it, take the nearest code, expand.
+
+        In training, gradients pass as if the nearest code were the reduced latent itself.
 
         Args:
             layer: its number in this branch.
-            rest: what the layers before left over of latents, [N, latent].
-            taken: [N] of 0 and 1, whether a latent has this layer.
-            learn: whether the codebook is updated.
-        Returns what the codes add to the latents, the codes [N], and a loss.
+            rest: the latents less what the layers before made of them, [N, latent].
+            taken: [N] of 0 and 1; a latent with 0 does not have this layer, and does not count in
+                loss and codebook.
+            learn: whether the codebook moves toward the reduced latents that chose its codes.
+        Returns what the layer adds to the latents, [N, latent], the numbers of the codes, [N], and
+        the mean squared distance of reduced latents to their codes, as a loss.
         """
         small = self.down[layer](rest).float()
         code = self.nearest(layer, small)

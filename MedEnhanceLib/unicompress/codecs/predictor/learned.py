@@ -1,6 +1,6 @@
-"""Codes a volume with the learned predictor: which network, taught what, on which blocks.
+"""Codes a volume with the learned predictor: which network, tuned or not, on which blocks.
 
-The networks are small: they travel in the file wherever teaching them the volume saves more.
+The networks are small: they travel in the file wherever tuning them to the volume saves more.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _SIDE = 336
 _VOXELS = 1 << 22
 #: Blocks along k, at most; their slices and voxels, at least.
 _SLICE_BLOCKS, _LEAST_SLICES, _LEAST_VOXELS = 14, 8, 1 << 20
-#: Parts of blocks, slices of each, and voxels of all of them, that the network is taught with.
-_TAUGHT_PARTS = 10
-_TAUGHT_SLICES = 8
+#: Parts of blocks, slices of each, and voxels of all of them, that the network is tuned with.
+_TUNED_PARTS = 10
+_TUNED_SLICES = 8
 _SAMPLES = 360_000
-#: A thousand steps bring about 90 % of what teaching can, and take half a second.
+#: A thousand steps bring about 90 % of what tuning can, and take half a second.
 _STEPS_PER_MVOXEL = 200
 _LEAST_STEPS, _MOST_STEPS = 300, 2000
 #: Below this a network of its own cannot pay for the bytes that it takes.
@@ -123,7 +123,7 @@ def would_take(predictor: Predictor, blocks: Sequence[Voxels], bound: float | No
     return total
 
 
-def taught(
+def fine_tuned(
     predictor: Predictor,
     voxels: Voxels,
     bound: float | None,
@@ -131,13 +131,16 @@ def taught(
     threads: int,
     monitor: Monitor,
 ) -> Predictor:
-    """Teach the predictor the volume, where that saves more than the network takes.
+    """Train the predictor's network further on samples of the volume that is coded with it.
+
+    The file has to carry the new network, twice. Unless the bits that it saves on samples it was
+    not trained on, scaled to the volume, outweigh that, the given predictor is returned.
 
     Args:
-        predictor: returned as it is where teaching does not pay, as for a small volume.
+        predictor: to begin with; returned at once for a small volume.
         voxels: [T,] K, J, I.
         bound: the largest error, in stored units; None is lossless.
-        threads: for drawing samples; the teaching takes one.
+        threads: for drawing samples; training takes one.
         monitor: may cancel.
     """
     if voxels.size < _LEAST_TUNED:
@@ -206,14 +209,14 @@ def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
 def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> Samples | None:
     """Draw voxels of parts from all over the volume; None where there is nothing to learn."""
     grid = predictor_grid(voxels.shape)
-    numbers = np.unique(np.linspace(0, len(grid) - 1, _TAUGHT_PARTS).astype(int)).tolist()
-    places = np.linspace(0, 1, 1 + -(-_TAUGHT_PARTS // len(numbers)))[:-1].tolist()
+    numbers = np.unique(np.linspace(0, len(grid) - 1, _TUNED_PARTS).astype(int)).tolist()
+    places = np.linspace(0, 1, 1 + -(-_TUNED_PARTS // len(numbers)))[:-1].tolist()
     parts = [(number, place) for number in numbers for place in places]
 
     def draw(part: tuple[int, float]) -> Samples | None:
         block = grid.box(part[0]).of(voxels)
-        start = round((part[1] + 0.5 / len(places)) * max(0, len(block) - _TAUGHT_SLICES))
-        indices = to_bounded_integers(block[start : start + _TAUGHT_SLICES], bound).indices
+        start = round((part[1] + 0.5 / len(places)) * max(0, len(block) - _TUNED_SLICES))
+        indices = to_bounded_integers(block[start : start + _TUNED_SLICES], bound).indices
         if not (indices.any() and codable(indices)):
             return None
         # Few slices of a block are its first: one part in all begins with one.

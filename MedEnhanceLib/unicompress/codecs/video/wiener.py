@@ -179,14 +179,15 @@ def _neighbors(frames: Frames, compiled: video_filter.CompiledFilter) -> Iterato
 def terms(
     window: Sequence[Shorts], limits: Sequence[int], rows: slice = slice(None)
 ) -> Iterator[Shorts]:
-    """Yield by tap and limit both sides' limited differences to the middle, [H, W].
+    """Yield the TERMS images that a filter weighs for a slice, [rows, W]: for each tap, each limit.
 
-    Each is overwritten by the next.
+    At a voxel v, the term of a tap with neighbors a and b on its two sides is (a − v) + (b − v),
+    each difference clipped to ± the limit. All are one array, which the next term overwrites.
 
     Args:
         window: the slice and two on each side, continued by 3 voxels at each edge.
-        limits: each below the one before.
-        rows: of the middle slice that are taken.
+        limits: of `limits_of`: none first, then each below the one before.
+        rows: of the slice that are computed.
     """
     height, width = (side - 2 * _REACH for side in window[0].shape)
 
