@@ -133,7 +133,7 @@ def plan(names: Iterable[str]) -> Iterable[str]:
         missing = [NEEDS[need][0] for need in script.needs if not NEEDS[need][1]()]
         total += script.hours if script.alone else script.hours / 2
         how = "alone" if script.alone else "one core"
-        yield f"{name:16} to be measured: {script.hours:.1f} h, {how}" + (
+        yield f"{name:16} {script.hours:5.1f} h, {how}" + (
             f"; rows are missing without {', '.join(missing)}" if missing else ""
         )
     yield f"about {total:.0f} hours in all on two cores, less what this commit has measured"

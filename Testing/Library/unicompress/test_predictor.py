@@ -200,7 +200,7 @@ def test_a_taught_network_travels_in_the_file(
         network = tuning.tune(predictor.network, samples, steps=5)
         return learned.Predictor(learned.model_of(network, "mr+", {}), network, carried=True)
 
-    monkeypatch.setattr(learned, "taught", taught)
+    monkeypatch.setattr(learned, "fine_tuned", taught)
     path = write(scan, lossless=True)
     carried = [chunk for chunk in chunks_of(path) if chunk.block == NO_BLOCK]
     assert [chunk.kind for chunk in carried] == 2 * [MODEL_CHUNK]  # all blocks hang on it
