@@ -212,14 +212,19 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
     removed = f"{100 * share:.0f} %" if share < 1 else "all"
     origin = "stated" if noise.get("is_stated") else "found"
     why = f"because {noise['reason']}" if noise.get("reason") else ""
+    changed = noise.get("changed")
+    if changed == 0:
+        removed = "nothing"
     if share > 0 and _is_part(noise):
         used, (low, high) = noise["sigma_used"], noise["interval"]
-        share_text = f"{removed} of " if share < 1 else ""
+        # What is known before it is removed is the limit of it.
+        amount = share * used if changed is None else strength * changed
+        most = "up to " if changed is None else ""
         sentence = (
             f"noise {origin}: between ±{low:.3g} and ±{high:.3g}{units} (1 SD), {why}; removed: "
-            f"{share_text}±{used:.3g}"
+            f"{most}±{amount:.3g}"
         )
-        if share * used < _NEARLY_NOTHING * noise["sigma"]:
+        if amount < _NEARLY_NOTHING * noise["sigma"]:
             sentence += ". The result is nearly the input: state the noise if you know it"
         return sentence
     if why:

@@ -117,7 +117,7 @@ class BlockMatchingFilter:
             window=window,
             stages=stages,
             pilot=large if self.pilot is None else large_enough(self.pilot),
-            box=(only or slice(0, len(self.noisy)), *map(slice, self.noisy.shape[1:])),
+            box=(only or slice(0, self.noisy.shape[0]), *map(slice, self.noisy.shape[1:])),
             air=air,
             engine=self.engine or engine_for("cpu", self.monitor),
             threads=self.threads or machine.cpu_threads(),

@@ -107,7 +107,7 @@ class Run:
         monitor: Monitor,
     ) -> None:
         self.stages, self._pilot, self._box = stages, pilot, box
-        self.needed = box[0] if len(noisy) > SIDE else slice(0, SIDE)
+        self.needed = box[0] if noisy.shape[0] > SIDE else slice(0, SIDE)
         self._stop, self._finished = self.needed.start, 0
         self.noisy, self._air, self._level = noisy, air, level
         self.spectrum, self.window = spectrum, window

@@ -17,7 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import anatomy_warning, messages_of, training_length_warning
-from MedEnhanceLib.core.arrays import let_go, trim
+from MedEnhanceLib.core.arrays import Array, foreground, let_go, trim
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _LOWEST_TOP = 1e-4
 #: Share of the time that guides take, in progress.
 _REGISTRATION = 0.3
+#: Slices in which the change of a result is measured.
+_SLICES_COMPARED = 32
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 _USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
@@ -289,7 +291,8 @@ def _aligned(
 def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enhanced:
     """Make the result at strength 1. uses: how far guides changed each frame."""
     bundle, grid, decision = run.bundle, run.original, run.decision
-    facts = dict(decision.facts)
+    changed = _typical_change(grid.voxels, outputs.voxels)
+    facts = decision.facts | {"noise": decision.facts["noise"] | {"changed": changed}}
     if run.guides:
         series = [each.facts for each in run.guides]
         facts["guide"] = {"used": round(float(np.mean(uses)), 4), "series": series}
@@ -319,3 +322,11 @@ def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enh
         noises=(decision.noise,) * len(run.numbers),
         first_slice=run.slices.start,
     )
+
+
+def _typical_change(before: Array, after: Array) -> float:
+    """Return the root mean square change of tissue, in some slices, to three digits."""
+    slices = [voxels.reshape(-1, *voxels.shape[-2:]) for voxels in (before, after)]
+    step = -(-len(slices[0]) // _SLICES_COMPARED)
+    old, new = (voxels[step // 2 :: step].astype(np.float32) for voxels in slices)
+    return float(f"{np.sqrt(np.mean(np.square(new - old)[foreground(old)], dtype=float)):.3g}")

@@ -9,7 +9,7 @@ from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, guides, model_choice, preview, results, volume_warnings
 from MedEnhancePanels.pages.enhance_choices import Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
-from MedEnhancePanels.pages.result_texts import findingsOf
+from MedEnhancePanels.pages.result_texts import equalsInput, findingsOf
 from MedEnhancePanels.pages.widgets import Notice, Page, allow, fill
 from MedEnhancePanels.tasks import enhancement
 from MedEnhancePanels.texts import tr as _
@@ -299,6 +299,8 @@ class EnhancePanel(Page):
     def onApplied(self, job):
         output = job.nodes["output"]
         ready = _("{name} is ready.").format(name=output.GetName())
+        if equalsInput(output):
+            ready += " " + _("It equals its input.")
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
             time = _("It took {time}.").format(time=duration_text(job.ended - job.started))

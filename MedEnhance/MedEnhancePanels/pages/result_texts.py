@@ -79,6 +79,12 @@ def findingsOf(output):
     return list(map(sentence, findings_in_words(measured, results.strengthOf(output))))
 
 
+def equalsInput(output):
+    """Tell whether a run left all voxels as they were."""
+    facts = provenance.part(output, "results", "measured", "noise")
+    return facts.get("changed") == 0
+
+
 def _scopes(output):
     nodes = filter(None, (output, results.linked(output, "segmentation")))
     anatomies = dict.fromkeys(node.GetAttribute("MedEnhance.anatomy") for node in nodes)

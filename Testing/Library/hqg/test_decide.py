@@ -92,7 +92,10 @@ class TestDecision:
         line = findings_in_words(result.measured)[0]
         low, high = facts["interval"]
         assert line.startswith(f"noise found: between ±{low:.3g} and ±{high:.3g} (1 SD), because")
-        assert f"of ±{facts['sigma_used']:.3g}. The result is nearly the input: state" in line
+        change = result.volume.voxels.astype(float) - noisy.voxels
+        rms = np.sqrt(np.square(change[noisy.voxels > noisy.voxels.mean()]).mean())
+        assert facts["changed"] == pytest.approx(rms, rel=0.1)
+        assert f"removed: ±{facts['changed']:.3g}. The result is nearly the input: state" in line
         assert _error(result.volume.voxels, brain()) <= _error(noisy.voxels, brain())
 
     def test_stated_noise_takes_the_place_of_the_measurement(self, tmp_path: Path) -> None:
