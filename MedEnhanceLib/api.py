@@ -26,7 +26,13 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import warn_of_doubts
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
+from MedEnhanceLib.jobs.dicom import (
+    DicomParams,
+    check_folder,
+    place_objects,
+    source_series,
+    write,
+)
 from MedEnhanceLib.jobs.enhancing import enhance_volume, objects_of, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, check_ending, load_volume, path_of
 from MedEnhanceLib.jobs.guide_choice import chosen_guide
@@ -243,7 +249,8 @@ def save_dicom(
             overwrite=overwrite,
         )
         check_folder(params, [])
-        objects = place_objects(objects, params, monitor.part(0.0, 0.2))
+        series = source_series(params, monitor.part(0.0, 0.1))
+        objects = place_objects(objects, params, series, monitor.part(0.1, 0.2))
         files, _ = write(objects, params, monitor.part(0.2, 1.0))
         return files
 
