@@ -1,8 +1,8 @@
-"""All benchmarks in one go: results of one commit, one machine and one environment.
+"""All benchmarks in one go, on two cores; tables of the present state (_common.py) are left out.
 
     python -m pip install -r Testing/Benchmarks/requirements.txt
     python Testing/Benchmarks/all.py                  hours; what was interrupted goes on
-    python Testing/Benchmarks/all.py --plan           what takes how long and what it needs
+    python Testing/Benchmarks/all.py --plan           what is measured, takes how long, needs what
     python Testing/Benchmarks/all.py --only blur real
     python Testing/Benchmarks/all.py --quick          does every script run? small synthetic volumes
     python Testing/Benchmarks/all.py --gates-only     judge the rows of all JSON files anew
@@ -18,13 +18,22 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from _common import KEPT, QUICK, RESULTS, SHARED_DATA, commit, machine, parser_of
+from _common import (
+    KEPT,
+    QUICK,
+    RESULTS,
+    SHARED_DATA,
+    commit,
+    is_present,
+    machine,
+    parser_of,
+)
 
 HERE = Path(__file__).resolve().parent
 
@@ -50,7 +59,7 @@ NEEDS = {
     "dipy": ("the peer MP-PCA", lambda: find_spec("dipy")),
     "video": ("PyAV with x265 and SVT-AV1", lambda: _has_codecs()),
     "more": ("--more FOLDER: further repeated scans", lambda: "--more" in sys.argv),
-    "start": ("--start FOLDER: an enhancer without a guide", lambda: "--start" in sys.argv),
+    "unlearned": ("--unlearned FOLDER: volumes of other sources", lambda: "--unlearned" in sys.argv),
     "besides": ("--besides FOLDER: T1 brains of other sources", lambda: "--besides" in sys.argv),
     "cuda": ("an NVIDIA device", lambda: _has_cuda()),
 }
@@ -71,7 +80,6 @@ SCRIPTS = {
     "registration": Script(0.3),
     "gradprom": Script(20),
     "distillation": Script(15),
-    "ablation": Script(6, ("data", "start")),
     "high_ratios": Script(0.3),
     "downstream": Script(0.3),
     "fuzz": Script(4, ()),
@@ -90,7 +98,7 @@ def main() -> int:
     parser.add_argument("--plan", action="store_true", help="only say what takes how long")
     parser.add_argument("--more", type=Path, help="of real.py: folder of further sequences")
     parser.add_argument("--besides", type=Path, help="of likeness.py: folder of T1 brains")
-    parser.add_argument("--start", type=Path, help="of ablation.py: folder of an enhancer")
+    parser.add_argument("--unlearned", type=Path, help="of denoising.py: volumes of other sources")
     options = parser.parse_args()
     unknown = sorted(set(options.only or ()) - SCRIPTS.keys())
     if unknown:
@@ -98,25 +106,27 @@ def main() -> int:
     names = options.only or list(SCRIPTS)
     words = [f"--{word}" for word in ("quick", "anew") if getattr(options, word)]
     words += ["--out", str(options.out)] if options.out else []
+    folder = options.out or RESULTS
     if options.gates_only:
-        folder = options.out or RESULTS
-        present = [name for name in names if (folder / f"{name}.json").is_file()]
-        return sum(map(int, (_in_this_process(name, [*words, "--gates-only"]) for name in present)))
+        names = [name for name in names if (folder / f"{name}.json").is_file()]
+        return sum(_in_this_process(name, [*words, "--gates-only"]) for name in names)
     if QUICK:
         return sum(_in_this_process(name, words) for name in names)
-    print("\n".join(plan(names)), flush=True)
+    present = set() if options.anew else {name for name in names if is_present(name, folder)}
+    print("\n".join(plan(names, present)), flush=True)
     if options.plan:
         return 0
+    names = [name for name in names if name not in present]
     together = [name for name in names if not SCRIPTS[name].alone]
     more = {
         "real": ("more", options.more),
         "likeness": ("besides", options.besides),
-        "ablation": ("start", options.start),
+        "denoising": ("unlearned", options.unlearned),
     }
 
     def run(name: str) -> bool:
-        word, folder = more.get(name, ("", None))
-        given = [f"--{word}", str(folder)] if folder else []
+        word, place = more.get(name, ("", None))
+        given = [f"--{word}", str(place)] if place else []
         return _in_a_process(name, [*words, *given], threads=1 + SCRIPTS[name].alone)
 
     with ThreadPoolExecutor(2) as pool:
@@ -124,19 +134,25 @@ def main() -> int:
     return failed + sum(run(name) for name in names if SCRIPTS[name].alone)
 
 
-def plan(names: Iterable[str]) -> Iterable[str]:
-    """Lines: where it runs, each script with its hours and what is missing, and the sum."""
+def plan(names: Iterable[str], present: Container[str]) -> Iterable[str]:
+    """Lines: where it runs, each script with its hours and what is missing, and the sum.
+
+    present: names of tables that are of the present state.
+    """
     yield f"{commit()}, {machine()}"
     total = 0.0
     for name in names:
         script = SCRIPTS[name]
+        if name in present:
+            yield f"{name:16} of the present state"
+            continue
         missing = [NEEDS[need][0] for need in script.needs if not NEEDS[need][1]()]
         total += script.hours if script.alone else script.hours / 2
         how = "alone" if script.alone else "one core"
-        yield f"{name:16} {script.hours:5.1f} h, {how}" + (
+        yield f"{name:16} to be measured: {script.hours:.1f} h, {how}" + (
             f"; rows are missing without {', '.join(missing)}" if missing else ""
         )
-    yield f"about {total:.0f} hours in all on two cores, less what this commit has measured"
+    yield f"about {total:.1f} hours in all on two cores, less the parts of them that are measured"
 
 
 def _in_a_process(name: str, words: Sequence[str], *, threads: int) -> bool:

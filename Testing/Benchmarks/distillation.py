@@ -5,7 +5,7 @@
 
 Soft-tissue sarcomas (STS): eight patients to distill or to train on, four others and another site
 to measure on. All arms have the same number of voxels, steps and crops, and learn from scratch.
-Sets and trainings are kept in runs/benchmarks/work.
+Sets and trainings are kept in runs/benchmarks.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ import torch
 from _common import (
     QUICK,
     SHARED_DATA,
-    WORK,
     Gate,
     Part,
     Row,
     at_least,
+    folder_of,
     gate,
     least,
     measure,
@@ -56,7 +56,7 @@ from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.dataset import PATTERN
 from MedEnhanceLib.synthetic import synthetic_volume
 
-KEPT = WORK / "distillation"
+KEPT = folder_of("distillation")
 TRAINING = ("STS_002", "STS_003", "STS_008", "STS_010", "STS_012", "STS_015", "STS_018", "STS_019")
 HELD_OUT = ("STS_024", "STS_004", "STS_006", "STS_014")
 FILES = {"MR": "mr/sts/{}/MR_T1.nii.gz", "CT": "ct/sts/{}/CT.nii.gz"}

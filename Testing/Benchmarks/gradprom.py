@@ -16,7 +16,7 @@ there are such, and a row states whether the person left out is known. Labels of
 propagated from the template and refined on the clean image, so Dice of it is what noise and head
 cost; lesions and sarcomas were drawn by readers.
 
-The trainings of a cell have their checkpoints in runs/benchmarks/work.
+The trainings of a cell have their checkpoints in runs/benchmarks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from _common import QUICK, REPOSITORY, SHARED_DATA, WORK, Gate, Part, Row, measure, parser_of
+from _common import QUICK, REPOSITORY, SHARED_DATA, Gate, Part, Row, folder_of, measure, parser_of
 from _enhancement_cache import run_kept
 from _enhancement_statistics import difference, difference_gate
 
@@ -50,7 +50,7 @@ from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of
 from MedEnhanceLib.runtime.progress import Monitor
 
-FOLDER = WORK / "gradprom"
+FOLDER = folder_of("gradprom")
 CLEAN, NOISY, ENHANCED = "clean", "noisy", "enhanced"
 NOISY_HEAD = "head of noisy images"
 ALONE, JOINT, BINARY, EMA = "enhancement only", "joint", "gate, binary", "gate, EMA 0.99"
@@ -257,7 +257,7 @@ def kept(enhancer: Enhancer) -> Enhancer:
     """The same, which keeps what it made of a volume."""
 
     def enhance(volume: Volume) -> Volume:
-        settings = f"gradprom {enhancer.identity['sha256']}"
+        settings = f"gradprom {enhancer.identity['sha256']} {FOLDER.parent.name}"
         voxels, _ = run_kept(enhancer.enhance, settings, volume, keep=True)
         return volume.with_voxels(voxels, did="enhanced")
 
