@@ -4,8 +4,8 @@ A script says what it measures as parts, and what it aims at as a function of it
 
     measure("blur", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[3])
 
-A table is of a state: a hash of what it depends on. Rows of a part are kept in runs/benchmarks, in a
-folder of the state, as soon as they are measured: what was interrupted goes on where it was. A
+A table is of a state: a hash of what it depends on. Rows of a part are kept in runs/benchmarks, in
+a folder of the state, as soon as they are measured: what was interrupted goes on where it was. A
 NAME.json of the present state is not measured again, on whatever machine.
 """
 
@@ -164,7 +164,9 @@ def state_of(name: str) -> str:
     digest = hashlib.sha256()
     for path in sorted({*listed.split("\0")} - {""}):
         if (REPOSITORY / path).is_file():
-            digest.update(f"{path} {hashlib.sha256(_content(REPOSITORY / path)).hexdigest()}\n".encode())
+            digest.update(
+                f"{path} {hashlib.sha256(_content(REPOSITORY / path)).hexdigest()}\n".encode()
+            )
     return digest.hexdigest()[:16]
 
 
@@ -177,9 +179,13 @@ def _imported(name: str) -> set[str]:
         texts = [
             (REPOSITORY / f"Testing/Benchmarks/{each}.py").read_text("utf-8") for each in names
         ]
-        named = {word for text in texts for word in re.findall(r"(?m)^\s*(?:from|import) (\w+)", text)}
+        named = {
+            word for text in texts for word in re.findall(r"(?m)^\s*(?:from|import) (\w+)", text)
+        }
         names = {
-            each for each in named - known if (REPOSITORY / f"Testing/Benchmarks/{each}.py").is_file()
+            each
+            for each in named - known
+            if (REPOSITORY / f"Testing/Benchmarks/{each}.py").is_file()
         }
     return known
 

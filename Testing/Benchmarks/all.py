@@ -59,7 +59,10 @@ NEEDS = {
     "dipy": ("the peer MP-PCA", lambda: find_spec("dipy")),
     "video": ("PyAV with x265 and SVT-AV1", lambda: _has_codecs()),
     "more": ("--more FOLDER: further repeated scans", lambda: "--more" in sys.argv),
-    "unlearned": ("--unlearned FOLDER: volumes of other sources", lambda: "--unlearned" in sys.argv),
+    "unlearned": (
+        "--unlearned FOLDER: volumes of other sources",
+        lambda: "--unlearned" in sys.argv,
+    ),
     "besides": ("--besides FOLDER: T1 brains of other sources", lambda: "--besides" in sys.argv),
     "cuda": ("an NVIDIA device", lambda: _has_cuda()),
 }

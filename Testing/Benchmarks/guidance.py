@@ -18,11 +18,9 @@ import _denoising as shared
 import numpy as np
 from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, least, measure
 from _denoising import (
-    FILTER,
     NETWORK,
     PERCENTS,
     Floats,
-    Made,
     Mask,
     Model,
     Scan,
@@ -139,17 +137,14 @@ def registered(guide: str, volume: str) -> Floats:
 
 
 def pair_rows(pair: Guided, model: Model | None) -> Iterator[Row]:
-    """Filter, no guide and the right guide at each level; further guides at one level."""
+    """No guide and the right guide at each level; further guides at one level."""
     for percent in PERCENTS:
         for seed in SEEDS:
             guides: dict[str, Floats | None] = {NONE: None, RIGHT: pair.guide}
             if percent == WRONG_AT and seed == SEEDS[0]:
                 guides |= pair.guides(seed)
             volume = shared.noisy(pair.scan, "Gaussian", percent, seed)
-            made = {arm: arm_of(arm, volume, percent) for arm in ("input", FILTER)}
-            for name, guide in guides.items() if model else ():
-                made[name] = arm_of(NETWORK, volume, percent, model, guide)
-            for arm, result in made.items():
+            for arm, guide in guides.items():
                 yield {
                     "subject": pair.name,
                     "group": pair.group,
@@ -159,16 +154,15 @@ def pair_rows(pair: Guided, model: Model | None) -> Iterator[Row]:
                     "seed": seed,
                     "arm": arm,
                     **shared.origin(model, pair.scan.path),
-                    "use": result.use,
-                    **shared.scores(pair.scan, result),
+                    **shared.scores(pair.scan, by_network(volume, percent, model, guide)),
                 }
 
 
-def arm_of(
-    arm: str, volume: Volume, percent: int, model: Model | None = None, guide: Floats | None = None
-) -> Made:
+def by_network(
+    volume: Volume, percent: int, model: Model | None, guide: Floats | None = None
+) -> Floats:
     noise = shared.true_noise(volume, percent / 100, rician=False)
-    return run_arm(arm, volume, noise, model=model, guide=guide)
+    return run_arm(NETWORK, volume, noise, model=model, guide=guide)
 
 
 # --- goals ----------------------------------------------------------------------------------------

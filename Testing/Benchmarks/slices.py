@@ -1,4 +1,4 @@
-"""Thin slices restored from thick ones, against linear interpolation and the spline.
+"""Thin slices restored from thick ones, against the spline.
 
     python Testing/Benchmarks/slices.py [--models FOLDER]
 
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from _common import (
     QUICK,
@@ -78,18 +77,6 @@ def main() -> None:
     measure("slices", options, parts, gates_of, seeds=[SEED])
 
 
-def plain_arms(stack: SliceStack) -> dict[str, npt.NDArray[np.float64]]:
-    """Interpolations as matrices [M, K]."""
-    centers = (np.arange(stack.thin) + 0.5) / stack.ratio - 0.5
-    at = np.clip(centers, 0, stack.thick - 1)
-    linear = np.zeros((stack.thin, stack.thick))
-    every = np.arange(stack.thin)
-    first = np.minimum(at.astype(int), stack.thick - 2)
-    linear[every, first] = 1 - (at - first)
-    linear[every, first + 1] = at - first
-    return {"linear": linear, "spline": stack.interpolate()}
-
-
 def restored(
     network: SliceNet,
     reference: Reference,
@@ -124,8 +111,8 @@ def measured(reference: Reference, times: int, network: SliceNet) -> Iterator[Ro
         seconds = (time.process_time() - began) / thin.size * 1e6
         row = row_of(reference, times, noise, "ours", image, thin)
         yield row | {"cpu_s_per_mvoxel": round(seconds, 2)}
-        for arm, matrix in plain_arms(stack).items():
-            yield row_of(reference, times, noise, arm, along(matrix, slices), thin)
+        spline = along(stack.interpolate(), slices)
+        yield row_of(reference, times, noise, "spline", spline, thin)
 
 
 def row_of(
