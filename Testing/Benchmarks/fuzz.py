@@ -1,6 +1,6 @@
-"""Damaged and forged containers: each must end in an error of ours or in right voxels.
+"""A million damaged and forged containers: each must end in an error of ours or in right voxels.
 
-    python Testing/Benchmarks/fuzz.py                     up to 100,000 cases, then the results
+    python Testing/Benchmarks/fuzz.py                     up to 1,000,000 cases, then the results
     python Testing/Benchmarks/fuzz.py --minutes 10        as many more as fit; the next run goes on
     python Testing/Benchmarks/fuzz.py --case 1234         one case, in this process, for a debugger
 
@@ -44,11 +44,11 @@ from Library.unicompress.fuzzing import Fuzzer, light, make_bases
 
 STATE = folder_of("fuzz") / "ucv.json"
 SEED = 20_261_121
-TARGET, BATCH = (20, 10) if QUICK else (100_000, 2000)
+TARGET, BATCH = (20, 10) if QUICK else (1_000_000, 2000)
 ADDRESS_SPACE = 2 << 30
 _CPU_SECONDS, _LOOK_SECONDS = 20.0, 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
-#: Memory files: each case is written and read.
+#: Memory files: a million cases are written and read.
 _SCRATCH = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
 
