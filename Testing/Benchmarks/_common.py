@@ -47,6 +47,8 @@ _READ = {
     "gradprom": "docs/recipes",
     "kills": "Testing/Library/unicompress/killing.py",
 }
+#: Options of scripts that name folders of further volumes.
+FURTHER = ("--more", "--unlearned", "--besides")
 #: Fields of a model's metadata that record_in_cards.py writes, with the hashes of its files.
 _WRITTEN = ("measured", "files")
 #: The open volumes kept beside the project; of a quick run small ones of the same names.
@@ -99,7 +101,7 @@ def measure(
         record = json.loads(path.read_text(encoding="utf-8"))
         _save(path, record | {"gates": list(gates_of(record["rows"]))})
         return
-    if not (QUICK or options.anew or options.only) and is_present(name, folder):
+    if not (QUICK or options.anew or options.only) and is_present(name, folder, sys.argv):
         print(f"{name}: is of the present state already", flush=True)
         return
     rows: list[Row] = []
@@ -140,10 +142,19 @@ def commit() -> str:
     return _git("rev-parse", "--short=12", "HEAD") + ("+" if _changes() else "")
 
 
-def is_present(name: str, folder: Path = RESULTS) -> bool:
-    """Whether NAME.json is of the present state."""
+def is_present(name: str, folder: Path = RESULTS, words: Iterable[str] = ()) -> bool:
+    """Whether NAME.json is of the present state.
+
+    Args:
+        name: of the script.
+        folder: of the file.
+        words: of a command line; the file is of all further volumes (`FURTHER`) that they name.
+    """
     path = folder / f"{name}.json"
-    return path.is_file() and json.loads(path.read_bytes()).get("state") == state_of(name)
+    record = json.loads(path.read_bytes()) if path.is_file() else {}
+    return record.get("state") == state_of(name) and all(
+        word in record["command"] for word in words if word in FURTHER
+    )
 
 
 def folder_of(name: str) -> Path:

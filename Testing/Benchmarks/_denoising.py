@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import QUICK, SHARED_DATA, Gate, Row, parser_of
+from _common import QUICK, SHARED_DATA, Gate, Row
 from _enhancement_cache import run_kept
 from _enhancement_data import TEMPLATE, Box, Floats, Mask, Subject, cropped, sample_volume
 from _enhancement_peers import bm4d_ct, bm4d_mr
@@ -71,17 +70,7 @@ class Model:
     metadata: Mapping[str, Any]
 
 
-# --- options and goals ----------------------------------------------------------------------------
-
-
-def options_of(text: str | None) -> argparse.ArgumentParser:
-    """Those of every script, and the enhancer that is measured."""
-    import torch
-
-    torch.set_num_threads(1)
-    parser = parser_of(text)
-    parser.add_argument("--model", default="mr", help="name or folder of an MR enhancer")
-    return parser
+# --- goals ----------------------------------------------------------------------------------------
 
 
 def is_there(path: str) -> bool:
@@ -231,30 +220,26 @@ def measured_noise(volume: Volume) -> NoiseEstimate:
 # --- arms -----------------------------------------------------------------------------------------
 
 
-def open_model(name: str | None, modality: str) -> Model | None:
-    """The network of a bundle; None where no model was named."""
-    if name in (None, "none"):
-        return None
+def open_model(modality: str) -> Model:
+    """The network of the enhancer that ships."""
     from MedEnhanceLib.bundles.store import open_bundle
     from MedEnhanceLib.hqg.network_stage import network_on
 
-    bundle = open_bundle(name, kind="enhancer", modality=modality)
+    bundle = open_bundle(modality.lower(), kind="enhancer", modality=modality)
     return Model(network_on(bundle, "cpu"), bundle.metadata)
 
 
-def origin(model: Model | None, path: str) -> Row:
-    """What a training had of a volume, and what it left out: one that ships, or one without C07."""
-    left_out = model.metadata["training"]["config"]["leave_out"] if model else []
+def origin(model: Model, path: str) -> Row:
+    """What a training had of a volume, and what it left out."""
+    left_out = model.metadata["training"]["config"]["leave_out"]
     return {"in_card": origin_in_card(model, path), "left_out": ", ".join(left_out)}
 
 
-def origin_in_card(model: Model | None, path: str) -> str | None:
+def origin_in_card(model: Model, path: str) -> str:
     """What of a volume's origin the card lists among the training data.
 
     "volume" where a pattern of files fits and none that is left out does; "collection"; "none".
     """
-    if model is None:
-        return None
     path = "sample/mni152_t1.nii.gz" if path == TEMPLATE else path
     apart = list(_texts(model.metadata.get("training"), only=_LEFT_OUT))
 

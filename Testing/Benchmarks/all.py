@@ -69,7 +69,7 @@ NEEDS = {
 SCRIPTS = {
     "enhancement": Script(3, ("data", "bm4d")),
     "real": Script(1, ("data", "bm4d", "dipy", "more")),
-    "denoising": Script(6, ("data", "bm4d")),
+    "denoising": Script(6, ("data", "bm4d", "unlearned")),
     "guidance": Script(3),
     "guided_lesions": Script(2),
     "bias_field": Script(1.5, ("data", "bm4d")),
@@ -115,22 +115,24 @@ def main() -> int:
         return sum(_in_this_process(name, [*words, "--gates-only"]) for name in names)
     if QUICK:
         return sum(_in_this_process(name, words) for name in names)
-    present = set() if options.anew else {name for name in names if is_present(name, folder)}
-    print("\n".join(plan(names, present)), flush=True)
-    if options.plan:
-        return 0
-    names = [name for name in names if name not in present]
-    together = [name for name in names if not SCRIPTS[name].alone]
     more = {
         "real": ("more", options.more),
         "likeness": ("besides", options.besides),
         "denoising": ("unlearned", options.unlearned),
     }
+    given = {name: [f"--{word}", str(place)] for name, (word, place) in more.items() if place}
+    present = {
+        name for name in names if not options.anew and is_present(name, folder, given.get(name, ()))
+    }
+    print("\n".join(plan(names, present)), flush=True)
+    if options.plan:
+        return 0
+    names = [name for name in names if name not in present]
+    together = [name for name in names if not SCRIPTS[name].alone]
 
     def run(name: str) -> bool:
-        word, place = more.get(name, ("", None))
-        given = [f"--{word}", str(place)] if place else []
-        return _in_a_process(name, [*words, *given], threads=1 + SCRIPTS[name].alone)
+        more_words = [*words, *given.get(name, ())]
+        return _in_a_process(name, more_words, threads=1 + SCRIPTS[name].alone)
 
     with ThreadPoolExecutor(2) as pool:
         failed = sum(pool.map(run, together))

@@ -1,7 +1,6 @@
 """The removal of noise without a guide: network, filter and BM4D.
 
-    python Testing/Benchmarks/denoising.py [--model runs/mr] [--ct-model runs/ct]
-    python Testing/Benchmarks/denoising.py --unlearned FOLDER
+    python Testing/Benchmarks/denoising.py [--unlearned FOLDER]
 
 Noise that is known is added to crops of references. Each row says what of the volume's origin the
 model's card lists among its training data.
@@ -24,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import _denoising as shared
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, measure
+import torch
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, measure, parser_of
 from _denoising import CROP, FILTER, NETWORK, PERCENTS, Model, Scan, gain, over_goal, run_arm
 from _enhancement_data import CASES, CT_SUBJECTS, TEMPLATE, Subject, ct_subject, modality_of
 from _enhancement_statistics import chosen
@@ -57,14 +57,13 @@ BM4D = "BM4D"
 
 
 def main() -> None:
-    parser = shared.options_of(__doc__)
-    parser.add_argument("--ct-model", default="ct", help="name or folder of a CT enhancer")
+    torch.set_num_threads(1)
+    parser = parser_of(__doc__)
     parser.add_argument("--unlearned", type=Path, help="folder of volumes of other sources")
     options = parser.parse_args()
 
     def parts() -> Iterator[Part]:
-        model = shared.open_model(options.model, "MR")
-        ct_model = shared.open_model(options.ct_model, "CT")
+        model, ct_model = (shared.open_model(modality) for modality in ("MR", "CT"))
         for path in list(MR_SCANS)[: 1 if QUICK else None]:
             yield path, partial(mr_rows, path, model)
         for path in CT_SUBJECTS[:1] if QUICK else CT_SUBJECTS:
@@ -79,7 +78,7 @@ def main() -> None:
 # --- MR -------------------------------------------------------------------------------------------
 
 
-def mr_rows(path: str, model: Model | None) -> Iterator[Row]:
+def mr_rows(path: str, model: Model) -> Iterator[Row]:
     for averaged in (False, True)[: 1 + MR_SCANS[path]] if shared.is_there(path) else ():
         scan = shared.scan_of(path, SHARED_DATA, CROP, averaged)
         for kind, percent, seed in product(KINDS, PERCENTS, SEEDS):
@@ -91,7 +90,7 @@ def mr_case(
     kind: str,
     percent: int,
     seed: int,
-    model: Model | None,
+    model: Model,
     with_peer: bool = False,
 ) -> Iterator[Row]:
     """Filter and network with the measured σ; beside BM4D with the true one."""
@@ -104,7 +103,7 @@ def mr_case(
     ways = [(MEASURED, removal.noise, removal.share, (FILTER, NETWORK))]
     ways += [(TRUE, truth, 1.0, (BM4D, NETWORK))] if with_peer else []
     for which, noise, share, arms in ways:
-        for arm in arms if model else arms[:1]:
+        for arm in arms:
             made = run_arm(arm, volume, noise, share=share, model=model, sigma=truth.level)
             yield {
                 "part": MR,
@@ -137,7 +136,7 @@ def ct_subjects(path: str, data: Path = SHARED_DATA) -> Iterator[tuple[str, Subj
     yield "averaged", ct_subject(shared.short_name(path, averaged=True), thick)
 
 
-def ct_rows(path: str, model: Model | None) -> Iterator[Row]:
+def ct_rows(path: str, model: Model) -> Iterator[Row]:
     """Low dose, the noise's map and spectrum measured."""
     for reference, known in ct_subjects(path):
         head = {"subject": known.name, "volume": known.name, "reference": reference,
@@ -147,11 +146,11 @@ def ct_rows(path: str, model: Model | None) -> Iterator[Row]:
 
 
 def ct_case(
-    known: Subject, case: Any, seed: int, model: Model | None, peers: Sequence[str] = ()
+    known: Subject, case: Any, seed: int, model: Model, peers: Sequence[str] = ()
 ) -> Iterator[Row]:
     volume = known.damaged(case, seed)
     removal = removal_of(shared.measured_noise(volume), volume.modality)
-    for arm in (*(FILTER, NETWORK)[: 2 if model else 1], *peers):
+    for arm in (FILTER, NETWORK, *peers):
         made = run_arm(arm, volume, removal.noise, share=removal.share, model=model)
         head = {"part": CT, "case": case.name, "seed": seed, "arm": arm}
         yield head | shared.scores(known, made)
@@ -168,14 +167,14 @@ def unlearned_paths(options: argparse.Namespace) -> list[str]:
     return [file.relative_to(options.unlearned).as_posix() for file in files]
 
 
-def unlearned_rows(data: Path, path: str, model: Model | None) -> Iterator[Row]:
+def unlearned_rows(data: Path, path: str, model: Model) -> Iterator[Row]:
     known = json.loads((data / path).with_name("source.json").read_text(encoding="utf-8"))
     head = {"source": known["source"], "license": known["license"]}
     measured = unlearned_mr if modality_of(path) == "MR" else unlearned_ct
     yield from (row | head for row in measured(data, path, model))
 
 
-def unlearned_mr(data: Path, path: str, model: Model | None) -> Iterator[Row]:
+def unlearned_mr(data: Path, path: str, model: Model) -> Iterator[Row]:
     """White noise, at one level beside BM4D, and 10 % of each kind of scanner."""
     scan = shared.scan_of(path, data, WIDE_CROP)
     cases = [("Gaussian", percent, SEEDS[0]) for percent in PERCENTS]
@@ -185,7 +184,7 @@ def unlearned_mr(data: Path, path: str, model: Model | None) -> Iterator[Row]:
             yield row | {"part": UNLEARNED_MR}
 
 
-def unlearned_ct(data: Path, path: str, model: Model | None) -> Iterator[Row]:
+def unlearned_ct(data: Path, path: str, model: Model) -> Iterator[Row]:
     peers = [BM4D] if find_spec("bm4d") else []
     for reference, known in ct_subjects(path, data):
         head = {"subject": known.name, "reference": reference, "part": UNLEARNED_CT}

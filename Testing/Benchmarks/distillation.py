@@ -73,9 +73,6 @@ SHARE, LEAST_SHARE = 0.9, 0.8
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
     torch.set_num_threads(1)
 
     def parts() -> Iterator[Part]:
@@ -85,13 +82,13 @@ def main() -> None:
             task, modality = cell.split()
             # No template of CT is public; matching takes eight CPU minutes a patient.
             if modality == "MR" or arm not in (TEMPLATE, BY_MATCHING):
-                make = partial(rows_of, task, modality, arm, seed, options.device)
+                make = partial(rows_of, task, modality, arm, seed)
                 yield f"{cell} {arm} {seed}", make
 
-    measure("distillation", options, parts, gates_of, seeds=[0, 1])
+    measure("distillation", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[0, 1])
 
 
-def volumes_of(modality: str, arm: str, device: str) -> Path:
+def volumes_of(modality: str, arm: str) -> Path:
     """The folder with an arm's volumes, made if it is not there."""
     out = KEPT / f"{modality}-{arm}"
     if (out / "manifest.json").is_file() or (out / "complete").is_file():
@@ -103,7 +100,7 @@ def volumes_of(modality: str, arm: str, device: str) -> Path:
             modality=modality,
         ).only(lambda patient: patient.id in TRAINING)
         config = {"preset": "cpu", "method": arm, "volumes": VOLUMES, "held_out": 0.0}
-        me.distill(cohort, out, config=config, device=device)
+        me.distill(cohort, out, config=config, device="cpu")
         return out
     (out / "volumes").mkdir(parents=True, exist_ok=True)
     for number in range(VOLUMES):
@@ -133,12 +130,12 @@ def _volume(modality: str, arm: str, number: int) -> Volume:
     return Volume(voxels, Geometry(whole.geometry.spacing), modality, whole.units)
 
 
-def rows_of(task: str, modality: str, arm: str, seed: int, device: str) -> list[Row]:
+def rows_of(task: str, modality: str, arm: str, seed: int) -> list[Row]:
     """The gains of a training, dB over the filter or the spline."""
-    source = volumes_of(modality, arm, device)
+    source = volumes_of(modality, arm)
     train_and_measure = _enhancer if task == "enhancer" else _slices
     out = KEPT / f"{task}-{modality}-{arm}-{seed}-{STEPS}"
-    held_out, other_site = train_and_measure(source, modality, arm, seed, STEPS, device, out)
+    held_out, other_site = train_and_measure(source, modality, arm, seed, out)
     row = {"cell": f"{task} {modality}", "arm": arm, "seed": seed, "steps": STEPS}
     return [row | {"held_out_db": round(held_out, 4), "other_site_db": round(other_site, 4)}]
 
@@ -149,15 +146,13 @@ def _tested(modality: str) -> list[list[str]]:
     return [held_out, [OTHER_SITE[modality]]]
 
 
-def _enhancer(
-    source: Path, modality: str, arm: str, seed: int, steps: int, device: str, out: Path
-) -> list[float]:
+def _enhancer(source: Path, modality: str, arm: str, seed: int, out: Path) -> list[float]:
     """Train an enhancer; its gains over the filter on the patients held out and elsewhere."""
     pool = "high_quality" if arm == RAW else "noiseless"
-    fields: Row = {"modality": modality, "name": "own", "seed": seed, "steps": steps}
+    fields: Row = {"modality": modality, "name": "own", "seed": seed, "steps": STEPS}
     fields |= {"guide_steps": 0, "lesion_steps": 0, "crops": CROPS if modality == "MR" else 20}
     # What a training is validated on does not change it.
-    fields |= {"validated": 1, "device": device, "high_quality": []}
+    fields |= {"validated": 1, "device": "cpu", "high_quality": []}
     config = TrainConfig.from_json(fields | {pool: [PATTERN]})
     network = open_enhancer(read_bundle(train(config, source, out)))
     gains = []
@@ -171,12 +166,10 @@ def _enhancer(
     return gains
 
 
-def _slices(
-    source: Path, modality: str, arm: str, seed: int, steps: int, device: str, out: Path
-) -> list[float]:
+def _slices(source: Path, modality: str, arm: str, seed: int, out: Path) -> list[float]:
     """Train a network of thin slices; its gains over the spline likewise."""
     pool = "files" if arm == RAW else "noiseless"
-    fields = {"modality": modality, "name": "own", "steps": steps, "device": device, "files": []}
+    fields = {"modality": modality, "name": "own", "steps": STEPS, "device": "cpu", "files": []}
     config = TrainSlicesConfig.from_json(fields | {"seed": seed, pool: [PATTERN]})
     network = open_network(read_bundle(train_slices(config, source, out)))
     tested = TrainSlicesConfig.from_json(fields | {"seed": 99})

@@ -1,6 +1,6 @@
 """Another series of the same examination as guide: right ones, and guides that are wrong.
 
-    python Testing/Benchmarks/guidance.py [--model runs/mr]
+    python Testing/Benchmarks/guidance.py
 
 Gaussian noise of known σ is added to one series of a patient whom no training saw; the others guide
 it, as they are: on one grid, native (1 mm, interpolated at the source) and averaged to 2 mm. Wrong
@@ -16,7 +16,8 @@ from itertools import permutations
 
 import _denoising as shared
 import numpy as np
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, least, measure
+import torch
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, least, measure, parser_of
 from _denoising import (
     NETWORK,
     PERCENTS,
@@ -83,10 +84,11 @@ class Guided:
 
 
 def main() -> None:
-    options = shared.options_of(__doc__).parse_args()
+    torch.set_num_threads(1)
+    options = parser_of(__doc__).parse_args()
 
     def parts() -> Iterator[Part]:
-        model = shared.open_model(options.model, "MR")
+        model = shared.open_model("MR")
         for pair in pairs_of(list(OVER_NONE)[:1] if QUICK else OVER_NONE):
             yield f"{pair.group} {pair.name}", partial(pair_rows, pair, model)
             if QUICK:
@@ -136,7 +138,7 @@ def registered(guide: str, volume: str) -> Floats:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def pair_rows(pair: Guided, model: Model | None) -> Iterator[Row]:
+def pair_rows(pair: Guided, model: Model) -> Iterator[Row]:
     """No guide and the right guide at each level; further guides at one level."""
     for percent in PERCENTS:
         for seed in SEEDS:
@@ -158,9 +160,7 @@ def pair_rows(pair: Guided, model: Model | None) -> Iterator[Row]:
                 }
 
 
-def by_network(
-    volume: Volume, percent: int, model: Model | None, guide: Floats | None = None
-) -> Floats:
+def by_network(volume: Volume, percent: int, model: Model, guide: Floats | None = None) -> Floats:
     noise = shared.true_noise(volume, percent / 100, rician=False)
     return run_arm(NETWORK, volume, noise, model=model, guide=guide)
 

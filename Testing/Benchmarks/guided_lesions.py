@@ -1,6 +1,6 @@
 """Lesions and the guide: what only one of the two shows, and real lesions.
 
-    python Testing/Benchmarks/guided_lesions.py [--model runs/mr]
+    python Testing/Benchmarks/guided_lesions.py
 
 Spheres are planted in even tissue, radius 1.5 to 3 voxels, 1 to 3 σ, bright and dark; each result
 is compared with that on the same noise without the spheres, so that the difference is the lesion
@@ -18,7 +18,8 @@ from typing import Any
 import _denoising as shared
 import numpy as np
 import numpy.typing as npt
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, most
+import torch
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, most, parser_of
 from _denoising import Floats, Mask, Model, Scan
 from _enhancement_lesions import Lesion, contrast_kept, even_tissue
 from _enhancement_statistics import chosen, mean_of, values_of
@@ -48,10 +49,11 @@ ALONE = "in the input, no guide"
 
 
 def main() -> None:
-    options = shared.options_of(__doc__).parse_args()
+    torch.set_num_threads(1)
+    options = parser_of(__doc__).parse_args()
 
     def parts() -> Iterator[Part]:
-        model = shared.open_model(options.model, "MR")
+        model = shared.open_model("MR")
         for pair in pairs_of(["2 mm"]):
             yield f"{PLANTED} {pair.name}", partial(planted_rows, pair, SEED, model)
             if QUICK:
@@ -93,7 +95,7 @@ def with_spheres(image: npt.NDArray[Any], spheres: list[Lesion]) -> Floats:
     return added
 
 
-def planted_rows(pair: Guided, seed: int, model: Model | None) -> Iterator[Row]:
+def planted_rows(pair: Guided, seed: int, model: Model) -> Iterator[Row]:
     """One row for each sphere in each setting, in shares of its contrast."""
     spheres, guide = spheres_in(pair.scan, seed), pair.guide
     clear = shared.noisy(pair.scan, "Gaussian", PERCENT, seed)
@@ -116,7 +118,7 @@ def planted_rows(pair: Guided, seed: int, model: Model | None) -> Iterator[Row]:
 # --- real -----------------------------------------------------------------------------------------
 
 
-def real_rows(name: str, averaged: bool, model: Model | None) -> Iterator[Row]:
+def real_rows(name: str, averaged: bool, model: Model) -> Iterator[Row]:
     """One row for each lesion and guide: its contrast, clean and in a result.
 
     The crop is that around the lesions.

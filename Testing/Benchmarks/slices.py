@@ -1,6 +1,6 @@
 """Thin slices restored from thick ones, against the spline.
 
-    python Testing/Benchmarks/slices.py [--models FOLDER]
+    python Testing/Benchmarks/slices.py
 
 Thin slices of low noise are averaged to slices of 2 to 6 times their thickness, restored, and
 compared with what they were.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -56,14 +55,12 @@ if QUICK:
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "Resources" / "models")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     torch.set_num_threads(1)
 
     def parts() -> Iterator[Part]:
         networks = {
-            modality: open_network(read_bundle(options.models / name))
+            modality: open_network(read_bundle(REPOSITORY / "Resources" / "models" / name))
             for modality, name in MODELS.items()
         }
         for reference in references():

@@ -173,6 +173,9 @@ def test_parts_are_measured_once_and_gates_again_from_their_rows(
     del first["state"]  # from before there was one: stale
     (tmp_path / "trial.json").write_text(json.dumps(first), "utf-8")
     assert not common.is_present("trial", tmp_path)
+    (tmp_path / "trial.json").write_text(json.dumps(first | {"state": "b"}), "utf-8")
+    assert common.is_present("trial", tmp_path)
+    assert not common.is_present("trial", tmp_path, ["--more", "scans"])  # it has fewer rows
 
 
 def test_a_state_is_of_all_that_a_table_depends_on_and_of_nothing_else(
