@@ -249,8 +249,8 @@ def save_dicom(
             overwrite=overwrite,
         )
         check_folder(params, [])
-        series = source_series(params, monitor.part(0.0, 0.1))
-        objects = place_objects(objects, params, series, monitor.part(0.1, 0.2))
+        images = source_series(params, monitor.part(0.0, 0.1))
+        objects = place_objects(objects, params, images, monitor.part(0.1, 0.2))
         files, _ = write(objects, params, monitor.part(0.2, 1.0))
         return files
 

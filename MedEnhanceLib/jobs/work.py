@@ -38,8 +38,7 @@ class Work:
     def __init__(
         self, action: str, params: files.OutputParams, monitor: Monitor, *, ending: str = ""
     ) -> None:
-        """Check inputs and outputs; raises as `check_outputs`, or `check_folder` and
-        `source_series`.
+        """Check inputs and outputs; raises as the checks of `jobs.files` and `jobs.dicom`.
 
         action: as manifests have it, "converted". monitor: whose warnings the manifest records.
         ending: of the output's name, where it is no volume, ".ucv".
