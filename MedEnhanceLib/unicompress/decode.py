@@ -88,7 +88,7 @@ def decompress(
 
 def outline(path: str | Path, region: Region | None = None) -> Volume:
     """Return what `decompress` would, of the head alone: its voxels say nothing."""
-    with Container(Path(path), mends=False) as container:
+    with Container(Path(path)) as container:
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
         voxels = allocate_voxels(header, ranges, container.path.name)

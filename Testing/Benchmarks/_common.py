@@ -175,29 +175,22 @@ def state_of(name: str) -> str:
     digest = hashlib.sha256()
     for path in sorted({*listed.split("\0")} - {""}):
         if (REPOSITORY / path).is_file():
-            digest.update(
-                f"{path} {hashlib.sha256(_content(REPOSITORY / path)).hexdigest()}\n".encode()
-            )
+            content = hashlib.sha256(_content(REPOSITORY / path)).hexdigest()
+            digest.update(f"{path} {content}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def _imported(name: str) -> set[str]:
     """A script and the others beside it that it imports, and those that they do."""
-    known: set[str] = set()
-    names = {name}
+    folder = REPOSITORY / "Testing" / "Benchmarks"
+    texts = {path.stem: path.read_text("utf-8") for path in folder.glob("*.py")}
+    known, names = set[str](), {name}
     while names:
         known |= names
-        texts = [
-            (REPOSITORY / f"Testing/Benchmarks/{each}.py").read_text("utf-8") for each in names
-        ]
-        named = {
-            word for text in texts for word in re.findall(r"(?m)^\s*(?:from|import) (\w+)", text)
-        }
-        names = {
-            each
-            for each in named - known
-            if (REPOSITORY / f"Testing/Benchmarks/{each}.py").is_file()
-        }
+        words = re.findall(
+            r"(?m)^\s*(?:from|import) (\w+)", "\n".join(texts[each] for each in names)
+        )
+        names = texts.keys() & set(words) - known
     return known
 
 
