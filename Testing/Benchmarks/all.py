@@ -68,7 +68,7 @@ NEEDS = {
 }
 SCRIPTS = {
     "enhancement": Script(0.6, ("data", "bm4d")),
-    "real": Script(1, ("data", "bm4d", "dipy", "more")),
+    "real": Script(0.6, ("data", "bm4d", "dipy", "more")),
     "denoising": Script(0.4, ("data", "bm4d", "unlearned")),
     "guidance": Script(0.1),
     "guided_lesions": Script(0.1),
@@ -76,9 +76,9 @@ SCRIPTS = {
     "blur": Script(0.1),
     "harm": Script(0.4, ("data", "bm4d")),
     "noise": Script(0.1),
-    "uncertainty": Script(0.3),
+    "uncertainty": Script(0.1),
     "slices": Script(0.3),
-    "segmentation": Script(0.3),
+    "segmentation": Script(0.1),
     "likeness": Script(0.3, ("data", "besides")),
     "registration": Script(0.1),
     "gradprom": Script(1.1),
@@ -127,7 +127,8 @@ def main() -> int:
     print("\n".join(plan(names, present)), flush=True)
     if options.plan:
         return 0
-    names = [name for name in names if name not in present]
+    names = [name for name in names if name not in present and _is_possible(name)]
+    names.sort(key=lambda name: -SCRIPTS[name].hours)  # so that no long one is left for one core
     together = [name for name in names if not SCRIPTS[name].alone]
 
     def run(name: str) -> bool:
@@ -150,6 +151,9 @@ def plan(names: Iterable[str], present: Container[str]) -> Iterable[str]:
         script = SCRIPTS[name]
         if name in present:
             yield f"{name:16} of the present state"
+            continue
+        if not _is_possible(name):
+            yield f"{name:16} not measured without {NEEDS['cuda'][0]}"
             continue
         missing = [NEEDS[need][0] for need in script.needs if not NEEDS[need][1]()]
         total += script.hours if script.alone else script.hours / 2
@@ -202,6 +206,11 @@ def _has_codecs() -> bool:
     import av
 
     return {"libx265", "libsvtav1"} <= set(av.codecs_available)
+
+
+def _is_possible(name: str) -> bool:
+    """Whether anything of a script can be measured here."""
+    return SCRIPTS[name].needs != ("cuda",) or _has_cuda()
 
 
 def _has_cuda() -> bool:
