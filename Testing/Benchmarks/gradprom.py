@@ -33,7 +33,18 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from _common import QUICK, REPOSITORY, SHARED_DATA, Gate, Part, Row, folder_of, measure, parser_of
+from _common import (
+    QUICK,
+    REPOSITORY,
+    SHARED_DATA,
+    Gate,
+    Part,
+    Row,
+    folder_of,
+    measure,
+    parser_of,
+    state_of,
+)
 from _enhancement_cache import run_kept
 from _enhancement_statistics import difference, difference_gate
 
@@ -236,7 +247,7 @@ def kept(enhancer: Enhancer) -> Enhancer:
     """The same, which keeps what it made of a volume."""
 
     def enhance(volume: Volume) -> Volume:
-        settings = f"gradprom {enhancer.identity['sha256']} {FOLDER.parent.name}"
+        settings = f"gradprom {enhancer.identity['sha256']} {state_of('gradprom')}"
         voxels, _ = run_kept(enhancer.enhance, settings, volume, keep=True)
         return volume.with_voxels(voxels, did="enhanced")
 
