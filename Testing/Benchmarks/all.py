@@ -67,7 +67,7 @@ NEEDS = {
     "cuda": ("an NVIDIA device", lambda: _has_cuda()),
 }
 SCRIPTS = {
-    "enhancement": Script(0.6, ("data", "bm4d")),
+    "enhancement": Script(0.8, ("data", "bm4d")),
     "real": Script(0.6, ("data", "bm4d", "dipy", "more")),
     "denoising": Script(0.4, ("data", "bm4d", "unlearned")),
     "guidance": Script(0.1),
@@ -77,7 +77,7 @@ SCRIPTS = {
     "harm": Script(0.4, ("data", "bm4d")),
     "noise": Script(0.1),
     "uncertainty": Script(0.1),
-    "slices": Script(0.3),
+    "slices": Script(0.5),
     "segmentation": Script(0.1),
     "likeness": Script(0.3, ("data", "besides")),
     "registration": Script(0.1),
