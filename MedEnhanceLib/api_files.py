@@ -13,7 +13,13 @@ from MedEnhanceLib.core.options import local_path
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
+from MedEnhanceLib.jobs.dicom import (
+    DicomParams,
+    check_folder,
+    place_objects,
+    source_series,
+    write,
+)
 from MedEnhanceLib.jobs.enhancing import objects_of
 from MedEnhanceLib.jobs.files import check_ending, load_volume
 from MedEnhanceLib.runtime.progress import Cancel
@@ -175,6 +181,7 @@ def save_dicom(
             overwrite=overwrite,
         )
         check_folder(params, [])
-        objects = place_objects(objects, params, monitor.part(0.0, 0.2))
+        images = source_series(params, monitor.part(0.0, 0.1))
+        objects = place_objects(objects, params, images, monitor.part(0.1, 0.2))
         files, _ = write(objects, params, monitor.part(0.2, 1.0))
         return files

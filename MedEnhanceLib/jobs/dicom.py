@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import as_json, caveats_of
 from MedEnhanceLib.core.options import About, option
@@ -210,7 +212,8 @@ def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
         raise
     if volume.origin is None:
         raise InputError(f"{name}: a segmentation, not images", "Give the images it belongs to.")
-    return replace(volume, source=name)
+    unused = np.broadcast_to(volume.dtype.type(0), volume.shape)
+    return replace(volume, voxels=unused, source=name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,16 +246,18 @@ class Objects:
     template: Template | None = None
 
 
-def place_objects(objects: Objects, params: DicomParams, monitor: Monitor) -> Objects:
+def place_objects(
+    objects: Objects, params: DicomParams, series: Volume | None, monitor: Monitor
+) -> Objects:
     """Lay the volumes on one grid, with the DICOM images behind them.
 
     Args:
         objects: whose source and volumes may lack images.
-        params: of the job: output, and where patient and series come from.
+        params: of the job: output, and where the patient comes from.
+        series: that of `source_series`.
         monitor: warned once, for the source, of a volume without its own images.
     Raises as `place_volume`.
     """
-    series = source_series(params, monitor)
     source, template = place_volume(objects.source, params, series, monitor)
 
     def beside(volume: Volume) -> Volume:

@@ -13,7 +13,14 @@ from MedEnhanceLib.core.manifest import as_json, file_sha256, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs import files
-from MedEnhanceLib.jobs.dicom import DicomParams, Objects, check_folder, place_objects, write
+from MedEnhanceLib.jobs.dicom import (
+    DicomParams,
+    Objects,
+    check_folder,
+    place_objects,
+    source_series,
+    write,
+)
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -25,12 +32,13 @@ class Work:
 
     inputs: by their role; the manifest states their hashes.
     outputs: by what they hold; the first one gets the manifest beside it.
+    series: that `dicom_source` names, else None.
     """
 
     def __init__(
         self, action: str, params: files.OutputParams, monitor: Monitor, *, ending: str = ""
     ) -> None:
-        """Check inputs and outputs; raises as `check_outputs` and `check_folder`.
+        """Check inputs and outputs; raises as the checks of `jobs.files` and `jobs.dicom`.
 
         action: as manifests have it, "converted". monitor: whose warnings the manifest records.
         ending: of the output's name, where it is no volume, ".ucv".
@@ -38,10 +46,12 @@ class Work:
         self._action, self._params, self._began = action, params, time.monotonic()
         self._files, self._monitor = list[Path](), monitor
         self._objects: dict[str, Any] = {}
+        self.series: Volume | None = None
         self.inputs, self.outputs = files.inputs_of(params), files.results_of(params)
         inputs = [*self.inputs.values()]
         if isinstance(params, DicomParams) and params.dicom:
             check_folder(params, inputs)
+            self.series = source_series(params, monitor.part(0.0, 0.01))
         else:
             files.check_outputs(
                 self.outputs, inputs=inputs, ending=ending, overwrite=params.overwrite
@@ -73,7 +83,7 @@ class Work:
         if isinstance(self._params, DicomParams) and self._params.dicom:
             monitor.progress(0.0, "saving the result")
             objects = Objects(volume, self._action, volume=volume)
-            objects = place_objects(objects, self._params, monitor.part(0.0, 0.2))
+            objects = place_objects(objects, self._params, self.series, monitor.part(0.0, 0.2))
             self.write(objects, monitor.part(0.2, 1.0))
         else:
             self.save({"output": volume}, monitor)

@@ -203,7 +203,10 @@ def _audit(
 ) -> dict[str, Any]:
     """Audit volumes as they are stored; `alarm` (None: not audited), `summary`, `tried`."""
     if config.method == "statistics":
-        summary = f"{NOT_POSSIBLE}: no volume was made from a patient's images, so none was run."
+        summary = (
+            "No attack was run, as there is nothing that one could find: no volume was made from a "
+            "patient's image. What the set holds of patients are averages over all of them."
+        )
         return {"alarm": None, "summary": summary}
     training, held_out = (
         {name: data.slices for name, data in group.items()}

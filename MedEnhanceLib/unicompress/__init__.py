@@ -13,7 +13,7 @@ from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.config import CompressConfig
-    from MedEnhanceLib.unicompress.decode import StoredVolume, decompress
+    from MedEnhanceLib.unicompress.decode import StoredVolume, decompress, outline
     from MedEnhanceLib.unicompress.encode import CompressResult, compress
     from MedEnhanceLib.unicompress.estimation import Estimate, estimate
     from MedEnhanceLib.unicompress.inspection import inspect_container
@@ -30,12 +30,13 @@ __all__ = [
     "decompress",
     "estimate",
     "inspect_container",
+    "outline",
     "recover",
 ]
 
 _HOMES = {
     "config": ["CompressConfig"],
-    "decode": ["StoredVolume", "decompress"],
+    "decode": ["StoredVolume", "decompress", "outline"],
     "encode": ["CompressResult", "compress"],
     "estimation": ["Estimate", "estimate"],
     "inspection": ["inspect_container"],

@@ -83,9 +83,24 @@ def decompress(
                 f"{name}: decoded with another build of its codec than at writing; voxels may "
                 f"differ in the last bit"
             )
-        geometry = header.geometry.cropped((ranges[1][0], ranges[2][0], ranges[3][0]))
-        frames = slice(*ranges[0])
-        return header.volume(voxels, geometry, str(container.path), container.size, frames)
+        return _volume_of(container, header, ranges, voxels)
+
+
+def outline(path: str | Path, region: Region | None = None) -> Volume:
+    """Return what `decompress` would, of the head alone: its voxels say nothing."""
+    with Container(Path(path)) as container:
+        header = Header.from_json(container.header, container.path.name)
+        ranges = resolve_region(region, header.shape)
+        voxels = allocate_voxels(header, ranges, container.path.name)
+        return _volume_of(container, header, ranges, voxels)
+
+
+def _volume_of(
+    container: Container, header: Header, ranges: tuple[Range, ...], voxels: Voxels
+) -> Volume:
+    geometry = header.geometry.cropped((ranges[1][0], ranges[2][0], ranges[3][0]))
+    frames = slice(*ranges[0])
+    return header.volume(voxels, geometry, str(container.path), container.size, frames)
 
 
 def _chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:

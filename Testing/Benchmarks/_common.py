@@ -4,8 +4,9 @@ A script says what it measures as parts, and what it aims at as a function of it
 
     measure("blur", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[3])
 
-Rows of a part are kept in runs/benchmarks, in a folder of the commit, as soon as they are measured:
-what was interrupted goes on where it was.
+A table is of a state: a hash of what it depends on. Rows of a part are kept in runs/benchmarks, in
+a folder of the state, as soon as they are measured: what was interrupted goes on where it was. A
+NAME.json of the present state is not measured again, on whatever machine.
 """
 
 from __future__ import annotations
@@ -39,9 +40,17 @@ RESULTS = REPOSITORY / "Testing" / "Benchmarks" / "results"
 KEPT = REPOSITORY / "runs" / "benchmarks"
 #: Whether scripts are only to show that they run, on small synthetic volumes.
 QUICK = "--quick" in sys.argv
-#: Where trainings and sets lie, which take up work that was interrupted; a quick run begins anew.
 _SCRATCH = tempfile.TemporaryDirectory(prefix="benchmarks-") if QUICK else None
-WORK = Path(_SCRATCH.name) if _SCRATCH else KEPT / "work"
+#: What scripts read besides library, models and helpers.
+_READ = {
+    "fuzz": "Testing/Library/unicompress/fuzzing.py",
+    "gradprom": "docs/recipes",
+    "kills": "Testing/Library/unicompress/killing.py",
+}
+#: Options of scripts that name folders of further volumes.
+FURTHER = ("--more", "--unlearned", "--besides")
+#: Fields of a model's metadata that record_in_cards.py writes, with the hashes of its files.
+_WRITTEN = ("measured", "files")
 #: The open volumes kept beside the project; of a quick run small ones of the same names.
 SHARED_DATA = small_data(KEPT / "quick-data") if QUICK else REPOSITORY.parent / "shared" / "data"
 
@@ -58,7 +67,7 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
         "--out", type=Path, help="folder of the JSON file (default: results; quick: runs)"
     )
     parser.add_argument(
-        "--anew", action="store_true", help="measure again what this commit has measured already"
+        "--anew", action="store_true", help="measure again what is of the present state already"
     )
     parser.add_argument(
         "--only", nargs="+", metavar="TEXT", help="parts whose name holds a text; writes no JSON"
@@ -77,7 +86,7 @@ def measure(
     *,
     seeds: Sequence[int] = (),
 ) -> None:
-    """Measure the parts that this commit has not measured, then write NAME.json.
+    """Measure what is not of the present state yet, then write NAME.json.
 
     Args:
         name: of the script.
@@ -92,6 +101,9 @@ def measure(
         record = json.loads(path.read_text(encoding="utf-8"))
         _save(path, record | {"gates": list(gates_of(record["rows"]))})
         return
+    if not (QUICK or options.anew or options.only) and is_present(name, folder, sys.argv):
+        print(f"{name}: is of the present state already", flush=True)
+        return
     rows: list[Row] = []
     for part, make in parts():
         if not options.only or any(text in part for text in options.only):
@@ -103,14 +115,15 @@ def measure(
     for entry in gates:
         print(entry, flush=True)
     command = shlex.join(["python", f"Testing/Benchmarks/{name}.py", *sys.argv[1:]])
-    record = {"commit": commit(), "machine": machine(), "command": command, "seeds": list(seeds)}
+    record = {"commit": commit(), "state": state_of(name), "machine": machine()}
+    record |= {"command": command, "seeds": list(seeds)}
     _save(folder / f"{name}.json", record | {"gates": gates, "rows": rows})
 
 
 def kept(
     name: str, part: str, make: Callable[[], Iterable[Row]], *, anew: bool = False
 ) -> list[Row]:
-    """Rows of a part as this commit measured them, or measured now; a quick run keeps none."""
+    """Rows of a part as they were measured in this state, or now; a quick run keeps none."""
     began = time.process_time()
     if QUICK:
         rows = list(make())
@@ -129,18 +142,71 @@ def commit() -> str:
     return _git("rev-parse", "--short=12", "HEAD") + ("+" if _changes() else "")
 
 
-@cache
+def is_present(name: str, folder: Path = RESULTS, words: Iterable[str] = ()) -> bool:
+    """Whether NAME.json is of the present state.
+
+    Args:
+        name: of the script.
+        folder: of the file.
+        words: of a command line; the file is of all further volumes (`FURTHER`) that they name.
+    """
+    path = folder / f"{name}.json"
+    record = json.loads(path.read_bytes()) if path.is_file() else {}
+    return record.get("state") == state_of(name) and all(
+        word in record["command"] for word in words if word in FURTHER
+    )
+
+
 def folder_of(name: str) -> Path:
-    """Where a script keeps what it measured: of this commit, and what has changed since."""
-    changes = _changes()
-    state = commit() + (hashlib.sha256(changes.encode()).hexdigest()[:8] if changes else "")
-    return KEPT / state / name
+    """Where a script keeps what it measured, trained or distilled; a quick run begins anew."""
+    return Path(_SCRATCH.name) / name if _SCRATCH else KEPT / state_of(name) / name
+
+
+@cache
+def state_of(name: str) -> str:
+    """A hash of what a table depends on, of what git knows: 16 hexadecimal digits.
+
+    Library, models without their cards, the script, and the helpers that it imports.
+    """
+    scripts = (f"Testing/Benchmarks/{each}.py" for each in sorted(_imported(name)))
+    places = ["MedEnhanceLib", "Resources/models", ":!Resources/models/*/docs/*", *scripts]
+    places += [_READ[name]] if name in _READ else []
+    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *places)
+    digest = hashlib.sha256()
+    for path in sorted({*listed.split("\0")} - {""}):
+        if (REPOSITORY / path).is_file():
+            content = hashlib.sha256(_content(REPOSITORY / path)).hexdigest()
+            digest.update(f"{path} {content}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _imported(name: str) -> set[str]:
+    """A script and the others beside it that it imports, and those that they do."""
+    folder = REPOSITORY / "Testing" / "Benchmarks"
+    texts = {path.stem: path.read_text("utf-8") for path in folder.glob("*.py")}
+    known, names = set[str](), {name}
+    while names:
+        known |= names
+        words = re.findall(
+            r"(?m)^\s*(?:from|import) (\w+)", "\n".join(texts[each] for each in names)
+        )
+        names = texts.keys() & set(words) - known
+    return known
+
+
+def _content(path: Path) -> bytes:
+    """A file, of a model's metadata without what the benchmarks write into it."""
+    if path.name != "metadata.json":
+        return path.read_bytes()
+    fields = json.loads(path.read_bytes())
+    kept_fields = {key: value for key, value in fields.items() if key not in _WRITTEN}
+    return json.dumps(kept_fields, sort_keys=True).encode()
 
 
 def _changes() -> str:
     """What differs from the commit, but for what the benchmarks write themselves."""
     written = (":!Testing/Benchmarks/results", ":!Resources/models/*/configs/metadata.json",
-               ":!Resources/models/*/docs", ":!docs", ":!README.md")  # fmt: skip
+               ":!Resources/models/*/docs/*", ":!docs", ":!README.md")  # fmt: skip
     return _git("diff", "HEAD", "--", ".", *written)
 
 

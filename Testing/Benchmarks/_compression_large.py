@@ -25,7 +25,6 @@ LARGE = "large"
 JPEGXL, HEVC = "JPEG XL effort 7", "HEVC 12 bit, slow"
 MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},
-    "lossless, fast": {"lossless": True, "speed": "fast"},
     "largest error 2": {"max_error": 2},
     "ratio 64": {"ratio": 64},
     "ratio 64, fast": {"ratio": 64, "speed": "fast"},

@@ -64,7 +64,7 @@ def run(code: Callable[[Voxels], Coded], voxels: Voxels) -> Point:
 
 
 def lossless_peers() -> dict[str, Callable[[Voxels], Coded]]:
-    """Slice by slice, as DICOM and image tools do; JPEG XL stacked too; zstd and gzip over all."""
+    """Slice by slice, as DICOM and image tools do; JPEG XL stacked too; gzip over all."""
     peers: dict[str, Callable[[Voxels], Coded]] = {
         JPEGXL.format(effort): partial(_by_slice, partial(_jpegxl, effort)) for effort in (7, 9)
     }
@@ -74,7 +74,6 @@ def lossless_peers() -> dict[str, Callable[[Voxels], Coded]]:
     return peers | {
         "JPEG-LS": partial(_by_slice, imagecodecs.jpegls_encode),
         "JPEG 2000": partial(_by_slice, _jpeg2000_reversible),
-        "zstd 19, bytes shuffled": _zstd,
         "gzip 9": lambda image: (len(gzip.compress(image.tobytes(), 9)), None),
     }
 
@@ -122,11 +121,6 @@ def _jpegxl(effort: int, image: Voxels) -> bytes:
 
 def _jpeg2000_reversible(image: Voxels) -> bytes:
     return bytes(imagecodecs.jpeg2k_encode(image, level=0, reversible=True, codecformat="j2k"))
-
-
-def _zstd(image: Voxels) -> Coded:
-    shuffled = image.view(np.uint8).reshape(-1, image.dtype.itemsize).T.tobytes()
-    return len(imagecodecs.zstd_encode(shuffled, level=19)), None
 
 
 def quantized(image: Voxels, bound: int) -> Voxels:

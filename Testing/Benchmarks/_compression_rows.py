@@ -30,7 +30,7 @@ from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, esti
 OURS, OURS_FAST = "ours", "ours, fast"
 LOSSLESS, BOUNDED, RATIO, ESTIMATE = "lossless", "max_error", "ratio", "estimate"
 THREADS = 2
-BOUNDS = (1, 2, 8)
+BOUNDS = {"CT": (1, 2, 8), "MR": (2,), "EM": (2,)}
 RATIOS = (32, 64, 128, 256, 512)
 #: What is asked for where the size is estimated before it is known.
 ESTIMATED: tuple[dict[str, Any], ...] = (
@@ -45,22 +45,44 @@ _FINEST, _COARSEST = 5, 1100
 
 def our_rows(subject: Subject, volume: Volume) -> Iterator[Row]:
     """All modes, two of them at both speeds, and what is estimated beforehand."""
+    rows = list(_coded_rows(subject, volume))
+    yield from rows
+    coded_bytes = {
+        (row["mode"], row["setting"]): row["bytes"]
+        for row in rows
+        if row["codec"] == OURS and "bytes" in row
+    }
+    for config in ESTIMATED:
+        ((mode, value),) = config.items()
+        setting = None if mode == LOSSLESS else value
+        size = coded_bytes.get((mode, setting)) or coded(volume, config)[0]["bytes"]
+        estimated = estimate(volume, CompressConfig(threads=THREADS, **config)).file_bytes
+        yield {
+            "volume": subject.name,
+            "mode": ESTIMATE,
+            "setting": mode if mode == LOSSLESS else f"{mode} {value:g}",
+            "codec": OURS,
+            "bytes": size,
+            "estimated_bytes": estimated,
+            "size_error": estimated / size - 1,
+        }
+
+
+def _coded_rows(subject: Subject, volume: Volume) -> Iterator[Row]:
     for codec, speed in ((OURS, "normal"), (OURS_FAST, "fast")):
         yield _our_row(subject, volume, LOSSLESS, None, codec, {"lossless": True, "speed": speed})
-        for bound in BOUNDS:
+        for bound in BOUNDS[subject.modality]:
             config = {"max_error": bound, "speed": speed}
             yield _our_row(subject, volume, BOUNDED, bound, codec, config)
     for ratio in RATIOS[: 1 if QUICK else None]:
         yield _our_row(subject, volume, RATIO, ratio, OURS, {"ratio": ratio})
-    for config in ESTIMATED:
-        yield _estimate_row(subject, volume, config)
 
 
 def peer_rows(subject: Subject, volume: Volume) -> Iterator[Row]:
     """All peers; lossy ones from fine to coarse, until no ratio of the page is left."""
     for name, code in lossless_peers().items():
         yield _peer_row(subject, volume, LOSSLESS, None, name, code)
-    for bound in BOUNDS:
+    for bound in BOUNDS[subject.modality]:
         for name, code in bounded_peers(bound).items():
             yield _peer_row(subject, volume, BOUNDED, bound, name, code)
     for peer in lossy_peers(8 * volume.dtype.itemsize):
@@ -99,22 +121,6 @@ def _our_row(
     except ConfigError as refusal:  # a ratio that this volume cannot reach
         return row | {"refused": str(refusal)}
     return row | sizes | _quality_row(volume, decoded)
-
-
-def _estimate_row(subject: Subject, volume: Volume, config: dict[str, Any]) -> Row:
-    """Bytes that are estimated for a target, and those of the file."""
-    ((mode, value),) = config.items()
-    estimated = estimate(volume, CompressConfig(threads=THREADS, **config))
-    sizes, _ = coded(volume, config)
-    return {
-        "volume": subject.name,
-        "mode": ESTIMATE,
-        "setting": mode if mode == LOSSLESS else f"{mode} {value:g}",
-        "codec": OURS,
-        "bytes": sizes["bytes"],
-        "estimated_bytes": estimated.file_bytes,
-        "size_error": estimated.file_bytes / sizes["bytes"] - 1,
-    }
 
 
 def _at(peer: LossyPeer, quality: float) -> Callable[[Voxels], Coded]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -13,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import QUICK, SHARED_DATA, Gate, Row, parser_of
+from _common import QUICK, SHARED_DATA, Gate, Row
 from _enhancement_cache import run_kept
 from _enhancement_data import TEMPLATE, Box, Floats, Mask, Subject, cropped, sample_volume
-from _enhancement_peers import bm4d_ct, bm4d_mr, nlm_mr
+from _enhancement_peers import bm4d_ct, bm4d_mr
 from _enhancement_statistics import Difference, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
@@ -30,11 +28,11 @@ from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.noise.rician import rician_noise
 
-#: Voxels of a crop along k, j, i; and those for peers, which are slow.
-CROP, SMALL_CROP = (12, 48, 48) if QUICK else (24, 80, 80), (14, 56, 56)
+#: Voxels of a crop along k, j, i.
+CROP = (12, 48, 48) if QUICK else (24, 80, 80)
 #: Levels of noise in percent of the robust maximum.
 PERCENTS = (10,) if QUICK else (5, 10, 15)
-#: The filter before there was a network, whatever rounds the library has now; and one more round.
+#: The filter before there was a network, whatever rounds the library has now.
 FILTER_ROUNDS = {
     "MR": (
         block_matching.Round(step=4),
@@ -43,9 +41,8 @@ FILTER_ROUNDS = {
     ),
     "CT": (block_matching.Round(step=4, damp=2.0, apart=4), block_matching.Round(step=3, damp=1.4)),
 }
-ONE_MORE = block_matching.Round(step=3, damp=1.2)
 #: Arms whose result a network makes, with a guide or without.
-NETWORK, FILTER, ROUND = "network", "filter", "one more round"
+NETWORK, FILTER = "network", "filter"
 #: Names of fields of a training that list what it did not see.
 _LEFT_OUT = re.compile("leave|left|held")
 #: Where the foreground begins; from which ratio to the pixels slices are thick.
@@ -66,15 +63,6 @@ class Scan(Subject):
 
 
 @dataclass(frozen=True)
-class Made:
-    """A result. seconds: of CPU. use: how far a guide changed it, in σ; None without a guide."""
-
-    voxels: Floats
-    seconds: float
-    use: float | None = None
-
-
-@dataclass(frozen=True)
 class Model:
     """An opened enhancer. network: a `GuidedNetwork`. metadata: of its bundle."""
 
@@ -82,17 +70,7 @@ class Model:
     metadata: Mapping[str, Any]
 
 
-# --- options and goals ----------------------------------------------------------------------------
-
-
-def options_of(text: str | None) -> argparse.ArgumentParser:
-    """Those of every script, and the enhancer that is measured."""
-    import torch
-
-    torch.set_num_threads(1)
-    parser = parser_of(text)
-    parser.add_argument("--model", default="mr", help="name or folder of an MR enhancer")
-    return parser
+# --- goals ----------------------------------------------------------------------------------------
 
 
 def is_there(path: str) -> bool:
@@ -184,7 +162,7 @@ def scan_of(
         name,
         replace(cropped(whole, (k, j, i)), source=name),
         1.0,
-        {"foreground": np.ascontiguousarray(inside[k, j, i])},
+        np.ascontiguousarray(inside[k, j, i]),
         None if marked is None else marked[k, j, i],
         path=path,
         reference="averaged" if averaged else "plain",
@@ -242,30 +220,26 @@ def measured_noise(volume: Volume) -> NoiseEstimate:
 # --- arms -----------------------------------------------------------------------------------------
 
 
-def open_model(name: str | None, modality: str) -> Model | None:
-    """The network of a bundle; None where no model was named."""
-    if name in (None, "none"):
-        return None
+def open_model(modality: str) -> Model:
+    """The network of the enhancer that ships."""
     from MedEnhanceLib.bundles.store import open_bundle
     from MedEnhanceLib.hqg.network_stage import network_on
 
-    bundle = open_bundle(name, kind="enhancer", modality=modality)
+    bundle = open_bundle(modality.lower(), kind="enhancer", modality=modality)
     return Model(network_on(bundle, "cpu"), bundle.metadata)
 
 
-def origin(model: Model | None, path: str) -> Row:
-    """What a training had of a volume, and what it left out: one that ships, or one without C07."""
-    left_out = model.metadata["training"]["config"]["leave_out"] if model else []
+def origin(model: Model, path: str) -> Row:
+    """What a training had of a volume, and what it left out."""
+    left_out = model.metadata["training"]["config"]["leave_out"]
     return {"in_card": origin_in_card(model, path), "left_out": ", ".join(left_out)}
 
 
-def origin_in_card(model: Model | None, path: str) -> str | None:
+def origin_in_card(model: Model, path: str) -> str:
     """What of a volume's origin the card lists among the training data.
 
     "volume" where a pattern of files fits and none that is left out does; "collection"; "none".
     """
-    if model is None:
-        return None
     path = "sample/mni152_t1.nii.gz" if path == TEMPLATE else path
     apart = list(_texts(model.metadata.get("training"), only=_LEFT_OUT))
 
@@ -306,43 +280,40 @@ def run_arm(
     model: Model | None = None,
     guide: Floats | None = None,
     sigma: float | None = None,
-) -> Made:
+) -> Floats:
     """One way to remove noise.
 
     Args:
-        arm: "input", "non-local means", "BM4D", or one of FILTER, ROUND and NETWORK.
+        arm: "BM4D", FILTER or NETWORK.
         volume: with noise.
-        noise: true or measured; peers measure it themselves.
+        noise: true or measured.
         share: of the correction.
         model: of NETWORK.
         guide: of the same, [K, J, I] on the volume's grid, 0 to 1, NaN where it shows nothing.
-        sigma: the true level, for BM4D; None lets it estimate.
+        sigma: the true level, for BM4D in MR.
     """
-    if arm == "input":
-        return Made(volume.voxels.astype(np.float32), 0.0)
     if arm == "BM4D":
         if volume.modality == "CT":
-            return Made(*run_kept(bm4d_ct, "BM4D CT", volume, keep=True))
+            return run_kept(bm4d_ct, "BM4D CT", volume, keep=True)[0]
         run = partial(bm4d_mr, sigma=sigma, rician=noise.rician)
-        return Made(*run_kept(run, f"BM4D {sigma} {noise.rician} 2", volume, keep=True))
-    began, use = time.process_time(), None
-    if arm == "non-local means":
-        voxels = nlm_mr(volume, rician=noise.rician).voxels.astype(np.float32)
-    elif model is None or arm != NETWORK:
-        voxels = by_filter(volume, noise, share, with_one_more=arm == ROUND)
-    else:
-        voxels, use = by_network(volume, noise, share, model, guide)
-    return Made(voxels, time.process_time() - began, use)
+        return run_kept(run, f"BM4D {sigma} {noise.rician} 2", volume, keep=True)[0]
+    if model is None or arm != NETWORK:
+        return by_filter(volume, noise, share)
+    # As the product goes on from the filter.
+    from MedEnhanceLib.hqg.network_stage import NetworkStage
+
+    top = scaling_for(volume).scale
+    stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))
+    return denoise.denoise(volume, denoise.Removal(noise, share), network=stage).voxels
 
 
-def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more: bool) -> Floats:
+def by_filter(volume: Volume, noise: NoiseEstimate, share: float) -> Floats:
     """The block-matching filter with its last steps, and no network."""
-    rounds = FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"]
     voxels = block_matching.BlockMatchingFilter(
         volume.voxels,
         noise,
         noise.spectrum.reshape(-1),
-        rounds=(*rounds, ONE_MORE) if with_one_more else rounds,
+        rounds=FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"],
         spacing=volume.geometry.spacing,
     ).denoised()
     for z, values in enumerate(voxels):
@@ -352,24 +323,10 @@ def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more:
     return voxels
 
 
-def by_network(
-    volume: Volume, noise: NoiseEstimate, share: float, model: Model, guide: Floats | None
-) -> tuple[Floats, float | None]:
-    """As the product goes on from the filter; with the use of the guide, in σ of the noise."""
-    from MedEnhanceLib.hqg.network_stage import NetworkStage
-
-    top = scaling_for(volume).scale
-    stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))
-    denoised = denoise.denoise(volume, denoise.Removal(noise, share), network=stage)
-    return denoised.voxels, None if guide is None else denoised.use
-
-
-def scores(scan: Subject, made: Made, mask: Mask | None = None) -> Row:
-    """PSNR (its range: the span), SSIM of the foreground, or of a part of it, and CPU time."""
-    inside = scan.inside if mask is None else scan.inside & mask
-    reference, image = scan.volume.voxels, made.voxels.astype(np.float32)
+def scores(scan: Subject, image: Floats) -> Row:
+    """PSNR, whose range is the span, and SSIM, of the foreground."""
+    reference, inside = scan.volume.voxels, scan.inside
     return {
         "psnr": min(99.0, metrics.psnr(reference, image, scan.span, mask=inside)),
         "ssim": metrics.ssim(reference, image, scan.span, mask=inside),
-        "cpu_s_per_mvoxel": round(made.seconds / image.size * 1e6, 3),
     }

@@ -39,11 +39,6 @@ class Arm:
     corrected: bool = False
     informed: bool = False
 
-    @property
-    def special(self) -> bool:
-        """Measured on some kinds of damage alone, so not on lesions."""
-        return self.shaded or self.informed
-
     def takes(self, case: Case) -> bool:
         return (case.shaded or not self.shaded) and (case.noise is not None or not self.informed)
 
@@ -53,7 +48,7 @@ def find_arms(modality: str) -> list[Arm]:
     is_mr = modality == "MR"
     arms = [
         Arm("input", _unchanged, "input"),
-        Arm("NLM", nlm_mr if is_mr else nlm_ct, f"NLM {modality} 1", keep=True),
+        Arm("NLM", nlm_mr if is_mr else nlm_ct, f"NLM {modality} 1", slow=True, keep=True),
         Arm("ours", _enhanced, "ours"),
     ]
     if is_mr:

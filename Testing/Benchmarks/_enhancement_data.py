@@ -21,7 +21,6 @@ from _common import REPOSITORY
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -44,7 +43,7 @@ _CT_SIDE = 160
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A reference slab, the regions it is measured in and the span that figures refer to.
+    """A reference slab, the span that figures refer to, and where it shows tissue.
 
     lesion: real ones. whole, window: of a CT, whole slices, in which noise has to be simulated, and
     where the volume lies in them.
@@ -53,7 +52,7 @@ class Subject:
     name: str
     volume: Volume
     span: float
-    regions: dict[str, Mask]
+    inside: Mask
     lesion: Mask | None = None
     whole: Volume | None = None
     window: Box = (slice(None), slice(None), slice(None))
@@ -61,10 +60,6 @@ class Subject:
     @property
     def modality(self) -> str:
         return self.volume.modality
-
-    @property
-    def inside(self) -> Mask:
-        return self.regions["foreground"]
 
     def damaged(self, case: Case, seed: int) -> Volume:
         if self.whole is None:
@@ -76,33 +71,20 @@ class Subject:
 class Case:
     """One kind of damage.
 
-    damage: (volume, seed) → damaged volume. family: whether models trained on its kind.
-    planted: lesions are planted and looked for here. shaded: N4 has something to do. noise: of
-    damage that is white noise alone, its σ as a share of the robust maximum.
+    damage: (volume, seed) → damaged volume. planted: lesions are planted and looked for here.
+    shaded: N4 has something to do. noise: of damage that is white noise alone, its σ as a share of
+    the robust maximum.
     """
 
     name: str
     damage: Callable[[Volume, int], Volume]
-    family: bool = True
     planted: bool = False
     shaded: bool = False
     noise: float | None = None
 
-    @property
-    def once(self) -> bool:
-        """Measured with the first seed alone, without slow peers: what no gate rests on."""
-        return not self.family
-
 
 def _by(kind: Callable[[int], Any]) -> Callable[[Volume, int], Volume]:
     return lambda volume, seed: kind(seed).apply(volume)
-
-
-def _soft_kernel(volume: Volume, seed: int) -> Volume:
-    """The lowest dose, reconstructed with a soft kernel."""
-    rng, spacing = np.random.default_rng(seed), volume.geometry.spacing
-    noise = low_dose_noise(volume.voxels, spacing, 5e3, ELECTRONIC_PHOTONS, rng, cutoff=1.0)
-    return volume.with_voxels(volume.voxels + noise)
 
 
 CASES: dict[str, tuple[Case, ...]] = {
@@ -117,7 +99,6 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("low dose 5e3", _by(partial(LowDose, 5e3, ELECTRONIC_PHOTONS)), planted=True),
         Case("low dose 2e4", _by(partial(LowDose, 2e4, ELECTRONIC_PHOTONS))),
         Case("low dose 1e5", _by(partial(LowDose, 1e5, ELECTRONIC_PHOTONS))),
-        Case("soft kernel 5e3", _soft_kernel, family=False),
     ),
 }
 
@@ -148,7 +129,7 @@ def subject(name: str, data: Path, slices: int) -> Subject:
         name,
         cropped(volume, box),
         top,
-        {"foreground": inside[box]},
+        inside[box],
         None if marked is None else marked.voxels[box] > 0,
     )
 
@@ -167,11 +148,8 @@ def ct_subject(name: str, whole: Volume) -> Subject:
         voxels=np.ascontiguousarray(whole.voxels[window]),
         geometry=whole.geometry.cropped(start),
     )
-    smooth = gaussian_blur(volume.voxels, 1.5)
-    slope = np.hypot(np.gradient(smooth, axis=-1), np.gradient(smooth, axis=-2))
-    body = smooth > -300
-    regions = {"foreground": body, "flat": body & (slope < 8), "edges": body & (slope > 30)}
-    return Subject(name, volume, CT_RANGE_HU, regions, whole=whole, window=window)
+    body = gaussian_blur(volume.voxels, 1.5) > -300
+    return Subject(name, volume, CT_RANGE_HU, body, whole=whole, window=window)
 
 
 def sample_volume() -> Volume:

@@ -14,8 +14,6 @@ DIAMETERS_MM = (3, 5, 8)
 #: Contrast on the network's scale: a fifth of the robust maximum, 60 HU.
 CONTRAST = {"MR": 0.2, "CT": 0.06}
 _EACH = 24
-#: A lesion survives thickening where this share of its contrast is left in a thick slice.
-_SURVIVES = 0.5
 #: A blob of error of this share of the contrast would be read as a lesion.
 _INVENTED = 0.5
 Restore = Callable[[Floats], Floats]
@@ -26,11 +24,10 @@ def lesion_rows(
 ) -> list[dict[str, Any]]:
     """One row for each arm and diameter, bright and dark lesions together.
 
-    surviving: lesions of which half of the contrast is left in a thick slice. in slices: mean share
-    of these lesions' contrast there. kept: after restoring. invented: share of the places without a
-    lesion where the error averaged over the lesion's sphere exceeds half of the contrast. volume:
-    mean error of the lesions' volume against that in thin slices, as a share of it, and with its
-    sign; voxels count that the lesion changes by more than half of its contrast.
+    invented: share of the places without a lesion where the error averaged over the lesion's sphere
+    exceeds half of the contrast. volume: mean error of the lesions' volume against that in thin
+    slices, as a share of it, and with its sign; voxels count that the lesion changes by more than
+    half of its contrast.
     """
     rng = np.random.default_rng(seed)
     _stack, plain_slices, thin = thickened(reference, times, 0.0, seed)
@@ -47,22 +44,8 @@ def lesion_rows(
             planted[where] += np.float32(sign * contrast) * inside
         changed = Reference(**{**vars(reference), "voxels": planted})
         _, slices, _ = thickened(changed, times, 0.0, seed)
-        seen = slices - plain_slices
-        remaining = np.array(
-            [
-                np.abs(seen[(_slices_of(where[0], times), *where[1:])]).max() / contrast
-                for where, _ in masks
-            ]
-        )
-        survives = remaining >= _SURVIVES
         for arm, restore in arms.items():
             difference = restore(slices) - plain[arm]
-            kept = np.array(
-                [
-                    sign * _mean(difference[where], inside) / contrast
-                    for (where, inside), sign in zip(masks, signs, strict=True)
-                ]
-            )
             error = np.array(
                 [_mean((plain[arm] - thin)[where], inside) / contrast for where, inside in masks]
             )
@@ -83,12 +66,7 @@ def lesion_rows(
                     "diameter_mm": diameter,
                     "arm": arm,
                     "lesions": len(masks),
-                    "surviving": int(survives.sum()),
-                    "in_slices": _rounded(remaining[survives]),
-                    "kept": _rounded(kept[survives]),
-                    "kept_of_all": _rounded(kept),
                     "invented": round(float((np.abs(error) > _INVENTED).mean()), 3),
-                    "largest_error": round(float(np.abs(error).max()), 3),
                     **_volume_errors(volumes),
                 }
             )
@@ -156,13 +134,5 @@ def _sphere(
     return where, np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
 
 
-def _slices_of(part: slice, times: int) -> slice:
-    return slice(part.start // times, part.stop // times + 1)
-
-
 def _mean(values: Floats, weights: Floats) -> float:
     return float((values * weights).sum() / weights.sum())
-
-
-def _rounded(values: npt.NDArray[np.float64]) -> float | None:
-    return round(float(values.mean()), 3) if values.size else None

@@ -1,8 +1,8 @@
-"""All benchmarks in one go: results of one commit, one machine and one environment.
+"""All benchmarks in one go, on two cores; tables of the present state (_common.py) are left out.
 
     python -m pip install -r Testing/Benchmarks/requirements.txt
     python Testing/Benchmarks/all.py                  hours; what was interrupted goes on
-    python Testing/Benchmarks/all.py --plan           what takes how long and what it needs
+    python Testing/Benchmarks/all.py --plan           what is measured, takes how long, needs what
     python Testing/Benchmarks/all.py --only blur real
     python Testing/Benchmarks/all.py --quick          does every script run? small synthetic volumes
     python Testing/Benchmarks/all.py --gates-only     judge the rows of all JSON files anew
@@ -18,13 +18,22 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from _common import KEPT, QUICK, RESULTS, SHARED_DATA, commit, machine, parser_of
+from _common import (
+    KEPT,
+    QUICK,
+    RESULTS,
+    SHARED_DATA,
+    commit,
+    is_present,
+    machine,
+    parser_of,
+)
 
 HERE = Path(__file__).resolve().parent
 
@@ -50,36 +59,38 @@ NEEDS = {
     "dipy": ("the peer MP-PCA", lambda: find_spec("dipy")),
     "video": ("PyAV with x265 and SVT-AV1", lambda: _has_codecs()),
     "more": ("--more FOLDER: further repeated scans", lambda: "--more" in sys.argv),
-    "start": ("--start FOLDER: an enhancer without a guide", lambda: "--start" in sys.argv),
+    "unlearned": (
+        "--unlearned FOLDER: volumes of other sources",
+        lambda: "--unlearned" in sys.argv,
+    ),
     "besides": ("--besides FOLDER: T1 brains of other sources", lambda: "--besides" in sys.argv),
     "cuda": ("an NVIDIA device", lambda: _has_cuda()),
 }
 SCRIPTS = {
-    "enhancement": Script(3, ("data", "bm4d")),
-    "real": Script(1, ("data", "bm4d", "dipy", "more")),
-    "denoising": Script(6, ("data", "bm4d")),
-    "guidance": Script(3),
-    "guided_lesions": Script(2),
-    "bias_field": Script(1.5, ("data", "bm4d")),
-    "blur": Script(0.3),
-    "harm": Script(1.5, ("data", "bm4d")),
-    "noise": Script(0.3),
-    "uncertainty": Script(0.5),
-    "slices": Script(3),
-    "segmentation": Script(0.5),
+    "enhancement": Script(0.8, ("data", "bm4d")),
+    "real": Script(0.6, ("data", "bm4d", "dipy", "more")),
+    "denoising": Script(0.4, ("data", "bm4d", "unlearned")),
+    "guidance": Script(0.1),
+    "guided_lesions": Script(0.1),
+    "bias_field": Script(0.1, ("data", "bm4d")),
+    "blur": Script(0.1),
+    "harm": Script(0.4, ("data", "bm4d")),
+    "noise": Script(0.1),
+    "uncertainty": Script(0.1),
+    "slices": Script(0.5),
+    "segmentation": Script(0.1),
     "likeness": Script(0.3, ("data", "besides")),
-    "registration": Script(0.3),
-    "gradprom": Script(20),
-    "distillation": Script(15),
-    "ablation": Script(6, ("data", "start")),
-    "high_ratios": Script(0.3),
-    "downstream": Script(0.3),
-    "fuzz": Script(4, ()),
+    "registration": Script(0.1),
+    "gradprom": Script(1.1),
+    "distillation": Script(3.1),
+    "high_ratios": Script(0.1),
+    "downstream": Script(0.1),
+    "fuzz": Script(0.4, ()),
     "kills": Script(0.3, ()),
-    "compression": Script(6, ("data", "video"), alone=True),
+    "compression": Script(0.5, ("data", "video"), alone=True),
     "speed": Script(0.1, ("data", "cuda"), alone=True),
-    "dicom": Script(0.2, ("data",), alone=True),
-    "scale": Script(1.5, (), alone=True),
+    "dicom": Script(0.1, ("data",), alone=True),
+    "scale": Script(0.2, (), alone=True),
     "cuda": Script(0.5, ("cuda",), alone=True),
 }
 
@@ -90,7 +101,7 @@ def main() -> int:
     parser.add_argument("--plan", action="store_true", help="only say what takes how long")
     parser.add_argument("--more", type=Path, help="of real.py: folder of further sequences")
     parser.add_argument("--besides", type=Path, help="of likeness.py: folder of T1 brains")
-    parser.add_argument("--start", type=Path, help="of ablation.py: folder of an enhancer")
+    parser.add_argument("--unlearned", type=Path, help="of denoising.py: volumes of other sources")
     options = parser.parse_args()
     unknown = sorted(set(options.only or ()) - SCRIPTS.keys())
     if unknown:
@@ -98,45 +109,59 @@ def main() -> int:
     names = options.only or list(SCRIPTS)
     words = [f"--{word}" for word in ("quick", "anew") if getattr(options, word)]
     words += ["--out", str(options.out)] if options.out else []
+    folder = options.out or RESULTS
     if options.gates_only:
-        folder = options.out or RESULTS
-        present = [name for name in names if (folder / f"{name}.json").is_file()]
-        return sum(map(int, (_in_this_process(name, [*words, "--gates-only"]) for name in present)))
+        names = [name for name in names if (folder / f"{name}.json").is_file()]
+        return sum(_in_this_process(name, [*words, "--gates-only"]) for name in names)
     if QUICK:
         return sum(_in_this_process(name, words) for name in names)
-    print("\n".join(plan(names)), flush=True)
-    if options.plan:
-        return 0
-    together = [name for name in names if not SCRIPTS[name].alone]
     more = {
         "real": ("more", options.more),
         "likeness": ("besides", options.besides),
-        "ablation": ("start", options.start),
+        "denoising": ("unlearned", options.unlearned),
     }
+    given = {name: [f"--{word}", str(place)] for name, (word, place) in more.items() if place}
+    present = {
+        name for name in names if not options.anew and is_present(name, folder, given.get(name, ()))
+    }
+    print("\n".join(plan(names, present)), flush=True)
+    if options.plan:
+        return 0
+    names = [name for name in names if name not in present and _is_possible(name)]
+    names.sort(key=lambda name: -SCRIPTS[name].hours)  # so that no long one is left for one core
+    together = [name for name in names if not SCRIPTS[name].alone]
 
     def run(name: str) -> bool:
-        word, folder = more.get(name, ("", None))
-        given = [f"--{word}", str(folder)] if folder else []
-        return _in_a_process(name, [*words, *given], threads=1 + SCRIPTS[name].alone)
+        more_words = [*words, *given.get(name, ())]
+        return _in_a_process(name, more_words, threads=1 + SCRIPTS[name].alone)
 
     with ThreadPoolExecutor(2) as pool:
         failed = sum(pool.map(run, together))
     return failed + sum(run(name) for name in names if SCRIPTS[name].alone)
 
 
-def plan(names: Iterable[str]) -> Iterable[str]:
-    """Lines: where it runs, each script with its hours and what is missing, and the sum."""
+def plan(names: Iterable[str], present: Container[str]) -> Iterable[str]:
+    """Lines: where it runs, each script with its hours and what is missing, and the sum.
+
+    present: names of tables that are of the present state.
+    """
     yield f"{commit()}, {machine()}"
     total = 0.0
     for name in names:
         script = SCRIPTS[name]
+        if name in present:
+            yield f"{name:16} of the present state"
+            continue
+        if not _is_possible(name):
+            yield f"{name:16} not measured without {NEEDS['cuda'][0]}"
+            continue
         missing = [NEEDS[need][0] for need in script.needs if not NEEDS[need][1]()]
         total += script.hours if script.alone else script.hours / 2
         how = "alone" if script.alone else "one core"
-        yield f"{name:16} {script.hours:5.1f} h, {how}" + (
+        yield f"{name:16} to be measured: {script.hours:.1f} h, {how}" + (
             f"; rows are missing without {', '.join(missing)}" if missing else ""
         )
-    yield f"about {total:.0f} hours in all on two cores, less what this commit has measured"
+    yield f"about {total:.1f} hours in all on two cores, less the parts of them that are measured"
 
 
 def _in_a_process(name: str, words: Sequence[str], *, threads: int) -> bool:
@@ -181,6 +206,11 @@ def _has_codecs() -> bool:
     import av
 
     return {"libx265", "libsvtav1"} <= set(av.codecs_available)
+
+
+def _is_possible(name: str) -> bool:
+    """Whether anything of a script can be measured here."""
+    return SCRIPTS[name].needs != ("cuda",) or _has_cuda()
 
 
 def _has_cuda() -> bool:

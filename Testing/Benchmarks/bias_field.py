@@ -97,9 +97,9 @@ def measured(task: Task) -> list[Row]:
             flat, more = run_kept(without_shading, "", volume.with_voxels(smooth), keep=False)
             arms[PEER] = flat, seconds + more
     config = EnhanceConfig(device="cpu", model="mr", task="sharpness")
-    for arm, is_corrected in ((LEFT, False), (CORRECTED, True)):
+    for arm in (CORRECTED,) if task.is_damaged else (LEFT, CORRECTED):
         began = time.process_time()
-        result = enhance(volume, replace(config, correct_bias_field=is_corrected))
+        result = enhance(volume, replace(config, correct_bias_field=arm == CORRECTED))
         arms[arm] = result.volume.voxels.astype(np.float32), time.process_time() - began
     top = robust_max(reference.voxels)
     inside = reference.voxels > 0.1 * top

@@ -1,4 +1,4 @@
-"""Blur: what is measured blindly, and what undoing it gains.
+"""Blur: what undoing it gains.
 
     python Testing/Benchmarks/blur.py            writes results/blur.json
 
@@ -8,10 +8,8 @@ damaged volume alone; “ours” is what the extension does with it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +20,11 @@ from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.filters.blur import measure_blur
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load
 from MedEnhanceLib.noise.rician import rician_noise
 
 Floats = npt.NDArray[np.float32]
-Task = Literal["noise", "sharpness"]
 SUBJECTS = (TEMPLATE, "mr/open_ms/C07/T1.nii.gz", "mr/open_ms/C07/FLAIR.nii.gz")
 FOREST = "studyforrest, 2 × 2 × 2 averaged"
 SLICES = 8
@@ -60,9 +56,9 @@ def subjects() -> Iterator[tuple[str, Floats, npt.NDArray[np.bool_]]]:
     yield FOREST, voxels, voxels > 0.1
 
 
-def ours(voxels: Floats, task: Task) -> Floats:
-    """What the extension makes of a volume; by the task “noise” blur stays."""
-    config = EnhanceConfig(model="mr", task=task, device="cpu")
+def ours(voxels: Floats) -> Floats:
+    """What the extension makes of a volume where sharpness is asked for."""
+    config = EnhanceConfig(model="mr", task="sharpness", device="cpu")
     return np.asarray(enhance(Volume(voxels, modality="MR"), config).volume.voxels)
 
 
@@ -71,33 +67,20 @@ def blurs(name: str, truth: Floats, inside: npt.NDArray[np.bool_]) -> Iterator[R
         blurred = gaussian_blur(truth, sigma)
         if noise:
             blurred = rician_noise(blurred, noise, np.random.default_rng(3))
-        estimate = measure_blur(blurred, noise=noise or np.inf)
-        case = f"σ {sigma:g} px, noise {noise:.0%}"
-        row: Row = {"part": "damaged", "subject": name, "case": case, "sigma": sigma}
-        row |= {"sigma_px": list(estimate.sigma_px), "is_blurred": estimate.is_blurred}
-        arms: dict[str, Callable[[], Floats]] = {
-            "input": lambda x=blurred: x,
-            "noise alone": lambda x=blurred: ours(x, "noise"),
-            "ours": lambda x=blurred: ours(x, "sharpness"),
+        images = {"input": blurred, "ours": ours(blurred)}
+        yield {
+            "part": "damaged",
+            "subject": name,
+            "case": f"σ {sigma:g} px, noise {noise:.0%}",
+            "sigma": sigma,
+            "psnr": {
+                arm: round(psnr(truth, image, 1.0, mask=inside), 2) for arm, image in images.items()
+            },
         }
-        yield row | measured(arms, truth, inside)
-
-
-def measured(
-    arms: dict[str, Callable[[], Floats]], truth: Floats, inside: npt.NDArray[np.bool_]
-) -> Row:
-    figures: Row = {"psnr": {}, "cpu_s_per_mvoxel": {}}
-    for arm, run in arms.items():
-        began = time.process_time()
-        result = run()
-        seconds = time.process_time() - began
-        figures["psnr"][arm] = round(psnr(truth, result, 1.0, mask=inside), 2)
-        figures["cpu_s_per_mvoxel"][arm] = round(seconds / truth.size * 1e6, 2)
-    return figures
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    damaged = [row["psnr"] for row in rows if row["part"] == "damaged" and row["sigma"]]
+    damaged = [row["psnr"] for row in rows]
     above = float(np.mean([psnr["ours"] - psnr["input"] for psnr in damaged]))
     yield at_least("blur: ours above the input, dB", above, 2)
 

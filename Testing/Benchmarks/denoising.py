@@ -1,16 +1,14 @@
-"""The removal of noise without a guide: network, filter and classical peers.
+"""The removal of noise without a guide: network, filter and BM4D.
 
-    python Testing/Benchmarks/denoising.py [--model runs/mr] [--ct-model runs/ct]
-    python Testing/Benchmarks/denoising.py --unlearned FOLDER
+    python Testing/Benchmarks/denoising.py [--unlearned FOLDER]
 
-Noise that is known is added to crops of references. BM4D takes 160 CPU s per million voxels,
-non-local means 23: all arms meet them on smaller crops of fewer volumes, and the results of BM4D
-are kept in runs. Each row says what of the volume's origin the model's card lists among its
-training data.
+Noise that is known is added to crops of references. Each row says what of the volume's origin the
+model's card lists among its training data.
 
 Volumes that nobody here trained or tuned on lie in a folder of their own, as mr/NAME/T2.nii.gz and
 ct/NAME/CT.nii.gz, each beside a source.json with the fields source and license, which every row
-repeats; without the folder they are skipped. BM4D has the true σ there, of CT the true spectrum.
+repeats; without the folder they are skipped. BM4D, whose results are kept in runs, is beside the
+network there, with the true σ (MR, white noise of 10 %) or the true spectrum (CT).
 """
 
 from __future__ import annotations
@@ -25,28 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import _denoising as shared
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, measure
-from _denoising import (
-    CROP,
-    FILTER,
-    NETWORK,
-    PERCENTS,
-    ROUND,
-    Made,
-    Model,
-    Scan,
-    gain,
-    over_goal,
-    run_arm,
-)
+import torch
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, measure, parser_of
+from _denoising import CROP, FILTER, NETWORK, PERCENTS, Model, Scan, gain, over_goal, run_arm
 from _enhancement_data import CASES, CT_SUBJECTS, TEMPLATE, Subject, ct_subject, modality_of
-from _enhancement_lesions import damaged_with_lesions, plant
 from _enhancement_statistics import chosen
-from _enhancement_texture import compare_spectra
-from _enhancement_visibility import detectability
-from harm import score
 
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.io import load
 
@@ -58,15 +40,12 @@ MR_SCANS = {
     "mr/studyforrest/T1.nii.gz": True,
     TEMPLATE: False,
 }
-#: Those that classical peers are measured on.
-FOR_PEERS = (TEMPLATE, "C07 T1, averaged", "studyforrest T1")
-PEER_PERCENTS = (5, 10)
 CT_CASES = CASES["CT"][:2]
 _CT_SLICES, _CT_SIDE = (6, 64) if QUICK else (12, 256)
 SEEDS = (0,) if QUICK else (0, 1, 2)
 #: dB over the filter that are wanted, by level of noise.
 OVER_FILTER = {5: 0.12, 10: 0.15, 15: 0.17}
-MR, PEERS, CT, LESIONS = "MR", "peers", "CT", "CT lesions"
+MR, CT = "MR", "CT"
 UNLEARNED_MR, UNLEARNED_CT = "unlearned MR", "unlearned CT"
 #: Voxels of a crop of a volume of another source: whole heads are looked at in their width.
 WIDE_CROP = (12, 112, 112)
@@ -74,21 +53,19 @@ TRUE, MEASURED = "true σ", "measured σ"
 #: Noise of a simulated acquisition, beside noise that is added voxel by voxel.
 SCANNER = "scanner"
 KINDS = ("Gaussian", "Rician", SCANNER)
-BM4D, BETTER = "BM4D", "BM4D, the better"
+BM4D = "BM4D"
 
 
 def main() -> None:
-    parser = shared.options_of(__doc__)
-    parser.add_argument("--ct-model", default="ct", help="name or folder of a CT enhancer")
+    torch.set_num_threads(1)
+    parser = parser_of(__doc__)
     parser.add_argument("--unlearned", type=Path, help="folder of volumes of other sources")
     options = parser.parse_args()
 
     def parts() -> Iterator[Part]:
-        model = shared.open_model(options.model, "MR")
-        ct_model = shared.open_model(options.ct_model, "CT")
+        model, ct_model = (shared.open_model(modality) for modality in ("MR", "CT"))
         for path in list(MR_SCANS)[: 1 if QUICK else None]:
             yield path, partial(mr_rows, path, model)
-            yield f"{path} {PEERS}", partial(peer_rows, path, model)
         for path in CT_SUBJECTS[:1] if QUICK else CT_SUBJECTS:
             yield path, partial(ct_rows, path, ct_model)
         for path in unlearned_paths(options):
@@ -101,29 +78,11 @@ def main() -> None:
 # --- MR -------------------------------------------------------------------------------------------
 
 
-def mr_scans(path: str, crop: Sequence[int]) -> Iterator[Scan]:
-    if shared.is_there(path):
-        for averaged in (False, True)[: 1 + MR_SCANS[path]]:
-            yield shared.scan_of(path, SHARED_DATA, crop, averaged)
-
-
-def mr_rows(path: str, model: Model | None) -> Iterator[Row]:
-    arms = ("input", FILTER, ROUND, NETWORK)
-    for scan in mr_scans(path, CROP):
+def mr_rows(path: str, model: Model) -> Iterator[Row]:
+    for averaged in (False, True)[: 1 + MR_SCANS[path]] if shared.is_there(path) else ():
+        scan = shared.scan_of(path, SHARED_DATA, CROP, averaged)
         for kind, percent, seed in product(KINDS, PERCENTS, SEEDS):
-            yield from mr_case(scan, kind, percent, seed, arms, model)
-
-
-def peer_rows(path: str, model: Model | None) -> Iterator[Row]:
-    """Classical peers beside filter and network, on the same small crops."""
-    arms = ["input", "non-local means", *([BM4D] if find_spec("bm4d") else []), FILTER, NETWORK]
-    for scan in mr_scans(path, shared.SMALL_CROP):
-        for percent in PEER_PERCENTS if scan.name in FOR_PEERS else ():
-            rows_of_case = list(mr_case(scan, "Gaussian", percent, SEEDS[0], arms, model))
-            both = chosen(rows_of_case, arm=BM4D)
-            best = max(both, key=lambda row: row["psnr"], default={})
-            rows_of_case += [row | best | {"arm": BETTER, "case": row["case"]} for row in both]
-            yield from (row | {"part": PEERS} for row in rows_of_case)
+            yield from mr_case(scan, kind, percent, seed, model)
 
 
 def mr_case(
@@ -131,24 +90,21 @@ def mr_case(
     kind: str,
     percent: int,
     seed: int,
-    arms: Sequence[str],
-    model: Model | None,
-    once: Sequence[str] = ("input", "non-local means", ROUND),
+    model: Model,
+    with_peer: bool = False,
 ) -> Iterator[Row]:
-    """All arms on one noisy crop, with the true and, but for those of `once`, the measured σ."""
+    """Filter and network with the measured σ; beside BM4D with the true one."""
     if kind == SCANNER:
         scan, volume, truth = shared.scanned(scan, percent, seed)
     else:
         volume = shared.noisy(scan, kind, percent, seed)
         truth = shared.true_noise(volume, percent / 100, rician=kind == "Rician")
-    measured, sigma = shared.measured_noise(volume), truth.level
-    removal = removal_of(measured, "MR")
-    for which, noise, share in ((TRUE, truth, 1.0), (MEASURED, removal.noise, removal.share)):
+    removal = removal_of(shared.measured_noise(volume), "MR")
+    ways = [(MEASURED, removal.noise, removal.share, (FILTER, NETWORK))]
+    ways += [(TRUE, truth, 1.0, (BM4D, NETWORK))] if with_peer else []
+    for which, noise, share, arms in ways:
         for arm in arms:
-            if (which == MEASURED and arm in once) or (arm == NETWORK and model is None):
-                continue
-            given = sigma if which == TRUE else None
-            made = run_arm(arm, volume, noise, share=share, model=model, sigma=given)
+            made = run_arm(arm, volume, noise, share=share, model=model, sigma=truth.level)
             yield {
                 "part": MR,
                 "subject": scan.name,
@@ -159,7 +115,6 @@ def mr_case(
                 "seed": seed,
                 "arm": arm,
                 **shared.origin(model, scan.path),
-                "sigma_over_true": round(noise.level / sigma, 3),
                 **shared.scores(scan, made),
             }
 
@@ -181,48 +136,24 @@ def ct_subjects(path: str, data: Path = SHARED_DATA) -> Iterator[tuple[str, Subj
     yield "averaged", ct_subject(shared.short_name(path, averaged=True), thick)
 
 
-def ct_rows(path: str, model: Model | None) -> Iterator[Row]:
-    """Low dose, the noise's map and spectrum measured; and faint lesions at the lower one."""
+def ct_rows(path: str, model: Model) -> Iterator[Row]:
+    """Low dose, the noise's map and spectrum measured."""
     for reference, known in ct_subjects(path):
         head = {"subject": known.name, "volume": known.name, "reference": reference,
                 **shared.origin(model, path)}  # fmt: skip
         for case, seed in product(CT_CASES, SEEDS):
             yield from (head | row for row in ct_case(known, case, seed, model))
-        yield from (head | row for row in ct_lesions(known, SEEDS[0], model))
 
 
 def ct_case(
-    known: Subject, case: Any, seed: int, model: Model | None, peers: Sequence[str] = ()
+    known: Subject, case: Any, seed: int, model: Model, peers: Sequence[str] = ()
 ) -> Iterator[Row]:
-    degraded, clean = known.damaged(case, seed), known.volume.voxels
-    flat, pixel = known.regions["flat"], known.volume.geometry.spacing[0]
-    for arm in (*("input", FILTER, NETWORK)[: 3 if model else 2], *peers):
-        made = ct_arm(arm, degraded, model)
-        texture = compare_spectra(made.voxels - clean, degraded.voxels - clean, flat, pixel)
-        head = {"part": CT, "case": case.name, "seed": seed, "arm": arm}
-        yield head | shared.scores(known, made) | texture
-
-
-def ct_arm(arm: str, volume: Volume, model: Model | None) -> Made:
+    volume = known.damaged(case, seed)
     removal = removal_of(shared.measured_noise(volume), volume.modality)
-    return run_arm(arm, volume, removal.noise, share=removal.share, model=model)
-
-
-def ct_lesions(known: Subject, seed: int, model: Model | None) -> Iterator[Row]:
-    """Faint lesions planted: contrast kept, and what an observer with a template finds."""
-    case = CT_CASES[0]
-    degraded = known.damaged(case, seed)
-    added, lesions = plant(known, seed)
-    planted = damaged_with_lesions(known, case, seed, degraded, added)
-    visible = detectability(known, degraded, lesions)
-    for arm in ("input", FILTER, NETWORK)[: 3 if model else 2]:
-        without, present = (ct_arm(arm, volume, model).voxels for volume in (degraded, planted))
-        for lesion, d_prime in zip(lesions, visible, strict=True):
-            through = (present[lesion.where] - without[lesion.where]) * lesion.share
-            kept = float(through.sum() / (lesion.share**2).sum()) / lesion.contrast
-            yield {"part": LESIONS, "case": case.name, "seed": seed, "arm": arm,
-                   "d_prime": d_prime, "kept": kept, "present": score(present, lesion),
-                   "absent": score(without, lesion), "blobs": 0.0}  # fmt: skip
+    for arm in (FILTER, NETWORK, *peers):
+        made = run_arm(arm, volume, removal.noise, share=removal.share, model=model)
+        head = {"part": CT, "case": case.name, "seed": seed, "arm": arm}
+        yield head | shared.scores(known, made)
 
 
 # --- volumes of other sources ---------------------------------------------------------------------
@@ -236,33 +167,30 @@ def unlearned_paths(options: argparse.Namespace) -> list[str]:
     return [file.relative_to(options.unlearned).as_posix() for file in files]
 
 
-def unlearned_rows(data: Path, path: str, model: Model | None) -> Iterator[Row]:
+def unlearned_rows(data: Path, path: str, model: Model) -> Iterator[Row]:
     known = json.loads((data / path).with_name("source.json").read_text(encoding="utf-8"))
     head = {"source": known["source"], "license": known["license"]}
     measured = unlearned_mr if modality_of(path) == "MR" else unlearned_ct
     yield from (row | head for row in measured(data, path, model))
 
 
-def unlearned_mr(data: Path, path: str, model: Model | None) -> Iterator[Row]:
-    """White noise, and 10 % of each kind of scanner; BM4D, which is slow, with the first seed."""
+def unlearned_mr(data: Path, path: str, model: Model) -> Iterator[Row]:
+    """White noise, at one level beside BM4D, and 10 % of each kind of scanner."""
     scan = shared.scan_of(path, data, WIDE_CROP)
     cases = [("Gaussian", percent, SEEDS[0]) for percent in PERCENTS]
     for kind, percent, seed in [*cases, *((SCANNER, 10, seed) for seed in SEEDS)]:
-        arms = ("input", *_peers(seed), FILTER, NETWORK)
-        for row in mr_case(scan, kind, percent, seed, arms, model, once=("input", BM4D)):
+        with_peer = bool(find_spec("bm4d")) and (kind, percent) == ("Gaussian", 10)
+        for row in mr_case(scan, kind, percent, seed, model, with_peer):
             yield row | {"part": UNLEARNED_MR}
 
 
-def unlearned_ct(data: Path, path: str, model: Model | None) -> Iterator[Row]:
+def unlearned_ct(data: Path, path: str, model: Model) -> Iterator[Row]:
+    peers = [BM4D] if find_spec("bm4d") else []
     for reference, known in ct_subjects(path, data):
         head = {"subject": known.name, "reference": reference, "part": UNLEARNED_CT}
         for case in CT_CASES:
-            for row in ct_case(known, case, SEEDS[0], model, _peers(SEEDS[0])):
+            for row in ct_case(known, case, SEEDS[0], model, peers):
                 yield row | head | shared.origin(model, path)
-
-
-def _peers(seed: int) -> list[str]:
-    return [BM4D] if find_spec("bm4d") and seed == SEEDS[0] else []
 
 
 # --- gates ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""DICOM in: finding series among many files, reading one, and straightening it.
+"""DICOM in: finding series among many files, and reading one.
 
     python Testing/Benchmarks/dicom.py     10,000 files, 512×512×300
 
@@ -39,7 +39,6 @@ _FILES, _SERIES, _SLICES = (40, 4, 4) if QUICK else (10_000, 20, 300)
 _TRIES = 1 if QUICK else 3
 _SOURCE = "ct/abdomen/CT.nii.gz"
 _SIDE = 64 if QUICK else 512
-_SLOPE = 0.35  # mm aside per mm: a gantry tilted by 19°
 _STEP_MM = 1.25
 _PIXEL_MM = 0.75
 _LOOK_SECONDS = 0.01
@@ -61,7 +60,6 @@ def main() -> None:
 def parts() -> Iterator[Part]:
     yield "scan", partial(_rows, ("scan, ours", "scan, pydicom", "scan, SimpleITK"), _write_many)
     yield "read", partial(_rows, ("read, ours", "read, SimpleITK"), _write_one)
-    yield "straighten", partial(_rows, ("straighten",), Path.mkdir)
 
 
 # ------------------------------------------------------------ files to read
@@ -229,42 +227,12 @@ def _read_sitk(folder: Path) -> Row:
     return row | {"bytes": voxels.nbytes, "sum": int(voxels.sum(dtype=np.int64))}
 
 
-def _tilted(slices: int) -> Any:
-    """What straightens a series of a tilted gantry."""
-    from MedEnhanceLib.io.dicom.slices import Slice
-    from MedEnhanceLib.io.dicom.stack import stack
-    from MedEnhanceLib.runtime.progress import Monitor
-
-    planes = [
-        Slice(
-            file=Path(f"{k:04d}.dcm"),
-            rows=_SIDE,
-            columns=_SIDE,
-            position=(0.0, _SLOPE * _STEP_MM * k, _STEP_MM * k),
-            orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
-            pixel_spacing=(_PIXEL_MM, _PIXEL_MM),
-        )
-        for k in range(slices)
-    ]
-    return stack(planes, "series", Monitor(), resample=True).repair
-
-
-def _straighten(folder: Path) -> Row:
-    from MedEnhanceLib.runtime.progress import Monitor
-
-    slices = 2 * _SLICES
-    voxels, repair = _voxels(slices), _tilted(slices)
-    (fixed, _, _), row = _timed(lambda: repair.apply(voxels, Monitor()))
-    return row | {"bytes": fixed.nbytes, "slices": slices, "rows": repair.rows}
-
-
 _MEASURES: dict[str, Callable[[Path], Row]] = {
     "scan, ours": _scan_ours,
     "scan, pydicom": _scan_pydicom,
     "scan, SimpleITK": _scan_sitk,
     "read, ours": _read_ours,
     "read, SimpleITK": _read_sitk,
-    "straighten": _straighten,
 }
 
 

@@ -5,7 +5,7 @@
 
 Soft-tissue sarcomas (STS): eight patients to distill or to train on, four others and another site
 to measure on. All arms have the same number of voxels, steps and crops, and learn from scratch.
-Sets and trainings are kept in runs/benchmarks/work.
+Sets and trainings are kept in runs/benchmarks.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import itertools
-import json
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -27,11 +25,11 @@ import torch
 from _common import (
     QUICK,
     SHARED_DATA,
-    WORK,
     Gate,
     Part,
     Row,
     at_least,
+    folder_of,
     gate,
     least,
     measure,
@@ -56,7 +54,7 @@ from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.dataset import PATTERN
 from MedEnhanceLib.synthetic import synthetic_volume
 
-KEPT = WORK / "distillation"
+KEPT = folder_of("distillation")
 TRAINING = ("STS_002", "STS_003", "STS_008", "STS_010", "STS_012", "STS_015", "STS_018", "STS_019")
 HELD_OUT = ("STS_024", "STS_004", "STS_006", "STS_014")
 FILES = {"MR": "mr/sts/{}/MR_T1.nii.gz", "CT": "ct/sts/{}/CT.nii.gz"}
@@ -67,36 +65,30 @@ RAW, TEMPLATE, SYNTHETIC, BY_STATISTICS, BY_MATCHING = ARMS = (
     "raw", "template", "synthetic", "statistics", "matching",
 )  # fmt: skip
 CELLS = tuple(f"{task} {modality}" for task in ("enhancer", "slices") for modality in FILES)
-SEEDS, STEPS, CROPS, VALIDATED = (1, 1, 2, 1) if QUICK else (3, 800, 60, 12)
+STEPS, CROPS, VALIDATED = (1, 2, 1) if QUICK else (800, 60, 12)
+#: Where a second training shows how far seeds are apart: each takes six to eight CPU minutes.
+AGAIN = ("enhancer MR", BY_STATISTICS)
 #: Shares of what raw data gain that sets by statistics have to reach: on average, in each cell.
 SHARE, LEAST_SHARE = 0.9, 0.8
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
     torch.set_num_threads(1)
 
     def parts() -> Iterator[Part]:
-        for seed, cell, arm in itertools.product(range(SEEDS), CELLS, ARMS):
-            if QUICK and (cell, arm) not in (("enhancer MR", BY_STATISTICS), ("slices MR", RAW)):
+        for cell, arm, seed in [*itertools.product(CELLS, ARMS, (0,)), (*AGAIN, 1)]:
+            if QUICK and (cell, arm, seed) not in ((*AGAIN, 0), ("slices MR", RAW, 0)):
                 continue
             task, modality = cell.split()
-            if (arm, modality) != (TEMPLATE, "CT"):  # none is public
-                make = partial(rows_of, task, modality, arm, seed, options.device)
+            # No template of CT is public; matching takes eight CPU minutes a patient.
+            if modality == "MR" or arm not in (TEMPLATE, BY_MATCHING):
+                make = partial(rows_of, task, modality, arm, seed)
                 yield f"{cell} {arm} {seed}", make
-        yield "seconds", seconds
 
-    measure("distillation", options, parts, gates_of, seeds=range(SEEDS))
-
-
-def seconds() -> list[Row]:
-    """CPU time of the sets that were distilled."""
-    return [json.loads(path.read_text()) for path in sorted(KEPT.glob("*/seconds.json"))]
+    measure("distillation", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[0, 1])
 
 
-def volumes_of(modality: str, arm: str, device: str) -> Path:
+def volumes_of(modality: str, arm: str) -> Path:
     """The folder with an arm's volumes, made if it is not there."""
     out = KEPT / f"{modality}-{arm}"
     if (out / "manifest.json").is_file() or (out / "complete").is_file():
@@ -107,13 +99,8 @@ def volumes_of(modality: str, arm: str, device: str) -> Path:
             pattern=Path(FILES[modality]).name,
             modality=modality,
         ).only(lambda patient: patient.id in TRAINING)
-        began = time.process_time()
         config = {"preset": "cpu", "method": arm, "volumes": VOLUMES, "held_out": 0.0}
-        me.distill(cohort, out, config=config, device=device)
-        seconds = time.process_time() - began
-        row = {"modality": modality, "set": arm, "cpu_s": round(seconds, 1), "device": device}
-        (out.parent / f"{out.name}-time").mkdir(exist_ok=True)
-        (out.parent / f"{out.name}-time" / "seconds.json").write_text(json.dumps(row))
+        me.distill(cohort, out, config=config, device="cpu")
         return out
     (out / "volumes").mkdir(parents=True, exist_ok=True)
     for number in range(VOLUMES):
@@ -143,12 +130,12 @@ def _volume(modality: str, arm: str, number: int) -> Volume:
     return Volume(voxels, Geometry(whole.geometry.spacing), modality, whole.units)
 
 
-def rows_of(task: str, modality: str, arm: str, seed: int, device: str) -> list[Row]:
+def rows_of(task: str, modality: str, arm: str, seed: int) -> list[Row]:
     """The gains of a training, dB over the filter or the spline."""
-    source = volumes_of(modality, arm, device)
+    source = volumes_of(modality, arm)
     train_and_measure = _enhancer if task == "enhancer" else _slices
     out = KEPT / f"{task}-{modality}-{arm}-{seed}-{STEPS}"
-    held_out, other_site = train_and_measure(source, modality, arm, seed, STEPS, device, out)
+    held_out, other_site = train_and_measure(source, modality, arm, seed, out)
     row = {"cell": f"{task} {modality}", "arm": arm, "seed": seed, "steps": STEPS}
     return [row | {"held_out_db": round(held_out, 4), "other_site_db": round(other_site, 4)}]
 
@@ -159,32 +146,30 @@ def _tested(modality: str) -> list[list[str]]:
     return [held_out, [OTHER_SITE[modality]]]
 
 
-def _enhancer(
-    source: Path, modality: str, arm: str, seed: int, steps: int, device: str, out: Path
-) -> list[float]:
+def _enhancer(source: Path, modality: str, arm: str, seed: int, out: Path) -> list[float]:
     """Train an enhancer; its gains over the filter on the patients held out and elsewhere."""
     pool = "high_quality" if arm == RAW else "noiseless"
-    fields: Row = {"modality": modality, "name": "own", "seed": seed, "steps": steps}
+    fields: Row = {"modality": modality, "name": "own", "seed": seed, "steps": STEPS}
     fields |= {"guide_steps": 0, "lesion_steps": 0, "crops": CROPS if modality == "MR" else 20}
-    fields |= {"validated": VALIDATED, "device": device, "high_quality": []}
+    # What a training is validated on does not change it.
+    fields |= {"validated": 1, "device": "cpu", "high_quality": []}
     config = TrainConfig.from_json(fields | {pool: [PATTERN]})
     network = open_enhancer(read_bundle(train(config, source, out)))
     gains = []
     for patterns in _tested(modality):
         # What is measured on has the noise and the places of every arm.
-        tested = TrainConfig.from_json(fields | {"high_quality": patterns, "seed": 99})
+        measured = {"high_quality": patterns, "seed": 99, "validated": VALIDATED}
+        tested = TrainConfig.from_json(fields | measured)
         data = load_data(tested, SHARED_DATA, Monitor())
         crops = validated_crops(tested, {**data, "guided": []})
         gains.append(mean(gain_of(network, crop)[0] for crop in crops))
     return gains
 
 
-def _slices(
-    source: Path, modality: str, arm: str, seed: int, steps: int, device: str, out: Path
-) -> list[float]:
+def _slices(source: Path, modality: str, arm: str, seed: int, out: Path) -> list[float]:
     """Train a network of thin slices; its gains over the spline likewise."""
     pool = "files" if arm == RAW else "noiseless"
-    fields = {"modality": modality, "name": "own", "steps": steps, "device": device, "files": []}
+    fields = {"modality": modality, "name": "own", "steps": STEPS, "device": "cpu", "files": []}
     config = TrainSlicesConfig.from_json(fields | {"seed": seed, pool: [PATTERN]})
     network = open_network(read_bundle(train_slices(config, source, out)))
     tested = TrainSlicesConfig.from_json(fields | {"seed": 99})
@@ -204,7 +189,7 @@ def gains_of(rows: list[Row], cell: str, arm: str, where: str = "held_out_db") -
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
     """What sets have to reach."""
-    shares, elsewhere, beyond = [], [], []
+    shares, elsewhere, beyond, spreads = [], [], [], []
     for cell in CELLS:
         raw, ours, matched = (gains_of(rows, cell, a) for a in (RAW, BY_STATISTICS, BY_MATCHING))
         if raw and ours and mean(raw) > 0:
@@ -212,9 +197,8 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         away = [gains_of(rows, cell, arm, "other_site_db") for arm in (RAW, BY_STATISTICS)]
         if all(away):
             elsewhere.append(mean(away[1]) - mean(away[0]))
-        if ours and matched:
-            spread = max(np.ptp(ours), np.ptp(matched))
-            beyond.append(float(mean(matched) - mean(ours) - spread))
+        spreads += [float(np.ptp(gains)) for gains in (ours, matched) if gains]
+        beyond += [mean(matched) - mean(ours)] if ours and matched else []
     why = (
         "likely: CTs have noise of their own, and raw data teach what it looks like; sets have none"
     )
@@ -224,7 +208,7 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     worst = least(elsewhere)
     name = "statistics over raw data on another site, dB, least network"
     yield gate(name, worst, "> 0", worst is not None and worst > 0, why)
-    best = max(beyond, default=None)
+    best = max(beyond) - max(spreads) if beyond else None
     name = "matching over statistics beyond the range of seeds, best network, dB"
     why = (
         "matching takes about eight CPU minutes a patient, and no set was made yet"

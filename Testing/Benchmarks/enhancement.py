@@ -29,11 +29,10 @@ from _enhancement_gates import gates
 from _enhancement_lesions import contrast_kept, damaged_with_lesions, plant
 from _enhancement_measures import measured
 from _enhancement_peers import without_shading
-from _enhancement_visibility import detectability
 
 from MedEnhanceLib.core.arrays import robust_max
 
-PLANTED, VISIBLE = "planted lesions", "visibility of planted lesions"
+PLANTED = "planted lesions"
 SLICES, SEEDS = (5, (0,)) if QUICK else (12, (0, 1, 2))
 
 
@@ -64,7 +63,6 @@ def tasks(names: list[str]) -> Iterator[Task]:
         for name in names
         for place, case in enumerate(CASES[modality_of(name)][: 1 if QUICK else None])
         for seed in SEEDS
-        if not (case.once and seed != SEEDS[0])
     ]
     yield from (task for _, _, task in sorted(damage, key=lambda entry: entry[:2]))
     yield from (Task(name, PLANTED, SEEDS[0]) for name in names)
@@ -78,10 +76,10 @@ def work(task: Task) -> Iterator[Row]:
     arms = arms_of(modality_of(task.subject))
     known = subject(task.subject, SHARED_DATA, SLICES)
     if task.case == PLANTED:
-        return on_lesions(task, known, arms)
+        return on_lesions(task, known, next(arm for arm in arms if arm.name == "ours"))
     case = next(case for case in CASES[known.modality] if case.name == task.case)
-    is_brief = case.once or task.seed != SEEDS[0]
-    return on_damage(task, known, case, [arm for arm in arms if not (arm.slow and is_brief)])
+    is_first = task.seed == SEEDS[0]
+    return on_damage(task, known, case, [arm for arm in arms if is_first or not arm.slow])
 
 
 @cache
@@ -107,22 +105,17 @@ def on_damage(task: Task, known: Subject, case: Case, arms: list[Arm]) -> Iterat
             yield heading(task, known, name, seconds + more) | measured(known, case, flat)
 
 
-def on_lesions(task: Task, known: Subject, arms: list[Arm]) -> Iterator[Row]:
+def on_lesions(task: Task, known: Subject, arm: Arm) -> Iterator[Row]:
     """What becomes of planted lesions, in the first case that has them."""
     case = next(case for case in CASES[known.modality] if case.planted)
     degraded = known.damaged(case, task.seed)
     added, lesions = plant(known, task.seed)
     planted = damaged_with_lesions(known, case, task.seed, degraded, added)
-    head_row = heading(task, known, "matched filter", 0.0) | {"case": VISIBLE}
-    yield head_row | {"d_prime": detectability(known, degraded, lesions)}
-    for arm in arms:
-        if arm.special or arm.slow:
-            continue
-        without, _ = run_kept(arm.run, arm.settings, degraded, keep=arm.keep)
-        with_lesions, seconds = run_kept(arm.run, arm.settings, planted, keep=arm.keep)
-        kept = contrast_kept(without, with_lesions, lesions)
-        row = heading(task, known, arm.name, seconds)
-        yield row | {"planted_kept": [round(share, 3) for share in kept]}
+    without, _ = run_kept(arm.run, arm.settings, degraded, keep=arm.keep)
+    with_lesions, seconds = run_kept(arm.run, arm.settings, planted, keep=arm.keep)
+    kept = contrast_kept(without, with_lesions, lesions)
+    row = heading(task, known, arm.name, seconds)
+    yield row | {"planted_kept": [round(share, 3) for share in kept]}
 
 
 def heading(task: Task, known: Subject, arm: str, seconds: float) -> Row:

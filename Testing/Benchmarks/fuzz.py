@@ -31,7 +31,6 @@ from typing import Any
 from _common import (
     QUICK,
     REPOSITORY,
-    WORK,
     Gate,
     Row,
     folder_of,
@@ -43,7 +42,7 @@ from _common import (
 sys.path.insert(0, str(REPOSITORY / "Testing"))
 from Library.unicompress.fuzzing import Fuzzer, light, make_bases
 
-STATE = (WORK if QUICK else folder_of("fuzz")) / "ucv.json"
+STATE = folder_of("fuzz") / "ucv.json"
 SEED = 20_261_121
 TARGET, BATCH = (20, 10) if QUICK else (1_000_000, 2000)
 ADDRESS_SPACE = 2 << 30

@@ -16,12 +16,11 @@ there are such, and a row states whether the person left out is known. Labels of
 propagated from the template and refined on the clean image, so Dice of it is what noise and head
 cost; lesions and sarcomas were drawn by readers.
 
-The trainings of a cell have their checkpoints in runs/benchmarks/work.
+The trainings of a cell have their checkpoints in runs/benchmarks.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -34,7 +33,18 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from _common import QUICK, REPOSITORY, SHARED_DATA, WORK, Gate, Part, Row, measure, parser_of
+from _common import (
+    QUICK,
+    REPOSITORY,
+    SHARED_DATA,
+    Gate,
+    Part,
+    Row,
+    folder_of,
+    measure,
+    parser_of,
+    state_of,
+)
 from _enhancement_cache import run_kept
 from _enhancement_statistics import difference, difference_gate
 
@@ -50,7 +60,7 @@ from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of
 from MedEnhanceLib.runtime.progress import Monitor
 
-FOLDER = WORK / "gradprom"
+FOLDER = folder_of("gradprom")
 CLEAN, NOISY, ENHANCED = "clean", "noisy", "enhanced"
 NOISY_HEAD = "head of noisy images"
 ALONE, JOINT, BINARY, EMA = "enhancement only", "joint", "gate, binary", "gate, EMA 0.99"
@@ -58,6 +68,11 @@ ALONE, JOINT, BINARY, EMA = "enhancement only", "joint", "gate, binary", "gate, 
 TAUGHT = {ALONE: "off", JOINT: "joint", BINARY: "binary", EMA: "ema"}
 if QUICK:
     TAUGHT = {EMA: "ema"}
+SEED, DAMAGED = 0, 1 if QUICK else 2
+#: Of the enhancer, taught, and of a head.
+STEPS, HEAD_STEPS = (1, 1) if QUICK else (100, 400)
+#: Of an anatomy, and how many of them are left out, one at a time.
+PERSONS, CELLS = (2, 1) if QUICK else (6, 3)
 _MOST_LOST_DB, _LEAST_OVER_NOISY = 0.05, 0.02
 #: Fields of a recipe that hold for a head here: the others say whose images it learned from.
 _OF_RECIPE = ("modality", "anatomy", "structures", "labeled_share", "network")
@@ -117,40 +132,20 @@ ANATOMIES = {
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--start", default="auto", help="enhancer (default: the shipped one)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", type=int, default=1 if QUICK else 100, help="taught steps")
-    parser.add_argument("--head-steps", type=int, default=1 if QUICK else 400)
-    parser.add_argument("--damaged", type=int, default=1 if QUICK else 2, help="noisy versions")
-    parser.add_argument("--persons", type=int, default=2 if QUICK else 6, help="of an anatomy")
-    parser.add_argument("--cells", type=int, default=1 if QUICK else 3, help="persons left out")
-    parser.add_argument("--images", type=int, default=1, help="2: head of enhanced and noisy image")
-    options = parser.parse_args()
-
     def parts() -> Iterator[Part]:
         for name in [*ANATOMIES][2:3] if QUICK else ANATOMIES:
-            data, persons = prepared(name, options)
-            for seed in options.seeds:
-                for person in persons[: options.cells]:
-                    yield (
-                        f"{name} {person} {seed}",
-                        partial(cell, name, data, person, seed, options),
-                    )
+            data, persons = prepared(name)
+            for person in persons[:CELLS]:
+                yield f"{name} {person}", partial(cell, name, data, person)
 
-    measure("gradprom", options, parts, gates_of, seeds=options.seeds)
+    measure("gradprom", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[SEED])
 
 
-def place_of(options: argparse.Namespace) -> Path:
-    settings = (options.steps, options.head_steps, options.damaged, options.persons, options.images)
-    return FOLDER / "-".join(map(str, settings)) / Path(options.start).name
-
-
-def prepared(name: str, options: argparse.Namespace) -> tuple[Path, list[str]]:
+def prepared(name: str) -> tuple[Path, list[str]]:
     """Folder with a box of image and labels of each person, and their names."""
-    anatomy, folder = ANATOMIES[name], FOLDER / "data" / f"{name}-{options.persons}"
+    anatomy, folder = ANATOMIES[name], FOLDER / "data" / name
     paths = [path for pattern in anatomy.images for path in sorted(SHARED_DATA.glob(pattern))]
-    paths = [*dict.fromkeys(paths)][: options.persons or None]
+    paths = [*dict.fromkeys(paths)][:PERSONS]
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for path in paths:
@@ -199,46 +194,41 @@ def is_known(enhancer: Bundle, person: str) -> bool:
     )
 
 
-def cell(
-    name: str, data: Path, person: str, seed: int, options: argparse.Namespace
-) -> Iterator[Row]:
+def cell(name: str, data: Path, person: str) -> Iterator[Row]:
     """Train and measure with one person left out."""
-    fields = head_fields(ANATOMIES[name], person, seed, options)
-    enhancer = open_bundle(options.start, kind="enhancer", modality=fields["modality"])
-    place = place_of(options) / f"{name}-{person}-{seed}-{enhancer.sha256[:12]}"
-    head = trained_head(fields | {"enhancer": options.start}, data, place / "head")
+    fields = head_fields(ANATOMIES[name], person)
+    enhancer = open_bundle("auto", kind="enhancer", modality=fields["modality"])
+    place = FOLDER / f"{name}-{person}"
+    head = trained_head(fields | {"enhancer": "auto"}, data, place / "head")
     noisy_head = trained_head(fields, data, place / "noisy-head")
     rows = [*rows_of_noisy_head(noisy_head, data, fields["modality"])]
     for arm, mode in TAUGHT.items():
-        task = {"segmenter": str(head), "gate": mode, "steps": options.steps}
-        taught = {"name": "enhancer", "task": task, "seed": seed, "device": "cpu", **_CROPS}
+        task = {"segmenter": str(head), "gate": mode, "steps": STEPS}
+        taught = {"name": "enhancer", "task": task, "seed": SEED, "device": "cpu", **_CROPS}
         folder = place / mode / "enhancer"
         if not folder.is_dir():
             train("hqg", taught, data, folder.parent)
         rows += rows_of_arm(arm, folder)
-    shared = {"anatomy": name, "case": name, "subject": person, "seed": seed}
-    shared |= {"steps": options.steps, "head_steps": options.head_steps}
+    shared = {"anatomy": name, "case": name, "subject": person, "seed": SEED}
+    shared |= {"steps": STEPS, "head_steps": HEAD_STEPS}
     shared |= {"enhancer": enhancer.sha256, "enhancer_knows": is_known(enhancer, person)}
     yield from (shared | row for row in rows)
 
 
-def head_fields(
-    anatomy: Anatomy, person: str, seed: int, options: argparse.Namespace
-) -> dict[str, Any]:
+def head_fields(anatomy: Anatomy, person: str) -> dict[str, Any]:
     """Fields of a head's training without a person."""
     path = REPOSITORY / "docs" / "recipes" / f"{anatomy.recipe}.json"
     recipe = json.loads(path.read_text(encoding="utf-8"))
     fields = {name: recipe[name] for name in _OF_RECIPE if name in recipe}
     return fields | {
-        "network": {**recipe.get("network", {}), "images": options.images},
         "name": "head",
         "images": ["images/*"],
         "labels": ["labels/*"],
         "held_out": [f"images/{person}.nii.gz"],
-        "damaged": options.damaged,
+        "damaged": DAMAGED,
         "patch": _PATCH,
-        "steps": options.head_steps,
-        "seed": seed,
+        "steps": HEAD_STEPS,
+        "seed": SEED,
         "device": "cpu",
     }
 
@@ -257,7 +247,7 @@ def kept(enhancer: Enhancer) -> Enhancer:
     """The same, which keeps what it made of a volume."""
 
     def enhance(volume: Volume) -> Volume:
-        settings = f"gradprom {enhancer.identity['sha256']}"
+        settings = f"gradprom {enhancer.identity['sha256']} {state_of('gradprom')}"
         voxels, _ = run_kept(enhancer.enhance, settings, volume, keep=True)
         return volume.with_voxels(voxels, did="enhanced")
 

@@ -1,6 +1,6 @@
 """Another series of the same examination as guide: right ones, and guides that are wrong.
 
-    python Testing/Benchmarks/guidance.py [--model runs/mr]
+    python Testing/Benchmarks/guidance.py
 
 Gaussian noise of known σ is added to one series of a patient whom no training saw; the others guide
 it, as they are: on one grid, native (1 mm, interpolated at the source) and averaged to 2 mm. Wrong
@@ -16,13 +16,12 @@ from itertools import permutations
 
 import _denoising as shared
 import numpy as np
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, least, measure
+import torch
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, least, measure, parser_of
 from _denoising import (
-    FILTER,
     NETWORK,
     PERCENTS,
     Floats,
-    Made,
     Mask,
     Model,
     Scan,
@@ -85,10 +84,11 @@ class Guided:
 
 
 def main() -> None:
-    options = shared.options_of(__doc__).parse_args()
+    torch.set_num_threads(1)
+    options = parser_of(__doc__).parse_args()
 
     def parts() -> Iterator[Part]:
-        model = shared.open_model(options.model, "MR")
+        model = shared.open_model("MR")
         for pair in pairs_of(list(OVER_NONE)[:1] if QUICK else OVER_NONE):
             yield f"{pair.group} {pair.name}", partial(pair_rows, pair, model)
             if QUICK:
@@ -138,18 +138,15 @@ def registered(guide: str, volume: str) -> Floats:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def pair_rows(pair: Guided, model: Model | None) -> Iterator[Row]:
-    """Filter, no guide and the right guide at each level; further guides at one level."""
+def pair_rows(pair: Guided, model: Model) -> Iterator[Row]:
+    """No guide and the right guide at each level; further guides at one level."""
     for percent in PERCENTS:
         for seed in SEEDS:
             guides: dict[str, Floats | None] = {NONE: None, RIGHT: pair.guide}
             if percent == WRONG_AT and seed == SEEDS[0]:
                 guides |= pair.guides(seed)
             volume = shared.noisy(pair.scan, "Gaussian", percent, seed)
-            made = {arm: arm_of(arm, volume, percent) for arm in ("input", FILTER)}
-            for name, guide in guides.items() if model else ():
-                made[name] = arm_of(NETWORK, volume, percent, model, guide)
-            for arm, result in made.items():
+            for arm, guide in guides.items():
                 yield {
                     "subject": pair.name,
                     "group": pair.group,
@@ -159,16 +156,13 @@ def pair_rows(pair: Guided, model: Model | None) -> Iterator[Row]:
                     "seed": seed,
                     "arm": arm,
                     **shared.origin(model, pair.scan.path),
-                    "use": result.use,
-                    **shared.scores(pair.scan, result),
+                    **shared.scores(pair.scan, by_network(volume, percent, model, guide)),
                 }
 
 
-def arm_of(
-    arm: str, volume: Volume, percent: int, model: Model | None = None, guide: Floats | None = None
-) -> Made:
+def by_network(volume: Volume, percent: int, model: Model, guide: Floats | None = None) -> Floats:
     noise = shared.true_noise(volume, percent / 100, rician=False)
-    return run_arm(arm, volume, noise, model=model, guide=guide)
+    return run_arm(NETWORK, volume, noise, model=model, guide=guide)
 
 
 # --- goals ----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""Lesions and the guide: what only one of the two shows, what both show, and real lesions.
+"""Lesions and the guide: what only one of the two shows, and real lesions.
 
-    python Testing/Benchmarks/guided_lesions.py [--model runs/mr]
+    python Testing/Benchmarks/guided_lesions.py
 
 Spheres are planted in even tissue, radius 1.5 to 3 voxels, 1 to 3 σ, bright and dark; each result
 is compared with that on the same noise without the spheres, so that the difference is the lesion
@@ -18,11 +18,22 @@ from typing import Any
 import _denoising as shared
 import numpy as np
 import numpy.typing as npt
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, most
-from _denoising import FILTER, NETWORK, Floats, Mask, Model, Scan
-from _enhancement_lesions import Lesion, contrast_kept, even_tissue, new_blobs
+import torch
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, most, parser_of
+from _denoising import Floats, Mask, Model, Scan
+from _enhancement_lesions import Lesion, contrast_kept, even_tissue
 from _enhancement_statistics import chosen, mean_of, values_of
-from guidance import CONTRASTS, CROP, NONE, PATIENT, Guided, arm_of, pairs_of, path_of, same_grid
+from guidance import (
+    CONTRASTS,
+    CROP,
+    NONE,
+    PATIENT,
+    Guided,
+    by_network,
+    pairs_of,
+    path_of,
+    same_grid,
+)
 
 PERCENT = 10
 #: Radii in voxels and contrasts in σ: all combinations, of alternating sign.
@@ -38,10 +49,11 @@ ALONE = "in the input, no guide"
 
 
 def main() -> None:
-    options = shared.options_of(__doc__).parse_args()
+    torch.set_num_threads(1)
+    options = parser_of(__doc__).parse_args()
 
     def parts() -> Iterator[Part]:
-        model = shared.open_model(options.model, "MR")
+        model = shared.open_model("MR")
         for pair in pairs_of(["2 mm"]):
             yield f"{PLANTED} {pair.name}", partial(planted_rows, pair, SEED, model)
             if QUICK:
@@ -75,49 +87,38 @@ def spheres_in(scan: Scan, seed: int) -> list[Lesion]:
     return lesions
 
 
-def with_spheres(image: npt.NDArray[Any], spheres: list[Lesion], sign: int = 1) -> Floats:
+def with_spheres(image: npt.NDArray[Any], spheres: list[Lesion]) -> Floats:
     """The same contrast in a guide, which goes from 0 to 1 as well."""
     added = image.astype(np.float32)
     for sphere in spheres:
-        added[sphere.where] += np.float32(sign * sphere.contrast) * sphere.share
+        added[sphere.where] += np.float32(sphere.contrast) * sphere.share
     return added
 
 
-def planted_rows(pair: Guided, seed: int, model: Model | None) -> Iterator[Row]:
-    """One row for each sphere in each setting, in shares of its contrast; and new blobs."""
+def planted_rows(pair: Guided, seed: int, model: Model) -> Iterator[Row]:
+    """One row for each sphere in each setting, in shares of its contrast."""
     spheres, guide = spheres_in(pair.scan, seed), pair.guide
     clear = shared.noisy(pair.scan, "Gaussian", PERCENT, seed)
     marked = clear.with_voxels(with_spheres(clear.voxels, spheres))
-    same, opposite = (with_spheres(guide, spheres, sign) for sign in (1, -1))
     head = {"part": PLANTED, "pair": pair.name, "seed": seed,
             **shared.origin(model, pair.scan.path)}  # fmt: skip
-    base = {FILTER: arm_of(FILTER, clear, PERCENT).voxels}
-    arms = {("in the input, filter", FILTER): arm_of(FILTER, marked, PERCENT)}
-    if model is not None:
-        base[NONE] = arm_of(NETWORK, clear, PERCENT, model).voxels
-        base[GUIDE] = arm_of(NETWORK, clear, PERCENT, model, guide).voxels
-        for name, volume, shown, over in (
-            (ALONE, marked, None, NONE),
-            (ONLY_INPUT, marked, guide, GUIDE),
-            (ONLY_GUIDE, clear, same, GUIDE),
-            ("in both, same sign", marked, same, GUIDE),
-            ("in both, opposite sign", marked, opposite, GUIDE),
-        ):
-            arms[name, over] = arm_of(NETWORK, volume, PERCENT, model, shown)
-    for (name, over), made in arms.items():
-        for number, share in enumerate(contrast_kept(base[over], made.voxels, spheres)):
+    base = {shown is None: by_network(clear, PERCENT, model, shown) for shown in (None, guide)}
+    for name, volume, shown in (
+        (ALONE, marked, None),
+        (ONLY_INPUT, marked, guide),
+        (ONLY_GUIDE, clear, with_spheres(guide, spheres)),
+    ):
+        made = by_network(volume, PERCENT, model, shown)
+        for number, share in enumerate(contrast_kept(base[shown is None], made, spheres)):
             radius, level = KINDS[number % len(KINDS)]
-            trace = {"mean": share, "absolute": abs(share)}
-            figures = trace if name == ONLY_GUIDE else {"kept": share}
+            figures = {"mean" if name == ONLY_GUIDE else "kept": share}
             yield head | {"arm": name, "radius": radius, "contrast": level} | figures
-    for name, image in base.items():
-        yield head | {"arm": f"new blobs, {name}", "blobs": new_blobs(pair.scan, image)}
 
 
 # --- real -----------------------------------------------------------------------------------------
 
 
-def real_rows(name: str, averaged: bool, model: Model | None) -> Iterator[Row]:
+def real_rows(name: str, averaged: bool, model: Model) -> Iterator[Row]:
     """One row for each lesion and guide: its contrast, clean and in a result.
 
     The crop is that around the lesions.
@@ -129,13 +130,10 @@ def real_rows(name: str, averaged: bool, model: Model | None) -> Iterator[Row]:
     volume = shared.noisy(scan, "Gaussian", PERCENT, SEED)
     regions = lesion_regions(scan, FEWEST[group])
     clean = contrasts(scan.volume.voxels, regions)
-    made = {("input", ""): volume.voxels, (FILTER, ""): arm_of(FILTER, volume, PERCENT).voxels}
-    if model is not None:
-        made[NONE, ""] = arm_of(NETWORK, volume, PERCENT, model).voxels
-        for other in [other for other in SERIES if other != name]:
-            shown = same_grid(other, scan)
-            result = arm_of(NETWORK, volume, PERCENT, model, shown)
-            made[GUIDE, f" ← {other[4:]}"] = result.voxels
+    made = {(NONE, ""): by_network(volume, PERCENT, model)}
+    for other in [other for other in SERIES if other != name]:
+        shown = same_grid(other, scan)
+        made[GUIDE, f" ← {other[4:]}"] = by_network(volume, PERCENT, model, shown)
     for (arm, guide), image in made.items():
         for true, measured in zip(clean, contrasts(image, regions), strict=True):
             yield {"part": REAL, "group": group, "input": name, "pair": name + guide,

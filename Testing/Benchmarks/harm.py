@@ -28,7 +28,7 @@ from _common import (
     parser_of,
 )
 from _enhancement_data import CASES, CT_RANGE_HU, CT_SUBJECTS, TEMPLATE, robust_max, subject
-from _enhancement_lesions import Lesion, damaged_with_lesions, new_blobs, plant
+from _enhancement_lesions import Lesion, damaged_with_lesions, plant
 from _enhancement_visibility import detectability
 
 from MedEnhanceLib.core.volume import Volume
@@ -84,22 +84,18 @@ def undamaged(name: str) -> list[Row]:
     inside = before > (-950 if volume.modality == "CT" else 0.1 * top)
     span = CT_RANGE_HU if volume.modality == "CT" else top
     error = float(np.mean(np.square((after - before)[inside], dtype=np.float64)))
-    noise = result.measured["noise"]
     return [
         {
             "table": "undamaged",
             "volume": name,
             "modality": volume.modality,
             "psnr": 10 * float(np.log10(span**2 / max(error, 1e-9 * span**2))),
-            "sigma": noise["sigma"],
-            "confidence": noise["confidence"],
-            "removed": noise["share_removed"],
         }
     ]
 
 
 def faint(name: str, arm: str) -> list[Row]:
-    """Planted lesions in low-dose CT: contrast kept, observer, new blobs."""
+    """Planted lesions in low-dose CT: contrast kept, observer."""
     case = CASES["CT"][0]
     scan = subject(name, SHARED_DATA, _LESION_SLICES)
     degraded = case.damage(scan.whole, 0) if scan.whole is not None else case.damage(scan.volume, 0)
@@ -121,7 +117,6 @@ def faint(name: str, arm: str) -> list[Row]:
                 "kept": float(through.sum() / (lesion.share**2).sum()) / lesion.contrast,
                 "present": score(present, lesion),
                 "absent": score(without, lesion),
-                "blobs": new_blobs(scan, without),
             }
         )
     return rows
@@ -160,15 +155,10 @@ def observer(lesions: list[Row], arm: str) -> dict[str, Any]:
         return {}
     present, absent = (np.array([row[key] for row in ours]) for key in ("present", "absent"))
     kept, d_prime = (np.array([row[key] for row in ours]) for key in ("kept", "d_prime"))
-    faint, clear = d_prime < 8, d_prime >= 8
+    clear = d_prime >= 8
     return {
-        "count": len(ours),
-        "clear": int(clear.sum()),
         "auc": auc(present, absent),
-        "auc_faint": auc(present[faint], absent[faint]),
-        "kept": float(kept.mean()),
         "kept_clear": float(kept[clear].mean()) if clear.any() else None,
-        "blobs": float(np.mean(list({row["volume"]: row["blobs"] for row in ours}.values()))),
     }
 
 

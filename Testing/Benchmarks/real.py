@@ -142,15 +142,10 @@ def judge(name: str, sequence: Volume) -> list[Row]:
         noise = result.measured["noise"]
         if arm in ("sequence", "single"):
             row[f"{arm}_sigma"] = noise["sigma"] / sigma
-            row[f"{arm}_used"] = noise["sigma_used"] / sigma
-            row[f"{arm}_interval"] = [end / sigma for end in noise["interval"]]
-            row[f"{arm}_share"] = noise["share_removed"]
-    for arm in ("single", "true"):
-        config = EnhanceConfig(model="mr", device="cpu", **arms[arm][1])
-        result = enhance(single, config, filter_alone=True, cache=cache)
-        row[f"{arm}_filter"] = error(result.volume.voxels) / before
+    config = EnhanceConfig(model="mr", device="cpu")
+    result = enhance(single, config, filter_alone=True, cache=cache)
+    row["single_filter"] = error(result.volume.voxels) / before
     if len(still) > _FEWEST:  # the guide is no part of its own reference
-        config = EnhanceConfig(model="mr", device="cpu")
         guided = enhance(single, config, guide=sequence.frame(others[-1])).volume
         rest = frames[others[:-1]].mean(axis=0)[tissue]
         row["guided"] = error(guided.voxels, rest) / error(alone.voxels, rest)

@@ -1,6 +1,6 @@
-"""Thin slices restored from thick ones, against linear interpolation and the spline.
+"""Thin slices restored from thick ones, against the spline.
 
-    python Testing/Benchmarks/slices.py [--models FOLDER]
+    python Testing/Benchmarks/slices.py
 
 Thin slices of low noise are averaged to slices of 2 to 6 times their thickness, restored, and
 compared with what they were.
@@ -11,10 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from _common import (
     QUICK,
@@ -57,14 +55,12 @@ if QUICK:
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "Resources" / "models")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     torch.set_num_threads(1)
 
     def parts() -> Iterator[Part]:
         networks = {
-            modality: open_network(read_bundle(options.models / name))
+            modality: open_network(read_bundle(REPOSITORY / "Resources" / "models" / name))
             for modality, name in MODELS.items()
         }
         for reference in references():
@@ -76,18 +72,6 @@ def main() -> None:
                 yield f"{reference.name} lesions", partial(planted, reference, network)
 
     measure("slices", options, parts, gates_of, seeds=[SEED])
-
-
-def plain_arms(stack: SliceStack) -> dict[str, npt.NDArray[np.float64]]:
-    """Interpolations as matrices [M, K]."""
-    centers = (np.arange(stack.thin) + 0.5) / stack.ratio - 0.5
-    at = np.clip(centers, 0, stack.thick - 1)
-    linear = np.zeros((stack.thin, stack.thick))
-    every = np.arange(stack.thin)
-    first = np.minimum(at.astype(int), stack.thick - 2)
-    linear[every, first] = 1 - (at - first)
-    linear[every, first + 1] = at - first
-    return {"linear": linear, "spline": stack.interpolate()}
 
 
 def restored(
@@ -124,8 +108,8 @@ def measured(reference: Reference, times: int, network: SliceNet) -> Iterator[Ro
         seconds = (time.process_time() - began) / thin.size * 1e6
         row = row_of(reference, times, noise, "ours", image, thin)
         yield row | {"cpu_s_per_mvoxel": round(seconds, 2)}
-        for arm, matrix in plain_arms(stack).items():
-            yield row_of(reference, times, noise, arm, along(matrix, slices), thin)
+        spline = along(stack.interpolate(), slices)
+        yield row_of(reference, times, noise, "spline", spline, thin)
 
 
 def row_of(

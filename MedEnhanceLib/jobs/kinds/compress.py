@@ -12,7 +12,7 @@ from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.errors import CodecError, ConfigError
 from MedEnhanceLib.jobs import files
-from MedEnhanceLib.jobs.dicom import DicomParams
+from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
 from MedEnhanceLib.jobs.files import KeptVolumes, OutputParams, Result
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.progress import Monitor
@@ -147,7 +147,9 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
     work = Work("decompressed", params, monitor)
     source, region = Path(params.input), region_from_json(params.region)
-    volume = unicompress.decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
+    if params.dicom:  # what is of another patient is refused before it is decoded
+        place_volume(unicompress.outline(source, region), params, work.series, Monitor())
+    volume = unicompress.decompress(source, region=region, monitor=monitor.part(0.01, 0.8))
     work.save_volume(volume, monitor.part(0.8, 1.0))
     return work.finish(
         config={"region": params.region},

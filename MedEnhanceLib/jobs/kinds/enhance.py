@@ -16,7 +16,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
-from MedEnhanceLib.jobs.dicom import DicomParams, place_volume, source_series
+from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
 from MedEnhanceLib.jobs.files import KeptVolumes, Result, VolumeParams
 from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.placing import name_of
@@ -145,12 +145,11 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     is_preview = params.slices is not None
     # The voxels of large volumes stay on disk.
     scratch = None if is_preview or params.dicom else Path(params.output).parent
-    series = source_series(params, monitor.part(0.0, 0.01))
     part = monitor.part(0.01, 0.04)
     volume, cache = kept.load(params, keep=is_preview, scratch=scratch, monitor=part)
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
-    source, template = _placed(source, params, series, monitor.part(0.04, 0.05))
+    source, template = _placed(source, params, work.series, monitor.part(0.04, 0.05))
     guides = _guides_of(params, volume, kept, monitor.part(0.05, 0.06))
     if params.guide == [files.AUTO] and guides:
         work.inputs["guide"] = files.path_of(guides[0])
@@ -301,12 +300,11 @@ class SegmentParams(DicomParams, VolumeParams):
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     work = Work("segmented", params, monitor)
-    series = source_series(params, monitor.part(0.0, 0.02))
     volume = params.load(monitor.part(0.02, 0.1))
     template = None
     if params.dicom:
-        volume, template = place_volume(volume, params, series, monitor.part(0.1, 0.12))
-    labels = gradprom.segment(volume, params.config, monitor=monitor.part(0.12, 0.9))
+        volume, template = place_volume(volume, params, work.series, monitor)
+    labels = gradprom.segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     part = monitor.part(0.9, 1.0)
     if params.dicom:
         work.write(replace(enhancing.objects_of(labels, volume), template=template), part)

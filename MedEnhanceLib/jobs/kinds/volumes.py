@@ -77,7 +77,7 @@ class BlendParams(OutputParams, _Originals):
 def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     """Load → save with the ending of `output`, or as DICOM → manifest."""
     work = Work("converted", params, monitor)
-    volume = params.load(monitor.part(0.0, 0.7))
+    volume = params.load(monitor.part(0.01, 0.7))
     work.save_volume(volume, monitor.part(0.7, 1.0))
     return work.finish(figures={"shape": volume.shape, "dtype": str(volume.dtype)}, source=volume)
 
@@ -204,7 +204,7 @@ def run_series(params: SeriesParams, monitor: Monitor) -> Result:
 def run_export(params: ExportParams, monitor: Monitor) -> Result:
     """Load → lay beside the series → write into the folder → manifest."""
     work = Work("exported", params, monitor)
-    volume = params.load(monitor.part(0.0, 0.2))
+    volume = params.load(monitor.part(0.01, 0.2))
     labels = uncertainty = None
     if params.segmentation:
         marked = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
@@ -223,7 +223,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         uncertainty=uncertainty,
         model=params.model,
     )
-    objects = place_objects(objects, params, monitor.part(0.4, 0.5))
+    objects = place_objects(objects, params, work.series, monitor.part(0.4, 0.5))
     work.write(objects, monitor.part(0.5, 1.0))
     return work.finish(config={"action": params.action}, model=params.model, source=objects.volume)
 

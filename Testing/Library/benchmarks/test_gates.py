@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -134,7 +135,9 @@ def test_parts_are_measured_once_and_gates_again_from_their_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     common = import_module("_common")
-    monkeypatch.setattr(common, "folder_of", lambda name: tmp_path / "kept" / name)
+    state = ["a"]
+    monkeypatch.setattr(common, "state_of", lambda name: state[0])
+    monkeypatch.setattr(common, "folder_of", lambda name: tmp_path / state[0] / name)
     measured = []
 
     def parts() -> Any:
@@ -152,12 +155,72 @@ def test_parts_are_measured_once_and_gates_again_from_their_rows(
 
     first = run()
     assert [row["part"] for row in first["rows"]] == measured == ["a b", "c"]
+    assert (first["state"], run()["rows"], len(measured)) == ("a", first["rows"], 2)
+    (tmp_path / "a" / "trial" / "a-b.json").unlink()  # another machine: only what was committed
     assert run()["rows"] == first["rows"] and len(measured) == 2
+    (tmp_path / "trial.json").unlink()  # interrupted: parts that are there are kept
+    run()
+    assert measured.pop() == "a b" and len(measured) == 2
     again = run("--gates-only", goal=40)
     assert (again["rows"], again["commit"]) == (first["rows"], first["commit"])
     assert (again["gates"][0]["pass"], again["gates"][0]["reason"]) == (False, "why")
     run("--only", "c", "--anew")
     assert measured == ["a b", "c", "c"]
+    state[0] = "b"
+    assert run()["state"] == "b" and measured[3:] == ["a b", "c"]
+    run("--anew")
+    assert measured[5:] == ["a b", "c"]
+    del first["state"]  # from before there was one: stale
+    (tmp_path / "trial.json").write_text(json.dumps(first), "utf-8")
+    assert not common.is_present("trial", tmp_path)
+    (tmp_path / "trial.json").write_text(json.dumps(first | {"state": "b"}), "utf-8")
+    assert common.is_present("trial", tmp_path)
+    assert not common.is_present("trial", tmp_path, ["--more", "scans"])  # it has fewer rows
+
+
+def test_a_state_is_of_all_that_a_table_depends_on_and_of_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = import_module("_common")
+    monkeypatch.setattr(common, "REPOSITORY", tmp_path)
+    scripts, card = "Testing/Benchmarks", "Resources/models/mr"
+    metadata = {"name": "mr", "measured": [1], "files": {"docs/README.md": "a"}}
+    files = {
+        "MedEnhanceLib/native/a.c": "int a;",
+        f"{card}/models/model.safetensors": "weights",
+        f"{card}/configs/metadata.json": json.dumps(metadata),
+        f"{card}/docs/README.md": "a card",
+        f"{scripts}/trial.py": "from _helper import other\n",
+        f"{scripts}/_helper.py": "import numpy as np\nimport _deeper as deep\n",
+        f"{scripts}/_deeper.py": "",
+        f"{scripts}/other.py": "",
+        f"{scripts}/results/trial.json": "{}",
+        "docs/results.md": "a page",
+        ".gitignore": "*.so\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+
+    def state(name: str, text: str) -> str:
+        """After a change of one file alone."""
+        path = tmp_path / name
+        path.write_text(text, "utf-8")
+        found = str(common.state_of.__wrapped__("trial"))
+        path.write_text(files[name], "utf-8") if name in files else path.unlink()
+        return found
+
+    now = state(".gitignore", "*.so\n")
+    for name in (f"{card}/docs/README.md", f"{scripts}/other.py", "docs/results.md",
+                 f"{scripts}/results/trial.json", "MedEnhanceLib/native/a.so"):  # fmt: skip
+        assert state(name, "changed") == now, name
+    recorded = metadata | {"measured": [2], "files": {"docs/README.md": "b"}}
+    assert state(f"{card}/configs/metadata.json", json.dumps(recorded)) == now
+    for name in (*[*files][:2], f"{scripts}/_deeper.py", "MedEnhanceLib/new.py"):
+        assert state(name, "changed") != now, name
+    assert state(f"{card}/configs/metadata.json", json.dumps(metadata | {"name": "ct"})) != now
+    assert state(f"{scripts}/trial.py", files[f"{scripts}/trial.py"] + "\n") != now
 
 
 def test_the_interval_of_a_mean_is_over_volumes() -> None:

@@ -212,7 +212,10 @@ class TestRefused:
             ("enhance", "out", ("--patient-id", "X" * 65), 3, "which DICOM cannot hold"),
             ("enhance scan.nii.gz", "out", (), 3, "scan.nii.gz: no patient information"),
             ("decompress scan.ucv", "out", (), 3, "scan.ucv: no patient information"),
-            ("segment scan.nii.gz", "out", ("--dicom-source", "no"), 3, "no does not exist"),
+            *(
+                (command, "out", ("--dicom-source", "no"), 3, "no does not exist")
+                for command in ("segment scan.nii.gz", "convert scan.nii.gz", "decompress scan.ucv")
+            ),
         ],
     )
     def test_what_cannot_be_of_a_series_is_refused_before_it_is_read(
@@ -252,13 +255,29 @@ class TestRefused:
         assert "among the originals" in ran.err or "holds 001.dcm" in ran.err
         assert sorted(tmp_path.rglob("*")) == before
 
+    def test_a_sequence_with_its_uncertainty_before_it_is_enhanced(
+        self, run: Run, scan: Path, tmp_path: Path, networks: list
+    ) -> None:
+        volume = io.load(scan, modality="MR")
+        io.save(volume.with_voxels(np.stack([volume.voxels] * 2)), tmp_path / "cine.nrrd")
+        options = ("--dicom", "--patient-id", "X1", "--uncertainty")
+        ran = run("enhance", tmp_path / "cine.nrrd", tmp_path / "out", *options)
+        assert (ran.status, "a sequence of 2 frames" in ran.err) == (3, True), ran.err
+        assert not networks and not (tmp_path / "out").exists()
+
     def test_another_patients_series_for_one_that_is_known(
-        self, run: Run, mr: Path, make_series: Callable, tmp_path: Path
+        self,
+        run: Run,
+        mr: Path,
+        make_series: Callable,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         patient = {"uid": "1.2.9.1", "StudyInstanceUID": "1.2.9", "PatientName": "Roe^Ann"}
         other = make_series((4, 20, 24), folder=tmp_path / "other", **patient)
         small = tmp_path / "small.ucv"
         assert run("compress", mr, small, "--lossless").status == 0
+        monkeypatch.setattr("MedEnhanceLib.unicompress.decode.sound_blocks", None)
         for command, source in (("convert", mr), ("decompress", small)):
             ran = run(command, source, tmp_path / "out", "--dicom", "--dicom-source", other)
             assert ran.status == 3, ran.err
