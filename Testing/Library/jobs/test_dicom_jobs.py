@@ -56,7 +56,8 @@ def test_headers_of_the_source_are_read_once(
 ) -> None:
     made: list[str] = []
     # What every header of a source passes through.
-    monkeypatch.setattr(Dataset, "remove_private_tags", lambda read: made.append(read.SOPInstanceUID))
+    name = "remove_private_tags"
+    monkeypatch.setattr(Dataset, name, lambda header: made.append(header.SOPInstanceUID))
     params = {"input": str(make_series((4, 10, 12))), "output": str(tmp_path / "out")}
     run_job(JobSpec("convert", {**params, "dicom": True}))
     assert len(made) == len(set(made)) == 4
