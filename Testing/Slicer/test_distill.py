@@ -157,11 +157,11 @@ class TrainPageTest(DistillTestCase):
         """GradProm, with the options that the training takes."""
         folder, ui = self.temporaryFolder(), self.ui
         self.teacher("mine", held_out=["hq/2*"])
+        self.teacher("unable", held_out=["hq/2*"], enhancer="removed")
         ui.pathEdit.text = folder
         ui.advancedSection.collapsed = False
         self.assertFalse(ui.gateSelector.enabled)
-        self.pick(ui.segmenterSelector, "brain-tissue")
-        self.assertIn("there is no model 'mr-brain'", ui.problemLabel.text)
+        self.assertEqual(ui.segmenterSelector.findData("unable"), -1)
         self.pick(ui.segmenterSelector, "mine")
         self.pick(ui.gateSelector, "binary")
         self.pick(ui.deviceSelector, "cpu")
@@ -173,7 +173,8 @@ class TrainPageTest(DistillTestCase):
         self.assertEqual((config.start, config.steps, config.device), ("mr", 0, "cpu"))
         self.assertEqual(self.context.state.device, "auto", "that of Enhance")
         self.choose("trainCT")
-        self.assertEqual(ui.segmenterSelector.itemText(1), "sarcoma-ct (experiment)")
+        self.assertEqual((ui.segmenterSelector.count, ui.segmenterSelector.enabled), (1, False))
+        self.assertIn("there is no model 'ct-lowdose'", ui.segmenterSelector.toolTip)
         self.assertEqual(distillation.segmenterOf(self.context.state), "")
         ui.startButton.click()
         self.assertIn("is empty", self.message)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.jobs.kinds.train import volumes_in
-from MedEnhanceLib.jobs.teaching.segmenter import taught_fields
+from MedEnhanceLib.jobs.teaching.segmenter import teachers
 from MedEnhanceLib.spg.cohort import count_patients
 from MedEnhanceLib.spg.config import FEWEST_AUDITED, FEWEST_PATIENTS, SYNTHETIC, TEMPLATE
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.texts import tr as _
 
@@ -42,15 +41,19 @@ def paramsOf(state):
 
 
 def segmentersOf(state):
-    """List the segmentation models that can teach what is made."""
-    isEnhancer, modality = state.distillTask.startswith("train"), state.distillTask[-2:]
-    return model_choice.installed(modality, model_choice.SEGMENTER) if isEnhancer else []
+    """List the segmentation models that can teach what is made, and say why there is none."""
+    if not state.distillTask.startswith("train"):
+        return [], ""
+    able, faults = teachers(state.distillTask[-2:])
+    problem = _("No installed segmentation model can teach an enhancer of this modality.")
+    reasons = [PanelError.fromException(fault).text for fault in faults]
+    return able, "" if able else "\n".join([problem, *reasons])
 
 
 def segmenterOf(state):
     """Return the name of the segmentation model that teaches; "" for none."""
-    names = [segmenter.name for segmenter in segmentersOf(state)]
-    return state.distillSegmenter if state.distillSegmenter in names else ""
+    name = state.distillSegmenter
+    return name if name and name in [each.name for each in segmentersOf(state)[0]] else ""
 
 
 def _isSet(folder):
@@ -75,7 +78,9 @@ def problemOf(state):
     if not state.distillName.strip():
         return _("Give the run a name.")
     if isTraining:
-        return _teachingProblem(state) if segmenterOf(state) else ""
+        isTaught = segmenterOf(state) and _isSet(folder)
+        labels = _("A distilled set has no labels: choose the folder of the model's training.")
+        return labels if isTaught else ""
     if state.distillTask == "distillCT" and state.distillTemplate == TEMPLATE:
         return _("There is no public template for CT: choose synthetic volumes under Advanced.")
     if state.distillTemplate not in TEMPLATES and not os.path.isfile(state.distillTemplate):
@@ -96,17 +101,6 @@ def _countProblem(folder):
         "matching) {audited} or more. Give a folder with volumes for each patient."
     )
     return text.format(count=count, least=FEWEST_PATIENTS, audited=2 * FEWEST_AUDITED)
-
-
-def _teachingProblem(state):
-    """Say why the segmentation model cannot teach; empty where it can."""
-    if _isSet(state.distillCohort.strip()):
-        return _("A distilled set has no labels: choose the folder of the model's training.")
-    try:
-        taught_fields(paramsOf(state)["config"])
-    except MedEnhanceError as error:
-        return PanelError.fromException(error).text
-    return ""
 
 
 def sharedText(state):
