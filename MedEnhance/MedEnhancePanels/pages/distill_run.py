@@ -87,9 +87,9 @@ class RunArea:
             importing = self.context.runner.submit("models", params, title=title)
             importing.onFinished(lambda job: self._onImported(job, run))
         elif job.state == "done":
-            level, verdict, _limits = run.verdict()
+            level, *verdict = run.verdict()
             text = _("{name} is finished. {verdict} Open → Privacy sheet: read it before sharing.")
-            self.context.message(level, text.format(name=run.name, verdict=verdict))
+            self.context.message(level, text.format(name=run.name, verdict=" ".join(verdict)))
 
     def _onImported(self, job, run):
         if job.state == "done":

@@ -7,8 +7,15 @@ from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.jobs.kinds.train import volumes_in
 from MedEnhanceLib.jobs.teaching.segmenter import teachers
 from MedEnhanceLib.spg.cohort import count_patients
-from MedEnhanceLib.spg.config import FEWEST_AUDITED, FEWEST_PATIENTS, SYNTHETIC, TEMPLATE
+from MedEnhanceLib.spg.config import (
+    FEWEST_AUDITED,
+    FEWEST_PATIENTS,
+    SYNTHETIC,
+    TEMPLATE,
+    DistillConfig,
+)
 from MedEnhanceLib.spg.dataset import is_distilled
+from MedEnhanceLib.spg.prepare import foreseen
 from MedEnhanceLib.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.tasks import long_run
@@ -16,6 +23,8 @@ from MedEnhancePanels.texts import tr as _
 
 #: Priors that are no files.
 TEMPLATES = (SYNTHETIC, TEMPLATE)
+#: A page counts no more patients of a cohort: each takes a look into a folder.
+_MOST_COUNTED = 10_000
 
 
 def kindOf(state):
@@ -115,10 +124,9 @@ def sharedText(state):
             "With these choices, a new set contains volumes for each patient, changed to teach "
             "what that patient's scans teach. Starting sends nothing."
         )
-        folder, audited = state.distillCohort.strip(), 2 * FEWEST_AUDITED
-        if not problemOf(state) and count_patients(folder, audited) < audited:
-            text = _("The cohort is too small for an audit, which takes {count} patients or more.")
-            shared = f"{shared}\n{text.format(count=audited)}"
+    if not problemOf(state):
+        count = count_patients(state.distillCohort.strip(), _MOST_COUNTED)
+        shared = f"{shared}\n{foreseen(count, DistillConfig(method=state.distillMethod))}"
     if state.distillTemplate in TEMPLATES:
         return shared
     anatomy = _(
