@@ -121,6 +121,11 @@ def is_distilled(folder: Path) -> bool:
         return False
 
 
+def find_set(folder: Path) -> Path | None:
+    """Find the set that a folder is, or in its `out`, as the folder of a run has it."""
+    return next((each for each in (folder, folder / "out") if is_distilled(each)), None)
+
+
 def load_distilled(folder: Path) -> Distilled:
     """Read a distilled data set; raises InputError if it is missing, incomplete or too new."""
     if not (folder / MANIFEST).is_file():
