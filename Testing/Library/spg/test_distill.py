@@ -16,6 +16,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
 from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.text import without_commands
 from MedEnhanceLib.spg import distillation as run_module
 from MedEnhanceLib.spg.audit import copies
 from MedEnhanceLib.spg.cohort import Cohort, Patient
@@ -172,8 +173,10 @@ def test_other_options_are_refused_by_name(
 ) -> None:
     other = replace(smoke, seed=5, loop=replace(smoke.loop, pool=2))
     out = Path(shutil.copytree(whole, tmp_path / "out"))
-    with pytest.raises(ConfigError, match=r"loop\.pool, seed"):
+    with pytest.raises(ConfigError, match=r"loop\.pool, seed") as refused:
         distill(cohort, out, other)
+    remedy = "Use the same options, or start a new run."
+    assert without_commands(refused.value.hint) == remedy, "a page has no field for a folder"
     distill(cohort, out, other, overwrite=True)
     assert load_distilled(out).config.seed == 5
 
