@@ -19,7 +19,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.spg.folder import AUDIT_FIGURES
-from MedEnhanceLib.spg.readme import few_patients
+from MedEnhanceLib.spg.readme import averages_text, few_patients
 
 if TYPE_CHECKING:
     from typing import Self
@@ -128,9 +128,8 @@ class LongRun:
             return "severe", "Leak found: do not share this.", limits
         if (manifest.get("config") or {}).get("method") == "statistics":
             verdict = "No audit was run, because no volume was made from a patient's images."
-            few = few_patients(int(manifest.get("patients", 0)))
-            limits = few or f"The set has averages over {manifest['patients']} patients."
-            return "warning" if few else "info", verdict, limits
+            count = int(manifest.get("patients", 0))
+            return "warning" if few_patients(count) else "info", verdict, averages_text(count)
         findings = _json_in(self.out / AUDIT_FIGURES).get("findings")
         findings = findings if isinstance(findings, list) else []
         count = len(findings)

@@ -129,7 +129,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         raise InputError("the cohort is empty", "Name patients.")
     _check(cohort.modality, config)  # before minutes of reading
     modality, everybody, keys = _read(cohort, config, monitor.part(0.0, 0.3))
-    monitor.log(foreseen(len(cohort), config))
+    monitor.log(plan_text(len(cohort), config))
     held = held_out(cohort, config)
     training = {name: data for name, data in everybody.items() if name not in held}
     means = mean_over(data.statistics for data in training.values())
@@ -205,7 +205,7 @@ def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
     return {patient.id for patient in cohort.split(share, config.seed)[1]}
 
 
-def foreseen(patients: int, config: DistillConfig) -> str:
+def plan_text(patients: int, config: DistillConfig) -> str:
     """Say before a distillation how many patients it has, and what its audit can find."""
     said, held = f"Patients in the cohort: {patients}.", config.count_held_out(patients)
     if config.method == "statistics":

@@ -114,9 +114,9 @@ def sheet(manifest: Mapping[str, Any]) -> str:
         image = "Not as such; each volume was changed to teach what one patient's volumes teach"
     if prior["kind"] == "file":
         image = "The anatomy of the volume that the user gave is in every volume"
-    advice = few_patients(manifest["patients"]) or (
-        "Decide as on a table of averages over these patients: the set has nothing else of them."
-    )
+    advice = "Decide as on a table of averages over these patients: the set has no more of them."
+    if few_patients(manifest["patients"]):
+        advice = "Treat the set as the patients' own data."
     if is_matched:
         advice = "Treat the volumes as the patients' own, unless you judge the audit sufficient."
     if audit.get("alarm"):
@@ -159,8 +159,8 @@ def contributed(run: Mapping[str, Any]) -> list[str]:
         loop = run["config"]["loop"]
         lines.append(
             "Each patient's volumes were changed in "
-            f"{loop['outer'] * loop['inner'] * NETWORKS} steps until networks learned from them "
-            "nearly what they learn from that patient's scans."
+            f"{loop['outer'] * loop['inner'] * NETWORKS} steps, each to make networks learn from "
+            "them what they learn from that patient's scans."
         )
     return lines
 
@@ -175,6 +175,11 @@ def few_patients(count: int) -> str:
     )
 
 
+def averages_text(count: int) -> str:
+    """Say what a set by statistics has of its patients."""
+    return few_patients(count) or f"The set has averages over {counted(count, 'patient')}."
+
+
 def _is_preset(name: str, manifest: Mapping[str, Any]) -> bool:
     return bool(DistillConfig.preset(name).record()["loop"] == manifest["config"]["loop"])
 
@@ -186,7 +191,7 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     lines = [f"The volumes start from {manifest['prior']['description']}.", *contributed(manifest)]
     verdict = _summary(manifest).partition(_PARAGRAPH)[0]
     if manifest["config"]["method"] == "statistics":
-        verdict = f"{verdict} {few_patients(count)}".strip()
+        verdict = f"{verdict} {averages_text(count)}"
     return {
         "modality": manifest["modality"],
         "research_only": RESEARCH_ONLY,

@@ -115,7 +115,7 @@ class DistillPanel(Page):
         widths = [label.sizeHint.width() for label in labels if not area.isHidden()]
         ui.deviceLabel.minimumWidth = max(widths, default=0)
         ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
-        ui.shareLabel.text = distillation.sharedText(state)
+        ui.shareLabel.text = distillation.sharedText(state) if isDistilling else ""
         problem = dependencies.enhancingProblem() or distillation.problemOf(state)
         isRunning = self.runs.isRunning
         ui.problemLabel.text = problem

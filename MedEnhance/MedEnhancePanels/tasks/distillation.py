@@ -3,19 +3,14 @@
 import os
 from pathlib import Path
 
+from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.jobs.kinds.train import volumes_in
 from MedEnhanceLib.jobs.teaching.segmenter import teachers
-from MedEnhanceLib.spg.cohort import count_patients
-from MedEnhanceLib.spg.config import (
-    FEWEST_AUDITED,
-    FEWEST_PATIENTS,
-    SYNTHETIC,
-    TEMPLATE,
-    DistillConfig,
-)
-from MedEnhanceLib.spg.dataset import is_distilled
-from MedEnhanceLib.spg.prepare import foreseen
+from MedEnhanceLib.spg.cohort import count_patients, require_patients
+from MedEnhanceLib.spg.config import FEWEST_PATIENTS, SYNTHETIC, TEMPLATE, DistillConfig
+from MedEnhanceLib.spg.dataset import find_set
+from MedEnhanceLib.spg.prepare import plan_text
 from MedEnhanceLib.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.tasks import long_run
@@ -23,8 +18,6 @@ from MedEnhancePanels.texts import tr as _
 
 #: Priors that are no files.
 TEMPLATES = (SYNTHETIC, TEMPLATE)
-#: A page counts no more patients of a cohort: each takes a look into a folder.
-_MOST_COUNTED = 10_000
 
 
 def kindOf(state):
@@ -42,7 +35,7 @@ def paramsOf(state):
             fields = {"task": {"segmenter": segmenter, "gate": state.distillGate}}
         else:
             folder, fields = (folder, {}) if _isSet(folder) else volumes_in(folder, method)
-        config |= {"modality": modality, "name": state.distillName, **fields}
+        config |= {"modality": modality, "name": state.distillName.strip(), **fields}
         return {"method": method, "config": config, "data": folder}
     config |= {"method": state.distillMethod, "prior": state.distillTemplate}
     config |= {"volumes": state.distillVolumes}
@@ -66,9 +59,9 @@ def segmenterOf(state):
 
 
 def _isSet(folder):
-    """Tell whether a folder is a finished distilled set."""
+    """Tell whether a folder is a finished distilled set, or that of the run that made it."""
     try:
-        return is_distilled(Path(folder))
+        return find_set(Path(folder)) is not None
     except MedEnhanceError:
         return False
 
@@ -86,6 +79,8 @@ def problemOf(state):
         return problem
     if not state.distillName.strip():
         return _("Give the run a name.")
+    if isTraining and is_taken(state.distillName.strip()):
+        return _("A model of this name is installed already: give the run another name.")
     if isTraining:
         isTaught = segmenterOf(state) and _isSet(folder)
         labels = _("A distilled set has no labels: choose the folder of the model's training.")
@@ -100,16 +95,10 @@ def problemOf(state):
 def _countProblem(folder):
     """Say that a cohort has too few patients, and how many it takes; empty where it has enough."""
     try:
-        count = count_patients(folder, FEWEST_PATIENTS)
+        require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
     except (MedEnhanceError, OSError) as error:
         return PanelError.fromException(error).text
-    if count >= FEWEST_PATIENTS:
-        return ""
-    text = _(
-        "Patients in the cohort: {count}. Distilling takes {least} or more, an audit (of gradient "
-        "matching) {audited} or more. Give a folder with volumes for each patient."
-    )
-    return text.format(count=count, least=FEWEST_PATIENTS, audited=2 * FEWEST_AUDITED)
+    return ""
 
 
 def sharedText(state):
@@ -125,8 +114,8 @@ def sharedText(state):
             "what that patient's scans teach. Starting sends nothing."
         )
     if not problemOf(state):
-        count = count_patients(state.distillCohort.strip(), _MOST_COUNTED)
-        shared = f"{shared}\n{foreseen(count, DistillConfig(method=state.distillMethod))}"
+        count = count_patients(state.distillCohort.strip())
+        shared = f"{shared}\n{plan_text(count, DistillConfig(method=state.distillMethod))}"
     if state.distillTemplate in TEMPLATES:
         return shared
     anatomy = _(

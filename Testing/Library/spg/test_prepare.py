@@ -16,7 +16,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.images import framed, windowed, with_tissue
-from MedEnhanceLib.spg.prepare import Prepared, foreseen, prepare
+from MedEnhanceLib.spg.prepare import Prepared, plan_text, prepare
 
 from .conftest import PEOPLE, phantom, write_cohort
 
@@ -71,20 +71,20 @@ def test_the_audit_of_matching_has_two_patients_that_statistics_use_too(
     assert found.prior.spacing_mm[0] == (5.0, 3.0)
 
 
-def test_before_a_distillation_it_is_said_whom_it_uses_and_what_an_audit_can_find(
+def test_what_an_audit_can_find_is_said_before_a_distillation(
     smoke: DistillConfig,
 ) -> None:
     matched = replace(smoke, held_out=0.2)
     averaged = replace(matched, method="statistics")
-    assert foreseen(7, averaged) == "Patients in the cohort: 7."
+    assert plan_text(7, averaged) == "Patients in the cohort: 7."
     for patients, config, said in (
         (6, averaged, "cohort: 6. Averages over only 6 patients tell much about each"),
         (3, matched, "cohort: 3. Nobody is held out for an audit, which takes 4 patients or more"),
         (6, matched, "cohort: 6. Held out for the audit: 2. With so few, the audit can find copi"),
         (30, matched, "cohort: 30. Held out for the audit: 6."),
     ):
-        assert said in foreseen(patients, config)
-    assert "With so few" not in foreseen(30, matched)
+        assert said in plan_text(patients, config)
+    assert "With so few" not in plan_text(30, matched)
 
 
 @pytest.mark.parametrize("kind", ["synthetic", "template"])

@@ -121,7 +121,7 @@ def test_a_set_has_the_statistics_and_the_spacing_of_the_cohort(made: Path) -> N
     assert distance(ours, theirs)[1] < before[1]
 
 
-def test_a_set_by_statistics_says_first_that_few_patients_show_in_its_averages(made: Path) -> None:
+def test_a_set_by_statistics_says_first_that_few_patients_show_in_it(made: Path) -> None:
     page = (made / "PRIVACY.md").read_text(encoding="utf-8")
     first = next(line for line in page.splitlines() if line.startswith("**"))
     assert first.startswith("**No audit was run, because no volume was made from a patient's")
@@ -132,7 +132,7 @@ def test_a_set_by_statistics_says_first_that_few_patients_show_in_its_averages(m
     assert f"The volumes start from {DESCRIPTIONS['synthetic']}" in page
     assert "held out to test the set: nobody" in page and "No attack was run" in page
     assert "5 × 3 mm" in page
-    assert "steps until networks" not in page
+    assert "steps, each to make" not in page
     assert len(page.splitlines()) < 50, "it is one page"
 
 
