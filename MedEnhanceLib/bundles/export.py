@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.bundles.schema import CARD, FORMAT, FORMAT_VERSION, METADATA, WEIGHTS
+from MedEnhanceLib.bundles.schema import CARD, FORMAT, FORMAT_VERSION, METADATA, SLICES, WEIGHTS
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import ConfigError, ModelError
@@ -181,7 +181,7 @@ def make_card(metadata: dict[str, Any]) -> str:
 def _measured_table(metadata: dict[str, Any]) -> list[str]:
     rows = metadata.get("measured", [])
     if not rows:
-        return ["Not measured yet."]
+        return [comparison(metadata) or "Not measured yet."]
     columns = list(rows[0])
     # An enhancer that a segmentation model taught is judged by what that model then finds.
     kind = "head" if "gradprom" in metadata else metadata["kind"]
@@ -195,6 +195,28 @@ def _measured_table(metadata: dict[str, Any]) -> list[str]:
             for row in rows
         ),
     ]
+
+
+def comparison(metadata: Mapping[str, Any]) -> str:
+    """Compare a model with the filter and with the shipped model; "" if not measured."""
+    training = metadata.get("training", {})
+    validation = training.get("validation") or {}
+    if "over_shipped_db" not in validation:
+        return ""
+    over, error = validation["over_shipped_db"], validation["over_shipped_error_db"]
+    shipped = metadata["modality"].lower() + ("-slices" if metadata["kind"] == SLICES else "")
+    text = f"{abs(over):.2f} ± {error:.2f} dB {_better(over)} than the shipped {shipped}"
+    if "gain_db" in validation:
+        gain = validation["gain_db"]
+        text = f"{abs(gain):.2f} dB {_better(gain)} than the filter, {text}"
+    is_apart = training["config"].get("held_out")
+    where = "volumes held out" if is_apart else "new crops of the training volumes"
+    advice = "" if over > error else " Use the shipped model."
+    return f"On {where}: {text}.{advice}"
+
+
+def _better(difference: float) -> str:
+    return "better" if difference > 0 else "worse"
 
 
 def _cell(value: Any) -> str:

@@ -343,6 +343,12 @@ def by_name(name: str) -> Bundle:
     )
 
 
+def is_taken(name: str) -> bool:
+    """Tell whether no model can be imported under a name, because one has it."""
+    names = {bundle.name for bundle in known_bundles()}
+    return bool(name) and (name in names or (user_folder() / name).exists())
+
+
 def _recommended(kind: str, modality: str) -> Bundle:
     name = read_defaults().get(f"{kind} {modality}")
     if name is not None:

@@ -93,11 +93,11 @@ def _declare_train(parser: Parser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     """Run the job and report where the model is; of several processes, the first one does."""
-    from MedEnhanceLib.spg.dataset import is_distilled
+    from MedEnhanceLib.spg.dataset import find_set
 
     config = read_config(args.config)
     data, distilled = args.data, None
-    if data is not None and is_distilled(Path(data)):
+    if data is not None and find_set(Path(data)):
         distilled = data
     if args.high_quality:
         data, config = _with_cohort(args, config)
@@ -135,23 +135,22 @@ def _check_file(args: argparse.Namespace, config: Mapping[str, Any], distilled: 
 def _lines(fields: dict[str, Any]) -> list[str]:
     """Say what was written, what a head reached in held-out patients, and the next step."""
     from MedEnhanceLib.bundles.schema import METADATA
-    from MedEnhanceLib.bundles.store import shipped_folder
+    from MedEnhanceLib.bundles.store import is_taken
 
     rows, model = fields.get("held_out") or [], Path(fields["outputs"]["model"])
     lines = [*wrote(fields), *([fields["sentence"]] if fields.get("sentence") else [])]
     lines += ["", table(rows, {name: name for name in rows[0]})] if rows else []
     for folder in [path.parents[1] for path in sorted(model.glob(f"*/{METADATA}"))] or [model]:
-        is_taken = (shipped_folder() / folder.name).exists()
-        rename = " --name NAME" if is_taken else ""
+        rename = " --name NAME" if is_taken(folder.name) else ""
         lines.append(f"Install it: medenhance models import {quote(str(folder))}{rename}")
     return lines
 
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Return the folder of both pools, and the configuration, whose own fields stay."""
-    from MedEnhanceLib.spg.dataset import is_distilled
+    from MedEnhanceLib.spg.dataset import find_set
 
-    is_set = args.data is not None and is_distilled(Path(args.data))
+    is_set = args.data is not None and find_set(Path(args.data))
     if (args.data and not is_set) or args.method not in ("hqg", "slices"):
         raise ConfigError(
             "--high-quality is for enhancers and thin slices, beside a distilled set or alone",

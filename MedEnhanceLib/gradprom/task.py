@@ -17,7 +17,6 @@ from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import Enhance, open_head, segmentation_loss
@@ -50,7 +49,6 @@ class SegmentationTask:
         device: as torch names it.
         modality: of the images.
     Raises:
-        ConfigError: the head's training held nobody out.
         ModelError: there is no such head.
     """
 
@@ -58,11 +56,6 @@ class SegmentationTask:
         self._bundle = open_bundle(segmenter, kind="head", modality=modality)
         metadata = self._bundle.metadata
         stated = metadata.get("training", {}).get("config", {})
-        if not stated.get("held_out"):
-            raise ConfigError(
-                "nobody is held out to decide whether taught weights are accepted",
-                "Train the head with images in held_out.",
-            )
         fields = {name: stated[name] for name in _OF_DATA if name in stated}
         fields |= {"structures": metadata["labels"], "network": metadata["network"]}
         self._config = TrainHeadConfig.from_json({**fields, "modality": modality})

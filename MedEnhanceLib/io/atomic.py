@@ -112,10 +112,15 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
         obj: ValueError for NaN and infinity in it, as JSON has none.
         overwrite: whether a file at `path` is replaced; else OutputError.
     """
-    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path, overwrite=overwrite) as temporary:
-        # A name of a file that is not UTF-8 holds lone surrogates, which JSON says as escapes.
-        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        temporary.write_bytes(json_bytes(obj))
+
+
+def json_bytes(obj: Any) -> bytes:
+    """Return what `write_json` writes."""
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A name of a file that is not UTF-8 holds lone surrogates, which JSON says as escapes.
+    return text.encode(errors="backslashreplace")
 
 
 @contextlib.contextmanager

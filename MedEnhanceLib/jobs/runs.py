@@ -19,6 +19,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.spg.folder import AUDIT_FIGURES
+from MedEnhanceLib.spg.readme import averages_text, few_patients
 
 if TYPE_CHECKING:
     from typing import Self
@@ -126,19 +127,17 @@ class LongRun:
             limits = "The report says what was found; the attacks may have missed other leaks."
             return "severe", "Leak found: do not share this.", limits
         if (manifest.get("config") or {}).get("method") == "statistics":
-            verdict = "There was nothing to audit: the set contains no patient image."
-            return "info", verdict, "It contains averages over all patients."
+            verdict = "No audit was run, because no volume was made from a patient's images."
+            count = int(manifest.get("patients", 0))
+            return "warning" if few_patients(count) else "info", verdict, averages_text(count)
         findings = _json_in(self.out / AUDIT_FIGURES).get("findings")
         findings = findings if isinstance(findings, list) else []
         count = len(findings)
         could = sum(isinstance(each, dict) and each.get("is_blind") is False for each in findings)
         if alarm is None or not could:
-            which = (
-                f"all {count} attacks are inconclusive"
-                if findings and alarm is False
-                else "none was run"
-            )
-            verdict = f"This audit could not have found a leak: {which}."
+            verdict = "No audit was run."
+            if findings and alarm is False:
+                verdict = f"The audit could not have found a leak: all {count} attacks are blind."
             return "warning", verdict, "Treat the volumes as the patients' own."
         verdict = f"{could} of {count} attacks could have found a leak; none did."
         limits = "This is not a proof: weaker leaks, or leaks of another kind, may exist."

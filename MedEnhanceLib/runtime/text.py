@@ -29,6 +29,11 @@ _TRACEBACK = re.compile(
 )
 
 
+def counted(count: int, noun: str) -> str:
+    """Write `1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable(text: str) -> str:
     """Escape what commands a terminal, or cannot be encoded, such as "x1b"."""
     return CONTROLS.sub(_escape, text)

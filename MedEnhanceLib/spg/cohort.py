@@ -178,11 +178,7 @@ class Cohort:
 
     def require(self, purpose: str) -> None:
         """Raise InputError for too few patients; `purpose` is the subject of its message."""
-        if len(self) < FEWEST_PATIENTS:
-            raise InputError(
-                f"{purpose} takes {FEWEST_PATIENTS} patients or more; the cohort has {len(self)}",
-                "Give a folder for each patient, or a table with their names.",
-            )
+        require_patients(len(self), purpose)
 
     def split(self, held_out: float, seed: int) -> tuple[Cohort, Cohort]:
         """Split by patient; the same seed and names give the same split.
@@ -249,7 +245,16 @@ class Cohort:
             yield patient, volumes
 
 
-def count_patients(path: PathLike, most: int) -> int:
+def require_patients(count: int, purpose: str) -> None:
+    """Raise InputError for too few patients; see `Cohort.require`."""
+    if count < FEWEST_PATIENTS:
+        raise InputError(
+            f"{purpose} takes {FEWEST_PATIENTS} patients or more; the cohort has {count}",
+            "Give a folder for each patient, or a table with their names.",
+        )
+
+
+def count_patients(path: PathLike, most: int = 10_000) -> int:
     """Count the patients that `Cohort.open` would find, up to `most`, without a look at the rest.
 
     Raises what reading a table raises.

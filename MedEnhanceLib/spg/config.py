@@ -24,6 +24,8 @@ NETWORKS = 2
 FEWEST_PATIENTS = 2
 #: Patients that are distilled, and as many that are held out: the audit cannot compare fewer.
 FEWEST_AUDITED = 2
+#: With fewer patients than these, averages over them tell much about each.
+MANY_PATIENTS = 7
 #: Fields without effect on the result: a run may be resumed with other values.
 _FREE = ("device", "checkpoint_s", "license")
 
@@ -104,7 +106,7 @@ class DistillConfig(WithPresets):
     held_out: float = option(
         0.2,
         help="fraction of the patients held out for the audit of matching; of four or more "
-        "patients, at least two",
+        "patients, at least two, of fewer none",
         low=0,
         high=0.9,
         metavar="S",
@@ -141,6 +143,12 @@ class DistillConfig(WithPresets):
         fields = {name: v for name, v in self.to_json().items() if name not in _FREE}
         fields["prior"] = self.kind_of_prior
         return dict(json.loads(json.dumps(fields)))
+
+    def count_held_out(self, patients: int) -> int:
+        """Count the patients of a cohort that are held out: none where no audit is possible."""
+        can_audit = self.method == "matching" and patients >= 2 * FEWEST_AUDITED
+        count = max(round(self.held_out * patients), FEWEST_AUDITED)
+        return min(count, patients - FEWEST_AUDITED) if can_audit and self.held_out else 0
 
     @property
     def kind_of_prior(self) -> str:

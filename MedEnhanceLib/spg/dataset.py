@@ -26,6 +26,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.text import counted
 from MedEnhanceLib.spg.config import CT_WINDOW, MODALITIES, DistillConfig
 from MedEnhanceLib.spg.folder import IMAGES, MANIFEST, README, RUN, SHEET, VOLUMES, WORK, read_run
 from MedEnhanceLib.spg.readme import NO_LICENSE, readme, sheet
@@ -87,8 +88,7 @@ class Distilled:
 
     def entry(self) -> dict[str, str]:
         """Describe the training data for the card of a model."""
-        count = int(self.manifest["patients"])
-        patients = f"{count} patient{'' if count == 1 else 's'}"
+        patients = counted(int(self.manifest["patients"]), "patient")
         origin = f"distilled from {patients} (training signal, not anatomy)"
         if self.config.method == "statistics":
             prior = self.manifest["prior"]["description"]
@@ -96,7 +96,7 @@ class Distilled:
             origin = f"{prior}; with the {kinds} of {patients}, as means"
         return {
             "name": "a distilled set",
-            "subjects": f"{self.manifest['volumes']} volumes: {origin}",
+            "subjects": f"{counted(int(self.manifest['volumes']), 'volume')}: {origin}",
             "license": license_of(self.manifest) or NOT_STATED,
             "source": f"{MANIFEST} with the SHA-256 {file_sha256(self.folder / MANIFEST)}",
         }
@@ -119,6 +119,11 @@ def is_distilled(folder: Path) -> bool:
         return read_run(folder / MANIFEST).get("format") == FORMAT
     except InputError:
         return False
+
+
+def find_set(folder: Path) -> Path | None:
+    """Find the set that a folder is, or in its `out`, as the folder of a run has it."""
+    return next((each for each in (folder, folder / "out") if is_distilled(each)), None)
 
 
 def load_distilled(folder: Path) -> Distilled:

@@ -21,7 +21,6 @@ from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import dataset
 from MedEnhanceLib.spg.audit import (
-    NOT_POSSIBLE,
     Audited,
     audit,
     write_confidential,
@@ -34,8 +33,7 @@ from MedEnhanceLib.spg.images import data_sha256
 from MedEnhanceLib.spg.matching import MakeNetworks, Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import DESCRIPTIONS, Prepared, prepare
-from MedEnhanceLib.spg.readme import NO_LICENSE
-from MedEnhanceLib.spg.statistics import CLIPPED_FROM
+from MedEnhanceLib.spg.readme import NO_LICENSE, few_patients
 
 #: Volumes in the order in which they are written, the number of the prior's volume that each starts
 #: from, and what the manifest says of them.
@@ -160,12 +158,9 @@ def _by_matching(
 
 
 def _by_statistics(prepared: Prepared, monitor: Monitor) -> Made:
-    count, volumes = len(prepared.training), prepared.prior.volumes
-    if count < CLIPPED_FROM:
-        monitor.warn(
-            f"too few patients ({count}) to trim extremes, which are in the means; use "
-            f"{CLIPPED_FROM} or more"
-        )
+    volumes = prepared.prior.volumes
+    if few := few_patients(len(prepared.training)):
+        monitor.warn(few)
     return volumes, list(range(len(volumes))), {}
 
 
@@ -203,22 +198,18 @@ def _audit(
 ) -> dict[str, Any]:
     """Audit volumes as they are stored; `alarm` (None: not audited), `summary`, `tried`."""
     if config.method == "statistics":
-        summary = (
-            "No attack was run, as there is nothing that one could find: no volume was made from a "
-            "patient's image. What the set holds of patients are averages over all of them."
-        )
+        summary = "No audit was run, because no volume was made from a patient's images."
         return {"alarm": None, "summary": summary}
     training, held_out = (
         {name: data.slices for name, data in group.items()}
         for group in (prepared.training, prepared.held_out)
     )
     if min(len(training), len(held_out)) < FEWEST_AUDITED:
-        why = (
-            f"patients used: {len(training)}, held out: {len(held_out)}; it takes "
-            f"{FEWEST_AUDITED} of each"
+        summary = (
+            "No audit was run, because nobody was held out to compare with, which takes "
+            f"{2 * FEWEST_AUDITED} patients or more. Treat the volumes as the patients' own."
         )
-        monitor.warn(f"the result is not audited: {why}")
-        summary = f"{NOT_POSSIBLE}: {why}. Treat the volumes as the patients' own."
+        monitor.warn(summary)
         return {"alarm": None, "summary": summary}
     slices = distilled.reshape(-1, *distilled.shape[2:])
     prior = prepared.prior.volumes.reshape(-1, *distilled.shape[2:])

@@ -33,6 +33,9 @@ WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 VOLUMES, IMAGES, README, SHEET = "volumes", "images", "README.md", "PRIVACY.md"
 AUDIT_REPORT, AUDIT_FIGURES = "audit/audit.md", "audit/audit.json"
 RESULTS = (VOLUMES, IMAGES, README, SHEET, "audit", MANIFEST)
+#: Remedies, for a page and for the command.
+_ANEW = "start a new run (in another folder, or with --force, overwrite=True)"
+_NOT_READ = "Restore the file, or start a new run (in another folder: medenhance distill)."
 #: What a run must agree in, and how messages call it.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
 #: What reading a damaged file of tensors raises, besides the error of safetensors itself.
@@ -134,13 +137,13 @@ class RunFolder:
         if changed:
             raise ConfigError(
                 f"{self.out} was started with other options ({', '.join(changed)})",
-                "Use the same options, another folder, or restart with --force (overwrite=True).",
+                f"Use the same options, or {_ANEW}.",
             )
         other = [word for field, word in _AGREED.items() if before.get(field) != run[field]]
         if other:
             raise InputError(
                 f"{self.out} was started with other {' and '.join(other)}",
-                "Restore the data, use the same prior, or start in another folder.",
+                f"Restore the data, use the same prior, or {_ANEW}.",
             )
 
     def save_volumes(self, number: int, volumes: Floats, measured: dict[str, float]) -> None:
@@ -184,9 +187,9 @@ def read_run(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as cause:
-        raise InputError(f"{path} cannot be read: {cause}", "Start in another folder.") from cause
+        raise InputError(f"{path} cannot be read: {cause}", _NOT_READ) from cause
     if not isinstance(fields, dict):
-        raise InputError(f"{path} holds no JSON object", "Start in another folder.")
+        raise InputError(f"{path} holds no JSON object", _NOT_READ)
     return fields
 
 

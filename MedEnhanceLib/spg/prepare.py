@@ -20,6 +20,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tarone_level
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import (
     FEWEST_AUDITED,
@@ -29,6 +30,7 @@ from MedEnhanceLib.spg.config import (
     DistillConfig,
 )
 from MedEnhanceLib.spg.images import data_sha256, framed, windowed, with_tissue
+from MedEnhanceLib.spg.readme import few_patients
 from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure, spacings
 from MedEnhanceLib.synthetic import synthetic_volume
 
@@ -119,7 +121,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     Args:
         cohort: the patients.
         config: decides who is held out, and the prior.
-        monitor: warned where nobody is held out; receives progress.
+        monitor: receives progress.
     Raises ConfigError where the cohort does not fit the configuration, InputError, which names the
     patient, for one who cannot be distilled.
     """
@@ -127,9 +129,8 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         raise InputError("the cohort is empty", "Name patients.")
     _check(cohort.modality, config)  # before minutes of reading
     modality, everybody, keys = _read(cohort, config, monitor.part(0.0, 0.3))
+    monitor.log(plan_text(len(cohort), config))
     held = held_out(cohort, config)
-    if not held and config.method == "matching":
-        monitor.warn("no patient is held out: the set cannot be audited")
     training = {name: data for name, data in everybody.items() if name not in held}
     means = mean_over(data.statistics for data in training.values())
     count = config.volumes
@@ -199,14 +200,23 @@ def _measured(name: str, volumes: list[Volume], config: DistillConfig) -> Patien
 
 
 def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
-    """Draw patients by the seed; at least two if two are left, because the audit needs two.
-
-    Nobody with the method statistics, whose sets are not audited by comparison.
-    """
-    share = config.held_out if config.method == "matching" else 0.0
-    if share > 0 and len(cohort) >= 2 * FEWEST_AUDITED:
-        share = max(share, FEWEST_AUDITED / len(cohort))
+    """Draw patients by the seed, as many as `DistillConfig.count_held_out` says."""
+    share = config.count_held_out(len(cohort)) / len(cohort)
     return {patient.id for patient in cohort.split(share, config.seed)[1]}
+
+
+def plan_text(patients: int, config: DistillConfig) -> str:
+    """Say before a distillation how many patients it has, and what its audit can find."""
+    said, held = f"Patients in the cohort: {patients}.", config.count_held_out(patients)
+    if config.method == "statistics":
+        return f"{said} {few_patients(patients)}".strip()
+    if not held:
+        least = 2 * FEWEST_AUDITED
+        return f"{said} Nobody is held out for an audit, which takes {least} patients or more."
+    p = smallest_rank_sum_p(patients - held, held)
+    is_blunt = p > tarone_level([0.0, p, p], ALPHA)  # as `audit` has it
+    limit = " With so few, the audit can find copied slices at best." if is_blunt else ""
+    return f"{said} Held out for the audit: {held}.{limit}"
 
 
 def _check(modality: str | None, config: DistillConfig) -> None:

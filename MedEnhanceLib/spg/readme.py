@@ -5,13 +5,16 @@ Numbers, hashes and versions are in manifest.json. They name no patient, file, d
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
+from MedEnhanceLib.io.atomic import json_bytes
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.spg.config import NETWORKS, TEMPLATE
-from MedEnhanceLib.spg.statistics import CLIPPED_FROM, count_of_numbers
+from MedEnhanceLib.runtime.text import counted
+from MedEnhanceLib.spg.config import MANY_PATIENTS, NETWORKS, TEMPLATE, DistillConfig
+from MedEnhanceLib.spg.statistics import count_of_numbers
 
 METHODS = {
     "matching": "SPG, structure-preserving personalized generation (arXiv 2511.13106). Its code is "
@@ -24,8 +27,8 @@ _README = """# Distilled {modality} volumes
 
 **{research_only}**
 
-{volumes} clean volumes of {columns} × {rows} × {slices} voxels, distilled from {patients}, to \
-train networks on. Training signal, not anatomy: shapes that look like organs can be invented.
+{clean} of {size} voxels, distilled from {patients}, to train networks on. \
+Training signal, not anatomy: shapes that look like organs can be invented.
 
 **{verdict}**
 
@@ -65,9 +68,10 @@ for you to decide.
 
 | Question | Answer |
 |---|---|
-| What is it? | {volumes} synthetic {modality} volumes to train image-enhancing networks |
-| From whom? | {patients}; {held_out} more were held out to test the set |
-| How? | {method} |
+| What is it? | {synthetic} of {size} voxels, to train image-enhancing networks |
+| Which set? | The one whose manifest.json has the SHA-256 {sha256} |
+| From whom? | {patients}; held out to test the set: {held_out} |
+| How? | {method}; preset: {preset} |
 | What did the volumes start from? | {prior} |
 | Is an image of a patient in it? | {image} |
 | Names, dates, identifiers, files, geometry of a scan? | None, in no file of the folder |
@@ -86,7 +90,6 @@ for you to decide.
 - {advice}
 - A folder beside the set whose name ends with "-confidential", if any, shows and names patients: \
 do not share it.
-- Do not repeat a run with other seeds until no alarm is raised: that hides a leak by chance.
 """
 
 
@@ -106,23 +109,30 @@ def sheet(manifest: Mapping[str, Any]) -> str:
     audit = manifest.get("audit") or {}
     is_matched = manifest["config"]["method"] == "matching"
     prior = manifest["prior"]
-    image = "No volume shows a patient's anatomy by its making"
+    image = "No: no volume was made from a patient's images"
     if is_matched:
         image = "Not as such; each volume was changed to teach what one patient's volumes teach"
     if prior["kind"] == "file":
         image = "The anatomy of the volume that the user gave is in every volume"
-    advice = "Share what a table of averages of these patients may be shared as."
+    advice = "Decide as on a table of averages over these patients: the set has no more of them."
+    if few_patients(manifest["patients"]):
+        advice = "Treat the set as the patients' own data."
     if is_matched:
         advice = "Treat the volumes as the patients' own, unless you judge the audit sufficient."
     if audit.get("alarm"):
-        advice = "Do not share the set."
+        advice = (
+            "Do not share the set. Nor one of a further run with another seed, whose audit may "
+            "miss the same leak by chance."
+        )
     return _SHEET.format(
         **_facts(manifest),
-        held_out=manifest["held_out"],
+        held_out=manifest["held_out"] or "nobody",
+        sha256=hashlib.sha256(json_bytes(manifest)).hexdigest(),
+        preset=next((n for n in DistillConfig.PRESETS if _is_preset(n, manifest)), "own options"),
         prior=prior["description"],
         image=image,
         method=METHODS[manifest["config"]["method"]],
-        tried="\n".join(f"- {line}" for line in audit.get("tried") or ["Nothing."]),
+        tried="\n".join(f"- {line}" for line in audit.get("tried") or ["No attack was run."]),
         advice=advice,
     )
 
@@ -136,40 +146,60 @@ def contributed(run: Mapping[str, Any]) -> list[str]:
         kinds = "four bands of detail"
     lines = [
         f"The set has {count_of_numbers(run['modality'])} numbers from the patients, each a mean "
-        f"over {count} {'patient' if count == 1 else 'patients'}: quantiles of {kinds}. They are "
-        "in manifest.json."
+        f"over {counted(count, 'patient')}: quantiles of {kinds}. They are in manifest.json."
     ]
     if run["prior"]["kind"] == "synthetic":
         lines.append(
             f"The spacings of slices and pixels ({spacing} mm) are quartiles over the patients, "
             "rounded to two digits."
         )
-    if count < CLIPPED_FROM:
-        lines.append("With so few patients, the means include their lowest and highest values.")
+    if few := few_patients(count):
+        lines.append(few)
     if run["config"]["method"] == "matching":
         loop = run["config"]["loop"]
         lines.append(
             "Each patient's volumes were changed in "
-            f"{loop['outer'] * loop['inner'] * NETWORKS} steps, each towards giving networks the "
-            "gradients that the patient's scans give."
+            f"{loop['outer'] * loop['inner'] * NETWORKS} steps, each to make networks learn from "
+            "them what they learn from that patient's scans."
         )
     return lines
+
+
+def few_patients(count: int) -> str:
+    """Say that averages over so few patients tell much about each; "" where they are many."""
+    if count >= MANY_PATIENTS:
+        return ""
+    return (
+        f"Averages over only {counted(count, 'patient')} tell much about each of them: treat the "
+        "set as the patients' own data."
+    )
+
+
+def averages_text(count: int) -> str:
+    """Say what a set by statistics has of its patients."""
+    return few_patients(count) or f"The set has averages over {counted(count, 'patient')}."
+
+
+def _is_preset(name: str, manifest: Mapping[str, Any]) -> bool:
+    return bool(DistillConfig.preset(name).record()["loop"] == manifest["config"]["loop"])
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Collect what both pages state."""
     count = manifest["patients"]
     slices, rows, columns = manifest["size"]
-    lines = [f"They start from: {manifest['prior']['description']}.", *contributed(manifest)]
+    lines = [f"The volumes start from {manifest['prior']['description']}.", *contributed(manifest)]
+    verdict = _summary(manifest).partition(_PARAGRAPH)[0]
+    if manifest["config"]["method"] == "statistics":
+        verdict = f"{verdict} {averages_text(count)}"
     return {
         "modality": manifest["modality"],
         "research_only": RESEARCH_ONLY,
-        "volumes": manifest["volumes"],
-        "columns": columns,
-        "rows": rows,
-        "slices": slices,
-        "patients": f"{count} {'patient' if count == 1 else 'patients'}",
-        "verdict": _summary(manifest).partition(_PARAGRAPH)[0],
+        "clean": counted(manifest["volumes"], "clean volume"),
+        "synthetic": counted(manifest["volumes"], f"synthetic {manifest['modality']} volume"),
+        "size": f"{columns} × {rows} × {slices}",
+        "patients": counted(count, "patient"),
+        "verdict": verdict,
         "license": manifest["license"],
         "nature": "\n".join(f"- {line}" for line in lines),
     }

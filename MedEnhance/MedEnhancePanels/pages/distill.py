@@ -11,7 +11,7 @@ from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.pages.distill_run import RunArea
-from MedEnhancePanels.pages.widgets import Page, askForFile, fill
+from MedEnhancePanels.pages.widgets import Page, allow, askForFile, fill
 from MedEnhancePanels.tasks import distillation
 from MedEnhancePanels.texts import tr as _
 
@@ -94,8 +94,10 @@ class DistillPanel(Page):
         fill(box, entries, template)
         box.currentIndex = box.findData(template)
         fill(self.ui.deviceSelector, self.context.devices.entries, self.state.distillDevice)
-        segmenters = model_choice.segmenterTexts(distillation.segmentersOf(self.state))
-        fill(self.ui.segmenterSelector, {"": _("None")} | segmenters)
+        segmenters, problem = distillation.segmentersOf(self.state)
+        texts = model_choice.segmenterTexts(segmenters)
+        fill(self.ui.segmenterSelector, {"": _("None")} | texts)
+        allow(self.ui.segmenterSelector, problem)
 
     def show(self):
         ui, state = self.ui, self.state
@@ -113,7 +115,7 @@ class DistillPanel(Page):
         widths = [label.sizeHint.width() for label in labels if not area.isHidden()]
         ui.deviceLabel.minimumWidth = max(widths, default=0)
         ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
-        ui.shareLabel.text = distillation.sharedText(state)
+        ui.shareLabel.text = distillation.sharedText(state) if isDistilling else ""
         problem = dependencies.enhancingProblem() or distillation.problemOf(state)
         isRunning = self.runs.isRunning
         ui.problemLabel.text = problem

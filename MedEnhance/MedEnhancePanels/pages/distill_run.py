@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import qt
+import slicer
 
 from MedEnhanceLib.spg.folder import AUDIT_REPORT, SHEET
 from MedEnhancePanels.errors import guarded
@@ -68,7 +69,11 @@ class RunArea:
 
     @guarded
     def _end(self, how):
-        """Pause or cancel the run, as `how` says."""
+        """Pause or cancel the run, as `how` says; once it is cancelled, it cannot go on."""
+        question = _("End {name} for good? It cannot be resumed.").format(name=self._run.name)
+        isAsked = how == "cancel" and not slicer.app.testingEnabled()
+        if isAsked and not slicer.util.confirmYesNoDisplay(question, _("End run")):
+            return
         getattr(self._run, how)()
         self._page.update()
 
@@ -87,14 +92,15 @@ class RunArea:
             importing = self.context.runner.submit("models", params, title=title)
             importing.onFinished(lambda job: self._onImported(job, run))
         elif job.state == "done":
-            level, verdict, _limits = run.verdict()
+            level, *verdict = run.verdict()
             text = _("{name} is finished. {verdict} Open → Privacy sheet: read it before sharing.")
-            self.context.message(level, text.format(name=run.name, verdict=verdict))
+            self.context.message(level, text.format(name=run.name, verdict=" ".join(verdict)))
 
     def _onImported(self, job, run):
         if job.state == "done":
-            text = _("{name} is trained. Models, Use by default, takes it for Enhance.")
-            self.context.message("info", text.format(name=run.name))
+            text = _("{name} is trained. {measured} Models, Use by default, takes it for Enhance.")
+            measured = run.job.result.get("sentence") or _("It was not compared with a model.")
+            self.context.message("info", text.format(name=run.name, measured=measured))
         else:
             text = _("{name} is trained, but could not be added to the models: {why}")
             text = text.format(name=run.name, why=job.error.text)

@@ -3,15 +3,16 @@
 import os
 from pathlib import Path
 
+from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.jobs.kinds.train import volumes_in
-from MedEnhanceLib.jobs.teaching.segmenter import taught_fields
-from MedEnhanceLib.spg.cohort import count_patients
-from MedEnhanceLib.spg.config import FEWEST_AUDITED, FEWEST_PATIENTS, SYNTHETIC, TEMPLATE
-from MedEnhanceLib.spg.dataset import is_distilled
+from MedEnhanceLib.jobs.teaching.segmenter import teachers
+from MedEnhanceLib.spg.cohort import count_patients, require_patients
+from MedEnhanceLib.spg.config import FEWEST_PATIENTS, SYNTHETIC, TEMPLATE, DistillConfig
+from MedEnhanceLib.spg.dataset import find_set
+from MedEnhanceLib.spg.prepare import plan_text
 from MedEnhanceLib.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.texts import tr as _
 
@@ -34,7 +35,7 @@ def paramsOf(state):
             fields = {"task": {"segmenter": segmenter, "gate": state.distillGate}}
         else:
             folder, fields = (folder, {}) if _isSet(folder) else volumes_in(folder, method)
-        config |= {"modality": modality, "name": state.distillName, **fields}
+        config |= {"modality": modality, "name": state.distillName.strip(), **fields}
         return {"method": method, "config": config, "data": folder}
     config |= {"method": state.distillMethod, "prior": state.distillTemplate}
     config |= {"volumes": state.distillVolumes}
@@ -42,21 +43,25 @@ def paramsOf(state):
 
 
 def segmentersOf(state):
-    """List the segmentation models that can teach what is made."""
-    isEnhancer, modality = state.distillTask.startswith("train"), state.distillTask[-2:]
-    return model_choice.installed(modality, model_choice.SEGMENTER) if isEnhancer else []
+    """List the segmentation models that can teach what is made, and say why there is none."""
+    if not state.distillTask.startswith("train"):
+        return [], ""
+    able, faults = teachers(state.distillTask[-2:])
+    problem = _("No installed segmentation model can teach an enhancer of this modality.")
+    reasons = [PanelError.fromException(fault).text for fault in faults]
+    return able, "" if able else "\n".join([problem, *reasons])
 
 
 def segmenterOf(state):
     """Return the name of the segmentation model that teaches; "" for none."""
-    names = [segmenter.name for segmenter in segmentersOf(state)]
-    return state.distillSegmenter if state.distillSegmenter in names else ""
+    name = state.distillSegmenter
+    return name if name and name in [each.name for each in segmentersOf(state)[0]] else ""
 
 
 def _isSet(folder):
-    """Tell whether a folder is a finished distilled set."""
+    """Tell whether a folder is a finished distilled set, or that of the run that made it."""
     try:
-        return is_distilled(Path(folder))
+        return find_set(Path(folder)) is not None
     except MedEnhanceError:
         return False
 
@@ -74,8 +79,12 @@ def problemOf(state):
         return problem
     if not state.distillName.strip():
         return _("Give the run a name.")
+    if isTraining and is_taken(state.distillName.strip()):
+        return _("A model of this name is installed already: give the run another name.")
     if isTraining:
-        return _teachingProblem(state) if segmenterOf(state) else ""
+        isTaught = segmenterOf(state) and _isSet(folder)
+        labels = _("A distilled set has no labels: choose the folder of the model's training.")
+        return labels if isTaught else ""
     if state.distillTask == "distillCT" and state.distillTemplate == TEMPLATE:
         return _("There is no public template for CT: choose synthetic volumes under Advanced.")
     if state.distillTemplate not in TEMPLATES and not os.path.isfile(state.distillTemplate):
@@ -86,25 +95,8 @@ def problemOf(state):
 def _countProblem(folder):
     """Say that a cohort has too few patients, and how many it takes; empty where it has enough."""
     try:
-        count = count_patients(folder, FEWEST_PATIENTS)
+        require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
     except (MedEnhanceError, OSError) as error:
-        return PanelError.fromException(error).text
-    if count >= FEWEST_PATIENTS:
-        return ""
-    text = _(
-        "Patients in the cohort: {count}. Distilling takes {least} or more, an audit (of gradient "
-        "matching) {audited} or more. Give a folder with volumes for each patient."
-    )
-    return text.format(count=count, least=FEWEST_PATIENTS, audited=2 * FEWEST_AUDITED)
-
-
-def _teachingProblem(state):
-    """Say why the segmentation model cannot teach; empty where it can."""
-    if _isSet(state.distillCohort.strip()):
-        return _("A distilled set has no labels: choose the folder of the model's training.")
-    try:
-        taught_fields(paramsOf(state)["config"])
-    except MedEnhanceError as error:
         return PanelError.fromException(error).text
     return ""
 
@@ -121,10 +113,9 @@ def sharedText(state):
             "With these choices, a new set contains volumes for each patient, changed to teach "
             "what that patient's scans teach. Starting sends nothing."
         )
-        folder, audited = state.distillCohort.strip(), 2 * FEWEST_AUDITED
-        if not problemOf(state) and count_patients(folder, audited) < audited:
-            text = _("The cohort is too small for an audit, which takes {count} patients or more.")
-            shared = f"{shared}\n{text.format(count=audited)}"
+    if not problemOf(state):
+        count = count_patients(state.distillCohort.strip())
+        shared = f"{shared}\n{plan_text(count, DistillConfig(method=state.distillMethod))}"
     if state.distillTemplate in TEMPLATES:
         return shared
     anatomy = _(

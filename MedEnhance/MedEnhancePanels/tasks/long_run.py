@@ -98,19 +98,20 @@ def _stateText(state):
 
 
 def runText(run):
+    isSet = run.kind == "distill" and run.state == "done"
+    place = _("The distilled set, to hand over: {folder}") if isSet else _("Its folder is {folder}")
     lines = [
         _("{name}: {state} after {time}.").format(
             name=run.name, state=_stateText(run.state), time=duration_text(run.record["seconds"])
         ),
         run.record.get("error", ""),
-        _("Its folder is {folder}").format(folder=run.folder),
+        place.format(folder=run.out if isSet else run.folder),
     ]
-    if run.kind == "distill" and run.state == "done":
+    if isSet:
         counts = {"volumes": "?", "patients": "?", "held_out": "?"} | run.manifest()
         text = _(
-            "{volumes} volumes from {patients} patients; {held_out} patients were held out. "
-            "The volumes are for training only: structures that look like organs may not exist "
-            "in any patient."
+            "Volumes: {volumes}; patients used: {patients}, held out: {held_out}. The volumes are "
+            "for training only: structures that look like organs may not exist in any patient."
         )
         lines.append(text.format(**counts))
     if run.confidential.is_dir():

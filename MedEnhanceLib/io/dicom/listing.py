@@ -12,9 +12,10 @@ from pathlib import Path
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom.frames import ScanPart, parts_of
 from MedEnhanceLib.io.dicom.headers import DicomHeader, read_header
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, DICOM_ENDINGS, counted, find_files, named
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, DICOM_ENDINGS, find_files, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.text import counted
 
 _TAKE_AWAY = "Copy or export the file again; or remove it, to load the series without it."
 #: Files that are read between two looks at a cancel.

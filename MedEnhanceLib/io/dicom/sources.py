@@ -146,8 +146,3 @@ def named(names: Sequence[str], most: int = _MOST_NAMED, *, between: str = ", ")
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{between.join(names[:most])}{more}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Write `1 file`, `2 files`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

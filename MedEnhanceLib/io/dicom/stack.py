@@ -25,8 +25,9 @@ from MedEnhanceLib.io.dicom.repair import (
     measure_spacing,
 )
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
-from MedEnhanceLib.io.dicom.sources import counted, named
+from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import counted
 
 #: Between slices: of direction cosines, what passes unnoticed, and what rounding to three or four
 #: digits explains; and (relative) of pixel sizes: 0.05 pixels in 512.

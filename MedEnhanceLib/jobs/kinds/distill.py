@@ -155,10 +155,12 @@ def refuse_among_patients(out: Path, cohort: Path) -> None:
     """Raise OutputError where the result would lie among what the next run reads, or is shared."""
     if cohort.is_dir() and out.resolve().is_relative_to(cohort.resolve()):
         raise OutputError(
-            f"{out} lies in {cohort}, among the patients", "Name a folder outside of it."
+            f"{out} lies in {cohort}, among the patients",
+            "Give a cohort whose folder does not contain that of the result.",
         )
     for parent in out.resolve().parents:
         if is_distilled(parent):  # names of patients, which go beside the result, would get into it
             raise OutputError(
-                f"{out} lies in {parent.name}, a distilled set", "Name a folder outside of it."
+                f"{out} lies in {parent.name}, a distilled set",
+                "Keep the set in another folder than that of the result.",
             )

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from MedEnhanceLib import gradprom, hqg
-from MedEnhanceLib.bundles.export import NOT_STATED, record_fields
+from MedEnhanceLib.bundles.export import NOT_STATED, comparison, record_fields
 from MedEnhanceLib.bundles.schema import CODEC
-from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.store import is_taken, read_bundle
 from MedEnhanceLib.core.options import About, Options, Params, option
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
@@ -23,7 +23,7 @@ from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of, taught_fields, te
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.dataset import PATTERN, Distilled, is_distilled, load_distilled
+from MedEnhanceLib.spg.dataset import PATTERN, Distilled, find_set, load_distilled
 from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 Method = Literal["hqg", "head", "slices", "codec"]
@@ -71,11 +71,16 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
     lower_priority()
     distilled = set_of(data, params.distilled)
     config = training_config(params.method, params.config, distilled)
+    if is_taken(str(params.config.get("name", ""))):
+        monitor.warn(
+            f"a model {config.name!r} is installed already: this one is installed under another "
+            "name (medenhance models import FOLDER --name NAME)"
+        )
     folder = train_method(params.method, config, data, out, monitor, distilled)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
     metadata = {} if params.method == CODEC else read_bundle(folder).metadata
-    measured, verdict = metadata.get("measured"), beside_shipped(metadata)
+    measured, verdict = metadata.get("measured"), comparison(metadata)
     return Result(
         {
             "outputs": outputs,
@@ -89,26 +94,12 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
 def set_of(data: Path, distilled: str | None) -> Distilled | None:
     """Read the distilled set that a training learns from: `distilled`, or `data` if it is one.
 
-    Raises InputError where `distilled` is none.
+    Either may be the folder of a run that made it. Raises InputError where `distilled` is none.
     """
-    if distilled:
-        return load_distilled(Path(distilled))
-    return load_distilled(data) if is_distilled(data) else None
-
-
-def beside_shipped(metadata: Mapping[str, Any]) -> str:
-    """Say what a model gains over the filter and over the shipped model; "" if not measured."""
-    validation = metadata.get("training", {}).get("validation", {})
-    if "over_shipped_db" not in validation:
-        return ""
-    over, error = validation["over_shipped_db"], validation["over_shipped_error_db"]
-    text = f"{over:+.2f} ± {error:.2f} dB over the shipped model"
-    if "gain_db" in validation:
-        text = f"{validation['gain_db']:+.2f} dB over the filter, {text}"
-    is_apart = metadata["training"]["config"].get("held_out")
-    where = "volumes held out" if is_apart else "new crops of the training volumes"
-    advice = "" if over > error else " Use the shipped model."
-    return f"On {where}: {text}.{advice}"
+    folder = find_set(Path(distilled) if distilled else data)
+    if folder or distilled:
+        return load_distilled(folder or Path(distilled or ""))
+    return None
 
 
 def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -116,9 +107,15 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
 
     high, low: folders of volumes of high and of low quality; files or a folder of DICOM each, or
     one folder of DICOM. Patterns name kinds of files, not files: a bundle shows them to whoever
-    gets it. Raises InputError for what is no such folder.
+    gets it. Raises InputError for what is no such folder, and for a distilled set.
     """
     pools = {"high_quality": high.resolve()} | ({"low_quality": low.resolve()} if low else {})
+    for folder in pools.values():
+        if find_set(folder):
+            raise InputError(
+                f"{folder} holds a distilled set, not images as acquired",
+                "Train on the set itself (--data).",
+            )
     data = Path(os.path.commonpath([folder.parent for folder in pools.values()]))
     patterns = {name: _patterns(folder, data) for name, folder in pools.items()}
     counts = [
@@ -271,7 +268,7 @@ def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]
         raise ConfigError(
             f"{distilled.folder}: a distilled set has no labels", "Train on volumes, or no task."
         )
-    data_folder, fields = data.resolve(), {}
+    data_folder, fields = (find_set(data) or data).resolve(), {}
     folder = distilled.folder.resolve()
     root = Path(os.path.commonpath([data_folder, folder]))
     for name in _PATTERNS:

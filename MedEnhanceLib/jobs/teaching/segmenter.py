@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib import hqg
-from MedEnhanceLib.bundles.store import Bundle, find_bundle, open_bundle
+from MedEnhanceLib.bundles.store import Bundle, find_bundle, known_bundles, open_bundle
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, MedEnhanceError, ModelError
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
@@ -29,18 +29,33 @@ _GATE_EMA, _GATE_WARM_UP = 0.99, 20
 _POOLS = {"MR": {"crops": 40, "renewed_every": 2}, "CT": {"crops": 12, "renewed_every": 5}}
 
 
+def teachers(modality: str) -> tuple[list[Bundle], list[MedEnhanceError]]:
+    """List the installed heads that can teach an enhancer, and why each other one cannot."""
+    able, faults = [], []
+    for head in known_bundles():
+        if (head.kind, head.modality) == ("head", modality):
+            try:
+                taught_fields({"task": {"segmenter": head.name}})
+                able.append(head)
+            except MedEnhanceError as fault:
+                faults.append(fault)
+    return able, faults
+
+
 def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the fields of an enhancer's training that a head teaches by what bundles state.
 
     The training goes on from the enhancer that the head learned from, by taught steps alone, on the
     head's images. Fields that are given stay.
 
-    Raises ConfigError where no head is named, or no enhancer; ModelError where one is missing.
+    Raises ConfigError where no head is named, or no enhancer, or the head's training held nobody
+    out; ModelError where one is missing.
     """
     task = fields["task"]
     if not isinstance(task, Mapping) or not task.get("segmenter"):
         raise ConfigError("task names no segmenter", "Name a segmentation head (--segmenter).")
     head = find_bundle(str(task["segmenter"]))
+    _require_held_out(head)
     modality = fields.get("modality", head.modality)
     start = fields.get("start") or head.metadata.get("training", {}).get("config", {}).get(
         "enhancer"
@@ -50,7 +65,16 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
             f"head {head.name} did not learn from enhanced images",
             "Name the enhancer to go on from (start), or train the head with --enhancer.",
         )
-    enhancer = open_bundle(str(start), kind="enhancer", modality=modality)
+    try:
+        enhancer = open_bundle(str(start), kind="enhancer", modality=modality)
+    except ModelError as cause:
+        if fields.get("start"):
+            raise
+        raise ModelError(
+            f"head {head.name} learned from the enhancer {start}: {cause.message}",
+            "Import that enhancer, name another to go on from (start), or train the head on an "
+            "installed one.",
+        ) from cause
     recorded = head.metadata.get("gradprom", {}).get("enhancer", {}).get("sha256")
     if not fields.get("start") and recorded not in (None, enhancer.sha256):
         raise ConfigError(
@@ -71,6 +95,15 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         # What is the default now may be another model later.
         "start": enhancer.name if start == "auto" else start,
     }
+
+
+def _require_held_out(head: Bundle) -> None:
+    """Raise ConfigError where a head's training held nobody out, on whom to judge its teaching."""
+    if not head.metadata.get("training", {}).get("config", {}).get("held_out"):
+        raise ConfigError(
+            f"head {head.name}: nobody is held out to decide whether taught weights are accepted",
+            "Train the head with images in held_out.",
+        )
 
 
 def _data_of(*bundles: Bundle) -> list[dict[str, str]]:
@@ -94,6 +127,7 @@ def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task,
 
     task = config.task
     assert task is not None
+    _require_held_out(find_bundle(task.segmenter))
     averages = task.gate == "ema"
     gate = GradientGate(
         "binary" if averages else task.gate,

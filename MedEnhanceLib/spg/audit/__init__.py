@@ -9,7 +9,6 @@ Importing this needs numpy alone.
 
 from MedEnhanceLib.spg.audit.attacks import audit
 from MedEnhanceLib.spg.audit.audit_report import (
-    NOT_POSSIBLE,
     AuditReport,
     write_confidential,
     write_report,
@@ -17,7 +16,6 @@ from MedEnhanceLib.spg.audit.audit_report import (
 from MedEnhanceLib.spg.audit.records import Audited, Finding
 
 __all__ = [
-    "NOT_POSSIBLE",
     "AuditReport",
     "Audited",
     "Finding",

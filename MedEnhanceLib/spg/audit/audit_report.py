@@ -17,7 +17,6 @@ from MedEnhanceLib.spg.audit.records import Finding
 from MedEnhanceLib.spg.audit.significance import ALPHA
 
 FORMAT = 1
-NOT_POSSIBLE = "This audit could not have found a leak"
 NOT_A_PROOF = "This does not prove that there is none: weaker leaks or other leaks may exist."
 #: What each attack does, for who has to decide on sharing.
 TRIED = {
@@ -79,8 +78,8 @@ class AuditReport:
             )
         elif all(finding.is_blind for finding in self.findings):
             text = (
-                f"{NOT_POSSIBLE}, however large: with {groups} no attack can. Treat the volumes as "
-                "the patients' own."
+                f"This audit could not have found a leak, however large: with {groups} no attack "
+                "can. Treat the volumes as the patients' own."
             )
         else:
             able = [finding.finds for finding in self.findings if not finding.is_blind]
@@ -93,7 +92,7 @@ class AuditReport:
 
     @property
     def tried(self) -> tuple[str, ...]:
-        """Method and result of each attack, then attacks that were not tried; in Markdown."""
+        """Method, figures and result of each attack, then what was not tried; in Markdown."""
         lines = []
         for finding in self.findings:
             verdict = "It found no leak."
@@ -101,7 +100,9 @@ class AuditReport:
                 verdict = "Inconclusive: it could not have found a leak."
             if finding.alarm:
                 verdict = "ALARM: it found a leak."
-            lines.append(f"**{finding.title}** {TRIED[finding.attack]} **{verdict}**")
+            lines.append(
+                f"**{finding.title}** {TRIED[finding.attack]} {finding.sentence} **{verdict}**"
+            )
         return (*lines, _NOT_TRIED)
 
     @property
@@ -117,7 +118,7 @@ class AuditReport:
             "",
         ]
         for finding, tried in zip(self.findings, self.tried, strict=False):
-            lines.append(f"- {tried} {finding.sentence} {finding.power}")
+            lines.append(f"- {tried} {finding.power}")
         lines.append(f"- {_NOT_TRIED}")
         lines += [f"- Caution: {caution}" for caution in self.cautions]
         return "\n".join(lines)

@@ -21,6 +21,7 @@ from MedEnhanceLib.bundles.schema import METADATA, WEIGHTS
 from MedEnhanceLib.bundles.store import (
     Bundle,
     find_bundle,
+    is_taken,
     list_bundles,
     open_bundle,
     read_bundle,
@@ -68,6 +69,13 @@ def test_a_card_says_what_the_model_is_for_and_what_its_table_states() -> None:
         assert f"## Measured\n\n{measure}" in card
     taught = make_card(METADATA_FIELDS | {"version": "1", "gradprom": {}})
     assert "## Measured\n\nDice" in taught
+    gains = {"gain_db": 0.3, "over_shipped_db": -0.446, "over_shipped_error_db": 0.05}
+    training = {"validation": gains, "config": {}}
+    fields = METADATA_FIELDS | {"version": "1", "measured": []}
+    card = make_card(fields | {"training": training})
+    assert "0.30 dB better than the filter, 0.45 ± 0.05 dB worse than the shipped mr." in card
+    assert "Not measured yet." not in card
+    assert "Not measured yet." in make_card(fields)
 
 
 @pytest.mark.parametrize("is_zip", [False, True])
@@ -169,6 +177,9 @@ def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) ->
     (error,) = unreadable_bundles().values()
     assert "another model is named 'mr'" in error.message
     assert "models remove mr" in error.hint
+    assert is_taken("mr") and is_taken("toy") is False
+    (user_models / "toy").mkdir()
+    assert is_taken("toy")
     remove_bundle("mr")
     assert not (user_models / "mr").exists()
     assert find_bundle("mr").shipped

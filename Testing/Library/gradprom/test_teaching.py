@@ -30,6 +30,7 @@ from MedEnhanceLib.hqg.train.crops import CropMaker
 from MedEnhanceLib.hqg.train.targets import load_data
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs.kinds.train import train_method, training_config
+from MedEnhanceLib.jobs.teaching.segmenter import teachers
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 SHAPE = (16, 32, 32)
@@ -263,7 +264,27 @@ def test_a_task_without_what_it_needs_is_refused(
         training_config("hqg", {"start": segmenter, "task": {"segmenter": segmenter}})
     nobody = new_head(tmp_path / "nobody", enhancer=enhancer, held_out=[])
     with pytest.raises(ConfigError, match="nobody is held out"):
-        learned(data, tmp_path / "out", segmenter=nobody)
+        config(segmenter=nobody)
+    task = TrainConfig.from_json({"preset": "smoke", "task": {"segmenter": nobody}})
+    with pytest.raises(ConfigError, match="nobody is held out"):
+        train_method("hqg", task, data, tmp_path / "out", Monitor())
+
+
+def test_only_heads_that_can_teach_are_listed_and_the_others_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enhancer: str
+) -> None:
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path))
+    for name, fields in (("able", {}), ("nobody", {"held_out": []}), ("gone", {"enhancer": "a"})):
+        new_head(tmp_path / name, **{"name": name, "enhancer": enhancer, **fields})
+    able, faults = teachers("MR")
+    assert "able" in [head.name for head in able]
+    assert not {"nobody", "gone"}.intersection(head.name for head in able)
+    said = "\n".join(str(fault) for fault in faults)
+    assert "head nobody: nobody is held out" in said
+    assert "head gone learned from the enhancer a: there is no model 'a'" in said
+    with pytest.raises(ModelError) as refused:
+        config(segmenter="gone")
+    assert "Import that enhancer" in refused.value.hint
 
 
 @pytest.mark.parametrize("images", [1, 2])

@@ -13,9 +13,10 @@ import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 from Library.forked import rows_of
 
 from MedEnhanceLib import io
-from MedEnhanceLib.core.manifest import RESEARCH_ONLY
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
 from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.text import without_commands
 from MedEnhanceLib.spg import distillation as run_module
 from MedEnhanceLib.spg.audit import copies
 from MedEnhanceLib.spg.cohort import Cohort, Patient
@@ -61,12 +62,18 @@ def test_the_pages_say_what_who_gets_the_folder_has_to_know(whole: Path) -> None
     for words in (RESEARCH_ONLY, "not anatomy", "4 patients", "manifest.json", "PRIVACY.md"):
         assert words in page
     officer = (whole / "PRIVACY.md").read_text(encoding="utf-8")
-    for words in (METHODS["matching"], "4 steps", "101 numbers", "Nothing.", "not a medical"):
+    for words in (METHODS["matching"], "4 steps", "101 numbers", "not a medical", "preset: smoke"):
         assert words in officer
+    assert "4 synthetic MR volumes of 40 × 40 × 12 voxels" in officer
+    assert file_sha256(whole / "manifest.json") in officer
+    single = sheet(manifest | {"volumes": 1, "patients": 1, "held_out": 2})
+    assert (
+        "1 synthetic MR volume of" in single and "1 patient; held out to test the set: 2" in single
+    )
     for write in (readme, sheet):
         alarm = {"audit": {"alarm": True, "summary": "ALARM: it leaks.\n\nMore."}}
         assert "**ALARM: it leaks.**" in write(manifest | alarm).partition("##")[0]
-    assert "- Do not share the set." in sheet(manifest | alarm)
+    assert "- Do not share the set. Nor one of a further run" in sheet(manifest | alarm)
     assert "ICBM" not in page
     template = {"prior": {"kind": "template", "description": "an average"}}
     assert "Louis Collins, McConnell Brain" in readme(manifest | template)
@@ -166,8 +173,10 @@ def test_other_options_are_refused_by_name(
 ) -> None:
     other = replace(smoke, seed=5, loop=replace(smoke.loop, pool=2))
     out = Path(shutil.copytree(whole, tmp_path / "out"))
-    with pytest.raises(ConfigError, match=r"loop\.pool, seed"):
+    with pytest.raises(ConfigError, match=r"loop\.pool, seed") as refused:
         distill(cohort, out, other)
+    remedy = "Use the same options, or start a new run."
+    assert without_commands(refused.value.hint) == remedy, "a page has no field for a folder"
     distill(cohort, out, other, overwrite=True)
     assert load_distilled(out).config.seed == 5
 

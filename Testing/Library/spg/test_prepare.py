@@ -16,7 +16,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.images import framed, windowed, with_tissue
-from MedEnhanceLib.spg.prepare import Prepared, prepare
+from MedEnhanceLib.spg.prepare import Prepared, plan_text, prepare
 
 from .conftest import PEOPLE, phantom, write_cohort
 
@@ -61,10 +61,30 @@ def test_the_audit_of_matching_has_two_patients_that_statistics_use_too(
     found, _ = prepared(cohort, replace(smoke, held_out=0.2))
     assert (len(found.training), len(found.held_out)) == (2, 2)
     assert set(found.training) | set(found.held_out) == set(PEOPLE)
+    assert replace(smoke, held_out=0.9).count_held_out(4) == 2
+    three = cohort.only(lambda patient: patient.id != PEOPLE[0])
+    found, _ = prepared(three, replace(smoke, held_out=0.2))
+    assert (len(found.training), len(found.held_out)) == (3, 0), "no audit is possible"
     found, _ = prepared(cohort, replace(smoke, held_out=0.2, method="statistics"))
     assert (len(found.training), len(found.held_out)) == (4, 0)
     assert found.prior.volumes.shape == (4, 12, 40, 40)
     assert found.prior.spacing_mm[0] == (5.0, 3.0)
+
+
+def test_what_an_audit_can_find_is_said_before_a_distillation(
+    smoke: DistillConfig,
+) -> None:
+    matched = replace(smoke, held_out=0.2)
+    averaged = replace(matched, method="statistics")
+    assert plan_text(7, averaged) == "Patients in the cohort: 7."
+    for patients, config, said in (
+        (6, averaged, "cohort: 6. Averages over only 6 patients tell much about each"),
+        (3, matched, "cohort: 3. Nobody is held out for an audit, which takes 4 patients or more"),
+        (6, matched, "cohort: 6. Held out for the audit: 2. With so few, the audit can find copi"),
+        (30, matched, "cohort: 30. Held out for the audit: 6."),
+    ):
+        assert said in plan_text(patients, config)
+    assert "With so few" not in plan_text(30, matched)
 
 
 @pytest.mark.parametrize("kind", ["synthetic", "template"])

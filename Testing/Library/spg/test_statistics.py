@@ -14,6 +14,8 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import STORED, load_distilled
 from MedEnhanceLib.spg.distillation import distill_cohort
 from MedEnhanceLib.spg.images import windowed
+from MedEnhanceLib.spg.prepare import DESCRIPTIONS
+from MedEnhanceLib.spg.readme import sheet
 from MedEnhanceLib.spg.statistics import (
     Statistics,
     count_of_numbers,
@@ -119,14 +121,18 @@ def test_a_set_has_the_statistics_and_the_spacing_of_the_cohort(made: Path) -> N
     assert distance(ours, theirs)[1] < before[1]
 
 
-def test_a_set_by_statistics_says_first_why_no_attack_was_run(made: Path) -> None:
+def test_a_set_by_statistics_says_first_that_few_patients_show_in_it(made: Path) -> None:
     page = (made / "PRIVACY.md").read_text(encoding="utf-8")
     first = next(line for line in page.splitlines() if line.startswith("**"))
-    assert first.startswith("**No attack was run, as there is nothing that one could find")
+    assert first.startswith("**No audit was run, because no volume was made from a patient's")
+    assert "Averages over only 4 patients tell much about each of them" in first
+    many = sheet(load_distilled(made).manifest | {"patients": 7})
+    assert "tell much" not in many and "Decide as on a table of averages" in many
     assert f"{count_of_numbers(load_distilled(made).modality)} numbers" in page
-    assert "lowest and highest" in page
+    assert f"The volumes start from {DESCRIPTIONS['synthetic']}" in page
+    assert "held out to test the set: nobody" in page and "No attack was run" in page
     assert "5 × 3 mm" in page
-    assert "steps, each towards" not in page
+    assert "steps, each to make" not in page
     assert len(page.splitlines()) < 50, "it is one page"
 
 

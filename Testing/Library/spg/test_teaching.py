@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from Library.conftest import WarningRecorder
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
@@ -15,6 +16,7 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.kinds.train import set_of, volumes_in
 from MedEnhanceLib.jobs.teaching.gains import Gain, Gains
 from MedEnhanceLib.spg.dataset import NOT_ANATOMY
 from MedEnhanceLib.spg.folder import MANIFEST
@@ -27,11 +29,13 @@ SMALL = {"preset": "smoke", "device": "cpu"}
 def test_a_set_teaches_and_the_result_is_measured_beside_the_shipped_model(
     method: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The folder of the run that made it stands for the set."""
+    shutil.copytree(whole, tmp_path / "run/out")
     words = ["--preset", "smoke", "--device", "cpu", "--out", str(tmp_path), "--name", "own"]
-    assert main(["train", method, "--data", str(whole), *words]) == 0
+    assert main(["train", method, "--data", str(tmp_path / "run"), *words]) == 0
     said = capsys.readouterr().out
-    assert "over the shipped model" in said
-    assert ("over the filter" in said) == (method == "hqg")
+    assert f"dB worse than the shipped {'mr' if method == 'hqg' else 'mr-slices'}." in said
+    assert ("than the filter" in said) == (method == "hqg")
     assert "Use the shipped model." in said, "after four steps"
     metadata = read_bundle(tmp_path / "own").metadata
     assert metadata["modality"] == "MR"
@@ -55,6 +59,26 @@ def test_a_set_and_a_cohort_teach_together(
         "a distilled set",
         "the user's own cohort",
     ]
+
+
+def test_the_folder_of_a_run_is_no_images_of_ones_own(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run/out")
+    for data, distilled in ((tmp_path / "run", None), (tmp_path, str(tmp_path / "run"))):
+        source = set_of(data, distilled)
+        assert source is not None and source.folder == tmp_path / "run/out"
+    with pytest.raises(InputError, match="holds a distilled set"):
+        volumes_in(str(tmp_path / "run"), "hqg")
+
+
+def test_the_name_of_an_installed_model_is_reported_before_the_training(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    params = {"method": "hqg", "data": str(tmp_path), "out": str(tmp_path / "out")}
+    for name in ("new", "mr"):
+        with pytest.raises(InputError):
+            run_job(JobSpec("train", params | {"config": {**SMALL, "name": name}}), recorder.listen)
+    (said,) = recorder.warnings
+    assert "a model 'mr' is installed already" in said
 
 
 def test_what_a_set_cannot_teach_is_said(whole: Path, tmp_path: Path) -> None:

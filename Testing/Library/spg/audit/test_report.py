@@ -53,6 +53,7 @@ def test_the_report_states_what_was_tried_and_what_it_could_find(
     for finding in report.findings:
         for words in (TRIED[finding.attack], finding.title, finding.power):
             assert words in report.summary
+        assert any(finding.sentence in line for line in report.tried), "as PRIVACY.md states it"
         assert finding.is_blind or ("4 of 5" in finding.power and "noticed" in finding.power)
         assert finding.is_blind == ("cannot notice any leak" in finding.power)
     blind = sum(finding.is_blind for finding in report.findings)
