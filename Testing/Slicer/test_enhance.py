@@ -32,12 +32,10 @@ class ChoicesTest(EnhanceTestCase):
             and getattr(ui, name).isVisibleTo(page)
         ]
         self.assertEqual(sorted(choices), ["guideSelector", "outputSelector", "taskComboBox"])
-        self.assertEqual(self.tasks(), ["Noise", "Noise and blur", "Thin slices from thick ones"])
         self.assertEqual(ui.taskComboBox.currentText, "Noise")
-        before = self.tasks()
-        for task in ("slices", "noise"):  # which keys can reach only where the order stays
-            self.pick(ui.taskComboBox, task)
-            self.assertEqual(self.tasks(), before)
+        self.pick(ui.taskComboBox, "slices")  # keys reach the others where the order stays
+        self.assertEqual(self.tasks(), ["Noise", "Noise and blur", "Thin slices from thick ones"])
+        self.pick(ui.taskComboBox, "noise")
         self.assertIn("Removes noise", ui.taskComboBox.toolTip)
         self.assertFalse(self.panel.options.config.correct_bias_field)
         ui.biasFieldCheckBox.checked = True

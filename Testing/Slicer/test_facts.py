@@ -81,14 +81,9 @@ class FactsTest(EnhanceTestCase):
         measured["blur"] = {"undone": False, "reason": "it is sharp"}
         output = self.result(measured=measured, uncertainty=_CALIBRATED)
         self.choose(self.results.linked(output, "input"))
-        lines = [
-            "Noise found: ±7.6 HU (1 SD); removed: 19 %, because anatomy may be in it.",
-            "Blur left alone: it is sharp.",
-            "Bias field corrected (N4).",
-            "The guide changed the result by 0.31 SD of the noise.",
-            "m · CPU",
-        ]
-        self.assertEqual(self.ui.factsLabel.text.splitlines(), lines)
+        text = self.ui.factsLabel.text
+        self.assertIn("±7.6 HU (1 SD); removed: 19 %, because anatomy may be in it.\nBlur", text)
+        self.assertRegex(text, r"sharp\.\nBias .* \(N4\)\.\nThe guide .* 0\.31 SD .*\nm · CPU$")
         self.assertIn("1 SD, in HU. Calibrated on held-out heads", self.ui.factsLabel.toolTip)
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
         self.assertIn("removed: 10 %", result_texts.factsOf(output))

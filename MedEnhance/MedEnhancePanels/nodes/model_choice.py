@@ -74,10 +74,7 @@ def tasks(modality=UNKNOWN):
     texts = {
         "noise": (_("Noise"), _("Removes noise")),
         "sharpness": (_("Noise and blur"), _("Removes noise, and blur where it is measured")),
-        "slices": (
-            _("Thin slices from thick ones"),
-            _("Makes thin slices between thick ones, on a new grid"),
-        ),
+        "slices": (_("Thin slices from thick ones"), _("Makes thin slices, on a new grid")),
     }
     if modality not in ("MR", UNKNOWN):  # blur is measured in MR alone
         del texts["sharpness"]

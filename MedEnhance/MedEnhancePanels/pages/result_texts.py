@@ -9,12 +9,7 @@ from MedEnhancePanels.nodes import provenance, results
 from MedEnhancePanels.texts import tr as _
 
 #: What a run measures in a volume, and the numbers without which nothing is said of it.
-_MEASURED = {
-    "noise": ("sigma", "share_removed"),
-    "blur": (),
-    "bias_field": (),
-    "guide": ("used",),
-}
+_MEASURED = {"noise": ("sigma", "share_removed"), "blur": (), "bias_field": (), "guide": ("used",)}
 
 
 def factsOf(output):
@@ -81,8 +76,7 @@ def findingsOf(output):
 
 def equalsInput(output):
     """Tell whether a run left all voxels as they were."""
-    facts = provenance.part(output, "results", "measured", "noise")
-    return facts.get("changed") == 0
+    return provenance.part(output, "results", "measured", "noise").get("changed") == 0
 
 
 def _scopes(output):

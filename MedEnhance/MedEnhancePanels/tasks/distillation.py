@@ -18,6 +18,8 @@ from MedEnhancePanels.texts import tr as _
 
 #: Priors that are no files.
 TEMPLATES = (SYNTHETIC, TEMPLATE)
+#: Patients from which on they are not counted while a user waits.
+_MANY = 100
 
 
 def kindOf(state):
@@ -82,9 +84,8 @@ def problemOf(state):
     if isTraining and is_taken(state.distillName.strip()):
         return _("A model of this name is installed already: give the run another name.")
     if isTraining:
-        isTaught = segmenterOf(state) and _isSet(folder)
         labels = _("A distilled set has no labels: choose the folder of the model's training.")
-        return labels if isTaught else ""
+        return labels if segmenterOf(state) and _isSet(folder) else ""
     if state.distillTask == "distillCT" and state.distillTemplate == TEMPLATE:
         return _("There is no public template for CT: choose synthetic volumes under Advanced.")
     if state.distillTemplate not in TEMPLATES and not os.path.isfile(state.distillTemplate):
@@ -113,8 +114,8 @@ def sharedText(state):
             "With these choices, a new set contains volumes for each patient, changed to teach "
             "what that patient's scans teach. Starting sends nothing."
         )
-    if not problemOf(state):
-        count = count_patients(state.distillCohort.strip())
+    folder = state.distillCohort.strip()
+    if not problemOf(state) and (count := count_patients(folder, _MANY)) < _MANY:
         shared = f"{shared}\n{plan_text(count, DistillConfig(method=state.distillMethod))}"
     if state.distillTemplate in TEMPLATES:
         return shared
