@@ -114,7 +114,7 @@ class Completed(griffe.Extension):
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         """Replace the one argument `call` of a declaration by its options."""
-        if func.parent.path.startswith("MedEnhanceLib.api"):
+        if func.parent.is_module and func.parent.path.startswith("MedEnhanceLib.api"):
             made = getattr(import_module(func.parent.path), func.name)
             if hasattr(made, "__wrapped__"):
                 func.docstring.value = inspect.cleandoc(made.__doc__)
