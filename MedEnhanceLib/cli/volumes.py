@@ -110,7 +110,7 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
         checked = intact if check["intact"] else damaged
     return {
         "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
-        "mode": inline(card["promise"]) if card["promise"] else card["mode"],
+        "mode": inline(card["target"]) if card["target"] else card["mode"],
         "measured": inline(card["measured"]),
         "blocks": f"{', '.join(f'{count} {kind}' for kind, count in card['blocks'].items())}; each "
         f"about {_times(card['block_shape'])} voxels (slices × rows × columns)",

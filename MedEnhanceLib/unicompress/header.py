@@ -39,7 +39,7 @@ VoxelRange = tuple[float, float] | None
 class Header:
     """All of a volume but its voxels; fields are those of docs/ucv-format.md, section 2.
 
-    target: {} or {mode: number}, the bound, ratio or quality of the mode; "promise" in the file.
+    target: {} or {mode: number}, the bound, ratio or quality of the mode.
     blocks: along k, j, i. range: smallest and largest finite voxel of the source.
     voxels_sha256: of the voxels that a reader gets, little-endian, in C order.
     exact: whether every machine gets these bits (else the last bit of a lossy code may differ).
@@ -126,10 +126,8 @@ class Header:
         fields = vars(self) | {
             "dtype": self.dtype.str,
             "geometry": self.geometry.to_json(),
-            "promise": self.target,
             "lossy": [[step.method, step.ratio] for step in self.lossy],
         }
-        del fields["target"]
         return {key: value for key, value in fields.items() if value or key not in _OPTIONAL}
 
     @classmethod
@@ -149,7 +147,6 @@ class Header:
             geometry = Geometry.from_json(given["geometry"])
         except GeometryError as cause:
             raise _refused(given, "geometry", name) from cause
-        given["target"] = given.pop("promise")
         for key in ("shape", "history", "blocks", "range"):
             given[key] = None if given[key] is None else tuple(given[key])
         given["gradients"] = tuple(map(tuple, given.get("gradients", ())))
@@ -205,7 +202,7 @@ _TYPES: dict[str, Any] = {
     "history": list[str],
     "frame_interval_s": float | None,
     "mode": Literal[MODES],
-    "promise": dict[str, float],
+    "target": dict[str, float],
     "blocks": list[int],
     "range": list[float] | None,
     "voxels_sha256": str,

@@ -26,7 +26,7 @@ def inspect_container(
         verify: read the whole file, to check all chunks and its SHA-256.
         monitor: receives progress, and may cancel.
     Returns:
-        Plain JSON values: those that `inspect` shows of any volume, and mode, `promise` (the mode's
+        Plain JSON values: those that `inspect` shows of any volume, and mode, `target` (the mode's
         number), ratio, measured (max_error; psnr_db against psnr_peak, the full range), blocks
         (number by type), block_shape, format, encoder, models (by role), voxels_sha256,
         `missing` (what this installation lacks to decode it) and `check`: null without `verify`,
@@ -57,7 +57,7 @@ def inspect_container(
             "file_bytes": container.size,
             "ratio": header.raw_bytes / container.size,
             "mode": header.mode,
-            "promise": dict(header.target),
+            "target": dict(header.target),
             "measured": dict(header.measured),
             "blocks": dict(Counter(block_type_name(chunk.kind) for chunk in chunks)),
             "block_shape": list(header.grid.box(0).shape),

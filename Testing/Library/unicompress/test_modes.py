@@ -42,7 +42,7 @@ class TestMaxErrorSigma:
         volume = noisy(sigma)
         path = write(volume, max_error_sigma=share)
         card = inspect_container(path)
-        bound = card["promise"]["max_error"]
+        bound = card["target"]["max_error"]
         assert 0.75 * share * sigma - 1 <= bound <= 1.05 * share * sigma
         assert largest_error(decompress(path).voxels, volume.voxels) <= bound
         assert card["mode"] == "max_error"

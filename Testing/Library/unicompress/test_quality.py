@@ -43,7 +43,7 @@ def test_a_psnr_is_kept_and_little_more(head: Volume, psnr: float, write: Write)
     path = write(head, psnr=psnr, speed="fast")
     assert psnr <= psnr_of(head, path) < psnr + 1.5
     card = inspect_container(path)
-    assert (card["mode"], card["promise"]) == ("psnr", {"psnr": psnr})
+    assert (card["mode"], card["target"]) == ("psnr", {"psnr": psnr})
 
 
 @pytest.mark.slow
