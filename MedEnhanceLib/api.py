@@ -36,7 +36,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.describe import warn_of_doubts
+from MedEnhanceLib.io.describe import warn_of_content
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.enhancing import enhance_volume, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, load_volume, path_of
@@ -97,7 +97,7 @@ class Placed(Options):
             )
         volume = as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
         if volume is not data:
-            warn_of_doubts(volume, type(data).__name__, monitor)
+            warn_of_content(volume, type(data).__name__, monitor)
         return volume
 
 

@@ -29,7 +29,7 @@ from MedEnhanceLib import api
 from MedEnhanceLib.core.options import check_names
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.describe import warn_of_doubts
+from MedEnhanceLib.io.describe import warn_of_content
 from MedEnhanceLib.jobs.bar import watched
 
 __all__ = ["DegradeD", "EnhanceD"]
@@ -73,7 +73,7 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
                 )
             volume = Volume.from_metatensor(tensor, modality=self.modality)
             with watched(None, None) as monitor:
-                warn_of_doubts(volume, str(key), monitor)
+                warn_of_content(volume, str(key), monitor)
             made = self._made(volume).to_metatensor()
             made.meta = {**tensor.meta, **made.meta}
             made.applied_operations = tensor.applied_operations

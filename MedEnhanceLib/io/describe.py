@@ -115,7 +115,7 @@ def _refuse(volume: Volume, is_usable: Callable[[Array], Mask], what: str) -> No
     )
 
 
-def warn_of_doubts(volume: Volume, name: str, monitor: Monitor) -> None:
+def warn_of_content(volume: Volume, name: str, monitor: Monitor) -> None:
     """Warn where modality or spacing of a volume may be wrong.
 
     Args:

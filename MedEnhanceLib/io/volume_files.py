@@ -18,7 +18,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_doubts
+from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.io.dicom.load import load_dicom
 from MedEnhanceLib.io.dicom.sources import DICOM_ENDINGS, is_dicom, is_source
 from MedEnhanceLib.io.metaimage import read_metaimage
@@ -98,7 +98,7 @@ def load(
             f"Give DICOM (a folder or a file; a zip unpacked), or one of: {', '.join(READABLE)}.",
         )
     refuse_not_finite(volume)
-    warn_of_doubts(volume, path.name, monitor)
+    warn_of_content(volume, path.name, monitor)
     return volume
 
 

@@ -12,7 +12,7 @@ from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
-from MedEnhanceLib.io.describe import warn_of_doubts
+from MedEnhanceLib.io.describe import warn_of_content
 from MedEnhanceLib.runtime.progress import Monitor
 
 CONTAINER = ".ucv"
@@ -113,7 +113,7 @@ def load_volume(
             raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
         volume = unicompress.decompress(path, monitor=monitor)
         volume = volume.as_modality(modality) if modality else volume
-        warn_of_doubts(volume, path.name, monitor)
+        warn_of_content(volume, path.name, monitor)
         return volume
     return io.load(path, modality=modality, series=series, monitor=monitor, **options)
 

@@ -234,8 +234,8 @@ def with_bound(
     bound = config.max_error_sigma * level
     if volume.voxels.dtype.kind in "iu":
         bound = math.floor(bound)
-    if doubts := [noise.reason for noise in frames if noise.reason]:
-        monitor.warn(f"{name}: the noise estimate is uncertain: {doubts[0]}")
+    if reasons := [noise.reason for noise in frames if noise.reason]:
+        monitor.warn(f"{name}: the noise estimate is uncertain: {reasons[0]}")
     if not bound:
         monitor.warn(
             f"{name}: {config.max_error_sigma:g} of its noise ({level:.3g}) is below 1: "
