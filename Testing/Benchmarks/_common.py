@@ -143,7 +143,7 @@ def commit() -> str:
 
 
 def is_present(name: str, folder: Path = RESULTS, words: Iterable[str] = ()) -> bool:
-    """Whether NAME.json is of the present state.
+    """Return whether NAME.json is of the present state.
 
     Args:
         name: of the script.
@@ -158,13 +158,13 @@ def is_present(name: str, folder: Path = RESULTS, words: Iterable[str] = ()) -> 
 
 
 def folder_of(name: str) -> Path:
-    """Where a script keeps what it measured, trained or distilled; a quick run begins anew."""
+    """Name the folder for what a script measured or trained; a quick run begins anew."""
     return Path(_SCRATCH.name) / name if _SCRATCH else KEPT / state_of(name) / name
 
 
 @cache
 def state_of(name: str) -> str:
-    """A hash of what a table depends on, of what git knows: 16 hexadecimal digits.
+    """Hash what a table depends on, of what git knows: 16 hexadecimal digits.
 
     Library, models without their cards, the script, and the helpers that it imports.
     """
