@@ -87,7 +87,7 @@ def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
         if isinstance(fields, dict) and "network_data_format" in fields:
             raise ModelError(
                 f"{path}: the metadata of a MONAI bundle, not of a MedEnhance model",
-                f"Segment with it: medenhance segment … --segmenter {path.parents[1]}",
+                f"Segment with it: medenhance segment … --monai-bundle {path.parents[1]}",
             )
         raise ModelError(f"{path}: not the metadata of a MedEnhance model", "Choose another one.")
     if fields.get("format_version") != FORMAT_VERSION:

@@ -37,6 +37,7 @@ _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part", "pr
 
 
 def _declare_train(parser: Parser) -> None:
+    from MedEnhanceLib.gradprom.config import TrainHeadConfig
     from MedEnhanceLib.hqg.config import TrainConfig
     from MedEnhanceLib.learning.config import NetworkTrainingConfig
 
@@ -77,11 +78,7 @@ def _declare_train(parser: Parser) -> None:
         choices=("ema", "binary"),
         help="hqg: rule by which the gradient of the segmentation loss is used (default: ema)",
     )
-    parser.add_argument(
-        "--enhancer",
-        metavar="NAME",
-        help="head: enhancer whose results the segmentation model learns from",
-    )
+    add_flags(parser, TrainHeadConfig, only=["enhancer"])
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     parser.add_argument(
         "--data",

@@ -80,15 +80,16 @@ def segment(
     config = config or SegmentConfig()
     monitor = monitor or Monitor()
     bundle: Bundle | MonaiBundle
-    if config.segmenter:
+    if config.monai_bundle:
         if config.model != "auto":
             raise ConfigError(
-                f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
+                f"model {config.model} and MONAI bundle {config.monai_bundle}",
+                "Name one of them.",
             )
         load_packages("torch", purpose="Segmenting a volume", monitor=monitor)
         from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
 
-        bundle, warning = read_monai_bundle(Path(config.segmenter)), ""
+        bundle, warning = read_monai_bundle(Path(config.monai_bundle)), ""
     else:
         volume = volume.single(_ONE_FRAME)
         bundle, warning = head or open_head_for(volume, config, monitor)

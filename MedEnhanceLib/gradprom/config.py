@@ -69,6 +69,7 @@ class TrainHeadConfig(NetworkTrainingConfig):
         "",
         help="name or folder of the enhancer that the head is for: it learns from clean images, "
         "and from what this makes of low-quality ones; empty: from these as they are",
+        metavar="NAME",
     )
     damaged: int = option(
         3,
@@ -143,9 +144,9 @@ class SegmentConfig(ForceSegmenter):
     )
     device: str = option("auto", help=DEVICES, metavar="D")
     _: KW_ONLY
-    segmenter: str = option(
+    monai_bundle: str = option(
         "",
-        help="a MONAI bundle that segments in place of a head: its folder (docs/segmenters.md)",
-        flag="--segmenter",
+        help="folder of a MONAI bundle that segments in place of a head (docs/segmenters.md)",
+        flag="--monai-bundle",
         metavar="PATH",
     )

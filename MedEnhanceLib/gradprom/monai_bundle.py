@@ -73,8 +73,8 @@ class MonaiBundle:
         refuse_too_large(volume)
         if volume.modality not in (self.modality, "OT"):
             raise ModelError(
-                f"segmenter {self.name!r} is for {self.modality}, {name} is {volume.modality}",
-                f"Use another segmenter, or correct the modality: {SET_MODALITY}.",
+                f"MONAI bundle {self.name!r} is for {self.modality}, {name} is {volume.modality}",
+                f"Use another bundle, or correct the modality: {SET_MODALITY}.",
             )
         try:
             with torch.no_grad():
@@ -85,7 +85,7 @@ class MonaiBundle:
             if is_out_of_memory(reason) or is_device_lost(reason):
                 raise reason from None
             raise ModelError(
-                f"segmenter {self.name!r} does not take {name}: {first_line(reason)}",
+                f"MONAI bundle {self.name!r} does not take {name}: {first_line(reason)}",
                 "Choose one for images of one channel, or correct what its bundle states.",
             ) from cause
         monitor.progress(1, "segmenting")
@@ -129,13 +129,13 @@ class MonaiBundle:
         outputs = len(self.labels) + self.has_background
         if len(shape) != 5 or shape[1] != outputs:
             raise ModelError(
-                f"segmenter {self.name!r} gives {shape or type(logits).__name__}, with "
+                f"MONAI bundle {self.name!r} gives {shape or type(logits).__name__}, with "
                 f"{outputs} channels by the labels of its bundle",
                 "Correct channel_def in its metadata.",
             )
         if not torch.isfinite(logits).all():
             raise ModelError(
-                f"segmenter {self.name!r} gives values that are not finite", "Check its weights."
+                f"MONAI bundle {self.name!r} gives values that are not finite", "Check its weights."
             )
         checked: Tensor = logits
         return checked

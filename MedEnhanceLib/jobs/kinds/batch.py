@@ -125,7 +125,7 @@ def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
 
     if params.bids:
         config = params.params.get("config", {})
-        is_ours = config.get("model", "auto") == "auto" and not config.get("segmenter")
+        is_ours = config.get("model", "auto") == "auto" and not config.get("monai_bundle")
         # The head that ships learned from T1w alone.
         suffixes = ["T1w"] if params.task == "segment" and is_ours else []
         return bids_items(Path(params.inputs[0]), out, params.task, suffixes)

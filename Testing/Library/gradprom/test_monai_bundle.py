@@ -1,4 +1,4 @@
-"""MONAI bundles as segmenters: read as data, understood or refused with file and field."""
+"""MONAI bundles: read as data, understood or refused with file and field."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_bundle_finds_what_its_network_gives_in_monai(make: Make, weights: Pat
 def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
     folder = make(metadata=METADATA | {"copyright": "A. Author"})
     (folder / "LICENSE").write_text("CC BY 4.0\x1b[31m\nof many lines")
-    config = SegmentConfig(segmenter=str(folder), device="cpu")
+    config = SegmentConfig(monai_bundle=str(folder), device="cpu")
     events: list[Event] = []
     found = segment(ct(), config, monitor=Monitor(events.append))
     wanted = read_monai_bundle(folder).segment(ct(), Monitor())
@@ -178,7 +178,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
     said = [(event.kind, event.fields.get("message", "")) for event in events]
     assert ("warning", "organs: its license: A. Author; CC BY 4.0[31m") in said
     assert any(kind == "warning" and "is not a MedEnhance model" in text for kind, text in said)
-    with pytest.raises(ConfigError, match="and segmenter"):
+    with pytest.raises(ConfigError, match="and MONAI bundle"):
         segment(ct(), replace(config, model="brain-tissue"))
 
 
@@ -360,9 +360,9 @@ def test_what_crops_and_scales_is_undone_on_the_grid_of_the_volume(make: Make) -
         of("ScaleIntensityd", keys=["image", "label"], minv=-1.0, maxv=1.0),
         of("ScaleIntensityd", keys="label"),
     ]
-    segmenter = read_monai_bundle(make(changed(INFERENCE, _STEPS, steps)))
+    bundle = read_monai_bundle(make(changed(INFERENCE, _STEPS, steps)))
     volume = ct().with_voxels(np.pad(np.abs(ct().voxels[5:-5, 5:-5, 5:-5]) + 1, 5))
-    found = segmenter.segment(volume, Monitor())
+    found = bundle.segment(volume, Monitor())
     assert found.shape == volume.shape
     assert found[5:-5, 5:-5, 5:-5].any() and not found[:5].any()
 
@@ -382,6 +382,6 @@ def test_independent_labels_have_no_background(make: Make) -> None:
         read_monai_bundle(make(fields))
     names = {"0": "core", "1": "edema", "2": "whole"}
     metadata = changed(METADATA, f"{_DATA}.outputs.pred.channel_def", names)
-    segmenter = read_monai_bundle(make(fields, metadata))
-    assert (segmenter.labels, segmenter.has_background) == (("core", "edema", "whole"), False)
-    assert segmenter.segment(ct(), Monitor()).max() <= 3
+    bundle = read_monai_bundle(make(fields, metadata))
+    assert (bundle.labels, bundle.has_background) == (("core", "edema", "whole"), False)
+    assert bundle.segment(ct(), Monitor()).max() <= 3

@@ -1,4 +1,4 @@
-"""A segmenter finds labels where they lie in the patient, and refuses what it is not for."""
+"""A MONAI bundle finds labels where they lie in the patient, and refuses what it is not for."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ TURNS = [((0, 1, 2), ()), ((2, 0, 1), (1,)), ((1, 0, 2), (0, 2)), ((2, 1, 0), (0
 def test_labels_land_in_the_patient_however_the_file_is_stored(
     order: tuple[int, int, int], flips: tuple[int, ...], codes: str, step: list[int]
 ) -> None:
-    segmenter = opened(transforms.Orientationd(["image"], axcodes=codes, labels=None))
+    bundle = opened(transforms.Orientationd(["image"], axcodes=codes, labels=None))
     volume = stored_otherwise(cube(), order, flips)
-    found = segmenter.segment(volume, Monitor())
+    found = bundle.segment(volume, Monitor())
     assert found.shape == volume.shape and found.sum() == 6**3
     moved = center_ras(volume, found == 1) - center_ras(volume, volume.voxels > 500)
     np.testing.assert_allclose(moved, step, atol=1e-6)  # one voxel along the first axis
@@ -86,27 +86,27 @@ def test_labels_land_in_the_patient_however_the_file_is_stored(
 
 def test_an_anisotropic_volume_is_seen_at_the_spacing_of_the_segmenter() -> None:
     sides = (1.5, 1.0, 0.0)
-    segmenter = opened(
+    bundle = opened(
         transforms.Orientationd(["image"], axcodes="RAS", labels=None),
         transforms.Spacingd(["image"], pixdim=sides),
     )
     volume = stored_otherwise(cube((1.0, 2.0, 3.0)), *TURNS[1])
-    found = segmenter.segment(volume, Monitor())
+    found = bundle.segment(volume, Monitor())
     moved = center_ras(volume, found == 1) - center_ras(volume, volume.voxels > 500)
-    # One voxel of the segmenter, whose axis to the right has 1.5 mm, within a voxel of the file.
+    # One voxel of the bundle, whose axis to the right has 1.5 mm, within a voxel of the file.
     np.testing.assert_allclose(moved, [1.5, 0, 0], atol=0.51)
 
 
 def test_windows_change_nothing_report_progress_and_can_be_cancelled() -> None:
-    segmenter = opened(window=(24, 16, 8))
+    bundle = opened(window=(24, 16, 8))
     fractions: list[float] = []
     monitor = Monitor(lambda event: fractions.append(event.fields["fraction"]))
-    found = segmenter.segment(cube(), monitor)
+    found = bundle.segment(cube(), monitor)
     assert np.array_equal(found, opened().segment(cube(), Monitor()))  # all at once
     assert len(fractions) > 5 and fractions == sorted(fractions) and fractions[-1] == 1
     calls = iter(range(100))
     with pytest.raises(Cancelled):
-        segmenter.segment(cube(), Monitor(cancel=lambda: next(calls) > 3))
+        bundle.segment(cube(), Monitor(cancel=lambda: next(calls) > 3))
 
 
 def test_logits_that_the_bundle_does_not_state_are_refused() -> None:
@@ -123,10 +123,10 @@ def test_logits_that_the_bundle_does_not_state_are_refused() -> None:
 
 
 def test_volumes_that_it_is_not_for_are_refused() -> None:
-    segmenter = opened()
+    bundle = opened()
     voxels, geometry = cube().voxels, cube().geometry
     unknown = Volume(voxels[None], geometry, modality="OT")
-    assert segmenter.segment(unknown, Monitor()).any()
+    assert bundle.segment(unknown, Monitor()).any()
     guessed = Volume(voxels, geometry, modality="CT", modality_is_guess=True)
     for volume, sentence in (
         (Volume(voxels, geometry, modality="CT"), "is for MR, volume is CT"),
@@ -134,5 +134,5 @@ def test_volumes_that_it_is_not_for_are_refused() -> None:
         (Volume(np.stack([voxels] * 2), geometry, modality="MR"), "a sequence of 2 frames"),
     ):
         with pytest.raises((InputError, ModelError), match=sentence) as caught:
-            segmenter.segment(volume, Monitor())
+            bundle.segment(volume, Monitor())
         assert caught.value.hint
