@@ -388,12 +388,12 @@ def degrade(
     cancel: Cancel | None = None,
     **strengths: float | str,
 ) -> Volume:
-    """Degrade a volume by simulation: noise, blur, shading, low dose, a scan of MR.
+    """Degrade a volume by simulation: noise, blur, bias field, low dose, a scan of MR.
 
     Args:
         volume: a Volume, a path, an image of SimpleITK or nibabel, a MetaTensor, or an array
             [slice, row, column] with spacing or affine.
-        seed: of the noise and the shading; the same seed gives the same voxels.
+        seed: of the noise and the bias field; the same seed gives the same voxels.
         modality: "CT", "MR" …; None: that of the volume, else guessed from its values.
         affine: of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing.
         spacing: of an array: mm between columns, rows and slices.
@@ -401,7 +401,7 @@ def degrade(
         cancel: a function that returns whether to stop, or a threading.Event.
         **strengths: one or more, applied in the order given: rician (σ of the noise as a share of
             the maximum, MR), low_dose (photons per ray, CT), blur (σ in pixels, within slices),
-            bias (shading by ± this share, MR), scanner ("epi", "2d" or "3d": acquired anew by a
+            bias (bias field of ± this share, MR), scanner ("epi", "2d" or "3d": acquired anew by a
             scanner that is drawn, MR), composite=True (the benchmarks' bias, blur and noise, MR).
 
     Returns:

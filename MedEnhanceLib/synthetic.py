@@ -212,7 +212,7 @@ def _cover(
     inside = (1 - distance) * np.float32(axes.min() if is_thin else radius)  # mm, roughly
     share = np.clip(np.float32(0.5) + inside / np.float32(2 * soft), 0, 1)
     value: Floats | float = level
-    if rng.random() < 0.5:  # shading within
+    if rng.random() < 0.5:  # a bias field within
         way = _direction(rng) * np.float32(rng.uniform(0, 0.25) / max(radius, 4))
         value = np.float32(level) * (1 + way[0] * k + way[1] * j + way[2] * i)
     part = covered[first[0] : stop[0], first[1] : stop[1], first[2] : stop[2]]

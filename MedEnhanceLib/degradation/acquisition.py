@@ -46,7 +46,7 @@ _JOINT, _MULTIPLE = 12, 8
 _COIL_MM, _RAD_PER_MM = 100.0, 0.02
 #: Least samples of an axis; signal-to-noise ratios that are drawn, uniform in the logarithm.
 _LEAST_SAMPLES, _EPI_SNR, _SNR = 8, (2.0, 60.0), (5.0, 100.0)
-#: Distance of the shading's control points: sensitivities of head coils vary over such lengths.
+#: Distance of the bias field's control points: sensitivities of head coils vary over such lengths.
 _KNOT_MM = 100.0
 
 
@@ -303,7 +303,7 @@ def bias_field(
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
     within: Mask | None = None,
 ) -> Floats:
-    """Draw smooth multiplicative shading, as receive coils cause it.
+    """Draw a bias field as receive coils cause it.
 
     The logarithm of the field has mean 0 and is a cubic B-spline over control points 100 mm apart:
     over the same extent in mm the same draw gives the same field, whatever the voxel size.

@@ -135,7 +135,7 @@ class Blur(Degradation):
 
 @dataclass(frozen=True)
 class Bias(Degradation):
-    """Smooth shading; strength 0.3 multiplies or divides by 1.3 at most in the foreground.
+    """Bias field; strength 0.3 multiplies or divides by 1.3 at most in the foreground.
 
     The mean of its logarithm there is 0: a gain has no meaning in MR.
     """

@@ -47,7 +47,7 @@ class Item:
 
     @property
     def params(self) -> dict[str, str]:
-        """The parameters of its job; absolute, as a worker elsewhere has another current folder."""
+        """The parameters of its job; absolute, as a remote worker has another current folder."""
         params = {"input": absolute(self.source), "output": absolute(self.output)}
         return params | ({"series": self.series} if self.series else {})
 

@@ -221,7 +221,7 @@ def make_manifest(
 
 
 def complete(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the pages for who gets the folder, and last the manifest, which completes it."""
+    """Write the pages for the recipient, and last the manifest, which completes it."""
     for name, page in ((README, readme), (SHEET, sheet)):
         with atomic_write(folder / name, overwrite=True) as temporary:
             temporary.write_text(page(manifest), encoding="utf-8")

@@ -300,7 +300,7 @@ def train(
         data_files: volumes; those of other modalities, and sequences, are left out.
         out: the folder; a checkpoint in it is continued.
         monitor: gets progress and losses; Cancelled is raised after writing a checkpoint.
-    Raises InputError where there is nothing to learn from, ModelError on divergence or a damaged
+    Raises InputError without training data, ModelError on divergence or a damaged
     checkpoint.
     """
     monitor = monitor or Monitor()
