@@ -12,6 +12,7 @@ NAME.json of the present state is not measured again, on whatever machine.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -51,6 +52,8 @@ _READ = {
 FURTHER = ("--more", "--unlearned", "--besides")
 #: Fields of a model's metadata that record_in_cards.py writes, with the hashes of its files.
 _WRITTEN = ("measured", "files")
+#: What has a docstring; no figure depends on it.
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 #: The open volumes kept beside the project; of a quick run small ones of the same names.
 SHARED_DATA = small_data(KEPT / "quick-data") if QUICK else REPOSITORY.parent / "shared" / "data"
 
@@ -195,12 +198,24 @@ def _imported(name: str) -> set[str]:
 
 
 def _content(path: Path) -> bytes:
-    """A file, of a model's metadata without what the benchmarks write into it."""
+    """A file: Python without comments and docstrings, metadata without what benchmarks write."""
+    if path.suffix == ".py":
+        return _code(path.read_bytes())
     if path.name != "metadata.json":
         return path.read_bytes()
     fields = json.loads(path.read_bytes())
     kept_fields = {key: value for key, value in fields.items() if key not in _WRITTEN}
     return json.dumps(kept_fields, sort_keys=True).encode()
+
+
+@cache
+def _code(text: bytes) -> bytes:
+    """Hash what Python does, without comments and docstrings; files are in many tables' states."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).digest()
 
 
 def _changes() -> str:
