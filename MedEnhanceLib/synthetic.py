@@ -39,10 +39,11 @@ _TEXTURE = {"MR": (0.01, 0.08), "CT": (4.0, 30.0)}
 class _Shapes:
     """Number and appearance of shapes.
 
-    smallest, largest: radii in mm.
-    power: p of the radii's density r^−p.
-    edge: width of an edge in pixels.
-    thin: share of plates and tubes.
+    Attributes:
+        smallest, largest: radii in mm.
+        power: p of the radii's density r^−p.
+        edge: width of an edge in pixels.
+        thin: share of plates and tubes.
     """
 
     count: int

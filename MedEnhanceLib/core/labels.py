@@ -13,7 +13,13 @@ from MedEnhanceLib.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Code(Options):
-    """A concept as DICOM codes it: its value in a scheme ("SCT" is SNOMED CT), and its meaning."""
+    """A concept as DICOM codes it.
+
+    Attributes:
+        value: the code in its scheme.
+        scheme: its designator; "SCT" is SNOMED CT.
+        meaning: in words.
+    """
 
     value: str
     scheme: str
@@ -22,7 +28,11 @@ class Code(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Label(Options):
-    """Structure of a segmentation."""
+    """Structure of a segmentation.
+
+    Attributes:
+        name: for users.
+    """
 
     value: Annotated[int, About(help="of its voxels", low=1, high=255)]
     name: str

@@ -261,7 +261,8 @@ class Options:
 class WithPresets(Options):
     """A declaration with named sets of values: `preset` in its JSON names one (default: cpu).
 
-    PRESETS: by name, a JSON object with what differs from the defaults.
+    Attributes:
+        PRESETS: by name, a JSON object with what differs from the defaults.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]

@@ -53,9 +53,10 @@ _HELD = 64
 class ConstantRegions:
     """The constant regions of a volume.
 
-    padding: values that are padding.
-    neutral: the volume, in which the mean of what is near replaces padding that ends in large
-        steps, made slice by slice as it is read; the volume itself without such padding.
+    Attributes:
+        padding: values that are padding.
+        neutral: the volume, in which the mean of what is near replaces padding that ends in large
+            steps, made slice by slice as it is read; the volume itself without such padding.
     """
 
     def __init__(self, voxels: Array, level: float) -> None:

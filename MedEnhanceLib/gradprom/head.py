@@ -41,7 +41,11 @@ class Enhancer:
 
 @dataclass(frozen=True)
 class HeadModel:
-    """A head ready for inference."""
+    """A head ready for inference.
+
+    Attributes:
+        labels: the structures, in the order of the network's channels after the background.
+    """
 
     config: HeadConfig
     labels: tuple[Label, ...]

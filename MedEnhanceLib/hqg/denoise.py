@@ -58,7 +58,13 @@ FITTED_ON = {
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """Noise at the σ that is certain, the share of it to remove, and why that is not all."""
+    """Noise of a volume, and how much of it is removed.
+
+    Attributes:
+        noise: at the σ that is certain.
+        share: of the noise that is removed, 0 to 1.
+        reason: why that is not all; "" where it is.
+    """
 
     noise: NoiseEstimate
     share: float = 1.0

@@ -50,7 +50,12 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Chunk:
-    """Bytes that are decoded alone. block: its number in the grid; kind: id of its block type."""
+    """Bytes that are decoded alone.
+
+    Attributes:
+        block: its number in the grid.
+        kind: id of its block type.
+    """
 
     block: int
     kind: int
@@ -59,7 +64,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkInfo:
-    """The row of a chunk, with the chunk's place in the file."""
+    """The row of a chunk, with the chunk's place in the file.
+
+    Attributes:
+        index: of the row in the table.
+        block, kind: as in `Chunk`.
+        offset, length: bytes.
+        crc: CRC-32 of the chunk.
+    """
 
     index: int
     block: int

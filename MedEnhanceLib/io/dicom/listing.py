@@ -26,10 +26,16 @@ _AT_ONCE = 16
 class SeriesRow:
     """A volume that can be loaded, or an object that cannot.
 
-    number: from 1, for the option `series`. uid: SeriesInstanceUID. part: distinguishes it from
-    other volumes of its series ("echo 2"), or "". size: "512×512×80", columns × rows × slices, or
-    "…×4 frames". files: number of files, copies among them. date: YYYY-MM-DD or "".
-    patient: PatientID. study: StudyDescription. reason: why it cannot be loaded as it is, or "".
+    Attributes:
+        number: from 1, for the option `series`.
+        uid: SeriesInstanceUID.
+        part: distinguishes it from other volumes of its series ("echo 2"), or "".
+        size: "512×512×80", columns × rows × slices, or "…×4 frames".
+        files: number of files, copies among them.
+        date: YYYY-MM-DD or "".
+        patient: PatientID.
+        study: StudyDescription.
+        reason: why it cannot be loaded as it is, or "".
     """
 
     number: int

@@ -43,8 +43,11 @@ _LEAST_REACH = 0.05
 class AuditReport:
     """Result of an audit. `to_json` and `summary` name nobody and show nothing of `pairs`.
 
-    cautions: limits of the tests. counts: of images and patients. pairs: the five nearest, with
-    slices of patients. aliases: patient → alias.
+    Attributes:
+        cautions: limits of the tests.
+        counts: of images and patients.
+        pairs: the five nearest, with slices of patients.
+        aliases: patient → alias.
     """
 
     findings: tuple[Finding, ...]
