@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
+from MedEnhanceLib.core.arrays import Bytes
 from MedEnhanceLib.core.options import About, Options, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
+
+#: An image's file, the image, and its label indices [K, J, I], 0: background.
+LabeledFile = tuple[Path, Volume, Bytes]
 
 
 @dataclass(frozen=True, kw_only=True)

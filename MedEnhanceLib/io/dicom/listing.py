@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
-from MedEnhanceLib.io.dicom.frames import ScanPart, parts_of
+from MedEnhanceLib.io.dicom.frames import ScanPart, scan_parts
 from MedEnhanceLib.io.dicom.headers import DicomHeader, read_header
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, DICOM_ENDINGS, find_files, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
@@ -258,7 +258,7 @@ def _volumes(
     for index, header in enumerate(images):
         by_instance[header.instance or f"nameless {index}"].append(header)
     unique = images if lost else [group[0] for group in by_instance.values()]
-    parts, scouts = parts_of([plane for header in unique for plane in header.slices])
+    parts, scouts = scan_parts([plane for header in unique for plane in header.slices])
     notes = []
     if scouts:
         notes.append(
