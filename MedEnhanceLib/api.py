@@ -25,6 +25,7 @@ from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.options import (
     About,
     Options,
+    PathLike,
     check_names,
     local_path,
     option,
@@ -48,7 +49,6 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 C = TypeVar("C")
 P = ParamSpec("P")
 R = TypeVar("R")
-PathLike = str | os.PathLike[str]
 Progress = Listener | bool | None
 _HELD = (
     "a Volume, a path, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array [slice, row, "

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.api import PathLike, Progress
+from MedEnhanceLib.api import Progress
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.core.options import local_path
+from MedEnhanceLib.core.options import PathLike, local_path
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.jobs.bar import watched

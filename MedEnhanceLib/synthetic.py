@@ -39,10 +39,11 @@ _TEXTURE = {"MR": (0.01, 0.08), "CT": (4.0, 30.0)}
 class _Shapes:
     """Number and appearance of shapes.
 
-    smallest, largest: radii in mm.
-    power: p of the radii's density r^−p.
-    edge: width of an edge in pixels.
-    thin: share of plates and tubes.
+    Attributes:
+        smallest, largest: radii in mm.
+        power: p of the radii's density r^−p.
+        edge: width of an edge in pixels.
+        thin: share of plates and tubes.
     """
 
     count: int
@@ -79,7 +80,7 @@ def synthetic_volume(
 
 
 def _mr(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Floats:
-    """Gray values of any contrast; in half of the volumes with air around."""
+    """Draw gray values of any contrast; in half of the volumes with air around."""
     is_thick = mm[0] > 2 * mm[2]
     shapes = _Shapes(
         count=int(rng.integers(250, 1200)),
@@ -103,7 +104,7 @@ def _mr(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Fl
 
 
 def _ct(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Floats:
-    """Fat, muscle, bone and gas in a body, HU; slices always show a little of their neighbors."""
+    """Draw a body of fat, muscle, bone and gas, HU; slices show a little of their neighbors."""
     shapes = _Shapes(
         count=int(rng.integers(250, 900)),
         smallest=2.0,

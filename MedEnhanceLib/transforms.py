@@ -107,8 +107,11 @@ class EnhanceD(_OfVolumes):
 class DegradeD(Randomizable, _OfVolumes):  # type: ignore[misc]
     """Each image with damage of a random strength, drawn anew at each call; float32.
 
-    kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degradation.draw`; all images
-    of a dictionary get the same damage. A random state that was set gives the same damage again.
+    All images of a dictionary get the same damage. A random state that was set gives the same
+    damage again.
+
+    Attributes:
+        kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degradation.draw`.
     """
 
     def __init__(self, keys: KeysCollection, kind: str, **options: Any) -> None:

@@ -37,7 +37,11 @@ _REMOVE = "Import it again, or remove it: medenhance models remove {}"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model's folder with its metadata, read and checked for form."""
+    """A trained model's folder, read and checked for form.
+
+    Attributes:
+        metadata: the object in its configs/metadata.json.
+    """
 
     folder: Path
     metadata: dict[str, Any]

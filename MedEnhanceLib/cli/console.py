@@ -33,8 +33,9 @@ _LOOK_SECONDS = 0.05
 class Console:
     """A printer of results, errors and progress, for people or as one JSON object.
 
-    as_json: whether stdout gets exactly one JSON object. debug: whether errors come with their
-    traceback.
+    Attributes:
+        as_json: whether stdout gets exactly one JSON object.
+        debug: whether errors come with their traceback.
     """
 
     def __init__(self, *, as_json: bool = False, debug: bool = False) -> None:

@@ -14,8 +14,10 @@ from MedEnhanceLib.core.geometry import Geometry
 class Gradient:
     """The diffusion weighting of one frame.
 
-    b_value: s/mm². direction: a unit vector in the patient, LPS; zeros for a frame without one
-    (b = 0, a trace image).
+    Attributes:
+        b_value: s/mm².
+        direction: a unit vector in the patient, LPS; zeros for a frame without one (b = 0, a trace
+            image).
     """
 
     b_value: float

@@ -13,6 +13,7 @@ from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.errors import GeometryError
 
 Triple = tuple[float, float, float]
+Vector = tuple[float, ...]
 #: Turns left and posterior into right and anterior, and back.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ORTHONORMAL_TOLERANCE = 1e-3

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
+from MedEnhanceLib.core.arrays import Bytes
 from MedEnhanceLib.core.options import About, Options, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 
+#: An image's file, the image, and its label indices [K, J, I], 0: background.
+LabeledFile = tuple[Path, Volume, Bytes]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Code(Options):
-    """A concept as DICOM codes it: its value in a scheme ("SCT" is SNOMED CT), and its meaning."""
+    """A concept as DICOM codes it.
+
+    Attributes:
+        value: the code in its scheme.
+        scheme: its designator; "SCT" is SNOMED CT.
+        meaning: in words.
+    """
 
     value: str
     scheme: str
@@ -22,7 +33,11 @@ class Code(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Label(Options):
-    """Structure of a segmentation."""
+    """Structure of a segmentation.
+
+    Attributes:
+        name: for users.
+    """
 
     value: Annotated[int, About(help="of its voxels", low=1, high=255)]
     name: str

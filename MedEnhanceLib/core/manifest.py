@@ -172,8 +172,8 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     if noise := measured.get("noise"):
         lines.append(_noise_in_words(noise, strength))
     if blur := measured.get("blur"):
-        done = "undone" if blur.get("undone") else "left alone"
-        lines.append(f"blur {done}: {blur.get('reason', '')}")
+        outcome = "undone" if blur.get("undone") else "left alone"
+        lines.append(f"blur {outcome}: {blur.get('reason', '')}")
     if "bias_field" in measured:
         lines.append("bias field corrected (N4)")
     if guide := measured.get("guide"):

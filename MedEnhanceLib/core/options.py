@@ -30,6 +30,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 from MedEnhanceLib.errors import ConfigError, InputError
 
 C = TypeVar("C")
+PathLike = str | os.PathLike[str]
 
 _KEY = "option"
 #: A plain type → what its values are instances of, and its name in help texts.
@@ -64,7 +65,7 @@ def is_name(text: str) -> bool:
     return re.fullmatch(r"[\w-]{1,64}", text) is not None
 
 
-def local_path(place: str | os.PathLike[str], name: str = "the path") -> Path:
+def local_path(place: PathLike, name: str = "the path") -> Path:
     """Return the path of a file or folder on this machine.
 
     Raises ConfigError for an empty one, InputError for an address (`https://…`, `s3://…`), whose
@@ -261,7 +262,8 @@ class Options:
 class WithPresets(Options):
     """A declaration with named sets of values: `preset` in its JSON names one (default: cpu).
 
-    PRESETS: by name, a JSON object with what differs from the defaults.
+    Attributes:
+        PRESETS: by name, a JSON object with what differs from the defaults.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]

@@ -59,8 +59,10 @@ class DicomOrigin:
 class Lossy:
     """A lossy compression, as DICOM records it.
 
-    method: DICOM's defined term ("ISO_10918_1" JPEG, "ISO_15444_1" JPEG 2000, …) or MedEnhance's.
-    ratio: size before / size after; 1 where a header states no valid one.
+    Attributes:
+        method: DICOM's defined term ("ISO_10918_1" JPEG, "ISO_15444_1" JPEG 2000, …) or
+            MedEnhance's.
+        ratio: size before / size after; 1 where a header states no valid one.
     """
 
     method: str

@@ -24,10 +24,9 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Triple
 
 Labels = npt.NDArray[np.uint8]
-Triple = tuple[float, float, float]
 Step = tuple[int, int, int]
 #: Points on the sphere by which its parts are measured, to about 0.1 %.
 _POINTS = 40_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 if TYPE_CHECKING:
     from MedEnhanceLib.report.figures import Picture
 
-__all__ = ["MODALITIES", "Volume", "as_volume", "restore_dtype"]
+__all__ = ["MODALITIES", "Enhance", "Volume", "as_volume", "restore_dtype"]
 #: Modalities that the library distinguishes; OT is DICOM's term for "other".
 MODALITIES = ("CT", "MR", "PT", "EM", "SEG", "OT")
 
@@ -307,6 +308,10 @@ class Volume:
             and self.geometry == other.geometry
             and np.array_equal(self.voxels, other.voxels)
         )
+
+
+#: Enhances a volume; one method passes it to another, as none imports another.
+Enhance = Callable[[Volume], Volume]
 
 
 def as_volume(

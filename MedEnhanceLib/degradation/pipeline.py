@@ -34,8 +34,10 @@ Seed = Annotated[int, About(low=0)]
 class Degradation(Options):
     """A simulated degradation with fixed parameters, a seed for its noise among them.
 
-    name: the kind, as in `draw` and in JSON. modalities: those that its physics applies to; other
-    volumes are refused. instead: the hint of that refusal.
+    Attributes:
+        name: the kind, as in `draw` and in JSON.
+        modalities: those that its physics applies to; other volumes are refused.
+        instead: the hint of that refusal.
     """
 
     name: ClassVar[str]
@@ -121,7 +123,12 @@ def _magnitude_top(voxels: Floats, source: str) -> float:
 
 @dataclass(frozen=True)
 class Blur(Degradation):
-    """Gaussian blur within slices; sigma_px in pixels. Its seed has no effect."""
+    """Gaussian blur within slices.
+
+    Attributes:
+        sigma_px: pixels.
+        seed: has no effect.
+    """
 
     name: ClassVar[str] = "blur"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR", "PT", "EM", "OT")
@@ -135,9 +142,11 @@ class Blur(Degradation):
 
 @dataclass(frozen=True)
 class Bias(Degradation):
-    """Bias field; strength 0.3 multiplies or divides by 1.3 at most in the foreground.
+    """A smooth bias field.
 
-    The mean of its logarithm there is 0: a gain has no meaning in MR.
+    Attributes:
+        strength: 0.3 multiplies or divides by 1.3 at most in the foreground; there the mean of the
+            logarithm is 0, as a gain has no meaning in MR.
     """
 
     name: ClassVar[str] = "bias"
@@ -210,7 +219,11 @@ class Scan(Scanner, Degradation):
 
 @dataclass(frozen=True)
 class Composite(Degradation):
-    """Degradations in sequence; each strength refers to the output of the step before."""
+    """Degradations in sequence.
+
+    Attributes:
+        steps: in order; each strength refers to the output of the step before.
+    """
 
     name: ClassVar[str] = "composite"
     steps: tuple[Degradation, ...]

@@ -83,12 +83,13 @@ class Stage:
 class Run:
     """A volume on its way through stages, with its threads; a context, which ends them.
 
-    noisy: [K, J, I], at least a block along each axis.
-    spectrum: [64], relative variance of the noise in each frequency.
-    window: starting places of candidates along slices, rows and columns.
-    stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
-    box: the voxels of `noisy` that the result has; what was mirrored is not in it.
-    needed: the slices that all stages together have to give.
+    Attributes:
+        noisy: [K, J, I], at least a block along each axis.
+        spectrum: [64], relative variance of the noise in each frequency.
+        window: starting places of candidates along slices, rows and columns.
+        stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
+        box: the voxels of `noisy` that the result has; what was mirrored is not in it.
+        needed: the slices that all stages together have to give.
     """
 
     def __init__(
@@ -275,9 +276,11 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """Some slices of a result, [n, J, I].
+    """Some slices of a result.
 
-    change: how far guides changed them, in σ of the noise; None where no guide was used.
+    Attributes:
+        voxels: [n, J, I].
+        change: how far guides changed each voxel, in σ of the noise; None where no guide was used.
     """
 
     voxels: Array
@@ -326,7 +329,12 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """Sums and weights of some lines of slices, [n, lines, I] each."""
+    """Sums and weights of some lines of slices.
+
+    Attributes:
+        lines: the rows of each slice.
+        total, weight: [n, lines, I]: sums of the weighted estimates, and of their weights.
+    """
 
     lines: slice
     total: Floats

@@ -53,13 +53,14 @@ _HELD = 64
 class ConstantRegions:
     """The constant regions of a volume.
 
-    padding: values that are padding.
-    neutral: the volume, in which the mean of what is near replaces padding that ends in large
-        steps, made slice by slice as it is read; the volume itself without such padding.
+    Attributes:
+        padding: values that are padding.
+        neutral: the volume, in which the mean of what is near replaces padding that ends in large
+            steps, made slice by slice as it is read; the volume itself without such padding.
     """
 
     def __init__(self, voxels: Array, level: float) -> None:
-        """voxels: [K, J, I], finite. level: σ of the noise, in their unit."""
+        """Search `voxels`, [K, J, I], finite; `level`: σ of the noise, in their unit."""
         self._voxels, self._sides = voxels, [min(SIDE, side) for side in voxels.shape]
         hold = lru_cache(_HELD)
         self.mask, self._starts = hold(self._constant), hold(self._starts_of_blocks)
@@ -176,7 +177,7 @@ class Air:
     """Masks of the air of a volume, made slice by slice."""
 
     def __init__(self, voxels: Any, mean: float, largest: float) -> None:
-        """voxels: [K, J, I]. mean: below which a cell is air. largest: of the values in it."""
+        """Search `voxels`, [K, J, I]; a cell is air by its `mean` and `largest` value at most."""
         self._voxels, self._mean, self._largest = voxels, mean, largest
         self._air = lru_cache(_HELD)(self._cells_of_air)
 

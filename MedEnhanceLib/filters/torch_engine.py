@@ -129,7 +129,11 @@ class TorchEngine:
 
 @dataclass(frozen=True, eq=False)
 class TorchGroups:
-    """Groups of blocks of a layer, and the sums that their estimates are added to."""
+    """Groups of blocks of a layer, and the sums that their estimates are added to.
+
+    Attributes:
+        arrays: tensors on the device.
+    """
 
     layer: Layer
     arrays: LayerArrays

@@ -309,8 +309,9 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 class Products(NamedTuple):
     """Inner products of two gradients by parameter, on the CPU.
 
-    values: [N, 3], <m, m>, <a, a>, <m, a>, float64, in units of a side's largest element. scales:
-        these largest elements.
+    Attributes:
+        values: [N, 3], <m, m>, <a, a>, <m, a>, float64, in units of a side's largest element.
+        scales: these largest elements.
     """
 
     values: Tensor

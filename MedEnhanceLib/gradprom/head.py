@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,10 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Enhance
 from MedEnhanceLib.gradprom.config import HeadConfig, TrainHeadConfig
 from MedEnhanceLib.learning.precision import move
 
-#: Enhances a volume; passed in, as a method does not import another.
-Enhance = Callable[[Volume], Volume]
 _PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
 _RESEARCH = "A research tool: do not use it for measurements of patients."
 
@@ -41,7 +39,11 @@ class Enhancer:
 
 @dataclass(frozen=True)
 class HeadModel:
-    """A head ready for inference."""
+    """A head ready for inference.
+
+    Attributes:
+        labels: the structures, in the order of the network's channels after the background.
+    """
 
     config: HeadConfig
     labels: tuple[Label, ...]

@@ -26,7 +26,11 @@ Files = tuple[Path, Path | None]
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """Image with labels by index on its grid: 0: background, 1… in the order of structures."""
+    """An image with labels on its grid.
+
+    Attributes:
+        indices: 0: background, 1… in the order of structures.
+    """
 
     image: Volume
     indices: npt.NDArray[np.uint8]

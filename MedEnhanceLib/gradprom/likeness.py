@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.bundles.suitability import fit_likeness
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
@@ -26,7 +26,6 @@ from MedEnhanceLib.gradprom.slice_runner import stacks_of
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import require
 
-Floats = npt.NDArray[np.float32]
 #: Side of cells, σ of fine and coarse smoothing, of the surroundings' mean and of the depth, in mm.
 _CELL_MM, _FINE_MM, _COARSE_MM, _AROUND_MM, _DEEP_MM = 3.0, 2.0, 4.0, 9.0, 15.0
 #: Share of the body that counts, the deepest: without skin, fat and skull.

@@ -232,7 +232,11 @@ def _network(folder: Path, part: Part) -> tuple[nn.Module, str]:
 
 @dataclass(frozen=True)
 class Part:
-    """Value of a configuration: plain data. place: file and field, which messages name."""
+    """A value of a configuration: plain data.
+
+    Attributes:
+        place: file and field, which messages name.
+    """
 
     place: str
     value: Any

@@ -111,7 +111,7 @@ def stacks_of(voxels: Array, scaling: Scaling, context: int, where: slice) -> Te
 
 @contextmanager
 def stoppable(network: nn.Module, monitor: Monitor) -> Iterator[None]:
-    """Within it, every layer of `network` begins with a safe point of `monitor` for cancelling.
+    """Begin every layer of `network` with a safe point of `monitor` for cancelling, inside it.
 
     Only for runs in this thread: another thread may run the same network for another job.
     """

@@ -8,24 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.metrics import dice, psnr
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Enhance, Volume
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
-from MedEnhanceLib.gradprom.head import Enhance, open_head, segmentation_loss
+from MedEnhanceLib.gradprom.head import open_head, segmentation_loss
 from MedEnhanceLib.gradprom.labeled import LabeledImage, find_split, read_labeled
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.runtime.progress import Monitor
 
-Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
 #: Noise of the images that are measured: σ as a share of the brightest tissue, photons per ray.
 _SIGMA, _PHOTONS, _ELECTRONIC = 0.1, 5e3, 5.0
 _CLEAN, _NOISY = "clean", "noisy"
@@ -67,7 +66,7 @@ class SegmentationTask:
         """Return name and hash of the head."""
         return self._bundle.identity()
 
-    def subjects(self, monitor: Monitor) -> Iterator[Subject]:
+    def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
         """Yield each training image and its labels as indices; persons held out are not read.
 
         Raises InputError for data that do not fit together.

@@ -53,11 +53,13 @@ class VolumeCache:
 
     Kept beside the volume in memory; valid as long as the voxels do not change.
 
-    ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
-    noises: measured in each frame alone, by number of the frame.
-    frames_noise: the noise that all frames of a sequence show together; None where they show none.
-    regions: constant ones, by number of the frame and σ of the noise.
-    guides: of the last run with guides, each with its copy on the volume's grid.
+    Attributes:
+        ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
+        noises: measured in each frame alone, by number of the frame.
+        frames_noise: the noise that all frames of a sequence show together; None where they show
+            none.
+        regions: constant ones, by number of the frame and σ of the noise.
+        guides: of the last run with guides, each with its copy on the volume's grid.
     """
 
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -83,12 +85,13 @@ class VolumeCache:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done to a volume, or to every frame of a sequence.
+    """Treatment of a volume, or of every frame of a sequence.
 
-    noise: as measured; the same for all frames of a sequence.
-    blur: to undo; None for none.
-    warnings: that the measurement of the noise may not suit the volume.
-    facts: what was measured and decided, as manifests record it.
+    Attributes:
+        noise: as measured; the same for all frames of a sequence.
+        blur: to undo; None for none.
+        warnings: that the measurement of the noise may not suit the volume.
+        facts: what was measured and decided, as manifests record it.
     """
 
     noise: NoiseEstimate

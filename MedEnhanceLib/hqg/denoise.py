@@ -58,11 +58,31 @@ FITTED_ON = {
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """Noise at the σ that is certain, the share of it to remove, and why that is not all."""
+    """Noise of a volume, and how much of it is removed.
+
+    Attributes:
+        noise: at the σ that is certain.
+        share: of the noise that is removed, 0 to 1.
+        reason: why that is not all; "" where it is.
+    """
 
     noise: NoiseEstimate
     share: float = 1.0
     reason: str = ""
+
+    def correct(self, filtered: Floats, before: Floats, sigma: Floats) -> Floats:
+        """Undo the bias of magnitudes in filtered slices, and take the share of the correction.
+
+        Args:
+            filtered: [n, J, I].
+            before: the same slices, unfiltered.
+            sigma: of the noise in their voxels.
+        """
+        if self.noise.rician:
+            filtered = _without_rician_bias(filtered, sigma, self.noise)
+        if self.share >= 1:
+            return filtered
+        return before + np.float32(self.share) * (filtered - before)
 
 
 def trust_in(noise: NoiseEstimate, modality: str) -> float:
@@ -148,7 +168,7 @@ def denoise(
             for z, values in zip(range(part.start, part.stop), slab.voxels, strict=True):
                 at = slice(z, z + 1)
                 before, sigma = filtered.noisy[at], np.asarray(filtered.level[at])
-                corrected = _corrected(values[None], before.astype(np.float32), sigma, noise, share)
+                corrected = removal.correct(values[None], before.astype(np.float32), sigma)
                 out[z - only.start] = finish(corrected)[0]
             let_go(filtered.noisy)
             let_go(out)
@@ -183,15 +203,6 @@ def _filter_for(
         engine=engine,
         monitor=monitor or Monitor(),
     )
-
-
-def _corrected(
-    values: Floats, before: Floats, sigma: Floats, noise: NoiseEstimate, share: float
-) -> Floats:
-    """Undo the bias of magnitudes in filtered slices, and take the share of the correction."""
-    if noise.rician:
-        values = _without_rician_bias(values, sigma, noise)
-    return before + np.float32(share) * (values - before) if share < 1 else values
 
 
 def expected_deviation(

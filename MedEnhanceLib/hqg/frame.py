@@ -70,7 +70,12 @@ class EnhancerRun:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A frame of a run."""
+    """A frame of a run.
+
+    Attributes:
+        number: in the sequence, from 0.
+        monitor: of its part of the run.
+    """
 
     run: EnhancerRun
     number: int

@@ -157,7 +157,8 @@ class Residual:
 class GuidedNetwork(torch.nn.Module):
     """The set network with its correction by a guide: what a bundle holds, and a training trains.
 
-    transform, taper: tables that go to the device with the weights.
+    Attributes:
+        transform, taper: tables that go to the device with the weights.
     """
 
     def __init__(self, config: NetworkConfig) -> None:

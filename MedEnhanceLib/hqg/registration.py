@@ -49,19 +49,23 @@ _VOXEL_SIGMA = 0.42
 
 @dataclass(frozen=True)
 class GuideFit:
-    """Agreement of a guide with a volume at a place."""
+    """Agreement of a guide with a volume at a place.
 
-    #: How much more of the detail agrees there than a few millimeters beside it, 0 to 1.
+    Attributes:
+        value: how much more of the detail agrees there than a few millimeters beside it, 0 to 1.
+        overlap: share of the volume's tissue that the guide shows.
+    """
+
     value: float
-    #: Share of the volume's tissue that the guide shows.
     overlap: float
 
 
 class Registration:
     """The tissue of a volume, to which guides are registered.
 
-    points: [N, 3], positions in the tissue in mm, LPS; none where the volume shows nothing.
-    center: of the tissue, likewise.
+    Attributes:
+        points: [N, 3], positions in the tissue in mm, LPS; none where the volume shows nothing.
+        center: of the tissue, likewise.
     """
 
     def __init__(self, volume: Volume) -> None:

@@ -32,7 +32,12 @@ def header_start(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class TextHeader:
-    """A header's file, and its fields by their names in lower case without spaces."""
+    """A header of lines of text.
+
+    Attributes:
+        path: its file.
+        fields: values by their names in lower case without spaces.
+    """
 
     path: Path
     fields: dict[str, str]

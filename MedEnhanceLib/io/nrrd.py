@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Vector
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
@@ -49,7 +49,6 @@ _PER_AXIS = {
     "spacings": r"\S+",
     "units": r'"[^"]*"|\S+',
 }
-Vector = tuple[float, ...]
 
 
 def read_nrrd(

@@ -33,14 +33,17 @@ _MOST_STEPS, _MOST_GRADIENTS = 50, 500
 
 @dataclass(frozen=True)
 class Tags:
-    """Facts that image headers have no field for; None if the file does not say."""
+    """Facts that image headers have no field for; None if the file does not say.
+
+    Attributes:
+        source: the original file's name, if this file only carries the volume to a worker.
+    """
 
     modality: str | None = None
     units: str = ""
     history: tuple[str, ...] = ()
     frame_interval_s: float | None = None
     geometry: Geometry | None = None
-    #: The original file's name, if this file only carries the volume to a worker.
     source: str = ""
     lossy: tuple[Lossy, ...] = ()
     gradients: tuple[Gradient, ...] = ()

@@ -197,12 +197,13 @@ def _row_of_error(error: MedEnhanceError) -> dict[str, Any]:
 class Ledger:
     """The record of a batch, to do and done: batch.jsonl, where the last row of a volume counts.
 
-    status of a row: started, done, failed or cancelled. A row belongs to a key: the source with
-    its size and time, and the options; with other options the work is done again. Several commands
-    may share the folder, as those for one dataset of BIDS do.
+    A row's status is started, done, failed or cancelled. It belongs to a key: the source with its
+    size and time, and the options; with other options the work is done again. Several commands may
+    share the folder, as those for one dataset of BIDS do.
 
-    task: the kind of job.
-    todo: the volumes that are not done.
+    Attributes:
+        task: the kind of job.
+        todo: the volumes that are not done.
     """
 
     def __init__(

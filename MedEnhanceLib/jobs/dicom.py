@@ -218,7 +218,12 @@ def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """A segmentation from a file; the fields are those of `Segmentation`."""
+    """A segmentation from a file.
+
+    Attributes:
+        volume, model, warning, limits: as in `Segmentation`.
+        labels: the same, as JSON objects.
+    """
 
     volume: Volume
     labels: Sequence[Mapping[str, Any]]
@@ -229,11 +234,15 @@ class LabelMap:
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """Objects for one folder. volume: None where there are only labels of `source`.
+    """Objects for one folder.
 
-    source: the volume that all of it was made from, for patient, study, place and what was done
-    before. action: as in a manifest: "enhanced", "segmented", "decompressed", … options: in words.
-    template: headers of the images behind the volume, if they were read before.
+    Attributes:
+        source: the volume that all of it was made from, for patient, study, place and what was done
+            before.
+        action: as in a manifest: "enhanced", "segmented", "decompressed", …
+        options: in words.
+        volume: None where there are only labels of `source`.
+        template: headers of the images behind the volume, if they were read before.
     """
 
     source: Volume

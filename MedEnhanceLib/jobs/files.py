@@ -26,8 +26,9 @@ _WHOLE_FILES = (".nii", ".nii.gz", ".nrrd", ".mha", ".ucv")
 class Result:
     """The facts of a finished job; all of them can be written as JSON.
 
-    fields: jobs that write have `outputs` (name → path), `manifest` (path), `seconds` and
-    `device`; each kind adds its own figures (see docs/jobs.md).
+    Attributes:
+        fields: jobs that write have `outputs` (name → path), `manifest` (path), `seconds` and
+            `device`; each kind adds its own figures (see docs/jobs.md).
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)

@@ -30,9 +30,10 @@ class Work:
 
     Making one refuses what could not be written after the long work.
 
-    inputs: by their role; the manifest states their hashes.
-    outputs: by what they hold; the first one gets the manifest beside it.
-    series: that `dicom_source` names, else None.
+    Attributes:
+        inputs: by their role; the manifest states their hashes.
+        outputs: by what they hold; the first one gets the manifest beside it.
+        series: that `dicom_source` names, else None.
     """
 
     def __init__(

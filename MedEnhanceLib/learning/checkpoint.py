@@ -25,7 +25,7 @@ class Stateful(Protocol):
     """A network, or anything else whose state is tensors with names."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """Everything needed to continue."""
+        """Return everything needed to continue."""
 
     def load_state_dict(self, state: Mapping[str, Tensor], /) -> Any:
         """Continue from such a state."""

@@ -20,7 +20,11 @@ _LEVELS = 1000
 
 @dataclass(frozen=True)
 class Scaling:
-    """scaled = (value − offset) / scale; nothing is clipped, so undoing it is exact."""
+    """Linear scaling; nothing is clipped, so undoing it is exact.
+
+    Attributes:
+        offset, scale: scaled = (value − offset) / scale.
+    """
 
     offset: float
     scale: float

@@ -107,8 +107,9 @@ def begin_training(device: str, out: Path, monitor: Monitor) -> str:
 class Learner(Generic[Network]):
     """A network, the optimizer that moves it, and its averaged weights, which are what is shipped.
 
-    learning_rate: at its peak; it follows `set_learning_rate`.
-    ema: decay of the averaged weights.
+    Args:
+        learning_rate: at its peak; it follows `set_learning_rate`.
+        ema: decay of the averaged weights.
     """
 
     def __init__(

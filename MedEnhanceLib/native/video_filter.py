@@ -37,7 +37,7 @@ class CompiledFilter:
     """Compiled functions for slices of one size; each thread needs one of its own."""
 
     def __init__(self, height: int, width: int, library: native.Library) -> None:
-        """height, width: of the slices, in voxels."""
+        """Allocate for slices of `height` × `width` voxels."""
         self._library = library
         wide = -(-width // LANES) * LANES
         self._shape, self._padded = (height, width), (height + 2 * REACH, wide + 2 * REACH)

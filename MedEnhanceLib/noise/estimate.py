@@ -236,12 +236,13 @@ def _learned(voxels: Array, noise: NoiseEstimate) -> NoiseEstimate:
 class _Fit:
     """The spectrum, fitted in rounds to quiet blocks, and what each cell shows with it.
 
-    spectrum: [f], of mean 1.
-    weight: [f], how far each frequency holds noise alone, 0 to 1.
-    variance: [cells], of the noise.
-    excess: [cells], relative rise of the energy from quiet to next quiet blocks.
-    mean: [cells], of the quiet blocks.
-    quiet: share of a cell's blocks that count as quiet, and that the next quiet ones begin at.
+    Attributes:
+        spectrum: [f], of mean 1.
+        weight: [f], how far each frequency holds noise alone, 0 to 1.
+        variance: [cells], of the noise.
+        excess: [cells], relative rise of the energy from quiet to next quiet blocks.
+        mean: [cells], of the quiet blocks.
+        quiet: share of a cell's blocks that count as quiet, and that the next quiet ones begin at.
     """
 
     def __init__(self, blocks: Blocks, modality: str, quiet: float = _QUIET) -> None:

@@ -35,7 +35,12 @@ _OF_LABELS = {
 
 
 class Table(NamedTuple):
-    """A table. heads: field → its heading; the first one names the row. note: what stands below."""
+    """A table.
+
+    Attributes:
+        heads: field → its heading; the first one names the row.
+        note: what stands below.
+    """
 
     title: str
     heads: Mapping[str, str]

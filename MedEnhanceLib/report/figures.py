@@ -40,7 +40,9 @@ _LINE_COLORS = ("#ff4f9a", "#3ddc97", "#7cc7ff", "#ffb000")
 class Picture:
     """A picture that notebooks show by themselves.
 
-    figure: of matplotlib. alt: what it shows, in a sentence.
+    Attributes:
+        figure: of matplotlib.
+        alt: what it shows, in a sentence.
     """
 
     figure: Any

@@ -29,11 +29,15 @@ Use = Literal["compress", "enhance"]
 class Package:
     """A package that MedEnhance uses.
 
-    requirement: as pip takes it. module: as Python imports it. purpose: what it is for.
-    megabytes: approximate download, its own dependencies included. extra: which one brings it;
-    "" where it is installed along with MedEnhance. use: the least that needs it.
-    installed: its version, "unknown" where it states none, None where it is missing. fits:
-    installed and recent enough.
+    Attributes:
+        requirement: as pip takes it.
+        module: as Python imports it.
+        purpose: what it is for.
+        megabytes: approximate download, its own dependencies included.
+        extra: the extra that brings it; "" where it is installed along with MedEnhance.
+        use: "compress" where compression and enhancement need it, else "enhance".
+        installed: its version, "unknown" where it states none, None where it is missing.
+        fits: whether it is installed and recent enough.
     """
 
     requirement: str

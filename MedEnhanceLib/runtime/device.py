@@ -46,7 +46,12 @@ DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """A torch device, "cuda", "cuda:1", "mps" or "cpu", and the reason for it, for the user."""
+    """A torch device, and the reason for it.
+
+    Attributes:
+        name: "cuda", "cuda:1", "mps" or "cpu".
+        reason: for the user.
+    """
 
     name: str
     reason: str

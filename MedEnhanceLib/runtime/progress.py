@@ -19,9 +19,11 @@ EventKind = Literal["started", "progress", "log", "metric", "preview", "warning"
 class Event:
     """An event of a job.
 
-    kind: see EventKind. fields, by kind: progress has `fraction` in [0, 1], `stage` and `eta_s`
-    (None while unknown); log and warning have `message`; metric has `name`, `value`, `step`;
-    preview has `path`, `caption`. All can be written as JSON.
+    Attributes:
+        kind: see EventKind.
+        fields: values for JSON, by kind: progress has `fraction` in [0, 1], `stage` and `eta_s`
+            (None while unknown); log and warning have `message`; metric has `name`, `value`,
+            `step`; preview has `path`, `caption`.
     """
 
     kind: EventKind
@@ -63,9 +65,10 @@ class _Pace:
 class Monitor:
     """A channel of a job's events to a listener, and of a request to cancel to the job.
 
-    progress: called with each Event, in the job's own thread; None for no listener.
-    cancel: a function that returns whether to stop, or an object with `is_set()`
-        (threading.Event); polled at every safe point.
+    Args:
+        progress: called with each Event, in the job's own thread; None for no listener.
+        cancel: a function that returns whether to stop, or an object with `is_set()`
+            (threading.Event); polled at every safe point.
     """
 
     def __init__(self, progress: Listener | None = None, cancel: Cancel | None = None) -> None:

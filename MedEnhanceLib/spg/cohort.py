@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,12 +22,12 @@ import numpy as np
 from MedEnhanceLib import io
 from MedEnhanceLib.core.arrays import Array, looks_like_labels
 from MedEnhanceLib.core.modality import SET_MODALITY
+from MedEnhanceLib.core.options import PathLike
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import FEWEST_PATIENTS
 
-PathLike = str | os.PathLike[str]
 _COLUMNS = ("patient", "path")
 #: HU of air; magnitudes of MR do not reach it, also after a rescale.
 _NEVER_MR = -500

@@ -46,7 +46,11 @@ _PACKAGES = ("numpy", "torch", "monai")
 
 @dataclass(frozen=True)
 class Distilled:
-    """A distilled set: its manifest and its folder."""
+    """A distilled set.
+
+    Attributes:
+        manifest: the JSON object in the folder.
+    """
 
     manifest: dict[str, Any]
     folder: Path

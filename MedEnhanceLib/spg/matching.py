@@ -47,7 +47,9 @@ MEASURED = ("alignment", "structure", "saturation", "change")
 class Sample:
     """A crop of a volume, damaged: what a network's loss takes.
 
-    where: its place in the volume. content: of the network's own kind.
+    Attributes:
+        where: its place in the volume.
+        content: of the network's own kind.
     """
 
     where: Where

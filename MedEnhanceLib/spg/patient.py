@@ -32,11 +32,13 @@ _SPACING_MM = 1.0
 
 @dataclass(frozen=True)
 class PatientVolumes:
-    """Volumes of a patient, float32 [M, K, J, I] in [0, 1], and how they were made.
+    """Volumes of a patient, and how they were made.
 
-    measured: means of the last outer step: `alignment`, the distance from the gradients of the raw
-    volumes; `structure`, from the prior; `saturation`, a share of the voxels; `change`, the mean
-    difference from the prior, as a share of the range.
+    Attributes:
+        volumes: float32 [M, K, J, I] in [0, 1].
+        measured: means of the last outer step: `alignment`, the distance from the gradients of the
+            raw volumes; `structure`, from the prior; `saturation`, a share of the voxels; `change`,
+            the mean difference from the prior, as a share of the range.
     """
 
     volumes: Floats

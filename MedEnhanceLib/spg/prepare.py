@@ -69,8 +69,11 @@ class Brick:
 class PatientData:
     """Data kept of a patient.
 
-    slices: float32 [N, side, side], the middle of each slice that shows something, for the audit.
-    spacing_mm: of slices and of pixels. sha256: of all voxels.
+    Attributes:
+        slices: float32 [N, side, side], the middle of each slice that shows something, for the
+            audit.
+        spacing_mm: of slices and of pixels.
+        sha256: of all voxels.
     """
 
     slices: Floats
@@ -97,8 +100,11 @@ class Prior:
 class Prepared:
     """A cohort and the prior, ready to be distilled.
 
-    training: by name, in the cohort's order; held_out: patients kept for the audit. means: over
-    those who are trained on. read: the volumes of a patient, by name.
+    Attributes:
+        training: by name, in the cohort's order.
+        held_out: patients kept for the audit, likewise.
+        means: over the training patients.
+        read: patient's name → volumes.
     """
 
     modality: str

@@ -117,7 +117,7 @@ def measure(
 
 
 def _variances(noise: NoiseEstimate) -> Doubles:
-    """Variance of noise in each band, [4], by the response of the blurs to its spectrum."""
+    """Compute the variance of noise in each band, [4], from its spectrum after the blurs."""
     frequency = np.fft.fftfreq(_FREQUENCIES)
     along = -2 * (np.pi * frequency) ** 2
     passing = [np.ones((_FREQUENCIES,) * 2)]

@@ -59,7 +59,12 @@ def slices_text(places: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:
 
 @dataclass(frozen=True)
 class Box:
-    """A block's place: frame, and start and stop along k, j, i."""
+    """A block's place.
+
+    Attributes:
+        frame: its number; 0 in a volume.
+        k, j, i: start and stop along each axis.
+    """
 
     frame: int
     k: Range
@@ -95,9 +100,13 @@ class Box:
 
 @dataclass(frozen=True)
 class Grid:
-    """A volume cut evenly: `counts` blocks along k, j, i, in every frame.
+    """A volume cut evenly into blocks, of which none spans two frames.
 
-    Blocks are numbered frame by frame, then along k, j, i. No block spans two frames.
+    Blocks are numbered frame by frame, then along k, j, i.
+
+    Attributes:
+        shape: of the volume, [T,] K, J, I.
+        counts: blocks along k, j, i, in every frame.
     """
 
     shape: tuple[int, ...]

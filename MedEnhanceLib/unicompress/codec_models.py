@@ -32,7 +32,12 @@ _MOST_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class CodecModel:
-    """A model's file, in memory. id: its bundle's name; data: the bytes of the file."""
+    """A model's file, in memory.
+
+    Attributes:
+        id: its bundle's name.
+        data: the bytes of the file.
+    """
 
     role: str
     id: str
@@ -75,7 +80,9 @@ class CodecModel:
 class ModelSet:
     """The models that a file names, or that a writer may use.
 
-    named: role → {"id", "sha256"}; carried: SHA-256 → bytes that the file itself holds.
+    Attributes:
+        named: role → {"id", "sha256"}.
+        carried: SHA-256 → bytes that the file itself holds.
     """
 
     named: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -138,7 +145,12 @@ def _read(path: Path, _size: int, _time: int) -> CodecModel:
 
 @dataclass(frozen=True)
 class DecodeContext:
-    """dtype and voxel_range: of the volume; models: those that its file names."""
+    """Facts of a file that its blocks are decoded with.
+
+    Attributes:
+        dtype, voxel_range: of the volume.
+        models: those that the file names.
+    """
 
     dtype: np.dtype[Any]
     voxel_range: VoxelRange

@@ -1,6 +1,6 @@
 """The bytes of a `.ucv`: a head, chunks and a seal, every part with its checksum.
 
-    offset 0   prologue   28 bytes: sizes and checksum of what follows (`_PROLOGUE`)
+    offset 0   prologue   28 bytes: sizes and checksum of what follows (`PROLOGUE`)
                head       JSON, deflated: the header, and in `chunks` a row for each chunk
                payload    the chunks, one after the other in the order of their rows
     last 32    SHA-256 of all bytes before it
@@ -37,11 +37,11 @@ NO_BLOCK = 0xFFFFFFFF
 #: The kind of the chunk of `repair`, the last one of a file.
 REPAIR_CHUNK = 65
 
-# magic, major, minor, file bytes, head bytes, CRC of the head, CRC of all this
-_PROLOGUE = struct.Struct("<4sHHQIII")
+#: Magic, major, minor, file bytes, head bytes, CRC of the head, CRC of all this.
+PROLOGUE = struct.Struct("<4sHHQIII")
 _DIGEST_BYTES = 32
 #: Prologue and seal.
-SMALLEST_FILE = _PROLOGUE.size + _DIGEST_BYTES
+SMALLEST_FILE = PROLOGUE.size + _DIGEST_BYTES
 _MOST_HEAD_BYTES, _MOST_CHUNKS = 1 << 23, 1 << 16
 _RECOVER = "Copy the file again, or save what is intact (medenhance recover)."
 _AT_ONCE = 1 << 20
@@ -50,7 +50,12 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Chunk:
-    """Bytes that are decoded alone. block: its number in the grid; kind: id of its block type."""
+    """Bytes that are decoded alone.
+
+    Attributes:
+        block: its number in the grid.
+        kind: id of its block type.
+    """
 
     block: int
     kind: int
@@ -59,7 +64,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkInfo:
-    """The row of a chunk, with the chunk's place in the file."""
+    """The row of a chunk, with the chunk's place in the file.
+
+    Attributes:
+        index: of the row in the table.
+        block, kind: as in `Chunk`.
+        offset, length: bytes.
+        crc: CRC-32 of the chunk.
+    """
 
     index: int
     block: int
@@ -87,7 +99,7 @@ def build_front(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> bytes:
         )
     head = zlib.compress(text, 9)
     size = SMALLEST_FILE + len(head) + bytes_of(chunks)
-    prologue = _PROLOGUE.pack(MAGIC, *VERSION, size, len(head), zlib.crc32(head), 0)[:-4]
+    prologue = PROLOGUE.pack(MAGIC, *VERSION, size, len(head), zlib.crc32(head), 0)[:-4]
     return prologue + struct.pack("<I", zlib.crc32(prologue)) + head
 
 
@@ -248,10 +260,10 @@ class Container:
             )
 
     def _load(self) -> None:
-        raw = self.bytes_at(0, _PROLOGUE.size)
-        if len(raw) < _PROLOGUE.size:
+        raw = self.bytes_at(0, PROLOGUE.size)
+        if len(raw) < PROLOGUE.size:
             self._fail(f"cut short at byte {self.size}, before the first chunk")
-        magic, *version, file_bytes, head_bytes, head_crc, crc = _PROLOGUE.unpack(raw)
+        magic, *version, file_bytes, head_bytes, head_crc, crc = PROLOGUE.unpack(raw)
         if magic != MAGIC or zlib.crc32(raw[:-4]) != crc:
             self._fail("the prologue is damaged, before the first chunk")
         self.version = "{}.{}".format(*version)
@@ -260,7 +272,7 @@ class Container:
                 f"{self.path.name} has format {self.version}, this version reads {VERSION[0]}.x",
                 "Install a newer MedEnhance (python -m pip install --upgrade medenhance).",
             )
-        raw = self.bytes_at(_PROLOGUE.size, head_bytes)
+        raw = self.bytes_at(PROLOGUE.size, head_bytes)
         if len(raw) < head_bytes:
             self._fail("the head is cut short, before the first chunk")
         if zlib.crc32(raw) != head_crc:
@@ -279,7 +291,7 @@ class Container:
         self.header: dict[str, Any] = header
         self._file_bytes: int = file_bytes
         self.chunks: list[ChunkInfo] = []
-        offset = _PROLOGUE.size + head_bytes
+        offset = PROLOGUE.size + head_bytes
         for index, row in enumerate(rows):
             if len(row) != 4 or not all(0 <= value < 1 << 32 for value in row) or not row[2]:
                 self._fail(f"chunk {index} has the row {row}")

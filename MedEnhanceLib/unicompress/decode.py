@@ -254,11 +254,13 @@ class StoredVolume:
         scan.shape, scan[40:60]                 # an array of these slices
         scan.read((slice(40, 60), ...))         # the same as a Volume, where it is
 
-    shape: [T,] K, J, I; dtype and ndim as of an array; geometry: of the whole volume.
-
     The file is not kept open. In files of a ratio or a quality a block is up to 256 slices, and
     a block is decoded whole.
 
+    Attributes:
+        shape: [T,] K, J, I.
+        dtype, ndim: as of an array.
+        geometry: of the whole volume.
     Raises InputError where it cannot be opened, CodecError where it is no container, or damaged.
     """
 

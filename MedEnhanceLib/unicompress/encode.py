@@ -64,14 +64,19 @@ _CODED = (0.97, 0.85)
 class CompressResult:
     """Record of what was written.
 
-    path: of the file.
-    ratio: raw_bytes / file_bytes. max_error: the largest difference of any voxel, in stored
-    units. psnr: in dB against the full range of the source (psnr_peak = its largest less its
-    smallest voxel), None where nothing was lost. ssim: in 3D, where it was the mode and something
-    was lost. block_types: name → how many blocks took it.
-    verified: the file was read back and meets its target. sha256: of the voxels that a reader
-    gets; file_sha256: of the file. noise: σ where it is quietest, in the volume's units, where it
-    was measured for `max_error_sigma`.
+    Attributes:
+        path: of the file.
+        ratio: raw_bytes / file_bytes.
+        max_error: the largest difference of any voxel, in stored units.
+        psnr: in dB against the full range of the source; None where nothing was lost.
+        ssim: in 3D, where it was the mode and something was lost.
+        psnr_peak: that range: the largest less the smallest voxel.
+        block_types: name → how many blocks took it.
+        verified: the file was read back and meets its target.
+        sha256: of the voxels that a reader gets.
+        file_sha256: of the file.
+        noise: σ where it is quietest, in the volume's units, where it was measured for
+            `max_error_sigma`.
     """
 
     path: Path

@@ -39,10 +39,14 @@ _FULL_EFFORT = 0.95
 class Estimate:
     """About what `compress` would report; measured on some slices.
 
-    file_bytes, ratio: of the file. max_error: the largest difference in the slices that were
-    coded, in stored units; at a ratio the whole volume's is larger. psnr: in dB, None where
-    nothing is lost. lossless: whether every voxel would be kept; a ratio that lossless coding
-    reaches is. blocks, share: how many were coded, and which share of the voxels they hold.
+    Attributes:
+        file_bytes, ratio: of the file.
+        max_error: the largest difference in the slices that were coded, in stored units; at a ratio
+            the whole volume's is larger.
+        psnr: in dB, None where nothing is lost.
+        lossless: whether every voxel would be kept, as at a ratio that lossless coding reaches.
+        blocks: how many were coded.
+        share: of the voxels, which these blocks hold.
     """
 
     mode: Mode

@@ -39,15 +39,19 @@ VoxelRange = tuple[float, float] | None
 class Header:
     """All of a volume but its voxels; fields are those of docs/ucv-format.md, section 2.
 
-    target: {} or {mode: number}, the bound, ratio or quality of the mode.
-    blocks: along k, j, i. range: smallest and largest finite voxel of the source.
-    voxels_sha256: of the voxels that a reader gets, little-endian, in C order.
-    exact: whether every machine gets these bits (else the last bit of a lossy code may differ).
-    measured: what was reached: {"max_error": …, "psnr_db": …, "psnr_peak": …}.
-    encoder: what wrote the file. models: what its block types need: role → {"id", "sha256"}.
-    lossy: the lossy steps before this one. dicom: `study` and `series`, instance UIDs of the
-    images that the voxels came from, or nothing. gradients: [b, x, y, z] for each frame of a
-    diffusion sequence, s/mm² and LPS.
+    Attributes:
+        target: {} or {mode: number}, the bound, ratio or quality of the mode.
+        blocks: along k, j, i.
+        range: smallest and largest finite voxel of the source.
+        voxels_sha256: of the voxels that a reader gets, little-endian, in C order.
+        exact: whether every machine gets these bits (else the last bit of a lossy code may differ).
+        measured: what was reached: {"max_error": …, "psnr_db": …, "psnr_peak": …}.
+        encoder: what wrote the file.
+        models: those that its block types need: role → {"id", "sha256"}.
+        lossy: the lossy steps before this one.
+        dicom: `study` and `series`, instance UIDs of the images that the voxels came from, or
+            nothing.
+        gradients: [b, x, y, z] for each frame of a diffusion sequence, s/mm² and LPS.
     """
 
     shape: tuple[int, ...]

@@ -52,9 +52,13 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class Layout:
-    """Lengths of the parts of a repair chunk: bytes of a page and of a stripe, and their number.
+    """Lengths of the parts of a repair chunk.
 
-    A stripe is a whole number of pages.
+    Attributes:
+        page: bytes.
+        pages: how many are covered.
+        stripe: bytes, a whole number of pages.
+        rows: stripes of parity.
     """
 
     page: int
@@ -122,7 +126,12 @@ def most_bytes(file_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Damage:
-    """A page of bytes that are not as they were written; `repaired`: as they were, or None."""
+    """A page of bytes that are not as they were written.
+
+    Attributes:
+        offset, length: in the file, bytes.
+        repaired: the bytes as they were; None where they cannot be restored.
+    """
 
     offset: int
     length: int

@@ -22,7 +22,12 @@ from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 @dataclass(frozen=True)
 class LostBlock:
-    """A block that could not be read; `start` and `stop` are its voxels, [frame,] k, j, i."""
+    """A block that could not be read.
+
+    Attributes:
+        block: its number in the grid.
+        start, stop: of its voxels, [frame,] k, j, i.
+    """
 
     block: int
     start: tuple[int, ...]

@@ -18,8 +18,10 @@ from MedEnhanceLib.unicompress.header import Header
 class Tally:
     """Comparison of decoded blocks, given in order, with the source. Holds one run of slices.
 
-    equal: whether every voxel so far has the source's bits. max_error: the largest difference,
-    exact for integers. squared: the sum of squared differences.
+    Attributes:
+        equal: whether every voxel so far has the source's bits.
+        max_error: the largest difference, exact for integers.
+        squared: the sum of squared differences.
     """
 
     def __init__(self, source: Voxels, grid: Grid) -> None:

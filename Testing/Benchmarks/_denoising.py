@@ -316,10 +316,11 @@ def by_filter(volume: Volume, noise: NoiseEstimate, share: float) -> Floats:
         rounds=FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"],
         spacing=volume.geometry.spacing,
     ).denoised()
+    removal = denoise.Removal(noise, share)
     for z, values in enumerate(voxels):
         at = slice(z, z + 1)
         before = volume.voxels[at].astype(np.float32)
-        voxels[at] = denoise._corrected(values[None], before, noise[at], noise, share)
+        voxels[at] = removal.correct(values[None], before, noise[at])
     return voxels
 
 

@@ -50,8 +50,6 @@ NOISE = {"MR": 0.04, "CT": 0.025}
 #: Thickness at which noise is added as well, and lesions are planted in some references.
 TIMES = 4
 WITH_LESIONS = ("template", "C07", "abdomen CT")
-if QUICK:
-    steps._TUNING_STEPS = (2, 2)
 
 
 def main() -> None:
@@ -95,6 +93,7 @@ def restored(
         modality=reference.modality,  # type: ignore[arg-type]
         device="cpu",
         monitor=Monitor(),
+        limits=(2, 2) if QUICK else steps.TUNING_STEPS,
     )
     return restore_array(slices, Scaling(0.0, 1.0), stack, across, noise, network, "cpu", Monitor())
 

@@ -273,7 +273,9 @@ def test_the_examples_of_a_page_run(
     page: str, desk: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
-    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps._TUNING_STEPS", (4, 4))
+    monkeypatch.setattr(
+        "MedEnhanceLib.hqg.slices.thin_slices.tuned", lambda network, *_, **__: network
+    )
     run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return

@@ -8,8 +8,10 @@ Half precision (float16 on a card) has a bound of its own.
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from Library.hqg.test_slices import _scan
 from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
+from MedEnhanceLib.bundles.store import shipped_folder
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.block_matching import BlockMatchingFilter, Round
 from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
@@ -71,16 +74,17 @@ def test_models_that_ship_agree(name: str, card: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("single")
-def test_thin_slices_and_a_head_agree() -> None:
-    from MedEnhanceLib.gradprom import SegmentConfig, infer, segment
+def test_thin_slices_and_a_head_agree(tmp_path: Path) -> None:
+    from MedEnhanceLib.gradprom import SegmentConfig, segment
     from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 
     image, _ = phantom()
     small = replace(image, voxels=image.voxels[8:14])
 
     def labels(card: str) -> Volume:
-        infer._warm_head.cache_clear()
-        config = SegmentConfig(model="brain-tissue", device=card, force_segmenter=True)
+        folder = tmp_path / card[:4]  # one of its own: heads stay loaded, on the device last used
+        shutil.copytree(shipped_folder() / "brain-tissue", folder)
+        config = SegmentConfig(model=str(folder), device=card, force_segmenter=True)
         return segment(small, config).volume
 
     def thin(card: str) -> Volume:
@@ -91,7 +95,6 @@ def test_thin_slices_and_a_head_agree() -> None:
         wanted = make("cpu")
         with pretended():
             assert far(make("cuda:1"), wanted).max() <= 1
-    infer._warm_head.cache_clear()
 
 
 @pytest.mark.parametrize("after", [0, 3])

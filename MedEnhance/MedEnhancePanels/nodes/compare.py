@@ -111,8 +111,8 @@ class Compare(Showing):
         shown = self._sourceID if self.isInput else self._nodeID
         for composite in self._resultViews():
             _setLayers(composite, shown, overlay)
-        left = [node for node in sliceNodes() if node.GetLayoutName() == _LEFT]
-        for node in left if self.mode == "sideBySide" else ():
+        leftNodes = [node for node in sliceNodes() if node.GetLayoutName() == _LEFT]
+        for node in leftNodes if self.mode == "sideBySide" else ():
             _setLayers(compositeOf(node), self._sourceID)
         self._showLegend(overlay is not None)
 

@@ -80,7 +80,7 @@ class DeviceChoice:
         job.onFinished(onFinished)
 
     def _isBuildDue(self, device):
-        """Whether the next run on a device begins with building the compiled library."""
+        """Return whether the next run on a device begins with building the compiled library."""
         isMissing = device == "cpu" and not self._isCompiled
         return isMissing and importlib.util.find_spec("ziglang") is not None
 
@@ -104,7 +104,7 @@ class Preparation:
     """Work that previews of a volume share, ahead of them; they themselves say what is wrong."""
 
     def __init__(self, runner, parent):
-        """parent: a widget."""
+        """Wait by a timer of `parent`, a widget."""
         self._runner, self._settle = runner, singleShot(parent, _SETTLE_MS, self._begin)
         self._node = self._device = self._state = self._job = None
 

@@ -122,12 +122,12 @@ class _Enhancement(NodeJob):
 
     def _placeLabels(self, job, image):
         """Add the segmentation and the table of a result to the scene."""
-        source, names, found = self.node, self._names, job.result
-        labels = results.makeSegmentation(image, source, found["labels"], names["segmentation"])
-        table = results.makeTable(found["table"], source, names["table"])
+        source, names, result = self.node, self._names, job.result
+        labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
+        table = results.makeTable(result["table"], source, names["table"])
         for role, node in (("segmentation", labels), ("table", table)):
             job.nodes[role] = node
-            results.stamp(node, role, source, found.get("head"), self._manifest)
+            results.stamp(node, role, source, result.get("head"), self._manifest)
             self._noteStrength(node)
         lines = [table.GetDescription(), *results.limitsOf(table)]
         table.SetDescription(". ".join(line.rstrip(".") for line in lines) + ".")

@@ -19,13 +19,13 @@ CATEGORY = "MedEnhance"
 
 @dataclass(frozen=True)
 class Sample:
-    """steps: the damage, as the job `degrade` takes it. origin: Slicer's sample; "" for ours."""
+    """A sample that is loaded for a trial."""
 
     name: str
     title: str
     modality: str
-    steps: tuple[dict, ...]
-    origin: str = ""
+    steps: tuple[dict, ...]  # the damage, as the job `degrade` takes it
+    origin: str = ""  # Slicer's sample; "" for ours
 
 
 _NOISE = {"name": "rician", "level": 0.09, "seed": 1}

@@ -89,7 +89,12 @@ class Planes:
 
 @dataclass(frozen=True)
 class Patches:
-    """thin: [B, M, W], to restore. slices: [B, 3, K, W], thick, with the planes beside."""
+    """Patches of a step of training, [B, …].
+
+    Attributes:
+        thin: [B, M, W], the planes to restore.
+        slices: [B, 3, K, W], thick slices of each plane and of its two neighbors.
+    """
 
     thin: Tensor
     slices: Tensor
@@ -189,9 +194,12 @@ def read_planes(
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws patches and makes them thick; thickening: None draws one for each step.
+    """Source of patches with thick slices, drawn from planes.
 
     The patches of a step that show synthetic volumes are of one volume.
+
+    Attributes:
+        thickening: of all steps; None draws one for each.
     """
 
     planes: Sequence[Planes]

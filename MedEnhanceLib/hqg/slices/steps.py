@@ -22,7 +22,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 _ROUND = 0.02
 _LEARNING_RATE = 1e-3
 #: Steps for each million voxels of the result; least and most.
-_STEPS_PER_MVOXEL, _TUNING_STEPS = 45, (60, 400)
+_STEPS_PER_MVOXEL, TUNING_STEPS = 45, (60, 400)
 #: Slices are learned from where neither side of a pixel is longer than the other by this factor.
 _ALIKE = 1.25
 #: Decay of the averaged weights.
@@ -67,6 +67,7 @@ def tuned(
     modality: Literal["MR", "CT"],
     device: str,
     monitor: Monitor,
+    limits: tuple[int, int] = TUNING_STEPS,
 ) -> SliceNet:
     """Train a copy of a network on the slices which it is to restore.
 
@@ -81,6 +82,7 @@ def tuned(
         modality: of the slices.
         device: as PyTorch names it.
         monitor: warned of a training that diverged; receives progress.
+        limits: least and most steps.
     Returns the network itself where pixels do not show the detail which is to be restored.
     """
     a_mm, b_mm = planes.spacing_mm[1:]
@@ -91,7 +93,7 @@ def tuned(
         )
         return network
     voxels = planes.pixels.size * stack.ratio
-    steps = int(np.clip(_STEPS_PER_MVOXEL * voxels / 1e6, *_TUNING_STEPS))
+    steps = int(np.clip(_STEPS_PER_MVOXEL * voxels / 1e6, *limits))
     sampler = Sampler(
         [planes],
         TrainSlicesConfig(modality=modality),

@@ -49,10 +49,12 @@ _LEAST_SLICES, _LEAST_RATIO, _MOST_RATIO = 4, 1.2, 8.0
 
 @dataclass(frozen=True)
 class SlicePlan:
-    """What is restored.
+    """Geometry of a restoration of thin slices.
 
-    axis: of the voxels, [K, J, I], along which the slices are thick. stack: the slices before and
-    after. across_mm: pixel sizes within the slices, in the order of the axes.
+    Attributes:
+        axis: of the voxels, [K, J, I], along which the slices are thick.
+        stack: the slices before and after.
+        across_mm: pixel sizes within the slices, in the order of the axes.
     """
 
     axis: int
@@ -145,7 +147,9 @@ def _facts_of(stack: SliceStack) -> dict[str, Any]:
 class _ThickFrame:
     """A frame with its thick axis first.
 
-    voxels: [K, A, B], without the constant regions. noise: σ on the network's scale.
+    Attributes:
+        voxels: [K, A, B], without the constant regions.
+        noise: σ on the network's scale.
     """
 
     plan: SlicePlan

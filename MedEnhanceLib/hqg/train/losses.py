@@ -36,7 +36,8 @@ _ABSOLUTE = 0.3
 class Turn:
     """A flip, exchange of axes and inversion of blocks, as a change of their coefficients.
 
-    order, sign: [64] each; by default blocks stay as they are.
+    Attributes:
+        order, sign: [64] each; by default blocks stay as they are.
     """
 
     order: Tensor = field(default_factory=lambda: torch.arange(CELLS))

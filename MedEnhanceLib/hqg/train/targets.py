@@ -8,6 +8,7 @@ from pathlib import Path
 
 from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.imaging import averaged
+from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import TrainConfig
@@ -18,7 +19,6 @@ from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.synthetic import synthetic_volume
 
-Subject = tuple[Path, Volume, Bytes]
 #: Voxels that are averaged along an axis where the volume is learned from at half its resolution.
 _HALF = 2
 #: Axes whose voxels are at most this much longer than the shortest are averaged.
@@ -61,7 +61,7 @@ def load_data(
     data: Path,
     monitor: Monitor,
     *,
-    subjects: Iterable[Subject] = (),
+    subjects: Iterable[LabeledFile] = (),
 ) -> dict[str, list[Target]]:
     """Read all volumes.
 

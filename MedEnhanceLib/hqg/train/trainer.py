@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import open_bundle
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.labels import LabeledFile
+from MedEnhanceLib.core.volume import Enhance
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, CropPool, Kind
 from MedEnhanceLib.hqg.train.losses import Critic, CropWindow, Turn
-from MedEnhanceLib.hqg.train.targets import Subject, Target
+from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.learning.checkpoint import Stateful
 from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
@@ -46,15 +47,11 @@ _TAUGHT = 3
 Weights = Sequence[tuple[str, nn.Parameter]]
 
 
-#: Enhances a volume.
-Enhance = Callable[[Volume], Volume]
-
-
 class Task(Protocol):
     """Frozen downstream task of enhanced images; `gradprom.task` has one."""
 
-    def subjects(self, monitor: Monitor) -> Iterator[Subject]:
-        """Yield labeled volumes: file, volume, and label indices [K, J, I], 0: background."""
+    def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
+        """Yield labeled volumes."""
 
     def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of the task, a scalar.

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Enhance, Volume
 from MedEnhanceLib.hqg.bundle import Verdict, export_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
 from MedEnhanceLib.hqg.enhancer import enhance
 from MedEnhanceLib.hqg.groups import GuidedNetwork
-from MedEnhanceLib.hqg.train.trainer import Enhance, Teaching
+from MedEnhanceLib.hqg.train.trainer import Teaching
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Fidelity, in dB of the tissue, that taught weights may cost.

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.geometry import Vector
 from MedEnhanceLib.io.dicom.csa import read_csa
 from MedEnhanceLib.io.dicom.structure import DamagedError
 
 Header = Mapping[str | int, Any]
-Vector = tuple[float, ...]
 #: GE adds multiples of this to a b-value.
 _GE_OFFSET = 1e9
 #: GE scales directions for lower b-values: shorter ones than this are scaled.

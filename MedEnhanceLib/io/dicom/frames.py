@@ -71,7 +71,7 @@ class ScanPart:
         return replace(self, name=", ".join(filter(None, (name, self.name))))
 
 
-def parts_of(slices: Slices) -> tuple[list[ScanPart], list[str]]:
+def scan_parts(slices: Slices) -> tuple[list[ScanPart], list[str]]:
     """Divide a series, its slices in any order, into volumes.
 
     Parts of equal geometry that differ in one attribute become the frames of one part. Slices that

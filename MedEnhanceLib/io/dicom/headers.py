@@ -95,12 +95,15 @@ _REFUSED = {
 class DicomHeader:
     """A description of a DICOM file.
 
-    slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
-    kind: the name of its class. date: of the series, YYYY-MM-DD. time: SeriesTime.
-    damaged: whether the reason is that it cannot be read; then the other fields are what could be
-    read. unread: whether it is empty or cannot be opened, so that it may not be DICOM at all.
-    history: earlier processing by MedEnhance. That of other programs is left out: scanners call
-    much of their output derived.
+    Attributes:
+        date: of the series, YYYY-MM-DD.
+        time: SeriesTime.
+        kind: the name of its class.
+        slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
+        damaged: whether it cannot be read to its end; other fields hold what could be read.
+        unread: whether it is empty or cannot be opened, so that it may not be DICOM at all.
+        history: earlier processing by MedEnhance. That of other programs is left out: scanners call
+            much of their output derived.
     """
 
     file: Path

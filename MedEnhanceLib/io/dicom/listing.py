@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
-from MedEnhanceLib.io.dicom.frames import ScanPart, parts_of
+from MedEnhanceLib.io.dicom.frames import ScanPart, scan_parts
 from MedEnhanceLib.io.dicom.headers import DicomHeader, read_header
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, DICOM_ENDINGS, find_files, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
@@ -26,10 +26,16 @@ _AT_ONCE = 16
 class SeriesRow:
     """A volume that can be loaded, or an object that cannot.
 
-    number: from 1, for the option `series`. uid: SeriesInstanceUID. part: distinguishes it from
-    other volumes of its series ("echo 2"), or "". size: "512×512×80", columns × rows × slices, or
-    "…×4 frames". files: number of files, copies among them. date: YYYY-MM-DD or "".
-    patient: PatientID. study: StudyDescription. reason: why it cannot be loaded as it is, or "".
+    Attributes:
+        number: from 1, for the option `series`.
+        uid: SeriesInstanceUID.
+        part: distinguishes it from other volumes of its series ("echo 2"), or "".
+        size: "512×512×80", columns × rows × slices, or "…×4 frames".
+        files: number of files, copies among them.
+        date: YYYY-MM-DD or "".
+        patient: PatientID.
+        study: StudyDescription.
+        reason: why it cannot be loaded as it is, or "".
     """
 
     number: int
@@ -252,7 +258,7 @@ def _volumes(
     for index, header in enumerate(images):
         by_instance[header.instance or f"nameless {index}"].append(header)
     unique = images if lost else [group[0] for group in by_instance.values()]
-    parts, scouts = parts_of([plane for header in unique for plane in header.slices])
+    parts, scouts = scan_parts([plane for header in unique for plane in header.slices])
     notes = []
     if scouts:
         notes.append(

@@ -211,18 +211,25 @@ def _from(keyword: str | int, read: Read, default: Any = None) -> Any:
 class Slice:
     """A single-frame file, or one frame of a multi-frame file; None and "" for what is missing.
 
-    frame: its place in a multi-frame file, counted from 1. tile: its place in a mosaic, likewise.
-    position, orientation: as DICOM gives them, mm and direction cosines in LPS.
-    pixel_spacing: mm between rows, then between columns. thickness, between: mm.
-    padding, padding_limit: the range of stored numbers that stand for nothing.
-    units: of the intensities, where the modality has an element for it (PET).
-    stack: StackID, in files of many frames. echo_ms: EchoTime. b_value: s/mm².
-    direction: of the diffusion gradient, a unit vector in LPS.
-    number: InstanceNumber. dimensions: DimensionIndexValues. temporal_count:
-    NumberOfTemporalPositions.
-    trigger_ms: milliseconds after the trigger. heart_percent, breath_percent: of the cycle.
-    time_s: time of acquisition, seconds since a fixed day.
-    interval_ms: TemporalResolution, from frame to frame.
+    Attributes:
+        frame: its place in a multi-frame file, counted from 1.
+        tile: its place in a mosaic, likewise.
+        position, orientation: as DICOM gives them, mm and direction cosines in LPS.
+        pixel_spacing: mm between rows, then between columns.
+        thickness, between: mm.
+        padding, padding_limit: the range of stored numbers that stand for nothing.
+        units: of the intensities, where the modality has an element for it (PET).
+        stack: StackID, in files of many frames.
+        echo_ms: EchoTime.
+        b_value: s/mm².
+        direction: of the diffusion gradient, a unit vector in LPS.
+        number: InstanceNumber.
+        dimensions: DimensionIndexValues.
+        temporal_count: NumberOfTemporalPositions.
+        trigger_ms: milliseconds after the trigger.
+        heart_percent, breath_percent: of the cycle.
+        time_s: time of acquisition, seconds since a fixed day.
+        interval_ms: TemporalResolution, from frame to frame.
     """
 
     file: Path

@@ -48,7 +48,8 @@ _SAME_GRID = 0.05
 class Stack:
     """Slices in ascending order along their normal, and the geometry of the volume.
 
-    repair: the resampling that gives the volume this geometry; None where none is needed.
+    Attributes:
+        repair: the resampling that gives the volume this geometry; None where none is needed.
     """
 
     slices: list[Slice]

@@ -121,8 +121,10 @@ def window_of(volume: Volume) -> tuple[str, str] | None:
 class _Series:
     """A maker of the images of a series, with what all of them share.
 
-    places: of its slices, in the order of their numbers. headers: of each place; None where those
-    of the template do not apply to the volume. window: center and width for images without one.
+    Attributes:
+        places: of its slices, in the order of their numbers.
+        headers: of each place; None where those of the template do not apply to the volume.
+        window: center and width for images without one.
     """
 
     def __init__(

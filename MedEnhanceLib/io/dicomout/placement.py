@@ -34,7 +34,11 @@ _SAME = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class ImagePlane:
-    """A stored image or frame, with its place as it is written; empty where it is missing."""
+    """A stored image or frame; its place is as it is written, and empty where it is missing.
+
+    Attributes:
+        header: its data set, or that of the frame.
+    """
 
     reference: Instance
     header: Dataset

@@ -18,7 +18,11 @@ _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float3
 
 @dataclass(frozen=True)
 class Rescale:
-    """Slope and intercept as DICOM writes them: intensity = stored × slope + intercept."""
+    """Relation of a series: intensity = stored × slope + intercept.
+
+    Attributes:
+        slope, intercept: decimal strings, as DICOM writes them.
+    """
 
     slope: str = "1"
     intercept: str = "0"

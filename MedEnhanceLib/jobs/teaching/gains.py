@@ -38,7 +38,13 @@ _TASKS = {"noise": "in removing noise", "slices": "in restoring thin slices"}
 
 @dataclass(frozen=True)
 class Gain:
-    """Gain of a shipped model by a set, dB on other patients, with its standard error."""
+    """Gain of a shipped model by a set.
+
+    Attributes:
+        task: "noise" or "slices".
+        over_shipped_db: on other patients, dB.
+        error_db: its standard error.
+    """
 
     task: str
     over_shipped_db: float
@@ -57,7 +63,12 @@ class Gain:
 
 @dataclass(frozen=True)
 class Gains:
-    """The estimate for a cohort. steps: of each training. patients: who are in it."""
+    """The estimate for a cohort.
+
+    Attributes:
+        patients: how many are in it.
+        steps: of each training.
+    """
 
     modality: str
     patients: int

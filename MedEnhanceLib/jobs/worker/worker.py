@@ -29,10 +29,10 @@ from MedEnhanceLib.runtime.progress import Event
 
 IDLE_SECONDS = 600.0
 #: How long a job may go on after the end of stdin; nobody is left who could kill the worker.
-_ORPHAN_SECONDS = 10.0
+ORPHAN_SECONDS = 10.0
 
 
-def main(idle_seconds: float = IDLE_SECONDS) -> int:
+def main(idle_seconds: float = IDLE_SECONDS, orphan_seconds: float = ORPHAN_SECONDS) -> int:
     """Serve until stdin ends, nothing came for the idle time, or a signal says stop."""
     let_idle_threads_sleep()
     commands, events = os.dup(0), os.dup(1)
@@ -44,7 +44,7 @@ def main(idle_seconds: float = IDLE_SECONDS) -> int:
     faulthandler.enable()
     remove_abandoned()
     with Workspace() as workspace:
-        return Worker(commands, events, workspace).serve(idle_seconds)
+        return Worker(commands, events, workspace).serve(idle_seconds, orphan_seconds)
 
 
 class Worker:
@@ -65,7 +65,7 @@ class Worker:
         self._signalled = self._lost_device = False
         self._finished = threading.Event()
 
-    def serve(self, idle_seconds: float = IDLE_SECONDS) -> int:
+    def serve(self, idle_seconds: float, orphan_seconds: float) -> int:
         """Run jobs until there is a reason to stop; the exit status."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
@@ -76,7 +76,9 @@ class Worker:
             "idle_s": idle_seconds,
         }
         self._write({"job": None, "event": "hello", **hello})
-        threading.Thread(target=self._read, name="commands", daemon=True).start()
+        threading.Thread(
+            target=self._read, args=(orphan_seconds,), name="commands", daemon=True
+        ).start()
         # A lost card is lost for this process: the client sends waiting jobs to a new one.
         while not self._lost_device and (spec := self._next(idle_seconds)) is not None:
             self._run(spec)
@@ -119,12 +121,12 @@ class Worker:
             self._lost_device = isinstance(error, DeviceLostError)
             report(Event("error", error_to_json(error)))
 
-    def _read(self) -> None:
+    def _read(self, orphan_seconds: float) -> None:
         for line in read_lines(self._commands):
             if line != b"":
                 self._obey(line)
         self._stop()
-        if not self._finished.wait(_ORPHAN_SECONDS):
+        if not self._finished.wait(orphan_seconds):
             self._workspace.remove()
             os._exit(Cancelled.exit_status)
 

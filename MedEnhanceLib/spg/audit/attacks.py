@@ -31,20 +31,20 @@ def audit(audited: Audited, *, monitor: Monitor | None = None) -> AuditReport:
         search_copies(audited, gallery, nearest, level, monitor.part(0.05, 0.5)),
         *likeness(audited, gallery, nearest, level, monitor.part(0.5, 1.0)),
     ]
-    copies, cautions = findings[0].measured, []
+    copies, warnings = findings[0].measured, []
     if float(copies["highest_strangers"]) > _ONE_PERSON:
-        cautions.append(
+        warnings.append(
             "slices of two patients are as similar as slices of one person: is one person "
             "listed under two names? The tests assume not."
         )
     if copies["held_out_beyond_limit"]:
-        cautions.append(
+        warnings.append(
             "a held-out patient is as close to an image as a copy would be: was a held-out "
             "patient used, or is the prior of one?"
         )
     return AuditReport(
         findings=tuple(findings),
-        cautions=tuple(cautions),
+        warnings=tuple(warnings),
         counts={
             "images": len(audited.distilled),
             "training_patients": len(audited.training),

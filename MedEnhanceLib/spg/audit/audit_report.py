@@ -43,12 +43,15 @@ _LEAST_REACH = 0.05
 class AuditReport:
     """Result of an audit. `to_json` and `summary` name nobody and show nothing of `pairs`.
 
-    cautions: limits of the tests. counts: of images and patients. pairs: the five nearest, with
-    slices of patients. aliases: patient → alias.
+    Attributes:
+        warnings: limits of the tests.
+        counts: of images and patients.
+        pairs: the five nearest, with slices of patients.
+        aliases: patient → alias.
     """
 
     findings: tuple[Finding, ...]
-    cautions: tuple[str, ...]
+    warnings: tuple[str, ...]
     counts: Mapping[str, int]
     pairs: tuple[Pair, ...] = field(repr=False)
     aliases: Mapping[str, str] = field(repr=False)
@@ -120,7 +123,7 @@ class AuditReport:
         for finding, tried in zip(self.findings, self.tried, strict=False):
             lines.append(f"- {tried} {finding.power}")
         lines.append(f"- {_NOT_TRIED}")
-        lines += [f"- Caution: {caution}" for caution in self.cautions]
+        lines += [f"- Warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -132,7 +135,7 @@ class AuditReport:
             "headline": self.headline,
             "alpha": ALPHA,
             "findings": [finding.to_json() for finding in self.findings],
-            "cautions": list(self.cautions),
+            "warnings": list(self.warnings),
             "nearest_pairs": [
                 {
                     "image": pair.image,

@@ -116,7 +116,12 @@ def _power_of(blended: float | None) -> str:
 
 @dataclass(frozen=True)
 class Tail:
-    """The upper tail of the strangers' excesses: an exponential."""
+    """The upper tail of the strangers' excesses: an exponential.
+
+    Attributes:
+        start: the excess from which it holds.
+        scale: mean excess beyond that.
+    """
 
     start: float
     scale: float

@@ -60,10 +60,15 @@ class Audited:
 class Finding:
     """Result of an attack that ran.
 
-    sentence: what it found. p: probability that a set without a leak gives a result as extreme;
-    level: the p at which the alarm is raised. detectable: the smallest leak that is found with 80 %
-    probability, in the unit that `power`, a sentence, names; None: even the largest would be
-    missed. finds: what it could have found, in words. measured: the figures behind it, for JSON.
+    Attributes:
+        sentence: what it found.
+        p: probability that a set without a leak gives a result as extreme.
+        level: the p at which the alarm is raised.
+        detectable: the smallest leak that is found with 80 % probability, in the unit that `power`
+            names; None: even the largest would be missed.
+        power: a sentence on that.
+        finds: what it could have found, in words.
+        measured: the figures behind it, for JSON.
     """
 
     attack: str

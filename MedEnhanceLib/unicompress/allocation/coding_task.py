@@ -107,7 +107,11 @@ class CodedBlocks:
 
 @dataclass(frozen=True)
 class Room:
-    """The ratio, and the bytes that it leaves for chunks and their rows."""
+    """Space that a ratio leaves in a file.
+
+    Attributes:
+        bytes: for chunks and their rows.
+    """
 
     ratio: float
     bytes: int

@@ -66,7 +66,11 @@ Tried = list[tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTask(CodingTask):
-    """A task as videos of one encoder, which come near to a goal."""
+    """A task as videos of one encoder.
+
+    Attributes:
+        goal: what the videos come near to.
+    """
 
     grid: Grid
     encoder: Encoder

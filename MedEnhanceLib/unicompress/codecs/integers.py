@@ -46,7 +46,11 @@ _COMMON = (0.01, 0.99)
 
 @dataclass(frozen=True)
 class Coded:
-    """A block as integers, and what undoes it."""
+    """A block as integers.
+
+    Attributes:
+        record: bytes by which a decoder turns them into voxels.
+    """
 
     indices: Indices
     record: bytes

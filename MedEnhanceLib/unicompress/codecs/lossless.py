@@ -112,7 +112,13 @@ def decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
 
 @dataclass(frozen=True)
 class BlockCode:
-    """kind: id of the block type; data: the bytes of the chunk; coded: the indices in them."""
+    """A coded block.
+
+    Attributes:
+        kind: id of the block type.
+        data: the bytes of the chunk.
+        coded: the indices in them.
+    """
 
     kind: int
     data: bytes

@@ -31,8 +31,11 @@ Decode = Callable[[bytes, Shape, DecodeContext], Voxels]
 class BlockType:
     """A way in which blocks are coded.
 
-    id: in chunks. name: for reports. package: without which no block of the type is decoded.
-    decode: raises one of FOREIGN_ERRORS for invalid data.
+    Attributes:
+        id: its number in chunks.
+        name: for reports.
+        package: that decoding needs.
+        decode: decodes a chunk; raises one of FOREIGN_ERRORS for invalid data.
     """
 
     id: int

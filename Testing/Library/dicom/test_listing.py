@@ -22,7 +22,8 @@ from MedEnhanceLib import list_series
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
 from MedEnhanceLib.io import load
-from MedEnhanceLib.io.dicom import listing, pixels
+from MedEnhanceLib.io.dicom import listing
+from MedEnhanceLib.io.dicom.decoders import PixelFile
 from MedEnhanceLib.io.dicom.listing import SeriesRow
 from MedEnhanceLib.io.dicom.slices import lossy_steps, plain
 from MedEnhanceLib.io.dicom.sources import is_dicom
@@ -298,22 +299,22 @@ def test_lossy_methods_are_stated_or_come_from_the_encoding(
 
 
 @pytest.mark.parametrize(
-    ("module", "step", "slices"),
-    [(listing, "read_header", 3), (pixels, "_read_frame", 1), (pixels, "_read_frame", 40)],
+    ("owner", "step", "slices"),
+    [(listing, "read_header", 3), (PixelFile, "frame", 1), (PixelFile, "frame", 40)],
 )
 def test_cancel_does_not_wait_for_a_header_or_a_slice(
-    make_series: Make, monkeypatch: pytest.MonkeyPatch, module: Any, step: str, slices: int
+    make_series: Make, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, slices: int
 ) -> None:
     folder = make_series(np.zeros((slices, 4, 5), np.uint16))
     stop, answered = threading.Event(), threading.Event()
-    read = getattr(module, step)
+    read = getattr(owner, step)
 
     def stuck(*given: Any) -> Any:
         stop.set()
         answered.wait(20)  # as a share on the network that does not answer
         return read(*given)
 
-    monkeypatch.setattr(module, step, stuck)
+    monkeypatch.setattr(owner, step, stuck)
     began = time.monotonic()
     try:
         with pytest.raises(Cancelled):

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.surfaces import surface_areas
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, head, segment
-
-Triple = tuple[float, float, float]
 
 LABEL = {"value": 4, "name": "Bright", "color": "#ff0000"}
 

@@ -65,5 +65,4 @@ for run in (chatter, break_down, run_out_of_memory, lose_card, deaf, not_json):
     JOBS[run.__name__.replace("_", "-")] = kind
 
 if __name__ == "__main__":
-    worker._ORPHAN_SECONDS = 0.5
-    sys.exit(worker.main())
+    sys.exit(worker.main(orphan_seconds=0.5))

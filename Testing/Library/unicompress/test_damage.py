@@ -167,9 +167,9 @@ def test_a_head_that_cannot_be_is_refused(text: bytes, says: str, file: Path) ->
 
 def edit_prologue(file: Path, field: int, value: int) -> None:
     raw = bytearray(file.read_bytes())
-    fields = list(container._PROLOGUE.unpack(raw[:28]))
+    fields = list(container.PROLOGUE.unpack(raw[:28]))
     fields[field] = value
-    raw[:24] = container._PROLOGUE.pack(*fields)[:-4]
+    raw[:24] = container.PROLOGUE.pack(*fields)[:-4]
     raw[24:28] = struct.pack("<I", zlib.crc32(raw[:24]))
     file.write_bytes(raw)
 

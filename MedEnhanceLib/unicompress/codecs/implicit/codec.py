@@ -39,7 +39,11 @@ _ZSTD_LEVEL = 19
 
 @dataclass(frozen=True)
 class BlockScaling:
-    """Scaling with voxel = offset + scale · value; both are integers, and stored with the codes."""
+    """Scaling in integers, which are stored with the codes.
+
+    Attributes:
+        offset, scale: voxel = offset + scale · value.
+    """
 
     offset: int
     scale: int

@@ -67,9 +67,11 @@ def cosines(blend: Tensor, count: int) -> Tensor:
 
 
 class CellTokens(NamedTuple):
-    """Keys [cells, 2, keys] and values [cells, 2, latent] of all cells of all blocks, by branch.
+    """Keys and values of all cells of all blocks, by branch.
 
-    extents: cells of one block along k, j, i.
+    Attributes:
+        keys, values: [cells, 2, keys] and [cells, 2, latent].
+        extents: cells of one block along k, j, i.
     """
 
     keys: Tensor

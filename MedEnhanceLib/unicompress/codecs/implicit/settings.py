@@ -27,9 +27,12 @@ FEATURES = 6 * BANDS
 class TokenConfig:
     """Encoders and codebooks, which teacher and student share.
 
-    width: channels of the encoders. latent: of what they give. code_size: numbers of a code.
-    codes: in each codebook, 256 at most. order: for each layer of codes the branch that it
-    refines, 0 the low band, 1 the details.
+    Attributes:
+        width: channels of the encoders.
+        latent: channels of their outputs.
+        code_size: numbers of a code.
+        codes: in each codebook, 256 at most.
+        order: for each layer of codes the branch that it refines, 0 the low band, 1 the details.
     """
 
     width: int = 128
@@ -48,8 +51,11 @@ class TokenConfig:
 class DecoderConfig:
     """Sizes of the fusion and the network that gives a voxel for a position.
 
-    hidden: sines of a layer. depth: layers of sines; scaled: the first of them, whose phases are
-    scaled as well as shifted. heads, key_size: of the attention.
+    Attributes:
+        hidden: sines of a layer.
+        depth: layers of sines.
+        scaled: the first of them, whose phases are scaled as well as shifted.
+        heads, key_size: of the attention.
     """
 
     hidden: int = 256

@@ -287,9 +287,12 @@ class _Residual(nn.Module):
 
 
 class Tokens(NamedTuple):
-    """Input of a decoder: latents of both branches [B, latent, k, j, i].
+    """Input of a decoder.
 
-    codes: [B, layers, k, j, i], in the order of a file; commitment: a loss.
+    Attributes:
+        low, high: latents of both branches, [B, latent, k, j, i].
+        codes: [B, layers, k, j, i], in the order of a file.
+        commitment: a loss.
     """
 
     low: Tensor

@@ -55,7 +55,12 @@ _WEIGHT_DECAY = 1e-4
 
 @dataclass(frozen=True)
 class Source:
-    """A volume on the network's scale, [K, J, I], large enough for a block."""
+    """A volume to learn from, large enough for a block.
+
+    Attributes:
+        voxels: [K, J, I], on the network's scale.
+        thick: whether its slices are, as `is_thick` says.
+    """
 
     modality: str
     voxels: Floats
@@ -149,7 +154,14 @@ def reconstruction_loss(values: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Blocks [B, 1, K, J, I], centers of voxels in units [B, N, 8, 3], their values [B, N, 8]."""
+    """Blocks of a step, and some of their voxels.
+
+    Attributes:
+        blocks: [B, 1, K, J, I].
+        thick: whether their slices are.
+        positions: [B, N, 8, 3], centers of voxels in units.
+        target: [B, N, 8], values of these voxels.
+    """
 
     blocks: Tensor
     thick: bool

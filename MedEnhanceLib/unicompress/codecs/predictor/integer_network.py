@@ -34,7 +34,12 @@ SHAPES = 8
 
 @dataclass(frozen=True)
 class IntegerLayer:
-    """Weights [out, in] and bias [out], whole numbers; the sum is divided by 2 ** bits."""
+    """A layer of whole numbers.
+
+    Attributes:
+        weights, bias: [out, in] and [out].
+        bits: the sum is divided by 2 ** bits.
+    """
 
     weights: Floats
     bias: Floats

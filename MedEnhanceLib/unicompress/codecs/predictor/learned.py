@@ -61,7 +61,11 @@ _CHUNK_BYTES = 64
 
 @dataclass(frozen=True)
 class Predictor:
-    """Model and its network; `carried`: the file must hold it, since no other place has it."""
+    """A model and its network.
+
+    Attributes:
+        carried: whether the file must hold the model, since no other place has it.
+    """
 
     model: CodecModel
     network: Network

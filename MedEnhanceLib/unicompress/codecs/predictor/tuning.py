@@ -128,7 +128,11 @@ def _changed(voxels: Voxels, generator: np.random.Generator) -> Indices:
 
 @dataclass
 class Weights:
-    """Weights of a network in floating point: matrices [out, in] and biases."""
+    """Weights of a network in floating point.
+
+    Attributes:
+        matrices, biases: [out, in] and [out] of each layer.
+    """
 
     matrices: list[Floats]
     biases: list[Floats]

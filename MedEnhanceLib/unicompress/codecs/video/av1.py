@@ -124,12 +124,16 @@ def _by_dav1d(stream: bytes, count: int, sides: tuple[int, int]) -> Frames:
 class Encoder:
     """A coder of frames.
 
-    scale: (span, step) → where intensities end, and the quantizer, that together give `step` in
-    the units of `span`. code: (frames [K, H, W], quantizer, speed, whether quickly) → what
-    `frames_of` reads. takes: whether it codes a number of slices of H × W.
-    bits: of its intensities. most_threads: that may code at once; a large block takes 170 MiB
-    with libaom, 380 with SVT-AV1. most_psnr: against the range, in dB, beyond which it
-    has not bits enough. guides: whether its quick codings tell the size of the others.
+    Attributes:
+        scale: (span, step) → where intensities end, and the quantizer, that together give `step` in
+            the units of `span`.
+        code: (frames [K, H, W], quantizer, speed, whether quickly) → what `frames_of` reads.
+        takes: whether it codes a number of slices of H × W.
+        bits: of its intensities.
+        most_threads: that may code at once; a large block takes 170 MiB with libaom, 380 with
+            SVT-AV1.
+        most_psnr: against the range, in dB, beyond which it has too few bits.
+        guides: whether the size of its quick codings predicts that of the others.
     """
 
     scale: Callable[[float, float], tuple[int, float]]

@@ -44,10 +44,15 @@ def noise_code(mean_square: float) -> int:
 
 @dataclass(frozen=True)
 class Video:
-    """A coded block. shape: [K, J, I]; bits: 10 or 12.
+    """A coded block.
 
-    top, low, high: the intensity of the block's largest voxel, its smallest and largest voxel;
-    noise: what the code left of it, of which `filter` undoes some.
+    Attributes:
+        bits: of an intensity, 10 or 12.
+        top: the intensity of the largest voxel.
+        low, high: smallest and largest voxel.
+        shape: [K, J, I].
+        noise: mean square of what the coding lost, as `noise_code` gives it; `filter` undoes some
+            of it.
     """
 
     bits: int

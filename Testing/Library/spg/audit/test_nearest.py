@@ -112,17 +112,17 @@ def test_what_a_clean_distillation_gives_raises_no_alarm(
     assert "it found none" in report.headline
 
 
-def test_a_held_out_patient_in_the_set_is_a_caution_and_no_alarm(
+def test_a_held_out_patient_in_the_set_is_a_warning_and_no_alarm(
     people: Anatomy, audited: Make, of_the_prior: np.ndarray
 ) -> None:
     of_the_prior[2] = people["held1"][4]
     report = audit(audited(of_the_prior))
     assert alarms(report) == []
-    assert any("held-out patient is as close" in caution for caution in report.cautions)
+    assert any("held-out patient is as close" in warning for warning in report.warnings)
     training = {name: people[name] for name in ("train0", "train1", "train2")}
     held_out = {"held0": people["held0"], "held1": people["train1"][::-1] ** 0.9}
     report = audit(Audited(people["outside"], training, held_out))
-    assert any("two names" in caution for caution in report.cautions)
+    assert any("two names" in warning for warning in report.warnings)
 
 
 def test_the_search_says_how_much_of_a_copy_it_needs(
