@@ -30,7 +30,7 @@ from MedEnhanceLib.spg.config import FEWEST_PATIENTS
 
 PathLike = str | os.PathLike[str]
 _COLUMNS = ("patient", "path")
-#: HU of air; magnitudes of MR do not reach it, also after a rescale.
+#: HU: air is below it; MR magnitudes are not, even after a rescale.
 _NEVER_MR = -500
 #: Above this share of pixels unlike the first one, a slice shows something that identifies it.
 _SHOWN = 0.01
@@ -104,7 +104,7 @@ class Cohort:
 
         Args:
             path: of the table or the folder.
-            pattern: of the names of files that count; in a table it is ignored.
+            pattern: of file names to read; ignored for a table.
             modality: of files that do not state it.
         """
         if Path(path).suffix.lower() == ".csv":
@@ -115,13 +115,13 @@ class Cohort:
     def from_folder(
         cls, path: PathLike, *, pattern: str = "*", modality: str | None = None
     ) -> Cohort:
-        """Take a folder for each patient with all volumes below it; else a file for each.
+        """Read a folder that holds a folder for each patient, or else a file for each.
 
         Args:
             path: the folder of all patients.
-            pattern: of the names of files that count ("T1*.nii.gz"), if labels lie beside images.
-                With the default, of a patient's folder without such files every folder below
-                that holds files is one series of DICOM.
+            pattern: of file names to read ("T1*.nii.gz"), if labels lie beside images. With the
+                default, if a patient's folder has no volume files, each folder below it that
+                holds files is a DICOM series.
             modality: of files that do not state it.
         Raises:
             InputError: no volume found, or files beside folders.
@@ -157,11 +157,11 @@ class Cohort:
 
     @classmethod
     def from_csv(cls, path: PathLike, *, modality: str | None = None) -> Cohort:
-        """Return a table with the columns patient and path.
+        """Read a table with the columns patient and path.
 
         Args:
             path: the table. Its paths are relative to its folder. A patient may have several
-                rows. Of a folder all volumes count, as in `from_folder`.
+                rows. A path may be a folder, which is read as in `from_folder`.
             modality: of files that do not state it.
         Raises:
             InputError: with the number of the line that is wrong.
@@ -255,7 +255,7 @@ def require_patients(count: int, purpose: str) -> None:
 
 
 def count_patients(path: PathLike, most: int = 10_000) -> int:
-    """Count the patients that `Cohort.open` would find, up to `most`, without a look at the rest.
+    """Count the patients that `Cohort.open` would find; stops at `most`.
 
     Raises what reading a table raises.
     """
@@ -295,7 +295,7 @@ def _files_below(folder: Path, pattern: str) -> Iterator[Path]:
 
 
 def _volumes_below(folder: Path, pattern: str) -> list[Path]:
-    """List all volumes' files below a folder; else the folders that hold files."""
+    """List all volume files below a folder; without any, the folders that hold files (DICOM)."""
     files = sorted(_files_below(folder, pattern))
     volumes = [path for path in files if io.ending_of(path) in io.READABLE]
     return volumes or (sorted({path.parent for path in files}) if pattern == "*" else [])

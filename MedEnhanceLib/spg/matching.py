@@ -32,9 +32,9 @@ from MedEnhanceLib.spg.objective import (
 )
 from MedEnhanceLib.spg.prepare import Brick, Prior
 
-#: Norm that the generator's gradient is cut to: above, tanh saturates.
+#: Largest norm of the generator's gradient: with larger ones tanh saturates.
 _CLIP = 0.05
-#: Weight of the mean square of what tanh is given: it keeps tanh from saturating where it is large.
+#: Weight of the residuals' mean square, which keeps tanh from saturating.
 _RESTRAINT = 0.005
 #: Adam's learning rate of the networks that learn.
 _NETWORK_RATE = 1e-3
@@ -72,7 +72,7 @@ class MatchedNetwork(Protocol):
 
         Args:
             sample: the crop.
-            seed: of what else is drawn.
+            seed: of the loss's own random numbers.
             change: [k, j, i] at the sample's place, of value 0 with a gradient, in the window of
                 the volume; it is added to the crop.
         """
@@ -121,7 +121,7 @@ class PatientLoop:
         ]
         #: [outer steps, 4], see MEASURED.
         self.measured = torch.zeros(config.loop.outer, len(MEASURED))
-        #: As a checkpoint takes it; it is changed in place alone.
+        #: `measured` in the form that a checkpoint takes; it is only changed in place.
         self._state = nn.Module()
         self._state.register_buffer("measured", self.measured)
         self._raw_samples: dict[tuple[int, int], Sequence[Sample]] = {}
@@ -156,11 +156,11 @@ class PatientLoop:
             self._teach(number, place)
 
     def rng(self, number: int, purpose: int) -> np.random.Generator:
-        """Seed the random numbers of one step for one purpose (0 to 4)."""
+        """Seed the random numbers of one step for one purpose (0 to 3)."""
         return np.random.default_rng((self.config.seed + 1, self._raw.number, number, purpose))
 
     def _teach(self, number: int, place: int) -> None:
-        """Let a network learn on the volumes as they are."""
+        """Train a network for one step on the generated volumes as they are."""
         rng, (_, pairs) = self.rng(number, 2), self._pairs(number, place)
         sample, _ = pairs[int(rng.integers(len(pairs)))]
         loss = self.networks[place].loss(sample, int(rng.integers(2**31)), None)
@@ -198,7 +198,7 @@ class PatientLoop:
         self._block = None
         saturated = _total([saturation(each) for each in residuals]) / len(losses)
         values = torch.stack((loss, alignment, structure, saturated, _total(changes) / len(losses)))
-        # The only time that the host waits for the device, when all of the step is on its way.
+        # The host waits for the device only here, when the whole step is queued.
         values = values.detach().cpu()
         if not bool(torch.isfinite(values[0])):
             raise ModelError(
@@ -211,8 +211,8 @@ class PatientLoop:
     def _pairs(self, number: int, place: int) -> tuple[int, list[tuple[Sample, Sample]]]:
         """Draw crops of a generated volume and of the patient, damaged alike, for a block.
 
-        The generator stays as it is within a block. They follow from it and the block's number, so
-        that checkpoints need not hold them. Returns the number of the volume, and the pairs.
+        The generator does not change within a block. The crops follow from it and the block's
+        number, so checkpoints need not hold them. Returns the number of the volume, and the pairs.
         """
         first = number // self._per_block * self._per_block
         if self._block is None or self._block[0] != first:
@@ -252,7 +252,7 @@ class PatientLoop:
         return np.stack([self.volume(number) for number in range(len(self._prior))])
 
     def parts(self, hashes: Mapping[str, str]) -> dict[str, Any]:
-        """List what a checkpoint holds; hashes: of data and prior, which it must agree in too."""
+        """List what a checkpoint holds; hashes: of data and prior, which must match on loading."""
         named = [(f"network {n}", each.module) for n, each in enumerate(self.networks)]
         adams = [(f"adam {n}", each) for n, each in enumerate(self._learning)]
         return {
@@ -262,7 +262,7 @@ class PatientLoop:
         }
 
     def forget_crops(self) -> None:
-        """Draw crops anew; to be called after loading a checkpoint, or with another batch."""
+        """Discard the block's crops; call it after loading a checkpoint or changing the batch."""
         self._block = None
 
 
