@@ -23,7 +23,7 @@ _PARTS: dict[str, Any] = {"implicit": ImplicitConfig, "predictor": PredictorConf
 
 
 def codec_config(fields: Mapping[str, Any]) -> Any:
-    """Return the configuration of the part of the codec that `part` names among the fields.
+    """Return the configuration of the part of the codec that the field `part` names.
 
     Raises ConfigError for an unknown part, and for fields that its configuration does not take.
     """

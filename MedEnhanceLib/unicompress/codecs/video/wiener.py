@@ -1,10 +1,10 @@
 """A filter of decoded slices, fitted to each block by its encoder and sent along with it.
 
-Voxels fall into classes by how much goes on around them. In each, a weighted sum of differences
-to neighbors, in the slice and in two before and after it, is added: the weights that leave the
-least squared error. Differences are taken whole and limited to multiples of the code's noise,
-so that edges count less. Everything that a reader does is whole numbers below 2^31, in C
-(native/video_filter.c): without the compiled library no filter is written, and none is read.
+Voxels are classified by local activity. In each class, a weighted sum of differences to
+neighbors, in the slice and in two before and after it, is added, with least-squares weights.
+Differences are taken unchanged and limited to multiples of the coding noise, so that edges count
+less. A reader computes only with integers below 2^31, in C (native/video_filter.c): without the
+compiled library no filter is written, and none is read.
 Source: the adaptive loop filter of video coding (Tsai et al., IEEE JSTSP 7(6), 2013; Wiener),
 with taps across slices; limits after its non-linear form (Taquet et al., ICIP 2019).
 """
@@ -38,14 +38,14 @@ _REACH, _DEPTH = 3, 2
 _PLANE = tuple(product(range(-_REACH, _REACH + 1), repeat=2))
 
 
-#: Offsets, slices, rows and columns; each stands for itself and the one on the other side.
+#: Offsets in slices, rows and columns; each stands for itself and its mirror image.
 TAPS: tuple[Tap, ...] = (
     *((0, j, i) for j, i in _PLANE if (j, i) > (0, 0) and abs(j) + abs(i) <= 2),
     *((1, j, i) for j, i in _PLANE if max(abs(j), abs(i)) <= 1),
     *((0, j, i) for j, i in _PLANE if (j, i) > (0, 0) and abs(j) + abs(i) == 3),
     *((2, j, i) for j, i in _PLANE if abs(j) + abs(i) < 2),
 )
-#: Limits are none, the noise times 5 and times 1.5; here in halves.
+#: Limits besides none: 5 and 1.5 times the noise; here in halves.
 _LIMITS = (10, 3)
 #: Taps, in each limit by limit.
 TERMS = len(TAPS) * (1 + len(_LIMITS))
@@ -53,10 +53,10 @@ TERMS = len(TAPS) * (1 + len(_LIMITS))
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
 _BOX = 2
 _NO_LIMIT = 1 << 14
-#: Voxels that the weights are fitted to, about; a fit of 1,264 weights needs no more.
+#: Approximate voxels that the weights are fitted to; a fit of 1,248 weights needs no more.
 _FITTED = 1 << 20
 _RIDGE = 1e-5
-#: That a filter takes, about, where it is worth it; and at most.
+#: Bytes of a filter: usual if it pays, and at most.
 USUAL_BYTES, MOST_BYTES = 600, 1500
 
 
@@ -82,7 +82,7 @@ class Filter:
 
 
 def read(data: bytes) -> tuple[Filter, int]:
-    """Read the filter at the beginning of `data`; returns its bytes too. ValueError if invalid."""
+    """Read the filter that `data` begins with; returns it and its length. ValueError if invalid."""
     power, first, spread, size = HEAD.unpack_from(data)
     if power > 4:
         raise ValueError(f"a filter of 2 ** {power} classes")
@@ -208,9 +208,9 @@ def terms(
 
 
 def _classes_of(frames: Frames) -> tuple[int, int]:
-    """Choose first and spread: classes reach from the quietest places to the busiest.
+    """Choose first and spread: classes reach from the lowest activity to the highest.
 
-    How busy a place is: second differences along the three axes, summed over 5 × 5 voxels.
+    Activity: absolute second differences along the three axes, summed over 5 × 5 voxels.
     """
     seen, side = [], 2 * _BOX + 1
     for k in range(0, len(frames), max(1, len(frames) // 8)):
@@ -285,13 +285,13 @@ def _solve(sums: _Sums) -> tuple[Chars, float]:
     stored = weights / (1 << WEIGHT_BITS)
     gains = 2 * np.einsum("ct,ct->c", stored, sums.cross)
     gains -= np.einsum("ct,ctu,cu->c", stored, sums.products, stored)
-    # A class that rounding has spoiled is left alone.
+    # Classes that get worse by rounding are not filtered.
     weights[gains <= 0] = 0
     return weights.astype(np.int8), float(sums.energy.sum() - gains[gains > 0].sum())
 
 
 def _rounded(products: Doubles, exact: Doubles) -> Doubles:
-    """Round weights [classes, terms] to 128ths; each makes up for the rounding of those before.
+    """Round weights [classes, terms] to 128ths; each compensates the rounding of those before.
 
     Source: optimal brain surgeon, Hassibi and Stork 1993, as quantizers of networks use it.
     """
