@@ -1,4 +1,4 @@
-"""What pages share: the base class of a page, messages, lists of choices, dialogs, timers."""
+"""Parts that pages share: the base class of a page, messages, lists of choices, dialogs, timers."""
 
 import qt
 import slicer
@@ -98,7 +98,7 @@ class Page:
         self.update()
 
     def onNewState(self):
-        """Take in another scene than before; called by `update`."""
+        """Adapt to another scene; called by `update`."""
 
     def offer(self):
         """Fill the lists to choose from; called by `update` before the state is shown."""
@@ -113,10 +113,10 @@ class Page:
         """Leave the page; called when another page or module is shown."""
 
     def forget(self):
-        """Let go of a scene that closes."""
+        """Forget a scene that closes."""
 
     def cleanup(self):
-        """Let go when the module is closed or reloaded; jobs continue without the page."""
+        """Release resources when the module is closed or reloaded; jobs continue."""
 
 
 def _read(widget, name):
