@@ -1,4 +1,4 @@
-"""Checks of what MedEnhanceLogic is called with."""
+"""Checks of the arguments of MedEnhanceLogic."""
 
 import os
 from pathlib import Path

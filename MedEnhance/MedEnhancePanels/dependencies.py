@@ -144,7 +144,7 @@ def offerCompilerAgain():
 
 
 def _wantsCompiler():
-    """Ask whether the compiler is to be installed, where that makes sense; a No is remembered."""
+    """Ask whether to install the compiler, where that helps; a No is remembered."""
     isDeclined = slicer.util.settingsValue(_DECLINED, False, converter=slicer.util.toBool)
     if isDeclined or slicer.app.testingEnabled() or not lacksLibrary():
         return False

@@ -54,8 +54,8 @@ def export_bundle(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, 
         metadata: fields of metadata.json; format, version and hashes are added.
     """
     (folder / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
-    kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-    stored = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in kept.items()}
+    on_cpu = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    stored = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in on_cpu.items()}
     write_tensors(folder / WEIGHTS, stored)
     return describe_bundle(folder, metadata)
 

@@ -90,9 +90,9 @@ def remove_bundle(name: str) -> None:
                 f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
             )
         folder = bundle.folder
-    kept = {which: default for which, default in store.read_defaults().items() if default != name}
-    if kept != store.read_defaults():
-        write_json(store.user_folder() / store.DEFAULTS, kept, overwrite=True)
+    defaults = {key: value for key, value in store.read_defaults().items() if value != name}
+    if defaults != store.read_defaults():
+        write_json(store.user_folder() / store.DEFAULTS, defaults, overwrite=True)
     if folder.is_symlink():
         folder.unlink()
     else:

@@ -146,8 +146,8 @@ def compare_likeness(
     most = int(np.nanargmax(np.abs(deviation / spread)))
     name, difference = likeness["names"][most], float(deviation[most])
     if name.startswith("volume"):
-        seen, usual = np.exp([mean[most] + difference, mean[most]])
-        return score, f"the body in it has {seen:,.0f} mL; about {usual:,.0f} mL are usual"
+        volume_ml, usual_ml = np.exp([mean[most] + difference, mean[most]])
+        return score, f"the body in it has {volume_ml:,.0f} mL; about {usual_ml:,.0f} mL are usual"
     kind, _, label = name.partition(" of ")
     lower, higher = _IN_WORDS.get(kind, _OTHER_CONTRAST)
     return score, f"{(lower if difference < 0 else higher).format(label)} than in those"

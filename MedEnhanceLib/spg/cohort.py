@@ -168,8 +168,8 @@ class Cohort:
         """
         table = Path(path)
         paths: dict[str, list[Path]] = defaultdict(list)
-        for name, place in _rows(table):
-            volumes = table.parent / place
+        for name, file in _rows(table):
+            volumes = table.parent / file
             paths[name] += (volumes.is_dir() and _volumes_below(volumes, "*")) or [volumes]
         if not paths:
             raise InputError(f"{table} has no rows", f"Give the columns {', '.join(_COLUMNS)}.")
@@ -198,7 +198,7 @@ class Cohort:
         # By name: another order of the same patients is the same split.
         names = sorted(patient.id for patient in self.patients)
         order = np.random.default_rng(seed).permutation(len(names))
-        held = {names[place] for place in order[:count]}
+        held = {names[number] for number in order[:count]}
         return self.only(lambda p: p.id not in held), self.only(lambda p: p.id in held)
 
     def only(self, belongs: Callable[[Patient], bool]) -> Cohort:
@@ -219,11 +219,11 @@ class Cohort:
         """
         monitor = monitor or Monitor()
         if self.empty:
-            monitor.warn(f"left out, with no volume in their folders: {', '.join(self.empty)}")
+            monitor.warn(f"patients left out, without any volume: {', '.join(self.empty)}")
         seen: dict[bytes, str] = {}
         first: tuple[str, str] | None = None
-        for place, patient in enumerate(self.patients):
-            monitor.progress(place / len(self), f"reading patient {place + 1} of {len(self)}")
+        for number, patient in enumerate(self.patients):
+            monitor.progress(number / len(self), f"reading patient {number + 1} of {len(self)}")
             volumes = patient.volumes(modality=self.modality, monitor=monitor)
             for path, volume in zip(patient.paths, volumes, strict=True):
                 name = f"patient {patient.id}, {path.name}"
@@ -233,9 +233,9 @@ class Cohort:
             if count < least_slices:
                 raise InputError(
                     f"patient {patient.id} has {count} slices; at least {least_slices} are needed",
-                    "Leave the patient out, or ask for fewer images per patient.",
+                    "Leave the patient out.",
                 )
-            for key in {key for volume in volumes for key in _fingerprints(volume.voxels)}:
+            for key in {key for volume in volumes for key in _slice_hashes(volume.voxels)}:
                 owner = seen.setdefault(key, patient.id)
                 if owner != patient.id:
                     raise InputError(
@@ -249,7 +249,7 @@ def require_patients(count: int, purpose: str) -> None:
     """Raise InputError for too few patients; see `Cohort.require`."""
     if count < FEWEST_PATIENTS:
         raise InputError(
-            f"{purpose} takes {FEWEST_PATIENTS} patients or more; the cohort has {count}",
+            f"{purpose} needs {FEWEST_PATIENTS} patients or more; the cohort has {count}",
             "Give a folder for each patient, or a table with their names.",
         )
 
@@ -320,7 +320,7 @@ def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
         )
 
 
-def _fingerprints(voxels: Array) -> Iterator[bytes]:
+def _slice_hashes(voxels: Array) -> Iterator[bytes]:
     """Yield a hash of the values of each slice that shows something, whatever their type."""
     for plane in voxels:
         values = np.ascontiguousarray(plane, dtype="<f4")

@@ -53,7 +53,7 @@ class LoopConfig(Options):
     batch: int = option(
         2, help="crops per match, of raw and of distilled volumes", low=1, high=4096
     )
-    pool: int = option(8, help="draws of raw crops of a patient", low=1, high=4096)
+    pool: int = option(8, help="different draws of a patient's raw crops", low=1, high=4096)
     full_size: bool = option(
         True, help="match on networks of the size that trainings have; false: tiny ones, for tests"
     )

@@ -46,8 +46,8 @@ def shown(images: Floats, modality: str) -> Mask:
 
 def with_tissue(images: Floats, modality: str) -> Floats:
     """Select the slices [N, H, W] of which at least a few per cent show tissue."""
-    kept: Floats = images[shown(images, modality).mean(axis=(1, 2)) > _LEAST_SHOWN]
-    return kept
+    selected: Floats = images[shown(images, modality).mean(axis=(1, 2)) > _LEAST_SHOWN]
+    return selected
 
 
 def framed(images: Floats, side: int) -> Floats:

@@ -160,7 +160,7 @@ def _read(
     """Read and measure all patients.
 
     Returns the modality, the data kept of each patient, and, for a prior from a file, the patient
-    of each slice by `_keys`.
+    of each slice by `_slice_hashes`.
     """
     everybody: dict[str, PatientData] = {}
     keys: dict[bytes, str] = {}
@@ -171,7 +171,7 @@ def _read(
         everybody[patient.id] = _measured(patient.id, read, config)
         if config.kind_of_prior == "file":
             for volume in read:
-                keys |= dict.fromkeys(_keys(windowed(volume)), patient.id)
+                keys |= dict.fromkeys(_slice_hashes(windowed(volume)), patient.id)
     return modality, everybody, keys
 
 
@@ -212,7 +212,7 @@ def plan_text(patients: int, config: DistillConfig) -> str:
         return f"{count} {few_patients(patients)}".strip()
     if not held:
         least = 2 * FEWEST_AUDITED
-        return f"{count} Nobody is held out for an audit, which takes {least} patients or more."
+        return f"{count} Nobody is held out for an audit, which needs {least} patients or more."
     p = smallest_rank_sum_p(patients - held, held)
     is_blunt = p > tarone_level([0.0, p, p], ALPHA)  # as `audit` has it
     limit = " With so few, the audit can find copied slices at best." if is_blunt else ""
@@ -244,7 +244,7 @@ def _prior(
 ) -> Prior:
     """Draw synthetic volumes, or cut the template or a volume's file, with a warning.
 
-    Raises ConfigError if a slice of the file is one of `patients`' (by `_keys`): a prior from a
+    Raises ConfigError if a slice of the file is in `patients` (by `_slice_hashes`): a prior from a
     file counts as public, and nothing would warn that the patient is exposed.
     """
     kind, size = config.kind_of_prior, config.size
@@ -260,7 +260,7 @@ def _prior(
         )
     public = io.load(path, modality=modality, monitor=monitor).single()
     whole = windowed(public)
-    owners = {patients[key] for key in _keys(whole) if key in patients}
+    owners = {patients[key] for key in _slice_hashes(whole) if key in patients}
     if owners:
         raise ConfigError(
             f"the prior is of patient {min(owners)} of the cohort",
@@ -293,7 +293,7 @@ def _synthetic(
     return np.stack(volumes)
 
 
-def _keys(voxels: Floats) -> set[bytes]:
+def _slice_hashes(voxels: Floats) -> set[bytes]:
     """Hash each slice that shows more than one value."""
     planes = (np.ascontiguousarray(plane) for plane in voxels if plane.min() < plane.max())
     return {hashlib.sha256(plane.tobytes()).digest() for plane in planes}

@@ -23,7 +23,7 @@ Region = tuple[slice | EllipsisType, ...]
 Range = tuple[int, int]
 
 _SIDE = 256
-#: JPEG XL shares what it learned within 2048 rows; past them it starts anew and loses 3 %.
+#: JPEG XL adapts within 2048 rows; beyond them it starts anew, which costs 3 %.
 _STACKED_ROWS = 2048
 _LOSSLESS_VOXELS = 1 << 19
 _IMPLICIT_VOXELS, _IMPLICIT_SLICES = 1 << 22, 64

@@ -190,8 +190,8 @@ class Container:
 
     def sound_chunks(self) -> list[Chunk]:
         """Read all chunks but the repair chunk; raises CodecError where one is beyond repair."""
-        kept = [c for c in self.chunks if (c.block, c.kind) != (NO_BLOCK, REPAIR_CHUNK)]
-        return [Chunk(chunk.block, chunk.kind, self.read(chunk)) for chunk in kept]
+        others = [c for c in self.chunks if (c.block, c.kind) != (NO_BLOCK, REPAIR_CHUNK)]
+        return [Chunk(chunk.block, chunk.kind, self.read(chunk)) for chunk in others]
 
     def damages(self) -> list[Damage] | None:
         """Find all damage to what the repair chunk covers; None without a usable repair chunk."""
@@ -219,9 +219,9 @@ class Container:
             )
             return read()
 
-    def damaged(self, chunk: ChunkInfo, says: str) -> CodecError:
+    def damaged(self, chunk: ChunkInfo, reason: str) -> CodecError:
         """Make the error that names a chunk and its place."""
-        return self.error(f"chunk {chunk.index} at byte {chunk.offset} {says}")
+        return self.error(f"chunk {chunk.index} at byte {chunk.offset} {reason}")
 
     def is_sealed(self) -> bool:
         """Tell whether the SHA-256 at the end of the file fits its bytes; reads the whole file."""
@@ -291,7 +291,7 @@ class Container:
         if self.size == self._file_bytes:
             return
         if self.size > self._file_bytes:
-            says = f"{self.size - self._file_bytes} bytes follow the last chunk and its end"
+            reason = f"{self.size - self._file_bytes} bytes follow the last chunk and its end"
         else:
             cut = next((c for c in self.chunks if c.offset + c.length > self.size), None)
             lost = (
@@ -299,10 +299,10 @@ class Container:
                 if cut
                 else "every chunk is intact, what follows them is not"
             )
-            says = f"cut short, {self.size} of {self._file_bytes} bytes: {lost}"
+            reason = f"cut short, {self.size} of {self._file_bytes} bytes: {lost}"
         if not tolerant:
-            self._fail(says)
-        self._warn(f"{self.path.name}: {says}")
+            self._fail(reason)
+        self._warn(f"{self.path.name}: {reason}")
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         """Read up to that many bytes; those that were repaired are not read from the disk.
@@ -332,12 +332,12 @@ class Container:
         except CodecError:
             return bytes(length)
 
-    def _fail(self, says: str) -> NoReturn:
-        raise self.error(says)
+    def _fail(self, reason: str) -> NoReturn:
+        raise self.error(reason)
 
-    def error(self, says: str) -> CodecError:
+    def error(self, reason: str) -> CodecError:
         """Make the error that names the file and what to do."""
-        return CodecError(f"{self.path.name} is damaged: {says}", _RECOVER)
+        return CodecError(f"{self.path.name} is damaged: {reason}", _RECOVER)
 
     def reason_of(self, damage: CodecError) -> str:
         """Return the damage alone, without the name of the file that `error` puts before it."""

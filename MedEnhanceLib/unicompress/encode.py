@@ -130,7 +130,7 @@ def compress(
     if target.suffix.lower() != ENDING:
         raise EndingError(f"{target.name}: unsupported output extension", f"Use {ENDING}.")
     monitor.progress(0.0, "compressing the volume")
-    voxels = codable(volume, config)
+    voxels = valid_voxels(volume, config)
     config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)
     coded = _CODED[config.is_bounded]
@@ -244,7 +244,7 @@ def with_bound(
     return replace(config, max_error_sigma=None, max_error=float(bound)), level
 
 
-def codable(volume: Volume, config: CompressConfig) -> Voxels:
+def valid_voxels(volume: Volume, config: CompressConfig) -> Voxels:
     """Return the voxels, little-endian and in C order; InputError if the mode cannot code them."""
     require("imagecodecs", purpose="Compression")
     name = volume.source or "the volume"
@@ -277,7 +277,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
 
     Args:
         volume: gives all but the voxels.
-        voxels: as `codable` returns them.
+        voxels: as `valid_voxels` returns them.
         config: as `with_bound` returns it.
     """
     value = 0.0 if config.mode == "lossless" else float(getattr(config, config.mode))

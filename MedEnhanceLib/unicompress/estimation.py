@@ -22,7 +22,7 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
-from MedEnhanceLib.unicompress.encode import codable, draft_header, room_for_chunks, with_bound
+from MedEnhanceLib.unicompress.encode import draft_header, room_for_chunks, valid_voxels, with_bound
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.parity import most_bytes
 
@@ -73,7 +73,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     began = time.monotonic()
     monitor = monitor or Monitor()
     monitor.progress(0.0, "sampling the volume")
-    voxels = codable(volume, config)
+    voxels = valid_voxels(volume, config)
     config, _ = with_bound(volume, config, monitor)
     header = draft_header(volume, voxels, config)
     sample = _Sample.of(voxels, config, header.peak)

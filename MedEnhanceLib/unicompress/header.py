@@ -136,23 +136,23 @@ class Header:
 
         name: of the file. Unknown fields are ignored.
         """
-        given = {key: fields[key] for key in _TYPES if key in fields}
+        values = {key: fields[key] for key in _TYPES if key in fields}
         for key, hint in _TYPES.items():
-            if key in _OPTIONAL and key not in given:
+            if key in _OPTIONAL and key not in values:
                 continue
             rule = _RULES.get(key)
-            if not fits(given.get(key, ...), hint) or (rule and not rule(given)):
-                raise _refused(given, key, name)
+            if not fits(values.get(key, ...), hint) or (rule and not rule(values)):
+                raise _refused(values, key, name)
         try:
-            geometry = Geometry.from_json(given["geometry"])
+            geometry = Geometry.from_json(values["geometry"])
         except GeometryError as cause:
-            raise _refused(given, "geometry", name) from cause
+            raise _refused(values, "geometry", name) from cause
         for key in ("shape", "history", "blocks", "range"):
-            given[key] = None if given[key] is None else tuple(given[key])
-        given["gradients"] = tuple(map(tuple, given.get("gradients", ())))
-        steps = tuple(Lossy(method, float(ratio)) for method, ratio in given.get("lossy", ()))
+            values[key] = None if values[key] is None else tuple(values[key])
+        values["gradients"] = tuple(map(tuple, values.get("gradients", ())))
+        steps = tuple(Lossy(method, float(ratio)) for method, ratio in values.get("lossy", ()))
         return cls(
-            **given | {"dtype": np.dtype(given["dtype"]), "geometry": geometry, "lossy": steps}
+            **values | {"dtype": np.dtype(values["dtype"]), "geometry": geometry, "lossy": steps}
         )
 
 

@@ -180,11 +180,11 @@ class RepairChunk:
         layout = self.layout
         starts = range(0, self.covered, layout.page)
         # Rows of the file without its lost pages differ by the contribution of these.
-        kept = (
+        pages = (
             b"" if number in lost else read(at, min(layout.page, self.covered - at))
             for number, at in enumerate(starts)
         )
-        differences = _rows_of(layout, kept) ^ self._rows
+        differences = _rows_of(layout, pages) ^ self._rows
         last, words = -(-self.covered // layout.stripe) - 1, layout.page // 2
         solved: dict[int, bytes] = {}
         for column in sorted({number % layout.columns for number in lost}):

@@ -68,7 +68,7 @@ def _describe(
     summary: str,
     entries: Sequence[Mapping[str, str]],
 ) -> None:
-    """Put trained models into their bundle; its other parts stay, with what it says of them."""
+    """Put trained models into their bundle; its other parts and their metadata stay."""
     (folder / "models").mkdir(parents=True, exist_ok=True)
     for model in models:
         with atomic_write(folder / "models" / model.name, overwrite=True) as temporary:

@@ -352,7 +352,7 @@ class ChoiceTest(DistillingTestCase):
             self.pick(self.ui.methodSelector, "matching")
             self.assertEqual(self.ui.startButton.enabled, count >= 2)
             self.assertEqual("Nobody is held out" in self.ui.shareLabel.text, count in (2, 3))
-            said = f"takes 2 patients or more; the cohort has {count}. Give a folder for each"
+            said = f"needs 2 patients or more; the cohort has {count}. Give a folder for each"
             self.assertEqual(said in self.ui.problemLabel.text, count < 2)
         self.assertIn("cohort: 4. Held out for the audit: 2.", self.ui.shareLabel.text)
         table = os.path.join(self.temporaryFolder(), "patients.csv")

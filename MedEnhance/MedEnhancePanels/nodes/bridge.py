@@ -286,8 +286,8 @@ def _tagsOf(node, frames):
 
 def fileName(node):
     """Turn a node's name into the name of a file, without ending."""
-    kept = "".join(c if c.isalnum() or c in " -_." else "_" for c in node.GetName())
-    return kept.strip(" .") or "volume"
+    cleaned = "".join(c if c.isalnum() or c in " -_." else "_" for c in node.GetName())
+    return cleaned.strip(" .") or "volume"
 
 
 def freePath(folder, base, ending=""):

@@ -98,7 +98,7 @@ class Showing:
         """Watch that the background of each of these stays one of our volumes."""
 
         def onModified(*_):
-            # Later: an observer must neither go nor change what it observes while it is called.
+            # Later: an observer must neither be removed nor change its node while it is called.
             qt.QTimer.singleShot(0, self._look)
 
         # By name: kept here, a node and its observer would hold each other, and Python would

@@ -82,9 +82,9 @@ def stamp(node, derived, source=None, model=None, manifest=None, history=()):
     node.SetAttribute("MedEnhance.use", RESEARCH_USE)
     node.SetAttribute("MedEnhance.anatomy", (model or {}).get("anatomy"))
     if not history:
-        made = f" ({model.get('name', '')} {model.get('sha256', '')[:12]})" if model else ""
+        modelText = f" ({model.get('name', '')} {model.get('sha256', '')[:12]})" if model else ""
         before = provenance.historyOf(source) if source is not None else []
-        history = [*before, derived_note(f"{derived}{made}")]
+        history = [*before, derived_note(f"{derived}{modelText}")]
     setHistory(node, history)
     if source is not None:
         node.SetAttribute(provenance.LOSSY, source.GetAttribute(provenance.LOSSY))
@@ -124,9 +124,9 @@ def latestOf(source):
 def removeLostDifferences():
     """Remove difference maps whose result has left the scene, or was overwritten."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    kept = [linked(node, "difference") for node in nodes]
+    differences = [linked(node, "difference") for node in nodes]
     for node in nodes:
-        if node.GetAttribute(provenance.DERIVED) == "difference" and node not in kept:
+        if node.GetAttribute(provenance.DERIVED) == "difference" and node not in differences:
             remove(node)
 
 

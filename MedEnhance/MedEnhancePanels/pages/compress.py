@@ -124,19 +124,19 @@ class CompressPanel(Page):
         if self.job is not None:
             return
         node = self.state.inputVolume
-        asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
+        request = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
         lack = dependencies.missingText(self._use)
         if self.config.block_type == "implicit":
             lack = lack or _("There is no estimate for the implicit network, whose loss is larger.")
         if lack:
             self._stopEstimate()
             self._estimated = self.ui.estimateLabel.text = lack
-        if lack or asked == self._estimated:
+        if lack or request == self._estimated:
             return
         self._stopEstimate()
-        self._estimated = asked
-        self.ui.estimateLabel.text = _("Estimating…") if asked else ""
-        if asked:
+        self._estimated = request
+        self.ui.estimateLabel.text = _("Estimating…") if request else ""
+        if request:
             self._settle.start()
 
     def _stopEstimate(self):

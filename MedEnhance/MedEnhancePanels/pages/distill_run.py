@@ -44,7 +44,7 @@ class RunArea:
         return self._run is not None and self._run.isActive
 
     def cleanup(self):
-        """Let go of the widgets; a run goes on."""
+        """Release the widgets; a run continues."""
         self._page = self._run = None
 
     def begin(self, run):

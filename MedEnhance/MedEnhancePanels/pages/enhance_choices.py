@@ -1,4 +1,4 @@
-"""The devices to choose from, the expected time, and what is done ahead of previews."""
+"""The devices to choose from, the expected time, and the preparation of previews."""
 
 import importlib.util
 

@@ -19,7 +19,7 @@ class JobBar:
         self._show()
 
     def cleanup(self):
-        """Let go of the widgets; the jobs continue."""
+        """Release the widgets; the jobs continue."""
         self._runner.offChange(self._onChange)
 
     def exit(self):

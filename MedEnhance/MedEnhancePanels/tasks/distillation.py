@@ -45,7 +45,7 @@ def paramsOf(state):
 
 
 def segmentersOf(state):
-    """List the segmentation models that can teach what is made, and say why there is none."""
+    """List the segmentation models that can teach an enhancer, or say why there is none."""
     if not state.distillTask.startswith("train"):
         return [], ""
     able, faults = teachers(state.distillTask[-2:])

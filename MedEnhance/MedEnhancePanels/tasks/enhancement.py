@@ -2,7 +2,7 @@
 
 start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes
 startPreview: the same for a slice, into a node that no list shows
-startPreparation: what previews of a volume share, ahead of them
+startPreparation: the work that previews of a volume share, ahead of them
 """
 
 import contextlib
@@ -122,12 +122,12 @@ class _Enhancement(NodeJob):
 
     def _placeLabels(self, job, image):
         """Add the segmentation and the table of a result to the scene."""
-        source, names, found = self.node, self._names, job.result
-        labels = results.makeSegmentation(image, source, found["labels"], names["segmentation"])
-        table = results.makeTable(found["table"], source, names["table"])
+        source, names, result = self.node, self._names, job.result
+        labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
+        table = results.makeTable(result["table"], source, names["table"])
         for role, node in (("segmentation", labels), ("table", table)):
             job.nodes[role] = node
-            results.stamp(node, role, source, found.get("head"), self._manifest)
+            results.stamp(node, role, source, result.get("head"), self._manifest)
             self._noteStrength(node)
         lines = [table.GetDescription(), *results.limitsOf(table)]
         table.SetDescription(". ".join(line.rstrip(".") for line in lines) + ".")

@@ -86,7 +86,7 @@ def choiceText(run):
 
 
 def _stateText(state):
-    """Return the texts for a run's state; one that nobody ended was interrupted."""
+    """Return the text for a run's state; one that is recorded as running was interrupted."""
     texts = {
         "running": _("interrupted"),
         "paused": _("paused"),

@@ -215,8 +215,8 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
         return attempt.value(coded[setting])
 
     tried = _seek(measure, setting, goal, tolerance, _TRIES[task.speed], rescues=_RESCUES)
-    kept = [(value, setting) for setting, value in tried if value <= goal.limit]
-    return search.at(task.monitor.part(0.9, 1.0)).payload(coded[max(kept)[1]]) if kept else None
+    below = [(value, setting) for setting, value in tried if value <= goal.limit]
+    return search.at(task.monitor.part(0.9, 1.0)).payload(coded[max(below)[1]]) if below else None
 
 
 def _encoder_for(task: CodingTask, part: VideoTask | None, step: float) -> Encoder:
@@ -310,13 +310,13 @@ def code_implicit(task: CodingTask, room: Room, volume: Volume, writer: Writer) 
     free = room.for_chunks(len(grid)) - sum(len(layers[0]) for layers in codes)
     if free < 0:
         raise room.out_of_reach()
-    kept = [layers[0] for layers in codes]
+    selected = [layers[0] for layers in codes]
     for layer, number in product(range(1, len(codes[0])), range(len(grid))):
-        free -= len(codes[number][layer]) - len(kept[number])
+        free -= len(codes[number][layer]) - len(selected[number])
         if free < 0:
             break
-        kept[number] = codes[number][layer]
-    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(kept)]
+        selected[number] = codes[number][layer]
+    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(selected)]
     model = writer.model
     models = ModelSet({model.role: model.identity}, {model.sha256: model.data})
     context = replace(task.context, models=models)

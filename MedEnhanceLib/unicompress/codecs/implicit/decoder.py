@@ -191,8 +191,8 @@ class Decoder(nn.Module):
             reach = _FIRST_OMEGA / size if layer == 0 else math.sqrt(6 / size)
             nn.init.uniform_(wave.weight, -reach, reach)
             nn.init.uniform_(wave.bias, -math.pi, math.pi)
-        # A cell is decoded alike wherever it lies; only what is learned may change that: features
-        # with wavelengths longer than a cell distinguish cells.
+        # Features with wavelengths longer than a cell distinguish cells: they begin with weight 0,
+        # so that a cell is decoded alike wherever it lies, unless training changes that.
         longer = int(math.log2(_LONGEST / CELL))
         for first in (self.waves[0], self.fusion.query):
             first.weight[:, [n for n in range(FEATURES) if n % BANDS < longer]] = 0

@@ -128,10 +128,10 @@ class ResidualQuantizer(nn.Module):
         uses.mul_(_DECAY).add_(hot.sum(dim=0), alpha=1 - _DECAY)
         sums.mul_(_DECAY).add_(hot.T @ small, alpha=1 - _DECAY)
         dead = uses < _LEAST_USE * (1 - _DECAY)
-        seen = small[torch.randint(len(small), (len(dead),), device=small.device)]
+        recent = small[torch.randint(len(small), (len(dead),), device=small.device)]
         # New codes get just enough uses to stay for some time.
         uses.copy_(torch.where(dead, 2 * _LEAST_USE * (1 - _DECAY), uses))
-        sums.copy_(torch.where(dead[:, None], seen * uses[:, None], sums))
+        sums.copy_(torch.where(dead[:, None], recent * uses[:, None], sums))
         self.codebooks[layer] = sums / uses[:, None]
 
     @torch.no_grad()

@@ -50,7 +50,7 @@ _SLICE_BLOCKS, _LEAST_SLICES, _LEAST_VOXELS = 14, 8, 1 << 20
 _TUNED_PARTS = 10
 _TUNED_SLICES = 8
 _SAMPLES = 360_000
-#: A thousand steps bring about 90 % of what tuning can, and take half a second.
+#: A thousand steps give about 90 % of the possible gain, in half a second.
 _STEPS_PER_MVOXEL = 200
 _LEAST_STEPS, _MOST_STEPS = 300, 2000
 #: Voxels of a volume below which a tuned network cannot save its own bytes.

@@ -236,8 +236,8 @@ def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
     near, near_by_off, near_by_log = _mass(off, width, lowest)
     far, far_by_off, far_by_log = _mass(off, width * np.float32(WIDER), lowest)
     mass = near + share * (far - near)
-    kept = np.float32(_KEPT) * mass + np.float32(_SPREAD)
-    by_mass = -_KEPT / (_LOG2 * kept)
+    mixed = np.float32(_KEPT) * mass + np.float32(_SPREAD)
+    by_mass = -_KEPT / (_LOG2 * mixed)
     gradient = np.empty_like(outputs)
     gradient[:, 0] = by_mass * -scale * (near_by_off + share * (far_by_off - near_by_off))
     by_log = near_by_log + share * (far_by_log - near_by_log)
@@ -245,7 +245,7 @@ def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
     inside = (outputs[:, 2] > _SHAPE_RANGE[0]) & (outputs[:, 2] < _SHAPE_RANGE[1])
     gradient[:, 2] = by_mass * _SHARE_STEP * share * (1 - share) * (far - near) * inside
     np.clip(gradient, -8, 8, out=gradient)
-    return -np.log2(kept), gradient
+    return -np.log2(mixed), gradient
 
 
 def _mass(off: Floats, width: Floats, lowest: Mask) -> tuple[Floats, Floats, Floats]:

@@ -88,12 +88,12 @@ def neighbors_of(block: Indices, numbers: Longs, start: int) -> Floats:
     in_rows, in_columns = (j >= _ABOVE) & (j < J - _BELOW), (i >= _LEFT) & (i < I - _RIGHT)
     edge = np.flatnonzero(~((k >= _BEFORE) & in_rows & in_columns))
     flat, at_edge = block.reshape(-1), places[:, edge]
-    seen = np.empty((len(NEIGHBORS), len(numbers)), np.float32)
-    for row, away in zip(seen, NEIGHBORS, strict=True):
+    neighbors = np.empty((len(NEIGHBORS), len(numbers)), np.float32)
+    for row, away in zip(neighbors, NEIGHBORS, strict=True):
         row[:] = flat.take(numbers + ((away[0] * J + away[1]) * I + away[2]), mode="clip")
         k, j, i = stand_ins(at_edge + np.array(away)[:, None], block.shape)
         row[edge] = np.where(k < 0, start, block[np.maximum(k, 0), j, i])
-    return seen
+    return neighbors
 
 
 @lru_cache(maxsize=8)
@@ -108,8 +108,8 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
     and the lines of the voxels that they stand for, by these voxels' steps; padding_starts: where
     each step begins in them, and its end.
     """
-    seen = np.array(NEIGHBORS + ERRORS)
-    lags = -(seen @ np.array(_STEP))
+    offsets = np.array(NEIGHBORS + ERRORS)
+    lags = -(offsets @ np.array(_STEP))
     lines = np.array([lines_of_slice(shape), 1])
     axes = np.ogrid[-_BEFORE : shape[0], -_ABOVE : shape[1] + _BELOW, -_LEFT : shape[2] + _RIGHT]
     in_k, in_j, in_i = ((axis >= 0) & (axis < n) for axis, n in zip(axes, shape, strict=True))
@@ -124,7 +124,7 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
     counts = np.bincount(steps, minlength=steps_of(shape))
     return slots, {
         "lags": lags,
-        "beside": seen[:, :2] @ lines,
+        "beside": offsets[:, :2] @ lines,
         "padding": (times % slots * lines_of(shape) + targets)[by_step],
         "sources": sources[by_step],
         "padding_starts": np.concatenate([[0], np.cumsum(counts)]),

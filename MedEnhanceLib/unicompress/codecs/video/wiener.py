@@ -117,8 +117,8 @@ def apply(frames: Frames, noise: int, wiener: Filter) -> Iterator[Ints]:
     bounds = bounds_of(wiener.first, wiener.spread)
     limits = limits_of(noise)
     for k, window in enumerate(_neighbors(frames, compiled)):
-        place = np.right_shift(compiled.classes(window, bounds), shift)
-        total = compiled.sums(window, place, TAPS, limits, wiener.weights.T)
+        labels = np.right_shift(compiled.classes(window, bounds), shift)
+        total = compiled.sums(window, labels, TAPS, limits, wiener.weights.T)
         total *= PARTS
         total >>= WEIGHT_BITS
         total += PARTS * frames[k].astype(np.int32)
@@ -212,7 +212,7 @@ def _classes_of(frames: Frames) -> tuple[int, int]:
 
     Activity: absolute second differences along the three axes, summed over 5 × 5 voxels.
     """
-    seen, side = [], 2 * _BOX + 1
+    activities, side = [], 2 * _BOX + 1
     for k in range(0, len(frames), max(1, len(frames) // 8)):
         around = [max(k - 1, 0), k, min(k + 1, len(frames) - 1)]
         before, image, after = frames[around].astype(np.int32)
@@ -222,8 +222,8 @@ def _classes_of(frames: Frames) -> tuple[int, int]:
         steps += np.abs(edged[1:-1, 2:] + edged[1:-1, :-2] - 2 * image)
         padded = np.pad(steps, _BOX, mode="edge")
         boxes = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::4, ::4]
-        seen.append(boxes.sum(axis=(-2, -1), dtype=np.int32).ravel())
-    low, high = np.quantile(np.concatenate(seen), (0.02, 0.999))
+        activities.append(boxes.sum(axis=(-2, -1), dtype=np.int32).ravel())
+    low, high = np.quantile(np.concatenate(activities), (0.02, 0.999))
     low = max(float(low), 2.0, float(high) / 4096)
     octaves = math.log2(max(float(high), 2 * low) / low)
     first = min(round(8 * math.log2(low)), 255)
@@ -257,12 +257,12 @@ def _gather(
     energy = np.zeros(CLASSES)
     for k, window in enumerate(_neighbors(frames, compiled)):
         rows = slice(5 * k % every, None, every)
-        place = compiled.classes(window, bounds)[rows].ravel()
-        order = np.argsort(place, kind="stable")
-        ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
+        labels = compiled.classes(window, bounds)[rows].ravel()
+        order = np.argsort(labels, kind="stable")
+        ends = np.searchsorted(labels[order], np.arange(CLASSES + 1))
         columns = np.empty((TERMS, len(order)), np.float32)
-        seen = [padded[:, : frames.shape[2] + 2 * _REACH] for padded in window]
-        for n, term in enumerate(terms(seen, limits, rows)):
+        padded_window = [padded[:, : frames.shape[2] + 2 * _REACH] for padded in window]
+        for n, term in enumerate(terms(padded_window, limits, rows)):
             columns[n] = term.ravel()[order]
         aims = error[k][rows].ravel()[order]
         for label in range(CLASSES):
