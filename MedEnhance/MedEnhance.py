@@ -230,7 +230,7 @@ class MedEnhanceFileReader:
 
 
 class MedEnhanceTest(ScriptedLoadableModuleTest):
-    """A short way through the module, for Reload and Test; Testing/Slicer has the long ones."""
+    """Short test of the module, for Reload and Test; Testing/Slicer has the others."""
 
     def runTest(self):
         slicer.mrmlScene.Clear(0)

@@ -1,4 +1,4 @@
-"""Checks of what MedEnhanceLogic is called with."""
+"""Checks of the arguments of MedEnhanceLogic."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from MedEnhancePanels.texts import tr as _
 
 
 def checkNodes(**nodes):
-    """Raise PanelError for what is no node at all; whether it can be worked on is asked later."""
+    """Raise PanelError for anything but nodes; whether a node is suitable is checked later."""
     for name, value in nodes.items():
         if not hasattr(value, "GetClassName"):
             message = _("{name} is {value!r}, not a node").format(name=name, value=value)
@@ -37,7 +37,7 @@ def checkDestination(path, overwrite=False):
 
 
 def checkedConfig(declaration, **options):
-    """Make an object of a declaration of the library; raises PanelError as the library's error."""
+    """Make a configuration of the library; raises the library's error as PanelError."""
     from MedEnhanceLib.core.options import config_from_json
     from MedEnhanceLib.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""What all pages share: logic, runner of jobs, state, messages, loading of .ui files."""
+"""Objects that all pages share: logic, runner of jobs, state, messages, loading of .ui files."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ _SETTLE_MS = 50
 
 
 class Context:
-    """Shared by all pages of one widget.
+    """Objects shared by all pages of one widget.
 
     logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes
     and before the module is opened. isEntered: whether the module is in front: else nothing is
@@ -67,7 +67,7 @@ class Context:
     def _onRemoval(self, scene, _event, node):
         """Have selectors show nothing once their node is removed from the scene.
 
-        Left alone, Slicer's selectors take the neighbor of a node that goes, also where they offer
+        By default, Slicer's selectors switch to a neighbor of the removed node, even if they offer
         "None", and signal it as if the user had chosen it.
         """
         selectors = slicer.util.findChildren(self.panel, className="qMRMLNodeComboBox")
@@ -86,8 +86,8 @@ class Context:
     def message(self, level, text, details="", report=""):
         """Show a sentence above the pages until it is closed or replaced.
 
-        level: "info", "warning" or "error". details: shown on demand. report: what can be copied
-        from below the details.
+        level: "info", "warning" or "error". details: shown on demand. report: for the clipboard, by
+        the button below the details.
         """
         self._report = report
         self._notice.show(level, text, details)
@@ -101,7 +101,7 @@ class Context:
         qt.QApplication.clipboard().setText(self._report)
 
     def _onJob(self, job):
-        """Say that a compressed file is open, by whichever way."""
+        """Say that a compressed file was opened, from a page or elsewhere."""
         if job.kind == "decompress" and job.state == "done":
             name, path = job.nodes["output"].GetName(), job.params["input"]
             text = _("{name} was opened from {file}.")
@@ -162,7 +162,7 @@ class Context:
 
 
 def _complete(widget):
-    """Set what all forms have in common."""
+    """Set the properties that all forms share."""
     for form in slicer.util.findChildren(widget, className="QFormLayout"):
         form.rowWrapPolicy = qt.QFormLayout.WrapLongRows
         form.fieldGrowthPolicy = qt.QFormLayout.AllNonFixedFieldsGrow

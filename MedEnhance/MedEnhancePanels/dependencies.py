@@ -1,9 +1,9 @@
 """The Python packages that the library needs: which are missing, and their installation.
 
 Nothing is installed without consent or in testing mode, and what Slicer or another extension
-installed keeps its version. Small packages come at once, by Slicer's own installer. PyTorch is
-gigabytes: a job in a process of its own gets it, with its log, progress and Cancel. Where there is
-no compiled library, the package ziglang is offered, by which the worker builds one.
+installed keeps its version. Small packages are installed at once by Slicer's own installer. PyTorch
+has gigabytes: a job in a process of its own installs it, with log, progress and Cancel. Without a
+compiled library, the package ziglang is offered, with which the worker builds one.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.runner import sharedRunner
 from MedEnhancePanels.texts import tr as _
 
-#: What packages are for: opening, compressing, exporting and samples; all that needs PyTorch.
+#: Uses of packages: opening, compressing, exporting and samples; everything, with PyTorch.
 COMPRESS, ENHANCE = "compress", "enhance"
-#: The uses for which nothing was missing; it stays so while Slicer runs, and looking takes time.
+#: The uses for which nothing is missing: that stays so while Slicer runs, and checking takes time.
 _complete = set()
 _COMPILER = "ziglang>=0.13"
 #: The setting of a user who declined the compiler: computing works without it, and slower.
@@ -30,7 +30,7 @@ _DECLINED = "MedEnhance/compilerDeclined"
 
 
 def missing(use=ENHANCE):
-    """List the packages that are missing or too old, with sizes; nothing is imported for it."""
+    """List the packages that are missing or too old, with sizes, without importing them."""
     from MedEnhanceLib.runtime import dependencies
 
     packages = [] if use in _complete else dependencies.missing(use)
@@ -65,17 +65,17 @@ def enhancingProblem():
 
 
 def isInstalling():
-    """Tell whether packages are being installed, by whomever: a second pip would disturb it."""
+    """Tell whether packages are being installed, by anyone: a second pip would interfere."""
     jobs = sharedRunner().activeJobs()
     return slicer.packaging.isPipInstallInProgress() or any(job.kind == "install" for job in jobs)
 
 
 def ensure(use=ENHANCE, context=None, button=None):
-    """Return whether what an action needs is installed; else ask, and install it.
+    """Tell whether an action's packages are installed; if not, ask, and install them.
 
-    Where PyTorch is missing, a job installs it, whose error the context shows; then the action's
-    button is pressed again, unless it is disabled by then. While packages are being installed
-    nothing happens. Raises PanelError where an installation cannot be, or failed.
+    A missing PyTorch is installed by a job: then the context shows its error, or the action's
+    button is pressed again, unless it is disabled. During another installation nothing happens.
+    Raises PanelError if an installation is not possible, or failed.
     """
     if use == ENHANCE and (problem := enhancingProblem()):
         raise PanelError(problem, code="dependency")
@@ -105,7 +105,7 @@ def ensure(use=ENHANCE, context=None, button=None):
 
 
 def start(use, isAgreed):
-    """Install what is missing by a job, which has a process of its own; returns the Job.
+    """Install the missing packages by a job in a process of its own; returns the Job.
 
     Raises PanelError without consent, in testing mode, and while packages are being installed.
     """
@@ -144,14 +144,14 @@ def offerCompilerAgain():
 
 
 def _wantsCompiler():
-    """Ask whether the compiler is to be installed, where that makes sense; a No is remembered."""
+    """Ask whether to install the compiler, where that helps; a No is remembered."""
     isDeclined = slicer.util.settingsValue(_DECLINED, False, converter=slicer.util.toBool)
     if isDeclined or slicer.app.testingEnabled() or not lacksLibrary():
         return False
     text = _(
         "The compiled library, which computes ten times as fast, is not built yet. Install a "
-        "compiler of 0.1 GB, {package}, into Slicer's Python, which builds it at the first run? "
-        "After a No only the page Models offers it."
+        "compiler (0.1 GB, {package}) into Slicer's Python, to build it at the first run? If you "
+        "decline, only the page Models offers it again."
     ).format(package=_COMPILER)
     isAgreed = slicer.util.confirmYesNoDisplay(text, _("MedEnhance: install a compiler"))
     slicer.app.userSettings().setValue(_DECLINED, not isAgreed)
@@ -169,7 +169,7 @@ def _refuseInTesting(packages):
 
 
 def _installAtOnce(requirements):
-    """Install by Slicer's own installer, which shows a dialog and prints what pip does."""
+    """Install by Slicer's own installer, which shows a dialog and prints pip's output."""
     from MedEnhanceLib.runtime.installing import installation_error, write_constraints
 
     printed = io.StringIO()

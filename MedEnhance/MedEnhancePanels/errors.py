@@ -47,7 +47,7 @@ class PanelError(Exception):
 
     @classmethod
     def cancelled(cls):
-        """Make the error of a job that the user stopped: without remedy and details."""
+        """Make the error of a job that the user stopped, without hint and details."""
         return cls(_("Cancelled."), code="cancelled")
 
     @classmethod

@@ -62,7 +62,7 @@ class Job:
         self._listeners.append(callback)
 
     def onFinished(self, callback):
-        """Call callback(job) once, at the end; now if that was already."""
+        """Call callback(job) once, when the job ends; at once if it has ended."""
         if self.isFinished:
             callback(self)
         else:
@@ -110,7 +110,7 @@ def call(callback, *arguments):
 
 
 def stageText(job):
-    """Say what a job does now, and how long it will take where that is known."""
+    """Say what a job does now, and how much time is left, if known."""
     if job.etaSeconds is None:
         return job.stage
     return _("{stage}, about {time} left").format(

@@ -1,4 +1,4 @@
-"""What scripts call: the library for nodes. Slicer finds it in the module MedEnhance."""
+"""The interface for scripts: the library for nodes. Slicer finds it in the module MedEnhance."""
 
 import os
 
@@ -28,7 +28,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     def installDependencies(self, *, confirm=False, use="enhance", wait=True):
         """Install the Python packages that are missing; returns their requirements.
 
-        confirm: True says that you agree to it; else it raises. use: "enhance" for everything;
+        confirm: True to agree; PanelError without it. use: "enhance" for everything;
         "compress" without PyTorch, to compress, open and export.
         """
         from MedEnhancePanels import dependencies
@@ -105,10 +105,10 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         return _end(job, wait, _output)
 
     def save(self, node, path, *, overwrite=False, wait=True):
-        """Write a volume node as its path ends (.nrrd, .nii.gz, .nii, .mha); returns the path.
+        """Write a volume node; the format follows the ending (.nrrd, .nii.gz, .nii, .mha).
 
-        Unlike Slicer's own Save, the header says DERIVED of a result, with all steps, and its
-        manifest lies beside the file, <path>.json.
+        Returns the path. Unlike with Slicer's own Save, the header of a result has the entry
+        DERIVED with all steps, and its manifest is written beside the file, <path>.json.
         """
         from MedEnhancePanels.tasks import files
 

@@ -103,7 +103,7 @@ class Runner:
             job.worker.kill()
 
     def shutdown(self):
-        """End everything: no process, no file is left; for the end of the module."""
+        """End all jobs, processes and files, when Slicer or the module ends."""
         workers, self._workers, self._shared = self._workers, [], None
         for worker in workers:
             worker.close()
@@ -139,7 +139,7 @@ class Runner:
                     self._step(job)
                 if job.steps is not None:
                     self._stepping.append(job)
-        finally:  # a fault of one job stops no other
+        finally:  # an error of one job must not stop the others
             self._isTurning = bool(self._stepping)
             if self._isTurning:
                 qt.QTimer.singleShot(0, self._turn)
@@ -218,7 +218,7 @@ class Runner:
         job.finish("cancelled" if error.isCancellation else "failed", error)
 
     def _release(self, job):
-        """Free the worker of the job: one of its own ends, the shared one gets the next."""
+        """Free the worker of the job: its own worker ends, the shared one gets the next job."""
         worker, job.worker = job.worker, None
         if worker is not None:
             worker.job = None
@@ -261,7 +261,7 @@ class Runner:
             self._receive(job, more)
 
     def _onEnded(self, worker):
-        """End the job of a worker that has ended, and remove what one that was lost left."""
+        """End the job of a worker that has ended, and remove the files that a crash left."""
         if worker.exitCode:
             remove_abandoned()
         if worker in self._workers:

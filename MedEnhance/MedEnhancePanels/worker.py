@@ -32,7 +32,7 @@ class Worker:
         self._process.errorOccurred.connect(self._onProcessError)
 
     def start(self):
-        """Start the process; what goes wrong comes through onEnded."""
+        """Start the process; a failure is reported by onEnded."""
         self._process.start(self._command[0], self._command[1:])
 
     @property
@@ -58,7 +58,7 @@ class Worker:
             self._process.kill()
 
     def waitForEnd(self, milliseconds):
-        """Block until it ended; only for the end of the application. Whether it did."""
+        """Wait for the end, blocking; only when Slicer closes. Returns whether it has ended."""
         if not self.isAlive or self._process.state() == qt.QProcess.NotRunning:
             return True
         return self._process.waitForFinished(int(milliseconds))
@@ -81,7 +81,7 @@ class Worker:
             self._log(line)
 
     def _lines(self, stream, chunk):
-        """Return whole lines; what comes in pieces waits for its rest."""
+        """Return complete lines; the rest is kept until its line is complete."""
         *lines, rest = (self._pending[stream] + chunk.data()).split(b"\n")
         self._pending[stream] = rest
         return [line for line in lines if line.strip()]
@@ -118,8 +118,8 @@ class Worker:
 def encoded(fields):
     """Encode a JSON object as a line for the worker.
 
-    Raises TypeError or ValueError for what JSON cannot say, such as not-a-number: the worker would
-    refuse the line without knowing whose it is.
+    Raises TypeError or ValueError for values that JSON does not have, such as NaN: the worker would
+    refuse the line without knowing its job.
     """
     return json.dumps(fields, allow_nan=False).encode("ascii") + b"\n"
 

@@ -23,13 +23,13 @@ from MedEnhanceLib.runtime.device import is_out_of_memory
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Value of an entry of the training data that nobody stated.
+#: Stands for a fact of the training data that was not given.
 NOT_STATED = "not stated"
-#: What torch, and our own code, raise on numbers that make no network.
+#: Errors of torch, and of our own code, for tensors that do not fit a network.
 _UNFIT = (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
-#: Sizes in the description of a network that are sizes of its tensors, too.
+#: Fields of a network's description that are also dimensions of its tensors.
 _SIZES = ("context", "widths")
-#: For the card, by kind of a model: what it is for, and what its table of measurements states.
+#: Sentences of the card, by kind of model: its purpose, and what its table of measurements states.
 _PURPOSES = {
     "enhancer": "Enhances: removes noise from {modality}",
     "slices": "Makes thin slices from thick ones: {modality}",
@@ -54,8 +54,8 @@ def export_bundle(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, 
         metadata: fields of metadata.json; format, version and hashes are added.
     """
     (folder / WEIGHTS).parent.mkdir(parents=True, exist_ok=True)
-    kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
-    stored = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in kept.items()}
+    on_cpu = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    stored = {n: (t.half() if t.is_floating_point() else t).contiguous() for n, t in on_cpu.items()}
     write_tensors(folder / WEIGHTS, stored)
     return describe_bundle(folder, metadata)
 
@@ -63,11 +63,11 @@ def export_bundle(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, 
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file, whole or not at all; OutputError where the disk refuses it.
+    """Write a safetensors file atomically; OutputError if the disk refuses it.
 
     Args:
-        path: a file that is there is replaced.
-        tensors: by name; contiguous, no two of the same memory.
+        path: an existing file is replaced.
+        tensors: by name; contiguous, without shared memory.
         metadata: texts for the header of the file.
     """
     from safetensors import SafetensorError
@@ -84,7 +84,7 @@ def write_tensors(
 
 
 def describe_bundle(folder: Path, metadata: dict[str, Any]) -> Bundle:
-    """Write metadata and model card beside weights that are in `folder` already."""
+    """Write metadata and model card of the weights in `folder`."""
     import torch
 
     for relative in (METADATA, CARD):
@@ -102,7 +102,7 @@ def describe_bundle(folder: Path, metadata: dict[str, Any]) -> Bundle:
 
 
 def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
-    """Load the bundle's weights in float32; ModelError where they are damaged or no numbers."""
+    """Load the bundle's weights in float32; ModelError if they are damaged or not finite."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -116,7 +116,7 @@ def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
     for name, tensor in stored.items():
         if not torch.isfinite(tensor).all():
             raise ModelError(
-                f"model {bundle.name!r}: its weights are not all numbers (NaN in {name})",
+                f"model {bundle.name!r}: its weights are not all finite ({name})",
                 "Do not use it: its training failed, or its files were damaged before hashing.",
             )
     return {
@@ -127,8 +127,8 @@ def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
 
 @contextmanager
 def must_fit(bundle: Bundle, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Turn what goes wrong where networks are built of a bundle into a ModelError that names it."""
-    try:  # before they take memory: no stated size is larger than those of the weights
+    """Turn errors from building a bundle's network into a ModelError that names the bundle."""
+    try:  # before memory is allocated: no stated size may exceed those of the weights
         largest = max(size for tensor in tensors.values() for size in (*tensor.shape, 1))
         for name, value in bundle.metadata.get("network", {}).items():
             if name in _SIZES and np.max(value, initial=0) > largest:
@@ -183,7 +183,7 @@ def _measured_table(metadata: dict[str, Any]) -> list[str]:
     if not rows:
         return [comparison(metadata) or "Not measured yet."]
     columns = list(rows[0])
-    # An enhancer that a segmentation model taught is judged by what that model then finds.
+    # An enhancer trained for a segmentation model is judged by the Dice of that model.
     kind = "head" if "gradprom" in metadata else metadata["kind"]
     return [
         _MEASURES[kind],
@@ -209,8 +209,8 @@ def comparison(metadata: Mapping[str, Any]) -> str:
     if "gain_db" in validation:
         gain = validation["gain_db"]
         text = f"{abs(gain):.2f} dB {_better(gain)} than the filter, {text}"
-    is_apart = training["config"].get("held_out")
-    where = "volumes held out" if is_apart else "new crops of the training volumes"
+    has_held_out = training["config"].get("held_out")
+    where = "volumes held out" if has_held_out else "new crops of the training volumes"
     advice = "" if over > error else " Use the shipped model."
     return f"On {where}: {text}.{advice}"
 
@@ -224,7 +224,7 @@ def _cell(value: Any) -> str:
 
 
 def record_fields(folder: Path, fields: dict[str, Any]) -> Bundle:
-    """Replace fields of a bundle's metadata, and write its model card anew."""
+    """Replace fields of a bundle's metadata, and rewrite its model card."""
     metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     _write_texts(folder, metadata | fields)
     return read_bundle(folder)
@@ -233,7 +233,7 @@ def record_fields(folder: Path, fields: dict[str, Any]) -> Bundle:
 def _write_texts(folder: Path, metadata: dict[str, Any]) -> None:
     """Write model card and metadata, with the hash of every file of the bundle."""
     with atomic_write(folder / CARD, overwrite=True) as temporary:
-        # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
+        # File names that are not UTF-8 contain lone surrogates, which become "?".
         temporary.write_text(make_card(metadata), encoding="utf-8", errors="replace")
     models = sorted(path.relative_to(folder) for path in folder.glob("models/*.safetensors"))
     files = [*(model.as_posix() for model in models), str(CARD)]

@@ -27,17 +27,17 @@ _ZIP_FAULTS = (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError, 
 def import_bundle(source: Path, name: str | None = None) -> Bundle:
     """Verify a bundle, a folder or a zip, and copy it into the user's folder.
 
-    name: the model's name from then on; None keeps its own.
-    Raises ModelError where it is no bundle, is damaged, or one of its name exists already;
-    InputError where nothing can be read; OSError where there is no room, or no permission.
+    name: new name of the model; None keeps its own.
+    Raises ModelError if it is no bundle, is damaged, or its name is taken; InputError if nothing
+    can be read; OSError without disk space or permission.
     """
     refuse_pipe(source)
     root = store.user_folder()
     root.mkdir(parents=True, exist_ok=True)
-    # An owned folder: what a killed import leaves is removed by the next one.
+    # Folders that killed imports have left.
     remove_abandoned(PREFIX, root)
     with hidden_folder(root, root / source.name) as staging:
-        # Where it was unpacked is gone by the time that somebody reads the error.
+        # Errors name the zip: the unpacked copy is deleted before they are shown.
         with renamed_in_errors(staging / _ZIP, str(source)):
             folder = source if source.is_dir() else _unpack(source, staging)
             bundle = _checked(store.read_bundle(folder), name, root, source)
@@ -49,7 +49,7 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
 
 
 def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bundle:
-    """Return a bundle that may come in, under its name there; raises ModelError for any other."""
+    """Return a verified bundle under its new name; ModelError if it cannot be imported."""
     store.verify_bundle(bundle)
     if name is not None:
         bundle = replace(bundle, metadata=bundle.metadata | {"name": name})
@@ -76,10 +76,10 @@ def _copy(folder: Path, staged: Path) -> Path:
 
 
 def remove_bundle(name: str) -> None:
-    """Delete an imported bundle, or what lies in its place and cannot be read.
+    """Delete an imported bundle, or a model folder that cannot be read.
 
-    name: of the bundle; of what cannot be read, that of its folder.
-    Raises ModelError where there is none, or it came with MedEnhance; OSError where it stays.
+    name: of the bundle, or of the unreadable folder.
+    Raises ModelError if there is none, or it came with MedEnhance; OSError if it cannot be deleted.
     """
     broken = store.user_folder() / name
     folder = broken
@@ -90,9 +90,9 @@ def remove_bundle(name: str) -> None:
                 f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
             )
         folder = bundle.folder
-    kept = {which: default for which, default in store.read_defaults().items() if default != name}
-    if kept != store.read_defaults():
-        write_json(store.user_folder() / store.DEFAULTS, kept, overwrite=True)
+    defaults = {key: value for key, value in store.read_defaults().items() if value != name}
+    if defaults != store.read_defaults():
+        write_json(store.user_folder() / store.DEFAULTS, defaults, overwrite=True)
     if folder.is_symlink():
         folder.unlink()
     else:

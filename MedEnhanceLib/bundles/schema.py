@@ -1,7 +1,7 @@
 """Schema of a model's metadata: checked when it is imported, and whenever it is read.
 
-Metadata come from strangers. What other code takes out of them has the type that stands here, and
-no number, depth or length in them is without a limit. Fields that are not named here may be there.
+Metadata come from unknown sources: each field that other code reads has its type here, and numbers,
+nesting and lengths are limited. Other fields are allowed.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ WEIGHTS = PurePosixPath("models/model.safetensors")
 CARD = PurePosixPath("docs/README.md")
 #: Bundles of this kind contain several models, one for each part of the compressed container.
 CODEC = "codec"
-#: Their names begin so; what follows is the modality, in small letters.
+#: Prefix of their names, before the modality in lower case.
 CODEC_PREFIX = f"{CODEC}-"
 #: Networks that restore thin slices from thick ones, as `train slices` makes them.
 SLICES = "slices"
 KINDS = ("enhancer", SLICES, "head", CODEC)
-#: Of all files of a model.
+#: Limits of all files of a model together.
 MOST_BYTES, MOST_FILES = 1 << 30, 1000
 _REQUIRED = ("name", "kind", "modality", "version", "description", "license", "files")
 _IMPORT_AGAIN = "Correct it in its metadata.json, or ask who made the model."
-#: Of a JSON file: bytes, objects and lists within each other, and digits of a whole number.
+#: Limits of a JSON file: bytes, nesting of objects and lists, digits of an integer.
 _MOST_JSON, _DEEPEST, _LONGEST_NUMBER = 16 << 20, 32, 18
-#: Signs of texts that are shown in one line, and of the name, which becomes that of a folder.
+#: Most characters of a one-line text, of the name (also that of a folder), and of a path.
 _LONGEST_LINE, _LONGEST_NAME, _LONGEST_PATH = 300, 64, 200
 _LINES = ("name", "version", "anatomy", "license")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-#: A type, or what is in an object or in each entry of a list; of fields that are there.
+#: Type of each field, if present: a type, an object's fields, or [the type of a list's entries].
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(_REQUIRED, str),
     **dict.fromkeys(("anatomy", "intensity", "task"), str),
@@ -64,8 +64,8 @@ _SHAPE: dict[str, Any] = {
 def read_json(path: Path) -> Any:
     """Read the content of a JSON file of unknown origin.
 
-    Raises InputError for a pipe or a device, OSError where it cannot be read, ValueError where it
-    is no JSON, or larger or deeper than what a model needs.
+    Raises InputError for a pipe or a device, OSError if it cannot be read, ValueError if it is not
+    JSON, too large or nested too deeply.
     """
     if path.exists():
         refuse_pipe(path)
@@ -123,14 +123,14 @@ def safe_path(relative: str) -> PurePosixPath:
 
 
 def _small_number(digits: str) -> int:
-    """Return a whole number; ValueError for one that is in no metadata."""
+    """Parse an integer; ValueError for more digits than metadata need."""
     if len(digits) > _LONGEST_NUMBER:
         raise ValueError(f"it holds a number of {len(digits)} digits")
     return int(digits)
 
 
 def _check_depth(value: Any, depth: int) -> None:
-    """Raise ValueError for a depth that no metadata need."""
+    """Raise ValueError where objects and lists are nested more than `depth` levels deep."""
     if depth < 0:
         raise ValueError("it is nested too deeply")
     for entry in value.values() if isinstance(value, dict) else value:
@@ -142,8 +142,8 @@ def _fault(value: Any, shape: Any, place: str) -> str:
     """Say what is wrong with a value; "" where it has the shape."""
     faults: list[str] = []
     if isinstance(shape, dict) and isinstance(value, dict):
-        within = shape.keys() & value.keys()
-        faults = [_fault(value[name], shape[name], f"{place}.{name}") for name in sorted(within)]
+        names = sorted(shape.keys() & value.keys())
+        faults = [_fault(value[name], shape[name], f"{place}.{name}") for name in names]
     elif isinstance(shape, list) and isinstance(value, list):
         faults = [_fault(entry, shape[0], f"{place}[{n}]") for n, entry in enumerate(value, 1)]
     elif isinstance(shape, dict | list) or not fits(value, shape):

@@ -85,17 +85,17 @@ class Bundle:
 
     @property
     def uses_guides(self) -> bool:
-        """Whether other series of the same examination can guide it, an enhancer."""
+        """Whether it is an enhancer that other series of the same study can guide."""
         return bool(self.metadata.get("guided", False))
 
     @property
     def on_request(self) -> bool:
-        """Whether "auto" skips it, because it finds something that few images show."""
+        """Whether "auto" skips it, because it segments a rare finding."""
         return bool(self.metadata.get("on_request", False))
 
     @property
     def about(self) -> str:
-        """What it does, what it learned from, and its limits, in some lines; the card has more."""
+        """Description, training data, warnings and limits, shorter than the card."""
         metadata = self.metadata
         data = ", ".join(str(entry.get("name") or "") for entry in metadata.get("data", ()))
         lines = [
@@ -127,29 +127,29 @@ class Bundle:
 
 
 def shipped_folder() -> Path:
-    """Return where the models lie that ship."""
+    """Return the folder of the models that ship with MedEnhance."""
     return resource_folder("models")
 
 
 def user_folder() -> Path:
-    """Return where imported models lie: $MEDENHANCE_MODELS, else .medenhance/models in the home."""
+    """Return the folder of imported models: $MEDENHANCE_MODELS, else ~/.medenhance/models."""
     folder = os.environ.get("MEDENHANCE_MODELS")
     return Path(folder) if folder else Path.home() / ".medenhance" / "models"
 
 
 def codec_files() -> Iterator[Path]:
-    """Yield the files of codec models, those that ship first, whatever their metadata say.
+    """Yield the weight files of codec models, shipped ones first, even if metadata are invalid.
 
-    Files that were compressed with one need it for ever.
+    A volume that was compressed with a model can only be decoded with it.
     """
     for root in (shipped_folder(), user_folder()):
         yield from sorted(root.glob(f"{schema.CODEC_PREFIX}*/models/*.safetensors"))
 
 
 def list_bundles() -> list[Bundle]:
-    """List all readable bundles: the user's defaults, those that ship, imported ones; by name.
+    """List all readable bundles: the user's defaults, then shipped, then imported ones, by name.
 
-    So the first one that fits is the one to take. `unreadable_bundles` has the other folders.
+    The first one that fits is preferred. `unreadable_bundles` has the other folders.
     """
     bundles = [bundle for _, bundle in _read_all() if not isinstance(bundle, ModelError)]
     defaults = set(read_defaults().values())
@@ -163,7 +163,7 @@ _known: tuple[list[tuple[str, int, int]], list[Bundle]] = ([], [])
 
 
 def known_bundles() -> list[Bundle]:
-    """Return `list_bundles`, read again only when one of the files changed: for who asks often."""
+    """Return `list_bundles`, cached until one of its files changes."""
     global _known
     files = _bundle_files()
     if files != _known[0]:
@@ -182,14 +182,14 @@ def _bundle_files() -> list[tuple[str, int, int]]:
 
 
 def unreadable_bundles() -> dict[Path, ModelError]:
-    """Return the folders among the models that hold none that can be used, with the reason."""
+    """Return the model folders that hold no usable model, each with its error."""
     return {folder: error for folder, error in _read_all() if isinstance(error, ModelError)}
 
 
 def read_defaults() -> dict[str, str]:
     """Read the user's default models by "KIND MODALITY"; ModelError where the file is damaged."""
     path = user_folder() / DEFAULTS
-    if not os.access(path, os.R_OK):  # there is none, or it is in a home of somebody else
+    if not os.access(path, os.R_OK):  # missing, or in the home of another user
         return {}
     try:
         fields = schema.read_json(path)
@@ -201,7 +201,7 @@ def read_defaults() -> dict[str, str]:
 
 
 def set_default(name: str) -> Bundle:
-    """Make an installed model that of "auto"; ModelError for none, or one for requests alone."""
+    """Make "auto" select an installed model; ModelError if it is missing or `on_request`."""
     bundle = by_name(name)
     if bundle.on_request:
         raise ModelError(
@@ -290,7 +290,7 @@ def verify_bundle(bundle: Bundle) -> None:
 
 
 def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
-    """Yield every folder that a model may be in, with the model, or with why there is none."""
+    """Yield every model folder with its model, or with the error that makes it unusable."""
     names: set[str] = set()
     for root in (shipped_folder(), user_folder()):
         try:
@@ -323,9 +323,9 @@ def find_bundle(name_or_path: str) -> Bundle:
 
 
 def folder_of(name_or_path: str) -> Path | None:
-    """Return the folder that is meant; None for the name of a model.
+    """Return the folder that `name_or_path` means; None if it is the name of a model.
 
-    A plain word is a folder only where it holds a model: one of images may have a model's name.
+    A plain word means a folder only if that holds a model: a folder of images may have its name.
     """
     folder = Path(name_or_path)
     is_folder = os.sep in name_or_path or os.path.isfile(folder / schema.METADATA)  # noqa: PTH113 - never raises
@@ -333,7 +333,7 @@ def folder_of(name_or_path: str) -> Path | None:
 
 
 def by_name(name: str) -> Bundle:
-    """Return an installed model; raises ModelError, with the names that there are, without one."""
+    """Return an installed model; ModelError, which lists the installed names, if it is missing."""
     installed = {bundle.name: bundle for bundle in list_bundles()}
     if name in installed:
         return installed[name]
@@ -348,7 +348,7 @@ def by_name(name: str) -> Bundle:
 
 
 def is_taken(name: str) -> bool:
-    """Tell whether no model can be imported under a name, because one has it."""
+    """Tell whether a model or a model folder already has this name."""
     names = {bundle.name for bundle in known_bundles()}
     return bool(name) and (name in names or (user_folder() / name).exists())
 
@@ -381,7 +381,7 @@ def _names_hint(kind: str, modality: str) -> str:
 
 
 def details(bundle: Bundle) -> dict[str, Any]:
-    """Return what lists show of a model, and whether its files match their hashes."""
+    """Return a model's row for lists, with whether its files match their hashes."""
     metadata = bundle.metadata
     rivals = (b for b in list_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
     files = [path for path in bundle.folder.rglob("*") if path.is_file()]
@@ -413,7 +413,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
 
 
 def _card_of(bundle: Bundle) -> str:
-    """Return the model card; "" where there is none, and no more of it than a card has."""
+    """Return the model card, up to its largest size; "" without one."""
     try:
         refuse_pipe(bundle.folder / schema.CARD)
         with (bundle.folder / schema.CARD).open("rb") as stream:
@@ -433,7 +433,7 @@ def installed() -> list[dict[str, Any]]:
 
 
 def unreadable_rows() -> list[dict[str, str]]:
-    """Say what is wrong with each folder among the models that holds no usable one."""
+    """List name, error and hint of each model folder that holds no usable model."""
     return [
         {"name": folder.name, "message": error.message, "hint": error.hint}
         for folder, error in unreadable_bundles().items()

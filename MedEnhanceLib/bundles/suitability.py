@@ -1,8 +1,7 @@
 """Warnings that a model, or the filter, may not suit a volume.
 
 A bundle may hold mean and covariance of numbers that describe its training images ("likeness"); a
-volume is unlike them if its Mahalanobis distance, divided by the root of the count, is above the
-limit.
+volume is unlike them if its Mahalanobis distance, divided by √(their count), is above the limit.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from MedEnhanceLib.bundles.store import Bundle
 
 #: A training with fewer steps than this is a test; the preset smoke has a handful.
 _FEWEST_STEPS = 100
-#: Parts of BodyPartExamined in images that show an anatomy: DICOM's terms, and scanners' own.
+#: Substrings of BodyPartExamined for each anatomy: DICOM's terms, and vendors' own.
 _SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}
 
 #: Standard deviation of each number between scanners, by its first word, as in T1 brains.
@@ -29,7 +28,7 @@ _BETWEEN = {
     "spread": 0.5,
     "": 0.15,
 }
-#: What a number says of a volume where it is lower, and where it is higher, than usual.
+#: Meaning of a number that is lower, and of one that is higher, than in the training images.
 _IN_WORDS = {
     "thickness": ("{} is thinner", "{} is thicker"),
     "level": ("{} is darker", "{} is brighter"),
@@ -83,7 +82,7 @@ def training_length_warning(bundle: Bundle) -> ModelWarning | None:
     """Warn where the bundle records that its training was only a test; else None."""
     training = bundle.metadata.get("training") or {}
     steps = (training.get("config") or {}).get("steps")
-    # Without own steps it has the weights of another model.
+    # Without steps of its own, it has the weights of another model.
     if not isinstance(steps, int) or not 0 < steps < _FEWEST_STEPS:
         return None
     return ModelWarning(
@@ -101,10 +100,10 @@ def training_length_limits(steps: int) -> list[str]:
 
 
 def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str, Any]:
-    """Summarize the numbers of training images for a bundle; nothing without any.
+    """Fit mean and covariance to the numbers of training images, for a bundle; {} without any.
 
-    rows: of `describe`. volumes: how many different volumes they are of. The covariance is that
-    between scanners, the less the more volumes there are, and that of the rows.
+    rows: from `describe`, one per image. volumes: number of different volumes. The covariance is
+    that of the rows plus the variance between scanners, divided by √volumes.
     """
     rows = [row for row in rows if row]
     if not rows:
@@ -114,9 +113,9 @@ def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str,
     names = [name for name, shown in zip(rows[0], is_shown, strict=True) if shown]
     values = values[:, is_shown]
     mean = np.nanmean(values, axis=0)
-    apart = np.nan_to_num(values - mean)
+    deviations = np.nan_to_num(values - mean)
     prior = np.diag([_BETWEEN.get(name.partition(" of ")[0], _BETWEEN[""]) for name in names])
-    covariance = apart.T @ apart / len(rows) + prior**2 / np.sqrt(volumes)
+    covariance = deviations.T @ deviations / len(rows) + prior**2 / np.sqrt(volumes)
     return {
         "names": names,
         "mean": mean.round(4).tolist(),
@@ -131,23 +130,24 @@ def compare_likeness(
 ) -> tuple[float, str]:
     """Compare a volume's numbers, of `describe`, with those of `fit_likeness`.
 
-    Returns the Mahalanobis distance over the root of the count of numbers, infinite where the
-    volume shows too little, and a clause that says what differs most.
+    Returns the Mahalanobis distance divided by √(count of numbers), infinite if the volume shows
+    too little, and a clause that names the largest difference.
     """
     if not numbers:
         return np.inf, "it shows too little of a body"
     mean = np.array(likeness["mean"])
-    apart = np.array([numbers.get(name, np.nan) for name in likeness["names"]]) - mean
-    known = np.isfinite(apart)
+    deviation = np.array([numbers.get(name, np.nan) for name in likeness["names"]]) - mean
+    known = np.isfinite(deviation)
     covariance = np.array(likeness["covariance"])[np.ix_(known, known)]
-    score = float(np.sqrt(apart[known] @ np.linalg.pinv(covariance) @ apart[known] / known.sum()))
+    squared = deviation[known] @ np.linalg.pinv(covariance) @ deviation[known]
+    score = float(np.sqrt(squared / known.sum()))
     spread = np.full(len(mean), np.inf)
     spread[known] = np.sqrt(np.diag(covariance))
-    most = int(np.nanargmax(np.abs(apart / spread)))
-    name, difference = likeness["names"][most], float(apart[most])
+    most = int(np.nanargmax(np.abs(deviation / spread)))
+    name, difference = likeness["names"][most], float(deviation[most])
     if name.startswith("volume"):
-        seen, usual = np.exp([mean[most] + difference, mean[most]])
-        return score, f"the body in it has {seen:,.0f} mL; about {usual:,.0f} mL are usual"
+        volume_ml, usual_ml = np.exp([mean[most] + difference, mean[most]])
+        return score, f"the body in it has {volume_ml:,.0f} mL; about {usual_ml:,.0f} mL are usual"
     kind, _, label = name.partition(" of ")
     lower, higher = _IN_WORDS.get(kind, _OTHER_CONTRAST)
     return score, f"{(lower if difference < 0 else higher).format(label)} than in those"

@@ -1,7 +1,7 @@
 """The report of one enhancement: a page with a picture and figures of what changed where.
 
-The page needs nothing but the picture beside it: no network, no scripts. Its template is page.html,
-its look page.css; Jinja2 escapes all text, whatever it came from.
+The page needs only the picture beside it: no network, no scripts. Its template is page.html, its
+style page.css; Jinja2 escapes all text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from MedEnhanceLib.report.figures import Picture
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.text import cell_text
 
-_OF_LABELS = {
+_HEADS = {
     "label": "Label",
     "voxels": "Voxels",
     "volume_ml": "Volume, ml",
@@ -35,11 +35,11 @@ _OF_LABELS = {
 
 
 class Table(NamedTuple):
-    """A table.
+    """Table of a page.
 
     Attributes:
-        heads: field → its heading; the first one names the row.
-        note: what stands below.
+        heads: field → heading; the first field names the row.
+        note: text below it.
     """
 
     title: str
@@ -102,20 +102,20 @@ def enhancement_report(
         largest_change=float(change.max()),
         findings=[*findings, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
-        tables=[*comparisons, *([Table("Segmentation", _OF_LABELS, table, note)] if table else [])],
+        tables=[*comparisons, *([Table("Segmentation", _HEADS, table, note)] if table else [])],
         reference=reference,
         warnings=[
             f"{warning.rstrip('.')}." for warning in manifest["warnings"] if warning not in beneath
         ],
     )
-    # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
+    # File names that are not UTF-8 contain lone surrogates, which become "?".
     with atomic_write(target / "index.html", overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return target / "index.html"
 
 
 def _template(jinja2: Any) -> Any:
-    """Read the template of a page; a field that it lacks is an error."""
+    """Read the page's template; an undefined field is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

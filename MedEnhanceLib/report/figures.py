@@ -19,7 +19,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.orthogonal import PLANES, Plane, PlaneName, Point, busiest_point, cut
 from MedEnhanceLib.runtime.dependencies import require
 
-#: Colors of drawings, which are dark on light and dark pages alike.
+#: Colors of figures, whose background is dark on light and dark pages.
 INK, MUTED, PAPER = "#f2f4f7", "#9aa4b2", "#0b0d10"
 #: matplotlib is imported when something is drawn, and only its parts that need no screen.
 _PURPOSE = "Drawing pictures"
@@ -32,7 +32,7 @@ _COLUMN_IN, _LEFT_IN, _ENDS_IN, _BAR_IN = 2.9, 1.0, 1.1, 0.1
 _LETTERS_IN, _LOWEST_ROW_IN = 0.4, 0.45
 _LEGEND_LINE_IN, _LEGEND_COLUMNS = 0.2, 4
 DPI = 140
-#: Of contours, label after label: a label's own color may be gray, as the image is.
+#: Colors of contours, in the order of the labels: a label's own color may be gray like the image.
 _LINE_COLORS = ("#ff4f9a", "#3ddc97", "#7cc7ff", "#ffb000")
 
 
@@ -49,7 +49,7 @@ class Picture:
     alt: str
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write it as PNG; raises OutputError where that cannot be, and for another ending."""
+        """Write it as PNG; OutputError if that fails, or for another ending."""
         if Path(path).suffix.lower() != ".png":
             raise EndingError(f"{path}: pictures are written as PNG", "End its name in .png.")
         with atomic_write(Path(path), overwrite=overwrite) as temporary:
@@ -63,7 +63,7 @@ class Picture:
         agg = require("matplotlib.backends.backend_agg", purpose=_PURPOSE)
         buffer = io.BytesIO()
         canvas = agg.FigureCanvasAgg(self.figure)
-        # Laid out once: a second layout begins where the first ended, and ends elsewhere.
+        # Laid out once: a second layout pass would move the parts again.
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")
         canvas.print_png(buffer, metadata={"Software": "MedEnhance"})
@@ -82,7 +82,7 @@ def comparison(
     Args:
         panes: on one grid, else InputError; of a sequence the first frame is drawn.
         legend: value → name of the labels that are drawn as contours.
-        point: (k, j, i); None takes the busiest point of the first pane.
+        point: (k, j, i); None takes the `busiest_point` of the first pane.
         window: lowest and highest gray level of all images, in the volume's units; None derives it
             from the first pane.
     """
@@ -176,7 +176,7 @@ def _shared_scales(
 
 
 def _difference_colors() -> Any:
-    """Return a diverging color map: zero is black, like the air around."""
+    """Return a diverging color map: zero is black, like the surrounding air."""
     colors = require("matplotlib.colors", purpose=_PURPOSE)
     stops = ["#b9e3ff", "#2b8fe0", "#0a2a4a", "#000000", "#4a1d05", "#e8762c", "#ffe0b8"]
     return colors.LinearSegmentedColormap.from_list("MedEnhance difference", stops)
@@ -270,7 +270,7 @@ def _draw(
 
 
 def _draw_plane(axes: Any, plane: Plane, scale: Scale) -> Any:
-    """Return the pixels in their proportions, with the sides of the patient around them."""
+    """Draw the pixels in true proportions, with the patient's sides; returns the image."""
     height, width = plane.size_mm
     axes.set_facecolor(PAPER)
     axes.set_xticks([])

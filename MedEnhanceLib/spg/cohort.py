@@ -29,7 +29,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import FEWEST_PATIENTS
 
 _COLUMNS = ("patient", "path")
-#: HU of air; magnitudes of MR do not reach it, also after a rescale.
+#: HU: air is below it; MR magnitudes are not, even after a rescale.
 _NEVER_MR = -500
 #: Above this share of pixels unlike the first one, a slice shows something that identifies it.
 _SHOWN = 0.01
@@ -103,7 +103,7 @@ class Cohort:
 
         Args:
             path: of the table or the folder.
-            pattern: of the names of files that count; in a table it is ignored.
+            pattern: of file names to read; ignored for a table.
             modality: of files that do not state it.
         """
         if Path(path).suffix.lower() == ".csv":
@@ -114,13 +114,13 @@ class Cohort:
     def from_folder(
         cls, path: PathLike, *, pattern: str = "*", modality: str | None = None
     ) -> Cohort:
-        """Take a folder for each patient with all volumes below it; else a file for each.
+        """Read a folder that holds a folder for each patient, or else a file for each.
 
         Args:
             path: the folder of all patients.
-            pattern: of the names of files that count ("T1*.nii.gz"), if labels lie beside images.
-                With the default, of a patient's folder without such files every folder below
-                that holds files is one series of DICOM.
+            pattern: of file names to read ("T1*.nii.gz"), if labels lie beside images. With the
+                default, if a patient's folder has no volume files, each folder below it that
+                holds files is a DICOM series.
             modality: of files that do not state it.
         Raises:
             InputError: no volume found, or files beside folders.
@@ -156,19 +156,19 @@ class Cohort:
 
     @classmethod
     def from_csv(cls, path: PathLike, *, modality: str | None = None) -> Cohort:
-        """Return a table with the columns patient and path.
+        """Read a table with the columns patient and path.
 
         Args:
             path: the table. Its paths are relative to its folder. A patient may have several
-                rows. Of a folder all volumes count, as in `from_folder`.
+                rows. A path may be a folder, which is read as in `from_folder`.
             modality: of files that do not state it.
         Raises:
             InputError: with the number of the line that is wrong.
         """
         table = Path(path)
         paths: dict[str, list[Path]] = defaultdict(list)
-        for name, place in _rows(table):
-            volumes = table.parent / place
+        for name, file in _rows(table):
+            volumes = table.parent / file
             paths[name] += (volumes.is_dir() and _volumes_below(volumes, "*")) or [volumes]
         if not paths:
             raise InputError(f"{table} has no rows", f"Give the columns {', '.join(_COLUMNS)}.")
@@ -197,7 +197,7 @@ class Cohort:
         # By name: another order of the same patients is the same split.
         names = sorted(patient.id for patient in self.patients)
         order = np.random.default_rng(seed).permutation(len(names))
-        held = {names[place] for place in order[:count]}
+        held = {names[number] for number in order[:count]}
         return self.only(lambda p: p.id not in held), self.only(lambda p: p.id in held)
 
     def only(self, belongs: Callable[[Patient], bool]) -> Cohort:
@@ -218,11 +218,11 @@ class Cohort:
         """
         monitor = monitor or Monitor()
         if self.empty:
-            monitor.warn(f"left out, with no volume in their folders: {', '.join(self.empty)}")
+            monitor.warn(f"patients left out, without any volume: {', '.join(self.empty)}")
         seen: dict[bytes, str] = {}
         first: tuple[str, str] | None = None
-        for place, patient in enumerate(self.patients):
-            monitor.progress(place / len(self), f"reading patient {place + 1} of {len(self)}")
+        for number, patient in enumerate(self.patients):
+            monitor.progress(number / len(self), f"reading patient {number + 1} of {len(self)}")
             volumes = patient.volumes(modality=self.modality, monitor=monitor)
             for path, volume in zip(patient.paths, volumes, strict=True):
                 name = f"patient {patient.id}, {path.name}"
@@ -232,9 +232,9 @@ class Cohort:
             if count < least_slices:
                 raise InputError(
                     f"patient {patient.id} has {count} slices; at least {least_slices} are needed",
-                    "Leave the patient out, or ask for fewer images per patient.",
+                    "Leave the patient out.",
                 )
-            for key in {key for volume in volumes for key in _fingerprints(volume.voxels)}:
+            for key in {key for volume in volumes for key in _slice_hashes(volume.voxels)}:
                 owner = seen.setdefault(key, patient.id)
                 if owner != patient.id:
                     raise InputError(
@@ -248,13 +248,13 @@ def require_patients(count: int, purpose: str) -> None:
     """Raise InputError for too few patients; see `Cohort.require`."""
     if count < FEWEST_PATIENTS:
         raise InputError(
-            f"{purpose} takes {FEWEST_PATIENTS} patients or more; the cohort has {count}",
+            f"{purpose} needs {FEWEST_PATIENTS} patients or more; the cohort has {count}",
             "Give a folder for each patient, or a table with their names.",
         )
 
 
 def count_patients(path: PathLike, most: int = 10_000) -> int:
-    """Count the patients that `Cohort.open` would find, up to `most`, without a look at the rest.
+    """Count the patients that `Cohort.open` would find; stops at `most`.
 
     Raises what reading a table raises.
     """
@@ -294,7 +294,7 @@ def _files_below(folder: Path, pattern: str) -> Iterator[Path]:
 
 
 def _volumes_below(folder: Path, pattern: str) -> list[Path]:
-    """List all volumes' files below a folder; else the folders that hold files."""
+    """List all volume files below a folder; without any, the folders that hold files (DICOM)."""
     files = sorted(_files_below(folder, pattern))
     volumes = [path for path in files if io.ending_of(path) in io.READABLE]
     return volumes or (sorted({path.parent for path in files}) if pattern == "*" else [])
@@ -319,7 +319,7 @@ def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
         )
 
 
-def _fingerprints(voxels: Array) -> Iterator[bytes]:
+def _slice_hashes(voxels: Array) -> Iterator[bytes]:
     """Yield a hash of the values of each slice that shows something, whatever their type."""
     for plane in voxels:
         values = np.ascontiguousarray(plane, dtype="<f4")

@@ -20,9 +20,9 @@ SYNTHETIC, TEMPLATE = "synthetic", "template"
 CT_WINDOW = (-1000.0, 1000.0)
 #: Networks whose gradients are matched: the enhancer and the network of thin slices.
 NETWORKS = 2
-#: Patients of a cohort: the averages of one alone would be that patient's own numbers.
+#: Fewest patients of a cohort: averages over one would be that patient's own numbers.
 FEWEST_PATIENTS = 2
-#: Patients that are distilled, and as many that are held out: the audit cannot compare fewer.
+#: Fewest distilled patients, and fewest held-out ones, that the audit can compare.
 FEWEST_AUDITED = 2
 #: With fewer patients than these, averages over them tell much about each.
 MANY_PATIENTS = 7
@@ -53,7 +53,7 @@ class LoopConfig(Options):
     batch: int = option(
         2, help="crops per match, of raw and of distilled volumes", low=1, high=4096
     )
-    pool: int = option(8, help="draws of raw crops of a patient", low=1, high=4096)
+    pool: int = option(8, help="different draws of a patient's raw crops", low=1, high=4096)
     full_size: bool = option(
         True, help="match on networks of the size that trainings have; false: tiny ones, for tests"
     )
@@ -86,9 +86,9 @@ class DistillConfig(WithPresets):
 
     method: Method = option(
         "statistics",
-        help="statistics: the prior with the cohort's mean textures, in MR intensities too (101 "
-        "numbers, 68 in CT), and its spacing (a minute); matching: volumes for each patient, whose "
-        "gradients match the patient's (SPG, minutes a patient)",
+        help="statistics: the prior with the cohort's spacing and mean textures, for MR also mean "
+        "intensities (101 numbers, CT: 68; a minute); matching: volumes for each patient whose "
+        "gradients match those of the patient's scans (SPG, minutes per patient)",
     )
     volumes: int = option(
         24,

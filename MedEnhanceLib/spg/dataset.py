@@ -76,7 +76,7 @@ class Distilled:
 
     @property
     def alarm(self) -> str | None:
-        """A warning for who trains on it; None if the audit raised no alarm."""
+        """A warning for those who train on it; None if the audit raised no alarm."""
         if not (self.manifest.get("audit") or {}).get("alarm"):
             return None
         return (
@@ -126,7 +126,7 @@ def is_distilled(folder: Path) -> bool:
 
 
 def find_set(folder: Path) -> Path | None:
-    """Find the set that a folder is, or in its `out`, as the folder of a run has it."""
+    """Find the set in a folder, or in its subfolder `out` if it is the folder of a run."""
     return next((each for each in (folder, folder / "out") if is_distilled(each)), None)
 
 
@@ -155,8 +155,8 @@ def load_distilled(folder: Path) -> Distilled:
 def order_of(volumes: Floats) -> Numbers:
     """Draw the order in which volumes [N, K, J, I] are written: place n gets volume order[n].
 
-    Drawn from the values before they are rounded to 16 bits, which are not published. An order
-    drawn from the seed, which is published, could be undone.
+    The random seed is a hash of the values before rounding to 16 bits, which are not published: an
+    order drawn from the published seed could be undone.
     """
     secret = hashlib.sha256(np.ascontiguousarray(volumes, "<f4").tobytes()).digest()
     return np.random.default_rng(int.from_bytes(secret, "little")).permutation(len(volumes))
@@ -233,7 +233,7 @@ def complete(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def relicense(folder: Path, license: str) -> None:
-    """State another license in a finished set, to the bytes of a run with it from the beginning."""
+    """Change the license of a finished set; the bytes equal those of a run begun with it."""
     manifest = load_distilled(folder).manifest
     if license != license_of(manifest):
         complete(folder, manifest | {"license": license})

@@ -36,8 +36,8 @@ from MedEnhanceLib.spg.prepare import DESCRIPTIONS, Prepared, prepare
 from MedEnhanceLib.spg.readme import NO_LICENSE, few_patients
 
 #: Volumes in the order in which they are written, the number of the prior's volume that each starts
-#: from, and what the manifest says of them.
-Made = tuple[Floats, list[int], dict[str, Any]]
+#: from, and their fields of the manifest.
+DistilledVolumes = tuple[Floats, list[int], dict[str, Any]]
 
 
 def distill_cohort(
@@ -88,11 +88,12 @@ def distill_cohort(
             monitor.progress(1.0, "already finished")
         else:
             if make_networks is None or config.method == "statistics":
-                made = _by_statistics(prepared, monitor)
+                result = _by_statistics(prepared, monitor)
             else:
                 part = monitor.part(0.1, 0.85)
-                made = _by_matching(folder, prepared, config, run, choice.name, make_networks, part)
-            _write_result(folder.out, prepared, config, run, made, monitor.part(0.85, 1.0))
+                device = choice.name
+                result = _by_matching(folder, prepared, config, run, device, make_networks, part)
+            _write_result(folder.out, prepared, config, run, result, monitor.part(0.85, 1.0))
         if not dataset.license_of(read_run(out / MANIFEST)):
             monitor.warn(
                 f"{NO_LICENSE} To state one, run the same command again with --license NAME "
@@ -124,7 +125,7 @@ def _by_matching(
     device: str,
     make_networks: MakeNetworks,
     monitor: Monitor,
-) -> Made:
+) -> DistilledVolumes:
     """Distill each patient who is not finished yet; the order of the volumes reveals nobody."""
     hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
     count, volumes, measured = len(prepared.training), [], []
@@ -157,7 +158,7 @@ def _by_matching(
     return joined[order], prior_numbers, {"measured": means}
 
 
-def _by_statistics(prepared: Prepared, monitor: Monitor) -> Made:
+def _by_statistics(prepared: Prepared, monitor: Monitor) -> DistilledVolumes:
     volumes = prepared.prior.volumes
     if few := few_patients(len(prepared.training)):
         monitor.warn(few)
@@ -169,12 +170,11 @@ def _write_result(
     prepared: Prepared,
     config: DistillConfig,
     run: Mapping[str, Any],
-    made: Made,
+    result: DistilledVolumes,
     monitor: Monitor,
 ) -> None:
     """Write the volumes, audit them as stored, and complete the folder with its manifest."""
-    volumes, prior_numbers, results = made
-    modality = prepared.modality
+    modality, (volumes, prior_numbers, results) = prepared.modality, result
     monitor.progress(0.0, "writing volumes")
     stored = dataset.quantized(volumes, modality)
     spacing = [prepared.prior.spacing_mm[number] for number in prior_numbers]
@@ -196,7 +196,7 @@ def _audit(
     out: Path,
     monitor: Monitor,
 ) -> dict[str, Any]:
-    """Audit volumes as they are stored; `alarm` (None: not audited), `summary`, `tried`."""
+    """Audit volumes as stored; returns `alarm` (None: not audited), `summary`, `tried`."""
     if config.method == "statistics":
         summary = "No audit was run, because no volume was made from a patient's images."
         return {"alarm": None, "summary": summary}
@@ -206,7 +206,7 @@ def _audit(
     )
     if min(len(training), len(held_out)) < FEWEST_AUDITED:
         summary = (
-            "No audit was run, because nobody was held out to compare with, which takes "
+            "No audit was run, because nobody was held out to compare with, which needs "
             f"{2 * FEWEST_AUDITED} patients or more. Treat the volumes as the patients' own."
         )
         monitor.warn(summary)

@@ -2,11 +2,11 @@
 
     OUT/work/                 while it runs; removed at the end
         owner.lock              held by the process that distills
-        run.json                configuration and hashes: what resuming must agree in
+        run.json                configuration and hashes, which must not change on resuming
         patient-000/            the checkpoint
         patient-000.safetensors volumes of a patient who is finished
     OUT/volumes/ images/ manifest.json audit/     the result
-    OUT/README.md PRIVACY.md  for who gets the result, and for a data-protection officer
+    OUT/README.md PRIVACY.md  for the recipient, and for a data-protection officer
 
 Patients are numbers here: no name, path or date of a patient is in any file.
 """
@@ -36,9 +36,9 @@ RESULTS = (VOLUMES, IMAGES, README, SHEET, "audit", MANIFEST)
 #: Remedies, for a page and for the command.
 _ANEW = "start a new run (in another folder, or with --force, overwrite=True)"
 _NOT_READ = "Restore the file, or start a new run (in another folder: medenhance distill)."
-#: What a run must agree in, and how messages call it.
+#: Fields that must not change on resuming, and their names in messages.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
-#: What reading a damaged file of tensors raises, besides the error of safetensors itself.
+#: Errors from reading a damaged file of tensors, besides that of safetensors itself.
 _DAMAGE = (OSError, KeyError, TypeError, ValueError)
 
 
@@ -74,7 +74,7 @@ class RunFolder:
         try:
             if overwrite:
                 self._remove_results()
-            # What a killed run had begun to write; nobody else writes: the lock is held.
+            # Temporary files of a killed run: nobody else writes while the lock is held.
             for entry in (*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
             yield
@@ -83,7 +83,7 @@ class RunFolder:
             if self.is_finished or not (self.work / RUN).is_file():
                 shutil.rmtree(self.work, ignore_errors=True)
                 if is_new:
-                    with suppress(OSError):  # it holds something
+                    with suppress(OSError):  # it is not empty
                         self.out.rmdir()
 
     def _refuse_other_contents(self) -> None:
@@ -124,7 +124,7 @@ class RunFolder:
                 entry.unlink(missing_ok=True)
 
     def agree(self, run: dict[str, Any]) -> None:
-        """Record what defines this run, or compare it with the record that is here.
+        """Record what defines this run, or compare it with the record of an earlier one.
 
         Raises ConfigError, which names options that differ, or InputError where the data differ.
         """

@@ -9,8 +9,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Where
 
-#: Channels of the generator, and the steps of its layers' kernels along rows and columns.
-_WIDTH, _STEPS = 12, (1, 2, 4)
+#: Channels of the generator, and the dilation of its layers along rows and columns.
+_WIDTH, _DILATIONS = 12, (1, 2, 4)
 #: The most by which a voxel may leave the prior, ρ.
 RHO = 0.15
 #: Voxels along each axis for one of ζ.
@@ -22,10 +22,10 @@ _SATURATED = 0.95
 class Generator(nn.Module):
     """Generator S = clip(A + ρ · tanh(U([A, ζ, grain])), 0, 1); at the beginning S = A.
 
-    U is a network of three levels of detail, by dilation, so that what it makes of a voxel does not
-    depend on where a crop is cut; its last layer starts at zero. ζ is one learned map of an eighth
-    of the resolution, the same for all volumes of the patient. U also sees a fixed map of noise,
-    the grain, drawn from the seed: from a smooth prior and ζ alone it could make no texture.
+    U is a network of three dilated layers, so that its output at a voxel does not depend on where a
+    crop is cut; its last layer starts at zero. ζ is one learned map of an eighth of the resolution,
+    the same for all volumes of the patient. U also gets a fixed map of noise, the grain, drawn from
+    the seed: a smooth prior and ζ alone would give no texture.
     Three dimensions, dilation and the grain are this project's own.
 
     Args:
@@ -39,7 +39,7 @@ class Generator(nn.Module):
             nn.Conv3d(
                 _WIDTH if level else 3, _WIDTH, 3, padding=(1, step, step), dilation=(1, step, step)
             )
-            for level, step in enumerate(_STEPS)
+            for level, step in enumerate(_DILATIONS)
         )
         self.last = nn.Conv3d(_WIDTH, 1, 3, padding=1)
         _draw_weights(self, rng)
@@ -89,5 +89,5 @@ def _draw_weights(network: nn.Module, rng: np.random.Generator) -> None:
 
 
 def saturation(residual: Tensor) -> Tensor:
-    """Compute the share of voxels whose residual is as large as it can be, and stops learning."""
+    """Compute the share of voxels whose residual is saturated, so that its gradient vanishes."""
     return (residual.detach().tanh().abs() > _SATURATED).float().mean()

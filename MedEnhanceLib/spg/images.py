@@ -45,13 +45,13 @@ def shown(images: Floats, modality: str) -> Mask:
 
 
 def with_tissue(images: Floats, modality: str) -> Floats:
-    """Select the slices [N, H, W] that show more than hardly anything."""
-    kept: Floats = images[shown(images, modality).mean(axis=(1, 2)) > _LEAST_SHOWN]
-    return kept
+    """Select the slices [N, H, W] of which at least a few per cent show tissue."""
+    selected: Floats = images[shown(images, modality).mean(axis=(1, 2)) > _LEAST_SHOWN]
+    return selected
 
 
 def framed(images: Floats, side: int) -> Floats:
-    """Crop, or mirror outwards, around the center to [N, side, side]."""
+    """Crop, or pad by mirroring, about the center to [N, side, side]."""
     cropped = [slice(max(0, n - side) // 2, max(0, n - side) // 2 + side) for n in images.shape[1:]]
     inside = images[:, cropped[0], cropped[1]]
     missing = [side - n for n in inside.shape[1:]]

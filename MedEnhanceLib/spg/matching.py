@@ -32,9 +32,9 @@ from MedEnhanceLib.spg.objective import (
 )
 from MedEnhanceLib.spg.prepare import Brick, Prior
 
-#: Norm that the generator's gradient is cut to: above, tanh saturates.
+#: Largest norm of the generator's gradient: with larger ones tanh saturates.
 _CLIP = 0.05
-#: Weight of the mean square of what tanh is given: it keeps tanh from saturating where it is large.
+#: Weight of the residuals' mean square, which keeps tanh from saturating.
 _RESTRAINT = 0.005
 #: Adam's learning rate of the networks that learn.
 _NETWORK_RATE = 1e-3
@@ -74,7 +74,7 @@ class MatchedNetwork(Protocol):
 
         Args:
             sample: the crop.
-            seed: of what else is drawn.
+            seed: of the loss's own random numbers.
             change: [k, j, i] at the sample's place, of value 0 with a gradient, in the window of
                 the volume; it is added to the crop.
         """
@@ -116,14 +116,14 @@ class PatientLoop:
         self._prior = torch.from_numpy(raw.prior.volumes).to(device)
         rng = np.random.default_rng((config.seed + 1,))  # every patient's generator begins the same
         self.generator = Generator(raw.prior.volumes.shape[1:], rng).to(device)
-        self._adam = torch.optim.Adam(self.generator.parameters(), lr=self.rate)
-        self._learning = [
+        self._generator_optimizer = torch.optim.Adam(self.generator.parameters(), lr=self.rate)
+        self._network_optimizers = [
             torch.optim.Adam(network.module.parameters(), lr=_NETWORK_RATE)
             for network in self.networks
         ]
         #: [outer steps, 4], see MEASURED.
         self.measured = torch.zeros(config.loop.outer, len(MEASURED))
-        #: As a checkpoint takes it; it is changed in place alone.
+        #: `measured` in the form that a checkpoint takes; it is only changed in place.
         self._state = nn.Module()
         self._state.register_buffer("measured", self.measured)
         self._raw_samples: dict[tuple[int, int], Sequence[Sample]] = {}
@@ -148,32 +148,32 @@ class PatientLoop:
         Raises ModelError where the loss is not finite.
         """
         if number % self._per_outer == 0:
-            for place, network in enumerate(self.networks):
-                network.restart(int(self.rng(number, place).integers(2**31)))
-                self._learning[place].state.clear()
-        place = number // self._per_block % len(self.networks)
+            for index, network in enumerate(self.networks):
+                network.restart(int(self.rng(number, index).integers(2**31)))
+                self._network_optimizers[index].state.clear()
+        index = number // self._per_block % len(self.networks)
         if (number + 1) % self._per_block == 0:
-            self.match(number, place)
+            self.match(number, index)
         else:
-            self._teach(number, place)
+            self._teach(number, index)
 
     def rng(self, number: int, purpose: int) -> np.random.Generator:
-        """Seed the random numbers of one step for one purpose (0 to 4)."""
+        """Seed the random numbers of one step for one purpose (0 to 3)."""
         return np.random.default_rng((self.config.seed + 1, self._raw.number, number, purpose))
 
-    def _teach(self, number: int, place: int) -> None:
-        """Let a network learn on the volumes as they are."""
-        rng, (_, pairs) = self.rng(number, 2), self._pairs(number, place)
+    def _teach(self, number: int, index: int) -> None:
+        """Train a network for one step on the generated volumes as they are."""
+        rng, (_, pairs) = self.rng(number, 2), self._pairs(number, index)
         sample, _ = pairs[int(rng.integers(len(pairs)))]
-        loss = self.networks[place].loss(sample, int(rng.integers(2**31)), None)
-        self._learning[place].zero_grad(set_to_none=True)
+        loss = self.networks[index].loss(sample, int(rng.integers(2**31)), None)
+        self._network_optimizers[index].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._learning[place].step()
+        self._network_optimizers[index].step()
 
-    def match(self, number: int, place: int) -> None:
+    def match(self, number: int, index: int) -> None:
         """Move the generator towards volumes that give the network the patient's gradients."""
-        network, rng = self.networks[place], self.rng(number, 2)
-        volume, pairs = self._pairs(number, place)
+        network, rng = self.networks[index], self.rng(number, 2)
+        volume, pairs = self._pairs(number, index)
         raw_losses, losses, structures, residuals, changes = [], [], [], [], []
         for sample, patient_sample in pairs:
             seed = int(rng.integers(2**31))  # the same for both sides
@@ -193,14 +193,14 @@ class PatientLoop:
         loss = loss + _RESTRAINT * _total([each.square().mean() for each in residuals]) / len(
             losses
         )
-        self._adam.zero_grad(set_to_none=True)
+        self._generator_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.generator.parameters(), _CLIP)
-        self._adam.step()
+        self._generator_optimizer.step()
         self._block = None
         saturated = _total([saturation(each) for each in residuals]) / len(losses)
         values = torch.stack((loss, alignment, structure, saturated, _total(changes) / len(losses)))
-        # The only time that the host waits for the device, when all of the step is on its way.
+        # The host waits for the device only here, when the whole step is queued.
         values = values.detach().cpu()
         if not bool(torch.isfinite(values[0])):
             raise ModelError(
@@ -210,11 +210,11 @@ class PatientLoop:
         matches = self.config.loop.inner * len(self.networks)
         self.measured[self.outer_of(number)] += values[1:] / matches
 
-    def _pairs(self, number: int, place: int) -> tuple[int, list[tuple[Sample, Sample]]]:
+    def _pairs(self, number: int, index: int) -> tuple[int, list[tuple[Sample, Sample]]]:
         """Draw crops of a generated volume and of the patient, damaged alike, for a block.
 
-        The generator stays as it is within a block. They follow from it and the block's number, so
-        that checkpoints need not hold them. Returns the number of the volume, and the pairs.
+        The generator does not change within a block. The crops follow from it and the block's
+        number, so checkpoints need not hold them. Returns the number of the volume, and the pairs.
         """
         first = number // self._per_block * self._per_block
         if self._block is None or self._block[0] != first:
@@ -225,23 +225,23 @@ class PatientLoop:
             pairs: list[tuple[Sample, Sample]] = []
             while len(pairs) < self.batch:
                 key = int(rng.integers(self.config.loop.pool))
-                samples = self.networks[place].draw(brick, self._seed_of(place, key))
-                pairs += zip(samples, self._patient_samples(place, key), strict=False)
+                samples = self.networks[index].draw(brick, self._seed_of(index, key))
+                pairs += zip(samples, self._patient_samples(index, key), strict=False)
             self._block = first, volume, pairs[: self.batch]
         return self._block[1:]
 
-    def _seed_of(self, place: int, key: int) -> int:
+    def _seed_of(self, index: int, key: int) -> int:
         """Seed the damage of a draw of the pool."""
-        rng = np.random.default_rng((self.config.seed + 1, self._raw.number, place, key, 7))
+        rng = np.random.default_rng((self.config.seed + 1, self._raw.number, index, key, 7))
         return int(rng.integers(2**31))
 
-    def _patient_samples(self, place: int, key: int) -> Sequence[Sample]:
+    def _patient_samples(self, index: int, key: int) -> Sequence[Sample]:
         """Draw raw crops of a pool; each draw is made once."""
-        if (place, key) not in self._raw_samples:
-            seed = self._seed_of(place, key)
+        if (index, key) not in self._raw_samples:
+            seed = self._seed_of(index, key)
             volume = self._raw.volumes[seed % len(self._raw.volumes)]
-            self._raw_samples[place, key] = self.networks[place].draw(volume, seed)
-        return self._raw_samples[place, key]
+            self._raw_samples[index, key] = self.networks[index].draw(volume, seed)
+        return self._raw_samples[index, key]
 
     @torch.no_grad()
     def volume(self, number: int) -> Floats:
@@ -254,17 +254,17 @@ class PatientLoop:
         return np.stack([self.volume(number) for number in range(len(self._prior))])
 
     def parts(self, hashes: Mapping[str, str]) -> dict[str, Any]:
-        """List what a checkpoint holds; hashes: of data and prior, which it must agree in too."""
+        """List what a checkpoint holds; hashes: of data and prior, which must match on loading."""
         named = [(f"network {n}", each.module) for n, each in enumerate(self.networks)]
-        adams = [(f"adam {n}", each) for n, each in enumerate(self._learning)]
+        adams = [(f"adam {n}", each) for n, each in enumerate(self._network_optimizers)]
         return {
             "config": self.config.record() | dict(hashes),
             "modules": {"generator": self.generator, "state": self._state, **dict(named)},
-            "optimizers": {"adam generator": self._adam, **dict(adams)},
+            "optimizers": {"adam generator": self._generator_optimizer, **dict(adams)},
         }
 
     def forget_crops(self) -> None:
-        """Draw crops anew; to be called after loading a checkpoint, or with another batch."""
+        """Discard the block's crops; call it after loading a checkpoint or changing the batch."""
         self._block = None
 
 

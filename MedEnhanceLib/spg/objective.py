@@ -29,7 +29,7 @@ def layer_gradients(loss: Tensor, network: nn.Module, *, differentiable: bool) -
 
     Args:
         loss: a scalar.
-        network: whose parameters count.
+        network: has the layers.
         differentiable: whether the result can be differentiated again.
     """
     layers = [list(layer.parameters(recurse=False)) for layer in network.modules()]
@@ -44,10 +44,10 @@ def layer_gradients(loss: Tensor, network: nn.Module, *, differentiable: bool) -
 
 
 def cosine_distance(raw: Gradients, distilled: Gradients) -> Tensor:
-    """Average over layers 1 − cosine, and 0.1 · (difference of log lengths)².
+    """Average over layers 1 − cosine + 0.1 · (difference of log lengths)².
 
-    The lengths prevent that a gradient of nearly no size matches by its direction. The divisor has
-    no 1e-6 as it has for cross-entropy: gradients of a squared error are that small.
+    The lengths keep a gradient of almost zero length from matching by direction alone. No 1e-6 is
+    added to the divisor, unlike for cross-entropy: gradients of squared errors are that small.
     """
     total = raw[0].new_zeros(())
     for raw_layer, distilled_layer in zip(raw, distilled, strict=True):

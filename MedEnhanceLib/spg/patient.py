@@ -64,7 +64,7 @@ def distill_patient(
         make_networks: as of `distill_cohort`.
         device: as PyTorch names it.
         folder: for the checkpoint; None: no checkpoint.
-        hashes: of data and prior, which a checkpoint must agree in.
+        hashes: of data and prior, which must match those in the checkpoint.
         monitor: progress, metrics and cancellation.
     Raises:
         Cancelled: after a checkpoint was written.
@@ -106,7 +106,7 @@ def distill_patient(
 
 
 def _step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None:
-    """Run a step; from the first time that memory runs out, with half the batch (`loop.batch`).
+    """Run a step; if memory runs out, repeat it with half the batch (`loop.batch`) from then on.
 
     Raises DeviceMemoryError where memory runs out with half the batch, too.
     """

@@ -1,4 +1,4 @@
-"""Prepares a cohort for a distillation: what is measured of it, who is held out, and the prior.
+"""Prepares a cohort for a distillation: its statistics, the held-out patients, and the prior.
 
 All distilled volumes start from the same prior, and its anatomy stays recognizable in every result.
 So by default it is nobody's: random shapes with the spacing of the cohort.
@@ -34,10 +34,10 @@ from MedEnhanceLib.spg.readme import few_patients
 from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure, spacings
 from MedEnhanceLib.synthetic import synthetic_volume
 
-#: Slices of a patient that must show something.
+#: Fewest slices of a patient that must show tissue.
 _LEAST_SLICES = 4
 _TEMPLATE_FILE = "mni152_t1.nii.gz"
-#: What is published about each kind; names nobody.
+#: Published description of each kind of prior; names nobody.
 DESCRIPTIONS = {
     SYNTHETIC: "random shapes and textures, drawn without any patient",
     TEMPLATE: "ICBM 2009a, the average of 152 adult brains (T1): no single person",
@@ -128,8 +128,8 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         cohort: the patients.
         config: decides who is held out, and the prior.
         monitor: receives progress.
-    Raises ConfigError where the cohort does not fit the configuration, InputError, which names the
-    patient, for one who cannot be distilled.
+    Raises ConfigError if the cohort does not fit the configuration, InputError, with the patient's
+    name, for a patient who cannot be distilled.
     """
     if not len(cohort):
         raise InputError("the cohort is empty", "Name patients.")
@@ -165,8 +165,8 @@ def _read(
 ) -> tuple[str, dict[str, PatientData], dict[bytes, str]]:
     """Read and measure all patients.
 
-    Returns the modality, what is kept of each patient, and for a prior from a file the patient that
-    each slice, by its key, is of.
+    Returns the modality, the data kept of each patient, and, for a prior from a file, the patient
+    of each slice by `_slice_hashes`.
     """
     everybody: dict[str, PatientData] = {}
     keys: dict[bytes, str] = {}
@@ -177,12 +177,12 @@ def _read(
         everybody[patient.id] = _measured(patient.id, read, config)
         if config.kind_of_prior == "file":
             for volume in read:
-                keys |= dict.fromkeys(_keys(windowed(volume)), patient.id)
+                keys |= dict.fromkeys(_slice_hashes(windowed(volume)), patient.id)
     return modality, everybody, keys
 
 
 def _measured(name: str, volumes: list[Volume], config: DistillConfig) -> PatientData:
-    """Measure a patient; raises InputError for one who shows too little."""
+    """Measure a patient; InputError if too few slices show tissue."""
     modality = volumes[0].modality
     scaled = [windowed(volume) for volume in volumes]
     slices = [with_tissue(framed(each, config.size.side), modality) for each in scaled]
@@ -213,16 +213,16 @@ def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
 
 def plan_text(patients: int, config: DistillConfig) -> str:
     """Say before a distillation how many patients it has, and what its audit can find."""
-    said, held = f"Patients in the cohort: {patients}.", config.count_held_out(patients)
+    count, held = f"Patients in the cohort: {patients}.", config.count_held_out(patients)
     if config.method == "statistics":
-        return f"{said} {few_patients(patients)}".strip()
+        return f"{count} {few_patients(patients)}".strip()
     if not held:
         least = 2 * FEWEST_AUDITED
-        return f"{said} Nobody is held out for an audit, which takes {least} patients or more."
+        return f"{count} Nobody is held out for an audit, which needs {least} patients or more."
     p = smallest_rank_sum_p(patients - held, held)
     is_blunt = p > tarone_level([0.0, p, p], ALPHA)  # as `audit` has it
     limit = " With so few, the audit can find copied slices at best." if is_blunt else ""
-    return f"{said} Held out for the audit: {held}.{limit}"
+    return f"{count} Held out for the audit: {held}.{limit}"
 
 
 def _check(modality: str | None, config: DistillConfig) -> None:
@@ -250,8 +250,8 @@ def _prior(
 ) -> Prior:
     """Draw synthetic volumes, or cut the template or a volume's file, with a warning.
 
-    Raises ConfigError if a slice of the file is a patient's, by their keys: a prior from a file
-    counts as public, and nothing would warn that the patient is exposed.
+    Raises ConfigError if a slice of the file is in `patients` (by `_slice_hashes`): a prior from a
+    file counts as public, and nothing would warn that the patient is exposed.
     """
     kind, size = config.kind_of_prior, config.size
     if kind == SYNTHETIC:
@@ -266,7 +266,7 @@ def _prior(
         )
     public = io.load(path, modality=modality, monitor=monitor).single()
     whole = windowed(public)
-    owners = {patients[key] for key in _keys(whole) if key in patients}
+    owners = {patients[key] for key in _slice_hashes(whole) if key in patients}
     if owners:
         raise ConfigError(
             f"the prior is of patient {min(owners)} of the cohort",
@@ -299,7 +299,7 @@ def _synthetic(
     return np.stack(volumes)
 
 
-def _keys(voxels: Floats) -> set[bytes]:
+def _slice_hashes(voxels: Floats) -> set[bytes]:
     """Hash each slice that shows more than one value."""
     planes = (np.ascontiguousarray(plane) for plane in voxels if plane.min() < plane.max())
     return {hashlib.sha256(plane.tobytes()).digest() for plane in planes}

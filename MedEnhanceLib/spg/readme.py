@@ -1,4 +1,4 @@
-"""Pages of a distilled set: README.md for who gets it, PRIVACY.md for who decides on sharing it.
+"""Pages of a distilled set: README.md for the recipient, PRIVACY.md for a decision on sharing.
 
 Numbers, hashes and versions are in manifest.json. They name no patient, file, date or place.
 """
@@ -94,7 +94,7 @@ do not share it.
 
 
 def readme(manifest: Mapping[str, Any]) -> str:
-    """Write the page for who gets the set, in Markdown."""
+    """Write the page for the recipient, in Markdown."""
     is_public = manifest["prior"]["kind"] == TEMPLATE
     bright = manifest["bright_tissue"]
     return _README.format(
@@ -138,7 +138,7 @@ def sheet(manifest: Mapping[str, Any]) -> str:
 
 
 def contributed(run: Mapping[str, Any]) -> list[str]:
-    """List what of the patients is in a set, by its manifest or its run.json."""
+    """List what a set contains of its patients; run: its manifest or its run.json."""
     count = run["patients"]
     spacing = ", ".join(f"{slices:g} × {pixels:g}" for slices, pixels in run["spacing_mm"])
     kinds = "intensity, and of four bands of detail"
@@ -166,7 +166,7 @@ def contributed(run: Mapping[str, Any]) -> list[str]:
 
 
 def few_patients(count: int) -> str:
-    """Say that averages over so few patients tell much about each; "" where they are many."""
+    """Warn that averages over so few patients tell much about each; "" for many patients."""
     if count >= MANY_PATIENTS:
         return ""
     return (
@@ -176,7 +176,7 @@ def few_patients(count: int) -> str:
 
 
 def averages_text(count: int) -> str:
-    """Say what a set by statistics has of its patients."""
+    """Say what a set made by statistics contains of its patients."""
     return few_patients(count) or f"The set has averages over {counted(count, 'patient')}."
 
 

@@ -1,15 +1,14 @@
-"""Statistics of a cohort, and volumes that take them on: intensities, textures and spacing.
+"""Statistics of a cohort, imposed on the volumes of a prior: intensities, textures and spacing.
 
-A training set that gives away no image: volumes of a prior, with the distribution of four bands of
-detail that the cohort has, less what its noise adds to them (textures of noise teach to keep
-noise), and in MR with that of its intensities. HU mean the same everywhere: to force their
-distribution would tear textures between fat and muscle into pepper and salt. What of the cohort is
-in it are 101 numbers, in CT 68, each a mean over patients, and quartiles of the distances of slices
-and pixels.
+The volumes show no image of a patient. They get the cohort's distribution of four bands of detail,
+less the contribution of noise (noisy textures would teach networks to keep noise), and in MR also
+that of intensities. HU are comparable without it, and forcing their distribution would turn
+textures between fat and muscle into salt and pepper. From the cohort come 101 numbers (CT: 68),
+each a mean over patients, and quartiles of the spacing of slices and pixels.
 
 Source: matching the histograms of an image and of its bands in turns: Heeger and Bergen, Pyramid-
-based texture analysis and synthesis, 1995. Bands of a Gaussian pyramid, inside of what shows
-something, and means over patients are ours.
+based texture analysis and synthesis, 1995. Bands of a Gaussian pyramid, restricted to tissue, and
+means over patients are ours.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ _SHARES = np.array([*SHARES, *(1 - share for share in reversed(SHARES[:-1]))])
 _ROUNDS = 4
 #: Least share of a blur that lies inside.
 _LEAST_SHARE = 1e-3
-#: Slices of a volume that are measured, spread over it, and pixels that quantiles are taken of.
+#: Slices of a volume that are measured, spread over it, and pixels that quantiles are taken from.
 _SLICES, _PIXELS = 24, 2_000_000
 #: Frequencies along an axis at which the response of the bands is computed.
 _FREQUENCIES = 64
 #: Quartiles of the spacing that the set's volumes have in turns, and digits that are kept.
 _QUARTILES, _DIGITS = (0.5, 0.25, 0.75), 2
-#: From this many patients on the lowest and highest value of each number count as the next ones.
+#: Patients from which on the extreme values of each number are replaced by the next ones.
 CLIPPED_FROM = 5
 
 
@@ -73,7 +72,7 @@ class Statistics:
 
 
 def count_of_numbers(modality: str) -> int:
-    """Count what statistics of this modality consist of."""
+    """Count the numbers that statistics of this modality consist of."""
     return LEVELS * (modality != "CT") + len(BLURS) * len(_SHARES)
 
 
@@ -85,7 +84,7 @@ def measure(
     Args:
         volumes: float32 [K, J, I] each, in [0, 1].
         modality: "CT" or "MR".
-        noises: of each volume, in its units: what they add to the bands is left out.
+        noises: of each volume, in its units; their contribution to the bands is removed.
     Raises:
         ValueError: nothing shows in any slice.
     """
@@ -106,7 +105,7 @@ def measure(
     )
     detail = np.stack([_quantiles(band, _SHARES) for band in bands])
     if noises:
-        # Of Gaussian noise each quantile is known: what a band has beyond it adds in squares.
+        # Quantiles of Gaussian noise are known; signal and noise add in squares.
         scores = np.array(
             [NormalDist().inv_cdf(share) for share in np.clip(_SHARES, 1e-4, 1 - 1e-4)]
         )
@@ -117,7 +116,7 @@ def measure(
 
 
 def _variances(noise: NoiseEstimate) -> Doubles:
-    """Compute the variance of noise in each band, [4], from its spectrum after the blurs."""
+    """Compute the noise variance in each band, [4], from its spectrum and the blurs' response."""
     frequency = np.fft.fftfreq(_FREQUENCIES)
     along = -2 * (np.pi * frequency) ** 2
     passing = [np.ones((_FREQUENCIES,) * 2)]
@@ -132,10 +131,10 @@ def _variances(noise: NoiseEstimate) -> Doubles:
 
 
 def mean_over(patients: Iterable[Statistics]) -> Statistics:
-    """Average over patients; of five and more nobody's lowest and highest numbers count in full.
+    """Average over patients; from five patients on, the means are winsorized.
 
-    The lowest value of each number is replaced by the next one, and the highest: so that no single
-    odd patient shows in a mean.
+    The lowest and the highest value of each number are replaced by the next ones, so that no single
+    unusual patient shows in a mean.
     """
     everybody = list(patients)
 
@@ -170,12 +169,12 @@ def spacings(patients: Sequence[tuple[float, float]], count: int) -> list[tuple[
 
 
 def imposed(volumes: Floats, statistics: Statistics, modality: str) -> Floats:
-    """Give volumes these statistics, all together, where something shows.
+    """Impose statistics on the tissue in volumes.
 
     Args:
         volumes: float32 [M, K, J, I] in [0, 1].
-        statistics: that the pixels of all volumes together get, to a good approximation.
-        modality: decides where something shows; "CT" or "MR".
+        statistics: of the pixels of all volumes together, which are met approximately.
+        modality: "CT" or "MR"; decides what counts as tissue.
     """
     images = volumes.reshape(-1, *volumes.shape[2:])
     inside = shown(images, modality)
@@ -191,7 +190,7 @@ def imposed(volumes: Floats, statistics: Statistics, modality: str) -> Floats:
 
 
 def _quantiles(values: Floats, shares: Doubles) -> Doubles:
-    """Compute quantiles, of many values those of an even part, but for both ends."""
+    """Compute quantiles, of many values from an evenly spaced subset, except for both ends."""
     some = values[:: max(1, values.size // _PIXELS)]
     quantiles: Doubles = np.quantile(some, shares).astype(np.float64)
     if shares.size:
@@ -209,7 +208,7 @@ def _with_levels(images: Floats, inside: Mask, levels: Doubles) -> Floats:
 
 
 def _shares_inside(inside: Mask) -> list[Floats]:
-    """Compute the share of each blur that lies inside, [N, H, W] each."""
+    """Compute the share of each blur's kernel that lies inside, [N, H, W] each."""
     whole = inside.astype(np.float32)
     return [np.maximum(gaussian_blur(whole, sigma), np.float32(_LEAST_SHARE)) for sigma in BLURS]
 
@@ -217,7 +216,7 @@ def _shares_inside(inside: Mask) -> list[Floats]:
 def _bands(images: Floats, inside: Mask, shares: Sequence[Floats]) -> tuple[list[Floats], Floats]:
     """Split into bands of detail, fine to coarse, and the rest, which add up to the images inside.
 
-    Blurs are means over what is inside: the edge to air is no detail, and leaves no rim.
+    Blurs are means over pixels inside, so that the edge to air leaves no rim in the bands.
     """
     bands: list[Floats] = []
     masked, finer = images * inside.astype(np.float32), images

@@ -23,7 +23,7 @@ Region = tuple[slice | EllipsisType, ...]
 Range = tuple[int, int]
 
 _SIDE = 256
-#: JPEG XL shares what it learned within 2048 rows; past them it starts anew and loses 3 %.
+#: JPEG XL adapts within 2048 rows; beyond them it starts anew, which costs 3 %.
 _STACKED_ROWS = 2048
 _LOSSLESS_VOXELS = 1 << 19
 _IMPLICIT_VOXELS, _IMPLICIT_SLICES = 1 << 22, 64
@@ -34,7 +34,7 @@ _VIDEO_SLICES = 256
 _LOOK_SECONDS = 0.05
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
-#: stopped: of the call that runs in a thread, the Event that says that nobody waits for it.
+#: Per thread: `stopped`, the Event by which the running call learns that nobody waits for it.
 _call = threading.local()
 
 
@@ -88,7 +88,7 @@ class Box:
         return voxels[(self.frame, *spatial) if voxels.ndim == 4 else spatial]
 
     def middle(self, voxels: Voxels, most: tuple[int, ...]) -> Voxels:
-        """View what lies around the middle of the box; most: slices, rows and columns."""
+        """View the voxels around the middle of the box; most: slices, rows and columns."""
         frame = voxels.reshape(-1, *voxels.shape[-3:])[self.frame]
         part, ranges = [], (self.k, self.j, self.i)
         for (start, stop), size, extent in zip(ranges, most, frame.shape, strict=True):
@@ -172,7 +172,7 @@ def cut(shape: tuple[int, ...], side: int, voxels: int, depth: int) -> Grid:
 
 
 def coding_grid(shape: tuple[int, ...]) -> Grid:
-    """Cut into blocks of about half a million voxels, at most 256 × 256 with slices enough.
+    """Cut into blocks of about half a million voxels, at most 256 × 256 if there are many slices.
 
     Measured on CT, MR and EM: smaller loses context, larger loses adaptation.
     """
@@ -188,7 +188,7 @@ def implicit_grid(shape: tuple[int, ...]) -> Grid:
 
 
 def video_grid(shape: tuple[int, ...]) -> Grid:
-    """Cut into blocks as long along k as a block may be: more blocks have more first slices.
+    """Cut into blocks of as many slices as allowed: a block's first slices take the most bytes.
 
     Measured: 13 slices instead of 53 lost 1.2 dB on CT, 32 instead of 64 lost 0.5 dB on MR.
     """
@@ -247,8 +247,8 @@ def _side(slices: int, voxels: int) -> int:
 def safe_point() -> None:
     """Raise Cancelled in a call that `ordered_map` no longer waits for.
 
-    Work that takes long calls this now and then, in whichever thread it runs. The user's request
-    to stop is asked for in the user's own thread alone.
+    Long work calls this now and then, in any thread. Whether the user cancelled is checked in the
+    calling thread only.
     """
     stopped = getattr(_call, "stopped", None)
     if stopped is not None and stopped.is_set():
@@ -258,8 +258,8 @@ def safe_point() -> None:
 def blas_on_one_thread() -> Any:
     """Let matrix products take one thread each, until `restore_original_limits` or `with` ends.
 
-    They are small here, and many at a time: libraries that part each of them among all cores make
-    their threads wait for each other (lossless encoding took twice as long, on two cores).
+    They are small here, and many at a time: libraries that split each over all cores make their
+    threads wait for each other (lossless encoding took twice as long, on two cores).
     """
     threadpoolctl = require("threadpoolctl", purpose="Compression")
     return threadpoolctl.threadpool_limits(limits=1, user_api="blas")

@@ -50,18 +50,18 @@ class CodecModel:
         return {"id": self.id, "sha256": self.sha256}
 
     def tensors(self) -> dict[str, Array]:
-        """Read its arrays by name; raises ModelError where the bytes are none of safetensors."""
+        """Read its arrays by name; ModelError if the bytes are not a safetensors file."""
         safetensors = require("safetensors", purpose="Models of the codec")
-        numpy_side = require("safetensors.numpy", purpose="Models of the codec")
+        safetensors_numpy = require("safetensors.numpy", purpose="Models of the codec")
         try:
-            arrays: dict[str, Array] = numpy_side.load(self.data)
+            arrays: dict[str, Array] = safetensors_numpy.load(self.data)
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as cause:
             raise self._unreadable(cause) from cause
         return arrays
 
     @property
     def facts(self) -> dict[str, str]:
-        """Facts that it records of itself: layout, training data, seed."""
+        """Facts in the file about the model: layout, training data, seed."""
         try:
             size = int.from_bytes(self.data[:8], "little")
             header = json.loads(self.data[8 : 8 + min(size, _MOST_BYTES)])
@@ -103,7 +103,7 @@ class ModelSet:
         if sha256 in self.carried:
             return CodecModel(role, name, sha256, self.carried[sha256])
         for path in codec_files():
-            with contextlib.suppress(OSError):  # one that cannot be read hides no other
+            with contextlib.suppress(OSError):  # an unreadable file hides no other
                 model = read_model(path)
                 if model.sha256 == sha256:
                     return replace(model, role=role)
@@ -114,7 +114,7 @@ class ModelSet:
         )
 
     def missing(self) -> list[str]:
-        """List the named models that are not here, in words."""
+        """List, in words, the named models that are neither in the file nor on this machine."""
         lacking = []
         for role in self.named:
             try:
@@ -131,7 +131,7 @@ def shipped_model(role: str, modality: str) -> CodecModel | None:
 
 
 def read_model(path: Path) -> CodecModel:
-    """Read the model in a file of a bundle; kept as long as the file does not change."""
+    """Read the model in a file of a bundle; cached until the file changes."""
     stat = path.stat()
     return _read(path, stat.st_size, stat.st_mtime_ns)
 

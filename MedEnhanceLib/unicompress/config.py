@@ -107,7 +107,7 @@ class CompressConfig(Options):
 
     @property
     def mode(self) -> Mode:
-        """The compression mode that is chosen; a share of the noise becomes a largest error."""
+        """The compression mode; `max_error_sigma` counts as max_error."""
         if self.lossless:
             return "lossless"
         if self.max_error is not None or self.max_error_sigma is not None:
@@ -123,7 +123,7 @@ class CompressConfig(Options):
 
 
 def thread_count(requested: int, most: int | None = None) -> int:
-    """Choose the number of threads: of 0 all processors of this process; at most `most`."""
+    """Choose the number of threads: 0 takes all processors; at most 16, and at most `most`."""
     return max(1, min(requested or cpu_threads(), _MOST_THREADS, most or _MOST_THREADS))
 
 
@@ -138,8 +138,8 @@ class CodecTrainingConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        is_found = f"{self.name}-".startswith(CODEC_PREFIX)
-        if not is_found or not self.name.replace("-", "").replace("_", "").isalnum():
+        has_prefix = f"{self.name}-".startswith(CODEC_PREFIX)
+        if not has_prefix or not self.name.replace("-", "").replace("_", "").isalnum():
             raise ConfigError(
                 f"name is {self.name!r}",
                 f"Use codec, or {CODEC_PREFIX} followed by letters, digits, - and _: compressed "

@@ -7,7 +7,7 @@
 
 A chunk's place is the sum of the lengths before it: chunks can neither overlap nor leave gaps.
 Checksums are CRC-32 (zlib): they find damage, not forgery. The last chunk may be parity
-(`repair`), which undoes damage to all that lies before it, the head too. No size is believed
+(`parity`), which undoes damage to all that lies before it, the head too. No size is trusted
 before it is compared with the file. This module knows bytes only: neither voxels nor networks.
 """
 
@@ -34,7 +34,7 @@ MAGIC = b"UCV1"
 VERSION = (1, 0)
 #: The block field of a chunk without voxels (a model, parity); unknown ones are skipped.
 NO_BLOCK = 0xFFFFFFFF
-#: The kind of the chunk of `repair`, the last one of a file.
+#: The kind of the repair chunk (`parity`), the last one of a file.
 REPAIR_CHUNK = 65
 
 #: Magic, major, minor, file bytes, head bytes, CRC of the head, CRC of all this.
@@ -106,14 +106,12 @@ def build_front(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> bytes:
 def with_repair(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> tuple[bytes, list[Chunk]]:
     """Lay out front and chunks of a file, the last of them its repair chunk where that pays.
 
-    Its length and its checksum are known before its bytes are: the head, which it covers, does
-    not depend on what it holds.
+    The head states its length and checksum, which do not depend on its bytes, which cover the head.
     """
     front, chunks = build_front(header, chunks), list(chunks)
     layout = Layout.for_size(len(front) + bytes_of(chunks))
     if layout is None:
         return front, chunks
-    # Its length and checksum are known before its bytes, which cover the head.
     front = build_front(header, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, layout.placeholder())])
     covered = chain([front], (chunk.data for chunk in chunks))
     data = layout.chunk(covered, len(front) + bytes_of(chunks))
@@ -131,7 +129,7 @@ def write_container(path: Path, front: bytes, chunks: Sequence[Chunk]) -> str:
     Returns the SHA-256 of the whole file, seal included, as hex.
 
     Args:
-        path: a file that is there is overwritten, not atomically.
+        path: an existing file is overwritten, not atomically.
         front: from `build_front` or `with_repair`.
         chunks: those that the front was built for, in the same order.
     """
@@ -156,9 +154,9 @@ class Container:
 
     Args:
         path: of the file.
-        tolerant: open it where it was cut, or something follows it, too.
+        tolerant: also open a file that was cut, or is followed by other bytes.
         mends: whether damage may be repaired; without it every byte counts as it is.
-        warn: takes the sentences that say what was repaired, or worked around.
+        warn: called with a sentence on what was repaired or tolerated.
     """
 
     def __init__(
@@ -203,9 +201,9 @@ class Container:
         return self._with_mending(read)
 
     def sound_chunks(self) -> list[Chunk]:
-        """Read all chunks but that of `repair`; raises CodecError where one is beyond repair."""
-        kept = [c for c in self.chunks if (c.block, c.kind) != (NO_BLOCK, REPAIR_CHUNK)]
-        return [Chunk(chunk.block, chunk.kind, self.read(chunk)) for chunk in kept]
+        """Read all chunks but the repair chunk; raises CodecError where one is beyond repair."""
+        others = [c for c in self.chunks if (c.block, c.kind) != (NO_BLOCK, REPAIR_CHUNK)]
+        return [Chunk(chunk.block, chunk.kind, self.read(chunk)) for chunk in others]
 
     def damages(self) -> list[Damage] | None:
         """Find all damage to what the repair chunk covers; None without a usable repair chunk."""
@@ -219,7 +217,7 @@ class Container:
         except CodecError:
             if not self._mends:
                 raise
-            self._mends = False  # it is done once
+            self._mends = False  # only once
             damages = self.damages() or []
             self._repaired = [damage for damage in damages if damage.repaired is not None]
             if not self._repaired:
@@ -233,9 +231,9 @@ class Container:
             )
             return read()
 
-    def damaged(self, chunk: ChunkInfo, says: str) -> CodecError:
+    def damaged(self, chunk: ChunkInfo, reason: str) -> CodecError:
         """Make the error that names a chunk and its place."""
-        return self.error(f"chunk {chunk.index} at byte {chunk.offset} {says}")
+        return self.error(f"chunk {chunk.index} at byte {chunk.offset} {reason}")
 
     def is_sealed(self) -> bool:
         """Tell whether the SHA-256 at the end of the file fits its bytes; reads the whole file."""
@@ -305,7 +303,7 @@ class Container:
         if self.size == self._file_bytes:
             return
         if self.size > self._file_bytes:
-            says = f"{self.size - self._file_bytes} bytes follow the last chunk and its end"
+            reason = f"{self.size - self._file_bytes} bytes follow the last chunk and its end"
         else:
             cut = next((c for c in self.chunks if c.offset + c.length > self.size), None)
             lost = (
@@ -313,10 +311,10 @@ class Container:
                 if cut
                 else "every chunk is intact, what follows them is not"
             )
-            says = f"cut short, {self.size} of {self._file_bytes} bytes: {lost}"
+            reason = f"cut short, {self.size} of {self._file_bytes} bytes: {lost}"
         if not tolerant:
-            self._fail(says)
-        self._warn(f"{self.path.name}: {says}")
+            self._fail(reason)
+        self._warn(f"{self.path.name}: {reason}")
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         """Read up to that many bytes; those that were repaired are not read from the disk.
@@ -346,12 +344,12 @@ class Container:
         except CodecError:
             return bytes(length)
 
-    def _fail(self, says: str) -> NoReturn:
-        raise self.error(says)
+    def _fail(self, reason: str) -> NoReturn:
+        raise self.error(reason)
 
-    def error(self, says: str) -> CodecError:
+    def error(self, reason: str) -> CodecError:
         """Make the error that names the file and what to do."""
-        return CodecError(f"{self.path.name} is damaged: {says}", _RECOVER)
+        return CodecError(f"{self.path.name} is damaged: {reason}", _RECOVER)
 
     def reason_of(self, damage: CodecError) -> str:
         """Return the damage alone, without the name of the file that `error` puts before it."""

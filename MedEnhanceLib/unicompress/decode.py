@@ -32,7 +32,7 @@ from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
-#: Bytes that voxels may take where nobody knows this machine's memory.
+#: Most bytes of voxels if this machine's memory is unknown.
 _UNKNOWN_MEMORY = 16 << 30
 
 
@@ -87,7 +87,7 @@ def decompress(
 
 
 def outline(path: str | Path, region: Region | None = None) -> Volume:
-    """Return what `decompress` would, of the head alone: its voxels say nothing."""
+    """Return the volume of `decompress` from the head alone, with meaningless voxels."""
     with Container(Path(path)) as container:
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
@@ -158,7 +158,7 @@ def decode_blocks(
     threads: int,
     monitor: Monitor,
 ) -> Iterator[Voxels | CodecError]:
-    """Decode blocks in threads; yields for each its voxels, or what is wrong with them.
+    """Decode blocks in threads; yields the voxels of each, or the error.
 
     Args:
         container: the open file.
@@ -248,14 +248,14 @@ def _paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) -
 
 
 class StoredVolume:
-    """A `.ucv` that is read as it is needed, with the shape and type of an array.
+    """A `.ucv` that is read on demand, with the shape and type of an array.
 
         scan = me.open("scan.ucv")
         scan.shape, scan[40:60]                 # an array of these slices
-        scan.read((slice(40, 60), ...))         # the same as a Volume, where it is
+        scan.read((slice(40, 60), ...))         # the same as a Volume, with its geometry
 
-    The file is not kept open. In files of a ratio or a quality a block is up to 256 slices, and
-    a block is decoded whole.
+    The file is not kept open. A block is decoded as a whole; it has up to 256 slices in files of a
+    ratio or a quality.
 
     Attributes:
         shape: [T,] K, J, I.

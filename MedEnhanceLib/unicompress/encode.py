@@ -52,11 +52,11 @@ from MedEnhanceLib.unicompress.parity import most_bytes
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
-#: Along each axis, for the window of SSIM to fit.
+#: Fewest voxels along each axis, for the window of SSIM to fit.
 LEAST_EXTENT = 11
-#: Share of the places, the quietest, whose noise counts.
+#: Quantile of the local noise that counts.
 QUIET_PLACES = 0.1
-#: Of the time, until the file is verified: as videos, which are searched; without loss or bounded.
+#: Share of the time before the file is verified: for searched modes; lossless or with a bound.
 _CODED = (0.97, 0.85)
 
 
@@ -135,7 +135,7 @@ def compress(
     if target.suffix.lower() != ENDING:
         raise EndingError(f"{target.name}: unsupported output extension", f"Use {ENDING}.")
     monitor.progress(0.0, "compressing the volume")
-    voxels = codable(volume, config)
+    voxels = valid_voxels(volume, config)
     config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)
     coded = _CODED[config.is_bounded]
@@ -194,7 +194,7 @@ def _header_of(draft: Header, payload: CodedBlocks) -> Header:
 def _write(path: Path, header: Header, payload: CodedBlocks, *, embed: bool) -> str:
     """Write a container with its repair data; returns the SHA-256 of the file."""
     carried = payload.models if embed else payload.carried
-    # A model that exists nowhere else lies at both ends: without it all blocks were lost.
+    # A model that exists nowhere else is stored at both ends: without it all blocks would be lost.
     first, last = (
         [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
         for models in (payload.carried, carried)
@@ -208,8 +208,8 @@ def with_bound(
 ) -> tuple[CompressConfig, float | None]:
     """Turn a share of the noise into a largest error; returns the configuration, and the noise.
 
-    The noise is that of the quietest tenth of the places where it could be measured; of a sequence
-    that of its quietest frame.
+    The noise is the 10th percentile over the places where it was measured; of a sequence that of
+    its quietest frame.
 
     Args:
         volume: InputError where its noise cannot be measured.
@@ -249,8 +249,8 @@ def with_bound(
     return replace(config, max_error_sigma=None, max_error=float(bound)), level
 
 
-def codable(volume: Volume, config: CompressConfig) -> Voxels:
-    """Return the voxels, little-endian and in C order; refuse what cannot be coded as is asked."""
+def valid_voxels(volume: Volume, config: CompressConfig) -> Voxels:
+    """Return the voxels, little-endian and in C order; InputError if the mode cannot code them."""
     require("imagecodecs", purpose="Compression")
     name = volume.source or "the volume"
     voxels = np.ascontiguousarray(volume.voxels, volume.dtype.newbyteorder("<"))
@@ -282,7 +282,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
 
     Args:
         volume: gives all but the voxels.
-        voxels: as `codable` returns them.
+        voxels: as `valid_voxels` returns them.
         config: as `with_bound` returns it.
     """
     value = 0.0 if config.mode == "lossless" else float(getattr(config, config.mode))
@@ -308,7 +308,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         target={} if config.mode == "lossless" else {config.mode: getattr(config, config.mode)},
         blocks=(1, 1, 1),
         range=_voxel_range(voxels),
-        voxels_sha256=hashlib.sha256().hexdigest(),  # any: none deflates
+        voxels_sha256=hashlib.sha256().hexdigest(),  # any hash: none deflates
         exact=True,
         measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
         encoder=f"medenhance {__version__}, imagecodecs {metadata.version('imagecodecs')}",
@@ -343,7 +343,7 @@ def room_for_chunks(
 ) -> Room:
     """Compute the bytes that chunks may take in a file of a ratio.
 
-    They are those of the file less its header, its fixed parts, its parity, and a model it carries.
+    They are the file's bytes less its header, fixed parts, parity, and any model that it carries.
 
     Args:
         draft: the header, without models.

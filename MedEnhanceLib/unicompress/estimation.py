@@ -1,6 +1,6 @@
-"""Estimates what compressing would give: a part of the volume is really coded, in a second or two.
+"""Estimates the result of compressing: a part of the volume is really coded, in a second or two.
 
-What the part takes is carried over to the whole by how much neighboring voxels differ, which is
+The part's bytes are scaled to the whole by the differences of neighboring voxels, which are
 measured everywhere: air and anatomy take very different sizes.
 """
 
@@ -22,16 +22,16 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
-from MedEnhanceLib.unicompress.encode import codable, draft_header, room_for_chunks, with_bound
+from MedEnhanceLib.unicompress.encode import draft_header, room_for_chunks, valid_voxels, with_bound
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.parity import most_bytes
 
-#: The part is runs of successive slices from all over the volume: how many runs, and slices of
-#: each, at least; as a video, which is one run, slices; voxels.
+#: The part consists of runs of slices from all over the volume: number of runs; fewest slices of a
+#: run; fewest slices of a video, which is one run; voxels of the part.
 _RUNS, _SLICES, _VIDEO_SLICES, _VOXELS = 4, 5, 24, 1 << 20
-#: Every eighth row of every fourth slice is looked at for the differences of neighbors.
+#: Every eighth row of every fourth slice is read for the differences of neighbors.
 _ROW_STEP, _SLICE_STEP = 8, 4
-#: Of a quality, what the full effort takes of the bytes of a coding at the fast pace.
+#: For a quality: bytes at the speed normal as a share of those at the speed fast.
 _FULL_EFFORT = 0.95
 
 
@@ -77,7 +77,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     began = time.monotonic()
     monitor = monitor or Monitor()
     monitor.progress(0.0, "sampling the volume")
-    voxels = codable(volume, config)
+    voxels = valid_voxels(volume, config)
     config, _ = with_bound(volume, config, monitor)
     header = draft_header(volume, voxels, config)
     sample = _Sample.of(voxels, config, header.peak)
@@ -120,7 +120,7 @@ class _Sample:
     def of(cls, voxels: Voxels, config: CompressConfig, peak: float) -> _Sample:
         """Take a part that suits the mode."""
         part = _part_of(voxels, config.is_bounded)
-        # What is less than a step of a video's quantizer is no activity.
+        # Differences below a video's quantizer step are no activity.
         unit = None if config.is_bounded else first_step(peak, config.psnr)
         activity = _activity_of(voxels, unit) if part.size < voxels.size else 0.0
         share = _activity_of(part, unit) / activity if activity else part.size / voxels.size
@@ -128,7 +128,7 @@ class _Sample:
 
     @property
     def quieter_db(self) -> float:
-        """PSNR of the whole above that of the part, whose voxels have more of the error, in dB."""
+        """PSNR of the whole less that of the part, whose voxels have a larger error, in dB."""
         return 10 * math.log10(self.whole.size * self.share / self.voxels.size)
 
 
@@ -156,7 +156,7 @@ def _coded(
 def _file_bytes(
     sample: _Sample, payload: CodedBlocks, header: Header, config: CompressConfig
 ) -> float:
-    """Carry the bytes of a coded part over to the file of the whole volume."""
+    """Scale the bytes of a coded part to the file of the whole volume."""
     raw_bytes = sample.whole.nbytes
     if config.ratio is not None and not payload.tally.equal:
         return raw_bytes / config.ratio
@@ -190,7 +190,7 @@ def _activity_of(voxels: Voxels, unit: float | None = None) -> float:
         steps = np.abs(np.diff(rows.astype(np.float32), axis=-1))
         seen += rows.size
         if unit is None and voxels.dtype.kind == "f":
-            # Of floats kept exactly most bits are noise: what counts is where they differ at all.
+            # Most bits of exact floats are noise: only whether neighbors differ counts.
             bits += float(np.count_nonzero(steps))
         else:
             steps /= np.float32(unit or 1)

@@ -19,10 +19,10 @@ from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import CodecError, GeometryError
 from MedEnhanceLib.unicompress.blocks import Grid
 
-#: The types that a container holds, in the order of their bytes in memory: little-endian.
+#: The types that a container can hold, all little-endian.
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
 MODES = ("lossless", "max_error", "ratio", "psnr", "ssim")
-#: The method of our lossy modes in DICOM; its own terms know none of them.
+#: Lossy Image Compression Method (DICOM) of our lossy modes, for which DICOM has no term.
 LOSSY_METHOD = "MEDENHANCE_UCV"
 
 _LARGEST_EXTENT = 1 << 31
@@ -99,15 +99,15 @@ class Header:
     ) -> Volume:
         """Return decoded voxels, all or a part, as a volume with the facts in the header.
 
-        Where the file's mode lost anything, its own step is added to the lossy ones before it. A
-        DICOM source is named by its UIDs: images to write beside are not known.
+        If the file's mode lost anything, its step is added to the lossy ones before it. A DICOM
+        source is known by its UIDs only, without its images.
 
         Args:
             voxels: [T,] K, J, I, decoded.
             geometry: of the part.
             source: path of the file.
             file_bytes: of the whole container: raw bytes over it are the ratio of the file's step.
-            frames: which ones the part has, to choose their diffusion gradients.
+            frames: of the part, to select their diffusion gradients.
         """
         loses = self.mode != "lossless" and self.measured.get("max_error", 1.0)
         own_step = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()
@@ -140,23 +140,23 @@ class Header:
 
         name: of the file. Unknown fields are ignored.
         """
-        given = {key: fields[key] for key in _TYPES if key in fields}
+        values = {key: fields[key] for key in _TYPES if key in fields}
         for key, hint in _TYPES.items():
-            if key in _OPTIONAL and key not in given:
+            if key in _OPTIONAL and key not in values:
                 continue
             rule = _RULES.get(key)
-            if not fits(given.get(key, ...), hint) or (rule and not rule(given)):
-                raise _refused(given, key, name)
+            if not fits(values.get(key, ...), hint) or (rule and not rule(values)):
+                raise _refused(values, key, name)
         try:
-            geometry = Geometry.from_json(given["geometry"])
+            geometry = Geometry.from_json(values["geometry"])
         except GeometryError as cause:
-            raise _refused(given, "geometry", name) from cause
+            raise _refused(values, "geometry", name) from cause
         for key in ("shape", "history", "blocks", "range"):
-            given[key] = None if given[key] is None else tuple(given[key])
-        given["gradients"] = tuple(map(tuple, given.get("gradients", ())))
-        steps = tuple(Lossy(method, float(ratio)) for method, ratio in given.get("lossy", ()))
+            values[key] = None if values[key] is None else tuple(values[key])
+        values["gradients"] = tuple(map(tuple, values.get("gradients", ())))
+        steps = tuple(Lossy(method, float(ratio)) for method, ratio in values.get("lossy", ()))
         return cls(
-            **given | {"dtype": np.dtype(given["dtype"]), "geometry": geometry, "lossy": steps}
+            **values | {"dtype": np.dtype(values["dtype"]), "geometry": geometry, "lossy": steps}
         )
 
 
@@ -169,7 +169,7 @@ def _refused(fields: Mapping[str, Any], key: str, name: str) -> CodecError:
 
 
 def uid_or_nothing(text: str) -> str:
-    """Return the text where it is a DICOM UID, else "": headers hold all sorts of things there."""
+    """Return the text if it is a DICOM UID, else "": source headers may hold anything there."""
     return text if _UID.fullmatch(text) else ""
 
 
@@ -219,7 +219,7 @@ _TYPES: dict[str, Any] = {
     "gradients": list[list[float]],
 }
 _OPTIONAL = ("models", "lossy", "dicom", "gradients")
-#: What else has to hold, once a field and those before it have their types.
+#: Further conditions on a field, checked after its type and the fields before it.
 _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "shape": lambda fields: (
         len(fields["shape"]) in (3, 4)

@@ -34,7 +34,7 @@ def inspect_container(
         stop of its voxels, offset, length, reason), `sealed`, whether its SHA-256 fits, and
         `repairable`, whether its parity undoes all damage before it.
     Raises:
-        CodecError: the head is damaged, or the file's size is not theirs.
+        CodecError: the head is damaged, or the file's size is wrong.
     """
     with Container(Path(path), mends=False) as container:
         header = Header.from_json(container.header, container.path.name)

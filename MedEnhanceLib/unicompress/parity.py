@@ -9,7 +9,7 @@ Covered is the file from its first byte to the repair chunk. It is cut into stri
 row j is what Horner's rule makes of them at x^j in GF(2¹⁶): a Reed–Solomon code. Columns of pages
 are independent; in each, as many lost pages come back as there are rows.
 
-This module knows bytes only. No length in a repair chunk is believed.
+This module knows bytes only. No length in a repair chunk is trusted.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _HEAD = struct.Struct("<4sIIIIQI")
 _MAGIC = b"UCVR"
 _CRC_BYTES = 4
 _FIXED = _HEAD.size + _CRC_BYTES
-#: What disks and file systems lose at a time, and pages of small files.
+#: Bytes that disks and file systems lose at a time, and page size of small files.
 _PAGE, _SMALL_PAGE = 4096, 1024
 #: x^11 is the highest power by which `_times` multiplies; more rows take a second step.
 _HIGHEST = 11
 _MOST_ROWS = 2 * _HIGHEST + 1
-#: What a reader takes on; our files have up to 1,400 stripes, and parity of a hundredth.
+#: Limits for a reader; our files have up to 1,400 stripes and 1 % of parity.
 _MOST_STRIPES, _LARGEST_SHARE = 1 << 14, 8
 #: A repair chunk takes at most this share of a file, its row of the table included.
 _SHARE = 100
@@ -90,7 +90,7 @@ class Layout:
         return _FIXED + self.rows * self.stripe + _CRC_BYTES * checksums
 
     def fits(self, covered: int, length: int) -> bool:
-        """Tell whether a chunk of that length can have this layout; nothing is believed before."""
+        """Tell whether a chunk of that length can have this layout; checked before it is used."""
         page, stripe = self.page, self.stripe
         return (
             page >= _SMALL_PAGE
@@ -185,15 +185,15 @@ class RepairChunk:
         return damages
 
     def _solved(self, read: Read, lost: set[int]) -> dict[int, bytes]:
-        """Solve for lost pages: a set of equations for each column of pages."""
+        """Solve for lost pages: one linear system for each column of pages."""
         layout = self.layout
         starts = range(0, self.covered, layout.page)
-        # Without lost pages, the rows of what is left differ by theirs.
-        kept = (
+        # Rows of the file without its lost pages differ by the contribution of these.
+        pages = (
             b"" if number in lost else read(at, min(layout.page, self.covered - at))
             for number, at in enumerate(starts)
         )
-        differences = _rows_of(layout, kept) ^ self._rows
+        differences = _rows_of(layout, pages) ^ self._rows
         last, words = -(-self.covered // layout.stripe) - 1, layout.page // 2
         solved: dict[int, bytes] = {}
         for column in sorted({number % layout.columns for number in lost}):
@@ -292,7 +292,7 @@ def _products(a: Words, b: Words) -> Words:
 def _solve(matrix: Words, values: Words) -> Words:
     """Solve `matrix` [m, n] · unknowns [n, …] = `values` [m, …] by elimination.
 
-    Returns none where they are not determined.
+    Returns an empty array if the system is singular.
     """
     count = matrix.shape[1]
     rows = np.concatenate([matrix, values], axis=1)

@@ -23,7 +23,7 @@ _PARTS: dict[str, Any] = {"implicit": ImplicitConfig, "predictor": PredictorConf
 
 
 def codec_config(fields: Mapping[str, Any]) -> Any:
-    """Return the configuration of the part of the codec that `part` names among the fields.
+    """Return the configuration of the part of the codec that the field `part` names.
 
     Raises ConfigError for an unknown part, and for fields that its configuration does not take.
     """
@@ -68,7 +68,7 @@ def _describe(
     summary: str,
     entries: Sequence[Mapping[str, str]],
 ) -> None:
-    """Put trained models into their bundle; its other parts stay, with what it says of them."""
+    """Put trained models into their bundle; its other parts and their metadata stay."""
     (folder / "models").mkdir(parents=True, exist_ok=True)
     for model in models:
         with atomic_write(folder / "models" / model.name, overwrite=True) as temporary:

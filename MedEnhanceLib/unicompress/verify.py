@@ -16,7 +16,7 @@ from MedEnhanceLib.unicompress.header import Header
 
 
 class Tally:
-    """Comparison of decoded blocks, given in order, with the source. Holds one run of slices.
+    """Comparison of decoded blocks, given in order, with the source; holds one layer of blocks.
 
     Attributes:
         equal: whether every voxel so far has the source's bits.
@@ -32,7 +32,7 @@ class Tally:
         self._next = 0
 
     def add(self, decoded: Voxels) -> None:
-        """Take the next block."""
+        """Compare the next block."""
         box = self._grid.box(self._next)
         self._compare(box.of(self._source), decoded)
         if self._slab is None:
@@ -61,7 +61,7 @@ class Tally:
                 continue
             self.equal = False
             difference = _distance(before, after)
-            if difference.dtype.kind == "f":  # equal bits may be no numbers
+            if difference.dtype.kind == "f":  # NaN of equal bits do not differ
                 difference[before.view(bits) == after.view(bits)] = 0
             largest = difference.max()
             # A comparison with NaN is false, and would hide it.

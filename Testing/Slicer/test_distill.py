@@ -228,7 +228,7 @@ class TrainingTest(DistillTestCase):
         np.testing.assert_array_equal(values[:, 0], [*range(0, 80, 20), 79])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
-        self.waitUntil(lambda: "takes it for Enhance" in self.message)
+        self.waitUntil(lambda: "Use by default" in self.message)
         self.assertRegex(self.message, r"dB (better|worse) than the shipped mr")
         self.panel.update()
         self.assertIn("installed already", self.ui.problemLabel.text)
@@ -352,7 +352,7 @@ class ChoiceTest(DistillingTestCase):
             self.pick(self.ui.methodSelector, "matching")
             self.assertEqual(self.ui.startButton.enabled, count >= 2)
             self.assertEqual("Nobody is held out" in self.ui.shareLabel.text, count in (2, 3))
-            said = f"takes 2 patients or more; the cohort has {count}. Give a folder for each"
+            said = f"needs 2 patients or more; the cohort has {count}. Give a folder for each"
             self.assertEqual(said in self.ui.problemLabel.text, count < 2)
         self.assertIn("cohort: 4. Held out for the audit: 2.", self.ui.shareLabel.text)
         table = os.path.join(self.temporaryFolder(), "patients.csv")

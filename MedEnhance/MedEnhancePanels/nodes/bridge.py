@@ -186,7 +186,7 @@ def modalityOf(node):
 
 
 def _sample(values):
-    """Return some of the values: a look at all of them would keep Slicer waiting."""
+    """Return a subset of the values: reading all of them would keep Slicer waiting."""
     return values.reshape(-1)[:: max(1, values.size // _LARGEST_SAMPLE)]
 
 
@@ -244,7 +244,7 @@ def checksumOf(image):
 
 
 def _once(image, look):
-    """Remember what `look` says of an image's voxels, as it takes a pass over them."""
+    """Return look(values) of an image's voxels, cached, as it takes a pass over them."""
     scalars = image.GetPointData().GetScalars()
     # The time counts up for the whole process, so that no two arrays share one.
     key = (look.__qualname__, scalars.GetMTime())
@@ -286,8 +286,8 @@ def _tagsOf(node, frames):
 
 def fileName(node):
     """Turn a node's name into the name of a file, without ending."""
-    kept = "".join(c if c.isalnum() or c in " -_." else "_" for c in node.GetName())
-    return kept.strip(" .") or "volume"
+    cleaned = "".join(c if c.isalnum() or c in " -_." else "_" for c in node.GetName())
+    return cleaned.strip(" .") or "volume"
 
 
 def freePath(folder, base, ending=""):
@@ -346,7 +346,7 @@ def newVolumeLike(node, name, image=None):
 
 
 def copyGeometry(node, new):
-    """Copy IJK to RAS, bit for bit: taking the matrix apart would cost the last one."""
+    """Copy IJK to RAS, bit for bit: decomposing the matrix would change the last bit."""
     new.SetSpacing(node.GetSpacing())
     new.SetOrigin(node.GetOrigin())
     new.SetIJKToRASDirections(_directions(node).tolist())

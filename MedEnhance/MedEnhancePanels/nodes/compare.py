@@ -1,9 +1,9 @@
 """An enhanced volume and its input in the views: side by side, or one in place of the other.
 
 Everything goes through MRML (layout, slice and composite nodes), so that Slicer's own controls show
-and change the same things; leaving puts the views back as they were. What a view shows are always
-the voxels of one volume, so that it shows no strength that the data do not have; a map, such as the
-difference, is the view's foreground, with Slicer's own legend.
+and change the same things; leaving puts the views back as they were. A view always shows the
+voxels of one volume, never a mixture of two, so that it shows the strength that the data have; a
+map, such as the difference, is the view's foreground, with Slicer's own legend.
 """
 
 import slicer

@@ -1,4 +1,4 @@
-"""Which DICOM images a node was made from, by its attributes; and Slicer's DICOM database."""
+"""The DICOM images that a node was made from, by its attributes; and Slicer's DICOM database."""
 
 import os
 
@@ -8,13 +8,13 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.texts import tr as _
 
-#: Slicer's, on what its module DICOM has loaded: UIDs with spaces between them.
+#: Slicer's attribute of nodes that its module DICOM has loaded: UIDs separated by spaces.
 INSTANCES = "DICOM.instanceUIDs"
-#: Ours, on a result: the images of its input.
+#: Our attribute of a result: the images of its input.
 INHERITED = "MedEnhance.instanceUIDs"
 #: The series that a compressed file was made from, and the study of it.
 SERIES, STUDY = "MedEnhance.series", "MedEnhance.study"
-#: Where DICOM keeps the UIDs of a study and of a series.
+#: DICOM tags of the UIDs of a study and of a series.
 _STUDY_TAG, _SERIES_TAG = "0020,000D", "0020,000E"
 
 

@@ -1,4 +1,4 @@
-"""Which other series of an examination is suggested as guide for a volume.
+"""Suggestion of another series of the examination as guide for a volume.
 
 The library measures noise in whole volumes; here, where Slicer waits, one slice has to do.
 """
@@ -7,7 +7,7 @@ import slicer
 
 from MedEnhancePanels.nodes import bridge, provenance
 
-#: The noise by what names the voxels of a node.
+#: Noise by (`bridge.voxelState`, modality).
 _noises = {}
 
 

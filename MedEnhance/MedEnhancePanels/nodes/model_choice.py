@@ -1,4 +1,4 @@
-"""Which models fit a volume, their description, and why a volume cannot be enhanced."""
+"""Models that fit a volume, their description, and why a volume cannot be enhanced."""
 
 from MedEnhanceLib.bundles.store import known_bundles
 from MedEnhancePanels.errors import PanelError
@@ -42,7 +42,7 @@ def segmenterTexts(models):
 
 
 def warningOf(segmenter):
-    """Say that a segmentation model is an experiment, and what it warns of; or ("", "")."""
+    """Say that a segmentation model is an experiment, with its warnings; or ("", "")."""
     if segmenter is None or not segmenter.on_request:
         return "", ""
     text = _("The segmentation model {name} is an experiment.").format(name=segmenter.name)
@@ -82,7 +82,7 @@ def tasks(modality=UNKNOWN):
 
 
 def taskProblem(node, task):
-    """Say why a task, or a sequence, allows no further options; empty where it does."""
+    """Say why a task, or a sequence, excludes the other options; empty if it does not."""
     if task == "slices":
         return _("Not available with thin slices: enhance the thin slices again to get it.")
     if bridge.isSequence(node):

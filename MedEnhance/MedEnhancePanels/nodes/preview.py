@@ -67,9 +67,9 @@ def shownVolume(node):
 
 
 class Showing:
-    """Volumes of ours in slice views, which are restored when it ends.
+    """Results shown in slice views, which are restored at the end.
 
-    `_onOthersShown` is called when other volumes are put into these views, however.
+    `_onOthersShown` is called when other volumes are put into these views in any way.
     """
 
     def __init__(self):
@@ -82,7 +82,7 @@ class Showing:
         return _present(self._sourceID)
 
     def _begin(self, node, source, composites):
-        """Remember layout, planes, and the layers of some views, which then show `node`."""
+        """Remember the layout, all planes, and the layers of views that will show `node`."""
         self._nodeID, self._sourceID = node.GetID(), source.GetID()
         layout = layoutNode()
         self._layout = layout.GetViewArrangement() if layout is not None else None
@@ -98,7 +98,7 @@ class Showing:
         """Watch that the background of each of these stays one of our volumes."""
 
         def onModified(*_):
-            # Later: an observer must neither go nor change what it observes while it is called.
+            # Later: an observer must neither be removed nor change its node while it is called.
             qt.QTimer.singleShot(0, self._look)
 
         # By name: kept here, a node and its observer would hold each other, and Python would
@@ -115,7 +115,7 @@ class Showing:
             self._onOthersShown()
 
     def _restore(self, isMoved):
-        """Put the layers back, but for views that show another volume than ours by now.
+        """Put the layers back, except in views that show another volume by now.
 
         isMoved: layout and planes too.
         """
@@ -138,7 +138,7 @@ class Showing:
                 copyPlane(_present(identifier), plane)
 
     def forget(self):
-        """Let go of the views: it has ended, or the scene is gone and what there was to restore."""
+        """Stop watching the views without restoring them: at the end, or when the scene closes."""
         for identifier, tag in self._observed:
             if _present(identifier) is not None:
                 _present(identifier).RemoveObserver(tag)

@@ -1,7 +1,7 @@
-"""What was done to a node's voxels, kept in its attributes and in the files it is saved to.
+"""The history of a node's voxels, kept in its attributes and in the files it is saved to.
 
-Slicer's scene keeps attributes; the image formats that Slicer itself writes do not. So a history
-goes along whenever voxels go to the worker, which writes it into every file, and comes back.
+Slicer's scene keeps attributes; the image formats that Slicer itself writes do not. So the history
+is sent with the voxels to the worker, which writes it into every file, and is read back.
 """
 
 import json
@@ -15,7 +15,7 @@ HISTORY = "MedEnhance.history"
 MANIFEST = "MedEnhance.manifest"
 #: The lossy compressions that the voxels went through, as JSON: [[method, ratio], …].
 LOSSY = "MedEnhance.lossy"
-#: The kind of what was read from a file that says that it is derived.
+#: The kind of a volume whose file states that it is derived.
 FROM_FILE = "file"
 
 
@@ -29,7 +29,7 @@ def historyOf(node):
 
 
 def setHistory(node, steps):
-    """Record the history on a node; its description is what was done last."""
+    """Record the history on a node; its description is the last step."""
     node.SetAttribute(HISTORY, json.dumps(list(steps)) if steps else None)
     if steps:
         node.SetDescription(steps[-1])
@@ -45,7 +45,7 @@ def takeFrom(node, tags):
 
 
 def lossyOf(node):
-    """Return the lossy steps of a node as a file's tags have them; empty where nothing was lost."""
+    """Return the lossy steps of a node as in a file's tags; empty if nothing was lost."""
     return _read(node, LOSSY, list) or []
 
 

@@ -23,7 +23,7 @@ _SAMPLE = 1 << 18
 #: Slicer's own colors, by their ID.
 _DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"
 _PERCEPTUAL = "vtkMRMLColorTableNodeFileViridis.txt"
-#: What a label without codes is in Slicer's terminology: a tissue, named by its segment.
+#: Slicer's terminology of a label without codes: a tissue, named by its segment.
 _TISSUE = ("85756007", "SCT", "Tissue")
 _CATEGORY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _REGION_CONTEXT = "Anatomic codes - DICOM master list"
@@ -52,13 +52,13 @@ def strengthOf(output):
 
 
 def isOfOtherStrength(output, role):
-    """Tell whether what a run found is of another strength than the voxels have by now."""
+    """Tell whether a linked node was made at another strength than the voxels have now."""
     node = linked(output, role)
     return node is not None and strengthOf(node) != strengthOf(output)
 
 
 def nameByStrength(output):
-    """Let the names of segments and table say where they are not of the voxels as they are."""
+    """Add to the names of segmentation and table, or remove, that they are for full strength."""
     suffix = _(" (for full strength)")
     for role in ("segmentation", "table"):
         if (node := linked(output, role)) is not None:
@@ -67,12 +67,12 @@ def nameByStrength(output):
 
 
 def limitsOf(table):
-    """Return what speaks against using the volumes that a table states, a sentence each."""
+    """Return the reasons against using the volumes in a table, a sentence each."""
     return caveats_of(provenance.part(table, "results"))
 
 
 def stamp(node, derived, source=None, model=None, manifest=None, history=()):
-    """Record on a node what it is and where it comes from, in attributes that are saved with it.
+    """Record a node's kind and origin in attributes, which are saved with it.
 
     derived: the kind of result, such as "enhanced". source: the node that it was made from, if
     any. model: its name and sha256. manifest: of the run, a JSON object. history: the steps as the
@@ -82,9 +82,9 @@ def stamp(node, derived, source=None, model=None, manifest=None, history=()):
     node.SetAttribute("MedEnhance.use", RESEARCH_USE)
     node.SetAttribute("MedEnhance.anatomy", (model or {}).get("anatomy"))
     if not history:
-        made = f" ({model.get('name', '')} {model.get('sha256', '')[:12]})" if model else ""
+        modelText = f" ({model.get('name', '')} {model.get('sha256', '')[:12]})" if model else ""
         before = provenance.historyOf(source) if source is not None else []
-        history = [*before, derived_note(f"{derived}{made}")]
+        history = [*before, derived_note(f"{derived}{modelText}")]
     setHistory(node, history)
     if source is not None:
         node.SetAttribute(provenance.LOSSY, source.GetAttribute(provenance.LOSSY))
@@ -105,7 +105,7 @@ def setHistory(node, steps):
 
 
 def scopeText(anatomy):
-    """Say what a model that learned from one part of the body is good for."""
+    """Say which part of the body a model was trained on and validated for."""
     return _("Trained on images of the {anatomy} only; not validated outside the {anatomy}").format(
         anatomy=anatomy
     )
@@ -124,9 +124,9 @@ def latestOf(source):
 def removeLostDifferences():
     """Remove difference maps whose result has left the scene, or was overwritten."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    kept = [linked(node, "difference") for node in nodes]
+    differences = [linked(node, "difference") for node in nodes]
     for node in nodes:
-        if node.GetAttribute(provenance.DERIVED) == "difference" and node not in kept:
+        if node.GetAttribute(provenance.DERIVED) == "difference" and node not in differences:
             remove(node)
 
 
@@ -147,7 +147,7 @@ def checkOutput(output, source):
 
 
 def remove(node):
-    """Take a node out of the scene, with what shows it and what would store it."""
+    """Remove a node from the scene, with its display and storage nodes."""
     scene = slicer.mrmlScene
     belongings = []
     if node.IsA("vtkMRMLDisplayableNode"):
@@ -229,7 +229,7 @@ def unitOf(volume):
 
 
 def typicalMagnitude(image):
-    """Return the largest |value| but for the outermost half per cent; 1 where all is zero."""
+    """Return the 99.5th percentile of |value| where it is not 0; 1 if all values are 0."""
     voxels = bridge.arrayOf(image)
     step = max(1, math.ceil((voxels.size / _SAMPLE) ** (1 / voxels.ndim)))
     sample = np.abs(voxels[(slice(None, None, step),) * voxels.ndim])

@@ -1,6 +1,6 @@
-"""What speaks against working on a volume as it is: its modality, lost slices, earlier steps.
+"""Warnings about a volume as it is: its modality, lost slices, earlier steps.
 
-From MRML alone, cheap enough for the main thread.
+They take MRML alone, and so little time that the main thread computes them.
 """
 
 from MedEnhancePanels.nodes import bridge, provenance
@@ -13,7 +13,7 @@ _HU_OF_AIR = -500
 
 
 def warningOf(node):
-    """Warn before a node with voxels is enhanced: what of, and what to do, or ("", "")."""
+    """Return a warning about enhancing a node with voxels, and what to do; or ("", "")."""
     frame = bridge.frameNodes(node)[0]
     if node.GetAttribute(provenance.DERIVED) == "enhanced":
         return (
@@ -60,7 +60,7 @@ def _transform(volume):
 
 
 def _modality(volume):
-    """Say what speaks against the modality: DICOM's own word, or the values."""
+    """Warn if DICOM or the values contradict the modality."""
     modality, stated = bridge.modalityOf(volume), bridge.dicomModality(volume)
     low, high = bridge.rangeOf(volume.GetImageData())
     remedy = _("Correct the modality under Advanced if it is wrong.")

@@ -63,7 +63,7 @@ class CompressPanel(Page):
 
     @property
     def _use(self):
-        """Name what the page needs packages for."""
+        """Return the use of packages that the choices need."""
         isImplicit = self.config.block_type == "implicit"
         return dependencies.ENHANCE if isImplicit else dependencies.COMPRESS
 
@@ -120,27 +120,27 @@ class CompressPanel(Page):
         return ""
 
     def _scheduleEstimate(self):
-        """Estimate soon, unless something changes once more before; nothing where it is known."""
+        """Estimate soon, unless something changes again before, or the estimate is known."""
         if self.job is not None:
             return
         node = self.state.inputVolume
-        asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
+        request = None if node is None else (node.GetID(), bridge.voxelState(node), self.config)
         lack = dependencies.missingText(self._use)
         if self.config.block_type == "implicit":
             lack = lack or _("There is no estimate for the implicit network, whose loss is larger.")
         if lack:
             self._stopEstimate()
             self._estimated = self.ui.estimateLabel.text = lack
-        if lack or asked == self._estimated:
+        if lack or request == self._estimated:
             return
         self._stopEstimate()
-        self._estimated = asked
-        self.ui.estimateLabel.text = _("Estimating…") if asked else ""
-        if asked:
+        self._estimated = request
+        self.ui.estimateLabel.text = _("Estimating…") if request else ""
+        if request:
             self._settle.start()
 
     def _stopEstimate(self):
-        """Stop one that is under way, or about to be."""
+        """Stop an estimate that runs or is scheduled."""
         if self._estimate is not None or self._settle.active:
             self._estimated, self.ui.estimateLabel.text = None, ""
         self._settle.stop()

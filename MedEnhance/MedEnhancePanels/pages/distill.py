@@ -1,4 +1,4 @@
-"""The page Distill: a cohort, what is made of it, and a run in the background.
+"""The page Distill: a cohort, the task, and a run in the background.
 
 It distills the cohort, or trains an enhancer on it; RunArea shows a run and its result.
 """
@@ -106,7 +106,7 @@ class DistillPanel(Page):
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
         table = _("A folder, or a table (CSV)")
         ui.pathEdit.placeholderText = table if isDistilling else _("A folder")
-        # What a run shares that goes on depends on its own choices.
+        # The label is about the choices of a new run, not those of a run in progress.
         ui.shareLabel.visible = isDistilling and not self.runs.isRunning
         ui.taughtArea.visible = state.distillTask.startswith("train")
         # The form below begins in the same column.
@@ -164,7 +164,7 @@ class DistillPanel(Page):
         self._sentence = job.result["sentence"]
 
     def _forgetEstimate(self):
-        """Drop an estimate about other choices than those of now."""
+        """Discard an estimate for earlier choices."""
         job, self.job, self._estimated, self._sentence = self.job, None, None, ""
         if job is not None:
             job.cancel()

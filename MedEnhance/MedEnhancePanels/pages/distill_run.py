@@ -44,7 +44,7 @@ class RunArea:
         return self._run is not None and self._run.isActive
 
     def cleanup(self):
-        """Let go of the widgets; a run goes on."""
+        """Release the widgets; a run continues."""
         self._page = self._run = None
 
     def begin(self, run):
@@ -69,7 +69,7 @@ class RunArea:
 
     @guarded
     def _end(self, how):
-        """Pause or cancel the run, as `how` says; once it is cancelled, it cannot go on."""
+        """Pause or cancel the run (`how`); a cancelled run cannot be resumed."""
         question = _("End {name} for good? It cannot be resumed.").format(name=self._run.name)
         isAsked = how == "cancel" and not slicer.app.testingEnabled()
         if isAsked and not slicer.util.confirmYesNoDisplay(question, _("End run")):
@@ -98,7 +98,7 @@ class RunArea:
 
     def _onImported(self, job, run):
         if job.state == "done":
-            text = _("{name} is trained. {measured} Models, Use by default, takes it for Enhance.")
+            text = _("{name} is trained. {measured} To use it: Models → Use by default.")
             measured = run.job.result.get("sentence") or _("It was not compared with a model.")
             self.context.message("info", text.format(name=run.name, measured=measured))
         else:
@@ -107,7 +107,7 @@ class RunArea:
             self.context.message("warning", text, job.error.shown, job.error.report)
 
     def _showRun(self, run):
-        """Show how a run ended, and what it left; of one that goes on nothing yet."""
+        """Show how a run ended, and its results; nothing while it is in progress."""
         ui, self._run = self._ui, run
         hasEnded = run is not None and not run.isActive
         manifest = run.manifest() if hasEnded and run.kind == "distill" else {}
@@ -136,7 +136,7 @@ class RunArea:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._run.out)))
 
     def list(self):
-        """Offer the runs that can go on; the scene's own first."""
+        """Offer the runs that can be resumed, that of the scene first."""
         if self.context.state is None:
             return
         last = _runAt(self.context.state.distillRun)

@@ -110,7 +110,7 @@ class EnhancePanel(Page):
         self.state.guideVolume = self._suggestedGuide
 
     def onNewState(self):
-        self._shownInput = self.state.inputVolume  # the scene states the result that is shown
+        self._shownInput = self.state.inputVolume  # the scene has the result to show
 
     def enter(self):
         super().enter()
@@ -238,7 +238,7 @@ class EnhancePanel(Page):
         return ", ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):
-        """Say what has to end before another run can begin; empty for nothing."""
+        """Say what must end before another run can start; empty for nothing."""
         if self.job is not None:
             return _("Wait for the run to finish, or cancel it.")
         if self.result.isBlending:

@@ -1,4 +1,4 @@
-"""The devices to choose from, the expected time, and what is done ahead of previews."""
+"""The devices to choose from, the expected time, and the preparation of previews."""
 
 import importlib.util
 
@@ -13,7 +13,7 @@ from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
 from MedEnhancePanels.texts import tr as _
 
-#: How long a volume stays as it is before it is measured; frames that are played go by.
+#: How long a volume must stay unchanged before it is measured: not while frames are played.
 _SETTLE_MS = 500
 #: Millions of voxels above which a volume is sent when it is asked for, not ahead.
 _MOST_AHEAD = 200
@@ -33,7 +33,7 @@ class DeviceChoice:
         self.reason = ""
 
     def ask(self):
-        """Find out, once, by a worker that imports PyTorch for it and stays."""
+        """Start the job `doctor`, once; its worker imports PyTorch for it and stays."""
         isKnown = self._job is not None and self._job.state not in ("failed", "cancelled")
         if not (isKnown or dependencies.missing()):
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
@@ -45,9 +45,9 @@ class DeviceChoice:
         return name.upper() or _("best device")
 
     def expectedText(self, node, options):
-        """Say about how long a run takes, by the last one with these options on the device.
+        """Say about how long a run takes, from the last one with these options on the device.
 
-        By one without the extra options where there is none with them; empty if not known.
+        Without such a run, from one without the extra options; empty if not known.
         """
         config, extras = options.config, _extrasOf(options)
         device = self._choice if config.device == "auto" else config.device
@@ -65,13 +65,13 @@ class DeviceChoice:
         return text.format(time=duration_text(seconds)) if seconds else ""
 
     def rememberPace(self, node, options, job):
-        """Note at the end of a run how long it took, for the next one."""
+        """Record at the end of a run how long it took, to estimate the next one."""
         millions = _millionVoxels(node)
 
         def onFinished(job):
             device = job.result.get("device", "")
             if job.state == "done" and self._isBuildDue(device):
-                self._isCompiled = True  # what this took says nothing of the next one
+                self._isCompiled = True  # the build makes this time useless for the next one
             elif job.state == "done":
                 pace = (job.ended - job.started - duration.START_SECONDS) / millions
                 key = _paceKey(device, options.config.task, _extrasOf(options))
@@ -80,7 +80,7 @@ class DeviceChoice:
         job.onFinished(onFinished)
 
     def _isBuildDue(self, device):
-        """Return whether the next run on a device begins with building the compiled library."""
+        """Tell whether the next run on a device begins with building the compiled library."""
         isMissing = device == "cpu" and not self._isCompiled
         return isMissing and importlib.util.find_spec("ziglang") is not None
 
@@ -101,7 +101,7 @@ class DeviceChoice:
 
 
 class Preparation:
-    """Work that previews of a volume share, ahead of them; they themselves say what is wrong."""
+    """Work that previews of a volume share, done ahead of them; previews report its errors."""
 
     def __init__(self, runner, parent):
         """Wait by a timer of `parent`, a widget."""
@@ -121,7 +121,7 @@ class Preparation:
             self._settle.start()
 
     def stop(self):
-        """Leave it to the preview, unless the worker is at it."""
+        """Leave the work to the preview, unless a worker has begun it."""
         self._settle.stop()
         if self._job is not None and self._job.worker is None:
             self._job.cancel()
@@ -132,7 +132,7 @@ class Preparation:
 
 
 def _paceKey(device, task, extras=()):
-    """Name the setting with the seconds for a million voxels."""
+    """Return the name of the setting with the seconds per million voxels."""
     return "+".join((f"MedEnhance/Pace/{device}/{task}", *extras))
 
 

@@ -104,7 +104,7 @@ class ResultArea:
         self._showMenu(canCompare)
 
     def _showStrength(self):
-        """Show the strength that the voxels have, but for one that they are about to get."""
+        """Show the strength of the voxels, unless they are about to get another."""
         slider, output = self.ui.strengthSlider, self.output
         allow(slider, blending.problemOf(output))
         if not (self._isHeld or self.isBlending):
@@ -131,7 +131,7 @@ class ResultArea:
         ui.showButton.enabled = ui.saveButton.enabled = isReady
 
     def showNew(self, output):
-        """Show a result that has just come out beside its input; not in the views of others."""
+        """Show a new result beside its input, unless another page or module is in front."""
         _hideLabelsOfOthers(output)
         if not self._page.isOff:
             self.compare.show(output, "sideBySide")
@@ -150,7 +150,7 @@ class ResultArea:
         self._page.update()
 
     def forget(self):
-        """Let go of a scene that closes: voxels stay, and there is nothing to put back."""
+        """Forget a scene that closes: voxels stay, and no view is restored."""
         self._stop()
         self._isHeld = False
         blending.forgetRemoved()
@@ -243,7 +243,7 @@ class ResultArea:
 
     @guarded
     def _onDragged(self, value):
-        """Hold the slider, which nothing else moves then; views show the voxels as they are."""
+        """Hold the slider, which `show` does not move then; the voxels stay as they are."""
         if not self._page.isShowing and self.output is not None:
             self._isHeld = value != results.strengthOf(self.output)
 
@@ -279,7 +279,7 @@ class ResultArea:
 
 
 def _hideLabelsOfOthers(output):
-    """Hide labels of other results, which no button would take away."""
+    """Hide the labels of other results, for which there is no button."""
     segmentation = results.linked(output, "segmentation")
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         labels = results.linked(node, "segmentation")

@@ -1,4 +1,4 @@
-"""Export to DICOM: the question under which patient, and what came of it."""
+"""Export to DICOM: asks for the patient, exports, and reports the outcome."""
 
 import qt
 import slicer
@@ -10,7 +10,7 @@ from MedEnhancePanels.pages.widgets import answerOf
 from MedEnhancePanels.tasks import dicom_export
 from MedEnhancePanels.texts import tr as _
 
-#: Where DICOM keeps a patient's ID, a study's description and its date.
+#: DICOM tags of a patient's ID, a study's description and its date.
 _TAGS = ("0010,0020", "0008,1030", "0008,0020")
 
 

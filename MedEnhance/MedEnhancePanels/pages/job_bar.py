@@ -19,7 +19,7 @@ class JobBar:
         self._show()
 
     def cleanup(self):
-        """Let go of the widgets; the jobs continue."""
+        """Release the widgets; the jobs continue."""
         self._runner.offChange(self._onChange)
 
     def exit(self):
@@ -33,7 +33,7 @@ class JobBar:
         slicer.util.showStatusMessage("")
 
     def _onChange(self, job):
-        if job.kind == "install":  # what the pages need comes and goes meanwhile
+        if job.kind == "install":  # packages that the pages need change meanwhile
             self._ui.tabs.enabled = self._ui.loadButton.enabled = job.isFinished
         if not job.isQuestion:
             running = [each for each in self._runner.activeJobs() if not each.isQuestion]

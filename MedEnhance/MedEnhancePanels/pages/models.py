@@ -70,7 +70,7 @@ class ModelsPanel(Page):
             self.context.message("info", text)
 
     def _fillList(self, models, name):
-        """List the models, and select that of a name, by default that of before."""
+        """List the models, and select one by name, by default the one selected before."""
         name = name or (self.selected["name"] if self.selected else None)
         self.models = models = [each for each in models if each["kind"] != "codec"]
         box, style = self.ui.modelList, self.widget.style()

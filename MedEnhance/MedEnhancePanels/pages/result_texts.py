@@ -1,4 +1,4 @@
-"""What the page Enhance says about a result: facts, warnings, and how uncertain it is.
+"""Texts of the page Enhance about a result: facts, warnings, and how uncertain it is.
 
 All from what is saved with the nodes: a scene that is opened later shows the same.
 """
@@ -8,25 +8,25 @@ from MedEnhanceLib.runtime.text import duration_text, sentence
 from MedEnhancePanels.nodes import provenance, results
 from MedEnhancePanels.texts import tr as _
 
-#: What a run measures in a volume, and the numbers without which nothing is said of it.
+#: Measurements of a run, each with the numbers that a text about it needs.
 _MEASURED = {"noise": ("sigma", "share_removed"), "blur": (), "bias_field": (), "guide": ("used",)}
 
 
 def factsOf(output):
-    """Say what was found and done, and by what, a line each."""
+    """Say what was measured and done, and by which model and device, a line each."""
     return "\n".join(filter(None, [*findingsOf(output), _madeBy(output)]))
 
 
 def moreFactsOf(output):
-    """Describe what the model learned from, and the uncertainty."""
+    """Describe the model's training data, and the uncertainty."""
     return "\n".join(filter(None, [*_scopes(output), _uncertainty(output)]))
 
 
 def noticeOf(output, isTableShown=False):
-    """Say what to know before a result is looked at: (level, sentence, details), for a Notice.
+    """Say what to know before viewing a result: (level, sentence, details), for a Notice.
 
-    The sentence is the warning of most weight; the details say what to do, and have the others.
-    Beside the table of volumes it is what the card of the model says against using them.
+    The sentence is the most severe warning; the details say what to do, and have the others.
+    Beside the table of volumes it has the model card's reasons against using them.
     """
     if isTableShown and (limits := results.limitsOf(results.linked(output, "table"))):
         return "warning", " ".join(limits), ""

@@ -32,7 +32,7 @@ class VolumeRow:
         self._menu.addAction(text).triggered.connect(slot)
 
     def update(self):
-        """Show the state's volume; where there is none, or after another module, take a new one."""
+        """Show the state's volume; without one, or after another module, select a new one."""
         state, nodes, seen = self.context.state, _originals(), self._seen
         if state is None:
             self._seen = None

@@ -1,4 +1,4 @@
-"""What pages share: the base class of a page, messages, lists of choices, dialogs, timers."""
+"""Parts that pages share: the base class of a page, messages, lists of choices, dialogs, timers."""
 
 import qt
 import slicer
@@ -98,7 +98,7 @@ class Page:
         self.update()
 
     def onNewState(self):
-        """Take in another scene than before; called by `update`."""
+        """Adapt to another scene; called by `update`."""
 
     def offer(self):
         """Fill the lists to choose from; called by `update` before the state is shown."""
@@ -113,10 +113,10 @@ class Page:
         """Leave the page; called when another page or module is shown."""
 
     def forget(self):
-        """Let go of a scene that closes."""
+        """Forget a scene that closes."""
 
     def cleanup(self):
-        """Let go when the module is closed or reloaded; jobs continue without the page."""
+        """Release resources when the module is closed or reloaded; jobs continue."""
 
 
 def _read(widget, name):
@@ -192,10 +192,10 @@ def allow(widget, problem):
 
 
 def singleShot(parent, milliseconds, callback):
-    """Make a timer that calls back once, that long after its last start; it goes with its parent.
+    """Make a timer that calls back once, that long after its last start; its parent deletes it.
 
-    parent: a widget. A connection keeps its slot, and so whoever has it, as long as the timer
-    lives: one without a parent, which its owner keeps, would never go.
+    parent: a widget. A connection keeps its slot, and thereby the slot's owner, alive: without a
+    parent, owner and timer would keep each other alive.
     """
     timer = qt.QTimer(parent)
     timer.setInterval(milliseconds)
@@ -210,7 +210,7 @@ def askForFile(parent, title, start="", kinds=""):
 
 
 def showText(parent, title, path):
-    """Show a text in Markdown in a window of its own, which goes when it is closed."""
+    """Show a Markdown text in its own window, which is deleted when it is closed."""
     dialog, browser = qt.QDialog(parent), qt.QTextBrowser()
     dialog.setAttribute(qt.Qt.WA_DeleteOnClose)
     dialog.windowTitle = title

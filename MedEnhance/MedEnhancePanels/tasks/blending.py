@@ -33,7 +33,7 @@ class _Full:
         self.note(output)
 
     def note(self, output):
-        """Remember the voxels as they are now: other changes than ours are found by that."""
+        """Remember the state of the voxels, to find changes by others."""
         nodes = [results.linked(output, role) for role in ("input", "difference")]
         self.states = {node: bridge.voxelState(node) for node in (output, *nodes) if node}
 
@@ -46,7 +46,7 @@ class _Full:
 
 
 def remember(output, voxels):
-    """Keep what a run has made at strength 1; voxels: bridge.voxelState of the enhanced input."""
+    """Keep a run's result at strength 1; voxels: bridge.voxelState of the enhanced input."""
     forgetRemoved()
     full, source = _Full(output), results.linked(output, "input")
     full.states[source], _full[output] = voxels, full
@@ -55,7 +55,7 @@ def remember(output, voxels):
 
 
 def _checksums(output):
-    """Write those of input and result; a first call takes a pass over the voxels."""
+    """Return the checksums of input and result; the first call takes a pass over the voxels."""
     nodes = (results.linked(output, "input"), output)
     return "; ".join(bridge.checksumOf(node.GetImageData()) for node in nodes)
 

@@ -107,7 +107,7 @@ def resultText(result, units, path):
 
 
 def _figures(result, units):
-    """Say how much smaller a file is and what it changed: the library's `loss_text`, translated."""
+    """Describe a file's size and loss: the library's `loss_text`, translated."""
     loss = _("every voxel is equal")
     if result.get("max_error"):
         text, error = _("largest error {error} {units}"), cell_text(result["max_error"])

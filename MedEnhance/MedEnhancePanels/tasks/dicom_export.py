@@ -56,7 +56,7 @@ class _Export(NodeJob):
         self.options = options
 
     def before(self, job):
-        """Write the parts into the job's folder, and say what to make of them."""
+        """Write the parts into the job's folder, and set the job's parameters."""
         options, derived = self.options, self.node.GetAttribute(provenance.DERIVED) or ""
         params = {
             "output": options.folder or os.path.join(job.folder, "dicom"),

@@ -1,4 +1,4 @@
-"""Runs on cohorts: what the page Distill can make of patients, and what to know beforehand."""
+"""Runs of the page Distill on cohorts: parameters, checks, texts to read before, start."""
 
 import os
 from pathlib import Path
@@ -45,7 +45,7 @@ def paramsOf(state):
 
 
 def segmentersOf(state):
-    """List the segmentation models that can teach what is made, and say why there is none."""
+    """List the segmentation models that can teach an enhancer, or say why there is none."""
     if not state.distillTask.startswith("train"):
         return [], ""
     able, faults = teachers(state.distillTask[-2:])
@@ -103,7 +103,7 @@ def _countProblem(folder):
 
 
 def sharedText(state):
-    """Say what of the patients a distillation gives to whoever gets it."""
+    """Say what the recipient of a distilled set gets of the patients."""
     count = count_of_numbers("CT" if state.distillTask == "distillCT" else "MR")
     shared = _(
         "With these choices, a new set contains {count} averages over all patients, rounded voxel "

@@ -2,7 +2,7 @@
 
 start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes
 startPreview: the same for a slice, into a node that no list shows
-startPreparation: what previews of a volume share, ahead of them
+startPreparation: the work that previews of a volume share, ahead of them
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from MedEnhancePanels.waiting import wait
 
 
 def startSave(runner, node, path, overwrite=False):
-    """Write a volume node, or a sequence node as 4D, in the format of the path's ending; a Job.
+    """Write a volume node, or a sequence node as 4D; returns a Job. The ending sets the format.
 
     The header has modality, unit and, for a result, DERIVED with all steps; a result's manifest is
     written beside it, <path>.json. Raises PanelError where the node cannot be saved there.
@@ -41,7 +41,7 @@ def startSave(runner, node, path, overwrite=False):
 
 
 def opened(path, name="", *, isShown):
-    """Open a compressed file, and wait for it; the node, named after the file by default."""
+    """Open a compressed file, and wait; returns the node, named after the file by default."""
     if not dependencies.ensure(dependencies.COMPRESS):
         raise PanelError.cancelled()
     node = wait(compression.startDecompress(sharedRunner(), path, name=name)).nodes["output"]

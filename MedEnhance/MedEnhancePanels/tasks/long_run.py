@@ -24,7 +24,7 @@ class Run(LongRun):
         return self.job is not None and not self.job.isFinished
 
     def begin(self, runner):
-        """Save it, and work on it from now on."""
+        """Save the run's record, and start its job."""
         self.record["state"], self._endsAs = "running", "paused"
         self.record["params"]["out"] = str(self.out)  # its folder may have been moved
         self.save()
@@ -56,7 +56,7 @@ class Run(LongRun):
 
 
 def resume(runner, folder):
-    """Go on with a run from its last checkpoint; returns the Run."""
+    """Resume a run from its last checkpoint; returns the Run."""
     checkIdle(runner)
     run = Run.open(Path(folder))
     if not run.is_resumable:
@@ -86,7 +86,7 @@ def choiceText(run):
 
 
 def _stateText(state):
-    """Return the texts for a run's state; one that nobody ended was interrupted."""
+    """Return the text for a run's state; one that is recorded as running was interrupted."""
     texts = {
         "running": _("interrupted"),
         "paused": _("paused"),

@@ -14,9 +14,9 @@ _kept = {}
 
 
 def send(job, node, name="input", *, keeps=False):
-    """Write a node where the worker reads it; the job's parameter `name` is the path. Steps.
+    """Write a node, in steps, to a file for the worker; the job's parameter `name` is its path.
 
-    keeps: whether the file stays for later jobs, for which the worker knows it then.
+    keeps: whether the file stays for later jobs, whose worker has then read it already.
     """
     path = job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
     state, (before, kept) = bridge.stateOf(node), _kept.get(name, (None, ""))
@@ -40,7 +40,7 @@ def forgetSent(*names):
 
 
 def askForVolume(job):
-    """Say where the worker writes a volume: the job's parameter `output`. Steps."""
+    """Set the file into which the worker writes a volume, the parameter `output`; one step."""
     job.params["output"] = os.path.join(job.folder, "volume.nrrd")
     yield
 

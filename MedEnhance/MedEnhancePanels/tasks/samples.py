@@ -1,4 +1,4 @@
-"""Our samples, in Slicer's module SampleData: what the pages do is seen at once on them.
+"""Our samples, in Slicer's module SampleData, on which the effect of the pages is easily seen.
 
 The damage of a sample is simulated by a worker when it is opened, always the same.
 """
@@ -74,7 +74,7 @@ def _loadForSampleData(sample):
 
 
 def load(sample):
-    """Load a sample into the scene; the volume node. Raises PanelError."""
+    """Load a sample into the scene; returns the volume node. Raises PanelError."""
     from MedEnhanceLib.runtime.resources import resource_folder
     from MedEnhancePanels.runner import sharedRunner
     from MedEnhancePanels.waiting import wait

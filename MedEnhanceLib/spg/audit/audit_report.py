@@ -18,7 +18,7 @@ from MedEnhanceLib.spg.audit.significance import ALPHA
 
 FORMAT = 1
 NOT_A_PROOF = "This does not prove that there is none: weaker leaks or other leaks may exist."
-#: What each attack does, for who has to decide on sharing.
+#: What each attack does, for those who decide on sharing.
 TRIED = {
     "copies": "Every image was compared with every slice of every patient, shifted and turned.",
     "likeness-ncc": "Fine details of the images were compared with those of every patient.",
@@ -29,7 +29,7 @@ _NOT_TRIED = (
     "(shadow models, LiRA); copies that were mirrored, zoomed or warped, or of the rim of a slice."
 )
 _WARNING = """These pictures show slices of patients, and patients.json names them.
-They are for whoever may see the original images. Do not share this folder.
+Only persons who may see the original images may see them. Do not share this folder.
 
 Each picture: the distilled image registered to the slice, the slice, and the difference (gray: 0).
 """
@@ -63,12 +63,12 @@ class AuditReport:
 
     @property
     def alarm(self) -> bool:
-        """Whether any attack found one."""
+        """Whether any attack found a leak."""
         return bool(self.alarms)
 
     @property
     def headline(self) -> str:
-        """The result: an alarm, else first what could have been found."""
+        """The result: an alarm, else what the audit could have found."""
         groups = (
             f"{self.counts['training_patients']} used and {self.counts['held_out_patients']} "
             "held-out patients"
@@ -114,10 +114,10 @@ class AuditReport:
         lines = [
             self.headline,
             "",
-            "Used patients are those whom the images were made from; held-out patients are of the "
-            "same cohort and had no part in them. Where images reveal nothing, no attack can tell "
-            "the two groups apart. If there is no leak, all attacks together raise the alarm in at "
-            f"most {ALPHA:.0%} of audits.",
+            "The images were made from the used patients; the held-out patients are from the same "
+            "cohort, but were not used. If the images reveal nothing, no attack can tell the two "
+            "groups apart. Without a leak, all attacks together raise the alarm in at most "
+            f"{ALPHA:.0%} of audits.",
             "",
         ]
         for finding, tried in zip(self.findings, self.tried, strict=False):
@@ -127,7 +127,7 @@ class AuditReport:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Convert all figures, patients by alias; equal for equal images, seed and options."""
+        """Convert all figures, with aliases for patients; reproducible for equal input."""
         return {
             "format": FORMAT,
             "software": __version__,

@@ -1,11 +1,11 @@
 """The attack "copies": is one image closer to one patient than strangers ever are?
 
-A copied slice is one pair among thousands and moves no average. It shows as excess: one patient is
-far closer to an image than all others. The distribution of strangers' excesses is estimated twice:
-from slices of the cohort's patients against the others (the richest anatomy), and from the
-distilled images against held-out patients. The tail of each is modeled as an exponential above its
-90th percentile; the larger p of the two counts, times the number of comparisons. What the search
-misses is measured by planting copies of growing strength.
+A copied slice is one pair among thousands and changes no average. It shows as an excess: one
+patient is far closer to an image than all others. The distribution of strangers' excesses is
+estimated twice: from slices of the cohort's patients against the others (the richest anatomy), and
+from the distilled images against held-out patients. The tail of each is modeled as an exponential
+above its 90th percentile; p is the larger of the two, times the number of comparisons. What the
+search misses is measured with planted copies of different strengths.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from MedEnhanceLib.spg.audit.records import Audited, Finding
 from MedEnhanceLib.spg.audit.significance import OFTEN, POWER
 
 _TAIL_FROM = 0.9
-#: Slices of each patient that stand in for distilled images, to learn how alike strangers are.
+#: Slices of each patient that are compared like distilled images, to see how similar strangers are.
 _REFERENCES = 8
 #: Smallest scale of a tail, on Fisher's scale: equal excesses have no spread.
 _LEAST_SCALE = 0.01
@@ -85,7 +85,7 @@ def search_copies(
             "highest_held_out": others,
             "highest_strangers": most_alike,
             "suspects": suspects,
-            # By the tail among patients alone: their own is estimated from them.
+            # By the tail among patients alone: the other one was fitted to held-out patients.
             "held_out_beyond_limit": bool(
                 excess[:, held_out_columns].max() >= among_patients.limit(level / comparisons)
             ),
@@ -139,7 +139,7 @@ class Tail:
         return (1 - _TAIL_FROM) * math.exp(-beyond / self.scale) if beyond > 0 else 1.0
 
     def limit(self, p: float) -> float:
-        """Compute the excess of this p."""
+        """Compute the excess whose p this is."""
         return self.start + self.scale * max(0.0, math.log((1 - _TAIL_FROM) / p))
 
 
@@ -172,9 +172,9 @@ def _strangers(gallery: Gallery, monitor: Monitor) -> tuple[Doubles, float]:
 def _detectable(
     audited: Audited, gallery: Gallery, excess: Doubles, limit: float, monitor: Monitor
 ) -> float | None:
-    """Find the smallest share of an image from which on 80 % of the copies in it are found.
+    """Find the smallest share of a copy in an image from which on 80 % of planted copies are found.
 
-    excess: excesses of the distilled images. limit: the smallest that is called a copy.
+    excess: excesses of the distilled images. limit: the smallest excess that counts as a copy.
     """
     names = list(audited.training)
     # Copies are planted in the least suspicious images.

@@ -121,7 +121,7 @@ class Gallery:
     def _laid(
         self, images: Floats, nearest: Nearest, row: int, column: int
     ) -> tuple[Floats, float]:
-        """See `lay_on`."""
+        """Register an image to a patient's nearest slice by `lay_on`."""
         onto = self.slices[nearest.patients[column]][nearest.place[row, column]]
         return lay_on(images[row], onto, float(nearest.angle_deg[row, column]))
 
@@ -160,10 +160,10 @@ def likeness(
     details = nearest.per_patient()
     structure = gallery.ssim(audited.distilled, nearest, monitor.part(0.0, 0.8))
     if audited.prior is not None:
-        before = gallery.nearest(audited.prior)
-        by_prior = gallery.ssim(audited.prior, before, monitor.part(0.8, 1.0))
-        details = {name: z - before.per_patient()[name] for name, z in details.items()}
-        structure = {name: value - by_prior[name] for name, value in structure.items()}
+        prior_nearest = gallery.nearest(audited.prior)
+        prior_ssim = gallery.ssim(audited.prior, prior_nearest, monitor.part(0.8, 1.0))
+        details = {name: z - prior_nearest.per_patient()[name] for name, z in details.items()}
+        structure = {name: value - prior_ssim[name] for name, value in structure.items()}
     return [
         _compare_groups(audited, details, level, "likeness-ncc", "details, NCC"),
         _compare_groups(audited, structure, level, "likeness-ssim", "structure, SSIM"),
@@ -173,7 +173,7 @@ def likeness(
 def _compare_groups(
     audited: Audited, figures: Mapping[str, float], level: float, attack: str, measure: str
 ) -> Finding:
-    """Test whether a figure by patient is higher in training, as a leak makes it."""
+    """Test whether a figure per patient is higher in training, which a leak causes."""
     training = [figures[name] for name in audited.training]
     held_out = [figures[name] for name in audited.held_out]
     used, others = len(training), len(held_out)

@@ -37,8 +37,8 @@ REACH = 0.125
 _AT_ONCE = 2**27
 #: Degrees around the rotation that the search found.
 _FINER_DEG = (-2.0, 0.0, 2.0)
-#: Contrast, of a range of [0, 1], above which a place shows something; SSIM of two empty grounds
-#: is 1 and says nothing.
+#: Contrast, for intensities in [0, 1], above which a pixel shows something: SSIM of two empty
+#: backgrounds is 1, but means nothing.
 _SHOWS_SOMETHING = 0.01
 #: SSIM's window.
 _SMALLEST = 11
@@ -81,7 +81,7 @@ class SliceIndex:
     """Fingerprints of slices [R, h, w], prepared once for the search of images.
 
     The correlation is normalized over the overlap, each side's mean square raised to a floor.
-    pixels: of an image for each of a fingerprint; 1 for `details`.
+    pixels: image pixels per pixel of a fingerprint; 1 for `details`.
     Source: masked correlation by FFT, Padfield, IEEE Trans. Image Process. 21 (2012) 2706.
     """
 
@@ -147,7 +147,7 @@ class SliceIndex:
 
 
 def _shared_energy(images: Floats, most: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Sum squares of the overlap of each image with one shifted by d, and its pixels.
+    """Compute sum of squares and number of pixels of the overlap with an image shifted by d.
 
     Returns [N, 2·rows + 1, 2·columns + 1] and [2·rows + 1, 2·columns + 1].
     """
@@ -168,7 +168,7 @@ def _shared_energy(images: Floats, most: tuple[int, int]) -> tuple[Floats, Float
 
 
 def rotate(images: Floats, angle_deg: float) -> Floats:
-    """Turn images [N, H, W] counter-clockwise about their center, bilinear, 0 from outside."""
+    """Rotate images [N, H, W] counter-clockwise about their center, bilinear, 0 outside."""
     if angle_deg == 0:
         return images
     import torch
@@ -225,7 +225,7 @@ def shifted(image: Floats, move: Ints) -> Floats:
 
 
 def _as_bright(image: Floats, onto: Floats, where: Mask) -> Floats:
-    """Scale by least squares where both show something, so that another window hides no copy."""
+    """Scale by least squares where both show something: another window must not hide a copy."""
     pixels, goal = image[where].astype(np.float64), onto[where].astype(np.float64)
     if pixels.size == 0 or pixels.var() == 0:
         return image

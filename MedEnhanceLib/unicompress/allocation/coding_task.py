@@ -19,7 +19,7 @@ from MedEnhanceLib.unicompress.verify import Tally
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-#: What a chunk's row takes in a deflated head, and what deflating it may add.
+#: Bytes of a chunk's row in the deflated head, and the most that deflating the head may add.
 ROW_BYTES, SLACK = 20, 32
 
 
@@ -41,11 +41,11 @@ class CodingTask:
     predictors: Sequence[Predictor] = ()
 
     def part(self, start: float, stop: float) -> Self:
-        """Make the same task, as the part of the progress from `start` to `stop`."""
+        """Return the task with the part of the progress from `start` to `stop`, 0 to 1."""
         return self.at(self.monitor.part(start, stop))
 
     def at(self, monitor: Monitor) -> Self:
-        """Make the same task, with another monitor."""
+        """Return the task with another monitor."""
         return replace(self, monitor=monitor)
 
     def map(
@@ -117,11 +117,11 @@ class Room:
     bytes: int
 
     def for_chunks(self, count: int) -> int:
-        """Compute the bytes left for the data of that number of chunks."""
+        """Compute the bytes left for the data of `count` chunks."""
         return self.bytes - ROW_BYTES * count - SLACK
 
     def out_of_reach(self) -> ConfigError:
-        """Make the error for a ratio for which not even the coarsest code fits."""
+        """Make the error for a ratio that not even the coarsest code reaches."""
         return ConfigError(
             f"ratio {self.ratio:g} cannot be reached for this volume",
             "Choose a smaller ratio; small volumes, and voxels that are not finite, limit it.",

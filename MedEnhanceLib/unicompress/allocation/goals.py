@@ -1,7 +1,7 @@
-"""Goals that a search over the step of videos nears from below: bytes, a PSNR, or an SSIM.
+"""Goals of a search over the quantizer step of videos: bytes, a PSNR, or an SSIM.
 
-What a coding comes to is its bytes or its error, in octaves: both are nearly straight lines over
-the logarithm of the step.
+The search approaches a goal's limit from below. The value of a coding is log2 of its bytes or of
+its error: both are nearly linear in log2 of the step.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 
-#: The step of a quantizer whose error is one: between a uniform one's √12 and what deadzones take.
+#: Quantizer step for an RMS error of one: less than √12 of a uniform quantizer, due to dead zones.
 _STEP_OF_ERROR = 3.0
-#: Ratio and SSIM say nothing of where to begin: as if this PSNR were asked for.
+#: PSNR, in dB, whose step a search for a ratio or an SSIM begins with.
 _USUAL_PSNR = 42.0
 
 
 def first_step(peak: float, psnr: float | None = None) -> float:
-    """Compute the step of a quantizer, in stored units, of about this PSNR; None: a usual one."""
+    """Compute the quantizer step, in stored units, for about this PSNR, in dB; None: 42 dB."""
     return _STEP_OF_ERROR * peak * 10 ** (-(psnr or _USUAL_PSNR) / 20)
 
 
@@ -54,7 +54,7 @@ class BytesGoal:
         return BytesGoal(max(self.bytes * size // whole, 2 * video.HEAD.size))
 
     def filter_bytes(self, taken: int, videos: int) -> int:
-        """Compute the most bytes of each video's filters, where all streams took `taken`."""
+        """Compute the most bytes of each video's filter, if all streams took `taken` bytes."""
         return (self.bytes + self.free - taken) // videos
 
 
@@ -89,7 +89,7 @@ class QualityGoal:
         return math.log2(max(self.error(voxels, decoded), 1e-300))
 
     def for_part(self, size: int, whole: int) -> Goal:
-        """Keep the PSNR of a part; for an SSIM, compare its bytes."""
+        """Make the goal of a part: the same PSNR; for an SSIM, bytes, to compare codings."""
         return self if self.is_psnr else BytesGoal(2 * video.HEAD.size)
 
     def filter_bytes(self, taken: int, videos: int) -> int:
@@ -101,7 +101,7 @@ Goal: TypeAlias = BytesGoal | QualityGoal
 
 
 def quality_goal(psnr: float | None, ssim: float | None, peak: float) -> QualityGoal:
-    """Make the goal of the quality that is given.
+    """Make the goal for a PSNR or an SSIM.
 
     Args:
         psnr: in dB; None for a goal in SSIM.

@@ -1,9 +1,9 @@
-"""Codes a volume to a ratio or a quality: without loss where that fits, else what loses least.
+"""Codes a volume to a ratio or a quality: losslessly if that fits, else with the least loss.
 
-For a ratio that is an error bound, or videos; for a quality, videos: coded by one search over one
-step. All blocks have the same step of the quantizer. Equal steps are near the best way to share
-bytes out: every block gains about the same from its last one. A part of the volume, and then quick
-codings of the whole, lead to about the right step.
+A ratio is reached by an error bound or by videos, a quality by videos. One search finds the
+quantizer step, the same for all blocks: equal steps are close to the best allocation of bytes,
+because every block then gains about the same from its last byte. A part of the volume, then quick
+codings of the whole, give about the right step to begin with.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ if TYPE_CHECKING:
 #: A search ends this much below the limit, in octaves, and after this many codings.
 _TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03)}
 _TRIES = {"normal": 3, "fast": 4}
-#: The same of quick codings of the whole volume, and of a part of it.
+#: The same for quick codings of the whole volume, and of a part of it.
 _QUICK_TOLERANCE, _PART_TOLERANCE, _QUICK_TRIES = math.log2(1.25), 0.15, 3
-#: Of a search, in octaves of its setting, and how near to a neighbor a setting is tried.
+#: Longest step of a search, in octaves; least distance to a tried setting, as a share of the gap.
 _LONGEST_STEP, _INSIDE = 2.5, 0.08
 #: Further tries where none so far is below the limit, or only far below it.
 _RESCUES, _FAR = 5, 3
-#: Extents of the part that is tried.
+#: Rows and columns, and slices, of the part that is tried.
 _SIDE, _SLICES = 128, 48
-#: Of the bytes, at most, that are kept free for filters.
+#: Largest share of the bytes that is reserved for filters.
 _FILTER_SHARE = 0.02
-#: About what a coding takes, and what filters do, as multiples of the time of a quick coding.
+#: Approximate times of a coding, of filters, and of a part, in units of a quick coding's time.
 _COST = {"normal": 11.0, "fast": 2.5}
 _FILTER_COST, _PART_COST = 1.8, 0.6
-#: The same of an error bound, if one is tried for a ratio or not.
+#: The same for an error bound at a ratio, if one is tried, or not.
 _BOUNDED_COST, _UNTRIED_COST = 12.0, 0.5
-#: Whole numbers with so small a mean square error are nearly all as they were.
+#: Mean squared error of integers below which nearly all are unchanged.
 _NEXT_TO_NOTHING = 0.05
-#: Settings, the logarithms of steps, and their values.
+#: Settings (log2 of a step) with their values (see `goals`).
 Tried = list[tuple[float, float]]
 
 
@@ -77,7 +77,7 @@ class VideoTask(CodingTask):
     goal: Goal
 
     def code(self, step: float, *, quickly: bool = False) -> list[Chunk]:
-        """Code every block as a video; one that is constant or not finite without loss.
+        """Code every block as a video; losslessly if it is constant or not finite.
 
         quickly: see Encoder.
         """
@@ -100,7 +100,7 @@ class VideoTask(CodingTask):
         return chunks
 
     def finished(self, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, Voxels]]:
-        """Add filters of `most` bytes to each video; yields what a reader makes of them too."""
+        """Add a filter of at most `most` bytes to each video; yields chunks and decoded blocks."""
 
         def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
             block = self.grid.box(chunk.block).of(self.voxels)
@@ -113,7 +113,7 @@ class VideoTask(CodingTask):
         return self.map(finish, chunks, video.MOST_THREADS)
 
     def value(self, chunks: list[Chunk]) -> float:
-        """Compute what the goal limits, in octaves: of the bytes, or of the error."""
+        """Compute the value that the goal limits: log2 of the bytes or of the error."""
         if isinstance(self.goal, BytesGoal):
             return self.goal.value(bytes_of(chunks))
         blocks = (block for _, block in self.finished(chunks, wiener.MOST_BYTES))
@@ -130,7 +130,7 @@ class VideoTask(CodingTask):
         )
 
     def try_quickly(self, setting: float) -> float:
-        """Compute the value of a quick coding."""
+        """Compute the value of a quick coding with the step 2 ** setting."""
         return self.value(self.code(2.0**setting, quickly=True))
 
     def payload(self, chunks: list[Chunk]) -> CodedBlocks:
@@ -140,7 +140,7 @@ class VideoTask(CodingTask):
 
 
 def code_to_ratio(task: CodingTask, room: Room) -> CodedBlocks:
-    """Code within `room`: lossless if it fits, else what loses least.
+    """Code within `room`: losslessly if it fits, else with the least loss.
 
     Raises ConfigError where not even the coarsest code fits.
     """
@@ -148,14 +148,14 @@ def code_to_ratio(task: CodingTask, room: Room) -> CodedBlocks:
     videos = 2 + _PART_COST + 2.2 * _COST[task.speed] + _FILTER_COST
     task.monitor.progress(0.0, "compressing the volume")
     is_low = 8 * room.bytes >= LEAST_BITS * task.voxels.size
-    within = code_within(
+    bounded = code_within(
         task.at(steps.next(_BOUNDED_COST if is_low else _UNTRIED_COST, videos)), room
     )
-    if within is not None and within.tally.equal:
-        return within
+    if bounded is not None and bounded.tally.equal:
+        return bounded
     budget = room.for_chunks(len(video_grid(task.voxels.shape)))
     as_videos = _into_bytes(task.at(steps.next(videos, 0)), budget)
-    codes = [payload for payload in (within, as_videos) if payload is not None]
+    codes = [payload for payload in (bounded, as_videos) if payload is not None]
     if not codes:
         raise room.out_of_reach()
     return min(codes, key=lambda payload: payload.tally.squared)
@@ -207,7 +207,7 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
         quick = search.at(steps.next(2 + _PART_COST, 2 * _COST[task.speed]))
         tried = _seek(quick.try_quickly, setting, goal, _QUICK_TOLERANCE, _QUICK_TRIES)
         setting = _next(tried, goal, tolerance / 2)
-        if part:  # it shows what the better coding has more
+        if part:  # it shows how much more the full coding takes
             more = part.value(part.code(2.0**setting)) - part.try_quickly(setting)
             setting -= more / part.goal.slope
     coded: dict[float, list[Chunk]] = {}
@@ -219,12 +219,12 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
         return attempt.value(coded[setting])
 
     tried = _seek(measure, setting, goal, tolerance, _TRIES[task.speed], rescues=_RESCUES)
-    kept = [(value, setting) for setting, value in tried if value <= goal.limit]
-    return search.at(task.monitor.part(0.9, 1.0)).payload(coded[max(kept)[1]]) if kept else None
+    below = [(value, setting) for setting, value in tried if value <= goal.limit]
+    return search.at(task.monitor.part(0.9, 1.0)).payload(coded[max(below)[1]]) if below else None
 
 
 def _encoder_for(task: CodingTask, part: VideoTask | None, step: float) -> Encoder:
-    """Choose SVT-AV1, faster and as good or better, where it is there and 10 bits suffice."""
+    """Choose SVT-AV1, faster and at least as good, if it is installed and 10 bits suffice."""
     if len(encoders()) == 1:
         task.monitor.log(
             "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
@@ -248,7 +248,7 @@ def _seek(
     *,
     rescues: int = 0,
 ) -> Tried:
-    """Try about `most` settings, which near the goal's limit; returns them with their values.
+    """Try about `most` settings that approach the goal's limit; returns them with their values.
 
     measure: setting → value; both on logarithmic scales, so that it is nearly a straight line.
     tolerance: to the limit, at which the search ends. rescues: further tries for a value below the
@@ -293,14 +293,14 @@ def _slope_of(tried: Tried, usual: float) -> float:
 def code_implicit(task: CodingTask, room: Room, volume: Volume, writer: Writer) -> CodedBlocks:
     """Code as many layers of all blocks as `room` has bytes for.
 
-    Of a layer that fits in part, the first blocks get it. Raises ConfigError where not even the
-    first layer fits.
+    If a layer fits only in part, the first blocks get it. Raises ConfigError if not even the first
+    layer fits.
 
     Args:
         task: with voxels of whole numbers.
-        room: where the reader's model is counted already.
-        volume: gives spacing and modality.
-        writer: its reader's model is named in the file.
+        room: less the reader's model, if the file carries it.
+        volume: has spacing and modality.
+        writer: has the reader's model, which the file names.
     """
     from MedEnhanceLib.unicompress.codecs.implicit.codec import BlockScaling, is_thick
 
@@ -314,13 +314,13 @@ def code_implicit(task: CodingTask, room: Room, volume: Volume, writer: Writer) 
     free = room.for_chunks(len(grid)) - sum(len(layers[0]) for layers in codes)
     if free < 0:
         raise room.out_of_reach()
-    kept = [layers[0] for layers in codes]
+    selected = [layers[0] for layers in codes]
     for layer, number in product(range(1, len(codes[0])), range(len(grid))):
-        free -= len(codes[number][layer]) - len(kept[number])
+        free -= len(codes[number][layer]) - len(selected[number])
         if free < 0:
             break
-        kept[number] = codes[number][layer]
-    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(kept)]
+        selected[number] = codes[number][layer]
+    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(selected)]
     model = writer.model
     models = ModelSet({model.role: model.identity}, {model.sha256: model.data})
     context = replace(task.context, models=models)

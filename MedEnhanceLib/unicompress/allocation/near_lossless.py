@@ -1,7 +1,7 @@
 """Codes a volume without loss, or with no voxel off by more than an error bound.
 
-The bound serves low ratios too (`code_within`): above about one bit per voxel, equal steps for
-every voxel and a predictor that knows its noise beat transforms, by up to some dB.
+Error bounds serve low ratios too (`code_within`): above about one bit per voxel, equal steps for
+every voxel and a predictor that models the noise beat transforms by up to some dB.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor, predic
 from MedEnhanceLib.unicompress.container import Chunk
 
 #: Blocks, and slices, rows and columns of each, that decide between learned and classical types:
-#: many slices of a small extent, because a predictor looks at the slices before.
+#: many slices of a small extent, because a predictor uses the slices before.
 _COMPARED = 3
 _PIECE = (16, 96, 96)
-#: Slices and voxels of a block that size is estimated from, at least.
+#: Fewest slices and voxels of a block that its size is estimated from.
 _SLAB, _SLAB_VOXELS = 6, 1 << 12
-#: Of what classical types take: more than tuning was ever seen to make up for.
+#: The predictor is skipped if its estimate exceeds the classical size by this factor.
 _TUNED_MOST = 1.1
-#: Estimates are up to so much too large: those of volumes with much empty background.
+#: Largest factor by which sizes are overestimated, with much empty background.
 _OVERESTIMATED = 1.4
-#: What a header takes to name a model.
+#: Bytes that naming a model takes in the header.
 _NAMED_BYTES = 130
 #: Bits per voxel from which on a bounded error is tried for a ratio.
 LEAST_BITS = 1.0
@@ -45,7 +45,7 @@ def code_bounded(task: CodingTask, bound: float | None) -> CodedBlocks:
     """Code every block by its best type.
 
     Args:
-        task: where one of its predictors wins the sampled blocks, it codes all.
+        task: if one of its predictors wins on sampled blocks, it codes all of them.
         bound: the largest error, in stored units; None or 0 is lossless.
     """
     bound = bound or None
@@ -102,7 +102,7 @@ def _code_learned(task: CodingTask, bound: float | None, predictor: Predictor) -
 
 
 def code_within(task: CodingTask, room: Room) -> CodedBlocks | None:
-    """Code with the smallest error bound found that fits, 0 at best; None if none may fit."""
+    """Code with the smallest error bound that is found to fit (0: lossless), or return None."""
     budget, steps = room.for_chunks(len(coding_grid(task.voxels.shape))), Steps(task.monitor)
     may_be_exact = expected_bytes(task, None) <= _OVERESTIMATED * budget
     bound = 0 if may_be_exact else _first_bound(task, budget)
@@ -119,7 +119,7 @@ def code_within(task: CodingTask, room: Room) -> CodedBlocks | None:
 
 
 def expected_bytes(task: CodingTask, bound: float | None) -> float:
-    """Estimate what `code_bounded` would take, from a few slices of some blocks."""
+    """Estimate the bytes of `code_bounded` from a few slices of some blocks."""
     voxels = task.voxels
     count = max(_SLAB, _SLAB_VOXELS // math.prod(voxels.shape[-2:]))
     slabs = [box.middle(voxels, (count, *box.shape[1:])) for box in _some_boxes(voxels)]

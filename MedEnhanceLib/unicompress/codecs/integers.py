@@ -1,9 +1,9 @@
-"""Blocks of any type as unsigned integers and back: the way to every lossless coder.
+"""Blocks of any type as unsigned integers and back: the input of every lossless coder.
 
     voxels → (indices, record) → voxels
 
 indices: unsigned, of the smallest of 8, 16, 32, 64 bits that holds them, smallest value 0.
-record: a few bytes that undo it. With a bound the way back is off by no more than the bound.
+record: a few bytes that undo it. With a bound, no restored voxel is off by more than the bound.
 All arithmetic is exact or IEEE double, operation by operation: every machine reads the same.
 """
 
@@ -27,19 +27,19 @@ _OFFSET = 1  # integers, or floats that hold integers: offset + index
 _BITS = 2  # the bits of a float, as an integer: offset + index
 _STEPS = 3  # as _OFFSET, in steps: offset + min(index · step, top)
 _FLOAT_STEPS = 4  # floats: base + index · step
-_TABLE = 5  # the index-th of the values that there are
+_TABLE = 5  # the index-th of the values that occur
 
 _KIND = struct.Struct("<BB")  # kind, bytes of an index
 _WORD = struct.Struct("<Q")
 _STEPS_FIELDS = struct.Struct("<QQQ")
 _FLOAT_FIELDS = struct.Struct("<dd")
 _TABLE_FIELDS = struct.Struct("<II")  # values, bytes of the deflated table
-#: A table's values at most, and how often each is used at least, on average.
+#: Most values of a table, and least mean number of uses of a value.
 _MOST_VALUES, _LEAST_USES = 1 << 16, 4
-#: Rows of a block that are looked at first, and values in them that floats may have.
+#: Rows of a block that are sampled first, and most different floats in them for a table.
 _SAMPLED_ROWS, _MOST_SAMPLED = 64, 1 << 13
-#: Whole numbers get a table where no more than this share of the common ones occurs, and where it
-#: saves several times what it takes: some are missing by chance.
+#: Integers get a table if at most this share of the values in their central range occurs, and if it
+#: saves this many times its own size: some values are missing by chance.
 _PRESENT, _PAYS = 0.75, 4
 _COMMON = (0.01, 0.99)
 
@@ -63,7 +63,7 @@ class Coded:
 
 
 def to_integers(block: Voxels) -> Coded:
-    """Code without loss, whatever the type; NaN keeps its bits and zero its sign."""
+    """Convert any type without loss; NaN keeps its bits and zero its sign."""
     integers = _as_integers(block)
     table = _table(block, is_whole=integers is not None)
     if table is not None:
@@ -78,7 +78,7 @@ def to_integers(block: Voxels) -> Coded:
 
 
 def to_bounded_integers(block: Voxels, bound: float | None) -> Coded:
-    """Code with no voxel off by more than `bound`; without loss for None and where it has to be."""
+    """Convert with no voxel off by more than `bound`; without loss for None or if no step fits."""
     if bound is None:
         return to_integers(block)
     integers = _as_integers(block)
@@ -92,7 +92,7 @@ def to_bounded_integers(block: Voxels, bound: float | None) -> Coded:
     step = min(step, 2 * top + 1, (1 << 64) - 1)
     words = _above(integers, offset)
     words = words if step < 1 << 8 * words.dtype.itemsize else words.astype(np.uint64)
-    # Adding half a step before dividing could pass the type's largest value.
+    # Adding half a step before dividing could overflow.
     indices, rest = np.divmod(words, words.dtype.type(step))
     indices += rest > words.dtype.type(step // 2)
     narrow = _narrow(indices)
@@ -134,7 +134,7 @@ def from_integers(
 
 
 def split_record(data: bytes) -> tuple[bytes, np.dtype[Any], bytes]:
-    """Part a chunk's bytes into record, type of the indices, and the coder's bytes."""
+    """Split a chunk's bytes into record, type of the indices, and the coder's bytes."""
     kind, width = _KIND.unpack_from(data)
     sizes = {_OFFSET: _WORD, _BITS: _WORD, _STEPS: _STEPS_FIELDS, _FLOAT_STEPS: _FLOAT_FIELDS}
     sizes[_TABLE] = _TABLE_FIELDS
@@ -149,10 +149,10 @@ def split_record(data: bytes) -> tuple[bytes, np.dtype[Any], bytes]:
 
 
 def _table(block: Voxels, *, is_whole: bool) -> Coded | None:
-    """Code as indices into the values that occur; None where that is no gain.
+    """Convert to indices into the values that occur; None if that saves nothing.
 
-    Scanners store whole numbers, and what rescales them later leaves gaps, or floats of which only
-    some thousand occur.
+    Scanners store integers; rescaling them later leaves gaps, or floats with only some thousand
+    different values.
     """
     words = _ordered(block)
     sample = words.reshape(-1, words.shape[-1])
@@ -173,11 +173,11 @@ def _table(block: Voxels, *, is_whole: bool) -> Coded | None:
 
 
 def _saved_bits(values: Indices, counts: Longs) -> float:
-    """Estimate the bits that knowing the values that occur saves; 0 where few are missing.
+    """Estimate the bits that a table of the values saves; 0 if few values are missing.
 
     values, counts: as np.unique gives them.
     """
-    # The most frequent one is most often the air, and costs nothing either way.
+    # The most frequent value is mostly air, which costs almost nothing either way.
     counts = np.where(np.arange(counts.size) == counts.argmax(), 0, counts)
     below = np.cumsum(counts)
     low, high = np.searchsorted(below, np.array(_COMMON) * below[-1])
@@ -218,7 +218,7 @@ def _values_of(fields: bytes, dtype: np.dtype[Any]) -> Voxels:
 
 
 def _as_integers(block: Voxels) -> Voxels | None:
-    """Return the block as integers of its own width, or None for floats that hold others."""
+    """Return the block as integers, or None for floats with other values or negative zero."""
     if block.dtype.kind == "b":
         return block.view(np.uint8)
     if block.dtype.kind in "iu":
@@ -249,7 +249,7 @@ def _record(kind: int, indices: Indices, fields: struct.Struct, *values: float) 
 
 
 def _float_steps(block: Voxels, bound: float) -> Coded | None:
-    """Code in steps a little below 2 · bound, checked by voxel; None where one misses."""
+    """Convert to steps a little below 2 · bound; None if a voxel then misses the bound."""
     with np.errstate(invalid="ignore"):  # a signaling NaN is no reason to warn
         wide = block.astype(np.float64)
     base, top = float(wide.min()), float(wide.max())

@@ -24,12 +24,12 @@ _EFFORT = {"normal": 7, "fast": 3}
 #: Measured: on labels and masks the highest level wins 30 %, and is fast.
 _ZSTD_LEVEL = {"normal": 19, "fast": 3}
 CONSTANT, ZSTD, JPEGXL = 0, 1, 3
-#: zstd's full effort is spent where its quick result comes this near to the best.
+#: zstd's full effort is spent if its quick result is below this many times the best size.
 _ZSTD_NEAR = 1.4
 
 
 def codecs() -> ModuleType:
-    """Import imagecodecs; raises DependencyError, which says how to get it."""
+    """Import imagecodecs; DependencyError, which says how to install it, if it is missing."""
     return require("imagecodecs", purpose="Compression")
 
 
@@ -47,7 +47,7 @@ def decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
 
 
 def encode_zstd(indices: Indices, speed: Speed) -> bytes:
-    """Code indices or their differences along i, what is smaller; bytes of one weight together."""
+    """Code indices or their differences along i, the smaller; bytes grouped by significance."""
     codes = []
     for choice, words in enumerate((indices, _differences(indices))):
         columns = np.ascontiguousarray(words).view(np.uint8).reshape(-1, words.dtype.itemsize)
@@ -91,7 +91,7 @@ def _differences(indices: Indices) -> Indices:
 
 
 def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes:
-    """Code the slices one below the other as JPEG XL: one model for the block."""
+    """Code the slices, stacked to one image, as JPEG XL: one adaptive model for the block."""
     image = np.ascontiguousarray(indices).reshape(-1, indices.shape[-1])
     return bytes(codecs().jpegxl_encode(image, lossless=True, effort=_EFFORT[speed], numthreads=1))
 
@@ -126,7 +126,7 @@ class BlockCode:
 
 
 def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> BlockCode:
-    """Code a block the shortest way.
+    """Code a block by the type that takes the fewest bytes.
 
     Args:
         block: [K, J, I].
@@ -145,7 +145,7 @@ def _shortest(coded: Coded, speed: Speed) -> BlockCode:
         return BlockCode(CONSTANT, coded.record, coded)
     codes = [(ZSTD, encode_zstd(coded.indices, "fast"))]
     if coded.indices.dtype.itemsize <= 2:
-        with contextlib.suppress(RuntimeError):  # a codec that gives up on a block does not win it
+        with contextlib.suppress(RuntimeError):  # a codec that fails on a block is not its type
             codes.append((JPEGXL, _encode_jpegxl(coded.indices, speed)))
     sizes = [len(data) for _, data in codes]
     if speed != "fast" and sizes[0] < _ZSTD_NEAR * min(sizes):

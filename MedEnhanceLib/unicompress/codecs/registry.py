@@ -1,6 +1,6 @@
 """The block types: what an id in a chunk means, and what decodes the chunk's bytes.
 
-Ids are part of the format: never given to anything else. docs/ucv-format.md lists free ones.
+Ids are part of the format and never reused. docs/ucv-format.md lists free ones.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from MedEnhanceLib.unicompress.codecs.integers import Indices, from_integers, sp
 from MedEnhanceLib.unicompress.codecs.predictor.learned import LEARNED, decode_learned
 from MedEnhanceLib.unicompress.codecs.video import video
 
-#: What codecs and numpy raise on bytes that make no sense.
+#: Errors of codecs and numpy for invalid bytes.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
-#: Decodes the bytes of a block of a shape to its voxels. No size in the bytes is believed.
+#: Decodes the bytes of a block of a shape to its voxels. No size in the bytes is trusted.
 Decode = Callable[[bytes, Shape, DecodeContext], Voxels]
 
 
@@ -45,7 +45,7 @@ class BlockType:
 
 
 def _by_indices(decode: Callable[[bytes, Shape, np.dtype[Any]], Indices]) -> Decode:
-    """Decode blocks whose bytes are a record of the integers, then their indices."""
+    """Make the decoder of blocks whose bytes are a record of the integers, then their indices."""
 
     def decoded(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
         record, width, code = split_record(data)
@@ -55,7 +55,7 @@ def _by_indices(decode: Callable[[bytes, Shape, np.dtype[Any]], Indices]) -> Dec
 
 
 def _decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """Import the implicit network when a block needs it: that takes torch."""
+    """Decode an implicit block; torch is imported only when one is met."""
     require("torch", purpose="Implicit blocks")
     from MedEnhanceLib.unicompress.codecs.implicit.codec import decode_implicit
 

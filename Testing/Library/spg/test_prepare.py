@@ -79,7 +79,7 @@ def test_what_an_audit_can_find_is_said_before_a_distillation(
     assert plan_text(7, averaged) == "Patients in the cohort: 7."
     for patients, config, said in (
         (6, averaged, "cohort: 6. Averages over only 6 patients tell much about each"),
-        (3, matched, "cohort: 3. Nobody is held out for an audit, which takes 4 patients or more"),
+        (3, matched, "cohort: 3. Nobody is held out for an audit, which needs 4 patients or more"),
         (6, matched, "cohort: 6. Held out for the audit: 2. With so few, the audit can find copi"),
         (30, matched, "cohort: 30. Held out for the audit: 6."),
     ):

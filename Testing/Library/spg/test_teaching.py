@@ -142,7 +142,7 @@ def test_one_patient_is_too_few_for_every_job(people: Path, tmp_path: Path, kind
     params = {"cohort": str(tmp_path / "cohort")}
     if kind == "distill":
         params["out"] = str(tmp_path / "out")
-    with pytest.raises(InputError, match="takes 2 patients or more; the cohort has 1"):
+    with pytest.raises(InputError, match="needs 2 patients or more; the cohort has 1"):
         run_job(JobSpec(kind, params))
     assert not (tmp_path / "out").exists()
 

@@ -29,7 +29,7 @@ from MedEnhanceLib.unicompress.codecs.lossless import codecs
 #: CT is measured against water and air: its scale is the same for every volume.
 _HOUNSFIELD = (0, 1024)
 TAILS = (0.5, 99.5)
-#: A block's scale is at least such a part of its volume's.
+#: A block's scale is at least its volume's divided by this.
 LEAST_PART = 10
 # flags (1: thick slices), layers, voxel = offset + scale · value
 _HEAD = struct.Struct("<BBiI")
@@ -49,16 +49,16 @@ class BlockScaling:
     scale: int
 
     def for_block(self, block: Voxels) -> BlockScaling:
-        """Map all but the outermost hundredth of a block to −1 to 1; self is that of its volume.
+        """Map the central 99 % of a block's values to −1 to 1; self: the scaling of its volume.
 
-        A block that is nearly even keeps a tenth of the volume's scale: its noise is no structure.
+        A nearly constant block keeps a tenth of the volume's scale: its noise is no structure.
         """
         block_scaling = BlockScaling.of(block)
         return replace(block_scaling, scale=max(block_scaling.scale, self.scale // LEAST_PART))
 
     @classmethod
     def of(cls, voxels: Voxels, modality: str = "") -> BlockScaling:
-        """Map 1024 HU of CT to 1; of others all but the outermost hundredth to −1 to 1."""
+        """Map 1024 HU of CT to 1; of others the central 99 % of the values to −1 to 1."""
         if modality == "CT":
             return cls(*_HOUNSFIELD)
         sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
@@ -66,7 +66,7 @@ class BlockScaling:
         return cls(math.floor((low + high) / 2), max(1, math.ceil((high - low) / 2)))
 
     def apply(self, voxels: Voxels) -> Floats:
-        """Bring voxels to the network's scale."""
+        """Convert voxels to the network's scale."""
         scaled = (voxels.astype(np.float64) - self.offset) / self.scale
         return scaled.astype(np.float32)
 
@@ -142,7 +142,7 @@ class Writer:
 
     @torch.inference_mode()
     def code(self, block: Voxels, scaling: BlockScaling, *, thick: bool) -> list[bytes]:
-        """Encode a block's chunk with one layer of codes, with two, and so on; each decodes alone.
+        """Encode a block's chunk with 1, 2, … layers of codes; each chunk can be decoded alone.
 
         Args:
             block: [K, J, I], whole numbers.

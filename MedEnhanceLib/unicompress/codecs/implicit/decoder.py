@@ -1,8 +1,8 @@
 """The conditional implicit network: position and codes → voxel.
 
-A feature at any position is cross-attention to the nearest codes of each branch, weighted by how
-near each code is, down to nothing where it leaves the neighborhood: it is continuous across cells,
-hence across blocks that are decoded with a halo of one.
+A feature at any position is cross-attention to the nearest codes of each branch, weighted by
+distance, to zero where a code leaves the neighborhood: it is continuous across cells, hence across
+blocks that are decoded with a halo of one.
 Source: arXiv 2405.16850 (one network, conditioned by the codes of two branches); Sitzmann et al.,
 SIREN, 2020; Perez et al., FiLM, 2018. Reconstructed: the fusion, sizes, and where they meet.
 """
@@ -20,18 +20,18 @@ from MedEnhanceLib.unicompress.codecs.implicit.settings import BANDS, CELL, FEAT
 
 #: Corners of the 2 × 2 × 2 nearest cells, along k, j, i.
 CORNERS = torch.tensor([[k, j, i] for k in (0, 1) for j in (0, 1) for i in (0, 1)])
-#: Between two centers the weight goes over in the middle 1 / SHARPNESS of the way.
+#: Between two centers the weight changes in the middle 1 / _SHARPNESS of the distance.
 _SHARPNESS = 4
 _LONGEST = 64.0
 #: Cosines of a cell along an axis.
 _ORDERS = 8
 _FIRST_OMEGA = 30.0
 _TURN = 2 * math.pi
-#: Where latents, keys, values, phases (in turns), scales and gains end.
+#: Clipping limits of latents, keys, values, phases (in turns), scales and gains.
 _LATENT, _KEY, _VALUE, _PHASE, _SCALE, _GAIN = 8.0, 8.0, 8.0, 8.0, 1.0, 2.0
-#: A code that suits a position this many times less, in octaves, than the best one counts as that.
+#: Attention scores (log2) are raised to at most this much below the best one.
 _FARTHEST = 10.0
-#: Half cells that are decoded at once: what they need stays near a processor.
+#: Half cells that are decoded at once: their data fit into a processor's cache.
 _HALVES_AT_ONCE = {"cpu": 128}
 
 
@@ -95,10 +95,10 @@ class Fusion(nn.Module):
         self.keys = nn.ModuleList(nn.Linear(latent, keys) for _ in range(2))
         self.values = nn.ModuleList(nn.Linear(latent, latent) for _ in range(2))
         self.slots = nn.Parameter(torch.zeros(config.heads, 16))
-        # Signs of the products as a corner sees them, [8, latent]: one cell on, odd orders turn.
+        # Signs of the products seen from a corner, [8, latent]: odd orders flip in the next cell.
         signs = 1.0 - 2.0 * ((CORNERS @ _orders(latent).T) % 2)
         self.register_buffer("signs", signs.repeat(2, 1), persistent=False)
-        with torch.no_grad():  # all cells around begin alike
+        with torch.no_grad():  # neighboring cells begin with equal attention
             for key in self.keys:
                 key.weight.mul_(0.1)
 
@@ -115,12 +115,12 @@ class Fusion(nn.Module):
     def forward(
         self, tokens: CellTokens, base: Tensor, blend: Tensor, features: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Fuse features [B, N, V, latent] of groups of positions, and with each corner's signs.
+        """Fuse values at groups of positions, [B, N, V, latent]: without and with corner signs.
 
         Args:
             tokens: of B blocks.
-            base: [B, N, 3], the cell from whose center a group's way to the next one goes.
-            blend: where on this way, 0 to 1; [B, N, V, 3].
+            base: [B, N, 3], the cell whose center lies just before the positions of a group.
+            blend: [B, N, V, 3], positions from this center, 0, to the next, 1.
             features: `position_features` [B, N, V, 36].
         """
         corners = CORNERS.to(base.device)
@@ -193,8 +193,8 @@ class Decoder(nn.Module):
             reach = _FIRST_OMEGA / size if layer == 0 else math.sqrt(6 / size)
             nn.init.uniform_(wave.weight, -reach, reach)
             nn.init.uniform_(wave.bias, -math.pi, math.pi)
-        # A cell is decoded alike wherever it lies; only what is learned may change that: features
-        # with wavelengths longer than a cell distinguish cells.
+        # Features with wavelengths longer than a cell distinguish cells: they begin with weight 0,
+        # so that a cell is decoded alike wherever it lies, unless training changes that.
         longer = int(math.log2(_LONGEST / CELL))
         for first in (self.waves[0], self.fusion.query):
             first.weight[:, [n for n in range(FEATURES) if n % BANDS < longer]] = 0
@@ -208,9 +208,9 @@ class Decoder(nn.Module):
     def forward(self, low: Tensor, high: Tensor, positions: Tensor) -> Decoded:
         """Compute the voxel values of B blocks at any positions, from the latents of their cells.
 
-        `Fusion` averages the latents of the eight nearest cells, the nearer and the better suited
-        the more. The result steers a sine network of the position (phases, scales, gain), and
-        weighs cosines across the cell; the value is the sum of both.
+        `Fusion` averages the latents of the eight nearest cells by distance and attention. The
+        result modulates a sine network of the position (phases, scales, gain), and weighs cosines
+        across the cell; the value is the sum of both.
 
         Args:
             low: latents of the low branch, [B, latent, k, j, i].
@@ -234,9 +234,9 @@ class Decoder(nn.Module):
                 scale = self.scales[layer](fused).clamp(-_SCALE, _SCALE)
                 phase = phase.clamp(-_PHASE * _TURN, _PHASE * _TURN) * (1 + scale)
             x = torch.sin(phase + shift(fused))
-        # The codes weigh the last sines: what is learned first is a basis, as of a transform.
+        # The codes weigh the last sines, which are learned like the basis of a transform.
         x = x * self.gain(fused).clamp(-_GAIN, _GAIN)
-        # Codes are first of all amplitudes of cosines, so that the sines are left with the rest.
+        # Codes are mainly amplitudes of cosines; the sines add the rest.
         waved = (signed * cosines(blend, signed.shape[-1])).sum(dim=-1)
         return Decoded(self.out(x)[..., 0] + waved, fused, x)
 
@@ -246,7 +246,7 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Decode a block [K, J, I], on the scale of the network.
 
-        Half cells are decoded together: all of one lies between the same centers of cells.
+        Half a cell is one group of positions: all lie between the same centers of cells.
 
         Args:
             low: latents of the low branch, [1, latent, k, j, i].

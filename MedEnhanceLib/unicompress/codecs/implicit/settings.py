@@ -43,7 +43,7 @@ class TokenConfig:
 
     @property
     def branches(self) -> list[int]:
-        """The branch of each layer of codes; ValueError for what is none."""
+        """The branch of each layer of codes, 0 or 1; ValueError for anything else."""
         return [("0", "1").index(branch) for branch in self.order]
 
 

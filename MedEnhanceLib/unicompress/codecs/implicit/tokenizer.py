@@ -30,7 +30,7 @@ _DETAIL_GAIN = 4.0
 #: Standard deviation of the largest component when learning begins.
 _SPREAD = 2.0
 _RESIDUALS = 3
-#: A cell in the bands.
+#: Extent of a cell in the bands, along each axis.
 _STRIDE = 4
 
 
@@ -61,10 +61,10 @@ def _kernel(*, thick: bool) -> Tensor:
 
 
 class ResidualQuantizer(nn.Module):
-    """Layers of codebooks of a branch: each codes what those before it left over.
+    """Layers of codebooks of a branch: each codes the residual of those before it.
 
-    A layer takes its input down to `code_size` numbers, finds the nearest code, and takes that
-    up again; the rest goes to the next layer.
+    A layer projects its input to `code_size` numbers, finds the nearest code, and projects that
+    back; the residual goes to the next layer.
     """
 
     codebooks: Tensor
@@ -87,7 +87,7 @@ class ResidualQuantizer(nn.Module):
     def forward(
         self, layer: int, rest: Tensor, taken: Tensor, *, learn: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantize what is left of latents by one layer: reduce it, take the nearest code, expand.
+        """Quantize the residual of latents by one layer: reduce it, take the nearest code, expand.
 
         In training, gradients pass as if the nearest code were the reduced latent itself.
 
@@ -119,26 +119,26 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def _learn(self, layer: int, small: Tensor, code: Tensor, taken: Tensor) -> None:
-        """Follow by moving averages; dead codes become vectors that were just seen.
+        """Update a codebook by moving averages; dead codes become vectors of this batch.
 
-        Nothing is chosen by a condition: that would make the host wait for the device.
+        Without conditions, which would make the host wait for the device.
         """
         hot = F.one_hot(code, self.config.codes).to(small.dtype) * taken[:, None]
         uses, sums = self.uses[layer], self.sums[layer]
         uses.mul_(_DECAY).add_(hot.sum(dim=0), alpha=1 - _DECAY)
         sums.mul_(_DECAY).add_(hot.T @ small, alpha=1 - _DECAY)
         dead = uses < _LEAST_USE * (1 - _DECAY)
-        seen = small[torch.randint(len(small), (len(dead),), device=small.device)]
-        # As if taken just often enough to live for some time.
+        recent = small[torch.randint(len(small), (len(dead),), device=small.device)]
+        # New codes get just enough uses to stay for some time.
         uses.copy_(torch.where(dead, 2 * _LEAST_USE * (1 - _DECAY), uses))
-        sums.copy_(torch.where(dead[:, None], seen * uses[:, None], sums))
+        sums.copy_(torch.where(dead[:, None], recent * uses[:, None], sums))
         self.codebooks[layer] = sums / uses[:, None]
 
     @torch.no_grad()
     def start(self, latents: Tensor) -> None:
-        """Set all projections and codebooks by latents [N, latent].
+        """Initialize all projections and codebooks from latents [N, latent].
 
-        A layer looks at the directions in which most is left over, and its codes are k-means.
+        A layer projects to the principal axes of the residual; its codes are k-means centers.
         """
         rest = latents
         for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
@@ -155,10 +155,10 @@ class ResidualQuantizer(nn.Module):
 
 
 def principal_axes(points: Tensor) -> Tensor:
-    """Compute orthonormal rows [D, D] of points [N, D]: along which they are largest first."""
+    """Compute the principal axes of points [N, D], largest first, as orthonormal rows [D, D]."""
     wide = in_double(points)
     _, axes = torch.linalg.eigh(wide.T @ wide)
-    # Signs of eigenvectors are arbitrary: this one is the same everywhere.
+    # Signs of eigenvectors are arbitrary; these are the same on every machine.
     axes = axes.flip(1).T
     signs = torch.where(axes.sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
     result: Tensor = (signs * axes).to(points)
@@ -181,8 +181,8 @@ def _k_means(points: Tensor, count: int) -> Tensor:
 class Encoders(nn.Module):
     """Encoders E_L and E_H. Reconstructed: the paper names two branches and no layers.
 
-    No layer normalizes over the block: a cell's latents are those of its surroundings, whatever
-    block they are cut with.
+    No layer normalizes over the block: a cell's latents depend on its surroundings only, however
+    blocks are cut.
     """
 
     layers: Any
@@ -192,12 +192,12 @@ class Encoders(nn.Module):
         super().__init__()
         self.latent = config.latent
         self.layers = nn.ModuleList(_encoder(channels, config) for channels in (1, _DETAILS))
-        #: A linear transform of each cell beside the layers: it begins as the best there is.
+        #: A linear transform of each cell beside the layers; it begins as principal components.
         self.straight = nn.ModuleList(
             nn.Conv3d(channels, config.latent, _STRIDE, stride=_STRIDE)
             for channels in (1, _DETAILS)
         )
-        for layers in self.layers:  # they add nothing until they have learned something
+        for layers in self.layers:  # at first they add nothing
             last = layers[-1]
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -206,7 +206,7 @@ class Encoders(nn.Module):
     def start(self, batches: Sequence[tuple[Tensor, bool]]) -> None:
         """Make latents the principal components of cells of blocks [B, 1, K, J, I], thick or not.
 
-        What is coded first is then what a linear transform would keep first.
+        The first layers of codes then hold what a linear transform would keep first.
         """
         for branch, straight in enumerate(self.straight):
             pairs = [self._bands(block, thick)[branch] for block, thick in batches]
@@ -231,7 +231,7 @@ class Encoders(nn.Module):
 
     @torch.no_grad()
     def amplitudes(self, branch: int) -> Tensor:
-        """Compute the cosines [latent, latent] of each latent, by the linear transform alone."""
+        """Compute each latent's cosine amplitudes, [latent, latent], by the linear transform."""
         straight = self.straight[branch]
         rows = straight.weight.flatten(1)
         undone = torch.linalg.pinv(rows).T.view(-1, *straight.weight.shape[1:])
@@ -254,7 +254,7 @@ class Encoders(nn.Module):
 
 
 def _encoder(channels: int, config: TokenConfig) -> nn.Sequential:
-    """Encode a cell's patch of bands at once: layers at full size would cost most of a step."""
+    """Make an encoder with a stride of one cell: layers at full size would take most of a step."""
     return nn.Sequential(
         nn.Conv3d(channels, config.width, _STRIDE, stride=_STRIDE),
         *(_Residual(config.width) for _ in range(_RESIDUALS)),
@@ -273,7 +273,7 @@ def _cells(bands: Tensor) -> Tensor:
 
 
 class _Residual(nn.Module):
-    """Layer that looks at the cells around in few channels."""
+    """Residual layer over neighboring cells, in few channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -315,7 +315,7 @@ class Tokenizer(nn.Module):
         )
 
     def layers(self) -> Iterator[tuple[int, ResidualQuantizer, int]]:
-        """Yield for each layer of codes its branch, the branch's quantizer, its number there."""
+        """Yield for each layer its branch, the branch's quantizer, and its number in the branch."""
         branches = self.config.branches
         for layer, branch in enumerate(branches):
             quantizer = self.quantisers[branch]
@@ -360,7 +360,7 @@ class Tokenizer(nn.Module):
 
 
 class Networks(nn.Module):
-    """Networks that a training learns."""
+    """Networks of a training: tokenizer, teacher and student."""
 
     def __init__(self, token: TokenConfig, teacher: DecoderConfig, student: DecoderConfig) -> None:
         super().__init__()
@@ -372,7 +372,7 @@ class Networks(nn.Module):
 
     @torch.no_grad()
     def start_values(self) -> None:
-        """Start decoders by undoing the linear transform that the encoders begin as."""
+        """Start the decoders as inverses of the linear transform that the encoders begin with."""
         for branch in range(2):
             amplitudes = 2 * self.tokenizer.encoders.amplitudes(branch)
             for decoder in (self.teacher, self.student):

@@ -38,12 +38,12 @@ from MedEnhanceLib.unicompress.config import MODALITIES
 
 #: A block of training, in units: 4 × 8 × 8 cells.
 BLOCK_UNITS = (32, 64, 64)
-#: Blocks of files are larger than those of training: this share of these is scaled as parts of
-#: one, with at least this share of its spread.
+#: Blocks in files are larger than those of training: this share of the latter is scaled as part of
+#: a larger block, with at least this share of its spread.
 _PARTS, _LEAST_SPREAD = 0.5, 0.35
 #: Voxels of a cube of coordinates.
 CUBE = 8
-#: Weights: of the teacher's outputs at first and at last, and of other losses.
+#: Weights: of the teacher's outputs at the start and at the end, and of other losses.
 _ALPHA_START, _ALPHA_END = 1.0, 0.1
 _COMMITMENT, _BANDS, _MATCH = 0.02, 0.02, 0.1
 #: Vectors of each branch that the codebooks start from, at least, for each code.
@@ -102,7 +102,7 @@ def make_source(volume: Volume) -> Source:
 
 
 class TrainingBlocks:
-    """Blocks drawn by modality, each as often; of it a volume by size; of that a place and turn."""
+    """Random blocks: modalities equally often, volumes by size, places and flips uniformly."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         groups = ([s for s in sources if s.modality == modality] for modality in MODALITIES)
@@ -119,7 +119,7 @@ class TrainingBlocks:
 
 
 def _by_size(sources: Sequence[Source]) -> Any:
-    """Weigh sources by the root of their voxels: large volumes are much of the same."""
+    """Compute the probabilities of sources: √voxels, as large volumes are redundant."""
     roots = np.sqrt([source.voxels.size for source in sources])
     return roots / roots.sum()
 
@@ -135,7 +135,7 @@ def _crop(source: Source, rng: np.random.Generator) -> Floats:
 
 
 def _rescaled(block: Floats, rng: np.random.Generator) -> Floats:
-    """Bring a block to its own scale, as in a file; half of them as parts of a larger one's."""
+    """Scale a block by its own values, as in a file; half of the blocks as part of a larger one."""
     low, high = np.percentile(block[::2, ::2, ::2], TAILS)
     block = (block - (low + high) / 2) / max((high - low) / 2, 1 / LEAST_PART)
     if rng.random() < _PARTS:
@@ -176,14 +176,14 @@ class ImplicitTrainer:
         torch.manual_seed(config.seed)
         self.config, self.blocks, self.device = config, blocks, device
         self.networks = Networks(config.token, config.teacher, config.student).to(device)
-        # It leaves alone what has no gradient: in each part, the networks that do not learn.
+        # It skips parameters without gradient: in each part, those of networks that do not learn.
         self.optimizer = torch.optim.AdamW(
             self.networks.parameters(), lr=config.learning_rate, weight_decay=_WEIGHT_DECAY
         )
         self.autocast = mixed_precision(device)
 
     def step(self, number: int) -> dict[str, float]:
-        """Take an optimizer step; returns its loss terms. A number does the same if resumed."""
+        """Take an optimizer step; returns its loss terms. A resumed step gives the same."""
         config = self.config
         rng = np.random.default_rng([config.seed, number])
         torch.manual_seed(int(rng.integers(2**62)))
@@ -227,7 +227,7 @@ class ImplicitTrainer:
             return self._descend("joint", number, config.student_steps, terms)
         with torch.no_grad():
             taught = self.networks.teacher(tokens.low, tokens.high, batch.positions)
-        # The teacher's outputs count fully while features are matched, then ever less.
+        # The teacher's outputs have full weight while features are matched, then less and less.
         progress = max(0.0, (share - config.match) / max(1 - config.match, 1e-9))
         alpha = _ALPHA_START + (_ALPHA_END - _ALPHA_START) * progress
         terms = {"output": alpha * reconstruction_loss(decoded.values, taught.values)}
@@ -280,7 +280,7 @@ class ImplicitTrainer:
         return tokenizer.quantize(latents, torch.from_numpy(used).to(self.device), learn=learn)
 
     def _start_encoders(self, rng: np.random.Generator) -> None:
-        """Start from principal components of blocks of every kind."""
+        """Start the encoders as principal components of random blocks."""
         drawn = (self.blocks.draw(self.config.blocks, rng) for _ in range(_START_BATCHES))
         batches = [(blocks.to(self.device), thick) for blocks, thick in drawn]
         self.networks.tokenizer.encoders.start(batches)
@@ -288,7 +288,7 @@ class ImplicitTrainer:
 
     @torch.no_grad()
     def _start_codebooks(self, rng: np.random.Generator) -> None:
-        """Start from k-means of what the encoders give for blocks of every kind."""
+        """Start the codebooks from k-means of the encoders' latents of random blocks."""
         cells: list[list[Tensor]] = [[], []]
         while sum(map(len, cells[0])) < _START_VECTORS * self.config.token.codes:
             blocks, thick = self.blocks.draw(self.config.blocks, rng)
@@ -305,12 +305,12 @@ def train(
     out: Path,
     monitor: Monitor | None = None,
 ) -> list[Path]:
-    """Train, or go on with a training, and write the models into `out`; their paths.
+    """Train, or resume a training, and write the models into `out`; returns their paths.
 
     Args:
-        config: a checkpoint of another one, but for the device, is refused with ConfigError.
+        config: ConfigError if a checkpoint has another one, except for the device.
         data_files: volumes; those of other modalities, and sequences, are left out.
-        out: the folder; a checkpoint in it is continued.
+        out: the folder; a checkpoint in it is resumed.
         monitor: gets progress and losses; Cancelled is raised after writing a checkpoint.
     Raises InputError without training data, ModelError on divergence or a damaged
     checkpoint.
@@ -319,7 +319,7 @@ def train(
     device = begin_training(config.device, out, monitor)
     sources = _read_sources(data_files, config.modality, monitor.part(0.0, 0.03))
     trainer = ImplicitTrainer(config, TrainingBlocks(sources), device)
-    # A training goes on only where what decides what is learned is the same.
+    # A checkpoint is resumed on another device, but with no other option changed.
     learned = config.to_json() | {"device": ""}
     run_steps(
         trainer.step,

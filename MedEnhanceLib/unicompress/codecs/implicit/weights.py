@@ -1,4 +1,4 @@
-"""The student in a file: bytes with a power of two for each row, and text that says the sizes.
+"""The student in a file: 8-bit weights with a power of two for each row, and sizes as text.
 
 codebooks [layers, codes, size], up.weight [layers, latent, size]: their exponents beside them
 NAME.weight, NAME.exponent, NAME.bias: the matrices of the decoder; slots: of its attention
@@ -34,7 +34,7 @@ from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokeni
 
 Arrays = dict[str, Array]
 ROLE, WRITER_ROLE = "implicit", "implicit-encoder"
-#: Of the file's layout: readers refuse others.
+#: Version of the file's layout: readers refuse others.
 LAYOUT = "1"
 _LARGEST, _SLOT_BITS = 127, 8
 _TURN = 2 * math.pi
@@ -66,7 +66,7 @@ class Reader:
             ) from cause
 
     def latents(self, codes: npt.NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
-        """Compute latents [1, latent, k, j, i] of both branches from first codes [n, …]."""
+        """Compute latents [1, latent, k, j, i] of both branches from n layers of codes [n, …]."""
         grid = codes.shape[1:]
         sums = torch.zeros(2, *grid, self.ups.shape[1])
         for layer, code in enumerate(torch.from_numpy(codes.astype(np.int64))):
@@ -80,11 +80,11 @@ reader_of = lru_cache(maxsize=4)(Reader)
 
 
 def save_models(networks: Networks, config: ImplicitConfig, out: Path) -> list[Path]:
-    """Write the models for readers and, of half floats, for writers; returns their paths.
+    """Write the models for readers and, in half precision, for writers; returns their paths.
 
     Args:
         networks: readers need student and codebooks, writers encoders and projections down.
-        config: what decides about the networks is recorded in the files.
+        config: sizes, seed and steps are recorded in the files.
         out: a folder that exists; models in it are replaced.
     """
     facts = {
@@ -164,9 +164,9 @@ def _decoder(arrays: Arrays, facts: Mapping[str, str]) -> Decoder:
 
 
 def _matrices(decoder: Decoder) -> list[tuple[str, nn.Linear, int, float]]:
-    """List name in the file, layer, bits of its bias behind the point, and unit of what it gives.
+    """List name in the file, layer, fractional bits of its bias, and unit of its output.
 
-    What makes a phase is in turns there.
+    Layers that give a phase are stored in turns.
     """
     fusion, scaled = decoder.fusion, decoder.config.scaled
     named = [(f"key.{b}", layer, 4, 1.0) for b, layer in enumerate(fusion.keys)]
@@ -180,7 +180,7 @@ def _matrices(decoder: Decoder) -> list[tuple[str, nn.Linear, int, float]]:
 
 
 def _bytes(weight: Tensor) -> tuple[Chars, Chars]:
-    """Convert rows to bytes, and for each the largest e such that its numbers · 2^e fit."""
+    """Quantize rows to int8; returns them, and each row's exponent e: row · 2^e is stored."""
     rows = _plain(weight)
     largest = np.abs(rows).max(axis=1).clip(2.0**-20)
     exponents = np.floor(np.log2((_LARGEST + 0.49) / largest)).clip(-8, 18)

@@ -2,8 +2,8 @@
 
 indices [K, J, I] → linear prediction → features → network → distribution → ANS → bytes
 There is no coder in Python: without the compiled library no such block is written, and reading
-one names the command that builds it. `start` is the index of a block's first line, about: it
-stands for voxels that are looked at before any is known.
+one names the command that builds it. `start`, the median index of a block's first row, stands for
+neighbors that are read before any voxel is known.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
 States = npt.NDArray[np.uint64]
 Parts = npt.NDArray[np.uint32]
 
-#: version, lanes as a power of two, bits of the linear weights, largest index, index of padding.
+#: version, log2 of the lanes, bits of the linear weights, largest index, `start`.
 _HEAD = struct.Struct("<BBBHH")
 _VERSION = 1
 _LARGEST_INDEX = (1 << 16) - 1
@@ -47,7 +47,7 @@ _WEIGHTS_DTYPE = np.dtype("<i2")
 _VOXELS_PER_LANE, _MORE_VOXELS_PER_LANE = 8_000, 32_000
 _FEW_BITS = 1.5
 _LANES_BITS = (6, 10)
-#: Samples of a linear prediction that a network only learns from.
+#: Samples for the linear prediction of a block that a network is only trained on.
 _LEARNED_FROM = 8_000
 #: Steps between two safe points: some hundredths of a second.
 _STEPS_AT_ONCE = 64
@@ -104,7 +104,7 @@ def encode_block(indices: Indices, network: Network) -> bytes | None:
     """
     if not codable(indices):
         return None
-    walk = _known(indices, network)
+    walk = _encoding_walk(indices, network)
     has_many_bits = 8 * walk.bytes / indices.size > _FEW_BITS
     per_lane = _VOXELS_PER_LANE if has_many_bits else _MORE_VOXELS_PER_LANE
     lanes_bits = int(np.clip(np.rint(np.log2(indices.size / per_lane)), *_LANES_BITS))
@@ -157,30 +157,30 @@ def decode_block(data: bytes, shape: Shape, network: Network) -> Words:
 
 
 def ideal_bytes(indices: Indices, network: Network) -> float:
-    """Estimate what `encode_block` would take."""
-    return _known(indices, network).bytes
+    """Estimate the bytes of `encode_block`."""
+    return _encoding_walk(indices, network).bytes
 
 
 def codable(indices: Indices) -> bool:
-    """Tell whether a block can be coded: indices of 16 bits, a shape of not too many steps."""
+    """Tell whether a block can be coded: indices below 2¹⁶, a shape that `fits`."""
     return (
         indices.dtype.itemsize <= 4 and fits(indices.shape) and int(indices.max()) <= _LARGEST_INDEX
     )
 
 
 def fits(shape: Shape) -> bool:
-    """Tell whether a block of this shape may be written: a long thin one takes for ever."""
+    """Tell whether a block of this shape can be coded: long thin ones would take too many steps."""
     few_voxels = math.prod(shape) <= _MOST_VOXELS
     return min(shape[1:]) >= 2 and few_voxels and wavefront.steps_of(shape) <= _MOST_STEPS
 
 
 def start_of(indices: Indices) -> int:
-    """Choose the index of cells that have no voxel to repeat."""
+    """Compute the index for cells that have no voxel to repeat, see `coder`."""
     return int(np.median(indices[0, 0]))
 
 
-def seen(indices: Indices, numbers: Longs) -> tuple[Array, Array, Array]:
-    """Compute what a network sees of some of a block's voxels, which need not be coded for it.
+def network_input(indices: Indices, numbers: Longs) -> tuple[Array, Array, Array]:
+    """Compute a network's input for some of a block's voxels, without coding the block.
 
     Args:
         indices: the block, one that is `codable`.
@@ -201,8 +201,8 @@ def seen(indices: Indices, numbers: Longs) -> tuple[Array, Array, Array]:
     return features, predicted, logs
 
 
-def _known(indices: Indices, network: Network) -> _Walk:
-    """Walk over a block that is known, for its symbols."""
+def _encoding_walk(indices: Indices, network: Network) -> _Walk:
+    """Walk over a known block to compute its symbols."""
     start = start_of(indices)
     linear = fit_linear(indices, start)
     walk = _Walk(np.ascontiguousarray(indices, np.uint16), linear, start)
@@ -214,7 +214,7 @@ def _known(indices: Indices, network: Network) -> _Walk:
 
 
 class _Walk:
-    """Walk of a block through its steps."""
+    """Pass of the compiled library over a block, step by step."""
 
     def __init__(self, block: Array, linear: Linear, start: int) -> None:
         self._library = native.require(_PURPOSE)
@@ -243,13 +243,13 @@ class _Walk:
         )
 
     def code_with(self, network: Network) -> None:
-        """Expect voxels by this network."""
+        """Set the network that predicts voxels, and its tables."""
         self.task.width_0, self.task.width_1 = map(len, network.matrices[:2])
         layers = {f"layer_{number}": matrix for number, matrix in enumerate(network.matrices)}
         self.give(**layers, **tables.make_tables())
 
     def give(self, **arrays: Array) -> None:
-        """Point to arrays, and keep them alive."""
+        """Pass pointers to arrays to the library, and keep the arrays alive."""
         for name, array in arrays.items():
             if array.dtype != _ARRAYS[name] or not array.flags.c_contiguous:
                 raise ValueError(f"{name} of {array.dtype} does not suit the compiled predictor")
@@ -272,7 +272,7 @@ class _Walk:
 
     @property
     def bytes(self) -> float:
-        """Bytes that the symbols will take, about."""
+        """Approximate bytes of the symbols."""
         return float(self.task.cost / (8 << tables.COST_BITS))
 
     def packed(self, lanes: int) -> tuple[States, Parts]:

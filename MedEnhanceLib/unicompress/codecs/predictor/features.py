@@ -1,4 +1,4 @@
-"""The linear prediction of a voxel, and the scales of what the network sees of its neighbors.
+"""The linear prediction of a voxel, and the scaling of the network's input.
 
 Features themselves are made in C (native/predictor.c) alone. All are integers in float32, exact:
 every product and sum stays below 2²⁴, every scale is a power of two, rounding is floor. Any
@@ -23,12 +23,12 @@ from MedEnhanceLib.unicompress.codecs.predictor.wavefront import (
 
 #: Predictions are in sixteenths of an index.
 FINE = 16
-#: Weights of the four sums of differences add to about this.
+#: Approximate sum of the weights of the four sums of differences.
 _WEIGHTS = 64
 LOG_STEPS = 16
-#: Parts of the local scale that normalized features are counted in.
+#: Normalized features are in units of the local scale divided by this.
 FEATURE = 16
-#: What the network sees: neighbors, errors, and six of their scales.
+#: Numbers of the network's input: neighbors, errors, and six of their scales.
 COUNT = len(NEIGHBORS) + len(ERRORS) + 6
 #: 256 / (1 + fraction) and 1 + fraction for the sixteen fractions of an octave, at their middle.
 _MANTISSA_DOWN = np.array([(2 * 256 * 32 + 33 + 2 * j) // (2 * (33 + 2 * j)) for j in range(16)])
@@ -79,7 +79,7 @@ class Linear:
 
 
 def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
-    """Fit weights for the first slice and for all others of a block, by about `samples` voxels.
+    """Fit weights for the first slice and for all others of a block, to about `samples` voxels.
 
     Args:
         block: [K, J, I].
@@ -93,19 +93,19 @@ def fit_linear(block: Indices, start: int, samples: int = 40_000) -> Linear:
     exact, top = np.stack([inside, across]), int(block.max())
     for bits in range(_MOST_BITS, 3, -1):
         whole = np.rint(exact * 2.0**bits)
-        # What is flat stays flat: the weights add up to one.
+        # Constant regions are predicted exactly: the weights add up to one.
         whole[:, 0] += 2.0**bits - whole.sum(axis=1)
         whole = np.clip(whole, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
         fitted = Linear(whole.astype(np.float32), bits, top)
         if fitted.is_exact:
             return fitted
-    nearest = np.zeros((2, len(NEIGHBORS)), np.float32)  # the weights are wild
+    nearest = np.zeros((2, len(NEIGHBORS)), np.float32)  # no weights are exact
     nearest[:, 0] = 1 << bits
     return Linear(nearest, bits, top)
 
 
 def _spread(voxels: int, count: int) -> Longs:
-    """Draw the numbers of about `count` of `voxels` voxels, in no rhythm."""
+    """Draw the numbers of `count` of `voxels` voxels at random; all if there are no more."""
     if voxels <= count:
         return np.arange(voxels)
     return np.random.default_rng(0).integers(0, voxels, count)
@@ -116,7 +116,7 @@ def _solve(block: Indices, voxels: Longs, start: int) -> Doubles:
     nearest, *others = neighbors_of(block, voxels, start)
     steps = np.stack(others)
     steps -= nearest
-    # Where it is rough a voxel's error is large whatever is done: it counts less.
+    # In rough places errors are large with any weights: their voxels count less.
     weight = 1 / (np.abs(steps[: len(IN_SLICE)]).mean(axis=0) + 1)
     steps *= weight
     exact = steps.astype(np.float64)

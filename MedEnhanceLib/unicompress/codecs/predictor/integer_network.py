@@ -1,4 +1,4 @@
-"""The network, in whole numbers: features → where a voxel is expected, how surely, in what shape.
+"""The network, in integers: features → shift, scale and shape of a voxel's distribution.
 
     features [F, n] → ReLU layer → ReLU layer → 3 numbers
 
@@ -47,7 +47,7 @@ class IntegerLayer:
 
 
 class Network:
-    """Layers that were checked to be exact."""
+    """Three layers of integers, checked to be exact."""
 
     def __init__(self, layers: tuple[IntegerLayer, ...]) -> None:
         """Raise ValueError unless the layers fit each other and every sum is exact."""
@@ -76,7 +76,7 @@ class Network:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Network:
-        """Read a model's arrays; raises ValueError for arrays that are none of it."""
+        """Read a model's arrays; raises ValueError if they are invalid."""
         layers = []
         for number in range(_LAYERS):
             try:
@@ -132,7 +132,7 @@ def quantize(
 
 
 def _bits_for(scaled: Doubles, offset: Doubles, largest: float) -> int:
-    """Find the most bits behind the point that keep weights narrow and all sums exact."""
+    """Find the most fractional bits that keep weights narrow and all sums exact."""
     for bits in range(12, 0, -1):
         weights = np.abs(np.rint(scaled * 2.0**bits))
         sums = weights.sum(axis=1) * largest + np.abs(offset) * 2.0**bits

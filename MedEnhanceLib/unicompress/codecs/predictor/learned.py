@@ -1,6 +1,6 @@
 """Codes a volume with the learned predictor: which network, tuned or not, on which blocks.
 
-The networks are small: they travel in the file wherever tuning them to the volume saves more.
+The networks are small: a tuned one is stored in the file if it saves more than its own bytes.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _SLICE_BLOCKS, _LEAST_SLICES, _LEAST_VOXELS = 14, 8, 1 << 20
 _TUNED_PARTS = 10
 _TUNED_SLICES = 8
 _SAMPLES = 360_000
-#: A thousand steps bring about 90 % of what tuning can, and take half a second.
+#: A thousand steps give about 90 % of the possible gain, in half a second.
 _STEPS_PER_MVOXEL = 200
 _LEAST_STEPS, _MOST_STEPS = 300, 2000
-#: Below this a network of its own cannot pay for the bytes that it takes.
+#: Voxels of a volume below which a tuned network cannot save its own bytes.
 _LEAST_TUNED = 1 << 18
-#: What a file takes for a chunk besides its bytes; it holds a network twice.
+#: Bytes that a file takes for a chunk besides its data.
 _CHUNK_BYTES = 64
 
 
@@ -73,9 +73,9 @@ class Predictor:
 
 
 def predictor_grid(shape: tuple[int, ...]) -> Grid:
-    """Cut into blocks of one to four million voxels, and a fourteenth of many slices.
+    """Cut into blocks of one to four million voxels, of a fourteenth of the slices or more.
 
-    A border costs context, and a block 2.5 kB by itself; a large one is slow to open. Measured on
+    Borders lose context, and each block costs 2.5 kB; large blocks are slow to open. Measured on
     CT, MR and EM: blocks of two slices take 10 % more.
     """
     slices, rows, columns = shape[-3:]
@@ -112,10 +112,10 @@ def network_of(model: CodecModel) -> Network:
 
 
 def would_take(predictor: Predictor, blocks: Sequence[Voxels], bound: float | None) -> float:
-    """Estimate the bytes of blocks; infinite where one of them cannot be coded.
+    """Estimate the bytes of blocks; infinite if one of them cannot be coded.
 
     Args:
-        predictor: what a file takes for its model is not counted.
+        predictor: the bytes of its model are not counted.
         blocks: each [K, J, I].
         bound: the largest error, in stored units; None is lossless.
     """
@@ -169,11 +169,11 @@ def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
     Args:
         network: of whole numbers.
         name: the model's id, which is not in the file.
-        facts: of how it came about, as JSON in the file's header.
+        facts: on its origin, as JSON in the file's header.
     """
-    numpy_side = require("safetensors.numpy", purpose="Models of the codec")
-    # The package writes several facts in any order: one text holds them.
-    data = numpy_side.save(network.tensors(), {"facts": json.dumps(facts, sort_keys=True)})
+    safetensors_numpy = require("safetensors.numpy", purpose="Models of the codec")
+    # The package writes entries in any order: one entry holds all facts.
+    data = safetensors_numpy.save(network.tensors(), {"facts": json.dumps(facts, sort_keys=True)})
     return CodecModel(ROLE, name, hashlib.sha256(data).hexdigest(), data)
 
 
@@ -211,7 +211,7 @@ def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
 
 
 def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> Samples | None:
-    """Draw voxels of parts from all over the volume; None where there is nothing to learn."""
+    """Draw voxels of parts from all over the volume; None if no part can be coded."""
     grid = predictor_grid(voxels.shape)
     numbers = np.unique(np.linspace(0, len(grid) - 1, _TUNED_PARTS).astype(int)).tolist()
     places = np.linspace(0, 1, 1 + -(-_TUNED_PARTS // len(numbers)))[:-1].tolist()
@@ -223,10 +223,10 @@ def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor
         indices = to_bounded_integers(block[start : start + _TUNED_SLICES], bound).indices
         if not (indices.any() and codable(indices)):
             return None
-        # Few slices of a block are its first: one part in all begins with one.
-        is_one = part == parts[len(parts) // 2] or len(indices) == 1
+        # First slices of blocks are rare: only one part is used with its first slice.
+        with_first = part == parts[len(parts) // 2] or len(indices) == 1
         generator = np.random.default_rng([part[0], start])
-        return samples_of(indices, _SAMPLES // len(parts), generator, first=0 if is_one else 1)
+        return samples_of(indices, _SAMPLES // len(parts), generator, first=0 if with_first else 1)
 
     drawn = ordered_map(draw, parts, threads=threads, monitor=monitor)
     pieces = [samples for samples in drawn if samples is not None]

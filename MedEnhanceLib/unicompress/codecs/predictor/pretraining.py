@@ -1,4 +1,4 @@
-"""Trains the predictor's network that ships for a modality: as it is taught a volume, on many."""
+"""Trains the predictor's network that ships for a modality, by the steps of `tuning`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
 from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 _WIDTHS = (32, 32)
-#: Scale and shape before anything is learned: 2 ** −1.4 of the local scale, a fifth step.
+#: Outputs before training: no shift, 2 ** −1.4 of the local scale, the third of the shapes.
 _START = (0.0, -1.4, 2.0)
 _RATE, _LEAST_RATE, _WARMUP = 6e-3, 0.02, 200
 _BATCH = 4096
-#: Voxels of one part of a volume; of a step, and of all, at most, that batches are drawn from.
+#: Voxels drawn from a part of a volume; voxels of the pool for each step, and at most.
 _DRAWN, _POOL_PER_STEP, _LARGEST_POOL = 40_000, 150, 4_000_000
 #: Steps from one replacement of voxels to the next, and between two reports.
 _REFRESH, _REPORTED = 100, 1_000
-#: Share of the time after which volumes are read, and voxels are drawn, about.
+#: Progress after reading volumes, and after drawing voxels.
 _READ, _FILLED = 0.15, 0.25
 
 
@@ -60,11 +60,11 @@ def train(
     out: str | Path,
     monitor: Monitor | None = None,
 ) -> list[Path]:
-    """Train on volumes and write the model; returns its path, alone.
+    """Train on volumes and write the model; returns a list with its path.
 
     Args:
         config: steps, seed and the modality, for the name.
-        data_files: volumes of that modality; of whole numbers, others are left out.
+        data_files: volumes of that modality; those that are not integers are left out.
         out: the folder, made if missing; `predictor.safetensors` in it is replaced.
         monitor: gets progress and bits per voxel; may cancel.
     Raises InputError without volumes, Cancelled.
@@ -111,7 +111,7 @@ def train(
 
 
 def _start(generator: np.random.Generator) -> Weights:
-    """Draw weights within 1 / √inputs; of the last layer a tenth of it, around `_START`."""
+    """Draw weights within ±1 / √inputs; a tenth of that in the last layer, with bias `_START`."""
     matrices, biases = [], []
     for inputs, outputs in pairwise((COUNT, *_WIDTHS, len(_START))):
         reach = inputs**-0.5

@@ -3,10 +3,10 @@
 A voxel's distribution is a mixture of two logistic ones with one center. Its scale is one of a
 few classes, the center is cut to eighths of a bin (its phase), the share of the wide component is
 one of a few shapes. Bins are one index wide; from a scale of four indices on 2, 4, 8 …, with the
-lower bits coded as they are. Sixteen bins either side of the center stand for themselves, those
-further out get wider, four to an octave: so every index has a symbol.
-The coder has many states side by side, one for each voxel of a round. A state is 64 bits, at least
-2³² between symbols; it takes and gives words of 32 bits.
+lower bits stored unchanged. Sixteen bins on each side of the center have a symbol each, those
+further out share symbols, four to an octave: so every index has a symbol.
+The coder has many states side by side, one for each voxel of a round. A state has 64 bits and is at
+least 2³² between symbols; it exchanges words of 32 bits with the stream.
 Source: Duda, Asymmetric numeral systems, arXiv 1311.2540; Giesen, Interleaved entropy coders,
 arXiv 1402.3392.
 """
@@ -34,7 +34,7 @@ _SYMBOLS = 2 * (_NEAR + 4 * _OCTAVES)
 _END = 1 << (_OCTAVES + 4)
 #: Differences to the center's bin, in bins, that have a symbol.
 REACH = 1 << 17
-#: Slots are looked up by their upper bits first.
+#: Upper bits of a slot, by which it is looked up first.
 COARSE = 10
 #: By class of scale: an index's bits below its bin, and its first distribution.
 BITS_OF = np.maximum((np.arange(SCALE_CLASSES) - _NARROW) >> 2, 0)
@@ -54,7 +54,7 @@ SHARES = (
     0.77729986117469108,
 )
 
-#: Bits of a symbol's cost behind the point.
+#: Fractional bits of a symbol's cost.
 COST_BITS = 16
 
 #: Where every state begins and ends.

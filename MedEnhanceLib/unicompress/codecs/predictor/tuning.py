@@ -1,7 +1,7 @@
-"""Training samples of the predictor, and its network taught the volume that is coded (numpy).
+"""Training samples of the predictor, and training of its network on the coded volume (numpy).
 
-What the network learns is rounded to whole numbers and travels in the file: how it was learned
-leaves no trace in what a reader decodes.
+The trained network is rounded to integers and stored in the file, so that decoding does not depend
+on how it was trained.
 Source: gradients of a discretized logistic mixture by hand; Adam, Kingma and Ba, arXiv 1412.6980.
 """
 
@@ -18,7 +18,7 @@ from MedEnhanceLib.core.arrays import Floats, Mask, Voxels
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.integers import Indices
-from MedEnhanceLib.unicompress.codecs.predictor.coder import codable, seen
+from MedEnhanceLib.unicompress.codecs.predictor.coder import codable, network_input
 from MedEnhanceLib.unicompress.codecs.predictor.features import (
     COUNT,
     FEATURE,
@@ -36,19 +36,19 @@ from MedEnhanceLib.unicompress.codecs.predictor.integer_network import (
 )
 from MedEnhanceLib.unicompress.codecs.predictor.tables import WIDER
 
-#: Steps of bounded errors that the network meets; most often none.
+#: Quantization steps of training samples, for error bounds; 1: lossless.
 _STEPS = (1, 1, 1, 1, 3, 5, 9, 17)
 _CROP = (24, 96, 96)
-#: Parts that are drawn to find one to learn from, at most; of a volume that is mostly air, many.
+#: Most parts that are drawn to find a usable one; volumes that are mostly air need many.
 _MOST_DRAWN = 2000
 _BATCH = 1024
 _RATE = 8e-3
 _DECAY = (0.9, 0.98)
 _LOG2 = math.log(2)
-#: A probability is mixed with a little of everything, so that no voxel costs too much.
+#: Probabilities are mixed with a small constant, so that no voxel costs too much.
 _KEPT, _SPREAD = 0.998, 2e-6
 _SMALLEST_SCALE = 1 / 16
-#: The share of the wide component in steps of shape: see `tables.SHARES`.
+#: Logit of the wide component's share: start, and step per shape; see `tables.SHARES`.
 _SHARE_START, _SHARE_STEP = -4.0, 0.75
 _SHAPE_RANGE = (-0.5, 7.5)
 
@@ -70,12 +70,12 @@ def samples_of(
         indices: [K, J, I], `codable`.
         count: how many; fewer if the block has fewer.
         generator: draws with replacement.
-        first: the slices before this one are context alone.
+        first: slices before this one serve as context only.
     """
     begin = first * indices[0].size
     drawn = generator.integers(begin, indices.size, min(count, indices.size - begin))
     numbers, places = np.unique(drawn, return_inverse=True)
-    features, predicted, logs = seen(indices, numbers)
+    features, predicted, logs = network_input(indices, numbers)
     samples = np.empty(len(numbers), SAMPLE)
     samples["features"] = features
     samples["linear"] = predicted * np.float32(1 / FINE)
@@ -85,15 +85,15 @@ def samples_of(
 
 
 def draw_samples(volumes: Sequence[Voxels], count: int, generator: np.random.Generator) -> Samples:
-    """Draw voxels of a random part of a random volume, changed at random.
+    """Draw voxels of a random part of a random volume, with random augmentation.
 
-    Mirrored, in steps of a bounded error, brighter or darker, noisier: what other scanners give.
+    Flips, steps of a bounded error, intensity scaling and noise stand for other scanners.
 
     Args:
         volumes: each [K, J, I], whole numbers; parts that are not `codable` are drawn again.
         count: how many; fewer if the part has fewer.
-        generator: draws all of this.
-    Raises InputError where no part is found that is.
+        generator: of all random numbers.
+    Raises InputError if no `codable` part is found.
     """
     for _ in range(_MOST_DRAWN):
         volume = volumes[int(generator.integers(len(volumes)))]
@@ -139,7 +139,7 @@ class Weights:
 
     @classmethod
     def of(cls, network: Network) -> Weights:
-        """Convert a network to what `quantize` would have made it of."""
+        """Convert a network to floating point: the inverse of `quantize`."""
         matrices, biases = [], []
         unit = FEATURE
         for number, layer in enumerate(network.layers):
@@ -157,7 +157,7 @@ class Weights:
 
     @property
     def arrays(self) -> list[Floats]:
-        """List of all of them, to be changed in place."""
+        """All matrices, then all biases, to be changed in place."""
         return [*self.matrices, *self.biases]
 
 
@@ -183,7 +183,7 @@ def tune(
 
 
 class PredictorLearner:
-    """Weights that learn, by Adam."""
+    """Training of weights by Adam."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -240,8 +240,8 @@ def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
     near, near_by_off, near_by_log = _mass(off, width, lowest)
     far, far_by_off, far_by_log = _mass(off, width * np.float32(WIDER), lowest)
     mass = near + share * (far - near)
-    kept = np.float32(_KEPT) * mass + np.float32(_SPREAD)
-    by_mass = -_KEPT / (_LOG2 * kept)
+    mixed = np.float32(_KEPT) * mass + np.float32(_SPREAD)
+    by_mass = -_KEPT / (_LOG2 * mixed)
     gradient = np.empty_like(outputs)
     gradient[:, 0] = by_mass * -scale * (near_by_off + share * (far_by_off - near_by_off))
     by_log = near_by_log + share * (far_by_log - near_by_log)
@@ -249,13 +249,13 @@ def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
     inside = (outputs[:, 2] > _SHAPE_RANGE[0]) & (outputs[:, 2] < _SHAPE_RANGE[1])
     gradient[:, 2] = by_mass * _SHARE_STEP * share * (1 - share) * (far - near) * inside
     np.clip(gradient, -8, 8, out=gradient)
-    return -np.log2(kept), gradient
+    return -np.log2(mixed), gradient
 
 
 def _mass(off: Floats, width: Floats, lowest: Mask) -> tuple[Floats, Floats, Floats]:
-    """Compute the probability of an index `off` from the center, and its derivatives.
+    """Compute an index's probability, `off` from the center, and its derivatives.
 
-    They are by off and by the log of the width. The lowest index holds all below it too.
+    They are by `off` and by log(width). The lowest index includes all probability below it.
     """
     sign = np.where(off > 0, np.float32(-1), np.float32(1))
     upper: Floats = (off + np.float32(0.5)) / width

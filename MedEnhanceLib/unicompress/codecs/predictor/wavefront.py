@@ -1,7 +1,7 @@
 """Coding order of a block's voxels, and the neighbors that predict each.
 
-Voxels with the same `7k + 3j + i` do not look at each other: they are coded in one step. A place
-outside the block stands for a voxel that is known by the time it is looked at.
+Voxels with the same `7k + 3j + i` do not depend on each other: they are coded in one step. A place
+outside the block stands for a voxel that is known by then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Floats, Longs, Shape
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 
-#: Slices before, rows above and below, columns left and right of a block that are looked at.
+#: Slices before, rows above and below, columns left and right of a block that neighbors reach.
 _BEFORE, _ABOVE, _BELOW, _LEFT, _RIGHT = 2, 3, 1, 3, 2
 _STEP = (7, 3, 1)
 #: Rows by which the first slice is moved down where it stands in for those before it.
@@ -51,7 +51,7 @@ BEFORE = (
     (-2, 1, 0),
 )
 NEIGHBORS = IN_SLICE + BEFORE
-#: Where the linear prediction's errors are looked at: in the slice, and in the one before.
+#: Neighbors whose errors of the linear prediction are features: in the slice, and in that before.
 ERRORS = (*IN_SLICE[:4], *BEFORE[:3], (-1, 1, 1))
 
 
@@ -88,29 +88,28 @@ def neighbors_of(block: Indices, numbers: Longs, start: int) -> Floats:
     in_rows, in_columns = (j >= _ABOVE) & (j < J - _BELOW), (i >= _LEFT) & (i < I - _RIGHT)
     edge = np.flatnonzero(~((k >= _BEFORE) & in_rows & in_columns))
     flat, at_edge = block.reshape(-1), places[:, edge]
-    seen = np.empty((len(NEIGHBORS), len(numbers)), np.float32)
-    for row, away in zip(seen, NEIGHBORS, strict=True):
+    neighbors = np.empty((len(NEIGHBORS), len(numbers)), np.float32)
+    for row, away in zip(neighbors, NEIGHBORS, strict=True):
         row[:] = flat.take(numbers + ((away[0] * J + away[1]) * I + away[2]), mode="clip")
         k, j, i = stand_ins(at_edge + np.array(away)[:, None], block.shape)
         row[edge] = np.where(k < 0, start, block[np.maximum(k, 0), j, i])
-    return seen
+    return neighbors
 
 
 @lru_cache(maxsize=8)
 def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
     """Lay out the cells of a block's last steps in memory, [slots, lines].
 
-    Voxels of one step, and the neighbors of each, lie side by side: a whole block's frame would
-    have every one of them in another part of memory. A line is a row of the block or of the
-    padding around it.
+    Voxels of one step, and their neighbors, lie side by side: in an array of the whole block they
+    would be spread over memory. A line is a row of the block or of the padding around it.
 
     Returns the number of slots, and arrays: lags, beside: of neighbors, and then errors, steps
     since they were coded, and lines from a voxel's own. padding, sources: cells outside the block,
     and the lines of the voxels that they stand for, by these voxels' steps; padding_starts: where
     each step begins in them, and its end.
     """
-    seen = np.array(NEIGHBORS + ERRORS)
-    lags = -(seen @ np.array(_STEP))
+    offsets = np.array(NEIGHBORS + ERRORS)
+    lags = -(offsets @ np.array(_STEP))
     lines = np.array([lines_of_slice(shape), 1])
     axes = np.ogrid[-_BEFORE : shape[0], -_ABOVE : shape[1] + _BELOW, -_LEFT : shape[2] + _RIGHT]
     in_k, in_j, in_i = ((axis >= 0) & (axis < n) for axis, n in zip(axes, shape, strict=True))
@@ -125,7 +124,7 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
     counts = np.bincount(steps, minlength=steps_of(shape))
     return slots, {
         "lags": lags,
-        "beside": seen[:, :2] @ lines,
+        "beside": offsets[:, :2] @ lines,
         "padding": (times % slots * lines_of(shape) + targets)[by_step],
         "sources": sources[by_step],
         "padding_starts": np.concatenate([[0], np.cumsum(counts)]),

@@ -1,11 +1,11 @@
-"""AV1: the encoders, and frames of what they made.
+"""AV1: the encoders, and decoding of their streams to frames.
 
-libaom, as imagecodecs has it, codes 12 bits, one plane. It weighs errors by how busy a place is,
-which costs 0.3 to 1.4 dB of PSNR; where intensities use a quarter of the 12 bits, all places look
-quiet to it, and errors weigh the same. What it makes is stored as it is: an AVIF image sequence,
-deflated, since its boxes repeat themselves.
-SVT-AV1 codes 10 bits in several times less time, and better than libaom on most MR. PyAV's wheels
-carry x265 too, which is under the GPL: whoever wants it installs it, for writing and for reading.
+libaom, as imagecodecs has it, codes 12 bits, one plane. It weighs errors by local activity, which
+costs 0.3 to 1.4 dB of PSNR; where intensities use a quarter of the 12 bits, all activity looks low
+to it, and errors weigh the same. Its output is stored unchanged: an AVIF image sequence, deflated,
+since its boxes repeat themselves.
+SVT-AV1 codes 10 bits several times as fast, and better than libaom on most MR. PyAV's wheels also
+contain x265 (GPL), so PyAV is optional, for writing and for reading.
 Decoding is exact by the specification: voxels are the same whatever decodes them.
 """
 
@@ -34,16 +34,16 @@ from MedEnhanceLib.unicompress.config import Speed
 
 Frames = Words
 HIGHEST = 4095
-#: libaom wants some room; smaller slices are continued to this by their edge.
+#: Smallest side that libaom accepts; smaller slices are padded with their edge values.
 _LEAST_SIDE = 16
-#: Of a deflated file, at most this many times its frames' bytes: boxes are small beside them.
+#: A file inflates to at most this many times its frames' bytes, and these bytes of boxes.
 _MOST_FILE, _BOX_BYTES = 2, 1 << 16
 _AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6}
 _SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 6}
-#: In a fraction of that time, to find the step; from 9 on sizes say little.
+#: A faster preset, to find the step; from 9 on sizes predict little.
 _SVT_QUICK = 8
 _LEAST_QUANTIZER, _MOST_QUANTIZER = 5, 63
-#: Where intensities end, at least, in 12 bits.
+#: Least value of the top intensity, in 12 bits.
 _AOM_TOP = 1023
 #: Frames are predicted from others within 4, no source frame is smoothed over time, and levels
 #: differ less in their quantizers: slices lie further apart than the frames of films, and noise
@@ -51,7 +51,7 @@ _AOM_TOP = 1023
 _SVT_SLICES_APART = "hierarchical-levels=2:enable-tf=0:qp-scale-compress-strength=1"
 #: SVT-AV1 is for slices of at least this extent, and for at least this number of them.
 _SVT_SIDE, _SVT_SLICES = 64, 4
-#: Of its 1023 intensities at least this many are used: its quantizers are fine enough.
+#: At least this many of its 1023 intensities are used: its quantizers are fine enough.
 _SVT_TOP = 900
 _GRAY = 512
 _RATE = Fraction(25)
@@ -147,9 +147,9 @@ class Encoder:
 
 @cache
 def encoders() -> tuple[Encoder, ...]:
-    """List the encoders here: libaom, and SVT-AV1 where PyAV is installed and has it."""
+    """List the installed encoders: libaom, and SVT-AV1 if PyAV is installed and has it."""
     if has("av"):
-        with contextlib.suppress(ImportError):  # a system's library that it needs
+        with contextlib.suppress(ImportError):  # a missing system library
             if "libsvtav1" in import_module("av").codecs_available:
                 return LIBAOM, SVT
     return (LIBAOM,)
@@ -162,10 +162,10 @@ def quantizer_step(quantizer: float) -> float:
 
 
 def _aom_scale(span: float, step: float) -> tuple[int, float]:
-    """Find the finest quantizer from `_LEAST_QUANTIZER` on that leaves `_AOM_TOP` intensities.
+    """Find top intensity and quantizer: the finest from `_LEAST_QUANTIZER` on with top `_AOM_TOP`.
 
-    Where these end gives a finer step than the 63 quantizers. Where 12 bits end, a finer quantizer
-    takes over.
+    The top sets the step more finely than the 63 quantizers. If it exceeds 12 bits, a finer
+    quantizer is taken.
     """
     unit = span / step
     finest = range(_LEAST_QUANTIZER, _MOST_QUANTIZER)
@@ -192,7 +192,7 @@ def _aom_code(frames: Frames, quantizer: float, speed: Speed, _quickly: bool) ->
 
 
 def _without_times(file: bytes) -> bytes:
-    """Remove from the file when it was written: equal volumes make equal files.
+    """Remove the times of writing from the file: equal volumes make equal files.
 
     The times stand behind version and flags of three boxes, in front of the frames. Source:
     ISO/IEC 14496-12, 8.2.2, 8.3.2 and 8.4.2.
@@ -213,7 +213,7 @@ def _level(quantizer: int) -> int:
 
 
 def _svt_scale(span: float, step: float) -> tuple[int, float]:
-    """Find the finest quarter of a quantizer that leaves `_SVT_TOP` intensities."""
+    """Find top intensity and quantizer: the finest, in quarters, with a top of `_SVT_TOP`."""
     unit = span / step / 4  # its 10 bits are steps of four of those 12
     quarters = np.arange(4, 4 * _MOST_QUANTIZER + 1) / 4
     enough = (q for q in quarters if quantizer_step(q) * unit >= _SVT_TOP)
@@ -247,7 +247,7 @@ def _svt_code(frames: Frames, quantizer: float, speed: Speed, quickly: bool) -> 
 
 
 def _gray_frame(av: Any, plane: Frames) -> Any:
-    """Make a frame of a slice as luminance; gray colors cost next to nothing."""
+    """Make a frame of a slice as luminance; constant chroma costs almost nothing."""
     height, width = plane.shape
     frame = av.VideoFrame(width, height, "yuv420p10le")
     stride = frame.planes[0].line_size // 2

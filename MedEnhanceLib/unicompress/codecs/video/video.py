@@ -28,15 +28,15 @@ MOST_NOISE = 127
 HEAD = struct.Struct("<BHBBdd")
 #: Fitting a filter to a large block takes 170 MiB.
 MOST_THREADS = 6
-#: Frames before the slices: libaom loses four times as much in a stream's first frame as in the
-#: others, whatever the quantizer. An empty one takes that: 0.2 dB in 64 slices, 1 dB in 8. Before
-#: a single slice it repeats that slice, which libaom takes for a still scene worth more: 0.5 dB.
+#: Frames before the slices: libaom's error in a stream's first frame is four times that of the
+#: others, at any quantizer. A blank one takes it: 0.2 dB in 64 slices, 1 dB in 8. Before a single
+#: slice it repeats that slice, which libaom codes better as a still scene: 0.5 dB.
 _BLANK = 1
 _LARGEST = 1e30
 
 
 def noise_code(mean_square: float) -> int:
-    """Convert noise to what a file holds: σ = 2^((code − 32) / 8) intensities."""
+    """Convert a mean squared error to its code in a file: σ = 2^((code − 32) / 8) intensities."""
     if mean_square <= 0:
         return 0
     return int(np.clip(round(4 * np.log2(mean_square) + 32), 0, MOST_NOISE))
@@ -76,7 +76,7 @@ class Video:
 
     @property
     def data(self) -> bytes:
-        """Ready to be a chunk."""
+        """The bytes of its chunk."""
         filtered = self.filter is not None
         head = HEAD.pack(self.bits, self.top, self.noise, filtered, self.low, self.high)
         return head + (self.filter.data if self.filter else b"") + self.stream
@@ -116,7 +116,7 @@ def encode(
         block: [K, J, I], one that `fits`.
         step: of the quantizer, in stored units.
         speed: "fast" takes less time and more bytes.
-        encoder: what it does not take libaom codes.
+        encoder: replaced by libaom for blocks that it does not take.
         quickly: see Encoder.
     """
     low, high = float(block.min()), float(block.max())
@@ -192,7 +192,7 @@ def _in_units(video: Video, slices: Iterable[Array], parts: int, context: Decode
 
 
 def _filled(frames: Frames, bits: int) -> Frames:
-    """Continue slices by their edge to the size of frames, and put a frame before them."""
+    """Pad slices with their edge values to the size of frames, and put a frame before them."""
     sides = zip(av1.frame_sides(bits, *frames.shape[1:]), frames.shape[1:], strict=True)
     more = [(0, padded - side) for padded, side in sides]
     continued = np.pad(frames, [(0, 0), *more], mode="edge")

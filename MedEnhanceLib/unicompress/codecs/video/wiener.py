@@ -1,10 +1,10 @@
 """A filter of decoded slices, fitted to each block by its encoder and sent along with it.
 
-Voxels fall into classes by how much goes on around them. In each, a weighted sum of differences
-to neighbors, in the slice and in two before and after it, is added: the weights that leave the
-least squared error. Differences are taken whole and limited to multiples of the code's noise,
-so that edges count less. Everything that a reader does is whole numbers below 2^31, in C
-(native/video_filter.c): without the compiled library no filter is written, and none is read.
+Voxels are classified by local activity. In each class, a weighted sum of differences to
+neighbors, in the slice and in two before and after it, is added, with least-squares weights.
+Differences are taken unchanged and limited to multiples of the coding noise, so that edges count
+less. A reader computes only with integers below 2^31, in C (native/video_filter.c): without the
+compiled library no filter is written, and none is read.
 Source: the adaptive loop filter of video coding (Tsai et al., IEEE JSTSP 7(6), 2013; Wiener),
 with taps across slices; limits after its non-linear form (Taquet et al., ICIP 2019).
 """
@@ -38,14 +38,14 @@ _REACH, _DEPTH = 3, 2
 _PLANE = tuple(product(range(-_REACH, _REACH + 1), repeat=2))
 
 
-#: Offsets, slices, rows and columns; each stands for itself and the one on the other side.
+#: Offsets in slices, rows and columns; each stands for itself and its mirror image.
 TAPS: tuple[Tap, ...] = (
     *((0, j, i) for j, i in _PLANE if (j, i) > (0, 0) and abs(j) + abs(i) <= 2),
     *((1, j, i) for j, i in _PLANE if max(abs(j), abs(i)) <= 1),
     *((0, j, i) for j, i in _PLANE if (j, i) > (0, 0) and abs(j) + abs(i) == 3),
     *((2, j, i) for j, i in _PLANE if abs(j) + abs(i) < 2),
 )
-#: Limits are none, the noise times 5 and times 1.5; here in halves.
+#: Limits besides none: 5 and 1.5 times the noise; here in halves.
 _LIMITS = (10, 3)
 #: Taps, in each limit by limit.
 TERMS = len(TAPS) * (1 + len(_LIMITS))
@@ -53,10 +53,10 @@ TERMS = len(TAPS) * (1 + len(_LIMITS))
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
 _BOX = 2
 _NO_LIMIT = 1 << 14
-#: Voxels that the weights are fitted to, about; a fit of 1,264 weights needs no more.
+#: Approximate voxels that the weights are fitted to; a fit of 1,248 weights needs no more.
 _FITTED = 1 << 20
 _RIDGE = 1e-5
-#: That a filter takes, about, where it is worth it; and at most.
+#: Bytes of a filter: usual if it pays, and at most.
 USUAL_BYTES, MOST_BYTES = 600, 1500
 
 
@@ -82,7 +82,7 @@ class Filter:
 
 
 def read(data: bytes) -> tuple[Filter, int]:
-    """Read the filter at the beginning of `data`; returns its bytes too. ValueError if invalid."""
+    """Read the filter that `data` begins with; returns it and its length. ValueError if invalid."""
     power, first, spread, size = HEAD.unpack_from(data)
     if power > 4:
         raise ValueError(f"a filter of 2 ** {power} classes")
@@ -117,8 +117,8 @@ def apply(frames: Frames, noise: int, wiener: Filter) -> Iterator[Ints]:
     bounds = bounds_of(wiener.first, wiener.spread)
     limits = limits_of(noise)
     for k, window in enumerate(_neighbors(frames, compiled)):
-        place = np.right_shift(compiled.classes(window, bounds), shift)
-        total = compiled.sums(window, place, TAPS, limits, wiener.weights.T)
+        labels = np.right_shift(compiled.classes(window, bounds), shift)
+        total = compiled.sums(window, labels, TAPS, limits, wiener.weights.T)
         total *= PARTS
         total >>= WEIGHT_BITS
         total += PARTS * frames[k].astype(np.int32)
@@ -208,11 +208,11 @@ def terms(
 
 
 def _classes_of(frames: Frames) -> tuple[int, int]:
-    """Choose first and spread: classes reach from the quietest places to the busiest.
+    """Choose first and spread: classes reach from the lowest activity to the highest.
 
-    How busy a place is: second differences along the three axes, summed over 5 × 5 voxels.
+    Activity: absolute second differences along the three axes, summed over 5 × 5 voxels.
     """
-    seen, side = [], 2 * _BOX + 1
+    activities, side = [], 2 * _BOX + 1
     for k in range(0, len(frames), max(1, len(frames) // 8)):
         around = [max(k - 1, 0), k, min(k + 1, len(frames) - 1)]
         before, image, after = frames[around].astype(np.int32)
@@ -222,8 +222,8 @@ def _classes_of(frames: Frames) -> tuple[int, int]:
         steps += np.abs(edged[1:-1, 2:] + edged[1:-1, :-2] - 2 * image)
         padded = np.pad(steps, _BOX, mode="edge")
         boxes = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::4, ::4]
-        seen.append(boxes.sum(axis=(-2, -1), dtype=np.int32).ravel())
-    low, high = np.quantile(np.concatenate(seen), (0.02, 0.999))
+        activities.append(boxes.sum(axis=(-2, -1), dtype=np.int32).ravel())
+    low, high = np.quantile(np.concatenate(activities), (0.02, 0.999))
     low = max(float(low), 2.0, float(high) / 4096)
     octaves = math.log2(max(float(high), 2 * low) / low)
     first = min(round(8 * math.log2(low)), 255)
@@ -257,12 +257,12 @@ def _gather(
     energy = np.zeros(CLASSES)
     for k, window in enumerate(_neighbors(frames, compiled)):
         rows = slice(5 * k % every, None, every)
-        place = compiled.classes(window, bounds)[rows].ravel()
-        order = np.argsort(place, kind="stable")
-        ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
+        labels = compiled.classes(window, bounds)[rows].ravel()
+        order = np.argsort(labels, kind="stable")
+        ends = np.searchsorted(labels[order], np.arange(CLASSES + 1))
         columns = np.empty((TERMS, len(order)), np.float32)
-        seen = [padded[:, : frames.shape[2] + 2 * _REACH] for padded in window]
-        for n, term in enumerate(terms(seen, limits, rows)):
+        padded_window = [padded[:, : frames.shape[2] + 2 * _REACH] for padded in window]
+        for n, term in enumerate(terms(padded_window, limits, rows)):
             columns[n] = term.ravel()[order]
         aims = error[k][rows].ravel()[order]
         for label in range(CLASSES):
@@ -285,13 +285,13 @@ def _solve(sums: _Sums) -> tuple[Chars, float]:
     stored = weights / (1 << WEIGHT_BITS)
     gains = 2 * np.einsum("ct,ct->c", stored, sums.cross)
     gains -= np.einsum("ct,ctu,cu->c", stored, sums.products, stored)
-    # A class that rounding has spoiled is left alone.
+    # Classes that get worse by rounding are not filtered.
     weights[gains <= 0] = 0
     return weights.astype(np.int8), float(sums.energy.sum() - gains[gains > 0].sum())
 
 
 def _rounded(products: Doubles, exact: Doubles) -> Doubles:
-    """Round weights [classes, terms] to 128ths; each makes up for the rounding of those before.
+    """Round weights [classes, terms] to 128ths; each compensates the rounding of those before.
 
     Source: optimal brain surgeon, Hassibi and Stork 1993, as quantizers of networks use it.
     """
