@@ -197,7 +197,7 @@ def _joined(header: Fields, keyword: str) -> str:
 
 
 def _collapse_flag(header: Fields, element: str) -> str:
-    """Read GE's collapse flag: alone it tells the magnitude from the map in GE's field maps."""
+    """Read GE's collapse flag: only it distinguishes magnitude and map in a field map of GE."""
     is_known = text(header, _GE_CREATOR) == "GEMS_PARM_01"
     return _number_texts(header, element) if is_known else ""
 
