@@ -12,7 +12,7 @@ _CANCELLED = 130
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; the exit status."""
+    """Run the command; returns the exit status."""
     if arguments == ["worker"]:
         from MedEnhanceLib.jobs.worker import worker
 
@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> int:
 
 
 def console() -> NoReturn:
-    """Return the command `medenhance`."""
+    """Run the command `medenhance` and exit."""
     status = main(sys.argv[1:])
     if any(thread.name == "attended" for thread in threading.enumerate()):
-        # Work of another library that was canceled: waiting for it takes long, and Python cannot
-        # be torn down around it.
+        # Canceled work of another library still runs: waiting for it takes long, and Python would
+        # crash at its normal exit.
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()

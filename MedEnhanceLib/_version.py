@@ -1,3 +1,3 @@
-"""The version, as files that cannot import it have it too (docs/release.md)."""
+"""The version; it is also in files that cannot import it (docs/release.md)."""
 
 __version__ = "1.0.0"

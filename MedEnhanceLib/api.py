@@ -1,8 +1,8 @@
-"""The Python API: volumes in memory, the same functions as the jobs, in this process.
+"""The Python API: the functions of the jobs, in this process, for volumes in memory.
 
-The arguments of most functions are the fields of a declaration, as `EnhanceCall`: the options of
-the method, which its job and its command take as well, and what concerns volumes in memory.
-A cancelled call raises Cancelled; every other error a user can meet is a MedEnhanceError too, with
+The arguments of most functions are the fields of a declaration, such as `EnhanceCall`: the options
+of the method, which its job and its command have as well, and those for volumes in memory.
+A canceled call raises Cancelled; every other error a user can meet is a MedEnhanceError too, with
 message and hint.
 """
 
@@ -81,17 +81,17 @@ class Placed(Options):
     )
 
     def opened(self, data: Any, monitor: Monitor, scratch: Path | None = None) -> Volume:
-        """Return the volume that `data` is, holds or leads to.
+        """Load a volume from a path, or convert an image in memory.
 
         Args:
-            data: a path, a `Volume`, or what `core.volume.as_volume` takes.
+            data: a path, a `Volume`, or an object that `core.volume.as_volume` converts.
             monitor: receives progress, and warnings of data whose meaning is uncertain.
-            scratch: as of `io.load`; None: all voxels are read into memory.
-        Raises as `io.load` and `as_volume`, and ConfigError for affine or spacing of a file.
+            scratch: as in `io.load`; None: all voxels are read into memory.
+        Raises as `io.load` and `as_volume` do, and ConfigError for affine or spacing of a file.
         """
         if isinstance(data, str | os.PathLike):
             if self.affine is not None or self.spacing is not None:
-                raise ConfigError("affine or spacing is given of a file", "A file has its own.")
+                raise ConfigError("affine or spacing is given for a file", "A file has its own.")
             return load_volume(
                 local_path(data), modality=self.modality, scratch=scratch, monitor=monitor
             )
@@ -102,7 +102,7 @@ class Placed(Options):
 
 
 def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]:
-    """Give a function of a declaration the declaration's fields as its arguments.
+    """Convert a function of a declaration to one that takes the declaration's fields.
 
     Type checkers and editors see the arguments of the dataclass. `help` shows the same: the
     signature, and in place of the docstring's line for `call` one for each option.
@@ -132,7 +132,7 @@ def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[
 def _signature_of(
     declaration: Callable[..., Any], function: Callable[..., Any]
 ) -> inspection.Signature:
-    """Return the signature of a declaration, and what the function returns."""
+    """Return the signature of a declaration, with the return type of the function."""
     signature, hints = inspection.signature(declaration), typing.get_type_hints(declaration)
     parameters = [
         each.replace(annotation=hints[name]) if "Annotated[" in str(each.annotation) else each
@@ -146,16 +146,16 @@ def _signature_of(
 class _EnhanceOrder(Options):
     """The arguments of `enhance` that may be given by position."""
 
-    volume: Annotated[Any, About(help=f"what is enhanced: {_HELD}")]
+    volume: Annotated[Any, About(help=f"the volume to enhance: {_HELD}")]
     model: str = "auto"
     guide: Any = option(
         None,
         help="another series of the same examination, or a list of several, of any contrast, which "
-        "helps to separate noise from anatomy; of any kind that volume may be, an array on its "
+        "helps to separate noise from anatomy; any type that volume may have, an array on its "
         'grid; "auto": the best one of the study or the folder that volume was read from',
     )
     uncertainty: bool = False
-    segment: bool = option(False, help="find labels in the enhanced volume too")
+    segment: bool = option(False, help="segment the enhanced volume too")
     device: str = "auto"
 
 
@@ -173,19 +173,19 @@ class EnhanceCall(Watched, Placed, ForceSegmenter, EnhanceConfig, _EnhanceOrder)
 
 @takes(EnhanceCall)
 def enhance(call: EnhanceCall) -> Enhanced:
-    """Enhance a volume; geometry, type and units stay.
+    """Enhance a volume; type and units stay, and its grid except for the task slices.
 
     Args:
         call: the volume and the options.
 
     Returns:
         An object with .volume, .uncertainty, .segmentation, .guide_use (how much of the guide was
-        used at each voxel), .report (its manifest), and .at_strength(s), which gives it at another
-        strength at once.
+        used at each voxel), .report (its manifest), and .at_strength(s), which returns the result
+        at another strength without computing it again.
 
     Raises:
-        ConfigError: an option cannot be as it is, or not together with another.
-        ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled: as they are named.
+        ConfigError: an option is invalid, alone or together with another one.
+        ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled: see their names.
 
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
@@ -197,7 +197,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         if isinstance(call.guide, str) and call.guide == AUTO:
             guides = _guides_of(call, volume, monitor)
         else:
-            guides = _beside(call.guide, volume, call)
+            guides = _as_volumes(call.guide, volume, call)
         return enhance_volume(
             volume,
             EnhanceConfig(**shared(EnhanceConfig, call)),
@@ -208,7 +208,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
 
 
 def _guides_of(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]:
-    """Return the best guide beside the volume; none where nothing suits."""
+    """Return the best guide beside the volume; [] if none is suitable."""
     is_path = isinstance(call.volume, str | os.PathLike)
     path = Path(call.volume) if is_path else path_of(volume)
     if not path.name or not path.exists():
@@ -220,10 +220,10 @@ def _guides_of(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volu
     return [] if guide is None else [guide]
 
 
-def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
-    """Return guides as volumes; an array lies on the grid of the volume."""
+def _as_volumes(guides: Any, volume: Volume, call: Placed) -> list[Volume]:
+    """Convert guides to volumes; an array lies on the grid of the volume."""
     volumes = []
-    for each in given if isinstance(given, list | tuple) else [given]:
+    for each in guides if isinstance(guides, list | tuple) else [guides]:
         if isinstance(each, np.ndarray):
             if each.shape != volume.shape:
                 raise InputError(
@@ -240,7 +240,7 @@ def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
 class _SegmentOrder(Options):
     """The arguments of `segment` that may be given by position."""
 
-    volume: Annotated[Any, About(help=f"what is segmented: {_HELD}")]
+    volume: Annotated[Any, About(help=f"the volume to segment: {_HELD}")]
 
 
 @dataclass(frozen=True)
@@ -276,14 +276,14 @@ class CompressCall(Watched, Placed, CompressConfig):
     """The arguments of `compress`."""
 
     volume: Annotated[Any, About(help=_HELD)]
-    path: Annotated[PathLike, About(help="the file, which ends in .ucv")]
+    path: Annotated[PathLike, About(help="the file to write, ending in .ucv")]
     _: KW_ONLY
-    overwrite: bool = option(False, help="replace what is there")
+    overwrite: bool = option(False, help="replace an existing file")
 
 
 @takes(CompressCall)
 def compress(call: CompressCall) -> unicompress.CompressResult:
-    """Compress a volume, or a file of one, into a container (.ucv); verified before it appears.
+    """Compress a volume into a container (.ucv), which is verified before it takes its place.
 
     Exactly one of lossless, max_error, ratio, psnr and ssim is given.
 
@@ -337,7 +337,7 @@ def decompress(
 
 
 def open(path: PathLike) -> unicompress.StoredVolume:  # noqa: A001 - as gzip.open, used with its module
-    """Open a container as an array that stays on the disk: only what is asked for is decoded.
+    """Open a container as an array that stays on the disk: only voxels that are used are decoded.
 
     Args:
         path: the .ucv file.
@@ -347,7 +347,7 @@ def open(path: PathLike) -> unicompress.StoredVolume:  # noqa: A001 - as gzip.op
         Volume. Dask takes it as an array.
 
     Raises:
-        InputError, CodecError: it cannot be opened, is no container, or is damaged.
+        InputError, CodecError: it cannot be opened, is not a container, or is damaged.
 
         me.open("scan.ucv")[40:60]
     """
@@ -357,7 +357,7 @@ def open(path: PathLike) -> unicompress.StoredVolume:  # noqa: A001 - as gzip.op
 def recover(
     path: PathLike, *, progress: Progress = None, cancel: Cancel | None = None
 ) -> tuple[Volume, unicompress.RecoverReport]:
-    """Repair a damaged container in memory, and read every intact block of it.
+    """Repair a damaged container in memory, and read every intact block.
 
     Args:
         path: the .ucv file.
@@ -365,7 +365,7 @@ def recover(
         cancel: a function that returns whether to stop, or a threading.Event.
 
     Returns:
-        The volume, and a report of what is missing; `report.mask(volume)` is where.
+        The volume, and a report of lost blocks; `report.mask(volume)` marks their voxels.
 
     Raises:
         CodecError: nothing can be read.
@@ -401,8 +401,8 @@ def degrade(
         cancel: a function that returns whether to stop, or a threading.Event.
         **strengths: one or more, applied in the order given: rician (σ of the noise as a share of
             the maximum, MR), low_dose (photons per ray, CT), blur (σ in pixels, within slices),
-            bias (bias field of ± this share, MR), scanner ("epi", "2d" or "3d": acquired anew by a
-            scanner that is drawn, MR), composite=True (the benchmarks' bias, blur and noise, MR).
+            bias (bias field of ± this share, MR), scanner ("epi", "2d" or "3d": a simulated scan by
+            a random scanner, MR), composite=True (the benchmarks' bias, blur and noise, MR).
 
     Returns:
         A new volume of the same geometry, units and type: rounded and clipped once, at the end.
@@ -415,8 +415,8 @@ def degrade(
     """
     from MedEnhanceLib.degradation.pipeline import named_steps
 
-    named = [(name.replace("_", "-"), strength) for name, strength in strengths.items()]
-    steps = named_steps([step for step in named if step != ("composite", False)], seed)
+    kinds = [(name.replace("_", "-"), strength) for name, strength in strengths.items()]
+    steps = named_steps([step for step in kinds if step != ("composite", False)], seed)
     if not steps:
         raise ConfigError("no degradation was named", "For example: rician=0.1")
     with watched(progress, cancel) as monitor:
@@ -432,7 +432,7 @@ def inspect(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> dict[str, Any]:
-    """Describe a volume, a file, a DICOM folder or a container. Its voxels are not decoded.
+    """Describe a volume, a file, a DICOM folder or a container, which is not decoded.
 
     Args:
         path_or_volume: a path, or a volume in memory.
@@ -442,9 +442,9 @@ def inspect(
         cancel: a function that returns whether to stop, or a threading.Event.
 
     Returns:
-        A JSON object. With `verify`, "check" in it says whether the container is "intact", and
-        lists each of the "damaged" chunks with block and offset, and whether parity repairs all of
-        them ("repairable"); without, "check" is None.
+        A JSON object. For a container "check" is None or, with `verify`, an object: whether the
+        container is "intact", the "damaged" chunks with block and offset, and whether parity
+        repairs all of them ("repairable").
 
     Raises:
         InputError, CodecError: it is neither a volume nor a container.

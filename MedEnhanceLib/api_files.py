@@ -1,4 +1,4 @@
-"""The Python API of files, a part of `api`: volumes read, listed and written, as DICOM too."""
+"""The part of the Python API that reads, lists and writes files, with DICOM."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def load(
     """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv; DICOM: a folder, file, DICOMDIR, list.
 
     A DICOM series of several times, echoes or b-values becomes [T, K, J, I]. A segmentation that is
-    selected, or alone, becomes labels, whatever the modality is. Color is refused.
+    selected, or alone, becomes labels, regardless of `modality`. Color is refused.
 
     Args:
         path: the file or folder.
         modality: "CT", "MR" …, for a file that does not state it.
-        series: which one of several, by its number in `list_series` or its UID.
+        series: number in `list_series`, or UID, if there are several.
         resample: resample a DICOM series with a tilted gantry, gaps or uneven spacing, which is
             refused otherwise.
         complete_frames: leave out the last frame of a DICOM sequence if it lacks slices, which is
@@ -86,8 +86,8 @@ def list_series(
 
     Returns:
         A row for each series, with number, uid, part (what distinguishes it from others of its
-        UID), modality, description, size, files, date, patient, study, readable, and the reason
-        where it is not readable.
+        UID), modality, description, size, files, date, patient, study, readable, and the reason if
+        it is not readable.
 
     Raises:
         InputError: there is no DICOM.
@@ -109,12 +109,12 @@ def save(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> None:
-    """Write a volume by the ending of `path`: complete, or not at all.
+    """Write a volume, completely or not at all; the ending of `path` states the format.
 
     Args:
-        volume: what is written.
-        path: .nii, .nii.gz, .nrrd, .mha or .ucv.
-        overwrite: replace what is there.
+        volume: the volume to write.
+        path: .nii, .nii.gz, .nrrd or .mha.
+        overwrite: replace an existing file.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -153,10 +153,10 @@ def save_dicom(
         result: a volume, or what `enhance` or `segment` returned.
         folder: where the files go, new or empty.
         dicom_source: the DICOM series that it was made from, if it was loaded from another format.
-        series: which one of several series in `dicom_source`, by number or UID.
-        patient_id: the patient's ID, for what never was DICOM.
-        patient_name: the patient's name, for what never was DICOM.
-        overwrite: replace the folder where it holds nothing but earlier results.
+        series: number or UID, if `dicom_source` has several series.
+        patient_id: the patient's ID, for a new study.
+        patient_name: the patient's name, for a new study.
+        overwrite: replace the folder if it holds only earlier results.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -164,7 +164,7 @@ def save_dicom(
         The files.
 
     Raises:
-        InputError: nothing states whose it is.
+        InputError: the patient is unknown.
         OutputError: the folder cannot be used.
 
         me.save_dicom(me.enhance(volume, segment=True), "derived/")

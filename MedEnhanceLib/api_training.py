@@ -1,6 +1,6 @@
-"""The Python API of what learns from many volumes: trainings, distillations, and their measure.
+"""The part of the Python API for training, distillation and evaluation.
 
-See `api`, of which this is a part.
+See `api`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def train(
         The folder of the bundle.
 
     Raises:
-        ConfigError: an unknown method or preset, or a field that cannot be as it is.
+        ConfigError: an unknown method or preset, or an invalid field.
         Cancelled: after writing a checkpoint from which the same call resumes.
 
         folder = me.train("hqg", "cpu", "data/", out="runs/a", progress=True)
@@ -78,10 +78,10 @@ def distill(
     """Distill a cohort into a set of volumes to train on.
 
     Args:
-        cohort: patients, or what `Cohort.open` takes.
+        cohort: patients, or the path of a folder or table for `Cohort.open`.
         out: a folder for the result.
         config: a preset ("smoke", "cpu", "full"), fields as an object, or a DistillConfig.
-        overwrite: replace what was distilled there before.
+        overwrite: replace an earlier distillation there.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
         **fields: of DistillConfig, in place of those in config: method, volumes, prior, device,
@@ -93,7 +93,7 @@ def distill(
     Raises:
         Cancelled: after writing a checkpoint from which the same call resumes.
         ConfigError: an unknown field, or other options than the run was started with.
-        InputError: other data, or unfit patients, by name.
+        InputError: the data have changed, or patients, who are named, are unsuitable.
 
         me.distill(me.Cohort.from_folder("patients/"), "distilled/")
     """
@@ -113,7 +113,7 @@ def evaluate(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> dict[str, Any]:
-    """Measure a model on good volumes: degraded and enhanced, or against labels.
+    """Measure an enhancer on volumes that are degraded and enhanced, or a head against labels.
 
     Args:
         bundle: a model's name, its folder, or a Bundle.
@@ -124,11 +124,11 @@ def evaluate(
         cancel: a function that returns whether to stop, or a threading.Event.
 
     Returns:
-        A manifest: "results" has "rows", one of each volume and degradation or label, and "means".
+        A manifest: "results" has "rows", for each volume and degradation or label, and "means".
 
     Raises:
         ModelError: there is no such model, or it is damaged.
-        InputError: a volume cannot be read, or has no labels where a head needs them.
+        InputError: a volume cannot be read, or lacks the labels that a head needs.
 
         me.evaluate("mr", "data/")["results"]["means"]
     """

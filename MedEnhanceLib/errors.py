@@ -1,17 +1,17 @@
 """Every error a user can meet, with its stable code and exit status.
 
 MedEnhanceError
-├── ConfigError          an option or configuration that cannot be      config   2
+├── ConfigError          an invalid option or configuration             config   2
 ├── InputError           a file or volume that cannot be used           input    3
 │   └── GeometryError    its geometry cannot be used                    geometry 3
 ├── OutputError          a result that cannot be written                output   1
-│   └── EndingError      its name ends as no result of the job does     ending   2
+│   └── EndingError      its name has an unsupported ending             ending   2
 ├── DependencyError      a package that is missing                      dependency 4
 ├── ModelError           a bundle that is missing, damaged or unfit     model    4
 ├── DeviceMemoryError    memory ran out                                 memory   5
 ├── DeviceLostError      a GPU that stopped answering                   device   1
 ├── CodecError           a compressed file that is damaged              codec    6
-│   └── NoContainerError one that is no compressed file at all          container 3
+│   └── NoContainerError a file that is not a compressed file           container 3
 └── Cancelled            the user stopped the job                       cancelled 130
 """
 
@@ -54,31 +54,31 @@ class GeometryError(InputError):
 
 
 class OutputError(MedEnhanceError):
-    """A result that cannot be written; what was there before is untouched."""
+    """A result that cannot be written; an earlier file is unchanged."""
 
     code, exit_status = "output", 1
 
 
 class EndingError(OutputError):
-    """A name for a result that ends as none of this kind does: a wrong command line."""
+    """A name for a result with an unsupported ending: a wrong command line."""
 
     code, exit_status = "ending", 2
 
 
 class DependencyError(MedEnhanceError):
-    """A package that a feature needs is not installed."""
+    """A package that a feature needs and that is not installed."""
 
     code, exit_status = "dependency", 4
 
 
 class ModelError(MedEnhanceError):
-    """A bundle that is missing, damaged or made for something else."""
+    """A bundle that is missing, damaged or unsuitable."""
 
     code, exit_status = "model", 4
 
 
 class DeviceMemoryError(MedEnhanceError):
-    """Memory ran out, on the device or on the host."""
+    """A lack of memory, on the device or on the host."""
 
     code, exit_status = "memory", 5
 
@@ -96,12 +96,12 @@ class CodecError(MedEnhanceError):
 
 
 class NoContainerError(InputError, CodecError):
-    """A file that is no compressed file of ours, whatever its name says."""
+    """A file that is not a compressed file of MedEnhance."""
 
     code, exit_status = "container", 3
 
 
 class Cancelled(MedEnhanceError):  # noqa: N818 - the name is part of the contract
-    """The user stopped the job."""
+    """A job that the user stopped."""
 
     code, exit_status = "cancelled", 130

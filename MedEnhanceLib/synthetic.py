@@ -1,4 +1,4 @@
-"""Draws volumes of random shapes and textures, with the statistics that tissue has and no anatomy.
+"""Synthetic volumes of random shapes and textures, with the statistics of tissue and no anatomy.
 
 Ellipsoids, plates and tubes of power-law sizes cover each other ("dead leaves"): edges of every
 size, contrast and direction, at every distance from each other. Textures of a power-law spectrum
@@ -31,7 +31,7 @@ _CROSS_TALK = 0.15
 _THIN_SHARE, _WAVY_FROM = 0.35, 6.0
 #: Largest radius in mm.
 _LARGEST = 45.0
-#: Strongest texture: as a share of the range in MR, in HU in CT; and the weakest.
+#: Weakest and strongest texture: as a share of the range in MR, in HU in CT.
 _TEXTURE = {"MR": (0.01, 0.08), "CT": (4.0, 30.0)}
 
 
@@ -65,7 +65,7 @@ def synthetic_volume(
 
     Args:
         modality: "MR": 0 is air and bright tissue is 1. "CT": HU, a body in air.
-        seed: of everything; even ones have thick slices, odd ones nearly cubic voxels.
+        seed: random seed; an even one gives thick slices, an odd one nearly cubic voxels.
         shape: voxels along slices, rows and columns.
         spacing: mm along slices, rows and columns, instead of those of the seed.
     Returns a volume of float32, axes parallel to the patient's.
@@ -80,7 +80,7 @@ def synthetic_volume(
 
 
 def _mr(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Floats:
-    """Draw gray values of any contrast; in half of the volumes with air around."""
+    """Draw gray values of any contrast; half of the volumes have air around."""
     is_thick = mm[0] > 2 * mm[2]
     shapes = _Shapes(
         count=int(rng.integers(250, 1200)),
@@ -104,7 +104,7 @@ def _mr(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Fl
 
 
 def _ct(shape: tuple[int, int, int], mm: Triple, rng: np.random.Generator) -> Floats:
-    """Draw a body of fat, muscle, bone and gas, HU; slices show a little of their neighbors."""
+    """Draw fat, muscle, bone and gas in a body, HU; slices show a little of their neighbors."""
     shapes = _Shapes(
         count=int(rng.integers(250, 900)),
         smallest=2.0,
@@ -158,7 +158,7 @@ def _covered(
     shapes: _Shapes,
     level: Callable[[], float],
 ) -> Floats:
-    """Cover a volume with shapes, large ones first, so that all sizes are seen.
+    """Cover a volume with shapes, large ones first, so that all sizes are visible.
 
     mm: along K, J, I. level: draws the gray value of a shape.
     """
@@ -181,7 +181,7 @@ def _cover(
     center: Doubles,
     level: float,
 ) -> None:
-    """Put one shape in front of what is there; `center` in mm from the corner."""
+    """Put a shape in front of the others; `center` in mm from the corner."""
     stretch = np.exp(rng.uniform(-0.5, 0.5, 3))
     axes = radius * stretch / stretch.prod() ** (1 / 3)
     is_thin = rng.random() < shapes.thin
@@ -207,15 +207,15 @@ def _cover(
     along = [to_axes[0, n] * k + to_axes[1, n] * j + to_axes[2, n] * i for n in range(3)]
     distance = np.sqrt(np.square(along[0]) + np.square(along[1]) + np.square(along[2]))
     if radius > _WAVY_FROM and rng.random() < 0.7:
-        way, frequency = _direction(rng), rng.uniform(0.5, 2.5) * 2 * np.pi / radius
-        wave = np.sin(frequency * (way[0] * k + way[1] * j + way[2] * i) + rng.uniform(0, 6.3))
+        unit, frequency = _direction(rng), rng.uniform(0.5, 2.5) * 2 * np.pi / radius
+        wave = np.sin(frequency * (unit[0] * k + unit[1] * j + unit[2] * i) + rng.uniform(0, 6.3))
         distance *= 1 + np.float32(rng.uniform(0.02, 0.2)) * wave
     inside = (1 - distance) * np.float32(axes.min() if is_thin else radius)  # mm, roughly
     share = np.clip(np.float32(0.5) + inside / np.float32(2 * soft), 0, 1)
     value: Floats | float = level
-    if rng.random() < 0.5:  # a bias field within
-        way = _direction(rng) * np.float32(rng.uniform(0, 0.25) / max(radius, 4))
-        value = np.float32(level) * (1 + way[0] * k + way[1] * j + way[2] * i)
+    if rng.random() < 0.5:  # a bias field within the shape
+        slope = _direction(rng) * np.float32(rng.uniform(0, 0.25) / max(radius, 4))
+        value = np.float32(level) * (1 + slope[0] * k + slope[1] * j + slope[2] * i)
     part = covered[first[0] : stop[0], first[1] : stop[1], first[2] : stop[2]]
     part += share * (value - part)
 
@@ -234,7 +234,7 @@ def _grain(
     i = np.fft.rfftfreq(shape[2], mm[2])
     frequency = np.sqrt(k[:, None, None] ** 2 + j[:, None] ** 2 + i**2)
     frequency[0, 0, 0] = 1
-    # Nothing beyond what pixels show.
+    # No frequencies above those that pixels can show.
     amplitude = frequency ** (-power / 2) * np.exp(-((frequency * 0.9 * mm[2]) ** 4))
     amplitude[0, 0, 0] = 0
     waves = np.fft.rfftn(rng.standard_normal(shape)) * amplitude

@@ -8,9 +8,9 @@
         EnhanceD("image", modality="MR"),
     ])
 
-Importing this module imports MONAI. Images are MetaTensors [1, I, J, K] with their affine; what is
-in `meta`, and which transforms were applied before, stays. They come before whatever resamples or
-normalizes: noise is measured on the grid and in the units of the scanner.
+Importing this module imports MONAI. Images are MetaTensors [1, I, J, K] with an affine; their
+`meta` and their list of applied transforms are kept. Put these before all steps that resample or
+normalize: noise is measured on the grid and in the units of the scanner.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = ["DegradeD", "EnhanceD"]
 
 
 class _OfVolumes(MapTransform):  # type: ignore[misc]
-    """A transform that puts another volume in the place of each key's.
+    """A transform that replaces the image of each key.
 
     Args:
         keys: of the images.
         modality: "CT", "MR" …; None: guessed from the values, with a warning.
-        allow_missing_keys: leave out keys that are not there.
+        allow_missing_keys: skip missing keys.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
         self.modality = modality
 
     @abstractmethod
-    def _made(self, volume: Volume) -> Volume:
-        """Return the volume that takes the place of another."""
+    def _transformed(self, volume: Volume) -> Volume:
+        """Return the volume that replaces another."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Put new images [1, I, J, K] into a copy of the dictionary.
+        """Replace the images [1, I, J, K] in a copy of the dictionary.
 
-        Raises InputError for an image that has no affine, or several channels.
+        Raises InputError for an image without an affine, or with several channels.
         """
         images = dict(data)
         for key in self.key_iterator(images):
@@ -74,20 +74,20 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
             volume = Volume.from_metatensor(tensor, modality=self.modality)
             with watched(None, None) as monitor:
                 warn_of_content(volume, str(key), monitor)
-            made = self._made(volume).to_metatensor()
-            made.meta = {**tensor.meta, **made.meta}
-            made.applied_operations = tensor.applied_operations
-            images[key] = made
+            image = self._transformed(volume).to_metatensor()
+            image.meta = {**tensor.meta, **image.meta}
+            image.applied_operations = tensor.applied_operations
+            images[key] = image
         return images
 
 
 class EnhanceD(_OfVolumes):
-    """`me.enhance` of each image; voxels keep their type.
+    """A transform that applies `me.enhance` to each image; voxels keep their type.
 
     Args:
         keys: of the images.
-        options: of `me.enhance`, such as model, strength or device; and those of every transform
-            here: modality and allow_missing_keys.
+        options: of `me.enhance`, such as model, strength or device; and those of both transforms:
+            modality and allow_missing_keys.
 
     Raises:
         ConfigError: an option that `me.enhance` does not have.
@@ -96,19 +96,19 @@ class EnhanceD(_OfVolumes):
     def __init__(self, keys: KeysCollection, **options: Any) -> None:
         shared = {n: options.pop(n) for n in ("modality", "allow_missing_keys") if n in options}
         super().__init__(keys, **shared)
-        # Here and not at the first volume, which may be hours away.
+        # Checked now: the first volume may be hours away.
         check_names("EnhanceD", options, inspect.signature(api.enhance).parameters)
         self.options = options
 
-    def _made(self, volume: Volume) -> Volume:
+    def _transformed(self, volume: Volume) -> Volume:
         return api.enhance(volume, **self.options).volume
 
 
 class DegradeD(Randomizable, _OfVolumes):  # type: ignore[misc]
-    """Each image with damage of a random strength, drawn anew at each call; float32.
+    """A random degradation of each image, drawn anew at each call; float32.
 
-    All images of a dictionary get the same damage. A random state that was set gives the same
-    damage again.
+    All images of a dictionary get the same degradation. The same random state gives the same
+    degradation.
 
     Attributes:
         kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degradation.draw`.
@@ -120,12 +120,12 @@ class DegradeD(Randomizable, _OfVolumes):  # type: ignore[misc]
         self.randomize()
 
     def randomize(self, data: Any = None) -> None:
-        """Draw strength and seed of the damage."""
+        """Draw strength and seed of the degradation."""
         from MedEnhanceLib.degradation.pipeline import draw
 
         self.damage = draw(self.kind, np.random.default_rng(self.R.randint(2**31)))
 
-    def _made(self, volume: Volume) -> Volume:
+    def _transformed(self, volume: Volume) -> Volume:
         return self.damage.apply(volume)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

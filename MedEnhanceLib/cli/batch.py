@@ -1,4 +1,4 @@
-"""medenhance batch: many volumes through one command, going on where it stopped."""
+"""medenhance batch: one command for many volumes, which continues after a stop."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from MedEnhanceLib.cli.terminal import columns
 from MedEnhanceLib.errors import MedEnhanceError
 
 _ABOUT = (
-    "Put all volumes of folders through one command. OUT gets the results, batch.jsonl\n"
-    "with a row for each, and batch.csv. Started again, it leaves out what is done and tries\n"
-    "again what failed; one failure does not stop the rest."
+    "Run one command on all volumes of folders. OUT gets the results, batch.jsonl with a row\n"
+    "for each volume, and batch.csv. A second run skips finished volumes and repeats failed\n"
+    "ones; one failure does not stop the others."
 )
 
 
@@ -31,7 +31,7 @@ def _declare_tasks(parser: Parser) -> None:
         ).add_to(tasks)
 
 
-#: What help says of each task, with an example.
+#: Each task's summary for help, and an example.
 _TASKS = {
     "enhance": (
         "enhance many volumes",
@@ -71,7 +71,7 @@ def _declare(parser: Parser, task: str) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Run the job and report how it went."""
+    """Run the job and report the numbers of finished, skipped and failed volumes."""
     batch_fields = params_of(args, declaration_of("batch"))
     stated = params_of(args, declaration_of(args.job))
     stated = {name: value for name, value in stated.items() if name not in batch_fields}
@@ -91,8 +91,7 @@ def _run(args: argparse.Namespace) -> int:
         text = f"{columns(('failed', 'why'), why, left_aligned=2)}\n\n{text}"
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
-            "Mend what failed. Run the same command again to continue: finished volumes are "
-            "skipped.",
+            "Follow their hints, then run the same command again: finished volumes are skipped.",
         )
     elif left_out := [row for row in fields["rows"] if row.get("left_out")]:
         text += "".join(f"\n  {row['left_out']}" for row in left_out)

@@ -40,7 +40,7 @@ def _decompress_params(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_region(text: str) -> list[list[int | None] | None]:
-    """Turn "40:60,:,100:" into [[40, 60], None, [100, None]]; ConfigError for anything else."""
+    """Parse "40:60,:,100:" to [[40, 60], None, [100, None]]; ConfigError for anything else."""
     region: list[list[int | None] | None] = []
     for axis in text.split(","):
         ends = re.fullmatch(r"\s*(-?[0-9]+)?\s*:\s*(-?[0-9]+)?\s*", axis)
@@ -55,13 +55,13 @@ def parse_region(text: str) -> list[list[int | None] | None]:
 
 
 class PartLostError(MedEnhanceError):
-    """A part was saved, and a part was not: neither done nor failed."""
+    """A result of which a part could not be saved."""
 
     code, exit_status = "incomplete", 7
 
 
 def _recover(args: argparse.Namespace) -> int:
-    """Run the job and report what was saved; blocks that are lost decide the exit status."""
+    """Run the job and report the outcome; lost blocks decide the exit status."""
     params = params_of(args, declaration_of("recover"))
     fields = args.console.run("recover", params)
     report = fields["report"]
@@ -74,7 +74,7 @@ def _recover(args: argparse.Namespace) -> int:
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """Say what was lost, block by block, and whether the rest is proved."""
+    """Describe each lost block, and whether the others are proved to be equal."""
     lost = report["lost"]
     lines = [f"all {report['blocks']} blocks are intact"]
     if lost:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 Answer = TypeVar("Answer")
-#: Between lines of progress in a log file, whatever the work does meanwhile.
+#: Interval of the lines of progress in a log file.
 LINE_SECONDS = 10.0
 #: How long work may take to stop after SIGTERM.
 _PATIENCE_SECONDS = 1.5
@@ -47,12 +47,12 @@ class Console:
         self._progress: dict[str, Any] = {"fraction": 0.0, "stage": "start"}
 
     def only_results_on_stdout(self) -> contextlib.AbstractContextManager[object]:
-        """Send whatever libraries print to stderr, where stdout gets JSON."""
+        """Redirect what libraries print to stderr, if stdout gets JSON."""
         self._stdout = sys.stdout
         return contextlib.redirect_stdout(sys.stderr if self.as_json else sys.stdout)
 
     def run(self, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Run a job, showing how far it is; Ctrl-C stops it at its next safe point."""
+        """Run a job with progress; Ctrl-C stops it at its next safe point."""
         with self.listening():
             from MedEnhanceLib.jobs import JobSpec, run_job
 
@@ -64,7 +64,7 @@ class Console:
         """Show a job's event: move the bar, print warnings."""
         if event.kind == "warning":
             message = str(event.fields["message"])
-            if message in self.warnings:  # a step that reads the same file again
+            if message in self.warnings:  # a second job of the command read the same file
                 return
             self.warnings.append(message)
         if event.kind == "log" and not self.debug:
@@ -77,11 +77,11 @@ class Console:
             self.note(f"{event.kind}: {event.fields['message']}")
 
     def _print_progress(self, ended: threading.Event) -> None:
-        """Print every few seconds how far the work is, where no bar can be drawn: in a log file."""
+        """Print a line of progress every LINE_SECONDS, where no bar can be drawn: in a log file."""
         began = time.monotonic()
         while not ended.wait(LINE_SECONDS):
             elapsed, now = duration_text(time.monotonic() - began), self._progress
-            eta = now.pop("eta_s", None)  # once only: the next line is of another time
+            eta = now.pop("eta_s", None)  # printed once: it is out of date in the next line
             remaining = f", about {duration_text(eta)} left" if eta is not None else ""
             self.note(f"{elapsed}: {now['fraction']:.0%} {now['stage']}{remaining}")
 
@@ -95,9 +95,9 @@ class Console:
         """Report the result: `fields` as JSON, or `text` for people. Returns the exit status.
 
         Args:
-            fields: what JSON says besides `ok`, `command` and `warnings`.
+            fields: of the JSON object, besides `ok`, `command` and `warnings`.
             text: without a line break at its end.
-            fault: of a part that was not done; it decides the exit status. None gives 0.
+            fault: the error of a failed part; it decides the exit status. None gives 0.
         """
         if fault is not None:
             if not self.as_json:
@@ -116,12 +116,12 @@ class Console:
         cause: BaseException | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> int:
-        """Report the error; returns its exit status. Where stdout takes no JSON, it goes to stderr.
+        """Report the error; returns its exit status. If stdout takes no JSON, it goes to stderr.
 
         Args:
             error: its message and hint are shown.
-            cause: whose traceback --debug prints; None for a fault of a part.
-            fields: what JSON says besides.
+            cause: its traceback is printed with --debug; None for the error of a part.
+            fields: further ones of the JSON object.
         """
         is_printed = False
         if self.debug and cause is not None:
@@ -142,13 +142,13 @@ class Console:
         return error.exit_status
 
     def _print_json(self, fields: Mapping[str, Any]) -> None:
-        from MedEnhanceLib.core.manifest import as_json  # with numpy, which help does without
+        from MedEnhanceLib.core.manifest import as_json  # imports numpy, which is slow for help
 
         text = json.dumps(as_json(fields), allow_nan=False)
         self._print(text)
 
     def _print(self, text: str) -> None:
-        """Print on stdout; OutputError where that fails, BrokenPipeError where nobody reads."""
+        """Print on stdout; OutputError if that fails, BrokenPipeError if the reader is gone."""
         try:
             print(printable(text), file=self._stdout, flush=True)
         except BrokenPipeError:
@@ -161,7 +161,7 @@ class Console:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Show a progress bar meanwhile, on a terminal; else lines of progress."""
+        """Show progress during the work: a bar on a terminal, else lines."""
         if not sys.stderr.isatty():
             ended = threading.Event()
             threading.Thread(target=self._print_progress, args=[ended], daemon=True).start()
@@ -177,11 +177,11 @@ class Console:
 
 
 def interruptible(work: Callable[[threading.Event], Answer]) -> Answer:
-    """Do work in a thread of its own: this one is free to answer signals, whatever code runs there.
+    """Do work in a thread of its own, so that this thread can answer signals at any time.
 
-    The first Ctrl-C asks it to stop, the second one ends the process. So does the signal by which
-    schedulers end a job (SIGTERM), where the work has not stopped in time. Nothing half-written is
-    left under a final name.
+    The first Ctrl-C asks the work to stop, the second one ends the process. SIGTERM, which
+    schedulers send, ends it if the work has not stopped in time. No incomplete file is left under
+    its final name.
     """
     cancel = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -191,13 +191,13 @@ def interruptible(work: Callable[[threading.Event], Answer]) -> Answer:
     def on_signal(number: int, frame: object) -> None:  # noqa: ARG001 - signal's signature
         nonlocal deadline
         is_second = cancel.is_set()
-        cancel.set()  # before a word of it: the second signal may come within this function
+        cancel.set()  # first of all: the second signal may come within this function
         if is_second or number == signal.SIGTERM:
             deadline = time.monotonic() + (0 if is_second else _PATIENCE_SECONDS)
         if not is_second:
-            soon = f"within {_PATIENCE_SECONDS:g} s"
-            soon = soon if number == signal.SIGTERM else "Ctrl-C again to stop at once"
-            print(f"\nstopping … ({soon})", file=sys.stderr, flush=True)
+            note = f"within {_PATIENCE_SECONDS:g} s"
+            note = note if number == signal.SIGTERM else "Ctrl-C again to stop at once"
+            print(f"\nstopping … ({note})", file=sys.stderr, flush=True)
 
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)

@@ -45,7 +45,7 @@ def _declare_distill(parser: Parser) -> None:
 
 
 def _distill(args: argparse.Namespace) -> int:
-    """Run the job, or estimate what it can gain."""
+    """Run the distillation, or the estimate of its gain."""
     from MedEnhanceLib.spg.config import DistillConfig
 
     if (args.out is None) != args.estimate:
@@ -64,9 +64,9 @@ def _distill(args: argparse.Namespace) -> int:
 def _lines(fields: Mapping[str, Any]) -> list[str]:
     headline = str((fields.get("audit") or {}).get("summary", "none")).partition("\n\n")[0]
     outputs, secret = fields["outputs"], fields["outputs"].get("confidential")
-    kept = {"": "nothing changed in", "license": "stated another license in"}.get(fields["change"])
+    note = {"": "nothing changed in", "license": "stated another license in"}.get(fields["change"])
     return [
-        *([f"{kept} {outputs['output']}"] if kept else wrote(fields)),
+        *([f"{note} {outputs['output']}"] if note else wrote(fields)),
         *(["the confidential folder shows and names patients: do not share it"] if secret else []),
         f"volumes: {fields['volumes']}; patients used: {fields['patients']}, held out: "
         f"{fields['held_out']}",
@@ -82,7 +82,7 @@ COMMAND = Command(
     "folder with a folder for each patient (or a file each), or a table with the columns\n"
     "patient and path.\n"
     "The same command continues a distillation that was stopped.\n"
-    "What of the patients is in it is stated, which does not prove privacy: docs/distillation.md.",
+    "OUT/PRIVACY.md states what OUT reveals of the patients; it is no proof of privacy.",
     example="medenhance distill patients/ distilled/ --method statistics",
     declare=_declare_distill,
     run=_distill,

@@ -1,4 +1,4 @@
-"""medenhance doctor and worker: what this machine has and lacks, and jobs for other programs."""
+"""medenhance doctor and worker: a check of this machine, and jobs for other programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IDLE_SECONDS = 600.0
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Look at everything."""
+    """Run the job and report what this machine has and lacks."""
     facts = args.console.run("doctor", {})
     lacking = list(_shortcomings(facts))
     hints = [hint for _, hint in lacking]
@@ -43,7 +43,7 @@ def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceErr
 
 
 def _screen(facts: Mapping[str, Any]) -> str:
-    """Put everything on one screen."""
+    """Format all facts for one screen."""
     memory, disk, python = facts["memory"], facts["disk"], facts["python"]
     rows = [(row["name"], _version_text(row), row["purpose"]) for row in facts["packages"]]
     machine = {

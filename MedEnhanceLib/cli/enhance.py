@@ -1,4 +1,4 @@
-"""medenhance enhance, blend and segment: what models make of a volume."""
+"""medenhance enhance, blend and segment: models applied to a volume."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
 
     first, *others = job_lines(fields)
     findings = findings_in_words(fields.get("measured") or {}, fields.get("strength", 1.0))
-    guide = [f"guide taken: {fields['guide']}"] if "guide" in fields else []
+    guide = [f"guide used: {fields['guide']}"] if "guide" in fields else []
     return [first, *guide, *findings, *fields.get("limits", ()), *others]
 
 

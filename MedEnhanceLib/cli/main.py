@@ -1,4 +1,4 @@
-"""The command `medenhance`: chooses the command, and turns errors into messages and statuses.
+"""The command `medenhance`: runs its subcommands, and converts errors to messages and statuses.
 
 Nothing heavy is imported here or at the top of a command's file: help must be instant.
 """

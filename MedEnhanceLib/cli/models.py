@@ -15,7 +15,7 @@ _ACTIONS = {
     "list": "all models",
     "show": "metadata and card of a model",
     "import": "import a model: a folder or its zip",
-    "default": "use this model by default: another one, or again the one that ships",
+    "default": "make a model, imported or shipped, the default of its kind and modality",
     "remove": "delete an imported model",
 }
 
@@ -31,7 +31,7 @@ def _declare(parser: Parser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Do what the action says."""
+    """Perform the action."""
     action, name, console = args.action, args.name, args.console
     if action != "list" and name is None:
         raise ConfigError(f"models {action} needs a name", "See: medenhance models --help")
@@ -41,8 +41,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError(f"models {action} takes no --name", "It names a model to be imported.")
     if action == "show":
         return _show(args)
-    given = {"path": name, "name": args.new_name} if action == "import" else {"name": name}
-    fields = console.run("models", {"action": action, **given})
+    params = {"path": name, "name": args.new_name} if action == "import" else {"name": name}
+    fields = console.run("models", {"action": action, **params})
     rows = fields["models"]
     if action == "list":
         damaged = [row for row in rows if not row["ok"]]
@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a line for each model, and below what each is."""
+    """Return a line for each model, and their descriptions below."""
     heads = {name: name for name in ("name", "kind", "for", "default", "origin", "size")}
     lines = [{**row, "for": row["modality"], "size": size(row["bytes"])} for row in rows]
     about = [f"{row['name']}: {row['description']}" for row in rows]

@@ -1,4 +1,4 @@
-"""Parsers of the commands; their options are made of the jobs' declarations."""
+"""Parsers of the commands; their options are made from the jobs' declarations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeAlias, get_args
 from MedEnhanceLib.core.options import Option, did_you_mean, options_of
 from MedEnhanceLib.errors import ConfigError
 
-#: What `add_subparsers` gives; argparse has no public name for it.
+#: The type that `add_subparsers` returns; argparse has no public name for it.
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse as argparse does, but refuse what is left over, as the options are known here."""
+        """Parse as argparse does, but refuse unknown arguments, as the options are known here."""
         self._given = list(args or ())
         parsed, rest = super().parse_known_args(args, namespace)
         for word in rest:
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
-        """Return a wrong use of the command line; a misspelled option is its likeliest cause."""
+        """Raise ConfigError for wrong usage, most likely a misspelled option."""
         if self._subparsers is None:
             for word in self._given:
                 if word.startswith("--") and word.partition("=")[0] not in self._options():
@@ -148,7 +148,7 @@ def add_flags(parser: Parser, declaration: Any, *, only: Collection[str] = ()) -
 
 
 def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
-    """Return the JSON object of a declaration with what was given on the command line."""
+    """Return the JSON object of a declaration with the values on the command line."""
     params: dict[str, Any] = {}
     for option in options_of(declaration):
         if option.about.flag is None:
@@ -183,7 +183,7 @@ def _names(option: Option) -> list[str]:
 
 
 def _argument(option: Option) -> dict[str, Any]:
-    """Return the keywords of `add_argument` for an option, whose default there is None."""
+    """Return the keywords of `add_argument` for an option; its default there is None."""
     fields: dict[str, Any] = {"default": None, "help": option.description.replace("%", "%%")}
     if _is_positional(option):
         fields |= {"metavar": option.about.flag, "nargs": None if option.is_required else "?"}
@@ -206,7 +206,7 @@ def _argument(option: Option) -> dict[str, Any]:
 
 
 def _reader(option: Option) -> Callable[[str], Any]:
-    """Make what turns the text of a command line into the value of an option."""
+    """Make the function that converts text of a command line to the value of an option."""
     kind = get_args(option.hint)[0] if option.kind in (list, tuple) else option.kind
     kind = kind if kind in (int, float) else str
 
@@ -216,7 +216,7 @@ def _reader(option: Option) -> Callable[[str], Any]:
         try:
             return kind(text)
         except ValueError:
-            option.check(text)  # refuses it as it does a number out of range
+            option.check(text)  # raises the same error as for a number out of range
             raise
 
     return read
@@ -233,7 +233,7 @@ def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:
 
 
 def read_config(path: str | None) -> dict[str, Any]:
-    """Read the JSON object in a configuration file, {} for none; ConfigError for all else."""
+    """Read the JSON object in a configuration file, {} for none; ConfigError for anything else."""
     if path is None:
         return {}
     try:
@@ -243,7 +243,7 @@ def read_config(path: str | None) -> dict[str, Any]:
             f"{path} cannot be read: {cause.strerror}", "Name a JSON file that exists."
         ) from cause
     except (ValueError, RecursionError) as cause:
-        raise ConfigError(f"{path} is not JSON: {cause}", "Correct that place.") from cause
+        raise ConfigError(f"{path} is not JSON: {cause}", "Correct the file.") from cause
     if not isinstance(fields, dict):
         raise ConfigError(f"{path} does not hold a JSON object", 'Write {"option": value, …}.')
     return fields

@@ -36,9 +36,9 @@ def table(
     """Show JSON objects as a table.
 
     Args:
-        rows: field → value; what a row lacks is a dash.
+        rows: field → value; a missing one is shown as a dash.
         heads: field → its heading, in the order of the columns.
-        left_aligned: as of `columns`.
+        left_aligned: as in `columns`.
     """
     cells = [[_cell(row.get(name)) for name in heads] for row in rows]
     return columns(tuple(heads.values()), cells, left_aligned=left_aligned)
@@ -66,7 +66,7 @@ def inline(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value + 0.0:.6g}"  # 0, where a header holds -0
+        return f"{value + 0.0:.6g}"  # -0 becomes 0
     if isinstance(value, Mapping):
         return ", ".join(f"{_name(name)} {inline(entry)}" for name, entry in value.items())
     if isinstance(value, (list, tuple)):
@@ -76,7 +76,7 @@ def inline(value: Any) -> str:
 
 
 def size(count: int | None) -> str:
-    """Write bytes as a person reads them; None is unknown."""
+    """Format a number of bytes; None is "unknown"."""
     return "unknown" if count is None else size_text(count)
 
 
@@ -91,8 +91,8 @@ def wrote(fields: Mapping[str, Any]) -> list[str]:
 
 
 def job_lines(fields: Mapping[str, Any]) -> list[str]:
-    """Return all that people read of a job that writes volumes."""
-    from MedEnhanceLib.core.manifest import caveats_of  # with numpy, which help does without
+    """Return the output lines of a job that writes volumes."""
+    from MedEnhanceLib.core.manifest import caveats_of  # imports numpy, which is slow for help
 
     lines = wrote(fields)
     for row in fields.get("objects") or ():  # of DICOM

@@ -1,4 +1,4 @@
-"""medenhance train and evaluate: a model of one's own, and how good a model is."""
+"""medenhance train and evaluate: training of a model, and its measurement."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from MedEnhanceLib.cli.parser import (
 from MedEnhanceLib.cli.terminal import table, wrote
 from MedEnhanceLib.errors import ConfigError
 
-#: Of figures of an evaluation, as its table calls them.
+#: Figures of an evaluation → their headings in its table.
 _HEADS = {
     "group": "mean of",
     "input_psnr_db": "PSNR, dB: degraded",
@@ -32,7 +32,7 @@ _HEADS = {
     "enhanced_ssim": "model",
     "dice": "Dice",
 }
-#: Options that are fields of the configuration as they are.
+#: Options that are copied into the configuration.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset", "enhancer")
 
 
@@ -70,8 +70,8 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--segmenter",
         metavar="NAME",
-        help="hqg: segmentation model (head) that teaches the enhancer which it learned from, on "
-        "its own labeled images below --data",
+        help="hqg: segmentation model (head) that teaches the enhancer it was trained with, on its "
+        "labeled images below --data",
     )
     parser.add_argument(
         "--gate",
@@ -89,7 +89,7 @@ def _declare_train(parser: Parser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    """Run the job and report where the model is; of several processes, the first one does."""
+    """Run the job and report where the model is."""
     from MedEnhanceLib.spg.dataset import find_set
 
     config = read_config(args.config)
@@ -103,8 +103,8 @@ def _train(args: argparse.Namespace) -> int:
             "no training data",
             "Name images of high quality (--high-quality DIR), or a folder (--data DIR).",
         )
-    given = {name: getattr(args, name) for name in _FIELDS}
-    config |= {name: value for name, value in given.items() if value is not None}
+    stated = {name: getattr(args, name) for name in _FIELDS}
+    config |= {name: value for name, value in stated.items() if value is not None}
     task = {name: getattr(args, name) for name in ("segmenter", "gate") if getattr(args, name)}
     if task:
         config["task"] = (config.get("task") or {}) | task
@@ -130,7 +130,7 @@ def _check_file(args: argparse.Namespace, config: Mapping[str, Any], distilled: 
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:
-    """Say what was written, what a head reached in held-out patients, and the next step."""
+    """List what was written, a head's figures in held-out patients, and the next step."""
     from MedEnhanceLib.bundles.schema import METADATA
     from MedEnhanceLib.bundles.store import is_taken
 
@@ -144,7 +144,7 @@ def _lines(fields: dict[str, Any]) -> list[str]:
 
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of both pools, and the configuration, whose own fields stay."""
+    """Return the common folder of the images, and the configuration with their patterns."""
     from MedEnhanceLib.spg.dataset import find_set
 
     is_set = args.data is not None and find_set(Path(args.data))

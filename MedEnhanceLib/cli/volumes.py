@@ -30,7 +30,7 @@ def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    """Run the job and print the card; of several series, the table of them."""
+    """Run the job and print the card, or a table of several series."""
     try:
         params = params_of(args, declaration_of("inspect"))
         fields = args.console.run("inspect", params)
@@ -41,15 +41,15 @@ def _inspect(args: argparse.Namespace) -> int:
                 rows = args.console.run("series", {"input": args.input})["series"]
         if len(rows) < 2:
             raise
-        choose = f"Details of a series: medenhance inspect {quote(args.input)} --series N"
-        return int(args.console.report({"series": rows}, f"{_series_table(rows)}\n{choose}"))
+        hint = f"Details of a series: medenhance inspect {quote(args.input)} --series N"
+        return int(args.console.report({"series": rows}, f"{_series_table(rows)}\n{hint}"))
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(args.input, check)
     return int(args.console.report(fields, _card_text(fields["card"]), fault))
 
 
 def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a line per series, patient and study where they differ; then what is not read."""
+    """Return a line per series, with patient and study if they differ, and the unreadable ones."""
     names = ["modality", "description", "size", "date", "files"]
     names += [name for name in ("patient", "study") if len({row[name] for row in rows}) > 1]
     heads = {"number": "series", **{name: name for name in names}}
@@ -101,7 +101,7 @@ def _card_text(card: Mapping[str, Any]) -> str:
 
 
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a compressed file says of itself besides."""
+    """Return the rows of a card that only containers have."""
     check, missing = card["check"], ", ".join(card["missing"])
     checked = "head and size only (--verify reads the chunks)"
     if check is not None:
@@ -121,7 +121,7 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
-    """Return the first damaged chunk, how many there are, and whether a voxel is lost."""
+    """Return the error with the first damaged chunk, their number, and the lost slices."""
     damaged, lost = check["damaged"], [c for c in check["damaged"] if c["block"] is not None]
     what = "head, parity or SHA-256 at its end; all chunks are intact"
     if damaged:
@@ -147,11 +147,11 @@ def _times(values: Sequence[float]) -> str:
 
 
 def _add_kinds(parser: Parser) -> None:
-    """Add options that are kept in the order in which they were given: damage does not commute."""
+    """Add options whose order on the command line is kept: degradations do not commute."""
     for kind, (metavar, text) in _KINDS.items():
 
-        def strength(given: str, kind: str = kind) -> tuple[str, float | str]:
-            return kind, given if kind == "scanner" else float(given)
+        def strength(value: str, kind: str = kind) -> tuple[str, float | str]:
+            return kind, value if kind == "scanner" else float(value)
 
         parser.add_argument(
             f"--{kind}", action="append", type=strength, metavar=metavar, dest="steps", help=text
@@ -180,7 +180,7 @@ _KINDS = {
     "low-dose": ("PHOTONS", "CT with this many photons a ray, for example 5e3"),
     "blur": ("PIXELS", "Gaussian blur: 1 SD in pixels, for example 1"),
     "bias": ("STRENGTH", "bias field: ± this share, for example 0.3 (MR)"),
-    "scanner": ("KIND", "acquired anew by a scanner that is drawn: epi, 2d or 3d (MR)"),
+    "scanner": ("KIND", "simulated scan by a random scanner: epi, 2d or 3d (MR)"),
 }
 
 CONVERT = Command(
@@ -206,7 +206,7 @@ INSPECT = Command(
     summary="describe a volume, a DICOM folder or a .ucv",
     description="Show the card of a volume: size, spacing, orientation, type, range, history.\n"
     "A .ucv is not decoded for it; --verify reads all of it and exits with status 6\n"
-    "where it is damaged. Several DICOM series are listed in a table.",
+    "if it is damaged. Several DICOM series are listed in a table.",
     example="medenhance inspect scan.nii.gz",
     run=_inspect,
 )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-#: Of a volume, [K, J, I], or of a sequence, [T, K, J, I].
+#: Voxels of a volume, [K, J, I], or of a sequence, [T, K, J, I].
 Voxels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ Words = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.intp]
-#: Voxels along slices, rows and columns; and a part of a volume, by them.
+#: Numbers of slices, rows and columns; and a box in a volume, in the same order.
 Shape = tuple[int, int, int]
 Where = tuple[slice, slice, slice]
 #: Volumes from this size on stay in their files where they can be processed in slabs.
@@ -37,15 +37,15 @@ LARGE_BYTES = 1 << 28
 SLAB_BYTES = 1 << 24
 #: Slices that pass from stage to stage of a filter at a time.
 SLICES_AT_ONCE = 4
-#: A volume with at least this many voxels and at most this many values is no image: noise alone
-#: gives more values.
+#: A volume with at least this many voxels and at most this many values holds labels: the noise of
+#: an image alone gives more values.
 _LEAST_IMAGE, _MOST_LABELS = 4096, 16
 
 
 def interpolated(values: Floats, places: Sequence[Array]) -> Floats:
-    """Interpolate linearly at places along each axis; beyond the outer values it is constant.
+    """Interpolate linearly on a grid; beyond the outer voxels the values are constant.
 
-    values: [K, J, I]. places: of each axis, in voxels from its first one.
+    values: [K, J, I]. places: for each axis the positions, in voxels from its first voxel.
     """
     for axis, at in enumerate(places):
         last = values.shape[axis] - 1
@@ -59,7 +59,7 @@ def interpolated(values: Floats, places: Sequence[Array]) -> Floats:
 
 
 def cubic_spline(distance: Doubles) -> Doubles:
-    """Weigh samples by the cubic B-spline; distance: from each of them, in samples."""
+    """Return the weights of samples by the cubic B-spline; distance: from each, in samples."""
     distance = np.abs(distance)
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.maximum(2 - distance, 0) ** 3 / 6
@@ -102,21 +102,21 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) ->
     Args:
         shape: of the array.
         dtype: of the array.
-        scratch: a folder; if given, what is as large as LARGE_BYTES lies on disk, in an unnamed
-            file in that folder that is removed with the array.
-    Raises OSError where there is no space, or no permission.
+        scratch: folder for arrays of LARGE_BYTES or more, each in an unnamed file that is removed
+            with the array; None: all are in memory.
+    Raises OSError if there is no space, or no permission.
     """
-    count = math.prod(shape) * dtype.itemsize
-    if scratch is None or count < LARGE_BYTES:
+    nbytes = math.prod(shape) * dtype.itemsize
+    if scratch is None or nbytes < LARGE_BYTES:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=scratch) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk would end the process later
-            os.posix_fallocate(file.fileno(), 0, count)
+            os.posix_fallocate(file.fileno(), 0, nbytes)
         return np.memmap(file, dtype, "w+", 0, shape)
 
 
 def trim() -> None:
-    """Return to the system what glibc keeps for threads that freed many small pieces (encoders)."""
+    """Return memory to the system that glibc retains after many small allocations (encoders)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
@@ -140,7 +140,7 @@ def robust_max(voxels: Array) -> float:
 
 
 def looks_like_labels(voxels: Voxels) -> bool:
-    """Return whether integers with 2 to 16 values only are labels, not intensities."""
+    """Return whether voxels are labels: 4096 or more integers with 2 to 16 different values."""
     if voxels.dtype.kind not in "iu" or voxels.size < _LEAST_IMAGE:
         return False
     values: set[int] = set()
@@ -152,12 +152,12 @@ def looks_like_labels(voxels: Voxels) -> bool:
 
 
 def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice]:
-    """List the slices from `first` to `end`, a few at a time.
+    """Divide the indices from `first` to `end` into consecutive ranges.
 
     Args:
-        first: slice.
-        end: slice after the last one.
-        at_once: how many; None for the few that pass from stage to stage of a filter.
+        first: index of the first slice.
+        end: index after the last slice.
+        at_once: slices in a range; None: SLICES_AT_ONCE.
     """
     at_once = at_once or SLICES_AT_ONCE
     for begin in range(first, end, at_once):

@@ -1,4 +1,4 @@
-"""The diffusion weighting of frames, and the tables of it that FSL and others read."""
+"""Diffusion weighting of frames, and its tables in FSL's format."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Gradient:
 
 
 def fsl_tables(gradients: Sequence[Gradient], geometry: Geometry) -> dict[str, str]:
-    """Write the table of b-values and that of directions as FSL has them.
+    """Format b-values and directions as the two tables of FSL.
 
-    FSL's directions are along the axes of the voxel grid; the first one is mirrored where the
-    affine of the NIfTI file has a positive determinant.
+    FSL's directions are along the axes of the voxel grid; the first axis is mirrored if the affine
+    of the NIfTI file has a positive determinant.
 
     gradients: of the frames, in their order.
     geometry: of the volume.

@@ -1,8 +1,8 @@
-"""Voxels and geometry from and to what others hold: arrays, SimpleITK, nibabel, MONAI.
+"""Conversion from and to arrays and the images of SimpleITK, nibabel and MONAI.
 
-Each comes as its own copy: what its owner changes later changes no volume. Axes are brought into
-the order of `Volume.voxels`, [slice, row, column] with a leading axis of frames. `Volume` has the
-methods that users call, with what they take and raise.
+Voxels are copied, so that later changes of the source do not change the volume. Axes are brought
+into the order of `Volume.voxels`, [slice, row, column] with a leading axis of frames. The methods
+that users call are those of `Volume`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from MedEnhanceLib.core.geometry import LPS_TO_RAS, Geometry
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
 
-#: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
+#: Millimeters and seconds in the units that nibabel names; an unknown unit of length is mm.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
-#: PyTorch computes with no unsigned integers of more than 8 bits.
+#: PyTorch does not compute with unsigned integers of more than 8 bits.
 _FOR_TORCH = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64}
 
 
 def unstated_time_unit(interval: float) -> float:
-    """Return the seconds in the unit of an interval between frames that is stored without a unit.
+    """Return the unit, in seconds, of a frame interval that is stored without a unit.
 
     Repetition times are written as 2.5 or 2500: from 100 on they are milliseconds.
     """
@@ -133,10 +133,10 @@ def from_metatensor(tensor: Any) -> Image:
     shape = tuple(tensor.shape)
     if len(shape) == 4 and shape[0] == 1:
         tensor = tensor[0]
-    elif len(shape) != 3 or shape[0] == 1:  # the latter may be one channel of a plane
+    elif len(shape) != 3 or shape[0] == 1:  # [1, J, I] may be a 2D image with its channel
         raise InputError(
             f"a MetaTensor of shape {shape}",
-            "Give [1, I, J, K], one channel of one image, or [I, J, K]: of several tensor[:1].",
+            "Give one channel of one image, [1, I, J, K] or [I, J, K]; of several: tensor[:1].",
         )
     affine = np.asarray(tensor.affine, np.float64)
     meta = getattr(tensor, "meta", {})
@@ -161,13 +161,13 @@ def _copied(array: Any) -> Voxels:
             array = array.detach().cpu().numpy()
         except (TypeError, RuntimeError) as cause:  # NotImplementedError is a RuntimeError
             raise InputError(
-                f"a tensor of {array.dtype}, {array.layout}, on {array.device}: no array of numpy",
-                "Give tensor.float(); of a sparse one tensor.to_dense().",
+                f"NumPy cannot hold a tensor of {array.dtype}, {array.layout}, on {array.device}",
+                "Give tensor.float(); if it is sparse, tensor.to_dense().",
             ) from cause
     return np.array(array, order="C")
 
 
 def _storable(voxels: Voxels) -> Voxels:
-    """Copy the voxels in a type that ITK and NIfTI have."""
+    """Copy the voxels, converted to a type that ITK and NIfTI support."""
     narrow = {"bool": np.uint8, "float16": np.float32}
     return np.array(voxels, narrow.get(voxels.dtype.name, voxels.dtype.newbyteorder("=")))

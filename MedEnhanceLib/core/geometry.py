@@ -14,7 +14,7 @@ from MedEnhanceLib.errors import GeometryError
 
 Triple = tuple[float, float, float]
 Vector = tuple[float, ...]
-#: Turns left and posterior into right and anterior, and back.
+#: Converts LPS to RAS, and RAS to LPS.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ORTHONORMAL_TOLERANCE = 1e-3
 #: Ratio of largest to smallest spacing below which voxels count as cubes.
@@ -59,7 +59,7 @@ class Geometry:
 
     @classmethod
     def from_affine_ras(cls, affine: npt.ArrayLike) -> Geometry:
-        """Take a 4×4 matrix (i, j, k) → mm in RAS, as NIfTI and Slicer write it.
+        """Convert a 4×4 matrix (i, j, k) → mm in RAS, as NIfTI and Slicer write it.
 
         Raises GeometryError for other shapes, and for axes that are not at right angles.
         """
@@ -137,7 +137,7 @@ class Geometry:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Geometry:
-        """Return the inverse of `to_json`; raises GeometryError on what is missing."""
+        """Read the object that `to_json` returns; raises GeometryError for a missing field."""
         try:
             return cls(fields["spacing_mm"], fields["origin_lps_mm"], fields["direction_lps"])
         except (KeyError, TypeError) as cause:

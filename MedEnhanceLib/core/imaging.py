@@ -12,9 +12,9 @@ from MedEnhanceLib.core.arrays import Array, Floats, Voxels, let_go, parts_of
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 
-#: The kernel of the blur ends at this many σ, where 6e-5 of it is left.
+#: The kernel of the blur ends at this many σ; 6e-5 of its area lies beyond.
 _TRUNCATE = 4.0
-#: Slices that are averaged at once, about.
+#: About this many slices are averaged at once.
 _AVERAGED_SLICES = 16
 
 
@@ -53,9 +53,9 @@ def _blur_along(voxels: Floats, axis: int, sigma: float) -> Floats:
 
 
 def averaged(volume: Volume, factors: Sequence[int]) -> Volume:
-    """Average a volume over blocks, in float32; incomplete blocks at the end are left out.
+    """Average a volume over blocks, as float32; incomplete blocks at the end are left out.
 
-    volume: a single one; of a mapped file only some slices are in memory.
+    volume: [K, J, I]; a mapped file is read a few slices at a time.
     factors: voxels of a block along k, j, i.
     """
     whole = volume.shape[0] // factors[0] * factors[0]

@@ -1,4 +1,4 @@
-"""Structures of a segmentation, and a volume that is segmented."""
+"""The result of a segmentation, and the structures that its labels stand for."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Label(Options):
     value: Annotated[int, About(help="of its voxels", low=1, high=255)]
     name: str
     color: Annotated[str, About(help="as #rrggbb")]
-    category: Code | None = option(None, help="what it is by DICOM's codes; null: unknown")
-    type: Code | None = option(None, help="the same, in detail")
-    recommended_color: str = option("", help="what Slicer's terminology gives to the type")
+    category: Code | None = option(None, help="its category in DICOM; null: unknown")
+    type: Code | None = option(None, help="its type in DICOM; null: unknown")
+    recommended_color: str = option("", help="color of the type in Slicer's terminology")
 
     def __post_init__(self) -> None:
         super().__post_init__()

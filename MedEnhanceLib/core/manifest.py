@@ -18,7 +18,7 @@ import numpy as np
 from MedEnhanceLib._version import __version__
 
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
-#: What the newest step of a map begins with, and what the map is.
+#: Beginning of the newest history entry of a map → the kind of map.
 NOISE_MAP, UNCERTAINTY_MAP = "standard deviation of the noise", "uncertainty of the enhancement"
 _MAPS = {
     NOISE_MAP: "a map of the noise in another volume",
@@ -26,8 +26,8 @@ _MAPS = {
 }
 #: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "segmentation_limits", "segmentation_warning")
-#: Below this many SD of the noise a guide changed almost nothing; below this share of σ, what is
-#: removed is hardly seen.
+#: A guide that changed the result by less than this many SD of the noise added almost nothing;
+#: removal of less than this share of σ is hardly visible.
 _LEAST_USE, _NEARLY_NOTHING = 0.02, 0.5
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
 
@@ -43,8 +43,8 @@ def derived_note(action: str) -> str:
 def map_in_words(history: Sequence[str]) -> str:
     """Name the kind of map that MedEnhance wrote with this history; "" for other volumes."""
     newest = history[-1] if history else ""
-    made = newest.removeprefix("DERIVED: ")
-    return next((what for begin, what in _MAPS.items() if made.startswith(begin)), "")
+    step = newest.removeprefix("DERIVED: ")
+    return next((kind for begin, kind in _MAPS.items() if step.startswith(begin)), "")
 
 
 def make_manifest(
@@ -69,8 +69,8 @@ def make_manifest(
         seconds: duration.
         model: name and SHA-256 of the model.
         results: figures of the result.
-        dicom: the input's series, where it was one (`DicomOrigin.facts`).
-        warnings: of the run, without names of files.
+        dicom: the DICOM series of the input, if any (`DicomOrigin.facts`).
+        warnings: of the run, without file names.
     """
     return {
         "derived": derived_note(action),
@@ -103,10 +103,10 @@ def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[s
 
 
 def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Read the warnings in the manifest of a run, those of most weight first, else in their order.
+    """Read the warnings in the manifest of a run, the severe ones first.
 
-    Returns level ("severe" or "warning"), message and remedy of each, "" without one. In a manifest
-    that somebody has edited, fields that cannot be read count as empty.
+    Returns level ("severe" or "warning"), message and hint ("" for none) of each. Fields that
+    cannot be read, as in an edited manifest, count as empty.
     """
     results, lines = manifest.get("results"), manifest.get("warnings")
     rows = (results.get("warnings") if isinstance(results, Mapping) else None) or ()
@@ -151,7 +151,7 @@ def file_sha256(path: Path) -> str:
 
 @cache
 def _package_versions() -> dict[str, str]:
-    """Return the versions once a process: reading them takes as long as compressing a volume."""
+    """Return the versions; cached, as reading them takes as long as compressing a volume."""
     from importlib import metadata  # takes longer to import than the rest of this module
 
     versions = {}
@@ -190,9 +190,9 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
 
 
 def caveats_of(results: Mapping[str, Any]) -> list[str]:
-    """Return what speaks against relying on a segmentation, a sentence each.
+    """Return the reasons not to rely on a segmentation, a sentence each.
 
-    results: of its manifest.
+    results: the field of its manifest.
     """
     warnings = str(results.get("segmentation_warning") or "").split("; ")
     limits = results.get("segmentation_limits")
@@ -206,7 +206,7 @@ def _is_part(noise: Mapping[str, Any]) -> bool:
 
 
 def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
-    """State the noise and what of it was removed: "noise found: ±19 (1 SD); removed: all"."""
+    """Describe the noise and its removal: "noise found: ±19 (1 SD); removed: all"."""
     units = f" {noise['units']}" if noise.get("units") else ""
     share = strength * noise["share_removed"]
     removed = f"{100 * share:.0f} %" if share < 1 else "all"
@@ -217,7 +217,7 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
         removed = "nothing"
     if share > 0 and _is_part(noise):
         used, (low, high) = noise["sigma_used"], noise["interval"]
-        # What is known before it is removed is the limit of it.
+        # Before the removal only its upper limit is known.
         amount = share * used if changed is None else strength * changed
         most = "up to " if changed is None else ""
         sentence = (
@@ -253,17 +253,17 @@ def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
     units: of the enhanced volume.
     """
     return (
-        "How far noise, and blur where it was undone, may have left each value off, as a standard "
-        f"deviation (SD) in {units or 'units of the input'}. Where it is bright, do not rely on "
-        f"the enhancement; it is {calibration_in_words(facts)}"
+        "Error that remains in each voxel after the enhancement, as a standard deviation (SD) in "
+        f"{units or 'units of the input'}. Do not rely on the enhancement where the map is bright; "
+        f"it is {calibration_in_words(facts)}"
     )
 
 
 def calibration_in_words(facts: Mapping[str, Any]) -> str:
-    """Say how the map was calibrated, as the rest of a sentence, by the same facts."""
+    """Describe how the map was calibrated, as the end of a sentence; facts: as above."""
     calibration = facts.get("calibration")
     data = calibration.get("fitted_on") if isinstance(calibration, Mapping) else None
     return (
-        f"calibrated on {data or 'data that are not named'}, where ± 1.645 SD held 90 % of the "
+        f"calibrated on {data or 'unnamed data'}, where ± 1.645 SD held 90 % of the "
         "errors; on other data it can be too small."
     )

@@ -95,7 +95,7 @@ def dice(a: Array, b: Array, label: int) -> float:
     Args:
         a: label indices.
         b: label indices of the same shape.
-        label: that is compared.
+        label: the index to compare.
     """
     _check(a, b, None)
     both, size = 0, 0

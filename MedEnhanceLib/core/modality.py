@@ -8,14 +8,14 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Voxels, extremes
 
-#: Below 1 µm it is no patient.
+#: mm; a smaller spacing is that of a microscope.
 MICROSCOPY_MM = 1e-3
 _LARGEST_SAMPLE = 200_000
 #: Air is -1000 HU; -4096 is the lowest padding in use; metal saturates at 12 or 16 bits.
 _HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
-#: How users state it, in hints.
+#: How to set the modality, for hints.
 SET_MODALITY = "--modality (modality= in Python)"
-#: mm; no scanner leaves as much between slices, but µm that are taken for mm do.
+#: mm; no scanner has a larger spacing, but µm read as mm give one.
 FARTHEST_MM = 100.0
 
 

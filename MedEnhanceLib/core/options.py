@@ -4,7 +4,7 @@
     class SmoothConfig(Options):
         width: float = option(1.5, help="of the kernel", low=0.1, high=10, unit="mm")
 
-All else is made of it: the check with its error text, JSON both ways, the flags of the command line
+Derived from it: the check with its error text, JSON both ways, the flags of the command line
 (`cli.parser`), the keywords of the Python API (`api.takes`), and fields and widgets of the panel
 (MedEnhancePanels/state.py).
 """
@@ -44,17 +44,17 @@ _KINDS: dict[Any, tuple[type, str]] = {
     list: (list, "a list"),
     tuple: (tuple, "a list"),
 }
-#: Ends of a range: field of `About`, its text, the comparison that a value has to pass.
+#: Ends of a range: field of `About`, its text, the comparison that a value must pass.
 _ENDS = (
     ("low", "{:g} or more", operator.ge),
     ("above", "more than {:g}", operator.gt),
     ("high", "at most {:g}", operator.le),
     ("below", "less than {:g}", operator.lt),
 )
-#: NUL, and lone surrogates but those that stand for a byte of a file's name.
+#: NUL, and lone surrogates except those that stand for a byte of a file name.
 _NOT_IN_PATHS = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
-#: The scheme of an address; two letters or more, so that no drive of Windows is one. pathlib makes
-#: one slash of two.
+#: The scheme of a URL; two letters or more, as a drive of Windows has one. One slash is enough:
+#: pathlib turns two into one.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 #: Characters allowed in the name of a model or of a distilled set.
 NAMES = "at most 64 letters, digits, - and _"
@@ -68,11 +68,11 @@ def is_name(text: str) -> bool:
 def local_path(place: PathLike, name: str = "the path") -> Path:
     """Return the path of a file or folder on this machine.
 
-    Raises ConfigError for an empty one, InputError for an address (`https://…`, `s3://…`), whose
-    rest may be a secret and is not repeated.
+    Raises ConfigError for an empty path, InputError for a URL (`https://…`, `s3://…`); the message
+    has its scheme only, as the rest may hold a secret.
     """
     text = os.fspath(place)
-    if not text:  # pathlib's name for it is the current folder
+    if not text:  # pathlib would take the current folder
         raise ConfigError(f"{name} is empty", "Name a file.")
     if scheme := _SCHEME.match(text):
         raise InputError(
@@ -198,11 +198,11 @@ class Option:
         return f"{text} (default: {default})"
 
     def converted(self, value: Any) -> Any:
-        """Return a value as it came from JSON in the type of the field; paths become text."""
+        """Convert a value that was read from JSON to the type of the field; paths become text."""
         if isinstance(value, Mapping) and self.is_object:
             if issubclass(self.kind, WithPresets):
                 return self.kind.from_json(value)
-            # A partial object says what differs from the default of this field.
+            # A partial object states the differences from the default of this field.
             default = {} if self.default in (MISSING, None) else dataclasses.asdict(self.default)
             return config_from_json(self.kind, merged(self.kind, default, value))
         if isinstance(value, list) and self.kind is tuple:
@@ -270,18 +270,18 @@ class WithPresets(Options):
 
     @classmethod
     def preset(cls, name: str, /, **fields: Any) -> Self:
-        """Return one of PRESETS, with what the fields say otherwise."""
+        """Return one of PRESETS; the other arguments replace its values."""
         return cls.from_json({"preset": name, **fields})
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the preset with what a JSON object says otherwise; see `config_from_json`."""
-        given = {name: value for name, value in fields.items() if name != "preset"}
-        return config_from_json(cls, merged(cls, cls.preset_fields(fields), given))
+        """Return the preset, updated by a JSON object; see `config_from_json`."""
+        changes = {name: value for name, value in fields.items() if name != "preset"}
+        return config_from_json(cls, merged(cls, cls.preset_fields(fields), changes))
 
     @classmethod
     def preset_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the fields of the preset that `fields` names; ConfigError where there is none."""
+        """Return the values of the preset that `fields` names; ConfigError if it is unknown."""
         name = fields.get("preset", "cpu")
         if name not in tuple(cls.PRESETS):
             hint = f"Use one of {', '.join(cls.PRESETS)}."
@@ -321,7 +321,7 @@ def _options_of(cls: Any) -> tuple[Option, ...]:  # for type checkers, a class i
 
 
 def _inherited(cls: Any, name: str) -> About:
-    """Return what is declared of an option; a subclass may give another default alone."""
+    """Return the `About` of an option, inherited by a subclass that only changes the default."""
     entries = (vars(base).get("__dataclass_fields__", {}).get(name) for base in cls.__mro__)
     declared = (entry.metadata[_KEY] for entry in entries if entry and _KEY in entry.metadata)
     return next(declared, About())
@@ -362,8 +362,8 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -
     Args:
         cls: the dataclass.
         fields: the JSON object.
-        owner: what errors call it.
-    Raises ConfigError for an unknown key, one that is missing, and a value that is not allowed.
+        owner: its name in error messages.
+    Raises ConfigError for an unknown or a missing key, and for a value that is not allowed.
     """
     owner = owner or cls.__name__
     if not isinstance(fields, Mapping):
@@ -381,9 +381,9 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -
 
 
 def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON object `base` of a declaration with what another one says otherwise.
+    """Return the JSON object `base` of a declaration, updated by `fields`.
 
-    Of a field that is itself a declaration, the other one may state a part.
+    A field that is itself a declaration is updated field by field.
     """
     parts = {}
     for option in options_of(cls):
@@ -394,17 +394,17 @@ def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dic
 
 
 def shared(cls: Any, options: Options) -> dict[str, Any]:
-    """Return the values in `options` for the fields of a declaration that it extends."""
+    """Return the values of `options` for the fields of the declaration `cls` that it extends."""
     return {option.name: getattr(options, option.name) for option in options_of(cls)}
 
 
 def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ConfigError for the first name that `owner` does not have, with the nearest it has.
+    """Raise ConfigError for the first unknown name, with the most similar known one.
 
     Args:
-        owner: what has the names, for the message.
-        given: names.
-        known: names that it has.
+        owner: of the names, for the message.
+        given: names to check.
+        known: names that `owner` has.
     """
     names = list(known)
     for name in given:
@@ -426,7 +426,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
     Args:
         name: of the value, for the message.
-        value: that is checked.
+        value: the value.
         low: smallest allowed.
         high: largest allowed.
     """
@@ -455,7 +455,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def allowed_text(hint: Any) -> str:
-    """Return a type in words: "text", "a list, each a whole number or null"."""
+    """Describe a type: "text", "a list, each a whole number or null"."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (types.UnionType, typing.Union):
         return _either(list(dict.fromkeys(map(allowed_text, inner))))

@@ -6,9 +6,9 @@ Surface by the Crofton formula, on grids of any spacing:
 
 A line through a body crosses its surface; the number of crossings over all parallel lines of a
 direction and over all directions gives the area. The lines run through voxels and their 26
-neighbors. Where voxels are no cubes these directions are unevenly spread, so each is weighted with
+neighbors. If voxels are not cubes these directions are unevenly spread, so each is weighted with
 the part of the sphere nearest to it; with the weights of cubes, areas were off by up to a third.
-Smooth bodies are within about 8 %, with cubes within 1 %. Flat faces along the grid come out 10 %
+The error of smooth bodies is at most 8 %, with cubes 1 %. Flat faces along the grid come out 10 %
 too small with cubes and up to 30 % with slices ten times as thick as pixels are wide. Longer steps
 would spread the directions more evenly but miss thin structures such as cortex in thick slices.
 Source: Legland, Kiêu & Devaux, Image Analysis & Stereology 26 (2007), doi 10.5566/ias.v26.p83-92.

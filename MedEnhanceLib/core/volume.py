@@ -139,7 +139,7 @@ class Volume:
 
     @classmethod
     def _of(cls, image: exchange.Image, modality: str | None) -> Volume:
-        """Make a volume; a modality that is not given is guessed from the values."""
+        """Make a volume; if `modality` is None, it is guessed from the values."""
         volume = cls(image.voxels, image.geometry, frame_interval_s=image.frame_interval_s)
         resolved = modality or guess_modality(volume.voxels, volume.geometry.spacing)
         units = default_units(resolved)
@@ -163,11 +163,11 @@ class Volume:
         point: tuple[int, int, int] | None = None,
         window: tuple[float, float] | None = None,
     ) -> Picture:
-        """Draw three planes, with the sides of the patient; notebooks show them.
+        """Draw an axial, a coronal and a sagittal plane with orientation letters, for notebooks.
 
         Args:
-            point: (slice, row, column) that they go through; None: where much is to be seen.
-            window: lowest and highest gray level; None: chosen by the voxels.
+            point: (slice, row, column) that they go through; None: median of the foreground.
+            window: lowest and highest intensity shown; None: from the voxels.
         """
         from MedEnhanceLib.report.figures import Pane, comparison
 
@@ -198,7 +198,7 @@ class Volume:
 
         Args:
             voxels: of the same spatial shape.
-            did: added to the history.
+            did: an entry to add to the history.
         Raises:
             InputError: the spatial shape differs, so the geometry would no longer be correct.
         """
@@ -216,7 +216,7 @@ class Volume:
         )
 
     def as_modality(self, modality: str) -> Volume:
-        """State the modality of a volume; units follow where it is another."""
+        """Return the volume with this modality; if it differs, with its default units."""
         units = self.units if modality == self.modality else default_units(modality)
         return replace(self, modality=modality, units=units, modality_is_guess=False)
 
@@ -241,9 +241,9 @@ class Volume:
         )
 
     def single(self, hint: str = "Give one frame (in Python: volume.frame(0)).") -> Volume:
-        """Return the volume without a frame axis, where that has one frame; a view.
+        """Return the volume without a frame axis, as a view.
 
-        hint: the remedy of the InputError for a sequence of several frames.
+        hint: of the InputError for a sequence of several frames.
         """
         if self.is_sequence and self.shape[0] > 1:
             name = self.source or "volume"
@@ -258,14 +258,14 @@ class Volume:
     def crop(
         self, k: slice = slice(None), j: slice = slice(None), i: slice = slice(None)
     ) -> Volume:
-        """Return a part of every frame, where it is (a view), as `volume.crop(k=slice(40, 60))`.
+        """Crop every frame, as a view in its place: `volume.crop(k=slice(40, 60))`.
 
         Args:
             k: slices; negative numbers count from the end.
             j: rows.
             i: columns.
         Raises:
-            InputError: nothing is left, or there is a step.
+            InputError: a region is empty, or has a step.
         """
         parts: list[range] = []
         for axis, part, length in zip("kji", (k, j, i), self.shape[-3:], strict=True):
@@ -297,7 +297,7 @@ class Volume:
         """Return the voxels, read-only unless copied."""
         if copy or (dtype is not None and np.dtype(dtype) != self.dtype):
             if copy is False:
-                raise ValueError(f"voxels of type {self.dtype} are {dtype} only in a copy")
+                raise ValueError(f"converting {self.dtype} voxels to {dtype} needs a copy")
             return np.array(self.voxels, dtype)
         return self.voxels
 
@@ -317,20 +317,20 @@ Enhance = Callable[[Volume], Volume]
 def as_volume(
     data: Any, *, affine: Any = None, spacing: Any = None, modality: str | None = None
 ) -> Volume:
-    """Return a volume of whatever holds one in memory; a Volume is returned as it is.
+    """Convert an image in memory to a Volume; a Volume is returned as it is.
 
     Args:
         data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor.
-        affine: as of `Volume.from_array`, for arrays.
+        affine: for arrays, as in `Volume.from_array`.
         spacing: likewise.
         modality: instead of that of the data.
-    Raises InputError where it is none of these, or an array without its place.
+    Raises InputError for another type, and for an array without affine or spacing.
     """
-    home = type(data).__module__.partition(".")[0]
-    is_array = isinstance(data, np.ndarray) or home == "torch"
+    package = type(data).__module__.partition(".")[0]
+    is_array = isinstance(data, np.ndarray) or package == "torch"
     if not is_array and not (affine is None and spacing is None):
         raise ConfigError(
-            f"affine or spacing of a {type(data).__name__}, which has its own",
+            f"affine or spacing given for a {type(data).__name__}, which has its own",
             "Leave them out, or give its array alone.",
         )
     if isinstance(data, Volume):
@@ -342,8 +342,8 @@ def as_volume(
         "nibabel": Volume.from_nibabel,
         "monai": Volume.from_metatensor,
     }
-    if home in readers:
-        return readers[home](data, modality=modality)
+    if package in readers:
+        return readers[package](data, modality=modality)
     is_result = isinstance(getattr(data, "volume", None), Volume)
     raise InputError(
         f"an object of type {type(data).__name__} is not a volume",

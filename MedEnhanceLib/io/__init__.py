@@ -1,4 +1,4 @@
-"""Volumes from files and back: NIfTI, NRRD, MetaImage, DICOM."""
+"""Reading and writing of volumes: NIfTI, NRRD, MetaImage, DICOM."""
 
 from typing import TYPE_CHECKING
 

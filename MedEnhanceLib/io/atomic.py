@@ -1,12 +1,12 @@
-"""Files are written completely or not at all; what was there before survives a failure.
+"""Writing of files, completely or not at all; a failure leaves the earlier file as it was.
 
 A file is prepared in a hidden folder beside its target, and gets its name by one rename:
 
     .medenhance-XXXXXXXX/    locked while its writer lives (see `runtime.locks`)
         file.nii.gz
 
-So what a killed writer leaves is known for certain, also where another machine or another container
-writes into the same folder, and the next writer there removes it. The files of a whole folder are
+So remains of a killed writer are identified with certainty, even if other machines or containers
+write into the same folder, and the next writer removes them. The files of a whole folder are
 prepared in the same way, and get its name by one rename.
 """
 
@@ -26,12 +26,12 @@ from typing import Any
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.runtime.locks import make_owned, remove_abandoned, remove_owned
 
-#: What names of hidden folders begin with.
+#: Prefix of the names of hidden folders.
 PREFIX = ".medenhance-"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
-#: Folders that this process has looked through: reading a hundred thousand names takes a while.
-_looked_through: set[Path] = set()
+#: Folders that this process has cleaned up: reading a hundred thousand names takes a while.
+_cleaned: set[Path] = set()
 
 
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
@@ -48,12 +48,12 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     if exists and not overwrite:
         raise OutputError(
             f"{target} exists already",
-            "Choose another name, or allow that it is replaced (--force, overwrite=True).",
+            "Choose another name, or allow replacing it (--force, overwrite=True).",
         )
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raise OutputError for a folder that cannot be written to, or made; for before long work."""
+    """Raise OutputError if a folder cannot be made or written to; call it before long work."""
     existing = folder
     with _as_output_error(folder):
         while not existing.exists():
@@ -72,7 +72,7 @@ def make_folder(folder: str | Path) -> Path:
 
 
 def resolved(path: Path) -> Path:
-    """Return the path without links; one that leads to itself stays."""
+    """Resolve symbolic links in a path; a link to itself stays."""
     return Path(os.path.realpath(path))
 
 
@@ -81,14 +81,14 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
     """Yield a temporary path to write to; it replaces `path` on a clean exit.
 
     The temporary file exists already (empty) and has the ending in lower case. On any exception
-    it is removed and what was at `path` stays. Of a link, the target is replaced, not the link.
+    it is removed and the file at `path` stays. If `path` is a link, its target is replaced.
     Raises OutputError for an existing file (unless `overwrite`), a missing folder, no permission,
     no space left; an OSError about another file passes through.
     """
     refuse_existing(path, overwrite)
     target = resolved(Path(path))
-    if target.parent not in _looked_through:
-        _looked_through.add(target.parent)
+    if target.parent not in _cleaned:
+        _cleaned.add(target.parent)
         remove_abandoned(PREFIX, target.parent)
     # In lower case: ITK writes the voxels of a .MHA into a second file of its own.
     ending = ".nii.gz" if target.name.lower().endswith(".nii.gz") else target.suffix.lower()
@@ -109,7 +109,7 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
 
     Args:
         path: of the file, in a folder that exists.
-        obj: ValueError for NaN and infinity in it, as JSON has none.
+        obj: the JSON value; ValueError if it holds NaN or infinity.
         overwrite: whether a file at `path` is replaced; else OutputError.
     """
     with atomic_write(path, overwrite=overwrite) as temporary:
@@ -117,9 +117,9 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
 
 
 def json_bytes(obj: Any) -> bytes:
-    """Return what `write_json` writes."""
+    """Return the bytes that `write_json` writes."""
     text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A name of a file that is not UTF-8 holds lone surrogates, which JSON says as escapes.
+    # A file name that is not UTF-8 holds lone surrogates, which JSON writes as escapes.
     return text.encode(errors="backslashreplace")
 
 
@@ -138,12 +138,12 @@ def hidden_folder(place: Path, target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
     """Yield a new hidden folder; it becomes `target`, with all of its files, on a clean exit.
 
-    On any exception everything is as it was. If the process is killed between the two renames that
-    replace a folder, its files are in `<target>.replaced-XXXXXXXX`.
+    On any exception nothing changes. If the process is killed between the two renames that replace
+    a folder, its earlier files are in `<target>.replaced-XXXXXXXX`.
 
     target: a new or an empty folder, or one whose files may be removed.
-    replaceable: whether a file in it may be removed; asked just before.
-    Raises OutputError where the target cannot be replaced, or holds files that may not be removed.
+    replaceable: returns whether a file in it may be removed; called just before the renames.
+    Raises OutputError if the target cannot be replaced, or holds files that may not be removed.
     """
     refuse_no_folder(target)
     real = resolved(target)
@@ -160,7 +160,7 @@ def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Itera
 
 
 def refuse_no_folder(target: Path) -> None:
-    """Raise OutputError where no folder can be put at `target`; call it before long work."""
+    """Raise OutputError if no folder can be made at `target`; call it before long work."""
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file", "Name a folder.")
     if not target.parent.is_dir():
@@ -213,18 +213,18 @@ def flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
-    """Turn OSErrors into errors of writing `path`; with a folder, only those about it."""
+    """Convert OSErrors to an OutputError for `path`; with `folder`, only those of files in it."""
     try:
         yield
     except OSError as cause:
-        is_about_it = folder is None or str(cause.filename or folder).startswith(str(folder))
-        if not is_about_it:
+        is_inside = folder is None or str(cause.filename or folder).startswith(str(folder))
+        if not is_inside:
             raise
         raise output_error(path, cause) from cause
 
 
 def output_error(path: Path, cause: OSError) -> OutputError:
-    """Return the error that says what stopped the writing of `path`, and the remedy."""
+    """Return the error with the reason why `path` could not be written, and the remedy."""
     if cause.errno in _NO_SPACE:
         return OutputError(
             f"{path}: no space left on the disk", "Free some space, or write to another disk."

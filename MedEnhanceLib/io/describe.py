@@ -1,4 +1,4 @@
-"""Description of a volume for people and JSON, and a check that all of it is finite."""
+"""Description of a volume as JSON, checks of its voxels, and warnings about its header."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Above this ratio of spacings, methods work slice by slice.
+#: Above this ratio of largest to smallest spacing a volume is called anisotropic.
 _ANISOTROPIC = 3.0
 #: Largest value whose square, summed over some voxels, single precision holds.
 LARGEST = 1e18
@@ -28,9 +28,9 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
     """Describe a volume by plain JSON values, as `inspect` shows them.
 
     volume: the volume.
-    path: the file or folder it came from, if its size on disk is to be added.
-    Returns among others: spacing in mm, range in the volume's units, shape as [K, J, I] or [T, K,
-    J, I], and warnings.
+    path: the file or folder it came from; if given, the size on disk is added.
+    Returns among others: spacing in mm, range in the volume's units, shape as [K, J, I] or
+    [T, K, J, I], and warnings.
     """
     voxels, spacing = volume.voxels, volume.geometry.spacing
     low, high = voxels.min(), voxels.max()
@@ -60,7 +60,7 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
 
 
 def orientation_code(geometry: Geometry) -> str:
-    """Say where i, j and k point to as ITK writes it: "LPS" is usual in DICOM."""
+    """Return the directions of i, j and k: "LPS" (left, posterior, superior) is usual in DICOM."""
     nib = require("nibabel", purpose="Naming the axes")
     return "".join(nib.aff2axcodes(geometry.affine_ras))
 
@@ -91,7 +91,7 @@ def refuse_not_finite(volume: Volume) -> None:
 
 
 def refuse_too_large(volume: Volume) -> None:
-    """Raise InputError as `refuse_not_finite`, and beyond ±1e18, whose squares float32 lacks."""
+    """Raise InputError as `refuse_not_finite` does, or for values beyond ±LARGEST."""
     refuse_not_finite(volume)
     low, high = (float(end) for end in extremes(volume.voxels))
     if max(-low, high) > LARGEST:
@@ -116,11 +116,11 @@ def _refuse(volume: Volume, is_usable: Callable[[Array], Mask], what: str) -> No
 
 
 def warn_of_content(volume: Volume, name: str, monitor: Monitor) -> None:
-    """Warn where modality or spacing of a volume may be wrong.
+    """Warn if the modality or the spacing of a volume may be wrong.
 
     Args:
-        volume: with modality and spacing as given by its file, or by the caller.
-        name: of the file, to begin the warnings with.
+        volume: with modality and spacing from its file, or from the caller.
+        name: of the file, with which the warnings begin.
         monitor: gets each kind of warning once in a job.
     """
     spacing = volume.geometry.spacing
@@ -134,9 +134,9 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor) -> None:
             f"{text}is wrong if it is CT; override: {SET_MODALITY}", about="values like CT"
         )
     elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:
-        text = f"{name}: no value is below 0 HU, although fat and air are: if the values were "
-        text += "rescaled, models for CT do not fit them (convert the original again, without "
-        monitor.warn(f"{text}rescaling), nor if it is MR", about="CT without a value below 0")
+        text = f"{name}: no value is below 0 HU, although fat and air are: models for CT fit "
+        text += "neither MR nor rescaled values (convert the original again, without rescaling)"
+        monitor.warn(text, about="CT without a value below 0")
     if (widest := max(spacing)) > FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
         text += "correct it first: sizes and volumes in results depend on it"

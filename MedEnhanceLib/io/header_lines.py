@@ -1,4 +1,4 @@
-"""Headers that are lines of text, as NRRD and MetaImage have them: fields, units, voxel files."""
+"""Text headers, as of NRRD and MetaImage: fields, units, voxel files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TextHeader:
 
     @classmethod
     def parse(cls, path: Path, head: bytes, line_pattern: str) -> TextHeader:
-        """Take the field and value of every line that has both; InputError for a second value.
+        """Parse the lines that have a field and a value; InputError if a field has two values.
 
         Args:
             path: for messages; nothing is read from it.
@@ -56,27 +56,27 @@ class TextHeader:
             if match := re.fullmatch(line_pattern, line):
                 name, value = match["key"].strip(), match["value"].strip()
                 if fields.setdefault(name.lower().replace(" ", ""), value) != value:
-                    fault = f"{path.name}: {name} stands twice in it"
+                    fault = f"{path.name}: {name} has two values"
                     raise InputError(fault, "Correct the header.")
         return cls(path, fields)
 
     def get(self, field: str, default: str = "") -> str:
-        """Return the text of a field; `default` where it is missing."""
+        """Return the text of a field; `default` if it is missing."""
         return self.fields.get(field.lower().replace(" ", ""), default)
 
     def refused(self, field: str, value: Any, why: str) -> InputError:
         """Make the error of a field that cannot be read.
 
         Args:
-            field: as users find it in the file.
+            field: its name in the file.
             value: its text is cut after 80 characters.
-            why: ends the message.
+            why: the reason, at the end of the message.
         """
         fault = f"{self.path.name}: {field} is {value!s:.80}: {why}"
         return InputError(fault, "Export the volume again.")
 
     def shape(self, field: str, axes: str) -> tuple[int, ...]:
-        """Return the shape in voxels, slowest axis first, of sizes whose number `axes` states."""
+        """Read the shape in voxels, slowest axis first; axes: the number of axes, as text."""
         text = self.get(field)
         sizes = text.split()
         is_valid = all(re.fullmatch(r"0*[1-9]\d{,9}", size) for size in sizes)

@@ -1,4 +1,4 @@
-"""MetaImage read by its definition.
+"""Reading of MetaImage by its definition.
 
 ITK is not used to read: it ignores units of length and the slope of intensities, takes an offset of
 NaN for 0, and follows a header to any other file.
@@ -33,11 +33,11 @@ _DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
 def read_metaimage(
     path: Path, monitor: Monitor, scratch: Path | None = None
 ) -> tuple[Volume, tags.Tags]:
-    """Read the volume of a .mha or .mhd file, and what our key in its header says about it.
+    """Read the volume of a .mha or .mhd file, and the tags in its header.
 
     Args:
-        path: the header, or the file that holds both.
-        monitor: as of `read_nifti`.
+        path: the header, or the file that holds header and voxels.
+        monitor: as in `read_nifti`.
         scratch: likewise.
     Results and errors are those of `read_nifti`.
     """
@@ -94,12 +94,12 @@ def _geometry(header: TextHeader, axes: int, monitor: Monitor) -> Geometry:
 
 def _numbers(header: TextHeader, names: tuple[str, ...], count: int) -> list[float] | None:
     """Return the numbers of a field that has several names; None if it is missing."""
-    given = {name: header.get(name) for name in names if name.lower() in header.fields}
-    if not given:
+    texts = {name: header.get(name) for name in names if name.lower() in header.fields}
+    if not texts:
         return None
-    (name, text), *others = given.items()
+    (name, text), *others = texts.items()
     if names != _SPACING and any(other.split() != text.split() for _, other in others):
-        raise header.refused(" and ".join(given), list(given.values()), "they contradict")
+        raise header.refused(" and ".join(texts), list(texts.values()), "they contradict")
     try:
         numbers = [float(number) for number in text.split()]
     except ValueError:
@@ -120,7 +120,7 @@ def _payload(header: TextHeader, end: re.Match[bytes]) -> Payload:
     if not _is_true(header.get("BinaryData")) or header.get("HeaderSize", "0") != "0":
         fault = f"{header.path.name}: BinaryData is not True, or there is a HeaderSize"
         raise InputError(fault, "Save it as .mha.")
-    orders = [header.get(f"{of}ByteOrderMSB") for of in ("BinaryData", "Element")]
+    orders = [header.get(f"{prefix}ByteOrderMSB") for prefix in ("BinaryData", "Element")]
     is_big = {_is_true(order) for order in orders if order}
     if len(is_big) > 1:
         raise header.refused("ElementByteOrderMSB", orders[1], "BinaryData… contradicts it")

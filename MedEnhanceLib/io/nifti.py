@@ -1,9 +1,9 @@
-"""NIfTI-1 and NIfTI-2 (.nii, .nii.gz): headers through nibabel, voxels as of every other format.
+"""NIfTI-1 and NIfTI-2 (.nii, .nii.gz): headers through nibabel, voxels as in every other format.
 
-What nibabel does not do as our users need it stays here: contradictions of a header are refused by
-name (nibabel repairs some of them and only logs it), and our text is found among extensions that
-nibabel cannot read. Voxels: see `voxels`. ITK is not used: it fills a file that is cut short with
-zeros, and reports success on a full disk (see docs/decisions/0007-verified-reading.md).
+Two things differ from nibabel: contradictory headers are refused with the reason (nibabel repairs
+some of them and only logs it), and the tags of MedEnhance are found among extensions that nibabel
+cannot read. Voxels: see `voxels`. ITK is not used: it fills a file that is cut short with zeros,
+and reports success on a full disk (see docs/decisions/0007-verified-reading.md).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LPS = np.diag([-1.0, -1.0, 1.0])
 def read_nifti(
     path: Path, monitor: Monitor, scratch: Path | None = None
 ) -> tuple[Volume, tags.Tags]:
-    """Read the volume of a NIfTI file, and what its header extension says about it.
+    """Read the volume of a NIfTI file, and the tags in its header extension.
 
     Args:
         path: the file; its first bytes decide whether it is compressed, not its name.
@@ -58,8 +58,8 @@ def read_nifti(
     shape = _shape(header, name)
     payload = Payload(path, shape, _dtype(header, name), is_packed, skip=int(skip))
     voxels = read_voxels(payload, monitor, scratch)
-    # Searched for as text: nibabel raises for the first extension that it cannot read, such as one
-    # in DICOM with implicit VRs or with a wrong length.
+    # A search in the bytes: nibabel raises for the first extension that it cannot read, such as
+    # DICOM with implicit VRs or a wrong length.
     text = re.search(rb"\b%s (\{[ -~]*\})" % tags.KEY.encode(), start[: int(skip)])
     facts = tags.from_text(text[1].decode("ascii")) if text else tags.Tags()
     volume = Volume(

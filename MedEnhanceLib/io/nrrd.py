@@ -1,4 +1,4 @@
-"""NRRD (.nrrd, .nhdr): the header read by its definition, the voxels as of every other format.
+"""NRRD (.nrrd, .nhdr): the header read by its definition, the voxels as in every other format.
 
 Headers of .nrrd and .mha are written by SimpleITK (`itk_header`).
 
@@ -30,7 +30,7 @@ _SPACES = {
     "right-anterior-superior": (-1, -1, 1), "ras": (-1, -1, 1),
     "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1),
 }  # fmt: skip
-#: Without "signed", "int" after another word, and "_t".
+#: Names of types, without "signed", "int" after another word, and "_t".
 _TYPES = {
     "char": "i1", "int8": "i1", "unsigned char": "u1", "uchar": "u1", "uint8": "u1",
     "short": "i2", "int16": "i2", "unsigned short": "u2", "ushort": "u2", "uint16": "u2",
@@ -42,7 +42,7 @@ _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "ms
 _IN_SPACE, _OF_FRAMES = {"domain", "space", "none", "???"}, {"list", "time"}
 
 
-#: Fields with a value for each axis, fastest first, and what such a value looks like.
+#: Fields with a value for each axis, fastest first → the pattern of a value.
 _PER_AXIS = {
     "kinds": r"\S+",
     "space directions": r"none|\([^()]*\)",
@@ -54,11 +54,11 @@ _PER_AXIS = {
 def read_nrrd(
     path: Path, monitor: Monitor, scratch: Path | None = None
 ) -> tuple[Volume, tags.Tags]:
-    """Read the volume of a NRRD file, and what our key in its header says about it.
+    """Read the volume of a NRRD file, and the tags in its header.
 
     Args:
         path: the header; voxels may lie in another file beside it.
-        monitor: as of `read_nifti`.
+        monitor: as in `read_nifti`.
         scratch: likewise.
     Results and errors are those of `read_nifti`.
     """
@@ -130,7 +130,7 @@ def _vector(header: TextHeader, text: str) -> Vector | None:
 
 
 def _frame_axis(header: TextHeader, kinds: list[str]) -> int | None:
-    """Find the axis that holds frames; the last of four if no kind says it."""
+    """Find the axis that holds frames; the last of four axes if no kind states it."""
     text = " ".join(kinds)
     if not set(kinds) <= _IN_SPACE | _OF_FRAMES:
         raise header.refused("kinds", text, "several values per voxel, a color or vector")
@@ -138,7 +138,7 @@ def _frame_axis(header: TextHeader, kinds: list[str]) -> int | None:
     if not marked and len(kinds) == 4:
         marked = [3]
     if len(marked) != len(kinds) - 3:
-        raise header.refused("kinds", text, "this leaves no three axes of space")
+        raise header.refused("kinds", text, "this does not leave three axes of space")
     return marked[0] if marked else None
 
 
@@ -225,7 +225,7 @@ def _placed(
 
 
 def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
-    """Return the header of an uncompressed .nrrd or .mha, as little-endian voxels follow it.
+    """Return the header of an uncompressed .nrrd or .mha file with little-endian voxels.
 
     ITK writes it for a single voxel; then the sizes of the volume are put in.
 

@@ -1,7 +1,7 @@
-"""Uncompressed NRRD files, written and read a few milliseconds at a time.
+"""Writing and reading of uncompressed NRRD files in steps of a few milliseconds.
 
-For a program that must stay usable meanwhile, as Slicer: each generator yields between the slabs
-of a volume. Every other NRRD file is read by nrrd.py.
+For a program that must stay responsive, such as Slicer: each generator yields between the slabs of
+a volume. All other NRRD files are read by nrrd.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.header_lines import LONGEST_HEADER
 from MedEnhanceLib.io.tags import KEY
 
-#: Bytes that one step copies: some 10 ms, also into memory that is used for the first time.
+#: Bytes copied in one step: some 10 ms, even into memory that is used for the first time.
 _STEP_BYTES = 4 << 20
 _TYPES = {
     "int8": "signed char", "uint8": "unsigned char", "int16": "short", "uint16": "unsigned short",
@@ -62,7 +62,7 @@ def write(
                     file.write(np.ascontiguousarray(frame[slab]).data)
                     yield
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say which one
+        error.filename = error.filename or str(path)  # the error of a full disk names none
         raise
 
 
@@ -96,9 +96,9 @@ class NrrdFile:
     """An uncompressed NRRD that a job wrote.
 
     Attributes:
-        voxels: [K, J, I] or [T, K, J, I], read from the file where they are used.
-        frames: those of each, [K, J, I].
-        geometry: as the library knew it, bit for bit.
+        voxels: [K, J, I] or [T, K, J, I], read from the file when they are used.
+        frames: the voxels of each frame, [K, J, I].
+        geometry: as the job wrote it, bit for bit.
         tags: modality, units, history (DERIVED) as JSON.
     Raises OutputError for a file that is damaged or cut short.
     """

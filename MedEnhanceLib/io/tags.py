@@ -21,7 +21,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import printable
 
 KEY = "MedEnhance"
-#: What text that is none of ours, or damaged, leads to.
+#: Exceptions for text that MedEnhance did not write, or that is damaged.
 _MALFORMED = (
     ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
     GeometryError,
@@ -73,7 +73,7 @@ def to_text(volume: Volume) -> str:
 
 
 def from_text(text: str) -> Tags:
-    """Return the inverse of `to_text`; other or damaged text gives empty Tags."""
+    """Parse the text of `to_text`; other or damaged text gives empty Tags."""
     try:
         fields = json.loads(text)
         seconds, geometry = fields.get("frame_interval_s"), fields.get("geometry")
@@ -108,14 +108,14 @@ def exact_geometry(read: Geometry, facts: Tags) -> Geometry:
 def frame_interval(
     number: float, unit: float | None, facts: Tags, field: str, monitor: Monitor
 ) -> float | None:
-    """Return seconds between frames, of a header's number and unit; None if it states no time.
+    """Return the seconds between frames from a header's number; None if it states no time.
 
     Args:
-        number: NaN if the header has none.
+        number: as in the header; NaN if it has none.
         unit: in seconds; 0 if it is not one of time; None if none is named, see
             `unstated_time_unit`.
-        facts: its exact interval counts as long as no other program changed the number.
-        field: its name in the header.
+        facts: its exact interval is used unless another program changed the number.
+        field: its name in the header, for warnings.
         monitor: warned of a missing unit.
     """
     if math.isnan(number):

@@ -1,4 +1,4 @@
-"""Volumes from files and back, by the ending of the name."""
+"""Reading and writing of volumes, in the format that the ending of the file name states."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _READERS = {
 }
 READABLE = tuple(_READERS)
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
-#: What the formats lack, and the wider type that holds every value of it.
+#: Types that the formats lack → wider types that hold all of their values.
 _WIDER = {"bool": "uint8", "float16": "float32"}
 _GZIP_LEVEL = 4  # on CT within 1 % of level 6, three times as fast
 
@@ -58,7 +58,7 @@ def load(
     scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Volume:
-    """Read a volume: NIfTI, NRRD, MetaImage or DICOM; errors as of `api.load`.
+    """Read a volume: NIfTI, NRRD, MetaImage or DICOM; raises as `api.load` does.
 
     Args:
         path: file or folder.
@@ -113,14 +113,14 @@ def save(
 
     .nii and .nii.gz keep the geometry in float32, and exactly in a header extension; .nrrd and
     .mha keep every bit and are written uncompressed. All keep modality, units and history in the
-    header. No format here has bool and float16: they become uint8 and float32. Beside a NIfTI file
-    of a diffusion scan lie its tables, .bval and .bvec.
+    header. None of them supports bool and float16: these become uint8 and float32. The tables .bval
+    and .bvec of a diffusion scan are written beside a NIfTI file.
 
     Args:
         volume: the volume to write; its voxels must be finite.
         path: the file; its ending is one of WRITABLE.
         overwrite: whether an existing file is replaced.
-        monitor: may cancel; then what was there before is untouched.
+        monitor: may cancel; then an earlier file stays as it was.
     Raises OutputError: an unknown ending, an existing file, no permission, no space.
     Raises InputError: voxels that are not finite.
     """

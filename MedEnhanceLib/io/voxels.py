@@ -1,9 +1,8 @@
 """Voxels of a file: exactly as many as its header declares, rescaled once to intensities.
 
-Read here and not by nibabel and SimpleITK because of what those lack:
-ITK returns garbage for a MetaImage whose compressed voxels are damaged, and accepts a NRRD file
-without its checksum; nibabel does not reach the checksum of a .nii.gz; neither unpacks to a disk,
-so that large volumes pass through little memory, nor can be canceled.
+nibabel and SimpleITK are not used for this. ITK returns garbage for a MetaImage whose compressed
+voxels are damaged, and accepts a NRRD file without its checksum; nibabel does not check the
+checksum of a .nii.gz; neither can decompress to disk to save memory, or be canceled.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 _PIECE = 1 << 20
 _COPY_AGAIN = "Copy or download the file again."
-#: Deflate cannot do better: a header that declares more than this is damaged.
+#: The largest compression ratio of Deflate: a header that declares more voxels is damaged.
 LARGEST_RATIO = 1032
 #: For zlib: the data begin with a header of gzip or of zlib.
 _ANY_HEADER = zlib.MAX_WBITS | 32
@@ -37,7 +36,7 @@ _GZIP = b"\x1f\x8b"
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for reading; raise InputError with its name if that, or unpacking it, fails."""
+    """Open `path` for reading; errors of reading or decompressing it become InputErrors."""
     try:
         with path.open("rb") as stream:
             yield stream
@@ -51,7 +50,7 @@ def readable(path: Path) -> Iterator[BinaryIO]:
 
 
 def refuse_pipe(path: Path) -> None:
-    """Raise InputError for a pipe, a socket or a device: reading it might wait for ever."""
+    """Raise InputError for a pipe, a socket or a device: reading it might never end."""
     try:
         mode = path.stat().st_mode
     except OSError as cause:
@@ -63,7 +62,7 @@ def refuse_pipe(path: Path) -> None:
 
 
 def input_error(path: Path, cause: OSError) -> InputError:
-    """Say why `path` cannot be read, and the remedy."""
+    """Return the error with the reason why `path` cannot be read, and the remedy."""
     if isinstance(cause, FileNotFoundError | NotADirectoryError):
         return InputError(f"{path} does not exist", "Check the path.")
     if isinstance(cause, IsADirectoryError):
@@ -76,9 +75,9 @@ def input_error(path: Path, cause: OSError) -> InputError:
 
 
 def read_start(path: Path, count: int) -> tuple[bytes, bool]:
-    """Return the first `count` bytes, unpacked, and whether they are packed by gzip.
+    """Return the first `count` bytes, decompressed, and whether the file is compressed by gzip.
 
-    The first bytes decide, not the name. Fewer bytes where the file ends before.
+    Its first bytes decide that, not its name. A shorter file gives fewer bytes.
     """
     with readable(path) as stream:
         is_packed = stream.read(2) == _GZIP
@@ -123,15 +122,15 @@ class Payload:
 def read_voxels(payload: Payload, monitor: Monitor, scratch: Path | None = None) -> Voxels:
     """Read the voxels of a payload, in its shape and this machine's byte order.
 
-    Sizes are compared with the file before memory is taken for them. A compressed file is read up
-    to its checksum. The voxels are in memory once. The monitor may cancel, after each MiB.
+    Sizes are compared with the file before memory is allocated. A compressed file is read up to its
+    checksum. Memory holds the voxels once.
 
     Args:
         payload: place of the voxels.
-        monitor: progress; may cancel, after each MiB.
-        scratch: a folder; if given, large voxels stay outside memory: they are read from the file
-            itself as they are needed, or unpacked into an unnamed file in that folder.
-    Raises InputError where the file is cut short or damaged, DeviceMemoryError where they do not
+        monitor: may cancel, after each MiB.
+        scratch: a folder; if given, the voxels of a large file stay on disk: they are read from the
+            file itself when they are used, or decompressed into an unnamed file in that folder.
+    Raises InputError if the file is cut short or damaged, DeviceMemoryError if the voxels do not
     fit into memory.
     """
     path, begin = payload.path, payload.begin + payload.skip
@@ -144,12 +143,12 @@ def read_voxels(payload: Payload, monitor: Monitor, scratch: Path | None = None)
             f"voxels, which {size} compressed bytes cannot hold",
             _COPY_AGAIN,
         )
-    is_as_it_is = payload.dtype.isnative and not payload.is_packed
-    if scratch is not None and payload.nbytes >= arrays.LARGE_BYTES and is_as_it_is:
+    is_mappable = payload.dtype.isnative and not payload.is_packed
+    if scratch is not None and payload.nbytes >= arrays.LARGE_BYTES and is_mappable:
         return np.memmap(path, payload.dtype, "r", begin, payload.shape)
     try:
         voxels = arrays.empty(payload.shape, payload.dtype, scratch)
-    except (MemoryError, ValueError) as cause:  # ValueError: more than an array can ever have
+    except (MemoryError, ValueError) as cause:  # ValueError: more than any array can have
         raise DeviceMemoryError(
             f"{path.name}: its voxels need {payload.nbytes / 2**30:.1f} GiB of memory",
             "Close other programs, or crop the volume.",
@@ -178,7 +177,7 @@ def _fill(voxels: Voxels, payload: Payload, monitor: Monitor) -> None:
                 arrays.let_go(voxels)
         except EOFError:
             raise _cut_short(payload, filled) from None
-    if filled < payload.nbytes:  # it was written to meanwhile
+    if filled < payload.nbytes:  # the file changed meanwhile
         raise _cut_short(payload, filled)
 
 
@@ -199,7 +198,7 @@ def _plain(stream: BinaryIO, count: int) -> Iterator[bytes]:
 def _unpacked(stream: BinaryIO, count: int) -> Iterator[bytes]:
     """Yield at least `count` bytes of zlib or gzip data, up to the checksum after them.
 
-    Raises EOFError where the data end before, zlib.error where they are damaged.
+    Raises EOFError if the data end before, zlib.error if they are damaged.
     """
     unpacker, packed = zlib.decompressobj(_ANY_HEADER), b""
     while not unpacker.eof or (packed := _next_member(stream, unpacker.unused_data)):
@@ -219,7 +218,7 @@ def _unpacked(stream: BinaryIO, count: int) -> Iterator[bytes]:
 
 
 def _next_member(stream: BinaryIO, data: bytes) -> bytes:
-    """Return the begin of the next member of gzip, after zeros that a file may be padded with."""
+    """Return the beginning of the next gzip member, after padding zeros; b"" if there is none."""
     while len(data := data.lstrip(b"\0")) < len(_GZIP) and (more := stream.read(_PIECE)):
         data += more
     if data and not data.startswith(_GZIP):
@@ -228,7 +227,7 @@ def _next_member(stream: BinaryIO, data: bytes) -> bytes:
 
 
 _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint32", "int64"))
-#: Whole slopes and intercepts from here on are dealt with as floats.
+#: Whole slopes and intercepts from this size on are treated as floats.
 _LARGEST_WHOLE = 2.0**62
 
 

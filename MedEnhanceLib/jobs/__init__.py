@@ -1,4 +1,4 @@
-"""The only way in which anything long runs: a job, here or in a worker process."""
+"""Jobs: all long work is run as one, in this process or in a worker process."""
 
 from typing import TYPE_CHECKING
 

@@ -16,10 +16,10 @@ from MedEnhanceLib.runtime.text import printable
 
 @contextmanager
 def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator[Monitor]:
-    """Yield a monitor that calls `progress`; where memory runs out, DeviceMemoryError.
+    """Yield a monitor that calls `progress`; raises as `device_errors` does.
 
-    progress: a function that takes Events; True shows a bar on stderr; None warnings alone, as
-    Python's logging has them; False nothing.
+    progress: a function that takes Events. True shows a bar on stderr; None passes warnings to
+    Python's logging; False reports nothing.
     """
     _refuse_other_defaults()
     with device_errors():
@@ -31,7 +31,7 @@ def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator
 
 
 def _logged(event: Event) -> None:
-    """Log what a caller who asked for nothing has to know all the same."""
+    """Log warnings, for a caller who gave no `progress`."""
     if event.kind == "warning":
         logging.getLogger("MedEnhanceLib").warning("%s", printable(event.fields["message"]))
 
@@ -51,11 +51,11 @@ def progress_bar() -> Iterator[Listener]:
                 tqdm.write(printable(f"{event.kind}: {event.fields['message']}"), file=bar.fp)
 
         yield listen
-        bar.update(1.0 - bar.n)  # what comes after the last stage was not announced
+        bar.update(1.0 - bar.n)  # the last event may come before the end of the work
 
 
 def _refuse_other_defaults() -> None:
-    """Raise ConfigError where a notebook has set another default of PyTorch than it starts with."""
+    """Raise ConfigError if PyTorch's default type or device was changed, as in a notebook."""
     torch = imported("torch")
     if torch is None:
         return

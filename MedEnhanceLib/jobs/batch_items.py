@@ -18,11 +18,11 @@ from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
 
 _DICOM = ".dcm"
-#: UID, or UID/part, of one of several series at a place, as the numbers in a list change; and what
-#: it leaves out. Empty texts for the only one.
+#: UID or UID/part of one of several series at a path (numbers in a list change), and what it leaves
+#: out. Empty texts for the only series.
 _Series = tuple[str, str]
 _ALL: _Series = ("", "")
-#: Files of a folder that are opened to see whether they are DICOM.
+#: How many files of a folder are opened to see whether they are DICOM.
 _OPENED = 3
 
 
@@ -63,13 +63,13 @@ def gather(
     """Return the volumes at all places, in order.
 
     Args:
-        places: volumes, and folders; below a folder every volume counts, and of a folder of DICOM
+        places: files, and folders, which give every volume below them; a folder of DICOM gives
             every series of images.
-        out: the folder of the results; its files are no sources.
+        out: the folder of the results, which is not searched.
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
         monitor: progress and cancellation.
-    Raises InputError where there is no volume, ConfigError where two results share a name.
+    Raises InputError if there is no volume, ConfigError if two results share a name.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")
@@ -93,7 +93,7 @@ def gather(
 def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, _Series]]:
     """Yield every volume at or below a path: the file or folder, its path below, which series."""
     if not path.is_dir():
-        yield str(path), Path(path.name), _ALL  # also one that is missing: its row will say so
+        yield str(path), Path(path.name), _ALL  # a missing file too: its row gets the error
         return
     endings = {*io.READABLE, *([CONTAINER] if containers else ())}
     root = path.parent if _is_series(path) else path
@@ -103,11 +103,11 @@ def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[st
         if folder.resolve() == out.resolve():
             below.clear()
         elif _is_series(folder):
-            below.clear()  # a series goes on below
+            below.clear()  # subfolders belong to the series
             for series in _series_in(folder):
                 yield str(folder), folder.relative_to(root), series
         else:
-            # Hidden files are our own temporary ones, or what macOS leaves on foreign disks.
+            # Hidden files are temporary ones of MedEnhance, or metadata of macOS on other disks.
             files = [folder / name for name in sorted(names) if not name.startswith(".")]
             for file in files:
                 if io.ending_of(file) in endings:
@@ -115,7 +115,7 @@ def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[st
 
 
 def _is_series(folder: Path) -> bool:
-    """Return whether a folder holds DICOM, by what its first files are."""
+    """Return whether a folder holds DICOM, judged by its first files."""
     from MedEnhanceLib.io.dicom.sources import is_dicom
 
     names = (entry for entry in sorted(folder.iterdir()) if not entry.name.startswith("."))
@@ -123,10 +123,10 @@ def _is_series(folder: Path) -> bool:
 
 
 def _series_in(folder: Path) -> list[_Series]:
-    """List each series of images in a folder of several; damaged ones fail as rows of their own.
+    """List the series of images in a folder; damaged ones too, whose jobs will fail.
 
-    A series without a key stands for all that is there: where it is one, and where the job will
-    say what is wrong. Nothing of a folder without images.
+    A single series, or a folder that cannot be listed, gives _ALL: its job reports the fault. A
+    folder without images gives nothing.
     """
     from MedEnhanceLib.io.dicom.listing import choices
 
@@ -152,7 +152,7 @@ def _result_name(relative: Path, ending: str | None, series: str) -> Path:
 
 
 _DESCRIPTION = "dataset_description.json"
-#: An anatomical image of BIDS: no phase of a complex image, and nothing that was derived.
+#: An anatomical image of BIDS: not the phase of a complex image, nor a derivative.
 _BIDS_IMAGE = re.compile(
     r"(?P<entities>sub-(?!.*_(?:part-(?:phase|real|imag)|desc-)).+)"
     r"_(?P<suffix>T1w|T2w|PDw|T2starw|FLAIR|inplaneT1|inplaneT2|PDT2|angio)\.nii(\.gz)?"
@@ -166,13 +166,13 @@ def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -
         root: of the dataset.
         out: folder of the derivative dataset.
         task: of the batch, for names.
-        suffixes: of the images to take, "T1w" …; none take all.
-    Raises InputError for a folder that is no dataset, OutputError for results among its files.
+        suffixes: of the images to take, "T1w" …; empty for all.
+    Raises InputError if `root` is not a dataset, OutputError if `out` lies among its raw files.
     """
     if not (root / _DESCRIPTION).is_file():
         raise InputError(
             f"{root} is no BIDS dataset: it has no {_DESCRIPTION}",
-            "Name the top folder of one, or leave out --bids, and the volumes of any folder count.",
+            "Name the top folder of one, or leave out --bids to process the volumes of any folder.",
         )
     real = out.resolve()
     if real.is_relative_to(root.resolve()) and (root / "derivatives").resolve() not in real.parents:
@@ -192,13 +192,13 @@ def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -
         items.append(Item(str(path), str(out / path.relative_to(root).with_name(name))))
     if not items:
         raise InputError(
-            f"{root}: no anatomical images", "They are sought as sub-*/[ses-*/]anat/*_T1w.nii.gz."
+            f"{root}: no anatomical images", "Expected: sub-*/[ses-*/]anat/*_T1w.nii.gz."
         )
     return items
 
 
 def describe_derivatives(out: Path) -> None:
-    """Write what makes a folder a derivative dataset of BIDS, unless it is there."""
+    """Write the file that makes a folder a derivative dataset of BIDS, unless it exists."""
     description = {
         "Name": "Derived by MedEnhance",
         "BIDSVersion": "1.9.0",

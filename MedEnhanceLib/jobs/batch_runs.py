@@ -26,18 +26,18 @@ from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
 
 _POLL_SECONDS = 0.05
-#: How long a scheduler may take to pass on a cancel and to let go of the connection.
+#: How long a scheduler may take to pass on a cancel and to close the connection.
 _LEAVE_SECONDS = 0.5
-#: Jobs that are sent ahead for each thread of a Dask cluster, and the least of them in all.
+#: Jobs that are sent ahead: for each thread of a Dask cluster, and at least in all.
 _AHEAD, _FEWEST_AHEAD = 4, 16
-#: Share of the noise, of which less is hardly a change.
+#: A volume from which less than this share of the noise was removed is hardly changed.
 _HARDLY = 0.05
 _ROWS, _TABLE = "batch.jsonl", "batch.csv"
 _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
 
 
 def run_here(ledger: Ledger, monitor: Monitor) -> None:
-    """Run one after another, here; the events of each are those of a share of the batch."""
+    """Run the jobs one after another in this process; each reports a share of the progress."""
     count = len(ledger.todo)
     for index, item in enumerate(ledger.todo):
         if monitor.cancelled:
@@ -58,9 +58,9 @@ def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
 
 @contextmanager
 def dask_here(workers: int) -> Iterator[str]:
-    """Yield the address of a Dask cluster of `workers` processes, which ends with this.
+    """Yield the address of a Dask cluster of `workers` processes here, and close it at the end.
 
-    Workers side by side share the processor's threads.
+    The workers share the threads of the processor.
     """
     dask = require("dask", purpose="batch --workers")
     distributed = require("dask.distributed", purpose="batch --workers")
@@ -75,28 +75,28 @@ def dask_here(workers: int) -> Iterator[str]:
         )
     try:
         yield str(cluster.scheduler_address)
-    finally:  # whose own end waits seconds for jobs that were canceled
+    finally:  # Dask alone would wait seconds for canceled jobs
         for worker in cluster.workers.values():
-            worker.close_gracefully()  # it begins no other process
+            worker.close_gracefully()  # it starts no new process
             cluster.sync(worker.kill, timeout=0.2)
         _soon(cluster.close)
 
 
 def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
-    """Run on the workers of a Dask scheduler, which must see the same paths.
+    """Run the jobs on the workers of a Dask scheduler, which must see the same paths.
 
-    No more is sent than the workers need to stay busy: a million tasks would fill the scheduler's
-    memory, and each would count as started. A worker that is lost is Dask's to replace; its job is
-    run again. A scheduler that does not answer does not hold up a cancel.
+    Only as many jobs are sent as keep the workers busy: a million tasks would fill the scheduler's
+    memory, and each would count as started. Dask replaces a lost worker and runs its job again. A
+    cancel does not wait for a scheduler that does not answer.
 
     Args:
-        ledger: what is to do; gets a row for each job that ends.
+        ledger: has the jobs; gets a row for each that ends.
         address: of the scheduler, such as "tcp://host:8786".
         monitor: receives progress; a cancel returns early, without an error.
-    Raises DependencyError without dask.distributed, MedEnhanceError for no answer, then or later.
+    Raises DependencyError without dask.distributed, MedEnhanceError if the scheduler is lost.
     """
     distributed = require("dask.distributed", purpose="batch --scheduler")
-    # A connection that is lost becomes an error of ours; Dask logs it too, with its traceback.
+    # A lost connection is raised below; Dask would also log it, with a traceback.
     for name in ("distributed.batched", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     connect = partial(distributed.Client, address, timeout="15s", set_as_default=False)
@@ -120,14 +120,14 @@ def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
                 running = {item: future for item, future in running.items() if item not in ready}
                 ended += len(ready)
             monitor.progress(ended / count, f"{ended} of {count}")
-            time.sleep(_POLL_SECONDS)  # meanwhile more of them end, and share a flush
+            time.sleep(_POLL_SECONDS)  # more jobs end meanwhile, and share a flush to disk
     except Cancelled:
         return
-    except (OSError, ValueError) as cause:  # Dask's own errors of connections are, too
+    except (OSError, ValueError) as cause:  # as Dask's errors of connections are
         raise MedEnhanceError(
             f"the Dask scheduler {address} does not answer: {cause}",
             "Start it (dask scheduler) with its workers (dask worker ADDRESS), and run the same "
-            "command: what is done is left out.",
+            "command: finished volumes are skipped.",
         ) from cause
     finally:
         if client is not None:
@@ -137,7 +137,7 @@ def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
 
 
 def _soon(call: Callable[[], Any]) -> None:
-    """Make a call that a scheduler may never answer."""
+    """Make a call that a scheduler may never answer, for at most _LEAVE_SECONDS."""
     end = time.monotonic() + _LEAVE_SECONDS
     with suppress(Cancelled):
         attend(call, Monitor(cancel=lambda: time.monotonic() > end))
@@ -158,14 +158,14 @@ def run_into_row(
     cancel: Cancel | None = None,
     progress: Listener | None = None,
 ) -> dict[str, Any]:
-    """Run a job in this process, and return the row that the ledger records of it.
+    """Run a job in this process, and return its row for the ledger.
 
     A `MedEnhanceError` is not raised, but becomes a row: status, code, message and hint.
 
     Args:
         kind: a key of `JOBS`.
         params: of the job, as in its JSON object.
-        cancel: asked from time to time; None: the job runs to its end.
+        cancel: see `Monitor`; None: the job runs to its end.
         progress: receives all events; None: only warnings are kept, in the row.
     Returns status, seconds and warnings, with the fields of the result or of the error.
     """
@@ -195,11 +195,11 @@ def _row_of_error(error: MedEnhanceError) -> dict[str, Any]:
 
 
 class Ledger:
-    """The record of a batch, to do and done: batch.jsonl, where the last row of a volume counts.
+    """The record of a batch: batch.jsonl, in which the last row of a volume counts.
 
-    A row's status is started, done, failed or cancelled. It belongs to a key: the source with its
-    size and time, and the options; with other options the work is done again. Several commands may
-    share the folder, as those for one dataset of BIDS do.
+    A row's status is started, done, failed or cancelled. It has a key: a hash of the source with
+    its size and time, and of the options; with other options a volume is processed again. Several
+    commands may share the folder, as those for one dataset of BIDS do.
 
     Attributes:
         task: the kind of job.
@@ -215,7 +215,7 @@ class Ledger:
         *,
         overwrite: bool,
     ) -> None:
-        """Read what an earlier run left; a line that was cut off by a crash is left out.
+        """Read the rows of an earlier run; a line that was cut off by a crash is skipped.
 
         folder: of the rows and the table. stated: parameters of the task for all volumes.
         overwrite: whether finished volumes are processed again and their files replaced.
@@ -236,12 +236,12 @@ class Ledger:
         self.todo = [item for item in items if overwrite or not self._is_finished(item)]
 
     def begin(self, items: Sequence[Item], *, repeats: bool = False) -> list[dict[str, Any]]:
-        """Return the parameters of the jobs of these volumes, which are marked as started.
+        """Return the parameters of the jobs of these volumes, and mark these as started.
 
-        A result that an earlier run of this batch has begun may be replaced; the job refuses any
-        other one, and that volume is not marked.
+        A result that an earlier run of this batch has begun may be replaced. The job refuses to
+        replace any other one, and its volume is not marked.
 
-        repeats: whether a job whose worker was lost is run again, and may find its own result.
+        repeats: whether a job is run again if its worker is lost, and may find its own result.
         """
         params, started = [], []
         for item in items:
@@ -259,16 +259,16 @@ class Ledger:
         """Append a row for each volume and its fields; all are on the disk when this returns."""
         lines = []
         for item, fields in rows:
-            named = {"source": item.name, "output": item.output, "key": self._key_of(item)}
+            first = {"source": item.name, "output": item.output, "key": self._key_of(item)}
             if item.left_out:
-                named["left_out"] = item.left_out
-            row = as_json({**named, **fields})
+                first["left_out"] = item.left_out
+            row = as_json({**first, **fields})
             self._keep(row)
             lines.append(json.dumps(row) + "\n")
         self._append("".join(lines))
 
     def finish(self) -> dict[str, Any]:
-        """Write the table; counts of volumes by what became of them, the table's path, and rows."""
+        """Write the table; returns counts of volumes by outcome, the table's path, and the rows."""
         self._write_table()
         rows = [row for item in self._items if (row := self._rows.get(_place_of(item)))]
         return {
@@ -293,7 +293,7 @@ class Ledger:
             os.fsync(stream.fileno())
 
     def _is_finished(self, item: Item) -> bool:
-        """Return whether this work was done, and its result is still there."""
+        """Return whether a volume was processed with these options, and its result still exists."""
         row = self._rows.get(_place_of(item), {})
         return (
             row.get("status") == "done"
@@ -302,9 +302,9 @@ class Ledger:
         )
 
     def _key_of(self, item: Item) -> str:
-        """Hash what a row is about: the source as it is now, and the options."""
+        """Hash the source as it is now, and the options."""
         path, state = Path(item.source), list[tuple[str, int, int]]()
-        with suppress(OSError):  # the job will say what is wrong
+        with suppress(OSError):  # the job reports the error
             # A folder's own time changes with its files' names, not with their bytes.
             members = sorted(path.iterdir()) if path.is_dir() else [path]
             stats = [(member.name, member.stat()) for member in members]
@@ -328,19 +328,19 @@ class Ledger:
 
 
 def _place_of(item: Item) -> tuple[str, str]:
-    """Return what a row belongs to: its source, and the name of the result in whatever folder."""
+    """Return the key of a volume in the ledger: its source, and the file name of its result."""
     return item.name, Path(item.output).name
 
 
 def _is_hardly_changed(row: Mapping[str, Any]) -> bool:
-    """Return whether next to none of the noise was removed from a volume."""
+    """Return whether almost no noise was removed from a volume."""
     noise = (row.get("measured") or {}).get("noise") or {}
     share = float(noise.get("share_removed", 1.0)) * float(row.get("strength", 1.0))
     return bool(row["status"] == "done" and share < _HARDLY)
 
 
 def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a row of the table: plain figures, warnings in one text, ml of labels, noise."""
+    """Make a row of the table: single figures, warnings as one text, ml of labels, noise."""
     columns = {
         name: value
         for name, value in row.items()
@@ -351,19 +351,19 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
             columns[name] = " | ".join(map(str, texts))
     columns |= {f"{label['label']} ml": label["volume_ml"] for label in row.get("table") or ()}
     noise = (row.get("measured") or {}).get("noise") or {}
-    named = {
+    headings = {
         "noise (1 SD)": "sigma",
         "noise removed (1 SD)": "sigma_used",
         "noise confidence": "confidence",
         "share removed": "share_removed",
         "why not all": "reason",
     }
-    columns |= {name: noise[key] for name, key in named.items() if key in noise}
+    columns |= {heading: noise[key] for heading, key in headings.items() if key in noise}
     return {name: _rounded(value) for name, value in columns.items()}
 
 
 def _rounded(value: Any) -> Any:
-    """Round to the four digits of reports, whole numbers kept; batch.jsonl has them all."""
+    """Round to four digits, as in reports, but not whole digits; batch.jsonl has all digits."""
     if not isinstance(value, float) or not value or not math.isfinite(value):
         return value
     return round(value, max(0, 3 - math.floor(math.log10(abs(value)))))

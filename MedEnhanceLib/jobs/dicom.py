@@ -1,6 +1,6 @@
 """Results of jobs as DICOM objects of one study, in a folder of their own.
 
-`DicomParams` and the checks below it are what every job takes that writes a volume.
+Every job that writes a volume uses `DicomParams` and the checks below it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
 
 
-#: Options that mean nothing without another one.
+#: Options that require another one.
 _NEEDED = {
     "dicom_source_series": "dicom_source", "dicom_source": "dicom", "patient_id": "dicom",
     "patient_name": "dicom", "study_description": "dicom", "series_description": "dicom",
@@ -58,7 +58,7 @@ class DicomParams(OutputParams):
         None, help="source series of a non-DICOM input", metavar="SERIES", place="input"
     )
     dicom_source_series: str | None = option(
-        None, help="the series, where --dicom-source holds several: number or UID", metavar="S"
+        None, help="series, if --dicom-source has several: number or UID", metavar="S"
     )
     series_description: str | None = option(
         None, help="name of the derived series (default: made from the source's)", metavar="TEXT"
@@ -83,11 +83,11 @@ class DicomParams(OutputParams):
 
 
 def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
-    """Refuse before the long work an output folder that DICOM could not be written to after it.
+    """Refuse an output folder that DICOM could not be written to; call it before the long work.
 
-    Raises OutputError for a file's name, for an input's own folder, and for a folder that holds
-    something, unless it is an earlier result that may be replaced; DependencyError where
-    highdicom is needed and missing.
+    Raises OutputError for a file's name, for an input's own folder, and for a folder that is not
+    empty, unless it holds an earlier result that may be replaced; DependencyError if highdicom is
+    needed and missing.
     """
     from MedEnhanceLib.io.dicom.sources import is_dicom
     from MedEnhanceLib.io.dicomout.object_files import refuse_used_folder
@@ -105,7 +105,7 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
     refuse_used_folder(folder, params.overwrite)
     refuse_existing(manifest_path(folder), params.overwrite)
     _new_study(params, "OT")
-    for source in inputs[:1]:  # what the others are for, they do not say whose it is
+    for source in inputs[:1]:  # the other inputs do not state the patient
         if _shows_images(source):
             _refuse_patient(source.name, params)
         elif io.ending_of(source) in (*io.READABLE, CONTAINER) and not params.dicom_source:
@@ -113,7 +113,7 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
 
 
 def _shows_images(path: Path) -> bool:
-    """Return whether the first file of a DICOM input is one of images, by its header."""
+    """Return whether the first file of a DICOM input holds images, by its header."""
     from MedEnhanceLib.io.dicom.headers import read_header
     from MedEnhanceLib.io.dicom.sources import find_files
 
@@ -165,15 +165,15 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
 def place_volume(
     volume: Volume, params: DicomParams, series: Volume | None, monitor: Monitor
 ) -> tuple[Volume, Template | None]:
-    """Put the DICOM images behind a volume, and read their headers, before the long work.
+    """Assign DICOM images to a volume, and read their headers, before the long work.
 
     Args:
-        volume: that is written.
+        volume: the volume to write.
         params: of the job.
-        series: that of `source_series`.
+        series: from `source_series`.
         monitor: warned of a volume without its own images, and of headers that are corrected.
     Returns the volume, and the headers for `Objects`; None for a new study.
-    Raises InputError where nothing says whose it is, OutputError for a folder among originals.
+    Raises InputError if the patient is unknown, OutputError for a folder among originals.
     """
     from MedEnhanceLib.io.dicomout import read_template
 
@@ -194,7 +194,7 @@ def place_volume(
 def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
     """Load the series that `dicom_source` names; a tilted or uneven one is resampled.
 
-    Errors as `io.load`'s of DICOM; InputError for a segmentation.
+    Raises as `io.load` does for DICOM; InputError for a segmentation.
     """
     from MedEnhanceLib.io.dicom.load import load_dicom
 
@@ -203,7 +203,7 @@ def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
     path = Path(params.dicom_source)
     name = path.name or str(path)
     try:
-        # Its voxels are not used, so that they need no units.
+        # Its voxels are not used and need no units.
         volume = load_dicom(
             path, modality="OT", series=params.dicom_source_series, resample=True, monitor=monitor
         )
@@ -258,12 +258,12 @@ class Objects:
 def place_objects(
     objects: Objects, params: DicomParams, series: Volume | None, monitor: Monitor
 ) -> Objects:
-    """Lay the volumes on one grid, with the DICOM images behind them.
+    """Assign DICOM images to all volumes of the objects.
 
     Args:
-        objects: whose source and volumes may lack images.
+        objects: their source and volumes may lack images.
         params: of the job: output, and where the patient comes from.
-        series: that of `source_series`.
+        series: from `source_series`.
         monitor: warned once, for the source, of a volume without its own images.
     Raises as `place_volume`.
     """
@@ -271,7 +271,7 @@ def place_objects(
 
     def beside(volume: Volume) -> Volume:
         if series is not None:
-            return lay_beside(volume, series, Monitor())  # warnings were said of the source
+            return lay_beside(volume, series, Monitor())  # the source got the same warnings
         has_images = volume.origin is not None and volume.origin.instances
         return volume if has_images else replace(volume, origin=source.origin)
 
@@ -292,11 +292,11 @@ def write(
     """Build every object, then write them all, or none.
 
     Args:
-        objects: of volumes with their images behind them, as `place_volume` gives them.
+        objects: with their DICOM images assigned (`place_objects`, `place_volume`).
         params: of the job.
         monitor: progress and cancellation.
-    Returns the files, and what results and manifests state of them.
-    Raises InputError or OutputError where an object cannot be built, or not be written.
+    Returns the files, and their fields in results and manifests.
+    Raises InputError or OutputError if an object cannot be built or written.
     """
     from MedEnhanceLib.io.dicomout import read_template, write_objects
 
@@ -335,7 +335,7 @@ def write(
 def _built(
     objects: Objects, template: Template, params: DicomParams, monitor: Monitor
 ) -> Iterator[tuple[str, Dataset]]:
-    """Yield each object with its role; those found in a derived series refer to its images."""
+    """Yield each object with its role; labels and maps of a derived series refer to its images."""
     from MedEnhanceLib.io.dicomout import Derivation
     from MedEnhanceLib.io.dicomout.derived_series import build_series
     from MedEnhanceLib.io.dicomout.parametric_map import build_uncertainty

@@ -1,4 +1,4 @@
-"""A volume enhanced in memory, by whichever model is asked for, with all that comes with it."""
+"""Enhancement of a volume in memory, with its segmentation and manifest."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Options that the task slices takes.
 _OF_THIN_SLICES = ("model", "device", "strength", "task", "slice_spacing")
-#: Of every enhancer for CT, as measured with planted lesions (docs/results.md).
+#: A limit of every enhancer for CT, measured with simulated lesions (docs/results.md).
 CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
-#: Passes of the enhancer that take as long as the head does.
+#: Time of the head as a share of the time of the enhancer.
 _HEAD_PASSES = 0.4
 
 
@@ -44,11 +44,11 @@ def enhance_volume(
     """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` and `segment`.
 
     Args:
-        volume: as of `hqg.enhance`.
+        volume: as in `hqg.enhance`.
         config: the task "slices" restores thin slices; it takes no guide and no `slices`.
-        guide: as of `hqg.enhance`.
-        segmenter: labels the result, which must be single (give `frame`); None: no labels.
-        frame: as of `hqg.enhance`.
+        guide: as in `hqg.enhance`.
+        segmenter: labels the result, which must have one frame (give `frame`); None: no labels.
+        frame: as in `hqg.enhance`.
         slices: (start, stop) along K, stop excluded; None for all.
         cache: measurements of an earlier run over this volume.
         scratch: a folder for a large result; None: it stays in memory.
@@ -61,7 +61,7 @@ def enhance_volume(
         name = Path(volume.source).name or "volume"
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
     single = volume if frame is None else volume.frame(frame)
-    # Better missed now than after the long work.
+    # A missing model is reported now, not after the long work.
     head = gradprom.open_head_for(single, segmenter, monitor) if segmenter else None
     share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
     part = monitor.part(0.0, share)
@@ -99,7 +99,7 @@ def _manifest_of(
     guide: Volume | Sequence[Volume] | None,
     monitor: Monitor,
 ) -> dict[str, Any]:
-    """Make the manifest of the result of a volume."""
+    """Make the manifest of an enhancement."""
     is_ct = result.volume.modality == "CT" and config.task != "slices"
     facts = {
         "uncertainty": result.uncertainty_facts,
@@ -131,17 +131,17 @@ def _manifest_of(
 
 
 def _names(**inputs: Volume | Sequence[Volume] | None) -> dict[str, str]:
-    """Name the inputs as the report does."""
+    """Return the file names of inputs by role."""
     names = {}
-    for role, given in inputs.items():
-        if given is not None:
-            volumes = [given] if isinstance(given, Volume) else given
+    for role, value in inputs.items():
+        if value is not None:
+            volumes = [value] if isinstance(value, Volume) else value
             names[role] = ", ".join(Path(each.source).name or "volume" for each in volumes)
     return names
 
 
 def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
-    """Raise ConfigError for what the task slices, whose result has another grid, does not take."""
+    """Raise ConfigError for options that the task slices lacks: its result has another grid."""
     asked = [name for name, value in besides.items() if value is not None]
     for option in options_of(type(config)):
         value = getattr(config, option.name)
@@ -154,9 +154,9 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
 
 
 def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None = None) -> Objects:
-    """Collect what becomes DICOM of a volume or a result.
+    """Collect the volumes of a result that become DICOM objects.
 
-    source: what was enhanced or segmented; None where it is not at hand any more.
+    source: the volume that was enhanced or segmented; None if it is not available.
     """
     if isinstance(result, Volume):
         if result.modality == "SEG":
@@ -184,14 +184,14 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
 def segmenter_config(
     segmenter: str, device: str, options: ForceSegmenter, *, requested: bool
 ) -> SegmentConfig | None:
-    """Configure how an enhanced volume is segmented; None where it is not.
+    """Configure the segmentation of an enhanced volume; None if none is requested.
 
     Args:
         segmenter: a model's name or folder, or "auto".
         device: that of the enhancement.
-        options: of the job; force_segmenter counts.
-        requested: whether labels are asked for.
-    Raises ConfigError where a model is named or forced without a segmentation.
+        options: of the job, with force_segmenter.
+        requested: whether labels are requested.
+    Raises ConfigError if a model is named or forced without a segmentation.
     """
     if (segmenter != "auto" or options.force_segmenter) and not requested:
         raise ConfigError(
@@ -204,7 +204,7 @@ def segmenter_config(
 
 
 def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
-    """Return what a manifest records of a segmentation; nothing where there is none."""
+    """Return the fields of a manifest for a segmentation; {} for None."""
     if segmentation is None:
         return {}
     return {

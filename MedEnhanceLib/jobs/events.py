@@ -1,6 +1,6 @@
-"""Lines on the wire: one JSON object each, `{"v": 1, "job": "<id>", "event": "<kind>", …}`.
+"""Lines between worker and client: JSON objects, `{"v": 1, "job": "<id>", "event": "<kind>", …}`.
 
-They go over bare file descriptors: the same on Windows, macOS and Linux.
+They go over plain file descriptors: the same on Windows, macOS and Linux.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from MedEnhanceLib.errors import ConfigError
 
 #: Version of the protocol: the "v" of every line.
 PROTOCOL = 1
-#: Longer lines are refused; a volume goes through a file.
+#: Longer lines are refused; volumes are passed as files.
 LONGEST_LINE = 1024 * 1024
 
 
 def write_line(descriptor: int, fields: Mapping[str, Any]) -> None:
-    """Write a JSON object as one line of ASCII; OSError where nobody reads any more."""
+    """Write a JSON object as one line of ASCII; OSError if the reader is gone."""
     text = json.dumps(as_json({"v": PROTOCOL, **fields}), allow_nan=False)
     rest = memoryview(text.encode("ascii") + b"\n")
     while rest:
@@ -30,8 +30,8 @@ def write_line(descriptor: int, fields: Mapping[str, Any]) -> None:
 def read_lines(descriptor: int) -> Iterator[bytes | None]:
     """Yield each line as it comes; None stands for one that is too long.
 
-    Ends with the stream; what follows the last line's end is dropped, for it may be cut short.
-    Not buffered: a process that exits would hang on the lock of the buffer.
+    Ends with the stream; text after the last line break is dropped, as it may be cut short. The
+    stream is not buffered: a process that exits would hang on the lock of the buffer.
     """
     is_rest = False
     with open(descriptor, "rb", buffering=0, closefd=False) as stream:
@@ -43,7 +43,7 @@ def read_lines(descriptor: int) -> Iterator[bytes | None]:
 
 
 def parse_line(line: bytes | None) -> dict[str, Any]:
-    """Return the JSON object of a line; raises ConfigError for all else."""
+    """Return the JSON object of a line; raises ConfigError for anything else."""
     if line is None:
         raise ConfigError(
             f"a line of more than {LONGEST_LINE} bytes", "Send volumes through files, by path."

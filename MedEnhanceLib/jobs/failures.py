@@ -1,4 +1,4 @@
-"""Errors at the edge of a job: mapped from below in one place, and as JSON."""
+"""Conversion of all errors of a job to MedEnhanceErrors, and of these to JSON."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 
 _LONGEST_DETAILS = 32_000
 _LIBRARY = str(Path(errors.__file__).parent)
-#: What is wrong with a path, and not with the disk that it leads to.
+#: Errors of a path, not of the disk that it leads to.
 _WRONG_PATH = (
     errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
     errno.ENAMETOOLONG,
 )  # fmt: skip
 _LESS_MEMORY = "Close other programs, crop the volume, or choose the CPU as device (--device cpu)."
-#: A training or distillation goes on from its last checkpoint; other jobs begin anew.
+#: A training or distillation continues from its last checkpoint; other jobs begin anew.
 _LOST = (
-    "Start it again, on the CPU if this comes back (--device cpu): trainings and distillations "
-    "resume from their last checkpoint, on either."
+    "Start it again, on the CPU if this happens again (--device cpu): trainings and distillations "
+    "resume from their last checkpoint, on any device."
 )
 
 
 class InternalError(MedEnhanceError):
-    """A fault of MedEnhance itself."""
+    """An error in MedEnhance itself."""
 
     code = "internal"
 
@@ -59,7 +59,7 @@ def device_errors() -> Iterator[None]:
             ) from cause
         if type(cause).__module__.partition(".")[0] == "imagecodecs":
             raise DeviceMemoryError(
-                f"a codec stopped, as they do where memory runs out: {reason}", _LESS_MEMORY
+                f"a codec failed, as codecs do when memory runs out: {reason}", _LESS_MEMORY
             ) from cause
         if not is_out_of_memory(cause):
             raise
@@ -68,7 +68,7 @@ def device_errors() -> Iterator[None]:
 
 @contextmanager
 def job_errors(kind: str) -> Iterator[None]:
-    """Let only MedEnhanceErrors out of a job."""
+    """Convert all errors of a job to MedEnhanceErrors."""
     try:
         with device_errors():
             yield
@@ -94,9 +94,9 @@ def _missing_package(cause: Exception) -> MedEnhanceError | None:
 
 
 def _refused(cause: Exception) -> MedEnhanceError | None:
-    """Return the error for what the system would not do with a user's file; else None.
+    """Return the error for a user's file that the system refused; None for other errors.
 
-    What is known to go wrong is checked where the file is used, which names the remedy better.
+    Expected errors are handled where a file is used, as the remedy is known there.
     """
     if str(cause).startswith(("Symlink loop", "embedded null")):  # Python's own words
         return errors.InputError(f"invalid path: {cause}", "Rename the file, or its folder.")
@@ -112,8 +112,8 @@ def _refused(cause: Exception) -> MedEnhanceError | None:
         return errors.InputError(message, "Check the path, and who may read and write there.")
     return OutputError(
         f"the system refused a file: {message}",
-        "See whether its disk or network folder is still there, has room and may be written to; "
-        "then run it again: what was there before is untouched.",
+        "Check that its disk or network folder is connected, has free space and can be written to, "
+        "then run it again: earlier files are unchanged.",
     )
 
 

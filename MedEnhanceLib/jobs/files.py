@@ -16,7 +16,7 @@ from MedEnhanceLib.io.describe import warn_of_content
 from MedEnhanceLib.runtime.progress import Monitor
 
 CONTAINER = ".ucv"
-#: In place of a guide: the best one beside the volume.
+#: Stands for the best guide beside the volume.
 AUTO = "auto"
 #: Files that hold all of their volume, so that their size and time show a change.
 _WHOLE_FILES = (".nii", ".nii.gz", ".nrrd", ".mha", ".ucv")
@@ -70,11 +70,11 @@ class VolumeParams(Params):
     )
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
-        """Return the volume; scratch and errors as `io.load`'s."""
+        """Load the volume; scratch, and errors: see `io.load`."""
         return load_volume(Path(self.input), scratch=scratch, monitor=monitor, **self.stated())
 
     def stated(self) -> dict[str, Any]:
-        """Return what was stated of the input besides its place."""
+        """Return the options of the input that were stated, without its path."""
         names = ("series", "modality", "resample", "complete_frames")
         return {name: value for name in names if (value := getattr(self, name))}
 
@@ -98,10 +98,10 @@ def load_volume(
     monitor: Monitor | None = None,
     **options: Any,
 ) -> Volume:
-    """Load a file or folder, or a container; raises as `io.load`.
+    """Load a file or folder, or a container; raises as `io.load` does.
 
     Args:
-        path: what `io.load` reads, or a .ucv.
+        path: of a file or folder that `io.load` reads, or of a .ucv.
         modality: instead of that in the file; None keeps it.
         series: of a DICOM folder, its number or UID; None for its only one.
         monitor: warned of data whose meaning is uncertain; receives progress.
@@ -122,7 +122,7 @@ def load_volume(
 class KeptVolumes:
     """Volumes that a worker keeps between jobs: the input and the guide that were read last.
 
-    A second preview then pays for its slices alone.
+    A second preview then computes its slices only.
     """
 
     def __init__(self) -> None:
@@ -133,14 +133,14 @@ class KeptVolumes:
     ) -> tuple[Volume, hqg.VolumeCache | None]:
         """Return the volume of `params`, and its measurements by earlier jobs (None if not kept).
 
-        A kept volume is not read again while its file is the same. Another one is read, and kept on
-        request, with no measurements yet, in place of the one of two that was not used last.
+        A kept volume is not read again unless its file has changed. Another one is read and, with
+        `keep`, kept without measurements in place of the least recently used of two.
 
         Args:
             params: input file and how it is read.
-            keep: whether a volume that is read now is kept; if not, those kept are dropped, whose
-                memory the job may need.
-            scratch: as of `io.load`.
+            keep: whether a volume that is read now is kept; if not, the kept ones are dropped, as
+                the job may need their memory.
+            scratch: as in `io.load`.
             monitor: receives progress.
         """
         key = _key_of(params)
@@ -152,7 +152,7 @@ class KeptVolumes:
             elif len(self._kept) > 1:
                 del self._kept[next(iter(self._kept))]
             volume = params.load(monitor, scratch)
-            # A file that was exchanged while it was read has another key by now.
+            # A file that was replaced while it was read now has another key.
             if not keep or key is None or key != _key_of(params):
                 return volume, None
             self._kept[key] = volume, hqg.VolumeCache()
@@ -161,12 +161,12 @@ class KeptVolumes:
 
 
 def _key_of(params: VolumeParams) -> Hashable:
-    """Name the content of the file; None for a folder, whose files may change unseen."""
+    """Return a key for the content of the file; None for a folder: its files may change unseen."""
     path = Path(params.input)
     if io.ending_of(path) not in _WHOLE_FILES or not path.is_file():
         return None
     state = path.stat()
-    # A link to a file is the same file; some file systems do not number theirs.
+    # A link to a file is the same file; some file systems have no inode numbers.
     place = (state.st_dev, state.st_ino) if state.st_ino else str(path.resolve())
     return place, state.st_size, state.st_mtime_ns, params.series, params.modality
 
@@ -178,15 +178,15 @@ def check_outputs(
     ending: str = "",
     overwrite: bool,
 ) -> None:
-    """Refuse before the long work what could not be saved after it.
+    """Refuse outputs that could not be saved; call it before the long work.
 
-    Existing files (their manifests too), missing folders, endings that no volume is written with,
-    and writing over an input.
+    Refused are existing files (their manifests too), missing folders, unsupported endings, and
+    paths of inputs.
 
     Args:
         outputs: parameter's name → path.
         inputs: files that are read.
-        ending: of their names, where they are no volumes.
+        ending: of the outputs; "" for those of volumes.
         overwrite: whether files may be replaced.
     Raises OutputError, EndingError or ConfigError, naming the file.
     """
@@ -213,20 +213,20 @@ def check_outputs(
 
 
 def check_ending(path: Path, ending: str = "") -> None:
-    """Raise EndingError for a name whose ending is not this one, or not that of a volume."""
+    """Raise EndingError unless a name has this ending, or for "" one of volumes."""
     if ending and path.suffix.lower() != ending:
         raise EndingError(f"{path.name}: unsupported output extension", f"Use {ending}.")
     if not ending and io.ending_of(path) not in io.WRITABLE:
         compress = f"; compress writes {CONTAINER}" if path.suffix.lower() == CONTAINER else ""
         raise EndingError(
             f"{path.name}: unsupported output extension",
-            f"Use one of {', '.join(io.WRITABLE)}{compress}; or set dicom (--dicom), and a folder "
-            "gets a series.",
+            f"Use one of {', '.join(io.WRITABLE)}{compress}; or set dicom (--dicom) to write a "
+            "series into a folder.",
         )
 
 
 def manifest_path(output: Path) -> Path:
-    """Return where the manifest of an output lies: beside it, `<output>.json`."""
+    """Return the path of an output's manifest, `<output>.json`."""
     return output.with_name(f"{output.name}.json")
 
 
@@ -235,8 +235,8 @@ def inputs_of(params: Params) -> dict[str, Path]:
     places: dict[str, Path] = {}
     for source in options_of(type(params)):
         value = getattr(params, source.name) if source.about.place == "input" else None
-        given = [place for place in (value if isinstance(value, list) else [value]) if place]
-        for number, place in enumerate(given, 1):
+        paths = [place for place in (value if isinstance(value, list) else [value]) if place]
+        for number, place in enumerate(paths, 1):
             if place != AUTO:
                 places[source.name if number == 1 else f"{source.name} {number}"] = Path(place)
     return places
@@ -252,11 +252,11 @@ def results_of(params: Params) -> dict[str, Path]:
 
 
 def beside(output: str, word: str) -> str:
-    """Turn `out.nii.gz` into `out-word.nii.gz`, for what comes with an output."""
+    """Turn `out.nii.gz` into `out-word.nii.gz`, for a further output."""
     ending = io.ending_of(Path(output))
     return f"{output[: -len(ending) or None]}-{word}{ending}"
 
 
 def path_of(volume: Volume) -> Path:
-    """Return where a volume was read, without the UID of its series."""
+    """Return the path that a volume was read from, without the UID of its series."""
     return Path(volume.source.partition(" (series ")[0])

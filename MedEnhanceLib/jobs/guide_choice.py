@@ -1,7 +1,7 @@
-"""The guide that is chosen where `auto` is asked for: another series of the same examination.
+"""Automatic choice of a guide (`auto`): another series of the same examination.
 
-They are looked for where the volume lies: the other series of its DICOM study, there and in the
-folders beside, or the other files of its folder.
+It is searched for beside the volume: among the other series of its DICOM study, in its folder and
+in those beside it, or among the other files of its folder.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import Candidate
 
-#: Files or folders beside a volume, more than which are no examination.
+#: More files than this beside a volume are not one examination; more folders are not searched.
 _MOST_BESIDE = 20
-#: Different values of whole numbers, fewer than which are labels.
+#: Whole numbers with fewer different values are labels.
 _FEWEST_VALUES = 32
 
 
@@ -33,11 +33,11 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     """Return the best guide of a volume among the other series of its examination.
 
     Args:
-        path: where the volume was read: a file, or a folder of DICOM.
+        path: of the volume: a file, or a folder of DICOM.
         volume: to be enhanced.
-        monitor: warned where nothing suits.
-    Returns None, with a warning, where nothing suits.
-    Raises InputError where a folder without DICOM has too many volumes to be one examination.
+        monitor: warned if no series is suitable.
+    Returns None if no series is suitable.
+    Raises InputError if a folder without DICOM has too many volumes to be one examination.
     """
     from MedEnhanceLib.hqg.guide import suggest
 
@@ -74,7 +74,7 @@ def _candidate(volume: Volume, key: str, description: str) -> Candidate:
 
 
 def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) -> Volume | None:
-    """Return the volume; None for results, labels, sequences, and what cannot be read."""
+    """Load a volume; None for results, labels, sequences, another modality, and if it fails."""
     monitor.progress(0.0, "looking for a guide")
     try:
         quiet = Monitor(cancel=lambda: monitor.cancelled)
@@ -117,7 +117,7 @@ def _series_beside(
 
 
 def _files_beside(path: Path) -> Iterator[tuple[Path, str | None, str]]:
-    """Yield file, no key and name of the folder's other volumes; InputError for too many."""
+    """Yield file, None and name of the folder's other volumes; InputError for too many."""
     files = [
         file
         for file in sorted(path.parent.iterdir())

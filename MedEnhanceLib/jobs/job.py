@@ -1,4 +1,4 @@
-"""A job: what it is to do, the kinds there are, and how one runs in this process."""
+"""The kinds of jobs, the specification of one, and its run in this process."""
 
 from __future__ import annotations
 
@@ -117,10 +117,10 @@ class JobSpec:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> JobSpec:
-        """Read the job of a line to the worker; ConfigError on whatever is not exactly that."""
+        """Read a job from a line to the worker; ConfigError for anything else."""
         check_version(fields)
-        given = {name: value for name, value in fields.items() if name != "v"}
-        return config_from_json(cls, given, "the job")
+        members = {name: value for name, value in fields.items() if name != "v"}
+        return config_from_json(cls, members, "the job")
 
 
 def run_job(
@@ -129,15 +129,15 @@ def run_job(
     cancel: Cancel | None = None,
     kept: KeptVolumes | None = None,
 ) -> Result:
-    """Do the job in this process.
+    """Run the job in this process.
 
     Args:
-        spec: the order.
-        progress: is called with every Event, `started` first and `result` last.
+        spec: the job.
+        progress: called with every Event, `started` first and `result` last.
         cancel: see `Monitor`.
         kept: volumes that stay in memory from job to job; None keeps none.
-    Raises MedEnhanceErrors only: InternalError for a fault of MedEnhance (its cause is chained),
-    DeviceMemoryError where memory ran out, Cancelled also for Ctrl-C.
+    Raises MedEnhanceErrors only: InternalError for an error in MedEnhance (its cause is chained),
+    DeviceMemoryError if memory runs out, Cancelled also for Ctrl-C.
     """
     kind = JOBS[spec.kind]
     monitor = Monitor(progress, cancel)
@@ -147,7 +147,7 @@ def run_job(
             volumes = [kept or KeptVolumes()] if kind.keeps_volumes else []
             result = kind.run(spec.typed_params(), monitor, *volumes)
         finally:
-            # A worker stays for minutes after its job: the card is shared with other programs.
+            # A worker lives on for minutes after its job, and other programs use the card too.
             for device in ("cuda", "mps"):
                 release_memory(device)
         monitor.emit("result", **result.fields)

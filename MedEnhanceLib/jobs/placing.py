@@ -1,4 +1,4 @@
-"""A volume laid beside the DICOM series that it was made from, slice by slice where it can."""
+"""Assignment of a volume to the DICOM series that it was made from, if possible by slice."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.jobs.files import manifest_path, path_of
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: How far the first voxel may lie beside the one of the series, and any other one besides, in
-#: voxels: NIfTI keeps seven digits of a spacing, DICOM's own positions often fewer.
+#: Tolerances in voxels, of the position of the first voxel, and of others relative to it: NIfTI
+#: keeps seven digits of a spacing, DICOM's own positions often fewer.
 _FIRST_BESIDE, _MOST_BESIDE = 0.1, 0.5
 _LARGEST_MANIFEST = 1 << 24
 
 
 def name_of(volume: Volume) -> str:
-    """Name it as messages do: the last part of its path, without the UID of its series."""
+    """Return the name for messages: the last part of its path, without the UID of its series."""
     return path_of(volume).name or "the volume"
 
 
@@ -39,10 +39,10 @@ def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
 
     Args:
         volume: in the space of the series.
-        series: read from DICOM; its geometry and images count, not its voxels.
-        monitor: warned of a grid that is not the series'.
-    Raises InputError where the volume is known to be of another study, where nothing states which
-    time points it has, and where the two have no place in common.
+        series: read from DICOM; its voxels are not used.
+        monitor: warned if the grid is not that of the series.
+    Raises InputError if the volume is known to be of another study, if its time points are
+    unknown, and if the two do not overlap in space.
     """
     name, origin = name_of(volume), series.origin
     assert origin is not None
@@ -108,7 +108,7 @@ def _check_source(volume: Volume, series: Volume, monitor: Monitor) -> None:
 
 
 def _uids_of(volume: Volume) -> tuple[str, str]:
-    """Return the UIDs of a volume's study and series, of a file from its manifest; "" for none."""
+    """Return the UIDs of study and series, for a file from its manifest; "" if unknown."""
     if volume.origin is not None:
         return volume.origin.study, volume.origin.series
     path = manifest_path(Path(volume.source or "volume"))
@@ -120,7 +120,7 @@ def _uids_of(volume: Volume) -> tuple[str, str]:
 
 
 def _turned(volume: Volume, geometry: Geometry) -> Volume:
-    """Order the axes as is nearest to `geometry`; each voxel stays in its place."""
+    """Permute and flip the axes to be nearest to `geometry`; each voxel keeps its place."""
     nibabel: Any = import_module("nibabel.orientations")  # which has no types
     to_series = np.linalg.inv(geometry.affine_lps) @ volume.geometry.affine_lps
     axes = nibabel.io_orientation(to_series)

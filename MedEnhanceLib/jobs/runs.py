@@ -2,9 +2,9 @@
 
 Files of a run:
 
-FOLDER/run.json             what it is, how far it came, and why it ended
+FOLDER/run.json             kind, parameters, state, and the error if it failed
 FOLDER/out                  the checkpoint, and in the end the result
-FOLDER/out-confidential     of a distillation: what shows or names patients
+FOLDER/out-confidential     of a distillation: files that show or name patients
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 RECORD = "run.json"
-#: States from which a run can go on; "running" remains after a crash.
+#: States from which a run can continue; "running" remains after a crash.
 _UNFINISHED = ("running", "paused", "failed")
 _LONGEST_NAME = 64
 
@@ -40,7 +40,7 @@ class LongRun:
         kind: "train" or "distill", as in `JOBS`.
         name: given by the user.
         out: the folder of the results.
-        confidential: the folder for what must not be passed on with them.
+        confidential: the folder for files that must not be shared with them.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any]) -> None:
@@ -51,26 +51,26 @@ class LongRun:
 
     @classmethod
     def create(cls, root: Path, kind: str, name: str) -> Self:
-        """Make a folder for a run, named after it and the time, with a number if that is taken.
+        """Make a folder for a run, with its name, the time, and a number if that is taken.
 
         Args:
             root: folder of all runs; made if missing.
             kind: "train" or "distill".
-            name: given by the user; what is no letter or digit becomes "-" in the folder's name.
+            name: given by the user; characters other than letters, digits, - and _ become "-".
         """
-        kept = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in name)
-        name = kept.strip("-")[:_LONGEST_NAME] or "run"
-        begun = time.strftime(f"{name}-%Y%m%d-%H%M%S")
-        folder, number = root / begun, 2
+        text = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in name)
+        name = text.strip("-")[:_LONGEST_NAME] or "run"
+        stem = time.strftime(f"{name}-%Y%m%d-%H%M%S")
+        folder, number = root / stem, 2
         while folder.exists():
-            folder, number = root / f"{begun}-{number}", number + 1
+            folder, number = root / f"{stem}-{number}", number + 1
         (folder / "out").mkdir(parents=True)
         record = {"v": 1, "kind": kind, "name": name, "state": "running"}
         return cls(folder, record | {"created": time.time(), "seconds": 0.0})
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a run that was begun before; raises InputError for a folder that holds none."""
+        """Open a run in its folder; raises InputError for a folder without a readable one."""
         record = _json_in(folder / RECORD)
         try:
             _check(record)
@@ -81,7 +81,7 @@ class LongRun:
 
     @classmethod
     def at(cls, folder: Path) -> Self | None:
-        """Open the run in a folder; None where it is gone or damaged."""
+        """Open the run in a folder; None if it is missing or damaged."""
         try:
             return cls.open(folder)
         except InputError:
@@ -89,7 +89,7 @@ class LongRun:
 
     @classmethod
     def resumable(cls, root: Path) -> list[Self]:
-        """Return the runs below a folder that can go on, newest first, without damaged ones."""
+        """Return the runs below a folder that can continue, newest first, without damaged ones."""
         runs = [cls.at(path.parent) for path in root.glob(f"*/{RECORD}")]
         rows = [run for run in runs if run is not None and run.is_resumable]
         return sorted(rows, key=lambda run: run.record["created"], reverse=True)
@@ -101,11 +101,11 @@ class LongRun:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether it can go on from its last checkpoint."""
+        """Whether it can continue from its last checkpoint."""
         return self.state in _UNFINISHED and "params" in self.record
 
     def save(self) -> None:
-        """Write the record; raises OutputError where that is not possible."""
+        """Write the record; raises OutputError if that is not possible."""
         write_json(self.folder / RECORD, self.record, overwrite=True)
 
     def images(self) -> list[Path]:
@@ -119,7 +119,7 @@ class LongRun:
     def verdict(self) -> tuple[str, str, str]:
         """Sum up the audit of a distilled set.
 
-        Returns the weight ("severe", "warning" or "info"), a sentence, and what that does not say.
+        Returns the weight ("severe", "warning" or "info"), a sentence, and the limits of the audit.
         """
         manifest = self.manifest()
         alarm = (manifest.get("audit") or {}).get("alarm")
@@ -153,7 +153,7 @@ def _json_in(path: Path) -> dict[str, Any]:
 
 
 def _check(record: Mapping[str, Any]) -> None:
-    """Raise KeyError, TypeError or ValueError for what is no record of a run."""
+    """Raise KeyError, TypeError or ValueError for an invalid record."""
     kinds = {"name": str, "state": str, "created": (int, float), "seconds": (int, float)}
     for field, kind in kinds.items():
         if not isinstance(record[field], kind):  # type: ignore[arg-type]

@@ -26,23 +26,23 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 
 class Work:
-    """The files of a job, read and written, by the declaration of its parameters.
+    """The input and output files of a job, as its parameters declare them.
 
-    Making one refuses what could not be written after the long work.
+    The constructor refuses outputs that could not be written after the long work.
 
     Attributes:
-        inputs: by their role; the manifest states their hashes.
-        outputs: by what they hold; the first one gets the manifest beside it.
-        series: that `dicom_source` names, else None.
+        inputs: by role; the manifest states their hashes.
+        outputs: by content; the manifest is written beside the first one.
+        series: the volume of `dicom_source`, or None.
     """
 
     def __init__(
         self, action: str, params: files.OutputParams, monitor: Monitor, *, ending: str = ""
     ) -> None:
-        """Check inputs and outputs; raises as the checks of `jobs.files` and `jobs.dicom`.
+        """Check inputs and outputs; raises as the checks of `jobs.files` and `jobs.dicom` do.
 
-        action: as manifests have it, "converted". monitor: whose warnings the manifest records.
-        ending: of the output's name, where it is no volume, ".ucv".
+        action: as in manifests, "converted". monitor: the manifest records its warnings.
+        ending: of the output if it is not a volume, ".ucv".
         """
         self._action, self._params, self._began = action, params, time.monotonic()
         self._files, self._monitor = list[Path](), monitor
@@ -59,7 +59,7 @@ class Work:
             )
 
     def save(self, volumes: Mapping[str, Volume | None], monitor: Monitor) -> None:
-        """Save each output to its file; what is None was not made, and is no output any more."""
+        """Save each output to its file; an output whose volume is None is removed from them."""
         from MedEnhanceLib.io.volume_files import gradient_tables
 
         monitor.progress(0.0, "saving the result")
@@ -69,18 +69,18 @@ class Work:
                 del self.outputs[name]
             else:
                 path, is_main = self.outputs[name], name == "output"
-                shown = volume if is_main else replace(volume, gradients=())
-                io.save(shown, path, overwrite=self._params.overwrite, monitor=monitor)
-                for table in gradient_tables(shown, path):
+                stored = volume if is_main else replace(volume, gradients=())
+                io.save(stored, path, overwrite=self._params.overwrite, monitor=monitor)
+                for table in gradient_tables(stored, path):
                     self.outputs[table.suffix[1:]] = table
 
     def write(self, objects: Objects, monitor: Monitor) -> None:
-        """Write DICOM objects into the folder; their volumes have their images behind them."""
+        """Write DICOM objects, with their images assigned, into the folder."""
         assert isinstance(self._params, DicomParams)
         self._files, self._objects = write(objects, self._params, monitor)
 
     def save_volume(self, volume: Volume, monitor: Monitor) -> None:
-        """Save the one volume of a job, as a file or as a DICOM series."""
+        """Save the only volume of a job, as a file or as a DICOM series."""
         if isinstance(self._params, DicomParams) and self._params.dicom:
             monitor.progress(0.0, "saving the result")
             objects = Objects(volume, self._action, volume=volume)
@@ -98,20 +98,20 @@ class Work:
         model: Mapping[str, str] | None = None,
         source: Volume | None = None,
     ) -> Result:
-        """Write the manifest beside the first output; the Result that reports both.
+        """Write the manifest beside the first output; returns the Result of the job.
 
         Args:
-            config: options of the job, besides what was stated of the input.
-            figures: what the job measured; they go into both.
+            config: options of the job, without those of the input.
+            figures: measurements of the job, for manifest and Result.
             device: that models ran on.
             model: name and SHA-256.
-            source: the volume that was read, whose DICOM series the manifest names.
+            source: the volume that was read; the manifest names its DICOM series.
         """
         from MedEnhanceLib.io.dicomout.derivation import without_files
 
         name = f"{self.inputs['input'].name}: "
         stated = self._params.stated() if isinstance(self._params, files.VolumeParams) else {}
-        # A volume that another program sent is no file of the user's: its header names it.
+        # A volume that another program sent has the name of the user's file in its header.
         if source is not None and not source.source.startswith(str(self.inputs["input"])):
             self.inputs["input"] = Path(source.source or self.inputs["input"])
         seconds = round(time.monotonic() - self._began, 3)
@@ -149,11 +149,11 @@ class Work:
 
 
 def _neutral(path: Path) -> str:
-    """Return a file by its hash, not by its name: file names may contain patient names."""
+    """Describe a file by its hash, not by its name: file names may contain patient names."""
     try:
         if path.is_file():
             ending = io.ending_of(path) and f" ({io.ending_of(path)})"
             return f"a file{ending}, SHA-256 {file_sha256(path)}"
         return "a folder" if path.is_dir() else "a volume"
-    except OSError:  # gone since, or a header called its volume as no file can be called
+    except OSError:  # removed meanwhile, or an invalid path in a header
         return "a volume"

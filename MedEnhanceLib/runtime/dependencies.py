@@ -117,9 +117,9 @@ def packages() -> list[Package]:
 
 
 def missing(use: Use = "enhance") -> list[Package]:
-    """List what the module in Slicer installs for a use; nothing while no essential one is missing.
+    """List packages for the module in Slicer to install; [] unless an essential one is missing.
 
-    use: "compress" leaves out what only "enhance" needs, as PyTorch.
+    use: "compress" leaves out packages that only "enhance" needs, such as PyTorch.
     """
     torch = _TORCH_MEGABYTES.get(sys.platform, _TORCH_MEGABYTES["linux"])
     absent = [
@@ -139,7 +139,7 @@ def require(module: str, *, purpose: str) -> ModuleType:
 
 
 def load_packages(*modules: str, purpose: str, monitor: Monitor) -> None:
-    """Import packages that take seconds, naming each as a stage; errors as `require`'s."""
+    """Import packages that take seconds, each as a stage of progress; raises as `require` does."""
     for module in (each for each in modules if imported(each) is None):
         monitor.progress(0.0, f"loading {module.partition('.')[0]}")
         attend(partial(require, module, purpose=purpose), monitor)
@@ -153,7 +153,7 @@ def missing_package(module: str, subject: str = "the package {}") -> DependencyE
             f"{subject.format(package)} is not available on this Mac",
             f"{NO_TORCH}. Compressing and opening files works.",
         )
-    # dask brings all that is needed only along with distributed.
+    # dask is only of use together with distributed: a missing one is installed by the extra.
     known = (p for p in PACKAGES if p.extra and p.name.split("[")[0] == package.split("[")[0])
     install = next((f"medenhance[{p.extra}]" for p in known), package)
     return DependencyError(
@@ -168,7 +168,7 @@ def has(module: str) -> bool:
 
 
 def installed_version(package: Package) -> str | None:
-    """Return its version, "unknown" where it states none, None where it is missing."""
+    """Return the version of a package, "unknown" if it states none, None if it is missing."""
     from importlib import metadata  # takes longer to import than the rest of this package
 
     try:

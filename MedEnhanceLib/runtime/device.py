@@ -1,4 +1,4 @@
-"""Chooses the device that a network runs on, with the reason."""
+"""Choice of the device that a network runs on, with the reason."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.lazy import imported
 
-#: What libraries say in an ordinary RuntimeError when memory runs out, in small letters. cuDNN
-#: finds no engine where its workspace does not fit.
+#: Words of a plain RuntimeError of libraries that ran out of memory, in lower case. cuDNN finds
+#: no engine if its workspace does not fit.
 _MEMORY_WORDS = (
     "out of memory",
     "can't allocate memory",
@@ -28,8 +28,8 @@ _MEMORY_WORDS = (
     # oneDNN, of a convolution on the CPU.
     "could not create a primitive",
 )
-#: What CUDA and its libraries say, in small letters, when the card or its driver is gone, or a
-#: kernel has failed: after that, every call of this process fails.
+#: Words of errors of CUDA and its libraries, in lower case, when the card or its driver is gone, or
+#: a kernel has failed: after that, every call of this process fails.
 _LOST_WORDS = (
     "cuda error",
     "cublas_status_execution_failed",
@@ -40,7 +40,7 @@ _LOST_WORDS = (
     "unspecified launch failure",
     "no cuda gpus are available",
 )
-#: The choices of a device, for help.
+#: Names of devices, for help texts.
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
 
@@ -113,28 +113,28 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Return whether an error says that a CUDA device is of no more use to this process."""
+    """Return whether an error says that this process cannot use a CUDA device any more."""
     text = str(error).lower()
-    is_one = isinstance(error, RuntimeError) and any(words in text for words in _LOST_WORDS)
-    return is_one and not is_out_of_memory(error)
+    is_lost = isinstance(error, RuntimeError) and any(words in text for words in _LOST_WORDS)
+    return is_lost and not is_out_of_memory(error)
 
 
 def fault_of(name: str) -> str:
-    """Say why a device cannot compute, "" where it can: tried with one small operation.
+    """Try a small operation on a device; returns why it fails, "" if it succeeds.
 
-    PyTorch also lists cards that it has no kernels for, and cards that other programs hold alone.
+    PyTorch also lists cards that it has no kernels for, or that another program uses exclusively.
     """
     torch = require("torch", purpose="Running a model")
     try:
         torch.ones(2, device=name).add_(1).sum().item()
     except (RuntimeError, AssertionError) as cause:  # the latter where CUDA is not built in
-        # A card that is full computes: what runs out later has a ladder of smaller plans.
+        # A full card can compute: work that runs out of memory is tried again in smaller parts.
         return "" if is_out_of_memory(cause) else str(cause).strip().partition("\n")[0][:200]
     return ""
 
 
 def release_memory(device: str) -> None:
-    """Free the memory that torch keeps cached on a GPU, for other processes there."""
+    """Free the memory that torch caches on a GPU, for other processes."""
     torch: Any = imported("torch")
     if torch is None:
         return

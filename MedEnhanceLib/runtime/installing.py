@@ -1,7 +1,7 @@
-"""Installation of packages by pip, beside those that are installed: their versions stay.
+"""Installation of packages by pip that keeps the versions of those that are installed.
 
-Slicer and its extensions share one Python. Without constraints pip exchanges what others installed:
-a newer MONAI asks for a newer PyTorch, and another extension's build for its card is gone.
+Slicer and its extensions share one Python. Without constraints pip replaces packages of others:
+a newer MONAI requires a newer PyTorch, which replaces another extension's build for its card.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
-#: Packages that Slicer and its extensions share, and that are never exchanged.
+#: Packages that Slicer and its extensions share; their versions are never changed.
 SHARED = (
     "torch", "torchvision", "numpy", "scipy", "SimpleITK", "pydicom", "highdicom", "pillow",
     "requests", "packaging",
 )  # fmt: skip
-#: Versions as pip takes them; one of another form makes it refuse a whole constraints file.
+#: Versions as pip accepts them; it refuses a whole constraints file for one of another form.
 _VERSION = re.compile(
     r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+([._-][a-z0-9]+)*)?", re.I
 )
@@ -40,7 +40,7 @@ _STOP_SECONDS = 3.0
 def constraints() -> list[str]:
     """List the shared packages that are installed as lines of a constraints file: name==version.
 
-    A local version belongs to it: for "torch==2.6.0+cu124" pip takes the installed build alone.
+    Local versions are included: for "torch==2.6.0+cu124" pip accepts only the installed build.
     """
     from importlib import metadata
 
@@ -63,7 +63,7 @@ def write_constraints(folder: Path) -> Path:
 
 
 def installation_error(log: str) -> DependencyError:
-    """Return the error of a failed installation, by what pip printed: what stands in the way."""
+    """Return the error of a failed installation, with the conflicts in pip's output."""
     names = {name.lower() for name in re.findall(r"\(constraint\) ([\w.-]*\w)", log)}
     kept = [
         line.replace("==", " ") for line in constraints() if line.split("==")[0].lower() in names
@@ -91,14 +91,14 @@ def install(
     megabytes: float = 0.0,
     chooses_build: bool = False,
 ) -> None:
-    """Install packages with pip, and no other version of a shared one.
+    """Install packages with pip; the versions of shared packages do not change.
 
     Args:
         requirements: as pip takes them.
         monitor: gets each line of pip as a log; after a cancel pip is stopped.
         megabytes: expected download, for the progress.
         chooses_build: install light-the-torch first, which chooses PyTorch's build for the card.
-    Raises DependencyError where it fails, naming the installed packages that stand in the way.
+    Raises DependencyError if it fails, naming the installed packages that conflict.
     """
     with tempfile.TemporaryDirectory(prefix="medenhance-pip-") as folder:
         limits = ("-c", str(write_constraints(Path(folder))), *_QUIET)
@@ -106,7 +106,7 @@ def install(
         if chooses_build:
             _run(["pip", "install", _CHOOSER, *limits], monitor, lambda _line: None)
             installer = "light_the_torch"
-        downloaded = [0.0, 0.0]  # megabytes: complete files, and the one on its way
+        downloaded = [0.0, 0.0]  # megabytes: of complete files, and of the current one
 
         def report(line: str) -> None:
             if size := _SIZE.search(line):
@@ -148,7 +148,7 @@ def _run(arguments: list[str], monitor: Monitor, report: Callable[[str], None]) 
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """End a process that still runs, in a way after which pip removes its temporary files."""
+    """Interrupt a process that still runs, so that pip can remove its temporary files."""
     if process.poll() is None:
         if sys.platform == "win32":
             process.terminate()

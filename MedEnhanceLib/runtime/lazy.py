@@ -29,7 +29,7 @@ def imported_when_used(
 
 
 def imported(module: str) -> Any:
-    """Return a module if it is imported completely: another thread may be at it."""
+    """Return a module if its import is complete, else None: another thread may be importing it."""
     loaded = sys.modules.get(module)
     spec = getattr(loaded, "__spec__", None)
     return None if getattr(spec, "_initializing", False) else loaded

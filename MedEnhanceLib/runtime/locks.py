@@ -1,4 +1,4 @@
-"""Folders that have an owner, as long as its process lives.
+"""Folders that are owned by a process as long as it lives.
 
     <parent>/<prefix>XXXXXXXX/owner.lock
 
@@ -26,15 +26,15 @@ from MedEnhanceLib.runtime.dependencies import require
 if TYPE_CHECKING:
     from filelock import FileLock
 
-#: What names of workspaces begin with.
+#: Prefix of the names of workspaces.
 _WORKSPACE = "medenhance-"
 #: The file that locks an owned folder.
 LOCK = "owner.lock"
 #: Its first line where the folder is temporary: only folders with this mark are ever removed.
 _MARK = b"MedEnhance temporary folder\n"
-#: How long a cleaner that looks into a new folder may hold its lock.
+#: How long `remove_abandoned` of another process may hold the lock of a new folder.
 _CLEANER_SECONDS = 5.0
-#: Making a lock in a new folder takes no longer by far.
+#: An empty folder of this age has no owner: locking a new folder takes far less.
 _UNLOCKED_SECONDS = 60.0
 #: Errors of file systems without locks, such as some network disks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -43,11 +43,11 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock | None]:
     """Make a private folder (mode 0700) and take its lock.
 
-    prefix: what its name begins with.
-    parent: where it is made; None takes the system's temporary folder.
-    Returns the folder and its lock; None for the lock where the file system has none, or where
-    filelock is not installed yet: nobody cleans up such a folder after a crash.
-    Raises OSError where it cannot be made; nothing is left behind.
+    prefix: of its name.
+    parent: where it is made; None: the system's temporary folder.
+    Returns the folder and its lock; no lock (None) if the file system has none, or filelock is not
+    installed yet: such a folder is not removed after a crash.
+    Raises OSError if it cannot be made; nothing is left behind.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
@@ -64,11 +64,11 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
 
 
 def remove_abandoned(prefix: str = _WORKSPACE, parent: Path | None = None) -> list[Path]:
-    """Remove the folders of `make_owned` whose owners are gone; returns which these were.
+    """Remove the folders of `make_owned` whose owners are gone; returns their paths.
 
-    prefix, parent: as they were given to `make_owned`; by default those of workspaces.
-    Touches only folders of this user that carry our mark and whose lock nobody holds, and empty
-    ones a minute old, whose owner was killed before it made its lock.
+    prefix, parent: as given to `make_owned`; by default those of workspaces.
+    Removes only folders of this user with the mark of MedEnhance and a free lock, and empty folders
+    a minute old, whose owner was killed before it made the lock.
     """
     removed = []
     for folder in sorted((parent or Path(tempfile.gettempdir())).glob(f"{prefix}*")):
@@ -110,7 +110,7 @@ def remove_owned(folder: Path, lock: FileLock | None) -> None:
         for entry in folder.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name != LOCK:  # the last to go: after a crash here, the next start goes on
+            elif entry.name != LOCK:  # removed last: after a crash the next start finishes
                 entry.unlink()
     if lock is not None and sys.platform == "win32":  # an open file cannot be removed there
         lock.release()
@@ -133,7 +133,7 @@ class Workspace:
             ) from cause
 
     def remove(self) -> None:
-        """Remove the folder and let the lock go; a second call does nothing."""
+        """Remove the folder and release the lock; a second call does nothing."""
         remove_owned(self.folder, self._lock)
 
     def __enter__(self) -> Workspace:

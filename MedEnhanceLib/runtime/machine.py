@@ -17,7 +17,7 @@ _LOW_NICE = 10
 
 
 def let_idle_threads_sleep() -> None:
-    """Make OpenMP's idle threads sleep instead of spin, unless the user's environment says how.
+    """Make OpenMP's idle threads sleep instead of spin, unless the environment states otherwise.
 
     Spinning threads on a busy machine made two threads 2.3 times slower. Call it before anything
     loads OpenMP, and only in a process of MedEnhance's own.
@@ -33,7 +33,7 @@ def compute() -> dict[str, Any]:
     without PyTorch.
     """
     devices: list[dict[str, Any]] = []
-    reason = "PyTorch is not installed; enhancing and segmenting need it, compression not"
+    reason = "PyTorch is not installed; enhancing and segmenting need it, compressing does not"
     choice = {"name": "none", "reason": reason}
     try:
         if find_spec("torch") is not None:
@@ -70,7 +70,7 @@ def memory() -> dict[str, int | None]:
 
 
 def lower_priority() -> None:
-    """Run this process below the priority of others from now on, with the threads that it starts.
+    """Lower the priority of this process and of the threads that it starts.
 
     Unix lets no ordinary user raise a priority again. Call it only in a process of MedEnhance's
     own, before it computes.

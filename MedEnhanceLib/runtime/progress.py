@@ -31,11 +31,11 @@ class Event:
 
 
 Answer = TypeVar("Answer")
-#: The hint of a cancel at a safe point; work that has kept something says so instead.
+#: The hint after a cancel at a safe point; work that has kept something has its own.
 NOTHING_WRITTEN = "Nothing was written; start again when you like."
-#: How often a request to cancel is checked while work has no safe points.
+#: Interval of the checks for a cancel during work without safe points.
 _LOOK_SECONDS = 0.05
-#: How long the end of a process waits for work that was cancelled.
+#: How long a process waits at its end for work that was canceled.
 _EXIT_SECONDS = 10.0
 
 
@@ -44,16 +44,13 @@ Cancel = Callable[[], bool] | threading.Event
 
 
 class _Pace:
-    """An estimate of the time left from the pace of the current stage alone.
-
-    Stages differ: reading a file takes no time for its share, a network does.
-    """
+    """An estimate of the time left from the pace of the current stage alone, as stages differ."""
 
     def __init__(self) -> None:
         self._stage, self._began, self._start = "", time.monotonic(), 0.0
 
     def seconds_left(self, fraction: float, stage: str) -> float | None:
-        """Estimate when all stages are done, at this stage's pace; None while unknown."""
+        """Estimate the seconds until the end, at this stage's pace; None while unknown."""
         now = time.monotonic()
         stage = "".join(letter for letter in stage if not letter.isdigit())  # "step 3 of 9"
         if stage != self._stage:
@@ -63,7 +60,7 @@ class _Pace:
 
 
 class Monitor:
-    """A channel of a job's events to a listener, and of a request to cancel to the job.
+    """A channel from a job to its caller, for events, and back, for a request to cancel.
 
     Args:
         progress: called with each Event, in the job's own thread; None for no listener.
@@ -127,7 +124,7 @@ class Monitor:
     def warn(self, message: str, *, about: str = "") -> None:
         """Report a fallback or another warning; the same text is reported once in a job.
 
-        about: where one text is enough for all files that it holds for, what it says of them.
+        about: a key under which texts that differ, as by file name, count as the same.
         """
         if (about or message) not in self._warned:
             self._warned[about or message] = message
@@ -144,17 +141,16 @@ class Monitor:
         self.emit("metric", name=name, value=float(value), step=int(step))
 
     def emit(self, kind: EventKind, /, **fields: Any) -> None:
-        """Report an event of another kind; fields: as `Event` has them."""
+        """Report an event of any kind; fields: see `Event`."""
         if self._listener is not None:
             self._listener(Event(kind, fields))
 
 
 class Steps:
-    """Progress of work of which nobody knows beforehand how many steps it will take.
+    """Progress of work whose number of steps is not known in advance.
 
-    Each step gets, of what is left of the monitor's range, its share of the time that is expected
-    from there on. So progress keeps to time where the expectation holds, and never goes back where
-    it is given up.
+    Each step gets the share of the remaining range that its cost has of the expected remaining
+    cost. So progress follows time if the expectation holds, and never goes back if it changes.
     """
 
     def __init__(self, monitor: Monitor) -> None:
@@ -163,8 +159,8 @@ class Steps:
     def next(self, cost: float, remaining: float) -> Monitor:
         """Return the monitor of the next step.
 
-        cost: what this step is expected to take, in any unit.
-        remaining: expected of all steps after it, in the same unit; 0 of the last one.
+        cost: expected for this step, in any unit.
+        remaining: expected for all later steps, in the same unit; 0 for the last step.
         """
         start = self._done
         self._done = 1 - (1 - start) * remaining / (cost + remaining)
@@ -172,10 +168,10 @@ class Steps:
 
 
 def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
-    """Run `work` of another library, which has no safe points, so that it can be canceled.
+    """Run `work` that has no safe points, as in another library, so that it can be canceled.
 
-    After a cancel, which raises Cancelled, it ends in the background and its result is dropped: it
-    must have no effect beyond its result.
+    After a cancel, which raises Cancelled, `work` ends in the background and its result is dropped:
+    it must have no side effects.
     """
     if monitor is None or not monitor.can_be_cancelled:
         return work()

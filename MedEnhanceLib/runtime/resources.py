@@ -1,4 +1,4 @@
-"""Finds the models and samples that ship, in a source tree, a wheel or Slicer's module folder."""
+"""Folders of the shipped models and samples: in a source tree, a wheel or Slicer's module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from MedEnhanceLib.errors import ModelError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-#: In a wheel inside the package, in a source tree beside it, in Slicer in the module's folder.
+#: Of a wheel: inside the package; of a source tree: beside it; of Slicer: in the module's folder.
 _ROOTS = (
     _PACKAGE / "data",
     _PACKAGE.parent / "Resources",

@@ -1,4 +1,4 @@
-"""Texts as people read them: sizes, times, what is safe for a terminal."""
+"""Texts for people: sizes, durations, text that is safe for a terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from MedEnhanceLib.errors import MedEnhanceError
 
-#: Control characters but tab and line feed, what turns the direction of writing, and the lone
-#: surrogates that stand for bytes of file names which are not UTF-8.
+#: Control characters except tab and line feed, characters that change the direction of writing, and
+#: the lone surrogates that stand for bytes of file names which are not UTF-8.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-#: What hints add for some users: " (--device cpu, …)", " (medenhance doctor)".
+#: Parts of a hint that concern the command line: " (--device cpu, …)", " (medenhance doctor)".
 _FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
 #: A sentence about an option or a command: " To have it resampled: --resample, resample=True."
 _ABOUT_COMMANDS = re.compile(
@@ -21,7 +21,7 @@ _ABOUT_COMMANDS = re.compile(
     r"(?:(?![.!?]\s).)*[.!?]?",
     re.DOTALL,
 )
-#: A traceback up to the line that names the exception, and what leads over to the next one.
+#: A traceback up to the line that names the exception, and the sentence before a chained one.
 _TRACEBACK = re.compile(
     r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*.*\n?"
     r"(?:\n(?:The above exception|During handling).*\n\n)?",
@@ -30,12 +30,12 @@ _TRACEBACK = re.compile(
 
 
 def counted(count: int, noun: str) -> str:
-    """Write `1 file`, `2 files`."""
+    """Return a count with its noun: "1 file", "2 files"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def printable(text: str) -> str:
-    """Escape what commands a terminal, or cannot be encoded, such as "x1b"."""
+    r"""Escape characters that control a terminal or cannot be encoded: ESC becomes "\x1b"."""
     return CONTROLS.sub(_escape, text)
 
 
@@ -48,7 +48,7 @@ def _escape(match: re.Match[str]) -> str:
 
 @contextmanager
 def renamed_in_errors(path: object, name: str) -> Iterator[None]:
-    """Let errors that leave it call the temporary file `path` by `name`."""
+    """Replace the temporary file `path` by `name` in the errors that pass through."""
     try:
         yield
     except MedEnhanceError as error:
@@ -58,17 +58,17 @@ def renamed_in_errors(path: object, name: str) -> Iterator[None]:
 
 
 def without_commands(text: str) -> str:
-    """Remove what a message or a hint says of options and commands, for who uses a window."""
+    """Remove options and commands from a message or hint, for users of the panel."""
     return _ABOUT_COMMANDS.sub("", _FOR_COMMAND_LINES.sub("", text)).strip()
 
 
 def without_tracebacks(text: str) -> str:
-    """Remove Python's tracebacks from a log, for who does not program."""
+    """Remove Python's tracebacks from a log, for users who do not program."""
     return _TRACEBACK.sub("", text).strip()
 
 
 def sentence(text: str) -> str:
-    """Begin a message with a capital letter, unless a name begins it, and end it with a stop."""
+    """Begin a message with a capital letter, unless a name begins it, and end it with a period."""
     # "scan.ucv is damaged": names stay as they are.
     is_name = re.match(r"\S*(_|-|:\s|\.\S)", text)
     begin = text[:1] if is_name else text[:1].upper()
@@ -76,14 +76,14 @@ def sentence(text: str) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as a table shows it: numbers with four digits, nothing as a dash."""
+    """Format a value for a table: numbers with four digits, None as a dash."""
     if isinstance(value, int | float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     return "–" if value is None else str(value)
 
 
 def size_text(count: int) -> str:
-    """Return a number of bytes as text: "17.1 MB" (decimal, as file managers count)."""
+    """Format a number of bytes: "17.1 MB" (decimal, as in file managers)."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.{0 if count >= 100 * size else 1}f} {unit}"
@@ -91,9 +91,9 @@ def size_text(count: int) -> str:
 
 
 def loss_text(figures: Mapping[str, Any], units: str = "") -> str:
-    """Say what a compression changed: "largest error 3 HU, PSNR 51.2 dB".
+    """Describe the loss of a compression: "largest error 3 HU, PSNR 51.2 dB".
 
-    figures: max_error in `units` and, where they are known, psnr in dB and ssim.
+    figures: max_error in `units` and, if known, psnr in dB and ssim.
     """
     if not figures.get("max_error"):
         return "every voxel is equal"
@@ -103,7 +103,7 @@ def loss_text(figures: Mapping[str, Any], units: str = "") -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a time as a person says it: "40 s", "3 min", "2 h 5 min"."""
+    """Format a duration: "40 s", "3 min", "2 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

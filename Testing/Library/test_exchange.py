@@ -133,9 +133,9 @@ def test_what_is_no_volume_is_named(head: Volume, tmp_path: Path) -> None:
     with pytest.raises(me.InputError, match="is not a volume") as caught:
         me.save(me.enhance(head), tmp_path / "a.nii")  # type: ignore[arg-type]
     assert caught.value.hint == "Give its .volume."
-    with pytest.raises(me.ConfigError, match="of a Volume"):
+    with pytest.raises(me.ConfigError, match="for a Volume"):
         me.enhance(head, spacing=(1, 1, 1))
-    with pytest.raises(me.ConfigError, match="of a file"):
+    with pytest.raises(me.ConfigError, match="for a file"):
         me.enhance(tmp_path / "a.nii", spacing=(1, 1, 1))
     with pytest.raises(me.ConfigError, match="which has its own"):
         me.enhance(head.to_sitk(), spacing=(1, 1, 1))

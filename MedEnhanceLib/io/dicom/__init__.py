@@ -1,1 +1,1 @@
-"""DICOM as hospitals send it; what is odd about a series is refused by name, never guessed."""
+"""Reading of DICOM as hospitals send it; ambiguous series are refused with the reason."""

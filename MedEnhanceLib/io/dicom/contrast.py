@@ -13,13 +13,13 @@ import numpy as np
 
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 
-#: Relative: echo and inversion times, and flip angles, that differ by less are the same.
+#: Relative tolerance within which echo times, inversion times and flip angles are the same.
 _SAME_VALUE = 0.01
-#: Relative: intervals that differ by less are equal.
+#: Relative tolerance within which intervals are equal.
 _EVEN = 0.02
-#: A longer one ran past midnight under the date of its beginning, and its clock orders nothing.
+#: A longer scan ran past midnight, dated by its beginning: its times cannot order frames.
 _LONGEST_SCAN_S = 12 * 3600.0
-#: Words of ImageType for what is shown; the others are for how the image was made.
+#: Words of ImageType for the quantity that is shown; the others say how the image was made.
 _SHOWN = re.compile(
     r"[MPRI](_FFE|_SE|_IR)?|MAGNITUDE|PHASE( MAP)?|REAL|IMAGINARY|MIXED|MIP|MINIP|TRACEW|FA|"
     r"WATER|FAT|W|F|IP|OP|(IN|OUT|OPP)_PHASE|(T1|T2|R1|R2|ADC)([ _]STAR)?([ _]MAP)?"
@@ -33,7 +33,7 @@ _trigger_ms: Moment = attrgetter("trigger_ms")
 _time_s: Moment = attrgetter("time_s")
 _reference_ms: Moment = attrgetter("reference_ms")
 _temporal_index: Moment = attrgetter("temporal_index")
-#: What counts frames in the order of the scan, the most certain first.
+#: Values that number frames in the order of the scan, the most reliable first.
 SCAN_NUMBERS: tuple[Callable[[Slice], Any], ...] = (
     _temporal_index,
     _time_s,
@@ -144,7 +144,7 @@ def attributes_of(slices: Slices) -> tuple[Attribute, ...]:
 
 
 def with_equal_times(slices: Slices) -> tuple[Slice, ...]:
-    """Make nearly equal values of slices equal; `echo` is EchoTime where it is not set."""
+    """Make nearly equal values of slices equal; `echo` becomes EchoTime if it is not set."""
     equal = {
         name: _merged(getattr(plane, name) for plane in slices)
         for name in ("echo_ms", "inversion_ms", "flip_degrees")
@@ -161,7 +161,7 @@ def with_equal_times(slices: Slices) -> tuple[Slice, ...]:
 
 
 def _merged(values: Iterable[str]) -> dict[str, str]:
-    """Return each value → the lowest of those that are nearly equal."""
+    """Map each value to the lowest one that nearly equals it."""
     merged, first = {}, np.inf
     for value in sorted(set(values), key=_natural):
         number = _natural(value)[0]
@@ -182,10 +182,10 @@ def are_of_one_kind(
     """Return whether no frame mixes kinds of images, and frames differ in kind only along `axis`.
 
     Args:
-        frames: of slices in the order of their places. ImageType counts without its first words,
-            original or derived, primary or secondary.
-        axis: along which frames differ.
-        attributes: that distinguish kinds.
+        frames: of slices in the order of their places. The first two words of ImageType (ORIGINAL
+            or DERIVED, PRIMARY or SECONDARY) do not count.
+        axis: the attribute that frames differ in.
+        attributes: those that distinguish kinds.
     """
     if any(
         len({plane.image_type[2:] for plane in place}) > 1 for place in zip(*frames, strict=True)
@@ -203,10 +203,10 @@ def are_of_one_kind(
 
 
 def in_scan_order(frames: Frames) -> tuple[tuple[Slice, ...], ...]:
-    """Put frames in the order of the scan; () where no element gives the same one everywhere.
+    """Sort frames in the order of the scan; () if no element gives the same order at all places.
 
-    frames: of slices in the order of their places. Their numbers in time come first, then the
-    times of acquisition, the dimensions of one file, and the numbers of the images.
+    frames: of slices in the order of their places. Tried in turn: their numbers in time, their
+    times of acquisition, the dimensions of a single file, and the numbers of the images.
     """
     files = {plane.file for frame in frames for plane in frame}
     ways: list[Callable[[Slice], Any]] = [_temporal_index, _time_s, _image_number]
@@ -229,11 +229,11 @@ def _image_number(plane: Slice) -> tuple[float, int] | None:
 
 
 def ranked(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
-    """Make frames by the order in time at each place; () where that order is not unique.
+    """Make frames by the order in time at each place; () if that order is not unique.
 
     Trigger times start anew at each place, so their order is the phase. With acquisition times, a
-    frame must have ended before the next one began, and none may have run past midnight. Where
-    these tell nothing, the numbers of the images do, see `_numbered`.
+    frame must have ended before the next one began, and none may have run past midnight. If
+    neither gives an order, the numbers of the images may, see `_numbered`.
     """
     if len(set(map(len, at_each_place))) != 1:
         return ()
@@ -249,10 +249,10 @@ def ranked(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
 
 
 def _numbered(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:
-    """Make frames by InstanceNumber, as GE and Philips number them; () where that is not certain.
+    """Make frames by InstanceNumber, as GE and Philips number them; () if that is not certain.
 
-    The images state several positions in time, or are a diffusion scan; and the numbers run frame
-    by frame, with the places in one order, or place by place through all frames.
+    It is certain if the images state several positions in time, or are a diffusion scan; and the
+    numbers run frame by frame, with the places in one order, or place by place through all frames.
     """
     planes = [plane for place in at_each_place for plane in place]
     stated = {plane.temporal_count or 0.0 for plane in planes}
@@ -300,9 +300,9 @@ def interleave(frames: Frames) -> bool:
 
 
 def interval_s(frames: Frames, axis: str) -> float | None:
-    """Return seconds from frame to frame; None where unknown or uneven, or the axis is not time.
+    """Return seconds from frame to frame; None if unknown or uneven, or if the axis is not time.
 
-    The times of the images come before the interval that headers state.
+    The times of the images are used first, then the interval that headers state.
     """
     planes = [plane for frame in frames for plane in frame]
     if axis not in _IN_TIME or len({plane.b_value for plane in planes}) > 1:

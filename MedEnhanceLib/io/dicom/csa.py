@@ -1,4 +1,4 @@
-"""The header that Siemens keeps in one private element: (0029,1010) of an image, (0029,1020).
+"""Siemens' CSA header in a private element: (0029,1010) of an image, (0029,1020) of a series.
 
 Two versions, little endian. Version 2 begins with `SV10` and four bytes; then both have the number
 of elements and a check value. An element has a name (64 bytes), the number of its values, a VR, a
@@ -13,16 +13,16 @@ import struct
 from MedEnhanceLib.io.dicom.structure import DamagedError
 
 _COUNT, _ELEMENT, _ITEM = struct.Struct("<2I"), struct.Struct("<64si4s3i"), struct.Struct("<4i")
-#: A header has about 100 elements; what states more is something else.
+#: A header has about 100 elements; data with more than this are not one.
 _MOST_ELEMENTS = 1000
 
 
 def read_csa(data: bytes) -> dict[str, tuple[str, ...]]:
-    """Read the elements of a CSA header; each step moves on, so it ends with the data.
+    """Read the elements of a CSA header.
 
     data: the private element as it is stored.
-    Returns the values of each element by name, without blanks around them; () where there is none.
-    Raises DamagedError where it is no CSA header, or is cut short.
+    Returns the values of each element by name, stripped of blanks; () for an empty element.
+    Raises DamagedError if it is not a CSA header, or is cut short.
     """
     is_second = data[:4] == b"SV10"
     at = 8 if is_second else 0

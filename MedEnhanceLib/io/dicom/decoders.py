@@ -1,8 +1,8 @@
 """The frames of a file → stored numbers: pydicom finds them, imagecodecs decodes compressed ones.
 
-pydicom has no plugin for imagecodecs, which every installation has. A decoder is given a frame
-only after its size and its end were checked: decoders allocate whatever a stream states, fill what
-is missing with gray, and report success.
+pydicom has no plugin for imagecodecs, which every installation has. A frame is decoded only after
+its size and its end marker were checked: decoders allocate whatever size a stream states, fill
+missing pixels with gray, and report success.
 Sources: ITU-T T.81, annex B (JPEG, and JPEG-LS alike); T.800, annex A (JPEG 2000).
 """
 
@@ -49,7 +49,7 @@ _ELEMENTS = (
     "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 )  # fmt: skip
 _J2K_START, _END = b"\xff\x4f\xff\x51", b"\xff\xd9"
-#: Markers of JPEG without a length, and those that begin with the size of the frame.
+#: Markers of JPEG without a length, and those that are followed by the size of the frame.
 _BARE_MARKERS = (0x01, *range(0xD0, 0xD9))
 _FRAME_MARKERS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), 0xF7)
 
@@ -138,7 +138,7 @@ class PixelFile:
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """Turn pydicom's failures into DamagedError, but for files that cannot be opened."""
+    """Convert pydicom's failures to DamagedError, except for files that cannot be opened."""
     try:
         yield
     except (DamagedError, NotImplementedError, MemoryError):
@@ -152,8 +152,8 @@ def _damage() -> Iterator[None]:
 def index_pixels(file: Path) -> PixelFile:
     """Read a file, and check that it holds the frames that its header states.
 
-    Raises DamagedError where elements are cut short, or contradict each other or the number of
-    pixels; NotImplementedError where the transfer syntax is not read; OSError.
+    Raises DamagedError if elements are cut short, or contradict each other or the number of
+    pixels; NotImplementedError for an unsupported transfer syntax; OSError.
     """
     with _damage(), file.open("rb") as stream, structure.silence():
         return _indexed(structure.read_elements(stream, _ELEMENTS, last=structure.PIXEL_DATA))
@@ -199,7 +199,7 @@ def _type_of(dataset: Dataset) -> tuple[np.dtype[Any], int]:
 
 
 def _verify_length(pixels: bytes, rows: int, columns: int, frames: int, cell: int) -> None:
-    """Require that uncompressed pixels fill their element, but for padding to an even length."""
+    """Require that uncompressed pixels fill their element, up to padding to an even length."""
     needed = rows * columns * frames * cell
     if len(pixels) in (needed, needed + needed % 2):
         return
@@ -212,19 +212,19 @@ def _verify_length(pixels: bytes, rows: int, columns: int, frames: int, cell: in
 
 
 def _verify_fragments(dataset: Dataset, frames: int) -> None:
-    """Require as many compressed frames as stated: one piece each, or counted by a table."""
+    """Require as many compressed frames as stated: one fragment each, or counted by a table."""
     from pydicom.encaps import parse_basic_offsets, parse_fragments
 
     stream = io.BytesIO(dataset.PixelData)
     table = parse_basic_offsets(stream)
-    pieces, _ = parse_fragments(stream)
-    counted = len(dataset.get("ExtendedOffsetTable") or b"") // 8 or len(table) or pieces
-    if pieces < frames or (frames > 1 and counted != frames):
-        raise DamagedError(f"its pixel data has {pieces} pieces for {frames} frames")
+    fragments, _ = parse_fragments(stream)
+    counted = len(dataset.get("ExtendedOffsetTable") or b"") // 8 or len(table) or fragments
+    if fragments < frames or (frames > 1 and counted != frames):
+        raise DamagedError(f"its pixel data has {fragments} fragments for {frames} frames")
 
 
 def stated_size(stream: bytes) -> tuple[int, int, int, int]:
-    """Read rows, columns, components and bits of a stream; DamagedError where it states none."""
+    """Read rows, columns, components and bits of a stream; DamagedError if it states none."""
     if not stream.rstrip(b"\0\xff").endswith(_END[1:]) or _END not in stream:
         raise DamagedError("its stream is cut short: the end marker is missing")
     try:

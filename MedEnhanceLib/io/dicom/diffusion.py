@@ -1,8 +1,8 @@
-"""The b-value and direction of a diffusion image, from the elements that its maker fills.
+"""The b-value and direction of a diffusion image, from the elements that its manufacturer fills.
 
-The standard's elements count first. Private ones count where the creator of their block is the one
-that is known for them. Frames of directions: the standard, Siemens and Philips state them in the
-patient, UIH along the axes of the image, GE and Canon along those of their gradients.
+Standard elements come first. Private ones are read only if their block has the creator that is
+known for them. Coordinates of directions: the standard, Siemens and Philips use those of the
+patient, UIH the axes of the image, GE and Canon those of their gradients.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _in_patient(vector: Vector, _header: Header) -> Vector | None:
 
 
 def _in_image(vector: Vector, header: Header) -> Vector | None:
-    """Turn (row, column, normal) into the patient."""
+    """Convert a direction along (row, column, normal) to LPS; None without an orientation."""
     cosines = _numbers(header.get("ImageOrientationPatient"))
     if len(cosines) != 6:
         return None
@@ -42,7 +42,7 @@ def _in_image(vector: Vector, header: Header) -> Vector | None:
 
 
 def _in_gradients(vector: Vector, header: Header) -> Vector | None:
-    """Turn GE's axes, known for axial slices of a patient supine and head first."""
+    """Convert GE's axes to LPS; None except for axial slices of a patient supine, head first."""
     cosines = _numbers(header.get("ImageOrientationPatient"))
     is_axial = len(cosines) == 6 and abs(np.cross(cosines[:3], cosines[3:])[2]) > math.sqrt(0.5)
     stated = header.get("InPlanePhaseEncodingDirection"), header.get("PatientPosition")
@@ -58,7 +58,7 @@ _B_VALUES = (
     (0x20011003, "Philips Imaging DD 001"),
     (0x00651009, "Image Private Header"),
 )
-#: Where they keep the direction: elements, creator, and how it is turned into the patient.
+#: Where they keep the direction: elements, creator, and the function that converts it to LPS.
 _DIRECTIONS: tuple[tuple[tuple[int, ...], str, Callable[[Vector, Header], Vector | None]], ...] = (
     ((0x0019100E,), "SIEMENS MR HEADER", _in_patient),
     ((0x001910BB, 0x001910BC, 0x001910BD), "GEMS_ACQU_01", _in_gradients),
@@ -100,17 +100,17 @@ def _private_b_value(header: Header) -> Vector:
 
 
 def direction(header: Header, keyword: str) -> Vector | None:
-    """Read the direction of the gradient, a unit vector in LPS; None where there is none.
+    """Read the direction of the gradient, a unit vector in LPS.
 
-    It is None, too, where the frame of a private one is unknown.
+    Returns None if there is none, or if the coordinates of a private one are unknown.
     """
     vector: Vector | None = _numbers(header.get(keyword)) or _csa_numbers(
         header, "DiffusionGradientDirection"
     )
-    for tags, creator, turned in _DIRECTIONS:
+    for tags, creator, to_patient in _DIRECTIONS:
         if not vector:
             private = _private(header, tags, creator)
-            vector = turned(private, header) if len(private) == 3 else None
+            vector = to_patient(private, header) if len(private) == 3 else None
     vector = vector or _comment_direction(header)
     length = math.hypot(*vector) if vector and len(vector) == 3 else 0.0
     return tuple(part / length for part in vector) if vector and length > 0.03 else None
@@ -128,7 +128,7 @@ def _comment_direction(header: Header) -> Vector | None:
 
 
 def _private(header: Header, tags: tuple[int, ...], creator: str) -> Vector:
-    """Return the numbers of private elements of a block; () where it is of another creator."""
+    """Return the numbers of private elements of a block; () if it has another creator."""
     if not _is_of(creator, header, tags[0]):
         return ()
     return sum((_numbers(header.get(tag)) for tag in tags), ())
@@ -153,9 +153,9 @@ def _csa(data: bytes) -> dict[str, tuple[str, ...]]:
 
 
 def _numbers(value: Any) -> Vector:
-    """Return the finite numbers of an element; () where it is absent or holds anything else.
+    """Return the finite numbers of an element; () if it is absent or holds anything else.
 
-    Bytes, of an element whose type the file does not state, are text, or binary numbers.
+    Bytes are read as text or as binary numbers: the file does not state the type of the element.
     """
     if value is None or value == "":
         return ()

@@ -1,10 +1,10 @@
 """Slices of a series → volumes, the frames of one volume, or parts that are listed separately.
 
-A series is divided only where it must be: where slices are of several kinds (magnitude and phase,
-kernels), or share a place. (Many attributes differ from slice to slice in ordinary series:
-AcquisitionNumber, TriggerTime, AcquisitionTime.)
-A frame never mixes kinds of images: b-values, echoes, breathing phases. What is ambiguous is
-listed separately, or refused by name (docs/decisions/0012-dicom-geometry.md).
+A series is divided only if slices are of several kinds (magnitude and phase, kernels), or share a
+place. Many attributes differ from slice to slice in ordinary series: AcquisitionNumber,
+TriggerTime, AcquisitionTime.
+A frame never mixes kinds of images: b-values, echoes, breathing phases. Ambiguous parts are listed
+separately, or refused with the reason (docs/decisions/0012-dicom-geometry.md).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from MedEnhanceLib.io.dicom import contrast
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 from MedEnhanceLib.io.dicom.sources import named
 
-#: Of direction cosines: more than rounding, less than another orientation.
+#: Difference of direction cosines: more than rounding, less than another orientation.
 _SAME_DIRECTION = 0.01
 _PLANES = ("sagittal", "coronal", "axial")
 #: mm: slices closer than this, or than 1 % of the usual distance, share a place.
@@ -27,8 +27,8 @@ _SAME_PLACE_MM = 0.01
 #: Share of the slices: a 4D series that lacks more is not recognized as one.
 _MOST_LACKING = 0.1
 _NO_ORDER = (
-    "nothing states the order of its diffusion frames: neither TemporalPositionIdentifier nor "
-    "acquisition times nor InstanceNumber differ alike at all places"
+    "the order of its diffusion frames is unknown: neither TemporalPositionIdentifier nor "
+    "acquisition times nor InstanceNumber give the same order at all places"
 )
 #: A series is divided by at most this number of attributes, one within the other.
 _MOST_DIVISIONS = 3
@@ -67,7 +67,7 @@ class ScanPart:
         return replace(self, frames=self.frames[:-1], reason="", is_interrupted=False)
 
     def within(self, name: str) -> ScanPart:
-        """Name it as a part of what has this name."""
+        """Return the part, named as a part of `name`."""
         return replace(self, name=", ".join(filter(None, (name, self.name))))
 
 
@@ -75,9 +75,9 @@ def scan_parts(slices: Slices) -> tuple[list[ScanPart], list[str]]:
     """Divide a series, its slices in any order, into volumes.
 
     Parts of equal geometry that differ in one attribute become the frames of one part. Slices that
-    cannot be divided stay in one part, so that `stack` reports what is wrong with them.
-    Returns the volumes, in a fixed order; and the names of localizers, which are left out among
-    others.
+    cannot be divided stay in one part, so that `stack` reports their fault.
+    Returns the volumes, in a fixed order; and the names of localizers that are left out, unless
+    the series has nothing else.
     """
     scouts = [plane.file.name for plane in slices if "LOCALIZER" in plane.image_type]
     if len(scouts) == len(slices):
@@ -94,9 +94,9 @@ def scan_parts(slices: Slices) -> tuple[list[ScanPart], list[str]]:
 
 
 def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
-    """Group slices by size, frame of reference and orientation, under the name of these.
+    """Group slices by size, frame of reference and orientation; the keys name these.
 
-    A slice without a place stays with the largest group, so that `stack` reports it.
+    Slices without a place join the largest group, so that `stack` reports them.
     """
     placed = [plane for plane in slices if plane.position and plane.orientation]
     if not placed:
@@ -134,7 +134,7 @@ def _divided(slices: Slices) -> list[ScanPart]:
     places = _Places(slices)
     parts = _divided_by(slices, places, contrast.attributes_of(slices), _MOST_DIVISIONS)
     if not parts or len({plane.stack for plane in slices}) > 1:
-        return parts or whole  # stacks are meant to lie at places of their own
+        return parts or whole  # each stack has its own places on purpose
     return [replace(part, lacking=places.lacking(part.slices, slices)) for part in parts]
 
 
@@ -172,7 +172,7 @@ class _Places:
         return sum(len(planes) for place, planes in self.at(slices).items() if place not in covered)
 
     def is_stack(self, slices: Slices) -> bool:
-        """Return whether their distances are about those of the whole series: none is left out."""
+        """Return whether their distances are those of the whole series: no slice is missing."""
         along = [self.mm[place] for place in self.at(slices)]
         if len(along) == 1:
             return self.step == 0
@@ -197,22 +197,22 @@ def _divided_by(
         if len(groups) == 1 or not (collide or attribute in mixed):
             continue
         if collide and not all(map(places.is_stack, groups.values())):
-            continue  # it only counts slices
-        made: list[ScanPart] = []
+            continue  # the attribute only numbers slices
+        divided: list[ScanPart] = []
         for value, group in groups.items():
             parts = _divided_by(group, places, attributes[index + 1 :], divisions - 1)
             if not parts:
                 break
-            made += [part.within(attribute.called(value)) for part in parts]
+            divided += [part.within(attribute.called(value)) for part in parts]
         else:
-            return made
+            return divided
     return []
 
 
 def _interrupted(
     slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute]
 ) -> ScanPart | None:
-    """Make the frames of a scan that ended within one: two or more complete ones, and the last."""
+    """Make the frames of a scan that ended within a frame, after two or more complete ones."""
     at = places.at(slices)
     most = max(map(len, at.values()))
     if most < 3 or {*map(len, at.values())} != {most, most - 1}:
@@ -236,7 +236,7 @@ def _interrupted(
 def _framed(
     slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute]
 ) -> ScanPart | None:
-    """Return all slices as the frames of one volume; None where they are not."""
+    """Make all slices the frames of one volume; None if they are not."""
     everywhere = places.at(slices)
     nearly: ScanPart | None = None
     for attribute in attributes:
@@ -272,7 +272,7 @@ def _complete(
     attribute: contrast.Attribute,
     attributes: Sequence[contrast.Attribute],
 ) -> ScanPart | None:
-    """Return frames that lack no slice as a volume; None where they mix kinds of images."""
+    """Make a volume of frames that lack no slice; None if they mix kinds of images."""
     is_mixed = attribute is contrast.ACQUISITION and contrast.interleave(frames)
     if is_mixed or not contrast.are_of_one_kind(frames, attribute, attributes):
         return None

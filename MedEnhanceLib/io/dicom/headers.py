@@ -1,7 +1,7 @@
-"""One file's header → what the file is, and its slices.
+"""The header of a file → its description, with its slices.
 
 Enhanced CT, MR and PET, and legacy images converted to them, state the place of each frame in its
-functional groups. Other files of many frames are clips, and are refused.
+functional groups. Other multi-frame files are clips, and are refused.
 Sources: DICOM PS3.3 A.1.4, C.7.6.16 (functional groups).
 """
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-#: What only the groups may state: elsewhere it is no frame's, as private elements are.
+#: Elements that are read only from functional groups: elsewhere they do not describe a frame.
 _PLACING = (
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
     "RescaleIntercept",
 )  # fmt: skip
 #: Elements of functional groups → those of plain images with the same meaning, in the same unit.
-#: Of two with one meaning the first counts.
+#: If two have one meaning, the first one is used.
 CLASSIC = {
     "FrameType": "ImageType",
     "FrameAcquisitionNumber": "AcquisitionNumber",
@@ -57,7 +57,7 @@ CLASSIC = {
     "TransmitterFrequency": "ImagingFrequency",
     "ResonantNucleus": "ImagedNucleus",
 }
-#: What is read of every file: of its series, its images and their frames.
+#: Elements that are read from every file: of its series, its images and their frames.
 _ELEMENTS = (
     *ELEMENTS, _SHARED, _EACH, "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
     "SeriesDescription", "StudyDescription", "SeriesDate", "SeriesTime", "StudyDate",
@@ -73,7 +73,7 @@ _ENHANCED = tuple(f"{_STORAGE}{end}" for end in ("2.1", "2.2", "4.1", "4.4", "13
 SEGMENTATIONS = (f"{_STORAGE}66.4", f"{_STORAGE}66.7")
 _ITS_IMAGES = "Give the images it belongs to."
 _OTHER_READER = "Load it with 3D Slicer, and save it as NRRD."
-#: Objects with rows and columns, or with a better hint than others: why they give no volume.
+#: Classes of objects that give no volume → reason and hint.
 _REFUSED = {
     **dict.fromkeys(
         SEGMENTATIONS,
@@ -137,7 +137,7 @@ def read_header(file: Path) -> DicomHeader | None:
     """Read the header of a file.
 
     Returns None for a file that is not DICOM, and for a DICOMDIR. A file that is damaged, or cannot
-    be opened, gives a Header with the reason. Raises DependencyError without pydicom.
+    be opened, gives a DicomHeader with the reason. Raises DependencyError without pydicom.
     """
     require("pydicom", purpose="Reading DICOM")
     damaged = DicomHeader(file=file, hint=COPY_AGAIN, damaged=True)
@@ -261,7 +261,7 @@ def _with_slices(about: DicomHeader, dataset: Dataset, fields: Fields) -> DicomH
 
 @functools.cache
 def class_name(sop_class: str, modality: str = "") -> str:
-    """Return DICOM's name of a class; of an unknown class, the modality."""
+    """Return DICOM's name of a SOP class (a UID), or the modality if the class is unknown."""
     from pydicom.uid import UID
 
     name = str(UID(sop_class).name) if sop_class else ""
@@ -272,10 +272,10 @@ def class_name(sop_class: str, modality: str = "") -> str:
 
 
 def frame_headers(header: Dataset) -> Iterator[Fields]:
-    """Yield the header of each frame in the order of the file: of all frames, then of its groups.
+    """Yield the header of each frame in the order of the file: common elements, then its groups'.
 
-    header: with ELEMENTS and those of plain slices.
-    Raises InputError where frames have no place in the patient, are not as many as stated, or are
+    header: with `_ELEMENTS`.
+    Raises InputError if frames have no place in the patient, are not as many as stated, or are
     spread over several files.
     """
     common = plain_values(header)
@@ -306,15 +306,15 @@ def frame_headers(header: Dataset) -> Iterator[Fields]:
 
 
 def first_item(dataset: Dataset, keyword: str) -> Any:
-    """Return the first item of a sequence; None where there is none."""
+    """Return the first item of a sequence; None if there is none."""
     items = dataset.get(keyword)
     return items[0] if items else None
 
 
 def items_of(groups: Dataset) -> Iterator[Dataset]:
-    """Yield the items of functional groups, and diffusion's direction, a level deeper.
+    """Yield the items of functional groups, and the diffusion direction nested in one of them.
 
-    Private sequences are left out: manufacturers repeat public elements in them, with other values.
+    Private sequences are skipped: manufacturers repeat public elements in them, with other values.
     """
     for group in groups:
         if group.VR != "SQ" or not group.value or group.tag.is_private:
@@ -326,7 +326,7 @@ def items_of(groups: Dataset) -> Iterator[Dataset]:
 
 
 def _fields_of(groups: Dataset) -> Fields:
-    """Return what functional groups state by the keywords of plain images, without empty ones."""
+    """Return the elements of functional groups by keywords of plain images, without empty ones."""
     fields: Fields = {}
     for item in items_of(groups):
         fields |= plain_values(item)

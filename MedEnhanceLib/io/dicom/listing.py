@@ -1,4 +1,4 @@
-"""Series at a path: headers sorted into series, and a row for each volume and other object."""
+"""List of the series at a path: a row for each volume and each other object."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.text import counted
 
-_TAKE_AWAY = "Copy or export the file again; or remove it, to load the series without it."
-#: Files that are read between two looks at a cancel.
+_REMOVE_IT = "Copy or export the file again; or remove it, to load the series without it."
+#: Files that are read between two checks for a cancel.
 _AT_ONCE = 16
 
 
@@ -85,7 +85,7 @@ class Choice:
 
     @property
     def error(self) -> MedEnhanceError:
-        """Why it gives no volume."""
+        """The reason why it gives no volume."""
         return self.fault or InputError(self.about.fault, self.about.hint)
 
 
@@ -100,7 +100,7 @@ def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
 
 
 def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> list[Choice]:
-    """List everything at a path as `list_series`, with what is behind each row.
+    """List the rows of `list_series`, each with the volume or object that it describes.
 
     Args:
         path: as of `list_series`.
@@ -136,30 +136,30 @@ def _scan(path: Path, monitor: Monitor) -> list[list[DicomHeader]]:
     """
     files = find_files(path, monitor)
     headers: list[DicomHeader] = []
-    odd = []
+    misnamed = []
     for start in range(0, len(files), _AT_ONCE):
         part = files[start : start + _AT_ONCE]
         # A disk that does not answer does not delay a cancel.
         read = attend(partial(lambda part: [read_header(file) for file in part], part), monitor)
         headers += filter(None, read)
-        odd += [
+        misnamed += [
             file.name
             for file, header in zip(part, read, strict=True)
             if header is None and _ending(file) in DICOM_ENDINGS
         ]
         monitor.progress((start + len(part)) / len(files), "reading headers")
-    headers = _without_trifles(headers, monitor)
+    headers = _without_unreadable(headers, monitor)
     if not headers:
         raise _no_dicom(path, files)
-    if odd:
-        monitor.warn(f"files with a DICOM ending that are not DICOM: {named(odd)}")
+    if misnamed:
+        monitor.warn(f"files with a DICOM ending that are not DICOM: {named(misnamed)}")
     by_series: dict[tuple[str, str], list[DicomHeader]] = defaultdict(list)
-    lost = [header for header in headers if header.damaged and not header.series]
+    orphans = [header for header in headers if header.damaged and not header.series]
     for header in headers:
-        if header not in lost:
+        if header not in orphans:
             by_series[header.study, header.series].append(header)
-    sorted_out = list(by_series.values())
-    for header in lost:
+    series = list(by_series.values())
+    for header in orphans:
         near = [
             members
             for members in by_series.values()
@@ -168,32 +168,32 @@ def _scan(path: Path, monitor: Monitor) -> list[list[DicomHeader]]:
         for members in near:
             members.append(header)
         if not near:
-            sorted_out.append([header])
-    return _joined(sorted(sorted_out, key=_in_order))
+            series.append([header])
+    return _joined(sorted(series, key=_in_order))
 
 
 def _joined(series: Sequence[list[DicomHeader]]) -> list[list[DicomHeader]]:
-    """Join series of which each frame of a scan was given a UID of its own."""
+    """Join series that are the frames of one scan, each with its own UID."""
     groups: dict[object, list[list[DicomHeader]]] = defaultdict(list)
     for index, headers in enumerate(series):
         groups[_scan_of(headers) or index].append(headers)
-    made: list[list[DicomHeader]] = []
+    joined: list[list[DicomHeader]] = []
     for group in groups.values():
         planes = [[plane for header in headers for plane in header.slices] for headers in group]
         acquisitions = {members[0].acquisition for members in planes if members}
         places = {tuple(sorted(plane.position or () for plane in members)) for members in planes}
         count = planes[0][0].temporal_count if planes[0] else None
         if len(acquisitions) == len(group) <= (count or 0) and len(places) == 1:
-            made.append([header for headers in group for header in headers])
+            joined.append([header for headers in group for header in headers])
         else:
-            made += group
-    return made
+            joined += group
+    return joined
 
 
 def _scan_of(headers: Sequence[DicomHeader]) -> object:
-    """Return what the series of one scan, each a frame, have in common; else None.
+    """Return a key that series share if each is a frame of the same scan; None for other series.
 
-    Siemens exports so: the numbers are 5001, 5002, …, or all are the same.
+    Siemens exports such series, numbered 5001, 5002, …, or all with one number.
     """
     about, planes = headers[0], [plane for header in headers for plane in header.slices]
     alike = {
@@ -210,20 +210,20 @@ def _scan_of(headers: Sequence[DicomHeader]) -> object:
     return scan, names, next(iter(alike))[:-1]
 
 
-def _without_trifles(headers: Sequence[DicomHeader], monitor: Monitor) -> list[DicomHeader]:
-    """Leave out files that are empty or cannot be opened, unless they are named like the images."""
+def _without_unreadable(headers: Sequence[DicomHeader], monitor: Monitor) -> list[DicomHeader]:
+    """Leave out files that are empty or cannot be opened, unless they have the images' ending."""
     endings = {_ending(header.file) for header in headers if not header.unread}
-    trifles = [
+    unreadable = [
         header.file for header in headers if header.unread and _ending(header.file) not in endings
     ]
-    if trifles:
-        names = named([file.name for file in trifles])
+    if unreadable:
+        names = named([file.name for file in unreadable])
         monitor.warn(f"left out, because they cannot be read: {names}")
-    return [header for header in headers if header.file not in trifles]
+    return [header for header in headers if header.file not in unreadable]
 
 
 def _ending(file: Path) -> str:
-    """Return the suffix in small letters; "" for numbers, which many scanners append."""
+    """Return the suffix in lower case; "" for a number, which many scanners append."""
     suffix = file.suffix.lower()
     return "" if suffix[1:].isdecimal() else suffix
 
@@ -252,7 +252,7 @@ def _volumes(
     *,
     complete_frames: bool,
 ) -> list[Choice]:
-    """Return the volumes of one series; a damaged file may be a slice of each of them."""
+    """Return the volumes of one series; a damaged file may be a slice of any of them."""
     first, lost = images[0], _raised(partial(_refuse_shared_uids, images, name))
     by_instance: dict[str, list[DicomHeader]] = defaultdict(list)
     for index, header in enumerate(images):
@@ -284,8 +284,8 @@ def _volumes(
         parts = [part.complete() for part in parts]
     if damaged and not lost:
         more = f" ({len(damaged)} files are damaged)" if len(damaged) > 1 else ""
-        lost = InputError(f"{damaged[0].fault}{more}", _TAKE_AWAY)
-    made = []
+        lost = InputError(f"{damaged[0].fault}{more}", _REMOVE_IT)
+    volumes = []
     for part in parts:
         files = {plane.file for plane in part.slices}
         fault = lost or _raised(partial(_refuse, part, name))
@@ -299,10 +299,10 @@ def _volumes(
         row = _row(first, count, "" if problem is None else problem.message, part)
         left_out = (
             f"{name}: {part.name} leaves out {counted(part.lacking, 'slice')} of its series at "
-            "other places: they are of another kind, and listed as other parts",
+            "other places: they are of another kind, and are listed as other parts",
         )[: bool(part.lacking)]
-        made.append(Choice(row, first, part, fault, copies, (*notes, *left_out), left_out))
-    return made
+        volumes.append(Choice(row, first, part, fault, copies, (*notes, *left_out), left_out))
+    return volumes
 
 
 def _no_volume(headers: Sequence[DicomHeader]) -> Choice:
@@ -338,19 +338,19 @@ def _refuse(part: ScanPart, name: str) -> None:
     """Raise InputError or GeometryError for what cannot be loaded with any options."""
     require_alike(part.slices, name)
     if part.reason:
-        ways = "Export or copy the series again, complete."
+        hint = "Export or copy the series again, complete."
         if part.is_interrupted:
-            ways += " To load the complete frames alone: --complete-frames, complete_frames=True."
-        raise GeometryError(f"{name}: {part.reason}", ways)
+            hint += " To load the complete frames alone: --complete-frames, complete_frames=True."
+        raise GeometryError(f"{name}: {part.reason}", hint)
 
 
 def _refuse_shared_uids(images: Sequence[DicomHeader], name: str) -> None:
-    """Raise InputError where images of several places or numbers have one SOPInstanceUID."""
+    """Raise InputError if more than two images of different place or number share a UID."""
     places: dict[str, set[object]] = defaultdict(set)
     for header in images:
         plane = header.slices[0]
         places[header.instance].add((plane.position, plane.number))
-    shared = [uid for uid, several in places.items() if uid and len(several) > 2]
+    shared = [uid for uid, members in places.items() if uid and len(members) > 2]
     if shared:
         files = sum(header.instance in shared for header in images)
         raise InputError(
@@ -370,7 +370,7 @@ def _raised(check: Callable[[], object]) -> InputError | None:
 
 
 def require_identical(copies: Mapping[Path, Sequence[Path]], name: str, monitor: Monitor) -> None:
-    """Warn of copies; raise InputError where one differs from the file that it copies.
+    """Warn of copies; raise InputError if one differs from the file that it copies.
 
     Args:
         copies: file → those with the same SOPInstanceUID; every byte is compared.
@@ -389,6 +389,6 @@ def require_identical(copies: Mapping[Path, Sequence[Path]], name: str, monitor:
                 "Only one of them can be the original: remove the other.",
             )
     if pairs:
-        which = [f"{other} (of {first.name})" for first, other in pairs]
-        verb = "is a copy of another" if len(which) == 1 else "are copies of others"
-        monitor.warn(f"{name}: {counted(len(which), 'file')} {verb} and left out: {named(which)}")
+        names = [f"{other} (of {first.name})" for first, other in pairs]
+        verb = "is a copy of another" if len(names) == 1 else "are copies of others"
+        monitor.warn(f"{name}: {counted(len(names), 'file')} {verb} and left out: {named(names)}")

@@ -43,14 +43,14 @@ def load_dicom(
 
     Args:
         path: see `sources.find_files`.
-        modality: instead of that in the headers; not of a segmentation.
+        modality: instead of that in the headers; ignored for a segmentation.
         series: its number or UID; None: the only series of images, else the only segmentation.
         resample: whether uneven, missing and tilted slices are resampled instead of refused.
         complete_frames: whether the last frame is left out if it lacks slices.
         monitor: progress, warnings and cancellation.
     Returns [K, J, I], or [T, K, J, I] for a series of several frames.
-    Raises InputError where several series fit, none does, or one gives no volume; GeometryError
-    where its slices make no even grid.
+    Raises InputError if not exactly one series fits, or if it gives no volume; GeometryError if its
+    slices do not lie on an even grid.
     """
     listed = choices(path, monitor.part(0, 0.3), complete_frames=complete_frames)
     choice = _choose(listed, series, path, monitor)
@@ -169,7 +169,7 @@ def _volume(
         frame_interval_s=interval_s(part.frames, part.axis),
         origin=_origin(stacks),
         gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
-        # Of the slice that lost most.
+        # That of the slice with the highest ratio.
         lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
     )
 
@@ -180,7 +180,7 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
     if not weighted:
         return ()
     lacking = sum(not plane.b_value for plane in firsts)
-    if lacking:  # so does Canon
+    if lacking:  # Canon omits it for b = 0
         monitor.warn(
             f"{name}: {lacking} of {len(firsts)} frames of a diffusion scan state no b-value; it "
             "is taken for 0"
@@ -189,7 +189,7 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
     if undirected:
         monitor.warn(
             f"{name}: {undirected} of {len(weighted)} diffusion-weighted frames state no direction "
-            "in a known frame (or are trace images); theirs is given as 0, 0, 0"
+            "in known coordinates (or are trace images); it is set to 0, 0, 0"
         )
     b_values = [float(plane.b_value or 0) for plane in firsts]
     return tuple(
@@ -201,7 +201,7 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
 
 
 def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:
-    """Return the intensity of padding and the other end of its range; None where none is stated."""
+    """Return the intensity of padding and the other end of its range; None if none is stated."""
     plane = next((plane for plane in slices if plane.padding is not None), None)
     if plane is None or plane.padding is None:
         return None

@@ -1,8 +1,8 @@
-"""Mosaics: the slices of a volume side by side in one image, row by row, as two makers write them.
+"""Mosaics: the slices of a volume side by side in one image, as two manufacturers write them.
 
-Siemens: ImagePositionPatient and the size are those of the whole picture, whose center lies where
-the first slice has its own. The header of the image (csa.py) states the direction from slice to
-slice; where it was removed, the protocol lists the centers of all slices.
+Siemens: ImagePositionPatient and the size are those of the whole picture, whose center is that of
+the first slice. The CSA header of the image (csa.py) states the direction from slice to slice; if
+it was removed, the protocol lists the centers of all slices.
 United Imaging: a private sequence states the place and the time of each slice.
 """
 
@@ -28,20 +28,20 @@ _COUNT, _CREATOR = 0x0019100A, 0x00190010
 _IMAGE_HEADER, _SERIES_HEADER = 0x00291010, 0x00291020
 #: Private sequence of United Imaging: an item for each slice.
 _UIH_SLICES, _UIH_WORD = 0x00651051, "VFRAME"
-#: What ImageType says of mosaics.
+#: Words for mosaics in ImageType.
 WORDS = ("MOSAIC", _UIH_WORD)
-#: What is read of every image to know a mosaic.
+#: Elements that are read from every image to recognize a mosaic.
 ELEMENTS = (_COUNT, _CREATOR, "RepetitionTime", "MRAcquisitionType")
 _CENTER = re.compile(r"sSliceArray\.asSlice\[(\d+)\]\.sPosition\.d(Sag|Cor|Tra)\s*=\s*(\S+)")
 _AXES = ("Sag", "Cor", "Tra")
-#: Of direction cosines: the slices follow each other along their normal.
+#: Tolerance of the cosine between the direction of the slices and their normal.
 _MOST_ASKEW = 1e-3
-#: Spacings: how far the first slice may lie from where the protocol has it.
+#: In spacings: how far the first slice may lie from its center in the protocol.
 _NEAR = 0.1
 
 
 def is_mosaic(picture: Slice, header: Fields) -> bool:
-    """Return whether an image holds several slices; ImageType may have lost the word."""
+    """Return whether an image holds several slices; ImageType may lack the word for it."""
     return any(word in picture.image_type for word in WORDS) or _stated_count(header) > 1
 
 
@@ -50,7 +50,7 @@ def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
 
     picture: the mosaic as if it were a slice.
     header: with ELEMENTS.
-    Raises InputError where the number of slices, their direction or their distance is unknown.
+    Raises InputError if the number of slices, their direction or their distance is unknown.
     """
     if _UIH_WORD in picture.image_type:
         return _united_imaging(picture)
@@ -61,7 +61,7 @@ def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
         raise _unknown("the number of its slices", "(0019,100A)")
     across = math.isqrt(count - 1) + 1
     tile = _tile(picture, count, (across, across))
-    # A picture without a place is refused with the other slices.
+    # A picture without a place is refused later, as any slice.
     positions: list[tuple[float, ...] | None] = [picture.position] * count
     if picture.position and picture.orientation and picture.pixel_spacing:
         right, down = np.reshape(np.asarray(picture.orientation), (2, 3))
@@ -123,9 +123,9 @@ def _stated_count(header: Fields) -> int:
 
 
 def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Doubles]:
-    """Read Siemens' header of the image ({} for none), and the centers [K, 3] of the protocol.
+    """Read the CSA header of the image ({} for none), and the centers [K, 3] mm in the protocol.
 
-    Programs that de-identify may leave either without the element that names its creator.
+    De-identification may have removed the elements that name their creator: it is not checked.
     """
     with picture.file.open("rb") as stream:
         dataset = read_elements(stream, (_IMAGE_HEADER, _SERIES_HEADER), last=_SERIES_HEADER)
@@ -139,7 +139,7 @@ def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Double
     protocol = "".join(headers[1].get("MrPhoenixProtocol") or headers[1].get("MrProtocol", ()))
     centers: dict[int, dict[str, float]] = defaultdict(dict)
     for number, axis, mm in _CENTER.findall(protocol):
-        centers[int(number)][axis] = slices.measured({axis: mm}, axis) or 0.0  # it leaves zeros out
+        centers[int(number)][axis] = slices.measured({axis: mm}, axis) or 0.0  # zeros are omitted
     listed = [[centers[k].get(axis, 0.0) for axis in _AXES] for k in sorted(centers)]
     return headers[0], np.array(listed, np.float64).reshape(-1, 3)
 

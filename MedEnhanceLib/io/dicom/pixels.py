@@ -1,4 +1,4 @@
-"""The intensities of slices: each file is read once, several at a time."""
+"""Reading of the intensities of slices: each file once, several files at a time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from MedEnhanceLib.runtime.progress import Monitor
 _MOST_THREADS = 8
 #: Seconds between checks for a cancel.
 _LOOK_SECONDS = 0.1
-#: Bytes for a voxel while it is read: stored, rescaled, and of the decoders.
+#: Bytes per voxel while a volume is read: stored, rescaled, and memory of the decoders.
 _BYTES_PER_VOXEL = 6
-#: Bytes: for less, the free memory is not checked.
+#: Below this number of bytes the free memory is not checked.
 SMALL_BYTES = 1 << 26
 
 
@@ -37,7 +37,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
 
     Args:
         slices: in the order of the volume.
-        modality: what the volume is loaded as; CT needs RescaleSlope and RescaleIntercept.
+        modality: of the volume; CT needs RescaleSlope and RescaleIntercept.
         name: of the series, for messages.
         monitor: for progress and cancellation.
     Returns [K, J, I].
@@ -49,7 +49,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
         if modality == "CT" and any(getattr(plane, field) is None for plane in slices):
             raise InputError(
                 f"{name}: {element} is missing, so that the stored numbers give no HU",
-                "Load it as what it is, with the modality OT (--modality OT, modality='OT').",
+                "Load it with the modality OT, without a unit (--modality OT, modality='OT').",
             )
     try:
         stored = _read_stored(slices, name, monitor)
@@ -100,7 +100,7 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
 
 
 def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Array:
-    """Return the pixels of a slice; the file must hold what its header said when it was read."""
+    """Return the pixels of a slice; DamagedError if they do not fit its header."""
     index = (plane.frame or 1) - 1
     if plane.tile is None and (file.rows, file.columns) != shape[1:]:
         raise DamagedError(
@@ -112,7 +112,7 @@ def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Array:
 
 
 def _tile(picture: Array, plane: Slice) -> Array:
-    """Return the part of a mosaic that is the slice; of other images all."""
+    """Return the tile of the slice in a mosaic; the whole picture for other images."""
     if plane.tile is None:
         return picture
     down, right = divmod(plane.tile - 1, picture.shape[1] // plane.columns)
@@ -122,7 +122,7 @@ def _tile(picture: Array, plane: Slice) -> Array:
 
 @contextmanager
 def _named_faults(file: Path, name: str) -> Iterator[None]:
-    """Turn what goes wrong with a file into an InputError that names it."""
+    """Convert the errors of reading a file to an InputError that names it."""
     try:
         yield
     except NotImplementedError as cause:
@@ -141,7 +141,7 @@ def _where(name: str, file: Path) -> str:
 
 
 def refuse_too_large(shape: tuple[int, ...], name: str) -> None:
-    """Raise DeviceMemoryError where a volume [K, J, I] does not fit into the free memory."""
+    """Raise DeviceMemoryError if a volume [K, J, I] does not fit into the free memory."""
     needed = float(np.prod(shape, dtype=float)) * _BYTES_PER_VOXEL
     free = memory()["free"] if needed > SMALL_BYTES else None
     if free is not None and needed > free:
@@ -153,7 +153,7 @@ def refuse_too_large(shape: tuple[int, ...], name: str) -> None:
 
 
 def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> None:
-    """Do `work` for 0 to count - 1; after a cancel, what is in progress is not waited for."""
+    """Do `work` for 0 to count - 1 in threads; a cancel does not wait for those that run."""
     pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1, count), "dicom-pixels")
     try:
         for count_read, future in enumerate([pool.submit(work, index) for index in range(count)]):

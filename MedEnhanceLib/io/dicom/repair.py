@@ -1,9 +1,9 @@
-"""Uneven distances and slants of slices: how they are measured and resampled.
+"""Measurement and resampling of unevenly spaced slices, and of slices stacked at a slant.
 
 A slant is undone by moving each slice within its own plane, by the fraction of a pixel that its
-position states; nothing is interpolated between slices for that. Only uneven distances need new
-slices, and each of them lies between two that were measured. GantryDetectorTilt is ignored:
-scanners keep it in series that were straightened since.
+position states, without interpolation between slices. Only uneven distances need new slices; each
+of them lies between two that were measured. GantryDetectorTilt is ignored: scanners keep it in
+series that were straightened since.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from MedEnhanceLib.core.volume import restore_dtype
 from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Of the spacing: tolerance for the distance of a slice from the even grid.
+#: In spacings: tolerance for the distance of a slice from the even grid.
 _MOST_UNEVEN = 0.05
-#: Of the spacing, or of a pixel: what rounding in headers may add to a tolerance.
+#: In spacings or pixels: largest tolerance for the sake of rounding in headers.
 _MOST_ROUNDED = 0.2
-#: Spacings: a larger distance is a gap.
+#: In spacings: a larger distance is a gap.
 _GAP = 1.5
 #: At most this many slices in a row are interpolated.
 MOST_FILLED = 2
-#: Of a pixel: tolerance for the distance of a slice from the normal through the first.
+#: In pixels: tolerance for the distance of a slice from the normal through the first.
 _MOST_ASIDE = 0.05
 #: Degrees: gantries tilt less, so a larger slant means damaged positions.
 _MOST_TILT = 45.0
 #: mm: no gantry moves slices farther aside.
 _MOST_MOVED_MM = 1000.0
-#: Of a slice: a smaller border of the lowest value is no padding.
+#: Share of a slice: a smaller border of the lowest value is not padding.
 _LEAST_BORDER = 0.01
 #: Pixels to either side of an interpolated one that contribute to it, and the window's shape.
 #: About as accurate as a B-spline of order 5, in a small part of its time.
@@ -72,7 +72,7 @@ class Spacing:
         return float(np.diff(self.along).max()) <= (MOST_FILLED + 1.5) * self.step
 
     def evened(self) -> tuple[tuple[int, float], ...]:
-        """Return, of each slice of the even grid, the slice before and the weight of the next."""
+        """Return, for each slice of the even grid, the slice before and the weight of the next."""
         targets = np.linspace(self.along[0], self.along[-1], self.count)
         lower = np.searchsorted(self.along, targets, "right") - 1
         lower = np.clip(lower, 0, len(self.along) - 2)
@@ -90,14 +90,14 @@ class Spacing:
         return float(self.along[-1] - self.along[0]) / (self.count - 1)
 
     def note(self) -> str:
-        """Say what was resampled, for the history of the volume."""
+        """Describe the resampling, for the history of the volume."""
         steps, size_mm = np.diff(self.along), self.along[-1] - self.along[0]
         missing_mm = sum(steps[index] * count / (count + 1) for index, count in self.gaps)
         gaps = f" (gaps: {missing_mm:.2f} of {size_mm:.2f} mm)" if self.gaps else ""
-        made = sum(share > 0 for _, share in self.evened())
+        added = sum(share > 0 for _, share in self.evened())
         return (
             f"resampled across the slices to an even {self.even_step:.3f} mm, because "
-            f"{self.fault}: {made} of {self.count} slices{gaps} were not imaged but interpolated "
+            f"{self.fault}: {added} of {self.count} slices{gaps} were not imaged but interpolated "
             "linearly"
         )
 
@@ -115,7 +115,7 @@ def measure_spacing(along: Doubles, labels: Sequence[str], rounding_mm: float) -
     off = np.abs(along - along[0] - even * np.arange(len(along)))
     if off.max() <= max(_MOST_UNEVEN * even, min(rounding_mm, _MOST_ROUNDED * even)):
         return Spacing(along, even)
-    # Where the spacing changes, that of the finer part, if it is more than a few slices.
+    # If the spacing changes, that of the finer part, unless it is only a few slices.
     fine, usual = np.quantile(steps, (0.25, 0.5), method="lower").tolist()
     changes = usual > _GAP * fine
     usual = fine if changes else usual
@@ -162,7 +162,7 @@ class Slant:
 
     @property
     def is_strewn(self) -> bool:
-        """Whether no line fits, so that the cause is not a tilted gantry."""
+        """Whether the slices lie on no line, so that the cause is not a tilted gantry."""
         astray = self.aside - np.outer(self.along - self.along[0], self._slope)
         most = max(*self.pixel_mm, 0.1 * np.linalg.norm(self.aside, axis=1).max())
         return bool(np.linalg.norm(astray, axis=1).max() > most)
@@ -185,32 +185,32 @@ class Slant:
         return f"{self.degrees:.1f}°" if self.degrees >= 0.95 else f"{self.degrees:.2g}°"
 
     def fault(self, labels: Sequence[str]) -> str:
-        """Say what is wrong, for messages; labels: the name of each slice."""
+        """Describe the fault, for messages; labels: the name of each slice."""
         distance = np.linalg.norm(self.aside, axis=1)
         worst = int(distance.argmax())
         where = f"{labels[worst]} lies {distance[worst]:.2f} mm beside the first"
         if self.is_strewn:
-            return f"the slices lie neither behind one another nor on a slanted line: {where}"
+            return f"the slices lie neither along their normal nor along a slanted line: {where}"
         cause = "a tilted gantry" if self.degrees >= 0.5 else "or cosines of too few digits"
         if not self.is_a_tilt:
             cause = "more than any gantry tilts"
         return f"the slices are stacked at a slant of {self._angle} ({cause}): {where}"
 
     def note(self) -> str:
-        """Say what was resampled, for the history of the volume."""
+        """Describe the resampling, for the history of the volume."""
         return (
             f"resampled within the slices, moved by up to {np.abs(self.aside).max():.2f} mm onto a "
             f"rectangular grid, because they were stacked at a slant of {self._angle}"
         )
 
     def grid(self, size: tuple[int, int]) -> tuple[tuple[int, int], Places]:
-        """Find the plane that holds all slices; size: rows and columns of a slice.
+        """Find the grid in the plane that holds all slices; size: rows and columns of a slice.
 
-        Returns rows and columns of the plane; and the (row, column) of each slice's first pixel in
+        Returns rows and columns of the grid; and the (row, column) of each slice's first pixel in
         it, which are whole numbers for the first slice.
         """
         pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole pixels stay whole
-        # An axis with nothing but rounding errors is not interpolated.
+        # An axis with rounding errors alone is not interpolated.
         pixels[:, np.abs(pixels).max(axis=0) <= _MOST_ASIDE] = 0
         places: Doubles = pixels - np.floor(pixels.min(axis=0))
         rows, columns = (np.ceil(places.max(axis=0)) + size).astype(int).tolist()
@@ -232,7 +232,7 @@ def measure_slant(
         along: [K], mm along the normal, ascending.
         axes: unit vectors down a column and along a row.
         pixel_mm: between rows, between columns.
-    Returns None where they lie on the normal, up to the rounding of their headers.
+    Returns None if they lie on the normal, up to the rounding of their headers.
     """
     aside: Doubles = (positions - positions[0]) @ np.column_stack(axes)
     rounded_mm = last_digit(positions) + last_digit(cosines) * float(along[-1] - along[0])
@@ -244,7 +244,7 @@ def measure_slant(
 
 
 def last_digit(numbers: Doubles) -> float:
-    """Return one unit of the last decimal, at most 0.1; 0 for none, and for more than 4."""
+    """Return the unit of the last decimal, at most 0.1; 0 for no decimal and for more than 4."""
     for digits in range(5):
         if np.abs(numbers - np.round(numbers, digits)).max() < 1e-9:
             return float(10.0**-digits) if digits else 0.0
@@ -282,10 +282,10 @@ class Repair:
         Args:
             voxels: [K, J, I] or [T, K, J, I], finite.
             monitor: for progress and cancellation.
-            padding: the intensity that stands for nothing, and the other end of its range. Without
-                it, a border that has the lowest value of the volume is padding.
-        Returns the voxels, of the same type; what was not imaged has the value of the padding, or
-        the lowest of the volume, as air has. Then the geometry, and the notes.
+            padding: the intensity of padding, and the other end of its range. None: a border that
+                has the lowest value of the volume is padding.
+        Returns the voxels, of the same type (pixels that were not imaged have the value of the
+        padding, or the lowest of the volume, as air has), the geometry, and the notes.
         """
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
         lowest = min(frame.min() for frame in frames)
@@ -303,7 +303,7 @@ class Repair:
                 if weight:
                     after = self._placed(frame, before + 1, limits[number], empty)
                     mixed = (1 - weight) * plane + weight * after
-                    # Where one of them was not imaged, the nearer one says what is there.
+                    # Where one of them was not imaged, the nearer one is used.
                     nearer = after if weight > 0.5 else plane
                     plane = np.where(np.isnan(mixed), nearer, mixed)
                 is_imaged = ~np.isnan(plane)
@@ -376,7 +376,7 @@ def _continued(plane: Array, gaps: Mask, axis: int) -> Array:
 
 
 def _shifted(plane: Array, offset: float, axis: int) -> Array:
-    """Return the plane at its own places plus `offset` pixels, -0.5 to 0.5; edges are continued."""
+    """Interpolate the plane at its pixels plus `offset`, -0.5 to 0.5; edges are continued."""
     if offset == 0:
         return plane.copy()
     taps = np.arange(-_REACH, _REACH + 1)

@@ -28,15 +28,15 @@ _UNEVEN = 0.05
 
 
 def read_segmentation(file: Path, source: str, monitor: Monitor) -> Volume:
-    """Load a segmentation; planes without labels may be missing in it.
+    """Load a segmentation; planes without labels may be missing in the file.
 
     Args:
         file: of the segmentation.
-        source: where it comes from, for the volume.
+        source: of the volume, see `Volume`.
         monitor: progress and cancellation.
     Returns [K, J, I], the number of the segment or 0; modality SEG.
-    Raises InputError where segments overlap or are fractional, or the file is damaged;
-    GeometryError where frames do not lie on one grid.
+    Raises InputError if segments overlap or are fractional, or the file is damaged;
+    GeometryError if frames do not lie on one grid.
     """
     require("highdicom", purpose="Reading a DICOM segmentation")
     # Highdicom keeps the table of frames in SQLite.
@@ -87,7 +87,7 @@ def _read(file: Path, source: str) -> Volume:
 
 
 def _refuse_several_grids(dataset: Dataset, name: str) -> None:
-    """Refuse what highdicom does not notice: it takes one frame's grid for that of all."""
+    """Refuse frames of different grids: highdicom takes one frame's grid for that of all."""
     groups = (*(dataset.get("SharedFunctionalGroupsSequence") or []),
               *(dataset.get("PerFrameFunctionalGroupsSequence") or []))  # fmt: skip
     for sequence, keyword in (

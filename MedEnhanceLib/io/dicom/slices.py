@@ -1,6 +1,6 @@
-"""One image plane as its header describes it: plain values without pixels.
+"""The values in the header of one image plane.
 
-An absent element is None or ""; a malformed one that matters is an error.
+An absent element is None or ""; a malformed one that places or scales the image is an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CONTROLS = dict.fromkeys(
 )
 #: Stands for a missing date.
 _SOME_DAY = "20000101"
-#: Transfer syntaxes that are always lossy, and what DICOM calls the method.
+#: Transfer syntaxes that are always lossy → DICOM's term for the method.
 LOSSY_SYNTAXES = {
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",
     "1.2.840.10008.1.2.4.51": "ISO_10918_1",
@@ -48,7 +48,7 @@ Read = Callable[[Fields, str], Any]
 
 
 def plain_values(header: Dataset) -> Fields:
-    """Return the elements of a header but sequences; what pydicom cannot decode is text."""
+    """Return the elements of a header except sequences; those pydicom cannot decode are text."""
     values: Fields = {}
     for tag in header.keys():  # noqa: SIM118 - iterating over a Dataset decodes its values
         raw = header.get_item(tag)
@@ -71,13 +71,13 @@ def _keyword(tag: int) -> str | int:
 
 
 def text(header: Any, field: str | int) -> str:
-    """Return the element of `Fields` or of a Dataset as text; empty where it is absent."""
+    """Return the element of `Fields` or of a Dataset as text; "" if it is absent."""
     value = header.get(field)
     return "" if value is None else plain(str(value)).strip()
 
 
 def plain(value: str) -> str:
-    """Replace characters that control a terminal or the direction of text by spaces."""
+    """Replace characters that control a terminal or the direction of writing by spaces."""
     return value if value.isprintable() else value.translate(_CONTROLS)
 
 
@@ -91,7 +91,7 @@ def texts(header: Any, field: str) -> tuple[str, ...]:
 
 
 def floats(header: Any, field: str, count: int) -> tuple[float, ...] | None:
-    """Read finite numbers; None where absent or empty, InputError for anything else.
+    """Read finite numbers; None for an absent or empty element, InputError for anything else.
 
     Args:
         header: `Fields` or a Dataset.
@@ -117,12 +117,12 @@ def real(header: Any, field: str) -> float | None:
 
 
 def whole(header: Any, field: str) -> int:
-    """Return a whole number, 0 where it is absent; raises InputError as `floats` does."""
+    """Return a whole number, 0 if it is absent; raises InputError as `floats` does."""
     return int(real(header, field) or 0)
 
 
 def measured(header: Any, field: str) -> float | None:
-    """Return a number that only sorts or times; a malformed one counts as absent."""
+    """Return a number that matters less: a malformed one counts as absent."""
     try:
         return real(header, field)
     except InputError:
@@ -130,7 +130,7 @@ def measured(header: Any, field: str) -> float | None:
 
 
 def date(value: str) -> str:
-    """Return a date as YYYY-MM-DD; "" where it is malformed."""
+    """Format a date of DICOM as YYYY-MM-DD; "" if it is malformed."""
     digits = value.replace(".", "")
     if len(digits) != 8 or not digits.isdigit():
         return ""
@@ -154,7 +154,7 @@ def acquisition_time(header: Fields) -> float | None:
 def lossy_steps(header: Fields, syntax: str) -> tuple[Lossy, ...]:
     """Return the lossy compressions that a header or its transfer syntax (a UID) states.
 
-    One step for each method, "" where none is named; the ratio is 1 where none is stated.
+    Returns one for each method, "" if none is named; its ratio is 1 if none is stated.
     """
     methods = texts(header, "LossyImageCompressionMethod")
     is_lossy = text(header, "LossyImageCompression") == "01"
@@ -174,7 +174,7 @@ def lossy_steps(header: Fields, syntax: str) -> tuple[Lossy, ...]:
 
 
 def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
-    """Read ImageType, and what has elements of its own in enhanced images."""
+    """Read ImageType, with the parts of it that enhanced images keep in other elements."""
     kind = texts(header, keyword)
     parts = (*texts(header, "ComplexImageComponent"), *texts(header, "AcquisitionContrast"))
     return (*kind, *(part for part in parts if part not in kind))
@@ -197,7 +197,7 @@ def _joined(header: Fields, keyword: str) -> str:
 
 
 def _collapse_flag(header: Fields, element: str) -> str:
-    """Read what alone differs in GE's field maps, magnitude and map in one series."""
+    """Read GE's collapse flag: only it distinguishes magnitude and map in a field map of GE."""
     is_known = text(header, _GE_CREATOR) == "GEMS_PARM_01"
     return _number_texts(header, element) if is_known else ""
 
@@ -311,7 +311,7 @@ _READ: tuple[tuple[str, Any, Read], ...] = tuple(
     for column in fields(Slice)
     if column.metadata
 )
-#: What is read of every image: keywords, and tags of private elements.
+#: Elements that are read from every image: keywords, and tags of private elements.
 ELEMENTS: tuple[str | int, ...] = (
     *(keyword for _name, keyword, _read in _READ),
     "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "NumberOfFrames",
@@ -324,11 +324,11 @@ def slice_of(header: Fields, file: Path, syntax: str, frame: int | None = None) 
     """Describe the image in a file, or one of its frames, by its header.
 
     Args:
-        header: with ELEMENTS; of a frame, with what its functional groups say.
-        file: the image comes from.
+        header: with ELEMENTS; of a frame, with those of its functional groups.
+        file: of the image.
         syntax: the transfer syntax UID.
-        frame: its number in the file, from 1; None for the only one.
-    Raises InputError where a value that places or scales the image is malformed.
+        frame: its number in the file, from 1; None for a single-frame file.
+    Raises InputError if a value that places or scales the image is malformed.
     """
     values = {name: read(header, keyword) for name, keyword, read in _READ}
     if values["slope"] == 0:

@@ -11,12 +11,12 @@ from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 
 COPY_AGAIN = "Copy or export the file again."
-#: A DICOM file may have any name, and most have none of these.
+#: Endings of DICOM files, most of which have none of these.
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _MOST_NAMED = 6
 #: Bytes that `begins_dicom` needs.
 HEAD = 132
-_OF_SYSTEMS = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
+_SYSTEM_FOLDERS = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 
 
 def find_files(path: Path, monitor: Monitor) -> list[Path]:
@@ -24,12 +24,12 @@ def find_files(path: Path, monitor: Monitor) -> list[Path]:
 
     path: a folder, searched with its subfolders; a DICOMDIR, which stands for its folder; a list
     (.txt) of files, one a line, as Slicer's module writes it; or one file.
-    Raises InputError where there is no file, or a folder cannot be read.
+    Raises InputError if there is no file, or a folder cannot be read.
     """
     is_folder = path.is_dir()
     if path.exists() and not is_folder:
         refuse_pipe(path)
-    if is_folder or _is_directory(path):
+    if is_folder or _is_dicomdir(path):
         files = list(_below(path if is_folder else path.parent, monitor))
     elif _is_list(path):
         files = _in_list(path)
@@ -37,7 +37,7 @@ def find_files(path: Path, monitor: Monitor) -> list[Path]:
         return [path]
     else:
         raise InputError(f"{path} does not exist", "Check the path.")
-    images = [file for file in files if not _is_directory(file)]
+    images = [file for file in files if not _is_dicomdir(file)]
     if not images:
         what = "contains a DICOMDIR but no images" if files else "contains no file"
         raise InputError(f"{path} {what}", "Give the folder or file of the images.")
@@ -46,7 +46,7 @@ def find_files(path: Path, monitor: Monitor) -> list[Path]:
 
 def is_source(path: Path) -> bool:
     """Return whether a file stands for others: a DICOMDIR, a list of files."""
-    return _is_directory(path) or _is_list(path)
+    return _is_dicomdir(path) or _is_list(path)
 
 
 def _is_list(path: Path) -> bool:
@@ -70,13 +70,13 @@ def _in_list(path: Path) -> list[Path]:
     return files
 
 
-def _is_directory(path: Path) -> bool:
+def _is_dicomdir(path: Path) -> bool:
     """Return whether a file has the name that DICOM prescribes for a media directory."""
     return path.name.upper() == "DICOMDIR"
 
 
 def _below(folder: Path, monitor: Monitor) -> Iterator[Path]:
-    """Yield regular files below a folder, also behind links."""
+    """Yield the files below a folder that may be images; links to folders are followed."""
     waiting, seen = [folder], set()
     while waiting:
         monitor.check()
@@ -86,28 +86,28 @@ def _below(folder: Path, monitor: Monitor) -> Iterator[Path]:
             if (state.st_dev, state.st_ino) in seen:
                 continue  # a link to a folder that was read
             seen.add((state.st_dev, state.st_ino))
-            is_folder = {entry: entry.is_dir() for entry in sorted(current.iterdir())}
+            entries = {entry: entry.is_dir() for entry in sorted(current.iterdir())}
         except OSError as cause:
             raise InputError(
                 f"{current} cannot be read: {cause.strerror}",
                 "Change its permissions, or give another folder.",
             ) from cause
-        for entry, is_below in is_folder.items():
-            if not is_below and _may_be_image(entry):
+        for entry, is_folder in entries.items():
+            if not is_folder and _may_be_image(entry):
                 yield entry
-        folders = [entry for entry, is_below in is_folder.items() if is_below]
+        folders = [entry for entry, is_folder in entries.items() if is_folder]
         # Hidden folders, and those of operating systems, hold no images.
         waiting += [
             entry
             for entry in reversed(folders)
-            if not entry.name.startswith(".") and entry.name not in _OF_SYSTEMS
+            if not entry.name.startswith(".") and entry.name not in _SYSTEM_FOLDERS
         ]
 
 
 def _may_be_image(entry: Path) -> bool:
-    """Accept a regular file, or a broken link, say to an image on a disk that is not mounted.
+    """Return whether an entry is a regular file, or a broken link (its disk may not be mounted).
 
-    Pipes and devices may be endless. Hidden images count, what operating systems leave does not.
+    Pipes and devices may be endless. Hidden images count, files of operating systems do not.
     """
     if entry.name.startswith("._") or entry.name in (".DS_Store", "Thumbs.db", "desktop.ini"):
         return False
@@ -137,12 +137,12 @@ def begins_dicom(head: bytes) -> bool:
 
 
 def named(names: Sequence[str], most: int = _MOST_NAMED, *, between: str = ", ") -> str:
-    """Join the first few names, and say how many more there are.
+    """Join the first few names, and count the others: "a, b and 3 more".
 
     Args:
-        names: all of them.
-        most: how many are named.
-        between: separates those that are named.
+        names: all names.
+        most: how many are joined.
+        between: the separator.
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{between.join(names[:most])}{more}"

@@ -1,7 +1,7 @@
-"""Slices in the order of their positions, and the geometry that they make.
+"""Sorting of slices by position, and the geometry of their volume.
 
-Positions decide. SliceThickness and SpacingBetweenSlices are compared with them; a contradiction is
-a warning. Tolerances: docs/decisions/0012-dicom-geometry.md.
+Positions decide. A SpacingBetweenSlices that contradicts them gives a warning; SliceThickness is
+used for a single slice only. Tolerances: docs/decisions/0012-dicom-geometry.md.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import counted
 
-#: Between slices: of direction cosines, what passes unnoticed, and what rounding to three or four
-#: digits explains; and (relative) of pixel sizes: 0.05 pixels in 512.
+#: Differences between slices: of direction cosines without a warning, and at most, as rounding to
+#: three or four digits gives; of pixel sizes, relative: 0.05 pixels in 512.
 _NO_TURN, _MOST_TURN, _MOST_STRETCH = 1e-4, 1e-3, 1e-4
-#: Relative: a SpacingBetweenSlices that differs more from the positions is a warning.
+#: Relative: a SpacingBetweenSlices that differs more from the positions gives a warning.
 _MOST_OTHER = 0.1
 _PLACE = {
     "position": "ImagePositionPatient",
@@ -40,7 +40,7 @@ _PLACE = {
     "pixel_spacing": "PixelSpacing",
 }
 _MOST_NAMED = 3
-#: Voxels: largest distance between the corners of frames of one 4D volume.
+#: In voxels: largest distance between the corners of frames of one 4D volume.
 _SAME_GRID = 0.05
 
 
@@ -89,7 +89,7 @@ def stack(slices: Slices, name: str, monitor: Monitor, *, resample: bool = False
     Args:
         slices: one or more, in any order.
         name: of the series, for messages.
-        monitor: is warned where the header contradicts the positions.
+        monitor: warned if the header contradicts the positions.
         resample: whether uneven, missing and tilted slices are resampled instead of refused.
     Raises InputError: slices differ in size or frame of reference.
     Raises GeometryError: slices have no place, share a place or differ in orientation; or they are
@@ -124,17 +124,17 @@ def stack(slices: Slices, name: str, monitor: Monitor, *, resample: bool = False
 def _require_same(slices: Slices, what: str, value: Callable[[Slice], Any], name: str) -> None:
     """Raise InputError naming a file that differs from the first in `what`."""
     first = slices[0]
-    odd = [plane for plane in slices if value(plane) != value(first)]
-    if odd:
+    others = [plane for plane in slices if value(plane) != value(first)]
+    if others:
         raise InputError(
             f"{name}: the slices differ in {what}: {value(first)} in {first.label}, "
-            f"{value(odd[0])} in {odd[0].label} ({len(odd)} of {len(slices)} differ)",
+            f"{value(others[0])} in {others[0].label} ({len(others)} of {len(slices)} differ)",
             "Put them in folders of their own and load one.",
         )
 
 
 def _shared_plane(slices: Slices, name: str, monitor: Monitor) -> _Plane:
-    """Find the median orientation and pixel spacing, whatever the files' order."""
+    """Return the plane of the median orientation and pixel spacing."""
     for field, element in _PLACE.items():
         lacking = [plane.label for plane in slices if getattr(plane, field) is None]
         if lacking:
@@ -147,15 +147,15 @@ def _shared_plane(slices: Slices, name: str, monitor: Monitor) -> _Plane:
     orientation = np.median(orientations, axis=0)
     turn = float(np.ptp(orientations, axis=0).max())
     if turn > _NO_TURN:
-        _, which, counts = np.unique(
+        _, kinds, counts = np.unique(
             np.round(orientations, 5), axis=0, return_inverse=True, return_counts=True
         )
-        odd = [plane.label for plane, kind in zip(slices, which, strict=True)
-               if kind != counts.argmax()]  # fmt: skip
+        rare = [plane.label for plane, kind in zip(slices, kinds, strict=True)
+                if kind != counts.argmax()]  # fmt: skip
         differ = (
             f"the slices are not parallel, they differ by up to {turn:.2g}: "
-            f"ImageOrientationPatient of {named(odd, _MOST_NAMED)} "
-            f"({len(odd)} of {len(slices)}) is not that of the others"
+            f"ImageOrientationPatient of {named(rare, _MOST_NAMED)} "
+            f"({len(rare)} of {len(slices)}) is not that of the others"
         )
         if turn > _MOST_TURN:
             raise GeometryError(
@@ -171,7 +171,7 @@ def _shared_plane(slices: Slices, name: str, monitor: Monitor) -> _Plane:
             "at a right angle",
             "Correct the header.",
         )
-    row = row / np.linalg.norm(row)  # the header rounds them to a few digits
+    row = row / np.linalg.norm(row)  # headers round cosines to a few digits
     column = column - (column @ row) * row
     column = column / np.linalg.norm(column)
     return _Plane(row, column, np.cross(row, column), _shared_pixel_spacing(slices, name))
@@ -232,7 +232,7 @@ def _refuse_shared_places(ordered: Slices, along: Doubles, name: str) -> None:
 def _refuse_unrepaired(
     slant: Slant | None, spacing: Spacing, labels: Sequence[str], name: str, *, resample: bool
 ) -> None:
-    """Raise GeometryError for faults that may not or cannot be repaired, with what would help."""
+    """Raise GeometryError, with a remedy, for faults that may not or cannot be repaired."""
     faults = [slant.fault(labels)] if slant else []
     faults += [spacing.fault] if spacing.fault else []
     can_be_evened = not spacing.fault or spacing.can_be_evened
@@ -241,11 +241,11 @@ def _refuse_unrepaired(
         return
     if not can_be_evened:
         faults[-1] += f", too far: at most {MOST_FILLED} slices in a row are interpolated"
-    ways = ["Export or copy the series again, complete."] if spacing.gaps else []
+    hints = ["Export or copy the series again, complete."] if spacing.gaps else []
     if can_be_repaired:
-        ways.append("To have it resampled to an even, rectangular grid: --resample, resample=True.")
+        hints.append("To resample it to an even, rectangular grid: --resample, resample=True.")
     raise GeometryError(
-        f"{name}: {'; '.join(faults)}", " ".join(ways) or "Load its parts one by one."
+        f"{name}: {'; '.join(faults)}", " ".join(hints) or "Load its parts one by one."
     )
 
 
@@ -285,14 +285,14 @@ def require_alike(slices: Slices, name: str) -> None:
 def stack_frames(
     frames: Sequence[Slices], name: str, monitor: Monitor, *, resample: bool = False
 ) -> list[Stack]:
-    """Stack each frame of a volume, [T][K]; errors as of `stack`.
+    """Stack each frame of a volume; raises as `stack` does.
 
     Args:
-        frames: slices of each.
+        frames: [T][K], the slices of each frame.
         name: of the series, for errors.
         monitor: gets the warnings of the first frame.
-        resample: as of `stack`.
-    Raises GeometryError, too, where a frame lies elsewhere than the first, or would have to be
+        resample: as in `stack`.
+    Raises GeometryError, too, if a frame lies elsewhere than the first, or would have to be
     resampled in another way.
     """
     first = stack(frames[0], name, monitor, resample=resample)

@@ -1,6 +1,6 @@
-"""Data sets read by pydicom, kept within bounds: what it forgives or never ends is refused.
+"""Reading of data sets with pydicom, within limits that it does not set.
 
-pydicom takes what is there of a value that the file cuts short, reads elements without end, and
+pydicom accepts values that are cut short by the end of the file, reads elements without end, and
 inflates a few bytes to terabytes. Source: DICOM PS3.5, chapter 7 and annex A.
 """
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class DamagedError(ValueError):
-    """Pixels or elements contradict the header or the standard; the message says how."""
+    """Error of pixels or elements that contradict the header or the standard."""
 
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT, DEFLATED, BIG_ENDIAN = f"{IMPLICIT}.1", f"{IMPLICIT}.1.99", f"{IMPLICIT}.2"
 #: Transfer syntaxes whose pixels are not compressed.
 NATIVE = (IMPLICIT, EXPLICIT, BIG_ENDIAN)
-#: Tags: the last before the pixels, and that of PixelData.
+#: Tags: the last one before the pixels, and PixelData.
 BEFORE_PIXELS, PIXEL_DATA = 0x7FE00007, 0x7FE00010
 _UNDEFINED = 0xFFFFFFFF
 #: A header has hundreds of elements, with private ones some thousands.
@@ -50,7 +50,7 @@ def pydicom_failures() -> tuple[type[Exception], ...]:
 
 
 def reason_of(failure: Exception) -> str:
-    """Return the message of one of `pydicom_failures()`, on one line and not too long."""
+    """Return the message of one of `pydicom_failures()`, on one line, at most 300 characters."""
     reason = getattr(failure, "strerror", None) or " ".join(str(failure).split())
     return (reason or type(failure).__name__)[:300]
 
@@ -63,9 +63,9 @@ def read_elements(
     Args:
         stream: a file, with or without preamble and prefix (DICM).
         elements: tags or keywords; None for all elements.
-        last: the tag behind which reading stops; by default the pixels are left out.
-    Raises `pydicom_failures()`: NotImplementedError where the file is deflated, DamagedError where
-    a value reaches beyond the end of the file, or there are too many elements.
+        last: the tag after which reading stops; by default the pixels are left out.
+    Raises `pydicom_failures()`: NotImplementedError if the file is deflated, DamagedError if a
+    value reaches beyond the end of the file, or there are too many elements.
     """
     pydicom = require("pydicom", purpose="Reading DICOM")
     if meta_of(stream).get("TransferSyntaxUID") == DEFLATED:
@@ -89,7 +89,7 @@ def _tags(elements: tuple[int | str, ...]) -> list[int]:
 
 
 def meta_of(stream: BinaryIO) -> Dataset:
-    """Read the meta header, empty where there is none; DamagedError where it has no end."""
+    """Read the meta header, empty if there is none; DamagedError if it does not end."""
     pydicom = require("pydicom", purpose="Reading DICOM")
     stream.seek(0)
     stream.seek(132 if stream.read(132)[128:] == b"DICM" else 0)
@@ -104,14 +104,14 @@ def meta_of(stream: BinaryIO) -> Dataset:
 
 
 def syntax_of(dataset: Dataset) -> str:
-    """Return the transfer syntax UID; where none is named, the encoding that pydicom found."""
+    """Return the transfer syntax UID; if none is stated, that of the encoding pydicom detected."""
     stated = str(dataset.file_meta.get("TransferSyntaxUID") or "")
     is_implicit, is_little = dataset.original_encoding
     return stated or (IMPLICIT if is_implicit else EXPLICIT if is_little else BIG_ENDIAN)
 
 
 def _refuse_cut(dataset: Dataset, stream: BinaryIO) -> None:
-    """Refuse values that are shorter than their lengths say: the file was cut off there."""
+    """Refuse values that are shorter than their stated lengths: the file was cut off there."""
     for tag in dataset.keys():  # noqa: SIM118 - iterating over a Dataset decodes its values
         raw = dataset.get_item(tag)
         length, value = getattr(raw, "length", None), getattr(raw, "value", None)
@@ -122,7 +122,7 @@ def _refuse_cut(dataset: Dataset, stream: BinaryIO) -> None:
 
 
 class _Limit:
-    """A function that stops pydicom behind the last wanted tag, and counts elements."""
+    """A function that stops pydicom after the last tag to read, and counts elements."""
 
     def __init__(self, last: int) -> None:
         self.last, self._count, self._before = last, 0, 0
@@ -141,7 +141,7 @@ class _Limit:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Suppress pydicom's warnings and this thread's log records: they contain patients' values."""
+    """Suppress pydicom's warnings and this thread's log records: they contain patient data."""
     thread, log = threading.get_ident(), logging.getLogger("pydicom")
 
     def is_of_others(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Volumes out as DICOM: a series of its own in the study it came from, which says what was done."""
+"""Writing of volumes as DICOM: derived series, in the study of the source, with their history."""
 
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.derived_series import build_series

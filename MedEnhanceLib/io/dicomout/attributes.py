@@ -1,12 +1,11 @@
-"""The attributes of a derived image: which are kept of its source, and which must be there.
+"""The attributes of a derived image: those kept from its source, and those that are required.
 
-What may be kept is listed: whole groups that describe patient, trial, acquisition and isotope, and
-of the others the attributes by name. A list of those that may not be kept would let through
-whatever was not considered: signatures of pixels that are no longer there, overlays, lookup
-tables, the smallest and largest value of other voxels. Of the performed procedure step only the
-request is kept: the step that made the source did not make this series. What the standard requires
-is filled in if missing and corrected if wrong: a PACS that took a faulty source may refuse its
-copy.
+The kept attributes are listed: whole groups that describe patient, trial, acquisition and isotope,
+and attributes of other groups by name. A list of attributes to remove would let through those that
+nobody considered: signatures of replaced pixels, overlays, lookup tables, the smallest and largest
+value of other voxels. Of the performed procedure step only the request is kept: the step that made
+the source did not make this series. What the standard requires is filled in if missing and
+corrected if wrong: a PACS that accepted a faulty source may refuse its copy.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 #: The class that is written for a volume, by its modality.
 SOP_CLASSES = {"CT": CT_IMAGE, "MR": MR_IMAGE, "PT": PET_IMAGE}
 
-#: What a PET image must state of its intensities; it cannot be derived from anything else.
+#: Elements that a PET image must have, and that cannot be derived from others.
 REQUIRED_OF_PET = (
     "Units", "CountsSource", "DecayCorrection", "FrameReferenceTime", "SeriesType", "DecayFactor",
 )  # fmt: skip
-#: DICOM's terms for the units of PET that we have names for.
+#: Units of PET volumes → DICOM's terms.
 PET_UNITS = {"SUV": "GML", "Bq/ml": "BQML", "counts": "CNTS"}
 
 #: Patient, clinical trial and visit.
@@ -47,7 +46,7 @@ _OF_STUDY = frozenset((
     "SpecificCharacterSet", "StudyDate", "StudyDescription", "StudyID", "StudyInstanceUID",
     "StudyTime", "TimezoneOffsetFromUTC",
 ))  # fmt: skip
-#: Acquisition and equipment, and what nuclear medicine adds to them.
+#: Acquisition and equipment, and nuclear medicine.
 _SCAN_GROUPS = (0x0018, 0x0054)
 _OF_SCAN = frozenset((
     "AcquisitionContextSequence", "AcquisitionDate", "AcquisitionDateTime", "AcquisitionNumber",
@@ -65,7 +64,7 @@ _OF_SCAN = frozenset((
     "TemporalPositionIdentifier", "TemporalResolution", "VOILUTFunction", "WindowCenter",
     "WindowCenterWidthExplanation", "WindowWidth",
 ))  # fmt: skip
-#: Of the groups above, but not true of what a program for research made.
+#: In a group above, but not true of a result of research software.
 _UNTRUE = "ContentQualification"
 
 #: Parts of the body (PS3.16) that exist once; of the others the side must be stated.
@@ -83,19 +82,19 @@ UNPAIRED = frozenset((
 
 
 def is_of_study(element: DataElement) -> bool:
-    """Return whether an element says whose images they are, and of which study."""
+    """Return whether an element describes the patient or the study."""
     return element.tag.group in _STUDY_GROUPS or element.keyword in _OF_STUDY
 
 
 def is_of_scan(element: DataElement) -> bool:
-    """Return whether an element says how images were made, as a derived image may too."""
+    """Return whether an element describes the acquisition, and is true of a derived image too."""
     if element.keyword == _UNTRUE:
         return False
     return element.tag.group in _SCAN_GROUPS or element.keyword in _OF_SCAN
 
 
 def copy_elements(header: Dataset, is_kept: Callable[[DataElement], bool]) -> Dataset:
-    """Return a dataset with copies of the elements that are to be kept."""
+    """Return a dataset with copies of the elements for which `is_kept` is true."""
     from pydicom import Dataset
 
     target = Dataset()
@@ -122,9 +121,9 @@ _EMPTY_OF = {
 
 
 def complete(image: Dataset, sop_class: str) -> None:
-    """Fill in what the standard requires of an image, and correct what is wrong, in place.
+    """Fill in required attributes of an image, and correct wrong ones, in place.
 
-    image: with its pixels, place and intensities.
+    image: with its pixels, position and rescale.
     sop_class: one of `_EMPTY_OF`.
     """
     for keyword in (*_EMPTY, *_EMPTY_OF[sop_class]):
@@ -155,7 +154,7 @@ def _set_position(image: Dataset, sop_class: str) -> None:
 
 
 def set_side(image: Dataset) -> None:
-    """Set Laterality: required of paired parts, empty if unknown; not allowed for others."""
+    """Set Laterality: required for paired parts, empty if unknown; not allowed for others."""
     side = str(image.get("Laterality") or "")
     image.pop("Laterality", None)
     is_paired = str(image.get("BodyPartExamined") or "").upper() not in UNPAIRED

@@ -29,7 +29,7 @@ _LOSSY = ("113040", "Lossy Compression")
 _RESAMPLING = ("113085", "Spatial resampling")
 SEGMENTATION = ("113076", "Segmentation")
 _PROCESSING_EQUIPMENT = ("109102", "Processing Equipment")
-#: What is appended to a source's description: "MedEnhance enhanced".
+#: Words that are appended to a source's description: "MedEnhance enhanced".
 _OUR_WORDS = re.compile(r"( ?\bMedEnhance [a-z]+( [a-z]+)*)+$")
 #: File names, which are often patients' names: in brackets, or with a path or a file's ending.
 _FILE_NAMES = re.compile(
@@ -38,7 +38,7 @@ _FILE_NAMES = re.compile(
     r"|lst)\b(?(in)\))",
     re.IGNORECASE,
 )
-#: A step of a history that put voxels elsewhere, and its words.
+#: A step of a history that resampled voxels; the group is its text.
 _RESAMPLED_STEP = re.compile(r"DERIVED: ((?:resampled|slices restored).*?)(?: by MedEnhance .*)?$")
 _SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 #: Actions that leave the intensities as they are, or that have a code of their own.
@@ -94,7 +94,7 @@ class Derivation:
         dataset.ImageComments = comments[:10240]
 
     def text(self) -> str:
-        """Say what was done, by which model, with which options, as long as DICOM's texts."""
+        """Describe the action, its model, options and history, in at most 1024 characters."""
         parts = [f"{self.action.capitalize()} by MedEnhance {__version__}"]
         if self.model:
             parts.append(f"model {model_text(self.model)}")
@@ -107,7 +107,7 @@ class Derivation:
         return _with_notice("; ".join(parts))
 
     def series_text(self, earlier: str) -> str:
-        """Write a SeriesDescription: that of the source (`earlier`) and what was done."""
+        """Compose a SeriesDescription of that of the source (`earlier`) and the action."""
         if requested := short_text(self.series_description):
             return requested
         action_text = f"MedEnhance {self.action}"[:40]
@@ -124,7 +124,7 @@ class Derivation:
         return list(dict.fromkeys(codes))
 
     def _contributions(self) -> list[str]:
-        """Describe each step: what was resampled before, then what is done now."""
+        """Describe each step: earlier resampling, then this action."""
         resampled = filter(None, map(_RESAMPLED_STEP.match, self.history))
         model = f"; model {model_text(self.model)}" if self.model else ""
         steps = [*(without_files(step[1]) for step in resampled), f"{self.action}{model}"]
@@ -163,7 +163,7 @@ def now(offset: str = "") -> tuple[str, str]:
 
 
 def _record_lossy(dataset: Dataset, steps: Sequence[Lossy]) -> None:
-    """Add the steps to those that the source records; "01" is never taken back.
+    """Add the steps to those that the source records; "01" (lossy) is never removed.
 
     Method and ratio of a step are both recorded or neither is: the two lists must match.
     """
@@ -175,7 +175,7 @@ def _record_lossy(dataset: Dataset, steps: Sequence[Lossy]) -> None:
     ]
     new, count = list(steps), len(recorded)
     if [method_term(step.method) for step in new[:count]] == [step.method for step in recorded]:
-        new = new[count:]  # the volume keeps those of its source as well
+        new = new[count:]  # the volume repeats those of its source
     if str(dataset.get("LossyImageCompression") or "00") != "01" and not new:
         return
     dataset.LossyImageCompression = "01"
@@ -209,7 +209,7 @@ def with_elements(**elements: Any) -> Dataset:
 
 
 def coded(value: str, meaning: str) -> Dataset:
-    """Return an item of a code sequence, of a code of DICOM's own."""
+    """Return an item of a code sequence, with a code of the scheme DCM."""
     return with_elements(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)
 
 
@@ -225,7 +225,7 @@ def refer_to(reference: Instance, **more: Any) -> Dataset:
 
 
 def refer_to_source(reference: Instance, *, same_place: bool) -> Dataset:
-    """Make an item that references a source image; same_place: whether no pixel was moved."""
+    """Return an item that references a source image; same_place: whether no pixel was moved."""
     return refer_to(
         reference,
         SpatialLocationsPreserved="YES" if same_place else "NO",
@@ -241,7 +241,7 @@ def fresh_uid() -> str:
 
 
 def values_of(dataset: Dataset, keyword: str) -> list[Any]:
-    """Return all values of an element; none if it is absent or empty."""
+    """Return all values of an element; [] if it is absent or empty."""
     value = dataset.get(keyword)
     if value is None or value == "":
         return []
@@ -257,14 +257,14 @@ def series_number(header: Dataset | None, kind: str) -> int:
 
 
 def ds_text(text: str) -> str:
-    """Write a number's text as DICOM's decimal string: rounded to at most 16 characters."""
+    """Convert the text of a number to a decimal string (DS): rounded to at most 16 characters."""
     from pydicom.valuerep import format_number_as_ds
 
     return text if len(text) <= 16 else str(format_number_as_ds(float(text)))
 
 
 def short_text(value: object) -> str:
-    """Return a text without what DICOM's short texts cannot hold, in at most 64 bytes."""
+    """Remove the characters that DICOM's short texts do not allow; at most 64 bytes are kept."""
     return cut(re.sub(r"[\x00-\x1f\x7f\\]+", " ", str(value or "")).strip())
 
 

@@ -53,7 +53,7 @@ class _Place:
 
     @property
     def header(self) -> Dataset | None:
-        """The header of the image that it lies on; else what all images state."""
+        """The header of the image that it lies on; else the elements that all images share."""
         return self.grid.behind[self.k][0].header if self.on_image else self.grid.common
 
 
@@ -88,7 +88,7 @@ def build_series(
 
 
 def _missing_of_pet(headers: Sequence[Dataset | None]) -> list[str]:
-    """List what PET images require and the images behind the slices do not state."""
+    """List the elements that PET images require and the images behind the slices lack."""
     if None in headers:
         return list(attributes.REQUIRED_OF_PET)
     return [
@@ -119,11 +119,11 @@ def window_of(volume: Volume) -> tuple[str, str] | None:
 
 
 class _Series:
-    """A maker of the images of a series, with what all of them share.
+    """A builder of the images of a series, with the values that they share.
 
     Attributes:
         places: of its slices, in the order of their numbers.
-        headers: of each place; None where those of the template do not apply to the volume.
+        headers: of each place; None if those of the template do not apply to the volume.
         window: center and width for images without one.
     """
 
@@ -197,7 +197,7 @@ class _Series:
             image.SourceImageSequence = [
                 refer_to_source(source.reference, same_place=place.on_image) for source in sources
             ]
-        image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have the letters of texts
+        image.SpecificCharacterSet = "ISO_IR 192"  # the source's may lack letters of these texts
         attributes.complete(image, self.sop_class)
         return image
 
@@ -219,7 +219,7 @@ class _Series:
         image.InstanceCreationDate, image.InstanceCreationTime = date, time
         image.ContentDate, image.ContentTime = date, time
         if self.sop_class != attributes.PET_IMAGE or not image.get("SeriesDate"):
-            # Of PET they stay: its intensities are corrected for decay to the start of the series.
+            # PET keeps them: its intensities are corrected for decay to the start of the series.
             image.SeriesDate, image.SeriesTime = date, time
 
     @staticmethod
@@ -233,7 +233,7 @@ class _Series:
         if header is None or not place.on_image:
             image.SpacingBetweenSlices = grid.between
             for keyword in ("SliceLocation", "GantryDetectorTilt", "ReconstructionDiameter"):
-                image.pop(keyword, None)  # true of the grid of the source alone
+                image.pop(keyword, None)  # true only of the source's grid
 
     def _put_pixels(self, image: Dataset, number: int) -> None:
         pixels = self.stored.numbers(number, self.places[number].voxels)
@@ -244,7 +244,7 @@ class _Series:
             shown & {"MONOCHROME1", "INVERSE"}
         )
         image.PhotometricInterpretation = "MONOCHROME1" if is_inverted else "MONOCHROME2"
-        image.pop("PresentationLUTShape", None)  # it says the same, and only projections may
+        image.pop("PresentationLUTShape", None)  # the same, and allowed for projections only
         image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
         image.PixelRepresentation = int(self.stored.signed)
         image.add_new("PixelData", "OW", pixels.tobytes())
@@ -259,15 +259,15 @@ class _Series:
             image.VOILUTFunction = "LINEAR_EXACT"  # the ordinary function has no widths below 1
 
     def _put_rescale(self, image: Dataset, number: int) -> None:
-        """Write slope and intercept, if the class requires them or they change anything."""
+        """Write slope and intercept if the class requires them, or the source has them."""
         header, rescale = self.headers[number], self.stored.rescales[number]
-        had_one = header is not None and header.get("RescaleSlope") not in (None, "")
+        source_has_slope = header is not None and header.get("RescaleSlope") not in (None, "")
         is_needed = (
             self.sop_class in (attributes.CT_IMAGE, attributes.PET_IMAGE) or rescale != Rescale()
         )
         rescale_type = image.get("RescaleType") or "US"
         image.pop("RescaleType", None)
-        if not (had_one or is_needed):
+        if not (source_has_slope or is_needed):
             return
         image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
         if self.sop_class == attributes.CT_IMAGE and self.volume.units in ("HU", ""):
@@ -276,14 +276,14 @@ class _Series:
             image.RescaleType = rescale_type
 
     def _set_time(self, image: Dataset, number: int) -> None:
-        """Set the numbers of frames of a sequence, and of PET's images by PET's own attributes."""
+        """Set the attributes of time: those of PET for PET, else the frame number of a sequence."""
         frames = self.volume.shape[0] if self.volume.is_sequence else 1
         if self.sop_class == attributes.PET_IMAGE:
             image.NumberOfSlices, image.ImageIndex = self.volume.shape[-3], number + 1
             if frames > 1:
                 image.SeriesType, image.NumberOfTimeSlices = ["DYNAMIC", "IMAGE"], frames
             elif values_of(image, "SeriesType")[:1] == ["DYNAMIC"]:
-                image.SeriesType = ["STATIC", "IMAGE"]  # one time point of it
+                image.SeriesType = ["STATIC", "IMAGE"]  # a single time point
         elif frames > 1 and "TemporalPositionIdentifier" not in image:
             image.TemporalPositionIdentifier = self.places[number].frame + 1
             image.NumberOfTemporalPositions = frames
@@ -295,10 +295,10 @@ class _Series:
 
 
 def _image_type(image: Dataset, sop_class: str) -> list[str]:
-    """Write DERIVED, and of the source what a class needs: CT an AXIAL, MR its kind."""
+    """Compose ImageType: DERIVED, and the third value that a class requires (CT: AXIAL)."""
     more = [str(value) for value in values_of(image, "ImageType")][2:]
     if sop_class == attributes.PET_IMAGE:
-        return ["DERIVED", "PRIMARY", *more]  # PS3.3 C.8.9.4.1.1 knows no other second value
+        return ["DERIVED", "PRIMARY", *more]  # PS3.3 C.8.9.4.1.1 allows no other second value
     if sop_class == attributes.CT_IMAGE and (not more or more[0] not in ("AXIAL", "LOCALIZER")):
         more = ["AXIAL"]
     if sop_class == attributes.MR_IMAGE and not more:

@@ -1,4 +1,4 @@
-"""DICOM objects into a folder: all of them, read back and compared, or none."""
+"""Writing of DICOM objects into a folder, all or none; each is read back and compared."""
 
 from __future__ import annotations
 
@@ -32,11 +32,10 @@ def write_objects(
     """Write each dataset as `<modality><series>-<instance>.dcm`; all of them, or none.
 
     Args:
-        datasets: complete but for their file meta information; written as explicit VR little
+        datasets: complete except for their file meta information; written as explicit VR little
             endian.
         folder: new or empty; its parent must exist. A derived series never lies among originals.
-        overwrite: whether a folder that holds nothing but earlier results of MedEnhance is
-            replaced.
+        overwrite: whether a folder that holds only earlier results of MedEnhance is replaced.
         monitor: notified of progress; may cancel.
     Returns the files in the order of the datasets.
     Raises OutputError: the folder is in use, or cannot be written; everything is as before.
@@ -62,7 +61,7 @@ def write_objects(
 
 
 def refuse_used_folder(folder: Path, overwrite: bool) -> None:
-    """Raise OutputError for a folder that `write_objects` may not fill; for before long work."""
+    """Raise OutputError if `write_objects` may not fill a folder; call it before long work."""
     refuse_no_folder(folder)
     try:
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -77,7 +76,7 @@ def refuse_used_folder(folder: Path, overwrite: bool) -> None:
     if entries and not overwrite:
         raise OutputError(
             f"{folder} holds an earlier result",
-            "Name a new or empty folder, or allow that it is replaced (--force, overwrite=True).",
+            "Name a new or empty folder, or allow replacing it (--force, overwrite=True).",
         )
 
 
@@ -86,7 +85,7 @@ def is_ours(path: Path) -> bool:
     from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
 
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # reading a pipe would block
         return False
     try:
         meta = read_file_meta_info(path)

@@ -1,7 +1,7 @@
 """Shared parts of segmentations and parametric maps; both are made with highdicom.
 
-highdicom refuses faults that are common in hospitals' data, gaps, and sources of several kinds. So
-it gets placeholders for the source images, which are replaced by the true ones afterwards.
+highdicom refuses faults that are common in hospital data, gaps, and sources of several kinds. So it
+gets placeholders for the source images, which are replaced by references to the real ones later.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from MedEnhanceLib.io.dicomout.template import Template
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: What an object takes over from the images behind it.
+#: Elements that an object takes over from the images behind it.
 _OF_IMAGE = (
     "BodyPartExamined",
     "LossyImageCompression",
@@ -39,7 +39,7 @@ _OF_IMAGE = (
     "LossyImageCompressionRatio",
 )
 _STAND_IN = "2.25.1"
-#: What highdicom reads of a source's patient and study.
+#: Elements of patient and study that highdicom reads from a source.
 _OF_PATIENT = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
     "StudyDate", "StudyTime", "ReferringPhysicianName",
@@ -47,7 +47,7 @@ _OF_PATIENT = (
 
 
 def stand_ins(grid: FrameGrid, shape: tuple[int, int], template: Template) -> list[Dataset]:
-    """Make placeholders for source images: one for each slice, without anything of a patient.
+    """Make placeholders for source images: one for each slice, without patient data.
 
     The last part of an instance's UID is the number of the slice, from 1.
 
@@ -81,7 +81,7 @@ def stand_ins(grid: FrameGrid, shape: tuple[int, int], template: Template) -> li
 
 
 def identity(template: Template, *, kind: str) -> dict[str, Any]:
-    """Return arguments that highdicom's classes have: UIDs, series number, names of us.
+    """Return arguments that highdicom's classes share: UIDs, series number, manufacturer.
 
     kind: "segmentation" or "uncertainty".
     """
@@ -100,12 +100,12 @@ def identity(template: Template, *, kind: str) -> dict[str, Any]:
 
 
 def refer(dataset: Dataset, grid: FrameGrid, derivation: tuple[str, str]) -> None:
-    """Record for every frame, and for the object, which images it came from.
+    """Record the source images of every frame and of the object.
 
     Args:
         dataset: made from `stand_ins` of the grid; changed in place.
         grid: with the images behind each frame.
-        derivation: value and meaning of DICOM's code of how a frame was derived.
+        derivation: value and meaning of DICOM's code for the derivation of a frame.
     """
     by_series: dict[str, dict[Instance, None]] = {}  # each image once, without its frames or tiles
     for plane in grid.planes:
@@ -114,7 +114,7 @@ def refer(dataset: Dataset, grid: FrameGrid, derivation: tuple[str, str]) -> Non
         ] = None
     for keyword in ("ReferencedSeriesSequence", "SourceImageSequence"):
         dataset.pop(keyword, None)
-    if by_series:  # else made from nothing that is stored
+    if by_series:  # else no source is stored
         items = {uid: [refer_to(image) for image in images] for uid, images in by_series.items()}
         dataset.ReferencedSeriesSequence = [
             with_elements(SeriesInstanceUID=uid, ReferencedInstanceSequence=referenced)
@@ -142,12 +142,12 @@ def refer(dataset: Dataset, grid: FrameGrid, derivation: tuple[str, str]) -> Non
 
 
 def sign(dataset: Dataset, template: Template, derivation: Derivation, *, kind: str) -> None:
-    """Record in an object its patient, its kind, and how it was made.
+    """Record patient, study, kind and derivation in an object.
 
     Args:
         dataset: changed in place.
-        template: whose patient, study and first header are taken over.
-        derivation: how the object was made.
+        template: its patient, study and first header are used.
+        derivation: of the object.
         kind: "segmentation" or "uncertainty"; names the series.
     """
     from pydicom import Dataset

@@ -31,7 +31,7 @@ _UNIT_CODES = {
     "Gy": ("Gy", "Gy"),
     "relative": ("{ratio}", "ratio"),
 }
-#: By body weight, as SUV is where SUVType does not say otherwise.
+#: By body weight, the default of SUVType.
 _SUV = ("g/ml{SUVbw}", "Standardized Uptake Value body weight")
 _NO_UNITS = ("1", "no units")
 
@@ -48,12 +48,12 @@ def build_uncertainty(
 
     Args:
         volume: float32 [K, J, I], standard deviation of the intensity in `volume.units`, from 0.
-        template: as of `build_segmentation`.
+        template: as in `build_segmentation`.
         derivation: likewise.
         source_images: likewise.
         monitor: likewise.
-    Raises InputError for several frames, voxels that are no standard deviation, or more of them
-    than one DICOM object holds.
+    Raises InputError for several frames, for values that are negative or not finite, and for more
+    voxels than one DICOM object holds.
     """
     hd = require("highdicom", purpose="Writing DICOM")
     from pydicom import Dataset
@@ -106,7 +106,7 @@ def _unit_of(volume: Volume, header: Dataset) -> tuple[str, str]:
 
 
 def _top_of(voxels: Floats) -> float:
-    """Return the 99th percentile, which a million voxels give as well as all; 1 if all are 0."""
+    """Return the 99th percentile of a million voxels; the maximum if that is 0, 1 if all are 0."""
     some = voxels.ravel()[:: voxels.size // 1_000_000 + 1]
     return float(np.percentile(some, 99)) or float(voxels.max()) or 1.0
 

@@ -1,8 +1,8 @@
 """Positions of a volume's slices in the patient, and the stored images behind each.
 
-One matching for all objects: images, segmentations and maps name the same sources. Slices that lie
-where the images lie take over the images' own numbers, digit by digit, so that every reader finds
-both in the same place. Elsewhere the numbers come from the volume's geometry.
+Images, segmentations and maps are matched alike, so they name the same sources. Slices on the grid
+of the images copy the images' numbers, digit by digit, so that every reader puts both in the same
+place. Other numbers come from the volume's geometry.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from MedEnhanceLib.io.dicomout.template import Template
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: How far from a slice, in voxels, an image may lie and still be the one behind it. Readers accept
-#: slices up to 5 % off a regular grid.
+#: Largest distance, in voxels, between a slice and the image behind it. Readers accept slices up to
+#: 5 % off a regular grid.
 _NEAR = 0.1
 #: How far cosines, and spacings relative to their size, may differ on the same grid.
 _SAME = 1e-3
@@ -98,8 +98,8 @@ class FrameGrid:
     def sources(self, k: int) -> Sequence[ImagePlane]:
         """Return the images that slice `k` was made from.
 
-        Those behind it; else the parallel ones within its thickness, or nearer than images lie to
-        each other; all where they are not parallel to it.
+        These are the images behind it; else the parallel ones within its thickness, or nearer than
+        the images are to each other; all images if they are not parallel to it.
         """
         if self.behind[k] or self._heights is None:
             return self.behind[k] or self.planes
@@ -124,7 +124,7 @@ class FrameGrid:
 
     @cached_property
     def _heights(self) -> Doubles | None:
-        """The places of images across the slices, in slices; None where not all are parallel."""
+        """The places of images across the slices, in slices; None if not all are parallel."""
         along = np.asarray(self.geometry.direction)[:, 2]
         if not all(
             plane.has_place and abs(plane.normal @ along) > 1 - _SAME for plane in self.planes
@@ -141,8 +141,8 @@ def lay_out(
     """Find the images behind each slice of a volume and the places of its frames.
 
     Args:
-        volume: [K, J, I]. Only images that `volume.origin` names count, if it names any: all time
-            points of a sequence lie in the same place.
+        volume: [K, J, I]. If `volume.origin` names images, only these are used: all time points of
+            a sequence lie in the same place.
         template: the images that it came from.
         source_images: single images, if they are not the template's.
     """
@@ -175,7 +175,7 @@ def lay_out(
 
 
 def _planes_of(template: Template, volume: Volume) -> list[ImagePlane]:
-    """List the images of a template in its order; those that the volume names, if it does."""
+    """List the images of a template in its order; only those that the volume names, if any."""
     if template.origin is None:
         return []
     frames = volume.origin.instances if volume.origin else ()
@@ -214,5 +214,5 @@ def _behind_slices(
 
 
 def decimals(values: Any) -> tuple[str, ...]:
-    """Write numbers as decimal strings of DICOM; none where an element is missing or empty."""
+    """Convert numbers to decimal strings of DICOM; () for a missing or empty element."""
     return tuple(ds_text(str(value).strip()) for value in values or ())

@@ -1,7 +1,7 @@
 """A label volume as a DICOM Segmentation.
 
-One binary segment for each label: BINARY and not the newer LABELMAP type, because the viewers in
-use read that one.
+Each label becomes a segment. The type is BINARY, which the viewers in use read, not the newer
+LABELMAP.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def build_segmentation(
     source_images: Sequence[Dataset] | None = None,
     monitor: Monitor | None = None,
 ) -> Dataset:
-    """Make a Segmentation on the grid of `labels`, a segment for each meaning and unnamed label.
+    """Make a Segmentation on the grid of `labels`: a segment for each meaning and unnamed label.
 
     Args:
         labels: [K, J, I], whole numbers from 0, where 0 is the background.
@@ -51,9 +51,9 @@ def build_segmentation(
             `category` and `type` ({value, scheme, meaning} or None). Segments are numbered in this
             order, from 1. A label without a voxel becomes a segment without a frame.
         template: the images that the labels came from.
-        derivation: what was done.
+        derivation: of the labels.
         source_images: headers of the images that the frames refer to, if not the template's:
-            derived images that are written with it.
+            derived images that are written at the same time.
         monitor: notified of progress; may cancel.
     Raises InputError: several frames, values that are not labels, or more than DICOM holds.
     """
@@ -105,7 +105,8 @@ def _meanings_by_value(
         ) from cause
     if len(by_value) != len(meanings) or not all(0 <= value <= _HIGHEST for value in by_value):
         raise InputError(
-            "two meanings have the same value, or one that no label has", "Give each label one."
+            f"two meanings have the same value, or a value is not 0 to {_HIGHEST}",
+            "Give each label one meaning.",
         )
     by_value.pop(0, None)
     present = np.unique(np.concatenate([np.unique(plane) for plane in labels.voxels]))
@@ -123,7 +124,7 @@ def _refuse_too_many(
     numbers: npt.NDArray[np.unsignedinteger[Any]], segments: int, name: str
 ) -> None:
     frames = sum(len(np.unique(plane[plane > 0])) for plane in numbers)
-    frames = frames or segments * len(numbers)  # where all is empty, highdicom writes every frame
+    frames = frames or segments * len(numbers)  # of empty labels highdicom writes every frame
     if frames > _MOST_FRAMES or frames * numbers[0].size / 8 > 2**32 - 2:
         raise InputError(
             f"{name} would need {frames} frames of {numbers[0].size} voxels in one DICOM object",

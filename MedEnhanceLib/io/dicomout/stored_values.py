@@ -1,4 +1,4 @@
-"""Intensities → stored numbers of 16 bits: exact if possible, with the source's own rescale."""
+"""Intensities → stored numbers of 16 bits: if possible exact, with the rescale of the source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import ds_text
 
 _SIGNED, _UNSIGNED = (-(2**15), 2**15 - 1), (0, 2**16 - 1)
-#: Slopes and intercepts that float32 holds: most readers rescale in it.
+#: Limits of slopes and intercepts in float32, in which most readers rescale.
 _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max) / 2
 
 
@@ -58,7 +58,7 @@ class Stored:
 def plan_storage(
     slices: Sequence[Voxels], source_rescales: Sequence[Rescale], *, from_zero: bool = False
 ) -> Stored:
-    """Decide how slices are stored.
+    """Choose how slices are stored.
 
     The first of these that holds every value is used: the source's own rescale; whole numbers
     from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value (PET).
@@ -98,7 +98,7 @@ def _stored(slice_: Voxels, rescale: Rescale) -> Doubles:
 
 
 def _sign_if_exact(slices: Sequence[Voxels], rescales: Sequence[Rescale]) -> bool | None:
-    """Return whether numbers that give every value exactly are signed; None without such."""
+    """Return whether the stored numbers are signed; None if they cannot be exact."""
     low, high = np.inf, -np.inf
     for slice_, rescale in zip(slices, rescales, strict=True):
         slope, intercept = rescale.numbers
@@ -115,7 +115,7 @@ def _sign_if_exact(slices: Sequence[Voxels], rescales: Sequence[Rescale]) -> boo
 
 
 def _error(slices: Sequence[Voxels], stored: Stored) -> float:
-    """Return the largest error with the rescales as they are written, which rounds them too."""
+    """Return the largest error, with the rescales rounded as they are written."""
     error = 0.0
     for index, slice_ in enumerate(slices):
         slope, intercept = stored.rescales[index].numbers
@@ -125,7 +125,7 @@ def _error(slices: Sequence[Voxels], stored: Stored) -> float:
                 "too close together for DICOM's numbers",
                 "Rescale them first, for instance to 0 … 1.",
             )
-        # In float32, as readers rescale if slopes are no whole numbers.
+        # In float32, as readers rescale if slopes are not whole numbers.
         read = (stored.numbers(index, slice_) * slope + intercept).astype(np.float32)
         error = max(error, float(np.abs(read - slice_.astype(np.float64)).max()))
     return error
@@ -134,7 +134,7 @@ def _error(slices: Sequence[Voxels], stored: Stored) -> float:
 def _over_range(low: float, high: float) -> Rescale:
     if high == low:
         return Rescale("1", decimal(low))
-    # From the intercept as it is written, at or below the lowest: 16 characters may round it.
+    # The intercept as it is written, rounded to 16 characters, must not be above the lowest value.
     intercept = decimal(low)
     if float(intercept) > low:
         intercept = decimal(low - 2 * (float(intercept) - low))

@@ -1,4 +1,4 @@
-"""Attributes that a derived object takes over from its sources: patient, study, frame, clinic.
+"""Attributes that a derived object takes over from its sources: patient, study, equipment.
 
 A frame of an enhanced multi-frame image becomes the single image that it would have been. Values
 that break DICOM's rules are rounded or left out, with a warning.
@@ -62,7 +62,7 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
     """Read the headers of the images that a volume came from; invalid values are corrected.
 
     monitor: notified of progress and of corrected values.
-    Raises InputError for a file that is missing or damaged, or that holds another image by now.
+    Raises InputError for a file that is missing or damaged, or that now holds another image.
     """
     monitor = monitor or Monitor()
     instances = [instance for frame in origin.instances for instance in frame]
@@ -70,7 +70,7 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
     if not files:
         raise InputError("the volume has no record of its DICOM source", _READ_AGAIN)
     sources: dict[str, Dataset] = {}
-    faults: dict[str, None] = {}  # in their order, each once
+    faults: dict[str, None] = {}  # an ordered set
     for index, file in enumerate(files):
         monitor.progress(index / len(files), "reading headers")
         sources[file] = _read_header(Path(file))
@@ -100,7 +100,7 @@ def new_study(
     patient_name: str = "",
     study_description: str = "",
 ) -> Template:
-    """Return a new study for a volume that never was DICOM; unknown attributes stay empty.
+    """Return a new study for a volume that was not DICOM; unknown attributes stay empty.
 
     Args:
         modality: one of volume.MODALITIES; those without an image class in DICOM become OT.
@@ -111,7 +111,7 @@ def new_study(
     """
     pydicom = require("pydicom", purpose="Writing DICOM")
 
-    spellings = patient_name.split("=")  # in Latin letters, ideograms and by sound
+    spellings = patient_name.split("=")  # alphabetic, ideographic and phonetic
     if len(spellings) > 3 or any(spelling.count("^") > 4 for spelling in spellings):
         raise InputError(
             f"PatientName is {patient_name[:80]!r}, which DICOM cannot hold",
@@ -142,7 +142,7 @@ def _checked(text: str, field: str) -> str:
 
 
 def _read_header(file: Path) -> Dataset:
-    """Return a file without its pixels and private elements; raises InputError if it is damaged."""
+    """Read a file without its pixels and private elements; raises InputError if it is damaged."""
     pydicom = require("pydicom", purpose="Reading DICOM")
 
     try:
@@ -196,11 +196,11 @@ def _one_image(
 
 
 def _tile_as_image(source: Dataset, plane: Slice) -> Dataset:
-    """Return the attributes of one slice of a mosaic as the single image it would be."""
+    """Return the attributes of one slice of a mosaic, as of a single image."""
     from pydicom import Dataset
 
     image = Dataset()
-    image.update(source)  # the elements are shared, and those that differ replaced
+    image.update(source)  # the elements are shared; those that differ are replaced
     image.update(
         with_elements(
             Rows=plane.rows,
@@ -213,19 +213,19 @@ def _tile_as_image(source: Dataset, plane: Slice) -> Dataset:
     return image
 
 
-#: What describes all frames of a file.
+#: Elements that describe all frames of a file.
 _OF_FRAMES = (
     "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
 )  # fmt: skip
 
 
 def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
-    """Copy the attributes of one frame of a multi-frame file as the single image it would be.
+    """Copy the attributes of one frame of a multi-frame file, as of a single image.
 
     Args:
         source: the file's header.
         frame: counted from 1.
-        name: of the file, for the InputError where it has fewer frames.
+        name: of the file, for the InputError if it has fewer frames.
     """
     from pydicom import Dataset
 
@@ -254,14 +254,14 @@ def _take(item: Dataset, image: Dataset) -> None:
             image.add(copy.deepcopy(element))
 
 
-#: Without them an image would be another patient's, or nobody's: they stay as they are.
+#: Elements that are never corrected: they identify the patient and the image.
 _IDENTIFYING = ("PatientID", "PatientName", "SOPClassUID", "FrameOfReferenceUID", *_IDENTITY)
 
 
 def correct(header: Dataset) -> list[str]:
     """Correct invalid values of an image's header, in place; returns a sentence for each.
 
-    Numbers that are too long, as some scanners write them, are rounded; other values left out.
+    Numbers that are too long, as some scanners write them, are rounded; other values are removed.
     """
     corrections = []
     for element in list(header.iterall()):
@@ -284,9 +284,7 @@ def correct(header: Dataset) -> list[str]:
     )
     if header.get("PatientIdentityRemoved") == "YES" and not states_method:
         header.DeidentificationMethod = "Not stated by the source"
-        corrections.append(
-            "PatientIdentityRemoved does not say by which method; that is stated now"
-        )
+        corrections.append("PatientIdentityRemoved has no method; it is now recorded as not stated")
     return corrections
 
 

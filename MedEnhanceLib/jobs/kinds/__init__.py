@@ -1,1 +1,1 @@
-"""One file for each kind of job: its options and its function."""
+"""The kinds of jobs: their options and functions."""

@@ -1,4 +1,4 @@
-"""The job that puts all volumes of folders through one task, going on where it stopped."""
+"""The job that runs one task on all volumes of folders, and continues after a stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from MedEnhanceLib.jobs.batch_items import Item
 
-#: What a batch names for each volume by itself.
+#: Parameters that a batch sets for each volume.
 _ITS_OWN = ("input", "output", "series", "overwrite")
 
 
@@ -42,7 +42,7 @@ class BatchParams(Params):
     )
     workers: int | None = option(
         None,
-        help="processes at a time, by Dask (default: this one alone)",
+        help="number of processes, started with Dask (default: only this one)",
         low=1,
         metavar="N",
         ranged=False,
@@ -84,10 +84,10 @@ class BatchParams(Params):
 
 
 def run_batch(params: BatchParams, monitor: Monitor) -> Result:
-    """Find the volumes → each through the task, with a row → batch.csv.
+    """Find the volumes → run the task on each, with a row → batch.csv.
 
-    A volume that fails has a row that says why, and the others go on.
-    Raises Cancelled where the user asked to stop; what is done by then is left out the next time.
+    The row of a volume that fails has the reason; the others continue.
+    Raises Cancelled after a cancel; the next run skips finished volumes.
     """
     from MedEnhanceLib.jobs.batch_items import describe_derivatives
     from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_here, run_on_dask
@@ -120,13 +120,13 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
 
 
 def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
-    """List what was named; raises OutputError for derived series among their originals."""
+    """List the volumes; raises OutputError if derived series would lie among their originals."""
     from MedEnhanceLib.jobs.batch_items import bids_items, gather
 
     if params.bids:
         config = params.params.get("config", {})
         is_ours = config.get("model", "auto") == "auto" and not config.get("monai_bundle")
-        # The head that ships learned from T1w alone.
+        # The shipped head was trained on T1w only.
         suffixes = ["T1w"] if params.task == "segment" and is_ours else []
         return bids_items(Path(params.inputs[0]), out, params.task, suffixes)
     # Derived series inside the tree of their sources would be sources of the next run.

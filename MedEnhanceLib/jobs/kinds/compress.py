@@ -1,4 +1,4 @@
-"""Jobs around the compressed container: compress, decompress, recover."""
+"""Jobs of the compressed container: compress, estimate, decompress, recover."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
 
-#: Fields of a CompressResult that every job's result has under its own name.
+#: Fields of a CompressResult that every job's result states anyway.
 _ELSEWHERE = ("path", "seconds")
 
 
@@ -105,7 +105,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     Args:
         params: of the job.
         monitor: receives progress; may cancel.
-        kept: has the volume if its estimate was asked for before.
+        kept: holds the volume after an estimate.
     """
     work = Work("compressed", params, monitor, ending=files.CONTAINER)
     output = work.outputs["output"]
@@ -128,26 +128,26 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
 
 
 def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → code some slices; nothing is written. It knows no implicit blocks.
+    """Load → code some slices; nothing is written. Implicit blocks are not estimated.
 
     Args:
         params: of the job.
-        monitor: warned where implicit blocks are asked for.
+        monitor: warned if implicit blocks are requested.
         kept: keeps the volume for the compression.
     """
     volume, _ = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
     if params.config.block_type == "implicit":
-        monitor.warn("the estimate is of the other block types: implicit blocks lose more")
+        monitor.warn("the estimate is for the other block types: implicit blocks lose more")
     return Result(
         as_json(unicompress.estimate(volume, params.config, monitor=monitor.part(0.1, 1.0)))
     )
 
 
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
-    """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
+    """Decode the region → save, as a file or as DICOM → manifest."""
     work = Work("decompressed", params, monitor)
     source, region = Path(params.input), region_from_json(params.region)
-    if params.dicom:  # what is of another patient is refused before it is decoded
+    if params.dicom:  # a series of another patient is refused before decoding
         place_volume(unicompress.outline(source, region), params, work.series, Monitor())
     volume = unicompress.decompress(source, region=region, monitor=monitor.part(0.01, 0.8))
     work.save_volume(volume, monitor.part(0.8, 1.0))
@@ -182,7 +182,7 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
 
 
 def region_from_json(region: list[list[int | None] | None] | None) -> tuple[slice, ...] | None:
-    """Turn [[40, 60], null] into slices, None into None; ConfigError for what is not a pair."""
+    """Convert [[40, 60], null] to slices, None to None; ConfigError for an invalid entry."""
     if region is None:
         return None
     for ends in region:

@@ -1,4 +1,4 @@
-"""The main jobs on the sample that ships: damage, enhance and segment, compress."""
+"""The main jobs on the shipped sample: damage, enhance and segment, compress."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SEED = 20240607
 LICENCE = "LICENSE-MNI152.txt"
-#: The sample without noise fits into a 28th without loss: less than 64 would show nothing.
+#: Without noise the sample shrinks to a 28th without loss, so a lower ratio would lose nothing.
 _MODES = {
     "lossless": CompressConfig(lossless=True),
     "max-error-2": CompressConfig(max_error=2.0),
@@ -76,7 +76,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         raise OutputError(
             f"{folder} exists already and is not empty",
             "Name another folder: medenhance demo FOLDER. "
-            "Or replace what an earlier demo left there: --force.",
+            "Or replace the files of an earlier demo: --force.",
         )
     monitor.progress(0.0, "degrading the sample")
     undamaged, labels, damaged = _write_sample(folder, overwrite)
@@ -157,7 +157,7 @@ def _quality_of(
 def _compressed(
     volume: Volume, folder: Path, overwrite: bool, monitor: Monitor
 ) -> list[dict[str, Any]]:
-    """Compress a volume in each mode; returns what was measured of each file."""
+    """Compress a volume in each mode; returns the measurements of each file."""
     files = []
     for index, (mode, config) in enumerate(_MODES.items()):
         part = monitor.part(index / len(_MODES), (index + 1) / len(_MODES))
@@ -198,13 +198,13 @@ def _write_page(
         manifest=json.loads(Path(facts["manifest"]).read_text(encoding="utf-8")),
         table=facts["table"],
         comparisons=tables_of(results),
-        reference="The undamaged sample is the reference: what was damaged stands below its table.",
+        reference="The undamaged sample is the reference: the damage is described below its table.",
         overwrite=overwrite,
     )
 
 
 def tables_of(results: Mapping[str, Any]) -> list[Table]:
-    """Make tables of before and after against the undamaged sample, and of the files."""
+    """Make the tables of quality before and after enhancement, and of the files."""
     from MedEnhanceLib.report.enhancement_page import Table
 
     quality = {"name": "volume", "psnr_db": "PSNR, dB", "ssim": "SSIM"}

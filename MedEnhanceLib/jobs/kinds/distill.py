@@ -1,4 +1,4 @@
-"""The jobs that distill a cohort, and estimate what that can gain."""
+"""The jobs that distill a cohort, and that estimate the gain of a distillation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.folder import MANIFEST, confidential_folder, read_run
 
 _PACKAGES = ("torch", "monai.losses")
-#: Of the manifest of a distillation, what its result states.
+#: Fields of a distillation's manifest that its result states.
 _REPORTED = (
     "volumes", "patients", "held_out", "modality", "measured", "prior", "audit", "license",
 )  # fmt: skip
@@ -41,8 +41,8 @@ class CohortParams(Params):
         ),
     ]
     config: DistillConfig = option(factory=DistillConfig, help="how it is distilled")
-    pattern: str = option("*", help="of the names of files that are images", metavar="G")
-    modality: Modality | None = option(None, help="where the files state none")
+    pattern: str = option("*", help="pattern of the names of image files", metavar="G")
+    modality: Modality | None = option(None, help="modality, if the files state none")
 
     def opened(self) -> Cohort:
         """Return the patients; see `Cohort.open`."""
@@ -62,12 +62,12 @@ class DistillParams(CohortParams):
 
     out: Annotated[str, About(help="a folder for the result", flag="OUT", place="folder")]
     overwrite: bool = option(
-        False, help="replace existing outputs: what was distilled there before", flag="--force"
+        False, help="replace existing outputs: an earlier distillation in OUT", flag="--force"
     )
 
 
 def run_distill(params: DistillParams, monitor: Monitor) -> Result:
-    """Distill, or go on; the folder of the result with what its manifest records."""
+    """Distill, or continue; returns the folder of the result and fields of its manifest."""
     began, out = time.monotonic(), Path(params.out)
     lower_priority()
     cohort = params.opened()
@@ -91,7 +91,7 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
 
 
 def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Result:
-    """Estimate what a set can teach, and time matching."""
+    """Estimate the gain of a distilled set, and the time that matching takes."""
     cohort, config = params.opened(), params.config
     lower_priority()
     load_packages(*_PACKAGES, purpose="Distilling", monitor=monitor)
@@ -117,14 +117,14 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
 def distill_into(
     cohort: Cohort, out: Path, config: DistillConfig, monitor: Monitor, *, overwrite: bool
 ) -> Path:
-    """Distill as `spg.distillation.distill_cohort`, with networks of this program.
+    """Distill by `spg.distillation.distill_cohort`, with the networks of `jobs.teaching`.
 
     Args:
         cohort: the patients; InputError for too few.
-        out: folder of the result; a distillation that was stopped there goes on.
+        out: folder of the result; a distillation that was stopped there continues.
         config: its device is chosen first, if "auto".
         monitor: receives progress, warnings and metrics; may cancel.
-        overwrite: whether what was distilled there before is removed.
+        overwrite: whether an earlier distillation there is removed.
     """
     cohort.require("a distillation")
     load_packages(*_PACKAGES, purpose="Distilling", monitor=monitor)
@@ -138,28 +138,28 @@ def distill_into(
 
 
 def distill_config(
-    config: str | Mapping[str, Any] | DistillConfig, given: Mapping[str, Any]
+    config: str | Mapping[str, Any] | DistillConfig, changes: Mapping[str, Any]
 ) -> DistillConfig:
-    """Make a configuration of a preset's name, an object or itself, with other fields."""
+    """Make a configuration from a preset's name, an object or another one, with changed fields."""
     if isinstance(config, DistillConfig):
-        return replace(config, **given)
+        return replace(config, **changes)
     fields = {"preset": config} if isinstance(config, str) else config
     if not isinstance(fields, Mapping):
         raise ConfigError(
             f"config is {config!r}", "Give a preset's name, an object, or a DistillConfig."
         )
-    return DistillConfig.from_json({**fields, **given})
+    return DistillConfig.from_json({**fields, **changes})
 
 
 def refuse_among_patients(out: Path, cohort: Path) -> None:
-    """Raise OutputError where the result would lie among what the next run reads, or is shared."""
+    """Raise OutputError if `out` lies in the cohort's folder, or in a distilled set."""
     if cohort.is_dir() and out.resolve().is_relative_to(cohort.resolve()):
         raise OutputError(
             f"{out} lies in {cohort}, among the patients",
             "Give a cohort whose folder does not contain that of the result.",
         )
     for parent in out.resolve().parents:
-        if is_distilled(parent):  # names of patients, which go beside the result, would get into it
+        if is_distilled(parent):  # a set is shared, and files beside the result name patients
             raise OutputError(
                 f"{out} lies in {parent.name}, a distilled set",
                 "Keep the set in another folder than that of the result.",

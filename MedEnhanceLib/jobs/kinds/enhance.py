@@ -1,4 +1,4 @@
-"""The job that enhances a volume with a trained model, and finds labels in it on request."""
+"""The jobs that enhance a volume, prepare its previews, and segment a volume."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
 
-#: σ that no volume shows.
+#: σ below the noise of any volume.
 _NO_NOISE = 1e-12
 
 
@@ -121,7 +121,7 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
 
     @property
     def wants_segmentation(self) -> bool:
-        """Whether labels are asked for."""
+        """Whether labels are requested."""
         return self.segment or self.segmentation_output is not None
 
     @property
@@ -136,8 +136,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     Args:
         params: with `slices`, a preview.
         monitor: receives progress; may cancel.
-        kept: gets a preview's volume and its single guide, for the next one.
-    Returns the paths, and what the manifest records.
+        kept: keeps the volume and a single guide of a preview for the next one.
+    Returns the paths, and the fields of the manifest.
     """
     work = Work("enhanced", params, monitor)
     if params.report:
@@ -200,7 +200,7 @@ def _check_report(page: Path, *, overwrite: bool) -> None:
 def _placed(
     source: Volume, params: EnhanceParams, series: Volume | None, monitor: Monitor
 ) -> tuple[Volume, Template | None]:
-    """Put DICOM images behind the source; a single volume where other objects follow it."""
+    """Assign DICOM images to the source; it must have one frame if other objects are written."""
     if not params.dicom:
         return source, None
     source, template = place_volume(source, params, series, monitor)
@@ -214,23 +214,23 @@ def _placed(
 def _guides_of(
     params: EnhanceParams, volume: Volume, kept: KeptVolumes, monitor: Monitor
 ) -> list[Volume]:
-    """Return the guides that are named, or the chosen one; a single one is kept for previews."""
+    """Return the named guides, or the automatic one; a single one is kept for previews."""
     if params.guide == [files.AUTO]:
         guide = chosen_guide(Path(params.input), volume, monitor)
         return [guide] if guide is not None else []
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1
-    named = [VolumeParams(input=path, modality=params.modality) for path in paths]
-    parts = [monitor.part(n / len(named), (n + 1) / len(named)) for n in range(len(named))]
+    specs = [VolumeParams(input=path, modality=params.modality) for path in paths]
+    parts = [monitor.part(n / len(paths), (n + 1) / len(paths)) for n in range(len(paths))]
     return [
-        kept.load(each, keep=keep, monitor=part)[0] for each, part in zip(named, parts, strict=True)
+        kept.load(each, keep=keep, monitor=part)[0] for each, part in zip(specs, parts, strict=True)
     ]
 
 
 def _volumes_of(
     enhanced: Enhanced, params: EnhanceParams, monitor: Monitor
 ) -> dict[str, Volume | None]:
-    """Return the volume of each output; warn of a requested map that is not there."""
+    """Return the volume of each output; warn of a requested map that does not exist."""
     if params.noise_map and enhanced.noise is None:
         monitor.warn("this model does not measure noise: no noise map is written")
     if params.guide_map and enhanced.guide_use is None:
@@ -271,15 +271,15 @@ class PrepareParams(VolumeParams):
 
 
 def run_prepare(params: PrepareParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → open the model → measure the noise; all of it is kept.
+    """Load → open the model → measure the noise, and keep all of it.
 
     Args:
         params: of the job.
         monitor: receives progress; may cancel.
-        kept: gets the volume and what was measured.
+        kept: keeps the volume and its measurements.
     """
     volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.2))
-    # Noise below the precision of floats is not removed: what is left is what previews share.
+    # Such noise is below the precision of floats and not removed: only shared steps are run.
     config = EnhanceConfig(device=params.device, noise=_NO_NOISE)
     hqg.enhance(volume, config, frame=0, slices=(0, 1), cache=cache, monitor=monitor.part(0.2, 1.0))
     return Result()
@@ -293,7 +293,7 @@ class SegmentParams(DicomParams, VolumeParams):
 
     @property
     def has_objects(self) -> bool:
-        """A segmentation is one."""
+        """Whether highdicom is needed: always, for the segmentation."""
         return True
 
 

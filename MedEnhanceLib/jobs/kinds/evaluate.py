@@ -1,4 +1,4 @@
-"""The job that measures a trained model on volumes of the user's."""
+"""The job that measures a trained model on the user's volumes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EvaluateParams(Params):
     data: Annotated[
         str,
         About(
-            help="a volume or a folder of some; a head needs NAME-labels.nii.gz beside each",
+            help="a volume, or a folder of volumes; a head needs NAME-labels.nii.gz beside each",
             flag="DATA",
             place="input",
         ),
@@ -55,16 +55,16 @@ def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:
 def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor) -> dict[str, Any]:
     """Return a manifest whose results are `rows`, one for each measurement, and their `means`.
 
-    Enhancer: every volume is damaged (the same way in each run) and its noise removed, by the
-    filter alone and by the model; PSNR in dB and SSIM of each against the undamaged volume, and
+    Enhancer: every volume is degraded (the same way in each run) and its noise removed, by the
+    filter alone and by the model; PSNR in dB and SSIM of each against the original volume, and
     the model's gain over the filter. Head: Dice of every label.
 
     Args:
         name_or_path: a model's name or folder.
-        data: a volume or a folder of some; a head needs NAME-labels.nii.gz beside each.
+        data: a volume, or a folder of volumes; a head needs NAME-labels.nii.gz beside each.
         device: "auto", or as PyTorch names it.
         monitor: receives progress; may cancel.
-    Raises ModelError for no such model, InputError where there is nothing to measure on.
+    Raises ModelError for an unknown model, InputError if there is no volume.
     """
     began = time.monotonic()
     bundle = find_bundle(name_or_path)
@@ -86,8 +86,8 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
 
 
 def _volumes_in(data: Path) -> list[Path]:
-    """Return the volumes in a folder and below, labels left out; a file is itself."""
-    if data.is_file() or not data.exists():  # what is not there is refused by name
+    """Return the volumes in a folder and below it, without labels; for a file, the file."""
+    if data.is_file() or not data.exists():  # loading a missing file gives its error
         return [data]
     volumes = [path for path in sorted(data.rglob("*")) if io.ending_of(path) in io.READABLE]
     volumes = [path for path in volumes if path.is_file() and LABELS not in path.name]
@@ -101,7 +101,7 @@ def _volumes_in(data: Path) -> list[Path]:
 def _measure_enhancer(
     bundle: Bundle, path: Path, device: str, monitor: Monitor
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each degradation that benchmarks name, always with the same seed."""
+    """Yield a row for each degradation of the benchmarks, always with the same seed."""
     from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite
 
     damages: dict[str, Degradation] = {
@@ -120,7 +120,7 @@ def _measure_enhancer(
         settings = on_request if name == "composite" else config
         run, cache = partial(hqg.enhance, damaged, settings), hqg.VolumeCache()
         enhanced = run(cache=cache, monitor=part.part(0.0, 0.7)).volume
-        quiet = Monitor(cancel=lambda: monitor.cancelled)  # it would say the same again
+        quiet = Monitor(cancel=lambda: monitor.cancelled)  # it would repeat the warnings
         filtered = run(cache=cache, filter_alone=True, monitor=quiet).volume
         row: dict[str, Any] = {"volume": path.name, "degradation": name}
         for role, volume in (("input", damaged), ("filter", filtered), ("enhanced", enhanced)):

@@ -1,4 +1,4 @@
-"""Jobs about this installation: models, doctor, install, ping; none imports torch here."""
+"""Jobs about this installation: models, doctor, install, ping; this file imports no torch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DoctorParams(Params):
 
 
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
-    """Do what the action says; then every installed model, its files checked."""
+    """Perform the action; returns all installed models, with the checks of their files."""
     changed: dict[str, Any] = {}
     if params.action == "import":
         changed = {"imported": import_bundle(Path(str(params.path)), params.name).name}
@@ -58,7 +58,7 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     bundles = store.list_bundles()
     rows = []
     for count, bundle in enumerate(bundles):
-        if not changed:  # a cancel would say that nothing was written
+        if not changed:  # a cancel would state that nothing was written
             monitor.progress(count / len(bundles), "checking the models")
         rows.append(store.details(bundle))
     return Result({"models": rows, "unreadable": store.unreadable_rows(), **changed})
@@ -98,7 +98,7 @@ class InstallParams(Params):
 
 
 def run_install(params: InstallParams, monitor: Monitor) -> Result:
-    """Install what is asked for, or nothing where that would change what others use."""
+    """Install packages, or none if that would change a shared one."""
     monitor.progress(0.0, "looking for packages")
     install(
         params.requirements,

@@ -32,7 +32,7 @@ _FROM_SETS = ("hqg", "slices")
 _PATTERNS = (
     "high_quality", "noiseless", "low_quality", "examinations", "leave_out", "held_out", "files",
 )  # fmt: skip
-#: Weight of the critic in `cohort` where there are volumes of low quality.
+#: Weight of the critic in `cohort` if there are volumes of low quality.
 _UNPAIRED = 0.01
 
 
@@ -60,13 +60,13 @@ class TrainParams(Params):
         factory=dict,
         help="fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig, "
         "hqg.slices.TrainSlicesConfig, or those of a part of the codec); "
-        "preset (smoke, cpu, full) names the rest",
+        "preset (smoke, cpu, full) sets the others",
         flag=None,
     )
 
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
-    """Train, or go on with a training; the model's folder, and a head's held-out figures."""
+    """Train, or resume a training; returns the model's folder, and a head's held-out figures."""
     began, data, out = time.monotonic(), Path(params.data), Path(params.out)
     lower_priority()
     distilled = set_of(data, params.distilled)
@@ -92,9 +92,9 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
 
 
 def set_of(data: Path, distilled: str | None) -> Distilled | None:
-    """Read the distilled set that a training learns from: `distilled`, or `data` if it is one.
+    """Read the distilled set for a training: `distilled`, or `data` if it is one, else None.
 
-    Either may be the folder of a run that made it. Raises InputError where `distilled` is none.
+    Either may be the folder of a run that made it. Raises InputError if `distilled` is not a set.
     """
     folder = find_set(Path(distilled) if distilled else data)
     if folder or distilled:
@@ -103,11 +103,11 @@ def set_of(data: Path, distilled: str | None) -> Distilled | None:
 
 
 def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
-    """Return the data folder and the configuration's fields for volumes of one's own.
+    """Return the data folder and the configuration's fields for the user's volumes.
 
     high, low: folders of volumes of high and of low quality; files or a folder of DICOM each, or
-    one folder of DICOM. Patterns name kinds of files, not files: a bundle shows them to whoever
-    gets it. Raises InputError for what is no such folder, and for a distilled set.
+    one folder of DICOM. Patterns hold endings, no file names: all recipients of a bundle see them.
+    Raises InputError for a path that is not such a folder, and for a distilled set.
     """
     pools = {"high_quality": high.resolve()} | ({"low_quality": low.resolve()} if low else {})
     for folder in pools.values():
@@ -131,7 +131,7 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
 def volumes_in(folder: str, method: str) -> tuple[str, dict[str, Any]]:
     """Return the data folder and the configuration's fields for the volumes in a folder.
 
-    They are all of high quality, unless its subfolders hq and lq say which are.
+    All are of high quality, unless it has the subfolders hq and lq.
     """
     high, low = (Path(folder, name) for name in ("hq", "lq"))
     data, fields = cohort(high if high.is_dir() else Path(folder), low if low.is_dir() else None)
@@ -158,13 +158,13 @@ def _patterns(folder: Path, data: Path) -> list[str]:
 def training_config(
     method: str, fields: Mapping[str, Any] | Options, distilled: Distilled | None = None
 ) -> Any:
-    """Return the method's configuration from its JSON object, or as it is where it is one.
+    """Make the method's configuration from its JSON object; a configuration is returned as it is.
 
     Args:
-        method: a key of the training methods.
+        method: "hqg", "head", "slices" or "codec".
         fields: the JSON object, or the configuration.
-        distilled: a set to learn from, which decides the modality.
-    Raises ConfigError for an unknown method, and for fields that its configuration does not take.
+        distilled: a set to learn from; its modality is the default.
+    Raises ConfigError for an unknown method, and for fields that its configuration does not have.
     """
     from MedEnhanceLib.hqg.config import TrainSlicesConfig
     from MedEnhanceLib.unicompress.train import codec_config
@@ -204,20 +204,20 @@ def train_method(
 ) -> Path:
     """Train a model by one of the four methods, and return the folder of its bundle.
 
-    A training from a distilled set puts the set's limits into the bundle, and warns where its
-    audit gave an alarm.
+    A training from a distilled set adds the set's limits to the bundle, and warns if its audit
+    found a leak.
 
     Args:
         method: "hqg", "head", "slices" or "codec".
         config: made by `training_config` for this method.
         data: the folder that the configuration's patterns are relative to.
-        out: for bundle and checkpoint; a training that was stopped there goes on.
+        out: folder of bundle and checkpoint; a training that was stopped there continues.
         monitor: receives progress and metrics; may cancel.
         distilled: a set to learn from, besides volumes of `data` if that is another folder.
     Raises ConfigError for a distilled set with a method that cannot learn from one.
     """
     for package in ("torch", "matplotlib"):
-        require(package, purpose="Training, with pictures of how it goes,")
+        require(package, purpose="Training, with its figures,")
     from MedEnhanceLib.learning.training import checkpoint_named
 
     if distilled is not None:
@@ -254,7 +254,7 @@ def _trained(method: str, config: Any, data: Path, out: Path, monitor: Monitor) 
 
 
 def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]:
-    """Let a configuration learn from a set, besides the volumes of `data` if it is another folder.
+    """Add a set to a configuration, besides the volumes of `data` if that is another folder.
 
     Returns the configuration, and the folder that its patterns are relative to.
     """

@@ -88,7 +88,7 @@ def run_inspect(params: InspectParams, monitor: Monitor) -> Result:
 
 
 def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
-    """Return the card of whatever lies at `input`, as a JSON object."""
+    """Return the card of the file or folder `input`, as a JSON object."""
     path = Path(params.input)
     if path.suffix.lower() == CONTAINER:
         return unicompress.inspect_container(path, verify=params.verify, monitor=monitor)
@@ -98,7 +98,7 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
 
 
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
-    """Return the card of a volume with its measured noise; as `io.describe.card`."""
+    """Return the card of a volume, see `io.describe.card`, with its measured noise."""
     from MedEnhanceLib.hqg.decide import noise_facts
 
     return card(volume, path) | {"noise": noise_facts(volume)}
@@ -119,10 +119,10 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
 
 
 def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> Volume:
-    """Return the volume after all steps; rounded once, to its type, at the end.
+    """Apply all steps to a volume; it is rounded to its type once, at the end.
 
     Args:
-        volume: of any type; whole numbers are clipped to its range.
+        volume: of any type; integers are clipped to the range of the type.
         steps: in their order; they hold their seeds.
         monitor: warned of voxels that left the range of the type; may cancel, also within a step.
     """
@@ -175,10 +175,10 @@ class ExportParams(DicomParams, VolumeParams):
     labels: list[dict[str, Any]] = option(
         factory=list, help="of the segmentation, as in the result of the job that made it"
     )
-    model: dict[str, Any] | None = option(None, help="what made the volume, as in its manifest")
-    head: dict[str, Any] | None = option(None, help="what made the segmentation, likewise")
+    model: dict[str, Any] | None = option(None, help="model of the volume, as in its manifest")
+    head: dict[str, Any] | None = option(None, help="model of the segmentation, likewise")
     limits: list[str] = option(
-        factory=list, help="what speaks against relying on the segmentation, a sentence each"
+        factory=list, help="reasons not to rely on the segmentation, a sentence each"
     )
     action: str = option("exported", help='what was done, for example "enhanced"')
     dicom: bool = option(True, help="true")
@@ -195,21 +195,21 @@ class ExportParams(DicomParams, VolumeParams):
 
 
 def run_series(params: SeriesParams, monitor: Monitor) -> Result:
-    """Read headers → a row for each series, those that cannot be loaded with the reason."""
+    """Read headers → a row for each series, with the reason if it cannot be loaded."""
     from MedEnhanceLib.io.dicom.listing import list_series
 
     return Result({"series": as_json(list_series(Path(params.input), monitor))})
 
 
 def run_export(params: ExportParams, monitor: Monitor) -> Result:
-    """Load → lay beside the series → write into the folder → manifest."""
+    """Load → assign the images of the series → write into the folder → manifest."""
     work = Work("exported", params, monitor)
     volume = params.load(monitor.part(0.01, 0.2))
     labels = uncertainty = None
     if params.segmentation:
-        marked = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
-        made_by = params.head or params.model
-        labels = LabelMap(marked, params.labels, made_by, limits=params.limits)
+        segments = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
+        model = params.head or params.model
+        labels = LabelMap(segments, params.labels, model, limits=params.limits)
     if params.uncertainty:
         path, modality = Path(params.uncertainty), volume.modality
         uncertainty = load_volume(path, modality=modality, monitor=monitor)
@@ -229,7 +229,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
 
 
 def _last_step(history: tuple[str, ...], params: ExportParams) -> tuple[tuple[str, ...], str]:
-    """Return the steps before the one that the objects record, and that one's options."""
+    """Return the history without the step that the objects record, and the options of that step."""
     begin = f"DERIVED: {params.action} "
     if not history or not history[-1].startswith(begin):
         return history, ""

@@ -1,7 +1,7 @@
-"""Estimates what a distilled set of a cohort teaches the models that ship, before it is made.
+"""Estimate of the gain of the shipped models by a distilled set of a cohort, before it is made.
 
-The models that ship go on learning from a set of one half of the patients, and are measured on the
-other half, and the other way round. Ours.
+The shipped models are trained further on a set of one half of the patients, and measured on the
+other half, and vice versa. The method is ours.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import PATTERN
 from MedEnhanceLib.spg.distillation import distill_cohort
 
-#: dB, and standard errors; what gains less is called nothing to gain.
+#: In dB, and in standard errors: a gain must exceed both to be certain.
 _LEAST_GAIN, _ERRORS = 0.05, 2.0
-#: Crops that an enhancer learns from at a time, and that it is measured on.
+#: Crops in the pool of an enhancer's training, and in its validation.
 _CROPS, _VALIDATED = 40, 12
-#: Learning rate of an enhancer that has learned before.
+#: Learning rate of an enhancer that is already trained.
 _RATE = 5e-4
 _TASKS = {"noise": "in removing noise", "slices": "in restoring thin slices"}
 
@@ -52,7 +52,7 @@ class Gain:
 
     @property
     def is_certain(self) -> bool:
-        """Whether it is a gain beyond its uncertainty."""
+        """Whether the gain exceeds its uncertainty."""
         return self.over_shipped_db > max(_LEAST_GAIN, _ERRORS * self.error_db)
 
     @property
@@ -77,7 +77,7 @@ class Gains:
 
     @property
     def sentence(self) -> str:
-        """Sentences for a person who is about to distill."""
+        """The verdict for the user, before a distillation."""
         certain = [gain.text for gain in self.gains if gain.is_certain]
         verdict = (
             f"A set can gain {' and '.join(certain)}." if certain else "Use the shipped model."
@@ -89,13 +89,13 @@ class Gains:
         )
 
     def record(self) -> dict[str, Any]:
-        """Convert to the fields that are published."""
+        """Return the fields of the job's result."""
         rows = [asdict(gain) | {"is_certain": gain.is_certain} for gain in self.gains]
         return asdict(self) | {"gains": rows}
 
 
 def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor) -> Gains:
-    """Estimate what a set by statistics can gain over the shipped models.
+    """Estimate the gain over the shipped models by a set of the method statistics.
 
     Args:
         cohort: at least FEWEST_PATIENTS.
@@ -103,7 +103,7 @@ def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor
         steps: of each training.
         monitor: gets progress, and may cancel.
     Raises:
-        InputError: too few patients, or some whose volumes cannot be used.
+        InputError: too few patients, or volumes that cannot be used.
     """
     cohort.require("the estimate")
     config = replace(config, method="statistics")
@@ -114,15 +114,15 @@ def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor
         modality, numbers = "", itertools.count()
         for patient, volumes in cohort.volumes(monitor=monitor.part(0.0, 0.05)):
             modality = volumes[0].modality
-            part_of = folder / f"half-{half_of[patient.id]}"
-            part_of.mkdir(exist_ok=True)
+            subfolder = folder / f"half-{half_of[patient.id]}"
+            subfolder.mkdir(exist_ok=True)
             for volume in volumes:
-                io.save(volume, part_of / f"{next(numbers):04d}.nrrd")
+                io.save(volume, subfolder / f"{next(numbers):04d}.nrrd")
         figures: dict[str, list[tuple[float, float]]] = {task: [] for task in _TASKS}
         for half in range(2):
             part = monitor.part(0.05 + 0.475 * half, 0.05 + 0.475 * (half + 1))
-            some = cohort.only(lambda patient, half=half: half_of[patient.id] == half)  # type: ignore[misc]
-            distill_cohort(some, folder / f"set-{half}", config, part.part(0.0, 0.1))
+            taught = cohort.only(lambda patient, half=half: half_of[patient.id] == half)  # type: ignore[misc]
+            distill_cohort(taught, folder / f"set-{half}", config, part.part(0.0, 0.1))
             for task, figure in _trained(folder, half, modality, config, steps, part.part(0.1, 1)):
                 figures[task].append(figure)
     gains = tuple(
@@ -139,7 +139,7 @@ def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor
 def _trained(
     folder: Path, half: int, modality: str, config: DistillConfig, steps: int, monitor: Monitor
 ) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Let both shipped models learn from the set of a half; figures on the other half, by task."""
+    """Train both shipped models on the set of a half; yields each task with its `_figure`."""
     shipped = {
         task: shipped_bundle(f"{modality.lower()}{suffix}")
         for task, suffix in (("noise", ""), ("slices", "-slices"))

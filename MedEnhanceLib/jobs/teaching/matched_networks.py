@@ -1,6 +1,6 @@
-"""The networks whose gradients a distillation matches: those that a training on the set trains.
+"""The networks whose gradients a distillation matches: those that are trained on the set.
 
-Methods do not import each other: `spg.matching` has the protocol, and this brings `hqg` to it.
+Methods do not import each other: `spg.matching` has the protocol, implemented here for `hqg`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from MedEnhanceLib.spg.matching import MatchedNetwork, Sample
 from MedEnhanceLib.spg.prepare import Brick
 
 _TINY = NetworkConfig(width=16, hidden=16, layers=1, guide_layers=1, blocks=8)
-#: Pixels along a side of what a patient's CT is cut to before its dose is lowered, which takes as
-#: long as the slices are large.
+#: Side, in pixels, to which a patient's CT is cropped before its dose is lowered: the time for that
+#: grows with the slices.
 _MOST_OF_CT = 160
-#: Planes of a crop of thin slices, and how often another place is tried for more tissue.
+#: Planes of a crop of thin slices, tries for a place with tissue, and share of it that suffices.
 _PLANES, _TRIES, _LEAST_TISSUE = 8, 6, 0.3
 
 
@@ -48,14 +48,14 @@ def make_networks(config: DistillConfig, modality: str, device: str) -> Sequence
 
 
 def _restart(module: nn.Module, make: Callable[[], nn.Module], seed: int) -> None:
-    """Give a network the weights of a new one; torch's own random numbers go on as they were."""
+    """Give a network the weights of a new one; the state of torch's random numbers is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module.load_state_dict(make().state_dict())
 
 
 def _scaled(values: Floats, modality: str) -> Floats:
-    """Bring [0, 1] of a set to the networks' scale: CT to units of 1000 HU."""
+    """Convert the range [0, 1] of a set to the networks' scale: CT to units of 1000 HU."""
     return 2 * values - 1 if modality == "CT" else values
 
 
@@ -66,8 +66,8 @@ def _scaled_change(change: Tensor, modality: str) -> Tensor:
 class MatchedEnhancer:
     """The set network of an enhancer without a guide.
 
-    The groups of a crop and the weights of the filter stay as they are: what the generator changes
-    reaches the loss through the noisy crop, the target, and what the filter passes of it.
+    The groups of a crop and the weights of the filter are constant: a change by the generator
+    reaches the loss through the noisy crop, the target, and the output of the filter.
     """
 
     def __init__(self, config: DistillConfig, modality: str, device: str) -> None:
@@ -86,7 +86,7 @@ class MatchedEnhancer:
         _restart(self.module, lambda: GroupNetwork(self._size), seed)
 
     def draw(self, volume: Brick, seed: int) -> list[Sample]:
-        """See `MatchedNetwork`; of CT several crops of one simulated slab."""
+        """See `MatchedNetwork`; for CT, several crops of one simulated slab."""
         target = self._target(volume)
         if self._modality == "CT" and not volume.is_clean:
             target = _cut(target, np.random.default_rng(seed))
@@ -98,7 +98,7 @@ class MatchedEnhancer:
         """Compute the loss of an enhancer without a guide; see `MatchedNetwork`.
 
         Args:
-            sample: whose content is a `Crop`.
+            sample: its content is a `Crop`.
             seed: of the window and the turn.
             change: [k, j, i], added to the noisy crop and the target; None for none.
         """
@@ -120,10 +120,10 @@ class MatchedEnhancer:
         return losses.squared_error(image, plain, window, losses.voxel_weight(crop, window))
 
     def _passed(self, change: Tensor, plain: Noisy) -> Tensor:
-        """Compute what the last round of the filter passes of a change, [k, j, i].
+        """Filter a change by the last round of the filter, [k, j, i].
 
-        In each group the mean block is damped by the noise in it, the others are explained by
-        those of the pilot, as in `filters.block_matching`.
+        In each group the mean block is damped by its noise, and the differences from it are fitted
+        by those of the pilot, as in `filters.block_matching`.
         """
         places, voxels = plain.places, plain.places.voxels()
         transform = self._network.get_buffer("transform")
@@ -141,7 +141,7 @@ class MatchedEnhancer:
         return self._network.aggregated(passed, weight, places, voxels)
 
     def _target(self, volume: Brick) -> Target:
-        """Measure a patient's volume once; a generated one is another each time."""
+        """Return the target of a volume; that of a patient's volume is measured only once."""
         if volume.is_clean or id(volume) not in self._targets:
             scaled = np.ascontiguousarray(_scaled(volume.voxels, self._modality))
             target = scaled_target(
@@ -154,7 +154,7 @@ class MatchedEnhancer:
 
 
 def _cut(target: Target, rng: np.random.Generator) -> Target:
-    """Cut slices to a part of `_MOST_OF_CT` pixels that shows tissue, if there is such."""
+    """Crop slices to `_MOST_OF_CT` pixels, at the place with most tissue of a few tried."""
     voxels = target.series[0]
     ends = [max(1, side - _MOST_OF_CT + 1) for side in voxels.shape[1:]]
     corners = [rng.integers(ends) for _ in range(_TRIES)]
@@ -221,7 +221,7 @@ class MatchedSlices:
         return [Sample(where, on_device(content, self._device))]
 
     def _place(self, voxels: Floats, size: tuple[int, int], rng: np.random.Generator) -> Where:
-        """Draw a place for planes of this size; one with tissue, if there is such."""
+        """Draw a place for planes of this size, with most tissue of a few tried."""
         shape = (min(_PLANES + 2, len(voxels)), *size)
         ends = np.maximum(1, np.subtract(voxels.shape, shape) + 1)
         level = TISSUE[self._modality]
@@ -239,8 +239,8 @@ class MatchedSlices:
         """Compute the loss of thin slices; see `MatchedNetwork`.
 
         Args:
-            sample: whose content is `_Planes`.
-            seed: not used, as nothing else is drawn.
+            sample: its content is `_Planes`.
+            seed: not used, as nothing is drawn.
             change: [k, j, i], added to the planes before they are made thick; None for none.
         """
         content: _Planes = sample.content
@@ -255,7 +255,7 @@ class MatchedSlices:
 
 
 def _at_least(voxels: Floats, side: int) -> Floats:
-    """Mirror slices outwards to this many rows and columns."""
+    """Pad slices by mirroring to at least this many rows and columns."""
     missing = [(0, max(0, side - have)) for have in voxels.shape[1:]]
     if not any(short for _, short in missing):
         return voxels

@@ -1,9 +1,9 @@
 """Training of an enhancer by a segmentation head through the gate.
 
 train hqg                      an enhancer by its own loss
-train head --enhancer NAME     a head, on what the enhancer makes
+train head --enhancer NAME     a head, on volumes from the enhancer
 train hqg --segmenter HEAD     some steps of the enhancer, taught by the head through the gate
-train head --enhancer NAME     a head, on what the enhancer with accepted weights makes
+train head --enhancer NAME     a head, on volumes from the enhancer with its accepted weights
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: Decay of the gradients that the gate averages, and first steps in which it only averages.
 _GATE_EMA, _GATE_WARM_UP = 0.99, 20
-#: Crops of a short training that are drawn from at a time, steps after which one is replaced; in CT
-#: several come out of one simulation.
+#: Crops in the pool of a short training, and steps after which one is replaced; in CT one
+#: simulation gives several crops.
 _POOLS = {"MR": {"crops": 40, "renewed_every": 2}, "CT": {"crops": 12, "renewed_every": 5}}
 
 
@@ -43,13 +43,13 @@ def teachers(modality: str) -> tuple[list[Bundle], list[MedEnhanceError]]:
 
 
 def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete the fields of an enhancer's training that a head teaches by what bundles state.
+    """Complete the fields of an enhancer's training that a head teaches, from the bundles.
 
-    The training goes on from the enhancer that the head learned from, by taught steps alone, on the
-    head's images. Fields that are given stay.
+    The training starts from the enhancer that the head was trained with, has taught steps only, and
+    uses the head's images. Fields that are stated are kept.
 
-    Raises ConfigError where no head is named, or no enhancer, or the head's training held nobody
-    out; ModelError where one is missing.
+    Raises ConfigError if no head or no enhancer is named, or the head's training held nobody out;
+    ModelError if one is missing.
     """
     task = fields["task"]
     if not isinstance(task, Mapping) or not task.get("segmenter"):
@@ -92,13 +92,13 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         **dict.fromkeys(("steps", "guide_steps", "lesion_steps"), 0),
         **_POOLS[enhancer.modality],
         **fields,
-        # What is the default now may be another model later.
+        # The default may be another model later.
         "start": enhancer.name if start == "auto" else start,
     }
 
 
 def _require_held_out(head: Bundle) -> None:
-    """Raise ConfigError where a head's training held nobody out, on whom to judge its teaching."""
+    """Raise ConfigError if a head's training held nobody out to validate its teaching on."""
     if not head.metadata.get("training", {}).get("config", {}).get("held_out"):
         raise ConfigError(
             f"head {head.name}: nobody is held out to decide whether taught weights are accepted",
@@ -141,7 +141,7 @@ def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task,
 
 
 def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:
-    """Return what a head's training volumes are enhanced with; None for a head without."""
+    """Return the enhancer of a head's training volumes; None if they are not enhanced."""
     if not config.enhancer:
         return None
     from MedEnhanceLib.gradprom.head import Enhancer

@@ -1,1 +1,1 @@
-"""The worker process, its client, and the events between them."""
+"""The worker process."""

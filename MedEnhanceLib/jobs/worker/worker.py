@@ -1,9 +1,9 @@
 """The worker: jobs come in as JSON lines on stdin, events go out as JSON lines on stdout.
 
-The protocol is described in docs/jobs.md. Nothing but events ever reaches the real stdout: it and
-stdin are moved to private descriptors first, and whatever prints, in Python or in C, prints to
-stderr. The main thread runs the jobs, one after another; a second thread reads stdin all the
-while, so that a cancel line is noticed during a job.
+The protocol is described in docs/jobs.md. Only events reach the real stdout: it and stdin are moved
+to private descriptors first, and all prints, in Python or in C, go to stderr. The main thread runs
+the jobs, one after another; a second thread reads stdin at the same time, so that a cancel line is
+noticed during a job.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 from MedEnhanceLib.runtime.progress import Event
 
 IDLE_SECONDS = 600.0
-#: How long a job may go on after the end of stdin; nobody is left who could kill the worker.
+#: How long a job may continue after the end of stdin, as no client is left to kill the worker.
 ORPHAN_SECONDS = 10.0
 
 
 def main(idle_seconds: float = IDLE_SECONDS, orphan_seconds: float = ORPHAN_SECONDS) -> int:
-    """Serve until stdin ends, nothing came for the idle time, or a signal says stop."""
+    """Serve until stdin ends, the idle time is over, or a signal stops it; returns the status."""
     let_idle_threads_sleep()
     commands, events = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -50,7 +50,7 @@ def main(idle_seconds: float = IDLE_SECONDS, orphan_seconds: float = ORPHAN_SECO
 class Worker:
     """A server of jobs, one after another in the order in which they came.
 
-    What both threads use changes in single steps; a signal handler may call `_stop`, too.
+    State that both threads use changes in single steps; a signal handler may call `_stop`, too.
     """
 
     def __init__(self, commands: int, events: int, workspace: Workspace) -> None:
@@ -66,7 +66,7 @@ class Worker:
         self._finished = threading.Event()
 
     def serve(self, idle_seconds: float, orphan_seconds: float) -> int:
-        """Run jobs until there is a reason to stop; the exit status."""
+        """Run jobs until there is a reason to stop; returns the exit status."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         hello = {
@@ -92,7 +92,7 @@ class Worker:
         return Cancelled.exit_status if self._signalled else 0
 
     def _next(self, idle_seconds: float) -> JobSpec | None:
-        """Return the next job, now running; None where none came in time, or after `_stop`."""
+        """Return the next job, marked as running; None if none came in time, or after `_stop`."""
         while True:
             try:
                 spec = self._queue.get(timeout=idle_seconds)
@@ -102,7 +102,7 @@ class Worker:
                 return None
             if self._waiting.get(spec.id) is not spec:  # it was canceled while it waited
                 continue
-            # In this order: a cancel that comes now is one of the running job.
+            # In this order, so that a cancel that comes now applies to the running job.
             self._is_cancelled, self._running = self._is_stopped, spec.id
             if self._waiting.pop(spec.id, None) is not None:
                 return spec
@@ -110,7 +110,7 @@ class Worker:
     def _run(self, spec: JobSpec) -> None:
         def report(event: Event) -> None:
             if event.kind in ("result", "error"):
-                self._running = None  # who has the last event may use the id again at once
+                self._running = None  # a client may use the id again after this event
             self._send(spec.id, event)
 
         try:
@@ -146,12 +146,12 @@ class Worker:
             self._queue.put(spec)
         except MedEnhanceError as error:
             job = fields.get("id")
-            # An error is the last event of its job: of one that goes on it would be the end.
+            # An error is the last event of a job: it must not be sent for a job that continues.
             is_known = isinstance(job, str) and not self._holds(job)
             self._send(job if is_known else None, Event("error", error_to_json(error)))
 
     def _cancel(self, fields: dict[str, Any]) -> None:
-        """Stop a job at its next safe point, or drop it where it waits."""
+        """Stop a job at its next safe point, or drop it if it has not begun."""
         check_version(fields)
         job = fields["cancel"]
         if set(fields) != {"v", "cancel"} or not isinstance(job, str):
@@ -176,7 +176,7 @@ class Worker:
         self._write({"job": job, "event": event.kind, **event.fields})
 
     def _write(self, fields: dict[str, Any]) -> None:
-        """Write a line, from either thread; where nobody reads any more, stop."""
+        """Write a line, from either thread; stop if the reader is gone."""
         try:
             with self._writing:
                 write_line(self._events, fields)

@@ -106,7 +106,7 @@ def test_each_volume_gets_the_best_guide_of_its_own_folder(
     names = [[Path(one.source).name for one in call["guide"] or ()] for call in networks]
     assert names == [["b.nrrd"], ["a.nii.gz"], []]
     one = run("enhance", scans / "a.nii.gz", tmp_path / "one.nii.gz", "--guide", "auto")
-    assert f"guide taken: {scans / 'b.nrrd'}" in one.out
+    assert f"guide used: {scans / 'b.nrrd'}" in one.out
     assert "b.nrrd" not in (tmp_path / "one.nii.gz.json").read_text()
 
 

@@ -84,7 +84,7 @@ def test_frames_keep_the_order_of_the_scan(
 
 
 def test_an_order_that_nothing_states_is_refused(scan: Callable[..., Path]) -> None:
-    says = "nothing states the order of its diffusion frames"
+    says = "the order of its diffusion frames is unknown"
     refused(scan(public, lambda t, k: None), says, GeometryError)
 
 

@@ -82,7 +82,7 @@ def test_axis_of_frames_comes_first_wherever_it_stands(
         (f"{LPS}\n{DIRECTIONS}\nline skip: 999999999", {}, "line skip"),
         (f"{LPS}\n{DIRECTIONS}\nline skip: -1", {}, "line skip"),
         (f"{LPS}\n{DIRECTIONS}\nline skip: 1e3", {}, "line skip"),
-        (f"{LPS}\n{DIRECTIONS}\nspace: RAS", {}, "space stands twice"),
+        (f"{LPS}\n{DIRECTIONS}\nspace: RAS", {}, "space has two values"),
         (f"{LPS}\n{DIRECTIONS}\nkinds: domain domain list", {}, "kinds"),
         (f"{LPS}\nspace directions: (2,0,0) (0,3,0) none", {}, "space directions"),
         ("kinds: vector domain domain", {}, "several values per voxel"),
