@@ -99,7 +99,7 @@ class ConstantRegions:
         return _Slices(self._voxels.shape, level)
 
     def put_back(self, numbers: Sequence[int], out: Array, *others: Floats | None) -> None:
-        """Restore the constant voxels of some slices in `out`, [n, J, I]; set `others` to 0 there."""
+        """Restore the constant voxels of some slices in `out`, [n, J, I]; set `others` 0 there."""
         for at, z in enumerate([] if self._is_empty else numbers):
             np.copyto(out[at], self._voxels[z], where=self.mask(z))
             for other in others:
