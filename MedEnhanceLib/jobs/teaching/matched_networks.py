@@ -116,7 +116,7 @@ class MatchedEnhancer:
             )
         window = CropWindow.of(plain, rng)  # on a card too: results agree
         turn = on_device(Turn.drawn(rng, self._modality), self._device)
-        image = losses.made(self._network, plain, window, turn, None).unguided
+        image = losses.run_networks(self._network, plain, window, turn, None).unguided
         return losses.squared_error(image, plain, window, losses.voxel_weight(crop, window))
 
     def _passed(self, change: Tensor, plain: Noisy) -> Tensor:
