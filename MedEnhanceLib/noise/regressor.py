@@ -63,10 +63,7 @@ def estimate_sigma(
 
 
 def quantiles(features: Doubles) -> Doubles:
-    """Predict lower end, median and upper end of log σ, relative to the features' scale.
-
-    features: [n], the statistics and the arguments of `estimate_sigma`. Returns [3].
-    """
+    """Predict lower end, median and upper end of log σ, relative to the scale; features: [283]."""
     weights = _weights()
     cut = np.clip(np.nan_to_num(features), -_MOST_LOG, _MOST_LOG)
     inputs = np.clip((cut - weights["center"]) / weights["spread"], -_MOST, _MOST)

@@ -2,10 +2,9 @@
 
 pairs of neighboring frames → pairs without movement → |differences| → level, map and spectrum
 
-Movement and changes of contrast only increase differences, which are thus an upper bound of the
-noise. Only the pairs that differ least and show no structure count: after a head has moved,
-differences are five to eight times the noise. Frames of different contrast, such as diffusion
-directions, cannot be measured.
+Movement and changes of contrast only increase differences: they are an upper bound of the noise.
+Only the pairs that differ least and show no structure count: after a head has moved, differences
+are five to eight times the noise. Frames of different contrast (diffusion) cannot be measured.
 """
 
 from __future__ import annotations
