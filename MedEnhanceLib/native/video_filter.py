@@ -1,4 +1,4 @@
-"""The filter of decoded videos in compiled code, for codecs/video/wiener.py.
+"""The filter of decoded videos in compiled code, for unicompress/codecs/video/wiener.py.
 
 The C functions trust their pointers, so all arrays are checked here before a call.
 """
