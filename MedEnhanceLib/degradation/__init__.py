@@ -1,1 +1,1 @@
-"""Simulated degradation by its physics: drawn with a seed, and replayed exactly."""
+"""Degradation simulated by its physics: drawn with a seed, replayed exactly."""

@@ -1,13 +1,13 @@
-"""Acquisition of MR: what a scanner makes of an object, simulated in k-space.
+"""Acquisition of MR, simulated in k-space.
 
     magnitudes × smooth phase × sensitivity of each coil
        → k-space of the acquired matrix: partial Fourier, elliptical coverage, T2* decay
        → + noise of the coils → filter, zero filling to the displayed matrix → × g-factor (noise)
        → root sum of squares over coils → the file's integers
 
-All simplifications: partial Fourier is filled with zeros; a combination of coils by their
-sensitivities (SENSE, adaptive) is a single coil, whose noise has the map of the g-factor; no
-off-resonance but the ghost of EPI, no motion, no cross-talk of slices.
+All simplifications: partial Fourier is zero-filled; a combination of coils by their sensitivities
+(SENSE, adaptive) is a single coil whose noise is scaled by the map of the g-factor; no
+off-resonance except the ghost of EPI, no motion, no cross-talk between slices.
 
 Ranges of `Scanner.draw`: matrix, partial Fourier, parallel imaging, combination of coils and
 duration of the echo train (12 to 145 ms; T2* of 30 to 60 ms) from the headers of 356 public
@@ -39,12 +39,12 @@ ScanKind = Literal["epi", "2d", "3d"]
 SCAN_KINDS: tuple[ScanKind, ...] = get_args(ScanKind)
 FilterKind = Literal["none", "hamming", "tukey"]
 _FILTERS: tuple[FilterKind, ...] = get_args(FilterKind)
-#: Voxels that join the last of an axis to its first, which are neighbors in a discrete transform;
-#: lengths become multiples of the second number, which transforms are fast for.
+#: Least number of voxels that join the end of an axis to its start, which the discrete transform
+#: takes for neighbors; lengths become multiples of the second number, for fast transforms.
 _JOINT, _MULTIPLE = 12, 8
-#: Width of a coil's sensitivity and least distance from the center, and turns of its phase.
+#: σ of a coil's sensitivity and its least distance from the center; steepest slope of its phase.
 _COIL_MM, _RAD_PER_MM = 100.0, 0.02
-#: Least samples of an axis; signal-to-noise ratios that are drawn, uniform in the logarithm.
+#: Least samples of an axis; ranges of the signal-to-noise ratio, drawn uniformly in its logarithm.
 _LEAST_SAMPLES, _EPI_SNR, _SNR = 8, (2.0, 60.0), (5.0, 100.0)
 #: Distance of the bias field's control points: sensitivities of head coils vary over such lengths.
 _KNOT_MM = 100.0
@@ -162,7 +162,7 @@ class Scanner(Options):
             sigma: standard deviation of the noise in each channel of the image, root of the mean
                 square over the volume, in the unit of `voxels`; above 0.
             spacing_mm: along i, j, k, as in `Geometry`.
-            rng: of the noise: the same number of draws whatever the object shows.
+            rng: of the noise; the number of draws does not depend on the voxels.
         """
         axes = (0, 1, 2) if self.kind == "3d" else (1, 2)
         inside = tuple(map(slice, voxels.shape))
@@ -203,11 +203,11 @@ class Scanner(Options):
 
     @property
     def _phase(self) -> int:
-        """The number of the axis along which phase is encoded."""
+        """Index of the axis along which phase is encoded."""
         return "kji".index(self.phase_axis)
 
     def _weights(self, shape: tuple[int, ...], axes: Sequence[int]) -> tuple[Floats, Floats]:
-        """Return weights of the samples of noise and of the signal, which decays, by frequency."""
+        """Return the k-space weights of the noise, and of the signal, which decays as well."""
         shares = [self.slice_share, self.read_share, self.read_share]
         shares[self._phase] = self.phase_share
         lines = [np.zeros(1, np.float32)] * 3
@@ -226,7 +226,7 @@ class Scanner(Options):
         return weights, weights * np.exp(-self.decay * phase)
 
     def _filter(self, distance: Floats) -> Floats:
-        """Return weights by distance from the center of k-space; the outermost samples are at 1."""
+        """Return weights by the distance from the center of k-space; outermost samples are at 1."""
         is_hamming, is_tukey = self.filter == "hamming", self.filter == "tukey" and self.taper > 0
         ramp = np.clip(1 - (1 - distance) / self.taper, 0, 1) if is_tukey else distance
         depth = self.taper if is_hamming else float(is_tukey)
@@ -236,7 +236,7 @@ class Scanner(Options):
 def _sensitivities(
     count: int, shape: tuple[int, ...], spacing: Sequence[float], rng: np.random.Generator
 ) -> list[Complex]:
-    """Return sensitivities of coils around the volume; their squares add up to 1 in each voxel."""
+    """Draw sensitivities of coils around the volume; their squares add up to 1 in each voxel."""
     if count == 1:
         return [np.ones((1, 1, 1), np.complex64)]
     places = [(np.arange(n) - n / 2) * mm for n, mm in zip(shape, spacing[::-1], strict=True)]
@@ -275,7 +275,7 @@ def _white(shape: tuple[int, ...], rng: np.random.Generator) -> Complex:
 def _mean_magnitude(
     clean: Floats, channel: Floats, in_phase: Floats, coils: int, shared: float
 ) -> Floats:
-    """Return the mean of a root sum of squares, to 1.5 %, by mean and variance of the sum."""
+    """Approximate the mean of a root sum of squares, to 1.5 %, by mean and variance of the sum."""
     total = clean**2 + 2 * coils * channel**2
     variance = 4 * (clean * in_phase) ** 2
     variance += 4 * coils * (1 + (coils - 1) * shared**2) * channel**4
@@ -283,12 +283,12 @@ def _mean_magnitude(
 
 
 def _spectrum(weights: Floats) -> Floats:
-    """Return the relative variance of cosine coefficients of noise so weighted, [4, 4, 4]."""
+    """Compute the relative variance of cosine coefficients of noise so weighted, [4, 4, 4]."""
     correlation = np.fft.ifftn(weights.astype(np.float64) ** 2).real
     near = np.zeros((SIDE,) * 3)
     part = correlation[:SIDE, :SIDE, :SIDE]
     near[tuple(map(slice, part.shape))] = part / correlation[0, 0, 0]
-    # Variance of a sum of samples: the sum over all pairs of their correlation at that distance.
+    # The variance of a sum of samples is the sum of correlations over all pairs, by distance.
     cosines, distance = cosine_matrix(SIDE), np.abs(np.subtract.outer(*2 * [np.arange(SIDE)]))
     pairs = np.einsum("ax,ay,xyd->ad", cosines, cosines, np.eye(SIDE)[distance])
     spectrum = np.einsum("kji,ak,bj,ci->abc", near, *3 * [pairs])
@@ -303,9 +303,9 @@ def bias_field(
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
     within: Mask | None = None,
 ) -> Floats:
-    """Draw a bias field as receive coils cause it.
+    """Draw a bias field like that of receive coils.
 
-    The logarithm of the field has mean 0 and is a cubic B-spline over control points 100 mm apart:
+    The logarithm of the field has mean 0 and is a cubic B-spline with control points 100 mm apart:
     over the same extent in mm the same draw gives the same field, whatever the voxel size.
 
     Args:
@@ -313,7 +313,7 @@ def bias_field(
         strength: 0.3 gives a field that multiplies or divides by 1.3 at most.
         rng: of the control points.
         spacing_mm: along i, j, k, as in `Geometry`.
-        within: [K, J, I], where mean and maximum are taken; None takes the whole volume.
+        within: [K, J, I], where the mean is 0 and the strength holds; None: the whole volume.
     Returns float32 [K, J, I], positive, no unit.
     """
     bases = [
@@ -322,7 +322,7 @@ def bias_field(
     ]
     log_field = rng.standard_normal([basis.shape[1] for basis in bases])
     for basis in bases:
-        # Contracts the first axis and appends the new one: after three, the order is K, J, I.
+        # Each contracts the first axis and appends the new one: after three, the order is K, J, I.
         log_field = np.tensordot(log_field, basis, axes=(0, 1))
     log_field -= log_field.mean(where=True if within is None else within)
     peak = float(np.abs(log_field if within is None else log_field[within]).max())

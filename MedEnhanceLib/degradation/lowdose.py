@@ -1,4 +1,4 @@
-"""Noise of CT at a lower dose, simulated in the projections, where it arises.
+"""Noise of CT at a lower dose, simulated in the projections.
 
     HU → μ → line integrals p (Joseph) → counts ~ Poisson(I₀ e⁻ᵖ) + electronic noise
        → error of the logarithm → ramp filter → back projection → noise in HU
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 #: Linear attenuation of water at about 70 keV, the effective energy of a 120 kV spectrum.
 MU_WATER_PER_MM = 0.0195
-#: Views over 180°. Noise falls with photons × views, so this number is part of the dose.
+#: Views over 180°. Noise falls with photons × views: both are part of the dose.
 VIEWS = 360
 #: End of the reconstruction's Hann window, in Nyquist frequencies of the detector. At 2 the noise
-#: spectrum is that measured in muscle of real CTs; at 1 it is far too soft.
+#: has the spectrum measured in muscle of real CTs; at 1 it is far too smooth.
 CUTOFF = 2.0
-#: Lower bound of a detector's reading, for the logarithm.
+#: Lower bound of the counts, for the logarithm.
 _LOWEST_COUNT = 1.0
 _SLAB = 32
 _INDICES_AT_ONCE = 1 << 21
@@ -49,15 +49,15 @@ def low_dose_noise(
     cutoff: float = CUTOFF,
     modulation: float = 0.0,
 ) -> Floats:
-    """Return the noise that a scan with `photons` per ray would add to a CT.
+    """Simulate the noise that a scan with `photons` per ray would add to a CT.
 
     Args:
         hu: [K, J, I] in HU; values below −1000 count as air.
         spacing_mm: along i, j (and k, not used), as in `Geometry`.
-        photons: per ray before the patient, mean over the views, a ray being as wide as a pixel.
+        photons: per ray before the patient, mean over the views; a ray is as wide as a pixel.
         electronic: σ of the electronic noise, in photons.
-        rng: a seed for each slice is drawn from it first, so the first n slices have the same noise
-            however many follow.
+        rng: draws a seed for each slice first, so that the noise of a slice does not depend on the
+            number of slices.
         cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft
             kernel, inf the bare ramp.
         modulation: exponent with which the tube current of a view follows the attenuation of its
@@ -84,7 +84,7 @@ def low_dose_noise(
 
 
 def _log_error(integrals: Floats, photons: Array, electronic: float, seeds: Longs) -> Floats:
-    """Return the error of the line integrals: −ln(measured / expected), [K, views, bins]."""
+    """Draw the error of the line integrals: −ln(measured / expected), [K, views, bins]."""
     error = np.empty_like(integrals)
     for index, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
@@ -98,7 +98,7 @@ def _log_error(integrals: Floats, photons: Array, electronic: float, seeds: Long
 
 
 def _filter(sinogram: Tensor, bin_mm: float, cutoff: float) -> Tensor:
-    """Filter by a ramp along the detector, [K, views, bins] → the same, in 1/mm."""
+    """Apply the ramp filter along the detector; returns [K, views, bins], in 1/mm."""
     import torch
 
     bins = sinogram.shape[-1]
@@ -110,14 +110,14 @@ def _filter(sinogram: Tensor, bin_mm: float, cutoff: float) -> Tensor:
 
 
 def ramp_response(length: int, bin_mm: float, cutoff: float) -> Floats:
-    """Return the band-limited ramp with its window at the frequencies of a real FFT, in 1/mm.
+    """Return the windowed, band-limited ramp at the frequencies of a real FFT, in 1/mm.
 
     Args:
-        length: samples that are transformed, padding included.
-        bin_mm: distance of two detector elements.
-        cutoff: as of `low_dose_noise`.
+        length: number of samples, padding included.
+        bin_mm: distance between detector elements.
+        cutoff: as in `low_dose_noise`.
     Source: Kak and Slaney, Principles of Computerized Tomographic Imaging (1988), eq. 3.61: the
-    transform of the sampled kernel, whose zero frequency is right where |f| itself is not.
+    transform of the sampled kernel, which unlike |f| is right at frequency zero.
     """
     offset = np.arange(length)
     offset = np.minimum(offset, length - offset)
@@ -215,7 +215,7 @@ class _Scan:
 def _joseph(
     s: Tensor, lines: tuple[int, float], across: tuple[int, float], along: float, over: float
 ) -> tuple[Tensor, Tensor]:
-    """Find the pixels that rays meet on each line, and their length there in mm.
+    """Find the pixels that rays cross on each line, and the length within them in mm.
 
     s: [bins], distance of each ray from the center, mm.
     lines, across: number and width (mm) of the lines that rays cross, and of the pixels on a line.

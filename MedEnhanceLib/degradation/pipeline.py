@@ -32,12 +32,12 @@ Seed = Annotated[int, About(low=0)]
 
 
 class Degradation(Options):
-    """A simulated degradation with fixed parameters, a seed for its noise among them.
+    """Simulated degradation with fixed parameters, including the seed of its noise.
 
     Attributes:
         name: the kind, as in `draw` and in JSON.
-        modalities: those that its physics applies to; other volumes are refused.
-        instead: the hint of that refusal.
+        modalities: to which its physics applies; others are refused.
+        instead: the hint of that error.
     """
 
     name: ClassVar[str]
@@ -55,7 +55,7 @@ class Degradation(Options):
 
         volume: of one of the `modalities`.
         keep_dtype: round and clip to the volume's type; else voxels are float32.
-        Raises InputError: of another modality, not finite or too large.
+        Raises InputError: another modality, or values that are not finite or too large.
         """
         if volume.modality not in self.modalities:
             raise InputError(
@@ -109,7 +109,7 @@ class Rician(Degradation):
 
 
 def _magnitude_top(voxels: Floats, source: str) -> float:
-    """Return the robust maximum of magnitudes; raises InputError for negative values."""
+    """Return the robust maximum of magnitudes; raises InputError for many negative values."""
     top = robust_max(voxels)
     negative = float((voxels < -0.05 * abs(top)).mean())
     if negative > 0.01:
@@ -249,7 +249,7 @@ class Composite(Degradation):
         return "; ".join(str(step) for step in self.steps)
 
 
-#: What `draw` makes, and between which limits it draws strengths.
+#: Degradations that `draw` makes, and limits of their strengths.
 _RANGES: dict[str, list[tuple[Callable[..., Degradation], *tuple[tuple[float, float], ...]]]] = {
     "rician": [(Rician, (0.01, 0.17))],
     "blur": [(Blur, (0.5, 3))],
@@ -259,7 +259,7 @@ _RANGES: dict[str, list[tuple[Callable[..., Degradation], *tuple[tuple[float, fl
     ],
     "composite": [(Bias, (0.1, 0.4)), (Blur, (0.4, 1.2)), (Rician, (0.02, 0.12))],
 }
-#: σ of the electronic noise, in photons, of a usual detector.
+#: σ of the electronic noise of a usual detector, in photons.
 _ELECTRONIC = 5.0
 _KINDS: dict[str, type[Degradation]] = {
     kind.name: kind for kind in (Rician, Blur, Bias, LowDose, Scan, Composite)
@@ -267,7 +267,7 @@ _KINDS: dict[str, type[Degradation]] = {
 
 
 def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
-    """Return the inverse of `to_json`. Raises ConfigError for an unknown name or option."""
+    """Invert `to_json`. Raises ConfigError for an unknown name or option."""
     values = dict(fields)
     name = values.pop("name", None)
     if name not in _KINDS:
@@ -278,7 +278,7 @@ def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
 
 
 def standard_composite(seed: int) -> Composite:
-    """Return the composite that the benchmarks name: bias ±30 %, blur 0.8 px, then Rician 7 %."""
+    """Return the composite of the benchmarks: bias ±30 %, blur 0.8 px, then Rician 7 %."""
     return Composite((Bias(0.3, seed), Blur(0.8, seed + 1), Rician(0.07, seed + 2)))
 
 
@@ -287,7 +287,7 @@ def named_steps(strengths: Iterable[tuple[str, Any]], seed: int) -> list[Degrada
 
     strengths: "rician" (σ as a share of the maximum), "blur" (σ in pixels), "bias" (± this share),
         "low-dose" (photons of a ray), "scanner" (kind), "composite" (of the benchmarks).
-    seed: of the first; the others have seeds of their own.
+    seed: of the first; that of each later one is higher by 10.
     Raises ConfigError: another name, or a strength out of range.
     """
     make: dict[str, Callable[[Any, int], Degradation]] = {
@@ -302,18 +302,18 @@ def named_steps(strengths: Iterable[tuple[str, Any]], seed: int) -> list[Degrada
     for number, (name, strength) in enumerate(strengths):
         if name not in make:
             raise ConfigError(f"unknown degradation {name!r}", f"Use one of {', '.join(make)}.")
-        # Seeds apart that a composite's own steps do not use.
+        # By 10, as a composite uses the next two seeds as well.
         steps.append(make[name](strength, seed + 10 * number))
     return steps
 
 
 def draw(kind: str, rng: np.random.Generator) -> Degradation:
-    """Return a degradation with random strength and seed; its `apply` gives the same each time.
+    """Draw a degradation of random strength and seed; its `apply` gives the same each time.
 
     kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %), "low-dose"
-        (2e3 to 1e5 photons, uniform in the logarithm), "scanner" (any scan of MR, within the ranges
-        of `Scanner`), or "composite" (of the first three, weaker).
-    Raises ConfigError: of another kind.
+        (2e3 to 1e5 photons, uniform in the logarithm), "scanner" (of any kind of scan, as
+        `Scanner.draw`), or "composite" (the first three, mostly weaker).
+    Raises ConfigError: another kind.
     """
     if kind == "scanner":
         return Scan.draw(rng, SCAN_KINDS[int(rng.integers(len(SCAN_KINDS)))])

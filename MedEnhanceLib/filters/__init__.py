@@ -1,1 +1,1 @@
-"""Filters without training: block matching against noise, blur undone, bias field measured."""
+"""Filters without training: denoising by block matching, deblurring, bias field."""

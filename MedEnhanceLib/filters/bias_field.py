@@ -1,8 +1,8 @@
 """The bias field of MR, measured in a coarse copy by N4.
 
-Everything is computed from means over blocks of 5 mm: they average noise out, and a bias field
-changes over lengths of 50 mm and more. The spline of N4 is stiff (spans of 60 mm, along each axis),
-so that little anatomy enters it, also where the picture is cropped within the body.
+N4 gets means over blocks of 5 mm: noise averages out, and a bias field changes over 50 mm and more.
+Its spline is stiff (spans of 60 mm along each axis), so that little anatomy enters the field, even
+where the body is cropped.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.dependencies import require
 
-#: Side of the blocks, and fewest blocks along an axis that has as many voxels.
+#: Side of the blocks, and fewest blocks along an axis (if it has as many voxels).
 _BLOCK_MM, _FEWEST_BLOCKS = 5.0, 8
 #: Spans of the spline. With 50 mm, and with N4's usual doubling of a span per axis, more anatomy
 #: enters the field; with 100 mm the correction loses 0.4 dB.
 _SPAN_MM = 60.0
 _ITERATIONS = 30
-#: Tissue: above this share of the robust maximum. Otsu's threshold leaves out gray matter or fat,
-#: whose intensities tell a field from anatomy.
+#: Tissue is above this share of the robust maximum. Otsu's threshold leaves out gray matter or fat,
+#: whose intensities distinguish a field from anatomy.
 _TISSUE = 0.15
 
 
@@ -52,13 +52,13 @@ class BiasField:
 def measure_bias_field(volume: Volume) -> BiasField:
     """Measure the multiplicative bias field of a volume (about 1 s for a head); needs SimpleITK.
 
-    Anatomy alone gives a field as well: the user has to know whether there is one to correct.
+    Anatomy alone also gives a field: the user has to know whether there is one to correct.
 
     Source: Tustison et al., IEEE Trans. Med. Imaging 29 (2010) 1310, as SimpleITK implements it;
     blocks, spline and mask are our choice.
 
     volume: one frame, [K, J, I].
-    Returns the field; 1 everywhere where intensities are constant.
+    Returns the field; 1 everywhere if intensities are constant.
     Raises DependencyError: SimpleITK is missing.
     """
     steps = tuple(

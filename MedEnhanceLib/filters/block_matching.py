@@ -1,22 +1,22 @@
 """Removes noise from groups of similar blocks of 4 × 4 × 4 voxels.
 
-A first stage transforms each block by itself (DCT) and drops what does not stand out of the noise.
-Each round then takes the result so far as *pilot*. For every reference block of a grid it searches
-the most similar blocks of the pilot nearby. The mean of their noisy blocks passes a Wiener filter
-in each frequency. What each block differs from that mean is estimated in the span of the pilot's
-own differences: with the covariance C of these, the linear filter C (C + σ²)⁻¹. The overlapping
-blocks are averaged.
+A first stage transforms each block alone (DCT) and thresholds its coefficients. Each round then
+takes the result so far as *pilot*. For every reference block of a grid it searches the pilot nearby
+for the most similar blocks. The mean of the noisy blocks at these places passes a Wiener filter in
+each frequency. The difference of each block from that mean is estimated in the span of the pilot's
+differences: with their covariance C, by the linear filter C (C + σ²)⁻¹. The overlapping blocks are
+averaged.
 
 Sources: groups of similar blocks and two stages, Dabov et al., IEEE Trans. Image Process. 16
 (2007) 2080; in volumes, Maggioni et al., IEEE Trans. Image Process. 22 (2013) 119; mean and
 covariance of a group instead of a transform, Lebrun et al., SIAM J. Imaging Sci. 6 (2013) 1665.
-Written from these descriptions. Ours: the Wiener filter of the mean, the solution in as many
-unknowns as a group has blocks, several rounds with more noise assumed than there is, and noise of
-known spectrum.
+Written from these descriptions. Ours: the Wiener filter of the mean, a system with as many unknowns
+as a group has blocks, several rounds that assume more noise than there is, and noise of known
+spectrum.
 
-Volumes pass as slabs from stage to stage: only slices near the present one are in memory. The
+Volumes pass as slabs from stage to stage: only slices near the current one are in memory. The
 grid and the order of every sum depend on the whole volume alone, so that neither slabs nor threads
-nor the width of vectors change a bit of the result. The work is done by the compiled library
+nor the vector width of the processor change a bit of the result. Computed by the compiled library
 (`native`) or, where that is missing and on CUDA devices, by `filters.torch_engine`.
 """
 
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 
 #: The first stage: its threshold in σ (2.7 as in BM3D), and steps of its grid.
 _THRESHOLD = Round(step=2, keep=1, damp=2.7)
-#: For magnetic resonance: white noise. Each round has a better pilot than the one before.
+#: For MR, whose noise is white. Each round has a better pilot than the one before.
 MR_ROUNDS = (Round(step=4), Round(step=4, damp=1.2), Round(step=3, damp=1.2))
-#: For CT after the first stage alone: noise that neighbors share.
+#: For CT, whose noise neighbors share: in the first pilot, blocks nearby have much of it in common.
 CT_ROUNDS = (Round(step=4, damp=2.0, apart=4), Round(step=3, damp=1.4))
-#: Least relative variance of a frequency; none at all would mean infinite weights.
+#: Least relative variance of a frequency; 0 would give infinite weights.
 LEAST_SHARE = 1e-3
 
 
@@ -95,13 +95,13 @@ class BlockMatchingFilter:
             return np.concatenate([run.finished(slab)[1].voxels for slab in run.slabs()])
 
     def run(self, only: slice | None = None) -> Run:
-        """Begin a run over the volume, mirrored where it is smaller than a block.
+        """Begin a run over the volume, mirrored along axes shorter than a block.
 
-        only: the slices of the result; they equal those of a whole run.
+        only: the slices of the result, equal to those of a whole run.
         """
         large, level, air = large_enough(self.noisy), self.level, self.air
         if large is not self.noisy:
-            # What is mirrored repeats its noise, so less of it averages out.
+            # Mirrored voxels repeat their noise, so less of it averages out.
             louder = math.prod(math.sqrt(SIDE / min(side, SIDE)) for side in self.noisy.shape)
             level = large_enough(np.asarray(level[:], np.float32)) * np.float32(louder)
             air = None
@@ -128,21 +128,21 @@ class BlockMatchingFilter:
 def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
     """Return the search window along slices, rows, columns for a spacing in mm along i, j, k.
 
-    The full window for the smallest spacing, and as many mm along the others, but at least one
-    place to each side.
+    It is full along the axis of least spacing and extends as many mm along the others, but at least
+    one voxel to each side.
     """
     least = min(spacing)
     sides = []
     for most, mm in zip(native.MOST_WINDOW, reversed(spacing), strict=True):
         radius = max(1, round((most - 1) // 2 * least / mm))
-        sides.append(2 * radius + 1 + (most + 1) % 2)  # an even window has one place more ahead
+        sides.append(2 * radius + 1 + (most + 1) % 2)  # an even window has one more voxel ahead
     return sides[0], sides[1], sides[2]
 
 
 def engine_for(device: str, monitor: Monitor) -> Engine:
-    """Select the engine of a device: PyTorch on CUDA devices; other GPUs leave it to the CPU.
+    """Select the engine of a device: PyTorch on CUDA devices, for all others one on the CPU.
 
-    On the CPU it is the compiled library or, with a notice where that is missing, PyTorch.
+    On the CPU that is the compiled library or, with a warning if it is missing, PyTorch.
     """
     is_cuda = device.startswith("cuda")
     library = None if is_cuda else native.load(monitor=monitor)

@@ -1,8 +1,8 @@
-"""A volume on its way through `block_matching`: only slices near the present one are in memory.
+"""Streams a volume through the stages of `block_matching`, with few slices in memory.
 
-Threads compute bands of rows. Those of all stages wait in one line, hardly more than one for each
-thread, which bounds the memory of a run. Each is added to its stage's sums in the order in which it
-began, so that threads change no bit.
+Threads compute bands of rows. Bands of all stages share one queue, hardly longer than the number of
+threads, which bounds the memory of a run. They are added to the sums of their stages in the order
+of the queue, so that threads change no bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
-from MedEnhanceLib.filters.regions import Air, over
+from MedEnhanceLib.filters.regions import Air, reduce_windows
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from MedEnhanceLib.filters.torch_engine import TorchEngine
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
-#: What computes layers.
+#: Computes layers.
 Engine: TypeAlias = "NativeEngine | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
 Level: TypeAlias = "Array | NoiseEstimate"
-#: References in a band, about. A thread computes one band at a time, and a job can be canceled
-#: between bands. The last bits of the result depend on this number.
+#: Approximate number of references in a band. A thread computes one band at a time, and a job can
+#: be canceled between bands. The last bits of the result depend on this number.
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
-#: Parts after which free memory goes back to the system: the heap fragments with every slice.
+#: Slabs after which free memory returns to the system: the heap fragments with every slice.
 _PARTS_TO_A_TRIM = 8
 
 
 class Stage:
-    """One stage over a volume: which layers of references it has, and what slices they need."""
+    """Layers of references that a stage has in a volume, and the slices that they read."""
 
     def __init__(
         self,
@@ -81,15 +81,15 @@ class Stage:
 
 
 class Run:
-    """A volume on its way through stages, with its threads; a context, which ends them.
+    """Run of stages over a volume, with its threads; a context, which ends them.
 
     Attributes:
         noisy: [K, J, I], at least a block along each axis.
         spectrum: [64], relative variance of the noise in each frequency.
         window: starting places of candidates along slices, rows and columns.
         stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
-        box: the voxels of `noisy` that the result has; what was mirrored is not in it.
-        needed: the slices that all stages together have to give.
+        box: the voxels of `noisy` that the result has, without mirrored ones.
+        needed: the slices that the last stage has to yield.
     """
 
     def __init__(
@@ -123,14 +123,14 @@ class Run:
         self.pool.shutdown(cancel_futures=True)
 
     def slabs(self) -> Iterator[Slab]:
-        """Yield the needed slices, passed through all stages, in order, some at a time."""
+        """Yield the needed slices after all stages, in order, in slabs."""
         return map(Slab, self.stream(self.stages, self.needed))
 
     def finished(self, slab: Slab) -> tuple[slice, Slab]:
-        """Check the next needed slices, and cut them to what the result has; reports progress.
+        """Check the next slab and crop it to the result's box; reports progress.
 
-        Returns which slices of the result they are, and these. Raises MedEnhanceError where one is
-        not finite; Cancelled by the monitor.
+        Returns the range of its slices in the result, and the cropped slab. Raises MedEnhanceError
+        where a value is not finite; Cancelled by the monitor.
         """
         if not np.isfinite(slab.voxels).all():
             raise MedEnhanceError(
@@ -151,7 +151,7 @@ class Run:
         return part, Slab(slab.voxels[inner], change)
 
     def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
-        """Pass some slices through the first stages, in parts, from the pilot.
+        """Yield slices after the first stages, in parts, from the pilot on.
 
         Args:
             stages: first to last.
@@ -167,16 +167,16 @@ class Run:
         return stream
 
     def results(self, stage: Stage, part: slice, pilots: Iterator[Floats]) -> Iterator[Floats]:
-        """Yield some slices of a stage, from a stream of the pilot's slices that they need.
+        """Yield some slices of a stage, from a stream of the pilot's slices.
 
         Args:
             stage: that filters.
             part: the slices that are yielded.
-            pilots: what the stage before yields: the slices that it reads.
+            pilots: results of the stage before: all slices that this one reads.
         """
         held = Held(pilots, stage.reads(part).start)
         sums = Sums(part, self.noisy.shape[1:])
-        waiting: deque[int] = deque()  # where the layers begin whose bands are not in the sums
+        waiting: deque[int] = deque()  # first slices of the layers whose bands are not added yet
 
         def add(first: int, band: Band) -> None:
             sums.add(first, band)
@@ -203,7 +203,7 @@ class Run:
         yield from self._means(stage, held, sums, part.stop)
 
     def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Floats]:
-        """Yield the results of the slices up to `end`, to which nothing is added any more."""
+        """Yield the results of the slices up to `end`, whose sums are complete."""
         for part in parts_of(sums.first, end):
             before, level = _floats(self.noisy[part]), self.level(part)
             if self._air is not None and stage.kind == "grouped":
@@ -212,16 +212,17 @@ class Run:
             yield sums.means(part.stop, before, level)
 
     def _smooth_in_air(self, part: slice, pilot: Floats, level: Floats) -> Floats:
-        """Return slices of a pilot, in air the mean over 3 x 3 voxels where noise explains it.
+        """Smooth slices of a pilot in air: mean over 3 × 3 voxels where it differs by less than σ.
 
-        Groups and networks leave less noise than the pilot has: their border would be seen.
+        Groups and networks leave less noise than the pilot has: a border would be visible.
         """
         assert self._air is not None
         smooth = pilot.copy()
         for z, plane, sigma in zip(range(part.start, part.stop), smooth, level, strict=True):
             far = self._air.far_from_tissue(z)
             if far.any():
-                mean = over(np.add, np.pad(plane, 1, mode="edge"), (3, 3)) / np.float32(9)
+                total = reduce_windows(np.add, np.pad(plane, 1, mode="edge"), (3, 3))
+                mean = total / np.float32(9)
                 np.copyto(plane, mean, where=far & (np.abs(mean - plane) < sigma))
         return smooth
 
@@ -231,7 +232,7 @@ class Run:
         add(band.result())
 
     def _bands(self, kind: StageKind, layer: Layer) -> list[range]:
-        """Split the rows of references of a layer into parts that threads share."""
+        """Split the rows of references of a layer into bands for the threads."""
         _, ny, nx = self.noisy.shape
         rows, at_once = layer.rows(ny), max(1, REFERENCES_IN_BAND[kind] * layer.round.step // nx)
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
@@ -245,7 +246,7 @@ class Run:
         pilot: Floats,
         level: Floats,
     ) -> Band:
-        """Compute what some rows of references of a layer add to the sums."""
+        """Compute the sums of some rows of references of a layer."""
         self.monitor.check()
         slab = noisy.shape[1:]
         total, weight = _untouched((len(noisy), *slab)), _untouched((layer.window[0], *slab))
@@ -260,10 +261,9 @@ class Run:
         return _floats(self._level[part])
 
     def level_of(self, stage: Stage, number: int) -> Floats:
-        """Return the noise level of a layer of a stage as an engine reads it.
+        """Return σ for a layer of a stage, as an engine reads it: [window[0] + 3, J, I].
 
-        [window[0] + 3, J, I], of which one slice alone is filled: that of a reference's middle. It
-        is 0 where groups are not needed: none begins there.
+        Only the slice of the references' middles is filled. It is 0 where no groups are needed.
         """
         layer, first = stage.layer(number), stage.firsts[number]
         level = np.empty((layer.window[0] + SIDE - 1, *self.noisy.shape[1:]), np.float32)
@@ -288,21 +288,21 @@ class Slab:
 
     @property
     def use(self) -> float:
-        """How far the guides changed the result: root of the mean square, in σ of the noise."""
+        """Root mean square of the change by guides, in σ of the noise."""
         if self.change is None:
             return 0.0
         return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
 
 
 class Held:
-    """Slices of a stream that are kept until they are let go."""
+    """Buffer of a stream's slices, which are kept until they are let go."""
 
     def __init__(self, stream: Iterator[Floats], first: int) -> None:
         self._stream, self._first, self._end = stream, first, first
         self._slices: deque[Floats] = deque()
 
     def passing(self) -> Iterator[Floats]:
-        """Yield the stream for another reader, and keep its slices."""
+        """Yield the stream to another reader, and keep its slices."""
         while (slab := self._next()) is not None:
             yield slab
 
@@ -342,53 +342,53 @@ class Band:
 
 
 class Sums:
-    """Sums of the layers so far, from the first slice on that is not complete."""
+    """Sums of the layers so far, from the first incomplete slice on."""
 
     def __init__(self, part: slice, shape: tuple[int, ...]) -> None:
-        """Begin without layers; part: the slices that are needed. shape: of a slice."""
+        """Begin without layers. part: the slices that are needed. shape: of a slice."""
         self.first, self._end, self._shape = part.start, part.stop, shape
         self._totals: dict[int, Floats] = {}
         self._weights: dict[int, Floats] = {}
-        self._over: dict[int, Floats] = {}
+        self._spread: dict[int, Floats] = {}
 
     def add(self, first: int, band: Band) -> None:
         """Add a part of a layer whose slab begins at slice `first`."""
         for parts, added in ((self._totals, band.total), (self._weights, band.weight)):
             for z, values in enumerate(added, first):
-                if not self.first - SIDE < z < self._end:  # nothing that is needed depends on it
+                if not self.first - SIDE < z < self._end:  # no needed slice depends on it
                     continue
                 if z not in parts:
                     parts[z] = np.zeros(self._shape, np.float32)
                 parts[z][band.lines] += values
 
     def means(self, end: int, before: Floats, level: Floats) -> Floats:
-        """Average the blocks over each voxel of slices `first` to `end`, and release these slices.
+        """Average the blocks over each voxel of slices `first` to `end`, and release their sums.
 
         Args:
             end: one past the last slice.
-            before: the slices before the stage, kept where there is no noise or no block.
-            level: noise of the slices, 0 where there is none.
+            before: the slices before the stage, which stay where there is no noise or no block.
+            level: σ in the slices.
         """
         result = np.empty_like(before)
         for z in range(self.first, end):
-            over = np.zeros_like(before[0])
+            weight = np.zeros_like(before[0])
             for k, share in enumerate(TAPER_LINE):
                 if z - k in self._weights:
-                    self._over[z - k] = _within_slice(self._weights.pop(z - k))
-                if z - k in self._over:
-                    over += share * self._over[z - k]
+                    self._spread[z - k] = _spread_in_plane(self._weights.pop(z - k))
+                if z - k in self._spread:
+                    weight += share * self._spread[z - k]
             row = z - self.first
-            is_noisy = (over > 0) & (level[row] > 0)
+            is_noisy = (weight > 0) & (level[row] > 0)
             np.copyto(result[row], before[row])
-            np.divide(self._totals.pop(z), over, out=result[row], where=is_noisy)
-        for z in [z for z in self._over if z < end - SIDE + 1]:
-            del self._over[z]
+            np.divide(self._totals.pop(z), weight, out=result[row], where=is_noisy)
+        for z in [z for z in self._spread if z < end - SIDE + 1]:
+            del self._spread[z]
         self.first = end
         return result
 
 
-def _within_slice(weight: Floats) -> Floats:
-    """Sum the weights of blocks in each place of one slice that they cover."""
+def _spread_in_plane(weight: Floats) -> Floats:
+    """Sum the tapered weights of blocks over each pixel; weight: [J, I], by their first pixel."""
     for axis in (0, 1):
         spread = np.zeros_like(weight)
         for offset, share in enumerate(TAPER_LINE):
@@ -407,7 +407,7 @@ def large_enough(volume: Array) -> Array:
 
 
 def _untouched(shape: tuple[int, ...]) -> Floats:
-    """Return zeros that take memory only where something is written, and give it back at once."""
+    """Return zeros that take memory only where they are written, and free it at once."""
     try:
         memory = mmap.mmap(-1, 4 * math.prod(shape))
     except OSError as cause:

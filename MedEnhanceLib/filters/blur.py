@@ -1,12 +1,12 @@
-"""Blur of unknown width: measured from the spectrum, undone as far as the noise allows.
+"""Blur of unknown width: measured from the spectrum, corrected as far as the noise allows.
 
-An edge has a power spectrum that falls with the square of the frequency; blur multiplies it by a
+The power spectrum of an edge falls with the square of the frequency; blur multiplies it by a
 Gaussian, and noise adds a constant. Along each axis within slices,
 
-    log(P(f) − N) = a − β log(2 sin πf) − (2πσf)²,    β close to 2,
+    log(P(f) − N) = a − β log(2 sin πf) − (2πσf)²,    β close to 2, f in cycles per pixel,
 
-is linear in a, β and σ². The width found is that of scanner and blur together: 0.3 to 0.9 px in
-undamaged scans, its square larger by σ² in blurred ones. Cycles per pixel are the unit of f.
+is linear in a, β and σ². The measured width is that of scanner and blur together: σ of 0.3 to 0.9
+px in undamaged scans; blur adds the square of its own.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Slices that are measured: those with the largest contrast.
 _SLICES = 24
-#: Sides that are too short for a spectrum, in pixels.
+#: Shortest side of a slice that has a spectrum, in pixels.
 _LEAST_SIDE = 24
 _BINS = 40
-#: Frequencies along the other axis: those with anatomy, and those with hardly more than noise.
+#: Frequencies along the other axis: below the first is anatomy, above the second almost only noise.
 _LOW, _HIGH = 0.15, 0.35
-#: Below this frequency the shape of the body decides, not its edges.
+#: Below this frequency the shape of the body counts, not its edges.
 _FIRST = 0.04
-#: The exponent of edges, and how firmly it is expected.
+#: The exponent of edges, and the weight of this expectation in the fit.
 _EXPONENT, _FIRMNESS = 2.0, 30.0
-#: σ in px of undamaged scans: the middle, to which blur is undone, and the limit. 24 MR and 26 CT
-#: of soft tissue reach 0.83 where the spectrum has the shape of a blur
+#: σ in px of undamaged scans: the usual one, to which blur is corrected, and the limit. 24 MR and
+#: 26 CT of soft tissue have up to 0.83 where the spectrum has the shape of a blur
 #: (docs/decisions/0050-bias-field-and-blur.md).
 _USUAL_PX, LIMIT_PX = 0.65, 0.86
 #: Root-mean-square misfit in dB from which the spectrum has another shape: that of an image
 #: enlarged from a smaller matrix, which ends in a step.
 _MISFIT_DB = 3.5
-#: σ over contrast from which, and up to which, the limit rises, and how far, in pixels.
+#: Range of σ over contrast in which the limit rises, and its rise in pixels.
 _STRONG_NOISE, _RISE_PX = (0.5, 0.8), 0.15
-#: Power of anatomy in the plane falls with this exponent.
+#: The power of anatomy in the plane falls with this exponent.
 _PLANE_EXPONENT = 3.0
-#: Noise that a denoiser leaves, as a share of what it was given; and the least, as a share of the
-#: standard deviation of the voxels, which stands for what a Gaussian does not describe.
-_LEFT, _LEAST_NOISE = 0.35, 0.012
-#: Detail is amplified by this factor at most.
+#: Noise that denoising leaves, as a share of that before; and the least noise, as a share of the
+#: standard deviation of the voxels, which covers deviations of the blur from a Gaussian.
+_REMAINING, _LEAST_NOISE = 0.35, 0.012
+#: Largest amplification of detail.
 _MOST_GAIN = 12.0
 
 
@@ -75,7 +75,7 @@ def measure_blur(
         voxels: [K, J, I] in any unit, finite; the 24 slices of the largest contrast are measured.
         noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum.
         noise_to_contrast: σ over the contrast of the tissue. In strong noise only low frequencies
-            can be measured, in which a sharp scan can look soft: the limit rises.
+            can be measured, in which a sharp scan can look blurred: the limit rises.
     """
     if min(voxels.shape[1:]) < _LEAST_SIDE:
         return _unknown(f"slices of {voxels.shape[2]} × {voxels.shape[1]} pixels are too small")
@@ -111,20 +111,19 @@ def undo_blur(
     denoised: Floats,
     monitor: Monitor,
 ) -> None:
-    """Undo the blur of an estimate by a Wiener filter within slices.
+    """Correct the measured blur by a Wiener filter within slices, to the usual sharpness of a scan.
 
-    It is undone down to the usual sharpness of an undamaged scan. The power of anatomy is modeled
-    as A f⁻³, with A from the volume itself. Edges are mirrored.
+    The power of anatomy is modeled as A f⁻³, with A from the volume itself. Edges are mirrored.
 
     Args:
         voxels: [K, J, I] in any unit.
         estimate: of the same volume.
         noise: σ of the noise in `voxels`, in their unit.
-        denoised: float32 [K, J, I], `voxels` without noise. The result, of values not below the
-            least of `voxels`, is written over it: for a second large volume there is no room.
+        denoised: float32 [K, J, I], `voxels` without noise. Overwritten with the result, to save
+            memory; no value is below the minimum of `voxels`.
         monitor: progress and cancellation.
     """
-    floor = max(_LEFT * noise, _LEAST_NOISE * _deviation(voxels)) ** 2
+    floor = max(_REMAINING * noise, _LEAST_NOISE * _deviation(voxels)) ** 2
     rows, columns = denoised.shape[1:]
     fy = np.abs(np.fft.fftfreq(2 * rows))[:, None]
     fx = np.fft.rfftfreq(2 * columns)[None]
@@ -171,7 +170,7 @@ def _mirrored(planes: Floats) -> Floats:
 
 
 def _axis_width(planes: Floats, noise: float) -> tuple[float, float] | None:
-    """Measure σ in px along axis 1, and the misfit in dB; None for too few clear frequencies."""
+    """Measure σ in px along axis 1, and the misfit in dB; None if noise covers most frequencies."""
     low, high = np.zeros(_BINS), np.zeros(_BINS)
     doubled = 2 * planes.shape[1]
     frequency = np.fft.rfftfreq(doubled)
@@ -191,7 +190,7 @@ def _axis_width(planes: Floats, noise: float) -> tuple[float, float] | None:
 
 
 def _fitted(frequency: Doubles, power: Doubles, floor: float) -> tuple[float, float] | None:
-    """Fit σ to a spectrum; returns it and the misfit. The module's docstring has the model."""
+    """Fit σ to a spectrum by the model in the module's docstring; returns σ and the misfit."""
     signal = power - floor
     clear = (signal > 0.7 * floor) & (signal > 1e-8 * power.max())
     hidden = np.flatnonzero((frequency > _FIRST) & ~clear)
@@ -211,7 +210,7 @@ def _fitted(frequency: Doubles, power: Doubles, floor: float) -> tuple[float, fl
 
 
 def _anatomy(planes: Floats, transfer: Doubles, radius: Doubles, floor: float) -> float:
-    """Fit A of the model A f⁻³ of the unblurred power at frequencies that blur hardly changes."""
+    """Fit A of the model A f⁻³ of the unblurred power, at frequencies that blur hardly changes."""
     power = np.zeros(transfer.shape)
     for plane in planes:
         power += np.abs(np.fft.rfft2(_mirrored(plane))) ** 2 / (4 * plane.size)

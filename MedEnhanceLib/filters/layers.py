@@ -1,4 +1,4 @@
-"""Layers of block matching: reference blocks, their groups, and the arrays they are computed from.
+"""Layers of block matching: reference blocks, their groups, and the arrays of their computation.
 
 `native_engine` and `torch_engine` compute them.
 """
@@ -14,7 +14,7 @@ from MedEnhanceLib.core.arrays import Floats, Ints
 from MedEnhanceLib.native import SIDE
 
 StageKind = Literal["grouped", "threshold"]
-#: Weight of each place along a side of a block (Kaiser window), [4], and of its places, [64].
+#: Weight of each voxel along a side of a block (Kaiser window), [4], and of all its voxels, [64].
 TAPER_LINE: Floats = np.kaiser(SIDE, 2.0).astype(np.float32)
 TAPER: Floats = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(np.float32)
 
@@ -100,12 +100,12 @@ class Layer:
 
 
 def places(side: int, step: int, *, is_shifted: bool) -> list[int]:
-    """List where references start along a side of that length; the last place is one of them.
+    """List the starts of references along a side; the last possible one is always included.
 
     Args:
         side: voxels.
         step: from one reference to the next.
-        is_shifted: whether all are shifted by half a step, but for the ends.
+        is_shifted: whether all except the two ends are shifted by half a step.
     """
     last, shift = side - SIDE, step // 2 if is_shifted else 0
     inner = [0, *(at for at in range(step - shift, last, step) if at > 0)]

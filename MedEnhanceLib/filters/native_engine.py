@@ -32,32 +32,32 @@ class _LayerTask(ctypes.Structure):
 
 
 class NativeEngine:
-    """Computes layers by the compiled library; checks the arrays, as C trusts their pointers."""
+    """Engine that calls the compiled library; it checks the arrays, as C trusts their pointers."""
 
     def __init__(self, library: native.Library) -> None:
         self.library = library
 
     def run(self, stage: StageKind, layer: Layer, rows: range, arrays: LayerArrays) -> None:
-        """Compute successive rows of references of a layer, and add to its sums, also in threads.
+        """Filter successive rows of references of a layer, and add them to its sums; thread-safe.
 
         Args:
             stage: "threshold" or "grouped".
             layer: whose groups are filtered.
-            rows: of references.
-            arrays: what is read, and the sums.
-        Raises ValueError where an argument is out of range, or does not fit the others; MemoryError
-        without memory for the C function's own arrays.
+            rows: numbers of the rows of references, from 0.
+            arrays: inputs and sums.
+        Raises ValueError where an argument is out of range or does not fit the others; MemoryError
+        where C cannot allocate its own arrays.
         """
         self._call(stage, layer, rows, vars(arrays) | {"taper": TAPER})
 
     def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
-        """Find the groups of successive rows of references of a layer; none without noise.
+        """Search the groups of successive rows of references of a layer.
 
         Args:
-            layer: whose groups are searched.
-            rows: of references.
+            layer: whose groups are searched; its `damp` is not used.
+            rows: numbers of the rows of references, from 0.
             pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels.
-            level: σ of the noise, like the slab, ≥ 0. The layer's damp does not count.
+            level: σ of the noise, like the slab, ≥ 0; a reference without noise gets no group.
         Raises as `run`.
         """
         places_along = partial(places, pilot.shape[2], layer.round.step)
@@ -101,7 +101,7 @@ class NativeEngine:
 
 
 def _check(name: str, values: Floats, shape: tuple[int, ...]) -> None:
-    """Raise ValueError for an array that C may not read, or write where it is a sum."""
+    """Raise ValueError for an array that C cannot read or, for a sum, write."""
     if values.dtype != np.float32 or values.shape != shape:
         raise ValueError(f"{name} is {values.dtype} {values.shape}, and float32 {shape} is needed")
     flags, writes = values.flags, name in ("total", "weight")

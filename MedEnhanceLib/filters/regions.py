@@ -1,16 +1,16 @@
-"""Regions that groups of blocks and networks pass over: constant ones, and air around the body.
+"""Regions that block matching and networks skip: constant ones, and air around the body.
 
-Padding, masked background and flat blocks hold no measurement, and stay as they are. A block is
-4 × 4 × 4 equal voxels. A value of many blocks is padding where its regions end in steps above the
-noise; where they fade into it, as clipped air does, the blocks alone stay. Padding that ends in
-large steps is replaced for the computation by the mean of what is near.
+Padding, masked background and other blocks of 4 × 4 × 4 equal voxels contain no measurement, and
+stay as they are. A value of many blocks is padding if the steps at the borders of its regions are
+above the noise: all its voxels stay, then. Where it fades into noise, as clipped air does, only the
+blocks stay. Padding with large steps is replaced by the mean of nearby voxels for the computation.
 
-Noise of air is removed by the filter's first stage alone, in cells that are far from all others. A
-cell is 8 × 8 voxels of a slice. It is air if its mean and its largest value are, and if air
-connects it with the border of the slice, which leaves out lungs and bowel.
+In air, only the first stage of the filter removes noise, in cells of 8 × 8 voxels of a slice that
+are far from all other cells. A cell is air by its mean and its largest value, and if air connects
+it with the border of the slice, which leaves out lungs and bowel.
 
-Which values are padding is measured in the whole volume. All else depends on a few slices around,
-so that parts of a volume are treated as the whole is.
+Padding values are found in the whole volume. All else depends on a few slices around, so that a
+part of a volume is treated like the whole.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 
-#: Values that are examined, of a slice and of the volume, and the least share of it in blocks.
+#: Values that are examined, in a slice and in the volume; least share of its voxels in blocks.
 _VALUES, _LEAST_SHARE = 4, 5e-4
-#: Slices in which the steps around a value are measured, at most.
+#: Most slices in which the steps around a value are measured.
 _SLICES_MEASURED = 32
 #: Median step around a value, in σ, above which it is padding, and above which it is replaced.
-#: Noise that was clipped at 0 has .67; that of magnitudes, which begins there, 1.18.
+#: Gaussian noise clipped at 0 has .67, noise of magnitudes 1.18.
 _STEP, _LARGE_STEP = 1.0, 4.0
-#: How many slices away means are taken, and the factor on their weight from slice to slice.
+#: Slices to each side whose voxels replace padding; factor on their weight from slice to slice.
 _REACH, _LESS = SIDE - 1, np.float32(0.01)
-#: Voxels along a side of a cell; cells in plane, and slices, that keep far air from all else.
+#: Voxels along a side of a cell; least distance of far air from all else, in cells and in slices.
 _SIDE, _CELLS_FAR, _SLICES_FAR = 8, 1, 6
-#: HU below which the mean of a cell is air: lungs are above it.
+#: Largest mean of a cell of air, HU: lungs are above it.
 _AIR_HU = -950.0
-#: Mean of a cell over that of air, and largest value in σ: four and five standard deviations.
+#: Largest mean of a cell, over that of air, and largest value in σ: four and five deviations.
 _MOST_OF_MEAN, _MOST_OF_VALUES = 1.25, 5.5
-#: σ of air over that of tissue, beyond which air may be tissue as weak as its noise.
+#: σ of air over that of tissue, above which the air may be tissue as weak as its noise.
 _MOST_OF_TISSUE = 1.15
-#: Slices that caches hold.
+#: Number of slices in each cache.
 _HELD = 64
 
 
@@ -55,8 +55,8 @@ class ConstantRegions:
 
     Attributes:
         padding: values that are padding.
-        neutral: the volume, in which the mean of what is near replaces padding that ends in large
-            steps, made slice by slice as it is read; the volume itself without such padding.
+        neutral: the volume with padding of large steps replaced by the mean of nearby voxels, made
+            slice by slice as it is read; the volume itself if there is no such padding.
     """
 
     def __init__(self, voxels: Array, level: float) -> None:
@@ -86,7 +86,7 @@ class ConstantRegions:
         let_go(voxels)
 
     def level(self, noise: NoiseEstimate) -> Any:
-        """Return σ, 0 at the second voxel of each constant block: no group begins there."""
+        """Return σ, 0 at the second voxel of each constant block, so that no group starts there."""
         if self._is_empty or min(self._voxels.shape) < SIDE:
             return noise
 
@@ -94,13 +94,13 @@ class ConstantRegions:
             values: Floats = noise[z : z + 1][0]
             if 1 <= z < len(self._voxels) - 2:
                 whole = reduce(np.logical_and, [self.mask(k) for k in range(z - 1, z + SIDE - 1)])
-                values[1:-2, 1:-2][over(np.logical_and, whole, self._sides[1:])] = 0
+                values[1:-2, 1:-2][reduce_windows(np.logical_and, whole, self._sides[1:])] = 0
             return values
 
         return _Slices(self._voxels.shape, level)
 
     def put_back(self, numbers: Sequence[int], out: Array, *others: Floats | None) -> None:
-        """Write the constant voxels of some slices into a result [n, J, I], and 0 into others."""
+        """Restore the constant voxels of some slices in `out`, [n, J, I]; set `others` 0 there."""
         for at, z in enumerate([] if self._is_empty else numbers):
             np.copyto(out[at], self._voxels[z], where=self.mask(z))
             for other in others:
@@ -117,11 +117,11 @@ class ConstantRegions:
         starts = np.pad(
             reduce(np.logical_or, map(self._starts, firsts)), [(s - 1,) * 2 for s in sides]
         )
-        blocks = over(np.logical_or, starts, sides)
+        blocks = reduce_windows(np.logical_or, starts, sides)
         return np.asarray(blocks | self._value_mask(z, self.padding, blocks))
 
     def _value_mask(self, z: int, values: Sequence[Any], blocks: Mask) -> Mask:
-        """Mask padding values of slice z; those within the range only if connected with blocks."""
+        """Mask padding values of slice z; those within the range only if connected to blocks."""
         result = np.zeros(blocks.shape, np.bool_)
         for value in values:
             is_equal = self._voxels[z] == value
@@ -137,11 +137,11 @@ class ConstantRegions:
 
     def _extremes_in_plane(self, z: int) -> tuple[Array, Array]:
         """Return the minimum and maximum of 4 × 4 voxels of slice z, by their first voxel."""
-        low, high = (over(of, self._voxels[z], self._sides[1:]) for of in (np.minimum, np.maximum))
-        return low, high
+        plane, sides = self._voxels[z], self._sides[1:]
+        return reduce_windows(np.minimum, plane, sides), reduce_windows(np.maximum, plane, sides)
 
     def _values(self, z: int) -> Iterator[tuple[Any, int]]:
-        """Return values of which slice z has 4 × 4 equal voxels, and in how many places."""
+        """Yield values with 4 × 4 equal voxels in slice z, and the number of such places."""
         low, high = self._extremes(z)
         rest = low[low == high]
         while rest.size:
@@ -150,7 +150,7 @@ class ConstantRegions:
             rest = others
 
     def _neutral(self, z: int) -> Array:
-        """Return slice z with padding that ends in large steps replaced."""
+        """Return slice z with padding of large steps replaced."""
         plane: Array = self._voxels[z]
         gap = self._gap(z)
         if not gap.any():
@@ -164,11 +164,11 @@ class ConstantRegions:
         return result
 
     def _gap(self, z: int) -> Mask:
-        """Mask padding of slice z that ends in large steps."""
+        """Mask padding of large steps in slice z."""
         return self.mask(z) & self._value_mask(z, self._replaced, self.mask(z))
 
     def _halved(self, z: int) -> Floats:
-        """Sum measured voxels, and count them, over 2 × 2 voxels of slice z."""
+        """Sum and count the voxels that are no gap over 2 × 2 voxels of slice z, [2, J/2, I/2]."""
         measured = (~self._gap(z)).astype(np.float32)
         return _fourfold(np.stack([measured * self._voxels[z].astype(np.float32), measured]))
 
@@ -183,7 +183,7 @@ class Air:
 
     @classmethod
     def of(cls, volume: Volume, noise: NoiseEstimate, voxels: Any) -> Air | None:
-        """Return the air of a volume; None if nothing says what it is.
+        """Return the air of a volume; None if its limits are not known.
 
         Args:
             volume: CT or MR.
@@ -197,16 +197,16 @@ class Air:
         return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
 
     def far_from_tissue(self, z: int) -> Mask:
-        """Find where slice z is air with nothing else near, [J, I]."""
+        """Mask the air of slice z with nothing else near, [J, I]."""
         count, rows, columns = self._voxels.shape
         near = range(max(0, z - _SLICES_FAR), min(count, z + _SLICES_FAR + 1))
         air = reduce(np.logical_and, map(self._air, near))
-        side = 2 * _CELLS_FAR + 1
-        far = over(np.logical_and, np.pad(air, _CELLS_FAR, constant_values=True), (side, side))
+        air = np.pad(air, _CELLS_FAR, constant_values=True)
+        far = reduce_windows(np.logical_and, air, (2 * _CELLS_FAR + 1,) * 2)
         return np.asarray(far.repeat(_SIDE, 0).repeat(_SIDE, 1)[:rows, :columns])
 
     def _cells_of_air(self, z: int) -> Mask:
-        """Find the cells of slice z that are air and connected with the border."""
+        """Mask the cells of slice z that are air and connected to the border."""
         plane = self._voxels[z : z + 1][0].astype(np.float32)
         plane = np.pad(plane, [(0, -side % _SIDE) for side in plane.shape], mode="edge")
         cells = plane.reshape(len(plane) // _SIDE, _SIDE, -1, _SIDE)
@@ -226,11 +226,11 @@ class _Slices:
         return np.stack([self._make(z) for z in range(*part.indices(self.shape[0]))])
 
 
-def over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
+def reduce_windows(function: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
     """Reduce each window of a plane to one value, at the place of its first pixel.
 
     Args:
-        of: that reduces, such as np.logical_or.
+        function: that reduces, such as np.logical_or.
         plane: [J, I].
         sides: rows and columns of a window.
     """
@@ -239,20 +239,20 @@ def over(of: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:
         parts = [
             plane[at : at + count] if axis == 0 else plane[:, at : at + count] for at in range(side)
         ]
-        plane = reduce(of, parts)
+        plane = reduce(function, parts)
     return plane
 
 
 def connected(mask: Mask, starts: Mask) -> Mask:
-    """Return the part of a mask that is connected in its plane to the starts in it."""
+    """Return the part of a mask [J, I] that is connected to the starts in it (8 neighbors)."""
     reached, count = mask & starts, -1
     while count != (count := int(np.count_nonzero(reached))):
-        reached = mask & over(np.logical_or, np.pad(reached, 1), (3, 3))
+        reached = mask & reduce_windows(np.logical_or, np.pad(reached, 1), (3, 3))
     return reached
 
 
 def _median_step(voxels: Array, value: Any, slices: Sequence[int]) -> float:
-    """Measure the median difference from a value at the edges of its regions, in some slices."""
+    """Measure the median difference from a value at the borders of its regions, in some slices."""
     every = -(-len(slices) // _SLICES_MEASURED)
     steps = []
     for z in slices[::every]:
@@ -265,14 +265,14 @@ def _median_step(voxels: Array, value: Any, slices: Sequence[int]) -> float:
 
 
 def _fourfold(sums: Floats) -> Floats:
-    """Sum [2, J, I] over 2 × 2 pixels."""
+    """Sum [2, J, I] over 2 × 2 pixels; odd sides are padded by 0."""
     sums = np.pad(sums, [(0, 0), (0, sums.shape[1] % 2), (0, sums.shape[2] % 2)])
     rows = sums[:, ::2] + sums[:, 1::2]
     return np.asarray(rows[:, :, ::2] + rows[:, :, 1::2])
 
 
 def _means(sums: Floats, shape: tuple[int, ...]) -> Floats:
-    """Return means of 2 × 2 voxels, or of larger squares where these have none, [J, I]."""
+    """Return means over 2 × 2 voxels, or over larger squares where these have none, [J, I]."""
     total, count = sums
     mean = total / np.maximum(count, np.float32(1e-9))
     if not count.all():

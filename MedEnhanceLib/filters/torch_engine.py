@@ -1,8 +1,8 @@
 """The stages of `block_matching` in PyTorch: where the compiled library is missing, and on GPUs.
 
-Distances between blocks come from products, a hundredth of the traffic of differences; of blocks
-that are alike within rounding another may be chosen than in C. What follows uses matrix products
-and a Cholesky decomposition, and agrees within rounding.
+Distances between blocks are computed from products, with a hundredth of the memory traffic of
+differences; of blocks that are equally similar within rounding, C may select another one. The rest
+uses matrix products and a Cholesky decomposition, and agrees with C within rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: References computed together on a CPU, and at most on a device, each in about 100 kB.
+#: References computed together on a CPU, and most on a device; each needs about 100 kB.
 _AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 4096
 #: As in grouped.c: below this σ there is no noise to remove.
 LEAST_LEVEL = 1e-10
@@ -35,10 +35,10 @@ _LEAST_DAMPING = 1e-6
 
 
 class TorchEngine:
-    """Computes layers in place of `NativeEngine`, on the CPU or on a CUDA device.
+    """Engine in place of `NativeEngine`, on the CPU or on a CUDA device.
 
-    On a device one thread computes at a time. Where its memory runs out, fewer references are
-    computed together, and then all of them on the CPU; each step is a warning.
+    On a device one thread computes at a time. When its memory runs out, fewer references are
+    computed together, and in the end all on the CPU; each step gives a warning.
     """
 
     def __init__(self, device: str = "cpu", monitor: Monitor | None = None) -> None:
@@ -67,7 +67,7 @@ class TorchEngine:
                 try:
                     added = [torch.zeros(each.shape, device=self._device) for each in sums]
                     self._add(stage, layer, at, inputs, added)
-                    # Both are fetched before either is added: a second try would add it twice.
+                    # Both are fetched before either is added, or a second try would add it twice.
                     fetched = [each.cpu().numpy() for each in added]
                     for total, part in zip(sums, fetched, strict=True):
                         total += part
@@ -109,21 +109,21 @@ class TorchEngine:
         inputs: Sequence[Floats],
         sums: Sequence[Tensor],
     ) -> None:
-        """Add what references [n, 3] make to total and weight, which are on the device."""
+        """Add the blocks of references [n, 3] to total and weight, which are on the device."""
         with without_tf32(), torch.inference_mode():
             sent = [_tensor_on(each, self._device) for each in inputs]
             part = TorchGroups(layer, LayerArrays(*sent, *sums))
-            # In the first stage one block each, of 32 in a group.
+            # In the first stage a reference is one block, otherwise a group of 32.
             most = self._at_once * (1 if stage == "grouped" else 16)
             for some in torch.split(torch.from_numpy(at).to(self._device), most):
                 part.add(stage, some)
 
     def _use_less(self) -> None:
         self._at_once //= 4
-        how = f"{self._at_once} groups at once"
+        means = f"{self._at_once} groups at once"
         if self._at_once < _AT_ONCE:
-            how = "the CPU, slower"
-        self._monitor.warn(f"memory ran out on {self._device}; removing noise goes on with {how}")
+            means = "the CPU, slower"
+        self._monitor.warn(f"memory ran out on {self._device}; removing noise goes on with {means}")
         release_memory(self._device)
 
 
@@ -139,7 +139,7 @@ class TorchGroups:
     arrays: LayerArrays
 
     def add(self, stage: StageKind, at: Tensor) -> None:
-        """Add what a stage makes of references [n, 3]: the slice, row and column of each."""
+        """Add the filtered blocks of references [n, 3]: the slice, row and column of each."""
         if len(at):
             (self._group if stage == "grouped" else self._threshold)(at)
 
@@ -186,18 +186,18 @@ class TorchGroups:
         self._sum(blocks.mul_(share) @ (atoms * taper), where, starts, ones)
 
     def _tables(self) -> tuple[Tensor, Tensor]:
-        """Return the cosine transform and the weights of a block's places, on the device."""
+        """Return the cosine transform and the weights of a block's voxels, on the device."""
         device = self.arrays.noisy.device
         cosines, taper = (constant(table, device, torch.float32) for table in (COSINES, _TAPER))
         return cosines, taper
 
     def _starts(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """Return places in the flat slab."""
+        """Return indices in the flat slab."""
         ny, nx = (int(side) for side in self.arrays.pilot.shape[1:])
         return (z * ny + y) * nx + x
 
     def _cells(self, starts: Tensor) -> Tensor:
-        """Return the places of the cells of blocks, [..., 64]."""
+        """Return the indices of the voxels of blocks in the flat slab, [..., 64]."""
         side = torch.arange(SIDE, device=starts.device, dtype=starts.dtype)
         return starts[..., None] + self._starts(side[:, None, None], side[:, None], side).flatten()
 
@@ -217,7 +217,7 @@ class TorchGroups:
             first[:, None] + torch.arange(side + 3, device=at.device, dtype=at.dtype)
             for first, side in ((first_y, wide), (first_x, long))
         )
-        # Around each reference what its candidates cover.
+        # The voxels that the candidates of each reference cover.
         window = self.arrays.pilot[:, window_y[:, :, None], window_x[:, None]].transpose(0, 1)
         reference = torch.stack([z, rows - first_y, columns - first_x])
         reference_number = ((reference[0] * wide + reference[1]) * long + reference[2]).long()
@@ -247,7 +247,7 @@ class TorchGroups:
         every = torch.arange(len(reference_number), device=window.device)[:, None, None, None]
         blocks = window[every, z[:, :, None, None], y[:, None, :, None], x[:, None, None]]
         mean = blocks.mean(dim=(1, 2, 3), keepdim=True)
-        # By |a - b|² = |a|² - 2 ab + |b|² of what differs from the block's mean.
+        # By |a - b|² = |a|² - 2 ab + |b|², all minus the reference's mean: less rounding.
         blocks, slabs = blocks.sub_(mean), window.sub_(mean)
         products = F.conv3d(slabs[None], blocks[:, None], groups=len(blocks))[0]
         distance = F.avg_pool3d(slabs.square_(), SIDE, stride=1, divisor_override=1)
@@ -264,8 +264,8 @@ class TorchGroups:
     ) -> Tensor:
         """Return estimates of the groups' blocks times their weight, [B, keep, 64].
 
-        noisy, pilot: [B, keep, 64] in frequencies of variance 1 times σ², overwritten. variance:
-        σ² of each group. weight: of each group.
+        noisy, pilot: [B, keep, 64], coefficients in which the noise has the variance σ²;
+        overwritten. variance: σ² of each group. weight: of each group.
         """
         members = members[:, :, None]
         count = members.sum(dim=1, keepdim=True)
@@ -280,8 +280,9 @@ class TorchGroups:
         share = damping / torch.maximum(damping, least)
         diagonal.add_((damping / share)[:, 0])
         right = (pilot @ noisy.transpose(1, 2)).mul_(weight * share)
-        shares = torch.cholesky_solve(right, torch.linalg.cholesky_ex(gram).L)  # waits for nothing
-        # Where more noise than there is had to be assumed, the correction is smaller by as much.
+        # Unlike cholesky, cholesky_ex does not wait for the device.
+        shares = torch.cholesky_solve(right, torch.linalg.cholesky_ex(gram).L)
+        # Where the damping had to be increased, the correction is smaller by the same factor.
         kept = (mean * weight).addcmul(noisy, (1 - share) * weight)
         return torch.baddbmm(kept, shares.transpose(1, 2), pilot).mul_(members)
 

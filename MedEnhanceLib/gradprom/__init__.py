@@ -1,7 +1,7 @@
-"""GradProm: segmentation heads beside the enhancer, and the gate that lets them teach it.
+"""GradProm: segmentation heads, and the gate through which they train the enhancer.
 
-Importing this needs numpy alone; `segment` loads torch when it is first called, `GradientGate`
-when it is first named. Training is `MedEnhanceLib.gradprom.train.train`.
+The import needs numpy alone; torch is loaded by the first call of `segment` and the first access to
+`GradientGate`. Training is `MedEnhanceLib.gradprom.train.train`.
 """
 
 from __future__ import annotations
@@ -64,15 +64,16 @@ def segment(
     Args:
         volume: a single volume, not a sequence of several frames.
         config: the head and how it is run; None takes the defaults.
-        original: the volume before it was enhanced, on the same grid, for a head that sees both;
-            None: it sees `volume` twice.
-        head: of `open_head_for`, for what was checked before it was enhanced.
+        original: the volume before it was enhanced, on the same grid, for a head that takes both;
+            None: `volume` is given twice.
+        head: from `open_head_for`, if that checked the volume before it was enhanced.
         monitor: receives progress, messages and warnings, and can cancel.
     Returns:
         Labels [K, J, I] on the volume's grid, 0 for the background, with a table of volumes and
         areas.
     Raises:
-        InputError: the volume is a sequence, shows nothing, or is unlike the training images.
+        ConfigError: a model and a MONAI bundle are given.
+        InputError: the volume is a sequence, constant, or unlike the training images.
         ModelError: no head fits.
         DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
@@ -105,21 +106,21 @@ def segment(
 def open_head_for(
     volume: Volume, config: SegmentConfig, monitor: Monitor | None = None
 ) -> tuple[Bundle, str]:
-    """Open the head for a volume, and check that it suits it; the volume is not changed.
+    """Open the head for a volume, and check that the volume suits it.
 
     Args:
-        volume: single; its modality decides which head "auto" is.
-        config: model and force_segmenter count.
-        monitor: warned of all that limits the labels; receives progress.
+        volume: single; its modality selects the head for "auto".
+        config: model and force_segmenter are used.
+        monitor: receives progress, and warnings of all that limits the labels.
     Returns:
         The head, and the warnings as one text, "" for none.
     Raises:
-        InputError: the volume is a sequence, shows nothing, or is unlike the training images and
-            not forced, or its values are too large.
+        InputError: the volume is a sequence, constant, too large in its values, or unlike the
+            training images and not forced.
         ModelError: no head fits.
     """
     monitor = monitor or Monitor()
-    # Before seconds go into importing torch: unusable input is refused at once.
+    # Before the import of torch, which takes seconds: unusable input is refused at once.
     bundle = open_bundle(config.model, kind="head", modality=volume.modality)
     volume = replace(volume.single(_ONE_FRAME), modality=bundle.modality)
     refuse_too_large(volume)
@@ -131,8 +132,8 @@ def open_head_for(
     warnings = list(bundle.warnings)
     if "likeness" not in bundle.metadata:
         warnings.append(
-            f"{bundle.name} does not record what its training images are like: it was not checked "
-            "whether this volume is like them"
+            f"{bundle.name} has no description of its training images: it was not checked whether "
+            "this volume is like them"
         )
     elif difference := find_unlike(volume, bundle):
         kind = f"{bundle.modality}{f' of the {bundle.anatomy}' if bundle.anatomy else ''}"

@@ -1,9 +1,9 @@
 """Labels for images that have none: from an atlas by registration, refined by intensity.
 
-Affine (mutual information), then diffeomorphic demons inside the brain, through SimpleITK; the
-propagated labels become the prior of a Gaussian mixture per structure, fitted to the image itself
-(the idea of Van Leemput et al., IEEE Trans. Med. Imaging 18 (1999) 897, without bias or
-neighborhood terms).
+Affine (mutual information), then diffeomorphic demons inside the brain, by SimpleITK; the
+propagated labels become the prior of a mixture of one Gaussian per structure, fitted to the image
+(after Van Leemput et al., IEEE Trans. Med. Imaging 18 (1999) 897, without bias or neighborhood
+terms).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Registration runs at about this voxel size; finer gained nothing and takes minutes.
+#: Approximate voxel size of the registration; a finer one gained nothing and takes minutes.
 _WORKING_MM = 2.0
 _AFFINE_ITERATIONS = 100
 _SAMPLES = 100_000
@@ -65,7 +65,7 @@ def propagate_labels(
         raise InputError(
             f"{image.source or 'image'}: the atlas does not overlap it", "Check its geometry."
         )
-    # All but the exact zeros around a skull-stripped head; ventricles are included.
+    # All voxels except the zeros around a skull-stripped brain; zeros inside it are included.
     filled = sitk.BinaryFillhole(sitk.Cast(sitk.Abs(fixed) > 0, sitk.sitkUInt8))
     interior = sitk.GetArrayFromImage(filled) > 0
     indices = _mixture(image.voxels.astype(np.float32), priors, interior)
@@ -80,7 +80,7 @@ def _affine(fixed: Any, moving: Any, sitk: Any) -> Any:
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(min(1.0, _SAMPLES / fixed.GetNumberOfPixels()), 1)
-    # Else an atlas without skull would be matched to the skull of the image.
+    # Otherwise the border of an atlas without skull would be matched to the skull of the image.
     method.SetMetricMovingMask(sitk.BinaryDilate(sitk.Cast(moving > 1, sitk.sitkUInt8), [4] * 3))
     method.SetInterpolator(sitk.sitkLinear)
     # Plain gradient descent diverged from a good start on small images.
@@ -93,7 +93,7 @@ def _affine(fixed: Any, moving: Any, sitk: Any) -> Any:
 
 
 def _demons(fixed: Any, moving: Any, labels: Any, affine: Any, sitk: Any) -> Any:
-    """Add a deformation to the affine, as one transform from fixed to moving."""
+    """Estimate the deformation after the affine; returns both as one transform, fixed to moving."""
     brain = sitk.Resample(labels, fixed, affine, sitk.sitkNearestNeighbor) > 0
     inside = sitk.Mask(fixed, sitk.BinaryDilate(brain, [2] * 3))
     moved = sitk.Resample(moving, fixed, affine, sitk.sitkLinear)
@@ -107,7 +107,7 @@ def _demons(fixed: Any, moving: Any, labels: Any, affine: Any, sitk: Any) -> Any
 
 
 def _priors(labels: Any, sitk: Any) -> npt.NDArray[np.float32]:
-    """Smooth the membership of each label value 0…n, [n + 1, K, J, I]."""
+    """Smooth the mask of each label value 0…n, [n + 1, K, J, I]."""
     count = int(sitk.GetArrayViewFromImage(labels).max()) + 1
     members = (sitk.Cast(labels == value, sitk.sitkFloat32) for value in range(count))
     smoothed = (sitk.DiscreteGaussian(member, _PRIOR_SMOOTHING_MM2) for member in members)

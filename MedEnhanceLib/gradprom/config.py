@@ -19,13 +19,13 @@ class HeadConfig(Options):
 
     context: int = option(2, help="slices of context on each side")
     images: int = option(
-        1, help="1: it sees the image; 2: the enhanced and the noisy image", low=1, high=2
+        1, help="inputs; 1: the image, 2: the enhanced and the noisy image", low=1, high=2
     )
     widths: tuple[int, ...] = option((24, 48, 72, 96), help="channels of stages, finest first")
     window: tuple[float, ...] = option(
         (),
-        help="lower and upper end of the intensities that it distinguishes, on the network's scale "
-        "(CT: HU / 1000); empty for all. In CT most of the scale is bone and air",
+        help="lower and upper end of the intensity window, on the network's scale (CT: HU / 1000); "
+        "empty for all intensities, most of which are bone and air in CT",
     )
 
     def __post_init__(self) -> None:
@@ -57,8 +57,8 @@ class TrainHeadConfig(NetworkTrainingConfig):
     images: tuple[str, ...] = option(("images/*",), help="patterns of files below the data folder")
     labels: tuple[str, ...] = option(
         (),
-        help="patterns of their label volumes, in the same order; empty: the labels are propagated "
-        "from atlas_image and atlas_labels by registration, and refined by the intensities",
+        help="patterns of their label volumes, in the same order; empty: labels are propagated "
+        "from atlas_image and atlas_labels by registration, and refined by intensity",
     )
     atlas_image: str = option("", help="file of an atlas")
     atlas_labels: str = option("", help="file of its labels")
@@ -67,20 +67,20 @@ class TrainHeadConfig(NetworkTrainingConfig):
     )
     enhancer: str = option(
         "",
-        help="name or folder of the enhancer that the head is for: it learns from clean images, "
-        "and from what this makes of low-quality ones; empty: from these as they are",
+        help="name or folder of the enhancer that the head is for: trained on clean images, and on "
+        "low-quality images that this enhances; empty: on low-quality images as they are",
         metavar="NAME",
     )
     damaged: int = option(
         3,
-        help="simulated low-quality versions of each image, of different noise (MR: Rician, or "
+        help="simulated low-quality versions of each image (MR: Rician noise, every second one "
         "with blur and a bias field too; CT: low dose)",
         low=0,
         high=100,
     )
     contrasts: int = option(
         0,
-        help="synthetic contrasts of each image of MR: random monotone maps of its gray values",
+        help="synthetic contrasts of each MR image: random monotone maps of its gray values",
         low=0,
         high=100,
     )
@@ -89,7 +89,7 @@ class TrainHeadConfig(NetworkTrainingConfig):
     )
     labeled_share: float = option(
         0.0,
-        help="share of patches around a labeled voxel, for structures that are rare",
+        help="share of patches around a labeled voxel, for rare structures",
         low=0,
         high=1,
     )
@@ -131,7 +131,7 @@ class ForceSegmenter(Options):
     """An option of everything that segments."""
 
     force_segmenter: bool = option(
-        False, help="segment even a volume unlike those that the segmentation model learned from"
+        False, help="segment even a volume unlike the training images of the segmentation model"
     )
 
 

@@ -5,9 +5,9 @@
     g = g_m           elsewhere
 
 Source: Zhang & Cheng, IEEE TPAMI 2025, doi 10.1109/TPAMI.2025.3525671 (mode "binary", ema 0);
-the weight max(0, c) is Du et al., arXiv 1812.02224 (mode "cosine"). Deciding on averaged gradients
-is ours: both losses of one mini-batch share its noise, which alone can keep the published gate
-open, and then it pulls the enhancer from its optimum as plain joint training does.
+the weight max(0, c) is from Du et al., arXiv 1812.02224 (mode "cosine"). The decision by averaged
+gradients is ours: both losses of one mini-batch share its noise, which alone can keep the published
+gate open; it then pulls the enhancer from its optimum like plain joint training.
 
 Use and measurements: docs/gradient-gate.md; why it averages: docs/decisions/0017-gradient-gate.md.
 """
@@ -85,16 +85,16 @@ class GradientGate:
         mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a. For control
             experiments "joint" always adds it and "off" never; both report the cosine too.
         ema: decay of the averages of both gradients, 0 to 0.99999; 0 decides on the mini-batch
-            alone, as published. Above 0, averages and mini-batch must both agree: the averages,
-            because the noise of a mini-batch agrees with itself; the mini-batch, so that
-            <g, g_m> ≥ |g_m|² at every step.
+            alone, as published. Above 0, the cosines of averages and mini-batch must both be
+            positive: of the averages, because both gradients of a mini-batch have the same noise;
+            of the mini-batch, so that <g, g_m> ≥ |g_m|² at every step.
         scope: of one decision: "global" for all parameters together, "layer" for a weight and the
             vectors that follow it (its bias, its normalization), or "parameter".
         weight: λ, 0 to 1e6. The decision depends neither on it nor on the scale of either loss.
         relative: whether λ is in units of mean |g_m| / mean |g_a|, over the steps so far and all
-            parameters: what is added does not depend on the scale of the auxiliary loss then.
-        warm_up: number of first steps in which the gate is closed and only moves its averages, as
-            an average of few steps is mostly their noise. The averages span 1/(1 − ema) steps.
+            parameters, so that the scale of the auxiliary loss does not matter.
+        warm_up: number of first steps in which the gate is closed and only updates its averages,
+            which are mostly noise after few steps. They span about 1/(1 − ema) steps.
     Raises:
         ConfigError: mode or scope is unknown, or a number is out of range.
     """
@@ -167,7 +167,7 @@ class GradientGate:
         return gradients, GateReport(admitted > 0, min(cosines), *cosines, share, *norms)
 
     def diagnostics(self) -> GateDiagnostics:
-        """Summarize its decisions in all steps so far."""
+        """Summarize the decisions in all steps so far."""
         steps, *sums = self._totals
         return GateDiagnostics(int(steps), *(value / max(1, steps) for value in sums))
 
@@ -199,9 +199,9 @@ class GradientGate:
         batch: Products,
         parameters: Sequence[Tensor],
     ) -> Products:
-        """Move the averages towards finite gradients; returns products of the averages.
+        """Update the averages by gradients that are finite; returns products of the averages.
 
-        Started from zero and not corrected for it: the cosine does not see a common factor.
+        They start from zero without bias correction: a common factor does not change the cosine.
         """
         for averages, gradients in zip(self._averages.values(), (main, aux), strict=True):
             for index, average in averages.items():
@@ -224,7 +224,7 @@ class GradientGate:
         return _products(*sides)
 
     def _share(self, cosine: float) -> float:
-        """Compute the share of a gradient that the mode lets in at this cosine."""
+        """Compute the share of the gradient that the mode admits at this cosine."""
         if self._totals[0] < self.warm_up:
             return 0.0
         agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), "joint": 1.0}
@@ -251,8 +251,8 @@ def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:
 
 def _tensors_of(parameters: Parameters) -> list[Tensor]:
     """List the tensors of the parameters; raises ConfigError for unusable ones."""
-    is_one = isinstance(parameters, Tensor | nn.Module)
-    entries = [] if is_one else [p[-1] if isinstance(p, tuple) else p for p in parameters]
+    is_single = isinstance(parameters, Tensor | nn.Module)
+    entries = [] if is_single else [p[-1] if isinstance(p, tuple) else p for p in parameters]
     if not entries or not all(isinstance(entry, Tensor) for entry in entries):
         raise ConfigError(
             "the gate's parameters are not a list of tensors",
@@ -266,8 +266,8 @@ def _both_gradients(
 ) -> tuple[list[Gradient], list[Gradient]]:
     """Compute gradients of both losses of one forward pass, whose graph is released.
 
-    None for a frozen parameter, and for all of a constant auxiliary loss. Raises ConfigError for
-    losses that are not one number, and where the main loss depends on none of the parameters.
+    They are None for frozen parameters and for a constant auxiliary loss. Raises ConfigError where
+    a loss is not one number, or the main loss depends on none of the parameters.
     """
     for name, loss in (("main loss", main_loss), ("auxiliary loss", aux_loss)):
         if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -286,19 +286,19 @@ def _both_gradients(
 
 
 def _gradients(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> list[Gradient]:
-    """Compute a gradient of its own for each parameter.
+    """Compute the gradient of each parameter, as a copy.
 
-    They are copies: autograd may hand out one tensor for two parameters, or one element for all
-    places of one, and the caller may change them in place, as clipping does.
+    Autograd may return one tensor for two parameters, or an expanded scalar, and the caller may
+    change gradients in place, as clipping does.
     """
-    learned = [p for p in parameters if p.requires_grad and loss.requires_grad]
-    if not learned:
+    trained = [p for p in parameters if p.requires_grad and loss.requires_grad]
+    if not trained:
         return [None] * len(parameters)
     # The caller may still be under autocast, where backward passes lose precision.
     with torch.autocast(parameters[0].device.type, enabled=False):
-        gradients = iter(torch.autograd.grad(loss, learned, retain_graph=keep, allow_unused=True))
-    taken = [next(gradients) if parameter.requires_grad else None for parameter in parameters]
-    return [g if g is None else g.clone(memory_format=torch.contiguous_format) for g in taken]
+        results = iter(torch.autograd.grad(loss, trained, retain_graph=keep, allow_unused=True))
+    gradients = [next(results) if parameter.requires_grad else None for parameter in parameters]
+    return [g if g is None else g.clone(memory_format=torch.contiguous_format) for g in gradients]
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
@@ -310,8 +310,9 @@ class Products(NamedTuple):
     """Inner products of two gradients by parameter, on the CPU.
 
     Attributes:
-        values: [N, 3], <m, m>, <a, a>, <m, a>, float64, in units of a side's largest element.
-        scales: these largest elements.
+        values: [N, 3], float64: <m, m>, <a, a>, <m, a>, with m and a divided by their largest
+            element.
+        scales: [2], these largest elements.
     """
 
     values: Tensor
@@ -337,13 +338,13 @@ class Products(NamedTuple):
 
 
 def _products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> Products:
-    """Compute inner products by parameter: nothing as large as the network is copied.
+    """Compute inner products parameter by parameter, without a copy as large as the network.
 
-    Each side is divided by its largest element first: squares of small gradients underflow, and
-    the decision would depend on the losses' scale. One transfer from the device.
+    Each side is divided by its largest element first: otherwise squares of small gradients would
+    underflow, and the decision depend on the losses' scale. One transfer from the device.
     """
     largest = [_largest(side) for side in (main, aux)]
-    # That of a constant loss is on the CPU.
+    # The largest element of a constant loss's gradient (1) is on the CPU.
     scales, rows = torch.stack([each.to(largest[0]) for each in largest]), []
     for pair in zip(main, aux, strict=True):
         first, second = (
@@ -359,7 +360,7 @@ def _products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> Products:
 
 
 def _largest(gradients: Sequence[Gradient]) -> Tensor:
-    """Find the largest absolute value, float32; 1 where there is none above zero."""
+    """Find the largest absolute value, float32; 1 if none is above zero."""
     peaks = [g.abs().amax().float() for g in gradients if g is not None and g.numel()]
     largest = torch.stack(peaks).amax() if peaks else torch.ones(())
     return torch.where(largest == 0, torch.ones_like(largest), largest)

@@ -53,7 +53,7 @@ class HeadModel:
 def make_head(config: HeadConfig, structures: int) -> nn.Module:
     """Make MONAI's residual U-Net, [B, channels, H, W] → logits [B, structures + 1, H, W].
 
-    Batch normalization: its statistics are fixed in use, so that a slice does not depend on others.
+    With batch normalization, whose statistics are fixed in use: slices do not affect one another.
     """
     from monai.networks.nets.unet import UNet
 
@@ -70,7 +70,7 @@ def make_head(config: HeadConfig, structures: int) -> nn.Module:
 
 
 class Window(nn.Module):
-    """Layer that maps intensities between two ends to 0 to 1, and clips the others."""
+    """Layer that maps a window of intensities to 0 to 1, and clips the others."""
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
@@ -82,10 +82,11 @@ class Window(nn.Module):
 
 
 def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
-    """Make CE + Dice over logits [B, C, H, W] and label indices [B, 1, H, W], without background.
+    """Make cross-entropy + Dice of logits [B, C, H, W] and label indices [B, 1, H, W].
 
-    over_batch: Dice of the batch as a whole. Dice of each patch would only push a rare structure
-    back, as most patches do not show it.
+    Dice leaves the background out.
+    over_batch: Dice of the batch as a whole, for rare structures: most patches do not show them,
+        and Dice of such a patch only suppresses them.
     """
     from monai.losses.dice import DiceCELoss
 
@@ -106,19 +107,19 @@ def export_head(
 
     Args:
         folder: of the bundle; replaced if it exists.
-        config: recorded, with the limits that follow from it.
-        network: the weights that are shipped.
-        seconds: that the training took.
-        enhancer: that made the low-quality images; None: they were not enhanced.
+        config: of the training, recorded with the limits that follow from it.
+        network: with averaged weights.
+        seconds: duration of the training.
+        enhancer: of the low-quality images; None: they were not enhanced.
     """
-    made_by, gradprom = "degraded images", {}
+    degraded, gradprom = "degraded images", {}
     if enhancer:
-        made_by = "what {name} ({sha256:.12}) makes of degraded ones".format(**enhancer.identity)
+        degraded = "degraded images enhanced by {name} ({sha256:.12})".format(**enhancer.identity)
         gradprom = {"gradprom": {"enhancer": enhancer.identity, "taught": enhancer.taught}}
     maps = f" and {config.contrasts} synthetic contrasts of each" if config.contrasts else ""
     summary = (
         f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images"
-        f"{maps}, and on {made_by}, seed {config.seed}, {seconds / 60:.0f} minutes"
+        f"{maps}, and on {degraded}, seed {config.seed}, {seconds / 60:.0f} minutes"
     )
     if enhancer and enhancer.taught:
         summary += f". That enhancer: {enhancer.taught['summary']}"

@@ -1,4 +1,4 @@
-"""Segments a volume with a head, or with a MONAI bundle.
+"""Segments a volume by a head or a MONAI bundle.
 
 scaling_for → over_slices → most likely label → table
 """
@@ -34,9 +34,9 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 
 def find_unlike(volume: Volume, bundle: Bundle) -> str:
-    """Say what makes a single volume unlike the training images of a bundle; "" if nothing.
+    """State what makes a single volume unlike the training images of a bundle; "" for nothing.
 
-    Raises InputError for a volume without content; ModelError where its record is damaged.
+    Raises InputError for a constant volume; ModelError if the bundle's description is damaged.
     """
     likeness = bundle.metadata["likeness"]
     numbers = describe(volume, _warm_head(bundle.folder, bundle.sha256))
@@ -60,29 +60,29 @@ def segment(
     warning: str,
     monitor: Monitor,
 ) -> Segmentation:
-    """Segment as `gradprom.segment`, where models and images were checked before.
+    """Segment as `gradprom.segment`, after models and images were checked.
 
     Args:
         volume: single.
-        bundle: a verified head, or a bundle of MONAI.
-        config: device counts.
-        original: the volume before it was enhanced, on the same grid; None: `volume` stands for it.
-        warning: that of `open_head_for`, for the history of the labels; "" for none.
+        bundle: a verified head, or a MONAI bundle.
+        config: only `device` is used.
+        original: the volume before it was enhanced, on the same grid; None: `volume` replaces it.
+        warning: from `open_head_for`, for the history of the labels; "" for none.
         monitor: receives progress and the device; may cancel.
     """
     began = time.monotonic()
     choice = choose_device(config.device)
     if isinstance(bundle, MonaiBundle):
         monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
-        labels, structures = _labels_of_others(volume, bundle, choice.name, monitor)
-        limits = ["Trained elsewhere, see its documentation: measure nothing of a patient with it."]
+        labels, structures = _labels_of_monai(volume, bundle, choice.name, monitor)
+        limits = ["Trained elsewhere: see its documentation. Do not measure patients with it."]
     else:
         limits = bundle.metadata.get("limits", [])
         monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
         model = _warm_head(bundle.folder, bundle.sha256)
         structures = model.labels
         labels = _labels_of_head(volume, original, model, choice.name, monitor)
-    # Slice by slice: counting takes 8 bytes for each voxel.
+    # Slice by slice, as bincount needs 8 bytes for each voxel.
     counts = np.zeros(256, np.int64)
     for plane in labels:
         counts += np.bincount(plane.ravel(), minlength=256)
@@ -131,14 +131,14 @@ def _labels_of_head(
     return labels
 
 
-def _labels_of_others(
+def _labels_of_monai(
     volume: Volume, bundle: MonaiBundle, device: str, monitor: Monitor
 ) -> tuple[Labels, tuple[Label, ...]]:
     monitor.warn(
-        f"{bundle.name} is not a MedEnhance model: its accuracy is not known here, "
-        "and it was not checked whether the volume is like those that it learned from"
+        f"{bundle.name} is not a MedEnhance model: its accuracy is not known, "
+        "and it was not checked whether the volume is like its training images"
     )
-    for note in bundle.notes:  # its license among them, which nobody sees in a log
+    for note in bundle.notes:  # warnings, as nobody would see the license in a log
         monitor.warn(f"{bundle.name}: {note}")
     bundle.network.to(device)
     return bundle.segment(volume, monitor), tuple(
@@ -148,13 +148,13 @@ def _labels_of_others(
 
 
 def _color_of(value: int) -> str:
-    """Choose a color for a label that states none, far from its neighbors'."""
-    turn = value * 0.618034 % 1.0  # the golden angle
-    red, green, blue = colorsys.hsv_to_rgb(turn, 0.75, 0.95)
+    """Choose a color for a label that states none, unlike those of the next labels."""
+    hue = value * 0.618034 % 1.0  # steps of the golden angle
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 0.95)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 @lru_cache(maxsize=4)
 def _warm_head(folder: Path, sha256: str) -> HeadModel:
-    """Keep heads loaded between jobs of one process; a changed file has another hash."""
+    """Open a head, which stays loaded between jobs; other weights have another hash."""
     return open_head(read_bundle(folder, expected_sha256=sha256))

@@ -1,4 +1,4 @@
-"""Labeled images for training heads: drawn or propagated labels, and the split by patients."""
+"""Labeled images for the training of heads: drawn or propagated labels, split by patient."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Files that a message names at most.
+#: Most files or values that a message names.
 _NAMED = 5
-#: Values of a label volume at most; an image has more.
+#: Most different values of a label volume; an image has more.
 _MOST_LABELS = 512
 #: An image and its labels, None where an atlas gives them.
 Files = tuple[Path, Path | None]
@@ -52,10 +52,9 @@ def read_labeled(
     Args:
         config: modality, structures and the atlas.
         data: the folder that the atlas's paths are relative to.
-        files: the image, and its labels; without these the atlas's are propagated.
+        files: the image, and its labels; None: labels are propagated from the atlas.
         monitor: receives progress.
-    Raises InputError where labels are not on the image's grid, are no labels, or none of them is
-    a structure.
+    Raises InputError where labels are on another grid, are no labels, or contain no structure.
     """
     path, label_path = files
     monitor.progress(0, f"reading {path.name}")
@@ -92,7 +91,7 @@ def _check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -
         )
     values = labels.voxels
     is_whole = values.dtype.kind in "bui" or bool((values == np.round(values)).all())
-    # Counting values takes seconds: only where they could be too many.
+    # Counting values takes seconds, so it is done only where there could be too many.
     has_many = values.max(initial=0) > _MOST_LABELS and np.unique(values).size > _MOST_LABELS
     if not is_whole or values.min(initial=0) < 0 or has_many:
         raise InputError(
@@ -101,11 +100,11 @@ def _check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -
 
 
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
-    """Find the labeled images of the training below `data`, and those of the patients held out.
+    """Find the labeled images below `data` for training, and those of held-out patients.
 
-    A patient is a folder of images, or an image where all lie in one folder. A pattern of
-    `held_out` that matches one image holds out its patient. Raises InputError where there are no
-    images, or not as many labels, where a pattern matches nothing, or no image is left to train on.
+    A patient is a folder of images, or a single image if all are in one folder. A pattern of
+    `held_out` that matches an image holds out its patient. Raises InputError where there are no
+    images, or not as many labels, a pattern matches nothing, or no image remains for training.
     """
     pairs = _pairs(config, data)
     names = [path.relative_to(data).as_posix() for path, _ in pairs]
@@ -122,17 +121,17 @@ def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[F
                 "Give patterns of images, relative to the data folder.",
             )
         held |= matching
-    learned = [files for files, who in zip(pairs, patients, strict=True) if who not in held]
-    if not learned:
+    training = [files for files, who in zip(pairs, patients, strict=True) if who not in held]
+    if not training:
         raise InputError("all labeled images are held out", "Hold out fewer patients.")
-    return learned, [files for files in pairs if files not in learned]
+    return training, [files for files in pairs if files not in training]
 
 
 def _pairs(config: TrainHeadConfig, data: Path) -> list[Files]:
     """Find images and their labels in the same order; labels are None where an atlas gives them.
 
     Raises InputError for another number of labels, and where some names agree and others do not:
-    pairs by the order of names would be wrong silently where one file is missing, one is extra.
+    one missing and one extra file would silently give wrong pairs.
     """
     images, labels = (
         [path for pattern in patterns for path in sorted(data.glob(pattern))]

@@ -1,8 +1,8 @@
-"""Describes a volume by a few numbers, by which it is compared with those that a head learned from.
+"""Describes a volume by a few numbers, to compare it with the training images of a head.
 
-How intensities deep inside the body are distributed, how large and thick the body is, and how
-bright the head's labels are in some slices. Intensities are smoothed, so that noise hardly counts,
-and divided by the mean of their surroundings, so that bias fields and scales do not count.
+They are the distribution of intensities deep inside the body, the size and thickness of the body,
+and the brightness of the head's labels in some slices. Intensities are smoothed, against noise, and
+divided by the mean of their surroundings, against bias fields and scale.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from MedEnhanceLib.gradprom.slice_runner import stacks_of
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import require
 
-#: Side of cells, σ of fine and coarse smoothing, of the surroundings' mean and of the depth, in mm.
+#: Side of cells; σ of fine and coarse smoothing, of the surroundings' mean and of the depth; mm.
 _CELL_MM, _FINE_MM, _COARSE_MM, _AROUND_MM, _DEEP_MM = 3.0, 2.0, 4.0, 9.0, 15.0
 #: Share of the body that counts, the deepest: without skin, fat and skull.
 _DEEPEST = 0.4
-#: Of Otsu's threshold, above which a cell is body.
+#: A cell is body above this share of Otsu's threshold.
 _BODY = 0.8
 #: HU that become 0 and 1: fat, muscle, blood and bone stay distinct.
 _CT_ENDS = (-200.0, 300.0)
-#: Slices that the head is run on, fewer of more pixels than these.
+#: Slices that the head segments; fewer if they have more pixels than this.
 _SLICES, _PIXELS = 6, 512 * 512
-#: Cells and labeled voxels without which there is nothing to describe.
+#: Least number of cells, and of labeled voxels, for a description.
 _FEWEST = 100
-#: Of the noisy view, relative to the brightest tissue.
+#: σ of the noisy view, as a share of the brightest tissue.
 _NOISE = 0.1
 
 
 def record_likeness(folder: Path, volumes: Iterable[Volume]) -> None:
-    """Describe the training images, single volumes, in the bundle of a head."""
+    """Record the description of the training images, single volumes, in the bundle of a head."""
     model = open_head(read_bundle(folder))
     groups = [[describe(view, model) for view in views(volume)] for volume in volumes]
     likeness = fit_likeness([row for rows in groups for row in rows], len(groups))
@@ -52,7 +52,7 @@ def record_likeness(folder: Path, volumes: Iterable[Volume]) -> None:
 
 
 def views(volume: Volume) -> Iterator[Volume]:
-    """Yield a training image as users may have it: whole, in halves, and MR noisy."""
+    """Yield variants of a training image that users may have: whole, halves, and noisy MR."""
     middle = len(volume.voxels) // 2
     yield volume
     if volume.modality == "MR":
@@ -63,9 +63,9 @@ def views(volume: Volume) -> Iterator[Volume]:
 
 
 def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
-    """Describe a single volume by numbers, NaN for a label of which the slices show too little.
+    """Describe a single volume by numbers, NaN for labels with too few voxels in the slices.
 
-    Returns nothing where too little is shown.
+    Returns {} where the body is too small.
     """
     cells, mm = _cells(volume)
     numbers = _body_numbers(cells, mm, volume.modality)
@@ -73,7 +73,7 @@ def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
 
 
 def _shifted(values: Floats, modality: str) -> Floats:
-    """Move air to 0 and bright tissue to about 1."""
+    """Map CT from _CT_ENDS to 0 and 1; MR is so already: air at 0, bright tissue at about 1."""
     if modality == "CT":
         low, high = _CT_ENDS
         values = ((values * 1000 - low) / (high - low)).clip(0, 1.2)
@@ -81,7 +81,7 @@ def _shifted(values: Floats, modality: str) -> Floats:
 
 
 def _cells(volume: Volume) -> tuple[Floats, tuple[float, ...]]:
-    """Average over cells of about 3 mm; returns their sides along k, j and i, in mm, too."""
+    """Average over cells of about 3 mm; returns also their sides along k, j and i, in mm."""
     spacing = tuple(reversed(volume.geometry.spacing))
     pairs = zip(spacing, volume.shape, strict=True)
     sizes = [max(1, min(round(_CELL_MM / mm), side)) for mm, side in pairs]

@@ -1,4 +1,4 @@
-"""A MONAI bundle that segments: its transforms and windows are run by MONAI itself.
+"""A MONAI bundle that segments; MONAI runs its transforms and windows.
 
 volume → transforms → network, in windows → back to the volume's grid → labels
 """
@@ -22,9 +22,9 @@ from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Sides that are run at once are filled up to a multiple of this, as stages halve them.
+#: Sides of a volume that is run as a whole are padded to a multiple of this, as stages halve them.
 _MULTIPLE = 32
-#: Key of the image in what transforms take and give.
+#: Key of the image in the mapping that transforms take and return.
 IMAGE = "image"
 
 
@@ -64,8 +64,8 @@ class MonaiBundle:
     def segment(self, volume: Volume, monitor: Monitor) -> npt.NDArray[np.uint8]:
         """Find label indices of a whole volume on its grid, 0 for the background.
 
-        Overlapping labels: the likeliest counts. Raises ModelError where the bundle is for another
-        modality, transforms or network do not take the volume, or do not give what is stated;
+        Of overlapping labels the likeliest counts. Raises ModelError where the bundle is for
+        another modality, transforms or network fail on the volume, or outputs are not as stated;
         InputError for a sequence, or too large values; Cancelled.
         """
         name = volume.source or "volume"
@@ -92,7 +92,7 @@ class MonaiBundle:
         return labels
 
     def _transformed(self, volume: Volume) -> Any:
-        """Make the image as the network gets it: a MetaTensor [1, …] that knows the way back."""
+        """Transform the image for the network: a MetaTensor [1, …] that records the transforms."""
         from monai.data.meta_tensor import MetaTensor
 
         voxels = np.array(volume.voxels.T[None], np.float32, order="C")
@@ -101,7 +101,7 @@ class MonaiBundle:
         return self.before({IMAGE: image})[IMAGE]
 
     def _in_windows(self, image: Any, monitor: Monitor) -> Tensor:
-        """Compute logits [C, …] of a whole image [1, …]; one window if none is stated."""
+        """Compute logits [C, …] of a whole image [1, …], in one window if none is stated."""
         from monai.inferers.utils import sliding_window_inference
 
         voxels = image.as_tensor().to(next(self.network.parameters()).device)
@@ -124,7 +124,7 @@ class MonaiBundle:
         return logits[0]
 
     def _checked(self, logits: Any) -> Tensor:
-        """Return logits [1, C, …]; raises ModelError unless of all labels, and finite."""
+        """Return logits [1, C, …]; raises ModelError for another C, or values not finite."""
         shape = list(getattr(logits, "shape", []))
         outputs = len(self.labels) + self.has_background
         if len(shape) != 5 or shape[1] != outputs:
@@ -143,7 +143,7 @@ class MonaiBundle:
     def _labels_of(self, logits: Tensor, image: Any) -> npt.NDArray[np.uint8]:
         """Find the index of the highest of logits [C, …] on the volume's grid [K, J, I].
 
-        One channel after the other goes back to that grid, to save memory.
+        Channels are resampled to that grid one by one, to save memory.
         """
         if not self.has_background:
             logits = torch.cat([torch.zeros_like(logits[:1]), logits])
@@ -159,7 +159,7 @@ class MonaiBundle:
         """Resample one channel from the network's grid to the volume's, [I, J, K]."""
         from monai.data.meta_tensor import MetaTensor
 
-        # A copy, as transforms take from the record of what was done what they have undone.
+        # A copy, as the inverse transforms remove entries from the record.
         record = copy.deepcopy(image.applied_operations)
         scores = MetaTensor(channel[None].float().cpu(), meta=image.meta, applied_operations=record)
         if record:

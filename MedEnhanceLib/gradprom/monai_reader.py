@@ -1,8 +1,8 @@
-"""Reads a MONAI bundle: a network of a list with its weights, and what is done before and after it.
+"""Reads a MONAI bundle: a network, its weights, and the transforms before and after it.
 
-Configurations are data: nothing in them is run, loaded or built. References ("@name") are resolved.
-Python ("$…") and other files ("%…") stay texts, which are refused where they decide something;
-classes (_target_) are names, which are looked up in lists, and their arguments are plain values.
+Configurations are data: nothing in them is run or loaded. References ("@name") are resolved. Python
+("$…") and other files ("%…") stay text, and are refused where a value is needed; classes (_target_)
+are names, which have to be in the lists below, and their arguments are plain values.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.monai_bundle import IMAGE, MonaiBundle, first_line
 
-#: MONAI's network classes that may be built: they run MONAI's code alone on plain arguments.
+#: MONAI's network classes that may be built: with plain arguments they run only MONAI's own code.
 NETWORKS = (
     "AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SegResNetDS", "SwinUNETR", "UNet", "VNet"
 )  # fmt: skip
 _INFERERS = ("SimpleInferer", "SlidingWindowInferer")
-_MOST_LABELS = 255  # of a byte, without the background
+_MOST_LABELS = 255  # values of a byte, without the background
 _WEIGHTS = ("models/model.safetensors", "models/model.pt")
 _LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
-#: Transforms before the network: those that read the file, and those that are done.
+#: Transforms before the network: those that read the file, which are skipped, and the others.
 _READING = ("LoadImage", "EnsureChannelFirst", "EnsureType", "ToTensor", "ToDevice")
-_DONE = (
+_PREPROCESSING = (
     "Orientation", "Spacing", "ScaleIntensityRange", "ScaleIntensity", "NormalizeIntensity",
     "CropForeground", "SpatialPad", "DivisiblePad",
 )  # fmt: skip
-#: What follows the network: the first decides, the second changes labels and is left out, the third
-#: changes nothing here.
+#: Transforms after the network: those that say how logits become labels; those that change labels,
+#: which are left out with a note; and those without effect here.
 _DECIDING = {"Activations", "AsDiscrete"}
-_LEFT_OUT = {"KeepLargestConnectedComponent", "FillHoles", "RemoveSmallObjects"}
+_OMITTED = {"KeepLargestConnectedComponent", "FillHoles", "RemoveSmallObjects"}
 _NEUTRAL = {"Invert", "SaveImage", "EnsureType", "FromMetaTensor", "ToTensor", "CopyItems"}
-#: Values of a field at most, with all references resolved.
+#: Most values of a field, with all references resolved.
 _MOST_VALUES = 10_000
-_REMEDY = "Change it in a copy of the bundle: docs/segmenters.md says what is understood."
+_REMEDY = "Change it in a copy of the bundle: docs/segmenters.md lists what is supported."
 
 
 def read_monai_bundle(folder: Path) -> MonaiBundle:
@@ -61,7 +61,7 @@ def read_monai_bundle(folder: Path) -> MonaiBundle:
         network, sha256 = _network(folder, inference.field("network_def", "network"))
         modality, channels = _image_and_channels(data_format)
         before = _before(inference.field("preprocessing", "pre_transforms", "transforms"))
-        has_background, left_out = _decision(
+        has_background, omissions = _decision(
             inference.field("postprocessing", "post_transforms"),
             named=channels[0].strip().lower() in ("background", "bg"),
         )
@@ -84,12 +84,12 @@ def read_monai_bundle(folder: Path) -> MonaiBundle:
         window=window,
         overlap=overlap,
         sha256=sha256,
-        notes=(_license_of(folder, metadata), *left_out),
+        notes=(_license_of(folder, metadata), *omissions),
     )
 
 
 def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
-    """Read the modality of the one image that goes in, and the names of what comes out."""
+    """Read the modality of the one input image, and the names of the output channels."""
     inputs, outputs = data_format["inputs"], data_format["outputs"]
     names = list(inputs.value or ())
     if len(names) != 1 or inputs[names[0]]["num_channels"].number(1) != 1:
@@ -110,9 +110,9 @@ def _before(part: Part) -> Any:
 
     if part.value is None:
         raise part.refused("is missing")
-    image, made = "image", []
+    image, steps = "image", []
     for step in part.steps():
-        name = step.one_of((*_READING, *_DONE))
+        name = step.one_of((*_READING, *_PREPROCESSING))
         keys = [str(key.plain()) for key in step["keys"].members() if key.value is not None]
         if name == "LoadImage" and keys:
             images = [key for key in keys if key not in ("label", "labels", "mask", "seg")]
@@ -128,21 +128,21 @@ def _before(part: Part) -> Any:
         if name == "Orientation":
             arguments.setdefault("labels", None)  # MONAI warns of its own default
         try:
-            made.append(getattr(transforms, f"{name}d")(**arguments))
+            steps.append(getattr(transforms, f"{name}d")(**arguments))
         except (TypeError, ValueError) as cause:
             raise step.refused(f"cannot be built: {first_line(cause)}") from cause
-    return transforms.Compose(made)
+    return transforms.Compose(steps)
 
 
 def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
-    """Read whether a voxel has one label or background (softmax), and note what is left out.
+    """Read whether one channel is the background (softmax); returns also notes on omissions.
 
-    named: whether the labels name a background, which decides where the transforms do not.
+    named: whether the labels name a background, which counts if the transforms do not decide.
     """
     notes, is_softmax, is_sigmoid = [], False, False
     for step in part.steps() if part.value else ():
-        name = step.one_of(_DECIDING | _LEFT_OUT | _NEUTRAL)
-        if name in _LEFT_OUT:
+        name = step.one_of(_DECIDING | _OMITTED | _NEUTRAL)
+        if name in _OMITTED:
             notes.append(f"{name} is left out: labels are the network's")
         elif name in _DECIDING:
             is_softmax |= step["softmax"].flag() or step["argmax"].flag()
@@ -155,7 +155,7 @@ def _decision(part: Part, *, named: bool) -> tuple[bool, list[str]]:
 
 
 def _window(part: Part) -> tuple[tuple[int, ...], float]:
-    """Read window and overlap of the inferer; () for volumes that are run as a whole."""
+    """Read window and overlap of the inferer; a window () means that volumes are run as a whole."""
     if part.value is None or part.one_of(_INFERERS) == "SimpleInferer":
         return (), 0.25
     overlap = part["overlap"].number(0.25)
@@ -163,12 +163,12 @@ def _window(part: Part) -> tuple[tuple[int, ...], float]:
         raise part["overlap"].refused(f"is {overlap:g}, not 0 to 0.9")
     sides = [int(side.number()) for side in part["roi_size"].members()]
     sides = sides * 3 if len(sides) == 1 else sides
-    # A side that is left to the volume is stated as -1.
+    # A side of -1 means that of the volume.
     return (tuple(sides) if len(sides) == 3 and min(sides) > 0 else ()), overlap
 
 
 def _license_of(folder: Path, metadata: Part) -> str:
-    """Say in a line what a bundle states of its license."""
+    """State the license of a bundle in one line."""
     stated = [str(metadata[name].value or "") for name in ("license", "copyright")]
     for name in _LICENSES:
         if (folder / name).is_file():
@@ -180,7 +180,7 @@ def _license_of(folder: Path, metadata: Part) -> str:
 
 
 def _read_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
-    """Read the hash of the file of weights, and its tensors by name; code in it is not run."""
+    """Read the hash of the weights' file, and its tensors by name; code in it is not run."""
     from safetensors.torch import load_file
 
     path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
@@ -193,7 +193,7 @@ def _read_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
         if path.suffix == ".safetensors":
             return file_sha256(path), load_file(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        # A checkpoint of MONAI holds the weights as "model".
+        # In checkpoints of MONAI the weights are under "model".
         weights = dict(stored.get("model", stored))
         if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
             raise ValueError("no state dict")
@@ -206,19 +206,19 @@ def _read_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def _network(folder: Path, part: Part) -> tuple[nn.Module, str]:
-    """Build the network with its weights, frozen; returns their hash too."""
+    """Build the network with its weights, frozen; returns also their hash."""
     from monai.networks import nets
 
     name, arguments = part.one_of(NETWORKS), part.arguments()
     if arguments.get("spatial_dims", 3) != 3:
         raise part.refused("takes slices; a network of volumes is needed")
-    if name == "SwinUNETR":  # bundles state it, and MONAI has no use for it any more
+    if name == "SwinUNETR":  # bundles state it, but newer versions of MONAI do not take it
         arguments.pop("img_size", None)
     sha256, weights = _read_weights(folder)
     try:
         network: nn.Module = getattr(nets, name)(**arguments)
         network.load_state_dict(weights)
-    except Exception as cause:  # each network has its own for arguments that do not fit
+    except Exception as cause:  # each network class raises its own for arguments that do not fit
         raise ModelError(
             f"{folder.name}: {name} cannot be built with its arguments and weights "
             f"({first_line(cause)})",
@@ -246,13 +246,13 @@ class Part:
         return Part(f"{self.place}.{key}", value)
 
     def members(self) -> list[Part]:
-        """List the members; a value alone counts as a list of it."""
+        """List the members; a single value counts as a list of one."""
         if not isinstance(self.value, list):
             return [self]
         return [Part(f"{self.place}[{n}]", value) for n, value in enumerate(self.value)]
 
     def refused(self, why: str) -> ModelError:
-        """Make the error for a value that is not understood."""
+        """Make the error for a value that is not supported."""
         return ModelError(f"{self.place} {why}", _REMEDY)
 
     @property
@@ -263,16 +263,16 @@ class Part:
 
     @property
     def target(self) -> str:
-        """The name of its class, without MONAI's package."""
+        """Class name (_target_) without MONAI's package."""
         return re.sub(r"^monai\.(?:\w+\.)*", "", str(self["_target_"].value))
 
     def one_of(self, classes: Collection[str]) -> str:
-        """Name its class without the ending of dictionaries; ModelError for another, or none."""
+        """Return the class name without the suffix for dictionaries; ModelError if not listed."""
         for ending in ("", "Dict", "d", "D"):
             if (name := self.target.removesuffix(ending)) in classes:
                 return name
         if not isinstance(self.value, Mapping):
-            self.plain()  # code has an error of its own
+            self.plain()  # which raises another error for code
             raise self.refused("is not an object with _target_")
         target = self["_target_"]
         raise target.refused(f"is {target.shown}, not one of {', '.join(sorted(classes))}")
@@ -290,11 +290,11 @@ class Part:
         return self.value
 
     def arguments(self) -> dict[str, Any]:
-        """Return the plain arguments of an object; MONAI's own (_target_, _mode_) are left out."""
+        """Return the plain arguments of an object, without those of MONAI (_target_, _mode_)."""
         return {key: self[key].plain() for key in self.value if not key.startswith("_")}
 
     def number(self, default: float | None = None) -> float:
-        """Return a finite number; the default where nothing is stated."""
+        """Return a finite number; the default if there is no value."""
         value: Any = default if self.value is None else self.plain()
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):
@@ -302,11 +302,11 @@ class Part:
         return float(value)
 
     def flag(self) -> bool:
-        """Tell whether it is true; as in MONAI, the text "True" counts too."""
+        """Test whether the value is true; as in MONAI, the text "True" counts too."""
         return str(self.plain()).lower() == "true"
 
     def steps(self) -> Iterator[Part]:
-        """Yield each transform of lists and of (nested) Compose, but for those that are off."""
+        """Yield each transform of lists and of (nested) Compose, except disabled ones."""
         if isinstance(self.value, list):
             for member in self.members():
                 yield from member.steps()
@@ -314,9 +314,9 @@ class Part:
             yield from self["transforms"].steps() if self.target == "Compose" else [self]
 
     def field(self, *names: str) -> Part:
-        """Return the first of these fields of a file that is stated, without references.
+        """Return the first of these fields that the file has, with references resolved.
 
-        An empty part where none is. Raises ModelError for a reference that names nothing.
+        The part is empty if the file has none. Raises ModelError for an invalid reference.
         """
         name = next((name for name in names if name in self.value), names[0])
         part = Part(f"{self.place}: {name}", self.value.get(name))
@@ -344,7 +344,7 @@ def read_config(folder: Path, member: str) -> Part:
 
 
 def _resolved(value: Any, fields: Mapping[str, Any], allowance: Iterator[int]) -> Any:
-    """Copy with the values that references name ("@field::key") in their places."""
+    """Copy a value, with references ("@field::key") replaced by what they name."""
     if next(allowance, None) is None:
         raise ValueError("it is too large")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Runs a network over slices: some at once, fewer when memory runs out."""
+"""Runs a network over slices, some at once, and fewer when memory runs out."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from MedEnhanceLib.learning.intensity import Scaling
 from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Slices are padded to a multiple of this, which networks halve.
+#: Slices are padded to a multiple of this, as networks halve their sides.
 GRID = 32
 #: Pixels at once on a CPU: a slice of 512². More is slower (1.7 times for 16 slices): features
-#: leave the cache, and beyond 32 MiB every tensor comes from the system anew, page by page.
+#: leave the cache, and tensors beyond 32 MiB are allocated by the system each time, page by page.
 _CPU_PIXELS = 512 * 512
-#: On a GPU 32 of them keep it busy.
+#: A GPU needs 32 such slices to be busy.
 _GPU_PIXELS = 32 * _CPU_PIXELS
-#: Takes [B, 2k + 1, H, W] and where to run; returns [B, channels, H, W].
+#: Takes [B, 2k + 1, H, W] and the device; returns [B, channels, H, W].
 Network = Callable[[Tensor, str], Tensor]
 
 
@@ -38,9 +38,9 @@ def over_slices(
     *,
     beside: Array | None = None,
 ) -> Iterator[tuple[slice, Floats]]:
-    """Apply a network that takes each slice with its neighbors, some slices at once.
+    """Apply a network to slices with their neighbors, some slices at once.
 
-    When memory runs out, there are fewer of them, and then the CPU goes on, with a warning.
+    When memory runs out, it continues with fewer of them, and then on the CPU, with a warning.
 
     Args:
         network: computes some slices on a device.
@@ -72,7 +72,7 @@ def over_slices(
             if not is_out_of_memory(cause):
                 raise
         if values is None:
-            release_memory(device)  # only now: the traceback held what was computed
+            release_memory(device)  # only here: in the handler the traceback still holds tensors
             if at_once == 1 and device == "cpu":
                 raise DeviceMemoryError(
                     "memory ran out with one slice at once on the CPU",
@@ -111,18 +111,18 @@ def stacks_of(voxels: Array, scaling: Scaling, context: int, where: slice) -> Te
 
 @contextmanager
 def stoppable(network: nn.Module, monitor: Monitor) -> Iterator[None]:
-    """Begin every layer of `network` with a safe point of `monitor` for cancelling, inside it.
+    """Make every layer of `network` check `monitor` for a cancel, within the context.
 
     Only for runs in this thread: another thread may run the same network for another job.
     """
     thread = threading.get_ident()
 
-    def look(*_: object) -> None:
+    def check(*_: object) -> None:
         if threading.get_ident() == thread:
             monitor.check()
 
     layers = [module for module in network.modules() if not list(module.children())]
-    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(check) for layer in layers]
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A trained segmentation head, which stays as it is: how well it segments, and what it teaches."""
+"""A frozen segmentation head: its Dice on enhanced images, and its loss to train an enhancer."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Noise of the images that are measured: σ as a share of the brightest tissue, photons per ray.
+#: Noise of the measured images: σ over the brightest tissue; photons per ray, electronic noise.
 _SIGMA, _PHOTONS, _ELECTRONIC = 0.1, 5e3, 5.0
 _CLEAN, _NOISY = "clean", "noisy"
 #: Slices of a slab that enter the loss; neighboring slices are redundant.
 _MOST_SLICES = 4
-#: Slices of a person held out that decide on taught weights: those with most labels.
+#: Slices of a held-out patient that are measured by default, those with most labels.
 _MEASURED_SLICES = 48
-#: What of a head's training says which images are labeled, and how.
-_OF_DATA = ("images", "labels", "atlas_image", "atlas_labels", "held_out", "labeled_share")
+#: Options of a head's training that define its labeled images.
+_DATA_OPTIONS = ("images", "labels", "atlas_image", "atlas_labels", "held_out", "labeled_share")
 
 
 class SegmentationTask:
-    """Loss of a trained head on enhanced images, and its Dice in persons held out.
+    """Loss of a trained head on enhanced images, and its Dice in held-out patients.
 
-    Its images are those of the head's training. It runs in float32: differences of its loss would
-    vanish in bfloat16.
+    The images are those of the head's training. It runs in float32, as differences of its loss
+    would vanish in bfloat16.
 
     Args:
         segmenter: name or folder of the head.
@@ -55,7 +55,7 @@ class SegmentationTask:
         self._bundle = open_bundle(segmenter, kind="head", modality=modality)
         metadata = self._bundle.metadata
         stated = metadata.get("training", {}).get("config", {})
-        fields = {name: stated[name] for name in _OF_DATA if name in stated}
+        fields = {name: stated[name] for name in _DATA_OPTIONS if name in stated}
         fields |= {"structures": metadata["labels"], "network": metadata["network"]}
         self._config = TrainHeadConfig.from_json({**fields, "modality": modality})
         self._network = move(open_head(self._bundle).network, device)
@@ -67,12 +67,12 @@ class SegmentationTask:
         return self._bundle.identity()
 
     def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
-        """Yield each training image and its labels as indices; persons held out are not read.
+        """Yield each training image and its labels as indices, without held-out patients.
 
         Raises InputError for data that do not fit together.
         """
-        learned, _ = find_split(self._config, self._data)
-        for files in learned:
+        training, _ = find_split(self._config, self._data)
+        for files in training:
             labeled = read_labeled(self._config, self._data, files, monitor)
             yield files[0], labeled.image, labeled.indices
 
@@ -83,18 +83,18 @@ class SegmentationTask:
         *,
         depth: int | None = _MEASURED_SLICES,
     ) -> list[dict[str, Any]]:
-        """Segment images held out as they are, noisy, and as each enhancer leaves the noisy ones.
+        """Segment held-out images: clean, noisy, and noisy after each enhancer.
 
-        Patients have numbers, as names of files may be names of people; the monitor's log maps
-        numbers to files.
+        Patients are numbered, as file names may contain patient names; the log maps numbers to
+        files.
 
         Args:
-            enhancers: by the name that rows give to what they make.
+            enhancers: by name, which rows have as "image".
             monitor: progress and cancelling.
             depth: slices that are measured, those with most labels; None: all.
         Returns:
             A row for each patient and image: "subject", "image" ("clean", "noisy" or an enhancer's
-            name), "dice" (mean over the structures), "psnr_db" (of tissue, None of the clean
+            name), "dice" (mean over the structures), "psnr_db" (of tissue; None for the clean
             image), and "LABEL (Dice)".
         """
         rows, config = [], self._config
@@ -122,15 +122,15 @@ class SegmentationTask:
         return rows
 
     def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
-        """Compute CE + Dice of up to four slices of a slab, each seen with its neighbors.
+        """Compute cross-entropy + Dice of up to four slices of a slab, each with its neighbors.
 
-        Slices whose neighbors are all in the slab are preferred; beyond the ends the last slice is
-        repeated.
+        Slices whose neighbors are all in the slab are preferred; otherwise the last slice is
+        repeated beyond the ends.
 
         Args:
             image: [D, H, W] on the network's scale, enhanced.
-            noisy: the same before.
-            labels: indices.
+            noisy: the same before enhancement.
+            labels: [D, H, W], indices.
         """
         depth, rows, columns = image.shape
         context = self._config.network.context
@@ -153,7 +153,7 @@ class SegmentationTask:
 def _figures(
     labeled: LabeledImage, volume: Volume, labels: Volume, config: TrainHeadConfig
 ) -> dict[str, Any]:
-    """Compute Dice of the labels of a volume, and its PSNR in the tissue of the labeled image."""
+    """Compute the Dice of labels, and the PSNR of their volume in the tissue of the clean image."""
     scaling = scaling_for(labeled.image)
     clean, voxels = (scaling.apply(image.voxels) for image in (labeled.image, volume))
     fidelity = psnr(clean, voxels, 1.0, mask=clean > TISSUE[config.modality])

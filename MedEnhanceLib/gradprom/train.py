@@ -1,6 +1,6 @@
-"""Trains a segmentation head on labeled images, and on what an enhancer makes of noisy ones.
+"""Trains a segmentation head on labeled images, clean and degraded, these enhanced if requested.
 
-Patients that are held out are measured on afterwards.
+Afterwards the head is measured on held-out patients.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from MedEnhanceLib.learning.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.learning.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Degradations of the simulated low-quality versions, one after another.
+#: Degradations of the simulated low-quality versions, in turn.
 _DEGRADATIONS = {"MR": ("rician", "composite"), "CT": ("low-dose",)}
-#: Gray values of tissue between which a synthetic contrast is linear; how even its steps are.
+#: Knots of a synthetic contrast, linear between them; evenness of its steps (Dirichlet).
 _KNOTS, _EVENNESS = 6, 1.5
 Halves = npt.NDArray[np.float16]
 
@@ -49,7 +49,7 @@ def train(
     *,
     enhancer: Enhancer | None = None,
 ) -> Path:
-    """Train and export a head's bundle, and measure it on the patients held out.
+    """Train a head, export its bundle, and measure it on held-out patients.
 
     Args:
         config: of the training.
@@ -57,10 +57,9 @@ def train(
         out: for checkpoint and bundle. A training of the same configuration continues from the
             checkpoint there.
         monitor: progress, metrics and cancelling.
-        enhancer: what low-quality images are enhanced with before the head sees them; None: they
-            stay as they are.
+        enhancer: for the low-quality images; None: they are not enhanced.
     Returns:
-        The bundle's folder, `out/<name>`. Figures on patients held out are in its model card.
+        The bundle's folder, `out/<name>`. Its model card has the results in held-out patients.
     Raises:
         Cancelled: after writing a checkpoint.
         InputError: data do not fit together.
@@ -68,10 +67,10 @@ def train(
     """
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
-    learned, held_out = find_split(config, data)
+    training, held_out = find_split(config, data)
     if held_out:
-        monitor.log(f"{len(held_out)} of {len(learned) + len(held_out)} images are held out")
-    examples = prepare_examples(config, data, learned, monitor.part(0, 0.3), enhancer)
+        monitor.log(f"{len(held_out)} of {len(training) + len(held_out)} images are held out")
+    examples = prepare_examples(config, data, training, monitor.part(0, 0.3), enhancer)
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed + 1)
     network = move(make_head(config.network, len(config.structures)), device)
@@ -94,7 +93,7 @@ def train(
     }
     seconds = run_steps(step, config.steps, out, parts, monitor.part(0.3, 0.9))
     bundle = export_head(out / config.name, config, learner.averaged(), seconds, enhancer)
-    images = (load(path, modality=config.modality).single() for path, _ in learned)
+    images = (load(path, modality=config.modality).single() for path, _ in training)
     record_likeness(bundle.folder, images)
     if held_out:
         enhancers = {"enhanced": enhancer.enhance} if enhancer else {}
@@ -116,14 +115,14 @@ def prepare_examples(
 ) -> list[Example]:
     """Read, label, degrade and enhance all subjects of the training.
 
-    The degraded versions of an image depend on the seed and its file's name, not on other images.
+    The degraded versions of an image depend on the seed and its path, not on other images.
 
     Args:
         config: of the training.
-        data: the folder that `files` lie in; paths below it seed the degradations.
+        data: the folder of `files`, whose paths below it seed the degradations.
         files: image and labels of each subject, as `find_split` lists them.
         monitor: receives progress.
-        enhancer: of the degraded versions; None: they stay as they are.
+        enhancer: for the degraded versions; None: they are not enhanced.
     Raises InputError for a structure that no image shows.
     """
     examples = []
@@ -155,9 +154,9 @@ def _versions(
     enhancer: Enhancer | None,
     monitor: Monitor,
 ) -> Iterator[tuple[Volume, Volume]]:
-    """Yield what the head learns from, and each before it was enhanced: image, degraded ones.
+    """Yield pairs of a training image and the same before enhancement.
 
-    The same of each synthetic contrast.
+    First the clean image, then its degraded versions; the same for each synthetic contrast.
     """
     kinds, count = _DEGRADATIONS[config.modality], 1 + config.contrasts
     for contrast in range(count):
@@ -173,9 +172,9 @@ def _versions(
 def synthetic_contrast(image: Volume, rng: np.random.Generator) -> Volume:
     """Map gray values of MR by a random monotone function, rising or falling; air stays dark.
 
-    So one label map makes images like T1, T2 and FLAIR.
-    Source of the idea: SynthSeg, Billot et al., Medical Image Analysis 86 (2023) 102789; there,
-    gray values are drawn for each label.
+    The labels of one image thus serve for contrasts like T1, T2 and FLAIR. Source of the idea:
+    SynthSeg, Billot et al., Medical Image Analysis 86 (2023) 102789, which draws gray values for
+    each label.
     """
     scaled = scaling_for(image).apply(image.voxels)
     darkest = rng.uniform(0.1, 0.4)
@@ -212,8 +211,8 @@ def draw_batch(
 ) -> tuple[Tensor, Tensor]:
     """Draw random patches: images [B, channels, P, P] and label indices [B, 1, P, P].
 
-    In any of the three planes where voxels are nearly isotropic, with a zoom from 0.8 to 1.3,
-    mirrored, MR with random contrast.
+    They have any of the three planes if voxels are nearly isotropic, a zoom of 0.8 to 1.3, random
+    flips, and in MR a random contrast.
 
     Args:
         examples: drawn from with replacement, all with the same probability.
@@ -240,8 +239,8 @@ def _varied(image: Tensor, modality: str, rng: np.random.Generator) -> Tensor:
     """Give MR a random contrast; shift CT, whose scale is fixed, by up to 15 HU."""
     if modality == "CT":
         return image + float(rng.uniform(-0.015, 0.015))
-    # A wide range: bright scalp fat halves the scaled brain, so tissue has to be recognized by
-    # contrast, not by value.
+    # A wide range: bright scalp fat halves the scaled values of the brain, so tissue has to be
+    # recognized by contrast, not by value.
     gamma, gain = np.exp(rng.uniform(-0.6, 0.6)), rng.uniform(0.6, 1.3)
     return image.sign() * image.abs() ** float(gamma) * float(gain)
 
@@ -255,25 +254,25 @@ def _patch(
 ) -> tuple[Tensor, Tensor]:
     context, side = config.network.context, config.patch
     zoom = rng.uniform(0.8, 1.3)
-    taken = round(side / zoom)
+    extent = round(side / zoom)
     depth, *sides = labels.shape
     middle = int(rng.integers(depth) if around is None else around[0])
     slices = np.clip(np.arange(middle - context, middle + context + 1), 0, depth - 1)
-    starts = [int(rng.integers(max(n - taken, 0) + 1)) for n in sides]
+    starts = [int(rng.integers(max(n - extent, 0) + 1)) for n in sides]
     if around is not None:
-        offsets = rng.integers(taken, size=2)
+        offsets = rng.integers(extent, size=2)
         starts = [
-            int(np.clip(int(at) - offset, 0, max(n - taken, 0)))
+            int(np.clip(int(at) - offset, 0, max(n - extent, 0)))
             for at, offset, n in zip(around[1:], offsets, sides, strict=True)
         ]
-    rows, columns = (slice(start, start + taken) for start in starts)
+    rows, columns = (slice(start, start + extent) for start in starts)
     stacks = np.concatenate([channel[slices, rows, columns] for channel in voxels])
     image = torch.from_numpy(stacks.astype(np.float32))
     label = torch.from_numpy(labels[middle, rows, columns].astype(np.float32))
-    short = (0, taken - image.shape[2], 0, taken - image.shape[1])
+    missing = (0, extent - image.shape[2], 0, extent - image.shape[1])
     # Beyond the image there is air, which is 0 in MR and -1 (−1000 HU) in CT.
-    image = F.pad(image, short, value=-1.0 if config.modality == "CT" else 0.0)
-    label = F.pad(label[None], short)
+    image = F.pad(image, missing, value=-1.0 if config.modality == "CT" else 0.0)
+    label = F.pad(label[None], missing)
     image = F.interpolate(image[None], (side, side), mode="bilinear", align_corners=False)[0]
     label = F.interpolate(label[None], (side, side), mode="nearest")[0]
     flips = [axis for axis in (1, 2) if rng.random() < 0.5]
@@ -292,7 +291,7 @@ def _means(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def dice_in_words(means: Sequence[Mapping[str, Any]]) -> str:
-    """Say what the head reaches in persons held out, for its card; means: a row for each image."""
+    """State the Dice in held-out patients, for the card; means: a row for each image."""
     scans = {"noisy": "on a noisy scan", "enhanced": "enhanced", "clean": "on a clean scan"}
     dice = {row["image"]: row["dice"] for row in means}
     figures = [f"{dice[image]:.2f} {words}" for image, words in scans.items() if image in dice]

@@ -1,6 +1,6 @@
 """HQG-Net: unpaired enhancement guided by high-quality images.
 
-Importing this needs numpy alone; `enhance` loads torch when it is called. Training is
+The import needs numpy alone; `enhance` loads torch when it is called. Training is
 `MedEnhanceLib.hqg.train.train`.
 """
 

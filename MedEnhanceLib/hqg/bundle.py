@@ -56,7 +56,7 @@ def export_enhancer(
         seconds: duration of the training.
         is_guided: whether the correction by a guide was trained.
         gains: of the last validation, in dB over the filter.
-        verdict: on the weights that a task taught; None of a training without a task.
+        verdict: on the weights that a task taught; None without a task.
     """
     stages = {"without guides": config.steps}
     if is_guided:

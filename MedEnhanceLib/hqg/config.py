@@ -17,7 +17,7 @@ Modulation = Literal["addition", "variational"]
 _NOISELESS: Any = option(
     (),
     help="patterns of volumes without noise, such as those of a distilled set; noise is not "
-    "measured in them, as texture can pass for noise",
+    "measured in them, as texture could be taken for noise",
 )
 _SYNTHETIC: Any = option(
     0.0,
@@ -39,15 +39,15 @@ class NetworkConfig(Options):
     blocks: int = option(16, help="blocks in a group", low=2, high=64)
     least_order: float = option(
         0.0,
-        help="coefficients whose orders along the three axes add up to less stay as the filter "
-        "leaves them, as faint lesions of CT are there; 2.5 halves the correction of order 2",
+        help="coefficients with a lower sum of their orders along the three axes are not changed, "
+        "as they contain faint lesions in CT; 2.5 halves the correction of order 2",
         low=0,
         high=9,
     )
     modulation: Modulation = option(
         "addition",
-        help="how the guide's cue changes features: it is added to them, or draws scale and shift "
-        "of their normalization from a distribution (variational)",
+        help="how the guide's cue changes features: it is added to them, or gives a distribution "
+        "for scale and shift of their normalization (variational)",
     )
 
 
@@ -63,7 +63,7 @@ class LossConfig(Options):
         0.0, help="content-aware loss of pixels: L1 of the bands of a Haar wavelet", low=0
     )
     feature: float = option(
-        0.0, help="content-aware loss of features: L1 of the network's own", low=0
+        0.0, help="content-aware loss of features: L1 of the network's features", low=0
     )
     adversarial: float = option(
         0.0,
@@ -73,7 +73,7 @@ class LossConfig(Options):
     )
     unpaired: float = option(
         0.0,
-        help="the same loss for real noisy volumes (low_quality), which have no target, in the "
+        help="adversarial loss of real noisy volumes (low_quality), which have no target, in the "
         "stage without a guide",
         low=0,
     )
@@ -144,8 +144,8 @@ class TrainConfig(NetworkTrainingConfig):
     synthetic: float = _SYNTHETIC
     examinations: tuple[str, ...] = option(
         (),
-        help="patterns of series, each of one examination, for the stages with guides; empty: "
-        "none, and the enhancer takes no guide",
+        help="patterns of series, one pattern for each examination, for the stages with guides; "
+        "empty: the enhancer takes no guide",
     )
     leave_out: tuple[str, ...] = option(
         (), help="patterns of files or folders to exclude from training"
@@ -211,8 +211,8 @@ class TrainSlicesConfig(NetworkTrainingConfig):
 
     files: tuple[str, ...] = option(
         ("**/*.nii.gz",),
-        help="patterns, below the data folder, of volumes to learn from; planes that have fine "
-        "pixels in both directions are used",
+        help="patterns of volumes below the data folder; their slices are used, of nearly "
+        "isotropic volumes all three sets of planes",
     )
     noiseless: tuple[str, ...] = _NOISELESS
     synthetic: float = _SYNTHETIC
@@ -235,15 +235,14 @@ class EnhanceConfig(Options):
         "auto", help="a model's name or folder; auto: the one for the modality", metavar="NAME"
     )
     uncertainty: bool = option(
-        False, help="make a map of the uncertainty too: the standard deviation of the error"
+        False, help="also make a map of the uncertainty: the standard deviation of the error"
     )
     device: str = option("auto", help=DEVICES, metavar="D")
     _: KW_ONLY
     strength: float | Literal["auto", "full"] = option(
         "auto",
-        help="how much is corrected; auto: as much as the measured noise calls for, which is "
-        "little where a volume is clean; a number from 0 to 1 scales that; full: all of it, "
-        "whatever the noise",
+        help="amount of correction; auto: as much as the measured noise requires, little in a "
+        "clean volume; a number from 0 to 1 scales that; full: all of it, whatever the noise",
         low=0,
         high=1,
         ranged=False,
@@ -251,19 +250,19 @@ class EnhanceConfig(Options):
     )
     noise: float | str | None = option(
         None,
-        help="standard deviation of the noise in the units of the volume, or a file with a map of "
-        "it, instead of measuring it; all of it is removed",
+        help="standard deviation of the noise in the units of the volume, or a file with its map, "
+        "instead of a measurement; all of this noise is removed",
         metavar="SIGMA|FILE",
     )
-    correct_bias_field: bool = option(False, help="correct the bias field of MR too (N4)")
+    correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")
     task: Literal["noise", "sharpness", "slices"] = option(
         "noise",
-        help="what is improved: noise; sharpness: noise, and blur of MR where it is measured; "
-        "slices: thick slices become thin ones, on a new grid",
+        help="what is corrected: noise; sharpness: noise, and blur of MR if it is blurred; "
+        "slices: thin slices from thick ones, on a new grid",
     )
     slice_spacing: float | Literal["isotropic", "half"] = option(
         "isotropic",
-        help="slice spacing of the result, with the task slices: isotropic (pixel size), half "
+        help="slice spacing of the result, for the task slices: isotropic (pixel size), half "
         "(of the original), or mm",
         low=0.01,
         high=100,

@@ -1,7 +1,7 @@
-"""What is done to a volume, from what is measured in it: noise and, on request, blur.
+"""Decision on the correction of a volume, by its measured noise and, on request, blur.
 
-`decide` looks at the whole volume, and at all frames of a sequence together, so that parts of it
-are treated as the whole is and no frame differs from the next in what is done to it.
+`decide` measures the whole volume, and the frames of a sequence together, so that a part is treated
+like the whole, and all frames alike.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
 
-#: Frames of a sequence that are measured for what is decided once, spread over all of it.
+#: Most frames of a sequence that are measured for its decision, spread evenly.
 _FRAMES_MEASURED = 9
-#: Correlation between the means of blocks two apart below which there is only noise. Noise of any
-#: usual texture gives 0 ± 1 / √(2n), CT and MR .3 and more, a PET of 34 × 31 pixels .18.
+#: Correlation of the means of blocks two apart below which a volume is only noise. Noise of usual
+#: texture gives 0 ± 1 / √(2n), CT and MR .3 and more, a PET of 34 × 31 pixels .18.
 _LEAST_STRUCTURE = 0.1
-#: σ over contrast from which noise is strong, and the trust (a confidence of .25, or in CT a σ of
-#: 212 HU) below which it may be structure.
-#: Of 77 undamaged scans 2 lie beyond both, and none of them with simulated noise.
+#: σ over contrast from which noise is strong, and trust (.5 is a confidence of .25, or in CT a σ of
+#: 212 HU) below which it may be structure. Of 77 undamaged scans 2 are beyond both, with simulated
+#: noise none.
 _STRONG, _UNSURE = 0.3, 0.5
-#: Noise of MR with less than this share of white noise's power at the highest frequency of both
-#: axes comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less.
-#: In CT a smooth kernel does the same. From this confidence on the spectrum is that of noise.
+#: Noise of MR with less power than this share of white noise at the highest frequency of both axes
+#: comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less. In CT
+#: a smooth kernel does the same. The spectrum is known to be that of noise from this confidence.
 _ENLARGED, _SURE_SPECTRUM = 0.25, 0.3
 
 
@@ -69,7 +69,7 @@ class VolumeCache:
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
 
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
-        """Return the noise of a frame, measured once for all runs over it.
+        """Return the noise of a frame, measured only once.
 
         Args:
             number: of the frame.
@@ -109,17 +109,17 @@ def decide(
     fallback: Sequence[int] = (0,),
     monitor: Monitor,
 ) -> Decision:
-    """Measure a volume and decide what is done to it, the same for all frames of a sequence.
+    """Measure a volume and decide on its correction, the same for all frames of a sequence.
 
     Up to nine frames, spread evenly, are measured. The noise is that of the differences of frames
-    or, where these show none in common, that of the median frame.
+    or, if these show no common noise, that of the median frame.
 
     Args:
         frames: [K, J, I] each, all of a sequence.
         cache: measurements of earlier runs over them, filled by this one.
-        config: task, strength and whether the bias field is corrected.
-        fallback: frames to measure where those spread evenly are all constant.
-        monitor: receives what was found, and warnings.
+        config: task, strength, stated noise and whether the bias field is corrected.
+        fallback: frames to measure if those spread evenly are all constant.
+        monitor: receives the measurements and warnings.
     """
     numbers = _spread(frames, fallback)
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
@@ -148,7 +148,7 @@ def decide(
         facts["bias_field"] = {"corrected": True}
     blur = None
     if config.task == "sharpness" and typical.modality != "MR":
-        monitor.warn("blur is measured in MR alone: only noise is removed")
+        monitor.warn("blur is measured only in MR: only noise is removed")
     elif config.task == "sharpness":
         monitor.progress(0.0, "measuring the blur")
         blur = _blur_of([frames[number] for number in numbers], noises)
@@ -174,19 +174,19 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, reason: str, units: str) -
 def _blur_of(frames: Sequence[Volume], noises: Sequence[NoiseEstimate]) -> BlurEstimate:
     """Measure blur in each frame; return the median, by the sharper axis (0 if not blurred)."""
     blurs = [
-        measure_blur(frame.voxels, noise=of.level, noise_to_contrast=noise_to_contrast(of))
-        for frame, of in zip(frames, noises, strict=True)
+        measure_blur(frame.voxels, noise=noise.level, noise_to_contrast=noise_to_contrast(noise))
+        for frame, noise in zip(frames, noises, strict=True)
     ]
     return blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])]
 
 
 def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> ModelWarning | None:
-    """Warn where noise is not as the filter needs it: of known level, independent of anatomy.
+    """Return a warning where noise is not as the filter assumes: of known level, without anatomy.
 
     Args:
         volume: that was measured.
         noise: as measured.
-        is_full: whether the whole correction is applied, however uncertain the measurement.
+        is_full: whether the whole correction is applied, whatever the confidence.
     """
     if structure_of(volume.voxels) < _LEAST_STRUCTURE:
         return ModelWarning(
@@ -197,7 +197,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
     if noise.confidence == 0 and noise.contrast == 0:
         return _unfit(
             "no tissue was found in which noise could be measured",
-            "the result is almost the input; check that the volume is an image of this modality",
+            "the result is nearly the input; check that the volume is an image of this modality",
         )
     trust = trust_in(noise, volume.modality)
     if noise.contrast and noise.apparent / noise.contrast >= _STRONG and trust < _UNSURE:
@@ -209,7 +209,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
     if is_full and trust < 1:
         return _unfit(
             "the noise cannot be measured with certainty, and the whole correction is applied",
-            "fine structure may go with the noise: compare with the input, or use strength auto",
+            "fine structure may be lost: compare with the input, or use strength auto",
         )
     if _is_enlarged(volume, noise):
         return _unfit(
@@ -251,7 +251,7 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
 def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) -> NoiseEstimate:
     """Return the noise that a user states: σ in the units of the volume, or a file with its map.
 
-    Raises InputError for a map that does not fit the volume, ConfigError for an impossible σ.
+    Raises InputError for a map that does not fit the volume, ConfigError for an invalid σ.
     """
     if isinstance(stated, str):
         if not Path(stated).exists():
@@ -280,7 +280,7 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
         if not 0 < level < np.inf:
             raise ConfigError(f"noise is {stated}", "Use a number above 0, or a file with a map.")
         noise = measured.at_level(level)
-        if volume.modality != "CT":  # whose map and spectrum come from projections
+        if volume.modality != "CT":  # in CT the map keeps the shape that the projections give it
             noise = replace(noise, sigma=np.full_like(noise.sigma, level))
     if volume.modality != "CT":
         noise = replace(noise, spectrum=np.ones_like(noise.spectrum))
@@ -298,13 +298,13 @@ def mean_frame(frames: Sequence[Volume]) -> Volume:
 
 
 def _spread(frames: Sequence[Volume], fallback: Sequence[int]) -> list[int]:
-    """Choose frames to measure, spread evenly, without constant ones; `fallback` if none."""
+    """Select frames to measure, spread evenly, without constant ones; `fallback` if none remain."""
     last = len(frames) - 1
     places = np.linspace(0, last, min(len(frames), _FRAMES_MEASURED)).round().astype(int)
-    shown = [int(n) for n in places if frames[n].voxels.min() < frames[n].voxels.max()]
-    return shown or list(fallback)
+    usable = [int(n) for n in places if frames[n].voxels.min() < frames[n].voxels.max()]
+    return usable or list(fallback)
 
 
 def _median(values: Sequence[float]) -> int:
-    """Return the index of the median; of an even number of values that of the lower one."""
+    """Return the index of the median; of an even number of values, of the lower middle one."""
     return sorted(range(len(values)), key=values.__getitem__)[(len(values) - 1) // 2]

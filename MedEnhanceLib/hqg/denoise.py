@@ -1,6 +1,6 @@
-"""Removes noise as far as it was measured: block-matching filter and set network on a volume.
+"""Removes measured noise from a volume: block-matching filter, set network, Rician bias.
 
-measure_noise → block_matching → network_stage → bias of magnitudes undone → share of the correction
+measure_noise → block_matching → network_stage → Rician bias corrected → share of the correction
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.network_stage import NetworkStage
 
-#: Below this mean, in σ, a magnitude may be air, whose own mean is 1.25.
+#: A magnitude with a mean below this, in σ, may be air, whose mean is 1.25 σ.
 _NEAR_AIR = 2.0
-#: σ of air over that of the tissue around it, at most.
+#: Largest σ of air over that of the tissue around it.
 _MOST_OF_AIR = float(np.float32(1.15))
-#: How far above the mean of air, in σ, the mean of neighbors is air for certain, and is not.
+#: Excess of the mean of neighbors over the mean of air, in σ: below the first it is air, above the
+#: second signal.
 _ABOVE_AIR = (0.08, 0.16)
-#: σ over the contrast of the tissue at which half of the correction is applied, the share from
-#: which all of it is, and the one below which nothing is.
+#: σ over the contrast of the tissue at which half of the correction is applied; shares from which
+#: all of it, and below which none of it is.
 _HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.15
-#: σ over the contrast of the tissue up to which an uncertain σ counts with the lower end of its
-#: interval, and from which it counts as measured: where noise hides the anatomy, an over-estimate
-#: has little to destroy.
+#: σ over the contrast of the tissue up to which the lower end of an uncertain σ is used, and from
+#: which σ as measured: where noise hides the anatomy, an overestimate can destroy little.
 _HIDES_ANATOMY = (0.5, 1.0)
-#: σ over the largest value below which rounding in single precision is larger than the noise.
+#: σ over the largest value below which rounding in single precision exceeds the noise.
 _LEAST_NOISE = 2e-7
-#: σ in HU from which the noise of CT cannot be anatomy, whatever the confidence: no tissue varies
-#: so much within a block. At very low dose through an abdomen the confidence is low, and yet all of
-#: the correction is far better than the share that it allows (results/enhancement.json).
+#: σ in HU from which the noise of CT cannot be anatomy: no tissue varies so much within a block. At
+#: very low dose through an abdomen the confidence is low, and yet the whole correction is far
+#: better than the share by the confidence (results/enhancement.json).
 _BEYOND_ANATOMY_HU = 300.0
-#: Variance of the mean of the similar voxels that a filter averages, as a share of the noise's.
+#: Variance of the mean of similar voxels in the filter, as a share of that of the noise.
 _OF_A_MEAN = np.float32(0.1)
 #: Standard deviation of the errors over the expected one: Testing/Benchmarks/uncertainty.py.
 CALIBRATION = {"MR": np.float32(0.68), "CT": np.float32(0.55)}
 #: Slices whose expected deviation is computed at once.
 _SLICES_AT_ONCE = 16
-#: What the factors were fitted on.
+#: Images that the calibration was fitted on.
 FITTED_ON = {
     "MR": "T1 of six persons from four sites, with known noise",
     "CT": "five patients of several hospitals, at simulated low dose",
@@ -94,16 +94,16 @@ def trust_in(noise: NoiseEstimate, modality: str) -> float:
 
 
 def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) -> Removal:
-    """Decide what is removed of the noise of a volume.
+    """Decide how much of the noise of a volume is removed.
 
-    An uncertain σ counts with the lower end of its interval; in MR, as measured where the noise
-    hides the anatomy. Weak noise stays: the share is r² / (r² + 0.05²), where r is σ over the
-    contrast of the tissue; a share above .9 becomes 1, one below .15 becomes 0.
+    Of an uncertain σ the lower end of its interval is used; in MR, σ as measured if the noise hides
+    the anatomy. Weak noise stays: the share is r² / (r² + 0.05²), where r is σ over the contrast of
+    the tissue; a share above .9 becomes 1, one below .15 becomes 0.
 
     Args:
         noise: measured in the volume.
         modality: of the volume; in "CT" the units are HU.
-        takes_all: whether all is removed, however weak and uncertain it is.
+        takes_all: whether all noise is removed, however weak and uncertain it is.
     """
     if takes_all:
         return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
@@ -113,7 +113,7 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     certain = noise if trust >= 1 else noise.at_level(sure)
     if noise.contrast == 0 and noise.low == 0:
         return Removal(certain, 0.0, noise.reason or "there is too little tissue")
-    # Where no contrast is seen, noise may hide all of it.
+    # Without measurable contrast, noise may hide all of it.
     share = ratio**2 / (ratio**2 + _HALF_NEEDED**2) if noise.contrast else 1.0
     if share < _HARDLY_ANY:
         return Removal(certain, 0.0, "it is weak compared with tissue contrast")
@@ -135,21 +135,21 @@ def denoise(
     out: Array | None = None,
     monitor: Monitor | None = None,
 ) -> Slab:
-    """Filter a volume, with a network if given, undo the bias of magnitudes, and write the slices.
+    """Filter a volume, with a network if given, correct the Rician bias, and write the slices.
 
-    Each is written to `out` when it is complete, as it was where there is nothing to remove.
+    Each is written to `out` when it is complete; unchanged if there is nothing to remove.
 
     Args:
         volume: a single volume, [K, J, I], finite.
-        removal: noise that was measured in the volume, and the share of the correction to apply.
-        regions: of the volume that are constant; `put_back` makes them exact in the result.
+        removal: noise of the volume, and the share of the correction to apply.
+        regions: constant regions of the volume; `put_back` restores them in the result.
         only: slices that are written, equal to those of a whole run; None for all.
         network: continues from the filter, with its guides; None for the filter alone.
-        engine: as of `BlockMatchingFilter`.
+        engine: as in `BlockMatchingFilter`.
         finish: converts float32 slices to the type of `out`.
-        out: [n, J, I], where the slices go; None for a new float32 array.
+        out: [n, J, I], for the slices; None for a new float32 array.
         monitor: receives progress; may cancel.
-    Returns `out`, and how far guides changed it. Raises as `Run.finished`.
+    Returns `out`, and the change by guides. Raises as `Run.finished`.
     """
     noise, share = removal.noise, removal.share
     only = only or slice(0, volume.shape[0])
@@ -185,12 +185,12 @@ def _filter_for(
     engine: block_matching.Engine | None,
     monitor: Monitor | None,
 ) -> block_matching.BlockMatchingFilter:
-    """Set the filter up for a volume and its noise."""
+    """Make the filter for a volume and its noise."""
     rounds: tuple[block_matching.Round, ...] = block_matching.MR_ROUNDS
     if volume.modality == "CT":
         rounds = block_matching.CT_ROUNDS
     elif has_network:
-        # One round more, which costs CT fine structure: the network sees what it changes.
+        # One round more, whose change the network sees. In CT it would cost fine structure.
         rounds = (*rounds, rounds[-1])
     voxels = volume.voxels if regions is None else regions.neutral
     return block_matching.BlockMatchingFilter(
@@ -216,23 +216,23 @@ def expected_deviation(
     only: slice | None = None,
     out: Floats | None = None,
 ) -> Floats:
-    """Estimate the remaining error of denoised voxels: its standard deviation.
+    """Estimate the standard deviation of the remaining error of denoised voxels.
 
-    A Wiener filter leaves the error σ² v² / (v² + σ²) where the signal varies by v, and the mean of
-    many voxels the error of a mean where it does not vary. A factor for each modality, fitted where
-    the truth is known (docs/uncertainty.md), makes it a standard deviation: ± 1.645 of them hold
-    about 90 % of the errors. Noise n that stays counts too: with the share a of its removal and the
-    strength s the variance grows by (1 − a s)² n².
+    Where the signal varies by v, a Wiener filter leaves an error of variance σ² v² / (v² + σ²);
+    where it does not vary, the error is that of a mean. A factor for each modality, fitted where
+    the truth is known (docs/uncertainty.md), calibrates the standard deviation: about 90 % of the
+    errors are within ± 1.645 of it. Noise n that stays counts too: with the share a of its removal
+    and the strength s the variance grows by (1 − a s)² n².
 
     Args:
         result: denoised slices of the volume, [n, J, I].
         volume: before denoising.
         noise: measured in `volume`.
         share: of the correction that is in `result`.
-        strength: at which `result` is going to be blended with the volume.
+        strength: at which `result` will be blended with the volume.
         first: the slice of the volume that `result` begins with.
         only: the slices of the volume that are returned; all of `result` by default.
-        out: where they go, float32 [n, J, I], in the units of the volume; None for a new array.
+        out: float32 [n, J, I], for the result in the units of the volume; None for a new array.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name
@@ -241,7 +241,7 @@ def expected_deviation(
     only = only or slice(first, stop)
     if out is None:
         out = np.empty((only.stop - only.start, *result.shape[1:]), np.float32)
-    # Squares of what is far from 0 would lose the variation. The same for all parts of a volume.
+    # Subtracted, as rounded squares of large values lose the variation; one for all parts.
     middle = float(np.mean(volume.voxels[len(volume.voxels) // 2], dtype=np.float64))
     calibration = CALIBRATION["CT" if volume.modality == "CT" else "MR"]  # as rounds are chosen
     for part in parts_of(only.start, only.stop, _SLICES_AT_ONCE):
@@ -249,7 +249,7 @@ def expected_deviation(
         where = slice(max(first, part.start - 1), min(stop, part.stop + 1))
         some = result[where.start - first : where.stop - first]
         power = np.square(noise[where])
-        if share <= 0:  # nothing was removed, and what would have been is not known
+        if share <= 0:  # nothing was removed: the error is the noise
             deviation = np.sqrt(power)
         else:
             values = torch.from_numpy(np.ascontiguousarray(some, np.float32))[None, None]
@@ -268,11 +268,11 @@ def expected_deviation(
 
 
 def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) -> Floats:
-    """Undo the bias of means of magnitudes, [n, J, I]; level: σ as the map has it.
+    """Correct the bias of means of magnitudes, [n, J, I]; level: σ by the map, same shape.
 
-    Where the mean is near that of air, σ is that of the air: the map there comes from tissue around
-    it, and an error of it would be seen in black. Dark tissue in strong noise looks like air with a
-    σ far above that of bright tissue, and would be removed: hence the limit.
+    Where the mean is near that of air, σ of the air is used: the map there comes from the tissue
+    around, and its errors would be visible in the dark. Dark tissue in strong noise looks like air
+    with a σ far above that of bright tissue, and would be removed: hence the limit.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name
@@ -283,8 +283,8 @@ def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) ->
     air = (_MOST_OF_AIR * sigma).clamp_max(float(np.float32(noise.air)))
     sigma = torch.where(mean < _NEAR_AIR * noise.air, air, sigma)
     signal = amplitude(mean, sigma)
-    # What noise is left in air, the inverse of the bias multiplies: there the mean of neighbors
-    # decides. Within a slice, so that slices do not depend on how many are treated at once.
+    # The inverse of the bias amplifies the noise left in air: there the mean of neighbors decides,
+    # within a slice, so that slices do not depend on how many are treated at once.
     around = F.avg_pool2d(F.pad(mean[None], (2, 2, 2, 2), mode="replicate"), 5, stride=1)[0]
     above = around / air - AIR_MEAN
     low, high = _ABOVE_AIR

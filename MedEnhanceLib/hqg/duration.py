@@ -1,9 +1,9 @@
-"""Estimates how long an enhancement takes, before it begins."""
+"""Estimates the duration of an enhancement before it begins."""
 
 from __future__ import annotations
 
-#: Seconds that a core takes for a million voxels (docs/results.md, two cores), the factor without
-#: the compiled library, and seconds of its build.
+#: Seconds of one core for a million voxels (docs/results.md, two cores), factor without the
+#: compiled library, and seconds of its build.
 _CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 3.7, 10, 60
 #: Seconds of a run that do not depend on the size of the volume.
 START_SECONDS = 3.0
@@ -18,12 +18,12 @@ def expected_seconds(
     is_compiled: bool = True,
     is_built_first: bool = False,
 ) -> int:
-    """Estimate the seconds of a run, in steps of five; 0 where nothing is known.
+    """Estimate the seconds of a run, in steps of five; 0 if unknown.
 
     Args:
         millions: of voxels.
         pace: seconds for a million voxels in an earlier run; 0 if unknown.
-        threads: of the processor, from which an unknown pace is estimated; 0: it is not.
+        threads: of the processor, to estimate an unknown pace; 0: no estimate.
         is_compiled: whether the compiled library is there.
         is_built_first: whether it is built before the run.
     """

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg.groups import GuidedNetwork
     from MedEnhanceLib.hqg.guide import AlignedGuide
 
-#: Least intensity of bright tissue; below it, lower bounds inside the computation act as noise.
+#: Least intensity of bright tissue; below it, lower bounds in the computation would act as noise.
 _LOWEST_TOP = 1e-4
-#: Share of the time that guides take, in progress.
+#: Share of the progress for the registration of guides.
 _REGISTRATION = 0.3
 #: Slices in which the change of a result is measured.
 _SLICES_COMPARED = 32
@@ -62,23 +62,23 @@ def enhance(
 ) -> Enhanced:
     """Enhance every slice of a volume, and every frame of a sequence.
 
-    What is done to a sequence is decided once, for all of its frames. Source: arXiv 2307.07829;
-    details reconstructed.
+    The correction of a sequence is decided once, for all frames. Source: arXiv 2307.07829; details
+    reconstructed.
 
     Args:
-        volume: geometry, type and units of the result are the same.
+        volume: the result has the same geometry, type and units.
         config: model, strength and further options; None takes the defaults.
-        guide: another series of the same examination, or several, of any contrast and grid; what
-            they show at the same place helps to separate noise from anatomy.
-        frame: of a sequence, only this one is enhanced, as in a run over the whole sequence.
+        guide: another series of the same examination, or several, of any contrast and grid; their
+            anatomy helps to separate noise from anatomy at the same place.
+        frame: number of the only frame to enhance, as in a run over the whole sequence.
         slices: (start, stop) along K, stop excluded. Only these are returned, with the geometry of
-            the crop, as in a whole run bit for bit: measurements are of the whole volume.
+            the crop, equal to a whole run bit for bit, as the whole volume is measured.
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder; if given, a large result stays in an unnamed file there, not in memory.
-        filter_alone: whether the network is left out, to measure what it adds to the filter.
+        filter_alone: whether the network is left out, to measure its gain over the filter.
         monitor: receives progress, messages and warnings, and can cancel.
     Returns:
-        The result at `config.strength`: a number scales the correction of "auto", by blending.
+        The result at `config.strength`; a number scales the correction of "auto", by blending.
     Raises:
         ConfigError: slices are out of range, or combined with N4.
         ModelError: no model fits.
@@ -107,7 +107,7 @@ def enhance(
         uses.append(Frame(run, number, part).enhance(frame_outputs))
     full = _result_of(run, outputs, uses)
     result = full.at_strength(config.share)
-    # The uncertainty is of the strength already.
+    # The uncertainty was computed for this strength.
     return replace(result, uncertainty=full.uncertainty, seconds=time.monotonic() - began)
 
 
@@ -126,20 +126,20 @@ def _prepared(
     monitor: Monitor,
 ) -> EnhancerRun:
     """Check the input, open the model, measure and decide; arguments and errors of `enhance`."""
-    # Unusable input is refused before a model is looked for.
+    # Unusable guides are refused before the model is opened.
     guides = list(_checked(guide, volume))
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
     if volume.modality_is_guess and volume.modality != bundle.modality:
-        # Its values look like no modality: the model that was chosen by name decides.
+        # The modality was guessed from the values: that of the model counts.
         monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")
         volume = volume.as_modality(bundle.modality)
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     original = volume if frame is None else volume.frame(frame)
-    part, frames = _chosen_slices(slices, volume, config), volume.frames()
+    part, frames = _requested_slices(slices, volume, config), volume.frames()
     numbers = range(len(frames)) if frame is None else [frame]
     _measure_ranges(volume, frames, numbers, cache)
     device, network, engine = _on_device(bundle, config.device, monitor)
-    # Blur is measured and undone in the whole volume: previews are without.
+    # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
     decision = decide(frames, cache, task, fallback=numbers, monitor=monitor)
     decision = _warned(bundle, volume, decision, monitor)
@@ -147,7 +147,7 @@ def _prepared(
     is_shared = config.correct_bias_field and len(frames) > 1
     bias_field = measured_bias_field(mean(), monitor) if is_shared else None
     aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
-    # What was measured took memory that is not needed again.
+    # The measurements used memory that is not needed again.
     del mean
     let_go(volume.voxels)
     trim()
@@ -160,7 +160,7 @@ def _prepared(
 
 
 def _on_device(bundle: Bundle, device: str, monitor: Monitor) -> tuple[str, GuidedNetwork, Engine]:
-    """Choose the device, and load network and filter there."""
+    """Choose the device, and load network and filter for it."""
     from MedEnhanceLib.hqg.network_stage import network_on
 
     choice = choose_device(device)
@@ -168,11 +168,11 @@ def _on_device(bundle: Bundle, device: str, monitor: Monitor) -> tuple[str, Guid
     return choice.name, network_on(bundle, choice.name), engine_for(choice.name, monitor)
 
 
-def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterator[Volume]:
-    """Yield guides of a volume, each checked when it is its turn; InputError for an unfit one."""
-    for each in [given] if isinstance(given, Volume) else given or ():
+def _checked(guides: Volume | Sequence[Volume] | None, volume: Volume) -> Iterator[Volume]:
+    """Yield the guides of a volume after a check; raises InputError for an unsuitable one."""
+    for each in [guides] if isinstance(guides, Volume) else guides or ():
         name = each.source or "guide"
-        # Voxels first: the modality of a file that states none is guessed from its content.
+        # Voxels first: a missing modality is guessed from them.
         refuse_too_large(each)
         if each.voxels.min() == each.voxels.max():
             raise InputError(
@@ -195,7 +195,9 @@ def _checked(given: Volume | Sequence[Volume] | None, volume: Volume) -> Iterato
         yield each
 
 
-def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
+def _requested_slices(
+    slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig
+) -> slice:
     if config.correct_bias_field and volume.modality == "CT":
         raise InputError(
             f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
@@ -219,7 +221,7 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
 def _measure_ranges(
     volume: Volume, frames: Sequence[Volume], numbers: Sequence[int], cache: VolumeCache
 ) -> None:
-    """Measure all frames before the first is enhanced; InputError for one that shows nothing."""
+    """Measure all frames before the first is enhanced; InputError for one without content."""
     if not cache.ranges:
         refuse_not_finite(volume)
     for number in numbers:
@@ -230,7 +232,7 @@ def _measure_ranges(
 def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
     """Measure the intensity of bright tissue in a frame, and the lowest value of its result.
 
-    Raises InputError that names the frame where it shows nothing.
+    Raises InputError, which names the frame, for one without content.
     """
     frame = frames[number]
     try:
@@ -247,7 +249,7 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
             "the noise",
             "Multiply them by a constant, for example by changing their unit.",
         )
-    # Lower values are undershoot: magnitudes are not below 0 or the lowest of the input.
+    # Lower values are undershoot: magnitudes are not below 0, or not below the input's lowest.
     return top, -np.inf if frame.modality == "CT" else min(0.0, float(frame.voxels.min()))
 
 
@@ -270,7 +272,7 @@ def _aligned(
 ) -> tuple[tuple[AlignedGuide, ...], dict[str, Any]]:
     """Align the guides with the mean of all frames, once for all runs over the volume.
 
-    Returns none, and the reason as manifests record it, for a model that does not use guides.
+    For a model that does not use guides, returns none, and the reason for the manifest.
     """
     if guides and not bundle.uses_guides:
         reason = f"{bundle.name}: this model does not use a guide"
@@ -280,16 +282,16 @@ def _aligned(
 
     aligned = []
     for number, guide in enumerate(guides):
-        kept = next((before for of, before in cache.guides if of is guide), None)
+        earlier = next((copy for known, copy in cache.guides if known is guide), None)
         part = monitor.part(number / len(guides), (number + 1) / len(guides))
-        aligned.append(kept or align(guide, mean(), part))
+        aligned.append(earlier or align(guide, mean(), part))
     if guides:
         cache.guides = tuple(zip(guides, aligned, strict=True))
     return tuple(aligned), {}
 
 
 def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enhanced:
-    """Make the result at strength 1. uses: how far guides changed each frame."""
+    """Make the result at strength 1. uses: change of each frame by guides, in σ of the noise."""
     bundle, grid, decision = run.bundle, run.original, run.decision
     changed = _typical_change(grid.voxels, outputs.voxels)
     facts = decision.facts | {"noise": decision.facts["noise"] | {"changed": changed}}

@@ -1,7 +1,7 @@
 """One frame of a run: filter with its network → blur → bias field → rounding.
 
-Slices are finished as they are computed, into the array of the result. Where a step needs the whole
-result before that, it is in float32 meanwhile.
+Slices are rounded into the array of the result as they are computed. If a step needs the whole
+result before it is rounded, that is kept in float32 meanwhile.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class Frame:
 
     @property
     def regions(self) -> ConstantRegions:
-        """Its constant regions, measured once for all runs in noise of this σ."""
-        key, kept = (self.number, self.run.decision.noise.level), self.run.cache.regions
-        if key not in kept:
-            kept[key] = ConstantRegions(self.volume.voxels, key[1])
-        return kept[key]
+        """Its constant regions, measured once for all runs with this σ."""
+        key, cache = (self.number, self.run.decision.noise.level), self.run.cache.regions
+        if key not in cache:
+            cache[key] = ConstantRegions(self.volume.voxels, key[1])
+        return cache[key]
 
     @property
     def range(self) -> tuple[float, float]:
@@ -100,7 +100,7 @@ class Frame:
         return self.run.cache.ranges[self.number]
 
     def enhance(self, out: Outputs) -> float:
-        """Fill the slices of the run at strength 1; returns how far guides changed them."""
+        """Fill the slices of the run at strength 1; returns their change by guides (RMS, in σ)."""
         from MedEnhanceLib.learning.precision import without_tf32
 
         run, part, blur = self.run, self.run.slices, self.run.decision.blur
@@ -121,7 +121,7 @@ class Frame:
         return slab.use
 
     def _corrected(self, part: slice) -> Slab:
-        """Return some slices without noise and blur, float32."""
+        """Compute some slices without noise and blur, float32."""
         run, voxels, monitor = self.run, self.volume.voxels, self.monitor
         monitor = monitor.part(0.0, 0.9) if run.config.correct_bias_field else monitor
         blur, removal = run.decision.blur, run.decision.removal
@@ -158,7 +158,7 @@ class Frame:
                 field = bias_field[part]
                 result = result / field
                 if out.deviation is not None:
-                    # Of the blend, only the share that is enhanced is divided by the field.
+                    # In the blend, only the enhanced share is divided by the field.
                     out.deviation[part] /= field / (share + (1 - share) * field)
             out.voxels[part] = self._finish(result)
             let_go(values)
@@ -167,7 +167,7 @@ class Frame:
     def _denoise(
         self, part: slice, monitor: Monitor, finish: Callable[[Floats], Array], out: Array
     ) -> Slab:
-        """Write some slices after filter and network to `out`."""
+        """Write some slices to `out`, after filter and network."""
         from MedEnhanceLib.hqg.network_stage import NetworkStage
 
         run, network = self.run, None
@@ -179,12 +179,12 @@ class Frame:
         )  # fmt: skip
 
     def _finish(self, values: Floats) -> Array:
-        """Round to the type of the result; nothing is below its lowest value."""
+        """Clip to the lowest value of the result, and round to its type."""
         values = np.maximum(values, np.float32(self.range[1]))
         return restore_dtype(values, self.run.original.dtype)
 
 
 def measured_bias_field(volume: Volume, monitor: Monitor) -> BiasField:
-    """Measure the bias field of a volume; may be canceled."""
+    """Measure the bias field of a volume; a cancel takes effect at once."""
     monitor.progress(0.9, "correcting the bias field (N4)")
     return attend(lambda: measure_bias_field(volume), monitor)

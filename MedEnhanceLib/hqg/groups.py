@@ -1,4 +1,4 @@
-"""Groups of blocks as tensors: coefficients out of volumes, and residuals back into them."""
+"""Groups of blocks as tensors: coefficients from volumes, and residuals back into them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 _MOST_WEIGHT = 4.0
 #: Least σ as a share of the range that the network receives.
 _LEAST_LEVEL = 1e-4
-#: Groups in each direction, of one layer, over which a guide's agreement is added up.
+#: Groups of a layer, in each direction, over which a guide's agreement is added up.
 _REACH = 5
 #: Voxels between references along rows and columns.
 STEP = 4
@@ -49,7 +49,7 @@ class Places:
 
     @classmethod
     def of(cls, groups: BlockGroups, spectrum: Floats, shape: tuple[int, ...]) -> Places:
-        """Convert the groups that a search found in a slab, in noise of a spectrum.
+        """Convert the groups that a search found in a slab.
 
         Args:
             groups: indices, distances and σ.
@@ -94,7 +94,7 @@ class Places:
 
 
 def on_device(value: T, device: str) -> T:
-    """Move a dataclass of tensors to a device; the same object where it is there already."""
+    """Move a dataclass of tensors to a device; on the CPU nothing is moved."""
     if device == "cpu":
         return value
     if isinstance(value, Tensor):
@@ -105,8 +105,8 @@ def on_device(value: T, device: str) -> T:
     return value
 
 
-def taken(values: Tensor, voxels: Tensor) -> Tensor:
-    """Take the values of a slab in blocks, [N, blocks, 64]; voxels: from `Places.voxels`."""
+def gather_blocks(values: Tensor, voxels: Tensor) -> Tensor:
+    """Gather the values of a slab in blocks, [N, blocks, 64]; voxels: from `Places.voxels`."""
     return values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
 
 
@@ -122,9 +122,9 @@ def coefficients(blocks: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
 
 
 def regional(sums: Tensor, places: Places) -> Tensor:
-    """Sum a guide's agreement over the groups around each group in its layer, [N, 12].
+    """Sum a guide's agreement over the groups around each group, [N, 12].
 
-    One layer alone, so that slabs do not matter. sums: of each group, [N, 12].
+    Only groups of the same layer, so that slabs do not matter. sums: of each group, [N, 12].
     """
     slices, rows, columns = places.corners()[:, 0].T
     rows, columns = rows // STEP, columns // STEP
@@ -155,10 +155,10 @@ class Residual:
 
 
 class GuidedNetwork(torch.nn.Module):
-    """The set network with its correction by a guide: what a bundle holds, and a training trains.
+    """The set network with its correction by a guide, as a bundle contains it.
 
     Attributes:
-        transform, taper: tables that go to the device with the weights.
+        transform, taper: tables that are moved to a device with the weights.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -177,20 +177,20 @@ class GuidedNetwork(torch.nn.Module):
         estimate: Tensor,
         top: float,
     ) -> Groups:
-        """Compute coefficients of groups from slabs whose bright tissue is at `top`.
+        """Compute coefficients of groups from slabs.
 
         Args:
             places: of the blocks.
             voxels: [N, blocks, 64], their indices in the slab.
             noisy: slab of the input.
-            pilot: slab that the groups were found in.
-            estimate: slab of the result of the filter.
-            top: intensity of bright tissue.
+            pilot: slab after the filter's next to last round.
+            estimate: slab after its last round, in which the groups were found.
+            top: intensity of bright tissue in all slabs.
         """
         scale, transform = places.scale(), self.get_buffer("transform")
         sigma = places.sigma
         blocks, noisy_blocks, pilot_blocks = (
-            taken(each, voxels) for each in (estimate, noisy, pilot)
+            gather_blocks(each, voxels) for each in (estimate, noisy, pilot)
         )
         return Groups(
             from_noisy=coefficients(noisy_blocks - blocks, scale, transform),
@@ -201,7 +201,7 @@ class GuidedNetwork(torch.nn.Module):
         )
 
     def fit(self, groups: Groups, places: Places, voxels: Tensor, guide: Tensor) -> Fit:
-        """Fit a guide.
+        """Fit a guide to the groups; blocks outside its field of view have no effect.
 
         Args:
             groups: of the volume.
@@ -210,8 +210,8 @@ class GuidedNetwork(torch.nn.Module):
             guide: slab with bright tissue at 1, NaN outside its field of view.
         """
         scale = (places.root * groups.level[:, None])[:, None]
-        blocks = coefficients(taken(guide, voxels), scale, self.get_buffer("transform"))
-        # A voxel that is NaN makes all coefficients of its block so.
+        blocks = coefficients(gather_blocks(guide, voxels), scale, self.get_buffer("transform"))
+        # One NaN voxel makes all coefficients of its block NaN.
         is_seen = ~blocks[..., 0].isnan().any(-1)
         blocks = blocks.masked_fill(~is_seen[:, None, None], 0)
         fitted = fit(groups, blocks, self.correction.get_buffer("band"))
@@ -220,7 +220,7 @@ class GuidedNetwork(torch.nn.Module):
         return replace(fitted, shows=fitted.shows * seen, sums=sums, region=sums.sum(1))
 
     def forward(self, groups: Groups, guides: Sequence[Fit]) -> Residual:
-        """Compute the residuals of groups; guides: each fitted to them, with its region."""
+        """Compute the residuals of groups; guides: fitted to them, with sums over their region."""
         unguided, log_weight, features = self.network(groups)
         weight = torch.exp(log_weight.float().clamp(-_MOST_WEIGHT, _MOST_WEIGHT))
         unguided = unguided.float()
@@ -230,14 +230,14 @@ class GuidedNetwork(torch.nn.Module):
         divergence = torch.stack([part[2] for part in parts]).mean()
         if len(parts) == 1:
             return Residual(unguided, parts[0][0].float(), weight, divergence)
-        # The guide whose gate is open counts; of several open ones their mean.
+        # Guides count by how far their gates are open.
         gates = torch.stack([gate.float() for _, gate, _ in parts])
         shares = gates / gates.sum(0).clamp_min(1e-6)
         corrections = torch.stack([correction.float() for correction, _, _ in parts])
         return Residual(unguided, (shares[..., None] * corrections).sum(0), weight, divergence)
 
     def blocks(self, residual: Tensor, weight: Tensor, places: Places) -> Tensor:
-        """Return voxels of weighted and tapered blocks, [N, blocks, 64].
+        """Compute the voxels of weighted and tapered blocks, [N, blocks, 64].
 
         Args:
             residual: [N, blocks, 64], in coefficients.

@@ -1,6 +1,6 @@
 """The guide: another series of the same examination, on the grid of the volume to enhance.
 
-suggest → align → the network (network.py), whose gate decides anew in every block
+suggest → align → the network (network.py), whose gate decides for each block
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from MedEnhanceLib.hqg.registration import GuideFit, Registration, resample
 from MedEnhanceLib.noise.estimate import noise_of, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Least fit, and least share of the volume's tissue, with which a guide is used. Measured: the same
-#: patient .12 and more, mirrored guides and other patients .07 at most, at 10 % noise.
-#: The network's own gate closes for a bad guide, so refusing a good one costs more.
+#: Least fit, and least share of the volume's tissue, with which a guide is used. Fits measured at
+#: 10 % noise: the same patient .12 and more, mirrored guides and other patients .07 at most.
+#: The network's gate closes for a bad guide, so refusing a good one is the worse error.
 _LEAST_FIT, _LEAST_OVERLAP = 0.08, 0.1
 #: Displacement, in voxels, below which a guide on the volume's grid is not resampled.
 _STAYS_BELOW = 0.25
 #: Percentiles of a guide that become 0 and 1.
 _DARK, _BRIGHT = 0.5, 99.8
-#: Voxels that percentiles are taken from, at most.
+#: Most voxels that the percentiles are taken from.
 _SAMPLED = 4_000_000
-#: Share of the volume's box that a candidate must cover, and the most that its voxels are larger.
+#: Least share of the volume's box that a candidate covers, and its largest voxel volume over the
+#: volume's.
 _LEAST_COVERED, _MOST_COARSE = 0.5, 6.0
 
 
@@ -62,15 +63,15 @@ class AlignedGuide:
 def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
     """Register a guide rigidly to the volume and resample it onto the volume's grid.
 
-    Deterministic. Starts from the geometry in the headers, which for series of one examination is
-    off by the patient's motion alone. A guide on the volume's grid that is in place to a quarter of
-    a voxel keeps its voxels.
+    Deterministic. Starts from the geometry in the headers, which in one examination is wrong only
+    by the patient's motion. A guide on the volume's grid, displaced by less than a quarter of a
+    voxel, is not resampled.
 
     Args:
         guide: any contrast, any grid; finite.
-        volume: what is to be enhanced; finite.
-        monitor: progress and cancelling; warned of a guide that does not fit.
-    Raises InputError: a sequence, or a guide whose values are all the same.
+        volume: to be enhanced; finite.
+        monitor: receives progress, and a warning if the guide does not fit; may cancel.
+    Raises InputError: a sequence, a constant or boolean guide, or a volume without tissue.
     """
     name = guide.source or "guide"
     guide, volume = guide.single(), volume.single()
@@ -117,19 +118,19 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
 
 
 def _misfit(fit: GuideFit) -> str:
-    """Say why a registered guide does not fit; "" where it does."""
+    """State why a registered guide does not fit; "" if it fits."""
     if fit.overlap < _LEAST_OVERLAP:
         return f"it shows {fit.overlap:.0%} of the volume's tissue"
     if fit.value < _LEAST_FIT:
         return (
-            "its anatomy does not match the volume's after registration, as that of another "
-            "patient or a mirrored series"
+            "its anatomy does not match the volume's after registration, as in another patient "
+            "or a mirrored series"
         )
     return ""
 
 
 def _scale(guide: Volume, name: str) -> tuple[float, float]:
-    """Return the values that become 0 and 1."""
+    """Return the values of a guide that become 0 and 1."""
     if guide.dtype.kind == "b":
         raise InputError(f"{name}: voxels are true or false", "Choose an image as guide.")
     flat = guide.voxels.ravel()
@@ -171,8 +172,8 @@ def relative_noise(volume: Volume) -> float:
 def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> tuple[Candidate, str] | None:
     """Suggest the best guide: the series with the least noise.
 
-    Returns the series to take and a sentence with the reasons. None where no series of the same
-    modality has less noise, covers half of the volume, and has voxels of a useful size.
+    Returns the series and a sentence with the reasons. None if no series of the same modality has
+    less noise than the volume, covers half of it, and has voxels that are not much larger.
     """
     largest = _MOST_COARSE * volume.geometry.voxel_volume_mm3
     useful = [
@@ -192,7 +193,7 @@ def suggest(volume: Candidate, candidates: Sequence[Candidate]) -> tuple[Candida
 
 
 def _covered(volume: Candidate, other: Candidate) -> float:
-    """Return the share of a volume's box that another's covers, on a lattice of 9³ points."""
+    """Estimate the share of a volume's box that another covers, at 9³ points."""
     shares = np.array(list(product(np.linspace(0, 1, 9), repeat=3)))
     indices = np.c_[shares * (np.array(volume.shape[::-1]) - 1), np.ones(len(shares))]
     moved = indices @ (np.linalg.inv(other.geometry.affine_lps) @ volume.geometry.affine_lps).T

@@ -1,20 +1,20 @@
 """The set network over groups of similar blocks, and its correction by a guide.
 
-The block-matching filter leaves an estimate E of the noisy Y, and its next to last round a pilot
-P. A group is a reference block of 4 × 4 × 4 voxels and the blocks that look most like it in E. The
-network sees the blocks of a group as a set, in cosine coefficients over the noise's own deviation,
-and answers with what is to be added to each block of E. All its last layers begin at zero:
+The last round of the block-matching filter gives an estimate E of the noisy Y, the round before a
+pilot P. A group is a reference block of 4 × 4 × 4 voxels and the blocks most similar to it in E.
+The network takes the blocks of a group as a set, in cosine coefficients over the deviation of the
+noise, and computes the residual to add to each block of E. Its last layers begin at zero:
 untrained it adds nothing.
 
     Y − E, P − E, E − mean of the group → three layers of mixing → residual, weight of each block
 
 A guide is another series of the same examination. Its blocks at the same places are fitted to E
-within the group. Whether the guide agrees with what the noisy blocks say beyond E is the cue: it
-modulates the features, and opens or closes a gate for each block.
+within the group. The cue is how far the guide agrees with Y − E: it modulates the features, and
+opens or closes a gate for each block.
 
 Sources: features of a high-quality image inserted by variational normalization, He et al., IEEE
-TNNLS 35 (2024), arXiv 2307.07829, of which the idea is used here, with details of our own;
-sets of blocks, Zaheer et al., NeurIPS 2017; the filter, see `filters.block_matching`.
+TNNLS 35 (2024), arXiv 2307.07829 (the idea; details are ours); sets of blocks, Zaheer et al.,
+NeurIPS 2017; the filter, see `filters.block_matching`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from MedEnhanceLib.core.arrays import Longs
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.native import CELLS, SIDE
 
-#: Bands of frequency in which a guide is compared with the noisy blocks.
+#: Frequency bands in which a guide is compared with the noisy blocks.
 BANDS = 4
-#: Of a guide's agreement in each band: correlation, regression, energy.
+#: Numbers of a guide's agreement: correlation, regression and energy in each band.
 _EVIDENCE = 3 * BANDS
-#: Evidence of the block, its group and its region; facts of the fit; level of the noise.
+#: Evidence of the block, its group and its region; quality of the fit; level of the noise.
 _FACTS = 3 * _EVIDENCE + 3 + 1
 #: Share of the range below which a guide's variation counts as none.
 _FLAT = 0.02
 #: Numbers that variational modulation draws.
 _DRAWN = 32
-#: Factor on the part of a residual that is no multiple of an input: small steps at the beginning.
+#: Factor on the part of a residual that is no multiple of an input: small steps at first.
 _FREE_SHARE = 0.3
 
 
@@ -63,16 +63,16 @@ def compressed(values: Tensor) -> Tensor:
 
 
 def gelu(values: Tensor) -> Tensor:
-    """Approximate GELU by tanh; in half precision compute it exactly, thrice as fast on a CPU.
+    """Compute GELU by tanh; in half precision exactly, which is thrice as fast on a CPU.
 
-    In half precision the two differ by less than the rounding of the values.
+    The two differ by less than the rounding of half precision.
     """
     is_single = values.dtype == torch.float32
     return F.gelu(values, approximate="tanh" if is_single else "none")
 
 
 class Mixing(nn.Module):
-    """Mixes the blocks of a group, which are in order of distance, then each block's features."""
+    """Layer that mixes the blocks of a group, ordered by distance, then each block's features."""
 
     def __init__(self, width: int, blocks: int, hidden: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Mixing(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Mix features, [N, blocks, width]."""
-        # The mean of the group belongs to what is mixed in: one product does both.
+        # The mean of the group is mixed in by the same product.
         mix = self.mix + 1 / len(self.mix)
         features = features + self.after_mix(mix @ self.norm_of_set(features))
         inside = gelu(self.up(self.norm_of_block(features)))
@@ -114,7 +114,7 @@ class Groups:
 
 
 class GroupNetwork(nn.Module):
-    """Residual and weight of each block of a group; about 170,000 weights at the usual size."""
+    """Network for residual and weight of each block; about 170,000 weights at the default size."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class GroupNetwork(nn.Module):
         self.register_buffer("changes", changes, persistent=False)
 
     def forward(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the correction to be added to the estimate.
+        """Compute the residual to add to the estimate.
 
         Returns residual [N, blocks, 64]; logarithm of each block's weight [N, blocks]; the last
         features [N, blocks, width].
@@ -146,7 +146,7 @@ class GroupNetwork(nn.Module):
         facts = torch.stack([far, level.expand_as(far)], -1)
         token = [from_noisy, 2 * from_pilot, compressed(deviation), facts]
         features = self.token(torch.cat(token, -1))
-        # The mean's own level says how bright a group is, which must not matter.
+        # Without the constant coefficient, the brightness of the group, which must not matter.
         shape = torch.cat([torch.zeros_like(mean[:, :1]), mean[:, 1:]], -1)
         spread = torch.log1p(deviation.square().mean(1))
         group = [compressed(2 * shape), 2 * mean_residual, spread, far[:, -1:], level]
@@ -155,7 +155,7 @@ class GroupNetwork(nn.Module):
             features = layer(features)
         features = self.norm(features)
         if features.device.type == "cpu":
-            # Products of an even number of columns are faster there: the weight is computed apart.
+            # Products with an even number of columns are faster: the weight is computed separately.
             gains = F.linear(features, self.out.weight[:-1], self.out.bias[:-1])
             log_weight = F.linear(features, self.out.weight[-1:], self.out.bias[-1:])
         else:
@@ -193,7 +193,7 @@ class Fit:
 
 
 def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
-    """Fit the guide's blocks; the region is that of the group alone, until others are known.
+    """Fit the guide's blocks; the region is the group alone, until `regional` sums over others.
 
     Args:
         groups: of the input.
@@ -203,7 +203,7 @@ def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
     size = groups.estimate.shape[1] * CELLS
     floor = 0.05 * size * (_FLAT / groups.level).square()
     g, e = _without_level(guide), _without_level(groups.estimate)
-    # Sums for each frequency, then over all, and over all but the constant one.
+    # Sums by frequency; then over all of them, and over all but the constant one.
     sums = [g.square().sum(1), e.square().sum(1), (g * e).sum(1)]
     gg, ee, ge = (block_sums.sum(-1) for block_sums in sums)
     hh, ff, hf = (block_sums[:, 1:].sum(-1) for block_sums in sums)
@@ -211,7 +211,7 @@ def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
     detail_correlation = hf / torch.sqrt((hh + floor) * (ff + floor))
     power = torch.log1p(gg / size)
     difference = (ge / (gg + floor))[:, None, None] * g - e
-    # Sums of products and of squares in each band, which can be added over blocks.
+    # Sums of products and squares in each band, which can be added up over blocks.
     product = (groups.from_noisy * difference) @ band
     squares = [difference.square() @ band, groups.from_noisy.square() @ band]
     agreement = torch.cat([product, *squares], -1)
@@ -219,7 +219,7 @@ def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
         difference=difference,
         scaled=g / torch.sqrt(gg / size + 1e-2)[:, None, None],
         quality=torch.stack([correlation, detail_correlation, power], -1),
-        # What a constant guide leaves by rounding is nothing.
+        # A constant guide varies only by rounding, which counts as 0.
         shows=torch.where(gg > 1e-6 * floor, gg / (gg + 1e-3 * floor), 0),
         sums=agreement,
         region=agreement.sum(1),
@@ -233,7 +233,7 @@ def _without_level(blocks: Tensor) -> Tensor:
 
 
 def evidence(sums: Tensor) -> Tensor:
-    """Convert sums of a fit: correlation, regression and energy in four bands, [..., 12]."""
+    """Convert sums of a fit to correlation, regression and energy in four bands, [..., 12]."""
     product, guide_energy, noisy_energy = sums.reshape(*sums.shape[:-1], 3, BANDS).unbind(-2)
     correlation = product / torch.sqrt((guide_energy + 0.1) * (noisy_energy + 1))
     regression = (product / (guide_energy + 0.5)).clamp(-1, 2)
@@ -241,7 +241,7 @@ def evidence(sums: Tensor) -> Tensor:
 
 
 class GuidedCorrection(nn.Module):
-    """Network for a guide's part of the residual; about 120,000 weights at the usual size."""
+    """Network for a guide's part of the residual; about 120,000 weights at the default size."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -301,7 +301,7 @@ class GuidedCorrection(nn.Module):
 
 
 class VariationalModulation(nn.Module):
-    """Normalization whose scale and shift are drawn from what a cue says.
+    """Normalization whose scale and shift are drawn from a distribution given by a cue.
 
     [μ, log s²] = W cue; v = μ + s ε in training, μ otherwise; normalized features × (1 + a(v)) +
     b(v). Source: the variational normalization module of arXiv 2307.07829, for sets of blocks.
@@ -317,7 +317,7 @@ class VariationalModulation(nn.Module):
             self.distribution.bias[_DRAWN:] = -4.0
 
     def forward(self, features: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return modulated features, and the divergence from a standard normal, a scalar."""
+        """Modulate features; returns them and the divergence from a standard normal, a scalar."""
         mean, log_variance = self.distribution(facts).float().chunk(2, -1)
         log_variance = log_variance.clamp(-10, 4)
         value = mean

@@ -1,6 +1,6 @@
-"""The set network on whole volumes: slabs of the filter go in, enhanced slices come out.
+"""The set network on whole volumes: slabs of the filter become enhanced slices.
 
-Only slices near the present one are in memory. All that a slice depends on, and the order of every
+Only slices near the current one are in memory. All that a slice depends on, and the order of every
 sum, is the same in a run over the whole volume and in a run over a few slices, so that a preview
 equals the result bit for bit on the CPU.
 """
@@ -41,14 +41,14 @@ _AT_ONCE = {"cpu": 256, "cuda": 8192, "mps": 4096}
 
 @lru_cache(maxsize=4)
 def _opened(folder: Path, sha256: str) -> GuidedNetwork:
-    """Open a model, which stays loaded between jobs; other weights have another hash."""
+    """Open a network, which stays loaded between jobs; other weights have another hash."""
     return open_enhancer(read_bundle(folder, expected_sha256=sha256))
 
 
 def network_on(bundle: Bundle, device: str) -> GuidedNetwork:
     """Load the network of a verified bundle; raises ModelError where weights do not fit."""
     network = _opened(bundle.folder, bundle.sha256)
-    # Jobs of several threads share what is loaded: the one on a device is a copy.
+    # Jobs in several threads share the loaded network: the one on a device is a copy.
     return network if device == "cpu" else copy.deepcopy(network).to(device)
 
 
@@ -79,12 +79,12 @@ class NetworkStage:
     guides: Sequence[Floats] = ()
 
     def slabs(self, run: Run) -> Iterator[Slab]:
-        """Yield the needed slices of a run of the filter, enhanced, in order, some at a time."""
+        """Yield the needed slices of a run of the filter, enhanced, in order, in slabs."""
         stages, needed = run.stages, run.needed
         guides = [large_enough(guide) for guide in self.guides]
         settings = block_matching.Round(step=STEP, keep=self.network.config.blocks)
         matching = Stage(run.noisy.shape, run.window, settings)
-        # Pilots and estimates of the slices that are needed now.
+        # Pilots and estimates of the current slices.
         reads = matching.reads(needed)
         pilot_slices = stages[-1].reads(reads)
         pilots = Held(run.stream(stages[:-1], pilot_slices), pilot_slices.start)
@@ -97,7 +97,7 @@ class NetworkStage:
         for number, first, ready in zip(numbers, firsts, ends, strict=True):
             run.monitor.check()
             layer, end = matching.layer(number), first + matching.tall
-            estimate = estimates.at(first, end)  # which makes the pilots
+            estimate = estimates.at(first, end)  # before the pilots, which it reads from the stream
             level = run.level_of(matching, number)
             slab = run.noisy[first:end], level, pilots.at(first, end), estimate
             bands = self._layer(run, layer, slab, [guide[first:end] for guide in guides])
@@ -125,21 +125,21 @@ class NetworkStage:
         slab: tuple[Floats, Floats, Floats, Floats],
         guides: Sequence[Floats],
     ) -> list[Band]:
-        """Compute what the groups of a layer add to the sums; with guides also the guides' part.
+        """Compute the sums of the groups of a layer; with guides, also those of the guides' part.
 
         slab: noisy voxels, σ, pilot and estimate.
         """
         noisy, level, pilot, estimate = slab
         device, network = self.device, self.network
-        # Threads search the groups, some rows each, on the CPU, whatever computes the filter.
+        # Threads search the groups, some rows each, always on the CPU.
         match = block_matching.engine_for("cpu", run.monitor).match
         at_once = max(1, _AT_ONCE[device.partition(":")[0]] * STEP // estimate.shape[2])
         tasks = [
             run.pool.submit(match, layer, range(part.start, part.stop), pilot=estimate, level=level)
             for part in parts_of(0, layer.rows(estimate.shape[1]), at_once)
         ]
-        given = [noisy, pilot, estimate, *guides]
-        images = [torch.tensor(np.asarray(each, np.float32), device=device) for each in given]
+        arrays = [noisy, pilot, estimate, *guides]
+        images = [torch.tensor(np.asarray(each, np.float32), device=device) for each in arrays]
 
         def chunks() -> Iterator[_Chunk]:
             for task in tasks:
@@ -173,7 +173,7 @@ class NetworkStage:
 
 
 def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
-    """Add the guides' agreement around each group, which needs all groups of a layer."""
+    """Sum the guides' agreement around each group, which needs all groups of a layer."""
     if not chunks:
         return []
     counts = [len(chunk.places.index) for chunk in chunks]

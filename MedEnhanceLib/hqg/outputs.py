@@ -42,7 +42,7 @@ def outputs_for(
         volume: its shape and type are those of the result.
         uncertainty: whether it is requested.
         guided: whether guides are used.
-        scratch: as of `new_array`.
+        scratch: as in `new_array`.
     """
     return Outputs(
         new_array(volume.shape, volume.dtype, scratch),
@@ -52,12 +52,12 @@ def outputs_for(
 
 
 def new_array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> Array:
-    """Allocate an array; OutputError where its file cannot be made.
+    """Allocate an array; raises OutputError where its file cannot be made.
 
     Args:
         shape: of the array.
         dtype: of its values.
-        scratch: a folder, where a large array lies in an unnamed file; None: all is in memory.
+        scratch: a folder for large arrays, in unnamed files; None: all are in memory.
     """
     try:
         return empty(shape, np.dtype(dtype), scratch)

@@ -1,13 +1,12 @@
 """Rigid registration of two images of one patient, whatever their contrast.
 
-Mutual information of sampled points (Mattes et al., IEEE Trans. Med. Imaging 22 (2003) 120) is
-maximized by SimpleITK, from voxels of 8 mm down to 1 mm. One thread and seeded sampling: the same
+SimpleITK maximizes the mutual information of sampled points (Mattes et al., IEEE Trans. Med.
+Imaging 22 (2003) 120), from voxels of 8 mm down to 1 mm. One thread and seeded sampling: the same
 images give the same result.
 
 The fit is measured separately: the squared correlation of both images in small windows, which does
-not depend on contrast. It is compared with that after a shift of a few millimeters.
-Anatomy of the same patient fits in one place alone; another patient, or a mirrored image, fits
-almost as well beside it.
+not depend on contrast, is compared with that after shifts of a few millimeters. The same patient
+fits in one place only; another patient or a mirrored image fits almost as well beside it.
 
 A place is a matrix, 4×4, from positions in the volume to those in the guide, in mm (LPS).
 """
@@ -31,17 +30,17 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 #: Levels of the registration: voxels of about this size in mm, first step in mm, sampled points.
 _LEVELS = ((8.0, 1.0, 2_000), (4.0, 0.5, 20_000), (2.0, 0.25, 50_000), (1.0, 0.1, 100_000))
 _ITERATIONS, _BINS, _SEED = 60, 32, 20
-#: The last step at each level, as a share of its voxels.
+#: Least step at each level, over the side of its voxels.
 _LAST_STEP = 0.002
-#: Smoothing at each level, σ in voxels, against the noise.
+#: Smoothing at each level against noise, σ in voxels.
 _SMOOTHING = 0.5
-#: Voxels of the finest level at most.
+#: Most voxels of the finest level.
 _MOST_VOXELS = 24_000_000
-#: Voxels in which tissue is found, and the margin around it, since the outline of the head counts.
+#: Voxels in which tissue is segmented, and the margin around it: the outline of the head counts.
 _TISSUE_MM, _MARGIN_MM = 3.0, 4.0
-#: Windows in which the fit is measured, their radius in voxels, and the shift in mm beside it.
+#: Number of windows of the fit, their radius in voxels, and the shift in mm for comparison.
 _WINDOWS, _RADIUS, _BESIDE_MM = 1_500, 2, 3.0
-#: Variance in a window, as a share of that of all, that counts as nothing.
+#: Least variance in a window that counts, over that of all windows.
 _FLOOR = 1e-3
 #: σ of a Gaussian that averages like a voxel of side 1.
 _VOXEL_SIGMA = 0.42
@@ -81,13 +80,13 @@ class Registration:
         return float(_inside(_indices(guide, place, self.points), guide).mean())
 
     def displacement(self, first: Doubles, second: Doubles) -> Doubles:
-        """Return how far apart two places put each point of the tissue, in voxels."""
+        """Return how far apart two places put each tissue point, in voxels."""
         apart = _moved(first, self.points) - _moved(second, self.points)
         steps = np.linalg.inv(self._volume.geometry.affine_lps[:3, :3])
         return np.asarray(np.linalg.norm(apart @ steps.T, axis=1))
 
     def best(self, guide: Volume, monitor: Monitor) -> Doubles:
-        """Search the place with the most mutual information, starting from that of the headers."""
+        """Search for the place of maximum mutual information, starting from the headers."""
         transform = _sitk().Euler3DTransform()
         transform.SetCenter(self.center.tolist())
         for number, level in enumerate(_LEVELS):
@@ -101,7 +100,7 @@ class Registration:
     def _improved(
         self, guide: Volume, start: Any, millimeters: float, step: float, points: int
     ) -> Any:
-        """Search the transform of most mutual information near another, at one level."""
+        """Maximize the mutual information from a start transform, at one level."""
         sitk = _sitk()
         fixed, moving = (_level(each, millimeters).to_sitk() for each in (self._volume, guide))
         mask = sitk.Resample(
@@ -113,7 +112,7 @@ class Registration:
         method.SetMetricSamplingStrategy(method.REGULAR)
         method.SetMetricSamplingPercentage(min(1.0, points / inside), _SEED)
         method.SetMetricFixedMask(mask)
-        # Gradients where points are sampled are faster than a filter over all voxels.
+        # Gradients at the sampled points are faster than a gradient filter over all voxels.
         method.MetricUseMovingImageGradientFilterOff()
         method.MetricUseFixedImageGradientFilterOff()
         method.SetInterpolator(sitk.sitkLinear)
@@ -127,14 +126,14 @@ class Registration:
         method.SetOptimizerScalesFromPhysicalShift()
         result = sitk.Euler3DTransform(start)
         method.SetInitialTransform(result, inPlace=True)
-        # The metric heeds the global number of threads alone; of several, the order of its sums
+        # The metric uses only the global number of threads; with several, the order of its sums
         # varies, and with it the last bits of the result.
         threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         try:
             method.Execute(fixed, moving)
         except RuntimeError:
-            # Both hardly overlap, or one is flat: nothing to improve, and the fit will say so.
+            # The images hardly overlap, or one is constant: the fit will be low.
             return start
         finally:
             sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
@@ -171,7 +170,7 @@ class Registration:
         return fits
 
     def _windows(self, level: Volume) -> tuple[Floats, Doubles]:
-        """Cut windows of the tissue: values [N, V] minus their mean, and positions [N, V, 3]."""
+        """Cut windows in the tissue: values [N, V] as `_centered`, and positions [N, V, 3]."""
         spacing = np.array(level.geometry.spacing)
         radius = [max(1, round(_RADIUS * spacing.min() / side)) for side in spacing]
         centers = np.rint(_indices(level, np.eye(4), self._tissue)).astype(np.intp)
@@ -186,14 +185,14 @@ class Registration:
 def resample(guide: Volume, volume: Volume, place: Doubles, monitor: Monitor) -> Floats:
     """Resample the guide to the volume's grid, float32 [K, J, I]; NaN outside its field of view.
 
-    Cubic B-splines, which blur less than linear weights. Along axes in which its voxels are finer
-    than the volume's, it is averaged first.
+    Cubic B-splines blur less than linear interpolation. Along axes in which its voxels are finer
+    than the volume's, the guide is smoothed first.
 
     Args:
         guide: of any grid.
         volume: whose grid the result has.
-        place: 4×4: mm in the volume → mm in the guide.
-        monitor: that may cancel.
+        place: 4×4, mm in the volume → mm in the guide.
+        monitor: may cancel.
     """
     sitk = _sitk()
     monitor.progress(0.0, "resampling the guide")
@@ -220,7 +219,7 @@ def resample(guide: Volume, volume: Volume, place: Doubles, monitor: Monitor) ->
 
 
 def _tissue(volume: Volume) -> Volume:
-    """Mask what is brighter than the background, with a margin, in coarse voxels."""
+    """Mask the tissue (above Otsu's threshold) with a margin, in coarse voxels."""
     sitk = _sitk()
     coarse = _level(volume, _TISSUE_MM)
     if coarse.voxels.min() == coarse.voxels.max():
@@ -231,7 +230,7 @@ def _tissue(volume: Volume) -> Volume:
 
 
 def _level(volume: Volume, millimeters: float) -> Volume:
-    """Average over blocks of voxels of about that size and smooth a little; float32."""
+    """Average over blocks of about that size, and smooth slightly; float32."""
     spacing, shape = volume.geometry.spacing[::-1], volume.shape
     factors = [
         max(1, min(int(millimeters / side + 0.3), count // 6))

@@ -1,11 +1,11 @@
 """The result of an enhancement, and its strength: blending with the input, without the model.
 
-    x(s) = y + s · (x̂ − y)        y: the input, x̂: enhanced with strength 1, in its type
+    x(s) = y + s · (x̂ − y)        y: the input, x̂: enhanced at strength 1, rounded to its type
 
-Strength scales the whole correction that is in x̂: removal of noise, blur and bias field alike. With
-"auto", x̂ contains the share of the noise removal that the measured noise calls for; with "full",
-all of it; a number from 0 to 1 scales the correction of "auto". A run at strength s ends with the
-line above, so blending its result later gives the same voxels bit for bit. Needs numpy alone.
+Strength scales the whole correction in x̂: of noise, blur and bias field alike. With "auto", x̂ has
+the share of the noise removal that the measured noise requires; with "full", all of it; a number
+from 0 to 1 scales the correction of "auto". A run at strength s ends with the line above, so that
+blending a result of strength 1 gives the same voxels bit for bit. Needs numpy alone.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Enhanced:
         """Draw input, result, difference, and uncertainty and labels if any, in three planes.
 
         Args:
-            point: (slice, row, column) that the planes go through; None: where much is to be seen.
-            window: lowest and highest gray level; None: chosen by the input.
+            point: (slice, row, column) that the planes go through; None: one with much content.
+            window: intensities that are black and white; None: by the input.
         """
         from MedEnhanceLib.report.figures import Pane, comparison
 
@@ -120,10 +120,10 @@ class Enhanced:
     def at_strength(self, strength: float) -> Enhanced:
         """Return the same result at another strength (0 to 1), without running the model again.
 
-        If this run had "auto", the voxels are those of a run with that number as its strength.
+        After a run with "auto", the voxels are those of a run with that number as its strength.
         Segmentation and uncertainty, which are of strength 1, are dropped. Raises ConfigError for a
-        strength outside 0 to 1, and where this result is at another than 1: what was rounded away
-        does not come back.
+        strength outside 0 to 1, and for a result at another strength than 1, whose rounding cannot
+        be undone.
         """
         if self.strength != 1:
             raise ConfigError(
@@ -146,17 +146,17 @@ def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
 
     Args:
         original: the input.
-        enhanced: its result at strength 1, of a run with "auto" or "full".
+        enhanced: its result at strength 1, from a run with "auto" or "full".
         strength: 0 gives the input, 1 the enhanced volume.
     Returns a volume with grid, type and history of `enhanced`.
     Raises ConfigError: the strength is not within 0 to 1.
-    Raises InputError: the two are no pair, are swapped or hold NaN or infinity, or `enhanced` was
-        made at another strength.
+    Raises InputError: the two are no pair, swapped or not finite, or `enhanced` was made at another
+        strength.
     """
     check_range("strength", strength, 0.0, 1.0)
     _check_pair(original, enhanced)
     voxels = np.empty(enhanced.shape, enhanced.dtype)
-    # float32 unless a type is wider: it does not hold every int32.
+    # float32, or wider for types such as int32, which it cannot represent.
     working = np.result_type(original.dtype, enhanced.dtype, np.float32)
     for index in np.ndindex(original.shape[:-2]):  # slices
         base = original.voxels[index].astype(working)
@@ -167,7 +167,7 @@ def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
 
 
 def _check_pair(original: Volume, enhanced: Volume) -> None:
-    """Raise InputError where the second is no result at strength 1 of the first."""
+    """Raise InputError where the second volume is no result at strength 1 of the first."""
     names = f"{original.source or 'the input'} and {enhanced.source or 'the enhanced volume'}"
     if any(did.startswith(ENHANCED) for did in original.history) and not enhanced.history:
         raise InputError(

@@ -1,1 +1,1 @@
-"""Shared parts of trainings and networks: steps, checkpoints, precision, intensity scale."""
+"""Parts that trainings and networks share: steps, checkpoints, precision, intensity scale."""

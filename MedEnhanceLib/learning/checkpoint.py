@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from MedEnhanceLib.bundles.export import write_tensors
 from MedEnhanceLib.errors import ConfigError, ModelError
 
-#: What reading a damaged file raises, besides the error of safetensors itself.
+#: Errors that reading a damaged file raises, besides that of safetensors.
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, RecursionError)
 _TORCH_RANDOM, _CUDA_RANDOM = "random.torch", "random.cuda"
 
@@ -49,7 +49,7 @@ class Checkpoint:
     generator: np.random.Generator | None = None
 
     def save(self, step: int, notes: Mapping[str, Any]) -> None:
-        """Write it; step: the next one; notes: JSON that does not influence what is learned."""
+        """Write the file. step: the next one. notes: JSON that does not influence the training."""
         tensors = self._states() | {_TORCH_RANDOM: torch.get_rng_state()}
         for name, optimizer in self.optimizers.items():
             for index, state in optimizer.state_dict()["state"].items():
@@ -66,7 +66,7 @@ class Checkpoint:
         write_tensors(self.path, contiguous, {"medenhance": json.dumps(header)})
 
     def load(self) -> tuple[int, dict[str, Any]]:
-        """Restore all states in place; the step to continue with, and the notes.
+        """Restore all states in place; returns the step to continue with, and the notes.
 
         Raises ConfigError: the training was configured differently.
         Raises ModelError: the file is damaged.
@@ -116,7 +116,7 @@ class Checkpoint:
         }
 
     def _card(self) -> torch.device | None:
-        """Return the training's CUDA device, if any; asking PyTorch would take memory on it."""
+        """Return the CUDA device of the states, if any; to ask torch.cuda would allocate memory."""
         return next((state.device for state in self._states().values() if state.is_cuda), None)
 
 

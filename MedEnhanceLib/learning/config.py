@@ -27,8 +27,8 @@ class TrainingConfig(WithPresets):
     )
     held_out: tuple[str, ...] = option(
         (),
-        help="patterns of volumes that are not learned from (of a head, nor any other image of "
-        "their patients); networks are measured on them",
+        help="patterns of volumes to exclude from training and to measure networks on; for a head "
+        "all images of their patients are excluded",
     )
     seed: int = option(0, help="random seed", metavar="N")
 
@@ -40,7 +40,7 @@ class NetworkTrainingConfig(TrainingConfig):
     license: str = option("", help="license of the weights, for the card; empty: not stated")
     anatomy: str = option(
         "",
-        help='what the images show, as in "images of the brain"; users are informed of it',
+        help='body part in the images, as in "images of the brain"; users are informed of it',
         metavar="TEXT",
     )
     modality: Literal["MR", "CT"] = option("MR", help="of the images; decides scale and noise")

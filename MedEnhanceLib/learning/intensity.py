@@ -1,4 +1,4 @@
-"""Intensities on the scale of the networks, and back in their units."""
+"""Conversion of intensities to the scale of the networks, and back to their units."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.describe import LARGEST, refuse_too_large
 
-#: Above this there is tissue, on the network's scale.
+#: Values above this are tissue, on the network's scale.
 TISSUE = {"MR": 0.1, "CT": -0.5}
 _HINT = "Choose a volume with image content."
-#: Steps of single precision from the lowest value to the highest, below which rounding is seen.
+#: Least steps of single precision from the lowest value to the highest; with fewer, rounding shows.
 _LEVELS = 1000
 
 
@@ -42,10 +42,10 @@ class Scaling:
 
 
 def scaling_for(volume: Volume) -> Scaling:
-    """Choose a scale. CT: water at 0, 1000 HU a unit. MR: 0 stays, the robust maximum becomes 1.
+    """Choose a scale. CT: HU / 1000. Others: 0 stays, the robust maximum becomes 1.
 
-    Raises InputError for a volume in which nothing stands out: there is no scale to find; and for
-    one whose values are nearly equal in single precision, in which all is computed, or too large.
+    Raises InputError where voxels are boolean, constant, too large, nearly equal in single
+    precision (in which all is computed), or almost nowhere positive.
     """
     name = volume.source or "volume"
     if volume.dtype.kind == "b":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: Compute capability from which NVIDIA's cards have bfloat16; before, PyTorch emulates it.
+#: Least compute capability of NVIDIA GPUs with bfloat16; on older ones PyTorch emulates it.
 _BFLOAT16_SINCE = (8, 0)
 #: Kinds of devices that do not compute in float64.
 WITHOUT_DOUBLE = ("mps",)
@@ -21,7 +21,7 @@ _tf32_before: tuple[Any, Any] = (False, False)
 
 
 def mixed_precision(device: str) -> torch.autocast:
-    """Autocast to bfloat16 where `computes_in_half`, else disabled."""
+    """Return autocast to bfloat16, disabled where not `computes_in_half`."""
     kind = device.partition(":")[0]
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=computes_in_half(device))
 
@@ -36,11 +36,11 @@ def computes_in_half(device: str) -> bool:
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Within it, and for functions decorated with it, float32 is float32 on NVIDIA's cards too.
+    """Turn TF32 off on NVIDIA GPUs, in a context or a decorated function.
 
-    cuDNN's default for convolutions is TF32, with the 10 bits of float16. Distances between blocks,
+    cuDNN's default for convolutions is TF32, with a mantissa of 10 bits. Distances between blocks,
     finite differences of losses and matched gradients need more, in the backward pass too: whole
-    runs are decorated. The switch is the process's; it goes back when the last of the runs ends.
+    runs are decorated. The setting is global; it is restored when the last of the runs ends.
     """
     global _runs_without_tf32, _tf32_before
     with _tf32_lock:
@@ -57,7 +57,7 @@ def without_tf32() -> Iterator[None]:
 
 
 def allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
-    """Switch TF32; returns what was set before."""
+    """Switch TF32 on or off; returns the earlier settings."""
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
     try:  # the older names, which raise where another program used the newer ones
@@ -72,10 +72,10 @@ def allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=64)
 def constant(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Copy a table to a device, once, for use in and out of inference mode.
+    """Copy a table to a device, once, for use inside and outside of inference mode.
 
     Args:
-        table: the same object at each call: it is the key of what is kept.
+        table: the same object at each call: it is the key of the cache.
         device: of the copy.
         dtype: of the copy, which is shared and must not be changed.
     """
@@ -89,7 +89,7 @@ def in_double(values: Tensor) -> Tensor:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Test for hardware support: oneDNN also answers yes where it emulates."""
+    """Test for hardware support of bfloat16: oneDNN's own test is also true where it emulates."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     # Newer versions of torch report these properties of x86 processors.

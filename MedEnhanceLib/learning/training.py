@@ -1,4 +1,4 @@
-"""Shared by training loops: steps, learning rate, averaged weights, metrics journal."""
+"""Parts of training loops: steps, learning rate, averaged weights, metrics journal."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CHECKPOINT = "checkpoint.safetensors"
 _GO_ON = "Start again with the same output folder to continue."
 _WARM_UP = 0.02
 _LAST_SHARE = 0.01
-#: Of optimizers: weight decay, and the largest norm of a gradient.
+#: Weight decay of AdamW, and the largest norm of a gradient.
 _WEIGHT_DECAY, _MOST_GRADIENT = 1e-4, 1.0
-#: Of the running means of losses, from step to step.
+#: Decay of the running means of losses, per step.
 _DECAY = 0.95
-#: Seconds between two checkpoints of `run_steps`, and steps between two reports of its losses.
+#: Steps between two reports of the losses in `run_steps`.
 _REPORTED_EVERY = 20
 
 
@@ -81,7 +81,7 @@ def training_steps(
 
 @contextmanager
 def checkpoint_named(out: Path) -> Iterator[None]:
-    """Let a cancel within it, before or after the steps too, say that a checkpoint is kept."""
+    """State in the message of a cancel within the context that the checkpoint is kept."""
     try:
         yield
     except Cancelled as cause:
@@ -91,7 +91,7 @@ def checkpoint_named(out: Path) -> Iterator[None]:
 
 
 def begin_training(device: str, out: Path, monitor: Monitor) -> str:
-    """Make the output folder, and choose the device; returns its name.
+    """Make the output folder and choose the device; returns the device's name.
 
     Args:
         device: "auto", or as PyTorch names it.
@@ -105,10 +105,10 @@ def begin_training(device: str, out: Path, monitor: Monitor) -> str:
 
 
 class Learner(Generic[Network]):
-    """A network, the optimizer that moves it, and its averaged weights, which are what is shipped.
+    """A network, its optimizer (AdamW), and its averaged weights, which are shipped.
 
     Args:
-        learning_rate: at its peak; it follows `set_learning_rate`.
+        learning_rate: its peak; see `set_learning_rate`.
         ema: decay of the averaged weights.
     """
 
@@ -138,7 +138,7 @@ class Learner(Generic[Network]):
         self.update(number, total)
 
     def update(self, number: int, total: int) -> None:
-        """Move the weights by their gradients; not at all where these are not finite."""
+        """Update the weights by their gradients, unless these are not finite."""
         set_learning_rate(self.optimizer, self._learning_rate, number, total)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), _MOST_GRADIENT)
         if torch.isfinite(norm):
@@ -163,10 +163,10 @@ def run_steps(
     """Run the remaining steps of a training in a folder, from its checkpoint if there is one.
 
     Args:
-        step: makes a step of this number; returns its losses.
-        count: of all steps.
+        step: makes the step of a number; returns its losses.
+        count: number of all steps.
         out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
-        parts: of the `Checkpoint`: config, modules, optimizers, generator.
+        parts: fields of the `Checkpoint`: config, modules, optimizers, generator.
         monitor: progress and cancellation.
         checkpoint_s: seconds between two checkpoints.
     Returns the seconds of all steps.
@@ -204,8 +204,8 @@ def set_learning_rate(optimizer: Optimizer, peak: float, number: int, total: int
     Args:
         optimizer: whose rate is set.
         peak: highest rate.
-        number: of the step.
-        total: of all steps.
+        number: of the step, from 0.
+        total: number of all steps.
     """
     warmed = min(1.0, (number + 1) / (_WARM_UP * total + 1))
     cosine = 0.5 * (1 + math.cos(math.pi * number / total))
@@ -231,10 +231,10 @@ def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
 
 
 class Journal:
-    """Smooths losses, reports them as metrics and appends them to a file, one JSON line each."""
+    """Running means of losses, reported as metrics and appended to a file, one JSON line each."""
 
     def __init__(self, path: Path, start: int, monitor: Monitor) -> None:
-        """Drop the file's rows from step `start` on: these steps are made, or made again."""
+        """Drop the file's rows from step `start` on: these steps are still to be made."""
         self._path, self._monitor = path, monitor
         self._smooth: dict[str, tuple[float, float]] = {}
         rows: list[str] = []

@@ -1,9 +1,9 @@
-"""Compiled parts in portable C, found and checked here; PyTorch denoises without them.
+"""Loads and checks the compiled library; without it PyTorch denoises.
 
-One shared library lies in this folder, built by `build.py` from the C files beside it. It holds
-each function once for every vector width of the processor family, and the widest that this
-processor has is used. All widths give the same bits. The C functions trust their pointers: whoever
-calls one checks shapes and types of arrays before.
+One shared library is in this folder, built by `build.py` from the C files beside it. It has each
+function once for every vector width of the processor family; the widest that this processor
+supports is used. All widths give the same bits. The C functions trust their pointers: callers check
+shapes and types of arrays before.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Literal
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Statuses of its functions, as in native.h; 0 is done.
+#: Statuses of its functions, as in native.h; 0 is success.
 NO_MEMORY, BAD_STREAM = 2, 3
 #: Vector widths by their bit in `native_widths`, narrowest first.
 WIDTHS = ("plain", "avx2", "avx512")
-#: What is lost without the library, for messages; the ratio of CPU time is measured.
+#: Consequences of a missing library, for messages; the ratio of CPU time is measured.
 _SLOWER = (
     "denoising takes about ten times as long, lossless files are larger, and files that were "
     "written with the library cannot be read"
@@ -35,8 +35,8 @@ _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
 Width = Literal["plain", "avx2", "avx512"]
 
-#: Of grouped.c: largest search window along slices, rows and columns; coefficients of a block, and
-#: its side.
+#: As in grouped.c: largest search window along slices, rows and columns; coefficients of a block,
+#: and its side.
 MOST_WINDOW, CELLS, SIDE = (7, 11, 16), 64, 4
 
 
@@ -44,10 +44,10 @@ class Library:
     """The loaded library, at one vector width."""
 
     def __init__(self, path: Path, width: Width | None = None) -> None:
-        """Load it; MedEnhanceError if it is damaged, for another system or of other sources."""
+        """Load a file; MedEnhanceError if it is damaged, for another system or of other sources."""
         from MedEnhanceLib.native import build
 
-        try:  # loading a damaged library would end the process
+        try:  # loading a damaged library could crash the process
             expected = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
             if build.digest(path) != expected:
                 raise _unusable(f"{path.name} is damaged or older than its sources")
@@ -66,7 +66,7 @@ class Library:
             raise _unusable(f"{path.name} has no {self.width} for this processor")
 
     def call(self, name: str, task: ctypes.Structure) -> int:
-        """Call a function at this width, unchecked; returns its status, 0 if done."""
+        """Call a function at this width, unchecked; returns its status, 0 for success."""
         function = getattr(self._library, f"native_{name}_{self.width}")
         function.restype, function.argtypes = ctypes.c_int32, (ctypes.c_void_p,)
         return int(function(ctypes.byref(task)))
@@ -78,7 +78,7 @@ def _unusable(what: str) -> MedEnhanceError:
 
 @cache
 def find(folder: Path) -> tuple[Library | None, str]:
-    """Look for the library in a folder; returns its state too, with what mends it, in one line."""
+    """Look for the library in a folder; returns also one line with its state and remedy."""
     from MedEnhanceLib.native import build
 
     path, problem = build.library(folder), "not compiled"
@@ -97,14 +97,14 @@ def find(folder: Path) -> tuple[Library | None, str]:
 def load(
     folder: Path = HERE, *, builds: bool = True, monitor: Monitor | None = None
 ) -> Library | None:
-    """Load the library; None if it cannot be used, with a warning to the monitor or, once, the log.
+    """Load the library; if it cannot be used, warn the monitor or (once) the log, and return None.
 
     Args:
-        folder: that it is in.
-        builds: whether the package ziglang, if installed, builds a missing one.
+        folder: of the library.
+        builds: whether the package ziglang, if installed, builds a missing library.
         monitor: receives the warning.
     """
-    library, state = _usable(folder, builds=builds, monitor=monitor)
+    library, state = _find_or_build(folder, builds=builds, monitor=monitor)
     if library is None:
         text = f"The compiled library is not used: {state}"
         if monitor is not None and monitor.has_listener:
@@ -115,17 +115,17 @@ def load(
 
 
 def require(purpose: str) -> Library:
-    """Load as `load`; raises DependencyError, with the command that builds the library."""
-    library, state = _usable(HERE)
+    """Load the library; raises DependencyError, with the command that builds it."""
+    library, state = _find_or_build(HERE)
     if library is None:
         raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library
 
 
-def _usable(
+def _find_or_build(
     folder: Path, *, builds: bool = True, monitor: Monitor | None = None
 ) -> tuple[Library | None, str]:
-    """Look for the library; first the package ziglang, if installed, builds a missing one."""
+    """Find the library, after the package ziglang, if installed, has built a missing one."""
     if builds and find(folder)[0] is None and importlib.util.find_spec("ziglang") is not None:
         if monitor is not None:
             monitor.progress(0.0, "building the fast library, once: about a minute")
@@ -135,7 +135,7 @@ def _usable(
 
 @cache
 def _build_once(folder: Path) -> None:
-    """Build with ziglang; what fails is not tried again in this process."""
+    """Build with ziglang; after a failure it is not tried again in this process."""
     from MedEnhanceLib.native import build
 
     try:
@@ -148,7 +148,7 @@ def _build_once(folder: Path) -> None:
 
 @cache
 def _log(folder: Path, warning: str) -> None:
-    """Warn once in a process of the library of a folder."""
+    """Log a warning about the library of a folder, once in a process."""
     logging.getLogger("MedEnhanceLib").warning("%s", warning, extra={"folder": str(folder)})
 
 

@@ -1,9 +1,9 @@
 """Builds the compiled library: python -m MedEnhanceLib.native.build.
 
 For Windows a library comes with the sources, in `windows`; `--windows` (with ziglang) builds it.
-The command for developers and the hook of installations (`hatch_hook.py`) use this module. The
-extension's CMake compiles by itself, with the same files and flags from `build.json`, and takes the
-digest from here. It needs the standard library alone: both run it before MedEnhanceLib is there.
+The hook of installations (`hatch_hook.py`) uses this module too. The extension's CMake compiles by
+itself, with the same files and flags from `build.json`, and runs this file for the digest. It needs
+only the standard library: hook and CMake run it before MedEnhanceLib is installed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ HERE = Path(__file__).resolve().parent
 #: File name of the library.
 FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _SETTINGS = json.loads((HERE / "build.json").read_text(encoding="utf-8"))
-#: Compiled once for each vector width; widths.c once. Same values with every compiler and width:
-#: no sum is reordered, and multiply-adds are fused only where all sums are exact.
+#: C files compiled once for each vector width (widths.c only once), with flags for the same values
+#: at every width: no sum is reordered, and multiply-adds are fused only if all sums are exact.
 KERNELS: dict[str, str] = _SETTINGS["kernels"]
-#: Tags of wheels that ziglang builds on any system, and its targets.
+#: Tags of wheels whose library ziglang builds on any system, and its targets.
 TARGETS = {
     "manylinux_2_28_x86_64": "x86_64-linux-gnu.2.28",
     "manylinux_2_28_aarch64": "aarch64-linux-gnu.2.28",
@@ -41,13 +41,13 @@ _SECONDS = 300
 
 
 class BuildError(Exception):
-    """No compiler, or one that fails; the text says which."""
+    """No compiler, or one that fails; the message says which."""
 
 
 def compilers() -> Iterator[list[str]]:
-    """Yield commands of C compilers found here: $CC, the system's, then ziglang.
+    """Yield commands of installed C compilers: $CC, the system's, then ziglang.
 
-    All take the options of GCC; Visual C++ does not.
+    All take the options of GCC, which Visual C++ does not.
     """
     if os.environ.get("CC"):
         yield shlex.split(os.environ["CC"])
@@ -60,7 +60,7 @@ def compilers() -> Iterator[list[str]]:
 
 
 def library(folder: Path = HERE) -> Path:
-    """Return where the library of a folder lies: built there, or as it came for Windows."""
+    """Return the path of a folder's library: built there, or that which came for Windows."""
     built, shipped = folder / FILE, folder / "windows" / FILE
     return shipped if shipped.is_file() and not built.is_file() else built
 
@@ -74,19 +74,19 @@ def answers(compiler: Sequence[str]) -> bool:
 
 
 def digest(file: Path) -> str:
-    """Hash a library with the sources here: one built from other sources does not match."""
-    whole = hashlib.sha256(file.read_bytes())
+    """Hash a library together with the sources, so that one of other sources does not match."""
+    sha256 = hashlib.sha256(file.read_bytes())
     for source in sorted([*HERE.glob("*.[ch]"), HERE / "build.json"]):
-        whole.update(source.read_bytes())
-    return whole.hexdigest()
+        sha256.update(source.read_bytes())
+    return sha256.hexdigest()
 
 
 def build(folder: Path = HERE, *, compiler: Sequence[str] = ()) -> Path:
-    """Build the library into a folder; an earlier one is replaced once the new one is complete.
+    """Build the library into a folder; an earlier one is replaced when the new one is complete.
 
     compiler: command of a C compiler; empty for the first of `compilers` that works. Returns the
-    library's path; its `digest` lies beside it, because loading a damaged one ends the process.
-    Raises BuildError where no compiler works; the text has the output of each.
+    library's path; its `digest` is beside it, as loading a damaged library could crash the process.
+    Raises BuildError if no compiler works; the message has the output of each.
     """
     failures = []
     for command in [list(compiler)] if compiler else compilers():
@@ -103,10 +103,10 @@ def build(folder: Path = HERE, *, compiler: Sequence[str] = ()) -> Path:
 
 
 def build_for(tag: str, folder: Path) -> Path:
-    """Build the library of another system with ziglang.
+    """Build the library for another system with ziglang.
 
     tag: of its wheels, one of `TARGETS`.
-    Returns the library's path. Raises BuildError where ziglang is missing or fails.
+    Returns the library's path. Raises BuildError if ziglang is missing or fails.
     """
     target = TARGETS[tag]
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target]
@@ -138,12 +138,11 @@ def _build(compiler: list[str], folder: Path, target: str = "") -> Path:
             objects.append(part)
         ending = ".dll" if is_windows else ".dylib" if is_mac else ".so"
         name = f"medenhance_native{ending}"
-        made = Path(place, name)
+        temporary, final = Path(place, name), folder / name
         last = ["-s"] if is_windows else ["-lm"]
-        _run([*compiler, "-shared", "-o", str(made), *objects, *last])
-        final = folder / name
-        expected = digest(made)
-        made.replace(final)
+        _run([*compiler, "-shared", "-o", str(temporary), *objects, *last])
+        expected = digest(temporary)
+        temporary.replace(final)
         _write_digest(final, expected)
     return final
 
@@ -153,9 +152,9 @@ def _write_digest(file: Path, value: str) -> None:
 
 
 def _run(command: list[str]) -> str:
-    """Return what a compiler prints; subprocess.CalledProcessError where it fails.
+    """Run a compiler and return its output; raises subprocess.CalledProcessError if it fails.
 
-    Without the time of the build the same sources give the same bytes.
+    A fixed build time makes the same sources give the same bytes.
     """
     return subprocess.run(
         command,
@@ -169,24 +168,26 @@ def _run(command: list[str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build, and print the path or what is missing; or write the digest of what CMake built."""
+    """Build and print the path, or the error; or write the digest of a library that CMake built."""
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name if __spec__ else 'build'}")
-    parser.add_argument("--folder", type=Path, default=HERE, help="for the library")
-    parser.add_argument("--digest", type=Path, metavar="LIBRARY", help="write its digest, only")
+    parser.add_argument("--folder", type=Path, default=HERE, help="output folder")
     parser.add_argument(
-        "--windows", action="store_true", help="build with ziglang what comes for Windows"
+        "--digest", type=Path, metavar="LIBRARY", help="only write the digest of this library"
     )
-    given = parser.parse_args(arguments)
-    if given.digest:
-        _write_digest(given.digest, digest(given.digest))
+    parser.add_argument(
+        "--windows", action="store_true", help="build the library for Windows, with ziglang"
+    )
+    options = parser.parse_args(arguments)
+    if options.digest:
+        _write_digest(options.digest, digest(options.digest))
         return 0
     try:
-        is_shipped = given.windows
-        made = build_for("win_amd64", HERE / "windows") if is_shipped else build(given.folder)
+        is_for_windows, shipped = options.windows, HERE / "windows"
+        path = build_for("win_amd64", shipped) if is_for_windows else build(options.folder)
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{made}\n")
+    sys.stdout.write(f"{path}\n")
     return 0
 
 

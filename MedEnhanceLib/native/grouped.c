@@ -1,9 +1,9 @@
 /* Two denoising stages over blocks of 4 x 4 x 4 voxels, and the search for groups of similar ones
- * alone; filters/block_matching.py has the method, its sources and the same in PyTorch.
+ * alone; filters/block_matching.py has method and sources, filters/torch_engine.py does the same.
  *
- * A call computes some rows of reference blocks of one layer (all blocks that start in one slice).
- * The stages add to the layer's own sums. Layers are added in order by the caller, so that neither slabs
- * nor threads change a bit of the result. */
+ * A call computes some rows of reference blocks of one layer (reference blocks that start in one
+ * slice). The stages add to sums of the layer. The caller adds layers in order, so that neither
+ * slabs nor threads change a bit of the result. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,8 +26,8 @@ enum {
   LOCAL_PLANE = LOCAL_Y * LOCAL_X
 };
 
-/* As `_Task` in native/__init__.py. The slab is what the layer's candidates cover: window_z + 3
- * slices. Arrays are contiguous [window_z + 3][ny][nx]. */
+/* As `_LayerTask` in filters/native_engine.py. The slab is what the layer's candidates cover:
+ * window_z + 3 slices. Arrays are contiguous [window_z + 3][ny][nx]. */
 struct layer_task {
   int64_t bytes;    /* size of the structure */
   int64_t ny, nx;   /* sides of a slice, 4 to 65536 */
@@ -39,14 +39,14 @@ struct layer_task {
   int64_t keep;     /* blocks in a group, 1 to 64 */
   int64_t apart;    /* least distance of candidates from the reference */
   double damp;      /* factor on the variance of the noise; native_threshold: threshold in sigma */
-  const float *taper; /* [64]: weight of each place in a block; of the two stages */
+  const float *taper; /* [64]: weight of each voxel of a block; for the two stages */
   const float *pilot, *level;
-  /* Of the two stages: */
+  /* For the two stages: */
   const float *noisy;
   const float *spectrum; /* [64]: variance of each frequency in units of level squared, > 0 */
-  float *total;          /* sums of weighed blocks */
+  float *total;          /* sums of weighted blocks */
   float *weight;         /* [window_z][ny][nx]: weights of the blocks by starting place */
-  /* Of native_match: */
+  /* For native_match: */
   int32_t *index;  /* [room][keep]: places in the slab of the blocks' first voxels */
   float *distance; /* [room][keep]: squared distances from the reference, over a whole block */
   float *sigma;    /* [room]: of the noise at the reference */
@@ -67,7 +67,7 @@ struct workspace {
   int64_t offset[MOST_KEPT]; /* of where each block starts */
   float root[CELLS], inverse_root[CELLS];
   float mask[MOST_KEPT];
-  float bound; /* of the distances in the reference before: where the search begins */
+  float bound; /* of the distances for the reference before, at which the search begins */
   void *start; /* of the allocation */
 };
 
@@ -101,7 +101,7 @@ static int64_t between(int64_t value, int64_t low, int64_t high) {
   return value < low ? low : value > high ? high : value;
 }
 
-/* What reaches beyond no array whose shape Python has checked. */
+/* Whether the task stays within arrays whose shapes Python has checked. */
 static int fits(const struct layer_task *t) {
   if (!t || t->bytes != (int64_t)sizeof *t || !t->pilot || !t->level) return 0;
   if (t->ny < SIDE || t->nx < SIDE || t->ny > 65536 || t->nx > 65536) return 0;
@@ -119,7 +119,7 @@ static int is_stage(const struct layer_task *t) {
 
 /* ---- block matching ---------------------------------------------------------------------- */
 
-/* The pilot in the window, with strides that the compiler knows; what is not in it stays 0. */
+/* Copies the pilot in the window to fixed strides, which the compiler knows; the rest stays 0. */
 static void copy_window(struct workspace *w, const struct layer_task *t, int64_t y, int64_t x) {
   for (int64_t k = 0; k < t->window_z + 3; k++)
     for (int64_t j = 0; j < t->window_y + 3; j++) {
@@ -158,7 +158,7 @@ static int32_t count_within(const struct workspace *w, int rows, float bound) {
 }
 
 /* The `keep` nearest candidates, nearest first; of equal ones the first in the order of slices,
- * rows, columns. Returns how many there are. */
+ * rows, columns. Returns their number. */
 static int nearest(struct workspace *w, int rows, int keep) {
   /* A bound with at least `keep` candidates within it, and not many more. */
   float low = 0, high = w->bound;
@@ -178,7 +178,7 @@ static int nearest(struct workspace *w, int rows, int keep) {
       within = count;
     }
   }
-  /* Those within it in their order, without branches that processors cannot foresee. */
+  /* Those within it, in their order, without unpredictable branches. */
   int count = 0;
   for (int r = 0; r < rows; r++) {
     const float *row = w->distance[r];
@@ -207,11 +207,11 @@ static int nearest(struct workspace *w, int rows, int keep) {
   return n;
 }
 
-/* Fills `offset` with where the group's blocks start; returns how many there are. */
+/* Fills `offset` with the starts of the group's blocks; returns their number. */
 static int match(struct workspace *w, const struct layer_task *t, int64_t y, int64_t x) {
   const int64_t first_y = between(y - (t->window_y - 1) / 2, 0, t->ny - 3 - t->window_y);
   const int64_t first_x = between(x - (t->window_x - 1) / 2, 0, t->nx - 3 - t->window_x);
-  const int own_y = (int)(y - first_y), own_x = (int)(x - first_x), own_z = (int)t->z;
+  const int ref_y = (int)(y - first_y), ref_x = (int)(x - first_x), ref_z = (int)t->z;
   copy_window(w, t, first_y, first_x);
 
   int rows = 0, candidates = 0;
@@ -219,17 +219,17 @@ static int match(struct workspace *w, const struct layer_task *t, int64_t y, int
     for (int j = 0; j < t->window_y; j++) w->row_at[rows++] = k * LOCAL_PLANE + j * LOCAL_X;
   int filled = rows;
   while (filled % QUAD) w->row_at[filled++] = 0;
-  const float *reference = w->local + own_z * LOCAL_PLANE + own_y * LOCAL_X + own_x;
+  const float *reference = w->local + ref_z * LOCAL_PLANE + ref_y * LOCAL_X + ref_x;
   for (int r = 0; r < filled; r += QUAD)
     distances(reference, w->local, w->row_at + r, w->distance + r);
 
   for (int r = 0; r < rows; r++) {
-    const int k = r / (int)t->window_y - own_z, j = r % (int)t->window_y - own_y;
+    const int k = r / (int)t->window_y - ref_z, j = r % (int)t->window_y - ref_y;
     for (int l = (int)t->window_x; l < LANES; l++) w->distance[r][l] = 3e38f;
     if (t->apart > 0 && llabs(k) < t->apart && llabs(j) < t->apart)
       for (int l = 0; l < (int)t->window_x; l++)
-        if (llabs(l - own_x) < t->apart) w->distance[r][l] = 3e38f;
-    if (k == 0 && j == 0) w->distance[r][own_x] = -1; /* the reference comes first */
+        if (llabs(l - ref_x) < t->apart) w->distance[r][l] = 3e38f;
+    if (k == 0 && j == 0) w->distance[r][ref_x] = -1; /* the reference comes first */
   }
   if (t->apart > 0)
     candidates = count_within(w, rows, 1e37f);
@@ -371,8 +371,8 @@ static NATIVE_INLINE void combine(float *restrict out, const float *restrict pil
 /* Least damping as a share of the system's trace: with less, rounding decides the solution. */
 static const float LEAST_DAMPING = 1e-6f;
 
-/* Replaces the group's noisy blocks by their estimates. Where the noise is so weak that more than
- * its variance has to be assumed, the correction is smaller by the same factor. */
+/* Replaces the group's noisy blocks by their estimates. Where the noise is so weak that the damping
+ * has to be increased, the correction is smaller by the same factor. */
 static NATIVE_INLINE void filter_group(struct workspace *w, const struct layer_task *t, int n,
                                        int count, float sigma) {
   float mean[CELLS];
@@ -509,7 +509,7 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_match)(struct layer_task *t) {
   return t->count <= t->room ? NATIVE_DONE : NATIVE_BAD_ARGUMENT;
 }
 
-/* The first stage: each block alone, without what does not stand out of the noise. */
+/* The first stage: each block alone, with its coefficients thresholded. */
 NATIVE_EXPORT int32_t NATIVE_NAME(native_threshold)(const struct layer_task *t) {
   if (!is_stage(t)) return NATIVE_BAD_ARGUMENT;
   struct workspace *w = new_workspace();

@@ -1,7 +1,7 @@
-"""Compiles the library in the source tree at every installation, and puts it into wheels.
+"""Compiles the library in the source tree at every installation, and adds it to wheels.
 
-In the tree, because Python that is started in a clone imports the clone's own MedEnhanceLib, not
-the installed one. Hatchling runs this file by its path, before MedEnhanceLib is installed: see
+In the source tree, because Python started in a clone imports the clone's MedEnhanceLib, not the
+installed one. Hatchling runs this file by its path, before MedEnhanceLib is installed: see
 `pyproject.toml`.
 """
 
@@ -25,7 +25,7 @@ class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is ther
     """Hook that builds the library for this machine, or that of a tag in MEDENHANCE_WHEEL."""
 
     def dependencies(self) -> list[str]:
-        """List what pip brings for the build: a C compiler where there is none."""
+        """List the packages that pip installs for the build: a C compiler if there is none."""
         build = self._build_module()
         if os.environ.get("MEDENHANCE_WHEEL"):
             return ["ziglang"]
@@ -42,7 +42,7 @@ class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is ther
             self._add(build.build_for(tag, Path(self.root) / "build" / tag), tag, build_data)
             return
         try:
-            made = build.build()
+            library = build.build()
         except (build.BuildError, OSError) as error:
             self.app.display_warning(
                 f"NOT COMPILED: denoising will take ten times as long. {error}\n"
@@ -50,7 +50,7 @@ class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is ther
             )
             return
         if version != "editable":
-            self._add(made, _platform_tag(), build_data)
+            self._add(library, _platform_tag(), build_data)
 
     def _add(self, library: Path, tag: str, build_data: dict[str, Any]) -> None:
         for file in (library, library.with_suffix(".sha256")):
@@ -68,7 +68,7 @@ class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is ther
 
 
 def _platform_tag() -> str:
-    """Name the kind of machine that alone can use the wheel."""
-    if sys.platform == "darwin":  # Python may be for both processors, the library is for one
+    """Return the platform tag of a wheel that is built for this machine."""
+    if sys.platform == "darwin":  # Python may be built for both processors, the library is for one
         return f"macosx_11_0_{platform.machine()}"
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")

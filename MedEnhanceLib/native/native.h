@@ -1,4 +1,4 @@
-/* What all compiled parts share: C11 with attributes and vectors of GCC and clang.
+/* Shared by all compiled parts: C11 with attributes and vectors of GCC and clang.
  *
  * A part is compiled once for each vector width, with NATIVE_WIDTH as the end of its names. Loops
  * run over arrays of fixed size, which compilers turn into vector instructions. Every width gives
@@ -17,7 +17,7 @@
 #define NATIVE_EXPORT __attribute__((visibility("default")))
 #endif
 
-/* Into each caller, whose sizes it then knows: compilers think such functions too long for that. */
+/* Inlined into each caller, where sizes are constants: compilers find such functions too long. */
 #define NATIVE_INLINE inline __attribute__((always_inline))
 
 #define NATIVE_JOIN_(name, width) name##_##width

@@ -1,10 +1,10 @@
-/* The learned predictor's blocks: each voxel's distribution, and the coding with it.
+/* Blocks of the learned predictor: the distribution of each voxel, and coding with it.
  *
- * Called by codecs/predictor/coder.py, to code and to see what a network learns from;
- * docs/ucv-format.md has the whole. Numbers are whole numbers in float, every sum stays below 2^24
- * and every scale is a power of two, so that no order of sums and no fused multiply-add changes a
- * bit. Python checks all sizes, weights and tables first; what a stream holds is checked here: an
- * index into a table only comes from values that are clipped.
+ * Called by unicompress/codecs/predictor/coder.py, to code and to collect training data; the format
+ * is in docs/ucv-format.md. Numbers are integers in float, every sum stays below 2^24 and every
+ * scale is a power of two, so that neither the order of sums nor fused multiply-adds change a bit.
+ * Python checks all sizes, weights and tables first; values from a stream are checked here: table
+ * indices come from clipped values only.
  */
 #include <math.h>
 #include <stddef.h>
@@ -50,7 +50,7 @@ struct predict_task {
   int64_t is_known; /* 1: the block's voxels are given, and become symbols; 0: they are decoded */
   int64_t top;      /* largest index */
   int64_t lanes, words;
-  int64_t next; /* words that were read */
+  int64_t next; /* words read so far */
   int64_t done; /* voxels so far */
   int64_t cost; /* of the symbols, in 1/65536 bit */
   int64_t widths[2];
@@ -69,7 +69,7 @@ struct predict_task {
   const uint32_t *stream;
   uint64_t *symbols; /* of voxels in coding order, 16 bits of start, 17 of frequency, 16 of extra, 5 of their number */
   int32_t *counts;   /* voxels of each step */
-  const int32_t *picked; /* of each voxel its row in the next three, or -1: nothing is coded then */
+  const int32_t *picked; /* row of each voxel in the next three, or -1; if given, nothing is coded */
   int8_t *features;      /* [rows, FEATURES] */
   float *predicted;
   int32_t *logs;
@@ -102,7 +102,7 @@ static NATIVE_INLINE float within(float x, float low, float high) {
   return smallest(largest(x, low), high);
 }
 
-/* Floor of values within 2^31; where processors have no instruction, libraries are slow. */
+/* Floor of values within 2^31; without an instruction of the processor, floorf is slow. */
 static NATIVE_INLINE float whole(float x) {
 #if defined(__SSE4_1__) || defined(__aarch64__)
   return floorf(x);
@@ -205,16 +205,16 @@ static void make_features(const struct predict_task *t, struct batch *restrict x
 /* Whether all voxels see one index and no errors, as in the air around a patient. */
 static int is_flat(const struct batch *x) {
   for (int f = 0; f < SEEN; f++) {
-    const float wanted = f < NEIGHBORS ? x->values[0][0] : 0.0f;
+    const float common = f < NEIGHBORS ? x->values[0][0] : 0.0f;
     int differs = 0;
-    for (int b = 0; b < BATCH; b++) differs |= (x->values[f][b] != wanted) & (b < x->count);
+    for (int b = 0; b < BATCH; b++) differs |= (x->values[f][b] != common) & (b < x->count);
     if (differs) return 0;
   }
   return 1;
 }
 
-/* Where a voxel's distribution lies: its row in `cumulative`, that of index 0, the bits below a bin,
- * and where the bins' count begins. */
+/* Place of a voxel's distribution: its row in `cumulative`, the entry of index 0, the bits below a
+ * bin, and the index at which bins begin. */
 struct place {
   int32_t table, row, floor, bits, base;
 };
@@ -231,7 +231,7 @@ static NATIVE_INLINE struct place place_of(const struct predict_task *t, int32_t
   return p;
 }
 
-/* What was expected of the last voxels that saw `index` alone. */
+/* Prediction for the last voxels all of whose neighbors had `index`. */
 struct flat {
   float index, linear;
   struct place place;
@@ -287,7 +287,7 @@ static NATIVE_INLINE uint64_t symbol_for(struct predict_task *t, const struct pl
   return start | (uint64_t)frequency << 16 | rest << 33 | (uint64_t)below << 49;
 }
 
-/* The next voxels of a step, one slice's rows after the other; the first slice's stay alone. */
+/* The next voxels of a step, rows slice by slice; a batch of the first slice has no others. */
 struct walk {
   int64_t step, slice, slices, row, last_row;
 };
@@ -306,8 +306,8 @@ static int fill(const struct predict_task *t, struct walk *w, const int64_t *sou
       if (stays_alone) return 1;
       continue;
     }
-    const int64_t here = w->last_row - w->row + 1;
-    const int many = here < BATCH - x->count ? (int)here : BATCH - x->count;
+    const int64_t rest = w->last_row - w->row + 1;
+    const int many = rest < BATCH - x->count ? (int)rest : BATCH - x->count;
     const int64_t line = (w->slice + SLICES_BEFORE) * t->slice_lines + PADDING_ABOVE + w->row;
     for (int f = 0; f < SEEN; f++)
       memcpy(x->values[f] + x->count, (f < NEIGHBORS ? t->cells : t->errors) + sources[f] + line,
@@ -325,7 +325,7 @@ static int fill(const struct predict_task *t, struct walk *w, const int64_t *sou
   return 1;
 }
 
-/* What a network would see of a voxel that was picked. */
+/* Stores the network's inputs for a voxel, if that was picked. */
 static void take(const struct predict_task *t, const struct batch *x, int b) {
   const int64_t row = t->picked[x->voxels[b]];
   if (row < 0) return;
@@ -334,7 +334,7 @@ static void take(const struct predict_task *t, const struct batch *x, int b) {
   t->logs[row] = x->logs[b];
 }
 
-/* Code, decode or look at the steps of a block from `from_step` up to `to_step`. */
+/* Codes, decodes or takes training data from the steps of a block, `to_step` excluded. */
 NATIVE_EXPORT int32_t NATIVE_NAME(native_predict)(struct predict_task *t) {
   if (t->bytes != (int64_t)sizeof *t) return NATIVE_BAD_ARGUMENT;
   if (!t->picked && (t->widths[0] < 1 || t->widths[0] > MOST_WIDTH || t->widths[1] < 1 ||
@@ -400,7 +400,7 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_predict)(struct predict_task *t) {
   return NATIVE_DONE;
 }
 
-/* Symbols of a whole block as states and words, from the last to the first. */
+/* Packs the symbols of a whole block into states and words, from the last to the first. */
 NATIVE_EXPORT int32_t NATIVE_NAME(native_pack)(struct pack_task *t) {
   if (t->bytes != (int64_t)sizeof *t || t->lanes < 1) return NATIVE_BAD_ARGUMENT;
   int64_t at = t->voxels, word = t->capacity;

@@ -1,4 +1,5 @@
-/* The filter of decoded videos: codecs/video/wiener.py has the method and its source. No value exceeds 2^31, so every width gives the same bits. */
+/* The filter of decoded videos: unicompress/codecs/video/wiener.py has the method and its source.
+ * No value exceeds 2^31, so every width gives the same bits. */
 #include "native.h"
 
 enum {
@@ -6,14 +7,14 @@ enum {
   REACH = 3,  /* of taps, to each side in a slice */
   DEPTH = 2,  /* and slices before and after it */
   SLICES = 2 * DEPTH + 1,
-  BOX = 2, /* activities are summed over so many voxels to each side */
+  BOX = 2, /* voxels to each side over which activities are summed */
   MOST_CLASSES = 16,
   MOST_TAPS = 26,
   MOST_LIMITS = 3
 };
 
-/* As `_Task` in native/video_filter.py. Slices are [height + 6][stride], continued by their edges
- * by three voxels to each side; columns beyond width + 6 hold anything from 0 to 4095. */
+/* As `_FilterTask` in native/video_filter.py. Slices are [height + 6][stride], padded by their edge
+ * values by three voxels to each side; columns beyond width + 6 have any values from 0 to 4095. */
 struct filter_task {
   int64_t bytes; /* sizeof(struct filter_task) */
   int64_t height, width; /* of a slice, 1 to 2^24 */
@@ -22,10 +23,10 @@ struct filter_task {
   const int16_t *slices[SLICES]; /* the middle one is filtered; 0 to 4095 */
   const int32_t *bounds;         /* [classes - 1]: least activity of the classes after the first */
   uint8_t *place;                /* [height][stride - 6]: the class of each voxel */
-  const int32_t *tap;            /* [taps][3]: slices, rows and columns away; on the other side too */
-  const int32_t *limit;          /* [limits]: that differences are cut to, each below the one before */
+  const int32_t *tap;            /* [taps][3]: slices, rows and columns away, to both sides */
+  const int32_t *limit;          /* [limits]: that differences are clipped to, not increasing */
   const int8_t *weight;          /* [taps * limits][classes] */
-  int32_t *total;                /* [height][width]: weighed sums */
+  int32_t *total;                /* [height][width]: weighted sums */
   int32_t *sums;                 /* [height][stride - 6], twice: room for activities */
 };
 
@@ -46,7 +47,7 @@ static int64_t within(int64_t value, int64_t most) {
   return value < 0 ? 0 : value > most ? most : value;
 }
 
-/* Second differences along the three axes, summed over 5 x 5 voxels, and the class that it is. */
+/* Sums magnitudes of second differences along three axes over 5 x 5 voxels, and classifies them. */
 NATIVE_EXPORT int32_t NATIVE_NAME(native_filter_classes)(const struct filter_task *t) {
   if (!is_valid(t) || !t->bounds || !t->sums) return NATIVE_BAD_ARGUMENT;
   const int64_t wide = t->stride - 2 * REACH, last = t->width - 1;
@@ -78,21 +79,21 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_filter_classes)(const struct filter_tas
     for (int64_t d = -BOX; d <= BOX; d++) rows[d + BOX] = across + within(j + d, t->height - 1) * wide;
     uint8_t *restrict place = t->place + j * wide;
     for (int64_t start = 0; start < t->width; start += LANES) {
-      int32_t activity[LANES], found[LANES] = {0};
+      int32_t activity[LANES], number[LANES] = {0};
       for (int l = 0; l < LANES; l++)
         activity[l] = rows[0][start + l] + rows[1][start + l] + rows[2][start + l] +
                       rows[3][start + l] + rows[4][start + l];
       for (int64_t c = 0; c < t->classes - 1; c++) {
         const int32_t bound = t->bounds[c];
-        for (int l = 0; l < LANES; l++) found[l] += activity[l] >= bound;
+        for (int l = 0; l < LANES; l++) number[l] += activity[l] >= bound;
       }
-      for (int l = 0; l < LANES; l++) place[start + l] = (uint8_t)found[l];
+      for (int l = 0; l < LANES; l++) place[start + l] = (uint8_t)number[l];
     }
   }
   return NATIVE_DONE;
 }
 
-/* Which lanes are of each class that is among them; returns how many classes are. */
+/* Masks the lanes of each class that is present; returns the number of classes. */
 static int among(const uint8_t *restrict place, int present[MOST_CLASSES],
                  int16_t mask[MOST_CLASSES][LANES]) {
   uint32_t seen = 0;
@@ -108,24 +109,24 @@ static int among(const uint8_t *restrict place, int present[MOST_CLASSES],
 
 typedef int16_t shorts __attribute__((vector_size(4 * WIDTH)));
 
-/* Adds a term, whose weight is that of each voxel's class. */
+/* Adds a term, weighted by the class of each voxel. */
 static NATIVE_INLINE void add_term(int32_t *restrict total, const int16_t *restrict term,
                                    const int8_t *restrict weight, int count,
                                    const int present[MOST_CLASSES],
                                    int16_t mask[MOST_CLASSES][LANES]) {
-  int16_t chosen[LANES];
+  int16_t weights[LANES];
   for (int l = 0; l < LANES; l += 2 * WIDTH) {
     shorts all = {0}, lanes;
     for (int n = 0; n < count; n++) {
       memcpy(&lanes, mask[n] + l, sizeof lanes);
       all |= lanes & (int16_t)weight[present[n]];
     }
-    memcpy(chosen + l, &all, sizeof all);
+    memcpy(weights + l, &all, sizeof all);
   }
-  for (int l = 0; l < LANES; l++) total[l] += (int32_t)term[l] * chosen[l];
+  for (int l = 0; l < LANES; l++) total[l] += (int32_t)term[l] * weights[l];
 }
 
-/* Per tap and limit, both sides' limited differences to the middle, weighed by class and summed. */
+/* Sums, over taps and limits, clipped differences of both sides to the middle, weighted by class. */
 NATIVE_EXPORT int32_t NATIVE_NAME(native_filter_sums)(const struct filter_task *t) {
   if (!is_valid(t) || !t->tap || !t->limit || !t->weight || !t->total) return NATIVE_BAD_ARGUMENT;
   for (int64_t n = 0; n < t->taps; n++) {
@@ -155,15 +156,15 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_filter_sums)(const struct filter_task *
         for (int64_t cut = 0; cut < t->limits; cut++, weight += t->classes) {
           const int16_t high = (int16_t)t->limit[cut], low = (int16_t)-high;
           for (int l = 0; l < LANES; l++) {
-            const int16_t one = left[l] > high ? high : left[l] < low ? low : left[l];
-            const int16_t other = right[l] > high ? high : right[l] < low ? low : right[l];
-            term[l] = (int16_t)(one + other);
+            const int16_t first = left[l] > high ? high : left[l] < low ? low : left[l];
+            const int16_t second = right[l] > high ? high : right[l] < low ? low : right[l];
+            term[l] = (int16_t)(first + second);
           }
           add_term(total, term, weight, count, present, mask);
         }
       }
-      const int64_t left = t->width - start;
-      memcpy(t->total + j * t->width + start, total, sizeof *total * (left < LANES ? left : LANES));
+      const int64_t rest = t->width - start;
+      memcpy(t->total + j * t->width + start, total, sizeof *total * (rest < LANES ? rest : LANES));
     }
   return NATIVE_DONE;
 }

@@ -1,6 +1,6 @@
-"""The filter of decoded videos in compiled code, for codecs/video/wiener.py.
+"""The filter of decoded videos in compiled code, for unicompress/codecs/video/wiener.py.
 
-The C functions trust their pointers, so all that these reach is checked here before a call.
+The C functions trust their pointers, so all arrays are checked here before a call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Bytes, Chars, Ints, Shorts, Words
 
-#: As in video_filter.c: voxels that are computed together, and how far taps reach.
+#: As in video_filter.c: voxels that are computed together, and reach of taps in plane and across.
 LANES, REACH, DEPTH = 32, 3, 2
 _SLICES = 2 * DEPTH + 1
 _LARGEST = 4095
@@ -34,7 +34,7 @@ class _FilterTask(ctypes.Structure):
 
 
 class CompiledFilter:
-    """Compiled functions for slices of one size; each thread needs one of its own."""
+    """Compiled functions for slices of one size; each thread needs its own object."""
 
     def __init__(self, height: int, width: int, library: native.Library) -> None:
         """Allocate for slices of `height` × `width` voxels."""
@@ -45,7 +45,7 @@ class CompiledFilter:
         self._room = np.zeros((2, height, wide), np.int32)
 
     def padded(self, image: Words) -> Shorts:
-        """Continue a slice [H, W], 0 to 4095, by its edges as the functions want it."""
+        """Pad a slice [H, W], 0 to 4095, by its edge values, as the functions require."""
         if image.shape != self._shape or int(image.max()) > _LARGEST:
             raise ValueError(f"a slice of {image.shape} up to {int(image.max())}")
         missing = self._padded[1] - 2 * REACH - self._shape[1]
@@ -55,11 +55,11 @@ class CompiledFilter:
     def classes(self, window: Sequence[Shorts], bounds: Sequence[int]) -> Bytes:
         """Classify each voxel of the middle one of five padded slices, [H, W].
 
-        bounds: at most 15, not falling: least activities of the classes after the first.
+        bounds: at most 15, not decreasing: least activities of the classes after the first.
         """
-        held = np.asarray(bounds, np.int32)
+        array = np.asarray(bounds, np.int32)  # referenced until the call returns
         task = self._task(window, classes=len(bounds) + 1, taps=0, limits=0)
-        task.bounds, task.sums = held.ctypes.data, self._room.ctypes.data
+        task.bounds, task.sums = array.ctypes.data, self._room.ctypes.data
         self._run("filter_classes", task)
         return self._place[:, : self._shape[1]]
 
@@ -71,13 +71,13 @@ class CompiledFilter:
         limits: Sequence[int],
         weights: Chars,
     ) -> Ints:
-        """Sum differences to the middle one of five padded slices, weighed by class, [H, W].
+        """Sum differences to the middle one of five padded slices, weighted by class, [H, W].
 
         Args:
             window: five padded slices.
             place: the class of each voxel, [H, W].
-            taps: at most 26: slices, rows and columns away; each stands for the other side too.
-            limits: at most 3, each at most the one before: that differences are cut to.
+            taps: at most 26: offsets in slices, rows and columns; each includes the opposite one.
+            limits: at most 3, not increasing: that differences are clipped to.
             weights: [taps · limits, classes].
         Raises ValueError: an argument does not fit the others.
         """
@@ -96,14 +96,14 @@ class CompiledFilter:
         self._place[:, : self._shape[1]] = place
         self._place[:, self._shape[1] :] = 0
         total = np.empty(self._shape, np.int32)
-        held: list[Array] = [
+        arrays: list[Array] = [
             np.asarray(taps, np.int32),
             np.asarray(limits, np.int32),
             np.ascontiguousarray(weights),
             total,
         ]
         task = self._task(window, classes=classes, taps=len(taps), limits=len(limits))
-        task.tap, task.limit, task.weight, task.total = (array.ctypes.data for array in held)
+        task.tap, task.limit, task.weight, task.total = (array.ctypes.data for array in arrays)
         self._run("filter_sums", task)
         return total
 
@@ -117,7 +117,7 @@ class CompiledFilter:
             for padded in window
         )
         if not fits:
-            raise ValueError("slices that `padded` did not make")
+            raise ValueError("slices were not made by `padded`")
         height, width = self._shape
         task = _FilterTask(ctypes.sizeof(_FilterTask), height, width, self._padded[1], **sizes)
         task.slices = (ctypes.c_void_p * _SLICES)(*(padded.ctypes.data for padded in window))

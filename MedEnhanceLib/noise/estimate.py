@@ -1,23 +1,23 @@
-"""Measures the noise of a volume in the volume itself: its level, its map, its spectrum.
+"""Measures the noise of a volume from the volume alone: its level, its map, its spectrum.
 
-Blocks of 4 × 4 × 4 voxels of tissue go through the cosine transform. Noise is a little of every
-coefficient; anatomy is large in some blocks and absent from others. Four steps:
+Blocks of 4 × 4 × 4 voxels of tissue go through the cosine transform. Noise is in every coefficient
+of every block; anatomy is large in some blocks and absent from others. Four steps:
 
-1. In each cell (some dozens of blocks) the blocks of least energy are chosen. Coefficients whose
-   frequencies add up to an even number choose the blocks in which the odd ones are measured, and
-   the other way around. In stationary noise the two are uncorrelated, so choosing quiet blocks
+1. In each cell (some dozens of blocks) the blocks of least energy, the quiet ones, are selected.
+   Coefficients whose frequencies add up to an even number select the blocks in which the odd ones
+   are measured, and vice versa. In stationary noise the two are uncorrelated, so the selection
    leaves out anatomy without making the noise look smaller than it is.
 2. A frequency whose energy differs between the quietest blocks and the next quiet ones holds
    anatomy, and counts for less.
 3. The spectrum is a product of factors (MR: one per axis; CT: across slices and in plane), fitted
-   to the frequencies that count. It is what carries the measurement to low frequencies, where
-   anatomy is everywhere; in CT they are bounded by the higher ones in plane.
+   to the frequencies that count. It extends the measurement to low frequencies, where anatomy is
+   everywhere; in CT they are bounded by the higher ones in plane.
 4. With the spectrum, every cell gives a level; a smooth map goes through cells free of anatomy.
 
-Magnitude MR is Rician: its spread is smaller than σ where the signal is weak, which is undone, and
-its air, where there is any, shows σ by itself. A head with cortex and skull has few quiet blocks:
-where the quietest third is uncertain, the sixth and the twelfth count if all three show one level,
-as noise does and anatomy does not. Else `regressor` gives the level of MR.
+Magnitude MR is Rician: its spread is smaller than σ where the signal is weak, which is corrected;
+its air, if any, shows σ directly. A head has few quiet blocks: where the quietest third is
+uncertain, the quietest sixth and twelfth are measured too, and used if all three show one level,
+as noise does and anatomy does not. Otherwise `regressor` gives the level of MR.
 
 Sources: noise from the blocks with the least structure, Pyatykh et al., IEEE Trans. Image Process.
 22 (2013) 687; Rician moments, Koay & Basser, J. Magn. Reson. 179 (2006) 317. The split into even
@@ -41,40 +41,40 @@ from MedEnhanceLib.noise.tissue_blocks import BLOCK, TINY, Blocks
 
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4
-#: Share of a cell's blocks that count as quiet, as many being the next quiet ones.
+#: Share of a cell's blocks that count as quiet; the next quiet blocks are as many.
 _QUIET = 1 / 3
-#: Smaller shares, for MR; and by which factor the levels of all shares may differ.
+#: Smaller shares, for MR; and the factor by which the levels of all shares may differ.
 _QUIETER, _SAME = (1 / 6, 1 / 12), 1.1
-#: Where less than this share of the frequencies is free of anatomy, half as many count as quiet,
-#: down to the least share. Not in CT, whose spectrum has too many free numbers for few blocks.
+#: Where less than this share of the frequencies is free of anatomy, half as many blocks count as
+#: quiet, down to the least share. Not in CT: its spectrum has too many parameters for few blocks.
 _FREE, _LEAST_QUIET = 0.1, 1 / 12
 #: Share of cells that the spectrum is measured in.
 _GOOD_CELLS = 0.4
 #: Least number of blocks in a cell whose level is used.
 _FEW = 6
-#: How much of the rise from quiet to next quiet blocks is taken off as anatomy: from the spectrum,
-#: where taking off too much costs more, and from the level. Chosen on simulated noise.
+#: Factor on the rise from quiet to next quiet blocks, which is subtracted as anatomy: from the
+#: spectrum, where too much is worse than too little, and from the level. Tuned on simulated noise.
 _OFF_SPECTRUM, _OFF_LEVEL = 0.5, 1.0
 #: Relative rise at which a frequency counts for half.
 _RISE = 0.1
-#: Strength of the tie between neighboring factors of the spectrum.
+#: Weight of the smoothness of neighboring factors of the spectrum.
 _TIE = 0.01
-#: Step of a parabola around zero from a frequency, 0 or 1, to the next, over the step after it.
+#: Step of a parabola around zero from frequency 0 or 1 to the next, over the step after that.
 _PARABOLA = (1 / 3, 3 / 5)
-#: How far the logarithm may lie above that parabola, as the neighbors are measured themselves.
+#: How far the logarithm may lie above that parabola, whose points have errors of their own.
 _ABOVE_PARABOLA = 0.05
-#: Variances below these shares of a voxel's are too faint to measure the level, or choose blocks.
+#: Frequencies below these shares of a voxel's variance hardly count for the level, the selection.
 _FAINT_LEVEL, _FAINT_CHOICE = 0.1, 0.02
-#: A cell this much louder than the quieter cells is anatomy.
+#: A cell whose σ is larger than that of the quieter cells by this factor is anatomy.
 _LOUD = 2.5
-#: σ of the background over that of tissue within which the two are one, and the least share of
-#: tissue: where nearly all blocks look like air, what is not may be air as well.
+#: σ of the background over that of tissue within which the two agree, and the least share of
+#: tissue: where nearly all blocks look like air, the others may be air too.
 _LIKE_TISSUE, _LEAST_TISSUE = (0.6, 2.0), 0.05
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json), and the
 #: lower end of the interval, over σ, from there on.
 TRUSTED, _SURE_LOW = 0.5, 0.85
-#: Lower end of σ, and σ, as shares of what the background shows, where all is as weak as it: the
-#: mean of a signal as strong as its noise is 1.24 times that of noise alone, of twice that 1.8.
+#: Where all is as weak as the background: lower end of σ, and σ, over what the background shows.
+#: The mean of a signal as strong as its noise is 1.24 times that of noise alone, of twice that 1.8.
 _OF_WEAK_SIGNAL = (0.6, 0.75)
 
 
@@ -133,18 +133,18 @@ class NoiseEstimate:
 
 
 def is_rician(air: float | None, level: float) -> bool:
-    """Return whether background and tissue show one σ, as in magnitudes of one coil.
+    """Test whether background and tissue show the same σ, as in magnitudes of one coil.
 
-    Scanners that combine coils, filter or mask have less in the background; undoing a bias that is
-    not there makes one.
+    Scanners that combine coils, filter or mask leave less in the background: there is no Rician
+    bias then, and correcting it would add one.
     """
     return air is not None and _LIKE_TISSUE[0] <= air / max(level, TINY) <= _LIKE_TISSUE[1]
 
 
 def noise_to_contrast(estimate: NoiseEstimate) -> float:
-    """Return σ over the contrast of the tissue, no unit; 0 where there is no contrast.
+    """Return σ over the contrast of the tissue, no unit; 0 without contrast.
 
-    In a T1 head .05 is clean and .5 hides most detail; in CT 15 HU give about .2.
+    In T1 of the head .05 is clean and .5 hides most detail; in CT 15 HU give about .2.
     """
     return estimate.level / estimate.contrast if estimate.contrast > 0 else 0.0
 
@@ -170,7 +170,7 @@ def measure_noise(
         if modality == "CT" or noise.confidence >= TRUSTED:
             return noise
         return _quieter(blocks, modality, noise) or _learned(voxels, noise)
-    # Where everything is as weak as the background, signal has raised what looks like air.
+    # Everything is as weak as the background: what looks like air may contain signal.
     air = blocks.air or 0.0
     low, level = (air * share for share in _OF_WEAK_SIGNAL)
     level = level or blocks.step / math.sqrt(12)
@@ -197,9 +197,9 @@ def noise_of(volume: Volume) -> NoiseEstimate:
 
 
 def _quieter(blocks: Blocks, modality: str, noise: NoiseEstimate) -> NoiseEstimate | None:
-    """Measure in fewer, quieter blocks, where all shares of them show one level; else None.
+    """Measure in fewer, quieter blocks; None where the shares of blocks show different levels.
 
-    The level is the lowest of all, as an over-estimate destroys and an under-estimate does not.
+    The level is the lowest of all: overestimated noise destroys detail, underestimated does not.
     """
     fits = [_estimate(noise.shape, blocks, _Fit(blocks, modality, share)) for share in _QUIETER]
     levels = [fit.level for fit in (noise, *fits)]
@@ -214,7 +214,7 @@ def _quieter(blocks: Blocks, modality: str, noise: NoiseEstimate) -> NoiseEstima
 
 
 def _learned(voxels: Array, noise: NoiseEstimate) -> NoiseEstimate:
-    """Take σ and interval of the regressor."""
+    """Return the estimate with σ and interval of the regressor, if that can measure."""
     learned = estimate_sigma(
         voxels,
         level=noise.level,
@@ -225,7 +225,7 @@ def _learned(voxels: Array, noise: NoiseEstimate) -> NoiseEstimate:
     if learned is None:
         return noise
     level, low, high = learned
-    # A map and a spectrum that are no better known hold anatomy.
+    # Map and spectrum of an uncertain estimate contain anatomy.
     flat, white = np.full_like(noise.sigma, level), np.ones_like(noise.spectrum)
     return replace(noise, level=level, sigma=flat, spectrum=white, low=low, high=high)
 
@@ -234,15 +234,15 @@ def _learned(voxels: Array, noise: NoiseEstimate) -> NoiseEstimate:
 
 
 class _Fit:
-    """The spectrum, fitted in rounds to quiet blocks, and what each cell shows with it.
+    """The spectrum, fitted in rounds to quiet blocks, and the noise of each cell.
 
     Attributes:
         spectrum: [f], of mean 1.
-        weight: [f], how far each frequency holds noise alone, 0 to 1.
+        weight: [f], 0 (anatomy) to 1 (noise alone).
         variance: [cells], of the noise.
         excess: [cells], relative rise of the energy from quiet to next quiet blocks.
         mean: [cells], of the quiet blocks.
-        quiet: share of a cell's blocks that count as quiet, and that the next quiet ones begin at.
+        quiet: share of a cell's blocks that count as quiet; the next quiet ones are as many.
     """
 
     def __init__(self, blocks: Blocks, modality: str, quiet: float = _QUIET) -> None:
@@ -258,7 +258,7 @@ class _Fit:
         self.weight = np.where(np.arange(frequencies) > 0, 1.0, 0.0)
         share = quiet
         for _ in range(_ROUNDS):
-            # Each fold is measured in the blocks that the other one calls quiet.
+            # Each fold is measured in the blocks that the other one selects.
             choices = [self._choose(fold, share) for fold in reversed(self._folds)]
             rises = self._measure_cells(choices)
             energies = self._coefficients(choices, rises)
@@ -281,9 +281,9 @@ class _Fit:
         return place < most, (place >= far) & (place < far + width + 1)
 
     def _measure_cells(self, choices: Sequence[tuple[Mask, Mask]]) -> list[Doubles]:
-        """Measure each cell's quiet blocks, less the anatomy that the next quiet ones betray.
+        """Measure the variance in each cell's quiet blocks, less anatomy (the rise in the next).
 
-        Returns how far the energy of each fold rises, [cells] each.
+        Returns the rise of each fold's energy, next quiet over quiet blocks, [cells] each.
         """
         blocks, scaled = self._blocks, self.weight / (self.spectrum + _FAINT_LEVEL)
         shares = [float(scaled[fold] @ self.spectrum[fold]) for fold in self._folds]
@@ -302,9 +302,9 @@ class _Fit:
     def _coefficients(
         self, choices: Sequence[tuple[Mask, Mask]], rises: Sequence[Doubles]
     ) -> tuple[Doubles, Doubles]:
-        """Average squared coefficients in quiet and in next quiet blocks, over the level.
+        """Average squared coefficients in quiet and in next quiet blocks, over the variance.
 
-        Only the cells count in which the other half of the coefficients rises least between them.
+        Only the cells count in which the other fold rises least from quiet to next quiet blocks.
         """
         blocks = self._blocks
         results = np.zeros((2, blocks.power.shape[1]))
@@ -324,9 +324,9 @@ class _Fit:
 def _factors(
     quiet: Doubles, following: Doubles, index: Numbers, modality: str
 ) -> tuple[Doubles, Doubles]:
-    """Fit the product of factors through the frequencies that hold noise alone; and their weights.
+    """Fit a product of factors to the frequencies that contain noise alone; weight these.
 
-    Least squares of the logarithms. What lies above the fit is anatomy and loses its weight.
+    Least squares of the logarithms. Frequencies above the fit contain anatomy and lose weight.
 
     quiet: [f], mean squares from `_coefficients`.
     index: [3, f], frequencies along k, j, i.
@@ -359,12 +359,12 @@ def _factors(
 
 
 def _bound_low_frequencies(spectrum: Doubles) -> None:
-    """Lower the low frequencies in plane to what the higher ones allow, in place.
+    """Limit the low frequencies in plane by the higher ones, in place.
 
     The logarithm of the spectrum of CT noise, a ramp and the window of its kernel, rises toward
-    zero by no more than a parabola around zero through the next two frequencies. That of anatomy,
-    a power of frequency, rises ever faster; in thick slices and at bone no block is free of it.
-    One of the two directions has to allow a value: noise behind bone lies along rows or columns.
+    frequency zero by no more than a parabola around zero through the next two frequencies. That of
+    anatomy, a power of frequency, rises ever faster; in thick slices and at bone every block has
+    it. The larger limit of both directions counts: noise behind bone is along rows or columns.
 
     spectrum: [k, j, i], logarithms.
     """
@@ -410,7 +410,7 @@ def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEs
     confidence, reason = _confidence(blocks, fit)
     level = float(np.median(smooth.reshape(-1)[blocks.cell]))
     if blocks.air is not None and blocks.air < level:
-        # What tissue shows beyond air is anatomy, as far as the two cannot be separated.
+        # The excess over air is anatomy, the more so the lower the confidence.
         smooth *= (blocks.air / level) ** (1 - confidence)
     if blocks.step:
         smooth = np.maximum(smooth, blocks.step / math.sqrt(12))
@@ -450,9 +450,9 @@ def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
 
 
 def smooth_map(value: Doubles, weight: Doubles) -> Doubles:
-    """Smooth σ through cells, each as far as its weight goes; beyond, take a wider mean.
+    """Smooth σ over cells by their weights; where these are small, use a wider mean.
 
-    value, weight: [k, j, i]; σ counts by its logarithm, and where there is weight.
+    value, weight: [k, j, i]; the logarithm of σ is averaged.
     """
     value = np.log(np.maximum(value, TINY))
     near, much = _smoothed(value * weight, 0.6), _smoothed(weight, 0.6)

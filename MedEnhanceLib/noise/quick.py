@@ -15,14 +15,13 @@ from MedEnhanceLib.noise.tissue_blocks import BLOCK
 def quick_noise(
     voxels: Array, *, modality: str, spacing: Sequence[float] = (1.0, 1.0, 1.0)
 ) -> float:
-    """Measure σ of the noise over the contrast of the tissue in the slices at the middle.
+    """Measure σ of the noise over the contrast of the tissue in the four middle slices.
 
     Args:
         voxels: [K, J, I], in any unit; HU for CT.
         modality: "CT", "MR" or another of `core.volume.MODALITIES`.
         spacing: (i, j, k) in mm, as in `Geometry`.
-    Returns no unit, as `noise_to_contrast`; infinite where there is no tissue to measure in,
-    and in fewer slices than a block has.
+    Returns `noise_to_contrast`, no unit; infinite without tissue and in fewer than four slices.
     """
     if len(voxels) < BLOCK:
         return math.inf

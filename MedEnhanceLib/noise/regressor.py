@@ -1,13 +1,13 @@
-"""The noise of a single MR volume, learned from simulated acquisitions: σ and its interval.
+"""Regression of the noise of a single MR volume, trained on simulated scans: σ and its interval.
 
-Where anatomy fills every block, no statistic of a volume is its noise alone. Some hundred are
+Where anatomy fills every block, no single statistic depends on the noise alone. So 283 are
 measured: energies of coefficients in all blocks of tissue, in the quietest ones, in air;
-eigenvalues; what neighbors differ by. All are logarithms relative to the volume's finest
+eigenvalues; differences of neighbors. All are logarithms relative to the volume's finest
 frequencies, so that they do not depend on its unit.
 
-Small networks, means of two, answer with five quantiles of σ. Their weights, and by how much the
-interval is widened to hold the truth of repeated real scans, lie beside this module in
-regressor.npz (docs/decisions/0047); evaluating them takes milliseconds.
+Three small networks, whose outputs are averaged, predict quantiles of σ. Their weights, and how far
+the interval is widened to contain the σ of repeated real scans, are in regressor.npz beside this
+module (docs/decisions/0047); evaluating them takes milliseconds.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from MedEnhanceLib.noise.tissue_blocks import BLOCK, blocks_of_layer, cosines, q
 #: Limits of the networks' inputs: in standard deviations of the training data, and in logarithms.
 _MOST, _MOST_LOG = 3.0, 12.0
 _CELLS = BLOCK**3
-#: Median of the square of a Gaussian, as the networks learned it.
+#: Median of the square of a Gaussian, rounded as in the training of the networks.
 _MEDIAN_SQUARE = 0.455
-#: Most blocks and voxels that are measured; number of blocks that needs no further offsets.
+#: Most blocks and voxels that are measured; fewer blocks are cut at several offsets.
 _MOST_BLOCKS, _MOST_VOXELS, _ENOUGH = 40_000, 4_000_000, 6000
-#: Tissue from these shares of the bright end on; the second where the first leaves few blocks.
+#: Tissue is above these shares of the bright end (the second if the first leaves few blocks), and
+#: air below the third. Least blocks: of tissue above the first, of any tissue, of air.
 _TISSUE, _DARK_TISSUE, _AIR = 0.35, 0.15, 0.12
 _FEW, _FEWEST, _FEW_OF_AIR = 40, 20, 30
 _EIGENVALUES = slice(0, 64, 8)
@@ -41,11 +42,11 @@ def estimate_sigma(
 
     Args:
         voxels: [K, J, I], finite.
-        level: σ as its quietest blocks show it.
-        confidence: of that, 0 to 1.
+        level: σ measured in its quietest blocks.
+        confidence: of `level`, 0 to 1.
         air: σ as the background shows it, None where it shows nothing.
         contrast: of the tissue, in the unit of the volume.
-    Returns σ, lower and upper end; None where there is too little tissue, or are too few slices.
+    Returns σ, lower and upper end; None for too little tissue or fewer than four slices.
     """
     measured = statistics(voxels)
     if measured is None:
@@ -62,7 +63,7 @@ def estimate_sigma(
 
 
 def quantiles(features: Doubles) -> Doubles:
-    """Return lower end, median and upper end of log σ, relative to the features' scale; [n]."""
+    """Predict lower end, median and upper end of log σ, relative to the scale; features: [283]."""
     weights = _weights()
     cut = np.clip(np.nan_to_num(features), -_MOST_LOG, _MOST_LOG)
     inputs = np.clip((cut - weights["center"]) / weights["spread"], -_MOST, _MOST)
@@ -73,7 +74,7 @@ def quantiles(features: Doubles) -> Doubles:
             hidden = weights[layer][member] @ hidden + weights[f"{layer}_bias"][member]
             hidden = hidden / (1 + np.exp(-hidden))
         output = weights["last"][member] @ hidden + weights["last_bias"][member]
-        # Distances between quantiles, which are positive.
+        # Distances between quantiles are made positive, so that quantiles do not cross.
         far_below, below, middle, above, far_above = output
         steps = np.logaddexp(0, [far_below, below, above, far_above])
         results.append([middle - steps[:2].sum(), middle, middle + steps[2:].sum()])
@@ -97,8 +98,8 @@ def _weights() -> dict[str, Doubles]:
 def statistics(voxels: Array) -> tuple[float, Floats] | None:
     """Compute the statistics of a volume, and the scale that they are relative to.
 
-    voxels: [K, J, I], finite. Returns log of the scale, in the unit of the volume, and [n] numbers;
-    None where there is too little tissue, nothing varies, or slices are fewer than four.
+    voxels: [K, J, I], finite. Returns the logarithm of the scale, in the unit of the volume, and
+    [n] statistics; None for too little tissue, no variation or fewer than four slices.
     """
     slices = max(2 * BLOCK, _MOST_VOXELS // max(1, voxels[0].size))
     first = max(0, (len(voxels) - slices) // 2)
@@ -123,7 +124,7 @@ def statistics(voxels: Array) -> tuple[float, Floats] | None:
     scale = float(np.median(finest)) / _MEDIAN_SQUARE or float(finest.mean())
     if not scale > 0:
         return None
-    quantiles = np.quantile(power @ groups, (0.05, 0.25, 0.6), axis=0)
+    energies = np.quantile(power @ groups, (0.05, 0.25, 0.6), axis=0)
     is_air = varies & (mean < _AIR * top) & (blocks.min(axis=1) >= 0)
     is_air &= (blocks == 0).mean(axis=1) < 0.25
     marks = np.quantile(means, (0.16, 0.84))
@@ -139,7 +140,7 @@ def statistics(voxels: Array) -> tuple[float, Floats] | None:
         np.log(step**2 / scale + 1e-4),
     ]
     parts = [
-        np.log(quantiles / scale + 1e-4).ravel(),
+        np.log(energies / scale + 1e-4).ravel(),
         *_quiet(power, tissue - means[:, None], scale),
         _air(blocks[is_air], mean[is_air], scale),
         _neighbors(values, _TISSUE * top, scale),
@@ -152,8 +153,7 @@ def statistics(voxels: Array) -> tuple[float, Floats] | None:
 def _frequencies() -> tuple[Numbers, Floats]:
     """Return the orders of the coefficients along k, j, i [3, 64], and weights of groups [64, g].
 
-    Groups are the orders in plane, of means over slices and of what varies between them; and the
-    orders across slices.
+    A group has one order in plane, either constant across slices or varying; or one across slices.
     """
     index = np.stack(np.unravel_index(np.arange(_CELLS), (BLOCK,) * 3))
     groups = []
@@ -167,7 +167,7 @@ def _frequencies() -> tuple[Numbers, Floats]:
 
 
 def _blocks(values: Floats) -> Floats:
-    """Cut blocks [n, 64]; out of small volumes at several offsets."""
+    """Cut blocks [n, 64]; small volumes at several offsets."""
     few = np.prod([side // BLOCK for side in values.shape]) < _ENOUGH
     half = BLOCK // 2
     slices = (0, half) if few and len(values) > BLOCK + 1 else (0,)
@@ -182,9 +182,9 @@ def _blocks(values: Floats) -> Floats:
 
 
 def _quiet(power: Floats, around: Floats, scale: float) -> list[Doubles]:
-    """Measure energies in the quietest blocks, chosen by one half of the coefficients each.
+    """Measure energies in the quietest blocks, each half of the coefficients in those of the other.
 
-    Then come eigenvalues of all blocks, and of quiet ones.
+    Eigenvalues of all blocks and of quiet ones follow.
     """
     index, groups = _frequencies()
     odd = index.sum(axis=0) % 2 == 1
@@ -225,7 +225,7 @@ def _air(blocks: Floats, mean: Floats, scale: float) -> Doubles:
 
 
 def _neighbors(values: Floats, least: float, scale: float) -> Doubles:
-    """Measure the median difference of voxels of tissue 1 to 3 apart, along each axis."""
+    """Measure the median difference of tissue voxels 1 to 3 voxels apart, along each axis."""
     result = np.zeros((3, BLOCK - 1))
     for axis in range(3):
         lines = np.moveaxis(values, axis, 0)

@@ -1,7 +1,7 @@
-"""Adds the noise of magnitudes, and undoes the bias that it gives to their mean.
+"""Adds Rician noise to magnitudes, and corrects the bias of their mean.
 
-Magnitude images are Rician: noise of both channels adds σ²/2A to the mean on tissue and 1.25 σ on
-air, so a denoised mean is above the truth.
+In magnitude images the noise of both channels raises the mean by about σ²/2A in tissue of amplitude
+A and to 1.25 σ in air, so a denoised image, which shows the mean, is above the truth.
 Source: Koay & Basser, J. Magn. Reson. 179 (2006) 317; the ramp towards air is ours.
 """
 
@@ -18,9 +18,9 @@ from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: From this mean on, in σ, the mean is inverted; below, where that is infinitely steep, a ramp.
-_RAMP_END = 1.7
-_RAMP_START = 1.2
+#: Means in σ: above the first the mean is inverted; from the second up to it, where the inverse is
+#: infinitely steep, a ramp is used.
+_RAMP_END, _RAMP_START = 1.7, 1.2
 #: Range of the table in σ, and its entries for each σ; beyond, a series is used.
 _FAR, _PER_SIGMA = 8.0, 64
 
@@ -45,10 +45,9 @@ def rician_noise(voxels: Array, sigma: float, rng: np.random.Generator) -> Float
 
 
 def amplitude(mean: Tensor, sigma: Tensor) -> Tensor:
-    """Return the magnitudes with these Rician means, for a known σ > 0 of each channel's noise.
+    """Return the noise-free magnitudes of Rician means, for a known σ > 0 of each channel.
 
-    mean, sigma: float32 on the CPU, of shapes that fit each other. Negative values, which no
-    magnitude has, stay.
+    mean, sigma: float32 on the CPU; shapes broadcast. Negative means are returned unchanged.
     """
     import torch
 

@@ -1,10 +1,10 @@
 """Measures the noise of a sequence in the differences of its frames, which show no anatomy.
 
-pairs of neighboring frames → still ones → |differences| → level, map and spectrum
+pairs of neighboring frames → pairs without movement → |differences| → level, map and spectrum
 
-Movement and changes of contrast only add to differences, so what they show is an upper bound of the
-noise. Pairs count that differ least and show no structure: differences of moved heads are five to
-eight times the noise. Frames of different contrast, as directions of diffusion, tell nothing.
+Movement and changes of contrast only increase differences: they are an upper bound of the noise.
+Only the pairs that differ least and show no structure count: after a head has moved, differences
+are five to eight times the noise. Frames of different contrast (diffusion) cannot be measured.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _STILL, _STRUCTURE = 1.2, 0.45
 _MAD, _MEDIAN_SQUARE = 1.4826, 0.45494
 #: Tissue from this share of the mean's bright end on; in CT from this value, HU.
 _TISSUE, _TISSUE_HU = 0.35, -300.0
-#: Voxels of a difference that show its level, and blocks that show the spectrum, about.
+#: Approximate number of voxels that the level, and of blocks that the spectrum is measured in.
 _VOXELS, _BLOCKS = 200_000, 40_000
-#: Voxels of tissue from which a cell of the map counts, and least tissue in a block.
+#: Least voxels of tissue in a cell of the map, and least share of tissue in a block.
 _FEW, _INSIDE = 50, 0.9
-#: Mean of tissue in σ from which the bias of magnitudes is undone: below, its inverse is steep.
+#: Least mean of tissue, in σ, for which the Rician bias is corrected: below, the inverse is steep.
 _ABOVE_NOISE = 3.0
 #: Least variance of a frequency, relative to the mean of all.
 _LEAST_VARIANCE = 1e-3
@@ -64,10 +64,10 @@ def measure_frames(
 
     Args:
         sequence: at least two frames, [K, J, I] each; a few slices of them are in memory at a time.
-        typical: the noise that one of them shows by itself; its contrast and air are kept.
+        typical: noise measured in one frame alone; its contrast and air are kept.
         monitor: progress and cancellation.
-    Returns the noise of every frame; None where no tissue is seen, where pairs do not differ, or
-    where they differ by more than what the typical frame can show as noise.
+    Returns the noise of every frame; None without tissue, where frames do not differ, or where
+    they differ by more than the upper end of `typical`.
     """
     modality, spacing = sequence[0].modality, sequence[0].geometry.spacing
     frames = [frame.voxels for frame in sequence]
@@ -113,7 +113,7 @@ def measure_frames(
 
 
 def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
-    """Choose pairs without movement, an odd number: then the median of medians has no bias."""
+    """Select pairs without movement, an odd number: the median of an even number is biased."""
     quiet = sorted(pairs, key=lambda pair: pair.level)
     quiet = [pair for pair in quiet if pair.structure <= _STRUCTURE] or quiet
     still = [pair for pair in quiet if pair.level <= _STILL * quiet[0].level]
@@ -144,13 +144,13 @@ def _compared(frames: Sequence[Array], first: int, tissue: Mask, step: float) ->
     sample = inside[:: max(1, inside.size // _VOXELS)]
     offset = float(np.median(sample))
     level = _MAD * float(np.median(_dithered(sample - offset, step)))
-    # Where there is no tissue, nothing varies.
+    # Outside tissue 0, so that noise there does not count as structure.
     difference = np.where(tissue, difference - np.float32(offset), 0)
     return _Pair(first, offset, level, structure_of(difference))
 
 
 def _dithered(difference: Floats, step: float) -> Floats:
-    """Return absolute values, for medians; integers get noise, or medians would be steps."""
+    """Return absolute values for medians; integers are dithered, or medians would jump by steps."""
     if not step:
         return np.abs(difference)
     wide = np.float32(step * math.sqrt(0.5))

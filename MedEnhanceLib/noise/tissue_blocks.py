@@ -1,8 +1,8 @@
 """Cuts a volume into blocks of tissue and transforms them, for the measurement of its noise.
 
-Blocks that hold padding or clipped values, air or nothing at all are left out. In magnitude MR the
-blocks of air show the noise on their own: there the values are Rayleigh, with a mean of 1.25 σ and
-a spread of .655 σ, so a block of air has a mean of 1.91 times its spread.
+Blocks of padding, clipped or constant values and of air are left out. In magnitude MR, blocks of
+air show the noise directly: their values are Rayleigh distributed, with a mean of 1.25 σ and a
+standard deviation of .655 σ, so that mean over deviation is 1.91.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ BLOCK = 4
 _CELL, _CELL_MM = (2, 6, 6), 20.0
 #: Most voxels that are measured; of larger volumes every n-th layer of blocks.
 _MOST_VOXELS = 12_000_000
-#: A value that this share of the voxels has is padding or clipping, if it is the extreme one.
+#: Minimum and maximum are padding or clipped values if more than this share of the voxels has them.
 _PADDING = 1e-3
-#: Blocks from which it is known whether their means correlate.
+#: Least number of blocks for the correlation of their means.
 _ENOUGH_BLOCKS = 150
 #: CT: tissue from this mean on, without voxels below the second number, HU.
 _CT_TISSUE, _CT_LOWEST = -300.0, -900.0
@@ -93,8 +93,8 @@ class Blocks:
     def of(cls, voxels: Array, modality: str, spacing: Sequence[float]) -> Blocks:
         """Cut a volume into blocks, keep those of tissue, and transform them by cosines.
 
-        Left out are air, padding, and blocks of one value. Each block is assigned to a cell of the
-        noise map, about 20 mm wide. The background of MR, if it shows any, gives a σ of its own.
+        Air, padding and constant blocks are left out. Each block is assigned to a cell of the noise
+        map, about 20 mm wide. The background of MR, if it shows noise, gives a separate σ.
 
         Args:
             voxels: [K, J, I], finite; of a large volume only every n-th layer of blocks is cut.
@@ -152,12 +152,12 @@ def cell_blocks(spacing: Sequence[float], block: tuple[int, int, int]) -> list[i
 
 
 def blocks_of_layer(voxels: Array, start: int, depth: int) -> Floats:
-    """Return the blocks of a layer, which begins at a slice, as [n, voxels].
+    """Return the blocks of a layer of slices as [n, voxels].
 
     Args:
         voxels: [K, J, I].
         start: first slice of the layer.
-        depth: slices of it.
+        depth: number of slices, which is also the depth of its blocks.
     """
     rows, columns = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
     layer = voxels[start : start + depth, : rows * BLOCK, : columns * BLOCK]
@@ -168,7 +168,7 @@ def blocks_of_layer(voxels: Array, start: int, depth: int) -> Floats:
 def structure_of(voxels: Array) -> float:
     """Correlate the means of blocks two apart within slices, -1 to 1.
 
-    voxels: [K, J, I]. Returns 1 where the blocks are too few to tell, or all alike.
+    voxels: [K, J, I]. Returns 1 where blocks are too few, or all have one mean.
     """
     if min(voxels.shape[1:]) < 3 * BLOCK:
         return 1.0
@@ -209,7 +209,7 @@ def _is_tissue(
         return np.asarray(keep & (mean > _CT_TISSUE) & (low > _CT_LOWEST))
     keep &= mean > 0.1 * top
     if magnitude:
-        # Air and what is as weak has little mean for its spread.
+        # In air and in tissue as weak, the mean is small compared with the spread.
         keep &= mean > 2.3 * spread
         if air is not None:
             keep &= mean > 1.6 * air
@@ -233,7 +233,7 @@ def _air(figures: Floats, top: float) -> float | None:
 
 
 def _padding(voxels: Array) -> list[float]:
-    """Return the minimum and the maximum, where many voxels have them."""
+    """Return the minimum and the maximum, each if many voxels have it."""
     most = _PADDING * voxels.size
 
     def count(value: Any) -> int:

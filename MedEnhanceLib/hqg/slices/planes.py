@@ -1,7 +1,7 @@
-"""Training data: planes of high-quality images, of which one axis is made thick.
+"""Training data for thin slices: planes of high-quality images, made thick along one axis.
 
-In-plane detail of one axis teaches what lies between thick slices of another: nothing has to be
-acquired twice. Each batch is made from the seed and its step alone.
+Detail within the planes stands for that between thick slices: nothing has to be acquired twice. A
+batch depends on the seed and its step alone.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.synthetic import synthetic_volume
 
-#: Averaged pixels along both axes of a plane, and how often: cleaner, and not square.
+#: Pixels that are averaged along both axes of a plane; one pair is drawn: less noise, other shapes.
 _BINS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (1, 2), (3, 3))
-#: Planes beside one that are looked at with it: the next, or one farther away.
+#: Distances, in planes, of the two planes beside the restored one; one is drawn.
 _STEPS = (1, 1, 1, 2, 3)
-#: Most noise that is added, standard deviation on the network's scale.
+#: Largest standard deviation of added noise, on the network's scale.
 _NOISE = {"MR": 0.12, "CT": 0.06}
 #: Share of patches to which noise is added.
 _NOISY = 0.5
-#: Least share of tissue in a patch, and the number of patches that are drawn to find one.
+#: Least share of tissue in a patch, and the number of draws to find one.
 _LEAST_TISSUE, _TRIES = 0.3, 6
-#: Voxels of a synthetic volume.
+#: Shape of a synthetic volume.
 _SYNTHETIC = (9, 192, 192)
 #: Thin slices for each thick one.
 _LEAST_RATIO, MOST_RATIO = 1.5, 6.5
-#: Thickness over spacing: overlapping slices above 1, gaps below.
+#: Thickness over spacing: slices overlap above 1, and have gaps below.
 _THICKNESS = (0.75, 1.4)
 
 
@@ -71,8 +71,8 @@ class Planes:
         """Make planes of the slices of a volume.
 
         Args:
-            volume: single, in which something stands out; else InputError is raised.
-            is_clean: whether it has no noise; else this is measured, and removed in `clean`.
+            volume: single; InputError if it has no content.
+            is_clean: whether it has no noise; otherwise this is measured, and removed in `clean`.
             monitor: receives progress of the denoising.
         """
         scaling, spacing_mm = scaling_for(volume), volume.geometry.spacing[::-1]
@@ -123,7 +123,7 @@ class Thickening:
 
     @classmethod
     def drawn(cls, config: TrainSlicesConfig, rng: np.random.Generator) -> Thickening:
-        """Draw a ratio, a profile and a level of noise, for the patches of a step."""
+        """Draw ratio, slice profile and noise level for the patches of a step."""
         ratio = float(np.exp(rng.uniform(np.log(_LEAST_RATIO), np.log(MOST_RATIO))))
         if rng.random() < 0.5:
             ratio = max(2.0, round(ratio))
@@ -133,20 +133,20 @@ class Thickening:
         overlap = 1.0 if rng.random() < 0.5 else rng.uniform(*_THICKNESS)
         stack = SliceStack(thick, mm, overlap * mm, config.rows, shape)
         added = rng.uniform(0, _NOISE[config.modality]) if rng.random() < _NOISY else 0.0
-        # The level is measured when the network is used: it does not rely on the exact one.
+        # In use the level is measured: the network must not rely on the exact one.
         factor = rng.uniform(0.8, 1.25)
         return cls(stack, added, added, factor, varies=config.modality == "MR")
 
     @classmethod
     def like(cls, stack: SliceStack, noise: float, pixel_mm: float) -> Thickening:
-        """Match the slices that are to be restored, for patches of these slices.
+        """Simulate slices like those to be restored, from patches of these.
 
         Args:
-            stack: to be restored.
-            noise: standard deviation of theirs.
+            stack: of the slices to be restored.
+            noise: its standard deviation in them, on the network's scale.
             pixel_mm: the smaller side of their pixels.
         """
-        # Rows that hold about a whole number of slices.
+        # As many rows as about a whole number of slices has.
         rows = min(
             range(64, 105, 8),
             key=lambda rows: abs(rows / round(rows / stack.ratio) - stack.ratio),
@@ -156,7 +156,7 @@ class Thickening:
         width = ratio * stack.thickness_mm / stack.spacing_mm
         patch_stack = SliceStack(thick, ratio, width, rows, stack.shape)
         binned = max(1, round(stack.thin_mm / pixel_mm))
-        # What binning and thickening average away of the noise is added.
+        # The noise that binning and thickening remove by averaging is added.
         variance = float(np.square(patch_stack.thicken()).sum(axis=1).mean()) / binned
         added = noise * float(np.sqrt(1 - min(variance, 1.0)))
         return cls(patch_stack, added, noise, bins=[(binned, 1)], varies=False)
@@ -165,10 +165,10 @@ class Thickening:
 def read_planes(
     files: Sequence[Path], modality: str, monitor: Monitor, *, noiseless: Sequence[Path] = ()
 ) -> list[Planes]:
-    """Read the slices of volumes; of nearly cubic voxels all three sets of planes.
+    """Read the slices of volumes; with nearly cubic voxels all three sets of planes.
 
     Args:
-        files: the noise of these volumes is measured and removed as in use: it is no target.
+        files: volumes whose noise is measured and removed as in use: the target has none.
         modality: "CT" or "MR", of files that do not state it.
         monitor: receives progress.
         noiseless: volumes without noise, which follow those of `files`.
@@ -210,13 +210,13 @@ class Sampler:
         """Draw the patches of a step."""
         rng = np.random.default_rng((self.config.seed, step))
         how = self.thickening or Thickening.drawn(self.config, rng)
-        drawn = [_synthetic(self.config.modality, rng)] if self.config.synthetic else []
+        synthetic = [_synthetic(self.config.modality, rng)] if self.config.synthetic else []
         thicken, thin, slices, sizes, noises = how.stack.thicken(), [], [], [], []
         for _ in range(self.config.batch):
-            is_drawn = bool(drawn) and rng.random() < self.config.synthetic
-            patch, size, removed = self._patch(drawn if is_drawn else self.planes, how, rng)
+            is_synthetic = bool(synthetic) and rng.random() < self.config.synthetic
+            patch, size, removed = self._patch(synthetic if is_synthetic else self.planes, how, rng)
             thick = (thicken @ patch[:3]).astype(np.float32)
-            # The planes' own noise that averaging leaves.
+            # The noise of the planes after averaging.
             known = float((thicken @ (patch[1] - patch[3])).std()) / removed
             if how.added:
                 thick += np.float32(how.added) * grain(thick.shape, rng)
@@ -233,9 +233,9 @@ class Sampler:
     def _patch(
         self, volumes: Sequence[Planes], how: Thickening, rng: np.random.Generator
     ) -> tuple[Floats, tuple[float, float], float]:
-        """Draw planes with some tissue, [4, M, W]; the last is the second without noise.
+        """Draw neighboring planes with tissue, [4, M, W]; the fourth is the second without noise.
 
-        Returns also the spacing of columns and of planes, over that of rows, and `Planes.removed`.
+        Returns also the spacing of columns and of planes over that of rows, and `Planes.removed`.
         """
         config, size = self.config, (how.stack.thin, self.config.columns)
         best: tuple[float, Floats, tuple[float, float], float] | None = None
@@ -287,21 +287,20 @@ def _cut(
     bins: tuple[int, int],
     rng: np.random.Generator,
 ) -> Floats:
-    """Cut a random patch of planes after averaging pixels; small images are mirrored."""
-    need = [side * count for side, count in zip(size, bins, strict=True)]
-    lacking = [max(0, side - have) for side, have in zip(need, image.shape[1:], strict=True)]
-    if any(lacking):
-        image = np.pad(image, [(0, 0), (0, lacking[0]), (0, lacking[1])], mode="symmetric")
-    y, x = (
-        int(rng.integers(have - side + 1)) for side, have in zip(need, image.shape[1:], strict=True)
-    )
-    part = image[:, y : y + need[0], x : x + need[1]].astype(np.float32)
+    """Cut a random patch of planes, and average its pixels; small images are mirrored."""
+    sides = [side * count for side, count in zip(size, bins, strict=True)]
+    missing = [max(0, side - count) for side, count in zip(sides, image.shape[1:], strict=True)]
+    if any(missing):
+        image = np.pad(image, [(0, 0), (0, missing[0]), (0, missing[1])], mode="symmetric")
+    counts = image.shape[1:]
+    y, x = (int(rng.integers(n - side + 1)) for side, n in zip(sides, counts, strict=True))
+    part = image[:, y : y + sides[0], x : x + sides[1]].astype(np.float32)
     return np.asarray(part.reshape(len(part), size[0], bins[0], size[1], bins[1]).mean(axis=(2, 4)))
 
 
 def grain(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
-    """Draw noise of unit variance: white, or with neighbors within a slice alike."""
+    """Draw noise of unit variance: white, or correlated between neighbors within a slice."""
     noise = rng.standard_normal((*shape[:-1], shape[-1] + 2)).astype(np.float32)
-    side = rng.uniform(0, 0.6) if rng.random() < 0.4 else 0.0
-    mixed = noise[..., 1:-1] + side * (noise[..., :-2] + noise[..., 2:])
-    return np.asarray(mixed / np.sqrt(1 + 2 * side**2), dtype=np.float32)
+    weight = rng.uniform(0, 0.6) if rng.random() < 0.4 else 0.0
+    mixed = noise[..., 1:-1] + weight * (noise[..., :-2] + noise[..., 2:])
+    return np.asarray(mixed / np.sqrt(1 + 2 * weight**2), dtype=np.float32)

@@ -1,8 +1,8 @@
 """The physics of a slice: how thin slices become thick ones, and the grid between the two.
 
-Along the slices everything is linear, so a stack is described by two small matrices:
-`thicken` [K, M] gives K thick slices from M thin ones, `interpolate` [M, K] is the cubic B-spline
-through the thick slices. Places are in mm from the edge of the volume, which both stacks share.
+Across slices everything is linear, so a stack is described by two small matrices: `thicken` [K, M]
+makes K thick slices of M thin ones, `interpolate` [M, K] is the cubic B-spline through the thick
+slices. Both stacks share the edges of the volume.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from MedEnhanceLib.core.arrays import Doubles, cubic_spline
 Shape = Literal["gaussian", "box"]
 #: Standard deviation of a Gaussian of full width 1 at half maximum.
 _SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))
-#: Reach of a Gaussian profile in standard deviations: beyond it lies less than 1e-5.
+#: Reach of a Gaussian profile in standard deviations: beyond is less than 1e-5 of it, each side.
 _REACH = 4.3
-#: Least noise, as a share of the signal's power: the inverse is finite where slices overlap.
+#: Least variance of the noise over that of what is missing: keeps the inverse finite.
 _LEAST_DAMPING = 1e-3
 
 
@@ -58,17 +58,17 @@ class SliceStack:
         return self.thickness_mm / self.thin_mm
 
     def phases(self) -> Doubles:
-        """Return where each thin slice lies in its thick one, [M]: −½ to ½, 0 at the center."""
+        """Return the position of each thin slice in its thick one, [M]: −½ to ½, 0: the center."""
         place = (np.arange(self.thin) + 0.5) / self.ratio
         return np.asarray(place - np.floor(place) - 0.5)
 
     def sources(self) -> list[int]:
-        """Return the thick slice that the center of each thin one is in, [M]."""
+        """Return the number of the thick slice at the center of each thin one, [M]."""
         return [int((thin + 0.5) / self.ratio) for thin in range(self.thin)]
 
     def thicken(self) -> Doubles:
-        """Build [K, M]: each row is a slice's profile, cut at the volume's edge, and sums to 1."""
-        # Centers of thick slices in thin ones: 0 is the center of the first thin slice.
+        """Build [K, M]: each row is a slice's profile, cut at the volume's edge, with sum 1."""
+        # Centers of thick slices, counted in thin slices from the center of the first one.
         centers = (np.arange(self.thick) + 0.5) * self.ratio - 0.5
         apart = np.arange(self.thin)[None] - centers[:, None]
         if self.shape == "gaussian":
@@ -88,22 +88,22 @@ class SliceStack:
         return np.asarray(_spline(centers, self.thick) @ np.linalg.inv(through))
 
     def correct(self, noise: float | Doubles = 0.0) -> Doubles:
-        """Build [..., M, K]: what to add to thin slices for each unit that the thick ones are off.
+        """Build [..., M, K], the change of thin slices for each unit of error of the thick ones.
 
-        The least change whose thickening is the difference: Aᵀ(AAᵀ + λ)⁻¹, A = `thicken`.
+        The least change that corrects the error after thickening: Aᵀ(AAᵀ + λ)⁻¹, A = `thicken`.
 
-        noise: [...], variance of the noise of a thick slice over that of what is missing; slices
-            are followed less closely the more noise they have.
+        noise: [...], variance of the noise of a thick slice over that of what is missing; the more
+            noise, the less closely slices are followed.
         """
         a = self.thicken()
-        # AAᵀ of independent thin slices falls with the width: scale the damping alike.
+        # AAᵀ of independent thin slices falls with the width: the damping is scaled alike.
         gram = a @ a.T
         damping = np.maximum(noise, _LEAST_DAMPING)[..., None, None] * np.diag(gram).mean()
         return np.asarray(a.T @ np.linalg.inv(gram + damping * np.eye(self.thick)))
 
 
 def _spline(at: Doubles, count: int) -> Doubles:
-    """Return the cubic B-splines of a mirrored series at these places, [len(at), count]."""
+    """Return the cubic B-splines of a mirrored series at these positions, [len(at), count]."""
     weights = cubic_spline(at[:, None] - np.arange(-2, count + 2))
     rows = weights[:, 2:-2]
     # Half-sample mirror: the series repeats as …1 0 0 1 2…

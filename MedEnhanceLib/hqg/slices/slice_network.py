@@ -19,10 +19,10 @@ from MedEnhanceLib.hqg.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.learning.precision import mixed_precision
 
-#: Channels of the input: four images, and eight maps that say what the slices are like.
+#: Channels of the input: four images, and eight maps that describe the slices.
 _IMAGES, _MAPS = 4, 8
-#: Expected error of an interpolated slice, on the network's scale: noise of this size makes
-#: measured and predicted values equally certain.
+#: Expected error of an interpolated slice, on the network's scale: with noise of this σ, measured
+#: and predicted values are equally certain.
 CERTAIN = 0.04
 
 
@@ -53,9 +53,9 @@ class StackMaps:
 
         Args:
             stack: of thick slices.
-            noise: standard deviation of the noise of the slices, on the network's scale; of all
-                planes, or of each.
-            sizes_mm: for each plane, or for all of a set: its pixels within the slices, and the
+            noise: standard deviation of the noise of the slices, on the network's scale; for all
+                planes, or for each.
+            sizes_mm: for each plane, or for all of a set: side of its pixels within the slices, and
                 distance to the next plane.
         """
         levels = np.divide(noise, CERTAIN)
@@ -75,26 +75,26 @@ class StackMaps:
         )
 
     def begin(self, slices: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolate the slices by a spline, and make the same consistent with them.
+        """Interpolate the slices by a spline; returns the result, and it consistent with them.
 
-        slices: [..., K, W]. Returns two of [..., M, W].
+        slices: [..., K, W]. Returns two tensors [..., M, W].
         """
         smooth = self.interpolate @ slices
         return smooth, self.consistent(smooth, slices)
 
     def consistent(self, planes: Tensor, slices: Tensor) -> Tensor:
-        """Return the nearest planes whose thickening is the measurement, as far as noise permits.
+        """Return the nearest planes that give the slices when thickened, as far as noise permits.
 
         planes: [..., M, W]. slices: [..., K, W]. Returns [..., M, W].
         """
         correct = self.correct
-        if planes.ndim > correct.ndim > 2:  # the planes beside have the noise of the one between
+        if planes.ndim > correct.ndim > 2:  # planes beside have the noise of the middle one
             correct = correct[:, None]
         return planes + correct @ (slices - self.thicken @ planes)
 
 
 class SliceNet(nn.Module):
-    """Predicts what interpolation misses; see SliceNetConfig."""
+    """U-Net that predicts the error of interpolation; see SliceNetConfig."""
 
     def __init__(self, config: SliceNetConfig) -> None:
         super().__init__()
@@ -130,20 +130,20 @@ class SliceNet(nn.Module):
         x = torch.cat([*images, maps], dim=1)
         x = F.pad(x, (0, -w % self.multiple, 0, -m % self.multiple), mode="replicate")
         x = self.first(x.contiguous(memory_format=torch.channels_last))
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             x = blocks(x)
             if level < len(self.shrink):
-                kept.append(x)
+                skips.append(x)
                 x = self.shrink[level](x)
         for level in reversed(range(len(self.grow))):
-            x = self.up[level](self.grow[level](x) + kept[level])
+            x = self.up[level](self.grow[level](x) + skips[level])
         change: Tensor = self.last(x)[:, 0, :m, :w].float()
         return change
 
 
 class _Block(nn.Module):
-    """Two convolutions beside the identity."""
+    """Residual block of two convolutions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class _Block(nn.Module):
 
 
 def restore_planes(network: SliceNet, slices: Tensor, maps: StackMaps) -> Tensor:
-    """Restore planes, each seen with the ones before and after; consistent with the slices.
+    """Restore planes, each from itself and its neighbors, consistent with the slices.
 
     Args:
         network: on the device of `slices`.

@@ -1,4 +1,4 @@
-"""Trains the network that restores thin slices; resumable, reproducible by its seed."""
+"""Trains the network that restores thin slices; can be resumed, and reproduced by its seed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.learning.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Number of test batches, and of the first of them, which no training reaches.
+#: Number of test batches, and step of the first one, which no training reaches.
 _TESTED_BATCHES, _FIRST_TESTED = 8, 10_000_000
 #: Decay of the averaged weights.
 _EMA = 0.998
@@ -65,10 +65,10 @@ def train_slices(
         network = open_network(open_bundle(config.start, kind=SLICES, modality=config.modality))
     training = SliceTraining(network, Sampler(planes, config), device, _EMA)
     learner = training.learner
-    # What does not change what is learned may differ when a training goes on.
-    free = {"device": "", "data": (), "license": "", "held_out": ()}
+    # These may differ when a training is resumed, as they do not change the weights.
+    ignored = {"device": "", "data": (), "license": "", "held_out": ()}
     parts = {
-        "config": config.to_json() | free,
+        "config": config.to_json() | ignored,
         "modules": {"network": learner.network, "average": learner.average},
         "optimizers": {"adam": learner.optimizer},
     }
@@ -77,7 +77,7 @@ def train_slices(
         return {"loss": training.step(number, config.steps)}
 
     seconds = run_steps(step, config.steps, out, parts, monitor.part(0.05, 0.97))
-    tested, origin = planes, "new crops of those trained on"
+    tested, origin = planes, "new crops of training volumes"
     if held_out:
         tested = read_planes(sorted(held_out), config.modality, monitor.part(0.97, 1.0))
         origin = f"{len(held_out)} held out"
@@ -95,14 +95,14 @@ def train_slices(
 def measured_beside_shipped(
     network: SliceNet, sampler: Sampler, device: str
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Compare restored patches with the truth: by spline, by a network, by the shipped model.
+    """Measure the PSNR of patches restored by spline, by a network and by the shipped model.
 
     Args:
         network: on `device`.
         sampler: of planes to test on; its batches beyond those of a training are used.
         device: as PyTorch names it.
-    Returns the mean PSNR of each in dB (peak 1 on the network's scale), and how much the network
-    is above the shipped model, with the standard error over batches.
+    Returns each mean in dB (peak 1 on the network's scale), and the gain of the network over the
+    shipped model, with its standard error over batches.
     """
     bundle = shipped_bundle(f"{sampler.config.modality.lower()}-slices")
     shipped, figures = open_network(bundle), []

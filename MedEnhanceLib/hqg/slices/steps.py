@@ -1,4 +1,4 @@
-"""Steps in which the network learns: of a training, and on the slices that it is to restore."""
+"""Training steps of the network: of a training, and on the slices to be restored."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Below this an error counts as its square, above it as it is.
+#: Errors below this count by their squares, larger ones by their absolute values.
 _ROUND = 0.02
 _LEARNING_RATE = 1e-3
-#: Steps for each million voxels of the result; least and most.
+#: Tuning: steps for each million voxels of the result; least and most steps.
 _STEPS_PER_MVOXEL, TUNING_STEPS = 45, (60, 400)
-#: Slices are learned from where neither side of a pixel is longer than the other by this factor.
+#: Largest ratio of the sides of a pixel for tuning.
 _ALIKE = 1.25
-#: Decay of the averaged weights.
+#: Decay of the averaged weights in tuning.
 _TUNED_EMA = 0.98
 
 
 class SliceTraining:
-    """The numbered steps in which a network, which is changed, learns from patches."""
+    """Training steps of a network on patches; the network is changed in place."""
 
     def __init__(self, network: SliceNet, sampler: Sampler, device: str, ema: float) -> None:
         move(network, device).train().requires_grad_(True)
@@ -38,7 +38,7 @@ class SliceTraining:
         self._sampler, self._device = sampler, device
 
     def step(self, number: int, total: int) -> float:
-        """Learn from the patches of a step; returns the loss."""
+        """Train on the patches of a step; returns the loss."""
         patches = on_device(self._sampler.batch(number), self._device)
         loss = thin_error(self.learner.network, patches.slices, patches.maps, patches.thin)
         self.learner.step(loss, number, total)
@@ -69,13 +69,13 @@ def tuned(
     monitor: Monitor,
     limits: tuple[int, int] = TUNING_STEPS,
 ) -> SliceNet:
-    """Train a copy of a network on the slices which it is to restore.
+    """Train a copy of a network on the slices to be restored.
 
     Self-supervised as in SMORE (Zhao et al., IEEE TMI 40 (2021) 805): rows of the slices are made
     as thick as the slices are. It takes 7 CPU s for each million voxels; restoring adds 2 to 3.
 
     Args:
-        network: to begin with, on `device`; it is not changed.
+        network: to start from, on `device`; it is not changed.
         planes: the slices, on the network's scale.
         stack: of these slices and the thin ones.
         noise: σ of their noise, on the network's scale.
@@ -83,7 +83,7 @@ def tuned(
         device: as PyTorch names it.
         monitor: warned of a training that diverged; receives progress.
         limits: least and most steps.
-    Returns the network itself where pixels do not show the detail which is to be restored.
+    Returns the network itself where pixels are not nearly square, or the training diverged.
     """
     a_mm, b_mm = planes.spacing_mm[1:]
     if max(a_mm, b_mm) > _ALIKE * min(a_mm, b_mm):

@@ -38,12 +38,12 @@ from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Thin pixels that go through the network at once.
+#: Pixels of thin slices that go through the network at once.
 _AT_ONCE = 1 << 18
-#: Planes whose pixels are coarser than this many thin slices are left out: they show other detail
-#: than the network has learned from.
+#: Planes whose pixels are coarser than this many thin slices are left out: their detail is unlike
+#: that of the training data.
 _COARSEST = 2.5
-#: What can be restored: number of thick slices, and thin slices for each.
+#: Limits: number of thick slices, and thin slices for each.
 _LEAST_SLICES, _LEAST_RATIO, _MOST_RATIO = 4, 1.2, 8.0
 
 
@@ -68,15 +68,15 @@ def enhance_slices(
 ) -> Enhanced:
     """Restore thin slices from thick ones.
 
-    The extent is kept from edge to edge: K slices of S mm become M of K·S/M mm, M the number that
-    comes nearest to the requested spacing, and the first center moves by (K·S/M − S)/2. Thickened
+    The extent is kept from edge to edge: K slices of S mm become M of K·S/M mm, where M gives the
+    spacing closest to the requested one, and the first center moves by (K·S/M − S)/2. Thickened
     again, the result is the input, as far as noise permits.
 
     Args:
         volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
         config: model, slice_spacing, device and strength; "auto" and "full" are 1.
         monitor: receives progress and warnings; may cancel.
-        tune: learn from the slices themselves first: better, in about four times the time.
+        tune: first train on the slices themselves: better, but takes about four times as long.
     Returns the volume in the same type and units, its `original` interpolated to the same grid.
     Raises InputError for labels and as `plan_slices`, ModelError where no model fits.
     """
@@ -126,7 +126,7 @@ def enhance_slices(
 
 
 def _note_of(bundle: Bundle, stack: SliceStack) -> str:
-    """Say in the history what was done."""
+    """State the restoration, for the history."""
     return derived_note(
         f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
         f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
@@ -160,7 +160,7 @@ class _ThickFrame:
 
     @classmethod
     def of(cls, frame: Volume, plan: SlicePlan) -> _ThickFrame:
-        """Measure a frame."""
+        """Prepare a frame: move its thick axis first, and measure its noise."""
         scaling = scaling_for(frame)
         level = removal_of(noise_of(frame), frame.modality).noise.level
         constant = ConstantRegions(np.moveaxis(frame.voxels, plan.axis, 0), level)
@@ -182,13 +182,13 @@ class _ThickFrame:
         )
 
     def restored(self, network: SliceNet, device: str, monitor: Monitor) -> tuple[Voxels, Voxels]:
-        """Restore thin slices; returns them and interpolated ones, in the frame's own order."""
+        """Restore thin slices; returns them and interpolated ones, in the frame's order of axes."""
         stack, across_mm, thick = self.plan.stack, self.plan.across_mm, self.voxels
         thin = restore_array(
             thick, self.scaling, stack, across_mm, self.noise, network, device, monitor
         )
-        # In units, and not below the lowest value. Where a measured slice is constant, so are the
-        # thin ones within it.
+        # In units, and not below the lowest value. Constant regions of a thick slice stay in the
+        # thin slices within it.
         low, rows = float(thick.min()), range(thick.shape[1])
         weights = stack.interpolate().astype(np.float32)
         values = (np.maximum(self.scaling.undo(thin[:, row]), low) for row in rows)
@@ -202,14 +202,14 @@ class _ThickFrame:
 
 
 def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -> SlicePlan:
-    """Find which axis is thick, and how many slices there will be.
+    """Find the thick axis and the number of thin slices.
 
-    The profile of a slice is as wide as DICOM states or as slices are apart: a box in CT, which
+    The slice profile is as wide as DICOM states, or else as the spacing: a box in CT, which
     averages over the slice; a Gaussian in MR, as excitation falls off smoothly.
 
-    spacing: of the thin slices: that of the pixels, half of the present one, or mm.
-    Raises InputError: nothing can be restored: the volume is isotropic, has fewer than 4 slices, or
-        more than 8 slices would be made of each.
+    spacing: of the thin slices: that of the pixels, half of the current one, or mm.
+    Raises InputError: the volume is nearly isotropic or has fewer than 4 slices, or not 1.2 to 8
+        slices would be made of each.
     """
     name = volume.source or "volume"
     sides = volume.geometry.spacing[::-1]  # of the axes [K, J, I]
@@ -222,12 +222,12 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
     if spacing == "isotropic" and step / fine < 1.2:
         raise InputError(
             f"{name}: its voxels are already nearly isotropic ({step:.3g} mm by {fine:.3g} mm)",
-            "Thin slices cannot be made of it. A spacing may be named: --slice-spacing 0.5.",
+            "Request a spacing to make thin slices all the same: --slice-spacing 0.5.",
         )
     ratio = step / target
     if thick < _LEAST_SLICES:
         raise InputError(
-            f"{name}: {thick} slices are too few to restore what lies between them",
+            f"{name}: {thick} slices are too few to restore others between them",
             f"Give a volume of {_LEAST_SLICES} slices or more.",
         )
     if not _LEAST_RATIO <= ratio <= _MOST_RATIO:
@@ -239,13 +239,13 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
     stated = _stated_thickness(volume) if axis == 0 else None
     thickness = stated if stated and step / 4 <= stated <= 3 * step else step
     shape: Literal["box", "gaussian"] = "box" if volume.modality == "CT" else "gaussian"
-    # The number of thin slices that comes nearest to the target and keeps the extent exactly.
+    # The number that keeps the extent exactly, with the spacing closest to the target.
     thin = max(1, round(thick * step / target))
     return SlicePlan(axis, SliceStack(thick, step, thickness, thin, shape), (a_mm, b_mm))
 
 
 def _stated_thickness(volume: Volume) -> float | None:
-    """Read SliceThickness of a volume's first DICOM image, mm; None where it is not known."""
+    """Read SliceThickness of a volume's first DICOM image, mm; None if unknown."""
     origin = volume.origin
     if origin is None or not origin.on_grid or not origin.instances or not origin.instances[0]:
         return None
@@ -269,7 +269,7 @@ def _new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
 
 
 def _stack_rows(rows: Iterable[Floats], dtype: np.dtype[Any], axis: int) -> Voxels:
-    """Stack rows [M, B] along the second axis, in a volume's type; M becomes `axis`."""
+    """Stack rows [M, B] along a new second axis, in a volume's type; M becomes `axis`."""
     volume = np.stack([restore_dtype(row, dtype) for row in rows], axis=1)
     return np.ascontiguousarray(np.moveaxis(volume, 0, axis))
 
@@ -286,15 +286,15 @@ def restore_array(
 ) -> Floats:
     """Restore [K, A, B] to [M, A, B], on the network's scale.
 
-    The mean of both sets of planes that contain the thick axis; a set whose pixels are much
-    coarser than the thin slices is left out. Holds the result once, and no other copy of its size.
+    The result is the mean over both sets of planes that contain the thick axis, without a set whose
+    pixels are much coarser than the thin slices. Needs no other memory of the result's size.
 
     Args:
         thick: [K, A, B], in their own units.
         scaling: to the network's scale.
         stack: of K thick and M thin slices.
         across_mm: pixel sizes along A and B.
-        noise: standard deviation, on the network's scale.
+        noise: standard deviation in `thick`, on the network's scale.
         network: on `device`.
         device: as PyTorch names it.
         monitor: receives progress; may cancel.
@@ -304,19 +304,19 @@ def restore_array(
     axes = [axis for axis in (1, 2) if across_mm[axis - 1] <= limit]
     finished, total_planes = 0, sum(thick.shape[3 - axis] for axis in axes)
     for axis in axes:
-        # Planes along `axis` hold its pixels; the other axis counts the planes.
+        # Planes contain the thick axis and `axis`; the other axis numbers them.
         beside = 3 - axis
         sizes = [(across_mm[axis - 1], across_mm[beside - 1])]
         maps = on_device(StackMaps.of(stack, noise, sizes), device)
-        counted = np.moveaxis(thick, beside, 0)  # [N, K, W]
-        filled = np.moveaxis(total, beside, 0)  # [N, M, W]
-        at_once = max(1, _AT_ONCE // (stack.thin * counted.shape[2]))
-        for part in parts_of(0, len(counted), at_once):
-            around = np.clip(np.arange(part.start - 1, part.stop + 1), 0, len(counted) - 1)
-            slices = torch.from_numpy(scaling.apply(counted[around])).to(device)
+        thick_planes = np.moveaxis(thick, beside, 0)  # [N, K, W]
+        thin_planes = np.moveaxis(total, beside, 0)  # [N, M, W]
+        at_once = max(1, _AT_ONCE // (stack.thin * thick_planes.shape[2]))
+        for part in parts_of(0, len(thick_planes), at_once):
+            around = np.clip(np.arange(part.start - 1, part.stop + 1), 0, len(thick_planes) - 1)
+            slices = torch.from_numpy(scaling.apply(thick_planes[around])).to(device)
             with torch.inference_mode():
                 planes = restore_planes(network, slices.unfold(0, 3, 1).movedim(-1, 1), maps)
-            filled[part] += planes.cpu().numpy() / np.float32(len(axes))
+            thin_planes[part] += planes.cpu().numpy() / np.float32(len(axes))
             finished += len(around) - 2
             monitor.progress(finished / total_planes, "restoring slices")
     return total

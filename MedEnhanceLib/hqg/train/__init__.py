@@ -1,4 +1,4 @@
-"""Training of the set network: clean targets, crops with fresh noise, losses, steps, export."""
+"""Training of the set network: clean targets, crops with simulated noise, losses, steps, export."""
 
 from MedEnhanceLib.hqg.train.run import train
 

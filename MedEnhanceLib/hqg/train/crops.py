@@ -1,8 +1,7 @@
-"""Crops of volumes, filtered and matched: what a training step learns from.
+"""Crops of volumes for training steps, filtered, with groups of similar blocks.
 
-Clean volumes get fresh noise; real noisy ones are taken as they are. A crop depends on the seed,
-the kind and its number alone. It is the same in another process, and after the training was stopped
-and resumed.
+Clean volumes get simulated noise; real noisy ones stay as they are. A crop depends on the seed, the
+kind and its number alone: it is the same in another process, and in a resumed training.
 """
 
 from __future__ import annotations
@@ -33,40 +32,39 @@ from MedEnhanceLib.noise.rician import mean_magnitude
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: With and without guides, with planted lesions too, of a task, and of real noisy volumes.
+#: Without and with guides, with pairs for planted lesions, of a task, and of real noisy volumes.
 Kind = Literal["plain", "guided", "lesions", "labeled", "real"]
-#: What distinguishes the random numbers of a kind.
+#: Part of the seed that differs between kinds.
 _KEYS: dict[Kind, int] = {"plain": 0, "guided": 1, "lesions": 2, "labeled": 3, "real": 4}
 #: Voxels of a crop along slices, rows and columns.
 SHAPE = (28, 72, 72)
-#: Share of tissue that a crop should have, and how often another place is tried.
+#: Least share of tissue in a crop, and the number of places that are tried for it.
 _LEAST_TISSUE, _TRIES = 0.5, 6
-#: Share of labeled crops that contain a labeled voxel for sure.
+#: Share of labeled crops that are placed around a labeled voxel.
 _LABELED_SHARE = 0.8
 #: σ of added noise as a share of the range.
 _SIGMA = (0.02, 0.18)
 _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
-#: Share of the crops of MR that a simulated scanner acquires; the others get white noise. Of these,
-#: shares with low SNR (mean of tissue over σ), and whose spectrum the filter is given: in use it
-#: often counts as white.
+#: Share of the crops of MR that a simulated scanner acquires; the others get white noise. Shares of
+#: the acquired ones with low SNR (mean of tissue over σ), and with a spectrum that the filter
+#: knows: in use it often assumes white noise. Range of the low SNR.
 SCANNED_SHARE, _LOW_SNR_SHARE, _KNOWN_SPECTRUM_SHARE, _LOW_SNR = 0.35, 0.2, 0.5, (2.0, 5.0)
-#: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels; and in
-#: half of them modulation of the tube current.
-_PHOTONS, _ELECTRONIC, _CUTOFFS, _MODULATION = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2), 0.5
+#: Simulated CT: photons per ray (uniform in the logarithm; in averaged volumes, whose rays are
+#: wide, a share of them), electronic noise, cutoffs of kernels, and modulation of half the scans.
+_PHOTONS, _WIDE_RAYS_SHARE = (3e3, 5e4), 1 / 6
+_ELECTRONIC, _CUTOFFS, _MODULATION = 5.0, (2.0, 2.0, 1.2), 0.5
 #: σ of the noise of CT in tissue, in units of 1000 HU, uniform in the logarithm.
 _CT_SIGMA = (0.012, 0.2)
-#: Where hardly a photon arrives, the logarithm has a bias: crops whose noise has a larger mean than
-#: this share of σ in tissue would teach to shift whole volumes.
+#: Largest mean of the noise of CT in tissue, over σ: where hardly a photon arrives, the logarithm
+#: has a bias, by which the network would learn to shift whole volumes.
 _MOST_BIAS = 0.08
 #: Relative variance of white noise in each frequency.
 _WHITE = np.ones(CELLS, np.float32)
-#: Share of these photons where voxels were averaged: wide rays are too quiet otherwise.
-_OF_WIDE_RAYS = 1 / 6
-#: Least ratio of the noise to the clean volume's own: closer to it, keeping noise would be learned.
-_OVER_OWN = 3.0
-#: Crops out of one simulated slab of CT.
-_OF_A_SLAB = 6
-#: Threads that make crops beside a training, at most; crops that are made before they are needed.
+#: Least ratio of the added noise to that of the clean volume: with less, noise would be a target.
+_OVER_TARGET_NOISE = 3.0
+#: Crops of one simulated slab of CT.
+_CROPS_OF_A_SLAB = 6
+#: Most threads that make crops beside a training; crops that are made ahead.
 _MOST_THREADS, _AHEAD = 8, 2
 
 
@@ -149,9 +147,9 @@ class CropMaker:
     synthetic: float = 0.0
 
     def make(self, number: int) -> list[Crop]:
-        """Make the crops of this number: several of a slab of simulated CT, or one."""
+        """Make the crops of this number: several of one slab of simulated CT, or one."""
         rng = np.random.default_rng([self.seed, _KEYS[self.kind], number])
-        # Half of the crops at the resolution of the files, where there are both.
+        # Half of the crops have the resolution of the files, if there are other ones.
         raw = rng.random() < 0.5
         targets = [target for target in self.targets if target.is_raw == raw] or self.targets
         target = targets[int(rng.integers(len(targets)))]
@@ -172,7 +170,7 @@ class CropMaker:
     def _mr_crop(self, target: Target, rng: np.random.Generator) -> Crop:
         where = self._place(target, rng)
         clean = np.maximum(target.series[0][where], 0)
-        # A segmenter that does not learn knows the gray values of its own training alone.
+        # A frozen segmentation model knows only the gray values of its training.
         if target.labels is None and rng.random() < _GAMMA_SHARE:
             clean = clean ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
         guide, planted = None, clean
@@ -180,29 +178,28 @@ class CropMaker:
             guide, planted = draw_guide(
                 self.targets, target, where, clean, rng, in_pairs=self.kind == "lesions"
             )
-        least = _OVER_OWN * target.least_sigma
+        least = _OVER_TARGET_NOISE * target.least_sigma
         if rng.random() < SCANNED_SHARE:
             add = _drawn_scan(clean, target.spacing, rng, least=least)
         else:
             add = _drawn_noise(clean.shape, rng, least=least)
-        # In pairs the crop comes without the lesion too.
+        # A pair has the crop without and with the lesion.
         is_pair = guide is not None and guide.lesion is not None
-        shown = clean if is_pair else planted
-        crop = self._crop(target, add(shown), where)
-        planted_too = None
+        crop = self._crop(target, add(clean if is_pair else planted), where)
+        second = None
         if is_pair and planted is not clean:
-            planted_too = self._filtered(add(planted), target.spacing)
-        return replace(crop, guide=guide, planted=planted_too)
+            second = self._filtered(add(planted), target.spacing)
+        return replace(crop, guide=guide, planted=second)
 
     def _ct_crops(self, target: Target, rng: np.random.Generator) -> list[Crop]:
         """Cut crops of a slab of CT at a simulated dose, with noise measured as in use.
 
-        Raises InputError where nothing is measured.
+        Raises InputError if no noise can be measured.
         """
         slab = self._place(target, rng)[0]
         clean = target.series[0][slab]
         photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
-        photons *= 1 if target.is_raw else _OF_WIDE_RAYS
+        photons *= 1 if target.is_raw else _WIDE_RAYS_SHARE
         cutoff = float(rng.choice(_CUTOFFS))
         added = low_dose_noise(
             clean * 1000,
@@ -214,8 +211,9 @@ class CropMaker:
             modulation=_MODULATION if rng.random() < 0.5 else 0.0,
         )
         tissue = clean > TISSUE[self.modality]
-        # σ is drawn, not left to the photons: as if the body were wider or narrower.
-        sigma = max(_OVER_OWN * target.least_sigma, float(np.exp(rng.uniform(*np.log(_CT_SIGMA)))))
+        # σ is drawn independently of the photons, as if the body were wider or narrower.
+        sigma = float(np.exp(rng.uniform(*np.log(_CT_SIGMA))))
+        sigma = max(_OVER_TARGET_NOISE * target.least_sigma, sigma)
         added *= np.float32(sigma / max(float(added[tissue].std()), 1e-6) if tissue.any() else 1e-3)
         noise = measure_noise(clean + added, modality="CT", spacing=target.spacing)
         if not noise.level > 0:
@@ -226,7 +224,7 @@ class CropMaker:
         labels = None if target.labels is None else target.labels[slab]
         part = replace(target, series=(clean,), labels=labels)
         noisy, sigmas = clean + added, noise[:]
-        places = [self._place(part, rng) for _ in range(_OF_A_SLAB)]
+        places = [self._place(part, rng) for _ in range(_CROPS_OF_A_SLAB)]
         bias = [_bias(added[at], tissue[at]) for at in places]
         fair = [at for at, share in zip(places, bias, strict=True) if share <= _MOST_BIAS]
         crops = []
@@ -236,7 +234,7 @@ class CropMaker:
         return crops
 
     def _place(self, target: Target, rng: np.random.Generator) -> Where:
-        """Draw the place of a crop: most of it tissue, or around a labeled voxel, if any."""
+        """Draw the place of a crop: with much tissue, or around a labeled voxel, if any."""
         voxels, labels = target.series[0], target.labels
         ends = [max(1, side - size + 1) for side, size in zip(voxels.shape, SHAPE, strict=True)]
         if labels is not None and rng.random() < _LABELED_SHARE and labels.any():
@@ -259,9 +257,9 @@ class CropMaker:
         return Crop(filtered, tissue, where, labels=labels, bias=bias)
 
     def _filtered(self, scan: _Acquired, spacing: Sequence[float]) -> Noisy:
-        """Filter a noisy crop and keep its groups, as in use."""
+        """Filter a noisy crop and search its groups, as in use."""
         noisy, target, sigma = map(np.ascontiguousarray, scan[:3])
-        spectrum = np.maximum(scan.spectrum.reshape(-1), block_matching.LEAST_SHARE)  # as in use
+        spectrum = np.maximum(scan.spectrum.reshape(-1), block_matching.LEAST_SHARE)
         filtered = partial(
             block_matching.BlockMatchingFilter,
             noisy,
@@ -271,7 +269,7 @@ class CropMaker:
             engine=block_matching.engine_for("cpu", Monitor()),
             threads=1,
         )
-        # The rounds before the network, as `hqg.denoise` has them.
+        # The rounds before the network, as in `hqg.denoise`.
         is_ct = self.modality == "CT"
         rounds = block_matching.CT_ROUNDS if is_ct else block_matching.MR_ROUNDS
         pilot = filtered(rounds=rounds[:-1] if is_ct else rounds).denoised()
@@ -305,14 +303,14 @@ class CropMaker:
 
 
 class CropPool:
-    """The crops that a step may draw from: a window of numbers that moves on with the steps.
+    """Crops that a step draws from: a window of numbers that moves with the steps.
 
-    They are made ahead by threads, and replaced one after another. Which crops these are depends
-    on the step alone, so that a resumed training draws the same.
+    Threads make them ahead, and they are replaced one after another. The window depends on the step
+    alone, so that a resumed training draws the same.
 
     Args:
-        make: a number → crops, in any thread.
-        size: crops in the window.
+        make: number → crops, in any thread.
+        size: numbers in the window.
         every: steps from one replacement to the next.
     """
 
@@ -328,7 +326,7 @@ class CropPool:
         Args:
             step: of the training.
             rng: draws the crop.
-            monitor: that may cancel the waiting.
+            monitor: may cancel the wait.
         """
         first = step // self._every
         for number in [number for number in self._crops if number < first]:
@@ -349,7 +347,7 @@ class CropPool:
 
 
 def _drawn_noise(shape: tuple[int, ...], rng: np.random.Generator, *, least: float) -> _Add:
-    """Draw white noise of Gaussian or Rician images."""
+    """Draw white noise, Gaussian or Rician; σ is at least `least`."""
     sigma = np.full(shape, max(least, rng.uniform(*_SIGMA)), np.float32)
     if rng.random() < _MAPPED_SHARE:
         sigma *= _smooth_field(shape, rng)
@@ -369,7 +367,7 @@ def _drawn_noise(shape: tuple[int, ...], rng: np.random.Generator, *, least: flo
 def _drawn_scan(
     clean: Floats, spacing: Sequence[float], rng: np.random.Generator, *, least: float
 ) -> _Add:
-    """Draw a scanner and its noise; σ as of white noise, or for a low SNR of the tissue."""
+    """Draw a scanner and its noise; σ as for white noise, or by a low SNR of the tissue."""
     scanner = Scanner.draw(rng, SCAN_KINDS[int(rng.integers(len(SCAN_KINDS)))])
     sigma = rng.uniform(*_SIGMA)
     tissue = clean[clean > TISSUE["MR"]]
@@ -387,13 +385,13 @@ def _drawn_scan(
 
 
 def _bias(added: Floats, tissue: Mask) -> float:
-    """Return the mean of noise in tissue as a share of its standard deviation there."""
+    """Return the absolute mean of noise in tissue over its standard deviation there."""
     values = added[tissue]
     return abs(float(values.mean())) / max(float(values.std()), 1e-9) if values.size else 0.0
 
 
 def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
-    """Draw a factor of 0.6 to 1.6 that changes slowly."""
+    """Draw a smooth factor of 0.6 to 1.6, [K, J, I]."""
     waves = [
         np.cos(np.linspace(0, np.pi * rng.uniform(0.5, 1.5), side) + rng.uniform(0, 6.3))
         for side in shape

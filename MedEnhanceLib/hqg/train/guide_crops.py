@@ -1,6 +1,6 @@
-"""Guides of a training: right ones, and all that a guide in use may be instead.
+"""Guides for training: right ones, and ones with all faults that guides may have in use.
 
-A network that saw right guides alone trusts wrong ones as well. So some are misplaced, of another
+A network trained with right guides alone trusts wrong ones too. So some are misplaced, of another
 patient, mirrored, noisy, of other contrast, or show a lesion that is not in the volume.
 """
 
@@ -19,8 +19,8 @@ from MedEnhanceLib.learning.intensity import TISSUE
 
 #: Shares of guides that are right and misplaced; the rest is wrong.
 _RIGHT, _MISPLACED = 0.67, 0.19
-#: Share of right ones that are a little off, and by how many voxels they and misplaced ones are.
-_JITTERED, _JITTER, _OFF = 0.4, 0.25, (0.3, 6.0)
+#: Share of right ones that are slightly shifted, and shifts of these and of misplaced ones, voxels.
+_JITTERED, _JITTER, _SHIFT = 0.4, 0.25, (0.3, 6.0)
 #: Share of wrong ones that are mirrored; the rest is of another patient.
 _MIRRORED = 0.4
 #: Shares of guides with other gray values, inverted, and noisy.
@@ -66,10 +66,10 @@ def draw_guide(
         targets: all examinations.
         target: the examination.
         where: the place of the crop.
-        clean: the crop of the series that is made noisy.
+        clean: the crop of the first series, which is made noisy later.
         rng: of all draws.
-        in_pairs: whether lesions come in pairs of crops, with and without.
-    Returns the guide, and the crop, with a lesion where the input has one.
+        in_pairs: whether some crops come in pairs, with and without a lesion.
+    Returns the guide, and the crop, with a lesion if the input has one.
     """
     series = target.series[int(rng.integers(1, len(target.series)))]
     kind = rng.random()
@@ -79,7 +79,7 @@ def draw_guide(
         guide = _moved(series, where, shift) if rng.random() < _JITTERED else series[where]
     elif kind < _RIGHT + _MISPLACED:
         direction = rng.standard_normal(3)
-        length = np.exp(rng.uniform(*np.log(_OFF)))
+        length = np.exp(rng.uniform(*np.log(_SHIFT)))
         guide = _moved(series, where, direction / np.linalg.norm(direction) * length)
     else:
         guide = _wrong(targets, target, series, where, rng)
@@ -108,7 +108,7 @@ def _wrong(
     where: Where,
     rng: np.random.Generator,
 ) -> Floats:
-    """Draw a mirrored guide, or one of another patient at the same place (small ones repeat)."""
+    """Draw a mirrored guide, or one of another patient at the same place (repeated if small)."""
     others = [other for other in targets if other.name != target.name]
     if not others or rng.random() < _MIRRORED:
         return series[..., ::-1][where]
@@ -120,7 +120,7 @@ def _wrong(
 
 
 def _changed(rng: np.random.Generator, *guides: Floats) -> tuple[Tensor, ...]:
-    """Change gray values and noise, in the same way for all crops."""
+    """Change gray values and add noise, in the same way for all guides."""
     gamma = np.float32(np.exp(rng.uniform(-0.5, 0.5)) if rng.random() < _GAMMA else 1)
     is_inverted = rng.random() < _INVERTED
     gain = np.float32(rng.uniform(0.7, 1.4))
@@ -135,9 +135,9 @@ def _changed(rng: np.random.Generator, *guides: Floats) -> tuple[Tensor, ...]:
 
 
 def _moved(voxels: Floats, where: Where, shift: Doubles) -> Floats:
-    """Interpolate a crop linearly at a place that is off by a shift in voxels."""
+    """Interpolate a crop linearly at a place shifted by `shift` voxels."""
     sides = zip(where, voxels.shape, shift, strict=True)
-    places = [np.arange(*side.indices(count)) + off for side, count, off in sides]
+    places = [np.arange(*side.indices(count)) + step for side, count, step in sides]
     return interpolated(voxels, places)
 
 

@@ -1,4 +1,4 @@
-"""Losses of the set network on the window of a crop."""
+"""Losses of the set network in a window of a crop."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from MedEnhanceLib.native import CELLS, SIDE
 
 #: Voxels of a window along slices, rows and columns, and its rim, where blocks are missing.
 _WINDOW, _RIM = (20, 40, 40), 2
-#: Weight of voxels without tissue, and of lesions.
+#: Weight of voxels outside tissue, and of lesions.
 _OUTSIDE, _LESION = 0.15, 4.0
-#: Side of the cells in which a guided result may not be worse than an unguided one, and the weight
-#: of that for guides that are right and that are not.
+#: Side of the cells in which a guided result should not be worse than an unguided one, and weights
+#: of this loss for right and for wrong guides.
 _CELL, _EXCESS_RIGHT, _EXCESS_WRONG = 4, 0.15, 0.6
-#: Side of the cells whose means may not change where there is no target.
+#: Side of the cells whose means should not change where there is no target.
 _UNCHANGED = 2
 #: Channels of the critic.
 _CRITIC_WIDTHS = (1, 24, 48, 96)
-#: Weight of absolute values in the trace of a lesion.
+#: Weight of absolute differences in the trace of a lesion.
 _ABSOLUTE = 0.3
 
 
@@ -45,7 +45,7 @@ class Turn:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, modality: str) -> Turn:
-        """Draw a turn: for MR in all axes, half of them inverted; CT keeps the slice direction."""
+        """Draw a turn: for MR of all axes, with inversion of half; CT keeps the slice direction."""
         is_mr = modality == "MR"
         axes = list(rng.permutation(3)) if is_mr else [0, *(1 + rng.permutation(2))]
         order = np.arange(CELLS).reshape(SIDE, SIDE, SIDE).transpose(axes).ravel()
@@ -83,7 +83,7 @@ class CropWindow:
 
     @classmethod
     def of(cls, crop: Noisy, rng: np.random.Generator | None = None) -> CropWindow:
-        """Draw a window of a crop; without `rng` all of it."""
+        """Draw a window of a crop; without `rng` it is the whole crop."""
         shape = np.array(crop.noisy.shape)
         sizes = shape if rng is None else np.minimum(_WINDOW, shape)
         starts = shape - sizes if rng is None else rng.integers(shape - sizes + 1)
@@ -105,7 +105,7 @@ class CropWindow:
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class NetworkImages:
     """Output of networks for a window, on the crop's scale: [K, J, I] of the whole crop each.
 
     Attributes:
@@ -119,15 +119,15 @@ class Made:
     residual: Residual
 
 
-def made(
+def run_networks(
     network: GuidedNetwork, crop: Noisy, window: CropWindow, turn: Turn, guide: Tensor | None
-) -> Made:
+) -> NetworkImages:
     """Run the networks on a window.
 
     Args:
         network: set network and correction.
-        crop: of the volume.
-        window: where blocks are taken.
+        crop: filtered.
+        window: whose groups are used.
         turn: of the blocks before they enter the networks.
         guide: [K, J, I] of the crop; None for none.
     """
@@ -158,8 +158,9 @@ def made(
 
     unguided = image(residual.unguided)
     if residual.correction is None:
-        return Made(unguided, unguided, residual)
-    return Made(unguided.detach(), image(residual.unguided + residual.correction), residual)
+        return NetworkImages(unguided, unguided, residual)
+    guided = image(residual.unguided + residual.correction)
+    return NetworkImages(unguided.detach(), guided, residual)
 
 
 def squared_error(image: Tensor, crop: Noisy, window: CropWindow, weight: Tensor) -> Tensor:
@@ -175,32 +176,32 @@ def squared_error(image: Tensor, crop: Noisy, window: CropWindow, weight: Tensor
     return (weight * squares).sum() / (weight.sum() * window.variance)
 
 
-def excess(made_: Made, crop: Noisy, window: CropWindow, *, is_right: bool) -> Tensor:
-    """Measure how much worse than without a guide cells of the window are.
+def excess(images: NetworkImages, crop: Noisy, window: CropWindow, *, is_right: bool) -> Tensor:
+    """Measure how much larger the error of cells is with the guide than without.
 
     Args:
-        made_: with and without the guide.
-        crop: that the image is of.
+        images: with and without the guide.
+        crop: of the images.
         window: where it counts.
-        is_right: whether the guide is of the same examination.
+        is_right: whether the guide shows the same anatomy at the same place.
     """
     target = crop.target[window.where]
-    worse = (made_.guided[window.where] - target).square()
-    worse = worse - (made_.unguided[window.where] - target).square()
+    worse = (images.guided[window.where] - target).square()
+    worse = worse - (images.unguided[window.where] - target).square()
     cells = F.avg_pool3d(worse[None], _CELL)
     factor = _EXCESS_RIGHT if is_right else _EXCESS_WRONG
     return factor * F.relu(cells).mean() / window.variance
 
 
 def changed_means(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
-    """Measure how means over 2 x 2 x 2 voxels differ from the filter's: mean square, in σ².
+    """Measure the change of means over 2 × 2 × 2 voxels from the filter's: mean square, in σ².
 
-    A real noisy volume has no target. This forbids inventing what is larger than a voxel, whatever
-    the critic takes for clean.
+    A real noisy volume has no target. This keeps the critic from making the network invent
+    structures larger than a voxel.
 
     Args:
         image: of the whole crop.
-        crop: that the image is of.
+        crop: of the image.
         window: where it counts.
     """
     change = (image - crop.estimate)[window.where]
@@ -217,7 +218,7 @@ def voxel_weight(crop: Crop, window: CropWindow) -> Tensor:
 
 
 def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: CropWindow) -> Tensor:
-    """Measure the trace in the result of a lesion that only the guide has, in σ² of the noise.
+    """Measure the trace that a lesion of the guide alone leaves in the result, in σ² of the noise.
 
     Args:
         without: result without the lesion in the guide, of the whole crop.
@@ -232,8 +233,10 @@ def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: CropWind
     return (squares + _ABSOLUTE * absolutes) / shape.sum()
 
 
-def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: CropWindow) -> Tensor:
-    """Measure how much a guide lowers the contrast that only the input has, as a share of it.
+def lost_contrast(
+    with_lesion: NetworkImages, without: NetworkImages, lesion: Tensor, window: CropWindow
+) -> Tensor:
+    """Measure how much a guide lowers the contrast of a lesion of the input alone, as a share.
 
     Args:
         with_lesion: results of an input with the lesion.
@@ -243,22 +246,22 @@ def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: Crop
     """
     part, power = lesion[window.where], lesion.square().sum()
 
-    def kept(image: Tensor, before: Tensor) -> Tensor:
+    def contrast(image: Tensor, before: Tensor) -> Tensor:
         return ((image - before)[window.where] * part).sum() / power
 
-    guided = kept(with_lesion.guided, without.guided)
-    unguided = kept(with_lesion.unguided, without.unguided).detach()
+    guided = contrast(with_lesion.guided, without.guided)
+    unguided = contrast(with_lesion.unguided, without.unguided).detach()
     return F.relu(unguided - guided) + F.relu(unguided - guided).square()
 
 
 def wavelet_loss(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
     """Compute the content-aware loss of pixels, in σ of the noise.
 
-    Mean absolute error of the eight bands of a Haar wavelet in three axes.
+    It is the mean absolute error of the eight bands of a Haar wavelet along three axes.
 
     Args:
         image: of the whole crop.
-        crop: that the image is of.
+        crop: of the image.
         window: where it counts.
     """
     difference = (image - crop.target)[window.where]
@@ -269,11 +272,11 @@ def wavelet_loss(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
 
 
 def feature_loss(network: GuidedNetwork, crop: Noisy, window: CropWindow, image: Tensor) -> Tensor:
-    """Compute the content-aware loss of features: of the set network's in result and target.
+    """Compute the content-aware loss of features: L1 between those of result and target.
 
     Args:
-        network: that sees.
-        crop: that the image is of.
+        network: whose set network computes the features.
+        crop: of the image.
         window: where it counts.
         image: of the whole crop.
     """
@@ -281,8 +284,8 @@ def feature_loss(network: GuidedNetwork, crop: Noisy, window: CropWindow, image:
 
     def features(estimate: Tensor) -> Tensor:
         groups: Groups = network.groups(places, voxels, crop.noisy, crop.pilot, estimate, 1.0)
-        seen: Tensor = network.network(groups)[2]
-        return seen
+        last: Tensor = network.network(groups)[2]
+        return last
 
     with torch.no_grad():
         target_features = features(crop.target)
@@ -290,7 +293,7 @@ def feature_loss(network: GuidedNetwork, crop: Noisy, window: CropWindow, image:
 
 
 class Critic(nn.Module):
-    """Separates enhanced crops from clean ones: a few convolutions, about 60,000 weights."""
+    """Network that separates enhanced from clean crops: convolutions, about 60,000 weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -301,17 +304,17 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv3d(_CRITIC_WIDTHS[-1], 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Score the places of an image [K, J, I]: towards 1 clean, towards 0 enhanced."""
+        """Score the positions of an image [K, J, I]: 1 is clean, 0 enhanced."""
         scores: Tensor = self.layers(image[None, None])
         return scores
 
     def loss(self, images: Sequence[Tensor], clean: Tensor) -> Tensor:
-        """Compute the critic's own loss, least squares."""
+        """Compute the loss of the critic, least squares."""
         on_enhanced = [self(image.detach()).square().mean() for image in images]
         on_clean: Tensor = (self(clean) - 1).square().mean()
         return on_clean + torch.stack(on_enhanced).mean()
 
-    def fooled(self, image: Tensor) -> Tensor:
-        """Compute the loss of the network that made the image, least squares."""
+    def adversarial_loss(self, image: Tensor) -> Tensor:
+        """Compute the loss of the network that enhanced the image, least squares."""
         score: Tensor = (self(image) - 1).square().mean()
         return score

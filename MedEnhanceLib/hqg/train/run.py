@@ -1,4 +1,4 @@
-"""Trains the enhancer in a folder: from data or a checkpoint to the bundle."""
+"""Trains the enhancer in a folder, from data or a checkpoint to the bundle."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def train(
         out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
             configuration, the training continues from it.
         monitor: progress, metrics, warnings and cancelling.
-        make_task: the task of the configuration and its gate, for a device; passed in, as a
-            method does not import another.
+        make_task: makes the configuration's task and its gate for a device; passed in, as methods
+            do not import one another.
     Returns:
-        The bundle's folder, `out/<name>`. Weights that a task taught are in it only where they
-        were accepted.
+        The bundle's folder, `out/<name>`, with the weights that a task taught if they were
+        accepted.
     Raises:
-        Cancelled: from the first step on after writing a checkpoint.
+        Cancelled: after the first step, a checkpoint is written before.
         InputError: data are missing or do not fit.
         ModelError: a loss is not finite; the last checkpoint stays.
     """
@@ -105,22 +105,22 @@ def train(
 
 
 class _Validation:
-    """Crops that a training is validated on, every two minutes."""
+    """Crops on which a training is validated every two minutes."""
 
     def __init__(self, crops: Sequence[Crop], monitor: Monitor) -> None:
         self.crops, self._monitor = crops, monitor
         self._due = time.monotonic() + _VALIDATION_S
 
     def is_due(self) -> bool:
-        """Return whether two minutes have passed since the last report."""
+        """Test whether two minutes have passed since the last report."""
         return time.monotonic() > self._due
 
     def gains(self, network: GuidedNetwork) -> tuple[dict[str, float], list[float]]:
         """Measure the mean gains of a network, and its gain on each crop without a guide, in dB."""
-        judged = [gain_of(network, crop) for crop in self.crops]
-        pairs = zip(judged, self.crops, strict=True)
-        alone = [gain for (gain, _), crop in pairs if crop.guide is None]
-        return _means(judged, self.crops), alone
+        gains = [gain_of(network, crop) for crop in self.crops]
+        pairs = zip(gains, self.crops, strict=True)
+        unguided = [gain for (gain, _), crop in pairs if crop.guide is None]
+        return _means(gains, self.crops), unguided
 
     def report(self, gains: dict[str, float], number: int) -> None:
         """Report gains after a step."""
@@ -143,18 +143,18 @@ def validated_crops(config: TrainConfig, targets: dict[str, list[Target]]) -> li
     ]
 
 
-def _means(judged: Sequence[tuple[float, float]], crops: Sequence[Crop]) -> dict[str, float]:
-    """Average gains without a guide, and what right and other guides add on their crops.
+def _means(gains: Sequence[tuple[float, float]], crops: Sequence[Crop]) -> dict[str, float]:
+    """Average the gains on crops without a guide, and the gains by right and by wrong guides.
 
-    judged: of each crop, as `gain_of` has it.
+    gains: of each crop, from `gain_of`.
     """
-    gains: dict[str, list[float]] = {"gain_db": [], "right_guide_db": [], "wrong_guide_db": []}
-    for (alone, added), crop in zip(judged, crops, strict=True):
+    named: dict[str, list[float]] = {"gain_db": [], "right_guide_db": [], "wrong_guide_db": []}
+    for (unguided, added), crop in zip(gains, crops, strict=True):
         if crop.guide is None:
-            gains["gain_db"].append(alone)
+            named["gain_db"].append(unguided)
         else:
-            gains["right_guide_db" if crop.guide.is_right else "wrong_guide_db"].append(added)
-    return {name: float(np.mean(values)) for name, values in gains.items() if values}
+            named["right_guide_db" if crop.guide.is_right else "wrong_guide_db"].append(added)
+    return {name: float(np.mean(values)) for name, values in named.items() if values}
 
 
 def _beside_shipped(
@@ -183,17 +183,19 @@ def _beside_shipped(
 
 
 def gain_of(network: GuidedNetwork, crop: Crop) -> tuple[float, float]:
-    """Measure what a network gains over the filter on a whole crop, in dB of the tissue.
+    """Measure the gain of a network over the filter on a whole crop, in dB of the tissue.
 
-    Returns the gain without a guide, and what the crop's guide adds to it; 0 without one.
+    Returns the gain without a guide, and the further gain by the crop's guide, 0 without one.
     """
     plain, guide = crop.plain, crop.guide
     window = CropWindow.of(plain)
     with torch.inference_mode():
-        made = losses.made(network.cpu(), plain, window, Turn(), guide.voxels if guide else None)
+        images = losses.run_networks(
+            network.cpu(), plain, window, Turn(), guide.voxels if guide else None
+        )
     tissue = crop.tissue[window.where]
     errors = [
         float((image - plain.target)[window.where][tissue].square().mean())
-        for image in (plain.estimate, made.unguided, made.guided)
+        for image in (plain.estimate, images.unguided, images.guided)
     ]
     return 10 * math.log10(errors[0] / errors[1]), 10 * math.log10(errors[1] / errors[2])

@@ -1,4 +1,4 @@
-"""The volumes that a training learns from: clean ones at several resolutions, and noisy ones."""
+"""Training volumes: clean ones at one or two resolutions, and real noisy ones."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.synthetic import synthetic_volume
 
-#: Voxels that are averaged along an axis where the volume is learned from at half its resolution.
+#: Voxels that are averaged along an axis for half the resolution.
 _HALF = 2
-#: Axes whose voxels are at most this much longer than the shortest are averaged.
+#: Averaged axes: those with voxels at most this much longer than the shortest.
 _NEARLY_SHORTEST = 1.5
-#: Least voxels along an axis, as the rim of a crop does not count; least that averaging leaves.
+#: Least voxels along an axis, as the rim of a crop does not count; least voxels after averaging.
 _THINNEST, _LEAST_SIDE = 8, 24
-#: Noise of a target as a share of its range, above which it is learned from at half its resolution
-#: alone.
+#: Noise of a target as a share of its range, above which it is used only at half its resolution.
 _MOST_NOISE = 0.02
 #: Confidence below which measured noise may be anatomy.
 _CERTAIN = 0.5
@@ -71,9 +70,9 @@ def load_data(
         monitor: messages and cancelling.
         subjects: of the task: file, volume, and label indices [K, J, I].
     Returns:
-        Targets for each kind of crops, and clean volumes that are only validated on ("validated").
+        Targets for each kind of crops, and clean volumes only for validation ("validated").
     Raises:
-        InputError: a pattern names nothing, or no training data.
+        InputError: a pattern matches nothing, or there are no training data.
     """
     modality = config.modality
     left_out = _matching(data, (*config.leave_out, *config.held_out))
@@ -87,7 +86,7 @@ def load_data(
     for volume in read(config.noiseless):
         clean += _resolutions(volume, are_clean=True)
     labeled = [
-        _labeled(volume, labels) for path, volume, labels in subjects if _is_learned(path, left_out)
+        _labeled(volume, labels) for path, volume, labels in subjects if _is_used(path, left_out)
     ]
     clean = clean or [replace(target, labels=None) for target in labeled]
     if not clean:
@@ -117,9 +116,9 @@ def load_data(
 
 
 def _files(data: Path, patterns: Sequence[str], left_out: Iterable[Path]) -> list[Path]:
-    """List files below `data` that patterns name, in order of names, less those left out.
+    """List the files below `data` that match patterns, by name, without those left out.
 
-    Raises InputError for a pattern that names nothing.
+    Raises InputError for a pattern that matches nothing.
     """
     files: set[Path] = set()
     for pattern in patterns:
@@ -129,10 +128,10 @@ def _files(data: Path, patterns: Sequence[str], left_out: Iterable[Path]) -> lis
                 f"{data}: no file matches {pattern}", "Correct the pattern or the folder."
             )
         files |= matching
-    return sorted(path for path in files if _is_learned(path, left_out))
+    return sorted(path for path in files if _is_used(path, left_out))
 
 
-def _is_learned(path: Path, left_out: Iterable[Path]) -> bool:
+def _is_used(path: Path, left_out: Iterable[Path]) -> bool:
     """Test whether neither a file nor any folder above it is left out."""
     return {path, *path.parents}.isdisjoint(left_out)
 
@@ -148,14 +147,14 @@ def load_examinations(
     modality: str,
     monitor: Monitor,
 ) -> list[Target]:
-    """Load examinations, one a pattern: each series with the others registered onto its grid.
+    """Load examinations: each series as a target, with the others registered onto its grid.
 
     Args:
-        patterns: relative to `data`.
+        patterns: relative to `data`, one for each examination.
         data: a folder.
         left_out: files and folders to exclude.
         modality: of the images.
-        monitor: that may cancel.
+        monitor: may cancel.
     """
     targets: list[Target] = []
     for pattern in patterns:
@@ -170,7 +169,7 @@ def load_examinations(
 
 
 def load_noisy(volumes: Iterable[Volume]) -> list[Target]:
-    """Load volumes with measurable noise; raises InputError where none has any."""
+    """Make targets of the volumes with measurable noise; raises InputError if none has any."""
     targets = [target for target in map(_target, volumes) if target.noise.level > 0]
     if not targets:
         raise InputError(
@@ -195,7 +194,7 @@ def scaled_target(
         voxels: [K, J, I], on the network's scale.
         spacing: mm along i, j, k.
         modality: "CT" or "MR".
-        is_clean: whether it has no noise; otherwise that is measured.
+        is_clean: whether it has no noise; otherwise this is measured.
     """
     target = _measured((voxels,), spacing, "", modality)
     return replace(target, least_sigma=0.0) if is_clean else target
@@ -204,7 +203,7 @@ def scaled_target(
 def _labeled(volume: Volume, labels: Bytes) -> Target:
     """Make a target of a task's volume at its own resolution, whatever its noise."""
     target = _target(volume)
-    # It must not demand more noise than other targets do.
+    # Its noise may be larger, but must not demand more added noise than that of other targets.
     most = min(_MOST_NOISE, target.least_sigma)
     return replace(target, least_sigma=most, labels=labels)
 
@@ -215,7 +214,7 @@ def _resolutions(
     """Yield a volume as it is, and averaged over two voxels; nothing of a very thin one.
 
     guides: other series of its examination on its grid, bright tissue at 1, NaN where they show
-    nothing. name: of the examination. are_clean: whether it is clean without a measurement.
+    nothing. name: of the examination. are_clean: whether it counts as clean whatever is measured.
     """
     spacing, shape = volume.geometry.spacing, volume.shape
     if min(shape) < _THINNEST:

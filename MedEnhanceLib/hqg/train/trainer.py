@@ -1,7 +1,7 @@
-"""One training of the set network, step by step: stages of its own losses, then taught steps.
+"""Training of the set network: stages with its own losses, then taught steps.
 
-In a taught step a task that stays as it is segments what the network makes of a labeled crop, and
-the gate decides what of the task's gradient is added to that of the network's own loss.
+In a taught step a frozen task segments an enhanced labeled crop, and the gate decides how much of
+the task's gradient is added to that of the network's loss.
 """
 
 from __future__ import annotations
@@ -31,24 +31,23 @@ from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
 _BETAS = (0.9, 0.98)
-#: Decay of the averaged weights, which are what is shipped.
+#: Decay of the averaged weights, which are shipped.
 _EMA = 0.998
 _CRITIC_RATE, _CRITIC_BETAS = 4e-4, (0.5, 0.9)
-#: Weight of what only the guide shows, in the lesion stage.
+#: Weight of the trace of lesions that only the guide shows.
 _TRACE = 12.0
-#: Share of the steps before the critic counts.
+#: Share of a stage's steps before the critic counts.
 _CRITIC_START = 0.3
 #: Crops of the stages in their order: without a guide, with guides, with planted lesions, taught.
 _STAGES: tuple[Kind, ...] = ("plain", "guided", "lesions", "labeled")
 _TAUGHT = 3
-
 
 #: Weights of the enhancer, by name.
 Weights = Sequence[tuple[str, nn.Parameter]]
 
 
 class Task(Protocol):
-    """Frozen downstream task of enhanced images; `gradprom.task` has one."""
+    """Frozen downstream task of enhanced images, such as that in `gradprom.task`."""
 
     def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
         """Yield labeled volumes."""
@@ -58,30 +57,30 @@ class Task(Protocol):
 
         Args:
             image: [D, H, W] on the network's scale, enhanced.
-            noisy: the same before.
-            labels: indices.
+            noisy: the same before enhancement.
+            labels: [D, H, W], indices.
         """
 
     def measure(
         self, enhancers: Mapping[str, Enhance], monitor: Monitor
     ) -> Sequence[Mapping[str, Any]]:
-        """Measure on persons held out: a row for each, as it is, noisy, and by each enhancer.
+        """Measure in held-out patients: rows for the clean and noisy image, and each enhancer.
 
         Rows have the fields subject, image ("clean", "noisy" or an enhancer's name), dice and
-        psnr_db (None where it is infinite).
+        psnr_db (None if infinite).
         """
 
     def identity(self) -> Mapping[str, str]:
-        """Return name and hash of what segments."""
+        """Return name and hash of the segmentation model."""
 
 
 class Gate(Stateful, Protocol):
-    """A rule that makes one gradient of two; `gradprom.GradientGate` is one."""
+    """Rule that combines two gradients, such as `gradprom.GradientGate`."""
 
     def __call__(
         self, main_loss: Tensor, aux_loss: Tensor, parameters: Weights
     ) -> tuple[list[Tensor | None], Any]:
-        """Return gradients, and a report with `open` and `cosine`."""
+        """Return the combined gradients, and a report with `open` and `cosine`."""
 
     def diagnostics(self) -> Any:
         """Summarize all steps: fields `open_fraction`, `share` and `cosine`."""
@@ -97,7 +96,7 @@ class Trainer:
 
     Args:
         config: of the training.
-        data: what it learns from, of `load_data`.
+        data: from `load_data`.
         device: as torch names it.
         monitor: messages and cancelling.
         teaching: a task and its gate; None without.
@@ -113,7 +112,7 @@ class Trainer:
     ) -> None:
         self.config, self.device, self.monitor, self.teaching = config, device, monitor, teaching
         torch.manual_seed(config.seed)
-        network, starts_guided = _started(config)
+        network, starts_guided = _make_network(config)
         self.network = network.to(device).train()
         self.learner = Learner(self.network, config.learning_rate, _EMA, _BETAS)
         self.taught = None
@@ -125,7 +124,7 @@ class Trainer:
         )
         with_guide = (config.guide_steps, config.lesion_steps) if data["guided"] else (0, 0)
         self.counts = (config.steps, *with_guide, config.task.steps if config.task else 0)
-        # Without own steps, the correction by a guide that it starts from stays.
+        # Without steps of the first stage, the correction by a guide of the start stays valid.
         self.is_guided = sum(with_guide) > 0 or (starts_guided and not config.steps)
         self._data = data
         self._pools: dict[str, CropPool] = {}
@@ -138,7 +137,7 @@ class Trainer:
         stage_step = number - int(ends[stage]) + count
         network, learner = self.network, self.learner
         if stage_step == 0 and stage > 0:
-            # A stage learns upon the averaged weights of the one before.
+            # A stage starts from the averaged weights of the one before.
             network.load_state_dict(learner.average.module.state_dict())
             learner.optimizer.state.clear()
             self.close()
@@ -146,29 +145,29 @@ class Trainer:
         rng = np.random.default_rng([self.config.seed, 1, number])
         torch.manual_seed(int(rng.integers(2**62)))
         crop = self._drawn(_STAGES[stage], stage_step, rng)
-        # A GPU takes a whole crop in the time of a window.
+        # A GPU computes a whole crop in the time of a window.
         window = CropWindow.of(crop.plain, rng if self.device == "cpu" else None)
         image, parts = self._losses(crop, window, stage, stage_step, rng)
-        total, seen = torch.stack([*parts.values()]).sum(), {}
+        total, gated = torch.stack([*parts.values()]).sum(), {}
         if self.teaching is not None and self.taught is not None and stage == _TAUGHT:
-            seen = self._promote(self.teaching, total, image, crop, window)
+            gated = self._promote(self.teaching, total, image, crop, window)
             self.taught.update(stage_step, count)
         else:
             learner.step(total, stage_step, count)
-        return {name: float(value.detach()) for name, value in parts.items()} | seen
+        return {name: float(value.detach()) for name, value in parts.items()} | gated
 
     def _promote(
         self, teaching: Teaching, main: Tensor, image: Tensor, crop: Crop, window: CropWindow
     ) -> dict[str, float]:
-        """Set the gradients that the gate makes of both losses.
+        """Set the gradients that the gate combines from both losses.
 
         main: the enhancer's own loss, whose graph is released. image: [K, J, I], enhanced within
-        the window; the task sees nothing else. Returns the task's loss and the decision as numbers.
+        the window, which the task gets. Returns the task's loss and the decision as numbers.
         """
         (task, gate), weights = teaching, list(self.network.network.named_parameters())
         where = window.where
         assert crop.labels is not None
-        # In use, the bias of magnitudes is undone before anything is segmented.
+        # In use, the Rician bias is corrected before the segmentation.
         unbiased = image if crop.bias is None else image - crop.bias
         loss = task.loss(unbiased[where], crop.plain.noisy[where], crop.labels[where])
         gradients, report = gate(main, loss, weights)
@@ -181,7 +180,7 @@ class Trainer:
         }
 
     def _drawn(self, kind: Kind, stage_step: int, rng: np.random.Generator) -> Crop:
-        """Draw a crop of a stage, or a real one of the first."""
+        """Draw a crop of a kind for a step of a stage, on the device."""
         config = self.config
         if kind not in self._pools:
             share = config.synthetic if kind == "plain" else 0.0
@@ -194,28 +193,28 @@ class Trainer:
     def _losses(
         self, crop: Crop, window: CropWindow, stage: int, stage_step: int, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Enhance a window, [K, J, I], and compute all terms of its loss."""
+        """Enhance a window of a crop, [K, J, I], and compute all terms of the loss."""
         config, plain, guide, network = self.config.loss, crop.plain, crop.guide, self.network
         turn = on_device(Turn.drawn(rng, self.config.modality), self.device)
-        run = partial(losses.made, network, turn=turn)
-        made = run(plain, window, guide=guide.voxels if guide else None)
-        image, where = made.guided, window.where
+        run = partial(losses.run_networks, network, turn=turn)
+        images = run(plain, window, guide=guide.voxels if guide else None)
+        image, where = images.guided, window.where
         weight = losses.voxel_weight(crop, window)
         parts = {"error": losses.squared_error(image, plain, window, weight)}
         if guide is not None:
-            parts["excess"] = losses.excess(made, plain, window, is_right=guide.is_right)
+            parts["excess"] = losses.excess(images, plain, window, is_right=guide.is_right)
             if config.kl:
-                parts["kl"] = config.kl * made.residual.divergence
+                parts["kl"] = config.kl * images.residual.divergence
         if guide is not None and guide.lesion is not None:
-            if guide.with_lesion is not None:  # what only the guide shows is not to be seen
-                other = run(plain, window, guide=guide.with_lesion)
-                parts["trace"] = _TRACE * losses.trace(image, other.guided, guide.lesion, window)
-            elif crop.planted is not None:  # what only the input shows is to stay
+            if guide.with_lesion is not None:  # a lesion of the guide alone must not be visible
+                planted = run(plain, window, guide=guide.with_lesion)
+                parts["trace"] = _TRACE * losses.trace(image, planted.guided, guide.lesion, window)
+            elif crop.planted is not None:  # a lesion of the input alone must stay
                 same = CropWindow.at(where, crop.planted)
-                other = run(crop.planted, same, guide=guide.voxels)
-                parts["kept"] = losses.lost_contrast(other, made, guide.lesion, window)
+                planted = run(crop.planted, same, guide=guide.voxels)
+                parts["kept"] = losses.lost_contrast(planted, images, guide.lesion, window)
                 parts["error with lesion"] = losses.squared_error(
-                    other.guided, crop.planted, same, weight
+                    planted.guided, crop.planted, same, weight
                 )
         if config.wavelet:
             parts["wavelet"] = config.wavelet * losses.wavelet_loss(image, plain, window)
@@ -230,21 +229,21 @@ class Trainer:
             enhanced = run(real, window, guide=None).guided
             judged["unpaired"] = enhanced[window.where]
             parts["changed means"] = losses.changed_means(enhanced, real, window)
-        for name, score in self._judged(judged, plain.target[where]).items():
-            parts[name] = getattr(config, name) * score
+        for name, value in self._adversarial(judged, plain.target[where]).items():
+            parts[name] = getattr(config, name) * value
         return image, parts
 
-    def _judged(self, images: dict[str, Tensor], clean: Tensor) -> dict[str, Tensor]:
-        """Train the critic on the images, and return its distance from calling them clean."""
+    def _adversarial(self, images: dict[str, Tensor], clean: Tensor) -> dict[str, Tensor]:
+        """Train the critic on the images; returns the adversarial loss of each."""
         if not images:
             return {}
         self.critic_optimizer.zero_grad(set_to_none=True)
         self.critic.loss([*images.values()], clean).backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
         self.critic.requires_grad_(False)
-        scores = {name: self.critic.fooled(image) for name, image in images.items()}
+        values = {name: self.critic.adversarial_loss(image) for name, image in images.items()}
         self.critic.requires_grad_(True)
-        return scores
+        return values
 
     def parts(self) -> dict[str, Any]:
         """Return the contents of a checkpoint, as `Checkpoint` takes them."""
@@ -257,7 +256,7 @@ class Trainer:
         if self.teaching is not None and self.taught is not None:
             modules |= {"gate": self.teaching[1], "taught average": self.taught.average}
             optimizers["taught adam"] = self.taught.optimizer
-        # Where it runs does not change what is learned.
+        # The device may differ when a training is resumed.
         config = replace(self.config, device="").to_json()
         return {"config": config, "modules": modules, "optimizers": optimizers}
 
@@ -268,10 +267,10 @@ class Trainer:
         self._pools = {}
 
 
-def _started(config: TrainConfig) -> tuple[GuidedNetwork, bool]:
+def _make_network(config: TrainConfig) -> tuple[GuidedNetwork, bool]:
     """Make a new network, or one with the weights of the enhancer that the configuration names.
 
-    Where that takes no guide, the correction by a guide is new. Returns also whether it is not.
+    Returns also whether the correction by a guide has weights of that; otherwise it is new.
     """
     network = GuidedNetwork(config.network)
     if not config.start:

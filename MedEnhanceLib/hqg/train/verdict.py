@@ -1,4 +1,4 @@
-"""Judges the weights that a task taught, on persons whom neither task nor enhancer learned from."""
+"""Accepts or rejects the weights that a task taught, by held-out patients of task and enhancer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.train.trainer import Teaching
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Fidelity, in dB of the tissue, that taught weights may cost.
+#: Largest loss of PSNR in tissue by taught weights, dB.
 MOST_LOST_DB = 0.05
 UNTAUGHT, TAUGHT = "untaught", "taught"
 
@@ -30,10 +30,10 @@ def judge(
     out: Path,
     monitor: Monitor,
 ) -> Verdict:
-    """Measure both networks on persons held out, and decide.
+    """Measure both networks in held-out patients, and decide.
 
-    Taught weights are accepted where the mean Dice of the task, which did not change, is higher
-    with them, and the mean PSNR lower by 0.05 dB at most.
+    Taught weights are accepted if the mean Dice of the task, which did not change, is higher with
+    them, and the mean PSNR at most 0.05 dB lower.
 
     Args:
         teaching: the task and its gate, after the last step.
@@ -53,7 +53,7 @@ def judge(
     psnr = {image: _mean(rows, image, "psnr_db") for image in ("noisy", *networks)}
     gained, lost = dice[TAUGHT] - dice[UNTAUGHT], round(psnr[UNTAUGHT] - psnr[TAUGHT], 3)
     accepted = gained > 0 and lost <= MOST_LOST_DB
-    seen, options = gate.diagnostics(), config.task
+    gated, options = gate.diagnostics(), config.task
     assert options is not None
     persons = len({row["subject"] for row in rows})
     record = {
@@ -61,19 +61,19 @@ def judge(
         "gate": options.gate,
         "weight": options.weight,
         "steps": options.steps,
-        "open_fraction": round(seen.open_fraction, 3),
-        "open_share": round(seen.share, 3),
-        "mean_cosine": round(seen.cosine, 4),
+        "open_fraction": round(gated.open_fraction, 3),
+        "open_share": round(gated.share, 3),
+        "mean_cosine": round(gated.cosine, 4),
         "accepted": accepted,
         "persons_held_out": persons,
         "dice": {image: round(value, 4) for image, value in dice.items()},
         "psnr_db": {image: round(value, 3) for image, value in psnr.items()},
     }
-    way = "accepted" if accepted else "not accepted, the weights before these steps stay"
+    decision = "accepted" if accepted else "not accepted, the weights before these steps stay"
     text = (
         f"Then {options.steps} steps through the gradient gate ({options.gate}), taught by "
-        f"{record['segmenter']['name']}: open in {seen.open_fraction:.0%} of the steps, for "
-        f"{seen.share:.0%} of the weights; {way}. Persons held out: {persons}; Dice of the "
+        f"{record['segmenter']['name']}: open in {gated.open_fraction:.0%} of the steps, for "
+        f"{gated.share:.0%} of the weights; {decision}. Persons held out: {persons}; Dice of the "
         f"unchanged head {dice[UNTAUGHT]:.4f} before and {dice[TAUGHT]:.4f} after them, PSNR "
         f"{psnr[UNTAUGHT]:.2f} and {psnr[TAUGHT]:.2f} dB. The gate protects fidelity; it is not "
         f"known to improve segmentation"
@@ -84,8 +84,8 @@ def judge(
 
 def _enhancer(folder: Path, network: GuidedNetwork, config: TrainConfig) -> Enhance:
     """Write a network as a bundle; returns a function that enhances volumes with it."""
-    bare = replace(config, name=folder.name)
-    export_enhancer(folder, bare, network, seconds=0.0, is_guided=False, gains={})
+    renamed = replace(config, name=folder.name)
+    export_enhancer(folder, renamed, network, seconds=0.0, is_guided=False, gains={})
     options = EnhanceConfig(model=str(folder), device=config.device)
 
     def enhanced(volume: Volume) -> Volume:

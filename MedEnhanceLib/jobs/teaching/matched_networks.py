@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.core.arrays import Floats, Where
 from MedEnhanceLib.hqg.config import NetworkConfig, SliceNetConfig, TrainSlicesConfig
-from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, on_device, taken
+from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, gather_blocks, on_device
 from MedEnhanceLib.hqg.network import GroupNetwork
 from MedEnhanceLib.hqg.slices.planes import Thickening, grain
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps
@@ -116,7 +116,7 @@ class MatchedEnhancer:
             )
         window = CropWindow.of(plain, rng)  # on a card too: results agree
         turn = on_device(Turn.drawn(rng, self._modality), self._device)
-        image = losses.made(self._network, plain, window, turn, None).unguided
+        image = losses.run_networks(self._network, plain, window, turn, None).unguided
         return losses.squared_error(image, plain, window, losses.voxel_weight(crop, window))
 
     def _passed(self, change: Tensor, plain: Noisy) -> Tensor:
@@ -128,7 +128,7 @@ class MatchedEnhancer:
         places, voxels = plain.places, plain.places.voxels()
         transform = self._network.get_buffer("transform")
         pilot, added = (
-            coefficients(taken(each, voxels), places.scale(), transform)
+            coefficients(gather_blocks(each, voxels), places.scale(), transform)
             for each in (plain.pilot, change)
         )
         count = pilot.shape[1]
