@@ -68,7 +68,7 @@ class TrainHeadConfig(NetworkTrainingConfig):
     enhancer: str = option(
         "",
         help="name or folder of the enhancer that the head is for: it learns from clean images, "
-        "and from what this makes of low-quality ones; empty: from these as they are",
+        "low-quality ones, and what this makes of them; empty: without the last",
         metavar="NAME",
     )
     damaged: int = option(

@@ -109,14 +109,14 @@ def export_head(
         seconds: that the training took.
         enhancer: that made the low-quality images; None: they were not enhanced.
     """
-    made_by, gradprom = "degraded images", {}
+    made_by, gradprom = "", {}
     if enhancer:
-        made_by = "what {name} ({sha256:.12}) makes of degraded ones".format(**enhancer.identity)
+        made_by = ", and on what {name} ({sha256:.12}) makes of these".format(**enhancer.identity)
         gradprom = {"gradprom": {"enhancer": enhancer.identity, "taught": enhancer.taught}}
     maps = f" and {config.contrasts} synthetic contrasts of each" if config.contrasts else ""
     summary = (
         f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images"
-        f"{maps}, and on {made_by}, seed {config.seed}, {seconds / 60:.0f} minutes"
+        f"{maps}, on degraded ones{made_by}, seed {config.seed}, {seconds / 60:.0f} minutes"
     )
     if enhancer and enhancer.taught:
         summary += f". That enhancer: {enhancer.taught['summary']}"

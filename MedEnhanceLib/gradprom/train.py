@@ -1,4 +1,4 @@
-"""Trains a segmentation head on labeled images, and on what an enhancer makes of noisy ones.
+"""Trains a segmentation head on labeled images, noisy ones, and what an enhancer makes of these.
 
 Patients that are held out are measured on afterwards.
 """
@@ -123,7 +123,7 @@ def prepare_examples(
         data: the folder that `files` lie in; paths below it seed the degradations.
         files: image and labels of each subject, as `find_split` lists them.
         monitor: receives progress.
-        enhancer: of the degraded versions; None: they stay as they are.
+        enhancer: of the degraded versions; None: they are not enhanced.
     Raises InputError for a structure that no image shows.
     """
     examples = []
@@ -155,9 +155,10 @@ def _versions(
     enhancer: Enhancer | None,
     monitor: Monitor,
 ) -> Iterator[tuple[Volume, Volume]]:
-    """Yield what the head learns from, and each before it was enhanced: image, degraded ones.
+    """Yield what the head learns from, and each before it was enhanced.
 
-    The same of each synthetic contrast.
+    The image, what the enhancer makes of degraded ones, and these as they are: people segment
+    noisy images as well. The same of each synthetic contrast.
     """
     kinds, count = _DEGRADATIONS[config.modality], 1 + config.contrasts
     for contrast in range(count):
@@ -167,7 +168,9 @@ def _versions(
             share = (contrast + number / config.damaged) / count
             monitor.progress(share, "making degraded versions")
             degraded = draw(kinds[number % len(kinds)], rng).apply(clean)
-            yield enhancer.enhance(degraded) if enhancer else degraded, degraded
+            if enhancer:
+                yield enhancer.enhance(degraded), degraded
+            yield degraded, degraded
 
 
 def synthetic_contrast(image: Volume, rng: np.random.Generator) -> Volume:
