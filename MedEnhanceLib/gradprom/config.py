@@ -78,12 +78,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
         low=0,
         high=100,
     )
-    contrasts: int = option(
-        0,
-        help="synthetic contrasts of each image of MR: random monotone maps of its gray values",
-        low=0,
-        high=100,
-    )
     label_origin: str = option(
         "", help="who or what made the label volumes, for the card; empty: not stated"
     )
@@ -114,8 +108,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
                 "neither labels nor an atlas are given",
                 "State labels, or atlas_image and atlas_labels.",
             )
-        if self.contrasts and self.modality != "MR":
-            raise ConfigError(f"contrasts: {self.modality} has one scale", "Set contrasts to 0.")
         if not self.structures:
             raise ConfigError("structures is empty", "List value, name and color of each label.")
         _ = self.label_set  # raises ConfigError for invalid ones

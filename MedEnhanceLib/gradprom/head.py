@@ -113,10 +113,9 @@ def export_head(
     if enhancer:
         made_by = ", and on what {name} ({sha256:.12}) makes of these".format(**enhancer.identity)
         gradprom = {"gradprom": {"enhancer": enhancer.identity, "taught": enhancer.taught}}
-    maps = f" and {config.contrasts} synthetic contrasts of each" if config.contrasts else ""
     summary = (
-        f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images"
-        f"{maps}, on degraded ones{made_by}, seed {config.seed}, {seconds / 60:.0f} minutes"
+        f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images,"
+        f" on degraded ones{made_by}, seed {config.seed}, {seconds / 60:.0f} minutes"
     )
     if enhancer and enhancer.taught:
         summary += f". That enhancer: {enhancer.taught['summary']}"

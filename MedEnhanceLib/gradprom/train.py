@@ -28,15 +28,13 @@ from MedEnhanceLib.gradprom.labeled import Files, find_split, read_labeled
 from MedEnhanceLib.gradprom.likeness import record_likeness
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.io import load
-from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.learning.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Degradations of the simulated low-quality versions, one after another.
 _DEGRADATIONS = {"MR": ("rician", "composite"), "CT": ("low-dose",)}
-#: Gray values of tissue between which a synthetic contrast is linear; how even its steps are.
-_KNOTS, _EVENNESS = 6, 1.5
 Halves = npt.NDArray[np.float16]
 
 
@@ -158,36 +156,16 @@ def _versions(
     """Yield what the head learns from, and each before it was enhanced.
 
     The image, what the enhancer makes of degraded ones, and these as they are: people segment
-    noisy images as well. The same of each synthetic contrast.
+    noisy images as well.
     """
-    kinds, count = _DEGRADATIONS[config.modality], 1 + config.contrasts
-    for contrast in range(count):
-        clean = synthetic_contrast(image, rng) if contrast else image
-        yield clean, clean
-        for number in range(config.damaged):
-            share = (contrast + number / config.damaged) / count
-            monitor.progress(share, "making degraded versions")
-            degraded = draw(kinds[number % len(kinds)], rng).apply(clean)
-            if enhancer:
-                yield enhancer.enhance(degraded), degraded
-            yield degraded, degraded
-
-
-def synthetic_contrast(image: Volume, rng: np.random.Generator) -> Volume:
-    """Map gray values of MR by a random monotone function, rising or falling; air stays dark.
-
-    So one label map makes images like T1, T2 and FLAIR.
-    Source of the idea: SynthSeg, Billot et al., Medical Image Analysis 86 (2023) 102789; there,
-    gray values are drawn for each label.
-    """
-    scaled = scaling_for(image).apply(image.voxels)
-    darkest = rng.uniform(0.1, 0.4)
-    steps = rng.dirichlet(np.full(_KNOTS - 1, _EVENNESS)) * (1 - darkest)
-    levels = darkest + np.cumsum([0.0, *steps])
-    knots = np.linspace(TISSUE["MR"], 1.0, _KNOTS)
-    mapped = np.interp(scaled, knots, levels if rng.random() < 0.5 else levels[::-1])
-    mapped *= np.clip(scaled / TISSUE["MR"], 0, 1) ** 2
-    return image.with_voxels((1000 * mapped).astype(np.float32), did="synthetic contrast")
+    yield image, image
+    kinds = _DEGRADATIONS[config.modality]
+    for number in range(config.damaged):
+        monitor.progress(number / config.damaged, "making degraded versions")
+        degraded = draw(kinds[number % len(kinds)], rng).apply(image)
+        if enhancer:
+            yield enhancer.enhance(degraded), degraded
+        yield degraded, degraded
 
 
 @dataclass(frozen=True)
