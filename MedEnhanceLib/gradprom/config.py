@@ -67,20 +67,14 @@ class TrainHeadConfig(NetworkTrainingConfig):
     )
     enhancer: str = option(
         "",
-        help="name or folder of the enhancer that the head is for: trained on clean images, and on "
-        "low-quality images that this enhances; empty: on low-quality images as they are",
+        help="name or folder of the enhancer that the head is for: trained on clean images, on "
+        "low-quality ones, and on these enhanced; empty: without enhanced ones",
         metavar="NAME",
     )
     damaged: int = option(
         3,
         help="simulated low-quality versions of each image (MR: Rician noise, every second one "
         "with blur and a bias field too; CT: low dose)",
-        low=0,
-        high=100,
-    )
-    contrasts: int = option(
-        0,
-        help="synthetic contrasts of each MR image: random monotone maps of its gray values",
         low=0,
         high=100,
     )
@@ -114,8 +108,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
                 "neither labels nor an atlas are given",
                 "State labels, or atlas_image and atlas_labels.",
             )
-        if self.contrasts and self.modality != "MR":
-            raise ConfigError(f"contrasts: {self.modality} has one scale", "Set contrasts to 0.")
         if not self.structures:
             raise ConfigError("structures is empty", "List value, name and color of each label.")
         _ = self.label_set  # raises ConfigError for invalid ones

@@ -112,14 +112,13 @@ def export_head(
         seconds: duration of the training.
         enhancer: of the low-quality images; None: they were not enhanced.
     """
-    degraded, gradprom = "degraded images", {}
+    enhanced, gradprom = "", {}
     if enhancer:
-        degraded = "degraded images enhanced by {name} ({sha256:.12})".format(**enhancer.identity)
+        enhanced = ", on these enhanced by {name} ({sha256:.12})".format(**enhancer.identity)
         gradprom = {"gradprom": {"enhancer": enhancer.identity, "taught": enhancer.taught}}
-    maps = f" and {config.contrasts} synthetic contrasts of each" if config.contrasts else ""
     summary = (
-        f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images"
-        f"{maps}, and on {degraded}, seed {config.seed}, {seconds / 60:.0f} minutes"
+        f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images,"
+        f" on degraded ones{enhanced}, seed {config.seed}, {seconds / 60:.0f} minutes"
     )
     if enhancer and enhancer.taught:
         summary += f". That enhancer: {enhancer.taught['summary']}"

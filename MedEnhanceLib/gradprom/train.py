@@ -1,4 +1,4 @@
-"""Trains a segmentation head on labeled images, clean and degraded, these enhanced if requested.
+"""Trains a segmentation head on labeled images, on degraded ones, and on these enhanced.
 
 Afterwards the head is measured on held-out patients.
 """
@@ -28,15 +28,13 @@ from MedEnhanceLib.gradprom.labeled import Files, find_split, read_labeled
 from MedEnhanceLib.gradprom.likeness import record_likeness
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.io import load
-from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.learning.training import Learner, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Degradations of the simulated low-quality versions, in turn.
 _DEGRADATIONS = {"MR": ("rician", "composite"), "CT": ("low-dose",)}
-#: Knots of a synthetic contrast, linear between them; evenness of its steps (Dirichlet).
-_KNOTS, _EVENNESS = 6, 1.5
 Halves = npt.NDArray[np.float16]
 
 
@@ -156,34 +154,17 @@ def _versions(
 ) -> Iterator[tuple[Volume, Volume]]:
     """Yield pairs of a training image and the same before enhancement.
 
-    First the clean image, then its degraded versions; the same for each synthetic contrast.
+    The clean image, then its degraded versions, enhanced and as they are: people segment noisy
+    images as well.
     """
-    kinds, count = _DEGRADATIONS[config.modality], 1 + config.contrasts
-    for contrast in range(count):
-        clean = synthetic_contrast(image, rng) if contrast else image
-        yield clean, clean
-        for number in range(config.damaged):
-            share = (contrast + number / config.damaged) / count
-            monitor.progress(share, "making degraded versions")
-            degraded = draw(kinds[number % len(kinds)], rng).apply(clean)
-            yield enhancer.enhance(degraded) if enhancer else degraded, degraded
-
-
-def synthetic_contrast(image: Volume, rng: np.random.Generator) -> Volume:
-    """Map gray values of MR by a random monotone function, rising or falling; air stays dark.
-
-    The labels of one image thus serve for contrasts like T1, T2 and FLAIR. Source of the idea:
-    SynthSeg, Billot et al., Medical Image Analysis 86 (2023) 102789, which draws gray values for
-    each label.
-    """
-    scaled = scaling_for(image).apply(image.voxels)
-    darkest = rng.uniform(0.1, 0.4)
-    steps = rng.dirichlet(np.full(_KNOTS - 1, _EVENNESS)) * (1 - darkest)
-    levels = darkest + np.cumsum([0.0, *steps])
-    knots = np.linspace(TISSUE["MR"], 1.0, _KNOTS)
-    mapped = np.interp(scaled, knots, levels if rng.random() < 0.5 else levels[::-1])
-    mapped *= np.clip(scaled / TISSUE["MR"], 0, 1) ** 2
-    return image.with_voxels((1000 * mapped).astype(np.float32), did="synthetic contrast")
+    yield image, image
+    kinds = _DEGRADATIONS[config.modality]
+    for number in range(config.damaged):
+        monitor.progress(number / config.damaged, "making degraded versions")
+        degraded = draw(kinds[number % len(kinds)], rng).apply(image)
+        if enhancer:
+            yield enhancer.enhance(degraded), degraded
+        yield degraded, degraded
 
 
 @dataclass(frozen=True)

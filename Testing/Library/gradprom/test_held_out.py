@@ -162,7 +162,6 @@ def test_labels_that_cannot_be_learned_from_are_named(
         ({"network": {"window": [-160, 240]}}, "HU / 1000"),
         ({"structures": []}, "structures"),
         ({"labels": []}, "atlas"),
-        ({"contrasts": 1}, "contrasts: CT has one scale"),
     ],
 )
 def test_what_is_wrong_in_a_configuration_is_said(fields: dict[str, Any], reported: str) -> None:

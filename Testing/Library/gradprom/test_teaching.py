@@ -337,5 +337,5 @@ def test_the_card_of_a_head_says_how_its_enhancer_was_taught(data: Path, tmp_pat
         "taught": taught,
     }
     card = (folder / "docs/README.md").read_text(encoding="utf-8")
-    for said in ("degraded images enhanced by mr (abc)", taught["summary"], "drawn by two readers"):
+    for said in ("on these enhanced by mr (abc)", taught["summary"], "drawn by two readers"):
         assert said in card
