@@ -218,7 +218,7 @@ def test_a_state_is_of_all_that_a_table_depends_on_and_of_nothing_else(
     recorded = metadata | {"measured": [2], "files": {"docs/README.md": "b"}}
     assert state(f"{card}/configs/metadata.json", json.dumps(recorded)) == now
     trial = f"{scripts}/trial.py"
-    assert state(trial, f'"""Only told."""\n# why\n{files[trial]}\n') == now
+    assert state(trial, f'"""A remark."""\n# why\n{files[trial]}\n') == now
     for name in (*[*files][:2], f"{scripts}/_deeper.py", "MedEnhanceLib/new.py"):
         assert state(name, "changed") != now, name
     assert state(f"{card}/configs/metadata.json", json.dumps(metadata | {"name": "ct"})) != now

@@ -139,7 +139,7 @@ class TestEnhance:
         said = run(*enhance(tmp_path / "another", scans / "b.nrrd"))
         assert "0 of 1 done, 0 skipped (done before), 1 failed; see" in said.out.splitlines()[-1]
         assert "1 of 1 failed" in said.err
-        assert "Run the same command again" in said.err
+        assert "run the same command again" in said.err
         ran = run(*enhance(out, scans), "--json")
         assert ran.status == 1
         assert (ran.json["done"], ran.json["failed"]) == (2, 1)
