@@ -128,8 +128,9 @@ def save(
     check_ending(target)
     with watched(progress, cancel) as monitor:
         monitor.progress(0.0, "saving the volume")
-        io.save(volume, target, overwrite=overwrite)
-        monitor.progress(1.0, "saved")
+        io.save(volume, target, overwrite=overwrite, monitor=monitor)
+        # No safe point: now the file is there.
+        monitor.emit("progress", fraction=1.0, stage="saved", eta_s=0.0)
 
 
 def save_dicom(

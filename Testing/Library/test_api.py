@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable
@@ -61,6 +62,20 @@ def test_cancel_may_be_an_event_or_a_function(head: Volume, tmp_path: Path) -> N
         with pytest.raises(me.Cancelled):
             me.save(head, tmp_path / "out.nii", cancel=cancel)
     assert not (tmp_path / "out.nii").exists()
+
+
+@pytest.mark.parametrize("polls", [2, 5, 100])
+def test_a_cancelled_save_leaves_no_file_and_a_finished_one_is_not_cancelled(
+    head: Volume, tmp_path: Path, polls: int
+) -> None:
+    """Cancelled from the n-th question on; there are as many as slices, and one."""
+    path, asked, small = tmp_path / "out.nii", itertools.count(1), head.crop(k=slice(0, 20))
+    if polls < 20:
+        with pytest.raises(me.Cancelled, match="Nothing was written"):
+            me.save(small, path, cancel=lambda: next(asked) >= polls)
+    else:
+        me.save(small, path, cancel=lambda: next(asked) > 21)
+    assert path.exists() == (polls >= 20)
 
 
 def test_an_interrupt_stays_an_interrupt(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
