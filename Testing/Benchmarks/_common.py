@@ -12,48 +12,34 @@ NAME.json of the present state is not measured again, on whatever machine.
 from __future__ import annotations
 
 import argparse
-import ast
-import hashlib
 import json
 import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from _quick import small_data
+from _states import REPOSITORY, git, state_of
 
 Row = dict[str, Any]
 Gate = dict[str, Any]
 #: Name of a part, and what measures its rows.
 Part = tuple[str, Callable[[], Iterable[Row]]]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 #: What every benchmark measured, a JSON file each; results_page.py makes docs/results.md of them.
 RESULTS = REPOSITORY / "Testing" / "Benchmarks" / "results"
 KEPT = REPOSITORY / "runs" / "benchmarks"
 #: Whether scripts are only to show that they run, on small synthetic volumes.
 QUICK = "--quick" in sys.argv
 _SCRATCH = tempfile.TemporaryDirectory(prefix="benchmarks-") if QUICK else None
-#: What scripts read besides library, models and helpers.
-_READ = {
-    "fuzz": "Testing/Library/unicompress/fuzzing.py",
-    "gradprom": "docs/recipes",
-    "kills": "Testing/Library/unicompress/killing.py",
-}
 #: Options of scripts that name folders of further volumes.
 FURTHER = ("--more", "--unlearned", "--besides")
-#: Fields of a model's metadata that record_in_cards.py writes, with the hashes of its files.
-_WRITTEN = ("measured", "files")
-#: What has a docstring; no figure depends on it.
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 #: The open volumes kept beside the project; of a quick run small ones of the same names.
 SHARED_DATA = small_data(KEPT / "quick-data") if QUICK else REPOSITORY.parent / "shared" / "data"
 
@@ -142,7 +128,7 @@ def kept(
 
 def commit() -> str:
     """The commit that is checked out, with "+" where its sources have changed since."""
-    return _git("rev-parse", "--short=12", "HEAD") + ("+" if _changes() else "")
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if _changes() else "")
 
 
 def is_present(name: str, folder: Path = RESULTS, words: Iterable[str] = ()) -> bool:
@@ -165,64 +151,11 @@ def folder_of(name: str) -> Path:
     return Path(_SCRATCH.name) / name if _SCRATCH else KEPT / state_of(name) / name
 
 
-@cache
-def state_of(name: str) -> str:
-    """Hash what a table depends on, of what git knows: 16 hexadecimal digits.
-
-    Library, models without their cards, the script, and the helpers that it imports.
-    """
-    scripts = (f"Testing/Benchmarks/{each}.py" for each in sorted(_imported(name)))
-    places = ["MedEnhanceLib", "Resources/models", ":!Resources/models/*/docs/*", *scripts]
-    places += [_READ[name]] if name in _READ else []
-    listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *places)
-    digest = hashlib.sha256()
-    for path in sorted({*listed.split("\0")} - {""}):
-        if (REPOSITORY / path).is_file():
-            content = hashlib.sha256(_content(REPOSITORY / path)).hexdigest()
-            digest.update(f"{path} {content}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _imported(name: str) -> set[str]:
-    """A script and the others beside it that it imports, and those that they do."""
-    folder = REPOSITORY / "Testing" / "Benchmarks"
-    texts = {path.stem: path.read_text("utf-8") for path in folder.glob("*.py")}
-    known, names = set[str](), {name}
-    while names:
-        known |= names
-        words = re.findall(
-            r"(?m)^\s*(?:from|import) (\w+)", "\n".join(texts[each] for each in names)
-        )
-        names = texts.keys() & set(words) - known
-    return known
-
-
-def _content(path: Path) -> bytes:
-    """A file: Python without comments and docstrings, metadata without what benchmarks write."""
-    if path.suffix == ".py":
-        return _code(path.read_bytes())
-    if path.name != "metadata.json":
-        return path.read_bytes()
-    fields = json.loads(path.read_bytes())
-    kept_fields = {key: value for key, value in fields.items() if key not in _WRITTEN}
-    return json.dumps(kept_fields, sort_keys=True).encode()
-
-
-@cache
-def _code(text: bytes) -> bytes:
-    """Hash what Python does, without comments and docstrings; files are in many tables' states."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).digest()
-
-
 def _changes() -> str:
     """What differs from the commit, but for what the benchmarks write themselves."""
     written = (":!Testing/Benchmarks/results", ":!Resources/models/*/configs/metadata.json",
                ":!Resources/models/*/docs/*", ":!docs", ":!README.md")  # fmt: skip
-    return _git("diff", "HEAD", "--", ".", *written)
+    return git("diff", "HEAD", "--", ".", *written)
 
 
 def machine() -> str:
@@ -290,8 +223,3 @@ def _save(path: Path, record: Mapping[str, Any]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(REPOSITORY), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

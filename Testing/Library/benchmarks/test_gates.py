@@ -181,23 +181,36 @@ def test_parts_are_measured_once_and_gates_again_from_their_rows(
 def test_a_state_is_of_all_that_a_table_depends_on_and_of_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = import_module("_common")
-    monkeypatch.setattr(common, "REPOSITORY", tmp_path)
+    states = import_module("_states")
+    monkeypatch.setattr(states, "REPOSITORY", tmp_path)
     scripts, card = "Testing/Benchmarks", "Resources/models/mr"
-    metadata = {"name": "mr", "measured": [1], "files": {"docs/README.md": "a"}}
-    files = {
+    metadata = {"kind": "enhancer", "measured": [1], "files": {"docs/README.md": "a"}}
+    trial, head = f"{scripts}/trial.py", "Resources/models/tissue/configs/metadata.json"
+    needed = {
         "MedEnhanceLib/native/a.c": "int a;",
         f"{card}/models/model.safetensors": "weights",
-        f"{card}/configs/metadata.json": json.dumps(metadata),
-        f"{card}/docs/README.md": "a card",
-        f"{scripts}/trial.py": "from _helper import other\n",
+        "MedEnhanceLib/native/build.py": "",
+        "MedEnhanceLib/hqg/__init__.py": "if typing: from MedEnhanceLib.hqg.network import Net",
+        "MedEnhanceLib/hqg/network.py": "def run(): from MedEnhanceLib.native import build",
+        "MedEnhanceLib/jobs/job.py": "",
+        "MedEnhanceLib/jobs/kinds/enhance.py": "",
+        trial: "from _helper import other\n",
         f"{scripts}/_helper.py": "import numpy as np\nimport _deeper as deep\n",
-        f"{scripts}/_deeper.py": "",
+        f"{scripts}/_deeper.py": "from MedEnhanceLib.jobs import job\n"
+        "from MedEnhanceLib.hqg import Net",
+    }
+    others = {
+        f"{card}/docs/README.md": "a card",
+        "MedEnhanceLib/__init__.py": "",
+        "MedEnhanceLib/spg/matching.py": "",
+        "MedEnhanceLib/spg/text.html": "",
         f"{scripts}/other.py": "",
         f"{scripts}/results/trial.json": "{}",
         "docs/results.md": "a page",
-        ".gitignore": "*.so\n",
+        head: '{"kind": "head"}',
     }
+    files = needed | others
+    files |= {".gitignore": "*.so\n", f"{card}/configs/metadata.json": json.dumps(metadata)}
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, "utf-8")
@@ -207,22 +220,24 @@ def test_a_state_is_of_all_that_a_table_depends_on_and_of_nothing_else(
         """After a change of one file alone."""
         path = tmp_path / name
         path.write_text(text, "utf-8")
-        found = str(common.state_of.__wrapped__("trial"))
+        state = str(states.state_of.__wrapped__("trial"))
         path.write_text(files[name], "utf-8") if name in files else path.unlink()
-        return found
+        return state
 
     now = state(".gitignore", "*.so\n")
-    for name in (f"{card}/docs/README.md", f"{scripts}/other.py", "docs/results.md",
-                 f"{scripts}/results/trial.json", "MedEnhanceLib/native/a.so"):  # fmt: skip
-        assert state(name, "changed") == now, name
+    for name in (*others, "MedEnhanceLib/native/a.so"):
+        text = '{"kind": "head", "name": 2}' if name == head else "more = 1"
+        assert state(name, text) == now, name
     recorded = metadata | {"measured": [2], "files": {"docs/README.md": "b"}}
     assert state(f"{card}/configs/metadata.json", json.dumps(recorded)) == now
-    trial = f"{scripts}/trial.py"
     assert state(trial, f'"""A remark."""\n# why\n{files[trial]}\n') == now
-    for name in (*[*files][:2], f"{scripts}/_deeper.py", "MedEnhanceLib/new.py"):
-        assert state(name, "changed") != now, name
+    for name, text in needed.items():
+        assert state(name, text + "\nmore = 1\n") != now, name
     assert state(f"{card}/configs/metadata.json", json.dumps(metadata | {"name": "ct"})) != now
-    assert state(trial, files[trial] + "\nmore = 1\n") != now
+    everything = files[trial] + 'command = ["-m", "MedEnhanceLib"]\n'
+    assert state(trial, everything) != now
+    (tmp_path / trial).write_text(everything, "utf-8")
+    assert state(".gitignore", "*.so\n") != state("MedEnhanceLib/spg/matching.py", "more = 1")
 
 
 def test_the_interval_of_a_mean_is_over_volumes() -> None:
