@@ -65,7 +65,7 @@ def test_cancel_may_be_an_event_or_a_function(head: Volume, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("polls", [2, 5, 100])
-def test_a_cancelled_save_leaves_no_file_and_a_finished_one_is_not_cancelled(
+def test_a_cancelled_save_leaves_no_file_and_a_finished_one_stays(
     head: Volume, tmp_path: Path, polls: int
 ) -> None:
     """Cancelled from the n-th question on; there are as many as slices, and one."""

@@ -174,7 +174,7 @@ class TrainPageTest(DistillTestCase):
             self.choose("trainCT")
             self.assertEqual((ui.segmenterSelector.count, ui.segmenterSelector.enabled), (1, False))
             self.assertIn("there is no model 'ct-lowdose'", ui.segmenterSelector.toolTip)
-        self.choose("trainCT")
+        self.panel.update()
         self.assertNotEqual(ui.segmenterSelector.findData("sarcoma-ct"), -1, "it ships")
         self.assertEqual(distillation.segmenterOf(self.context.state), "")
         ui.startButton.click()
