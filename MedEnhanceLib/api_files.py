@@ -129,8 +129,7 @@ def save(
     with watched(progress, cancel) as monitor:
         monitor.progress(0.0, "saving the volume")
         io.save(volume, target, overwrite=overwrite, monitor=monitor)
-        # No safe point: now the file is there.
-        monitor.emit("progress", fraction=1.0, stage="saved", eta_s=0.0)
+        monitor.progress(1.0, "saved")
 
 
 def save_dicom(

@@ -111,9 +111,13 @@ class Monitor:
             raise Cancelled("cancelled", NOTHING_WRITTEN)
 
     def progress(self, fraction: float, stage: str) -> None:
-        """Report how far the work is, in [0, 1], and what it does; also a safe point."""
-        self.check()
+        """Report how far the work is, in [0, 1], and what it does.
+
+        Also a safe point, except at the end of the whole work: its results are written by then.
+        """
         overall = self._start + min(max(fraction, 0.0), 1.0) * (self._end - self._start)
+        if round(overall, 5) < 1:
+            self.check()
         eta = self._pace.seconds_left(overall, stage)
         self.emit("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
 
