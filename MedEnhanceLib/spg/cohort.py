@@ -234,7 +234,7 @@ class Cohort:
                     f"patient {patient.id} has {count} slices; at least {least_slices} are needed",
                     "Leave the patient out.",
                 )
-            for key in {key for volume in volumes for key in _slice_hashes(volume.voxels)}:
+            for key in {key for volume in volumes for key in slice_hashes(volume.voxels)}:
                 owner = seen.setdefault(key, patient.id)
                 if owner != patient.id:
                     raise InputError(
@@ -319,11 +319,14 @@ def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
         )
 
 
-def _slice_hashes(voxels: Array) -> Iterator[bytes]:
-    """Yield a hash of the values of each slice that shows something, whatever their type."""
+def slice_hashes(voxels: Array, least: float = _SHOWN) -> Iterator[bytes]:
+    """Yield a hash of the values of each slice that shows something, whatever their type.
+
+    least: share of a slice's values that have to differ from its first one.
+    """
     for plane in voxels:
         values = np.ascontiguousarray(plane, dtype="<f4")
-        if np.mean(values != values.flat[0]) > _SHOWN:
+        if np.mean(values != values.flat[0]) > least:
             digest = hashlib.sha256(repr(values.shape).encode())
             digest.update(values.tobytes())
             yield digest.digest()

@@ -6,7 +6,6 @@ So by default it is nobody's: random shapes with the spacing of the cohort.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tarone_level
-from MedEnhanceLib.spg.cohort import Cohort
+from MedEnhanceLib.spg.cohort import Cohort, slice_hashes
 from MedEnhanceLib.spg.config import (
     FEWEST_AUDITED,
     MODALITIES,
@@ -166,7 +165,7 @@ def _read(
     """Read and measure all patients.
 
     Returns the modality, the data kept of each patient, and, for a prior from a file, the patient
-    of each slice by `_slice_hashes`.
+    of each slice by `slice_hashes`.
     """
     everybody: dict[str, PatientData] = {}
     keys: dict[bytes, str] = {}
@@ -177,7 +176,7 @@ def _read(
         everybody[patient.id] = _measured(patient.id, read, config)
         if config.kind_of_prior == "file":
             for volume in read:
-                keys |= dict.fromkeys(_slice_hashes(windowed(volume)), patient.id)
+                keys |= dict.fromkeys(slice_hashes(windowed(volume), least=0), patient.id)
     return modality, everybody, keys
 
 
@@ -250,7 +249,7 @@ def _prior(
 ) -> Prior:
     """Draw synthetic volumes, or cut the template or a volume's file, with a warning.
 
-    Raises ConfigError if a slice of the file is in `patients` (by `_slice_hashes`): a prior from a
+    Raises ConfigError if a slice of the file is in `patients` (by `slice_hashes`): a prior from a
     file counts as public, and nothing would warn that the patient is exposed.
     """
     kind, size = config.kind_of_prior, config.size
@@ -266,7 +265,7 @@ def _prior(
         )
     public = io.load(path, modality=modality, monitor=monitor).single()
     whole = windowed(public)
-    owners = {patients[key] for key in _slice_hashes(whole) if key in patients}
+    owners = {patients[key] for key in slice_hashes(whole, least=0) if key in patients}
     if owners:
         raise ConfigError(
             f"the prior is of patient {min(owners)} of the cohort",
@@ -297,9 +296,3 @@ def _synthetic(
         )
         volumes.append(windowed(volume))
     return np.stack(volumes)
-
-
-def _slice_hashes(voxels: Floats) -> set[bytes]:
-    """Hash each slice that shows more than one value."""
-    planes = (np.ascontiguousarray(plane) for plane in voxels if plane.min() < plane.max())
-    return {hashlib.sha256(plane.tobytes()).digest() for plane in planes}
