@@ -1,4 +1,4 @@
-"""What a table depends on: a table of which nothing changed is not measured again."""
+"""Dependencies of tables: a table of which nothing changed is not measured again."""
 
 from __future__ import annotations
 
@@ -75,16 +75,16 @@ def _module(path: str) -> str:
 def _reached(modules: Mapping[str, str], script: str, more: Iterable[str]) -> set[str]:
     """Files that a script and further ones import, and those that these do, with themselves."""
     names = {script, *(_module(path) for path in more if path.endswith(".py"))}
-    known = set[str]()
+    known, importable = set[str](), frozenset(modules)
     while names:
         name = names.pop()
         known.add(name)
         text = (REPOSITORY / modules[name]).read_bytes()
-        found = _imported(text, frozenset(modules))
+        imports = _imported(text, importable)
         if name == _JOBS or (name == script and _COMMAND in text.decode()):
             start = _KINDS if name == _JOBS else "MedEnhanceLib"
-            found = found | {each for each in modules if each.startswith(start)}
-        names |= found - known
+            imports = imports | {each for each in modules if each.startswith(start)}
+        names |= imports - known
     return {modules[name] for name in known}
 
 

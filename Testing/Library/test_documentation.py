@@ -15,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.jobs.kinds.train import training_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -273,9 +275,8 @@ def test_the_examples_of_a_page_run(
     page: str, desk: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
-    monkeypatch.setattr(
-        "MedEnhanceLib.hqg.slices.thin_slices.tuned", lambda network, *_, **__: network
-    )
+    short = partial(tuned, limits=(4, 4))
+    monkeypatch.setattr("MedEnhanceLib.hqg.slices.thin_slices.tuned", short)
     run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return
