@@ -101,7 +101,7 @@ class Context:
         qt.QApplication.clipboard().setText(self._report)
 
     def _onJob(self, job):
-        """Say that a compressed file was opened, from a page or elsewhere."""
+        """Say that a compressed file was opened, from any page or dialog."""
         if job.kind == "decompress" and job.state == "done":
             name, path = job.nodes["output"].GetName(), job.params["input"]
             text = _("{name} was opened from {file}.")

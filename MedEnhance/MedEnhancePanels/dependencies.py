@@ -65,13 +65,13 @@ def enhancingProblem():
 
 
 def isInstalling():
-    """Tell whether packages are being installed, by anyone: a second pip would interfere."""
+    """Return whether packages are being installed, by anyone: a second pip would interfere."""
     jobs = sharedRunner().activeJobs()
     return slicer.packaging.isPipInstallInProgress() or any(job.kind == "install" for job in jobs)
 
 
 def ensure(use=ENHANCE, context=None, button=None):
-    """Tell whether an action's packages are installed; if not, ask, and install them.
+    """Return whether an action's packages are installed; if not, ask, and install them.
 
     A missing PyTorch is installed by a job: then the context shows its error, or the action's
     button is pressed again, unless it is disabled. During another installation nothing happens.
@@ -131,7 +131,7 @@ def _choosesBuild(packages):
 
 
 def lacksLibrary():
-    """Tell whether neither the compiled library nor a compiler for it is installed."""
+    """Return whether neither the compiled library nor a compiler for it is installed."""
     from MedEnhanceLib.native import build
 
     return not build.library().is_file() and not importlib.util.find_spec("ziglang")

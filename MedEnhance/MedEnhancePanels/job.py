@@ -48,7 +48,7 @@ class Job:
         return self.declares("is_question")
 
     def declares(self, property):
-        """Tell whether the library's declaration of this kind of job has a property."""
+        """Return whether the library's declaration of this kind of job has a property."""
         from MedEnhanceLib.jobs.job import JOBS
 
         return self.kind in JOBS and getattr(JOBS[self.kind], property)

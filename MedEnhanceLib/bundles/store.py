@@ -348,7 +348,7 @@ def by_name(name: str) -> Bundle:
 
 
 def is_taken(name: str) -> bool:
-    """Tell whether a model or a model folder already has this name."""
+    """Return whether a model or a model folder already has this name."""
     names = {bundle.name for bundle in known_bundles()}
     return bool(name) and (name in names or (user_folder() / name).exists())
 

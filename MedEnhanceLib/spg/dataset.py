@@ -113,7 +113,7 @@ def license_of(manifest: Mapping[str, Any]) -> str:
 
 
 def is_distilled(folder: Path) -> bool:
-    """Tell whether a folder holds a distilled data set; raises InputError for an unfinished one."""
+    """Return whether a folder holds a distilled data set; InputError for an unfinished one."""
     if not (folder / MANIFEST).exists() and (folder / WORK / RUN).is_file():
         raise InputError(
             f"{folder} contains an unfinished distillation",

@@ -139,7 +139,7 @@ class PatientLoop:
         return number // self._per_outer
 
     def ends_outer(self, number: int) -> bool:
-        """Tell whether it is the last step of its outer step."""
+        """Return whether it is the last step of its outer step."""
         return (number + 1) % self._per_outer == 0
 
     def step(self, number: int) -> None:

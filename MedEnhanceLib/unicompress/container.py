@@ -236,7 +236,7 @@ class Container:
         return self.error(f"chunk {chunk.index} at byte {chunk.offset} {reason}")
 
     def is_sealed(self) -> bool:
-        """Tell whether the SHA-256 at the end of the file fits its bytes; reads the whole file."""
+        """Return whether the SHA-256 at the end of the file fits its bytes; reads all of it."""
         digest = hashlib.sha256()
         remaining = self.size - _DIGEST_BYTES
         try:

@@ -183,7 +183,7 @@ def _is_grid(fields: Mapping[str, Any]) -> bool:
 
 
 def _is_range(fields: Mapping[str, Any]) -> bool:
-    """Tell whether both ends are values of the type; none without a finite voxel."""
+    """Return whether both ends are values of the type; none without a finite voxel."""
     ends, dtype = fields["range"], np.dtype(fields["dtype"])
     if ends is None:
         return bool(dtype.kind == "f")

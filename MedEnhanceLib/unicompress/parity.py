@@ -90,7 +90,7 @@ class Layout:
         return _FIXED + self.rows * self.stripe + _CRC_BYTES * checksums
 
     def fits(self, covered: int, length: int) -> bool:
-        """Tell whether a chunk of that length can have this layout; checked before it is used."""
+        """Return whether a chunk of that length can have this layout; checked before it is used."""
         page, stripe = self.page, self.stripe
         return (
             page >= _SMALL_PAGE

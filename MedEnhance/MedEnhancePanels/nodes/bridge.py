@@ -93,7 +93,7 @@ def _isScalar(node):
 
 
 def isUsable(node):
-    """Tell whether a node is a volume, or a sequence of volumes, with voxels."""
+    """Return whether a node is a volume, or a sequence of volumes, with voxels."""
     frames = frameNodes(node) if node is not None else []
     return bool(frames) and all(_isScalar(frame) and frame.GetImageData() for frame in frames)
 
@@ -113,7 +113,7 @@ def checkIntensities(node):
 
 
 def isLabelMap(node):
-    """Tell whether a node is a label map, by its class or by the values of the first frame."""
+    """Return whether a node is a label map, by its class or by the values of the first frame."""
 
     def look(values):
         from MedEnhanceLib.core.arrays import looks_like_labels

@@ -55,7 +55,7 @@ def _examinationOf(node):
 
 
 def isVolume(node):
-    """Tell whether a node is a volume with voxels, and no labels."""
+    """Return whether a node is a volume with voxels, and no labels."""
     return (
         node is not None
         and node.GetClassName() == "vtkMRMLScalarVolumeNode"

@@ -50,7 +50,7 @@ def compositeOf(sliceNode):
 
 
 def isShown(volume):
-    """Tell whether a slice view has a volume as its background or foreground."""
+    """Return whether a slice view has a volume as its background or foreground."""
     layers = [compositeOf(node) for node in sliceNodes()]
     return any(
         volume.GetID() in (each.GetBackgroundVolumeID(), each.GetForegroundVolumeID())

@@ -52,7 +52,7 @@ def strengthOf(output):
 
 
 def isOfOtherStrength(output, role):
-    """Tell whether a linked node was made at another strength than the voxels have now."""
+    """Return whether a linked node was made at another strength than the voxels have now."""
     node = linked(output, role)
     return node is not None and strengthOf(node) != strengthOf(output)
 

@@ -80,7 +80,7 @@ class DeviceChoice:
         job.onFinished(onFinished)
 
     def _isBuildDue(self, device):
-        """Tell whether the next run on a device begins with building the compiled library."""
+        """Return whether the next run on a device begins with building the compiled library."""
         isMissing = device == "cpu" and not self._isCompiled
         return isMissing and importlib.util.find_spec("ziglang") is not None
 

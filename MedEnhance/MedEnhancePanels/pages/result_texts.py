@@ -75,7 +75,7 @@ def findingsOf(output):
 
 
 def equalsInput(output):
-    """Tell whether a run left all voxels as they were."""
+    """Return whether a run left all voxels as they were."""
     return provenance.part(output, "results", "measured", "noise").get("changed") == 0
 
 

@@ -61,7 +61,7 @@ def segmenterOf(state):
 
 
 def _isSet(folder):
-    """Tell whether a folder is a finished distilled set, or that of the run that made it."""
+    """Return whether a folder is a finished distilled set, or that of the run that made it."""
     try:
         return find_set(Path(folder)) is not None
     except MedEnhanceError:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-#: Elements that are read only from functional groups: elsewhere they do not describe a frame.
+#: Elements that are read only from functional groups: in other places they do not describe a frame.
 _PLACING = (
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
     "RescaleIntercept",

@@ -292,7 +292,7 @@ def stack_frames(
         name: of the series, for errors.
         monitor: gets the warnings of the first frame.
         resample: as in `stack`.
-    Raises GeometryError, too, if a frame lies elsewhere than the first, or would have to be
+    Raises GeometryError, too, if a frame lies at another place than the first, or would have to be
     resampled in another way.
     """
     first = stack(frames[0], name, monitor, resample=resample)

@@ -23,7 +23,7 @@ IMPLEMENTATION_UID = "2.25.30163013148404494072350729388420727566"
 IMPLEMENTATION_NAME = f"MEDENHANCE_{__version__}"[:16]
 
 #: (value, meaning) of DCM. CID 7203 has no code for noise reduction or networks; it may be
-#: extended, and 110001 is DICOM's code for the processing of images elsewhere.
+#: extended, and DICOM uses 110001 for image processing in other contexts.
 _PROCESSING = ("110001", "Image Processing")
 _LOSSY = ("113040", "Lossy Compression")
 _RESAMPLING = ("113085", "Spatial resampling")

@@ -72,7 +72,7 @@ class BlockScaling:
 
 
 def is_thick(spacing: Sequence[float]) -> bool:
-    """Tell whether slices are more than three pixels apart. spacing: (i, j, k) in mm."""
+    """Return whether slices are more than three pixels apart. spacing: (i, j, k) in mm."""
     return spacing[2] > THICK * max(spacing[:2])
 
 

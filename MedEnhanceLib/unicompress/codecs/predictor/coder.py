@@ -162,14 +162,14 @@ def ideal_bytes(indices: Indices, network: Network) -> float:
 
 
 def codable(indices: Indices) -> bool:
-    """Tell whether a block can be coded: indices below 2¹⁶, a shape that `fits`."""
+    """Return whether a block can be coded: indices below 2¹⁶, a shape that `fits`."""
     return (
         indices.dtype.itemsize <= 4 and fits(indices.shape) and int(indices.max()) <= _LARGEST_INDEX
     )
 
 
 def fits(shape: Shape) -> bool:
-    """Tell whether a block of this shape can be coded: long thin ones would take too many steps."""
+    """Return whether a block of this shape can be coded: long thin ones take too many steps."""
     few_voxels = math.prod(shape) <= _MOST_VOXELS
     return min(shape[1:]) >= 2 and few_voxels and wavefront.steps_of(shape) <= _MOST_STEPS
 

@@ -97,7 +97,7 @@ class Video:
 
 
 def fits(block: Voxels) -> bool:
-    """Tell whether a block can be a video: finite and not constant."""
+    """Return whether a block can be a video: finite and not constant."""
     low, high = float(block.min()), float(block.max())
     return bool(-_LARGEST < low < high < _LARGEST)
 
