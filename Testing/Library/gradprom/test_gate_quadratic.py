@@ -1,7 +1,7 @@
 """What descent through a gate reaches on a problem whose answer is known.
 
 Main ½|x|², auxiliary ½|x − b|² with |b| = 1: together they end at ⅛. Both gradients carry noise of
-norm 1, correlated as the losses of one mini-batch are. 200 dimensions, rate 0.02, 800 steps, after
+norm 1, correlated as the losses of one mini-batch are. 200 dimensions, rate 0.02, 400 steps, after
 which all arms are at rest.
 """
 
@@ -16,7 +16,7 @@ import torch
 
 from MedEnhanceLib.gradprom import GradientGate
 
-SIZE, STEPS, RATE = 200, 800, 0.02
+SIZE, STEPS, RATE = 200, 400, 0.02
 NOISES = {"none": (0.0, 0.0), "independent": (1.0, 0.0), "shared": (1.0, 0.9)}
 ARMS = {
     "main only": {"mode": "off", "ema": 0.0},

@@ -24,7 +24,7 @@ _LEVELS = (0.006, 0.006, 0.006)
 
 @cache
 def brain() -> Volume:
-    return conftest.brain().crop(k=slice(0, 6))
+    return conftest.brain().crop(k=slice(0, 4), j=slice(16, 80))
 
 
 def sequence(frames: list[Volume]) -> Volume:
