@@ -45,7 +45,7 @@ class ModelWarning:
     """One reason why a model's result on a volume may be wrong.
 
     Attributes:
-        code: "test-model", "anatomy", "noise-model" or "no-structure".
+        code: "test-model", "anatomy", "noise-model", "stated-noise" or "no-structure".
         message: a clause.
         hint: what to do about it.
     """

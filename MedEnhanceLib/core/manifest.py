@@ -233,10 +233,11 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
 
 
 def corrections_in_words(measured: Mapping[str, Any]) -> str:
-    """Describe corrections other than full noise removal, for a history note; "" if none."""
+    """Describe corrections other than full removal of measured noise, for a history note."""
     noise = measured.get("noise", {})
     share = noise.get("share_removed", 1)
     parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
+    parts += [f"noise stated as ±{noise['sigma']:g}"] if noise.get("is_stated") else []
     if share > 0 and _is_part(noise):
         parts.append(f"for noise of ±{noise['sigma_used']:.3g}")
     parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Most frames of a sequence that are measured for its decision, spread evenly.
 _FRAMES_MEASURED = 9
+#: How far beyond the interval of the measurement stated noise is unlikely: a factor.
+_FAR = 2
 #: Correlation of the means of blocks two apart below which a volume is only noise. Noise of usual
 #: texture gives 0 ± 1 / √(2n), CT and MR .3 and more, a PET of 34 × 31 pixels .18.
 _LEAST_STRUCTURE = 0.1
@@ -126,8 +128,10 @@ def decide(
     middle = _median([noise_to_contrast(noise) for noise in noises])
     typical, noise = frames[numbers[middle]], noises[middle]
     shared, is_full = None, config.strength == "full"
+    warnings: list[ModelWarning | None] = []
     if config.noise is not None:
-        noise = _stated_noise(config.noise, typical, noise)
+        measured, noise = noise, _stated_noise(config.noise, typical, noise)
+        warnings.append(_statement_warning(noise, measured, typical.units))
     elif len(frames) > 1:
         cache.frames_noise = cache.frames_noise or (measure_frames(frames, noise, monitor),)
         (shared,) = cache.frames_noise
@@ -143,7 +147,7 @@ def decide(
     if config.noise is not None:
         facts["noise"]["is_stated"] = True
     monitor.log(*findings_in_words(facts))
-    warning = noise_warning(typical, noise, is_full=is_full)
+    warnings.append(noise_warning(typical, noise, is_full=is_full))
     if config.correct_bias_field:
         facts["bias_field"] = {"corrected": True}
     blur = None
@@ -155,7 +159,7 @@ def decide(
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
         monitor.log(f"blur: {blur.reason}")
     undone = blur if blur is not None and blur.is_blurred else None
-    return Decision(noise, removal, undone, (warning,) if warning else (), facts)
+    return Decision(noise, removal, undone, tuple(filter(None, warnings)), facts)
 
 
 def _facts_of(noise: NoiseEstimate, removal: Removal, reason: str, units: str) -> dict[str, Any]:
@@ -178,6 +182,21 @@ def _blur_of(frames: Sequence[Volume], noises: Sequence[NoiseEstimate]) -> BlurE
         for frame, noise in zip(frames, noises, strict=True)
     ]
     return blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])]
+
+
+def _statement_warning(
+    noise: NoiseEstimate, measured: NoiseEstimate, units: str
+) -> ModelWarning | None:
+    """Return a warning where stated noise is far from all that the measurement allows."""
+    if measured.low / _FAR <= noise.level <= measured.high * _FAR:
+        return None
+    allowed = f"±{measured.low:.3g} to ±{measured.high:.3g}"
+    return ModelWarning(
+        "stated-noise",
+        f"the noise is stated as ±{noise.level:.3g}, and measured as {allowed} {units}".rstrip(),
+        "look at the difference of result and input: anatomy in it shows that the statement is too "
+        "large, and noise in the result that it is too small",
+    )
 
 
 def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> ModelWarning | None:

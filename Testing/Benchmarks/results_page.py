@@ -519,11 +519,12 @@ def offers() -> Table:
     rows: list[Sequence[Content]] = [
         (
             "noisy MR",
-            ("real repeated scans, SNR to 10: ", share(f"{low}.single:mean"),
+            ("real scans, still, SNR to 10: ", share(f"{low}.single:mean"),
              " of the error remains; BM4D ", share(f"{low}.bm4d:mean"), ", NLM ",
              share(f"{low}.nlm:mean")),
-            ("SNR above 50: ", share(f"{high}.single:mean"), " remains; sequences of SNR to 10: "
-             "MP-PCA ", share(f"{low}.mp_pca:mean"), ", MedEnhance ",
+            ("SNR above 50: ", share(f"{high}.single:mean"), " remains; motion, directions of "
+             "diffusion: ", share("real.rows[group=frames differ].single:mean"),
+             "; sequences of SNR to 10: MP-PCA ", share(f"{low}.mp_pca:mean"), ", MedEnhance ",
              share(f"{low}.sequence:mean")),
         ),
         (

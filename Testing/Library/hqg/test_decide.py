@@ -106,6 +106,10 @@ class TestDecision:
         assert findings_in_words(stated.measured)[0].startswith("noise stated: ±")
         assert stated.measured["noise"]["interval"] == [stated.measured["noise"]["sigma"]] * 2
         assert _error(stated.volume.voxels, brain()) < 0.4 * _error(noisy.voxels, brain())
+        assert not stated.warnings
+        assert f", noise stated as ±{sigma:.4g} by MedEnhance" in stated.volume.history[-1]
+        far = _enhanced(noisy.crop(k=slice(0, 4)), noise=5 * sigma)
+        assert [warning.code for warning in far.warnings] == ["stated-noise"]
         path = tmp_path / "sigma.nii.gz"
         me.save(noisy.with_voxels(np.full(noisy.shape, sigma, np.float32)), path)
         by_map = _enhanced(noisy, noise=str(path))
