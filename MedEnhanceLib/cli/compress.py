@@ -19,7 +19,7 @@ def _compress_lines(fields: dict[str, Any]) -> list[str]:
         kept += f" (noise {fields['noise']:.3g} where it is quietest)"
     return [
         *wrote(fields),
-        f"{size(fields['raw_bytes'])} → {size(fields['file_bytes'])}: "
+        f"{size(fields['raw_bytes'])} of voxels → {size(fields['file_bytes'])}: "
         f"{fields['ratio']:.2f} times smaller",
         f"{kept}; {'read back and verified' if fields['verified'] else 'not verified'}",
     ]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
     from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
 
-_ONE_FRAME = "Segment one frame at a time."
+_ONE_FRAME = "Segment one frame at a time, in Python volume.frame(0)."
 _FORCE = (
     "Use a model for such images, or leave the segmentation out. To see its labels all the same, "
     "which may be wrong everywhere: --force-segmenter (Python: force_segmenter=True). In Slicer: "

@@ -276,8 +276,8 @@ def correct(header: Dataset) -> list[str]:
         else:
             element.value = None
             corrections.append(
-                f"{element.keyword} is left empty, as its value is not valid DICOM; "
-                "nothing else changes"
+                f"{element.keyword} is left empty, as its value is not valid DICOM "
+                f"({element.VR}); no other element of the header changes"
             )
     states_method = any(
         header.get(f"DeidentificationMethod{form}") for form in ("", "CodeSequence")
