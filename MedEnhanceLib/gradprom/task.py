@@ -68,7 +68,8 @@ class SegmentationTask:
         Raises InputError for data that do not fit together.
         """
         training, _ = find_split(self._config, self._data)
-        reading, count = monitor.part(0.0, _READING), len(training)
+        reading = monitor.part(0.0, _READING, is_typical=False)
+        count = len(training)
         for number, files in enumerate(training):
             part = reading.part(number / count, (number + 1) / count)
             labeled = read_labeled(self._config, self._data, files, part)
