@@ -39,7 +39,8 @@ class Field:
             return self.default
         isFinite = kind is not float or math.isfinite(value)
         isAllowed = not self.choices or value in self.choices
-        return value if text and isFinite and isAllowed else self.default
+        isSet = state.node.HasParameter(self.name)  # a text may be set to nothing
+        return value if isSet and isFinite and isAllowed else self.default
 
     def __set__(self, state, value):
         value = type(self.default)(value)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Stands for a fact of the training data that was not given.
 NOT_STATED = "not stated"
+#: Least gains that matter, in dB and in Dice: another seed changes Dice as much.
+_LEAST_DB, _LEAST_DICE = 0.05, 0.01
 #: Errors of torch, and of our own code, for tensors that do not fit a network.
 _UNFIT = (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 #: Fields of a network's description that are also dimensions of its tensors.
@@ -198,7 +200,10 @@ def _measured_table(metadata: dict[str, Any]) -> list[str]:
 
 
 def comparison(metadata: Mapping[str, Any]) -> str:
-    """Compare a model with the filter and with the shipped model; "" if not measured."""
+    """Compare a model with the filter and the shipped one, and advise; "" if not measured.
+
+    One that a segmentation model taught is judged by its Dice before and after that.
+    """
     training = metadata.get("training", {})
     validation = training.get("validation") or {}
     if "over_shipped_db" not in validation:
@@ -211,8 +216,33 @@ def comparison(metadata: Mapping[str, Any]) -> str:
         text = f"{abs(gain):.2f} dB {_better(gain)} than the filter, {text}"
     has_held_out = training["config"].get("held_out")
     where = "volumes held out" if has_held_out else "new crops of the training volumes"
-    advice = "" if over > error else " Use the shipped model."
-    return f"On {where}: {text}.{advice}"
+    text, is_better, other = f"On {where}: {text}.", is_certain(over, error), shipped
+    if taught := metadata.get("gradprom"):
+        text, other = f"{_taught_text(taught)} {text}", training["config"]["start"]
+        gain = taught["dice"]["taught"] - taught["dice"]["untaught"]
+        is_better = taught["accepted"] and taught["persons_held_out"] > 1 and gain > _LEAST_DICE
+    if is_better:
+        return f"{text} Use {metadata['name']}: it gains beyond chance."
+    return f"{text} No gain beyond chance: use {other}."
+
+
+def is_certain(gain: float, error: float) -> bool:
+    """Return whether a gain in dB exceeds 0.05 dB and twice its standard error."""
+    return gain > max(_LEAST_DB, 2 * error)
+
+
+def _taught_text(taught: Mapping[str, Any]) -> str:
+    """Say whether the weights that a segmentation model taught were accepted, and why."""
+    before, after = ((taught["dice"][n], taught["psnr_db"][n]) for n in ("untaught", "taught"))
+    decision = "accepted, as its Dice rose and PSNR hardly fell"
+    if not taught["accepted"]:
+        why = "PSNR fell too much" if after[0] > before[0] else "its Dice did not rise"
+        decision = f"not accepted, as {why}; those before them stay"
+    return (
+        f"The weights that {taught['segmenter']['name']} taught were {decision}. Patients held "
+        f"out: {taught['persons_held_out']}; Dice {before[0]:.3f} before and {after[0]:.3f} after, "
+        f"PSNR {after[1] - before[1]:+.2f} dB."
+    )
 
 
 def _better(difference: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.atlas import propagate_labels
@@ -20,6 +21,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 _NAMED = 5
 #: Most different values of a label volume; an image has more.
 _MOST_LABELS = 512
+#: Options of a head's training that define its labeled images.
+_DATA_OPTIONS = ("images", "labels", "atlas_image", "atlas_labels", "held_out", "labeled_share")
 #: An image and its labels, None where an atlas gives them.
 Files = tuple[Path, Path | None]
 
@@ -99,6 +102,22 @@ def _check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -
         )
 
 
+def config_of(head: Bundle) -> TrainHeadConfig:
+    """Return the configuration of the labeled images that a head was trained on."""
+    stated = head.metadata.get("training", {}).get("config", {})
+    fields = {name: stated[name] for name in _DATA_OPTIONS if name in stated}
+    fields |= {"structures": head.metadata["labels"], "network": head.metadata["network"]}
+    return TrainHeadConfig.from_json({**fields, "modality": head.modality})
+
+
+def require_images(config: TrainHeadConfig, data: Path) -> None:
+    """Raise InputError where images, labels or the atlas of a head's training are missing."""
+    find_split(config, data)
+    for name in filter(None, (config.atlas_image, config.atlas_labels)):
+        if not (data / name).exists():
+            raise InputError(f"{data}: the atlas is missing ({name})", "Put its file there.")
+
+
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
     """Find the labeled images below `data` for training, and those of held-out patients.
 
@@ -118,7 +137,7 @@ def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[F
         if not matching:
             raise InputError(
                 f"{data}: no labeled image matches {pattern!r} (held_out)",
-                "Give patterns of images, relative to the data folder.",
+                "Add the images of that patient, or give another pattern, relative to the folder.",
             )
         held |= matching
     training = [files for files, who in zip(pairs, patients, strict=True) if who not in held]
@@ -140,7 +159,7 @@ def _pairs(config: TrainHeadConfig, data: Path) -> list[Files]:
     if not images:
         raise InputError(
             f"{data}: no image matches {', '.join(config.images)}",
-            "Name the folder of the images, or patterns relative to the data folder.",
+            "Give the folder that these patterns start from, with files of such names.",
         )
     if not config.labels:
         return [(path, None) for path in images]

@@ -20,7 +20,7 @@ from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import open_head, segmentation_loss
-from MedEnhanceLib.gradprom.labeled import LabeledImage, find_split, read_labeled
+from MedEnhanceLib.gradprom.labeled import LabeledImage, config_of, find_split, read_labeled
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.runtime.progress import Monitor
@@ -32,8 +32,8 @@ _CLEAN, _NOISY = "clean", "noisy"
 _MOST_SLICES = 4
 #: Slices of a held-out patient that are measured by default, those with most labels.
 _MEASURED_SLICES = 48
-#: Options of a head's training that define its labeled images.
-_DATA_OPTIONS = ("images", "labels", "atlas_image", "atlas_labels", "held_out", "labeled_share")
+#: Share of a training's progress that reading the labeled images takes, before its first step.
+_READING = 0.03
 
 
 class SegmentationTask:
@@ -53,11 +53,7 @@ class SegmentationTask:
 
     def __init__(self, segmenter: str, data: Path, device: str, *, modality: str) -> None:
         self._bundle = open_bundle(segmenter, kind="head", modality=modality)
-        metadata = self._bundle.metadata
-        stated = metadata.get("training", {}).get("config", {})
-        fields = {name: stated[name] for name in _DATA_OPTIONS if name in stated}
-        fields |= {"structures": metadata["labels"], "network": metadata["network"]}
-        self._config = TrainHeadConfig.from_json({**fields, "modality": modality})
+        self._config = config_of(self._bundle)
         self._network = move(open_head(self._bundle).network, device)
         self._data, self._device = data, device
         self._criterion = segmentation_loss(over_batch=self._config.labeled_share > 0)
@@ -72,8 +68,11 @@ class SegmentationTask:
         Raises InputError for data that do not fit together.
         """
         training, _ = find_split(self._config, self._data)
-        for files in training:
-            labeled = read_labeled(self._config, self._data, files, monitor)
+        reading = monitor.part(0.0, _READING, is_typical=False)
+        count = len(training)
+        for number, files in enumerate(training):
+            part = reading.part(number / count, (number + 1) / count)
+            labeled = read_labeled(self._config, self._data, files, part)
             yield files[0], labeled.image, labeled.indices
 
     def measure(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs.job import JOBS
-from MedEnhanceLib.spg.folder import AUDIT_FIGURES
+from MedEnhanceLib.spg.folder import AUDIT_FIGURES, CHECKPOINT, RUN, WORK
 from MedEnhanceLib.spg.readme import averages_text, few_patients
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RECORD = "run.json"
 #: States from which a run can continue; "running" remains after a crash.
-_UNFINISHED = ("running", "paused", "failed")
+_UNFINISHED = ("running", "paused")
 _LONGEST_NAME = 64
 
 
@@ -101,8 +101,10 @@ class LongRun:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether it can continue from its last checkpoint."""
-        return self.state in _UNFINISHED and "params" in self.record
+        """Whether it can continue; one that failed can only from a checkpoint."""
+        files = (self.out / CHECKPOINT, self.out / WORK / RUN)
+        may = self.state == "failed" and any(path.exists() for path in files)
+        return (may or self.state in _UNFINISHED) and "params" in self.record
 
     def save(self) -> None:
         """Write the record; raises OutputError if that is not possible."""
@@ -138,7 +140,7 @@ class LongRun:
             verdict = "No audit was run."
             if findings and alarm is False:
                 verdict = f"The audit could not have found a leak: all {count} attacks are blind."
-            return "warning", verdict, "Treat the volumes as the patients' own."
+            return "warning", verdict, "Treat the set as the patients' own data."
         verdict = f"{could} of {count} attacks could have found a leak; none did."
         limits = "This is not a proof: weaker leaks, or leaks of another kind, may exist."
         return "info" if could > count / 2 else "warning", verdict, limits

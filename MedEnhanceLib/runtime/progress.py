@@ -72,15 +72,18 @@ class Monitor:
         self._listener = progress
         self._cancel = cancel
         self._start, self._end = 0.0, 1.0
-        self._pace = _Pace()
+        self._pace: _Pace | None = _Pace()
         self._warned: dict[str, str] = {}
 
-    def part(self, start: float, end: float) -> Monitor:
-        """Return a monitor for a share of this work: its 0…1 is this monitor's start…end."""
+    def part(self, start: float, end: float, *, is_typical: bool = True) -> Monitor:
+        """Return a monitor for a share of this work: its 0…1 is this monitor's start…end.
+
+        is_typical: whether its pace tells the time of the whole work; otherwise none is estimated.
+        """
         part = Monitor(self._listener, self._cancel)
         span = self._end - self._start
         part._start, part._end = self._start + start * span, self._start + end * span
-        part._pace, part._warned = self._pace, self._warned
+        part._pace, part._warned = self._pace if is_typical else None, self._warned
         return part
 
     @property
@@ -118,7 +121,7 @@ class Monitor:
         overall = self._start + min(max(fraction, 0.0), 1.0) * (self._end - self._start)
         if round(overall, 5) < 1:
             self.check()
-        eta = self._pace.seconds_left(overall, stage)
+        eta = self._pace.seconds_left(overall, stage) if self._pace else None
         self.emit("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
 
     def log(self, message: str) -> None:

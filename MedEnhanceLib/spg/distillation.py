@@ -207,7 +207,7 @@ def _audit(
     if min(len(training), len(held_out)) < FEWEST_AUDITED:
         summary = (
             "No audit was run, because nobody was held out to compare with, which needs "
-            f"{2 * FEWEST_AUDITED} patients or more. Treat the volumes as the patients' own."
+            f"{2 * FEWEST_AUDITED} patients or more. Treat the set as the patients' own data."
         )
         monitor.warn(summary)
         return {"alarm": None, "summary": summary}

@@ -118,7 +118,7 @@ def sheet(manifest: Mapping[str, Any]) -> str:
     if few_patients(manifest["patients"]):
         advice = "Treat the set as the patients' own data."
     if is_matched:
-        advice = "Treat the volumes as the patients' own, unless you judge the audit sufficient."
+        advice = "Treat the set as the patients' own data, unless you judge the audit sufficient."
     if audit.get("alarm"):
         advice = (
             "Do not share the set. Nor one of a further run with another seed, whose audit may "

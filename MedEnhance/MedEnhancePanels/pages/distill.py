@@ -24,8 +24,9 @@ class DistillPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Distill")
-        #: The parameters that an estimate is about, `job` while it runs, and its result.
-        self._estimated, self._sentence = None, ""
+        #: The parameters that an estimate is about, and its job.
+        self._estimated, self._estimate = None, None
+        self._segmenter = None  # that teaches; see `offer`
         ui = self.ui
         entries = {
             "distillMR": _("Distilled set, MR"),
@@ -47,10 +48,7 @@ class DistillPanel(Page):
             "matching": _("Gradient matching (SPG)"),
         }
         fill(ui.methodSelector, entries)
-        entries = {
-            "ema": _("Averaged gradients"),
-            "binary": _("Each step (published)"),
-        }
+        entries = {"ema": _("Averaged gradients"), "binary": _("Each step (published)")}
         fill(ui.gateSelector, entries)
         self.runs = RunArea(self)
         self.bind(
@@ -77,7 +75,9 @@ class DistillPanel(Page):
         self.context.devices.ask()
 
     def cleanup(self):
-        self._forgetEstimate()
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
         self.runs.cleanup()
 
     def onNewState(self):
@@ -94,41 +94,45 @@ class DistillPanel(Page):
         fill(box, entries, template)
         box.currentIndex = box.findData(template)
         fill(self.ui.deviceSelector, self.context.devices.entries, self.state.distillDevice)
-        segmenters, problem = distillation.segmentersOf(self.state)
+        segmenters, self._segmenter, problem = distillation.segmentersOf(self.state)
         texts = model_choice.segmenterTexts(segmenters)
         fill(self.ui.segmenterSelector, {"": _("None")} | texts)
         allow(self.ui.segmenterSelector, problem)
 
     def show(self):
-        ui, state = self.ui, self.state
+        ui, state, isRunning = self.ui, self.state, self.runs.isRunning
         isDistilling = distillation.kindOf(state) == "distill"
-        ui.trainingLabel.visible, ui.distillingLabel.visible = not isDistilling, isDistilling
+        segmenter = self._segmenter
+        ui.trainingLabel.visible = not isDistilling and segmenter is None
+        ui.distillingLabel.visible = isDistilling
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
+        ui.pathLabel.text = _("Cohort:") if segmenter is None else _("Images and labels:")
+        ui.pathEdit.accessibleName = ui.pathLabel.text.rstrip(":")
         table = _("A folder, or a table (CSV)")
         ui.pathEdit.placeholderText = table if isDistilling else _("A folder")
-        # The label is about the choices of a new run, not those of a run in progress.
-        ui.shareLabel.visible = isDistilling and not self.runs.isRunning
         ui.taughtArea.visible = state.distillTask.startswith("train")
         # The form below begins in the same column.
         area = ui.distillArea if isDistilling else ui.taughtArea
         labels = slicer.util.findChildren(area, className="QLabel")
         widths = [label.sizeHint.width() for label in labels if not area.isHidden()]
         ui.deviceLabel.minimumWidth = max(widths, default=0)
-        ui.gateSelector.enabled = bool(distillation.segmenterOf(state))
-        ui.shareLabel.text = distillation.sharedText(state) if isDistilling else ""
-        problem = dependencies.enhancingProblem() or distillation.problemOf(state)
-        isRunning = self.runs.isRunning
-        ui.problemLabel.text = problem
-        ui.problemLabel.visible = bool(problem) and not isRunning
-        ui.startButton.enabled = not problem and not isRunning
+        ui.gateSelector.enabled = segmenter is not None
+        problem = dependencies.enhancingProblem() or distillation.problemOf(state, segmenter)
+        # The choices stay those of what runs.
+        isFree = not isRunning and self.job is None
+        ui.choicesArea.enabled = ui.advancedContent.enabled = ui.trainButton.enabled = isFree
+        ui.startButton.enabled = ui.estimateButton.enabled = isFree and not problem
         ui.startButton.toolTip = problem
-        if self._estimated is not None and self._estimated != distillation.paramsOf(state):
-            self._forgetEstimate()
         ui.estimateButton.visible = isDistilling and not isRunning
-        ui.estimateButton.enabled = not problem and self.job is None
-        isTraining = _("This trains the shipped models further, about half an hour on one core…")
-        ui.estimateLabel.text = self._sentence if self.job is None else isTraining
-        ui.estimateLabel.visible = bool(ui.estimateLabel.text)
+        estimate = _("This trains the shipped models further, about half an hour on one core…")
+        if self.job is None:
+            isCurrent = isDistilling and self._estimated == distillation.paramsOf(state)
+            estimate = self._estimate.result.get("sentence", "") if isCurrent else ""
+        data = distillation.sharedText(state, problem)
+        data = data if segmenter is None else distillation.imagesText(segmenter)
+        texts = (ui.shareLabel, data), (ui.estimateLabel, estimate), (ui.problemLabel, problem)
+        for label, text in texts:  # about the next run
+            label.text, label.visible = text, bool(text) and not isRunning
         self.runs.show()
 
     @guarded
@@ -156,18 +160,11 @@ class DistillPanel(Page):
         """Measure what a distillation can gain, with the choices as they are."""
         if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.estimateButton):
             return
-        self._estimated = distillation.paramsOf(self.state)
-        job = distillation.startEstimate(self.context.runner, self._estimated)
-        self.follow(job, self._onEstimated)
-
-    def _onEstimated(self, job):
-        self._sentence = job.result["sentence"]
-
-    def _forgetEstimate(self):
-        """Discard an estimate for earlier choices."""
-        job, self.job, self._estimated, self._sentence = self.job, None, None, ""
-        if job is not None:
-            job.cancel()
+        runner, title = self.context.runner, _("Estimate the gain")
+        params = self._estimated = distillation.paramsOf(self.state)
+        job = runner.submit("distill-estimate", params, title=title, dedicated=True)
+        self._estimate = job
+        self.follow(job, lambda _job: None)
 
     @guarded
     def _onStart(self, _checked=False):

@@ -27,9 +27,10 @@ class RunArea:
         self.context, self._page, self._ui = page.context, page, page.ui
         self._run = None
         ui = self._ui
-        ui.pauseButton.clicked.connect(lambda *_checked: self._end("pause"))
-        ui.cancelButton.clicked.connect(lambda *_checked: self._end("cancel"))
+        ui.pauseButton.clicked.connect(lambda *_checked: self._end("paused"))
+        ui.cancelButton.clicked.connect(lambda *_checked: self._end("cancelled"))
         ui.resumeButton.clicked.connect(self._onResume)
+        ui.trainButton.clicked.connect(self._onTrain)
         self._menu, self.actions = qt.QMenu(ui.openButton), {}
         for name, (text, _path) in _TEXTS.items():
             self.actions[name] = self._menu.addAction(text)
@@ -57,7 +58,7 @@ class RunArea:
     def recall(self, folder):
         """Show the run that the scene remembers, where its folder is still there."""
         if not self.isRunning:
-            self._showRun(_runAt(folder))
+            self._showRun(long_run.Run.at(Path(folder)))
 
     def show(self):
         ui, isRunning = self._ui, self.isRunning
@@ -66,15 +67,16 @@ class RunArea:
             button.enabled = isRunning and not self._run.job.wantsCancel
         ui.startButton.visible = not isRunning
         ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
+        ui.resumeButton.enabled = self._page.job is None
 
     @guarded
-    def _end(self, how):
-        """Pause or cancel the run (`how`); a cancelled run cannot be resumed."""
+    def _end(self, state):
+        """Stop the run, "paused" or "cancelled"."""
         question = _("End {name} for good? It cannot be resumed.").format(name=self._run.name)
-        isAsked = how == "cancel" and not slicer.app.testingEnabled()
+        isAsked = state == "cancelled" and not slicer.app.testingEnabled()
         if isAsked and not slicer.util.confirmYesNoDisplay(question, _("End run")):
             return
-        getattr(self._run, how)()
+        self._run.stop(state)
         self._page.update()
 
     def _onFinished(self, job):
@@ -93,18 +95,20 @@ class RunArea:
             importing.onFinished(lambda job: self._onImported(job, run))
         elif job.state == "done":
             level, *verdict = run.verdict()
-            text = _("{name} is finished. {verdict} Open → Privacy sheet: read it before sharing.")
+            text = _("{name} is finished. {verdict} Details: Open → Privacy sheet.")
             self.context.message(level, text.format(name=run.name, verdict=" ".join(verdict)))
 
     def _onImported(self, job, run):
         if job.state == "done":
-            text = _("{name} is trained. {measured} To use it: Models → Use by default.")
-            measured = run.job.result.get("sentence") or _("It was not compared with a model.")
+            text = _("{name} is trained. {measured} Choose the model by Models → Use by default.")
+            measured = run.record["sentence"] or _("It was not compared with a model.")
             self.context.message("info", text.format(name=run.name, measured=measured))
         else:
             text = _("{name} is trained, but could not be added to the models: {why}")
             text = text.format(name=run.name, why=job.error.text)
             self.context.message("warning", text, job.error.shown, job.error.report)
+        if self._page is not None:
+            self._page.update()  # its name is taken now
 
     def _showRun(self, run):
         """Show how a run ended, and its results; nothing while it is in progress."""
@@ -132,30 +136,27 @@ class RunArea:
         showText(self._page.widget, title, self._run.out / path)
 
     @guarded
+    def _onTrain(self, _checked=False):
+        """Choose the set as the data of a training."""
+        state, modality = self.context.state, self._run.manifest()["modality"]
+        state.distillTask, state.distillSegmenter = f"train{modality}", ""
+        state.distillCohort = str(self._run.out)
+
+    @guarded
     def _onFolder(self, _checked=False):
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._run.out)))
 
     def list(self):
-        """Offer the runs that can be resumed, that of the scene first."""
-        if self.context.state is None:
-            return
-        last = _runAt(self.context.state.distillRun)
-        runs = [last] if last is not None and last.is_resumable else []
-        runs += long_run.Run.resumable(long_run.root())
-        if self.isRunning:
-            runs = [run for run in runs if run.folder != self._run.folder]
-        entries = {str(run.folder): long_run.choiceText(run) for run in runs}
-        fill(self._ui.runSelector, entries)
+        """Offer the runs that can be resumed, and select that of the scene."""
+        if self.context.state is not None:
+            runs, box = long_run.Run.resumable(long_run.root()), self._ui.runSelector
+            fill(box, {str(run.folder): long_run.choiceText(run) for run in runs})
+            box.currentIndex = max(0, box.findData(self.context.state.distillRun))
 
     @guarded
     def _onResume(self, _checked=False):
         self.context.clearMessage()
         self.begin(long_run.resume(self.context.runner, self._ui.runSelector.currentData))
-
-
-def _runAt(folder):
-    """Return the run in a folder, as a scene remembers it; None where it is gone."""
-    return long_run.Run.at(Path(folder)) if folder else None
 
 
 def _fillGallery(gallery, paths):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.gradprom.labeled import config_of, require_images
 from MedEnhanceLib.jobs.kinds.train import volumes_in
 from MedEnhanceLib.jobs.teaching.segmenter import teachers
 from MedEnhanceLib.spg.cohort import count_patients, require_patients
@@ -13,6 +14,7 @@ from MedEnhanceLib.spg.dataset import find_set
 from MedEnhanceLib.spg.prepare import plan_text
 from MedEnhanceLib.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import model_choice
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.texts import tr as _
 
@@ -33,10 +35,10 @@ def paramsOf(state):
     config = {"preset": state.distillPreset, "device": state.distillDevice}
     if kindOf(state) == "train":
         method = "slices" if state.distillTask.startswith("slices") else "hqg"
-        if segmenter := segmenterOf(state):  # whose training says which images
-            fields = {"task": {"segmenter": segmenter, "gate": state.distillGate}}
+        if segmenter := segmentersOf(state)[1]:  # whose training says which images
+            fields = {"task": {"segmenter": segmenter.name, "gate": state.distillGate}}
         else:
-            folder, fields = (folder, {}) if _isSet(folder) else volumes_in(folder, method)
+            folder, fields = (folder, {}) if find_set(Path(folder)) else volumes_in(folder, method)
         config |= {"modality": modality, "name": state.distillName.strip(), **fields}
         return {"method": method, "config": config, "data": folder}
     config |= {"method": state.distillMethod, "prior": state.distillTemplate}
@@ -45,47 +47,50 @@ def paramsOf(state):
 
 
 def segmentersOf(state):
-    """List the segmentation models that can teach an enhancer, or say why there is none."""
+    """List the segmentation models that can teach an enhancer.
+
+    Returns also the one that is to teach, None for none, and why there is nothing to choose from.
+    """
     if not state.distillTask.startswith("train"):
-        return [], ""
+        return [], None, ""
     able, faults = teachers(state.distillTask[-2:])
+    segmenter = next((each for each in able if each.name == state.distillSegmenter), None)
     problem = _("No installed segmentation model can teach an enhancer of this modality.")
     reasons = [PanelError.fromException(fault).text for fault in faults]
-    return able, "" if able else "\n".join([problem, *reasons])
+    return able, segmenter, "" if able else "\n".join([problem, *reasons])
 
 
-def segmenterOf(state):
-    """Return the name of the segmentation model that teaches; "" for none."""
-    name = state.distillSegmenter
-    return name if name and name in [each.name for each in segmentersOf(state)[0]] else ""
+def imagesText(segmenter):
+    """Say which images a training takes that a segmentation model teaches, and how they lie."""
+    images = config_of(segmenter)
+    text = _(
+        "Trains the enhancer further that {name} was trained with, taught by it. The folder needs "
+        "its training's files, named as there (* is any text): images {images}; labels, or their "
+        "atlas, {labels}; of patients held out, who decide what is kept: {held_out}."
+    )
+    labels = images.labels or (images.atlas_image, images.atlas_labels)
+    lists = {"images": images.images, "labels": labels, "held_out": images.held_out}
+    lists = {name: _(" and ").join(patterns) for name, patterns in lists.items()}
+    warnings = model_choice.warningOf(segmenter)
+    return " ".join(filter(None, [text.format(name=segmenter.name, **lists), *warnings]))
 
 
-def _isSet(folder):
-    """Return whether a folder is a finished distilled set, or that of the run that made it."""
-    try:
-        return find_set(Path(folder)) is not None
-    except MedEnhanceError:
-        return False
-
-
-def problemOf(state):
-    """Say what is missing before a run can start, or nothing."""
+def problemOf(state, segmenter):
+    """Say what is missing before a run can start, taught by a segmentation model or not."""
     folder = state.distillCohort.strip()
     isTable = folder.lower().endswith(".csv") and os.path.isfile(folder)
     isTraining = kindOf(state) == "train"
     if isTraining and not os.path.isdir(folder):
-        return _("Choose the folder of the volumes, or that of a distilled set.")
+        return _("Choose the folder that is described above.")
     if not isTable and not os.path.isdir(folder):
         return _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
-    if not isTraining and (problem := _countProblem(folder)):
+    if problem := _dataProblem(state, folder, segmenter):
         return problem
     if not state.distillName.strip():
         return _("Give the run a name.")
-    if isTraining and is_taken(state.distillName.strip()):
-        return _("A model of this name is installed already: give the run another name.")
     if isTraining:
-        labels = _("A distilled set has no labels: choose the folder of the model's training.")
-        return labels if segmenterOf(state) and _isSet(folder) else ""
+        taken = _("A model of this name is installed already: give the run another name.")
+        return taken if is_taken(state.distillName.strip()) else ""
     if state.distillTask == "distillCT" and state.distillTemplate == TEMPLATE:
         return _("There is no public template for CT: choose synthetic volumes under Advanced.")
     if state.distillTemplate not in TEMPLATES and not os.path.isfile(state.distillTemplate):
@@ -93,17 +98,24 @@ def problemOf(state):
     return ""
 
 
-def _countProblem(folder):
-    """Say that a cohort has too few patients, and how many it takes; empty where it has enough."""
+def _dataProblem(state, folder, segmenter):
+    """Say that a cohort has too few patients, or labeled images are missing; empty for neither."""
     try:
-        require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
+        if segmenter is not None and find_set(Path(folder)):
+            return _("A distilled set has no labels: choose the folder of the model's training.")
+        if segmenter is not None:
+            require_images(config_of(segmenter), Path(folder))
+        elif kindOf(state) == "distill":
+            require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
     except (MedEnhanceError, OSError) as error:
         return PanelError.fromException(error).text
     return ""
 
 
-def sharedText(state):
-    """Say what the recipient of a distilled set gets of the patients."""
+def sharedText(state, problem):
+    """Say what a distilled set has of its patients, whose number only without a problem."""
+    if kindOf(state) == "train":
+        return ""
     count = count_of_numbers("CT" if state.distillTask == "distillCT" else "MR")
     shared = _(
         "With these choices, a new set contains {count} averages over all patients, rounded voxel "
@@ -115,21 +127,19 @@ def sharedText(state):
             "what that patient's scans teach. Starting sends nothing."
         )
     folder = state.distillCohort.strip()
-    if not problemOf(state) and (count := count_patients(folder, _MANY)) < _MANY:
+    if not problem and (count := count_patients(folder, _MANY)) < _MANY:
         shared = f"{shared}\n{plan_text(count, DistillConfig(method=state.distillMethod))}"
-    if state.distillTemplate in TEMPLATES:
-        return shared
     anatomy = _(
         "Every volume will show the anatomy of the file: use a public volume, or one whose patient "
         "consented."
     )
-    return f"{shared}\n{anatomy}"
+    return shared if state.distillTemplate in TEMPLATES else f"{shared}\n{anatomy}"
 
 
 def start(runner, state):
     """Begin the run that the page describes, in a new folder; returns a Run."""
     long_run.checkIdle(runner)
-    if why := problemOf(state):
+    if why := problemOf(state, segmentersOf(state)[1]):
         raise PanelError(_("The cohort cannot be used"), why, "input")
     params = paramsOf(state)  # it raises for a folder without volumes
     if kindOf(state) == "distill":  # no part of what an estimate is about
@@ -138,12 +148,3 @@ def start(runner, state):
     run.record["params"] = params
     run.begin(runner)
     return run
-
-
-def startEstimate(runner, params):
-    """Begin to estimate what a distillation can gain, and how long it takes; returns a Job.
-
-    params: see `paramsOf`. Its result has a `sentence` about it; nothing is kept.
-    """
-    title = _("Estimate what a distillation can gain")
-    return runner.submit("distill-estimate", params, title=title, dedicated=True)

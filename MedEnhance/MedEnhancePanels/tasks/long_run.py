@@ -34,13 +34,9 @@ class Run(LongRun):
         self.job.onFinished(self._onFinished)
         runner.run = self
 
-    def pause(self):
-        """Stop after a checkpoint; `resume` goes on from there."""
-        self.job.cancel()
-
-    def cancel(self):
-        """Stop permanently; the folder is kept."""
-        self._endsAs = "cancelled"
+    def stop(self, state):
+        """Stop after a checkpoint: "paused", or "cancelled", which cannot be resumed."""
+        self._endsAs = state
         self.job.cancel()
 
     def _onFinished(self, job):
@@ -51,6 +47,7 @@ class Run(LongRun):
         record["error"] = job.error.text if job.state == "failed" else ""
         if job.state == "done" and self.kind == "train":
             record["model"] = job.result["outputs"]["model"]
+            record["sentence"] = job.result.get("sentence", "")
         if self.folder.is_dir():
             self.save()
 
@@ -99,12 +96,13 @@ def _stateText(state):
 
 def runText(run):
     isSet = run.kind == "distill" and run.state == "done"
-    place = _("The distilled set, to hand over: {folder}") if isSet else _("Its folder is {folder}")
+    place = _("The distilled set: {folder}") if isSet else _("Its folder is {folder}")
     lines = [
         _("{name}: {state} after {time}.").format(
             name=run.name, state=_stateText(run.state), time=duration_text(run.record["seconds"])
         ),
         run.record.get("error", ""),
+        run.record.get("sentence", ""),
         place.format(folder=run.out if isSet else run.folder),
     ]
     if isSet:

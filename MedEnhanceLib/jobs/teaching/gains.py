@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib import io
+from MedEnhanceLib.bundles.export import is_certain
 from MedEnhanceLib.bundles.store import Bundle, read_bundle, shipped_bundle
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.slice_training import train_slices
@@ -27,10 +28,10 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import PATTERN
 from MedEnhanceLib.spg.distillation import distill_cohort
 
-#: In dB, and in standard errors: a gain must exceed both to be certain.
-_LEAST_GAIN, _ERRORS = 0.05, 2.0
 #: Crops in the pool of an enhancer's training, and in its validation.
 _CROPS, _VALIDATED = 40, 12
+#: Share of the enhancer's training in the time of both, on a CPU.
+_NOISE = 0.25
 #: Learning rate of an enhancer that is already trained.
 _RATE = 5e-4
 _TASKS = {"noise": "in removing noise", "slices": "in restoring thin slices"}
@@ -53,7 +54,7 @@ class Gain:
     @property
     def is_certain(self) -> bool:
         """Whether the gain exceeds its uncertainty."""
-        return self.over_shipped_db > max(_LEAST_GAIN, _ERRORS * self.error_db)
+        return is_certain(self.over_shipped_db, self.error_db)
 
     @property
     def text(self) -> str:
@@ -107,12 +108,13 @@ def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor
     """
     cohort.require("the estimate")
     config = replace(config, method="statistics")
+    first = monitor.part(0.0, 1.0, is_typical=False)  # the trainings differ in pace
     names = np.random.default_rng(config.seed).permutation(sorted(p.id for p in cohort)).tolist()
     half_of = {name: number % 2 for number, name in enumerate(names)}
     with tempfile.TemporaryDirectory(prefix="medenhance-") as place:
         folder = Path(place)
         modality, numbers = "", itertools.count()
-        for patient, volumes in cohort.volumes(monitor=monitor.part(0.0, 0.05)):
+        for patient, volumes in cohort.volumes(monitor=first.part(0.0, 0.05)):
             modality = volumes[0].modality
             subfolder = folder / f"half-{half_of[patient.id]}"
             subfolder.mkdir(exist_ok=True)
@@ -120,7 +122,7 @@ def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor
                 io.save(volume, subfolder / f"{next(numbers):04d}.nrrd")
         figures: dict[str, list[tuple[float, float]]] = {task: [] for task in _TASKS}
         for half in range(2):
-            part = monitor.part(0.05 + 0.475 * half, 0.05 + 0.475 * (half + 1))
+            part = (monitor if half else first).part(0.05 + 0.475 * half, 0.525 + 0.475 * half)
             taught = cohort.only(lambda patient, half=half: half_of[patient.id] == half)  # type: ignore[misc]
             distill_cohort(taught, folder / f"set-{half}", config, part.part(0.0, 0.1))
             for task, figure in _trained(folder, half, modality, config, steps, part.part(0.1, 1)):
@@ -178,8 +180,8 @@ def _trained(
         }
     )
     out = folder / f"trained-{half}"
-    yield "noise", _figure(train(enhancer, folder, out / "noise", monitor.part(0.0, 0.7)))
-    yield "slices", _figure(train_slices(slices, folder, out / "slices", monitor.part(0.7, 1.0)))
+    yield "noise", _figure(train(enhancer, folder, out / "noise", monitor.part(0.0, _NOISE)))
+    yield "slices", _figure(train_slices(slices, folder, out / "slices", monitor.part(_NOISE, 1.0)))
 
 
 def _figure(trained: Path) -> tuple[float, float]:

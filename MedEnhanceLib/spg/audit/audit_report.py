@@ -82,7 +82,7 @@ class AuditReport:
         elif all(finding.is_blind for finding in self.findings):
             text = (
                 f"This audit could not have found a leak, however large: with {groups} no attack "
-                "can. Treat the volumes as the patients' own."
+                "can. Treat the set as the patients' own data."
             )
         else:
             able = [finding.finds for finding in self.findings if not finding.is_blind]

@@ -21,6 +21,7 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head
+from MedEnhanceLib.gradprom.labeled import LabeledImage, read_labeled
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.hqg.bundle import export_enhancer
@@ -198,9 +199,23 @@ def learned(data: Path, out: Path, monitor: Monitor | None = None, **task: Any) 
     return train_method("hqg", config(**task), data, out, monitor or Monitor())
 
 
-def test_a_head_teaches_and_stays_as_it_is(data: Path, tmp_path: Path, segmenter: str) -> None:
-    before = weights(segmenter)
-    folder = learned(data, tmp_path, segmenter=segmenter, gate="joint", steps=2)
+def test_a_head_teaches_and_stays_as_it_is(
+    data: Path, tmp_path: Path, segmenter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress never falls, though labels may be propagated to each image before the steps."""
+    before, shares = weights(segmenter), [0.0]
+
+    def read(config: Any, data: Path, files: Any, monitor: Monitor) -> LabeledImage:
+        labeled = read_labeled(config, data, files, monitor)
+        monitor.progress(0.8, "propagating labels")
+        return labeled
+
+    def listen(event: Event) -> None:
+        shares.append(event.fields.get("fraction", shares[-1]))
+
+    monkeypatch.setattr("MedEnhanceLib.gradprom.task.read_labeled", read)
+    folder = learned(data, tmp_path, Monitor(listen), segmenter=segmenter, gate="joint", steps=2)
+    assert shares == sorted(shares)
     assert record(folder)["segmenter"]["name"] == "core"
     assert record(folder)["open_fraction"] == 1
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()

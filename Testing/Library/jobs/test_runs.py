@@ -32,6 +32,19 @@ def test_a_damaged_run_hides_no_other(tmp_path: Path, text: str) -> None:
     assert LongRun.create(tmp_path, "train", "../my run").folder != run.folder
 
 
+def test_a_run_that_failed_is_resumed_only_from_a_checkpoint(tmp_path: Path) -> None:
+    for kind, data, file in (
+        ("train", "data", "checkpoint.safetensors"),
+        ("distill", "cohort", "work/run.json"),
+    ):
+        run = LongRun.create(tmp_path, kind, "a")
+        run.record |= {"state": "failed", "params": {data: "data", "out": "out"}}
+        assert not run.is_resumable
+        (run.out / file).parent.mkdir(exist_ok=True)
+        (run.out / file).touch()
+        assert run.is_resumable
+
+
 AVERAGES = {"config": {"method": "statistics"}}
 
 

@@ -18,6 +18,7 @@ from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds.train import set_of, volumes_in
 from MedEnhanceLib.jobs.teaching.gains import Gain, Gains
+from MedEnhanceLib.runtime.progress import Event
 from MedEnhanceLib.spg.dataset import NOT_ANATOMY
 from MedEnhanceLib.spg.folder import MANIFEST
 
@@ -36,7 +37,7 @@ def test_a_set_teaches_and_the_result_is_measured_beside_the_shipped_model(
     said = capsys.readouterr().out
     assert f"dB worse than the shipped {'mr' if method == 'hqg' else 'mr-slices'}." in said
     assert ("than the filter" in said) == (method == "hqg")
-    assert "Use the shipped model." in said, "after four steps"
+    assert f"No gain beyond chance: use {'mr' if method == 'hqg' else 'mr-slices'}." in said
     metadata = read_bundle(tmp_path / "own").metadata
     assert metadata["modality"] == "MR"
     assert NOT_ANATOMY in metadata["limits"]
@@ -151,7 +152,12 @@ def test_one_patient_is_too_few_for_every_job(people: Path, tmp_path: Path, kind
 def test_the_job_estimates_gain_and_time_and_writes_nothing(people: Path) -> None:
     before = sorted(people.parent.rglob("*"))
     params = {"cohort": str(people), "config": SMALL, "steps": 2}
-    found = run_job(JobSpec("distill-estimate", params)).fields
+    events: list[Event] = []
+    found = run_job(JobSpec("distill-estimate", params), events.append).fields
+    rows = [event.fields for event in events if event.kind == "progress"]
+    shares = [row["fraction"] for row in rows]
+    assert shares == sorted(shares)
+    assert all(row["eta_s"] is None for row in rows if row["fraction"] < 0.5), "not known yet"
     assert [row["task"] for row in found["gains"]] == ["noise", "slices"]
     assert all(np.isfinite(row["over_shipped_db"]) for row in found["gains"])
     assert found["patients"] == 4
