@@ -215,7 +215,11 @@ def comparison(metadata: Mapping[str, Any]) -> str:
         gain = validation["gain_db"]
         text = f"{abs(gain):.2f} dB {_better(gain)} than the filter, {text}"
     has_held_out = training["config"].get("held_out")
-    where = "volumes held out" if has_held_out else "new crops of the training volumes"
+    where = (
+        "volumes held out"
+        if has_held_out
+        else "new crops of the training volumes, not of other scans"
+    )
     text, is_better, other = f"On {where}: {text}.", is_certain(over, error), shipped
     if taught := metadata.get("gradprom"):
         text, other = f"{_taught_text(taught)} {text}", training["config"]["start"]

@@ -45,7 +45,8 @@ class ModelWarning:
     """One reason why a model's result on a volume may be wrong.
 
     Attributes:
-        code: "test-model", "anatomy", "noise-model", "stated-noise" or "no-structure".
+        code: "test-model", "anatomy", "not-better", "noise-model", "stated-noise" or
+            "no-structure".
         message: a clause.
         hint: what to do about it.
     """
@@ -89,6 +90,19 @@ def training_length_warning(bundle: Bundle) -> ModelWarning | None:
         "test-model",
         f"{bundle.name} was trained for {steps} steps only, as a test model",
         "use it for tests only, and train one with the preset cpu or full for real work",
+    )
+
+
+def verdict_warning(bundle: Bundle) -> ModelWarning | None:
+    """Warn where a model was measured to be worse than the one that ships; else None."""
+    validation = (bundle.metadata.get("training") or {}).get("validation") or {}
+    over, error = (validation.get(f"over_shipped{name}_db", 0.0) for name in ("", "_error"))
+    if over + 2 * error >= 0:
+        return None
+    return ModelWarning(
+        "not-better",
+        f"{bundle.name} is {-over:.2f} dB worse than the shipped model, as its training measured",
+        "use the shipped model",
     )
 
 

@@ -139,7 +139,9 @@ def _lines(fields: dict[str, Any]) -> list[str]:
     lines += ["", table(rows, {name: name for name in rows[0]})] if rows else []
     for folder in [path.parents[1] for path in sorted(model.glob(f"*/{METADATA}"))] or [model]:
         rename = " --name NAME" if is_taken(folder.name) else ""
-        lines.append(f"Install it: medenhance models import {quote(str(folder))}{rename}")
+        lines.append(
+            f"To install {folder.name}: medenhance models import {quote(str(folder))}{rename}"
+        )
     return lines
 
 

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
-from MedEnhanceLib.bundles.suitability import anatomy_warning, messages_of, training_length_warning
+from MedEnhanceLib.bundles.suitability import (
+    anatomy_warning,
+    messages_of,
+    training_length_warning,
+    verdict_warning,
+)
 from MedEnhanceLib.core.arrays import Array, foreground, let_go, trim
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume
@@ -256,7 +261,11 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
 def _warned(bundle: Bundle, volume: Volume, decision: Decision, monitor: Monitor) -> Decision:
     """Warn where model or noise may not suit the volume; returns the decision with all warnings."""
     part = volume.origin.body_part if volume.origin else ""
-    bundle_warnings = (training_length_warning(bundle), anatomy_warning(bundle, part))
+    bundle_warnings = (
+        training_length_warning(bundle),
+        verdict_warning(bundle),
+        anatomy_warning(bundle, part),
+    )
     warnings = tuple(warning for warning in bundle_warnings if warning) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)

@@ -14,20 +14,24 @@ from MedEnhanceLib.io.atomic import json_bytes
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.runtime.text import counted
 from MedEnhanceLib.spg.config import MANY_PATIENTS, NETWORKS, TEMPLATE, DistillConfig
-from MedEnhanceLib.spg.statistics import count_of_numbers
+from MedEnhanceLib.spg.statistics import CLIPPED_FROM, count_of_numbers
 
 METHODS = {
     "matching": "SPG, structure-preserving personalized generation (arXiv 2511.13106). Its code is "
     "not public; this is MedEnhance's reconstruction",
     "statistics": "statistics of a cohort imposed on volumes (after Heeger and Bergen, 1995)",
 }
+_NO_ATTACK = (
+    "No attack was run, as there is no copy of an image to find. That is no proof of privacy: "
+    "averages tell something, too."
+)
 NO_LICENSE = "No license is stated: nobody may use this set until its maker states one."
 _PARAGRAPH = "\n\n"
 _README = """# Distilled {modality} volumes
 
 **{research_only}**
 
-{clean} of {size} voxels, distilled from {patients}, to train networks on. \
+{clean} of {size} voxels, {origin}, to train networks on. \
 Training signal, not anatomy: shapes that look like organs can be invented.
 
 **{verdict}**
@@ -74,7 +78,11 @@ for you to decide.
 | How? | {method}; preset: {preset} |
 | What did the volumes start from? | {prior} |
 | Is an image of a patient in it? | {image} |
-| Names, dates, identifiers, files, geometry of a scan? | None, in no file of the folder |
+| Names, dates, identifiers, files, geometry of a scan? | None, in no file of the folder, but the \
+spacing below |
+| Enough patients for averages? | {enough} |
+| Could somebody who has the same scans recognize them? | Yes, if they have all of them unchanged: \
+data_sha256 in manifest.json is a hash of all |
 | License | {license} |
 
 ## What the patients contributed
@@ -130,9 +138,11 @@ def sheet(manifest: Mapping[str, Any]) -> str:
         sha256=hashlib.sha256(json_bytes(manifest)).hexdigest(),
         preset=next((n for n in DistillConfig.PRESETS if _is_preset(n, manifest)), "own options"),
         prior=prior["description"],
+        enough=few_patients(manifest["patients"])
+        or f"{manifest['patients']}: of fewer than {MANY_PATIENTS}, averages tell much about each",
         image=image,
         method=METHODS[manifest["config"]["method"]],
-        tried="\n".join(f"- {line}" for line in audit.get("tried") or ["No attack was run."]),
+        tried="\n".join(f"- {line}" for line in audit.get("tried") or [_NO_ATTACK]),
         advice=advice,
     )
 
@@ -144,14 +154,16 @@ def contributed(run: Mapping[str, Any]) -> list[str]:
     kinds = "intensity, and of four bands of detail"
     if run["modality"] == "CT":
         kinds = "four bands of detail"
+    middle = ", the lowest and the highest value replaced by the next" * (count >= CLIPPED_FROM)
     lines = [
         f"The set has {count_of_numbers(run['modality'])} numbers from the patients, each a mean "
-        f"over {counted(count, 'patient')}: quantiles of {kinds}. They are in manifest.json."
+        f"over {counted(count, 'patient')}{middle}: quantiles of {kinds}. They are in "
+        "manifest.json."
     ]
     if run["prior"]["kind"] == "synthetic":
         lines.append(
             f"The spacings of slices and pixels ({spacing} mm) are quartiles over the patients, "
-            "rounded to two digits."
+            "rounded to two digits; where all patients have the same, it is theirs."
         )
     if few := few_patients(count):
         lines.append(few)
@@ -190,7 +202,7 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     slices, rows, columns = manifest["size"]
     lines = [f"The volumes start from {manifest['prior']['description']}.", *contributed(manifest)]
     verdict = _summary(manifest).partition(_PARAGRAPH)[0]
-    if manifest["config"]["method"] == "statistics":
+    if is_averaged := manifest["config"]["method"] == "statistics":
         verdict = f"{verdict} {averages_text(count)}"
     return {
         "modality": manifest["modality"],
@@ -199,6 +211,8 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "synthetic": counted(manifest["volumes"], f"synthetic {manifest['modality']} volume"),
         "size": f"{columns} × {rows} × {slices}",
         "patients": counted(count, "patient"),
+        "origin": ("with averages over " if is_averaged else "distilled from ")
+        + counted(count, "patient"),
         "verdict": verdict,
         "license": manifest["license"],
         "nature": "\n".join(f"- {line}" for line in lines),

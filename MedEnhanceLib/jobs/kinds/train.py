@@ -187,8 +187,11 @@ def training_config(
         )
     if method == CODEC:
         return codec_config(fields)
-    if distilled is not None and method in _FROM_SETS:
-        fields = {"modality": distilled.modality, **fields}
+    if method in _FROM_SETS:
+        fields = {**({"modality": distilled.modality} if distilled else {}), **fields}
+        if isinstance(modality := fields.get("modality"), str):  # else no name but a shipped one
+            name = f"own-{modality.lower()}" + "-slices" * (method == "slices")
+            fields = {"name": name, **fields}
     if method == "hqg" and fields.get("task") and distilled is None:
         fields = taught_fields(fields)
     return config_class.from_json(dict(fields))

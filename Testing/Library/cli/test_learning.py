@@ -45,7 +45,7 @@ def test_preset_and_configuration_file_go_together(
     )
     assert ran.status == 0
     assert "wrote runs/a/model" in ran.out
-    assert ran.out.splitlines()[-1] == "Install it: medenhance models import runs/a/model"
+    assert ran.out.splitlines()[-1] == "To install model: medenhance models import runs/a/model"
     ((kind, params),) = asked
     assert kind == "train"
     assert params["config"] == {"steps": 12, "preset": "smoke"}
