@@ -147,10 +147,9 @@ class TrainPageTest(DistillTestCase):
 
     def test_aSegmentationModelTeachesAnEnhancerThroughTheGate(self):
         """GradProm, with the options that the training takes."""
-        folder, ui = self.cohort(), self.ui
         self.teacher("mine", held_out=["hq/*1.nrrd"])
         self.teacher("unable", held_out=["hq/2*"], enhancer="removed")
-        self.panel.update()
+        folder, ui = self.cohort(), self.ui
         ui.advancedSection.collapsed = False
         self.assertFalse(ui.gateSelector.enabled)
         self.assertEqual(ui.segmenterSelector.findData("unable"), -1)
