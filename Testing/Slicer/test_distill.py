@@ -151,6 +151,7 @@ class TrainPageTest(DistillTestCase):
         self.teacher("unable", held_out=["hq/2*"], enhancer="removed")
         folder, ui = self.cohort(), self.ui
         ui.advancedSection.collapsed = False
+        self.addCleanup(setattr, ui.advancedSection, "collapsed", True)
         self.assertFalse(ui.gateSelector.enabled)
         self.assertEqual(ui.segmenterSelector.findData("unable"), -1)
         self.pick(ui.segmenterSelector, "mine")
@@ -174,7 +175,6 @@ class TrainPageTest(DistillTestCase):
             self.choose("trainCT")
             self.assertEqual((ui.segmenterSelector.count, ui.segmenterSelector.enabled), (1, False))
             self.assertIn("there is no model 'ct-lowdose'", ui.segmenterSelector.toolTip)
-        self.panel.update()
         self.assertIsNone(distillation.segmentersOf(self.context.state)[1])
         ui.pathEdit.text = folder = self.temporaryFolder()
         ui.startButton.click()
