@@ -110,20 +110,12 @@ def config_of(head: Bundle) -> TrainHeadConfig:
     return TrainHeadConfig.from_json({**fields, "modality": head.modality})
 
 
-def require_images(config: TrainHeadConfig, data: Path) -> None:
-    """Raise InputError where images, labels or the atlas of a head's training are missing."""
-    find_split(config, data)
-    for name in filter(None, (config.atlas_image, config.atlas_labels)):
-        if not (data / name).exists():
-            raise InputError(f"{data}: the atlas is missing ({name})", "Put its file there.")
-
-
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
     """Find the labeled images below `data` for training, and those of held-out patients.
 
     A patient is a folder of images, or a single image if all are in one folder. A pattern of
     `held_out` that matches an image holds out its patient. Raises InputError where there are no
-    images, or not as many labels, a pattern matches nothing, or no image remains for training.
+    images, no atlas, or not as many labels, a pattern matches nothing, or no image remains.
     """
     pairs = _pairs(config, data)
     names = [path.relative_to(data).as_posix() for path, _ in pairs]
@@ -162,6 +154,9 @@ def _pairs(config: TrainHeadConfig, data: Path) -> list[Files]:
             "Give the folder that these patterns start from, with files of such names.",
         )
     if not config.labels:
+        for name in (config.atlas_image, config.atlas_labels):
+            if not (data / name).exists():
+                raise InputError(f"{data}: the atlas is missing ({name})", "Put its file there.")
         return [(path, None) for path in images]
     stems, drawn = ([path.name.partition(".")[0] for path in files] for files in (images, labels))
     is_by_name = not set(stems).isdisjoint(drawn) and len(set(stems)) == len(stems)

@@ -147,11 +147,11 @@ class TrainPageTest(DistillTestCase):
 
     def test_aSegmentationModelTeachesAnEnhancerThroughTheGate(self):
         """GradProm, with the options that the training takes."""
-        folder, ui = self.cohort(), self.ui
         self.teacher("mine", held_out=["hq/*1.nrrd"])
         self.teacher("unable", held_out=["hq/2*"], enhancer="removed")
-        self.panel.update()
+        folder, ui = self.cohort(), self.ui
         ui.advancedSection.collapsed = False
+        self.addCleanup(setattr, ui.advancedSection, "collapsed", True)
         self.assertFalse(ui.gateSelector.enabled)
         self.assertEqual(ui.segmenterSelector.findData("unable"), -1)
         self.pick(ui.segmenterSelector, "mine")
@@ -175,7 +175,6 @@ class TrainPageTest(DistillTestCase):
             self.choose("trainCT")
             self.assertEqual((ui.segmenterSelector.count, ui.segmenterSelector.enabled), (1, False))
             self.assertIn("there is no model 'ct-lowdose'", ui.segmenterSelector.toolTip)
-        self.panel.update()
         self.assertIsNone(distillation.segmentersOf(self.context.state)[1])
         ui.pathEdit.text = folder = self.temporaryFolder()
         ui.startButton.click()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.gradprom.labeled import config_of, require_images
+from MedEnhanceLib.gradprom.labeled import config_of, find_split
 from MedEnhanceLib.jobs.kinds.train import volumes_in
 from MedEnhanceLib.jobs.teaching.segmenter import teachers
 from MedEnhanceLib.spg.cohort import count_patients, require_patients
@@ -104,7 +104,7 @@ def _dataProblem(state, folder, segmenter):
         if segmenter is not None and find_set(Path(folder)):
             return _("A distilled set has no labels: choose the folder of the model's training.")
         if segmenter is not None:
-            require_images(config_of(segmenter), Path(folder))
+            find_split(config_of(segmenter), Path(folder))
         elif kindOf(state) == "distill":
             require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
     except (MedEnhanceError, OSError) as error:

@@ -20,7 +20,7 @@ from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, open_head_for
 from MedEnhanceLib.gradprom.config import HeadConfig
 from MedEnhanceLib.gradprom.head import make_head
-from MedEnhanceLib.gradprom.labeled import find_split, require_images
+from MedEnhanceLib.gradprom.labeled import find_split
 from MedEnhanceLib.gradprom.train import Example, draw_batch, train
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -245,7 +245,7 @@ def test_labels_stand_beside_the_images_of_their_names(
     config = TrainHeadConfig.from_json({"labels": ["labels/*"], "structures": STRUCTURES})
     atlas = replace(config, labels=(), atlas_image="atlas.nii.gz", atlas_labels="labels.nii.gz")
     with pytest.raises(InputError, match=r"the atlas is missing \(atlas.nii.gz\)"):
-        require_images(atlas, tmp_path)
+        find_split(atlas, tmp_path)
     if wrong:
         with pytest.raises(InputError, match=wrong):
             find_split(config, tmp_path)
