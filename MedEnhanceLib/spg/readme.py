@@ -80,7 +80,7 @@ for you to decide.
 | Is an image of a patient in it? | {image} |
 | Names, dates, identifiers, files, geometry of a scan? | None, in no file of the folder, but the \
 spacing below |
-| Enough patients for averages? | {enough} |
+| Enough patients for averages? | {enough}; {least} is the least |
 | Could somebody who has the same scans recognize them? | Yes, if they have all of them unchanged: \
 data_sha256 in manifest.json is a hash of all |
 | License | {license} |
@@ -138,8 +138,8 @@ def sheet(manifest: Mapping[str, Any]) -> str:
         sha256=hashlib.sha256(json_bytes(manifest)).hexdigest(),
         preset=next((n for n in DistillConfig.PRESETS if _is_preset(n, manifest)), "own options"),
         prior=prior["description"],
-        enough=few_patients(manifest["patients"])
-        or f"{manifest['patients']}: of fewer than {MANY_PATIENTS}, averages tell much about each",
+        enough="No" if few_patients(manifest["patients"]) else "Yes",
+        least=MANY_PATIENTS,
         image=image,
         method=METHODS[manifest["config"]["method"]],
         tried="\n".join(f"- {line}" for line in audit.get("tried") or [_NO_ATTACK]),

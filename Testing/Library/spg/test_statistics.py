@@ -127,6 +127,8 @@ def test_a_set_by_statistics_says_first_that_few_patients_show_in_it(made: Path)
     assert first.startswith("**No audit was run, because no volume was made from a patient's")
     assert "Averages over only 4 patients tell much about each of them" in first
     many = sheet(load_distilled(made).manifest | {"patients": 7})
+    assert "averages? | No; " in page and "averages? | Yes; " in many
+    assert "the lowest and the highest value" in many and "the highest value" not in page
     assert "tell much" not in many and "Decide as on a table of averages" in many
     assert f"{count_of_numbers(load_distilled(made).modality)} numbers" in page
     assert f"The volumes start from {DESCRIPTIONS['synthetic']}" in page
