@@ -76,6 +76,31 @@ class VolumeRowTest(MedEnhanceTestCase):
         self.assertEqual([call.args[0] for call in selected.mock_calls], ["DICOM", "SampleData"])
 
 
+class QuestionTest(MedEnhanceTestCase):
+    """Slicer's own dialogs, answered by their buttons."""
+
+    def answer(self, name, words):
+        """Press a button of the question that is open."""
+        box = qt.QApplication.activeModalWidget()
+        self.assertIsNotNone(box, "nothing was asked")
+        self.asked.append(box.text)
+        self.assertIn(words, box.text)
+        box.button(getattr(qt.QMessageBox, name)).click()
+
+    def test_aRunEndsOnlyAfterAYes(self):
+        self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
+        self.showPage("distill")
+        run, self.asked = mock.Mock(isActive=True, job=mock.Mock(wantsCancel=False)), []
+        run.name = "my-run"
+        self.enterContext(mock.patch.object(self.panel.runs, "_run", run))
+        self.panel.runs.show()
+        for name, count in (("No", 0), ("Yes", 1)):
+            qt.QTimer.singleShot(0, self.ui.cancelButton.click)
+            qt.QTimer.singleShot(200, lambda name=name: self.answer(name, "End my-run for good?"))
+            self.waitUntil(lambda count=count: len(self.asked) == count + 1, 10)
+            self.assertEqual(run.cancel.call_count, count)
+
+
 class RemovalTest(MedEnhanceTestCase):
     """Of nodes that are chosen: nothing else is chosen in their place."""
 

@@ -154,3 +154,12 @@ class ctkSliderWidget:
         slider.setRange(0, round((box.maximum - box.minimum) / box.singleStep))
         slider.setValue(round((box.value - box.minimum) / box.singleStep))
         slider.blockSignals(False)
+
+
+@behavior
+class ctkMessageBox:
+    """A message box, in which slicer.util asks; "Don't show again" has no behavior."""
+
+    def deleteLater(self: Any) -> None:
+        """Go after the answer, as where a main loop runs: slicer.util calls this before it asks."""
+        self.finished.connect(lambda _result: qt.QMessageBox.deleteLater(self))
