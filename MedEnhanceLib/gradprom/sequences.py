@@ -37,7 +37,7 @@ def sequence_warning(bundle: Bundle, name: str, description: str = "") -> str:
     """Warn unless an image shows a sequence that a head was trained on; "" where it does.
 
     Args:
-        bundle: the head; without known sequences there is no warning.
+        bundle: the head; its card may warn of other sequences.
         name: of the image.
         description: of its series, from DICOM; it counts more than the name.
     """
@@ -45,17 +45,16 @@ def sequence_warning(bundle: Bundle, name: str, description: str = "") -> str:
     stated, origin = sequence_in(description), "DICOM"
     if not stated:
         stated, origin = sequence_in(name), "its name"
-    if not known or stated in known:
+    if stated in known:
         return ""
-    what = f"is {stated} by {origin}" if stated else "has a name that states no sequence"
-    names = " and ".join(sorted(known))
-    return (
-        f"the volume {what}, and {bundle.name} was trained on {names} alone: its labels of other "
-        "images have no meaning"
-    )
+    warning = "; ".join(text for text in bundle.warnings if any(word in text for word in known))
+    if stated and known:
+        warning = warning or f"{bundle.name}: Trained on {' and '.join(sorted(known))} alone"
+        warning += f"; this volume is {stated} by {origin}"
+    return warning
 
 
 def other_warnings(bundle: Bundle) -> list[str]:
     """List the warnings of a head's card but those about sequences, each with its name."""
     known = trained_on(bundle)
-    return [text for text in bundle.warnings if not any(name in text for name in known)]
+    return [text for text in bundle.warnings if not any(word in text for word in known)]

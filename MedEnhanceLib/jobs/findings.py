@@ -65,7 +65,7 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float, remedy: str) -> s
         limits = f"; ±{low:.3g} to ±{high:.3g} in nine of ten scans"
         removed += f" of ±{used:.3g}"
     texts = [
-        f"noise {'stated' if stated else 'found'}: ±{sigma:.4g}{units} (1 SD{limits})",
+        f"noise {'stated' if stated else 'found'}: ±{sigma:.3g}{units} (1 SD{limits})",
         f"removed: {'nothing' if changed == 0 else removed}",
     ]
     if reason:

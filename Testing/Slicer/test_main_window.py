@@ -77,28 +77,26 @@ class VolumeRowTest(MedEnhanceTestCase):
 
 
 class QuestionTest(MedEnhanceTestCase):
-    """Slicer's own dialogs, answered by their buttons."""
-
-    def answer(self, name, words):
-        """Press a button of the question that is open."""
-        box = qt.QApplication.activeModalWidget()
-        self.assertIsNotNone(box, "nothing was asked")
-        self.asked.append(box.text)
-        self.assertIn(words, box.text)
-        box.button(getattr(qt.QMessageBox, name)).click()
-
-    def test_aRunEndsOnlyAfterAYes(self):
+    def test_aRunEndsOnlyAfterAYesInSlicersOwnDialog(self):
         self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
         self.showPage("distill")
-        run, self.asked = mock.Mock(isActive=True, job=mock.Mock(wantsCancel=False)), []
+        run = mock.Mock(isActive=True, folder="nowhere", job=mock.Mock(wantsCancel=False))
         run.name = "my-run"
-        self.enterContext(mock.patch.object(self.panel.runs, "_run", run))
-        self.panel.runs.show()
-        for name, count in (("No", 0), ("Yes", 1)):
-            qt.QTimer.singleShot(0, self.ui.cancelButton.click)
-            qt.QTimer.singleShot(200, lambda name=name: self.answer(name, "End my-run for good?"))
-            self.waitUntil(lambda count=count: len(self.asked) == count + 1, 10)
+        self.panel.runs.begin(run)
+        answers, asked = [qt.QMessageBox.Yes, qt.QMessageBox.No], []
+
+        def answer():
+            box = qt.QApplication.activeModalWidget()
+            asked.append(box.text)
+            box.button(answers.pop()).click()
+
+        for count in (0, 1):
+            qt.QTimer.singleShot(100, answer)  # while the click below waits
+            self.ui.cancelButton.click()
             self.assertEqual(run.cancel.call_count, count)
+        self.assertEqual(asked, ["End my-run for good? It cannot be resumed."] * 2)
+        run.isActive = False
+        self.panel.runs.recall("")
 
 
 class RemovalTest(MedEnhanceTestCase):
@@ -161,9 +159,7 @@ class SampleTest(MedEnhanceTestCase):
         self.assertIsNotNone(noisy, self.message)
         self.assertEqual(noisy.GetName(), "MNI152T1-noisy")
         self.assertIn("on purpose", noisy.GetAttribute("MedEnhance.notes"))
-        again = samples.load(samples.SAMPLES[0])
-        arrays = [slicer.util.arrayFromVolume(node) for node in (noisy, again)]
-        np.testing.assert_array_equal(*arrays)
+        self.assertSameVoxels(noisy, samples.load(samples.SAMPLES[0]))
 
     def test_withoutNetworkTheOtherSamplesAreNamed(self):
         with self.assertRaisesRegex(PanelError, "need no network"):

@@ -79,7 +79,7 @@ def setManifest(node, manifest):
 
 
 def part(node, *names):
-    """Return a JSON object of a node's manifest, such as "results", "uncertainty"; {} for none."""
+    """Return an object in a node's manifest, such as "results", "uncertainty"; {} for none."""
     fields = manifestOf(node)
     for name in names:
         fields = fields.get(name) if isinstance(fields, dict) else None

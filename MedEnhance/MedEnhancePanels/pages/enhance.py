@@ -11,7 +11,7 @@ from MedEnhancePanels.nodes import bridge, guides, model_choice, preview, result
 from MedEnhancePanels.pages.enhance_choices import Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import equalsInput, findingsOf
-from MedEnhancePanels.pages.widgets import Notice, Page, allow, fill
+from MedEnhancePanels.pages.widgets import Notice, Page, allow, fill, showValue
 from MedEnhancePanels.tasks import enhancement
 from MedEnhancePanels.texts import tr as _
 
@@ -141,7 +141,7 @@ class EnhancePanel(Page):
         automatic = _("Automatic") if hasDefault else _("Choose a model")
         fill(ui.segmenterComboBox, {"auto": automatic} | segmenters)
         allow(ui.noiseSpinBox, model_choice.taskProblem(None, state.task))
-        ui.noiseSpinBox.suffix = f" {results.unitOf(target)}"
+        showValue(ui.noiseSpinBox, "suffix", f" {results.unitOf(target)}")
 
     def show(self):
         node = self.target
@@ -161,7 +161,8 @@ class EnhancePanel(Page):
         ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
         taskProblem = model_choice.taskProblem(target, state.task)
         segmenter, segmenterProblem = model_choice.segmenterFor(target, state.segmenter), ""
-        ui.segmenterComboBox.toolTip = segmenter.about if segmenter is not None else ""
+        about = segmenter.about if segmenter is not None else _("The page Models imports others")
+        ui.segmenterComboBox.toolTip = about
         if ui.segmenterComboBox.count == 1:
             segmenterProblem = _("There is no segmentation model for this modality.")
         for checkBox, problem in (
@@ -306,8 +307,7 @@ class EnhancePanel(Page):
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
             time = _("It took {time}.").format(time=duration_text(job.ended - job.started))
-            ready = " ".join(filter(None, [ready, time, *findingsOf(output)]))
-            self.context.report(job, ready)
+            self.context.report(job, " ".join([ready, time, *findingsOf(output)]))
         else:  # facts and warnings stand under Result
             self.state.enhancedVolume = output
             self.result.showNew(output)
