@@ -26,10 +26,8 @@ class PanelError(Exception):
         """The details as a user reads them: no traceback, which is for a log and a report."""
         from MedEnhanceLib.runtime.text import without_tracebacks
 
-        log = without_tracebacks(self.details)
-        return (
-            "" if self.isCancellation else "\n".join(filter(None, [self.message, self.hint, log]))
-        )
+        texts = [self.message, self.hint, without_tracebacks(self.details)]
+        return "" if self.isCancellation else "\n".join(filter(None, texts))
 
     @property
     def report(self):

@@ -29,12 +29,13 @@ def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
-    from MedEnhanceLib.core.manifest import findings_in_words
+    from MedEnhanceLib.jobs import findings
 
     first, *others = job_lines(fields)
-    findings = findings_in_words(fields.get("measured") or {}, fields.get("strength", 1.0))
+    measured, strength = fields.get("measured") or {}, fields.get("strength", 1.0)
+    lines = findings.describe(measured, strength, remedy="--noise")
     guide = [f"guide used: {fields['guide']}"] if "guide" in fields else []
-    return [first, *guide, *findings, *fields.get("limits", ()), *others]
+    return [first, *guide, *lines, *fields.get("limits", ()), *others]
 
 
 ENHANCE = Command(

@@ -15,6 +15,7 @@ from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig, TrainHeadConfig
+from MedEnhanceLib.gradprom.sequences import other_warnings, sequence_warning
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import load_packages, require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -129,7 +130,8 @@ def open_head_for(
     monitor.progress(0.0, "comparing the volume with the training images")
     from MedEnhanceLib.gradprom.infer import find_unlike
 
-    warnings = list(bundle.warnings)
+    sequence = sequence_warning(bundle, Path(volume.source).name)
+    warnings = [*([sequence] if sequence else []), *other_warnings(bundle)]
     if "likeness" not in bundle.metadata:
         warnings.append(
             f"{bundle.name} has no description of its training images: it was not checked whether "

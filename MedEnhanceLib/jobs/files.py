@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from MedEnhanceLib import hqg, io, unicompress
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
+from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
 from MedEnhanceLib.io.describe import warn_of_content
 from MedEnhanceLib.runtime.progress import Monitor
@@ -109,6 +110,7 @@ def load_volume(
     """
     monitor = monitor or Monitor()
     monitor.progress(0.0, "loading the volume")
+    _refuse_manifest(path)
     if path.suffix.lower() == CONTAINER:
         if series is not None:
             raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
@@ -117,6 +119,21 @@ def load_volume(
         warn_of_content(volume, path.name, monitor)
         return volume
     return io.load(path, modality=modality, series=series, monitor=monitor, **options)
+
+
+def _refuse_manifest(path: Path) -> None:
+    """Raise InputError for a manifest of a result or of a distilled set, which has no voxels."""
+    try:
+        fields = json.loads(path.read_bytes()) if path.suffix.lower() == ".json" else None
+    except (OSError, ValueError):
+        return
+    if not isinstance(fields, dict) or "notice" not in fields:
+        return
+    if fields.get("format") == "medenhance-distilled":
+        what, place = "a distilled set", "a volume in the folder volumes beside it"
+    else:
+        what, place = "a result", f"{path.stem}, the result itself"
+    raise InputError(f"{path.name} is the manifest of {what} and has no voxels", f"Give {place}.")
 
 
 class KeptVolumes:

@@ -56,6 +56,10 @@ class EnhanceTestCase(MedEnhanceTestCase):
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *middle, 1)  # as Slicer fits views
         return node
 
+    def setModality(self, node, modality):
+        node.SetAttribute(bridge.MODALITY, modality)
+        self.processEvents(80)
+
     def apply(self, seconds=240, button=None):
         """Press Apply, or another button, and wait for the result; the job."""
         (button or self.ui.applyButton).click()

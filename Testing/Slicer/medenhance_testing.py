@@ -150,7 +150,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         return [
             widget.objectName
             for form in forms
-            if not _isCollapsed(form.parentWidget())
+            if not getattr(form.parentWidget(), "collapsed", False)
             for widget in form.parentWidget().children()
             if widget.isWidgetType() and widget.isHidden() and form.indexOf(widget) >= 0
         ]
@@ -215,34 +215,10 @@ class MedEnhanceTestCase(unittest.TestCase):
             section.collapsed = False
         return closed
 
-    def widePages(self, *sizes):
-        """Pages that need more than 400 pixels, with a result and all sections open.
-
-        sizes: of fonts, in points. Returns (points, page, width).
-        """
-        source = self.smallVolume(name="scan", modality="MR")
-        self.context.state.inputVolume = source
-        result = self.resultOf(source, difference=source, uncertainty=source)
-        self.context.state.enhancedVolume = result
-        self.context.message("warning", "The noise is high: look at the result. " * 3, "details")
-        before = qt.QApplication.font()
-        self.addCleanup(qt.QApplication.setFont, before)
-        for section in self.unfold(self.widget.uiWidget):
-            self.addCleanup(setattr, section, "collapsed", True)
-        wide = []
-        for points in sizes:
-            font = qt.QFont(before)
-            font.setPointSize(points)
-            qt.QApplication.setFont(font)
-            for name, *_page in self.widget.PAGES:
-                self.widget.showPage(name)
-                self.processEvents(80)
-                width = self.widget.parent.minimumSizeHint.width()
-                if width > 400:
-                    wide.append((points, name, width))
-        return wide
-
     # --- data ---
+
+    def assertSameVoxels(self, *nodes):
+        np.testing.assert_array_equal(*map(slicer.util.arrayFromVolume, nodes))
 
     def ijkToRas(self, node):
         matrix = vtk.vtkMatrix4x4()
@@ -373,10 +349,6 @@ def _reduceColors(path):
     with Image.open(path) as picture:
         reduced = picture.convert("RGB").quantize(64, dither=Image.Dither.NONE)
     reduced.save(path, optimize=True)
-
-
-def _isCollapsed(parent):
-    return parent.inherits("ctkCollapsibleButton") and parent.collapsed
 
 
 def _children():

@@ -9,18 +9,9 @@ from medenhance_testing import MedEnhanceTestCase
 FORMS = ["Enhance", "Compress", "Distill", "Models"]
 #: Classes of what a screen reader would announce for more than its text.
 ASKED = (
-    "QAbstractButton",
-    "QComboBox",
-    "QAbstractSpinBox",
-    "QLineEdit",
-    "QTextEdit",
-    "QPlainTextEdit",
-    "QAbstractItemView",
-    "QProgressBar",
-    "QTabWidget",
-    "qMRMLNodeComboBox",
-    "ctkSliderWidget",
-)
+    "QAbstractButton", "QComboBox", "QAbstractSpinBox", "QLineEdit", "QTextEdit", "QPlainTextEdit",
+    "QAbstractItemView", "QProgressBar", "QTabWidget", "qMRMLNodeComboBox", "ctkSliderWidget",
+)  # fmt: skip
 
 
 class AccessibilityTest(MedEnhanceTestCase):
@@ -53,6 +44,17 @@ class AccessibilityTest(MedEnhanceTestCase):
         """Whether a screen reader would announce it, for more than its text."""
         isOurs = widget.isWidgetType() and not widget.objectName.startswith("qt_")
         return isOurs and any(widget.inherits(kind) for kind in ASKED)
+
+    def test_atMostFifteenControlsAreVisibleBeforeAdvanced(self):
+        node = self.smallVolume(name="scan", modality="MR")
+        self.resultOf(node, difference=node)
+        self.choose(node)
+        for name, *_page in self.widget.PAGES:
+            self.showPage(name)
+            parts = [each for each in vars(self.ui).values() if self.isAsked(each)]
+            parts = [each for each in parts if each.isVisibleTo(self.panel.widget)]
+            names = [each.objectName for each in parts]
+            self.assertLessEqual(len(names) + 2, 15, names)  # the volume, and Load
 
     def test_theTabKeyGoesDownEachPageAndStopsAtSelectorsOfNodes(self):
         self.context.state.inputVolume = self.smallVolume(modality="MR")

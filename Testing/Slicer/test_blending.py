@@ -18,19 +18,22 @@ from MedEnhancePanels.tasks import blending
 class StrengthTest(ViewTestCase):
     def setUp(self):
         super().setUp()
-        self.output = self.makeOutput("difference")
+        self.make()
         manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "warnings": []}}
         provenance.setManifest(self.output, manifest)
         self.remember(self.output)
+
+    def make(self):
+        """Make a result; `parts` are its input, its voxels and its difference."""
+        self.output = self.makeOutput("difference")
         self.parts = [self.source, self.output, self.results.linked(self.output, "difference")]
 
     def voxels(self):
         return [slicer.util.arrayFromVolume(node).copy() for node in self.parts]
 
     def whatItIs(self):
-        attributes = {
-            name: self.output.GetAttribute(name) for name in self.output.GetAttributeNames()
-        }
+        names = self.output.GetAttributeNames()
+        attributes = {name: self.output.GetAttribute(name) for name in names}
         return self.voxels(), attributes, self.output.GetDescription()
 
     def set(self, strength):
@@ -87,6 +90,8 @@ class StrengthTest(ViewTestCase):
     def test_afterASceneIsLoadedOnlyAFullResultIsBlended(self):
         self.set(0.5)
         self.reload()
+        slider = self.widget.panels["enhance"].ui.strengthSlider
+        self.assertEqual((slider.value, slider.enabled), (0.5, False))
         self.refused("change the strength 0.5, enhance again", strength=1.0)
         self.output.RemoveAttribute("MedEnhance.strength")
         self.refused("changed after the run")
@@ -129,15 +134,12 @@ class StrengthTest(ViewTestCase):
         self.refused("Its input is not in the scene")
 
     def test_voxelsThatSomebodyChangedAreNotOverwritten(self):
-        for number in range(3):
+        for number, node in enumerate(self.parts):
             self.set(0.5)
             self.add(number, 1)
             for strength in (0.25, 1.0):
-                name = self.parts[number].GetName()
-                self.refused(f"The voxels of {name} were changed", strength=strength)
-            self.output = self.makeOutput("difference")
-            difference = self.results.linked(self.output, "difference")
-            self.parts = [self.source, self.output, difference]
+                self.refused(f"The voxels of {node.GetName()} were changed", strength=strength)
+            self.make()
 
     def test_voxelsThatAreExchangedMeanwhileEndItAndNothingIsChanged(self):
         for node in self.parts:
@@ -175,9 +177,9 @@ class SliderTest(ViewTestCase):
 
     def shown(self):
         """What a view shows: the result alone, as its voxels are."""
-        layers = self.layers("Red")
-        self.assertIsNone(layers.GetForegroundVolumeID())
-        return slicer.mrmlScene.GetNodeByID(layers.GetBackgroundVolumeID())
+        identifier, onTop = self.ids("Red")
+        self.assertIsNone(onTop)
+        return slicer.mrmlScene.GetNodeByID(identifier)
 
     def test_theEndOfADragIsWritten(self):
         (handle,) = slicer.util.findChildren(self.ui.strengthSlider, className="ctkSlider")
@@ -219,8 +221,10 @@ class SliderTest(ViewTestCase):
         label = [{"value": 1, "name": "all"}]
         labels = self.results.makeSegmentation(image, self.source, label, "labels")
         table = self.results.makeTable([], self.source, "table")
-        limits = {"results": {"segmentation_limits": ["Trained on few.", "Measure nothing."]}}
-        provenance.setManifest(table, limits)
+        limits = {"segmentation_limits": ["Trained on few.", "Measure nothing."]}
+        limits["segmentation_warning"] = "Look closely"  # is among the warnings
+        provenance.setManifest(table, {"results": limits})
+        provenance.setManifest(self.output, {"warnings": ["Look closely", "Odd"]})
         self.results.link(self.output, segmentation=labels, table=table)
         self.area.leave()
         actions = self.area.actions
@@ -235,7 +239,7 @@ class SliderTest(ViewTestCase):
             press()
             self.assertEqual(layout.GetViewArrangement(), arrangement)
             isTable = arrangement == layout.SlicerLayoutFourUpTableView
-            said = "Trained on few. Measure nothing." if isTable else ""
+            said = "Look closely. And 1 more." + " Trained on few. Measure nothing." * isTable
             self.assertEqual(self.ui.warningLabel.text, said)
         surface = labels.GetSegmentation().GetNthSegment(0).GetRepresentation("Closed surface")
         self.assertGreater(surface.GetNumberOfPolys(), 0)
@@ -266,10 +270,8 @@ class SliderTest(ViewTestCase):
             self.wait()
             names = [labels.GetName(), table.GetName()]
             self.assertEqual(names, [f"labels{suffix}", f"table{suffix}"])
-            texts = [
-                actions[name].text.partition(" (")[2] for name in ("segments", "threeD", "table")
-            ]
-            self.assertEqual({*texts}, {suffix[2:]})
+            texts = [actions[name].text for name in ("segments", "threeD", "table")]
+            self.assertEqual({text.partition(" (")[2] for text in texts}, {suffix[2:]})
 
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5
@@ -299,8 +301,7 @@ class StrengthOfARunTest(EnhanceTestCase):
         output = self.apply().nodes["output"]
         self.set(0.5)
         ran = self.widget.logic.enhance(self.node, strength=0.5)
-        arrays = [slicer.util.arrayFromVolume(node) for node in (output, ran)]
-        np.testing.assert_array_equal(*arrays)
+        self.assertSameVoxels(output, ran)
         self.assertEqual(provenance.historyOf(output), provenance.historyOf(ran))
         self.context.state.enhancedVolume = ran
         self.assertIn("enhance again", self.ui.strengthSlider.toolTip)

@@ -72,9 +72,7 @@ class BridgeTest(MedEnhanceTestCase):
         new = finished(bridge.receiveVolume(back, "beats returned"))
         self.assertEqual(new.GetNumberOfDataNodes(), 3)
         for old, fresh in zip(bridge.frameNodes(sequence), bridge.frameNodes(new), strict=True):
-            self.assertTrue(
-                np.array_equal(slicer.util.arrayFromVolume(old), slicer.util.arrayFromVolume(fresh))
-            )
+            self.assertSameVoxels(old, fresh)
 
     def test_aNameWithBracketsIsNoPattern(self):
         """Slicer numbers series so; where names are patterns, "CT [1]" is never found."""
@@ -84,10 +82,8 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertEqual(bridge.uniqueName("CT 1"), "CT 1")
 
     def test_theUsersWordAboutTheModalityComesFirst(self):
-        node = self.makeNode()
-        slicer.util.updateVolumeFromArray(
-            node, np.linspace(-1000, 1500, 210).reshape(5, 6, 7).astype(np.int16)
-        )
+        node, hounsfield = self.makeNode(), np.linspace(-1000, 1500, 210).reshape(5, 6, 7)
+        slicer.util.updateVolumeFromArray(node, hounsfield.astype(np.int16))
         self.assertEqual(bridge.modalityOf(node), "CT")
         node.SetAttribute(bridge.MODALITY, "MR")
         self.assertEqual(bridge.modalityOf(node), "MR")

@@ -27,6 +27,11 @@ class ViewTestCase(MedEnhanceTestCase):
     def layers(self, name):
         return compositeOf(self.view(name))
 
+    def ids(self, name):
+        """The IDs of a view's background and foreground."""
+        layers = self.layers(name)
+        return layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID()
+
     def lookAt(self, index, name="Red"):
         """Move a view to the middle of a slice of the volume."""
         size = self.source.GetImageData().GetDimensions()
@@ -61,7 +66,7 @@ class ViewTestCase(MedEnhanceTestCase):
             node, layers = self.view(name), self.layers(name)
             plane = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).tolist()
             found.append((name, plane, node.GetFieldOfView(), node.GetXYZOrigin()))
-            found.append((layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID()))
+            found.append(self.ids(name))
             found.append((layers.GetForegroundOpacity(), layers.GetLinkedControl()))
             found.append(layers.GetNumberOfAdditionalLayers())
         return found
@@ -86,9 +91,9 @@ class CompareTest(ViewTestCase):
 
     def shown(self):
         """What the views show alone."""
-        layers = [self.layers(name) for name in ("Red", "Yellow", "Green")]
-        self.assertEqual({each.GetForegroundVolumeID() for each in layers}, {None})
-        return {each.GetBackgroundVolumeID() for each in layers}
+        shown, onTop = zip(*map(self.ids, ("Red", "Yellow", "Green")), strict=True)
+        self.assertEqual({*onTop}, {None})
+        return {*shown}
 
     def test_windowAndLevelGoTogetherWhileComparing(self):
         self.source.GetDisplayNode().SetAutoWindowLevel(False)
@@ -105,17 +110,11 @@ class CompareTest(ViewTestCase):
         self.compare.show(self.output, "sideBySide")
         layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
         self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutSideBySideView)
-        red, yellow = self.view("Red"), self.view("Yellow")
-        np.testing.assert_array_equal(
-            slicer.util.arrayFromVTKMatrix(yellow.GetSliceToRAS()),
-            slicer.util.arrayFromVTKMatrix(red.GetSliceToRAS()),
-        )
-        left, right = self.layers("Red"), self.layers("Yellow")
-        self.assertEqual(left.GetBackgroundVolumeID(), self.source.GetID())
-        self.assertIsNone(left.GetForegroundVolumeID())
-        self.assertEqual(right.GetBackgroundVolumeID(), self.output.GetID())
-        self.assertIsNone(right.GetForegroundVolumeID())
-        self.assertTrue(left.GetLinkedControl() and right.GetLinkedControl())
+        planes = [self.view(name).GetSliceToRAS() for name in ("Red", "Yellow")]
+        np.testing.assert_array_equal(*map(slicer.util.arrayFromVTKMatrix, planes))
+        for name, node in (("Red", self.source), ("Yellow", self.output)):
+            self.assertEqual(self.ids(name), (node.GetID(), None))
+            self.assertTrue(self.layers(name).GetLinkedControl())
 
     def test_leavingRestoresEverything(self):
         self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
@@ -134,10 +133,8 @@ class CompareTest(ViewTestCase):
             ("difference", "Enhanced − input\nHU"),
         ):
             self.compare.setOverlay(role)
-            layers = self.layers("Red")
-            self.assertEqual(layers.GetBackgroundVolumeID(), self.output.GetID())
             shown = self.results.linked(self.output, role)
-            self.assertEqual(layers.GetForegroundVolumeID(), shown.GetID())
+            self.assertEqual(self.ids("Red"), (self.output.GetID(), shown.GetID()))
             self.assertEqual(self.bars(), [title])
         self.compare.setInput(True)
         self.assertEqual((self.shown(), self.bars()), ({self.source.GetID()}, []))
@@ -163,10 +160,8 @@ class CompareTest(ViewTestCase):
             self.processEvents(20)
             self.assertEqual((compare.mode, ended), ("none", [True]))
             for name in ("Red", "Yellow", "Green"):
-                layers = self.layers(name)
-                self.assertEqual(layers.GetBackgroundVolumeID(), other.GetID())
-                self.assertIsNone(layers.GetForegroundVolumeID())
-                self.assertEqual(layers.GetNumberOfAdditionalLayers(), 0)
+                self.assertEqual(self.ids(name), (other.GetID(), None))
+                self.assertEqual(self.layers(name).GetNumberOfAdditionalLayers(), 0)
 
 
 class PreviewTest(ViewTestCase):
@@ -222,11 +217,9 @@ class PreviewTest(ViewTestCase):
 
     def test_anotherBackgroundTakesThePreviewAway(self):
         slab, other = self.slab(), self.smallVolume(name="another patient")
-        layers = self.layers("Red")
-        layers.SetForegroundVolumeID(self.makeOutput().GetID())
+        self.layers("Red").SetForegroundVolumeID(self.makeOutput().GetID())
         self.preview.show(slab, self.source, self.view("Red"))
         slicer.util.setSliceViewerLayers(background=other)
         self.processEvents(20)
         self.assertFalse(self.preview.isShown)
-        self.assertEqual(layers.GetBackgroundVolumeID(), other.GetID())
-        self.assertIsNone(layers.GetForegroundVolumeID())
+        self.assertEqual(self.ids("Red"), (other.GetID(), None))

@@ -67,6 +67,12 @@ class CompressTest(MedEnhanceTestCase):
         self.assertIn("«largest error 2 HU», PSNR 50.0 dB", text)
         self.choose(self.smallVolume(modality="MR"))
         self.assertEqual(self.ui.maxErrorSpinBox.suffix, " intensity units")
+        self.choose(self.smallVolume(modality="CT", dtype=np.float32), "maxErrorButton")
+        (edit,) = slicer.util.findChildren(self.ui.maxErrorSpinBox, className="QLineEdit")
+        for text in ("3 HU", "3. HU", "3.5 HU"):  # as it is typed
+            edit.text = text
+            self.assertEqual(edit.text, text)
+        self.assertEqual(self.panel.config.max_error, 3.5)
 
     def test_losslessReturnsEveryVoxelAndTheGeometry(self):
         node = self.obliqueVolume()
@@ -166,10 +172,7 @@ class CompressTest(MedEnhanceTestCase):
         np.testing.assert_allclose(times, np.arange(12) * 0.04, atol=1e-9)
         self.assertEqual(back.GetIndexUnit(), "s")
         for at in range(12):
-            np.testing.assert_array_equal(
-                slicer.util.arrayFromVolume(back.GetNthDataNode(at)),
-                slicer.util.arrayFromVolume(sequence.GetNthDataNode(at)),
-            )
+            self.assertSameVoxels(back.GetNthDataNode(at), sequence.GetNthDataNode(at))
 
     @slow
     def test_timesThatAFileCannotKeepAreWarnedOf(self):
@@ -181,10 +184,8 @@ class CompressTest(MedEnhanceTestCase):
         self.assertEqual([back.GetNthIndexValue(at) for at in range(3)], ["0", "1", "2"])
 
     def test_framesThatLieElsewhereAreNotGivenOnePlace(self):
-        moved = self.sequenceOf(
-            "moving", (0, 1), change=lambda frame, at: frame.SetOrigin(at, 0, 0)
-        )
-        self.choose(moved)
+        moves = {"change": lambda frame, at: frame.SetOrigin(at, 0, 0)}
+        self.choose(self.sequenceOf("moving", (0, 1), **moves))
         self.assertFalse(self.ui.compressButton.enabled)
         self.assertIn("differs from the first", self.ui.compressButton.toolTip)
 
@@ -273,6 +274,5 @@ class CompressTest(MedEnhanceTestCase):
             file.seek(os.path.getsize(self.path) // 3)
             file.write(b"\0" * 40)
         back = self.opened()
-        voxels = slicer.util.arrayFromVolume(back)
-        np.testing.assert_array_equal(voxels, slicer.util.arrayFromVolume(node))
+        self.assertSameVoxels(back, node)
         self.assertIn("repaired", back.GetAttribute("MedEnhance.notes"))

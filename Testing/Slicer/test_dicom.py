@@ -66,9 +66,8 @@ class ExportTestCase(MedEnhanceTestCase):
     def openDatabase(self):
         """A DICOM database of the test's own in place of Slicer's, until its end."""
         database = ctk.ctkDICOMDatabase()
-        database.openDatabase(
-            os.path.join(self.temporaryFolder(), "ctkDICOM.sql"), "MedEnhanceTest"
-        )
+        path = os.path.join(self.temporaryFolder(), "ctkDICOM.sql")
+        database.openDatabase(path, "MedEnhanceTest")
         self.addCleanup(database.closeDatabase)
         self.replaceDatabase(database)
         self.ownDatabase = database
@@ -276,10 +275,7 @@ class FolderTest(ExportTestCase):
         self.assertEqual(len(files), 12)
         back = self.readBack(self.folder)
         for frame in range(2):
-            pair = [
-                slicer.util.arrayFromVolume(each.GetNthDataNode(frame)) for each in (node, back)
-            ]
-            self.assertTrue(np.array_equal(*pair))
+            self.assertSameVoxels(*(each.GetNthDataNode(frame) for each in (node, back)))
 
     @slow
     def test_lossyStepsAreReported(self):

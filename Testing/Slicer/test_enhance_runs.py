@@ -78,10 +78,13 @@ class PreviewTest(EnhanceTestCase):
             self.bridge, "sendVolume", lambda *given: sent.append(given) or write(*given)
         )
         self.enterContext(count)
-        self.runner.onChange(lambda job: prepared.append(job) if job.kind == "prepare" else None)
-        self.addCleanup(self.runner.listeners.remove, self.runner.listeners[-1])
-        self.runner.onChange(lambda job: workers.append(job.worker) if job.worker else None)
-        self.addCleanup(self.runner.listeners.remove, self.runner.listeners[-1])
+
+        def note(job):
+            prepared.extend([job] if job.kind == "prepare" else [])
+            workers.extend([job.worker] if job.worker else [])
+
+        self.runner.onChange(note)
+        self.addCleanup(self.runner.offChange, note)
         self.choose(node)
         self.waitUntil(lambda: prepared and prepared[-1].isFinished, 60)
         self.assertEqual(prepared[-1].state, "done")
@@ -94,8 +97,7 @@ class PreviewTest(EnhanceTestCase):
         self.ui.previewButton.click()
         self.apply()
         self.assertEqual(len(sent), 1)
-        slicer.util.arrayFromVolume(node)[:] //= 2
-        slicer.util.arrayFromVolumeModified(node)
+        slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) // 2)
         self.apply()
         self.assertGreater(len(sent), 1)
         self.context.state.inputVolume = None
@@ -143,6 +145,7 @@ class TroubleTest(EnhanceTestCase):
             if not self.bridge.isInScene(node):
                 self.choose(self.brain())
             job = self.slowApply()
+            self.assertIn("Changes are for the next run", self.ui.planLabel.text)
             end()
             self.assertEqual(self.finish(job).state, "cancelled")
             self.assertIn("Brain was removed", self.message)
@@ -175,8 +178,7 @@ class TroubleTest(EnhanceTestCase):
         node = self.brain()
         self.choose(node)
         job = self.slowApply()
-        slicer.util.arrayFromVolume(node)[:] = 0
-        slicer.util.arrayFromVolumeModified(node)
+        slicer.util.updateVolumeFromArray(node, 0 * slicer.util.arrayFromVolume(node))
         self.waitUntil(lambda: self.panel.job is None, 90)
         self.assertEqual(job.state, "done", self.message)
         self.assertFalse(self.ui.differenceButton.enabled or self.ui.strengthSlider.enabled)
@@ -276,8 +278,7 @@ class SequenceTest(EnhanceTestCase):
         self.assertLessEqual({*stages.values()}, {1, 2, 3}, stages)
         source = self.results.linked(output, "input")
         self.assertEqual(source.GetClassName(), "vtkMRMLScalarVolumeNode")
-        arrays = [slicer.util.arrayFromVolume(node) for node in (frame, source)]
-        np.testing.assert_array_equal(*arrays)
+        self.assertSameVoxels(frame, source)
         for node in (source, output):
             np.testing.assert_array_equal(self.ijkToRas(node), self.ijkToRas(frame))
         self.context.state.enhancedVolume = output

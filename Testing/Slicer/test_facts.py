@@ -89,7 +89,7 @@ class FactsTest(EnhanceTestCase):
         self.assertIn("removed: 10 %", result_texts.factsOf(output))
         for more, text in (
             ({"is_stated": True, "share_removed": 1}, "Noise stated: ±7.6 HU (1 SD); removed: all"),
-            ({"sigma_used": 5, "interval": [5, 11], "changed": 0.4}, "removed: ±0.4. The result"),
+            ({"sigma_used": 5, "interval": [5, 11], "changed": 0.4}, "state it: Advanced → Noise."),
         ):
             output = self.result(measured={"noise": noise | more})
             self.assertIn(text, result_texts.factsOf(output))

@@ -83,11 +83,10 @@ class LogicTest(MedEnhanceTestCase):
     @slow
     def test_scriptsNameAHead(self):
         node = self.smallVolume((6, 64, 64), modality="CT")
-        slicer.util.arrayFromVolume(node)[:] -= 1000  # in HU, as what is called CT is expected
-        slicer.util.arrayFromVolumeModified(node)
-        better = self.logic.enhance(
-            node, segment=True, segmenter="sarcoma-ct", force_segmenter=True
-        )
+        voxels = slicer.util.arrayFromVolume(node) - 1000  # in HU, as what is called CT is expected
+        slicer.util.updateVolumeFromArray(node, voxels)
+        options = {"segment": True, "segmenter": "sarcoma-ct", "force_segmenter": True}
+        better = self.logic.enhance(node, **options)
         for role in ("segmentation", "table"):
             made = better.GetNodeReference(f"MedEnhance.{role}")
             self.assertEqual(made.GetAttribute("MedEnhance.model"), "sarcoma-ct")

@@ -76,6 +76,29 @@ class VolumeRowTest(MedEnhanceTestCase):
         self.assertEqual([call.args[0] for call in selected.mock_calls], ["DICOM", "SampleData"])
 
 
+class QuestionTest(MedEnhanceTestCase):
+    def test_aRunEndsOnlyAfterAYesInSlicersOwnDialog(self):
+        self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
+        self.showPage("distill")
+        run = mock.Mock(isActive=True, folder="nowhere", job=mock.Mock(wantsCancel=False))
+        run.name = "my-run"
+        self.panel.runs.begin(run)
+        answers, asked = [qt.QMessageBox.Yes, qt.QMessageBox.No], []
+
+        def answer():
+            box = qt.QApplication.activeModalWidget()
+            asked.append(box.text)
+            box.button(answers.pop()).click()
+
+        for count in (0, 1):
+            qt.QTimer.singleShot(100, answer)  # while the click below waits
+            self.ui.cancelButton.click()
+            self.assertEqual(run.cancel.call_count, count)
+        self.assertEqual(asked, ["End my-run for good? It cannot be resumed."] * 2)
+        run.isActive = False
+        self.panel.runs.recall("")
+
+
 class RemovalTest(MedEnhanceTestCase):
     """Of nodes that are chosen: nothing else is chosen in their place."""
 
@@ -136,9 +159,7 @@ class SampleTest(MedEnhanceTestCase):
         self.assertIsNotNone(noisy, self.message)
         self.assertEqual(noisy.GetName(), "MNI152T1-noisy")
         self.assertIn("on purpose", noisy.GetAttribute("MedEnhance.notes"))
-        again = samples.load(samples.SAMPLES[0])
-        arrays = [slicer.util.arrayFromVolume(node) for node in (noisy, again)]
-        np.testing.assert_array_equal(*arrays)
+        self.assertSameVoxels(noisy, samples.load(samples.SAMPLES[0]))
 
     def test_withoutNetworkTheOtherSamplesAreNamed(self):
         with self.assertRaisesRegex(PanelError, "need no network"):

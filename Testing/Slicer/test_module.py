@@ -92,10 +92,10 @@ class ModuleTest(MedEnhanceTestCase):
         self.context.changeSoon()  # as a job that ends
         self.processEvents(80)
         self.assertEqual(updates, [])
-        ended = types.SimpleNamespace(
-            nodes={"output": result}, started=0, ended=1, warnings=[], log=[]
+        times = {"started": 0, "ended": 1}
+        page.onApplied(
+            types.SimpleNamespace(nodes={"output": result}, warnings=[], log=[], **times)
         )
-        page.onApplied(ended)
         self.assertEqual((self.observers()[1:], compare.mode), (alone, "none"))
         parent.enter()
         self.assertIsNone(page.ui.guideSelector.currentNode() or self.context.state.guideVolume)
@@ -114,7 +114,24 @@ class ModuleTest(MedEnhanceTestCase):
         """With a message, all sections open, the font of a usual screen (9 pt) and a larger one."""
         # A fresh panel: Qt keeps the hints of sections whose content was wider before.
         self.reload("enhance")
-        self.assertEqual(self.widePages(11, 9), [])
+        source, wide = self.smallVolume(name="scan", modality="MR"), []
+        self.context.state.inputVolume = source
+        result = self.resultOf(source, difference=source, uncertainty=source)
+        self.context.state.enhancedVolume = result
+        self.context.message("warning", "The noise is high: look at the result. " * 3, "details")
+        font = qt.QApplication.font()
+        self.addCleanup(qt.QApplication.setFont, qt.QFont(font))
+        for section in self.unfold(self.widget.uiWidget):
+            self.addCleanup(setattr, section, "collapsed", True)
+        for points in (11, 9):
+            font.setPointSize(points)
+            qt.QApplication.setFont(font)
+            for name in PAGES:
+                self.widget.showPage(name)
+                self.processEvents(80)
+                width = self.widget.parent.minimumSizeHint.width()
+                wide += [(points, name, width)] if width > 400 else []
+        self.assertEqual(wide, [])
         self.widget.showPage("enhance")
         self.processEvents(80)
         for width in (400, 500):
@@ -153,15 +170,12 @@ class LeakTest(MedEnhanceTestCase):
         self.cycle()  # the tests before keep the one that they had
         old = slicer.util.getModuleWidget("MedEnhance")
         held = [*old.panels.values(), old.context, old]
-        names = [type(each).__name__ for each in held]
-        left = [weakref.ref(each) for each in held]
+        left = [(type(each).__name__, weakref.ref(each)) for each in held]
         self.widget = self.context = None
         del old, held
         self.cycle()
         self.settle()
-        self.assertEqual(
-            [name for name, each in zip(names, left, strict=True) if each() is not None], []
-        )
+        self.assertEqual([name for name, each in left if each() is not None], [])
 
     def cycle(self):
         slicer.util.reloadScriptedModule("MedEnhance")

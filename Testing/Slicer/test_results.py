@@ -48,9 +48,8 @@ class ResultsTest(MedEnhanceTestCase):
         output = self.resultOf(self.source, change=25)
         slicer.util.arrayFromVolume(output)[3, 4, 5] -= 125
         node = self.difference(self.source, output)
-        expected = slicer.util.arrayFromVolume(output).astype(
-            np.float32
-        ) - slicer.util.arrayFromVolume(self.source)
+        before, after = map(slicer.util.arrayFromVolume, (self.source, output))
+        expected = after.astype(np.float32) - before
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), expected)
         np.testing.assert_array_equal(self.ijkToRas(node), self.ijkToRas(self.source))
         display = node.GetDisplayNode()

@@ -81,12 +81,10 @@ for line in sys.stdin:
 
     def test_jobsThatEndedAndTheirTitlesAreForgotten(self):
         """A title has the name of a node, which may be a patient's."""
-        first = self.finish(
-            self.runner.submit("", {}, title="Patient", before=lambda _job: iter(()))
-        )
-        second = self.finish(self.runner.submit("", {}, title="Next", before=lambda _job: iter(())))
-        self.assertEqual((first.state, second.state), ("done", "done"))
-        self.assertEqual(self.runner.jobs, [second])
+        for title in ("Patient", "Next"):
+            job = self.runner.submit("", {}, title=title, before=lambda _job: iter(()))
+            self.assertEqual(self.finish(job).state, "done")
+        self.assertEqual(self.runner.jobs, [job])
 
     def test_whatJsonCannotSayFailsTheJobInsteadOfWaitingForever(self):
         for value in (float("nan"), object()):

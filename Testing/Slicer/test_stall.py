@@ -95,6 +95,5 @@ class StallTest(EnhanceTestCase):
         self.assertEqual(job.state, "done", self.message)
         settled = time.monotonic() + 0.5
         self.goOn(lambda: time.monotonic() > settled, lambda: "the page with the result")
-        voxels = [slicer.util.arrayFromVolume(each) for each in (node, job.nodes["output"])]
-        np.testing.assert_array_equal(*voxels)
+        self.assertSameVoxels(node, job.nodes["output"])
         self.assertLess(self.longest, LONGEST, self.where)

@@ -10,11 +10,9 @@ class StateTest(MedEnhanceTestCase):
         state = self.context.state
         state.distillName, state.uncertainty, state.maxError = "mr", True, 0.1
         state.distillVolumes, state.compressMode = 4, "ratio"
-        self.assertEqual(state.distillName, "mr")
         self.assertIs(state.uncertainty, True)
-        self.assertEqual(state.maxError, 0.1)
-        self.assertEqual(state.distillVolumes, 4)
-        self.assertEqual(state.compressMode, "ratio")
+        values = [state.distillName, state.maxError, state.distillVolumes, state.compressMode]
+        self.assertEqual(values, ["mr", 0.1, 4, "ratio"])
         with self.assertRaises(ValueError):
             state.compressMode = "magic"
         for text in ("nan", "inf", "two"):  # a scene that somebody edited
@@ -35,8 +33,7 @@ class StateTest(MedEnhanceTestCase):
     def test_stateSurvivesSavingClosingAndLoadingTheScene(self):
         node = slicer.util.addVolumeFromArray(np.ones((3, 4, 5), np.int16), name="kept")
         state = self.context.state
-        state.inputVolume, state.distillName, state.ratio = node, "mr", 12.5
-        state.page = "compress"
+        state.inputVolume, state.distillName, state.ratio, state.page = node, "mr", 12.5, "compress"
         path = self.savedScene()
         slicer.mrmlScene.Clear(0)
         self.assertIsNone(self.context.state.inputVolume)

@@ -56,16 +56,16 @@ class ctkCollapsibleButton:
             self._show_children()
 
     def sizeHint(self: Any) -> Any:
-        if self._own.collapsed or not self.layout():
-            return qt.QSize(120, self._HEADER)
-        self.layout().setContentsMargins(9, self._HEADER + 6, 9, 6)
-        return self.layout().sizeHint()
+        return self._size("sizeHint")
 
     def minimumSizeHint(self: Any) -> Any:
+        return self._size("minimumSize")
+
+    def _size(self: Any, of_layout: str) -> Any:
         if self._own.collapsed or not self.layout():
             return qt.QSize(120, self._HEADER)
         self.layout().setContentsMargins(9, self._HEADER + 6, 9, 6)
-        return self.layout().minimumSize()
+        return getattr(self.layout(), of_layout)()
 
     def paintEvent(self: Any, event: Any) -> None:
         painter, option = qt.QPainter(self), qt.QStyleOptionButton()
@@ -74,8 +74,7 @@ class ctkCollapsibleButton:
         self.style().drawControl(qt.QStyle.CE_PushButtonBevel, option, painter, self)
         arrow = "▸" if self._own.collapsed else "▾"
         place = option.rect.adjusted(8, 0, -8, 0)
-        role = self.palette.color(qt.QPalette.ButtonText)
-        painter.setPen(role)
+        painter.setPen(self.palette.color(qt.QPalette.ButtonText))
         painter.drawText(place, int(qt.Qt.AlignVCenter | qt.Qt.AlignLeft), f"{arrow} {self.text}")
         painter.end()
 
@@ -154,3 +153,12 @@ class ctkSliderWidget:
         slider.setRange(0, round((box.maximum - box.minimum) / box.singleStep))
         slider.setValue(round((box.value - box.minimum) / box.singleStep))
         slider.blockSignals(False)
+
+
+@behavior
+class ctkMessageBox:
+    """A message box, in which slicer.util asks; "Don't show again" has no behavior."""
+
+    def deleteLater(self: Any) -> None:
+        """Go after the answer, as where a main loop runs: slicer.util calls this before it asks."""
+        self.finished.connect(lambda _result: qt.QMessageBox.deleteLater(self))

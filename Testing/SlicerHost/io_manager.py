@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any
 
+from SlicerHost import qt
 from SlicerHost.standins import behavior
 
 _VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm")
@@ -112,6 +113,15 @@ class qSlicerCoreIOManager:
             node.AddDefaultStorageNode()
         node.GetStorageNode().SetFileName(path)
         return bool(node.GetStorageNode().WriteData(node))
+
+
+@behavior
+class qSlicerIOManager:
+    """Asks for files in Qt's own dialogs."""
+
+    def openAddDataDialog(self: Any) -> bool:
+        path, _filter = qt.QFileDialog.getOpenFileName(None, "Add data into the scene")
+        return bool(path) and self.loadNodes(self.fileType(path), {"fileName": path})
 
 
 def _load_scripted(reader: Any, properties: Any, messages: Any) -> list[str] | None:

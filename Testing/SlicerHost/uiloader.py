@@ -71,11 +71,7 @@ def _take_properties(widget: Any, context: str) -> list[tuple[str, str, Any]]:
     """
     name, class_name = widget.get("name"), widget.get("class")
     own, taken = api.properties(class_name), []
-    native = (
-        getattr(qt, api.qt_base(class_name), None)
-        if own or class_name in api.classes()
-        else (getattr(qt, class_name, None))
-    )
+    native = getattr(qt, api.qt_base(class_name), None)
     if native is None:
         raise FormError(f"{name}: Slicer has no widget class {class_name}")
     for entry in widget.findall("property"):

@@ -1,8 +1,9 @@
 """Models that fit a volume, their description, and why a volume cannot be enhanced."""
 
 from MedEnhanceLib.bundles.store import known_bundles
+from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, results
+from MedEnhancePanels.nodes import bridge, dicom_source, results
 from MedEnhancePanels.nodes.bridge import modalityOf
 from MedEnhancePanels.texts import tr as _
 
@@ -41,12 +42,16 @@ def segmenterTexts(models):
     }
 
 
-def warningOf(segmenter):
-    """Say that a segmentation model is an experiment, with its warnings; or ("", "")."""
-    if segmenter is None or not segmenter.on_request:
-        return "", ""
-    text = _("The segmentation model {name} is an experiment.").format(name=segmenter.name)
-    return text, " ".join(segmenter.metadata.get("warnings", ()))
+def warningOf(segmenter, node):
+    """Say that a segmentation model is an experiment, or not for such images; or ("", "")."""
+    from MedEnhanceLib.gradprom.sequences import sequence_warning
+
+    if segmenter.on_request:
+        text = _("The segmentation model {name} is an experiment.").format(name=segmenter.name)
+        return text, " ".join(segmenter.metadata.get("warnings", ()))
+    text = sequence_warning(segmenter, node.GetName() or "", dicom_source.descriptionOf(node))
+    remedy = _("Clear Segmentation, or choose a model for such images.")
+    return (sentence(text), remedy) if text else ("", "")
 
 
 def installed(modality, kind):
@@ -103,13 +108,13 @@ def problemOf(node, options):
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
         results.checkOutput(options.output, node)
-        return _modelProblem(node, options.config.task) or _guideProblem(node, options.guide)
+        return _modelProblem(node, options) or _guideProblem(node, options.guide)
     except PanelError as error:
         return error.text
 
 
-def _modelProblem(node, task):
-    modality, text, others = modalityOf(node), "", []
+def _modelProblem(node, options):
+    modality, task, text, others = modalityOf(node), options.config.task, "", []
     if task == "slices" and bridge.isSequence(node):
         text = _("Thin slices need a single volume: choose one frame of the sequence.")
     elif task == "slices":
@@ -123,6 +128,8 @@ def _modelProblem(node, task):
         )
     elif modality == UNKNOWN:
         text = _("Is “{name}” MR or CT? Choose its modality under Advanced.")
+    elif options.segment and segmenterFor(node, options.segmenter) is None:
+        text = _("Choose a model below Segmentation: none is used by default for {modality}.")
     others = _(" and ").join(others)
     return text.format(name=node.GetName(), modality=bridge.modalityName(modality), others=others)
 

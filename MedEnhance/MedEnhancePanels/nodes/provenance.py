@@ -78,18 +78,12 @@ def setManifest(node, manifest):
     node.SetAttribute(MANIFEST, json.dumps(manifest, separators=(",", ":")))
 
 
-def part(node, *names, numbers=()):
-    """Return a JSON object of the manifest of a node's run, such as "results", "uncertainty".
-
-    {} where there is none, or one without these numbers.
-    """
+def part(node, *names):
+    """Return an object in a node's manifest, such as "results", "uncertainty"; {} for none."""
     fields = manifestOf(node)
     for name in names:
         fields = fields.get(name) if isinstance(fields, dict) else None
-    isWhole = isinstance(fields, dict) and all(
-        isinstance(fields.get(number), int | float) for number in numbers
-    )
-    return fields if isWhole else {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def warningsOf(node):

@@ -26,8 +26,7 @@ def warningOf(node):
             return text, remedy
     if provenance.lossyOf(frame):
         return _("It was compressed with loss: its voxels differ from the original's."), ""
-    notes = node.GetAttribute(NOTES) or ""
-    return notes.partition("\n")[0], ""
+    return (node.GetAttribute(NOTES) or "").partition("\n")[0], ""
 
 
 def _slices(volume):

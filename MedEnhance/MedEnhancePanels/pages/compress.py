@@ -6,7 +6,7 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.nodes import bridge, results
-from MedEnhancePanels.pages.widgets import Page, answerOf, askForFile, fill, singleShot
+from MedEnhancePanels.pages.widgets import Page, answerOf, askForFile, fill, showValue, singleShot
 from MedEnhancePanels.tasks import compression, files
 from MedEnhancePanels.texts import tr as _
 
@@ -97,13 +97,13 @@ class CompressPanel(Page):
         spinBox = self.ui.maxErrorSpinBox
         frames = bridge.frameNodes(node) if node is not None else []
         image = frames[0].GetImageData() if frames and frames[0] is not None else None
-        spinBox.suffix = f" {results.unitOf(node)}" if image is not None else ""
+        showValue(spinBox, "suffix", f" {results.unitOf(node)}" if image is not None else "")
         if image is not None:
-            low, high = bridge.rangeOf(image)
-            isWhole = bridge.isWhole(image)
-            spinBox.decimals = 0 if isWhole else 4
+            (low, high), isWhole = bridge.rangeOf(image), bridge.isWhole(image)
+            showValue(spinBox, "decimals", 0 if isWhole else 4)
             spinBox.minimum = 1.0 if isWhole else 0.0001
-            spinBox.singleStep = 1.0 if isWhole else max(0.0001, (high - low) / 100)
+            step = 1.0 if isWhole else max(0.0001, (high - low) / 100)
+            showValue(spinBox, "singleStep", step)
 
     def _onMode(self, isChosen, mode):
         if isChosen:

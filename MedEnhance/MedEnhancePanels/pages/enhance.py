@@ -3,6 +3,7 @@
 import slicer
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.jobs.findings import final_log
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
@@ -10,7 +11,7 @@ from MedEnhancePanels.nodes import bridge, guides, model_choice, preview, result
 from MedEnhancePanels.pages.enhance_choices import Preparation
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import equalsInput, findingsOf
-from MedEnhancePanels.pages.widgets import Notice, Page, allow, fill
+from MedEnhancePanels.pages.widgets import Notice, Page, allow, fill, showValue
 from MedEnhancePanels.tasks import enhancement
 from MedEnhancePanels.texts import tr as _
 
@@ -78,14 +79,14 @@ class EnhancePanel(Page):
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
         )
-        segmenter = model_choice.segmenterFor(target, state.segmenter)
-        segment = state.segment and hasMaps and segmenter is not None
+        segmenters = [model.name for model in model_choice.segmentersFor(target)]
+        segment = state.segment and hasMaps and bool(segmenters)
         return enhancement.EnhanceOptions(
             config,
             guide=None if isSlices else state.guideVolume,
             noiseMap=state.noiseMap and hasMaps,
             segment=segment,
-            segmenter=segmenter.name if segment and segmenter.name == state.segmenter else "auto",
+            segmenter=state.segmenter if segment and state.segmenter in segmenters else "auto",
             forceSegmenter=segment and state.forceSegmenter,
             output=None if isSlices or bridge.isSequence(target) else state.outputVolume,
         )
@@ -136,9 +137,11 @@ class EnhancePanel(Page):
         fill(ui.taskComboBox, {task: tasks[task] for task in tasks if task in offered})
         fill(ui.deviceComboBox, self._devices.entries, state.device)
         segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
-        fill(ui.segmenterComboBox, {"auto": _("Automatic")} | segmenters)
+        hasDefault = model_choice.segmenterFor(target, "auto") is not None
+        automatic = _("Automatic") if hasDefault else _("Choose a model")
+        fill(ui.segmenterComboBox, {"auto": automatic} | segmenters)
         allow(ui.noiseSpinBox, model_choice.taskProblem(None, state.task))
-        ui.noiseSpinBox.suffix = f" {results.unitOf(target)}"
+        showValue(ui.noiseSpinBox, "suffix", f" {results.unitOf(target)}")
 
     def show(self):
         node = self.target
@@ -158,13 +161,10 @@ class EnhancePanel(Page):
         ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
         taskProblem = model_choice.taskProblem(target, state.task)
         segmenter, segmenterProblem = model_choice.segmenterFor(target, state.segmenter), ""
+        about = segmenter.about if segmenter is not None else _("The page Models imports others")
+        ui.segmenterComboBox.toolTip = about
         if ui.segmenterComboBox.count == 1:
             segmenterProblem = _("There is no segmentation model for this modality.")
-        allow(ui.segmenterComboBox, taskProblem or segmenterProblem)
-        if segmenter is not None:
-            ui.segmenterComboBox.toolTip = segmenter.about
-        elif not segmenterProblem:
-            segmenterProblem = _("Choose the segmentation model: no default is for this modality.")
         for checkBox, problem in (
             (ui.biasFieldCheckBox, model_choice.biasFieldProblem(target, state.task)),
             (ui.uncertaintyCheckBox, taskProblem),
@@ -174,7 +174,8 @@ class EnhancePanel(Page):
             allow(checkBox, problem)
             if problem:
                 checkBox.checked = False
-        ui.forceSegmenterCheckBox.visible = ui.segmentCheckBox.checked
+        for widget in (ui.segmenterComboBox, ui.forceSegmenterCheckBox):
+            widget.visible = ui.segmentCheckBox.checked
         # In a narrow panel a box has no room for all of its text.
         about = model_choice.tasks()[state.task][1]
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
@@ -201,9 +202,10 @@ class EnhancePanel(Page):
         if problem:
             self._problem.show("info" if self.target is None else "error", problem)
         else:
-            segmenter = model_choice.segmenterFor(self.target, self.state.segmenter)
             notes = [volume_warnings.warningOf(self.target)]
-            notes += [model_choice.warningOf(segmenter)] if self.options.segment else []
+            if self.options.segment:
+                segmenter = model_choice.segmenterFor(self.target, self.state.segmenter)
+                notes.append(model_choice.warningOf(segmenter, self.target))
             warning, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
             level = "warning" if warning else "info"
             self._problem.show(level, warning or dependencies.missingText(), remedy)
@@ -216,7 +218,7 @@ class EnhancePanel(Page):
             reason = _("No slice view shows a slice of the volume: fit the views to it.")
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
-        ui.planLabel.text = "" if problem else self._plan()
+        ui.planLabel.text = "" if problem else busy or self._plan()
         ui.planLabel.visible = bool(ui.planLabel.text)
         hasPreview = not (problem or dependencies.missing() or self._previewProblem())
         self._preparation.follow(self.target if hasPreview else None, self.state.device)
@@ -240,7 +242,7 @@ class EnhancePanel(Page):
     def _busy(self):
         """Say what must end before another run can start; empty for nothing."""
         if self.job is not None:
-            return _("Wait for the run to finish, or cancel it.")
+            return _("Wait for the run to finish, or cancel it. Changes are for the next run.")
         if self.result.isBlending:
             return _("Wait until the strength has been applied.")
         return ""
@@ -298,14 +300,14 @@ class EnhancePanel(Page):
 
     def onApplied(self, job):
         output = job.nodes["output"]
+        job.log[:] = final_log(job.log, findingsOf(output))
         ready = _("{name} is ready.").format(name=output.GetName())
         if equalsInput(output):
             ready += " " + _("It equals its input.")
         if bridge.isSequence(output):
             preview.showVolume(preview.shownVolume(output))
             time = _("It took {time}.").format(time=duration_text(job.ended - job.started))
-            ready = " ".join(filter(None, [ready, time, *findingsOf(output)]))
-            self.context.report(job, ready)
+            self.context.report(job, " ".join([ready, time, *findingsOf(output)]))
         else:  # facts and warnings stand under Result
             self.state.enhancedVolume = output
             self.result.showNew(output)

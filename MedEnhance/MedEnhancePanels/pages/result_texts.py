@@ -3,13 +3,11 @@
 All from what is saved with the nodes: a scene that is opened later shows the same.
 """
 
-from MedEnhanceLib.core.manifest import calibration_in_words, findings_in_words
+from MedEnhanceLib.core.manifest import calibration_in_words
+from MedEnhanceLib.jobs import findings
 from MedEnhanceLib.runtime.text import duration_text, sentence
 from MedEnhancePanels.nodes import provenance, results
 from MedEnhancePanels.texts import tr as _
-
-#: Measurements of a run, each with the numbers that a text about it needs.
-_MEASURED = {"noise": ("sigma", "share_removed"), "blur": (), "bias_field": (), "guide": ("used",)}
 
 
 def factsOf(output):
@@ -26,21 +24,21 @@ def noticeOf(output, isTableShown=False):
     """Say what to know before viewing a result: (level, sentence, details), for a Notice.
 
     The sentence is the most severe warning; the details say what to do, and have the others.
-    Beside the table of volumes it has the model card's reasons against using them.
+    Beside the table of volumes the model card's reasons against using them follow.
     """
-    if isTableShown and (limits := results.limitsOf(results.linked(output, "table"))):
-        return "warning", " ".join(limits), ""
     warnings = provenance.warningsOf(output)
-    if not warnings:
+    limits = results.limitsOf(results.linked(output, "table")) if isTableShown else []
+    limits = [limit for limit in limits if limit.rstrip(".") not in {row[1] for row in warnings}]
+    if not (warnings or limits):
         lost = results.linked(output, "input") is None
         text = _("The original volume is not in the scene, so the result cannot be compared.")
         return "info", text if lost else "", ""
-    (level, message, hint), *others = warnings
+    (level, message, hint), *others = warnings or [("warning", limits.pop(0), "")]
     text = sentence(message)
     if others:
         text = _("{sentence} And {count} more.").format(sentence=text, count=len(others))
     lines = [hint, *(f"{each}: {more}" if more else each for _level, each, more in others)]
-    return level, text, "\n".join(map(sentence, filter(None, lines)))
+    return level, " ".join([text, *limits]), "\n".join(map(sentence, filter(None, lines)))
 
 
 def _uncertainty(output):
@@ -63,15 +61,9 @@ def _madeBy(output):
 
 def findingsOf(output):
     """Say what was measured in the volume and done about it, a sentence each."""
-    measured = {
-        name: facts
-        for name, numbers in _MEASURED.items()
-        if (facts := provenance.part(output, "results", "measured", name, numbers=numbers))
-    }
-    if "noise" in measured:
-        measured["noise"] |= {"units": results.unitOf(output)}
-    # At the strength that the voxels have.
-    return list(map(sentence, findings_in_words(measured, results.strengthOf(output))))
+    measured, strength = provenance.part(output, "results", "measured"), results.strengthOf(output)
+    options = {"units": results.unitOf(output), "remedy": _("Advanced → Noise")}
+    return list(map(sentence, findings.describe(measured, strength, **options)))
 
 
 def equalsInput(output):

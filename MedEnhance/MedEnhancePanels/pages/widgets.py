@@ -75,7 +75,7 @@ class Page:
                 self.onNewState()
             self.offer()
             for field, widget, name in self._bound:
-                _show(widget, name, getattr(self.state, field))
+                showValue(widget, name, getattr(self.state, field))
             self.show()
         finally:
             self.isShowing = False
@@ -123,12 +123,13 @@ def _read(widget, name):
     return widget.currentNode() if name == "currentNode" else getattr(widget, name)
 
 
-def _show(widget, name, value):
+def showValue(widget, name, value):
+    """Set a property that differs: setting one of a field ends what the user types there."""
     if name == "currentNode":
         widget.setCurrentNode(value)
     elif name == "currentData":
         widget.currentIndex = max(0, widget.findData(value))  # the first for what is not offered
-    elif getattr(widget, name) != value:  # setting a text would move the cursor
+    elif getattr(widget, name) != value:
         setattr(widget, name, value)
 
 

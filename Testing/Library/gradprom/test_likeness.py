@@ -20,6 +20,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
+from MedEnhanceLib.gradprom.sequences import sequence_warning
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -60,6 +61,31 @@ def test_of_a_brain_only_what_the_model_declares_is_a_warning(brain: Volume) -> 
         brain.crop(i=slice(None, 45)),
     ):
         assert warnings_of(variant, SegmentConfig()) == _DECLARED
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "sequence"),
+    [
+        ("MNI152T1-noisy.nii.gz", "", "T1"),
+        ("sub-01_T1w", "", "T1"),
+        ("scan", "t2_tse_dark-fluid", "FLAIR"),
+        ("T1", "T2_FLAIR_SPACE", "FLAIR"),
+        ("scan", "sag T1 FLAIR", "T1"),
+        ("T2star", "", "T2*"),
+        ("T2", "localizer", "T2"),
+        ("ep2d_dwi", "", "diffusion"),
+        ("T1 to T2", "FIT10", ""),
+        ("T1map", "", ""),
+    ],
+)
+def test_a_warning_of_other_sequences_does_not_come_with_the_heads_own(
+    name: str, description: str, sequence: str
+) -> None:
+    warning = sequence_warning(find_bundle("brain-tissue"), name, description)
+    origin = "DICOM" if sequence and name != "T2" and description else "its name"
+    note = f"; this volume is {sequence} by {origin}" if sequence else ""
+    assert warning == ("" if sequence == "T1" else f"{_DECLARED[0]}{note}")
+    assert sequence_warning(find_bundle("sarcoma-ct"), name, description) == ""
 
 
 def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
@@ -160,4 +186,4 @@ def test_limbs_and_t2_are_refused_and_t1_brains_are_not(shared_data: Path) -> No
         with pytest.raises(InputError, match="does not look like"):
             open_head_for(load(path, modality="MR"), SegmentConfig())
     for path in (*mr.glob("open_ms/*/*T1*.nii.gz"), mr / "studyforrest/T1.nii.gz"):
-        assert warnings_of(load(path, modality="MR"), SegmentConfig()) == _DECLARED
+        assert warnings_of(load(path, modality="MR"), SegmentConfig()) == _DECLARED[1:]

@@ -43,10 +43,6 @@ class ScriptedLoadableModuleWidget:
             "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
         )
 
-    def resourcePath(self, filename):
-        folder = os.path.dirname(slicer.util.modulePath(self.moduleName))
-        return os.path.join(folder, "Resources", filename)
-
     def cleanup(self):
         """Called before the module goes; for derived classes."""
 
@@ -91,12 +87,6 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
     def delayDisplay(self, message, requestedDelay=None, msec=None):
         logging.info(message)
         slicer.app.processEvents()
-
-    def setUp(self):
-        """For derived classes."""
-
-    def tearDown(self):
-        """For derived classes."""
 
     def runTest(self):
         """Slicer's own test calls this one; derived classes run their tests from here."""

@@ -4,10 +4,6 @@ import sys
 import unittest
 
 
-def exitSuccess():
-    """Slicer would end here with status 0."""
-
-
 def exitFailure(message=""):
     raise RuntimeError(message)
 

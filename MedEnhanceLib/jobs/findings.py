@@ -1,0 +1,81 @@
+"""What an enhancement measured and removed, in words; after the run, when all of it is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from MedEnhanceLib.core.manifest import findings_in_words
+
+#: A change of tissue below this share of the noise is hardly visible.
+_NEARLY_NOTHING = 0.5
+#: Numbers that the texts need, by the measurement.
+_NUMBERS = {
+    "noise": ("sigma", "share_removed"),
+    "guide": ("used",),
+    "slices": ("before", "after", "spacing_before_mm", "spacing_after_mm"),
+}
+#: How a run's log begins to describe the noise, before the removal.
+_IN_LOG = ("noise found: ", "noise stated: ")
+
+
+def describe(
+    measured: Mapping[str, Any], strength: float = 1.0, *, units: str = "", remedy: str
+) -> list[str]:
+    """Describe what was measured in a volume and how it was corrected, a line each.
+
+    Args:
+        measured: `results.measured` of the manifest; what cannot be read there is left out.
+        strength: of the result.
+        units: of the noise; "" for those in the manifest.
+        remedy: how the noise is stated where it is uncertain, as in "--noise".
+    """
+    facts = {
+        name: value
+        for name, value in measured.items()
+        if isinstance(value, Mapping)
+        and all(isinstance(value.get(key), (int, float)) for key in _NUMBERS.get(name, ()))
+    }
+    noise = facts.pop("noise", None)
+    lines = []
+    if noise is not None:
+        noise = {**noise, "units": units} if units else noise
+        lines.append(_noise_in_words(noise, strength, remedy))
+    return [*lines, *findings_in_words(facts, strength)]
+
+
+def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
+    """Return a run's log with its findings, not with what was expected of them."""
+    return [*(line for line in lines if not line.startswith(_IN_LOG)), *findings]
+
+
+def _noise_in_words(noise: Mapping[str, Any], strength: float, remedy: str) -> str:
+    """Say which noise was measured, what was removed of it, and by how much tissue changed.
+
+    All levels are standard deviations; that of an uncertain measurement comes with its limits.
+    """
+    sigma, reason, stated = noise["sigma"], noise.get("reason"), noise.get("is_stated")
+    used, share = noise.get("sigma_used", sigma), strength * noise["share_removed"]
+    changed, is_part = strength * noise.get("changed", math.nan), used < sigma
+    units = f" {noise['units']}" if noise.get("units") else ""
+    limits, removed = "", "all" if share == 1 else f"{100 * share:.0f} %"
+    if is_part:
+        low, high = noise["interval"]
+        limits = f"; ±{low:.3g} to ±{high:.3g} in nine of ten scans"
+        removed += f" of ±{used:.3g}"
+    texts = [
+        f"noise {'stated' if stated else 'found'}: ±{sigma:.3g}{units} (1 SD{limits})",
+        f"removed: {'nothing' if changed == 0 else removed}",
+    ]
+    if reason:
+        is_cause = is_part or share < 1
+        texts[-1] += f", because {reason}" if is_cause else f" (uncertain, because {reason})"
+    if changed > 0:
+        texts.append(f"tissue changed by ±{changed:.3g} (1 SD)")
+    text = "; ".join(texts)
+    if is_part and changed < _NEARLY_NOTHING * sigma:
+        text += ". The result is nearly the input"
+    if not stated and (is_part or (reason and share == strength)):
+        text += f". If you know the noise, state it: {remedy}"
+    return text

@@ -1,0 +1,65 @@
+"""Findings of an enhancement in words, and a run's log with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from MedEnhanceLib.jobs.findings import describe, final_log
+
+_UNSURE = {
+    "sigma": 2.83,
+    "interval": [1.1, 6.94],
+    "sigma_used": 1.1,
+    "units": "HU",
+    "share_removed": 0.8584,
+    "reason": "noise and anatomy can hardly be distinguished",
+    "changed": 0.262,
+}
+_SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
+
+
+@pytest.mark.parametrize(
+    ("noise", "strength", "text"),
+    [
+        (
+            _UNSURE,
+            1.0,
+            "found: ±2.83 HU (1 SD; ±1.1 to ±6.94 in nine of ten scans); removed: 86 % of ±1.1, "
+            "because noise and anatomy can hardly be distinguished; tissue changed by ±0.262 (1 SD)"
+            ". The result is nearly the input. If you know the noise, state it: --noise",
+        ),
+        (_SURE, 1.0, "found: ±19.5 (1 SD); removed: all; tissue changed by ±18.3 (1 SD)"),
+        (_SURE, 0.5, "found: ±19.5 (1 SD); removed: 50 %; tissue changed by ±9.15 (1 SD)"),
+        (
+            _SURE | {"reason": "it is not sure"},
+            1.0,
+            "found: ±19.5 (1 SD); removed: all (uncertain, because it is not sure); tissue changed"
+            " by ±18.3 (1 SD). If you know the noise, state it: --noise",
+        ),
+        (
+            _SURE | {"is_stated": True, "reason": "it is not sure"},
+            1.0,
+            "stated: ±19.5 (1 SD); removed: all (uncertain, because it is not sure); tissue changed"
+            " by ±18.3 (1 SD)",
+        ),
+        (
+            _SURE | {"share_removed": 0.0, "changed": 0.0, "reason": "it is weak"},
+            1.0,
+            "found: ±19.5 (1 SD); removed: nothing, because it is weak",
+        ),
+    ],
+)
+def test_levels_are_standard_deviations_and_shares_are_of_one_of_them(
+    noise: dict[str, Any], strength: float, text: str
+) -> None:
+    assert describe({"noise": noise}, strength, remedy="--noise") == [f"noise {text}"]
+
+
+def test_what_cannot_be_read_is_left_out_and_the_log_has_the_findings() -> None:
+    measured = {"noise": {"sigma": "much"}, "guide": 7, "bias_field": {"corrected": True}}
+    lines = describe(measured, remedy="")
+    assert lines == ["bias field corrected (N4)"]
+    log = ["running mr", "noise found: ±2 (1 SD); removed: up to ±1"]
+    assert final_log(log, lines) == ["running mr", *lines]
