@@ -29,11 +29,11 @@ def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
-    from MedEnhanceLib.jobs import findings
+    from MedEnhanceLib.core import findings
 
     first, *others = job_lines(fields)
     measured, strength = fields.get("measured") or {}, fields.get("strength", 1.0)
-    lines = findings.describe(measured, strength, remedy="--noise")
+    lines = findings.describe(measured, strength)
     guide = [f"guide used: {fields['guide']}"] if "guide" in fields else []
     return [first, *guide, *lines, *fields.get("limits", ()), *others]
 

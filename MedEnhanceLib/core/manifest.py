@@ -26,9 +26,6 @@ _MAPS = {
 }
 #: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "segmentation_limits", "segmentation_warning")
-#: A guide that changed the result by less than this many SD of the noise added almost nothing;
-#: removal of less than this share of σ is hardly visible.
-_LEAST_USE, _NEARLY_NOTHING = 0.02, 0.5
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
 
 #: Codes of warnings after which structure in a result may be wrong.
@@ -163,32 +160,6 @@ def _package_versions() -> dict[str, str]:
     return versions
 
 
-def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> list[str]:
-    """Describe what was measured in a volume and how it was corrected, a line each.
-
-    measured, strength: `results.measured` and `results.strength` of an enhancement's manifest.
-    """
-    lines = []
-    if noise := measured.get("noise"):
-        lines.append(_noise_in_words(noise, strength))
-    if blur := measured.get("blur"):
-        outcome = "undone" if blur.get("undone") else "left alone"
-        lines.append(f"blur {outcome}: {blur.get('reason', '')}")
-    if "bias_field" in measured:
-        lines.append("bias field corrected (N4)")
-    if guide := measured.get("guide"):
-        text = f"changed the result by {guide['used']:.2f} SD of the noise"
-        if guide["used"] < _LEAST_USE:
-            text = "added almost nothing" if guide["used"] > 0 else "added nothing"
-        lines.append(f"the guide {text}" + (f"; {guide['reason']}" if guide.get("reason") else ""))
-    if slices := measured.get("slices"):
-        lines.append(
-            f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
-            f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
-        )
-    return lines
-
-
 def caveats_of(results: Mapping[str, Any]) -> list[str]:
     """Return the reasons not to rely on a segmentation, a sentence each.
 
@@ -200,46 +171,14 @@ def caveats_of(results: Mapping[str, Any]) -> list[str]:
     return [f"{str(line).rstrip('.')}." for line in lines]
 
 
-def _is_part(noise: Mapping[str, Any]) -> bool:
-    """Return whether less noise was removed than measured, as the measurement is uncertain."""
-    return bool(noise.get("sigma_used", noise.get("sigma", 0)) < noise.get("sigma", 0))
-
-
-def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
-    """Describe the noise and its removal: "noise found: ±19 (1 SD); removed: all"."""
-    units = f" {noise['units']}" if noise.get("units") else ""
-    share = strength * noise["share_removed"]
-    removed = f"{100 * share:.0f} %" if share < 1 else "all"
-    origin = "stated" if noise.get("is_stated") else "found"
-    why = f"because {noise['reason']}" if noise.get("reason") else ""
-    changed = noise.get("changed")
-    if changed == 0:
-        removed = "nothing"
-    if share > 0 and _is_part(noise):
-        used, (low, high) = noise["sigma_used"], noise["interval"]
-        # Before the removal only its upper limit is known.
-        amount = share * used if changed is None else strength * changed
-        most = "up to " if changed is None else ""
-        sentence = (
-            f"noise {origin}: between ±{low:.3g} and ±{high:.3g}{units} (1 SD), {why}; removed: "
-            f"{most}±{amount:.3g}"
-        )
-        if amount < _NEARLY_NOTHING * noise["sigma"]:
-            sentence += ". The result is nearly the input: state the noise if you know it"
-        return sentence
-    if why:
-        why = f" (uncertain, {why})" if removed == "all" else f", {why}"
-    return f"noise {origin}: ±{noise['sigma']:g}{units} (1 SD); removed: {removed}{why}"
-
-
 def corrections_in_words(measured: Mapping[str, Any]) -> str:
     """Describe corrections other than full removal of measured noise, for a history note."""
     noise = measured.get("noise", {})
     share = noise.get("share_removed", 1)
     parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
     parts += [f"noise stated as ±{noise['sigma']:g}"] if noise.get("is_stated") else []
-    if share > 0 and _is_part(noise):
-        parts.append(f"for noise of ±{noise['sigma_used']:.3g}")
+    if share > 0 and noise.get("sigma_used", math.inf) < noise.get("sigma", 0):
+        parts.append(f"for noise of ±{noise['sigma_used']:.3g}")  # as the level is uncertain
     parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
     parts += ["bias field corrected"] if "bias_field" in measured else []
     used = measured.get("guide", {}).get("used")

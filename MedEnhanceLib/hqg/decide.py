@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
+from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.arrays import extremes
-from MedEnhanceLib.core.manifest import findings_in_words, map_in_words
+from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur
@@ -146,7 +147,7 @@ def decide(
         facts["noise"]["frames"] = len(frames)
     if config.noise is not None:
         facts["noise"]["is_stated"] = True
-    monitor.log(*findings_in_words(facts))
+    monitor.log(*findings.describe(facts))
     warnings.append(noise_warning(typical, noise, is_full=is_full))
     if config.correct_bias_field:
         facts["bias_field"] = {"corrected": True}

@@ -13,13 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.arrays import foreground
-from MedEnhanceLib.core.manifest import (
-    RESEARCH_ONLY,
-    caveats_of,
-    findings_in_words,
-    uncertainty_in_words,
-)
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.report.figures import Picture
@@ -83,7 +79,7 @@ def enhancement_report(
     picture.save(target / "comparison.png", overwrite=overwrite)
     change = np.abs(enhanced.voxels.astype(np.float32) - volume.voxels.astype(np.float32))
     results = manifest.get("results", {})
-    findings = findings_in_words(results.get("measured") or {}, results.get("strength", 1.0))
+    lines = findings.describe(results.get("measured") or {}, results.get("strength", 1.0))
     uncertainty = results.get("uncertainty")
     note = " ".join(caveats_of(results))
     beneath = str(results.get("segmentation_warning", "")) if table else ""
@@ -100,7 +96,7 @@ def enhancement_report(
         mean_change=float(change.mean(dtype=np.float64)),
         mean_in_tissue=float(change[foreground(enhanced.voxels)].mean(dtype=np.float64)),
         largest_change=float(change.max()),
-        findings=[*findings, *results.get("limits", ())],
+        findings=[*lines, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
         tables=[*comparisons, *([Table("Segmentation", _HEADS, table, note)] if table else [])],
         reference=reference,

@@ -2,8 +2,8 @@
 
 import slicer
 
+from MedEnhanceLib.core.findings import final_log
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.jobs.findings import final_log
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded

@@ -3,8 +3,8 @@
 All from what is saved with the nodes: a scene that is opened later shows the same.
 """
 
+from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.manifest import calibration_in_words
-from MedEnhanceLib.jobs import findings
 from MedEnhanceLib.runtime.text import duration_text, sentence
 from MedEnhancePanels.nodes import provenance, results
 from MedEnhancePanels.texts import tr as _

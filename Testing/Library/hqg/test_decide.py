@@ -13,8 +13,8 @@ from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.arrays import robust_max
+from MedEnhanceLib.core.findings import describe
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Blur, Rician
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -89,13 +89,14 @@ class TestDecision:
         facts = result.measured["noise"]
         assert facts["sigma_used"] == facts["interval"][0] < facts["sigma"]
         assert facts["reason"] == "noise and anatomy can hardly be distinguished"
-        line = findings_in_words(result.measured)[0]
+        line = describe(result.measured)[0]
         low, high = facts["interval"]
-        assert line.startswith(f"noise found: between ±{low:.3g} and ±{high:.3g} (1 SD), because")
+        assert f"(1 SD; ±{low:.3g} to ±{high:.3g} in nine of ten scans)" in line
+        assert f" % of ±{low:.3g}, because noise and anatomy can hardly be distinguished" in line
         change = result.volume.voxels.astype(float) - noisy.voxels
         rms = np.sqrt(np.square(change[noisy.voxels > noisy.voxels.mean()]).mean())
         assert facts["changed"] == pytest.approx(rms, rel=0.1)
-        assert f"removed: ±{facts['changed']:.3g}. The result is nearly the input: state" in line
+        assert f"tissue changed by ±{facts['changed']:.3g}. The result is nearly the input" in line
         assert _error(result.volume.voxels, brain()) <= _error(noisy.voxels, brain())
 
     def test_stated_noise_takes_the_place_of_the_measurement(self, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ class TestDecision:
         sigma = 0.1 * robust_max(brain().voxels)
         stated = _enhanced(noisy, noise=sigma)
         assert stated.measured["noise"]["sigma"] == pytest.approx(sigma, rel=1e-3)
-        assert findings_in_words(stated.measured)[0].startswith("noise stated: ±")
+        assert describe(stated.measured)[0].startswith("noise stated: ±")
         assert stated.measured["noise"]["interval"] == [stated.measured["noise"]["sigma"]] * 2
         assert _error(stated.volume.voxels, brain()) < 0.4 * _error(noisy.voxels, brain())
         assert not stated.warnings

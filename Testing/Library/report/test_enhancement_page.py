@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.findings import describe
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import (
     RESEARCH_ONLY,
     corrections_in_words,
-    findings_in_words,
     make_manifest,
 )
 from MedEnhanceLib.core.volume import Volume
@@ -98,13 +98,13 @@ def test_report_says_what_changed_was_measured_and_done(
     assert "direction) is unchanged" in text
     assert "mr abababababab" in text
     assert "1.2 s" in text
-    assert "Noise found: ±12.5 HU (1 SD); removed: 80 %, because few." in text
+    assert "Noise found: ±12.5 HU (1 SD); removed: 80 %, because few" in text
     assert "Blur undone: both axes are blurred." in text
     assert "Bias field corrected (N4)." in text
     words = ", 80% of the noise correction, blur undone, bias field corrected"
     assert corrections_in_words(measured) == words
     sharp = {"blur": {"undone": False, "reason": "as sharp as undamaged scans"}}
-    assert findings_in_words(sharp) == ["blur left alone: as sharp as undamaged scans"]
+    assert describe(sharp) == ["blur left alone: as sharp as undamaged scans"]
     assert corrections_in_words(sharp) == ""
     assert "calibrated on held-out &lt;heads&gt;" in text
     above, _, beneath = text.partition("12,345")

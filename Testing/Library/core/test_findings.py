@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from MedEnhanceLib.jobs.findings import describe, final_log
+from MedEnhanceLib.core.findings import describe, final_log
 
 _UNSURE = {
     "sigma": 2.83,
@@ -27,22 +27,22 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
             _UNSURE,
             1.0,
             "found: ±2.83 HU (1 SD; ±1.1 to ±6.94 in nine of ten scans); removed: 86 % of ±1.1, "
-            "because noise and anatomy can hardly be distinguished; tissue changed by ±0.262 (1 SD)"
+            "because noise and anatomy can hardly be distinguished; tissue changed by ±0.262"
             ". The result is nearly the input. If you know the noise, state it: --noise",
         ),
-        (_SURE, 1.0, "found: ±19.5 (1 SD); removed: all; tissue changed by ±18.3 (1 SD)"),
-        (_SURE, 0.5, "found: ±19.5 (1 SD); removed: 50 %; tissue changed by ±9.15 (1 SD)"),
+        (_SURE, 1.0, "found: ±19.5 (1 SD); removed: all; tissue changed by ±18.3"),
+        (_SURE, 0.5, "found: ±19.5 (1 SD); removed: 50 %; tissue changed by ±9.15"),
         (
             _SURE | {"reason": "it is not sure"},
             1.0,
             "found: ±19.5 (1 SD); removed: all (uncertain, because it is not sure); tissue changed"
-            " by ±18.3 (1 SD). If you know the noise, state it: --noise",
+            " by ±18.3. If you know the noise, state it: --noise",
         ),
         (
             _SURE | {"is_stated": True, "reason": "it is not sure"},
             1.0,
             "stated: ±19.5 (1 SD); removed: all (uncertain, because it is not sure); tissue changed"
-            " by ±18.3 (1 SD)",
+            " by ±18.3",
         ),
         (
             _SURE | {"share_removed": 0.0, "changed": 0.0, "reason": "it is weak"},

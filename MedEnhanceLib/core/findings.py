@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from MedEnhanceLib.core.manifest import findings_in_words
-
-#: A change of tissue below this share of the noise is hardly visible.
-_NEARLY_NOTHING = 0.5
+#: Use of a guide, in SD of the noise, and change of tissue as a share of it, that are hardly
+#: visible.
+_LEAST_USE, _NEARLY_NOTHING = 0.02, 0.5
 #: Numbers that the texts need, by the measurement.
 _NUMBERS = {
     "noise": ("sigma", "share_removed"),
@@ -21,7 +20,7 @@ _IN_LOG = ("noise found: ", "noise stated: ")
 
 
 def describe(
-    measured: Mapping[str, Any], strength: float = 1.0, *, units: str = "", remedy: str
+    measured: Mapping[str, Any], strength: float = 1.0, *, units: str = "", remedy: str = "--noise"
 ) -> list[str]:
     """Describe what was measured in a volume and how it was corrected, a line each.
 
@@ -37,12 +36,25 @@ def describe(
         if isinstance(value, Mapping)
         and all(isinstance(value.get(key), (int, float)) for key in _NUMBERS.get(name, ()))
     }
-    noise = facts.pop("noise", None)
     lines = []
-    if noise is not None:
-        noise = {**noise, "units": units} if units else noise
-        lines.append(_noise_in_words(noise, strength, remedy))
-    return [*lines, *findings_in_words(facts, strength)]
+    if noise := facts.get("noise"):
+        lines.append(_noise_in_words(noise, units, strength, remedy))
+    if blur := facts.get("blur"):
+        outcome = "undone" if blur.get("undone") else "left alone"
+        lines.append(f"blur {outcome}: {blur.get('reason', '')}")
+    if "bias_field" in facts:
+        lines.append("bias field corrected (N4)")
+    if guide := facts.get("guide"):
+        text = f"changed the result by {guide['used']:.2f} SD of the noise"
+        if guide["used"] < _LEAST_USE:
+            text = "added almost nothing" if guide["used"] > 0 else "added nothing"
+        lines.append(f"the guide {text}" + (f"; {guide['reason']}" if guide.get("reason") else ""))
+    if slices := facts.get("slices"):
+        lines.append(
+            f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
+            f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
+        )
+    return lines
 
 
 def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
@@ -50,7 +62,7 @@ def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
     return [*(line for line in lines if not line.startswith(_IN_LOG)), *findings]
 
 
-def _noise_in_words(noise: Mapping[str, Any], strength: float, remedy: str) -> str:
+def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remedy: str) -> str:
     """Say which noise was measured, what was removed of it, and by how much tissue changed.
 
     All levels are standard deviations; that of an uncertain measurement comes with its limits.
@@ -58,7 +70,7 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float, remedy: str) -> s
     sigma, reason, stated = noise["sigma"], noise.get("reason"), noise.get("is_stated")
     used, share = noise.get("sigma_used", sigma), strength * noise["share_removed"]
     changed, is_part = strength * noise.get("changed", math.nan), used < sigma
-    units = f" {noise['units']}" if noise.get("units") else ""
+    units = f" {units}" if (units := units or noise.get("units", "")) else ""
     limits, removed = "", "all" if share == 1 else f"{100 * share:.0f} %"
     if is_part:
         low, high = noise["interval"]
@@ -72,7 +84,7 @@ def _noise_in_words(noise: Mapping[str, Any], strength: float, remedy: str) -> s
         is_cause = is_part or share < 1
         texts[-1] += f", because {reason}" if is_cause else f" (uncertain, because {reason})"
     if changed > 0:
-        texts.append(f"tissue changed by ±{changed:.3g} (1 SD)")
+        texts.append(f"tissue changed by ±{changed:.3g}")
     text = "; ".join(texts)
     if is_part and changed < _NEARLY_NOTHING * sigma:
         text += ". The result is nearly the input"
