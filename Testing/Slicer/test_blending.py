@@ -134,11 +134,12 @@ class StrengthTest(ViewTestCase):
         self.refused("Its input is not in the scene")
 
     def test_voxelsThatSomebodyChangedAreNotOverwritten(self):
-        for number, node in enumerate(self.parts):
+        for number in range(3):
             self.set(0.5)
             self.add(number, 1)
             for strength in (0.25, 1.0):
-                self.refused(f"The voxels of {node.GetName()} were changed", strength=strength)
+                name = self.parts[number].GetName()
+                self.refused(f"The voxels of {name} were changed", strength=strength)
             self.make()
 
     def test_voxelsThatAreExchangedMeanwhileEndItAndNothingIsChanged(self):
@@ -222,9 +223,9 @@ class SliderTest(ViewTestCase):
         labels = self.results.makeSegmentation(image, self.source, label, "labels")
         table = self.results.makeTable([], self.source, "table")
         limits = {"segmentation_limits": ["Trained on few.", "Measure nothing."]}
-        limits["segmentation_warning"] = "Look closely"  # is among the warnings
+        limits["segmentation_warning"] = "Look; closely"  # is among the warnings
         provenance.setManifest(table, {"results": limits})
-        provenance.setManifest(self.output, {"warnings": ["Look closely", "Odd"]})
+        provenance.setManifest(self.output, {"warnings": ["Look; closely", "Odd"]})
         self.results.link(self.output, segmentation=labels, table=table)
         self.area.leave()
         actions = self.area.actions
@@ -239,7 +240,7 @@ class SliderTest(ViewTestCase):
             press()
             self.assertEqual(layout.GetViewArrangement(), arrangement)
             isTable = arrangement == layout.SlicerLayoutFourUpTableView
-            said = "Look closely. And 1 more." + " Trained on few. Measure nothing." * isTable
+            said = "Look; closely. And 1 more." + " Trained on few. Measure nothing." * isTable
             self.assertEqual(self.ui.warningLabel.text, said)
         surface = labels.GetSegmentation().GetNthSegment(0).GetRepresentation("Closed surface")
         self.assertGreater(surface.GetNumberOfPolys(), 0)

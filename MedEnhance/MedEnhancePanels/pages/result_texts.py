@@ -28,11 +28,11 @@ def noticeOf(output, isTableShown=False):
     """
     warnings = provenance.warningsOf(output)
     limits = results.limitsOf(results.linked(output, "table")) if isTableShown else []
-    limits = [limit for limit in limits if limit.rstrip(".") not in {row[1] for row in warnings}]
+    known = "\n".join(message for _level, message, _hint in warnings)
+    limits = [limit for limit in limits if limit.rstrip(".") not in known]
     if not (warnings or limits):
-        lost = results.linked(output, "input") is None
         text = _("The original volume is not in the scene, so the result cannot be compared.")
-        return "info", text if lost else "", ""
+        return "info", text if results.linked(output, "input") is None else "", ""
     (level, message, hint), *others = warnings or [("warning", limits.pop(0), "")]
     text = sentence(message)
     if others:

@@ -14,7 +14,7 @@ import pytest
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.degradation.pipeline import degradation_from_json
-from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event
 
@@ -41,6 +41,21 @@ def test_convert_keeps_voxels_and_geometry_and_writes_a_manifest(
     assert manifest["inputs"] == {"input": f"a file (.nii.gz), SHA-256 {file_sha256(scan)}"}
     assert manifest["seconds"] == result["seconds"]
     assert manifest["software"]["numpy"]
+
+
+def test_a_manifest_is_refused_by_what_it_is(scan: Path, tmp_path: Path) -> None:
+    result = run_job(_convert(scan, tmp_path / "scan.nrrd", modality="MR"))
+    with pytest.raises(InputError, match=r"scan\.nrrd\.json is the manifest of a result") as caught:
+        run_job(_convert(Path(result["manifest"]), tmp_path / "again.nrrd"))
+    assert caught.value.hint == "Give scan.nrrd, the result itself."
+    for text, words in (
+        ('{"format": "medenhance-distilled", "notice": ""}', "the manifest of a distilled set"),
+        ('{"name": "table"}', "files that end in .json"),
+        ("[", "files that end in .json"),
+    ):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(InputError, match=words):
+            run_job(_convert(tmp_path / "manifest.json", tmp_path / "again.nrrd"))
 
 
 @pytest.mark.slow
