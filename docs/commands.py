@@ -29,8 +29,9 @@ Made from the commands' own help by `python docs/commands.py`.
 Results go to stdout, everything else to stderr: a progress bar on a terminal, otherwise a line
 every 10 s. With `--json` a command prints exactly one JSON object: `{"ok": true, "command": …, …}`,
 or `{"ok": false, "command": …, "error": {…}}` with `code`, `message` and `hint`. (`worker` is the
-exception: it speaks JSON lines, see jobs.md.) An existing output is not replaced without `--force`.
-Ctrl-C stops at the next safe point; a second one at once.
+exception: it speaks JSON lines, see jobs.md.) An existing output is not replaced without `--force`;
+`batch` replaces results of its own where source or options have changed, see batch.md. Ctrl-C
+stops at the next safe point; a second one at once.
 
 | exit status | meaning |
 |---|---|
@@ -42,8 +43,8 @@ or at all (a region beyond it, a ratio out of reach) |
 (lossy compression of labels, noise of EM) |
 | 4 | a package or a model is missing |
 | 5 | out of memory |
-| 6 | damaged file |
-| 7 | a damaged file was recovered in part: the output is written, and blocks are lost |
+| 6 | damaged .ucv |
+| 7 | a damaged .ucv was recovered in part: the output is written, and blocks are lost |
 | 130 | cancelled |
 
 Arguments of several commands:
@@ -86,16 +87,22 @@ def _section(command: str, parsers: dict[str, Parser], shared: list[tuple[str, s
     rows = _rows(parser)
     own = [row for row in rows if row not in shared]
     others = [f"`{name}`" for name, text in rows if (name, text) in shared]
+    limits = ""
     if command.startswith("medenhance batch "):
         single = command.replace("batch ", "")
         own = [row for row in own if row not in _rows(parsers[single])]
         others = [f"the options of `{single}`", *others]
+        taken = parser._option_string_actions
+        missing = [
+            f"`{name}`" for name in parsers[single]._option_string_actions if name not in taken
+        ]
+        limits = f"Not taken, as they are for one volume: {', '.join(missing)}.\n\n"
     example = (parser.epilog or "").removeprefix("example:").strip()
     description = (parser.description or "").replace("\n  ", "\n- ")
     return (
         f"## {command}\n\n{description}\n\n```\n{usage} [options]\n```\n\n"
         + (f"{_table(own)}\n" if own else "")
-        + f"Also: {', '.join(others)}.\n\nExample: `{example}`\n"
+        + f"Also: {', '.join(others)}.\n\n{limits}Example: `{example}`\n"
     )
 
 

@@ -80,10 +80,10 @@ def _run(args: argparse.Namespace) -> int:
     fields = args.console.run("batch", batch_fields | {"task": args.job, "params": stated})
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]
-    new, before = fields["done"] - fields["already_done"], fields["already_done"]
-    text = f"{new} of {total} done, {before} skipped (done before), {len(failed)} failed; "
+    done, before = fields["done"], fields["already_done"]
+    text = f"{done} of {total} done ({before} of them before), {len(failed)} failed; "
     if few := fields["hardly_changed"]:
-        text += f"{few} hardly changed (less than 5 % of the noise removed); "
+        text += f"{few} hardly changed (the result is nearly the input); "
     text += f"see {table}"
     fault = None
     if failed:

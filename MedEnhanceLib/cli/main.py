@@ -50,7 +50,7 @@ examples:
   medenhance compress scan.nii.gz scan.ucv --max-error 2
 
 exit status: 0 done, 1 failed, 2 usage, 3 bad input, 4 missing package or model,
-5 out of memory, 6 damaged file, 7 recovered in part, 130 cancelled"""
+5 out of memory, 6 damaged .ucv, 7 recovered in part, 130 cancelled"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,12 +84,14 @@ def build_parser(arguments: Sequence[str] | None = None) -> Parser:
 
 
 def _dispatch(arguments: Sequence[str], console: Console) -> int:
+    # The options before the command take no values.
+    first = next((word for word in arguments if not word.startswith("-")), "")
+    console.command = first if first in {command.name for command in COMMANDS} else ""
     parser = build_parser(arguments)
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help(sys.stderr)
         raise ConfigError("no command was given", "Name a command, for example: medenhance demo")
-    console.command = options.command
     console.as_json, console.debug = options.json, options.debug
     options.console = console
     run: Callable[[argparse.Namespace], int] = options.run

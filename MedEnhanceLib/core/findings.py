@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-#: Use of a guide, in SD of the noise, and change of tissue as a share of it, that are hardly
-#: visible.
-_LEAST_USE, _NEARLY_NOTHING = 0.02, 0.5
+#: Use of a guide, in SD of the noise, that is hardly visible.
+_LEAST_USE = 0.02
+#: Changes of tissue, as shares of the noise, that leave nearly the input: where its level is sure,
+#: and where it is known between limits.
+_NEARLY_NOTHING, _NEARLY_NOTHING_UNSURE = 0.05, 0.5
 #: Numbers that the texts need, by the measurement.
 _NUMBERS = {
     "noise": ("sigma", "share_removed"),
@@ -57,6 +59,23 @@ def describe(
     return lines
 
 
+def tissue_change(noise: Mapping[str, Any], strength: float = 1.0) -> float:
+    """Return by how much tissue was changed, 1 SD in the units of the noise; NaN if not recorded.
+
+    noise: `results.measured.noise` of the manifest. strength: of the result.
+    """
+    changed = noise.get("changed")
+    return strength * float(changed) if isinstance(changed, (int, float)) else math.nan
+
+
+def is_nearly_input(noise: Mapping[str, Any], strength: float = 1.0) -> bool:
+    """Return whether tissue was hardly changed; arguments as of `tissue_change`."""
+    sigma = float(noise.get("sigma", math.nan))
+    is_unsure = noise.get("sigma_used", sigma) < sigma
+    share = _NEARLY_NOTHING_UNSURE if is_unsure else _NEARLY_NOTHING
+    return tissue_change(noise, strength) <= share * sigma
+
+
 def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
     """Return a run's log with its findings, not with what was expected of them."""
     return [*(line for line in lines if not line.startswith(_IN_LOG)), *findings]
@@ -69,7 +88,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     """
     sigma, reason, stated = noise["sigma"], noise.get("reason"), noise.get("is_stated")
     used, share = noise.get("sigma_used", sigma), strength * noise["share_removed"]
-    changed, is_part = strength * noise.get("changed", math.nan), used < sigma
+    changed, is_part = tissue_change(noise, strength), used < sigma
     units = f" {units}" if (units := units or noise.get("units", "")) else ""
     limits, removed = "", "all" if share == 1 else f"{100 * share:.0f} %"
     if is_part:
@@ -86,7 +105,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     if changed > 0:
         texts.append(f"tissue changed by ±{changed:.3g}")
     text = "; ".join(texts)
-    if is_part and changed < _NEARLY_NOTHING * sigma:
+    if is_nearly_input(noise, strength):
         text += ". The result is nearly the input"
     if not stated and (is_part or (reason and share == strength)):
         text += f". If you know the noise, state it: {remedy}"

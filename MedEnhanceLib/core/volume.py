@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,10 @@ from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 if TYPE_CHECKING:
     from MedEnhanceLib.report.figures import Picture
 
-__all__ = ["MODALITIES", "Enhance", "Volume", "as_volume", "restore_dtype"]
+__all__ = ["MODALITIES", "Enhance", "Modality", "Volume", "as_volume", "restore_dtype"]
 #: Modalities that the library distinguishes; OT is DICOM's term for "other".
-MODALITIES = ("CT", "MR", "PT", "EM", "SEG", "OT")
+Modality = Literal["CT", "MR", "PT", "EM", "SEG", "OT"]
+MODALITIES: tuple[str, ...] = get_args(Modality)
 
 
 @dataclass(frozen=True, eq=False)

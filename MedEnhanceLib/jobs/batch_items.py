@@ -13,7 +13,7 @@ from pathlib import Path
 from MedEnhanceLib import io
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
-from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.io.atomic import resolved, write_json
 from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -29,6 +29,8 @@ _OPENED = 3
 @dataclass(frozen=True)
 class Item:
     """One volume of a batch: its path, and where its result goes.
+
+    Paths are absolute: a remote worker, and the next run, may have another current folder.
 
     Attributes:
         series: which one, where `source` holds several, as `--series` takes it.
@@ -47,14 +49,9 @@ class Item:
 
     @property
     def params(self) -> dict[str, str]:
-        """The parameters of its job; absolute, as a remote worker has another current folder."""
-        params = {"input": absolute(self.source), "output": absolute(self.output)}
+        """The parameters of its job."""
+        params = {"input": self.source, "output": self.output}
         return params | ({"series": self.series} if self.series else {})
-
-
-def absolute(place: str) -> str:
-    """Return the absolute path."""
-    return str(Path(place).absolute())
 
 
 def gather(
@@ -65,11 +62,12 @@ def gather(
     Args:
         places: files, and folders, which give every volume below them; a folder of DICOM gives
             every series of images.
-        out: the folder of the results, which is not searched.
+        out: the folder of the results, a resolved path, which is not searched.
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
         monitor: progress and cancellation.
-    Raises InputError if there is no volume, ConfigError if two results share a name.
+    Raises InputError if there is no volume, ConfigError if two results share a name or `out` is
+    one of the places.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")
@@ -80,7 +78,7 @@ def gather(
             result = out / _result_name(relative, ending, series[0])
             item = Item(source, str(result), *series)
             other = items.setdefault(item.output, item)
-            if absolute(other.source) != absolute(source):
+            if other.source != source:
                 raise ConfigError(
                     f"{other.source} and {source} would both become {item.output}",
                     "Process them in two runs, into two folders.",
@@ -92,15 +90,25 @@ def gather(
 
 def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, _Series]]:
     """Yield every volume at or below a path: the file or folder, its path below, which series."""
+    # A link at the end names the result; what lies in front of it is resolved.
+    is_named = path.name not in ("", "..")
+    path = resolved(path.parent) / path.name if is_named else resolved(path)
     if not path.is_dir():
         yield str(path), Path(path.name), _ALL  # a missing file too: its row gets the error
         return
     endings = {*io.READABLE, *([CONTAINER] if containers else ())}
-    root = path.parent if _is_series(path) else path
+    if resolved(path) == out:
+        raise ConfigError(
+            f"{path} is the folder of the volumes and of the results",
+            "Name another one with --out; it may lie in the first.",
+        )
+    root = path.parent
+    if not _is_series(path):
+        root = path = resolved(path)
     for name, below, names in os.walk(path):
         folder = Path(name)
         below.sort()
-        if folder.resolve() == out.resolve():
+        if folder == out:
             below.clear()
         elif _is_series(folder):
             below.clear()  # subfolders belong to the series

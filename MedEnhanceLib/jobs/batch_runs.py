@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.core.findings import is_nearly_input, tissue_change
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
@@ -30,10 +31,10 @@ _POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 0.5
 #: Jobs that are sent ahead: for each thread of a Dask cluster, and at least in all.
 _AHEAD, _FEWEST_AHEAD = 4, 16
-#: A volume from which less than this share of the noise was removed is hardly changed.
-_HARDLY = 0.05
 _ROWS, _TABLE = "batch.jsonl", "batch.csv"
-_FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
+_FIRST_COLUMNS = ("task", "source", "output", "status", "seconds", "code", "message", "hint")
+#: What identifies a volume in the ledger: task, source and result.
+_Place = tuple[str, str, str]
 
 
 def run_here(ledger: Ledger, monitor: Monitor) -> None:
@@ -197,9 +198,9 @@ def _row_of_error(error: MedEnhanceError) -> dict[str, Any]:
 class Ledger:
     """The record of a batch: batch.jsonl, in which the last row of a volume counts.
 
-    A row's status is started, done, failed or cancelled. It has a key: a hash of the source with
-    its size and time, and of the options; with other options a volume is processed again. Several
-    commands may share the folder, as those for one dataset of BIDS do.
+    A row's status is started, done, failed or cancelled. It has a key: a hash of the source's size
+    and time, and of the options; with other options a volume is processed again. Several commands
+    may share the folder, as those for one dataset of BIDS do.
 
     Attributes:
         task: the kind of job.
@@ -221,8 +222,8 @@ class Ledger:
         overwrite: whether finished volumes are processed again and their files replaced.
         """
         self.task, self._items, self._stated, self._overwrite = task, items, stated, overwrite
-        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
-        self._started: set[str] = set()
+        self._rows: dict[_Place, dict[str, Any]] = {}
+        self._started: set[_Place] = set()
         self._path, self._table = folder / _ROWS, folder / _TABLE
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8", errors="replace")
@@ -246,7 +247,7 @@ class Ledger:
         params, started = [], []
         for item in items:
             make_folder(Path(item.output).parent)
-            may_replace = self._overwrite or item.output in self._started
+            may_replace = self._overwrite or self._place_of(item) in self._started
             is_taken = any(map(os.path.lexists, (item.output, f"{item.output}.json")))
             if may_replace or not is_taken:
                 started.append((item, {"status": "started"}))
@@ -259,10 +260,10 @@ class Ledger:
         """Append a row for each volume and its fields; all are on the disk when this returns."""
         lines = []
         for item, fields in rows:
-            first = {"source": item.name, "output": item.output, "key": self._key_of(item)}
+            first = {"key": self._key_of(item)}
             if item.left_out:
                 first["left_out"] = item.left_out
-            row = as_json({**first, **fields})
+            row = as_json({**self._names_of(item), **first, **fields})
             self._keep(row)
             lines.append(json.dumps(row) + "\n")
         self._append("".join(lines))
@@ -270,7 +271,7 @@ class Ledger:
     def finish(self) -> dict[str, Any]:
         """Write the table; returns counts of volumes by outcome, the table's path, and the rows."""
         self._write_table()
-        rows = [row for item in self._items if (row := self._rows.get(_place_of(item)))]
+        rows = [row for item in self._items if (row := self._rows.get(self._place_of(item)))]
         return {
             "total": len(self._items),
             "done": sum(row["status"] == "done" for row in rows),
@@ -282,9 +283,10 @@ class Ledger:
         }
 
     def _keep(self, row: dict[str, Any]) -> None:
-        self._rows[str(row.get("source")), Path(str(row.get("output"))).name] = row
+        place = _place_in(row)
+        self._rows[place] = row
         if row.get("status") == "started":
-            self._started.add(str(row.get("output")))
+            self._started.add(place)
 
     def _append(self, text: str) -> None:
         with self._path.open("a", encoding="ascii", newline="") as stream:
@@ -294,12 +296,18 @@ class Ledger:
 
     def _is_finished(self, item: Item) -> bool:
         """Return whether a volume was processed with these options, and its result still exists."""
-        row = self._rows.get(_place_of(item), {})
+        row = self._rows.get(self._place_of(item), {})
         return (
             row.get("status") == "done"
             and row.get("key") == self._key_of(item)
             and os.path.lexists(item.output)
         )
+
+    def _names_of(self, item: Item) -> dict[str, str]:
+        return {"task": self.task, "source": item.name, "output": item.output}
+
+    def _place_of(self, item: Item) -> _Place:
+        return _place_in(self._names_of(item))
 
     def _key_of(self, item: Item) -> str:
         """Hash the source as it is now, and the options."""
@@ -310,12 +318,12 @@ class Ledger:
             stats = [(member.name, member.stat()) for member in members]
             state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
         options = as_json({"task": self.task, **self._stated})
-        text = json.dumps([item.name, state, options], sort_keys=True)
+        text = json.dumps([state, options], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _write_table(self) -> None:
         """Write batch.csv: a column for each figure; the volumes of this run, then earlier ones."""
-        places = dict.fromkeys([*map(_place_of, self._items), *self._rows])
+        places = dict.fromkeys([*map(self._place_of, self._items), *self._rows])
         rows = [_columns_of(self._rows[place]) for place in places if place in self._rows]
         text = io.StringIO()
         names = [*_FIRST_COLUMNS, *(name for row in rows for name in row)]
@@ -327,16 +335,22 @@ class Ledger:
             temporary.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
-def _place_of(item: Item) -> tuple[str, str]:
-    """Return the key of a volume in the ledger: its source, and the file name of its result."""
-    return item.name, Path(item.output).name
+def _place_in(row: Mapping[str, Any]) -> _Place:
+    """Return what identifies the volume of a row.
+
+    The source counts as seen from the result: both may be moved, or mounted elsewhere, together.
+    """
+    task, source, output = (str(row.get(name)) for name in ("task", "source", "output"))
+    folder, name = os.path.split(output)
+    with suppress(ValueError):  # on Windows, another drive
+        source = os.path.relpath(source, folder)
+    return task, source, name
 
 
 def _is_hardly_changed(row: Mapping[str, Any]) -> bool:
-    """Return whether almost no noise was removed from a volume."""
+    """Return whether the result of a volume is nearly its input."""
     noise = (row.get("measured") or {}).get("noise") or {}
-    share = float(noise.get("share_removed", 1.0)) * float(row.get("strength", 1.0))
-    return bool(row["status"] == "done" and share < _HARDLY)
+    return row["status"] == "done" and is_nearly_input(noise, row.get("strength", 1.0))
 
 
 def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,12 +367,13 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
     noise = (row.get("measured") or {}).get("noise") or {}
     headings = {
         "noise (1 SD)": "sigma",
-        "noise removed (1 SD)": "sigma_used",
         "noise confidence": "confidence",
         "share removed": "share_removed",
         "why not all": "reason",
     }
     columns |= {heading: noise[key] for heading, key in headings.items() if key in noise}
+    if "changed" in noise:
+        columns["tissue changed (1 SD)"] = tissue_change(noise, row.get("strength", 1.0))
     return {name: _rounded(value) for name, value in columns.items()}
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from MedEnhanceLib import hqg, io, unicompress
 from MedEnhanceLib.core.options import About, Params, option, options_of
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Modality, Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
 from MedEnhanceLib.io.describe import warn_of_content
@@ -56,7 +56,7 @@ class VolumeParams(Params):
         help="DICOM series, if INPUT has several: its number in inspect, or its UID",
         metavar="S",
     )
-    modality: str | None = option(
+    modality: Modality | None = option(
         None, help="CT, MR, PT (PET), EM, SEG (labels) or OT, if missing or wrong", metavar="M"
     )
     resample: bool = option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
-from MedEnhanceLib.io.atomic import make_folder
+from MedEnhanceLib.io.atomic import make_folder, resolved
 from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -97,7 +97,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
         require("dask.distributed", purpose=f"batch {which}")
     monitor.progress(0.0, "finding the volumes")
     out, stated = Path(str(params.output)), dict(params.params)
-    items = _items_of(params, out, monitor)
+    items = _items_of(params, resolved(out), monitor)
     make_folder(out)
     if params.bids:
         stated.setdefault("modality", "MR")
@@ -120,7 +120,10 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
 
 
 def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
-    """List the volumes; raises OutputError if derived series would lie among their originals."""
+    """List the volumes, for results in `out`, a resolved path.
+
+    Raises OutputError if derived series would lie among their originals.
+    """
     from MedEnhanceLib.jobs.batch_items import bids_items, gather
 
     if params.bids:
@@ -128,10 +131,10 @@ def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
         is_ours = config.get("model", "auto") == "auto" and not config.get("monai_bundle")
         # The shipped head was trained on T1w only.
         suffixes = ["T1w"] if params.task == "segment" and is_ours else []
-        return bids_items(Path(params.inputs[0]), out, params.task, suffixes)
+        return bids_items(resolved(Path(params.inputs[0])), out, params.task, suffixes)
     # Derived series inside the tree of their sources would be sources of the next run.
-    for folder in (Path(place).resolve() for place in params.inputs if params.makes_folders):
-        if folder.is_dir() and out.resolve().is_relative_to(folder):
+    for folder in (resolved(Path(place)) for place in params.inputs if params.makes_folders):
+        if folder.is_dir() and out.is_relative_to(folder):
             raise OutputError(
                 f"{out} lies in {folder}, among the originals",
                 "Name a folder outside of it with --out.",
