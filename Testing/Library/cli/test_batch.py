@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -118,7 +119,7 @@ class TestEnhance:
         out = tmp_path / "out"
         ran = run(*enhance(out, scans))
         assert ran.status == 0
-        assert "3 of 3 done, 0 skipped (done before), 0 failed; see" in ran.out
+        assert "3 of 3 done (0 of them before), 0 failed; see" in ran.out
         assert rows_of(out)[-1]["warnings"] == ["only a stand-in"]
         done = [Path(row["source"]).name for row in rows_of(out) if row["status"] == "done"]
         assert done == [*table_of(out)] == ["a.nii.gz", "b.nrrd", "c.mha"]
@@ -129,6 +130,63 @@ class TestEnhance:
             assert after.geometry == before.geometry
         again = run(*enhance(out, scans), "--json").json
         assert (again["done"], again["already_done"]) == (3, 3)
+        assert "3 of 3 done (3 of them before), 0 failed; see" in run(*enhance(out, scans)).out
+
+    def test_it_resumes_however_its_paths_are_written(
+        self, run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "link").symlink_to(scans)
+        monkeypatch.chdir(tmp_path)
+        assert run(*enhance(Path("out"), Path("scans"))).status == 0
+        places = [
+            (tmp_path / "out", scans),
+            (Path("scans/../out"), Path("link")),
+            (Path("../../out"), Path("..")),
+        ]
+        for out, place in places:
+            if place.name == "..":
+                monkeypatch.chdir(scans / "below")
+            again = run(*enhance(out, place), "--json").json
+            assert (again["total"], again["done"], again["already_done"]) == (3, 3, 3)
+        (tmp_path / "moved").mkdir()
+        for name in ("scans", "out"):
+            (tmp_path / name).rename(tmp_path / "moved" / name)
+        moved = tmp_path / "moved" / "out"
+        again = run(*enhance(moved, tmp_path / "moved" / "scans"), "--json").json
+        assert (again["done"], again["already_done"]) == (3, 3)
+        table = (moved / "batch.csv").read_text(encoding="utf-8").splitlines()
+        assert len(table) == 1 + 3
+        assert len(rows_of(moved)) == 2 * 3
+        assert all(Path(row["source"]).is_absolute() for row in rows_of(moved))
+
+    @pytest.mark.parametrize("change", ["source", "task"])
+    def test_a_result_of_another_source_or_task_is_not_replaced(
+        self, run: Callable, scans: Path, tmp_path: Path, change: str
+    ) -> None:
+        """A long list becomes several runs; names in folders of patients are often the same."""
+        out = tmp_path / "out"
+        assert run(*enhance(out, scans / "a.nii.gz")).status == 0
+        before = (out / "a.nii.gz").read_bytes()
+        (tmp_path / "another").mkdir()
+        shutil.copy(scans / "a.nii.gz", tmp_path / "another" / "a.nii.gz")
+        other = enhance(out, tmp_path / "another" / "a.nii.gz")
+        if change == "task":
+            other = ["batch", "segment", scans / "a.nii.gz", "--out", out, "--model", "brain"]
+        ran = run(*other)
+        assert (ran.status, "--force" in ran.out) == (1, True)
+        assert (out / "a.nii.gz").read_bytes() == before
+        assert run(*enhance(out, scans / "a.nii.gz"), "--json").json["already_done"] == 1
+
+    @pytest.mark.parametrize("place", ["scans", "scans/below/.."])
+    def test_one_folder_for_volumes_and_results_is_refused(
+        self, run: Callable, scans: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    ) -> None:
+        monkeypatch.chdir(scans)
+        before = sorted(scans.rglob("*"))
+        ran = run(*enhance(scans, scans.parent / place))
+        assert (ran.status, "of the volumes and of the results" in ran.err) == (2, True)
+        assert run(*enhance(Path(), Path())).err == ran.err
+        assert sorted(scans.rglob("*")) == before
 
     def test_one_failure_does_not_stop_the_rest_and_is_tried_again(
         self, run: Callable, networks: list[Any], scans: Path, tmp_path: Path
@@ -137,7 +195,7 @@ class TestEnhance:
         (scans / "b.nrrd").write_bytes(whole[:300])
         out = tmp_path / "out"
         said = run(*enhance(tmp_path / "another", scans / "b.nrrd"))
-        assert "0 of 1 done, 0 skipped (done before), 1 failed; see" in said.out.splitlines()[-1]
+        assert "0 of 1 done (0 of them before), 1 failed; see" in said.out.splitlines()[-1]
         assert "1 of 1 failed" in said.err
         assert "run the same command again" in said.err
         ran = run(*enhance(out, scans), "--json")
@@ -149,7 +207,7 @@ class TestEnhance:
         (scans / "b.nrrd").write_bytes(whole)
         again = run(*enhance(out, scans))
         assert again.status == 0
-        assert "1 of 3 done, 2 skipped (done before), 0 failed; see" in again.out
+        assert "3 of 3 done (2 of them before), 0 failed; see" in again.out
         assert len(networks) == 3
 
     def test_changed_source_or_options_and_what_was_deleted_are_done_again(
@@ -220,24 +278,38 @@ def test_every_volume_gets_labels_and_the_table_their_volumes(
 def test_the_summary_counts_unchanged_volumes_and_the_page_has_all_columns(
     run: Callable, networks: list[Any], scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in, shares = hqg.enhance, iter((0.8, 0.04, 0.09))
+    """The rule is that of the command for one volume: the change of tissue, not the share."""
+    sigma = {"sigma": 31.4159265, "confidence": 1.0, "reason": "weak"}
+    noises = [
+        {"share_removed": 0.8, "changed": 25.0},
+        {"share_removed": 0.0, "changed": 0.0},
+        {"share_removed": 0.9, "changed": 0.0},  # rounded away in a file of integers
+        {"share_removed": 0.9, "changed": 8.2, "sigma_used": 9.1, "interval": [9.1, 80.0]},
+    ]
+    io.save(io.load(scans / "b.nrrd"), scans / "d.nrrd")
+    stand_in, measured = hqg.enhance, itertools.cycle(sigma | noise for noise in noises)
 
     def enhanced(*arguments: Any, **options: Any) -> Any:
         done = stand_in(*arguments, **options)
-        noise = {
-            "sigma": 31.4159265,
-            "confidence": 1.0,
-            "share_removed": next(shares),
-            "reason": "weak",
-        }
-        done.measured["noise"] = noise
+        done.measured["noise"] = next(measured)
         return done
 
     monkeypatch.setattr(hqg, "enhance", enhanced)
     ran = run(*enhance(tmp_path / "enhance", scans), "--strength", "0.5")
-    assert "0 failed; 2 hardly changed (less than 5 %" in ran.out
-    assert table_of(tmp_path / "enhance")["a.nii.gz"]["noise (1 SD)"] == "31.42"
-    assert rows_of(tmp_path / "enhance")[-1]["measured"]["noise"]["sigma"] == 31.4159265
+    assert "0 failed; 3 hardly changed (the result is nearly the input)" in ran.out
+    rows = [row for row in rows_of(tmp_path / "enhance") if row["status"] == "done"]
+    table = table_of(tmp_path / "enhance")
+    assert table["a.nii.gz"]["noise (1 SD)"] == "31.42"
+    assert rows[0]["measured"]["noise"]["sigma"] == 31.4159265
+    alone = [
+        run("enhance", row["source"], tmp_path / f"{number}.nii", "--strength", "0.5").out
+        for number, row in enumerate(rows)
+    ]
+    assert ["nearly the input" in text for text in alone] == [False, True, True, True]
+    changes = [table[Path(row["source"]).name]["tissue changed (1 SD)"] for row in rows]
+    assert changes == ["12.5", "0.0", "0.0", "4.1"]
+    assert f"tissue changed by ±{changes[0]}" in alone[0]
+    assert f"tissue changed by ±{changes[3]}" in alone[3]
     run("batch", "segment", scans, "--out", tmp_path / "segment")
     run("batch", "compress", scans, "--out", tmp_path / "compress", "--max-error", "2")
     page = (Path(__file__).parents[3] / "docs" / "batch.md").read_text(encoding="utf-8")

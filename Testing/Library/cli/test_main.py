@@ -253,6 +253,35 @@ def test_a_misspelt_word_is_answered_with_the_nearest(
     assert f"Did you mean {meant}?" in ran.err
 
 
+@pytest.mark.parametrize(
+    "option", ["report", "series", "segment", "noise-map", "guide-map", "segmenter"]
+)
+def test_an_option_for_one_volume_is_no_misspelt_one_of_a_batch(option: str, run: Callable) -> None:
+    ran = run("batch", "enhance", "scans", "--out", "better", f"--{option}", "x")
+    assert ran.status == 2
+    assert f"there is no option --{option}\nSee: medenhance batch enhance --help" in ran.err
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    section = page.partition("\n## medenhance batch enhance\n")[2].partition("\n## ")[0]
+    assert f"`--{option}`" in section.partition("for one volume: ")[2]
+
+
+@pytest.mark.parametrize("words", [("enhence", "inspect"), ("--json",), ()])
+@pytest.mark.parametrize("command", ["batch", "inspect", "train", ""])
+def test_a_wrong_command_line_names_its_command(
+    command: str, words: tuple[str, ...], run: Callable
+) -> None:
+    ran = run(*filter(None, (command, *words, "--json", "--no-such-option")))
+    assert (ran.status, ran.json["command"]) == (2, command)
+
+
+def test_a_modality_that_there_is_not_is_a_wrong_command_line(run: Callable) -> None:
+    for name, parser in ALL.items():
+        if "--modality" in parser._option_string_actions:
+            _, *example = shlex.split((parser.epilog or "").removeprefix("example:"))
+            ran = run(*example, "--modality", "XX")
+            assert (ran.status, "XX" in ran.err) == (2, True), name
+
+
 def test_without_a_terminal_a_line_says_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

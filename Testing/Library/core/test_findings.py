@@ -47,7 +47,8 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
         (
             _SURE | {"share_removed": 0.0, "changed": 0.0, "reason": "it is weak"},
             1.0,
-            "found: ±19.5 (1 SD); removed: nothing, because it is weak",
+            "found: ±19.5 (1 SD); removed: nothing, because it is weak. The result is nearly the "
+            "input",
         ),
     ],
 )
