@@ -59,21 +59,12 @@ def describe(
     return lines
 
 
-def tissue_change(noise: Mapping[str, Any], strength: float = 1.0) -> float:
-    """Return by how much tissue was changed, 1 SD in the units of the noise; NaN if not recorded.
-
-    noise: `results.measured.noise` of the manifest. strength: of the result.
-    """
-    changed = noise.get("changed")
-    return strength * float(changed) if isinstance(changed, (int, float)) else math.nan
-
-
-def is_nearly_input(noise: Mapping[str, Any], strength: float = 1.0) -> bool:
-    """Return whether tissue was hardly changed; arguments as of `tissue_change`."""
+def is_nearly_input(noise: Mapping[str, Any], strength: float) -> bool:
+    """Return whether tissue was hardly changed, by `results.measured.noise` of the manifest."""
     sigma = float(noise.get("sigma", math.nan))
     is_unsure = noise.get("sigma_used", sigma) < sigma
     share = _NEARLY_NOTHING_UNSURE if is_unsure else _NEARLY_NOTHING
-    return tissue_change(noise, strength) <= share * sigma
+    return strength * float(noise.get("changed", math.nan)) <= share * sigma
 
 
 def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
@@ -88,7 +79,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     """
     sigma, reason, stated = noise["sigma"], noise.get("reason"), noise.get("is_stated")
     used, share = noise.get("sigma_used", sigma), strength * noise["share_removed"]
-    changed, is_part = tissue_change(noise, strength), used < sigma
+    changed, is_part = strength * noise.get("changed", math.nan), used < sigma
     units = f" {units}" if (units := units or noise.get("units", "")) else ""
     limits, removed = "", "all" if share == 1 else f"{100 * share:.0f} %"
     if is_part:

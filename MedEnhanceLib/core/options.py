@@ -51,8 +51,6 @@ _ENDS = (
     ("high", "at most {:g}", operator.le),
     ("below", "less than {:g}", operator.lt),
 )
-#: Similarity of a misspelled name to the one that was meant: more than of --noise-map to --noise.
-_NEAR = 0.75
 #: NUL, and lone surrogates except those that stand for a byte of a file name.
 _NOT_IN_PATHS = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 #: The scheme of a URL; two letters or more, as a drive of Windows has one. One slash is enough:
@@ -418,12 +416,10 @@ def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """Return the sentence "Did you mean …? " with the nearest of `known`; "" where none is near.
-
-    Hyphens in front, which all options share, are not compared.
-    """
-    names = {name.lstrip("-"): name for name in known}
-    near = difflib.get_close_matches(str(given).lstrip("-"), names, n=1, cutoff=_NEAR)
+    """Return the sentence "Did you mean …? " with the nearest of `known`; "" where none is near."""
+    names = {name.lstrip("-"): name for name in known}  # all options share the hyphens
+    # --noise-map is not near enough to --noise.
+    near = difflib.get_close_matches(str(given).lstrip("-"), names, n=1, cutoff=0.75)
     return f"Did you mean {names[near[0]]}? " if near else ""
 
 

@@ -28,9 +28,7 @@ _OPENED = 3
 
 @dataclass(frozen=True)
 class Item:
-    """One volume of a batch: its path, and where its result goes.
-
-    Paths are absolute: a remote worker, and the next run, may have another current folder.
+    """One volume of a batch: its path, and where its result goes; absolute, for remote workers.
 
     Attributes:
         series: which one, where `source` holds several, as `--series` takes it.
@@ -66,8 +64,7 @@ def gather(
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
         monitor: progress and cancellation.
-    Raises InputError if there is no volume, ConfigError if two results share a name or `out` is
-    one of the places.
+    Raises InputError if there is no volume, ConfigError if results share a name or `out` is named.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.core.findings import is_nearly_input, tissue_change
+from MedEnhanceLib.core.findings import is_nearly_input
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
@@ -33,8 +33,6 @@ _LEAVE_SECONDS = 0.5
 _AHEAD, _FEWEST_AHEAD = 4, 16
 _ROWS, _TABLE = "batch.jsonl", "batch.csv"
 _FIRST_COLUMNS = ("task", "source", "output", "status", "seconds", "code", "message", "hint")
-#: What identifies a volume in the ledger: task, source and result.
-_Place = tuple[str, str, str]
 
 
 def run_here(ledger: Ledger, monitor: Monitor) -> None:
@@ -222,8 +220,8 @@ class Ledger:
         overwrite: whether finished volumes are processed again and their files replaced.
         """
         self.task, self._items, self._stated, self._overwrite = task, items, stated, overwrite
-        self._rows: dict[_Place, dict[str, Any]] = {}
-        self._started: set[_Place] = set()
+        self._rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._started: set[tuple[str, str, str]] = set()
         self._path, self._table = folder / _ROWS, folder / _TABLE
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8", errors="replace")
@@ -260,10 +258,9 @@ class Ledger:
         """Append a row for each volume and its fields; all are on the disk when this returns."""
         lines = []
         for item, fields in rows:
-            first = {"key": self._key_of(item)}
-            if item.left_out:
-                first["left_out"] = item.left_out
-            row = as_json({**self._names_of(item), **first, **fields})
+            left_out = {"left_out": item.left_out} if item.left_out else {}
+            key = self._key_of(item)
+            row = as_json({**self._names_of(item), "key": key, **left_out, **fields})
             self._keep(row)
             lines.append(json.dumps(row) + "\n")
         self._append("".join(lines))
@@ -306,7 +303,7 @@ class Ledger:
     def _names_of(self, item: Item) -> dict[str, str]:
         return {"task": self.task, "source": item.name, "output": item.output}
 
-    def _place_of(self, item: Item) -> _Place:
+    def _place_of(self, item: Item) -> tuple[str, str, str]:
         return _place_in(self._names_of(item))
 
     def _key_of(self, item: Item) -> str:
@@ -335,11 +332,8 @@ class Ledger:
             temporary.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
-def _place_in(row: Mapping[str, Any]) -> _Place:
-    """Return what identifies the volume of a row.
-
-    The source counts as seen from the result: both may be moved, or mounted elsewhere, together.
-    """
+def _place_in(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return task, source as seen from the result (both may move together), and result."""
     task, source, output = (str(row.get(name)) for name in ("task", "source", "output"))
     folder, name = os.path.split(output)
     with suppress(ValueError):  # on Windows, another drive
@@ -373,7 +367,7 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     columns |= {heading: noise[key] for heading, key in headings.items() if key in noise}
     if "changed" in noise:
-        columns["tissue changed (1 SD)"] = tissue_change(noise, row.get("strength", 1.0))
+        columns["tissue changed (1 SD)"] = row.get("strength", 1.0) * noise["changed"]
     return {name: _rounded(value) for name, value in columns.items()}
 
 

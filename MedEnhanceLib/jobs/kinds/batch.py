@@ -120,10 +120,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
 
 
 def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
-    """List the volumes, for results in `out`, a resolved path.
-
-    Raises OutputError if derived series would lie among their originals.
-    """
+    """List the volumes; raises OutputError if derived series would lie among their originals."""
     from MedEnhanceLib.jobs.batch_items import bids_items, gather
 
     if params.bids:
