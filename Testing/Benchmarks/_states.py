@@ -22,6 +22,8 @@ _READ = {
 _JOBS, _KINDS = "MedEnhanceLib.jobs.job", "MedEnhanceLib.jobs.kinds."
 #: In a script: it runs a command of the library, which may reach everything.
 _COMMAND = '"-m"'
+#: Modules that no figure depends on: sentences about a result, and this one.
+_NOT_MEASURED = {"MedEnhanceLib.core.findings", "_states"}
 #: The package that opens models of a kind.
 _OPENERS = {"enhancer": "hqg", "slices": "hqg", "head": "gradprom", "codec": "unicompress"}
 #: Fields of a model's metadata that record_in_cards.py writes, with the hashes of its files.
@@ -84,7 +86,7 @@ def _reached(modules: Mapping[str, str], script: str, more: Iterable[str]) -> se
         if name == _JOBS or (name == script and _COMMAND in text.decode()):
             start = _KINDS if name == _JOBS else "MedEnhanceLib"
             imports = imports | {each for each in modules if each.startswith(start)}
-        names |= imports - known
+        names |= imports - known - _NOT_MEASURED
     return {modules[name] for name in known}
 
 

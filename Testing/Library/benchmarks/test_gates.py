@@ -197,11 +197,12 @@ def test_a_state_is_of_all_that_a_table_depends_on_and_of_nothing_else(
         trial: "from _helper import other\n",
         f"{scripts}/_helper.py": "import numpy as np\nimport _deeper as deep\n",
         f"{scripts}/_deeper.py": "from MedEnhanceLib.jobs import job\n"
-        "from MedEnhanceLib.hqg import Net",
+        "from MedEnhanceLib.hqg import Net\nfrom MedEnhanceLib.core import findings",
     }
     others = {
         f"{card}/docs/README.md": "a card",
         "MedEnhanceLib/__init__.py": "",
+        "MedEnhanceLib/core/findings.py": "",
         "MedEnhanceLib/spg/matching.py": "",
         "MedEnhanceLib/spg/text.html": "",
         f"{scripts}/other.py": "",
