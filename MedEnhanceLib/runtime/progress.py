@@ -78,7 +78,11 @@ class Monitor:
     def part(self, start: float, end: float, *, is_typical: bool = True) -> Monitor:
         """Return a monitor for a share of this work: its 0…1 is this monitor's start…end.
 
-        is_typical: whether its pace tells the time of the whole work; otherwise none is estimated.
+        Args:
+            start: of the share, 0 to 1.
+            end: of the share.
+            is_typical: whether the time of the whole work follows from its pace; otherwise no time
+                is estimated.
         """
         part = Monitor(self._listener, self._cancel)
         span = self._end - self._start

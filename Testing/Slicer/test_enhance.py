@@ -330,7 +330,7 @@ class ApplyTest(EnhanceTestCase):
         for role in ("segmentation", "table"):
             self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.anatomy"), "brain")
             self.assertIn("images of the brain only", job.nodes[role].GetDescription())
-        self.assertIn("measure nothing of a patient", job.nodes["table"].GetDescription())
+        self.assertIn("measurements of patients", job.nodes["table"].GetDescription())
         self.assertEqual(self.ui.factsLabel.toolTip.count("images of the brain only"), 1)
         self.assertEqual(self.message, "Brain enhanced is ready.")  # the rest stands under Result
         self.assertIn("trained on, MR of the brain", self.ui.warningLabel.text)

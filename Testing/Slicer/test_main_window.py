@@ -93,7 +93,7 @@ class QuestionTest(MedEnhanceTestCase):
         for count in (0, 1):
             qt.QTimer.singleShot(100, answer)  # while the click below waits
             self.ui.cancelButton.click()
-            self.assertEqual(run.cancel.call_count, count)
+            self.assertEqual(run.stop.mock_calls, [mock.call("cancelled")] * count)
         self.assertEqual(asked, ["End my-run for good? It cannot be resumed."] * 2)
         run.isActive = False
         self.panel.runs.recall("")

@@ -42,13 +42,15 @@ def segmenterTexts(models):
     }
 
 
-def warningOf(segmenter, node):
-    """Say that a segmentation model is an experiment, or not for such images; or ("", "")."""
+def warningOf(segmenter, node=None):
+    """Say that a segmentation model is an experiment, or not for a node's images; or ("", "")."""
     from MedEnhanceLib.gradprom.sequences import sequence_warning
 
     if segmenter.on_request:
         text = _("The segmentation model {name} is an experiment.").format(name=segmenter.name)
         return text, " ".join(segmenter.metadata.get("warnings", ()))
+    if node is None:
+        return "", ""
     text = sequence_warning(segmenter, node.GetName() or "", dicom_source.descriptionOf(node))
     remedy = _("Clear Segmentation, or choose a model for such images.")
     return (sentence(text), remedy) if text else ("", "")

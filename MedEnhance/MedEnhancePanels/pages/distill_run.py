@@ -100,7 +100,7 @@ class RunArea:
 
     def _onImported(self, job, run):
         if job.state == "done":
-            text = _("{name} is trained. {measured} Choose the model by Models → Use by default.")
+            text = _("{name} is trained. {measured} Models → Use by default chooses {name}.")
             measured = run.record["sentence"] or _("It was not compared with a model.")
             self.context.message("info", text.format(name=run.name, measured=measured))
         else:
