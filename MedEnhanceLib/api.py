@@ -37,7 +37,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.describe import warn_of_content
+from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.enhancing import enhance_volume, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, load_volume, path_of
@@ -179,9 +179,10 @@ def enhance(call: EnhanceCall) -> Enhanced:
         call: the volume and the options.
 
     Returns:
-        An object with .volume, .uncertainty, .segmentation, .guide_use (how much of the guide was
-        used at each voxel), .report (its manifest), and .at_strength(s), which returns the result
-        at another strength without computing it again.
+        An object with .volume, .uncertainty, .segmentation, .noise (the measured σ at each voxel),
+        .guide_use (how much of the guide was used there), .report (its manifest), .compare(), which
+        draws input and result, and .at_strength(s), which returns the result at another strength
+        without computing it again.
 
     Raises:
         ConfigError: an option is invalid, alone or together with another one.
@@ -193,6 +194,8 @@ def enhance(call: EnhanceCall) -> Enhanced:
     segmenter = segmenter_config(call.segmenter, call.device, call, requested=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
+        if volume.modality == "OT":  # NaN leaves the modality unknown, which no model fits
+            refuse_not_finite(volume)
         monitor = monitor.part(0.1, 1.0)
         if isinstance(call.guide, str) and call.guide == AUTO:
             guides = _guides_of(call, volume, monitor)
@@ -285,7 +288,7 @@ class CompressCall(Watched, Placed, CompressConfig):
 def compress(call: CompressCall) -> unicompress.CompressResult:
     """Compress a volume into a container (.ucv), which is verified before it takes its place.
 
-    Exactly one of lossless, max_error, ratio, psnr and ssim is given.
+    Exactly one of lossless, max_error, max_error_sigma, ratio, psnr and ssim is given.
 
     Args:
         call: the volume and the options.

@@ -172,7 +172,7 @@ def save_dicom(
     objects = objects_of(result)
     with watched(progress, cancel) as monitor:
         params = DicomParams(
-            output=os.fspath(folder),
+            output=os.fspath(local_path(folder)),
             dicom=True,
             dicom_source=None if dicom_source is None else os.fspath(dicom_source),
             dicom_source_series=None if series is None else str(series),

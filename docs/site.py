@@ -35,6 +35,17 @@ _NOTEBOOKS = {
     path.relative_to(ROOT).as_posix(): f"notebooks/{path.stem}.md"
     for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
 }
+#: What public functions return or pass, besides the public classes.
+_RESULTS = (
+    "hqg.strength.Enhanced",
+    "core.labels.Segmentation",
+    "unicompress.encode.CompressResult",
+    "unicompress.decode.StoredVolume",
+    "unicompress.recovery.RecoverReport",
+    "unicompress.recovery.LostBlock",
+    "io.dicom.listing.SeriesRow",
+    "runtime.progress.Event",
+)
 _SOURCES = {page: source for source, page in (_ELSEWHERE | _NOTEBOOKS).items()}
 _LINK = re.compile(r"(\]\()([^)\s#]*)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
@@ -161,12 +172,12 @@ def _api() -> str:
     text = (
         "# Reference\n\n`import MedEnhanceLib as me`: these names, `me.enhance` and so on, are the "
         "whole public interface. Options are declared once, so the texts are those of the command "
-        "line. [How to use it, with examples](python.md).\n"
+        "line. What they return or pass comes last. [How to use it, with examples](python.md).\n"
     )
     for group in (functions, classes, errors):
         for name in group:
             text += f"\n::: {getattr(MedEnhanceLib, name).__module__}.{name}\n"
-    return text
+    return text + "".join(f"\n::: MedEnhanceLib.{name}\n" for name in _RESULTS)
 
 
 def _is_error(name: str) -> bool:

@@ -374,9 +374,9 @@ def _names_hint(kind: str, modality: str) -> str:
     if not names:
         modalities = ", ".join(sorted({bundle.modality for bundle in models})) or "no modality"
         return f"Models are installed for {modalities}."
-    options = (
-        "--model NAME; of enhance, --segment --segmenter NAME" if kind == "head" else "--model NAME"
-    )
+    options = "--model NAME, model= in Python"
+    if kind == "head":
+        options += "; of enhance, --segment --segmenter NAME, segment=True and segmenter="
     return f"Select one by name ({options}): {', '.join(names)}."
 
 

@@ -44,7 +44,7 @@ def _inspect(args: argparse.Namespace) -> int:
         hint = f"Details of a series: medenhance inspect {quote(args.input)} --series N"
         return int(args.console.report({"series": rows}, f"{_series_table(rows)}\n{hint}"))
     check = fields["card"].get("check")
-    fault = None if check is None or check["intact"] else _damage(args.input, check)
+    fault = None if check is None or check["intact"] else _damage(args.input, fields["card"])
     return int(args.console.report(fields, _card_text(fields["card"]), fault))
 
 
@@ -120,9 +120,10 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
+def _damage(path: str, card: Mapping[str, Any]) -> CodecError:
     """Return the error with the first damaged chunk, their number, and the lost slices."""
-    damaged, lost = check["damaged"], [c for c in check["damaged"] if c["block"] is not None]
+    check, damaged = card["check"], card["check"]["damaged"]
+    lost = [chunk for chunk in damaged if chunk["block"] is not None]
     what = "head, parity or SHA-256 at its end; all chunks are intact"
     if damaged:
         what = f"{damaged[0]['reason']}; {_how_many(check)}"
@@ -130,11 +131,13 @@ def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
         what += ", and its parity repairs them"
     elif lost:
         what += f"; lost: {slices_of(lost)}"
-    advice = "save what is intact (medenhance recover)."
+    advice = "Copy the file again"
     if check["repairable"] or not damaged:
         copy = "write a repaired copy (medenhance recover FILE.ucv REPAIRED.ucv)"
-        advice = f"{copy}: no voxel is lost."
-    return CodecError(f"{path} is damaged: {what}", f"Copy the file again, or {advice}")
+        advice += f", or {copy}: no voxel is lost"
+    elif len(lost) < sum(card["blocks"].values()):
+        advice += ", or save what is intact (medenhance recover)"
+    return CodecError(f"{path} is damaged: {what}", f"{advice}.")
 
 
 def _how_many(check: Mapping[str, Any]) -> str:

@@ -68,9 +68,11 @@ def is_name(text: str) -> bool:
 def local_path(place: PathLike, name: str = "the path") -> Path:
     """Return the path of a file or folder on this machine.
 
-    Raises ConfigError for an empty path, InputError for a URL (`https://…`, `s3://…`); the message
-    has its scheme only, as the rest may hold a secret.
+    Raises ConfigError for an empty path, InputError for what is no path and for a URL (`https://…`,
+    `s3://…`); the message has its scheme only, as the rest may hold a secret.
     """
+    if not isinstance(place, str | os.PathLike):
+        raise InputError(f"{name} is {place!r}: not a path", "Give text or a pathlib.Path.")
     text = os.fspath(place)
     if not text:  # pathlib would take the current folder
         raise ConfigError(f"{name} is empty", "Name a file.")

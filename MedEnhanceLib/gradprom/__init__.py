@@ -122,9 +122,10 @@ def open_head_for(
     """
     monitor = monitor or Monitor()
     # Before the import of torch, which takes seconds: unusable input is refused at once.
+    volume = volume.single(_ONE_FRAME)
+    refuse_too_large(volume)  # first: NaN leaves the modality unknown, which no head fits
     bundle = open_bundle(config.model, kind="head", modality=volume.modality)
-    volume = replace(volume.single(_ONE_FRAME), modality=bundle.modality)
-    refuse_too_large(volume)
+    volume = replace(volume, modality=bundle.modality)
     packages = ("torch", "monai", "monai.networks.nets.unet")
     load_packages(*packages, purpose="Segmenting a volume", monitor=monitor)
     monitor.progress(0.0, "comparing the volume with the training images")

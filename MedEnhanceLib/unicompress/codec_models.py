@@ -110,7 +110,7 @@ class ModelSet:
         raise ModelError(
             f"the model {name} {sha256[:12]} ({role}) is not on this machine",
             "Install the MedEnhance that wrote the file, or import that model (medenhance models "
-            "import), or ask for a file that carries it (medenhance compress --embed-model).",
+            "import), or ask for a file that carries it (--embed-model, embed_model=True).",
         )
 
     def missing(self) -> list[str]:

@@ -43,7 +43,8 @@ _DIGEST_BYTES = 32
 #: Prologue and seal.
 SMALLEST_FILE = PROLOGUE.size + _DIGEST_BYTES
 _MOST_HEAD_BYTES, _MOST_CHUNKS = 1 << 23, 1 << 16
-_RECOVER = "Copy the file again, or save what is intact (medenhance recover)."
+_COPY = "Copy the file again."
+_RECOVER = "Copy the file again, or save what is intact (medenhance recover, me.recover)."
 _AT_ONCE = 1 << 20
 Outcome = TypeVar("Outcome")
 
@@ -171,6 +172,7 @@ class Container:
         self._warn = warn
         self._mends = mends
         self._repaired: list[Damage] = []
+        self.chunks: list[ChunkInfo] = []
         self._stream = _open(path)
         try:
             self.size = os.fstat(self._stream.fileno()).st_size
@@ -204,6 +206,10 @@ class Container:
         """Read all chunks but the repair chunk; raises CodecError where one is beyond repair."""
         others = [c for c in self.chunks if (c.block, c.kind) != (NO_BLOCK, REPAIR_CHUNK)]
         return [Chunk(chunk.block, chunk.kind, self.read(chunk)) for chunk in others]
+
+    def stop_mending(self) -> None:
+        """Read all bytes as they are from now on, also those that were repaired so far."""
+        self._mends, self._repaired = False, []
 
     def damages(self) -> list[Damage] | None:
         """Find all damage to what the repair chunk covers; None without a usable repair chunk."""
@@ -288,20 +294,23 @@ class Container:
             self._fail("the head has no rows of chunks")
         self.header: dict[str, Any] = header
         self._file_bytes: int = file_bytes
-        self.chunks: list[ChunkInfo] = []
+        chunks: list[ChunkInfo] = []
         offset = PROLOGUE.size + head_bytes
         for index, row in enumerate(rows):
             if len(row) != 4 or not all(0 <= value < 1 << 32 for value in row) or not row[2]:
                 self._fail(f"chunk {index} has the row {row}")
             block, kind, length, crc = row
-            self.chunks.append(ChunkInfo(index, block, kind, offset, length, crc))
+            chunks.append(ChunkInfo(index, block, kind, offset, length, crc))
             offset += length
         if offset + _DIGEST_BYTES != file_bytes:
             self._fail("the lengths of the chunks do not add up to the payload")
+        self.chunks = chunks
 
     def _check_size(self, tolerant: bool) -> None:
         if self.size == self._file_bytes:
             return
+        blocks = [chunk for chunk in self.chunks if chunk.block != NO_BLOCK]
+        is_any_whole = any(chunk.offset + chunk.length <= self.size for chunk in blocks)
         if self.size > self._file_bytes:
             reason = f"{self.size - self._file_bytes} bytes follow the last chunk and its end"
         else:
@@ -313,7 +322,7 @@ class Container:
             )
             reason = f"cut short, {self.size} of {self._file_bytes} bytes: {lost}"
         if not tolerant:
-            self._fail(reason)
+            raise self.error(reason, _RECOVER if is_any_whole else _COPY)
         self._warn(f"{self.path.name}: {reason}")
 
     def bytes_at(self, offset: int, length: int) -> bytes:
@@ -347,9 +356,14 @@ class Container:
     def _fail(self, reason: str) -> NoReturn:
         raise self.error(reason)
 
-    def error(self, reason: str) -> CodecError:
-        """Make the error that names the file and what to do."""
-        return CodecError(f"{self.path.name} is damaged: {reason}", _RECOVER)
+    def error(self, reason: str, hint: str = "") -> CodecError:
+        """Make the error that names the file and what to do.
+
+        hint: by default to recover what is intact, where there is more than one block.
+        """
+        is_single = sum(chunk.block != NO_BLOCK for chunk in self.chunks) < 2
+        hint = hint or (_COPY if is_single else _RECOVER)
+        return CodecError(f"{self.path.name} is damaged: {reason}", hint)
 
     def reason_of(self, damage: CodecError) -> str:
         """Return the damage alone, without the name of the file that `error` puts before it."""

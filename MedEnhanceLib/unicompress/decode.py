@@ -127,7 +127,7 @@ def sound_blocks(
     threads: int,
     monitor: Monitor,
 ) -> Iterator[Voxels]:
-    """Decode blocks; raises CodecError at the first damaged one.
+    """Decode blocks; raises CodecError at the first damaged one, which names all lost slices.
 
     Args:
         container: every block of the grid must have one chunk in it, else CodecError at once.
@@ -141,10 +141,19 @@ def sound_blocks(
 
     def sound(block: int, outcome: Voxels | CodecError) -> Voxels:
         if isinstance(outcome, CodecError):
-            place = header.grid.box(block).place(len(header.shape))
-            lost = f"{outcome.message}; lost: {slices_text([place])}"
+            later = (each for each in blocks[blocks.index(block) + 1 :] if is_lost(each))
+            places = [header.grid.box(each).place(len(header.shape)) for each in (block, *later)]
+            lost = f"{outcome.message}; lost: {slices_text(places)}"
             raise CodecError(lost, outcome.hint) from outcome
         return outcome
+
+    def is_lost(block: int) -> bool:
+        monitor.check()
+        try:
+            container.read(chunks[block])
+        except CodecError:
+            return True
+        return False
 
     return map(sound, blocks, decoded)
 

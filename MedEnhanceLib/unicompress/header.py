@@ -164,7 +164,7 @@ def _refused(fields: Mapping[str, Any], key: str, name: str) -> CodecError:
     value = repr(fields.get(key, "missing"))[:80]
     return CodecError(
         f"{name}: the header's field {key!r} cannot be used: {value}, before the first chunk",
-        "Copy the file again, or save what is intact (medenhance recover).",
+        "Copy the file again.",
     )
 
 

@@ -34,10 +34,12 @@ def inspect_container(
         stop of its voxels, offset, length, reason), `sealed`, whether its SHA-256 fits, and
         `repairable`, whether its parity undoes all damage before it.
     Raises:
-        CodecError: the head is damaged, or the file's size is wrong.
+        CodecError: the head is damaged beyond repair, or the file's size is wrong.
     """
-    with Container(Path(path), mends=False) as container:
+    monitor = monitor or Monitor()
+    with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
+        container.stop_mending()  # the head was needed; all other damage is to be reported
         chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
         geometry = header.geometry
         return {
@@ -68,7 +70,7 @@ def inspect_container(
             "history": list(header.history),
             "derived": bool(header.history),
             "missing": _missing({chunk.kind for chunk in chunks}, header, container),
-            "check": _check(container, header, monitor or Monitor()) if verify else None,
+            "check": _check(container, header, monitor) if verify else None,
             "warnings": [],
         }
 

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
 
 
@@ -45,6 +47,46 @@ def test_no_call_takes_an_address(head: Volume, tmp_path: Path) -> None:
         with pytest.raises(me.InputError, match="is an address") as caught:
             call()
         assert "s3cr3t" not in str(caught.value)
+
+
+def test_what_is_no_path_is_refused_as_every_other_input(head: Volume, tmp_path: Path) -> None:
+    for call in (me.load, me.list_series, me.open, me.decompress, me.recover, me.inspect):
+        for place in (None, 7, b"scan.nii"):
+            with pytest.raises(me.InputError, match=r"not a (path|volume)") as caught:
+                call(place)  # type: ignore[operator]
+            assert caught.value.hint
+    for write in (me.save, partial(me.save_dicom, patient_id="P-17")):
+        with pytest.raises(me.InputError, match="None: not a path"):
+            write(head, None)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("call", [me.enhance, me.segment])
+@pytest.mark.parametrize("modality", [None, "OT"])
+def test_nan_is_named_before_the_modality_that_it_hides(
+    call: Callable[..., object], modality: str | None, head: Volume
+) -> None:
+    voxels = np.array(head, np.float32)
+    voxels[3, 5, 5] = np.nan
+    with pytest.raises(me.InputError, match="1 voxel is NaN or infinite, first in slice 3"):
+        call(voxels, spacing=(1, 1, 1), modality=modality)
+
+
+def test_a_missing_model_is_explained_in_words_of_python_too() -> None:
+    for call in (me.enhance, me.segment):
+        with pytest.raises(me.ModelError) as caught:
+            call(np.zeros((8, 8, 8)), spacing=(1, 1, 1))
+        assert "model= in Python" in caught.value.hint
+
+
+def test_docstrings_name_every_mode_and_all_that_a_result_offers() -> None:
+    from MedEnhanceLib.unicompress import CompressConfig
+
+    exactly = str(me.compress.__doc__).partition("Exactly one of")[2].partition("is given")[0]
+    modes = [each.name for each in options_of(CompressConfig) if each.about.one_of == "mode"]
+    assert [name for name in modes if name not in exactly] == []
+    returned = str(me.enhance.__doc__).partition("Returns:")[2].partition("Raises:")[0]
+    offered = ["uncertainty", "segmentation", "noise", "guide_use", "compare", "at_strength"]
+    assert [name for name in offered if f".{name}" not in returned] == []
 
 
 def test_inspect_states_the_same_of_a_volume_and_of_its_file(scan: Path) -> None:

@@ -93,6 +93,8 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     reference = (tmp_path / "api/index.html").read_text(encoding="utf-8")
     for name in (name for name in MedEnhanceLib.__all__ if not name.startswith("__")):
         assert re.search(rf'id="MedEnhanceLib\.[\w.]+\.{name}"', reference), name
+    for name in ("Enhanced", "Segmentation", "CompressResult", "StoredVolume", "Event"):
+        assert re.search(rf'id="MedEnhanceLib\.[\w.]+\.{name}"', reference), name
     assert "max_error_sigma" in reference, "the options of compress are not listed"
     assert (tmp_path / "models/mr/index.html").is_file()
     home = (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -165,8 +167,12 @@ def test_the_examples_of_the_python_page_run(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("dask.array", reason="the extra batch is not installed")
+    _folder(desk)
     names = run_blocks(ROOT / "docs/python.md")
-    assert "Gray matter" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Gray matter" in printed
+    assert "100% removing noise\n" in printed, "events are not shown"
+    assert [path.name for path in (desk / "enhanced").iterdir()] == ["scan.nii.gz"]
     assert names["image"].shape == (1, 49, 58, 63) and float(names["image"].max()) == 1
     assert {p.name for p in desk.iterdir()} >= {"compare.png", "better.nii.gz", "0.ucv"}
 
@@ -277,14 +283,15 @@ def test_the_examples_of_a_page_run(
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
     short = partial(tuned, limits=(4, 4))
     monkeypatch.setattr("MedEnhanceLib.hqg.slices.thin_slices.tuned", short)
-    run_blocks(ROOT / page, _READERS[page](desk))
+    names = run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return
+    assert len(names["array"]) == 10
     assert "Gray matter" in capfd.readouterr().out
     assert (desk / "report/index.html").is_file()
     load = MedEnhanceLib.load
-    names = ("clean.nii.gz", "scan.nii.gz", "better.nii.gz", "scan.ucv", "enhanced/scan.nii.gz")
-    clean, noisy, better, stored, again = (load(name) for name in names)
+    files = ("clean.nii.gz", "scan.nii.gz", "better.nii.gz", "scan.ucv", "enhanced/scan.nii.gz")
+    clean, noisy, better, stored, again = (load(name) for name in files)
     assert psnr(clean.voxels, better.voxels) > psnr(clean.voxels, noisy.voxels) + 5
     assert np.array_equal(stored.voxels, noisy.voxels)
     assert np.array_equal(again.voxels, better.voxels)

@@ -39,7 +39,7 @@ class FileTest(MedEnhanceTestCase):
             file.seek(os.path.getsize(path) // 3)
             file.write(b"\0" * (os.path.getsize(path) // 10))
         count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-        with self.assertRaisesRegex(RuntimeError, "save what is intact"):
+        with self.assertRaisesRegex(RuntimeError, "Copy the file again"):
             slicer.util.loadNodeFromFile(path, None, {})
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), count)
 

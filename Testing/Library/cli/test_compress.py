@@ -56,6 +56,7 @@ def test_verifying_names_the_first_damaged_chunk_with_its_block(
     ran = run("inspect", damaged, "--verify")
     assert ran.status == 6
     assert "1 of 4 chunks is damaged" in ran.err
+    assert "save what is intact (medenhance recover)" in ran.err
     reported = run("inspect", damaged, "--verify", "--json")
     assert reported.status == 6
     (found,) = reported.json["card"]["check"]["damaged"]
@@ -63,6 +64,29 @@ def test_verifying_names_the_first_damaged_chunk_with_its_block(
     assert ran.err.count("large.ucv is damaged") == 1
     offset, half = found["offset"], damaged.stat().st_size // 2
     assert offset <= half < offset + found["length"]
+
+
+def test_a_damaged_beginning_is_verified_as_it_is_read(
+    run: Callable, head: Volume, tmp_path: Path
+) -> None:
+    path = _damaged(run, head, tmp_path, place=0)
+    assert run("decompress", path, tmp_path / "back.nrrd").status == 0
+    ran = run("inspect", path, "--verify", "--json")
+    assert (ran.status, ran.json["card"]["check"]["repairable"]) == (6, True)
+    assert "write a repaired copy" in ran.json["error"]["hint"]
+    assert run("inspect", path).status == 0
+
+
+def test_no_recovery_is_advised_where_the_only_block_is_lost(
+    run: Callable, head: Volume, tmp_path: Path
+) -> None:
+    io.save(head, tmp_path / "small.nrrd")
+    path = tmp_path / "small.ucv"
+    run("compress", tmp_path / "small.nrrd", path, "--lossless", "--speed", "fast")
+    damage(path)
+    ran = run("inspect", path, "--verify")
+    assert (ran.status, "Copy the file again." in ran.err) == (6, True)
+    assert run("recover", path, tmp_path / "none.nrrd").status == 6
 
 
 @pytest.fixture
@@ -76,13 +100,13 @@ def damaged(run: Callable, head: Volume, tmp_path: Path, without_parity: None) -
     return _damaged(run, head, tmp_path)
 
 
-def _damaged(run: Callable, head: Volume, folder: Path) -> Path:
+def _damaged(run: Callable, head: Volume, folder: Path, place: int | None = None) -> Path:
     noise = np.random.default_rng(0).integers(-20, 20, (12, 320, 324), np.int16)
     voxels = np.tile(head.voxels, (1, 8, 9)) + noise
     io.save(Volume(voxels, modality="MR"), folder / "large.nrrd")
     path, source = folder / "large.ucv", folder / "large.nrrd"
     run("compress", source, path, "--lossless", "--speed", "fast")
-    damage(path)
+    damage(path, place)
     return path
 
 
@@ -157,8 +181,8 @@ def test_no_copy_is_called_sound_that_is_not(run: Callable, damaged: Path, tmp_p
     assert not (tmp_path / "sound.ucv").exists()
 
 
-def damage(path: Path) -> None:
-    """Turn over a byte in the middle."""
+def damage(path: Path, place: int | None = None) -> None:
+    """Turn over a byte, by default in the middle."""
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
+    data[len(data) // 2 if place is None else place] ^= 0xFF
     path.write_bytes(bytes(data))

@@ -158,6 +158,22 @@ def test_training_samples_are_the_same_on_every_path_and_bits_fall() -> None:
     assert tuning.ideal_bits(taught, drawn[0]) < 0.97 * tuning.ideal_bits(NETWORK, drawn[0])
 
 
+@pytest.mark.parametrize(
+    ("shape", "slices"),
+    [((182, 218, 182), 30), ((39, 200, 200), 39), ((300, 512, 512), 21), ((2000, 256, 256), 63)],
+)
+def test_blocks_have_the_slices_that_the_page_states(
+    shape: tuple[int, int, int], slices: int
+) -> None:
+    """The table of docs/compression.md."""
+    grid = learned.predictor_grid(shape)
+    assert grid.box(0).k[1] in (slices, slices - 1)
+    if grid.counts[0] > 14:
+        assert (shape[0] // 14) * np.prod(grid.box(0).shape[1:]) > 1 << 22
+    elif grid.counts[0] > 1:
+        assert grid.box(0).shape[0] >= 8 and np.prod(grid.box(0).shape) >= 1 << 20
+
+
 def test_shapes_that_would_take_for_ever_are_refused() -> None:
     assert coder.encode_block(np.ones((100_000, 2, 2), np.uint16), NETWORK) is None
     data = round_trip(anatomy((4, 20, 20)))

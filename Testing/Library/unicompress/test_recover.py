@@ -71,6 +71,55 @@ def test_a_damaged_beginning_is_repaired_from_parity(place: int, write: Write) -
     assert same_bits(volume.voxels, noise)
     assert report.proved
     assert "repaired" in report.notes[0]
+    check = inspect_container(file, verify=True)["check"]
+    assert (check["intact"], check["damaged"], check["repairable"]) == (False, [], True)
+
+
+def test_damage_to_beginning_and_chunk_is_repaired_and_reported_together(write: Write) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (28, 160, 160), np.uint8)
+    file = write(Volume(noise), lossless=True, speed="fast")
+    with Container(file) as opened:
+        chunk = opened.chunks[1]
+    damage(file, (0, 1), (chunk.offset + 5000, 1))
+    assert same_bits(decompress(file).voxels, noise)
+    check = inspect_container(file, verify=True)["check"]
+    assert ([row["chunk"] for row in check["damaged"]], check["repairable"]) == ([1], True)
+
+
+def test_every_lost_slice_is_named_and_no_other(file: Path) -> None:
+    with Container(file) as opened:
+        offsets = [opened.chunks[block].offset for block in (2, 20)]
+    damage(file, *((offset, 1) for offset in offsets))
+    with pytest.raises(CodecError, match=r"chunk 2 .*; lost: slices 0:3, 6:10\. "):
+        decompress(file)
+    with pytest.raises(CodecError, match=r"lost: slices 6:10\. "):
+        decompress(file, region=(slice(4, 10),))
+
+
+def test_recovering_is_advised_only_where_it_can_save_something(
+    file: Path, scan: Volume, write: Write
+) -> None:
+    single = write(
+        scan.crop(k=slice(0, 2), j=slice(0, 9), i=slice(0, 9)), "b.ucv", lossless=True, speed="fast"
+    )
+    for path, is_worth_it in ((file, True), (single, False)):
+        whole = path.read_bytes()
+        with Container(path) as opened:
+            offset = opened.chunks[0].offset
+        damage(path, (offset + 5, 1))
+        with pytest.raises(CodecError) as caught:
+            decompress(path)
+        assert ("me.recover" in caught.value.hint) == is_worth_it
+        for size in (50, offset + 5):  # nothing is left
+            path.write_bytes(whole[:size])
+            with pytest.raises(CodecError) as caught:
+                decompress(path)
+            assert "recover" not in caught.value.hint
+        path.write_bytes(whole + b"more")
+        with pytest.raises(CodecError) as caught:
+            decompress(path)
+        assert "me.recover" in caught.value.hint
+        recover(path)
 
 
 def test_verifying_reports_every_damaged_chunk_with_its_block_and_place(file: Path) -> None:
