@@ -357,13 +357,10 @@ class Container:
         raise self.error(reason)
 
     def error(self, reason: str, hint: str = "") -> CodecError:
-        """Make the error that names the file and what to do.
-
-        hint: by default to recover what is intact, where there is more than one block.
-        """
+        """Make the error that names the file; by default it advises to recover other blocks."""
         is_single = sum(chunk.block != NO_BLOCK for chunk in self.chunks) < 2
-        hint = hint or (_COPY if is_single else _RECOVER)
-        return CodecError(f"{self.path.name} is damaged: {reason}", hint)
+        advice = hint or (_COPY if is_single else _RECOVER)
+        return CodecError(f"{self.path.name} is damaged: {reason}", advice)
 
     def reason_of(self, damage: CodecError) -> str:
         """Return the damage alone, without the name of the file that `error` puts before it."""
