@@ -213,7 +213,7 @@ def comparison(metadata: Mapping[str, Any]) -> str:
     text = f"{abs(over):.2f} ± {error:.2f} dB {_better(over)} than the shipped {shipped}"
     if "gain_db" in validation:
         gain = validation["gain_db"]
-        text = f"{abs(gain):.2f} dB {_better(gain)} than the filter, {text}"
+        text = f"{abs(gain):.2f} dB {_better(gain)} than the filter alone, {text}"
     has_held_out = training["config"].get("held_out")
     where = (
         "volumes held out"
@@ -227,7 +227,9 @@ def comparison(metadata: Mapping[str, Any]) -> str:
         is_better = taught["accepted"] and taught["persons_held_out"] > 1 and gain > _LEAST_DICE
     if is_better:
         return f"{text} Use {metadata['name']}: it gains beyond chance."
-    return f"{text} No gain beyond chance: use {other}."
+    is_worse = not taught and over + 2 * error < 0
+    verdict = "It is worse" if is_worse else "No gain beyond chance"
+    return f"{text} {verdict}: use {other}."
 
 
 def is_certain(gain: float, error: float) -> bool:

@@ -84,8 +84,8 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     limits, removed = "", "all" if share == 1 else f"{100 * share:.0f} %"
     if is_part:
         low, high = noise["interval"]
-        limits = f"; ±{low:.3g} to ±{high:.3g} in nine of ten scans"
-        removed += f" of ±{used:.3g}"
+        limits = f"; likely ±{low:.3g} to ±{high:.3g}"
+        removed += f" of a noise of ±{used:.3g}"
     texts = [
         f"noise {'stated' if stated else 'found'}: ±{sigma:.3g}{units} (1 SD{limits})",
         f"removed: {'nothing' if changed == 0 else removed}",

@@ -67,8 +67,7 @@ _SHEET = """# Privacy sheet of a distilled set
 
 **{verdict}**
 
-{research_only} This page states facts; whether the set is personal data, and who may get it, is \
-for you to decide.
+{research_only} This page states facts; who may get the set is for you to decide.
 
 | Question | Answer |
 |---|---|

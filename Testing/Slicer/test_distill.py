@@ -223,7 +223,7 @@ class TrainPageTest(DistillTestCase):
         jobs[1].finish("done")
         Path(self.models, "tiny").mkdir()
         jobs[2].finish("done")
-        self.assertIn(f"tiny is trained. {said} Models → Use by default chooses tiny", self.message)
+        self.assertIn(f"tiny is trained, and listed on the page Models. {said}", self.message)
         self.assertIn(said, ui.resultLabel.text)
         self.assertIn("installed already", ui.problemLabel.text)
 

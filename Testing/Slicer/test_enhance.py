@@ -183,7 +183,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(
             (box.currentText, self.panel.options.segmenter), ("Choose a model", "auto")
         )
-        self.assertIn("none is used by default for CT", ui.problemLabel.text)
+        self.assertIn("choose a model below it: CT has no default", ui.problemLabel.text)
         self.assertFalse(ui.applyButton.enabled)
         self.assertEqual(box.itemText(1), "sarcoma-ct (experiment)")
         self.unfold(self.panel.widget)

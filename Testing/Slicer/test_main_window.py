@@ -83,12 +83,13 @@ class QuestionTest(MedEnhanceTestCase):
         run = mock.Mock(isActive=True, folder="nowhere", job=mock.Mock(wantsCancel=False))
         run.name = "my-run"
         self.panel.runs.begin(run)
-        answers, asked = [qt.QMessageBox.Yes, qt.QMessageBox.No], []
+        answers, asked = [qt.QMessageBox.Yes, None], []
 
         def answer():
             box = qt.QApplication.activeModalWidget()
             asked.append(box.text)
-            box.button(answers.pop()).click()
+            answer = answers.pop()  # Enter presses the default
+            (box.button(answer) if answer else box.defaultButton()).click()
 
         for count in (0, 1):
             qt.QTimer.singleShot(100, answer)  # while the click below waits

@@ -131,7 +131,7 @@ def _modelProblem(node, options):
     elif modality == UNKNOWN:
         text = _("Is “{name}” MR or CT? Choose its modality under Advanced.")
     elif options.segment and segmenterFor(node, options.segmenter) is None:
-        text = _("Choose a model below Segmentation: none is used by default for {modality}.")
+        text = _("Clear Segmentation, or choose a model below it: {modality} has no default.")
     others = _(" and ").join(others)
     return text.format(name=node.GetName(), modality=bridge.modalityName(modality), others=others)
 

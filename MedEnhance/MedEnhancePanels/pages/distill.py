@@ -162,9 +162,8 @@ class DistillPanel(Page):
             return
         runner, title = self.context.runner, _("Estimate the gain")
         params = self._estimated = distillation.paramsOf(self.state)
-        job = runner.submit("distill-estimate", params, title=title, dedicated=True)
-        self._estimate = job
-        self.follow(job, lambda _job: None)
+        self._estimate = runner.submit("distill-estimate", params, title=title, dedicated=True)
+        self.follow(self._estimate, lambda _job: None)
 
     @guarded
     def _onStart(self, _checked=False):

@@ -73,8 +73,9 @@ class RunArea:
     def _end(self, state):
         """Stop the run, "paused" or "cancelled"."""
         question = _("End {name} for good? It cannot be resumed.").format(name=self._run.name)
-        isAsked = state == "cancelled" and not slicer.app.testingEnabled()
-        if isAsked and not slicer.util.confirmYesNoDisplay(question, _("End run")):
+        isAsked, box = state == "cancelled" and not slicer.app.testingEnabled(), qt.QMessageBox
+        texts, answers = (_("End run"), question), (box.Yes | box.No, box.No)  # Enter answers No
+        if isAsked and box.question(self._page.widget, *texts, *answers) != box.Yes:
             return
         self._run.stop(state)
         self._page.update()
@@ -100,7 +101,7 @@ class RunArea:
 
     def _onImported(self, job, run):
         if job.state == "done":
-            text = _("{name} is trained. {measured} Models → Use by default chooses {name}.")
+            text = _("{name} is trained, and listed on the page Models. {measured}")
             measured = run.record["sentence"] or _("It was not compared with a model.")
             self.context.message("info", text.format(name=run.name, measured=measured))
         else:

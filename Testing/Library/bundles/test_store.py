@@ -73,7 +73,7 @@ def test_a_card_says_what_the_model_is_for_and_what_its_table_states() -> None:
     training = {"validation": gains, "config": {}}
     fields = METADATA_FIELDS | {"version": "1", "measured": []}
     card = make_card(fields | {"training": training})
-    assert "0.30 dB better than the filter, 0.45 ± 0.05 dB worse than the shipped mr." in card
+    assert "0.30 dB better than the filter alone, 0.45 ± 0.05 dB worse than the shipped mr." in card
     assert "Not measured yet." not in card
     assert "Not measured yet." in make_card(fields)
 

@@ -26,7 +26,7 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
         (
             _UNSURE,
             1.0,
-            "found: ±2.83 HU (1 SD; ±1.1 to ±6.94 in nine of ten scans); removed: 86 % of ±1.1, "
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: 86 % of a noise of ±1.1, "
             "because noise and anatomy can hardly be distinguished; tissue changed by ±0.262"
             ". The result is nearly the input. If you know the noise, state it: --noise",
         ),
