@@ -257,7 +257,7 @@ class TrainingTest(DistillTestCase):
         np.testing.assert_array_equal(values[:, 0], [*range(0, 80, 20), 79])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
-        self.waitUntil(lambda: "Use by default" in self.message)
+        self.waitUntil(lambda: "is trained, and listed" in self.message)
         self.assertRegex(self.message, r"dB (better|worse) than the shipped mr")
         self.assertTrue(self.ui.resumeArea.isHidden())
 

@@ -237,7 +237,7 @@ def test_a_taught_training_that_was_stopped_goes_on_bit_for_bit(
 
     def listen(event: Event) -> None:
         nonlocal stops
-        stops = stops or "step 2" in str(event.fields.get("stage", ""))
+        stops = stops or "step 1" in str(event.fields.get("stage", ""))
 
     with pytest.raises(Cancelled):
         learned(data, tmp_path / "parts", Monitor(listen, cancel=lambda: stops), **task)

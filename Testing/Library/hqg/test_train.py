@@ -46,7 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(**fields: Any) -> TrainConfig:
     return TrainConfig.from_json(
-        {"preset": "smoke", "examinations": ["hq/*.nii.gz"], "device": "cpu", **fields}
+        {"preset": "smoke", "lesion_steps": 4, "examinations": ["hq/*.nii.gz"], "device": "cpu"}
+        | fields
     )
 
 

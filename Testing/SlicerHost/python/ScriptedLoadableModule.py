@@ -43,6 +43,10 @@ class ScriptedLoadableModuleWidget:
             "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
         )
 
+    def resourcePath(self, filename):
+        folder = os.path.dirname(slicer.util.modulePath(self.moduleName))
+        return os.path.join(folder, "Resources", filename)
+
     def cleanup(self):
         """Called before the module goes; for derived classes."""
 
@@ -87,6 +91,12 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
     def delayDisplay(self, message, requestedDelay=None, msec=None):
         logging.info(message)
         slicer.app.processEvents()
+
+    def setUp(self):
+        """For derived classes."""
+
+    def tearDown(self):
+        """For derived classes."""
 
     def runTest(self):
         """Slicer's own test calls this one; derived classes run their tests from here."""
