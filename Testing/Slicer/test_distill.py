@@ -289,8 +289,8 @@ class TrainingTest(DistillTestCase):
         self.processEvents(100)
         self.assertFalse(job.isFinished)
         self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
-        asked = self.enterContext(mock.patch.object(slicer.util, "confirmYesNoDisplay"))
-        for asked.return_value in (False, True):
+        asked = self.enterContext(mock.patch.object(qt.QMessageBox, "question"))
+        for asked.return_value in (qt.QMessageBox.No, qt.QMessageBox.Yes):
             self.assertFalse(job.wantsCancel)
             self.ui.cancelButton.click()
         self.finish(job)
