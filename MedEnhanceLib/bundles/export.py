@@ -15,6 +15,7 @@ import numpy as np
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.schema import CARD, FORMAT, FORMAT_VERSION, METADATA, SLICES, WEIGHTS
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.bundles.suitability import is_certain, is_certain_loss
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 #: Stands for a fact of the training data that was not given.
 NOT_STATED = "not stated"
-#: Least gains that matter, in dB and in Dice: another seed changes Dice as much.
-_LEAST_DB, _LEAST_DICE = 0.05, 0.01
+#: Least gain of Dice that matters: another seed changes as much.
+_LEAST_DICE = 0.01
 #: Errors of torch, and of our own code, for tensors that do not fit a network.
 _UNFIT = (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 #: Fields of a network's description that are also dimensions of its tensors.
@@ -227,14 +228,10 @@ def comparison(metadata: Mapping[str, Any]) -> str:
         is_better = taught["accepted"] and taught["persons_held_out"] > 1 and gain > _LEAST_DICE
     if is_better:
         return f"{text} Use {metadata['name']}: it gains beyond chance."
-    is_worse = not taught and over + 2 * error < 0
-    verdict = "It is worse" if is_worse else "No gain beyond chance"
+    verdict = "No gain beyond chance"
+    if not taught and is_certain_loss(over, error):
+        verdict = "It is worse"
     return f"{text} {verdict}: use {other}."
-
-
-def is_certain(gain: float, error: float) -> bool:
-    """Return whether a gain in dB exceeds 0.05 dB and twice its standard error."""
-    return gain > max(_LEAST_DB, 2 * error)
 
 
 def _taught_text(taught: Mapping[str, Any]) -> str:

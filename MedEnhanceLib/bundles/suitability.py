@@ -16,6 +16,8 @@ from MedEnhanceLib.bundles.store import Bundle
 
 #: A training with fewer steps than this is a test; the preset smoke has a handful.
 _FEWEST_STEPS = 100
+#: Least gain in dB that matters, and standard errors that a certain difference exceeds.
+_LEAST_DB, _ERRORS = 0.05, 2
 #: Substrings of BodyPartExamined for each anatomy: DICOM's terms, and vendors' own.
 _SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}
 
@@ -93,11 +95,21 @@ def training_length_warning(bundle: Bundle) -> ModelWarning | None:
     )
 
 
+def is_certain(gain: float, error: float) -> bool:
+    """Return whether a gain in dB exceeds 0.05 dB and twice its standard error."""
+    return gain > max(_LEAST_DB, _ERRORS * error)
+
+
+def is_certain_loss(gain: float, error: float) -> bool:
+    """Return whether a gain in dB is below 0 by more than twice its standard error."""
+    return gain + _ERRORS * error < 0
+
+
 def verdict_warning(bundle: Bundle) -> ModelWarning | None:
     """Warn where a model was measured to be worse than the one that ships; else None."""
     validation = (bundle.metadata.get("training") or {}).get("validation") or {}
     over, error = (validation.get(f"over_shipped{name}_db", 0.0) for name in ("", "_error"))
-    if over + 2 * error >= 0:
+    if not is_certain_loss(over, error):
         return None
     return ModelWarning(
         "not-better",

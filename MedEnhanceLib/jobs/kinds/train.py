@@ -189,7 +189,7 @@ def training_config(
         return codec_config(fields)
     if method in _FROM_SETS:
         fields = {**({"modality": distilled.modality} if distilled else {}), **fields}
-        if isinstance(modality := fields.get("modality"), str):  # else no name but a shipped one
+        if isinstance(modality := fields.get("modality"), str):  # not that of a shipped model
             name = f"own-{modality.lower()}" + "-slices" * (method == "slices")
             fields = {"name": name, **fields}
     if method == "hqg" and fields.get("task") and distilled is None:

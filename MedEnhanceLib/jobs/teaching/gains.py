@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.export import is_certain
 from MedEnhanceLib.bundles.store import Bundle, read_bundle, shipped_bundle
+from MedEnhanceLib.bundles.suitability import is_certain
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.slice_training import train_slices
 from MedEnhanceLib.hqg.train import train
