@@ -17,6 +17,7 @@ from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
     training_length_limits,
     training_length_warning,
+    verdict_warning,
 )
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
@@ -53,6 +54,19 @@ def test_an_enhanced_leg_carries_the_warning_about_the_model(
     assert "LEG" in recorded[0]["message"]
     assert [f"{each['message']}: {each['hint']}" for each in recorded] == recorder.warnings
     assert "LEG" in done.volume.history[-1]
+
+
+@pytest.mark.parametrize(
+    ("over", "error", "is_worse"), [(-0.3, 0.1, True), (-0.3, 0.2, False), (0.3, 0.0, False)]
+)
+def test_a_model_that_was_measured_to_be_worse_warns(
+    over: float, error: float, is_worse: bool
+) -> None:
+    validation = {"over_shipped_db": over, "over_shipped_error_db": error}
+    warning = verdict_warning(trained({"validation": validation}))
+    assert (warning is not None) == is_worse
+    assert warning is None or "m is 0.30 dB worse than the shipped model" in warning.text
+    assert verdict_warning(trained(None)) is None
 
 
 def trained(training: object) -> Bundle:

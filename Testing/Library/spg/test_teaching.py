@@ -16,7 +16,7 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.kinds.train import set_of, volumes_in
+from MedEnhanceLib.jobs.kinds.train import set_of, training_config, volumes_in
 from MedEnhanceLib.jobs.teaching.gains import Gain, Gains
 from MedEnhanceLib.runtime.progress import Event
 from MedEnhanceLib.spg.dataset import NOT_ANATOMY
@@ -40,6 +40,8 @@ def test_a_set_teaches_and_the_result_is_measured_beside_the_shipped_model(
     assert f"It is worse: use {'mr' if method == 'hqg' else 'mr-slices'}." in said
     metadata = read_bundle(tmp_path / "own").metadata
     assert metadata["modality"] == "MR"
+    unnamed = training_config(method, {}, set_of(whole, None))
+    assert unnamed.name == ("own-mr" if method == "hqg" else "own-mr-slices")
     assert NOT_ANATOMY in metadata["limits"]
     assert metadata["data"][0]["name"] == "a distilled set"
 
