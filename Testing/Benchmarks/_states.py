@@ -110,7 +110,7 @@ def _kind(folder: str) -> str:
 
 
 def _content(path: Path) -> bytes:
-    """A file: Python without comments and docstrings, metadata without what benchmarks write."""
+    """A file: Python as `_code` hashes it, metadata without what benchmarks write."""
     if path.suffix == ".py":
         return _code(path.read_bytes())
     if path.name != "metadata.json":
@@ -122,9 +122,14 @@ def _content(path: Path) -> bytes:
 
 @cache
 def _code(text: bytes) -> bytes:
-    """Hash what Python does, without comments and docstrings; files are in many tables' states."""
+    """Hash what Python does, without comments, docstrings and help of options.
+
+    It is kept, as files are in many tables' states.
+    """
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
             del node.body[0]
+        elif isinstance(node, ast.Call):
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "help"]
     return hashlib.sha256(ast.dump(tree).encode()).digest()

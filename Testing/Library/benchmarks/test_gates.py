@@ -232,6 +232,8 @@ def test_a_state_is_of_all_that_a_table_depends_on_and_of_nothing_else(
     recorded = metadata | {"measured": [2], "files": {"docs/README.md": "b"}}
     assert state(f"{card}/configs/metadata.json", json.dumps(recorded)) == now
     assert state(trial, f'"""A remark."""\n# why\n{files[trial]}\n') == now
+    helped = [state(trial, f"{files[trial]}\na = option({text})") for text in ("1, help='b'", "1")]
+    assert helped[0] == helped[1] != state(trial, f"{files[trial]}\na = option(2)")
     for name, text in needed.items():
         assert state(name, text + "\nmore = 1\n") != now, name
     assert state(f"{card}/configs/metadata.json", json.dumps(metadata | {"name": "ct"})) != now
