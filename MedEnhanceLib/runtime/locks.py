@@ -79,7 +79,10 @@ def remove_abandoned(prefix: str = _WORKSPACE, parent: Path | None = None) -> li
             if not is_ours or not stat.S_ISDIR(status.st_mode):
                 continue
             if path.is_file() and not path.is_symlink():
-                lock = _file_lock(path, on_acquired=_check_mark)
+                # Before the lock is taken: that makes anew what its owner has just removed.
+                if not _is_marked(path):
+                    continue
+                lock = _file_lock(path)
                 lock.acquire(blocking=False)
                 remove_owned(folder, lock)
                 removed.append(folder)
@@ -149,6 +152,6 @@ def _file_lock(path: Path, **options: Any) -> FileLock:
     return lock
 
 
-def _check_mark(descriptor: int) -> None:
-    if os.read(descriptor, len(_MARK)) != _MARK:
-        raise OSError(errno.EINVAL, "not a temporary folder of MedEnhance")
+def _is_marked(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(_MARK)) == _MARK

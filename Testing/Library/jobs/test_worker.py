@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from Library.jobs.raw_worker import RawWorker
 
 from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.runtime import locks
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 
 Start = Callable[..., RawWorker]
@@ -211,6 +213,7 @@ def test_a_caller_that_stops_listening_ends_the_worker(start_worker: Start) -> N
 
 _OWNER = """
 import time
+from MedEnhanceLib.runtime import locks
 from MedEnhanceLib.runtime.locks import Workspace
 ours = Workspace()
 (ours.folder / "volume.nrrd").write_bytes(b"x")
@@ -234,6 +237,23 @@ def test_a_workspace_goes_with_its_owner_also_after_a_kill(temp_root: Path) -> N
         process.wait()
         assert remove_abandoned() == [folder]
         assert [*temp_root.iterdir()] == [ours.folder]
+    assert [*temp_root.iterdir()] == []
+
+
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_a_workspace_that_ends_as_others_look_for_abandoned_folders(
+    temp_root: Path, monkeypatch: pytest.MonkeyPatch, has_folder: bool
+) -> None:
+    ours, lock_of = Workspace(), locks._file_lock
+
+    def ended_first(path: Path, **options: Any) -> Any:
+        ours.remove()
+        if has_folder:  # its owner has removed the lock, and not yet the folder
+            path.parent.mkdir()
+        return lock_of(path, **options)
+
+    monkeypatch.setattr(locks, "_file_lock", ended_first)
+    remove_abandoned()
     assert [*temp_root.iterdir()] == []
 
 
