@@ -16,6 +16,13 @@ import torch
 
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
+from MedEnhanceLib.bundles.suitability import (
+    ModelWarning,
+    anatomy_warning,
+    messages_of,
+    training_length_warning,
+    verdict_warning,
+)
 from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
@@ -90,6 +97,7 @@ def enhance_slices(
     stack = plan.stack
     refuse_not_finite(volume)
     bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
+    warnings = _warned(bundle, volume, monitor)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     monitor.log(
@@ -115,21 +123,36 @@ def enhance_slices(
         origin=volume.origin and replace(volume.origin, on_grid=False),
     )
     full = Enhanced(
-        volume=original.with_voxels(restored, did=_note_of(bundle, stack)),
+        volume=original.with_voxels(restored, did=_note_of(bundle, stack, warnings)),
         model=bundle.identity(),
         device=choice.name,
         seconds=0.0,
         original=original,
         measured={"slices": _facts_of(stack)},
+        warnings=warnings,
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
 
-def _note_of(bundle: Bundle, stack: SliceStack) -> str:
+def _warned(bundle: Bundle, volume: Volume, monitor: Monitor) -> tuple[ModelWarning, ...]:
+    """Warn where the model may not suit the volume; returns the warnings."""
+    reasons = (
+        training_length_warning(bundle),
+        verdict_warning(bundle),
+        anatomy_warning(bundle, volume.origin.body_part if volume.origin else ""),
+    )
+    warnings = tuple(reason for reason in reasons if reason)
+    for warning in warnings:
+        monitor.warn(warning.text)
+    return warnings
+
+
+def _note_of(bundle: Bundle, stack: SliceStack, warnings: Sequence[ModelWarning]) -> str:
     """State the restoration, for the history."""
     return derived_note(
         f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
         f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
+        + (f" ({messages_of(warnings)})" if warnings else "")
     )
 
 

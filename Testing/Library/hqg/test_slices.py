@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from Library.conftest import WarningRecorder
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.export import export_bundle
-from MedEnhanceLib.bundles.schema import SLICES
+from MedEnhanceLib.bundles.schema import METADATA, SLICES
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
@@ -148,6 +151,21 @@ def test_what_cannot_be_restored_is_refused_by_name(
         _thin(volume, model, **fields)
     text = f"{caught.value.message} {caught.value.hint}"
     assert re.search(message, text), text
+
+
+def test_a_poor_model_warns_as_an_enhancer_does(
+    model: str, tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "poor"))
+    metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    validation = {"over_shipped_db": -1.85, "over_shipped_error_db": 0.13}
+    metadata |= {"training": {"config": {"steps": 4}, "validation": validation}}
+    (folder / METADATA).write_text(json.dumps(metadata))
+    config = EnhanceConfig(model=str(folder), device="cpu", task="slices")
+    result = thin_slices.enhance_slices(_scan(), config, recorder.monitor, tune=False)
+    assert [warning.code for warning in result.warnings] == ["test-model", "not-better"]
+    assert recorder.warnings == [warning.text for warning in result.warnings]
+    assert "1.85 dB worse than the shipped model" in result.volume.history[-1]
 
 
 def test_a_cancel_stops_it(model: str) -> None:
