@@ -27,6 +27,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import FEWEST_PATIENTS
+from MedEnhanceLib.spg.dataset import find_set
 
 _COLUMNS = ("patient", "path")
 #: HU: air is below it; MR magnitudes are not, even after a rescale.
@@ -123,11 +124,12 @@ class Cohort:
                 holds files is a DICOM series.
             modality: of files that do not state it.
         Raises:
-            InputError: no volume found, or files beside folders.
+            InputError: no volume found, files beside folders, or a distilled set.
         """
         root = Path(path)
         if not root.is_dir():
             raise InputError(f"{root} is not a folder", "Name the folder of the patients.")
+        _refuse_set(root)
         files = [
             file for file in _volumes_below(root, pattern) if file.parent == root and file.is_file()
         ]
@@ -256,17 +258,27 @@ def require_patients(count: int, purpose: str) -> None:
 def count_patients(path: PathLike, most: int = 10_000) -> int:
     """Count the patients that `Cohort.open` would find; stops at `most`.
 
-    Raises what reading a table raises.
+    Raises what reading a table raises, and InputError for a distilled set.
     """
     root = Path(path)
     if root.suffix.lower() == ".csv":
         return min(most, len({name for name, _place in _rows(root)}))
     if not root.is_dir():
         return 0
+    _refuse_set(root)
     shown = [each for each in root.iterdir() if not each.name.startswith(".")]
     folders = (each for each in shown if each.is_dir() and any(_files_below(each, "*")))
     files = (each for each in shown if io.ending_of(each) in io.READABLE and each.is_file())
     return sum(1 for _each in islice(folders, most)) or sum(1 for _each in islice(files, most))
+
+
+def _refuse_set(folder: Path) -> None:
+    """Raise InputError for a distilled set, whose pictures would count as patients."""
+    if find_set(folder) is not None:
+        raise InputError(
+            f"{folder} is a distilled set, which holds no patients",
+            "Train on it, or name the folder of the patients.",
+        )
 
 
 def _rows(table: Path) -> Iterator[tuple[str, str]]:

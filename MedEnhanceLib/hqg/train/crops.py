@@ -326,7 +326,7 @@ class CropPool:
         Args:
             step: of the training.
             rng: draws the crop.
-            monitor: may cancel the wait.
+            monitor: may cancel the wait; of the step's place in the progress.
         """
         first = step // self._every
         for number in [number for number in self._crops if number < first]:
@@ -334,11 +334,15 @@ class CropPool:
         for number in range(first, first + self._size + _AHEAD):
             if number not in self._crops:
                 self._crops[number] = self._executor.submit(self._make, number)
-        for number in range(first, first + self._size):
-            if not self._crops[number].done():
+        window = range(first, first + self._size)
+        is_new = not any(self._crops[number].done() for number in window)
+        for number in window:
+            if is_new:  # a training's first steps wait for minutes
+                monitor.progress(0.0, f"preparing crop {number - first + 1} of {self._size}")
+            elif not self._crops[number].done():
                 monitor.check()
             self._crops[number].result()
-        crops = self._crops[first + int(rng.integers(self._size))].result()
+        crops = self._crops[window[int(rng.integers(self._size))]].result()
         return crops[int(rng.integers(len(crops)))]
 
     def close(self) -> None:

@@ -68,7 +68,8 @@ def train(
         teaching = make_task(device)
     subjects = teaching[0].subjects(monitor) if teaching else ()
     targets = load_data(config, data, monitor.part(0.0, 0.03), subjects=subjects)
-    trainer = Trainer(config, targets, device, monitor, teaching)
+    in_steps = monitor.part(0.03, 0.9)
+    trainer = Trainer(config, targets, device, in_steps, teaching)
     validation = _Validation(validated_crops(config, targets), monitor)
 
     def step(number: int) -> dict[str, float]:
@@ -79,7 +80,7 @@ def train(
 
     steps = sum(trainer.counts)
     try:
-        seconds = run_steps(step, steps, out, trainer.parts(), monitor.part(0.03, 0.9))
+        seconds = run_steps(step, steps, out, trainer.parts(), in_steps)
     finally:
         trainer.close()
     network, verdict = trainer.learner.averaged(), None

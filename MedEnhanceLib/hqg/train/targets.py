@@ -154,15 +154,22 @@ def load_examinations(
         data: a folder.
         left_out: files and folders to exclude.
         modality: of the images.
-        monitor: may cancel.
+        monitor: progress and cancelling.
     """
     targets: list[Target] = []
-    for pattern in patterns:
+    for number, pattern in enumerate(patterns):
+        of_examination = monitor.part(number / len(patterns), (number + 1) / len(patterns))
         files = _files(data, (pattern,), left_out)
         volumes = [load(path, modality=modality).single() for path in files]
-        for volume in volumes:
-            others = [align(other, volume, monitor) for other in volumes if other is not volume]
-            guides = [guide.voxels for guide in others if guide.is_usable]
+        for index, volume in enumerate(volumes):
+            guides = []
+            for place, other in enumerate(volumes):
+                if other is volume:
+                    continue
+                done, all_pairs = index * len(volumes) + place, len(volumes) ** 2
+                part = of_examination.part(done / all_pairs, (done + 1) / all_pairs)
+                guide = align(other, volume, part)
+                guides += [guide.voxels] if guide.is_usable else []
             if guides:
                 targets += _resolutions(volume, guides, name=pattern)
     return targets

@@ -98,7 +98,7 @@ class Trainer:
         config: of the training.
         data: from `load_data`.
         device: as torch names it.
-        monitor: messages and cancelling.
+        monitor: progress of the steps, messages and cancelling.
         teaching: a task and its gate; None without.
     """
 
@@ -144,7 +144,7 @@ class Trainer:
         network.network.requires_grad_(stage in (0, _TAUGHT))
         rng = np.random.default_rng([self.config.seed, 1, number])
         torch.manual_seed(int(rng.integers(2**62)))
-        crop = self._drawn(_STAGES[stage], stage_step, rng)
+        crop = self._drawn(_STAGES[stage], number, stage_step, rng)
         # A GPU computes a whole crop in the time of a window.
         window = CropWindow.of(crop.plain, rng if self.device == "cpu" else None)
         image, parts = self._losses(crop, window, stage, stage_step, rng)
@@ -179,8 +179,8 @@ class Trainer:
             "gate cosine": float(report.cosine),
         }
 
-    def _drawn(self, kind: Kind, stage_step: int, rng: np.random.Generator) -> Crop:
-        """Draw a crop of a kind for a step of a stage, on the device."""
+    def _drawn(self, kind: Kind, number: int, stage_step: int, rng: np.random.Generator) -> Crop:
+        """Draw a crop of a kind for a step of the training and of its stage, on the device."""
         config = self.config
         if kind not in self._pools:
             share = config.synthetic if kind == "plain" else 0.0
@@ -188,7 +188,9 @@ class Trainer:
                 self._data[kind], config.modality, config.network.blocks, config.seed, kind, share
             )
             self._pools[kind] = CropPool(maker.make, config.crops, config.renewed_every)
-        return on_device(self._pools[kind].draw(stage_step, rng, self.monitor), self.device)
+        place = number / sum(self.counts)
+        monitor = self.monitor.part(place, place)
+        return on_device(self._pools[kind].draw(stage_step, rng, monitor), self.device)
 
     def _losses(
         self, crop: Crop, window: CropWindow, stage: int, stage_step: int, rng: np.random.Generator
@@ -224,7 +226,8 @@ class Trainer:
             return image, parts
         judged = {"adversarial": image[where]} if config.adversarial else {}
         if config.unpaired and stage == 0:
-            real = self._drawn("real", stage_step, rng).plain
+            # In the first stage, the number of a step is the same in the training.
+            real = self._drawn("real", stage_step, stage_step, rng).plain
             window = CropWindow.of(real, rng)
             enhanced = run(real, window, guide=None).guided
             judged["unpaired"] = enhanced[window.where]

@@ -58,9 +58,24 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def events() -> list[Event]:
+    """What `trained` reports."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, events: list[Event], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a training of all three stages."""
-    return train(config(), data, tmp_path_factory.mktemp("whole"))
+    return train(config(), data, tmp_path_factory.mktemp("whole"), Monitor(events.append))
+
+
+def test_the_progress_says_why_the_first_step_waits_and_never_goes_back(
+    trained: Path, events: list[Event]
+) -> None:
+    shown = [event.fields for event in events if event.kind == "progress"]
+    fractions, stages = ([fields[name] for fields in shown] for name in ("fraction", "stage"))
+    assert fractions == sorted(fractions)
+    assert stages.index("preparing crop 1 of 2") < stages.index("step 1 of 10")
 
 
 def test_the_bundle_of_a_training_enhances_with_and_without_a_guide(trained: Path) -> None:
@@ -91,14 +106,14 @@ def test_without_examinations_an_enhancer_takes_no_guide(data: Path, tmp_path: P
     after = weights(train(config(**fields, network=variational), data, tmp_path / "b"))
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert any(name.startswith("correction") for name in after)
-    events: list[Event] = []
+    warned: list[Event] = []
     enhance(
         series((0.9, 0.6, 0.3), seed=3),
         EnhanceConfig(model=str(folder), device="cpu", strength="full"),
         guide=series((0.4, 0.6, 0.95), seed=3),
-        monitor=Monitor(events.append),
+        monitor=Monitor(warned.append),
     )
-    texts = [event.fields["message"] for event in events if event.kind == "warning"]
+    texts = [event.fields["message"] for event in warned if event.kind == "warning"]
     assert any("does not use a guide" in text for text in texts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.text import without_commands
 from MedEnhanceLib.spg import distillation as run_module
 from MedEnhanceLib.spg.audit import copies
-from MedEnhanceLib.spg.cohort import Cohort, Patient
+from MedEnhanceLib.spg.cohort import Cohort, Patient, count_patients
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import load_distilled, order_of
 from MedEnhanceLib.spg.folder import RunFolder
@@ -130,6 +131,13 @@ def test_without_a_license_nobody_may_use_it_until_one_is_stated(
     before = hashes(out)
     assert not warnings(out, smoke)
     assert hashes(out) == before, "a license is not taken back by leaving it out"
+
+
+@pytest.mark.parametrize("read", [Cohort.from_folder, count_patients])
+def test_a_set_is_no_cohort(whole: Path, read: Callable[[Path], object]) -> None:
+    """Its pictures lie in folders as patients' files do."""
+    with pytest.raises(InputError, match="distilled set, which holds no patients"):
+        read(whole)
 
 
 @pytest.mark.slow
