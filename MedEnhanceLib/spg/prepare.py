@@ -29,7 +29,7 @@ from MedEnhanceLib.spg.config import (
     DistillConfig,
 )
 from MedEnhanceLib.spg.images import data_sha256, framed, windowed, with_tissue
-from MedEnhanceLib.spg.readme import few_patients
+from MedEnhanceLib.spg.readme import NO_LICENSE, few_patients
 from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure, spacings
 from MedEnhanceLib.synthetic import synthetic_volume
 
@@ -211,17 +211,25 @@ def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
 
 
 def plan_text(patients: int, config: DistillConfig) -> str:
-    """Say before a distillation how many patients it has, and what its audit can find."""
-    count, held = f"Patients in the cohort: {patients}.", config.count_held_out(patients)
+    """Say before a distillation how many patients it has, what its audit can find, and its license.
+
+    The license is mentioned where there is none.
+    """
+    texts = [f"Patients in the cohort: {patients}.", *_audit_texts(patients, config)]
+    return " ".join(filter(None, [*texts, "" if config.license else NO_LICENSE]))
+
+
+def _audit_texts(patients: int, config: DistillConfig) -> list[str]:
+    held = config.count_held_out(patients)
     if config.method == "statistics":
-        return f"{count} {few_patients(patients)}".strip()
+        return [few_patients(patients)]
     if not held:
         least = 2 * FEWEST_AUDITED
-        return f"{count} Nobody is held out for an audit, which needs {least} patients or more."
+        return [f"Nobody is held out for an audit, which needs {least} patients or more."]
     p = smallest_rank_sum_p(patients - held, held)
     is_blunt = p > tarone_level([0.0, p, p], ALPHA)  # as `audit` has it
-    limit = " With so few, the audit can find copied slices at best." if is_blunt else ""
-    return f"{count} Held out for the audit: {held}.{limit}"
+    limit = "With so few, the audit can find copied slices at best." if is_blunt else ""
+    return [f"Held out for the audit: {held}.", limit]
 
 
 def _check(modality: str | None, config: DistillConfig) -> None:

@@ -330,8 +330,7 @@ class ChoiceTest(DistillingTestCase):
         self.assertTrue(ui.startButton.enabled, ui.problemLabel.text)
         self.picture("distill-ready")  # as high as Slicer's scroll area makes the panel
         self.assertLessEqual(self.widget.parent.height, 900, "it fits a usual screen")
-        self.assertIn("101 averages", ui.shareLabel.text)
-        for words in ("no patient image", "cohort: 3. Averages over only 3 patients tell much"):
+        for words in ("101 averages", "no patient image", "over only 3 patients", "nobody may use"):
             self.assertIn(words, ui.shareLabel.text)
         self.context.state.distillTemplate = "other.nrrd"
         self.assertIn("show the anatomy of the file", ui.shareLabel.text)
@@ -344,9 +343,10 @@ class ChoiceTest(DistillingTestCase):
         table = os.path.join(self.temporaryFolder(), "patients.csv")
         Path(table).write_text(f"patient,path\na,{folder}/Patient 0\nb,{folder}/Patient 1\n")
         self.ui.licenseEdit.text = " CC BY 4.0"
-        for path in (folder, table):
+        missing = "/gone does not exist: choose another."
+        for path, problem in (("/gone", missing), (folder, ""), (table, "")):
             self.ui.pathEdit.text = path
-            self.assertEqual(self.ui.problemLabel.text, "")
+            self.assertEqual(self.ui.problemLabel.text, problem)
         with mock.patch.object(distill, "askForFile", return_value=table):
             self.pick(self.ui.templateSelector, "file")
         state = self.context.state

@@ -77,13 +77,13 @@ def imagesText(segmenter):
 
 def problemOf(state, segmenter):
     """Say what is missing before a run can start, taught by a segmentation model or not."""
-    folder = state.distillCohort.strip()
-    isTable = folder.lower().endswith(".csv") and os.path.isfile(folder)
-    isTraining = kindOf(state) == "train"
-    if isTraining and not os.path.isdir(folder):
-        return _("Choose the folder that is described above.")
+    folder, isTraining = state.distillCohort.strip(), kindOf(state) == "train"
+    if folder and not os.path.exists(folder):
+        return _("{folder} does not exist: choose another.").format(folder=folder)
+    isTable = not isTraining and folder.lower().endswith(".csv") and os.path.isfile(folder)
     if not isTable and not os.path.isdir(folder):
-        return _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
+        rows = _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
+        return _("Choose the folder that is described above.") if isTraining else rows
     if problem := _dataProblem(state, folder, segmenter):
         return problem
     if not state.distillName.strip():
@@ -126,9 +126,9 @@ def sharedText(state, problem):
             "With these choices, a new set contains volumes for each patient, changed to teach "
             "what that patient's scans teach. Starting sends nothing."
         )
-    folder = state.distillCohort.strip()
-    if not problem and (count := count_patients(folder, _MANY)) < _MANY:
-        shared = f"{shared}\n{plan_text(count, DistillConfig(method=state.distillMethod))}"
+    if not problem and (count := count_patients(state.distillCohort.strip(), _MANY)) < _MANY:
+        config = DistillConfig(method=state.distillMethod, license=state.distillLicense.strip())
+        shared = f"{shared}\n{plan_text(count, config)}"
     anatomy = _(
         "Every volume will show the anatomy of the file: use a public volume, or one whose patient "
         "consented."

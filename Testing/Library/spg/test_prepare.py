@@ -17,6 +17,7 @@ from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.images import framed, windowed, with_tissue
 from MedEnhanceLib.spg.prepare import Prepared, plan_text, prepare
+from MedEnhanceLib.spg.readme import NO_LICENSE
 
 from .conftest import PEOPLE, phantom, write_cohort
 
@@ -76,7 +77,9 @@ def test_what_an_audit_can_find_is_said_before_a_distillation(
 ) -> None:
     matched = replace(smoke, held_out=0.2)
     averaged = replace(matched, method="statistics")
-    assert plan_text(7, averaged) == "Patients in the cohort: 7."
+    licensed = replace(averaged, license="CC BY 4.0")
+    assert plan_text(7, licensed) == "Patients in the cohort: 7."
+    assert plan_text(7, averaged) == f"Patients in the cohort: 7. {NO_LICENSE}"
     for patients, config, said in (
         (6, averaged, "cohort: 6. Averages over only 6 patients tell much about each"),
         (3, matched, "cohort: 3. Nobody is held out for an audit, which needs 4 patients or more"),
