@@ -1,6 +1,6 @@
 """How fast volumes are enhanced, in how much memory, and what of that is owed to what.
 
-    python Testing/Benchmarks/speed.py    512×512×300
+    python Testing/Benchmarks/speed.py    CT of 512×512×300, MR of 256×256×160
 
 Every case runs in a process of its own, so that peaks of memory are its own. Cases that are
 compared run one after another in one process, in turns. Time on a CPU is reported as wall time and
@@ -17,12 +17,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, parser_of
 
 _SIDE, _SLICES = (64, 4) if QUICK else (512, 300)
+_HEAD = (8, 64, 64) if QUICK else (160, 256, 256)
+#: Slices of the head that make one, in thin slices.
+_THICK = 4
 _THREADS = 2
 
 
@@ -32,19 +36,21 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        print(json.dumps(_CASES[options.case](_SLICES)))
+        print(json.dumps(_CASES[options.case]()))
     else:
         measure("speed", options, parts, gates_of, seeds=[0])
 
 
 def parts() -> Iterator[Part]:
     for name in _CASES:
+        if QUICK and name == "thin slices":  # its network learns from the volume first
+            continue
         yield name, lambda name=name: [{"case": name, **_in_child(name)}]
 
 
 def _in_child(name: str) -> Row:
     if QUICK:
-        return _CASES[name](_SLICES)
+        return _CASES[name]()
     environment = {**os.environ, "OMP_NUM_THREADS": str(_THREADS)}
     command = [sys.executable, __file__, "--case", name]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -57,20 +63,32 @@ def _in_child(name: str) -> Row:
 # --- cases ----------------------------------------------------------------------------------------
 
 
-def whole_volume(slices: int) -> Row:
+def whole_volume() -> Row:
     """A CT from its voxels to the enhanced voxels, as the library does it."""
-    return _enhance("cpu", slices)
+    return _enhance(_ct(_SLICES))
 
 
-def whole_volume_cuda(slices: int) -> Row:
-    """The same on a GPU, after a thin volume has warmed it up."""
+def head() -> Row:
+    """An MR of a head, likewise."""
+    return _enhance(_mr())
+
+
+def thin_slices() -> Row:
+    """The head of slices four times as thick, restored."""
+    mr = _mr()
+    thick = mr.voxels.reshape(-1, _THICK, *_HEAD[1:]).mean(1).astype(np.int16)
+    return _enhance(replace(mr, voxels=thick, geometry=_geometry(_THICK)), task="slices")
+
+
+def whole_volume_cuda() -> Row:
+    """The CT on a GPU, after a thin volume has warmed it up."""
     if not _has_cuda():
         return {"measured": False, "reason": "no device"}
     import torch
 
-    _enhance("cuda", 40)
+    _enhance(_ct(40), device="cuda")
     torch.cuda.reset_peak_memory_stats()
-    figures = _enhance("cuda", slices)
+    figures = _enhance(_ct(_SLICES), device="cuda")
     return {
         **figures,
         "device": torch.cuda.get_device_name(),
@@ -78,23 +96,25 @@ def whole_volume_cuda(slices: int) -> Row:
     }
 
 
-def preview(slices: int) -> Row:
-    """The first slice of it that is shown, on one thread."""
+def preview() -> Row:
+    """The first slice of the CT that is shown, on one thread."""
     import torch
 
     from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
     torch.set_num_threads(1)
-    volume, config = _ct(slices), EnhanceConfig(model="ct", device="cpu")
+    volume, config = _ct(_SLICES), EnhanceConfig(model="ct", device="cpu")
     enhance(_ct(2), config)
-    place = slices // 2
+    place = _SLICES // 2
     wall, cpu = _timed(lambda: enhance(volume, config, slices=(place, place + 1)))
     return {"first_wall_s": round(wall, 2), "first_cpu_s": round(cpu, 2)}
 
 
-_CASES: dict[str, Callable[[int], Row]] = {
+_CASES: dict[str, Callable[[], Row]] = {
     "whole volume": whole_volume,
     "preview": preview,
+    "head": head,
+    "thin slices": thin_slices,
     "whole volume, CUDA": whole_volume_cuda,
 }
 
@@ -102,12 +122,11 @@ _CASES: dict[str, Callable[[int], Row]] = {
 # --- how ------------------------------------------------------------------------------------------
 
 
-def _enhance(device: str, slices: int) -> Row:
-    from MedEnhanceLib.hqg import EnhanceConfig, enhance
+def _enhance(volume: Any, device: str = "cpu", **fields: Any) -> Row:
+    import MedEnhanceLib as me  # noqa: N813 - as users write it
 
-    volume, config = _ct(slices), EnhanceConfig(model="ct", device=device)
     before = _peak_gib()
-    wall, cpu = _timed(lambda: enhance(volume, config))
+    wall, cpu = _timed(lambda: me.enhance(volume, device=device, **fields))
     return {
         "voxels": "×".join(map(str, volume.shape)),
         "wall_s": round(wall, 2),
@@ -118,26 +137,40 @@ def _enhance(device: str, slices: int) -> Row:
     }
 
 
+def _mr() -> Any:
+    """A real MR mirrored and tiled, or shapes with noise on them."""
+    return _volume("mr/studyforrest/T1.nii.gz", "MR", _HEAD, 0.0)
+
+
 def _ct(slices: int) -> Any:
     """[slices, 512, 512] int16: a real CT mirrored and tiled, or shapes, with noise on it."""
-    from MedEnhanceLib.core.geometry import Geometry
+    return _volume("ct/abdomen/CT.nii.gz", "CT", (slices, _SIDE, _SIDE), 20.0)
+
+
+def _volume(path: str, modality: str, shape: tuple[int, int, int], noise: float) -> Any:
     from MedEnhanceLib.core.volume import Volume
     from MedEnhanceLib.io import load
 
     rng = np.random.default_rng(0)
-    path = SHARED_DATA / "ct/abdomen/CT.nii.gz"
-    if path.is_file():
-        real = load(path, modality="CT").voxels
-        shape = (slices, _SIDE, _SIDE)
+    if (SHARED_DATA / path).is_file():
+        real = load(SHARED_DATA / path, modality=modality).voxels
         missing = [(0, max(0, size - have)) for size, have in zip(shape, real.shape, strict=True)]
-        voxels = np.pad(real, missing, mode="symmetric")[:slices, :_SIDE, :_SIDE].astype(np.int16)
+        voxels = np.pad(real, missing, mode="symmetric")[: shape[0], : shape[1], : shape[2]]
+        voxels = voxels.astype(np.int16)
     else:
-        j, i = np.mgrid[-1 : 1 : _SIDE * 1j, -1 : 1 : _SIDE * 1j]
+        j, i = np.mgrid[-1 : 1 : shape[1] * 1j, -1 : 1 : shape[2] * 1j]
         plane = np.where(j**2 + i**2 < 0.7, 40 + 100 * np.sin(9 * i) * np.cos(7 * j), -1000)
-        voxels = np.repeat(plane[None].astype(np.int16), slices, axis=0)
+        voxels = np.repeat(plane[None].astype(np.int16), shape[0], axis=0)
+        noise = 20.0
     for plane in voxels:
-        plane += rng.normal(0, 20, plane.shape).astype(np.int16)
-    return Volume(voxels, Geometry((0.8, 0.8, 1.0)), modality="CT", source="benchmark")
+        plane += rng.normal(0, noise, plane.shape).astype(np.int16)
+    return Volume(voxels, _geometry(1.0), modality=modality, source="benchmark")
+
+
+def _geometry(thickness: float) -> Any:
+    from MedEnhanceLib.core.geometry import Geometry
+
+    return Geometry((0.8, 0.8, thickness))
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, float]:
@@ -160,7 +193,8 @@ def _has_cuda() -> bool:
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    whole, shown, cuda = ({row["case"]: row for row in rows}[name] for name in _CASES)
+    cases = {row["case"]: row for row in rows}
+    whole, shown, cuda = (cases[name] for name in ("whole volume", "preview", "whole volume, CUDA"))
     yield at_most("512×512×300, 2 threads: wall s", whole["wall_s"], 240)
     yield at_most("the same: peak GiB", whole["peak_gib"], 6)
     why = "the noise is measured in the whole volume before its first slice is shown"
