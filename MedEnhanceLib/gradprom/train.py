@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import draw
 from MedEnhanceLib.errors import InputError
@@ -94,14 +95,21 @@ def train(
     images = (load(path, modality=config.modality).single() for path, _ in training)
     record_likeness(bundle.folder, images)
     if held_out:
-        enhancers = {"enhanced": enhancer.enhance} if enhancer else {}
         task = SegmentationTask(str(bundle.folder), data, device, modality=config.modality)
-        rows = task.measure(enhancers, monitor.part(0.9, 1.0), depth=None)
-        means = [*_means(rows)]
-        description = f"{bundle.metadata['description']} {dice_in_words(means)}"
-        record_fields(bundle.folder, {"measured": [*rows, *means], "description": description})
+        _measure(task, bundle, enhancer, monitor.part(0.9, 1.0))
     monitor.progress(1.0, "model written")
     return bundle.folder
+
+
+def _measure(
+    task: SegmentationTask, bundle: Bundle, enhancer: Enhancer | None, monitor: Monitor
+) -> None:
+    """Measure a head on held-out patients, and record that in its bundle."""
+    enhancers = {"enhanced": enhancer.enhance} if enhancer else {}
+    rows = task.measure(enhancers, monitor, depth=None)
+    means = [*_means(rows)]
+    description = f"{bundle.metadata['description']} {dice_in_words(means)}"
+    record_fields(bundle.folder, {"measured": [*rows, *means], "description": description})
 
 
 def prepare_examples(
