@@ -470,8 +470,8 @@ def time() -> Table:
         whole("enhance CT, 512×512×300", "whole volume"), whole("enhance MR, 256×256×160", "head"),
     ]  # fmt: skip
     # Peers ran beside ours in one run, whose ratio counts, on a busier machine.
-    head, cost = "speed.rows[case=head].cpu_s", "enhancement.rows[modality=MR; case=Rician 10 %; "
-    cost += "arm={}].cpu_s_per_mvoxel:mean"
+    head = "speed.rows[case=head].cpu_s"
+    cost = "enhancement.rows[modality=MR; case=Rician 10 %; arm={}].cpu_s_per_mvoxel:mean"
     rows += [
         (name, "–", Cell(f"{head} * {cost.format(arm)} / {cost.format('ours')}", ".0f"), "–")
         for name, arm in (("the same by NLM", "NLM"), ("the same by BM4D", "BM4D"))

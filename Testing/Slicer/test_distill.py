@@ -330,8 +330,9 @@ class ChoiceTest(DistillingTestCase):
         self.assertTrue(ui.startButton.enabled, ui.problemLabel.text)
         self.picture("distill-ready")  # as high as Slicer's scroll area makes the panel
         self.assertLessEqual(self.widget.parent.height, 900, "it fits a usual screen")
-        for words in ("101 averages", "no patient image", "over only 3 patients", "nobody may use"):
+        for words in ("101 averages", "no patient image", "nobody may use this set"):
             self.assertIn(words, ui.shareLabel.text)
+        self.assertIn("cohort: 3. Averages over only 3 patients tell much", ui.shareLabel.text)
         self.context.state.distillTemplate = "other.nrrd"
         self.assertIn("show the anatomy of the file", ui.shareLabel.text)
         self.pick(ui.methodSelector, "matching")
@@ -343,10 +344,9 @@ class ChoiceTest(DistillingTestCase):
         table = os.path.join(self.temporaryFolder(), "patients.csv")
         Path(table).write_text(f"patient,path\na,{folder}/Patient 0\nb,{folder}/Patient 1\n")
         self.ui.licenseEdit.text = " CC BY 4.0"
-        missing = "/gone does not exist: choose another."
-        for path, problem in (("/gone", missing), (folder, ""), (table, "")):
+        for path, why in (("/x", "/x does not exist: choose another."), (folder, ""), (table, "")):
             self.ui.pathEdit.text = path
-            self.assertEqual(self.ui.problemLabel.text, problem)
+            self.assertEqual(self.ui.problemLabel.text, why)
         with mock.patch.object(distill, "askForFile", return_value=table):
             self.pick(self.ui.templateSelector, "file")
         state = self.context.state

@@ -128,8 +128,7 @@ class DistillPanel(Page):
         if self.job is None:
             isCurrent = isDistilling and self._estimated == distillation.paramsOf(state)
             estimate = self._estimate.result.get("sentence", "") if isCurrent else ""
-        data = distillation.sharedText(state, problem)
-        data = data if segmenter is None else distillation.imagesText(segmenter)
+        data = distillation.dataText(state, segmenter, problem)
         texts = (ui.shareLabel, data), (ui.estimateLabel, estimate), (ui.problemLabel, problem)
         for label, text in texts:  # about the next run
             label.text, label.visible = text, bool(text) and not isRunning

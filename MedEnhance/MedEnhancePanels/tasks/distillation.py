@@ -107,15 +107,16 @@ def _dataProblem(state, folder, segmenter):
             find_split(config_of(segmenter), Path(folder))
         elif kindOf(state) == "distill":
             require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
+            DistillConfig(license=state.distillLicense.strip())  # refuses what is no name
     except (MedEnhanceError, OSError) as error:
         return PanelError.fromException(error).text
     return ""
 
 
-def sharedText(state, problem):
-    """Say what a distilled set has of its patients, whose number only without a problem."""
+def dataText(state, segmenter, problem):
+    """Say what a set has of its patients, counted without a problem; or what a head teaches on."""
     if kindOf(state) == "train":
-        return ""
+        return imagesText(segmenter) if segmenter is not None else ""
     count = count_of_numbers("CT" if state.distillTask == "distillCT" else "MR")
     shared = _(
         "With these choices, a new set contains {count} averages over all patients, rounded voxel "

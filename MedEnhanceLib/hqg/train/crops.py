@@ -342,7 +342,7 @@ class CropPool:
             elif not self._crops[number].done():
                 monitor.check()
             self._crops[number].result()
-        crops = self._crops[window[int(rng.integers(self._size))]].result()
+        crops = self._crops[first + int(rng.integers(self._size))].result()
         return crops[int(rng.integers(len(crops)))]
 
     def close(self) -> None:

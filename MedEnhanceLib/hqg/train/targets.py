@@ -162,14 +162,13 @@ def load_examinations(
         files = _files(data, (pattern,), left_out)
         volumes = [load(path, modality=modality).single() for path in files]
         for index, volume in enumerate(volumes):
-            guides = []
-            for place, other in enumerate(volumes):
-                if other is volume:
-                    continue
-                done, all_pairs = index * len(volumes) + place, len(volumes) ** 2
-                part = of_examination.part(done / all_pairs, (done + 1) / all_pairs)
-                guide = align(other, volume, part)
-                guides += [guide.voxels] if guide.is_usable else []
+            part = of_examination.part(index / len(volumes), (index + 1) / len(volumes))
+            others = [other for other in volumes if other is not volume]
+            aligned = [
+                align(other, volume, part.part(n / len(others), (n + 1) / len(others)))
+                for n, other in enumerate(others)
+            ]
+            guides = [guide.voxels for guide in aligned if guide.is_usable]
             if guides:
                 targets += _resolutions(volume, guides, name=pattern)
     return targets

@@ -59,7 +59,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def events() -> list[Event]:
-    """What `trained` reports."""
+    """The events of `trained`."""
     return []
 
 

@@ -213,7 +213,6 @@ def test_a_caller_that_stops_listening_ends_the_worker(start_worker: Start) -> N
 
 _OWNER = """
 import time
-from MedEnhanceLib.runtime import locks
 from MedEnhanceLib.runtime.locks import Workspace
 ours = Workspace()
 (ours.folder / "volume.nrrd").write_bytes(b"x")

@@ -93,10 +93,10 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         slicer.app.processEvents()
 
     def setUp(self):
-        """For derived classes."""
+        """Prepare a test, in derived classes."""
 
     def tearDown(self):
-        """For derived classes."""
+        """Clean up after a test, in derived classes."""
 
     def runTest(self):
         """Slicer's own test calls this one; derived classes run their tests from here."""
