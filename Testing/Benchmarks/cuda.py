@@ -14,10 +14,12 @@ runs/cuda: repeat it until it says that all are. Without a device it says so and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -76,8 +78,13 @@ class Bench:
 
     def tests(self) -> Row:
         """The tests that need a device."""
+        marked = [
+            str(path)
+            for path in sorted((REPOSITORY / "Testing/Library").rglob("test_*.py"))
+            if "mark.cuda" in path.read_text(encoding="utf-8")
+        ]
         options = ("-m", "cuda", "-n", "0", "-q", "-p", "no:cacheprovider")
-        command = [sys.executable, "-m", "pytest", str(REPOSITORY / "Testing/Library"), *options]
+        command = [sys.executable, "-m", "pytest", *marked, *options]
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         return {"status": process.returncode, "summary": process.stdout.splitlines()[-1:]}
 
@@ -101,6 +108,31 @@ class Bench:
             f"{name}_{kind}_hu": float(f"{measure(np.abs(row[name] - row['cpu'])):.3g}")
             for name in ("single", "half")
             for kind, measure in (("largest", np.max), ("mean", np.mean))
+        }
+
+    def networks_agreement(self) -> Row:
+        """Thin slices and tissue of the template, on the card against the CPU."""
+        import MedEnhanceLib as me  # noqa: N813 - as its users do
+        from MedEnhanceLib.runtime.resources import resource_folder
+
+        head = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+        middle = (slice(60, 108), slice(50, 178), slice(30, 158))
+        head = replace(head, voxels=np.ascontiguousarray(head.voxels[middle]))
+        i_mm, j_mm, k_mm = head.geometry.spacing
+        thick = replace(
+            head,
+            voxels=head.voxels.reshape(-1, 4, *head.shape[1:]).mean(1),
+            geometry=replace(head.geometry, spacing=(i_mm, j_mm, 4 * k_mm)),
+        )
+        thin, labels = [], []
+        for device in ("cpu", self.device):
+            thin.append(me.enhance(thick, task="slices", device=device).volume.voxels)
+            labels.append(me.segment(head, model="brain-tissue", device=device).volume.voxels)
+        far = np.abs(thin[1].astype(float) - thin[0]) / np.percentile(head.voxels, 99.5)
+        return {
+            "thin_largest_percent": float(f"{100 * far.max():.3g}"),
+            "thin_mean_percent": float(f"{100 * far.mean():.3g}"),
+            "labels_alike_percent": float(f"{100 * (labels[0] == labels[1]).mean():.6g}"),
         }
 
     def filter_agreement(self) -> Row:
@@ -192,6 +224,42 @@ class Bench:
         config = DistillConfig.preset(self.sizes.preset)
         seconds = seconds_of_a_patient(config, "MR", make_networks, self.device)
         return {"steps_per_s": round(config.loop.steps / seconds, 2), "patient_s": round(seconds)}
+
+    def resume(self) -> Row:
+        """How far volumes of a resumed distillation are from those of one that was not stopped."""
+        from MedEnhanceLib.errors import Cancelled
+        from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
+        from MedEnhanceLib.runtime.progress import Monitor
+        from MedEnhanceLib.spg.config import DistillConfig
+        from MedEnhanceLib.spg.matching import Raw
+        from MedEnhanceLib.spg.patient import distill_patient
+        from MedEnhanceLib.spg.prepare import Brick, Prior
+
+        config = DistillConfig.preset("smoke")
+        rng, size = np.random.default_rng(0), config.size
+        shape = (size.slices, size.side, size.side)
+        voxels = rng.uniform(0.4, 0.9, (3, *shape)).astype(np.float32)
+        raw = Raw(
+            [Brick(voxels[0], (1.0,) * 3)], Prior(voxels[1:], ((1.0, 1.0),) * 2, "file"), "MR"
+        )
+        whole, again = (
+            distill_patient(raw, config, make_networks, self.device).volumes for _ in range(2)
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            checks = iter(range(10_000))
+            stop = Monitor(cancel=lambda: next(checks) >= config.loop.steps // 2)
+            with contextlib.suppress(Cancelled):
+                distill_patient(
+                    raw, config, make_networks, self.device, folder=Path(folder), monitor=stop
+                )
+            is_stopped = any(Path(folder).iterdir())
+            resumed = distill_patient(raw, config, make_networks, self.device, folder=Path(folder))
+        return {
+            "stopped": is_stopped,
+            "changed": float(np.abs(whole - voxels[1:]).max()),
+            "resumed_differs": float(np.abs(resumed.volumes - whole).max()),
+            "repeated_differs": float(np.abs(again - whole).max()),
+        }
 
     def two_processes(self) -> Row:
         """Two processes on one card at once, each its row `distill`."""
@@ -302,6 +370,7 @@ PARTS: dict[int, dict[str, Callable[[Bench], Row]]] = {
         "facts": Bench.facts,
         "tests": Bench.tests,
         "agreement": Bench.agreement,
+        "networks": Bench.networks_agreement,
         "filter": Bench.filter_agreement,
     },
     2: {
@@ -312,6 +381,7 @@ PARTS: dict[int, dict[str, Callable[[Bench], Row]]] = {
     3: {
         "implicit": Bench.implicit,
         "distill": Bench.distill,
+        "resume": Bench.resume,
         "two processes": Bench.two_processes,
     },
 }
