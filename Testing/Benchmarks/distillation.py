@@ -143,6 +143,7 @@ def rows_of(task: str, modality: str, arm: str, seed: int, device: str) -> list[
     fields: Row = {"modality": modality, "name": "own", "seed": seed, "steps": STEPS}
     held_out, other_site = train_and_measure(source, arm, fields | {"device": device}, out)
     row = {"cell": f"{task} {modality}", "arm": arm, "seed": seed, "steps": STEPS}
+    row["device"] = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     return [row | {"held_out_db": round(held_out, 4), "other_site_db": round(other_site, 4)}]
 
 
