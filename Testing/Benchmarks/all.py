@@ -82,16 +82,16 @@ SCRIPTS = {
     "likeness": Script(0.3, ("data", "besides")),
     "registration": Script(0.1),
     "gradprom": Script(1.1),
-    "distillation": Script(3.1),
+    "distillation": Script(8.0),
     "high_ratios": Script(0.1),
     "downstream": Script(0.1),
     "fuzz": Script(0.4, ()),
     "kills": Script(0.3, ()),
     "compression": Script(0.5, ("data", "video"), alone=True),
-    "speed": Script(0.1, ("data", "cuda"), alone=True),
+    "speed": Script(0.1, ("data",), alone=True),
     "dicom": Script(0.1, ("data",), alone=True),
     "scale": Script(0.2, (), alone=True),
-    "cuda": Script(0.5, ("cuda",), alone=True),
+    "cuda": Script(0.1, ("cuda",), alone=True),
 }
 
 

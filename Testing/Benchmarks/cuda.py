@@ -1,14 +1,10 @@
 """What a CUDA device has to show: everything that the pretended one of the tests cannot.
 
-    python Testing/Benchmarks/cuda.py --part 1     facts, tests, agreement with the CPU
-    python Testing/Benchmarks/cuda.py --part 2     a warm enhancement of 512×512×300, and its parts
-    python Testing/Benchmarks/cuda.py --part 3     trainings, several processes, resuming
-    python Testing/Benchmarks/cuda.py --part 4     a piece of the shipped models' full trainings
+    python Testing/Benchmarks/cuda.py                    about five minutes
+    python Testing/Benchmarks/cuda.py --only warm resume
 
-Each part ends within nine minutes. Every row is a line of JSON, printed and added to cuda.jsonl (in
-runs/benchmarks, or in --out) as soon as it is there; a part that was cut off goes on with the rows
-that are missing. Part 4 goes on with the first model that is not finished, from its checkpoint in
-runs/cuda: repeat it until it says that all are. Without a device it says so and ends with status 4.
+Rows are kept as soon as they are measured: what was cut off goes on with those that are missing.
+Without a device nothing is measured.
 """
 
 from __future__ import annotations
@@ -16,29 +12,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from _common import KEPT, QUICK, REPOSITORY, SHARED_DATA, Row, commit, parser_of
+from _common import REPOSITORY, Gate, Part, Row, at_least, at_most, measure, parser_of
 
-NO_DEVICE = 4
-RECIPES = REPOSITORY / "docs" / "recipes"
-_MODELS = REPOSITORY / "runs" / "cuda"
-#: A piece of part 4; what a training does after its last step takes about a minute.
-_PIECE_SECONDS = 400
-#: After this no further row begins; the longest takes about two minutes.
-_SECONDS = 400
-#: Shares of the card's memory that an enhancement is held to: the ladder has to go down.
-_FRACTIONS = (0.2, 0.05)
+#: Memory that an enhancement is held to, GiB: with less than it takes, it has to go on in parts.
+_LIMITS_GIB = (1.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ class Bench:
     sizes: Sizes = Sizes()
     device: str = "cuda"
 
-    # --- part 1 ----------------------------------------------------------------------------------
+    # --- it works, and gives what the CPU gives ------------------------------------------------
 
     def facts(self) -> Row:
         """The card, its memory and the software."""
@@ -160,7 +149,7 @@ class Bench:
             "mean_hu": float(far.mean()),
         }
 
-    # --- part 2 ----------------------------------------------------------------------------------
+    # --- time and memory of an enhancement -----------------------------------------------------
 
     def warm(self) -> Row:
         """The second of two enhancements: wall, host and device time, peak of memory."""
@@ -184,21 +173,22 @@ class Bench:
         }
 
     def ladder(self) -> Row:
-        """What an enhancement does with a share of the card's memory."""
+        """What an enhancement does with little of the card's memory."""
         row: Row = {}
         slices = min(self.sizes.slices, 48)
-        for fraction in _FRACTIONS:
+        total = torch.cuda.mem_get_info(self.device)[1] / 2**30
+        for limit in _LIMITS_GIB:
             torch.cuda.empty_cache()
-            torch.cuda.set_per_process_memory_fraction(fraction)
+            torch.cuda.set_per_process_memory_fraction(limit / total)
             warnings: list[str] = []
             try:
                 _, wall, _ = self._timed(self._enhancer(slices=slices, warnings=warnings))
-                row[str(fraction)] = {"wall_s": round(wall, 2), "warnings": warnings}
+                row[f"{limit:g} GiB"] = {"wall_s": round(wall, 2), "warnings": warnings}
             finally:
                 torch.cuda.set_per_process_memory_fraction(1.0)
         return row
 
-    # --- part 3 ----------------------------------------------------------------------------------
+    # --- trainings and distillations -----------------------------------------------------------
 
     def implicit(self) -> Row:
         """Steps per second of the implicit network's teacher."""
@@ -267,34 +257,6 @@ class Bench:
         both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         rows = [json.loads(process.communicate()[0].splitlines()[-1]) for process in both]
         return {"steps_per_s": [row["steps_per_s"] for row in rows]}
-
-    # --- part 4 ----------------------------------------------------------------------------------
-
-    def trained(self, recipe: Path, data: Path, out: Path, seconds: float) -> Row:
-        """A piece of a training by a shipped recipe with the full preset's network and steps.
-
-        It begins with new weights: those of the CPU's recipe are of a smaller network.
-        """
-        from MedEnhanceLib.errors import Cancelled
-        from MedEnhanceLib.jobs.kinds.train import train_method, training_config
-        from MedEnhanceLib.runtime.progress import Event, Monitor
-
-        fields = json.loads(recipe.read_text())
-        fields |= {"preset": self.sizes.preset, "device": self.device}
-        fields.pop("steps", None)
-        method = "slices" if recipe.stem.endswith("slices") else "hqg"
-        end, stages = time.monotonic() + seconds, [""]
-
-        def listen(event: Event) -> None:
-            if event.kind == "progress":
-                stages.append(event.fields["stage"])
-
-        monitor = Monitor(listen, lambda: time.monotonic() > end)
-        try:
-            model = train_method(method, training_config(method, fields), data, out, monitor)
-        except Cancelled as error:
-            return {"finished": False, "stopped": error.message, "stage": stages[-1]}
-        return {"finished": True, "model": str(model)}
 
     # --- how -------------------------------------------------------------------------------------
 
@@ -365,101 +327,67 @@ class Bench:
         return replace(volume, voxels=np.ascontiguousarray(volume.voxels[:, :side, :side]))
 
 
-PARTS: dict[int, dict[str, Callable[[Bench], Row]]] = {
-    1: {
-        "facts": Bench.facts,
-        "tests": Bench.tests,
-        "agreement": Bench.agreement,
-        "networks": Bench.networks_agreement,
-        "filter": Bench.filter_agreement,
-    },
-    2: {
-        "warm": Bench.warm,
-        "profile": Bench.profile,
-        "ladder": Bench.ladder,
-    },
-    3: {
-        "implicit": Bench.implicit,
-        "distill": Bench.distill,
-        "resume": Bench.resume,
-        "two processes": Bench.two_processes,
-    },
+#: What is measured, the most important first.
+ROWS: dict[str, Callable[[Bench], Row]] = {
+    "facts": Bench.facts,
+    "tests": Bench.tests,
+    "agreement": Bench.agreement,
+    "networks": Bench.networks_agreement,
+    "filter": Bench.filter_agreement,
+    "warm": Bench.warm,
+    "resume": Bench.resume,
+    "distill": Bench.distill,
+    "ladder": Bench.ladder,
+    "implicit": Bench.implicit,
+    "two processes": Bench.two_processes,
+    "profile": Bench.profile,
 }
 
 
-def _piece_of(name: str) -> Callable[[Bench], Row]:
-    return lambda bench: bench.trained(
-        RECIPES / f"{name}.json", SHARED_DATA, _MODELS / name, _PIECE_SECONDS
-    )
-
-
-PARTS[4] = {name: _piece_of(name) for name in ("ct", "mr", "ct-slices", "mr-slices")}
-#: Where a person puts what a part found.
-_PAGES = {
-    1: "docs/devices.md: agreement and filter, as bounds",
-    2: "Testing/Benchmarks/results/speed.json: run speed.py there; ladder, batches and warm "
-    "say whether _GPU_PIXELS in MedEnhanceLib/gradprom/slice_runner.py is right",
-    3: "docs/devices.md: resume, as the bound of resuming; docs/training.md: steps per second",
-    4: "enhancement.json and slices.json there: measure the finished models there",
-}
-
-
-def main() -> int:
-    """Run a part, or for another process one row; the exit status."""
+def main() -> None:
+    """Measure all rows, or for another process one."""
     parser = parser_of(__doc__)
-    selection = parser.add_mutually_exclusive_group()
-    selection.add_argument("--part", type=int, choices=PARTS, default=1)
-    selection.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if not (torch.cuda.is_available() or options.gates_only):
         print("There is no CUDA device here that PyTorch can use: nothing is measured.")
-        return 0 if QUICK else NO_DEVICE
+        return
     bench = Bench(device=options.device)
     if options.row:
-        rows = {name: row for part in PARTS.values() for name, row in part.items()}
-        print(json.dumps(rows[options.row](bench)))
-        return 0
-    missing = run_part(bench, options.part, (options.out or KEPT) / "cuda.jsonl")
-    print(f"For {_PAGES[options.part]}.")
-    if missing:
-        print(f"Not finished for lack of time: {', '.join(missing)}. Run the same command again.")
-    return 0
+        print(json.dumps(ROWS[options.row](bench)))
+        return
+    measure("cuda", options, lambda: parts_of(bench), gates_of)
 
 
-def run_part(bench: Bench, part: int, results: Path) -> list[str]:
-    """Measure the rows of a part that this commit has not measured; returns those left out.
+def parts_of(bench: Bench) -> Iterator[Part]:
+    """A part for each row."""
+    for name, measured in ROWS.items():
+        yield name, partial(_tried, bench, name, measured)
 
-    A row that fails is recorded with its error, and does not keep the others from being measured.
-    """
-    results.parent.mkdir(parents=True, exist_ok=True)
-    lines = results.read_text().splitlines() if results.is_file() else []
-    at = commit()
-    rows = [row for row in map(json.loads, lines) if row["commit"] == at or part == 4]
-    finished = {row["row"] for row in rows if row.get("finished", True)}
-    begun, missing = time.monotonic(), []
-    for name, measure in PARTS[part].items():
-        if name in finished:
-            continue
-        if time.monotonic() - begun > _SECONDS:
-            missing.append(name)
-            continue
-        row_begun = time.monotonic()
-        try:
-            row = measure(bench)
-        except Exception as error:  # noqa: BLE001 - the other rows are worth as much
-            row = {"error": f"{type(error).__name__}: {error}"[:500]}
-        if not row.get("finished", True):
-            missing.append(name)
-        seconds = round(time.monotonic() - row_begun, 1)
-        line = json.dumps({"commit": at, "part": part, "row": name, "seconds": seconds, **row})
-        print(line, flush=True)
-        with results.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-    return missing
+
+def _tried(bench: Bench, name: str, measured: Callable[[Bench], Row]) -> list[Row]:
+    """A row; where it fails, its error: the other rows are worth as much."""
+    try:
+        return [{"row": name, **measured(bench)}]
+    except Exception as error:  # noqa: BLE001
+        return [{"row": name, "error": f"{type(error).__name__}: {error}"[:500]}]
+
+
+def gates_of(rows: list[Row]) -> Iterator[Gate]:
+    """What a card has to reach."""
+    by_name = {row["row"]: row for row in rows}
+
+    def value(row: str, field: str) -> float | None:
+        return by_name.get(row, {}).get(field)
+
+    far = value("agreement", "half_mean_hu")
+    yield at_most("card against CPU: enhanced CT, mean difference, HU", far, 0.05)
+    alike = value("networks", "labels_alike_percent")
+    yield at_least("card against CPU: voxels with the same label, %", alike, 99.9)
+    why = "likely: the cores find the blocks that are alike, and the card waits for them"
+    yield at_most("512×512×300, CUDA: wall s", value("warm", "wall_s"), 2, why)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -318,9 +318,10 @@ def distilled() -> Table:
         share = f"({base}statistics].held_out_db:mean / {base}raw].held_out_db:mean)"
         for where, persons in (("held_out_db", "other patients"), ("other_site_db", "other site")):
             means = (_one(f"{base}{arm}].{where}:mean", "+.2f") for arm in arms)
-            statistics = _mean(f"{base}statistics].{where}", "+.2f")
-            rows.append((share, (cell, persons, *means, statistics)))
-    head = ("network", "measured on", "raw data", "template", "synthetic", "statistics (range)")
+            sets = (_mean(f"{base}{arm}].{where}", "+.2f") for arm in ("statistics", "matching"))
+            rows.append((share, (cell, persons, *means, *sets)))
+    head = ("network", "measured on", "raw data", "template", "synthetic", "statistics (range)",
+            "matching (range)")  # fmt: skip
     return Table(head, _worst_first(rows))
 
 
@@ -567,6 +568,43 @@ def _gain(path: str, form: str = "+.2f") -> tuple[str | Cell, ...]:
             Cell(f"{path}:max", form), ", n ", Cell(f"{path}:count", ".0f"), ")")  # fmt: skip
 
 
+def card() -> Table:
+    """What a CUDA device has shown."""
+
+    def cell(name: str, form: str, row: str, more: str = "") -> Cell:
+        return Cell(f"cuda.rows[row={row}].{name}{more}", form)
+
+    return Table(("measured", "on the card"), [
+        ("enhanced CT, beside the CPU's", (
+            cell("half_mean_hu", ".3f", "agreement"), " HU on average, ",
+            cell("half_largest_hu", ".0f", "agreement"), " HU at most",
+        )),
+        ("thin slices, beside the CPU's", (
+            cell("thin_mean_percent", ".2f", "networks"), " % of white on average, ",
+            cell("thin_largest_percent", ".1f", "networks"), " % at most",
+        )),
+        ("labels of tissue, beside the CPU's", (
+            "the same in ", cell("labels_alike_percent", ".0f", "networks"), " % of the voxels",
+        )),
+        ("enhance CT, 512×512×300", (
+            cell("wall_s", ".0f", "warm"), " s, ", cell("host_s", ".0f", "warm"),
+            " CPU s of the cores, ", cell("peak_gib", ".1f", "warm"), " GiB of the card",
+        )),
+        ("the filter alone, 256×256×64", (
+            cell("card_s", ".1f", "filter"), " s; on the cores ", cell("cpu_s", ".1f", "filter"),
+            " s",
+        )),
+        ("match a patient, preset full", (
+            cell("patient_s", ".0f", "distill", " / 60"), " min",
+        )),
+        ("a distillation of two matches, stopped and resumed", (
+            "up to ", Cell(
+                "cuda.rows[row=resume].resumed_differs / cuda.rows[row=resume].changed * 100", ".0f"
+            ), " % of the largest change away from one that ran through",
+        )),
+    ])  # fmt: skip
+
+
 TABLES: dict[str, Callable[[], Table]] = {
     "offers": offers,
     "real": real,
@@ -584,4 +622,5 @@ TABLES: dict[str, Callable[[], Table]] = {
     "ratio": ratio,
     "downstream": downstream,
     "time": time,
+    "card": card,
 }

@@ -80,22 +80,6 @@ def thin_slices() -> Row:
     return _enhance(replace(mr, voxels=thick, geometry=_geometry(_THICK)), task="slices")
 
 
-def whole_volume_cuda() -> Row:
-    """The CT on a GPU, after a thin volume has warmed it up."""
-    if not _has_cuda():
-        return {"measured": False, "reason": "no device"}
-    import torch
-
-    _enhance(_ct(40), device="cuda")
-    torch.cuda.reset_peak_memory_stats()
-    figures = _enhance(_ct(_SLICES), device="cuda")
-    return {
-        **figures,
-        "device": torch.cuda.get_device_name(),
-        "device_peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
-    }
-
-
 def preview() -> Row:
     """The first slice of the CT that is shown, on one thread."""
     import torch
@@ -115,7 +99,6 @@ _CASES: dict[str, Callable[[], Row]] = {
     "preview": preview,
     "head": head,
     "thin slices": thin_slices,
-    "whole volume, CUDA": whole_volume_cuda,
 }
 
 
@@ -183,25 +166,17 @@ def _peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _has_cuda() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
 # --- goals ----------------------------------------------------------------------------------------
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
     cases = {row["case"]: row for row in rows}
-    whole, shown, cuda = (cases[name] for name in ("whole volume", "preview", "whole volume, CUDA"))
+    whole, shown = cases["whole volume"], cases["preview"]
     yield at_most("512×512×300, 2 threads: wall s", whole["wall_s"], 240)
     yield at_most("the same: peak GiB", whole["peak_gib"], 6)
     why = "the noise is measured in the whole volume before its first slice is shown"
     name = "preview of one slice, one thread: CPU s, first"
     yield at_most(name, shown["first_cpu_s"], 3, why)
-    why = "the machine that measured has no CUDA device"
-    yield at_most("512×512×300, CUDA: wall s", cuda.get("wall_s"), 2, why)
 
 
 if __name__ == "__main__":
