@@ -597,6 +597,11 @@ def card() -> Table:
         ("match a patient, preset full", (
             cell("patient_s", ".0f", "distill", " / 60"), " min",
         )),
+        ("two of them at once", (
+            Cell("(cuda.rows[row=two processes].steps_per_s:mean / "
+                 "cuda.rows[row=distill].steps_per_s) * 100", ".0f"),
+            " % of the speed, each",
+        )),
         ("a distillation of two matches, stopped and resumed", (
             "up to ", Cell(
                 "cuda.rows[row=resume].resumed_differs / cuda.rows[row=resume].changed * 100", ".0f"
