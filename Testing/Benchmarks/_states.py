@@ -28,6 +28,8 @@ _NOT_MEASURED = {"MedEnhanceLib.core.findings", "_states"}
 _OPENERS = {"enhancer": "hqg", "slices": "hqg", "head": "gradprom", "codec": "unicompress"}
 #: Fields of a model's metadata that record_in_cards.py writes, with the hashes of its files.
 _WRITTEN = ("measured", "files")
+#: How names of reasons for missed goals begin; no row depends on them.
+_REASON = "_WHY_"
 #: What has a docstring; no figure depends on it.
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -122,14 +124,21 @@ def _content(path: Path) -> bytes:
 
 @cache
 def _code(text: bytes) -> bytes:
-    """Hash what Python does, without comments, docstrings and help of options.
+    """Hash what Python does, without comments, docstrings, help of options and reasons.
 
     It is kept, as files are in many tables' states.
     """
     tree = ast.parse(text)
+    tree.body = [node for node in tree.body if not _is_reason(node)]
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
             del node.body[0]
         elif isinstance(node, ast.Call):
             node.keywords = [keyword for keyword in node.keywords if keyword.arg != "help"]
     return hashlib.sha256(ast.dump(tree).encode()).digest()
+
+
+def _is_reason(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and any(
+        isinstance(target, ast.Name) and target.id.startswith(_REASON) for target in node.targets
+    )

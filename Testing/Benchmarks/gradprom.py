@@ -74,7 +74,10 @@ STEPS, HEAD_STEPS = (1, 1) if QUICK else (100, 400)
 #: Of an anatomy, and how many of them are left out, one at a time.
 PERSONS, CELLS = (2, 1) if QUICK else (6, 3)
 _MOST_LOST_DB, _LEAST_OVER_NOISY = 0.05, 0.02
-_WHY_MISSED = "a head that learned from one other patient finds next to nothing, clean or not"
+_WHY_MISSED = (
+    "heads learn from noisy images, too, and lose little to noise; those of lesions find next to "
+    "nothing, clean or not"
+)
 #: Fields of a recipe that hold for a head here: the others say whose images it learned from.
 _OF_RECIPE = ("modality", "anatomy", "structures", "labeled_share", "network")
 #: Slices of a person's box, and pixels around the labels in them.
