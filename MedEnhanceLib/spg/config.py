@@ -87,8 +87,9 @@ class DistillConfig(WithPresets):
     method: Method = option(
         "statistics",
         help="statistics: the prior with the cohort's spacing and mean textures, for MR also mean "
-        "intensities (101 numbers, CT: 68; a minute); matching: volumes for each patient whose "
-        "gradients match those of the patient's scans (SPG, minutes per patient)",
+        "intensities (101 numbers, CT: 68; a minute); matching: for study, volumes for each "
+        "patient whose gradients match those of the patient's scans (SPG, minutes per patient; it "
+        "teaches no more than statistics)",
     )
     volumes: int = option(
         24,
