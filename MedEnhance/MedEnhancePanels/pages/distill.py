@@ -45,7 +45,7 @@ class DistillPanel(Page):
         fill(ui.presetSelector, entries)
         entries = {
             "statistics": _("Synthetic volumes with statistics"),
-            "matching": _("Gradient matching (SPG)"),
+            "matching": _("Gradient matching (SPG), for study"),
         }
         fill(ui.methodSelector, entries)
         entries = {"ema": _("Averaged gradients"), "binary": _("Each step (published)")}
