@@ -105,11 +105,11 @@ _CASES: dict[str, Callable[[], Row]] = {
 # --- how ------------------------------------------------------------------------------------------
 
 
-def _enhance(volume: Any, device: str = "cpu", **fields: Any) -> Row:
+def _enhance(volume: Any, **fields: Any) -> Row:
     import MedEnhanceLib as me  # noqa: N813 - as users write it
 
     before = _peak_gib()
-    wall, cpu = _timed(lambda: me.enhance(volume, device=device, **fields))
+    wall, cpu = _timed(lambda: me.enhance(volume, device="cpu", **fields))
     return {
         "voxels": "×".join(map(str, volume.shape)),
         "wall_s": round(wall, 2),
