@@ -569,7 +569,7 @@ def _gain(path: str, form: str = "+.2f") -> tuple[str | Cell, ...]:
 
 
 def card() -> Table:
-    """What a CUDA device has shown."""
+    """Agreement with the CPU, time and resuming on a CUDA device."""
 
     def cell(name: str, form: str, row: str, more: str = "") -> Cell:
         return Cell(f"cuda.rows[row={row}].{name}{more}", form)
