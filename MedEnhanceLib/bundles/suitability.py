@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: A training with fewer steps than this is a test; the preset smoke has a handful.
 _FEWEST_STEPS = 100
@@ -66,6 +68,19 @@ class ModelWarning:
 def messages_of(warnings: Iterable[ModelWarning]) -> str:
     """Join all messages in one line, for histories and descriptions."""
     return "; ".join(warning.message for warning in warnings)
+
+
+def warn_of_model(bundle: Bundle, volume: Volume, monitor: Monitor) -> tuple[ModelWarning, ...]:
+    """Warn where a model may not suit a volume; returns the warnings."""
+    reasons = (
+        training_length_warning(bundle),
+        verdict_warning(bundle),
+        anatomy_warning(bundle, volume.origin.body_part if volume.origin else ""),
+    )
+    warnings = tuple(reason for reason in reasons if reason)
+    for warning in warnings:
+        monitor.warn(warning.text)
+    return warnings
 
 
 def anatomy_warning(bundle: Bundle, part: str) -> ModelWarning | None:

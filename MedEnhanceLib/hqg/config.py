@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from MedEnhanceLib.core.options import About, Options, merged, option
+from MedEnhanceLib.core.options import About, Options, merged, option, options_of
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
@@ -268,15 +268,30 @@ class EnhanceConfig(Options):
         high=100,
         metavar="T",
     )
+    slice_thickness: float | Literal["auto"] = option(
+        "auto",
+        help="full width at half maximum of the profile of the given slices in mm, for the task "
+        "slices; auto: as DICOM states, or else their spacing",
+        low=0.01,
+        high=100,
+        metavar="T",
+    )
+    slice_profile: Literal["auto", "gaussian", "box"] = option(
+        "auto",
+        help="how a given slice weighs what is within it, for the task slices; auto: gaussian in "
+        "MR, as excitation falls off, box in CT. Slices that a program averaged: box",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         with suppress(ValueError, TypeError):  # a number, as text from the command line
             object.__setattr__(self, "noise", float(self.noise))  # type: ignore[arg-type]
-        if self.slice_spacing != "isotropic" and self.task != "slices":
-            raise ConfigError(
-                "slice_spacing requires the task slices", "Set task to slices, or leave it out."
-            )
+        for each in options_of(type(self)):
+            is_set = getattr(self, each.name) != each.default
+            if each.name.startswith("slice_") and is_set and self.task != "slices":
+                raise ConfigError(
+                    f"{each.name} requires the task slices", "Set task to slices, or leave it out."
+                )
 
     @property
     def share(self) -> float:

@@ -16,19 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
-from MedEnhanceLib.bundles.suitability import (
-    anatomy_warning,
-    messages_of,
-    training_length_warning,
-    verdict_warning,
-)
+from MedEnhanceLib.bundles.suitability import messages_of, warn_of_model
 from MedEnhanceLib.core.arrays import Array, foreground, let_go, trim
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.block_matching import Engine, engine_for
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
+from MedEnhanceLib.hqg.decide import VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, measured_bias_field
 from MedEnhanceLib.hqg.outputs import Outputs, outputs_for
@@ -85,7 +80,7 @@ def enhance(
     Returns:
         The result at `config.strength`; a number scales the correction of "auto", by blending.
     Raises:
-        ConfigError: slices are out of range, or combined with N4.
+        ConfigError: slices are out of range, or combined with N4; or the task is slices.
         ModelError: no model fits.
         InputError: the volume or a guide cannot be used, there is no such frame, or N4 is
             requested for a CT.
@@ -131,6 +126,11 @@ def _prepared(
     monitor: Monitor,
 ) -> EnhancerRun:
     """Check the input, open the model, measure and decide; arguments and errors of `enhance`."""
+    if config.task == "slices":
+        raise ConfigError(
+            "MedEnhanceLib.hqg.enhance keeps the grid, and makes no thin slices",
+            "Use MedEnhanceLib.enhance, which does.",
+        )
     # Unusable guides are refused before the model is opened.
     guides = list(_checked(guide, volume))
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
@@ -147,7 +147,10 @@ def _prepared(
     # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
     decision = decide(frames, cache, task, fallback=numbers, monitor=monitor)
-    decision = _warned(bundle, volume, decision, monitor)
+    model_warnings = warn_of_model(bundle, volume, monitor)
+    for warning in decision.warnings:
+        monitor.warn(warning.text)
+    decision = replace(decision, warnings=model_warnings + decision.warnings)
     mean = functools.cache(lambda: mean_frame(frames))
     is_shared = config.correct_bias_field and len(frames) > 1
     bias_field = measured_bias_field(mean(), monitor) if is_shared else None
@@ -256,20 +259,6 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
         )
     # Lower values are undershoot: magnitudes are not below 0, or not below the input's lowest.
     return top, -np.inf if frame.modality == "CT" else min(0.0, float(frame.voxels.min()))
-
-
-def _warned(bundle: Bundle, volume: Volume, decision: Decision, monitor: Monitor) -> Decision:
-    """Warn where model or noise may not suit the volume; returns the decision with all warnings."""
-    part = volume.origin.body_part if volume.origin else ""
-    bundle_warnings = (
-        training_length_warning(bundle),
-        verdict_warning(bundle),
-        anatomy_warning(bundle, part),
-    )
-    warnings = tuple(warning for warning in bundle_warnings if warning) + decision.warnings
-    for warning in warnings:
-        monitor.warn(warning.text)
-    return replace(decision, warnings=warnings)
 
 
 def _aligned(

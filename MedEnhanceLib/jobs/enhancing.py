@@ -21,8 +21,8 @@ from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Options that the task slices takes.
-_OF_THIN_SLICES = ("model", "device", "strength", "task", "slice_spacing")
+#: Options that the task slices takes, besides its own.
+_OF_THIN_SLICES = ("model", "device", "strength", "task")
 #: A limit of every enhancer for CT, measured with simulated lesions (docs/results.md).
 CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
 #: Time of the head as a share of the time of the enhancer.
@@ -145,7 +145,8 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
     asked = [name for name, value in besides.items() if value is not None]
     for option in options_of(type(config)):
         value = getattr(config, option.name)
-        if option.name not in _OF_THIN_SLICES and value != option.default:
+        is_known = option.name in _OF_THIN_SLICES or option.name.startswith("slice_")
+        if not is_known and value != option.default:
             asked.append(option.name if value is True else f"{option.name} {value}")
     if asked:
         raise ConfigError(

@@ -193,7 +193,12 @@ def _map(
 
 
 def _spectrum(frames: Sequence[Array], still: Sequence[_Pair], tissue: Mask) -> Floats:
-    """Measure the relative variance of each coefficient, [4, 4, 4], in blocks of tissue."""
+    """Measure the relative variance of each coefficient, [4, 4, 4], in blocks of tissue.
+
+    White where slices are narrower than a block.
+    """
+    if min(tissue.shape[1:]) < BLOCK:
+        return np.ones((BLOCK,) * 3, np.float32)
     depth = BLOCK if tissue.shape[0] >= BLOCK else 1
     transform = cosines(depth).T
     layers = range(0, tissue.shape[0] // depth * depth, depth)

@@ -9,20 +9,14 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
-from MedEnhanceLib.bundles.suitability import (
-    ModelWarning,
-    anatomy_warning,
-    messages_of,
-    training_length_warning,
-    verdict_warning,
-)
+from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, warn_of_model
 from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
@@ -81,7 +75,7 @@ def enhance_slices(
 
     Args:
         volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
-        config: model, slice_spacing, device and strength; "auto" and "full" are 1.
+        config: model, device, strength and the options of slices; "auto" and "full" are 1.
         monitor: receives progress and warnings; may cancel.
         tune: first train on the slices themselves: better, but takes about four times as long.
     Returns the volume in the same type and units, its `original` interpolated to the same grid.
@@ -93,11 +87,11 @@ def enhance_slices(
             f"{volume.source or 'volume'}: these are labels, not intensities",
             "Restore the image, and resample its labels to the new grid with nearest neighbors.",
         )
-    plan = plan_slices(volume, config.slice_spacing)
+    plan = plan_slices(volume, config)
     stack = plan.stack
     refuse_not_finite(volume)
     bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
-    warnings = _warned(bundle, volume, monitor)
+    warnings = warn_of_model(bundle, volume, monitor)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     monitor.log(
@@ -132,19 +126,6 @@ def enhance_slices(
         warnings=warnings,
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
-
-
-def _warned(bundle: Bundle, volume: Volume, monitor: Monitor) -> tuple[ModelWarning, ...]:
-    """Warn where the model may not suit the volume; returns the warnings."""
-    reasons = (
-        training_length_warning(bundle),
-        verdict_warning(bundle),
-        anatomy_warning(bundle, volume.origin.body_part if volume.origin else ""),
-    )
-    warnings = tuple(reason for reason in reasons if reason)
-    for warning in warnings:
-        monitor.warn(warning.text)
-    return warnings
 
 
 def _note_of(bundle: Bundle, stack: SliceStack, warnings: Sequence[ModelWarning]) -> str:
@@ -224,17 +205,14 @@ class _ThickFrame:
         return results[0], results[1]
 
 
-def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -> SlicePlan:
-    """Find the thick axis and the number of thin slices.
+def plan_slices(volume: Volume, config: EnhanceConfig) -> SlicePlan:
+    """Find the thick axis, the number of thin slices, and the profile of the thick ones.
 
-    The slice profile is as wide as DICOM states, or else as the spacing: a box in CT, which
-    averages over the slice; a Gaussian in MR, as excitation falls off smoothly.
-
-    spacing: of the thin slices: that of the pixels, half of the current one, or mm.
+    config: with the options of slices.
     Raises InputError: the volume is nearly isotropic or has fewer than 4 slices, or not 1.2 to 8
         slices would be made of each.
     """
-    name = volume.source or "volume"
+    name, spacing = volume.source or "volume", config.slice_spacing
     sides = volume.geometry.spacing[::-1]  # of the axes [K, J, I]
     axis = int(np.argmax(sides))
     thick, step = volume.shape[-3:][axis], sides[axis]
@@ -259,12 +237,28 @@ def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -
             f"{_LEAST_RATIO:g} to {_MOST_RATIO:g} can be restored",
             f"Request {step / _MOST_RATIO:.3g} to {step / _LEAST_RATIO:.3g} mm (--slice-spacing).",
         )
-    stated = _stated_thickness(volume) if axis == 0 else None
-    thickness = stated if stated and step / 4 <= stated <= 3 * step else step
-    shape: Literal["box", "gaussian"] = "box" if volume.modality == "CT" else "gaussian"
+    shape = config.slice_profile
+    if shape == "auto":
+        shape = "box" if volume.modality == "CT" else "gaussian"
     # The number that keeps the extent exactly, with the spacing closest to the target.
     thin = max(1, round(thick * step / target))
+    thickness = _thickness_of(volume, axis, step, config)
     return SlicePlan(axis, SliceStack(thick, step, thickness, thin, shape), (a_mm, b_mm))
+
+
+def _thickness_of(volume: Volume, axis: int, step: float, config: EnhanceConfig) -> float:
+    """Return the thickness of slices that are `step` apart, in mm; InputError if it is unlikely."""
+    low, high = step / 4, 3 * step
+    if config.slice_thickness == "auto":
+        stated = _stated_thickness(volume) if axis == 0 else None
+        return stated if stated and low <= stated <= high else step
+    if not low <= config.slice_thickness <= high:
+        raise InputError(
+            f"{volume.source or 'volume'}: slices of {config.slice_thickness:g} mm, "
+            f"{step:.3g} mm apart",
+            f"Give a thickness from {low:.3g} to {high:.3g} mm (--slice-thickness).",
+        )
+    return config.slice_thickness
 
 
 def _stated_thickness(volume: Volume) -> float | None:

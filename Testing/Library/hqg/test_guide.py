@@ -194,9 +194,17 @@ def test_the_volume_itself_is_no_guide(head: Volume) -> None:
         me.enhance(head, "mr", guide=head.voxels[1:], device="cpu")
 
 
-def test_no_other_task_takes_their_spacing() -> None:
-    with pytest.raises(ConfigError, match="slice_spacing requires the task slices"):
-        EnhanceConfig(slice_spacing="half")
+@pytest.mark.parametrize(
+    "fields", [{"slice_spacing": "half"}, {"slice_thickness": 3.0}, {"slice_profile": "box"}]
+)
+def test_no_other_task_takes_options_of_slices(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="requires the task slices"):
+        EnhanceConfig(**fields)
+
+
+def test_what_keeps_the_grid_refuses_to_make_thin_slices(head: Volume) -> None:
+    with pytest.raises(ConfigError, match="makes no thin slices"):
+        enhance(head, EnhanceConfig(task="slices", device="cpu"))
 
 
 @pytest.mark.parametrize("name", ["guide", "uncertainty", "correct_bias_field"])

@@ -126,12 +126,31 @@ def test_thickened_again_the_result_is_what_was_measured(
     exact = replace(scan, voxels=voxels)
     monkeypatch.setattr(thin_slices, "noise_of", lambda scan: noise_of(scan).at_level(0.0))
     thin = _thin(exact, model).voxels
-    stack = thin_slices.plan_slices(exact, "isotropic").stack
+    stack = thin_slices.plan_slices(exact, EnhanceConfig(task="slices")).stack
     spline = np.einsum("mk,kji->mji", stack.interpolate(), exact.voxels)
     again = np.einsum("km,mji->kji", stack.thicken(), thin)
     changed = np.abs(thin - spline).max()
     assert changed > 20
     assert np.abs(again - voxels)[:, 1:, 1:].max() < 0.02 * changed
+
+
+def test_averaged_slices_agree_with_the_result_by_their_own_profile(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the network says: this one is random."""
+    monkeypatch.setattr(thin_slices, "noise_of", lambda scan: noise_of(scan).at_level(0.0))
+    fine = _scan((64, 20, 24), spacing=1.0)
+    averaged = fine.voxels.reshape(16, 4, 20, 24).mean(axis=1).astype(np.float32)
+    averaged[:, 1:] += 2000  # results are not below the lowest value that was measured
+    thick = Volume(averaged, Geometry((1.0, 1.0, 4.0)), modality="MR")
+    box = SliceStack(16, 4.0, 4.0, 64, "box").thicken()
+
+    def error(**fields: object) -> float:
+        again = np.einsum("km,mji->kji", box, _thin(thick, model, **fields).voxels)
+        return float(np.abs(again - averaged)[:, 2:].mean())
+
+    assert error(slice_profile="box") < 0.1 * error()
+    assert error(slice_thickness=2.7) < 0.5 * error()
 
 
 @pytest.mark.parametrize(
@@ -141,6 +160,7 @@ def test_thickened_again_the_result_is_what_was_measured(
         (_scan(shape=(3, 20, 24)), {}, "3 slices are too few"),
         (_scan(spacing=9.0), {}, "9.00 slices for each .* 1.12 to 7.5 mm"),
         (_scan(), {"slice_spacing": 3.9}, "1.03 slices for each .* 0.5 to 3.33 mm"),
+        (_scan(), {"slice_thickness": 0.4}, "slices of 0.4 mm, 4 mm apart .* 1 to 12 mm"),
         (replace(_scan(), modality="SEG"), {}, "labels, not intensities"),
     ],
 )
@@ -203,7 +223,7 @@ def test_learning_from_the_slices_themselves_is_reproducible_and_helps(model: st
     torch.manual_seed(5)
     before = torch.get_rng_state()
     scan = _scan(shape=(10, 72, 72))
-    stack = thin_slices.plan_slices(scan, "isotropic").stack
+    stack = thin_slices.plan_slices(scan, EnhanceConfig(task="slices")).stack
     plain = _thin(scan, model).voxels
     tuned = _thin(scan, model, tune=True).voxels
     assert torch.equal(before, torch.get_rng_state())

@@ -64,6 +64,16 @@ def test_the_map_and_the_spectrum_are_those_of_the_noise() -> None:
     assert spectrum[1:, 1:, 1].mean() > 3 * spectrum[1:, 1:, 3].mean()
 
 
+@pytest.mark.parametrize("shape", [(30, 40, 40, 1), (30, 40, 1, 40), (30, 1, 40, 40)])
+def test_frames_of_one_slice_are_measured_whichever_axis_it_lies_across(
+    shape: tuple[int, ...],
+) -> None:
+    frames = list(500 + np.random.default_rng(0).normal(0, 20, shape).astype(np.float32))
+    noise = _measured(frames)
+    assert noise.level == pytest.approx(20, rel=0.1)
+    assert noise[:].shape == shape[1:]
+
+
 def test_frames_that_move_do_not_count() -> None:
     frames = _frames(12, 8)
     for number in (1, 2, 6):  # a head that turns
