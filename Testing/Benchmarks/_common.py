@@ -6,7 +6,8 @@ A script says what it measures as parts, and what it aims at as a function of it
 
 A table is of a state: a hash of what it depends on. Rows of a part are kept in runs/benchmarks, in
 a folder of the state, as soon as they are measured: what was interrupted goes on where it was. A
-NAME.json of the present state is not measured again, on whatever machine.
+NAME.json of the present state is not measured again, on whatever machine. After a change that is
+meant to leave results as they are, `--confirm` measures some parts again instead of all.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ KEPT = REPOSITORY / "runs" / "benchmarks"
 #: Whether scripts are only to show that they run, on small synthetic volumes.
 QUICK = "--quick" in sys.argv
 _SCRATCH = tempfile.TemporaryDirectory(prefix="benchmarks-") if QUICK else None
+#: How names of fields end that differ from run to run: times and memory.
+_PASSING = re.compile(r"(_s|seconds|_mib|_gib|peak_bytes|cpu_s_per_mvoxel)$")
 #: Options of scripts that name folders of further volumes.
 FURTHER = ("--more", "--unlearned", "--besides")
 #: The open volumes kept beside the project; of a quick run small ones of the same names.
@@ -60,6 +63,13 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--only", nargs="+", metavar="TEXT", help="parts whose name holds a text; writes no JSON"
+    )
+    parser.add_argument(
+        "--confirm",
+        nargs="+",
+        metavar="TEXT",
+        help="measure parts whose name holds a text again; if all that they give stands in the "
+        "JSON file, except times and memory, the whole table counts as of the present state",
     )
     parser.add_argument(
         "--gates-only", action="store_true", help="judge the rows of the JSON file, measure nothing"
@@ -90,6 +100,9 @@ def measure(
         record = json.loads(path.read_text(encoding="utf-8"))
         _save(path, record | {"gates": list(gates_of(record["rows"]))})
         return
+    if options.confirm:
+        _confirm(name, folder / f"{name}.json", parts(), options.confirm)
+        return
     if not (QUICK or options.anew or options.only) and is_present(name, folder, sys.argv):
         print(f"{name}: is of the present state already", flush=True)
         return
@@ -107,6 +120,35 @@ def measure(
     record = {"commit": commit(), "state": state_of(name), "machine": machine()}
     record |= {"command": command, "seeds": list(seeds)}
     _save(folder / f"{name}.json", record | {"gates": gates, "rows": rows})
+
+
+def _confirm(name: str, path: Path, parts: Iterable[Part], texts: Iterable[str]) -> None:
+    """Take a table for one of the present state, if some of its parts give the same rows again.
+
+    For changes that are meant to leave results as they are.
+    """
+    record = json.loads(path.read_bytes())
+    before = {_lasting(row) for row in record["rows"]}
+    again = {
+        part: kept(name, part, make) for part, make in parts if any(text in part for text in texts)
+    }
+    rows = [row for part_rows in again.values() for row in part_rows]
+    different = [row for row in rows if _lasting(row) not in before]
+    if different or not rows:
+        print(*different, sep="\n")
+        sys.exit(f"{name}: {len(different)} of {len(rows)} rows differ: not confirmed")
+    confirmed = {"commit": commit(), "parts": list(again)}
+    _save(path, record | {"state": state_of(name), "confirmed": confirmed})
+    print(f"{name}: confirmed by {len(rows)} rows of {len(again)} parts", flush=True)
+
+
+def _lasting(row: Row) -> str:
+    """What a row says, except times and memory, to nine digits."""
+
+    def rounded(value: Any) -> Any:
+        return float(f"{value:.9g}") if isinstance(value, float) else value
+
+    return json.dumps({name: rounded(row[name]) for name in row if not _PASSING.search(name)})
 
 
 def kept(

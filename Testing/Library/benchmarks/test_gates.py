@@ -178,6 +178,41 @@ def test_parts_are_measured_once_and_gates_again_from_their_rows(
     assert not common.is_present("trial", tmp_path, ["--more", "scans"])  # it has fewer rows
 
 
+def test_a_table_is_confirmed_by_parts_that_give_the_same_rows_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = import_module("_common")
+    state, psnr, measured = ["a"], [30.0], []
+    monkeypatch.setattr(common, "state_of", lambda name: state[0])
+    monkeypatch.setattr(common, "folder_of", lambda name: tmp_path / state[0] / name)
+
+    def parts() -> Any:
+        for name in ("a b", "c"):
+            row = {"part": name, "psnr": psnr[0], "cpu_s": len(measured)}
+            yield name, lambda name=name, row=row: [measured.append(name) or row]
+
+    def run(*words: str) -> None:
+        options = common.parser_of("").parse_args([*words, "--out", str(tmp_path)])
+        common.measure("trial", options, parts, lambda rows: [])
+
+    def is_present() -> bool:
+        return bool(common.is_present("trial", tmp_path))
+
+    run()
+    state[0] = "b"
+    run("--confirm", "c")
+    assert is_present() and measured == ["a b", "c", "c"]
+    record = json.loads((tmp_path / "trial.json").read_text("utf-8"))
+    assert record["confirmed"]["parts"] == ["c"] and len(record["rows"]) == 2
+    state[0] = "c"
+    with pytest.raises(SystemExit, match="0 of 0 rows differ"):
+        run("--confirm", "no such part")
+    psnr[0] += 1e-6
+    with pytest.raises(SystemExit, match="1 of 1 rows differ"):
+        run("--confirm", "c")
+    assert not is_present()
+
+
 def test_a_state_is_of_all_that_a_table_depends_on_and_of_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
