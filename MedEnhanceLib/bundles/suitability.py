@@ -71,7 +71,13 @@ def messages_of(warnings: Iterable[ModelWarning]) -> str:
 
 
 def warn_of_model(bundle: Bundle, volume: Volume, monitor: Monitor) -> tuple[ModelWarning, ...]:
-    """Warn where a model may not suit a volume; returns the warnings."""
+    """Warn where a model may not suit a volume.
+
+    Args:
+        bundle: the model.
+        volume: to be changed by it.
+        monitor: receives the warnings, which are returned, too.
+    """
     reasons = (
         training_length_warning(bundle),
         verdict_warning(bundle),
