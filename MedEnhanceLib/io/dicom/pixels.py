@@ -58,6 +58,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
             stored,
             [1.0 if plane.slope is None else plane.slope for plane in slices],
             [plane.intercept or 0.0 for plane in slices],
+            overwrite=True,
         )
     except MemoryError as cause:
         raise DeviceMemoryError(
