@@ -63,7 +63,9 @@ def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"
+    """Leave out the middle of a long text: derived series and parts differ at the end."""
+    half = _LONGEST_CELL // 2
+    return text if len(text) <= _LONGEST_CELL else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _card_text(card: Mapping[str, Any]) -> str:

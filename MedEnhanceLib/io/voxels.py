@@ -231,7 +231,13 @@ _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint3
 _LARGEST_WHOLE = 2.0**62
 
 
-def rescale_slices(slices: Voxels, slopes: Sequence[float], intercepts: Sequence[float]) -> Voxels:
+def rescale_slices(
+    slices: Voxels,
+    slopes: Sequence[float],
+    intercepts: Sequence[float],
+    *,
+    overwrite: bool = False,
+) -> Voxels:
     """Rescale stored numbers to intensities: stored × slope + intercept, rounded once.
 
     Example: int16 with slope 1 and intercept -1024 stays int16; with slope 0.5 it becomes float32.
@@ -240,6 +246,7 @@ def rescale_slices(slices: Voxels, slopes: Sequence[float], intercepts: Sequence
         slices: [K, J, I]; returned as they are if every slope is 1 and every intercept 0.
         slopes: one for each slice.
         intercepts: one for each slice.
+        overwrite: whether the result may take the memory of `slices`, where its integers fit there.
     Returns [K, J, I] in one type: of whole slopes and intercepts the smallest integers that hold
     every value, beginning with int16; else float32, or float64 if the stored numbers have more than
     16 bits.
@@ -247,11 +254,18 @@ def rescale_slices(slices: Voxels, slopes: Sequence[float], intercepts: Sequence
     if all(slope == 1 and shift == 0 for slope, shift in zip(slopes, intercepts, strict=True)):
         return slices
     dtype = _target_type(slices, slopes, intercepts)
-    result = np.empty(slices.shape, dtype)
-    for part, slope, shift, out in zip(slices, slopes, intercepts, result, strict=True):
-        if dtype.kind in "iu":  # the result fits: overflows on the way cancel out
-            out[...] = part.astype(np.int64) * int(slope) + int(shift)
-        else:  # in float64, rounded once
+    fits = dtype.kind in "iu" and dtype.itemsize == slices.dtype.itemsize
+    result = slices.view(dtype) if overwrite and fits else np.empty(slices.shape, dtype)
+    if dtype.kind in "iu":  # modulo 2ⁿ, in place: exact, because the result fits
+        words = result.view(f"u{dtype.itemsize}")
+        modulus = 1 << 8 * dtype.itemsize
+        for part, slope, shift, out in zip(slices, slopes, intercepts, words, strict=True):
+            out[...] = part
+            if slope != 1:
+                out *= words.dtype.type(int(slope) % modulus)
+            out += words.dtype.type(int(shift) % modulus)
+    else:  # in float64, rounded once
+        for part, slope, shift, out in zip(slices, slopes, intercepts, result, strict=True):
             with np.errstate(over="ignore"):  # the caller refuses infinities
                 out[...] = part * np.float64(slope) + np.float64(shift)
     return result

@@ -170,6 +170,11 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
     results = result.report["results"]
     options = [f"strength {results['strength']:g}"] if results.get("strength", 1) != 1 else []
     options += [corrections_in_words(results.get("measured", {})).removeprefix(", ")]
+    if grid := results.get("measured", {}).get("slices"):
+        options.append(
+            f"slices restored: {grid['before']} of {grid['spacing_before_mm']:.3g} mm to "
+            f"{grid['after']} of {grid['spacing_after_mm']:.3g} mm"
+        )
     options += [warning["message"] for warning in results["warnings"]]
     return Objects(
         source,

@@ -47,9 +47,12 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
     """
     for element, field in (("RescaleIntercept", "intercept"), ("RescaleSlope", "slope")):
         if modality == "CT" and any(getattr(plane, field) is None for plane in slices):
+            stated = slices[0].modality
+            hint = "Load it with the modality OT, without a unit (--modality OT, modality='OT')."
+            if stated not in ("CT", ""):
+                hint = f"Its header says {stated}: load it without --modality (modality=)."
             raise InputError(
-                f"{name}: {element} is missing, so that the stored numbers give no HU",
-                "Load it with the modality OT, without a unit (--modality OT, modality='OT').",
+                f"{name}: {element} is missing, so that the stored numbers give no HU", hint
             )
     try:
         stored = _read_stored(slices, name, monitor)
@@ -58,6 +61,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
             stored,
             [1.0 if plane.slope is None else plane.slope for plane in slices],
             [plane.intercept or 0.0 for plane in slices],
+            overwrite=True,
         )
     except MemoryError as cause:
         raise DeviceMemoryError(

@@ -45,21 +45,37 @@ Fields = dict[str | int, Any]
 #: The vascular collapse flag of GE, and the creator of its block.
 _GE_COLLAPSE, _GE_CREATOR = 0x00431030, 0x00430010
 Read = Callable[[Fields, str], Any]
+#: SpecificCharacterSet.
+_CHARSET = 0x00080005
+#: Bytes of a value up to which files may share it.
+_LONGEST_SHARED = 256
 
 
 def plain_values(header: Dataset) -> Fields:
     """Return the elements of a header except sequences; those pydicom cannot decode are text."""
+    from pydicom.dataelem import RawDataElement
+
     values: Fields = {}
-    for tag in header.keys():  # noqa: SIM118 - iterating over a Dataset decodes its values
-        raw = header.get_item(tag)
-        if raw.VR == "SQ":
+    stated = header.original_character_set
+    charset = stated if isinstance(stated, str) else tuple(stated or ())
+    for tag, raw in header.items():
+        vr, value, number = raw.VR, raw.value, int(tag)  # pydicom's tags compare slowly
+        if vr == "SQ":
             continue
         try:
-            element = header[tag]
+            if (
+                isinstance(raw, RawDataElement)
+                and isinstance(value, bytes)
+                and len(value) == raw.length <= _LONGEST_SHARED
+                and charset
+                and _stands_alone(number, vr)
+            ):
+                decoded = _decoded(number, vr, value, charset, raw.is_little_endian)
+            else:
+                decoded = header[tag].value
         except (ValueError, TypeError, ArithmeticError):
-            values[_keyword(tag)] = f"malformed, {bytes(raw.value or b'')[:40]!r}"
-        else:
-            values[_keyword(tag)] = element.value
+            decoded = f"malformed, {bytes(value or b'')[:40]!r}"
+        values[_keyword(number)] = decoded
     return values
 
 
@@ -67,7 +83,30 @@ def plain_values(header: Dataset) -> Fields:
 def _keyword(tag: int) -> str | int:
     from pydicom.datadict import keyword_for_tag
 
-    return keyword_for_tag(tag) or int(tag)
+    return keyword_for_tag(tag) or tag
+
+
+@functools.cache
+def _stands_alone(tag: int, vr: str | None) -> bool:
+    """Return whether an element is decoded without others, such as PixelRepresentation."""
+    from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+    if vr is None and not tag >> 16 & 1 and dictionary_has_tag(tag):
+        vr = dictionary_VR(tag)
+    return tag != _CHARSET and vr is not None and len(vr) == 2 and vr not in ("SQ", "UN")
+
+
+@functools.lru_cache(maxsize=4096)
+def _decoded(
+    tag: int, vr: str | None, value: bytes, charset: str | tuple[str, ...], is_little: bool
+) -> Any:
+    """Decode a value with pydicom, once for all files that share it: nobody may change it."""
+    from pydicom.dataelem import RawDataElement, convert_raw_data_element
+    from pydicom.tag import Tag
+
+    raw = RawDataElement(Tag(tag), vr, len(value), value, 0, vr is None, is_little)
+    encoding = charset if isinstance(charset, str) else list(charset)
+    return convert_raw_data_element(raw, encoding=encoding).value
 
 
 def text(header: Any, field: str | int) -> str:

@@ -112,8 +112,7 @@ def syntax_of(dataset: Dataset) -> str:
 
 def _refuse_cut(dataset: Dataset, stream: BinaryIO) -> None:
     """Refuse values that are shorter than their stated lengths: the file was cut off there."""
-    for tag in dataset.keys():  # noqa: SIM118 - iterating over a Dataset decodes its values
-        raw = dataset.get_item(tag)
+    for tag, raw in dataset.items():
         length, value = getattr(raw, "length", None), getattr(raw, "value", None)
         if length not in (None, _UNDEFINED) and isinstance(value, bytes) and len(value) < length:
             raise DamagedError(f"its element {tag} reaches beyond the end of the file")

@@ -276,8 +276,7 @@ def correct(header: Dataset) -> list[str]:
         else:
             element.value = None
             corrections.append(
-                f"{element.keyword} is left empty, as its value is not valid DICOM "
-                f"({element.VR}); no other element of the header changes"
+                f"{element.keyword} is left empty, as its value is not valid DICOM ({element.VR})"
             )
     states_method = any(
         header.get(f"DeidentificationMethod{form}") for form in ("", "CodeSequence")

@@ -113,11 +113,6 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
                 "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
                 "job: leave out all of *_output and *_map).",
             )
-        elif self.config.task == "slices":
-            raise ConfigError(
-                "thin slices cannot be written as DICOM: their grid is not that of the source",
-                "Write a file (NIfTI, NRRD, MetaImage) without dicom.",
-            )
 
     @property
     def wants_segmentation(self) -> bool:

@@ -35,11 +35,20 @@ class TestSeveralSeries:
         assert lines[2].split()[:4] == ["1", "MR", "T1", "24×20×4"]
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
         assert "--series N" in ran.out
-        for path in two.rglob("*.dcm"):
+
+    def test_a_derived_series_with_a_long_name_is_not_listed_as_its_source(
+        self, run: Run, mr: Path, tmp_path: Path
+    ) -> None:
+        for path in mr.iterdir():
             header = dcmread(path)
-            header.SeriesDescription = "a_word_of_its_own_that_is_too_long_for_a_cell"
+            header.SeriesDescription = f"a_long_word{'_' * 53}"
             header.save_as(path)
-        assert "a_word_of_its_own" in run("inspect", two).out
+        assert run("convert", mr, tmp_path / "derived", "--dicom").status == 0
+        (tmp_path / "derived").rename(mr / "derived")
+        lines = run("inspect", mr).out.splitlines()
+        assert "a_long_word…____________ " in lines[2]
+        assert "a_long_word…ce converted " in lines[3]
+        assert max(map(len, lines[:4])) <= 120
 
     def test_other_commands_list_them_and_say_how_to_choose(
         self, run: Run, two: Path, tmp_path: Path

@@ -24,6 +24,7 @@ from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom import listing
 from MedEnhanceLib.io.dicom.decoders import PixelFile
+from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.listing import SeriesRow
 from MedEnhanceLib.io.dicom.slices import lossy_steps, plain
 from MedEnhanceLib.io.dicom.sources import is_dicom
@@ -238,6 +239,25 @@ def test_an_image_without_preamble_and_meta_header_is_read(
         assert bare.read_bytes()[:2] == b"\x08\x00"
         assert is_dicom(bare)
         assert load(bare).is_equal(truth)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_equal_bytes_are_read_as_each_file_means_them(
+    make_series: Make, tmp_path: Path, implicit: bool
+) -> None:
+    dataset = pydicom.Dataset(pydicom.dcmread(make_series(STORED) / "001.dcm"))
+    for name, charset, description, vr, padding in (
+        ("a", "ISO_IR 100", "\u00c3\u00a9", "US", 64536),
+        ("b", "ISO_IR 192", "\u00e9", "SS", -1000),
+        ("c", "ISO_IR 100", "\u00c3\u00a9", "US", 64536),
+    ):
+        dataset.SpecificCharacterSet, dataset.SeriesDescription = charset, description
+        dataset.PixelRepresentation = int(vr == "SS")
+        dataset.add_new("PixelPaddingValue", vr, padding)
+        dataset.save_as(tmp_path / name, implicit_vr=implicit, little_endian=True)
+        header = read_header(tmp_path / name)
+        assert header is not None
+        assert (header.description, header.slices[0].padding) == (description, padding)
 
 
 @pytest.mark.parametrize(

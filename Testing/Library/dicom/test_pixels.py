@@ -85,6 +85,22 @@ def test_headers_that_contradict_the_pixels_are_refused(
         loaded(tmp_path, mr(EIGHT, **own))
 
 
+@pytest.mark.parametrize(
+    ("stated", "hint"),
+    [
+        ("MR", "Its header says MR: load it without --modality"),
+        ("CT", "Load it with the modality OT"),
+        (None, "Load it with the modality OT"),
+    ],
+)
+def test_a_ct_without_rescale_is_refused_with_the_modality_that_its_header_states(
+    stated: str | None, hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="RescaleIntercept is missing") as caught:
+        loaded(tmp_path, mr(EIGHT, Modality=stated), modality="CT")
+    assert caught.value.hint.startswith(hint)
+
+
 def test_monochrome1_only_says_how_to_show(tmp_path: Path) -> None:
     volume = loaded(tmp_path, mr(EIGHT, PhotometricInterpretation="MONOCHROME1"))
     assert np.array_equal(volume.voxels[0], EIGHT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from Library.conftest import WarningRecorder
+from Library.conftest import MR, Make, WarningRecorder
+from pydicom import dcmread
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.export import export_bundle
@@ -32,7 +34,8 @@ from MedEnhanceLib.hqg.slices.slice_network import (
     open_network,
     restore_planes,
 )
-from MedEnhanceLib.io import save
+from MedEnhanceLib.io import load, save
+from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -186,6 +189,25 @@ def test_a_poor_model_warns_as_an_enhancer_does(
     assert [warning.code for warning in result.warnings] == ["test-model", "not-better"]
     assert recorder.warnings == [warning.text for warning in result.warnings]
     assert "1.85 dB worse than the shipped model" in result.volume.history[-1]
+
+
+def test_thin_slices_of_a_series_become_one_on_their_own_grid(
+    model: str, make_series: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untuned = functools.partial(thin_slices.enhance_slices, tune=False)
+    monkeypatch.setattr(thin_slices, "enhance_slices", untuned)
+    places = [(0, 0, 4.0 * k) for k in range(8)]
+    series = make_series(_scan().voxels, positions=places, PatientID="P-17", **MR)
+    config = {"task": "slices", "slice_spacing": "half", "model": model, "device": "cpu"}
+    paths = {"input": str(series), "output": str(tmp_path / "thin")}
+    run_job(JobSpec("enhance", {**paths, "dicom": True, "config": config}))
+    thin = load(tmp_path / "thin")
+    assert thin.is_equal(me.enhance(load(series), progress=False, **config).volume)
+    third = dcmread(sorted((tmp_path / "thin").iterdir())[2])
+    assert (third.PatientID, third.StudyInstanceUID, third.SliceThickness) == ("P-17", "1.2.3", 2)
+    assert len(third.SourceImageSequence) == 2
+    assert "slices restored: 8 of 4 mm to 16 of 2 mm" in third.DerivationDescription
+    assert "113085" in [code.CodeValue for code in third.DerivationCodeSequence]
 
 
 def test_a_cancel_stops_it(model: str) -> None:

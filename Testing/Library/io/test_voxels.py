@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,27 @@ def test_type_is_the_smallest_that_holds_every_value(
     result = rescale_slices(stored[None], [slope], [intercept])
     assert result.dtype == kind
     assert np.array_equal(result[0], stored.astype(np.float64) * slope + intercept)
+
+
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", ">i2", ">u4")
+SLOPES = (1, -1, 7, -65536, 2**31, -(2**40))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_integers_are_exact(kind: str, overwrite: bool) -> None:
+    low, high = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+    for ends, slope in itertools.product(((low, high), (high - 9, high), (0, 100)), SLOPES):
+        for shift in (0, 1, -1024, 2**40, -ends[0] * slope, -ends[1] * slope):
+            if abs(shift) > 2**61 or max(abs(end * slope + shift) for end in ends) > 2**62:
+                continue  # such sums are floats
+            shift = int(float(shift))  # as a header states it
+            stored = np.array([[[*ends, ends[0]]], [[*ends, ends[1]]]], kind)
+            exact = stored.astype(object) * np.array([[[slope]], [[1]]], object) + shift
+            result = rescale_slices(
+                stored, [float(slope), 1.0], [float(shift)] * 2, overwrite=overwrite
+            )
+            assert np.array_equal(result.astype(object), exact), (ends, slope, shift)
 
 
 def test_type_is_one_for_all_slices() -> None:
