@@ -82,11 +82,10 @@ def _card_text(card: Mapping[str, Any]) -> str:
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
     }
     if noise:
-        rows["noise"] = f"±{noise['sigma']:g}{units} (1 SD)"
-        if noise.get("reason"):
-            low, high = noise["interval"]
-            level = f"between ±{low:.3g} and ±{high:.3g}{units} (1 SD)"
-            rows["noise"] = f"{level}, because {noise['reason']}"
+        from MedEnhanceLib.core.findings import noise_level
+
+        because = f"; uncertain, because {noise['reason']}" if noise.get("reason") else ""
+        rows["noise"] = noise_level(noise, card["units"]) + because
     if "mode" in card:
         rows |= _container_rows(card)
     if gradients := card.get("gradients"):

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.hqg.conftest import brain
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation.pipeline import Rician
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
@@ -172,3 +174,14 @@ def test_names_that_are_not_utf8_are_read(run: Callable, scan: Path, tmp_path: P
     for name in ("scan.nrrd", "scan.mha"):
         assert run("convert", scan, folder / name).status == 0
         assert run("inspect", folder / name).status == 0
+
+
+def test_inspect_and_enhance_state_the_same_limits_of_uncertain_noise(
+    run: Callable, tmp_path: Path
+) -> None:
+    noisy = tmp_path / "noisy.nii.gz"
+    io.save(Rician(0.006, 3).apply(brain()), noisy)
+    card = run("inspect", noisy, "--modality", "MR").out
+    found = run("enhance", noisy, tmp_path / "out.nii.gz", "--modality", "MR").out
+    (limits,) = re.findall(r"±\S+ \(1 SD; likely ±\S+ to ±\S+\)", card)
+    assert f"noise found: {limits}" in found
