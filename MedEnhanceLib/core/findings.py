@@ -79,8 +79,13 @@ def noise_level(noise: Mapping[str, Any], units: str) -> str:
         units: of the noise; "" for none.
     """
     low, high = noise.get("interval") or (0, 0)
-    limits = f"; likely ±{low:.3g} to ±{high:.3g}" if high > _WIDE * low else ""
-    return f"±{noise['sigma']:.3g}{units and f' {units}'} (1 SD{limits})"
+    limits = f"; likely {_level(low)} to {_level(high)}" if high > _WIDE * low else ""
+    return f"{_level(noise['sigma'])}{units and f' {units}'} (1 SD{limits})"
+
+
+def _level(value: float) -> str:
+    """Write ± and a number of three digits: ±0.262, ±7200."""
+    return f"±{float(f'{value:.3g}'):g}"
 
 
 def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
@@ -98,7 +103,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     changed, is_part = strength * noise.get("changed", math.nan), used < sigma
     removed = "all" if share == 1 else f"{100 * share:.0f} %"
     if is_part:
-        removed += f" of a noise of ±{used:.3g}"
+        removed += f" of a noise of {_level(used)}"
     if changed < _LITTLE * share * used:  # the filter took most of it for anatomy
         removed = "little"
     is_cause = is_part or share < strength
@@ -115,7 +120,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     if reason and not is_cause:
         texts[-1] += f" (uncertain, because {reason})"
     if changed > 0:
-        texts.append(f"tissue changed by ±{changed:.3g}")
+        texts.append(f"tissue changed by {_level(changed)}")
     text = "; ".join(texts)
     if is_nearly_input(noise, strength):
         text += f". The result is {'nearly ' if strength > 0 else ''}the input"

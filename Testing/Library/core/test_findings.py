@@ -53,8 +53,9 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
         (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},
             1.0,
-            "found: ±19.5 (1 SD; likely ±15.6 to ±40.4); removed: all (uncertain, because it is not sure); tissue changed"
-            " by ±18.3. If you know the noise, state it: --noise",
+            "found: ±19.5 (1 SD; likely ±15.6 to ±40.4); removed: all (uncertain, "
+            "because it is not sure); tissue changed by ±18.3. If you know the noise, "
+            "state it: --noise",
         ),
         (
             _SURE | {"is_stated": True, "reason": "it is not sure"},
