@@ -11,6 +11,7 @@ from typing import Any
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
+from MedEnhanceLib.core.modality import looks_like_labels
 from MedEnhanceLib.core.options import options_of, shared
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -60,6 +61,7 @@ def enhance_volume(
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
         name = Path(volume.source).name or "volume"
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
+    warn_of_labels(volume, monitor)
     single = volume if frame is None else volume.frame(frame)
     # A missing model is reported now, not after the long work.
     head = gradprom.open_head_for(single, segmenter, monitor) if segmenter else None
@@ -89,6 +91,14 @@ def enhance_volume(
         result = replace(result, segmentation=labels)
     result = replace(result, seconds=time.monotonic() - began)
     return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
+
+
+def warn_of_labels(volume: Volume, monitor: Monitor) -> None:
+    """Warn if a volume that a model is to take as an image looks like a label map."""
+    if looks_like_labels(volume.voxels):
+        name = Path(volume.source).name or "volume"
+        text = f"{name}: it looks like a label map (few values, in large constant regions): "
+        monitor.warn(f"{text}give the image that it was drawn on")
 
 
 def _manifest_of(
