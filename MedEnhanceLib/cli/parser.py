@@ -43,7 +43,11 @@ class Parser(argparse.ArgumentParser):
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
             hint = f"{did_you_mean(value, action.choices)}See: {self.prog} --help"
             raise ConfigError(f"there is no command {value}", hint)
-        super()._check_value(action, value)
+        if action.choices is not None and value not in action.choices:
+            near = did_you_mean(value, map(str, action.choices))
+            allowed = f"Use one of {', '.join(map(str, action.choices))}."
+            name = "/".join(action.option_strings) or action.metavar
+            raise ConfigError(f"{name} is {value!r}, not allowed", f"{near}{allowed}")
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError for wrong usage, most likely a misspelled option."""
