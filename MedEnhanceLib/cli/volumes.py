@@ -170,7 +170,8 @@ def _add_kinds(parser: Parser) -> None:
 
 def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
     if not args.steps:
-        raise ConfigError("no degradation was named", "For example: --rician 0.1")
+        examples = "--blur 1; of MR also --rician 0.1, of CT --low-dose 5e3"
+        raise ConfigError("no degradation was named", f"For example: {examples}")
     from MedEnhanceLib.degradation.pipeline import named_steps
 
     steps = [step.to_json() for step in named_steps(args.steps, args.seed)]

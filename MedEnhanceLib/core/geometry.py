@@ -48,7 +48,8 @@ class Geometry:
         object.__setattr__(self, "direction", tuple(map(tuple, rows.tolist())))
         if not (spacing > 0).all():
             raise GeometryError(
-                f"spacing is {self.spacing} mm", "Correct the file's voxel size: it must be > 0."
+                f"spacing is {self.spacing} mm",
+                "Give 3 numbers above 0: mm between columns, rows and slices.",
             )
         deviation = float(np.abs(rows.T @ rows - np.eye(3)).max())
         if deviation > _ORTHONORMAL_TOLERANCE:
@@ -152,4 +153,5 @@ def _numbers(values: npt.ArrayLike, shape: tuple[int, ...], field: str) -> Doubl
     except (TypeError, ValueError, OverflowError):
         pass
     size = "×".join(map(str, shape))
-    raise GeometryError(f"{field} is {values!r}", f"Give {size} finite numbers.")
+    order = ": mm between columns, rows and slices, as (1, 1, 3)" if field == "spacing" else ""
+    raise GeometryError(f"{field} is {values!r}", f"Give {size} finite numbers{order}.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +113,8 @@ def load_volume(
     monitor = monitor or Monitor()
     monitor.progress(0.0, "loading the volume")
     _refuse_manifest(path)
+    if not os.path.lexists(path) and (near := _names_like(path)):
+        raise InputError(f"{path} does not exist", f"Did you mean {near}? Check the path.")
     if path.suffix.lower() == CONTAINER:
         if series is not None:
             raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
@@ -119,6 +123,16 @@ def load_volume(
         warn_of_content(volume, path.name, monitor)
         return volume
     return io.load(path, modality=modality, series=series, monitor=monitor, **options)
+
+
+def _names_like(path: Path) -> str:
+    """Name the file beside a missing one whose name is the most similar; "" for none."""
+    try:
+        names = sorted(entry.name for entry in path.parent.iterdir())
+    except (OSError, ValueError):
+        return ""
+    longer = [name for name in names if name.startswith(f"{path.name}.")]
+    return (longer or difflib.get_close_matches(path.name, names, n=1, cutoff=0.8) or [""])[0]
 
 
 def _refuse_manifest(path: Path) -> None:
