@@ -113,7 +113,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     texts = [
         f"noise {'stated' if stated else 'found'}: "
         f"{noise_level(noise, units or noise.get('units', ''))}",
-        f"removed: {'nothing' if changed == 0 else removed}",
+        f"removed: {'nothing' if 0 in (changed, strength) else removed}",
     ]
     if causes:
         texts[-1] += f", because {' and '.join(causes)}"
