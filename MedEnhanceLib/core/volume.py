@@ -174,7 +174,8 @@ class Volume:
         """
         from MedEnhanceLib.report.figures import Pane, comparison
 
-        return comparison([Pane(self.modality, self)], point=point, window=window)
+        title = "Labels" if self.modality == "SEG" else self.modality
+        return comparison([Pane(title, self)], point=point, window=window)
 
     @property
     def shape(self) -> tuple[int, ...]:
