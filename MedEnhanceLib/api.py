@@ -39,7 +39,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.enhancing import enhance_volume, segmenter_config, warn_of_labels
+from MedEnhanceLib.jobs.enhancing import enhance_volume, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, load_volume, path_of
 from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
@@ -270,7 +270,6 @@ def segment(call: SegmentCall) -> Segmentation:
     """
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
-        warn_of_labels(volume, monitor)
         config = SegmentConfig(**shared(SegmentConfig, call))
         return gradprom.segment(volume, config, monitor=monitor.part(0.1, 1.0))
 

@@ -357,9 +357,8 @@ def _recommended(kind: str, modality: str) -> Bundle:
     name = read_defaults().get(f"{kind} {modality}")
     if name is not None:
         return by_name(name)
-    known = sorted({bundle.modality for bundle in list_bundles() if bundle.kind == kind})
-    if known and modality == "OT":
-        hint = f"State it: --modality {' or '.join(known)} (modality= in Python)."
+    if modality == "OT":
+        hint = "State it: --modality MR or CT (modality= in Python)."
         raise ModelError("the modality is unknown, and the model depends on it", hint)
     fitting = [b for b in list_bundles() if (b.kind, b.modality) == (kind, modality)]
     for bundle in fitting:

@@ -43,11 +43,7 @@ class Parser(argparse.ArgumentParser):
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
             hint = f"{did_you_mean(value, action.choices)}See: {self.prog} --help"
             raise ConfigError(f"there is no command {value}", hint)
-        if action.choices is not None and value not in action.choices:
-            near = did_you_mean(value, map(str, action.choices))
-            allowed = f"Use one of {', '.join(map(str, action.choices))}."
-            name = "/".join(action.option_strings) or action.metavar
-            raise ConfigError(f"{name} is {value!r}, not allowed", f"{near}{allowed}")
+        super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError for wrong usage, most likely a misspelled option."""
@@ -217,6 +213,8 @@ def _reader(option: Option) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         if text in option.words:
             return text
+        if option.choices and kind is str:
+            option.check(text)  # suggests a near one, as argparse does not
         try:
             return kind(text)
         except ValueError:

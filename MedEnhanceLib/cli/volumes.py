@@ -10,6 +10,7 @@ from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.terminal import inline, job_lines, pairs, size, slices_of, table, wrote
+from MedEnhanceLib.core.findings import noise_level
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 _LONGEST_CELL = 24
@@ -82,8 +83,6 @@ def _card_text(card: Mapping[str, Any]) -> str:
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
     }
     if noise:
-        from MedEnhanceLib.core.findings import noise_level
-
         because = f"; uncertain, because {noise['reason']}" if noise.get("reason") else ""
         rows["noise"] = noise_level(noise, card["units"]) + because
     if "mode" in card:

@@ -8,11 +8,9 @@ from typing import Any
 
 #: Use of a guide, in SD of the noise, that is hardly visible.
 _LEAST_USE = 0.02
-#: Changes of tissue, as shares of what was taken for noise, that leave nearly the input: where its
-#: level is sure, and where only a certain part was taken (then 87 %, √(1 − .5²), of it stays).
-_NEARLY_NOTHING, _NEARLY_NOTHING_UNSURE = 0.05, 0.5
-#: Change of tissue, as a share of what was to be removed, below which little was removed.
-_LITTLE = 0.5
+#: Changes of tissue, as shares of what was to be removed, below which that is the input, and below
+#: which it is little: 87 %, √(1 − .5²), of the noise stays.
+_NEARLY_NOTHING, _LITTLE = 0.05, 0.5
 #: Upper over lower limit of the noise from which both are stated: 1.38 for a sure level.
 _WIDE = 1.5
 #: Numbers that the texts need, by the measurement.
@@ -67,17 +65,12 @@ def is_nearly_input(noise: Mapping[str, Any], strength: float) -> bool:
     """Return whether tissue was hardly changed, by `results.measured.noise` of the manifest."""
     sigma = float(noise.get("sigma", math.nan))
     used = float(noise.get("sigma_used", sigma))
-    share = _NEARLY_NOTHING_UNSURE if used < sigma else _NEARLY_NOTHING
+    share = _LITTLE if used < sigma else _NEARLY_NOTHING
     return strength * float(noise.get("changed", math.nan)) <= share * used
 
 
 def noise_level(noise: Mapping[str, Any], units: str) -> str:
-    """State the measured noise, with its limits where they are far apart.
-
-    Args:
-        noise: as manifests and cards record it.
-        units: of the noise; "" for none.
-    """
+    """State the noise that a manifest or a card records, with limits where they are far apart."""
     low, high = noise.get("interval") or (0, 0)
     limits = f"; likely {_level(low)} to {_level(high)}" if high > _WIDE * low else ""
     return f"{_level(noise['sigma'])}{units and f' {units}'} (1 SD{limits})"

@@ -47,8 +47,7 @@ def looks_like_labels(voxels: Voxels) -> bool:
     planes = voxels.reshape(-1, *voxels.shape[-2:])
     middle, values, count, alone = len(planes) // 2, set[float](), 0, 0
     background = planes[middle].min()
-    for index in sorted(range(len(planes)), key=lambda index: abs(index - middle)):
-        plane = np.asarray(planes[index])
+    for plane in (*planes[middle:], *planes[:middle]):
         if plane.dtype.kind == "f" and not np.array_equal(plane, np.round(plane)):
             return False
         inner = plane[1:-1, 1:-1]

@@ -332,12 +332,10 @@ def as_volume(
     """
     package = type(data).__module__.partition(".")[0]
     is_array = isinstance(data, np.ndarray) or package == "torch"
-    if not is_array and not (affine is None and spacing is None):
-        kind = type(data).__name__
-        if isinstance(data, list | tuple):
-            raise InputError(f"a {kind} is not a volume", "Give an array: numpy.asarray(…).")
+    is_other = is_array or isinstance(data, list | tuple)  # lists are refused below
+    if not is_other and not (affine is None and spacing is None):
         raise ConfigError(
-            f"affine or spacing given for a {kind}, which has its own",
+            f"affine or spacing given for a {type(data).__name__}, which has its own",
             "Leave them out, or give its array alone.",
         )
     if isinstance(data, Volume):

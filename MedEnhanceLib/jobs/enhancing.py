@@ -61,10 +61,7 @@ def enhance_volume(
     if segmenter is not None or config.task == "slices":
         load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     began = time.monotonic()
-    if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
-        name = Path(volume.source).name or "volume"
-        monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
-    warn_of_labels(volume, monitor)
+    _warn_of_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
     # A missing model is reported now, not after the long work.
     head = gradprom.open_head_for(single, segmenter, monitor) if segmenter else None
@@ -97,23 +94,25 @@ def enhance_volume(
     return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
 
 
+def _warn_of_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> None:
+    """Warn if a volume is no image as a scanner makes it: enhanced before, or a label map."""
+    name = Path(volume.source).name or "volume"
+    if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
+        monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
+    if looks_like_labels(volume.voxels):
+        text = f"{name}: it looks like a label map (few values, in large constant regions): "
+        monitor.warn(f"{text}give the image that it was drawn on")
+
+
 def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
     """Warn if a removal of noise alone changed tissue by clearly more than the noise."""
     noise, blur = result.measured.get("noise"), result.measured.get("blur", {})
     if not noise or blur.get("undone") or "bias_field" in result.measured:
-        return
+        return  # more than noise was to change
     if result.strength * noise.get("changed", 0) > _MORE_THAN_NOISE * noise["sigma"]:
         kind = "stated" if noise.get("is_stated") else "measured"
         text = f"the change is larger than the noise that was {kind}: anatomy may be in it, or the "
         monitor.warn(f"{text}noise is stronger; look at the difference of result and input")
-
-
-def warn_of_labels(volume: Volume, monitor: Monitor) -> None:
-    """Warn if a volume that a model is to take as an image looks like a label map."""
-    if looks_like_labels(volume.voxels):
-        name = Path(volume.source).name or "volume"
-        text = f"{name}: it looks like a label map (few values, in large constant regions): "
-        monitor.warn(f"{text}give the image that it was drawn on")
 
 
 def _manifest_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import json
 import os
 from collections.abc import Hashable, Iterable, Mapping
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from MedEnhanceLib import hqg, io, unicompress
-from MedEnhanceLib.core.options import About, Params, option, options_of
+from MedEnhanceLib.core.options import About, Params, did_you_mean, option, options_of
 from MedEnhanceLib.core.volume import Modality, Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
@@ -113,8 +113,7 @@ def load_volume(
     monitor = monitor or Monitor()
     monitor.progress(0.0, "loading the volume")
     _refuse_manifest(path)
-    if not os.path.lexists(path) and (near := _names_like(path)):
-        raise InputError(f"{path} does not exist", f"Did you mean {near}? Check the path.")
+    _refuse_misspelled(path)
     if path.suffix.lower() == CONTAINER:
         if series is not None:
             raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
@@ -125,14 +124,12 @@ def load_volume(
     return io.load(path, modality=modality, series=series, monitor=monitor, **options)
 
 
-def _names_like(path: Path) -> str:
-    """Name the file beside a missing one whose name is the most similar; "" for none."""
-    try:
-        names = sorted(entry.name for entry in path.parent.iterdir())
-    except (OSError, ValueError):
-        return ""
-    longer = [name for name in names if name.startswith(f"{path.name}.")]
-    return (longer or difflib.get_close_matches(path.name, names, n=1, cutoff=0.8) or [""])[0]
+def _refuse_misspelled(path: Path) -> None:
+    """Raise InputError for a missing file beside one of a similar name."""
+    with contextlib.suppress(OSError, ValueError):
+        names = [] if os.path.lexists(path) else [entry.name for entry in path.parent.iterdir()]
+        if near := did_you_mean(path.name, names):
+            raise InputError(f"{path} does not exist", f"{near}Check the path.")
 
 
 def _refuse_manifest(path: Path) -> None:

@@ -301,7 +301,6 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     work = Work("segmented", params, monitor)
     volume = params.load(monitor.part(0.02, 0.1))
-    enhancing.warn_of_labels(volume, monitor)
     template = None
     if params.dicom:
         volume, template = place_volume(volume, params, work.series, monitor)

@@ -54,6 +54,6 @@ def test_a_job_records_the_warning_and_an_unknown_modality_is_to_be_stated(tmp_p
     params = {"input": str(tmp_path / "in.nii"), "output": str(tmp_path / "out.nii")}
     with pytest.raises(ModelError, match="the modality is unknown") as caught:
         run_job(JobSpec("enhance", params))
-    assert caught.value.hint == "State it: --modality CT or MR (modality= in Python)."
+    assert caught.value.hint == "State it: --modality MR or CT (modality= in Python)."
     result = run_job(JobSpec("enhance", params | {"modality": "MR"}))
     assert "it looks like a label map" in Path(result["manifest"]).read_text("utf-8")
