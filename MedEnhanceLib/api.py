@@ -180,9 +180,9 @@ def enhance(call: EnhanceCall) -> Enhanced:
 
     Returns:
         An object with .volume, .uncertainty, .segmentation, .noise (the measured σ at each voxel),
-        .guide_use (how much of the guide was used there), .report (its manifest), .compare(), which
-        draws input and result, and .at_strength(s), which returns the result at another strength
-        without computing it again.
+        .guide_use (how much of the guide was used there), .findings (what was measured and done, in
+        sentences), .report (its manifest), .compare(), which draws input and result, and
+        .at_strength(s), which returns the result at another strength without computing it again.
 
     Raises:
         ConfigError: an option is invalid, alone or together with another one.

@@ -357,6 +357,9 @@ def _recommended(kind: str, modality: str) -> Bundle:
     name = read_defaults().get(f"{kind} {modality}")
     if name is not None:
         return by_name(name)
+    if modality == "OT":
+        hint = "State it: --modality MR or CT (modality= in Python)."
+        raise ModelError("the modality is unknown, and the model depends on it", hint)
     fitting = [b for b in list_bundles() if (b.kind, b.modality) == (kind, modality)]
     for bundle in fitting:
         if not bundle.on_request:

@@ -213,6 +213,8 @@ def _reader(option: Option) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         if text in option.words:
             return text
+        if option.choices and kind is str:
+            option.check(text)  # suggests a near one, as argparse does not
         try:
             return kind(text)
         except ValueError:

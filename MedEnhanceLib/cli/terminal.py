@@ -101,7 +101,8 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {object_text}, {count}, {row['series_uid']}")
     if labels := fields.get("table"):
         heads = {"label": "label", "voxels": "voxels", "volume_ml": "ml"}
-        lines += ["", table(labels, heads | {"surface_mm2": "mm² of surface"}), *caveats_of(fields)]
+        limits = caveats_of({**fields, "segmentation_warning": ""})  # warned of already
+        lines += ["", table(labels, heads | {"surface_mm2": "mm² of surface"}), *limits]
     if "shape" in fields:
         lines.append(f"shape {inline(fields['shape'])}, {fields['dtype']}")
     return lines

@@ -10,6 +10,7 @@ from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.terminal import inline, job_lines, pairs, size, slices_of, table, wrote
+from MedEnhanceLib.core.findings import noise_level
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 _LONGEST_CELL = 24
@@ -84,11 +85,8 @@ def _card_text(card: Mapping[str, Any]) -> str:
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
     }
     if noise:
-        rows["noise"] = f"±{noise['sigma']:g}{units} (1 SD)"
-        if noise.get("reason"):
-            low, high = noise["interval"]
-            level = f"between ±{low:.3g} and ±{high:.3g}{units} (1 SD)"
-            rows["noise"] = f"{level}, because {noise['reason']}"
+        because = f"; uncertain, because {noise['reason']}" if noise.get("reason") else ""
+        rows["noise"] = noise_level(noise, card["units"]) + because
     if "mode" in card:
         rows |= _container_rows(card)
     if gradients := card.get("gradients"):
@@ -173,7 +171,8 @@ def _add_kinds(parser: Parser) -> None:
 
 def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
     if not args.steps:
-        raise ConfigError("no degradation was named", "For example: --rician 0.1")
+        examples = "--blur 1; of MR also --rician 0.1, of CT --low-dose 5e3"
+        raise ConfigError("no degradation was named", f"For example: {examples}")
     from MedEnhanceLib.degradation.pipeline import named_steps
 
     steps = [step.to_json() for step in named_steps(args.steps, args.seed)]

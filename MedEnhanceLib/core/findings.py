@@ -8,9 +8,11 @@ from typing import Any
 
 #: Use of a guide, in SD of the noise, that is hardly visible.
 _LEAST_USE = 0.02
-#: Changes of tissue, as shares of the noise, that leave nearly the input: where its level is sure,
-#: and where it is known between limits.
-_NEARLY_NOTHING, _NEARLY_NOTHING_UNSURE = 0.05, 0.5
+#: Changes of tissue, as shares of what was to be removed, below which that is the input, and below
+#: which it is little: 87 %, √(1 − .5²), of the noise stays.
+_NEARLY_NOTHING, _LITTLE = 0.05, 0.5
+#: Upper over lower limit of the noise from which both are stated: 1.38 for a sure level.
+_WIDE = 1.5
 #: Numbers that the texts need, by the measurement.
 _NUMBERS = {
     "noise": ("sigma", "share_removed"),
@@ -62,9 +64,21 @@ def describe(
 def is_nearly_input(noise: Mapping[str, Any], strength: float) -> bool:
     """Return whether tissue was hardly changed, by `results.measured.noise` of the manifest."""
     sigma = float(noise.get("sigma", math.nan))
-    is_unsure = noise.get("sigma_used", sigma) < sigma
-    share = _NEARLY_NOTHING_UNSURE if is_unsure else _NEARLY_NOTHING
-    return strength * float(noise.get("changed", math.nan)) <= share * sigma
+    used = float(noise.get("sigma_used", sigma))
+    share = _LITTLE if used < sigma else _NEARLY_NOTHING
+    return strength * float(noise.get("changed", math.nan)) <= share * used
+
+
+def noise_level(noise: Mapping[str, Any], units: str) -> str:
+    """State the noise that a manifest or a card records, with limits where they are far apart."""
+    low, high = noise.get("interval") or (0, 0)
+    limits = f"; likely {_level(low)} to {_level(high)}" if high > _WIDE * low else ""
+    return f"{_level(noise['sigma'])}{units and f' {units}'} (1 SD{limits})"
+
+
+def _level(value: float) -> str:
+    """Write ± and a number of three digits: ±0.262, ±7200."""
+    return f"±{float(f'{value:.3g}'):g}"
 
 
 def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
@@ -80,24 +94,29 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     sigma, reason, stated = noise["sigma"], noise.get("reason"), noise.get("is_stated")
     used, share = noise.get("sigma_used", sigma), strength * noise["share_removed"]
     changed, is_part = strength * noise.get("changed", math.nan), used < sigma
-    units = f" {units}" if (units := units or noise.get("units", "")) else ""
-    limits, removed = "", "all" if share == 1 else f"{100 * share:.0f} %"
+    removed = "all" if share == 1 else f"{100 * share:.0f} %"
     if is_part:
-        low, high = noise["interval"]
-        limits = f"; likely ±{low:.3g} to ±{high:.3g}"
-        removed += f" of a noise of ±{used:.3g}"
+        removed += f" of a noise of {_level(used)}"
+    if changed < _LITTLE * share * used:  # the filter took most of it for anatomy
+        removed = "little"
+    is_cause = is_part or share < strength
+    causes = [reason] if reason and is_cause and strength > 0 else []
+    if strength < 1:
+        causes.append(f"the strength is {strength:g}")
     texts = [
-        f"noise {'stated' if stated else 'found'}: ±{sigma:.3g}{units} (1 SD{limits})",
-        f"removed: {'nothing' if changed == 0 else removed}",
+        f"noise {'stated' if stated else 'found'}: "
+        f"{noise_level(noise, units or noise.get('units', ''))}",
+        f"removed: {'nothing' if 0 in (changed, strength) else removed}",
     ]
-    if reason:
-        is_cause = is_part or share < 1
-        texts[-1] += f", because {reason}" if is_cause else f" (uncertain, because {reason})"
+    if causes:
+        texts[-1] += f", because {' and '.join(causes)}"
+    if reason and not is_cause:
+        texts[-1] += f" (uncertain, because {reason})"
     if changed > 0:
-        texts.append(f"tissue changed by ±{changed:.3g}")
+        texts.append(f"tissue changed by {_level(changed)}")
     text = "; ".join(texts)
     if is_nearly_input(noise, strength):
-        text += ". The result is nearly the input"
-    if not stated and (is_part or (reason and share == strength)):
+        text += f". The result is {'nearly ' if strength > 0 else ''}the input"
+    if not stated and strength > 0 and (is_part or (reason and share == strength)):
         text += f". If you know the noise, state it: {remedy}"
     return text

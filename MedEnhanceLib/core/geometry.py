@@ -16,6 +16,7 @@ Triple = tuple[float, float, float]
 Vector = tuple[float, ...]
 #: Converts LPS to RAS, and RAS to LPS.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_SPACING = "Give 3 numbers above 0: mm between columns, rows and slices, as (1, 1, 3)."
 _ORTHONORMAL_TOLERANCE = 1e-3
 #: Ratio of largest to smallest spacing below which voxels count as cubes.
 _NEARLY_ISOTROPIC = 1.3
@@ -47,9 +48,7 @@ class Geometry:
         object.__setattr__(self, "origin", tuple(origin.tolist()))
         object.__setattr__(self, "direction", tuple(map(tuple, rows.tolist())))
         if not (spacing > 0).all():
-            raise GeometryError(
-                f"spacing is {self.spacing} mm", "Correct the file's voxel size: it must be > 0."
-            )
+            raise GeometryError(f"spacing is {self.spacing} mm", _SPACING)
         deviation = float(np.abs(rows.T @ rows - np.eye(3)).max())
         if deviation > _ORTHONORMAL_TOLERANCE:
             raise GeometryError(
@@ -152,4 +151,5 @@ def _numbers(values: npt.ArrayLike, shape: tuple[int, ...], field: str) -> Doubl
     except (TypeError, ValueError, OverflowError):
         pass
     size = "×".join(map(str, shape))
-    raise GeometryError(f"{field} is {values!r}", f"Give {size} finite numbers.")
+    hint = _SPACING if field == "spacing" else f"Give {size} finite numbers."
+    raise GeometryError(f"{field} is {values!r}", hint)

@@ -223,7 +223,8 @@ class Option:
         if (value is None and self.is_optional) or (isinstance(value, str) and value in self.words):
             return
         if not (fits(value, self.hint) and self._is_in_range(value)):
-            raise ConfigError(f"{self.name} is {value!r}, not allowed", f"Use {self.allowed}.")
+            hint = f"{did_you_mean(value, map(str, self.choices))}Use {self.allowed}."
+            raise ConfigError(f"{self.name} is {value!r}, not allowed", hint)
 
     def _is_in_range(self, value: Any) -> bool:
         if self.about.is_name:
@@ -419,9 +420,9 @@ def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
     """Return the sentence "Did you mean …? " with the nearest of `known`; "" where none is near."""
-    names = {name.lstrip("-"): name for name in known}  # all options share the hyphens
+    names = {name.lstrip("-").casefold(): name for name in known}  # options share the hyphens
     # --noise-map is not near enough to --noise.
-    near = difflib.get_close_matches(str(given).lstrip("-"), names, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(str(given).lstrip("-").casefold(), names, n=1, cutoff=0.75)
     return f"Did you mean {names[near[0]]}? " if near else ""
 
 

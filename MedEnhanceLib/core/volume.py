@@ -14,6 +14,7 @@ from MedEnhanceLib.core.arrays import Doubles, Voxels
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.modality import default_units, guess_modality
+from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 
@@ -76,7 +77,8 @@ class Volume:
             )
         if self.modality not in MODALITIES:
             raise InputError(
-                f"{name}: {self.modality!r} is no modality", f"Use one of {', '.join(MODALITIES)}."
+                f"{name}: {self.modality!r} is no modality",
+                f"{did_you_mean(self.modality, MODALITIES)}Use one of {', '.join(MODALITIES)}.",
             )
         frames = voxels.shape[0] if voxels.ndim == 4 else 1
         if len(self.gradients) not in (0, frames):
@@ -172,7 +174,8 @@ class Volume:
         """
         from MedEnhanceLib.report.figures import Pane, comparison
 
-        return comparison([Pane(self.modality, self)], point=point, window=window)
+        title = "Labels" if self.modality == "SEG" else self.modality
+        return comparison([Pane(title, self)], point=point, window=window)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -329,7 +332,8 @@ def as_volume(
     """
     package = type(data).__module__.partition(".")[0]
     is_array = isinstance(data, np.ndarray) or package == "torch"
-    if not is_array and not (affine is None and spacing is None):
+    is_other = is_array or isinstance(data, list | tuple)  # lists are refused below
+    if not is_other and not (affine is None and spacing is None):
         raise ConfigError(
             f"affine or spacing given for a {type(data).__name__}, which has its own",
             "Leave them out, or give its array alone.",

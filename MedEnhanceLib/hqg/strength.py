@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
+from MedEnhanceLib.core.findings import describe
 from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note, manifest_at_strength
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.core.volume import Volume, restore_dtype
@@ -89,6 +90,11 @@ class Enhanced:
         maps = [noise[where] for noise in self.noises]
         voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
+
+    @property
+    def findings(self) -> list[str]:
+        """What was measured and done, a sentence each, as the command prints it; noise first."""
+        return describe(self.measured, self.strength, remedy="noise=")
 
     def compare(
         self,

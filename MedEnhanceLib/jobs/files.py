@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from MedEnhanceLib import hqg, io, unicompress
-from MedEnhanceLib.core.options import About, Params, option, options_of
+from MedEnhanceLib.core.options import About, Params, did_you_mean, option, options_of
 from MedEnhanceLib.core.volume import Modality, Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
@@ -111,6 +113,7 @@ def load_volume(
     monitor = monitor or Monitor()
     monitor.progress(0.0, "loading the volume")
     _refuse_manifest(path)
+    _refuse_misspelled(path)
     if path.suffix.lower() == CONTAINER:
         if series is not None:
             raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
@@ -119,6 +122,14 @@ def load_volume(
         warn_of_content(volume, path.name, monitor)
         return volume
     return io.load(path, modality=modality, series=series, monitor=monitor, **options)
+
+
+def _refuse_misspelled(path: Path) -> None:
+    """Raise InputError for a missing file beside one of a similar name."""
+    with contextlib.suppress(OSError, ValueError):
+        names = [] if os.path.lexists(path) else [entry.name for entry in path.parent.iterdir()]
+        if near := did_you_mean(path.name, names):
+            raise InputError(f"{path} does not exist", f"{near}Check the path.")
 
 
 def _refuse_manifest(path: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from MedEnhanceLib.core import findings
-from MedEnhanceLib.core.arrays import foreground
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
@@ -77,7 +76,7 @@ def enhancement_report(
     jinja2 = require("jinja2", purpose="Writing a report")
     target = make_folder(folder)
     picture.save(target / "comparison.png", overwrite=overwrite)
-    change = np.abs(enhanced.voxels.astype(np.float32) - volume.voxels.astype(np.float32))
+    change = enhanced.voxels.astype(np.float32) - volume.voxels.astype(np.float32)
     results = manifest.get("results", {})
     lines = findings.describe(results.get("measured") or {}, results.get("strength", 1.0))
     uncertainty = results.get("uncertainty")
@@ -93,9 +92,8 @@ def enhancement_report(
         manifest=manifest,
         model=manifest.get("model") or {"name": "the filter", "sha256": ""},
         units=volume.units or "units of the input",
-        mean_change=float(change.mean(dtype=np.float64)),
-        mean_in_tissue=float(change[foreground(enhanced.voxels)].mean(dtype=np.float64)),
-        largest_change=float(change.max()),
+        change=float(np.sqrt(np.mean(np.square(change), dtype=np.float64))),
+        largest_change=float(np.abs(change).max()),
         findings=[*lines, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
         tables=[*comparisons, *([Table("Segmentation", _HEADS, table, note)] if table else [])],

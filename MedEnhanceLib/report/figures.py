@@ -115,8 +115,10 @@ class Pane:
     heat: bool = False
 
     @property
-    def kind(self) -> Literal["image", "difference", "heat"]:
+    def kind(self) -> Literal["image", "difference", "heat", "labels"]:
         """The scale that the pane is drawn on."""
+        if self.volume.modality == "SEG":
+            return "labels"
         if self.minus is not None:
             return "difference"
         return "heat" if self.heat else "image"
@@ -143,6 +145,8 @@ def choose_window(volume: Volume) -> tuple[float, float]:
     """Choose lowest and highest gray level: soft tissue for CT, else percentiles of the voxels."""
     voxels = volume.frame(0).voxels
     low, high = float(voxels.min()), float(voxels.max())
+    if volume.modality == "SEG":
+        return 0.0, max(high, 1.0)
     if volume.modality == "CT" and low < CT_WINDOW[1] and high > CT_WINDOW[0]:
         return CT_WINDOW
     step = max(1, voxels.size // 1_000_000)
@@ -171,6 +175,7 @@ def _shared_scales(
     return {
         "image": Scale(*window, f"intensity, {units}", "gray"),
         "difference": Scale(-change, change, f"difference, {units}", _difference_colors()),
+        "labels": Scale(0.0, window[1], "value of the label", "nipy_spectral"),
         "heat": Scale(0.0, reach["heat"], f"standard deviation, {units}", "magma"),
     }
 

@@ -71,11 +71,11 @@ def test_nan_is_named_before_the_modality_that_it_hides(
         call(voxels, spacing=(1, 1, 1), modality=modality)
 
 
-def test_a_missing_model_is_explained_in_words_of_python_too() -> None:
+def test_an_unknown_modality_is_to_be_stated_in_words_of_python_too() -> None:
     for call in (me.enhance, me.segment):
         with pytest.raises(me.ModelError) as caught:
             call(np.zeros((8, 8, 8)), spacing=(1, 1, 1))
-        assert "model= in Python" in caught.value.hint
+        assert "--modality MR or CT (modality= in Python)" in caught.value.hint
 
 
 def test_docstrings_name_every_mode_and_all_that_a_result_offers() -> None:
@@ -197,3 +197,25 @@ def test_a_volume_becomes_a_derived_series_of_its_study(
     from_file = replace(volume, origin=None)
     me.save_dicom(from_file, tmp_path / "beside", dicom_source=series)
     assert me.load(tmp_path / "beside").is_equal(from_file)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "spacing", "text", "hint"),
+    [
+        ([[[1, 2]]], (1, 1, 1), "type list is not a volume", "an array with spacing="),
+        (
+            np.zeros((4, 4, 4)),
+            (1, 1, -3),
+            "spacing is",
+            "3 numbers above 0: mm between columns, rows",
+        ),
+        (np.zeros((4, 4, 4)), 1, "spacing is 1", "3 numbers above 0: mm between columns, rows"),
+    ],
+)
+def test_wrong_spacing_is_explained_by_order_and_unit(
+    voxels: object, spacing: object, text: str, hint: str
+) -> None:
+    for call in (me.enhance, me.segment):
+        with pytest.raises(me.MedEnhanceError, match=text) as caught:
+            call(voxels, spacing=spacing)
+        assert hint in caught.value.hint

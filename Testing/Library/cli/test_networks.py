@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib import io
+from MedEnhanceLib import gradprom, io
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
@@ -98,14 +98,26 @@ def test_a_head_that_cannot_be_used_is_refused_before_the_work(
     assert networks == []
 
 
-def test_table_of_labels_is_printed(
-    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
+@pytest.mark.usefixtures("networks")
+def test_table_of_labels_is_printed_and_each_caveat_once(
+    run: Callable, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stand_in, warning = gradprom.segment, "h: little was shown to it"
+
+    def with_caveats(*arguments: Any, **options: Any) -> Any:
+        options["monitor"].warn(warning)
+        labels = stand_in(*arguments, **options)
+        labels.warning, labels.limits = warning, ("Of one scanner",)
+        return labels
+
+    monkeypatch.setattr(gradprom, "segment", with_caveats)
     ran = run("segment", scan, tmp_path / "labels.nii.gz")
     assert ran.status == 0
     assert "white matter" in ran.out
     assert "mm² of surface" in ran.out
     assert "2,346" in ran.out
+    assert ran.out.count("Of one scanner.") == 1
+    assert (ran.out + ran.err).count(warning) == 1
     assert io.load(tmp_path / "labels.nii.gz").modality == "SEG"
 
 

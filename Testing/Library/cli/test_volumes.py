@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.hqg.conftest import brain
 
+import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation.pipeline import Rician
+from MedEnhanceLib.jobs import JobSpec
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
@@ -172,3 +176,46 @@ def test_names_that_are_not_utf8_are_read(run: Callable, scan: Path, tmp_path: P
     for name in ("scan.nrrd", "scan.mha"):
         assert run("convert", scan, folder / name).status == 0
         assert run("inspect", folder / name).status == 0
+
+
+def test_inspect_and_enhance_state_the_same_limits_of_uncertain_noise(
+    run: Callable, tmp_path: Path
+) -> None:
+    noisy = tmp_path / "noisy.nii.gz"
+    io.save(Rician(0.006, 3).apply(brain()), noisy)
+    card = run("inspect", noisy, "--modality", "MR").out
+    found = run("enhance", noisy, tmp_path / "out.nii.gz", "--modality", "MR").out
+    (limits,) = re.findall(r"±\S+ \(1 SD; likely ±\S+ to ±\S+\)", card)
+    assert f"noise found: {limits}" in found
+
+
+@pytest.mark.parametrize(("modality", "near"), [("mr", "MR"), ("MRI", "MR"), ("pet", "PT")])
+def test_a_modality_in_other_letters_is_recognized(
+    modality: str, near: str, run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    error = run("inspect", scan, "--modality", modality, "--json").json["error"]
+    assert error["hint"] == f"Did you mean {near}? Use CT, MR, PT, EM, SEG or OT."
+    with pytest.raises(me.MedEnhanceError, match="no modality") as caught:
+        me.load(scan, modality=modality)
+    assert f"Did you mean {near}?" in caught.value.hint
+    with pytest.raises(me.ConfigError) as refused:
+        JobSpec("inspect", {"input": str(scan), "modality": modality})
+    assert f"Did you mean {near}?" in refused.value.hint
+
+
+def test_a_missing_file_names_the_one_beside_it(run: Callable, scan: Path, tmp_path: Path) -> None:
+    for given in ("scan.nii", "Scan.nii.gz", "scn.nii.gz"):
+        for command in (["inspect"], ["enhance", "OUT"]):
+            arguments = [tmp_path / "out.nii.gz" if each == "OUT" else each for each in command[1:]]
+            ran = run(command[0], tmp_path / given, *arguments)
+            assert ran.status == 3
+            assert "Did you mean scan.nii.gz?" in ran.err, (given, command)
+    assert "Did you mean" not in run("inspect", tmp_path / "nothing.mha").err
+
+
+def test_a_hint_for_degrade_names_what_each_modality_takes(run: Callable, scan: Path) -> None:
+    hint = run("degrade", scan, scan.with_name("worse.nii.gz"), "--json").json["error"]["hint"]
+    for modality, example in re.findall(r"of (MR|CT)(?: also)? (--\S+ [\w.]+)", hint):
+        out = scan.with_name(f"{modality}.nii.gz")
+        assert run("degrade", scan, out, "--modality", modality, *example.split()).status == 0
+    assert hint.count("--") == 3

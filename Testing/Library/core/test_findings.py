@@ -26,17 +26,36 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
         (
             _UNSURE,
             1.0,
-            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: 86 % of a noise of ±1.1, "
-            "because noise and anatomy can hardly be distinguished; tissue changed by ±0.262"
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: little, because noise and "
+            "anatomy can hardly be distinguished; tissue changed by ±0.262"
             ". The result is nearly the input. If you know the noise, state it: --noise",
         ),
-        (_SURE, 1.0, "found: ±19.5 (1 SD); removed: all; tissue changed by ±18.3"),
-        (_SURE, 0.5, "found: ±19.5 (1 SD); removed: 50 %; tissue changed by ±9.15"),
         (
-            _SURE | {"reason": "it is not sure"},
+            _UNSURE | {"changed": 0.98},
             1.0,
-            "found: ±19.5 (1 SD); removed: all (uncertain, because it is not sure); tissue changed"
-            " by ±18.3. If you know the noise, state it: --noise",
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: 86 % of a noise of ±1.1, "
+            "because noise and anatomy can hardly be distinguished; tissue changed by ±0.98"
+            ". If you know the noise, state it: --noise",
+        ),
+        (
+            _UNSURE,
+            0.0,
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: nothing, because the strength "
+            "is 0. The result is the input",
+        ),
+        (_SURE, 1.0, "found: ±19.5 (1 SD); removed: all; tissue changed by ±18.3"),
+        (
+            _SURE,
+            0.5,
+            "found: ±19.5 (1 SD); removed: 50 %, because the strength is 0.5; tissue "
+            "changed by ±9.15",
+        ),
+        (
+            _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},
+            1.0,
+            "found: ±19.5 (1 SD; likely ±15.6 to ±40.4); removed: all (uncertain, "
+            "because it is not sure); tissue changed by ±18.3. If you know the noise, "
+            "state it: --noise",
         ),
         (
             _SURE | {"is_stated": True, "reason": "it is not sure"},

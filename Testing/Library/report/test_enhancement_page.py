@@ -92,9 +92,8 @@ def test_report_says_what_changed_was_measured_and_done(
         tmp_path, head, in_tissue, results=results, table=table, warnings=["head: No T2", "Odd"]
     )
     text = " ".join(html.split())
-    changed = "by 3 units of the input on average, all voxels by "
-    changed += f"{3 * tissue.mean():.3g}, and none by more than 3."
-    assert f"The enhancement changed tissue (where the result is above its mean) {changed}" in text
+    changed = f"±{3 * np.sqrt(tissue.mean()):.3g} units of the input, and none by more than 3."
+    assert f"The enhancement changed all voxels by {changed}" in text
     assert "direction) is unchanged" in text
     assert "mr abababababab" in text
     assert "1.2 s" in text
@@ -131,7 +130,7 @@ def test_the_page_names_its_input_and_says_where_nothing_changed(
     html = report(tmp_path, fine, fine.with_voxels(fine.voxels, did="enhanced"), **options)
     text = " ".join(html.split())
     assert "Nothing was changed: every voxel is that of the input." in text
-    assert "changed tissue" not in text and "removed: 0 %." in text
+    assert "changed all" not in text and "removed: nothing, because the strength is 0." in text
     assert "0.9766 × 0.9766 × 3 mm" in text and "0.97656" not in text.partition("Provenance")[0]
     assert HOSTILE in Reader(html).text
     assert "The truth is known." in text and "no reference" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,16 @@ def test_a_volume_plots_itself(head: Volume, tmp_path: Path) -> None:
     with pytest.raises(me.OutputError, match="PNG"):
         picture.save(tmp_path / "a.jpg")
     assert "planes in columns: MR." in repr(picture)
+
+
+def test_labels_plot_themselves_in_color_and_not_as_intensities(head: Volume) -> None:
+    labels = np.digitize(head.voxels, [300, 600]).astype(np.uint8)
+    picture = replace(head, voxels=labels, modality="SEG").plot()
+    assert picture.figure.axes[0].get_title() == "Labels"
+    (name,) = filter(None, (axes.get_xlabel() for axes in picture.figure.axes))
+    assert name == "value of the label"
+    assert len({tuple(images_of(picture.figure)[0].to_rgba(value)) for value in range(3)}) == 3
+    assert images_of(picture.figure)[0].cmap.name != "gray"
 
 
 @pytest.mark.slow
