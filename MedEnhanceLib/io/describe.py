@@ -125,9 +125,13 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor) -> None:
     """
     spacing = volume.geometry.spacing
     if volume.modality_is_guess:
-        kind = "neither CT nor MR" if volume.modality == "OT" else volume.modality
-        text = f"{name}: modality missing; from its values it looks like {kind}"
-        monitor.warn(f"{text}; if not: {SET_MODALITY}", about=f"taken as {volume.modality}")
+        text = f"its values look like {volume.modality}; if it is another, state it"
+        if volume.modality == "OT":
+            text = "its values are unlike CT and MR; state it"
+        monitor.warn(
+            f"{name}: no modality is stated; {text}: {SET_MODALITY}",
+            about=f"taken as {volume.modality}",
+        )
     elif volume.modality in ("MR", "PT") and guess_modality(volume.voxels, spacing) == "CT":
         text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
         monitor.warn(
