@@ -39,10 +39,11 @@ def guess_modality(voxels: Voxels, spacing: Sequence[float]) -> str:
     return "OT"
 
 
-def looks_like_labels(voxels: Voxels) -> bool:
-    """Return whether voxels look like a label map: whole numbers in large constant regions.
+def may_be_labels(voxels: Voxels) -> bool:
+    """Return whether voxels may be a label map: whole numbers in large constant regions.
 
-    That is: at most 4 values, or hardly a voxel that differs from all four neighbors in its slice.
+    Unlike `looks_like_labels`, of any number of values: that is, at most 4, or hardly a voxel that
+    differs from all four neighbors in its slice.
     """
     planes = voxels.reshape(-1, *voxels.shape[-2:])
     middle, values, count, alone = len(planes) // 2, set[float](), 0, 0

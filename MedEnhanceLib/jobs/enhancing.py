@@ -11,7 +11,7 @@ from typing import Any
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
-from MedEnhanceLib.core.modality import looks_like_labels
+from MedEnhanceLib.core.modality import may_be_labels
 from MedEnhanceLib.core.options import options_of, shared
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -99,7 +99,7 @@ def _warn_of_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> N
     name = Path(volume.source).name or "volume"
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
-    if looks_like_labels(volume.voxels):
+    if may_be_labels(volume.voxels):
         text = f"{name}: it looks like a label map (few values, in large constant regions): "
         monitor.warn(f"{text}give the image that it was drawn on")
 

@@ -93,7 +93,7 @@ def test_headers_that_contradict_the_pixels_are_refused(
         (None, "Load it with the modality OT"),
     ],
 )
-def test_a_ct_without_rescale_is_refused_with_the_modality_that_its_header_states(
+def test_a_ct_without_rescale_is_refused_with_its_headers_modality(
     stated: str | None, hint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="RescaleIntercept is missing") as caught:

@@ -82,7 +82,7 @@ def test_a_ct_that_was_rescaled_is_no_hu(tmp_path: Path, recorder: WarningRecord
     assert load(path, monitor=recorder.monitor).modality == "MR"
     assert load(path, modality="CT", monitor=recorder.monitor).modality == "CT"
     guessed, chosen = recorder.warnings
-    assert "looks like MR" in guessed
+    assert "look like MR" in guessed
     assert "a.nii: no value is below 0" in chosen
     hu = written(tmp_path / "b.nii", voxels=rescaled - np.int16(1000), **sform(AFFINE))
     load(hu, modality="CT", monitor=recorder.monitor)
