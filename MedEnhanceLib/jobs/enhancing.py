@@ -18,6 +18,7 @@ from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
+from MedEnhanceLib.jobs.files import path_of
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -114,7 +115,7 @@ def _manifest_of(
     return make_manifest(
         "enhanced",
         config=options,
-        inputs=_names(input=volume, guide=guide),
+        inputs=_files(volume, guide),
         device=result.device,
         seconds=result.seconds,
         model=result.model,
@@ -130,14 +131,11 @@ def _manifest_of(
     )
 
 
-def _names(**inputs: Volume | Sequence[Volume] | None) -> dict[str, str]:
-    """Return the file names of inputs by role."""
-    names = {}
-    for role, value in inputs.items():
-        if value is not None:
-            volumes = [value] if isinstance(value, Volume) else value
-            names[role] = ", ".join(Path(each.source).name or "volume" for each in volumes)
-    return names
+def _files(volume: Volume, guide: Volume | Sequence[Volume] | None) -> dict[str, Path]:
+    """Return the files that volumes were read from, by role; Path() for one in memory."""
+    guides = [guide] if isinstance(guide, Volume) else [*(guide or ())]
+    roles = ["input", "guide", *(f"guide {number}" for number in range(2, len(guides) + 1))]
+    return {role: path_of(each) for role, each in zip(roles, [volume, *guides], strict=False)}
 
 
 def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
