@@ -223,6 +223,26 @@ class TestEnhance:
         assert (out / "b.nrrd").exists()
         assert run(*enhance(out, scans), "--strength", "0.5", "--json").json["already_done"] == 0
 
+    def test_a_changed_result_is_neither_done_nor_lost(
+        self, run: Callable, scans: Path, tmp_path: Path
+    ) -> None:
+        """A size cannot tell damage from a user's work: both are kept, and told of."""
+        out = tmp_path / "out"
+        run(*enhance(out, scans))
+        whole = (out / "b.nrrd").read_bytes()
+        (out / "b.nrrd").write_text("mine")
+        for options in ((), (), ("--strength", "0.5"), ()):  # other options replace results
+            ran = run(*enhance(out, scans), *options)
+            assert (ran.status, (out / "b.nrrd").read_text()) == (1, "mine")
+            assert "changed after this batch left it. Move it away" in " ".join(ran.out.split())
+        (out / "b.nrrd").rename(tmp_path / "b.nrrd")
+        ran = run(*enhance(out, scans))
+        assert "3 of 3 done (2 of them before), 0 failed" in ran.out
+        assert (out / "b.nrrd").read_bytes() == whole
+        (out / "b.nrrd").write_bytes(whole[:100])
+        assert run(*enhance(out, scans), "--force").status == 0
+        assert (out / "b.nrrd").read_bytes() == whole
+
     def test_kill_between_result_and_row_leaves_nothing_in_the_way(
         self, run: Callable, scans: Path, tmp_path: Path
     ) -> None:
