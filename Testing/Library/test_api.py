@@ -76,6 +76,7 @@ def test_a_missing_model_is_explained_in_words_of_python_too() -> None:
         with pytest.raises(me.ModelError) as caught:
             call(np.zeros((8, 8, 8)), spacing=(1, 1, 1))
         assert "model= in Python" in caught.value.hint
+        assert caught.value.exit_status == 3  # models are there; the volume suits none
 
 
 def test_docstrings_name_every_mode_and_all_that_a_result_offers() -> None:

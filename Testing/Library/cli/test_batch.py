@@ -111,6 +111,16 @@ def test_each_volume_gets_the_best_guide_of_its_own_folder(
     assert "b.nrrd" not in (tmp_path / "one.nii.gz.json").read_text()
 
 
+@pytest.mark.parametrize("makes", [Path.mkdir, lambda _path: None])
+def test_a_mistyped_or_empty_folder_makes_nothing(
+    makes: Callable[[Path], None], run: Callable, tmp_path: Path
+) -> None:
+    makes(tmp_path / "folder")
+    ran = run(*enhance(tmp_path / "out", tmp_path / "folder"))
+    assert (ran.status, "no volumes found" in ran.err) == (3, True)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.usefixtures("networks")
 class TestEnhance:
     def test_every_volume_gets_a_result_and_a_row(
