@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,9 +59,7 @@ def enhance_volume(
     if segmenter is not None or config.task == "slices":
         load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     began = time.monotonic()
-    if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
-        name = Path(volume.source).name or "volume"
-        monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
+    _warn_of_losses(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
     # A missing model is reported now, not after the long work.
     head = gradprom.open_head_for(single, segmenter, monitor) if segmenter else None
@@ -90,6 +89,20 @@ def enhance_volume(
         result = replace(result, segmentation=labels)
     result = replace(result, seconds=time.monotonic() - began)
     return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
+
+
+def _warn_of_losses(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> None:
+    """Warn of a volume that was compressed with loss, or enhanced, before."""
+    name = Path(volume.source).name or "volume"
+    if volume.lossy:
+        ratio = math.prod(step.ratio for step in volume.lossy)
+        times = f", {ratio:.3g} times," if ratio > 1 else ""
+        monitor.warn(
+            f"{name}: was compressed{times} with loss: lost detail does not come back, and errors "
+            "of the compression may be taken for noise or anatomy"
+        )
+    if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
+        monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
 
 
 def _manifest_of(

@@ -187,9 +187,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     if params.report:
         monitor.progress(0.95, "drawing the report")
         fields["outputs"]["report"] = _write_report(params, source, enhanced, result["manifest"])
-    is_used = not result["measured"].get("guide", {}).get("reason") if guides else False
-    if params.guide == [files.AUTO] and is_used:  # not in the manifest: may hold patient names
-        fields["guide"] = guides[0].source
+    if params.guide == [files.AUTO] and guides and not result["measured"]["guide"].get("reason"):
+        fields["guide"] = guides[0].source  # not in the manifest: may hold patient names
     return Result(fields)
 
 

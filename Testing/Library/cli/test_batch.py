@@ -236,7 +236,7 @@ class TestEnhance:
     def test_a_changed_result_is_neither_done_nor_lost(
         self, run: Callable, scans: Path, tmp_path: Path
     ) -> None:
-        """A size cannot tell damage from a user's work: both are kept, and told of."""
+        """A size cannot tell damage from a user's work: both are kept, and reported."""
         out = tmp_path / "out"
         run(*enhance(out, scans))
         whole = (out / "b.nrrd").read_bytes()

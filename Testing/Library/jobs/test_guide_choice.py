@@ -16,6 +16,7 @@ from Library.conftest import MR, WarningRecorder
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import file_sha256
+from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
@@ -122,6 +123,22 @@ def test_auto_takes_the_best_of_the_folder(
     assert digest in Path(result["manifest"]).read_text(encoding="utf-8")
 
 
+def test_a_lossy_input_is_warned_of(
+    scan: Path, enhanced: list[dict[str, Any]], recorder: WarningRecorder
+) -> None:
+    stored, ours = scan.with_name("small.ucv"), scan.with_name("old.nrrd")
+    params = {"input": str(scan), "output": str(stored), "config": {"max_error": 40}}
+    run_job(JobSpec("compress", params))
+    jpeg = (Lossy("ISO_10918_1", 10.0), Lossy("ISO_10918_1", 2.0))
+    io.save(replace(brain(0), lossy=jpeg), ours)
+    for path, says in ((stored, "small.ucv: was compressed, "), (ours, ", 20 times, with loss")):
+        run(path, recorder.listen, overwrite=True)
+        assert any(says in warning for warning in recorder.warnings)
+    before = len(recorder.warnings)
+    run(scan, recorder.listen, overwrite=True)
+    assert not any("compressed" in warning for warning in recorder.warnings[before:])
+
+
 @pytest.mark.parametrize("fits", ["L20_T1W", "X19_T1"])
 def test_auto_goes_on_to_the_series_that_fits(
     fits: str,
@@ -131,7 +148,7 @@ def test_auto_goes_on_to_the_series_that_fits(
     recorder: WarningRecorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Series of the same name first; what is told, written and used is one and the same."""
+    """Series of the same name first; messages, manifest and the guide agree."""
     tried = fitting(monkeypatch, lambda name: name.startswith(fits))
     volume = scan.rename(scan.with_name("L20_FLAIR.nii.gz"))
     for number, name in enumerate(("X19_PD", "X19_T1", "X19_T2", "L20_T1W", "L20_T2"), 1):
