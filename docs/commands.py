@@ -36,12 +36,12 @@ stops at the next safe point; a second one at once.
 | exit status | meaning |
 |---|---|
 | 0 | done |
-| 1 | failed, or the output exists already |
+| 1 | failed, or the output or the name of a model exists already |
 | 2 | wrong command line: unknown option, or a value that is not allowed, for this volume \
 or at all (a region beyond it, a ratio out of reach) |
-| 3 | bad input: a file that cannot be read, or a volume that the command does not suit \
-(lossy compression of labels, noise of EM) |
-| 4 | a package or a model is missing |
+| 3 | bad input: a file that cannot be read, or a volume that the command or the model \
+does not suit (lossy compression of labels, noise of EM, a model of another modality) |
+| 4 | a package or a model is missing, or a model is damaged |
 | 5 | out of memory |
 | 6 | damaged .ucv |
 | 7 | a damaged .ucv was recovered in part: the output is written, and blocks are lost |

@@ -13,7 +13,7 @@ from MedEnhanceLib.bundles import store
 from MedEnhanceLib.bundles.schema import METADATA, MOST_BYTES, MOST_FILES, safe_path
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import NAMES, is_name
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import ModelChangeError, ModelError
 from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, write_json
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.locks import remove_abandoned
@@ -54,12 +54,12 @@ def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bund
     if name is not None:
         bundle = replace(bundle, metadata=bundle.metadata | {"name": name})
     if not is_name(bundle.name):
-        raise ModelError(f"the model's name {bundle.name!r} cannot be used", f"Use {NAMES}.")
+        raise ModelChangeError(f"the model's name {bundle.name!r} cannot be used", f"Use {NAMES}.")
     rename = f"Choose a name: medenhance models import {quote(str(source))} --name NAME"
     if any(other.shipped and other.name == bundle.name for other in store.list_bundles()):
-        raise ModelError(f"a model {bundle.name!r} came with MedEnhance", rename)
+        raise ModelChangeError(f"a model {bundle.name!r} came with MedEnhance", rename)
     if (root / bundle.name).exists():
-        raise ModelError(
+        raise ModelChangeError(
             f"a model {bundle.name!r} already exists in {root}",
             f"{rename}. Or remove it first: medenhance models remove {bundle.name}",
         )
@@ -86,7 +86,7 @@ def remove_bundle(name: str) -> None:
     if broken not in store.unreadable_bundles():
         bundle = store.by_name(name)
         if bundle.shipped:
-            raise ModelError(
+            raise ModelChangeError(
                 f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
             )
         folder = bundle.folder

@@ -17,7 +17,7 @@ from typing import Any
 from MedEnhanceLib.bundles import schema
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.modality import SET_MODALITY
-from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.errors import InputError, ModelChangeError, ModelError, UnfitModelError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -204,7 +204,7 @@ def set_default(name: str) -> Bundle:
     """Make "auto" select an installed model; ModelError if it is missing or `on_request`."""
     bundle = by_name(name)
     if bundle.on_request:
-        raise ModelError(
+        raise ModelChangeError(
             f"model {name!r} cannot be the default: it segments a rare finding",
             "Name it where it is needed.",
         )
@@ -228,12 +228,12 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     is_auto = name_or_path == "auto"
     bundle = _recommended(kind, modality) if is_auto else find_bundle(name_or_path)
     if bundle.kind != kind:
-        raise ModelError(
+        raise UnfitModelError(
             f"model {bundle.name!r} {_VERBS[bundle.kind]}; a model that {_VERBS[kind]} is needed",
             _names_hint(kind, modality),
         )
     if modality not in (bundle.modality, "OT"):
-        raise ModelError(
+        raise UnfitModelError(
             f"model {bundle.name!r} is for {bundle.modality}, the volume is {modality}",
             f"{_names_hint(kind, modality)} If the modality is wrong, correct it: {SET_MODALITY}.",
         )
@@ -359,12 +359,13 @@ def _recommended(kind: str, modality: str) -> Bundle:
         return by_name(name)
     if modality == "OT":
         hint = "State it: --modality MR or CT (modality= in Python)."
-        raise ModelError("the modality is unknown, and the model depends on it", hint)
+        raise UnfitModelError("the modality is unknown, and the model depends on it", hint)
     fitting = [b for b in list_bundles() if (b.kind, b.modality) == (kind, modality)]
     for bundle in fitting:
         if not bundle.on_request:
             return bundle
-    raise ModelError(
+    of_kind = any(bundle.kind == kind for bundle in list_bundles())
+    raise (UnfitModelError if of_kind else ModelError)(
         f"there is no model that {_VERBS[kind]} {modality}"
         + (" unless it is selected by name" if fitting else ""),
         _names_hint(kind, modality),

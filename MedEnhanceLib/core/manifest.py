@@ -6,10 +6,11 @@ import dataclasses
 import hashlib
 import math
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -27,6 +28,15 @@ _MAPS = {
 #: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "segmentation_limits", "segmentation_warning")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
+
+_ENDINGS = "dcm|ima|nii|gz|nrrd|nhdr|mha|mhd|ucv|zip|json|img|hdr|tiff?|png|npy|txt|lst"
+#: File names, which are often patients' names: in brackets, or with a path or a file's ending.
+_FILE_NAMES = re.compile(
+    r" ?\[[^]]*\]|(?:(?<=\s)|^)(?:[~.]{0,2}/|[A-Za-z]:[\\/])\S+|"
+    rf"(?P<in>\()?\S+\.(?:{_ENDINGS})\b(?(in)\))",
+    re.IGNORECASE,
+)
+_ENDING = re.compile(rf"(?:\.nii)?\.(?:{_ENDINGS})$")
 
 #: Codes of warnings after which structure in a result may be wrong.
 _SEVERE = ("no-structure", "anatomy", "test-model")
@@ -48,7 +58,7 @@ def make_manifest(
     action: str,
     *,
     config: Mapping[str, Any],
-    inputs: Mapping[str, str],
+    inputs: Mapping[str, Path | str],
     device: str = "cpu",
     seconds: float | None = None,
     model: Mapping[str, str] | None = None,
@@ -61,14 +71,17 @@ def make_manifest(
     Args:
         action: what was done, as a participle: "enhanced".
         config: the settings.
-        inputs: file names by role.
+        inputs: by role. The hash of a file is recorded, not its name, which may be a patient's, and
+            its role stands for its name in the texts of `results` and `warnings`.
         device: that the models ran on.
         seconds: duration.
         model: name and SHA-256 of the model.
         results: figures of the result.
         dicom: the DICOM series of the input, if any (`DicomOrigin.facts`).
-        warnings: of the run, without file names.
+        warnings: of the run.
     """
+    files = {role: source for role, source in inputs.items() if isinstance(source, Path)}
+    texts = [without_files(_with_roles(text, files)) for text in warnings]
     return {
         "derived": derived_note(action),
         "notice": RESEARCH_ONLY,
@@ -79,13 +92,47 @@ def make_manifest(
         "platform": f"{sys.platform} {platform.machine()}",
         "device": device,
         "config": dict(config),
-        "inputs": dict(inputs),
+        "inputs": dict(inputs) | {role: described(path) for role, path in files.items()},
         **({"dicom": dict(dicom)} if dicom else {}),
         "model": dict(model or {}),
         "seconds": None if seconds is None else round(seconds, 3),
-        "results": dict(results or {}),
-        "warnings": list(warnings),
+        "results": _with_roles(dict(results or {}), files),
+        "warnings": [text.removeprefix("the input: ") for text in texts],
     }
+
+
+def without_files(text: str) -> str:
+    """Return a text without anything that looks like the name of a file."""
+    return re.sub(r" ([;,.)])", r"\1", " ".join(_FILE_NAMES.sub(" ", text).split()))
+
+
+def _with_roles(value: Any, files: Mapping[str, Path]) -> Any:
+    """Put "the" and the role in place of the names of files, in all sentences of a JSON value."""
+    if isinstance(value, Mapping):
+        return {key: _with_roles(entry, files) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_roles(entry, files) for entry in value]
+    if not isinstance(value, str) or " " not in value:  # a word is no text: "MR", also a folder
+        return value
+    roles = {
+        name: role for role, path in files.items() for name in (str(path), path.name) if path.name
+    }
+    for name in sorted(roles, key=len, reverse=True):  # one may be a part of another
+        alone = rf"(?<![\w./\\-]){re.escape(name)}(?![\w/\\-]|\.\w)"
+        value = re.sub(alone, f"the {roles[name].replace('_', ' ')}", value)
+    return value
+
+
+def described(path: Path) -> str:
+    """Describe a file by its hash; Path() is a volume in memory."""
+    try:
+        if path.is_file():
+            ending, state = _ENDING.search(path.name.lower()), path.stat()
+            sha256 = _sha256_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
+            return f"a file{f' ({ending[0]})' if ending else ''}, SHA-256 {sha256}"
+        return "a folder" if path.name and path.is_dir() else "a volume"
+    except OSError:  # removed meanwhile, or an invalid path in a header
+        return "a volume"
 
 
 def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[str, Any]:
@@ -144,6 +191,12 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _sha256_of(path: Path, *_state: int) -> str:
+    """Return the SHA-256 of a file in this state; a job and its enhancement both record it."""
+    return file_sha256(path)
 
 
 @cache

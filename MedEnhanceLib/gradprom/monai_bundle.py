@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import ModelError, UnfitModelError
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
@@ -72,7 +72,7 @@ class MonaiBundle:
         volume = volume.single("Give one frame at a time.")
         refuse_too_large(volume)
         if volume.modality not in (self.modality, "OT"):
-            raise ModelError(
+            raise UnfitModelError(
                 f"MONAI bundle {self.name!r} is for {self.modality}, {name} is {volume.modality}",
                 f"Use another bundle, or correct the modality: {SET_MODALITY}.",
             )

@@ -44,7 +44,7 @@ class AlignedGuide:
             everywhere if it is not usable.
         place: 4×4, from positions in the volume to those in the guide, in mm (LPS).
         reason: why it is not usable, "" if it is.
-        facts: for the manifest: source; overlap (share of the volume's tissue); fit_before and
+        facts: for the manifest: overlap (share of the volume's tissue); fit_before and
             fit_after (0 to 1); moved (whether the headers' geometry was corrected); resampled;
             used; reason.
     """
@@ -95,8 +95,7 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
     stays = is_on_grid and not moved
     reason = _misfit(fit)
     if reason:
-        reason = f"{name} is not used as guide: {reason}"
-        monitor.warn(reason)
+        monitor.warn(f"{name} is not used as guide: {reason}")
         voxels = np.full(shape, np.nan, np.float32)
     elif stays:
         voxels = guide.voxels.astype(np.float32)
@@ -105,7 +104,6 @@ def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
     voxels -= np.float32(dark)
     voxels /= np.float32(bright - dark)
     facts = {
-        "source": name,
         "overlap": round(fit.overlap, 3),
         "fit_before": round(before.value, 3),
         "fit_after": round(fit.value, 3),

@@ -64,7 +64,7 @@ def gather(
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
         monitor: progress and cancellation.
-    Raises InputError if there is no volume, ConfigError if results share a name or `out` is named.
+    Raises InputError if no volume exists, ConfigError if results share a name or `out` is named.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")
@@ -80,7 +80,7 @@ def gather(
                     f"{other.source} and {source} would both become {item.output}",
                     "Process them in two runs, into two folders.",
                 )
-    if not items:
+    if not any(os.path.lexists(item.source) for item in items.values()):
         raise InputError(f"{', '.join(places)}: no volumes found", "Name a folder with volumes.")
     return list(items.values())
 

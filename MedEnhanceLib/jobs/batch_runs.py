@@ -32,6 +32,11 @@ _LEAVE_SECONDS = 0.5
 #: Jobs that are sent ahead: for each thread of a Dask cluster, and at least in all.
 _AHEAD, _FEWEST_AHEAD = 4, 16
 _ROWS, _TABLE = "batch.jsonl", "batch.csv"
+#: Of the row of a result that may hold a user's work.
+_CHANGED = {
+    "message": "the result was changed after this batch left it",
+    "hint": "Move it away, or make it again with --force.",
+}
 _FIRST_COLUMNS = ("task", "source", "output", "status", "seconds", "code", "message", "hint")
 
 
@@ -166,7 +171,7 @@ def run_into_row(
         params: of the job, as in its JSON object.
         cancel: see `Monitor`; None: the job runs to its end.
         progress: receives all events; None: only warnings are kept, in the row.
-    Returns status, seconds and warnings, with the fields of the result or of the error.
+    Returns status, seconds, warnings and `output_bytes`, with the fields of the result or error.
     """
     from MedEnhanceLib.jobs import JobSpec, run_job
 
@@ -185,12 +190,22 @@ def run_into_row(
         fields = _row_of_error(error)
     if warnings:
         fields["warnings"] = list(dict.fromkeys(warnings))
+    fields["output_bytes"] = _bytes_of(params["output"])
     return {"seconds": round(time.monotonic() - began, 3), **fields}
 
 
 def _row_of_error(error: MedEnhanceError) -> dict[str, Any]:
     status = "cancelled" if isinstance(error, Cancelled) else "failed"
     return {"status": status, "code": error.code, "message": error.message, "hint": error.hint}
+
+
+def _bytes_of(output: str) -> int | None:
+    """Return the size of a file, or of the files in a folder; None if it does not exist."""
+    path = Path(output)
+    with suppress(OSError):
+        members = path.iterdir() if path.is_dir() else [path]
+        return sum(member.stat().st_size for member in members)
+    return None
 
 
 class Ledger:
@@ -222,6 +237,8 @@ class Ledger:
         self.task, self._items, self._stated, self._overwrite = task, items, stated, overwrite
         self._rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._started: set[tuple[str, str, str]] = set()
+        self._bytes: dict[tuple[str, str, str], int | None] = {}  # as this batch left the results
+        self._changed: set[Item] = set()
         self._path, self._table = folder / _ROWS, folder / _TABLE
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8", errors="replace")
@@ -237,15 +254,18 @@ class Ledger:
     def begin(self, items: Sequence[Item], *, repeats: bool = False) -> list[dict[str, Any]]:
         """Return the parameters of the jobs of these volumes, and mark these as started.
 
-        A result that an earlier run of this batch has begun may be replaced. The job refuses to
-        replace any other one, and its volume is not marked.
+        A result that an earlier run of this batch has begun may be replaced, unless its size has
+        changed since. The job refuses to replace any other one, and its volume is not marked.
 
         repeats: whether a job is run again if its worker is lost, and may find its own result.
         """
         params, started = [], []
         for item in items:
             make_folder(Path(item.output).parent)
-            may_replace = self._overwrite or self._place_of(item) in self._started
+            if not self._overwrite and self._is_changed(item):
+                self._changed.add(item)
+            is_ours = self._place_of(item) in self._started and item not in self._changed
+            may_replace = self._overwrite or is_ours
             is_taken = any(map(os.path.lexists, (item.output, f"{item.output}.json")))
             if may_replace or not is_taken:
                 started.append((item, {"status": "started"}))
@@ -260,6 +280,9 @@ class Ledger:
         for item, fields in rows:
             left_out = {"left_out": item.left_out} if item.left_out else {}
             key = self._key_of(item)
+            if item in self._changed:
+                fields = dict(fields) | _CHANGED
+                del fields["output_bytes"]  # the earlier one counts
             row = as_json({**self._names_of(item), "key": key, **left_out, **fields})
             self._keep(row)
             lines.append(json.dumps(row) + "\n")
@@ -284,6 +307,9 @@ class Ledger:
         self._rows[place] = row
         if row.get("status") == "started":
             self._started.add(place)
+            self._bytes.pop(place, None)  # after a crash it is unknown
+        if "output_bytes" in row:
+            self._bytes[place] = row["output_bytes"]
 
     def _append(self, text: str) -> None:
         with self._path.open("a", encoding="ascii", newline="") as stream:
@@ -298,7 +324,13 @@ class Ledger:
             row.get("status") == "done"
             and row.get("key") == self._key_of(item)
             and os.path.lexists(item.output)
+            and not self._is_changed(item)
         )
+
+    def _is_changed(self, item: Item) -> bool:
+        """Return whether a result has another size than when this batch was done with it."""
+        place, size = self._place_of(item), _bytes_of(item.output)
+        return size is not None and size != self._bytes.get(place, size)
 
     def _names_of(self, item: Item) -> dict[str, str]:
         return {"task": self.task, "source": item.name, "output": item.output}

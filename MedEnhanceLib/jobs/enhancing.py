@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
+from MedEnhanceLib.jobs.files import path_of
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -95,8 +97,15 @@ def enhance_volume(
 
 
 def _warn_of_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> None:
-    """Warn if a volume is no image as a scanner makes it: enhanced before, or a label map."""
+    """Warn if a volume is no image as a scanner makes it: changed before, or a label map."""
     name = Path(volume.source).name or "volume"
+    if volume.lossy:
+        ratio = math.prod(step.ratio for step in volume.lossy)
+        times = f", {ratio:.3g} times," if ratio > 1 else ""
+        monitor.warn(
+            f"{name}: was compressed{times} with loss: lost detail does not come back, and errors "
+            "of the compression may be taken for noise or anatomy"
+        )
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
     if may_be_labels(volume.voxels):
@@ -138,7 +147,7 @@ def _manifest_of(
     return make_manifest(
         "enhanced",
         config=options,
-        inputs=_names(input=volume, guide=guide),
+        inputs=_files(volume, guide),
         device=result.device,
         seconds=result.seconds,
         model=result.model,
@@ -154,14 +163,11 @@ def _manifest_of(
     )
 
 
-def _names(**inputs: Volume | Sequence[Volume] | None) -> dict[str, str]:
-    """Return the file names of inputs by role."""
-    names = {}
-    for role, value in inputs.items():
-        if value is not None:
-            volumes = [value] if isinstance(value, Volume) else value
-            names[role] = ", ".join(Path(each.source).name or "volume" for each in volumes)
-    return names
+def _files(volume: Volume, guide: Volume | Sequence[Volume] | None) -> dict[str, Path]:
+    """Return the files that volumes were read from, by role; Path() for one in memory."""
+    guides = [guide] if isinstance(guide, Volume) else [*(guide or ())]
+    roles = ["input", "guide", *(f"guide {number}" for number in range(2, len(guides) + 1))]
+    return {role: path_of(each) for role, each in zip(roles, [volume, *guides], strict=False)}
 
 
 def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:

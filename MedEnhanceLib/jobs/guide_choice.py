@@ -6,8 +6,10 @@ in those beside it, or among the other files of its folder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,42 +23,75 @@ from MedEnhanceLib.jobs.files import CONTAINER, load_volume
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.decide import VolumeCache
     from MedEnhanceLib.hqg.guide import Candidate
 
 #: More files than this beside a volume are not one examination; more folders are not searched.
 _MOST_BESIDE = 20
 #: Whole numbers with fewer different values are labels.
 _FEWEST_VALUES = 32
+#: Most series that are registered to the volume, each of which takes seconds.
+_MOST_TRIES = 3
 
 
-def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
+def chosen_guide(
+    path: Path, volume: Volume, monitor: Monitor, cache: VolumeCache | None = None
+) -> Volume | None:
     """Return the best guide of a volume among the other series of its examination.
+
+    Files whose names begin with the same words as the volume's come first, then series of little
+    noise; a series whose anatomy does not fit the volume gives way to the next one.
 
     Args:
         path: of the volume: a file, or a folder of DICOM.
         volume: to be enhanced.
         monitor: warned if no series is suitable.
+        cache: of the volume; gets the guide as it was registered.
     Returns None if no series is suitable.
     Raises InputError if a folder without DICOM has too many volumes to be one examination.
     """
-    from MedEnhanceLib.hqg.guide import suggest
+    from MedEnhanceLib.hqg.decide import mean_frame
+    from MedEnhanceLib.hqg.guide import align, suggest
 
     origin = volume.origin
     beside = _files_beside(path) if origin is None else _series_beside(path, origin, monitor)
-    places, candidates = [*beside], []
+    places = [*beside]
+    groups: dict[int, list[Candidate]] = {}
     for number, (place, series, description) in enumerate(places):
         other = _series_at(place, series, volume.modality, monitor)
         if other is not None:
-            candidates.append(_candidate(other, str(number), description))
-    candidate = _candidate(volume, volume.source, path.name) if candidates else None
-    suggestion = suggest(candidate, candidates) if candidate else None
-    if suggestion is None:
-        monitor.warn("no other series of this examination is suitable: enhanced without a guide")
-        return None
-    best, reason = suggestion
-    monitor.log(f"guide: {reason}")
-    place, series, _ = places[int(best.key)]
-    return _series_at(place, series, volume.modality, monitor)
+            common = 0 if origin else _words_in_common(path.name, description)
+            groups.setdefault(common, []).append(_candidate(other, str(number), description))
+    itself = _candidate(volume, volume.source, path.name) if groups else None
+    quiet, tries = Monitor(cancel=lambda: monitor.cancelled), 0
+    for _, candidates in sorted(groups.items(), reverse=True):
+        while itself and tries < _MOST_TRIES and (suggestion := suggest(itself, candidates)):
+            (best, reason), tries = suggestion, tries + 1
+            candidates.remove(best)
+            place, series, _ = places[int(best.key)]
+            guide = _series_at(place, series, volume.modality, monitor)
+            if guide is None:
+                continue
+            try:
+                aligned = align(guide, mean_frame(volume.frames()), quiet)
+            except InputError as error:  # it shows nothing
+                monitor.log(f"no guide: {error.message}")
+                continue
+            if aligned.is_usable:
+                monitor.log(f"guide: {reason}")
+                if cache is not None:
+                    cache.guides = ((guide, aligned),)
+                return guide
+            monitor.log(f"no guide: {best.description}: {aligned.reason}")
+    suits = f"fits ({tries} tried)" if tries else "is suitable"
+    monitor.warn(f"no other series of this examination {suits}: enhanced without a guide")
+    return None
+
+
+def _words_in_common(name: str, other: str) -> int:
+    """Count the words that both names begin with: "L20_FLAIR", "L20_T1W" share one."""
+    words, others = (re.split(r"[\W_]+", each) for each in (name, other))
+    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(words, others, strict=False))])
 
 
 def _candidate(volume: Volume, key: str, description: str) -> Candidate:

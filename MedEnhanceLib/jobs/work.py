@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import io
-from MedEnhanceLib.core.manifest import as_json, file_sha256, make_manifest
+from MedEnhanceLib.core.manifest import as_json, described, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs import files
@@ -107,8 +107,6 @@ class Work:
             model: name and SHA-256.
             source: the volume that was read; the manifest names its DICOM series.
         """
-        from MedEnhanceLib.io.dicomout.derivation import without_files
-
         name = f"{self.inputs['input'].name}: "
         stated = self._params.stated() if isinstance(self._params, files.VolumeParams) else {}
         # A volume that another program sent has the name of the user's file in its header.
@@ -120,19 +118,19 @@ class Work:
             tables = {name: self.outputs[name] for name in ("bval", "bvec") if name in self.outputs}
             diffusion = {
                 "gradients": [vars(gradient) for gradient in source.gradients],
-                "gradient_tables": {name: _neutral(path) for name, path in tables.items()},
+                "gradient_tables": {name: described(path) for name, path in tables.items()},
             }
         figures = as_json({**(figures or {}), **self._objects, **diffusion})
         manifest = make_manifest(
             self._action,
             config=as_json({**(config or {}), **stated}),
-            inputs={name: _neutral(path) for name, path in self.inputs.items()},
+            inputs=self.inputs,
             device=device,
             seconds=seconds,
             model=model,
             results=figures,
             dicom=source.origin.facts() if source is not None and source.origin else None,
-            warnings=[without_files(text.removeprefix(name)) for text in self._monitor.warnings],
+            warnings=[text.removeprefix(name) for text in self._monitor.warnings],
         )
         path = files.manifest_path(next(iter(self.outputs.values())))
         write_json(path, manifest, overwrite=self._params.overwrite)
@@ -146,14 +144,3 @@ class Work:
             **({"files": self._files} if self._files else {}),
         }
         return Result(as_json(written))
-
-
-def _neutral(path: Path) -> str:
-    """Describe a file by its hash, not by its name: file names may contain patient names."""
-    try:
-        if path.is_file():
-            ending = io.ending_of(path) and f" ({io.ending_of(path)})"
-            return f"a file{ending}, SHA-256 {file_sha256(path)}"
-        return "a folder" if path.is_dir() else "a volume"
-    except OSError:  # removed meanwhile, or an invalid path in a header
-        return "a volume"

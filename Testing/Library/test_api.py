@@ -76,6 +76,7 @@ def test_an_unknown_modality_is_to_be_stated_in_words_of_python_too() -> None:
         with pytest.raises(me.ModelError) as caught:
             call(np.zeros((8, 8, 8)), spacing=(1, 1, 1))
         assert "--modality MR or CT (modality= in Python)" in caught.value.hint
+        assert caught.value.exit_status == 3  # models are there; the volume suits none
 
 
 def test_docstrings_name_every_mode_and_all_that_a_result_offers() -> None:

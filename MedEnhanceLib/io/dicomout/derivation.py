@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.core.manifest import without_files
 from MedEnhanceLib.core.origin import Instance, Lossy
 
 if TYPE_CHECKING:
@@ -31,13 +32,6 @@ SEGMENTATION = ("113076", "Segmentation")
 _PROCESSING_EQUIPMENT = ("109102", "Processing Equipment")
 #: Words that are appended to a source's description: "MedEnhance enhanced".
 _OUR_WORDS = re.compile(r"( ?\bMedEnhance [a-z]+( [a-z]+)*)+$")
-#: File names, which are often patients' names: in brackets, or with a path or a file's ending.
-_FILE_NAMES = re.compile(
-    r" ?\[[^]]*\]|(?:(?<=\s)|^)(?:[~.]{0,2}/|[A-Za-z]:[\\/])\S+|"
-    r"(?P<in>\()?\S+\.(?:dcm|ima|nii|gz|nrrd|nhdr|mha|mhd|ucv|zip|json|img|hdr|tiff?|png|npy|txt"
-    r"|lst)\b(?(in)\))",
-    re.IGNORECASE,
-)
 #: A step of a history that resampled voxels; the group is its text.
 _RESAMPLED_STEP = re.compile(r"DERIVED: ((?:resampled|slices restored).*?)(?: by MedEnhance .*)?$")
 _SOURCE_IMAGE = ("121322", "Source image for image processing operation")
@@ -135,11 +129,6 @@ def _with_notice(text: str) -> str:
     """Return a text on one line and the notice, together 1024 characters at most."""
     line, room = " ".join(text.split()), _LONGEST_TEXT - len(NOTICE) - 2
     return f"{line if len(line) <= room else f'{line[: room - 3]}...'}. {NOTICE}"
-
-
-def without_files(text: str) -> str:
-    """Return a text without names of files, which are often those of patients."""
-    return re.sub(r" ([;,.)])", r"\1", " ".join(_FILE_NAMES.sub(" ", text).split()))
 
 
 def model_text(model: Mapping[str, str]) -> str:

@@ -145,7 +145,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     source, template = _placed(source, params, work.series, monitor.part(0.04, 0.05))
-    guides = _guides_of(params, volume, kept, monitor.part(0.05, 0.06))
+    cache = cache or hqg.VolumeCache()
+    guides = _guides_of(params, volume, kept, cache, monitor.part(0.05, 0.06))
     if params.guide == [files.AUTO] and guides:
         work.inputs["guide"] = files.path_of(guides[0])
     config = params.config
@@ -181,8 +182,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     if params.report:
         monitor.progress(0.95, "drawing the report")
         fields["outputs"]["report"] = _write_report(params, source, enhanced, result["manifest"])
-    if params.guide == [files.AUTO] and guides:  # not in the manifest: may hold patient names
-        fields["guide"] = guides[0].source
+    if params.guide == [files.AUTO] and guides and not result["measured"]["guide"].get("reason"):
+        fields["guide"] = guides[0].source  # not in the manifest: may hold patient names
     return Result(fields)
 
 
@@ -207,11 +208,17 @@ def _placed(
 
 
 def _guides_of(
-    params: EnhanceParams, volume: Volume, kept: KeptVolumes, monitor: Monitor
+    params: EnhanceParams,
+    volume: Volume,
+    kept: KeptVolumes,
+    cache: hqg.VolumeCache,
+    monitor: Monitor,
 ) -> list[Volume]:
     """Return the named guides, or the automatic one; a single one is kept for previews."""
     if params.guide == [files.AUTO]:
-        guide = chosen_guide(Path(params.input), volume, monitor)
+        # With DICOM the axes of what is enhanced may be turned to those of its series.
+        cached = None if params.dicom else cache
+        guide = chosen_guide(Path(params.input), volume, monitor, cached)
         return [guide] if guide is not None else []
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1

@@ -111,6 +111,16 @@ def test_each_volume_gets_the_best_guide_of_its_own_folder(
     assert "b.nrrd" not in (tmp_path / "one.nii.gz.json").read_text()
 
 
+@pytest.mark.parametrize("makes", [Path.mkdir, lambda _path: None])
+def test_a_mistyped_or_empty_folder_makes_nothing(
+    makes: Callable[[Path], None], run: Callable, tmp_path: Path
+) -> None:
+    makes(tmp_path / "folder")
+    ran = run(*enhance(tmp_path / "out", tmp_path / "folder"))
+    assert (ran.status, "no volumes found" in ran.err) == (3, True)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.usefixtures("networks")
 class TestEnhance:
     def test_every_volume_gets_a_result_and_a_row(
@@ -222,6 +232,26 @@ class TestEnhance:
         assert run(*enhance(out, scans), "--json").json["already_done"] == 2
         assert (out / "b.nrrd").exists()
         assert run(*enhance(out, scans), "--strength", "0.5", "--json").json["already_done"] == 0
+
+    def test_a_changed_result_is_neither_done_nor_lost(
+        self, run: Callable, scans: Path, tmp_path: Path
+    ) -> None:
+        """A size cannot tell damage from a user's work: both are kept, and reported."""
+        out = tmp_path / "out"
+        run(*enhance(out, scans))
+        whole = (out / "b.nrrd").read_bytes()
+        (out / "b.nrrd").write_text("mine")
+        for options in ((), (), ("--strength", "0.5"), ()):  # other options replace results
+            ran = run(*enhance(out, scans), *options)
+            assert (ran.status, (out / "b.nrrd").read_text()) == (1, "mine")
+            assert "changed after this batch left it. Move it away" in " ".join(ran.out.split())
+        (out / "b.nrrd").rename(tmp_path / "b.nrrd")
+        ran = run(*enhance(out, scans))
+        assert "3 of 3 done (2 of them before), 0 failed" in ran.out
+        assert (out / "b.nrrd").read_bytes() == whole
+        (out / "b.nrrd").write_bytes(whole[:100])
+        assert run(*enhance(out, scans), "--force").status == 0
+        assert (out / "b.nrrd").read_bytes() == whole
 
     def test_kill_between_result_and_row_leaves_nothing_in_the_way(
         self, run: Callable, scans: Path, tmp_path: Path

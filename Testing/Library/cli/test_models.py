@@ -106,7 +106,7 @@ def test_a_model_with_the_name_of_a_shipped_one_comes_in_under_another(
     metadata = bundle / "configs" / "metadata.json"
     metadata.write_text(metadata.read_text().replace('"my-model"', '"mr"'))
     refused = run("models", "import", bundle)
-    assert refused.status == 4
+    assert refused.status == 1
     command = refused.err.partition("medenhance ")[2].strip()
     assert command == f"models import {bundle} --name NAME"
     assert "imported knee" in run(*command.replace("NAME", "knee").split()).out
@@ -115,5 +115,6 @@ def test_a_model_with_the_name_of_a_shipped_one_comes_in_under_another(
     assert '"mr"' in metadata.read_text()  # the source stays as it is
     again = run("models", "import", bundle, "--name", "knee")
     assert "--name NAME" in again.err and "models remove knee" in again.err
-    assert run("models", "import", bundle, "--name", "../evil").status == 4
+    assert again.status == run("models", "remove", "mr").status == 1
+    assert run("models", "import", bundle, "--name", "../evil").status == 1
     assert run("models", "remove", "knee", "--name", "x").status == 2

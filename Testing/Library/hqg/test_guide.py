@@ -108,7 +108,8 @@ def test_a_guide_that_does_not_fit_is_not_used(
     aligned = align(guide, brain, recorder.monitor)
     assert not aligned.is_usable and not aligned.facts["used"]
     assert np.isnan(aligned.voxels).all()
-    assert recorder.warnings == [aligned.reason] and says in aligned.reason
+    (warning,) = recorder.warnings
+    assert says in aligned.reason and warning.endswith(f"not used as guide: {aligned.reason}")
 
 
 # --- suggestion -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from Library.conftest import MR, WarningRecorder
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import file_sha256
+from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
-from MedEnhanceLib.hqg.guide import Candidate
+from MedEnhanceLib.hqg.guide import AlignedGuide, Candidate
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -41,12 +43,28 @@ def enhanced(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return stand_in(monkeypatch)
 
 
+def fitting(monkeypatch: pytest.MonkeyPatch, fits: Callable[[str], bool]) -> list[str]:
+    """Replace the registration by a judgment of the file's name; returns the names in order."""
+    tried: list[str] = []
+
+    def align(other: Volume, *_: object) -> AlignedGuide:
+        tried.append(Path(other.source).name)
+        reason = "" if fits(tried[-1]) else "its anatomy does not match"
+        return AlignedGuide(other.voxels, np.eye(4), reason, {"used": not reason})
+
+    monkeypatch.setattr(guide, "align", align)
+    return tried
+
+
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What the best guide is chosen among, by description; the last one is taken."""
+    """What the best guide is chosen among, by description; the last one is taken, and fits."""
     seen: list[list[str]] = []
+    fitting(monkeypatch, lambda _source: True)
 
-    def suggest(volume: Candidate, candidates: list[Candidate]) -> tuple[Candidate, str]:
+    def suggest(volume: Candidate, candidates: list[Candidate]) -> tuple[Candidate, str] | None:
+        if not candidates:
+            return None
         seen.append([one.description for one in candidates])
         assert volume.key not in [one.key for one in candidates]
         return candidates[-1], "the last one"
@@ -103,6 +121,49 @@ def test_auto_takes_the_best_of_the_folder(
     assert [Path(one.source).name for one in enhanced[0]["guide"]] == ["t2.nii.gz"]
     digest = file_sha256(scan.with_name("t2.nii.gz"))
     assert digest in Path(result["manifest"]).read_text(encoding="utf-8")
+
+
+def test_a_lossy_input_is_warned_of(
+    scan: Path, enhanced: list[dict[str, Any]], recorder: WarningRecorder
+) -> None:
+    stored, ours = scan.with_name("small.ucv"), scan.with_name("old.nrrd")
+    params = {"input": str(scan), "output": str(stored), "config": {"max_error": 40}}
+    run_job(JobSpec("compress", params))
+    jpeg = (Lossy("ISO_10918_1", 10.0), Lossy("ISO_10918_1", 2.0))
+    io.save(replace(brain(0), lossy=jpeg), ours)
+    for path, says in ((stored, "small.ucv: was compressed, "), (ours, ", 20 times, with loss")):
+        run(path, recorder.listen, overwrite=True)
+        assert any(says in warning for warning in recorder.warnings)
+    before = len(recorder.warnings)
+    run(scan, recorder.listen, overwrite=True)
+    assert not any("compressed" in warning for warning in recorder.warnings[before:])
+
+
+@pytest.mark.parametrize("fits", ["L20_T1W", "X19_T1"])
+def test_auto_goes_on_to_the_series_that_fits(
+    fits: str,
+    scan: Path,
+    enhanced: list[dict[str, Any]],
+    offered: list[list[str]],
+    recorder: WarningRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Series of the same name first; messages, manifest and the guide agree."""
+    tried = fitting(monkeypatch, lambda name: name.startswith(fits))
+    volume = scan.rename(scan.with_name("L20_FLAIR.nii.gz"))
+    for number, name in enumerate(("X19_PD", "X19_T1", "X19_T2", "L20_T1W", "L20_T2"), 1):
+        io.save(brain(number), scan.with_name(f"{name}.nii.gz"))
+    result = run(volume, recorder.listen, guide=["auto"])
+    names = ["L20_T2.nii.gz", "L20_T1W.nii.gz", "X19_T2.nii.gz"]
+    assert tried == names[: 2 if fits == "L20_T1W" else 3]
+    used = [Path(each.source).name for each in enhanced[0]["guide"] or ()]
+    assert used == ([tried[-1]] if fits == "L20_T1W" else [])
+    assert [Path(result["guide"]).name] == used if used else "guide" not in result.fields
+    inputs = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))["inputs"]
+    assert ("guide" in inputs) == bool(used)
+    says = "no other series of this examination fits (3 tried): enhanced without a guide"
+    assert (says in recorder.warnings) != bool(used)
+    assert not any("is not used" in warning for warning in recorder.warnings)
 
 
 def test_a_folder_of_many_patients_is_no_examination(scan: Path, offered: list[list[str]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.conftest import MR
 from Library.jobs.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
@@ -99,6 +100,34 @@ def _assert_in_order(events: list[Event], *expected: str) -> None:
     assert fractions == sorted(fractions)
     stages = dict.fromkeys(fields["stage"] for fields in progress)
     assert [stage for stage in stages if not stage.startswith("loading torch")] == [*expected]
+
+
+def test_roles_stand_for_names_of_files_in_manifests(
+    scan: Path, model: str, data: Path, make_series: Callable[..., Path]
+) -> None:
+    folder = scan.with_name("Ünal")
+    patient = shutil.copytree(data / "hq", folder) / "Ünal Öz FLAIR ü.nii.gz"
+    volume = io.load(scan)
+    io.save(volume.with_voxels(volume.voxels, did="DERIVED: enhanced with x"), patient)
+    guides = [str(shutil.copy(folder / "0.nii.gz", folder / "Ünal Öz FLAIR ü.nii.gz T1.nii.gz"))]
+    guides += [str(make_series((4, 20, 24), folder=Path(f"{patient} Öz"), uid="1.9.1", **MR))]
+    params = {"guide": guides, "slices": [3, 5], "overwrite": True}
+    result = run_job(_enhance(patient, model, **params))
+    manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
+    config = {"model": model, "device": "cpu", "guide": guides}
+    in_python = me.enhance(patient, **config).report
+    in_memory = me.enhance(replace(io.load(patient), source=""), **config).report
+    assert [*in_memory["inputs"].values()][::2] == ["a volume", "a folder"]
+    for record in (manifest, in_python, in_memory):
+        text = json.dumps(record | {"config": {}}, ensure_ascii=False)
+        assert "Ünal" not in text and "Öz" not in text
+        assert any(
+            text.startswith("the guide 2 (series 1.9.1) is not") for text in record["warnings"]
+        )
+    assert any(text.startswith("enhanced before") for text in manifest["warnings"])
+    assert in_python["inputs"] == manifest["inputs"]
+    assert file_sha256(patient) in manifest["inputs"]["input"]
+    assert len(manifest["results"]["measured"]["guide"]["series"]) == 2
 
 
 def test_guides_are_named_in_the_manifest(scan: Path, model: str, data: Path) -> None:
