@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -127,9 +127,8 @@ def described(path: Path) -> str:
     """Describe a file by its hash; Path() is a volume in memory."""
     try:
         if path.is_file():
-            ending, state = _ENDING.search(path.name.lower()), path.stat()
-            sha256 = _sha256_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
-            return f"a file{f' ({ending[0]})' if ending else ''}, SHA-256 {sha256}"
+            ending = _ENDING.search(path.name.lower())
+            return f"a file{f' ({ending[0]})' if ending else ''}, SHA-256 {file_sha256(path)}"
         return "a folder" if path.name and path.is_dir() else "a volume"
     except OSError:  # removed meanwhile, or an invalid path in a header
         return "a volume"
@@ -191,12 +190,6 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=8)
-def _sha256_of(path: Path, *_state: int) -> str:
-    """Return the SHA-256 of a file in this state; a job and its enhancement both record it."""
-    return file_sha256(path)
 
 
 @cache

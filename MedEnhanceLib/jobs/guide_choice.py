@@ -23,7 +23,6 @@ from MedEnhanceLib.jobs.files import CONTAINER, load_volume
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.decide import VolumeCache
     from MedEnhanceLib.hqg.guide import Candidate
 
 #: More files than this beside a volume are not one examination; more folders are not searched.
@@ -34,9 +33,7 @@ _FEWEST_VALUES = 32
 _MOST_TRIES = 3
 
 
-def chosen_guide(
-    path: Path, volume: Volume, monitor: Monitor, cache: VolumeCache | None = None
-) -> Volume | None:
+def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     """Return the best guide of a volume among the other series of its examination.
 
     Files whose names begin with the same words as the volume's come first, then series of little
@@ -46,7 +43,6 @@ def chosen_guide(
         path: of the volume: a file, or a folder of DICOM.
         volume: to be enhanced.
         monitor: warned if no series is suitable.
-        cache: of the volume; gets the guide as it was registered.
     Returns None if no series is suitable.
     Raises InputError if a folder without DICOM has too many volumes to be one examination.
     """
@@ -70,19 +66,9 @@ def chosen_guide(
             candidates.remove(best)
             place, series, _ = places[int(best.key)]
             guide = _series_at(place, series, volume.modality, monitor)
-            if guide is None:
-                continue
-            try:
-                aligned = align(guide, mean_frame(volume.frames()), quiet)
-            except InputError as error:  # it shows nothing
-                monitor.log(f"no guide: {error.message}")
-                continue
-            if aligned.is_usable:
+            if guide and align(guide, mean_frame(volume.frames()), quiet).is_usable:
                 monitor.log(f"guide: {reason}")
-                if cache is not None:
-                    cache.guides = ((guide, aligned),)
                 return guide
-            monitor.log(f"no guide: {best.description}: {aligned.reason}")
     suits = f"fits ({tries} tried)" if tries else "is suitable"
     monitor.warn(f"no other series of this examination {suits}: enhanced without a guide")
     return None
