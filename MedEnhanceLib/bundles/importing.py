@@ -79,7 +79,7 @@ def remove_bundle(name: str) -> None:
     """Delete an imported bundle, or a model folder that cannot be read.
 
     name: of the bundle, or of the unreadable folder.
-    Raises ModelError if there is none, MedEnhanceError if it is shipped; OSError if it cannot be deleted.
+    Raises ModelError without one, MedEnhanceError if it is shipped; OSError if that fails.
     """
     broken = store.user_folder() / name
     folder = broken

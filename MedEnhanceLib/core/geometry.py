@@ -48,7 +48,7 @@ class Geometry:
         object.__setattr__(self, "direction", tuple(map(tuple, rows.tolist())))
         if not (spacing > 0).all():
             raise GeometryError(
-                f"spacing is {self.spacing} mm", "Correct the file's voxel size: it must be > 0."
+                f"spacing is {self.spacing} mm", "Each must be > 0: correct it, or the file's."
             )
         deviation = float(np.abs(rows.T @ rows - np.eye(3)).max())
         if deviation > _ORTHONORMAL_TOLERANCE:
