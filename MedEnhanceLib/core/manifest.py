@@ -112,14 +112,11 @@ def _with_roles(value: Any, files: Mapping[str, Path]) -> Any:
         return {key: _with_roles(entry, files) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_with_roles(entry, files) for entry in value]
-    if not isinstance(value, str) or " " not in value:  # a word is no text: "MR", also a folder
-        return value
-    roles = {
-        name: role for role, path in files.items() for name in (str(path), path.name) if path.name
-    }
-    for name in sorted(roles, key=len, reverse=True):  # one may be a part of another
-        alone = rf"(?<![\w./\\-]){re.escape(name)}(?![\w/\\-]|\.\w)"
-        value = re.sub(alone, f"the {roles[name].replace('_', ' ')}", value)
+    if isinstance(value, str) and " " in value:  # a word is no text: "MR", also a folder
+        roles = {name: role for role, path in files.items() for name in (str(path), path.name)}
+        for name in sorted({*roles} - {"", "."}, key=len, reverse=True):  # they may overlap
+            alone = rf"(?<![\w./\\-]){re.escape(name)}(?![\w/\\-]|\.\w)"
+            value = re.sub(alone, f"the {roles[name].replace('_', ' ')}", value)
     return value
 
 

@@ -230,7 +230,6 @@ class Ledger:
         self._rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._started: set[tuple[str, str, str]] = set()
         self._bytes: dict[tuple[str, str, str], int] = {}  # as this batch left the results
-        self._changed: set[Item] = set()
         self._path, self._table = folder / _ROWS, folder / _TABLE
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8", errors="replace")
@@ -254,9 +253,7 @@ class Ledger:
         params, started = [], []
         for item in items:
             make_folder(Path(item.output).parent)
-            if not self._overwrite and self._is_changed(item):
-                self._changed.add(item)
-            is_ours = self._place_of(item) in self._started and item not in self._changed
+            is_ours = self._place_of(item) in self._started and not self._is_changed(item)
             may_replace = self._overwrite or is_ours
             is_taken = any(map(os.path.lexists, (item.output, f"{item.output}.json")))
             if may_replace or not is_taken:
@@ -272,7 +269,7 @@ class Ledger:
         for item, fields in rows:
             left_out = {"left_out": item.left_out} if item.left_out else {}
             key = self._key_of(item)
-            if item in self._changed:
+            if "output_bytes" in fields and self._is_changed(item):  # its job was refused
                 fields = {**fields, "message": "the result was changed after this batch left it"}
                 fields["hint"] = "Move it away, or make it again with --force."
                 del fields["output_bytes"]  # the earlier one counts

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +55,8 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     for number, (place, series, description) in enumerate(places):
         other = _series_at(place, series, volume.modality, monitor)
         if other is not None:
-            common = 0 if origin else _words_in_common(path.name, description)
+            words, others = (re.split(r"[\W_]+", name) for name in (path.name, description))
+            common = 0 if origin else sum(words[:n] == others[:n] for n in range(1, len(words)))
             groups.setdefault(common, []).append(_candidate(other, str(number), description))
     itself = _candidate(volume, volume.source, path.name) if groups else None
     quiet, tries = Monitor(cancel=lambda: monitor.cancelled), 0
@@ -72,12 +72,6 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     suits = f"fits ({tries} tried)" if tries else "is suitable"
     monitor.warn(f"no other series of this examination {suits}: enhanced without a guide")
     return None
-
-
-def _words_in_common(name: str, other: str) -> int:
-    """Count the words that both names begin with: "L20_FLAIR", "L20_T1W" share one."""
-    words, others = (re.split(r"[\W_]+", each) for each in (name, other))
-    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(words, others, strict=False))])
 
 
 def _candidate(volume: Volume, key: str, description: str) -> Candidate:
