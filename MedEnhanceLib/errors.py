@@ -8,8 +8,7 @@ MedEnhanceError
 │   └── EndingError      its name has an unsupported ending             ending   2
 ├── DependencyError      a package that is missing                      dependency 4
 ├── ModelError           a bundle that is missing or damaged            model    4
-│   ├── UnfitModelError  a bundle of another kind or modality           model    3
-│   └── ModelChangeError a change of the bundles that is refused        model    1
+│   └── UnfitModelError  a bundle of another kind or modality           model    3
 ├── DeviceMemoryError    memory ran out                                 memory   5
 ├── DeviceLostError      a GPU that stopped answering                   device   1
 ├── CodecError           a compressed file that is damaged              codec    6
@@ -83,12 +82,6 @@ class UnfitModelError(ModelError):
     """A volume, or a task, that a bundle or every bundle is unsuitable for."""
 
     exit_status = 3
-
-
-class ModelChangeError(ModelError):
-    """A change of the installed bundles that is refused, as the name is taken."""
-
-    exit_status = 1
 
 
 class DeviceMemoryError(MedEnhanceError):

@@ -13,7 +13,7 @@ from MedEnhanceLib.bundles import store
 from MedEnhanceLib.bundles.schema import METADATA, MOST_BYTES, MOST_FILES, safe_path
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import NAMES, is_name
-from MedEnhanceLib.errors import ModelChangeError, ModelError
+from MedEnhanceLib.errors import MedEnhanceError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, write_json
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.locks import remove_abandoned
@@ -28,8 +28,8 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
     """Verify a bundle, a folder or a zip, and copy it into the user's folder.
 
     name: new name of the model; None keeps its own.
-    Raises ModelError if it is no bundle, is damaged, or its name is taken; InputError if nothing
-    can be read; OSError without disk space or permission.
+    Raises ModelError if it is no bundle or damaged; OutputError for a name that is taken;
+    InputError if nothing can be read; OSError without disk space or permission.
     """
     refuse_pipe(source)
     root = store.user_folder()
@@ -49,17 +49,17 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
 
 
 def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bundle:
-    """Return a verified bundle under its new name; ModelError if it cannot be imported."""
+    """Return a verified bundle under its new name; raises as `import_bundle`."""
     store.verify_bundle(bundle)
     if name is not None:
         bundle = replace(bundle, metadata=bundle.metadata | {"name": name})
     if not is_name(bundle.name):
-        raise ModelChangeError(f"the model's name {bundle.name!r} cannot be used", f"Use {NAMES}.")
+        raise OutputError(f"the model's name {bundle.name!r} cannot be used", f"Use {NAMES}.")
     rename = f"Choose a name: medenhance models import {quote(str(source))} --name NAME"
     if any(other.shipped and other.name == bundle.name for other in store.list_bundles()):
-        raise ModelChangeError(f"a model {bundle.name!r} came with MedEnhance", rename)
+        raise OutputError(f"a model {bundle.name!r} came with MedEnhance", rename)
     if (root / bundle.name).exists():
-        raise ModelChangeError(
+        raise OutputError(
             f"a model {bundle.name!r} already exists in {root}",
             f"{rename}. Or remove it first: medenhance models remove {bundle.name}",
         )
@@ -79,14 +79,14 @@ def remove_bundle(name: str) -> None:
     """Delete an imported bundle, or a model folder that cannot be read.
 
     name: of the bundle, or of the unreadable folder.
-    Raises ModelError if there is none, or it came with MedEnhance; OSError if it cannot be deleted.
+    Raises ModelError without one, MedEnhanceError if it is shipped; OSError if that fails.
     """
     broken = store.user_folder() / name
     folder = broken
     if broken not in store.unreadable_bundles():
         bundle = store.by_name(name)
         if bundle.shipped:
-            raise ModelChangeError(
+            raise MedEnhanceError(
                 f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
             )
         folder = bundle.folder

@@ -17,7 +17,7 @@ from typing import Any
 from MedEnhanceLib.bundles import schema
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.modality import SET_MODALITY
-from MedEnhanceLib.errors import InputError, ModelChangeError, ModelError, UnfitModelError
+from MedEnhanceLib.errors import InputError, MedEnhanceError, ModelError, UnfitModelError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -201,10 +201,10 @@ def read_defaults() -> dict[str, str]:
 
 
 def set_default(name: str) -> Bundle:
-    """Make "auto" select an installed model; ModelError if it is missing or `on_request`."""
+    """Make "auto" select an installed model; MedEnhanceError if missing or `on_request`."""
     bundle = by_name(name)
     if bundle.on_request:
-        raise ModelChangeError(
+        raise MedEnhanceError(
             f"model {name!r} cannot be the default: it segments a rare finding",
             "Name it where it is needed.",
         )

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -112,14 +112,11 @@ def _with_roles(value: Any, files: Mapping[str, Path]) -> Any:
         return {key: _with_roles(entry, files) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_with_roles(entry, files) for entry in value]
-    if not isinstance(value, str) or " " not in value:  # a word is no text: "MR", also a folder
-        return value
-    roles = {
-        name: role for role, path in files.items() for name in (str(path), path.name) if path.name
-    }
-    for name in sorted(roles, key=len, reverse=True):  # one may be a part of another
-        alone = rf"(?<![\w./\\-]){re.escape(name)}(?![\w/\\-]|\.\w)"
-        value = re.sub(alone, f"the {roles[name].replace('_', ' ')}", value)
+    if isinstance(value, str) and " " in value:  # a word is no text: "MR", also a folder
+        roles = {name: role for role, path in files.items() for name in (str(path), path.name)}
+        for name in sorted({*roles} - {"", "."}, key=len, reverse=True):  # they may overlap
+            alone = rf"(?<![\w./\\-]){re.escape(name)}(?![\w/\\-]|\.\w)"
+            value = re.sub(alone, f"the {roles[name].replace('_', ' ')}", value)
     return value
 
 
@@ -127,9 +124,8 @@ def described(path: Path) -> str:
     """Describe a file by its hash; Path() is a volume in memory."""
     try:
         if path.is_file():
-            ending, state = _ENDING.search(path.name.lower()), path.stat()
-            sha256 = _sha256_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
-            return f"a file{f' ({ending[0]})' if ending else ''}, SHA-256 {sha256}"
+            ending = _ENDING.search(path.name.lower())
+            return f"a file{f' ({ending[0]})' if ending else ''}, SHA-256 {file_sha256(path)}"
         return "a folder" if path.name and path.is_dir() else "a volume"
     except OSError:  # removed meanwhile, or an invalid path in a header
         return "a volume"
@@ -191,12 +187,6 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=8)
-def _sha256_of(path: Path, *_state: int) -> str:
-    """Return the SHA-256 of a file in this state; a job and its enhancement both record it."""
-    return file_sha256(path)
 
 
 @cache

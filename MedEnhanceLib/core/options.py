@@ -60,6 +60,14 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 NAMES = "at most 64 letters, digits, - and _"
 
 
+def shown(value: Any) -> str:
+    """Write a value for a message, at most 300 characters; of an array or volume its shape."""
+    if shape := getattr(value, "shape", None):
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
 def is_name(text: str) -> bool:
     """Return whether a text can be the name of a folder on every system."""
     return re.fullmatch(r"[\w-]{1,64}", text) is not None
@@ -72,7 +80,7 @@ def local_path(place: PathLike, name: str = "the path") -> Path:
     `s3://…`); the message has its scheme only, as the rest may hold a secret.
     """
     if not isinstance(place, str | os.PathLike):
-        raise InputError(f"{name} is {place!r}: not a path", "Give text or a pathlib.Path.")
+        raise InputError(f"{name} is {shown(place)}: not a path", "Give text or a pathlib.Path.")
     text = os.fspath(place)
     if not text:  # pathlib would take the current folder
         raise ConfigError(f"{name} is empty", "Name a file.")
@@ -224,7 +232,7 @@ class Option:
             return
         if not (fits(value, self.hint) and self._is_in_range(value)):
             hint = f"{did_you_mean(value, map(str, self.choices))}Use {self.allowed}."
-            raise ConfigError(f"{self.name} is {value!r}, not allowed", hint)
+            raise ConfigError(f"{self.name} is {shown(value)}, not allowed", hint)
 
     def _is_in_range(self, value: Any) -> bool:
         if self.about.is_name:
@@ -349,7 +357,7 @@ def _option(entry: dataclasses.Field[Any], hint: Any, about: About) -> Option:
         default = None if entry.default_factory is MISSING else entry.default_factory()
     return Option(
         entry.name,
-        rest[0] if len(rest) == 1 else hint,
+        typing.Union[tuple(rest)] if rest else hint,  # noqa: UP007 - made of a list
         default,
         about,
         is_optional or hint is Any,
@@ -370,7 +378,7 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -
     """
     owner = owner or cls.__name__
     if not isinstance(fields, Mapping):
-        raise ConfigError(f"{owner} is {fields!r}", "Give an object with its options.")
+        raise ConfigError(f"{owner} is {shown(fields)}", "Give an object with its options.")
     options = {option.name: option for option in options_of(cls)}
     check_names(owner, fields, options)
     missing = [name for name, each in options.items() if each.is_required and name not in fields]

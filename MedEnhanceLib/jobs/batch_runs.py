@@ -32,11 +32,6 @@ _LEAVE_SECONDS = 0.5
 #: Jobs that are sent ahead: for each thread of a Dask cluster, and at least in all.
 _AHEAD, _FEWEST_AHEAD = 4, 16
 _ROWS, _TABLE = "batch.jsonl", "batch.csv"
-#: Of the row of a result that may hold a user's work.
-_CHANGED = {
-    "message": "the result was changed after this batch left it",
-    "hint": "Move it away, or make it again with --force.",
-}
 _FIRST_COLUMNS = ("task", "source", "output", "status", "seconds", "code", "message", "hint")
 
 
@@ -199,13 +194,10 @@ def _row_of_error(error: MedEnhanceError) -> dict[str, Any]:
     return {"status": status, "code": error.code, "message": error.message, "hint": error.hint}
 
 
-def _bytes_of(output: str) -> int | None:
-    """Return the size of a file, or of the files in a folder; None if it does not exist."""
-    path = Path(output)
-    with suppress(OSError):
-        members = path.iterdir() if path.is_dir() else [path]
-        return sum(member.stat().st_size for member in members)
-    return None
+def _bytes_of(output: str) -> int:
+    """Return the size of a file, or of the files in a folder."""
+    files = (Path(output), *Path(output).glob("*"))
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 class Ledger:
@@ -237,8 +229,7 @@ class Ledger:
         self.task, self._items, self._stated, self._overwrite = task, items, stated, overwrite
         self._rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._started: set[tuple[str, str, str]] = set()
-        self._bytes: dict[tuple[str, str, str], int | None] = {}  # as this batch left the results
-        self._changed: set[Item] = set()
+        self._bytes: dict[tuple[str, str, str], int] = {}  # as this batch left the results
         self._path, self._table = folder / _ROWS, folder / _TABLE
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8", errors="replace")
@@ -262,9 +253,7 @@ class Ledger:
         params, started = [], []
         for item in items:
             make_folder(Path(item.output).parent)
-            if not self._overwrite and self._is_changed(item):
-                self._changed.add(item)
-            is_ours = self._place_of(item) in self._started and item not in self._changed
+            is_ours = self._place_of(item) in self._started and not self._is_changed(item)
             may_replace = self._overwrite or is_ours
             is_taken = any(map(os.path.lexists, (item.output, f"{item.output}.json")))
             if may_replace or not is_taken:
@@ -280,8 +269,9 @@ class Ledger:
         for item, fields in rows:
             left_out = {"left_out": item.left_out} if item.left_out else {}
             key = self._key_of(item)
-            if item in self._changed:
-                fields = dict(fields) | _CHANGED
+            if "output_bytes" in fields and self._is_changed(item):  # its job was refused
+                fields = {**fields, "message": "the result was changed after this batch left it"}
+                fields["hint"] = "Move it away, or make it again with --force."
                 del fields["output_bytes"]  # the earlier one counts
             row = as_json({**self._names_of(item), "key": key, **left_out, **fields})
             self._keep(row)
@@ -329,8 +319,8 @@ class Ledger:
 
     def _is_changed(self, item: Item) -> bool:
         """Return whether a result has another size than when this batch was done with it."""
-        place, size = self._place_of(item), _bytes_of(item.output)
-        return size is not None and size != self._bytes.get(place, size)
+        size = self._bytes.get(self._place_of(item))
+        return size not in (None, _bytes_of(item.output)) and os.path.lexists(item.output)
 
     def _names_of(self, item: Item) -> dict[str, str]:
         return {"task": self.task, "source": item.name, "output": item.output}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -100,12 +99,8 @@ def _warn_of_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> N
     """Warn if a volume is no image as a scanner makes it: changed before, or a label map."""
     name = Path(volume.source).name or "volume"
     if volume.lossy:
-        ratio = math.prod(step.ratio for step in volume.lossy)
-        times = f", {ratio:.3g} times," if ratio > 1 else ""
-        monitor.warn(
-            f"{name}: was compressed{times} with loss: lost detail does not come back, and errors "
-            "of the compression may be taken for noise or anatomy"
-        )
+        text = "lost detail does not come back, and errors may be taken for noise or anatomy"
+        monitor.warn(f"{name}: was compressed with loss: {text}")
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
     if may_be_labels(volume.voxels):

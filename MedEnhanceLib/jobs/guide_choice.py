@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ from MedEnhanceLib.jobs.files import CONTAINER, load_volume
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.decide import VolumeCache
     from MedEnhanceLib.hqg.guide import Candidate
 
 #: More files than this beside a volume are not one examination; more folders are not searched.
@@ -34,9 +32,7 @@ _FEWEST_VALUES = 32
 _MOST_TRIES = 3
 
 
-def chosen_guide(
-    path: Path, volume: Volume, monitor: Monitor, cache: VolumeCache | None = None
-) -> Volume | None:
+def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     """Return the best guide of a volume among the other series of its examination.
 
     Files whose names begin with the same words as the volume's come first, then series of little
@@ -46,7 +42,6 @@ def chosen_guide(
         path: of the volume: a file, or a folder of DICOM.
         volume: to be enhanced.
         monitor: warned if no series is suitable.
-        cache: of the volume; gets the guide as it was registered.
     Returns None if no series is suitable.
     Raises InputError if a folder without DICOM has too many volumes to be one examination.
     """
@@ -60,7 +55,8 @@ def chosen_guide(
     for number, (place, series, description) in enumerate(places):
         other = _series_at(place, series, volume.modality, monitor)
         if other is not None:
-            common = 0 if origin else _words_in_common(path.name, description)
+            words, others = (re.split(r"[\W_]+", name) for name in (path.name, description))
+            common = 0 if origin else sum(words[:n] == others[:n] for n in range(1, len(words)))
             groups.setdefault(common, []).append(_candidate(other, str(number), description))
     itself = _candidate(volume, volume.source, path.name) if groups else None
     quiet, tries = Monitor(cancel=lambda: monitor.cancelled), 0
@@ -70,28 +66,12 @@ def chosen_guide(
             candidates.remove(best)
             place, series, _ = places[int(best.key)]
             guide = _series_at(place, series, volume.modality, monitor)
-            if guide is None:
-                continue
-            try:
-                aligned = align(guide, mean_frame(volume.frames()), quiet)
-            except InputError as error:  # it shows nothing
-                monitor.log(f"no guide: {error.message}")
-                continue
-            if aligned.is_usable:
+            if guide and align(guide, mean_frame(volume.frames()), quiet).is_usable:
                 monitor.log(f"guide: {reason}")
-                if cache is not None:
-                    cache.guides = ((guide, aligned),)
                 return guide
-            monitor.log(f"no guide: {best.description}: {aligned.reason}")
     suits = f"fits ({tries} tried)" if tries else "is suitable"
     monitor.warn(f"no other series of this examination {suits}: enhanced without a guide")
     return None
-
-
-def _words_in_common(name: str, other: str) -> int:
-    """Count the words that both names begin with: "L20_FLAIR", "L20_T1W" share one."""
-    words, others = (re.split(r"[\W_]+", each) for each in (name, other))
-    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(words, others, strict=False))])
 
 
 def _candidate(volume: Volume, key: str, description: str) -> Candidate:

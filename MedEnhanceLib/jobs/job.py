@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from MedEnhanceLib.core.options import config_from_json, did_you_mean
+from MedEnhanceLib.core.options import config_from_json, did_you_mean, shown
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.events import check_version
 from MedEnhanceLib.jobs.failures import job_errors
@@ -139,7 +139,10 @@ def run_job(
     Raises MedEnhanceErrors only: InternalError for an error in MedEnhance (its cause is chained),
     DeviceMemoryError if memory runs out, Cancelled also for Ctrl-C.
     """
-    kind = JOBS[spec.kind]
+    kind = JOBS.get(getattr(spec, "kind", ""))
+    if kind is None:
+        hint = "Give a JobSpec: run_job(JobSpec(kind, params))."
+        raise ConfigError(f"the job is {shown(spec)}", hint)
     monitor = Monitor(progress, cancel)
     with job_errors(spec.kind):
         monitor.emit("started", kind=spec.kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,6 +70,22 @@ def test_nan_is_named_before_the_modality_that_it_hides(
     voxels[3, 5, 5] = np.nan
     with pytest.raises(me.InputError, match="1 voxel is NaN or infinite, first in slice 3"):
         call(voxels, spacing=(1, 1, 1), modality=modality)
+
+
+def test_a_refused_value_is_shown_in_short(head: Volume) -> None:
+    for value, says in (
+        (head, f"Volume of shape {head.shape}"),
+        (np.zeros((8, 9)), "shape (8, 9)"),
+    ):
+        with pytest.raises(me.ConfigError, match=re.escape(says)) as caught:
+            me.enhance(head, noise=value)  # type: ignore[arg-type]
+        assert caught.value.hint == "Use a number or text."
+    for value in ([1] * 999, {"a": "b" * 999}):
+        with pytest.raises(me.MedEnhanceError) as caught:
+            me.enhance(head, device=value)  # type: ignore[arg-type]
+        assert len(str(caught.value)) < 400
+    with pytest.raises(me.GeometryError, match="Give 3 numbers above 0"):
+        me.enhance(head.voxels, spacing=(1, 1, 0))
 
 
 def test_an_unknown_modality_is_to_be_stated_in_words_of_python_too() -> None:

@@ -28,7 +28,6 @@ def test_every_error_has_the_code_and_status_of_the_contract() -> None:
         "DependencyError": ("dependency", 4),
         "ModelError": ("model", 4),
         "UnfitModelError": ("model", 3),
-        "ModelChangeError": ("model", 1),
         "DeviceMemoryError": ("memory", 5),
         "CodecError": ("codec", 6),
         "NoContainerError": ("container", 3),

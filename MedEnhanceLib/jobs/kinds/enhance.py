@@ -145,8 +145,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     source, template = _placed(source, params, work.series, monitor.part(0.04, 0.05))
-    cache = cache or hqg.VolumeCache()
-    guides = _guides_of(params, volume, kept, cache, monitor.part(0.05, 0.06))
+    guides = _guides_of(params, volume, kept, monitor.part(0.05, 0.06))
     if params.guide == [files.AUTO] and guides:
         work.inputs["guide"] = files.path_of(guides[0])
     config = params.config
@@ -208,17 +207,11 @@ def _placed(
 
 
 def _guides_of(
-    params: EnhanceParams,
-    volume: Volume,
-    kept: KeptVolumes,
-    cache: hqg.VolumeCache,
-    monitor: Monitor,
+    params: EnhanceParams, volume: Volume, kept: KeptVolumes, monitor: Monitor
 ) -> list[Volume]:
     """Return the named guides, or the automatic one; a single one is kept for previews."""
     if params.guide == [files.AUTO]:
-        # With DICOM the axes of what is enhanced may be turned to those of its series.
-        cached = None if params.dicom else cache
-        guide = chosen_guide(Path(params.input), volume, monitor, cached)
+        guide = chosen_guide(Path(params.input), volume, monitor)
         return [guide] if guide is not None else []
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1

@@ -51,7 +51,10 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     if params.action == "import":
         changed = {"imported": import_bundle(Path(str(params.path)), params.name).name}
     elif params.action == "remove":
+        before = store.read_defaults()
         remove_bundle(str(params.name))
+        for which in before.keys() - store.read_defaults().keys():
+            monitor.warn(f"{params.name} was the default {which}: the one that ships is it again")
         changed = {"removed": params.name}
     elif params.action == "default":
         changed = {"default": store.set_default(str(params.name)).name}

@@ -28,7 +28,7 @@ from MedEnhanceLib.bundles.store import (
     unreadable_bundles,
     verify_bundle,
 )
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import MedEnhanceError, ModelError, OutputError
 
 METADATA_FIELDS = {
     "name": "toy",
@@ -135,7 +135,7 @@ def test_a_model_comes_in_and_goes(
     assert open_bundle("toy", kind="enhancer", modality="MR").sha256 == toy.sha256
     shipped = open_bundle("auto", kind="enhancer", modality="MR")
     assert (shipped.name, shipped.origin) == ("mr", "shipped with MedEnhance")
-    with pytest.raises(ModelError, match="already"):
+    with pytest.raises(OutputError, match="already"):
         import_bundle(source)
     remove_bundle("toy")
     assert not imported.folder.exists()
@@ -202,7 +202,7 @@ def test_shipped_models_verify_and_cannot_be_removed() -> None:
         assert bundle.anatomy or bundle.kind in ("codec", "enhancer")
         assert bundle.metadata["measured"], f"{bundle.name} has no measured table"
         assert bundle.metadata["data"], f"{bundle.name} does not name its data"
-        with pytest.raises(ModelError, match="part of MedEnhance"):
+        with pytest.raises(MedEnhanceError, match="part of MedEnhance"):
             remove_bundle(bundle.name)
     total = sum(path.stat().st_size for b in shipped for path in b.folder.rglob("*"))
     assert total < 20e6
@@ -210,7 +210,7 @@ def test_shipped_models_verify_and_cannot_be_removed() -> None:
 
 def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) -> None:
     _edit(toy, name="mr")
-    with pytest.raises(ModelError, match="came with MedEnhance"):
+    with pytest.raises(OutputError, match="came with MedEnhance"):
         import_bundle(toy.folder)
     # One that lay there before is distinguished, and can be removed.
     shutil.copytree(toy.folder, user_models / "mr")

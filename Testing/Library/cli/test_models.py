@@ -98,6 +98,10 @@ def test_the_default_is_stated_and_goes_back_to_the_one_that_ships(
     assert default() == ["my-model", "ct"]
     run("models", "default", "mr")
     assert default() == ["mr", "ct"]
+    run("models", "default", "my-model")
+    says = "my-model was the default enhancer MR: the one that ships is it again"
+    assert says in run("models", "remove", "my-model").err
+    assert default() == ["ct", "mr"]
 
 
 def test_a_model_with_the_name_of_a_shipped_one_comes_in_under_another(

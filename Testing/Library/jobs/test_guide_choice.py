@@ -129,11 +129,11 @@ def test_a_lossy_input_is_warned_of(
     stored, ours = scan.with_name("small.ucv"), scan.with_name("old.nrrd")
     params = {"input": str(scan), "output": str(stored), "config": {"max_error": 40}}
     run_job(JobSpec("compress", params))
-    jpeg = (Lossy("ISO_10918_1", 10.0), Lossy("ISO_10918_1", 2.0))
-    io.save(replace(brain(0), lossy=jpeg), ours)
-    for path, says in ((stored, "small.ucv: was compressed, "), (ours, ", 20 times, with loss")):
+    io.save(replace(brain(0), lossy=(Lossy("ISO_10918_1", 10.0),)), ours)  # as of DICOM
+    for path in (stored, ours):
         run(path, recorder.listen, overwrite=True)
-        assert any(says in warning for warning in recorder.warnings)
+        says = f"{path.name}: was compressed with loss"
+        assert any(warning.startswith(says) for warning in recorder.warnings)
     before = len(recorder.warnings)
     run(scan, recorder.listen, overwrite=True)
     assert not any("compressed" in warning for warning in recorder.warnings[before:])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from MedEnhanceLib import errors
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError, OutputError
-from MedEnhanceLib.jobs import JobSpec
+from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.failures import InternalError, device_errors, job_errors
 from MedEnhanceLib.jobs.job import JOBS
 
@@ -123,3 +123,9 @@ def test_what_the_system_refuses_is_no_fault_of_ours(tmp_path: Path) -> None:
     ours = Path(errors.__file__).with_name("lost.py")
     with pytest.raises(InternalError), job_errors("train"):
         ours.read_bytes()
+
+
+def test_what_is_no_job_is_refused_by_the_words_for_it() -> None:
+    with pytest.raises(ConfigError, match="the job is 'estimate'") as caught:
+        run_job("estimate", {"input": "scan.nii.gz"})  # type: ignore[arg-type]
+    assert "JobSpec(kind, params)" in caught.value.hint
