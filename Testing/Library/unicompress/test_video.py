@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy
 
 from MedEnhanceLib.core.arrays import Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress import CompressConfig, compress
 from MedEnhanceLib.unicompress.allocation import lossy
 from MedEnhanceLib.unicompress.allocation.coding_task import CodingTask, Room
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
@@ -88,3 +92,23 @@ def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     task = CodingTask(voxels, context_of(voxels), "fast", 1, Monitor())
     coded = lossy.code_to_ratio(task, Room(ratio=30, bytes=9000))
     assert 0.9 * 9000 < coded.bytes <= 9000
+
+
+@pytest.mark.slow
+def test_much_background_is_coded_by_the_encoder_that_suits_it(tmp_path: Path) -> None:
+    if SVT not in encoders():
+        pytest.skip("PyAV is not installed")
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in (48, 96, 96)), indexing="ij")
+    texture = scipy.ndimage.gaussian_filter(np.random.default_rng(0).normal(size=k.shape), 2.0)
+    brain = np.where(np.hypot(np.hypot(k, j), i) < 0.5, 700 + 150 * texture / texture.std(), 0)
+    volume, config = Volume(brain.astype(np.int16), modality="MR"), CompressConfig(ratio=60)
+
+    def psnr(background: float) -> float:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lossy, "_TRIAL_BACKGROUND", background)
+            found = compress(volume, tmp_path / f"{background}.ucv", config).psnr
+        assert found is not None
+        return found
+
+    without_a_trial = psnr(2.0)
+    assert psnr(0.5) > without_a_trial + 1

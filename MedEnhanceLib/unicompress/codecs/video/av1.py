@@ -156,8 +156,13 @@ def encoders() -> tuple[Encoder, ...]:
 
 
 def quantizer_step(quantizer: float) -> float:
-    """Approximate the step of AV1's quantizer 1 to 63 at 12 bits: linear, then exponential."""
+    """Approximate the step of AV1's quantizer 1 to 63 at 12 bits: a power, linear, exponential.
+
+    The power is fitted to AV1's own table (ac_qlookup, 12 bits), up to the quantizer 5.
+    """
     index = 4 * quantizer
+    if index <= 20:
+        return float(42 * (index / 20) ** 1.2)
     return 2.1 * index if index <= 96 else 2.1 * 96 * math.exp(0.0182 * (index - 96))
 
 
