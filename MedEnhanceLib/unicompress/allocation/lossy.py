@@ -136,7 +136,13 @@ class VideoTask(CodingTask):
         return self.value(self.code(2.0**setting, quickly=True))
 
     def trial(self, setting: float, span: float, *, quickly: bool = False) -> tuple[int, float]:
-        """Code the only block with the step 2 ** setting; returns bytes and PSNR over `span`."""
+        """Code the only block, and measure its bytes and PSNR.
+
+        Args:
+            setting: log2 of the step.
+            span: of the intensities, the peak of the PSNR.
+            quickly: see Encoder.
+        """
         (chunk,) = self.code(2.0**setting, quickly=quickly)
         decoded = BLOCK_TYPES[chunk.kind].decode(chunk.data, self.voxels.shape, self.context)
         return len(chunk.data), metrics.psnr(self.voxels, decoded, span)
