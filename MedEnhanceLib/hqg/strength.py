@@ -93,7 +93,7 @@ class Enhanced:
 
     @property
     def findings(self) -> list[str]:
-        """What was measured and done, a sentence each, as the command prints it; noise first."""
+        """Sentences on what was measured and done, as the command prints them; noise first."""
         return describe(self.measured, self.strength, remedy="noise=")
 
     def compare(

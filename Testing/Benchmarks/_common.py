@@ -143,7 +143,7 @@ def _confirm(name: str, path: Path, parts: Iterable[Part], texts: Iterable[str])
 
 
 def _lasting(row: Row) -> str:
-    """What a row says, except times and memory, to nine digits."""
+    """Write a row as text, to nine digits, without times and memory."""
 
     def rounded(value: Any) -> Any:
         return float(f"{value:.9g}") if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""What a result says about its noise and its change: in Python, and as a warning of the job."""
+"""Sentences of a result on its noise and its change: in Python, and as a warning of the job."""
 
 from __future__ import annotations
 

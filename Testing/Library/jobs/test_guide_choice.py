@@ -58,7 +58,7 @@ def fitting(monkeypatch: pytest.MonkeyPatch, fits: Callable[[str], bool]) -> lis
 
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What the best guide is chosen among, by description; the last one is taken, and fits."""
+    """Return candidates for a guide, by description; the last one is taken, and fits."""
     seen: list[list[str]] = []
     fitting(monkeypatch, lambda _source: True)
 
