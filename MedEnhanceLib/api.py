@@ -20,7 +20,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from MedEnhanceLib import gradprom, unicompress
+from MedEnhanceLib import gradprom, hqg, unicompress
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.options import (
     About,
@@ -196,9 +196,9 @@ def enhance(call: EnhanceCall) -> Enhanced:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
         if volume.modality == "OT":  # NaN leaves the modality unknown, which no model fits
             refuse_not_finite(volume)
-        monitor = monitor.part(0.1, 1.0)
+        monitor, cache = monitor.part(0.1, 1.0), hqg.VolumeCache()
         if isinstance(call.guide, str) and call.guide == AUTO:
-            guides = _guides_of(call, volume, monitor)
+            guides = _guides_of(call, volume, cache, monitor)
         else:
             guides = _as_volumes(call.guide, volume, call)
         return enhance_volume(
@@ -206,11 +206,14 @@ def enhance(call: EnhanceCall) -> Enhanced:
             EnhanceConfig(**shared(EnhanceConfig, call)),
             guide=guides or None,
             segmenter=segmenter,
+            cache=cache,
             monitor=monitor,
         )
 
 
-def _guides_of(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]:
+def _guides_of(
+    call: EnhanceCall, volume: Volume, cache: hqg.VolumeCache, monitor: Monitor
+) -> list[Volume]:
     """Return the best guide beside the volume; [] if none is suitable."""
     is_path = isinstance(call.volume, str | os.PathLike)
     path = Path(call.volume) if is_path else path_of(volume)
@@ -219,7 +222,7 @@ def _guides_of(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volu
             'guide="auto" requires a volume that was read from a file',
             "Give the guide itself.",
         )
-    guide = chosen_guide(path, volume, monitor)
+    guide = chosen_guide(path, volume, cache, monitor)
     return [] if guide is None else [guide]
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.runtime.progress import Monitor
 
 #: A training with fewer steps than this is a test; the preset smoke has a handful.
 _FEWEST_STEPS = 100
@@ -70,23 +69,19 @@ def messages_of(warnings: Iterable[ModelWarning]) -> str:
     return "; ".join(warning.message for warning in warnings)
 
 
-def warn_of_model(bundle: Bundle, volume: Volume, monitor: Monitor) -> tuple[ModelWarning, ...]:
-    """Warn where a model may not suit a volume.
+def model_warnings(bundle: Bundle, volume: Volume) -> tuple[ModelWarning, ...]:
+    """State where a model may not suit a volume.
 
     Args:
         bundle: the model.
         volume: to be changed by it.
-        monitor: receives the warnings, which are returned, too.
     """
     reasons = (
         training_length_warning(bundle),
         verdict_warning(bundle),
         anatomy_warning(bundle, volume.origin.body_part if volume.origin else ""),
     )
-    warnings = tuple(reason for reason in reasons if reason)
-    for warning in warnings:
-        monitor.warn(warning.text)
-    return warnings
+    return tuple(reason for reason in reasons if reason)
 
 
 def anatomy_warning(bundle: Bundle, part: str) -> ModelWarning | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
-from MedEnhanceLib.bundles.suitability import messages_of, warn_of_model
+from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, foreground, let_go, trim
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume
@@ -147,10 +147,9 @@ def _prepared(
     # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
     decision = decide(frames, cache, task, fallback=numbers, monitor=monitor)
-    model_warnings = warn_of_model(bundle, volume, monitor)
+    decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
     for warning in decision.warnings:
         monitor.warn(warning.text)
-    decision = replace(decision, warnings=model_warnings + decision.warnings)
     mean = functools.cache(lambda: mean_frame(frames))
     is_shared = config.correct_bias_field and len(frames) > 1
     bias_field = measured_bias_field(mean(), monitor) if is_shared else None

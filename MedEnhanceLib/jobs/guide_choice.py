@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from MedEnhanceLib import io
+from MedEnhanceLib.core.modality import may_be_labels
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
@@ -22,17 +21,16 @@ from MedEnhanceLib.jobs.files import CONTAINER, load_volume
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.decide import VolumeCache
     from MedEnhanceLib.hqg.guide import Candidate
 
 #: More files than this beside a volume are not one examination; more folders are not searched.
 _MOST_BESIDE = 20
-#: Whole numbers with fewer different values are labels.
-_FEWEST_VALUES = 32
 #: Most series that are registered to the volume, each of which takes seconds.
 _MOST_TRIES = 3
 
 
-def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
+def chosen_guide(path: Path, volume: Volume, cache: VolumeCache, monitor: Monitor) -> Volume | None:
     """Return the best guide of a volume among the other series of its examination.
 
     Files whose names begin with the same words as the volume's come first, then series of little
@@ -41,6 +39,7 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     Args:
         path: of the volume: a file, or a folder of DICOM.
         volume: to be enhanced.
+        cache: of the volume; keeps the copy of the guide on its grid for the enhancement.
         monitor: warned if no series is suitable.
     Returns None if no series is suitable.
     Raises InputError if a folder without DICOM has too many volumes to be one examination.
@@ -59,6 +58,7 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
             common = 0 if origin else sum(words[:n] == others[:n] for n in range(1, len(words)))
             groups.setdefault(common, []).append(_candidate(other, str(number), description))
     itself = _candidate(volume, volume.source, path.name) if groups else None
+    mean = mean_frame(volume.frames()) if groups else volume
     quiet, tries = Monitor(cancel=lambda: monitor.cancelled), 0
     for _, candidates in sorted(groups.items(), reverse=True):
         while itself and tries < _MOST_TRIES and (suggestion := suggest(itself, candidates)):
@@ -66,7 +66,9 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
             candidates.remove(best)
             place, series, _ = places[int(best.key)]
             guide = _series_at(place, series, volume.modality, monitor)
-            if guide and align(guide, mean_frame(volume.frames()), quiet).is_usable:
+            aligned = align(guide, mean, quiet) if guide else None
+            if guide and aligned and aligned.is_usable:
+                cache.guides = ((guide, aligned),)
                 monitor.log(f"guide: {reason}")
                 return guide
     suits = f"fits ({tries} tried)" if tries else "is suitable"
@@ -103,7 +105,7 @@ def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) 
     if is_result or len(volume.frames()) > 1:
         return None
     volume = volume.single()
-    if volume.dtype.kind in "iub" and len(np.unique(volume.voxels)) < _FEWEST_VALUES:
+    if may_be_labels(volume.voxels):
         return None
     if volume.modality_is_guess:
         volume = replace(volume, modality=modality)

@@ -293,7 +293,11 @@ class StoredVolume:
         entries = list(key) if isinstance(key, tuple) else [key]
         kinds = (slice, EllipsisType, int, np.integer)
         if not all(isinstance(entry, kinds) and not isinstance(entry, bool) for entry in entries):
-            raise InputError(f"unsupported index {key!r}", "Use integers, slices and `...`.")
+            types = ", ".join(type(entry).__name__ for entry in entries)
+            raise InputError(
+                f"unsupported index of type {types}",
+                "Use integers, slices and `...`; for others, decode first: volume[:][mask].",
+            )
         # A single number in the shape of the volume: NumPy's rules, without its memory.
         pattern: Voxels = np.broadcast_to(np.zeros((), self.dtype), self.shape)[key]
         if pattern.size == 0:

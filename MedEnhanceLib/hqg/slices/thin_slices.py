@@ -16,7 +16,7 @@ import torch
 
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
-from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, warn_of_model
+from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
@@ -91,7 +91,9 @@ def enhance_slices(
     stack = plan.stack
     refuse_not_finite(volume)
     bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
-    warnings = warn_of_model(bundle, volume, monitor)
+    warnings = model_warnings(bundle, volume)
+    for warning in warnings:
+        monitor.warn(warning.text)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     monitor.log(

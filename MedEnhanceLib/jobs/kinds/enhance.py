@@ -145,7 +145,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     source, template = _placed(source, params, work.series, monitor.part(0.04, 0.05))
-    guides = _guides_of(params, volume, kept, monitor.part(0.05, 0.06))
+    cache = cache or hqg.VolumeCache()
+    guides = _guides_of(params, volume, cache, kept, monitor.part(0.05, 0.06))
     if params.guide == [files.AUTO] and guides:
         work.inputs["guide"] = files.path_of(guides[0])
     config = params.config
@@ -207,11 +208,15 @@ def _placed(
 
 
 def _guides_of(
-    params: EnhanceParams, volume: Volume, kept: KeptVolumes, monitor: Monitor
+    params: EnhanceParams,
+    volume: Volume,
+    cache: hqg.VolumeCache,
+    kept: KeptVolumes,
+    monitor: Monitor,
 ) -> list[Volume]:
     """Return the named guides, or the automatic one; a single one is kept for previews."""
     if params.guide == [files.AUTO]:
-        guide = chosen_guide(Path(params.input), volume, monitor)
+        guide = chosen_guide(Path(params.input), volume, cache, monitor)
         return [guide] if guide is not None else []
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1

@@ -35,10 +35,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         guide: Any = None,
         frame: int | None = None,
         slices: Any = None,
+        cache: Any = None,
         monitor: Any,
         **_: Any,
     ) -> Any:
-        calls.append({"kind": "enhance", "config": config, "guide": guide})
+        calls.append({"kind": "enhance", "config": config, "guide": guide, "cache": cache})
         monitor.progress(0.5, "enhancing")
         monitor.warn("only a stand-in")
         wants = config.uncertainty

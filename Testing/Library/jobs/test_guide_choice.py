@@ -19,7 +19,7 @@ from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg import guide
+from MedEnhanceLib.hqg import VolumeCache, guide
 from MedEnhanceLib.hqg.guide import AlignedGuide, Candidate
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.guide_choice import chosen_guide
@@ -158,6 +158,8 @@ def test_auto_goes_on_to_the_series_that_fits(
     assert tried == names[: 2 if fits == "L20_T1W" else 3]
     used = [Path(each.source).name for each in enhanced[0]["guide"] or ()]
     assert used == ([tried[-1]] if fits == "L20_T1W" else [])
+    kept = [each for each, _ in enhanced[0]["cache"].guides]  # not registered again
+    assert kept == (enhanced[0]["guide"] or [])
     assert [Path(result["guide"]).name] == used if used else "guide" not in result.fields
     inputs = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))["inputs"]
     assert ("guide" in inputs) == bool(used)
@@ -170,7 +172,7 @@ def test_a_folder_of_many_patients_is_no_examination(scan: Path, offered: list[l
     for number in range(21):
         io.save(brain(number), scan.with_name(f"patient-{number}.nrrd"))
     with pytest.raises(InputError, match="hardly be one examination"):
-        chosen_guide(scan, io.load(scan), Monitor())
+        chosen_guide(scan, io.load(scan), VolumeCache(), Monitor())
 
 
 def test_auto_takes_other_series_of_the_dicom_study(
@@ -180,6 +182,6 @@ def test_auto_takes_other_series_of_the_dicom_study(
     for name, uid, study in (("t1", "1.9.0", "1"), ("t2", "1.9.1", "1"), ("other", "1.9.2", "2")):
         stated = MR | {"StudyInstanceUID": study, "SeriesDescription": name}
         make_series((4, 20, 24), folder=root / name, uid=uid, **stated)
-    chosen = chosen_guide(root / "t1", io.load(root / "t1"), Monitor())
+    chosen = chosen_guide(root / "t1", io.load(root / "t1"), VolumeCache(), Monitor())
     assert chosen.origin.series == "1.9.1"
     assert offered == [["t2"]]
