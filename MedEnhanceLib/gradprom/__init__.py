@@ -132,7 +132,7 @@ def open_head_for(
     from MedEnhanceLib.gradprom.infer import find_unlike
 
     sequence = sequence_warning(bundle, Path(volume.source).name)
-    warnings = [*([sequence] if sequence else []), *other_warnings(bundle)]
+    warnings, unlike = [*([sequence] if sequence else []), *other_warnings(bundle)], ""
     if "likeness" not in bundle.metadata:
         warnings.append(
             f"{bundle.name} has no description of its training images: it was not checked whether "
@@ -140,13 +140,15 @@ def open_head_for(
         )
     elif difference := find_unlike(volume, bundle):
         kind = f"{bundle.modality}{f' of the {bundle.anatomy}' if bundle.anatomy else ''}"
-        message = (
-            f"{volume.source or 'the volume'} does not look like the images that {bundle.name} was "
-            f"trained on, {kind}: {difference}"
+        unlike = (
+            f"does not look like the images that {bundle.name} was trained on, {kind}: {difference}"
         )
+        name = volume.source or "the volume"
         if not config.force_segmenter:
-            raise InputError(message, _FORCE)
-        warnings.insert(0, f"{message}, so its labels may be wrong everywhere")
+            raise InputError(f"{name} {unlike}", _FORCE)
+        unlike += ", so its labels may be wrong everywhere"
+        monitor.warn(f"{name} {unlike}")
     for warning in warnings:
         monitor.warn(warning)
-    return bundle, "; ".join(warnings)
+    # The history names no file: its name may be a patient's.
+    return bundle, "; ".join([*([f"the volume {unlike}"] if unlike else []), *warnings])

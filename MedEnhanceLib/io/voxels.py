@@ -248,8 +248,8 @@ def rescale_slices(
         intercepts: one for each slice.
         overwrite: whether the result may take the memory of `slices`, where its integers fit there.
     Returns [K, J, I] in one type: of whole slopes and intercepts the smallest integers that hold
-    every value, beginning with int16; else float32, or float64 if the stored numbers have more than
-    16 bits.
+    every value, beginning with int16; else float32, or float64 where float32 would merge values:
+    of stored numbers of more than 16 bits, and of a slope that is small against the intercept.
     """
     if all(slope == 1 and shift == 0 for slope, shift in zip(slopes, intercepts, strict=True)):
         return slices
@@ -300,4 +300,9 @@ def _target_type(
         for dtype in _INTEGERS:
             if np.iinfo(dtype).min <= min(ends) and max(ends) <= np.iinfo(dtype).max:
                 return dtype
-    return np.dtype(np.float32 if stored.itemsize <= 2 else np.float64)
+    if stored.itemsize > 2:
+        return np.dtype(np.float64)
+    stored_most = float(max(-np.iinfo(stored).min, np.iinfo(stored).max))
+    most = stored_most * max(map(abs, slopes)) + max(map(abs, intercepts))
+    step = np.spacing(np.float32(min(most, 1e38)))  # of larger values it would overflow
+    return np.dtype(np.float32 if step <= min(map(abs, slopes)) / 2 else np.float64)

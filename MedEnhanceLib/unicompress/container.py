@@ -224,18 +224,22 @@ class Container:
             if not self._mends:
                 raise
             self._mends = False  # only once
-            damages = self.damages() or []
-            self._repaired = [damage for damage in damages if damage.repaired is not None]
-            if not self._repaired:
+            repairs = [each for each in self.damages() or [] if each.repaired is not None]
+            if not repairs:
                 raise
-            name, first, more = self.path.name, self._repaired[0], len(self._repaired) - 1
-            places = f" and {more} more place{'s' if more > 1 else ''}" if more else ""
-            self._warn(
-                f"{name} is damaged: {first.length} bytes at byte {first.offset}{places} were "
-                "repaired from its parity. The file itself is still damaged: copy it again, or "
-                f"write it anew (medenhance recover {name} NEW.ucv)"
-            )
+            self._repair(repairs, "its parity")
             return read()
+
+    def _repair(self, damages: list[Damage], source: str) -> None:
+        """Read these bytes as they were written from now on, and warn of what restored them."""
+        self._repaired = damages
+        name, first, more = self.path.name, damages[0], len(damages) - 1
+        places = f" and {more} more place{'s' if more > 1 else ''}" if more else ""
+        self._warn(
+            f"{name} is damaged: {first.length} bytes at byte {first.offset}{places} were "
+            f"repaired from {source}. The file itself is still damaged: copy it again, or "
+            f"write it anew (medenhance recover {name} NEW.ucv)"
+        )
 
     def damaged(self, chunk: ChunkInfo, reason: str) -> CodecError:
         """Make the error that names a chunk and its place."""
@@ -257,11 +261,16 @@ class Container:
     def _check_magic(self) -> None:
         if self.size == 0:
             raise NoContainerError(f"{self.path.name} is empty (0 bytes)", "Copy the file again.")
-        if self._bytes_or_zeros(0, len(MAGIC)) != MAGIC and not self.damages():
+        raw = self._bytes_or_zeros(0, PROLOGUE.size)
+        if raw.startswith(MAGIC) or self.damages():
+            return
+        if raw[-4:] != struct.pack("<I", zlib.crc32(MAGIC + raw[len(MAGIC) : -4])):
             raise NoContainerError(
                 f"{self.path.name} is not a .ucv: it does not begin with {MAGIC.decode()}",
                 "Choose a file that MedEnhance compressed.",
             )
+        if self._mends:  # all but these bytes of the prologue are as they were written
+            self._repair([Damage(0, len(MAGIC), MAGIC)], "a checksum")
 
     def _load(self) -> None:
         raw = self.bytes_at(0, PROLOGUE.size)

@@ -53,12 +53,14 @@ class Spacing:
         along: mm, ascending.
         step: mm, the even spacing, or the one to resample to.
         fault: what is uneven, for messages; "" where nothing is.
+        cause: the same without names of files, which may be those of patients, for the history.
         gaps: (slice before, number missing).
     """
 
     along: Doubles
     step: float
     fault: str = ""
+    cause: str = ""
     gaps: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -97,7 +99,7 @@ class Spacing:
         added = sum(share > 0 for _, share in self.evened())
         return (
             f"resampled across the slices to an even {self.even_step:.3f} mm, because "
-            f"{self.fault}: {added} of {self.count} slices{gaps} were not imaged but interpolated "
+            f"{self.cause}: {added} of {self.count} slices{gaps} were not imaged but interpolated "
             "linearly"
         )
 
@@ -125,20 +127,26 @@ def measure_spacing(along: Doubles, labels: Sequence[str], rounding_mm: float) -
     )
     if gaps:
         places = [
-            f"between {along[index]:.2f} and {along[index + 1]:.2f} mm ({missing} missing) "
-            f"[{labels[index]} … {labels[index + 1]}]"
+            f"between {along[index]:.2f} and {along[index + 1]:.2f} mm ({missing} missing)"
             for index, missing in gaps
         ]
+        files = [
+            f"{place} [{labels[index]} … {labels[index + 1]}]"
+            for place, (index, _) in zip(places, gaps, strict=True)
+        ]
         what = "missing, or farther apart," if changes else "missing"
-        fault = f"slices are {what} {named(places)}; the others are {usual:.3f} mm apart"
-        return Spacing(along, usual, fault, gaps)
+        fault, cause = (
+            f"slices are {what} {named(each)}; the others are {usual:.3f} mm apart"
+            for each in (files, places)
+        )
+        return Spacing(along, usual, fault, cause, gaps)
     worst = int(off.argmax())
-    return Spacing(
-        along,
-        usual,
+    fault, cause = (
         f"uneven spacing: slices are {steps.min():.3f} to {steps.max():.3f} mm apart; the one at "
-        f"{along[worst]:.2f} mm ({labels[worst]}) is {off[worst]:.3f} mm off a regular grid",
+        f"{along[worst]:.2f} mm{file} is {off[worst]:.3f} mm off a regular grid"
+        for file in (f" ({labels[worst]})", "")
     )
+    return Spacing(along, usual, fault, cause)
 
 
 @dataclass(frozen=True)

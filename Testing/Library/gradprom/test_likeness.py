@@ -107,6 +107,7 @@ def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
     assert main(batch) == 0
     results = json.loads(Path(f"{labels}.json").read_text(encoding="utf-8"))["results"]
     assert "does not look like" in results["segmentation_warning"]
+    assert not [step for step in load(labels).history if "leg" in step]  # names no file
 
 
 def test_what_a_model_declares_is_stated_with_every_result(

@@ -26,6 +26,7 @@ from MedEnhanceLib.io.voxels import rescale_slices
         (np.array([[0, 2**32 - 1]], np.uint32), 1, 1, "int64"),
         (np.array([[0, 100]], np.int16), 0.5, 0, "float32"),
         (np.array([[0, 2**30 + 1]], np.int32), 0.5, 0, "float64"),
+        (np.arange(999, dtype=np.uint16)[None], 0.01, 1e6, "float64"),
         (np.array([[0.5, 1.5]], np.float32), 2, 1, "float32"),
     ],
 )

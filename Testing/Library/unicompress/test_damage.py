@@ -80,6 +80,20 @@ def test_what_is_no_container_is_said_so(content: bytes, tmp_path: Path) -> None
             decompress(missing)
 
 
+def test_a_file_that_lost_its_first_byte_is_damaged(
+    file: Path, tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    whole, raw = decompress(file), file.read_bytes()
+    assert len(raw) < 178_000  # without parity
+    file.write_bytes(b"\xff" + raw[1:])
+    assert np.array_equal(decompress(file, monitor=recorder.monitor).voxels, whole.voxels)
+    assert "is damaged: 4 bytes at byte 0" in recorder.warnings[0]
+    assert not inspect_container(file, verify=True)["check"]["intact"]
+    file.write_bytes(b"\xff" + raw[1:10] + b"\xff" + raw[11:])
+    with pytest.raises(NoContainerError, match="does not begin with UCV1"):
+        decompress(file)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
