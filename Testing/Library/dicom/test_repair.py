@@ -144,7 +144,7 @@ def test_missing_slice_is_made_from_its_neighbors(rng: np.random.Generator) -> N
     assert np.array_equal(fixed[[0, 1, 2, 4, 5]], voxels)
     assert np.array_equal(fixed[3], np.rint((voxels[2] + voxels[3]) / 2.0).astype(np.int16))
     assert len(notes) == 1
-    for part in ("8.00 mm (1 missing); the others", "even 2.000 mm", "2.00 of 10.00 mm"):
+    for part in ("32.88 mm (1 missing); the others", "even 2.000 mm", "2.00 of 10.00 mm"):
         assert part in notes[0]
     assert ".dcm" not in notes[0]  # the history goes into results: names may be those of patients
 
