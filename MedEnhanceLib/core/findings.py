@@ -54,19 +54,34 @@ def describe(
             text = "added almost nothing" if guide["used"] > 0 else "added nothing"
         lines.append(f"the guide {text}" + (f"; {guide['reason']}" if guide.get("reason") else ""))
     if slices := facts.get("slices"):
-        lines.append(
+        text = (
             f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
             f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
         )
+        if "thickness_mm" in slices:
+            text += (
+                f", taken as {slices['thickness_mm']:g} mm thick with a {slices['profile']} profile"
+            )
+        if strength < 1:
+            text += f"; {100 * strength:.0f} % of the network's detail, the rest is interpolation"
+        lines.append(text)
     return lines
 
 
 def is_nearly_input(noise: Mapping[str, Any], strength: float) -> bool:
-    """Return whether tissue was hardly changed, by `results.measured.noise` of the manifest."""
+    """Return whether the enhancement hardly changed tissue, or the strength is 0.
+
+    noise: `results.measured.noise` of the manifest.
+    """
     sigma = float(noise.get("sigma", math.nan))
-    used = float(noise.get("sigma_used", sigma))
-    share = _LITTLE if used < sigma else _NEARLY_NOTHING
-    return strength * float(noise.get("changed", math.nan)) <= share * used
+    share = _LITTLE if float(noise.get("sigma_used", sigma)) < sigma else _NEARLY_NOTHING
+    return strength == 0 or float(noise.get("changed", math.nan)) <= share * _removable(noise)
+
+
+def _removable(noise: Mapping[str, Any]) -> float:
+    """Return the σ that a change is compared with: a statement may be above all that there is."""
+    used = float(noise.get("sigma_used", noise.get("sigma", math.nan)))
+    return min(used, float(noise.get("measured", used)))
 
 
 def noise_level(noise: Mapping[str, Any], units: str) -> str:
@@ -96,8 +111,8 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     changed, is_part = strength * noise.get("changed", math.nan), used < sigma
     removed = "all" if share == 1 else f"{100 * share:.0f} %"
     if is_part:
-        removed += f" of a noise of {_level(used)}"
-    if changed < _LITTLE * share * used:  # the filter took most of it for anatomy
+        removed = f"{_level(used)} of it" if share == 1 else f"{removed} of {_level(used)}"
+    if changed < _LITTLE * share * _removable(noise):  # the filter took most of it for anatomy
         removed = "little"
     is_cause = is_part or share < strength
     causes = [reason] if reason and is_cause and strength > 0 else []

@@ -217,7 +217,7 @@ class Option:
             return config_from_json(self.kind, merged(self.kind, default, value))
         if isinstance(value, list) and self.kind is tuple:
             return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in value)
-        if isinstance(value, os.PathLike) and self.kind is str:
+        if isinstance(value, os.PathLike) and fits("", self.hint):
             return os.fspath(value)
         if self.kind in _KINDS and getattr(value, "ndim", None) == 0:
             value = value.item()  # a number of numpy or PyTorch, which JSON does not take

@@ -16,7 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.sequences import other_warnings, sequence_warning
-from MedEnhanceLib.io.describe import refuse_too_large
+from MedEnhanceLib.io.describe import refuse_too_large, warn_of_labels
 from MedEnhanceLib.runtime.dependencies import load_packages, require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -125,6 +125,7 @@ def open_head_for(
     volume = volume.single(_ONE_FRAME)
     refuse_too_large(volume)  # first: NaN leaves the modality unknown, which no head fits
     bundle = open_bundle(config.model, kind="head", modality=volume.modality)
+    warn_of_labels(volume, monitor)
     volume = replace(volume, modality=bundle.modality)
     packages = ("torch", "monai", "monai.networks.nets.unet")
     load_packages(*packages, purpose="Segmenting a volume", monitor=monitor)

@@ -146,7 +146,7 @@ def decide(
     if shared:
         facts["noise"]["frames"] = len(frames)
     if config.noise is not None:
-        facts["noise"]["is_stated"] = True
+        facts["noise"] |= {"is_stated": True, "measured": float(f"{measured.level:.4g}")}
     monitor.log(*findings.describe(facts))
     warnings.append(noise_warning(typical, noise, is_full=is_full))
     if config.correct_bias_field:
@@ -194,7 +194,7 @@ def _statement_warning(
     allowed = f"±{measured.low:.3g} to ±{measured.high:.3g}"
     return ModelWarning(
         "stated-noise",
-        f"the noise is stated as ±{noise.level:.3g}, and measured as {allowed} {units}".rstrip(),
+        f"the noise is stated as ±{noise.level:.6g}, and measured as {allowed} {units}".rstrip(),
         "look at the difference of result and input: anatomy in it shows that the statement is too "
         "large, and noise in the result that it is too small",
     )

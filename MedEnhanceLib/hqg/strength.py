@@ -110,10 +110,11 @@ class Enhanced:
         """
         from MedEnhanceLib.report.figures import Pane, comparison
 
+        before = "Interpolated" if "slices" in self.measured else "Input"
         panes = [
-            Pane("Input", self.original),
+            Pane(before, self.original),
             Pane("Enhanced", self.volume),
-            Pane("Enhanced − input", self.volume, minus=self.original),
+            Pane(f"Enhanced − {before.lower()}", self.volume, minus=self.original),
         ]
         legend: dict[int, str] = {}
         if self.uncertainty is not None:

@@ -12,7 +12,13 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Mask, extremes, slabs
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
-from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM, SET_MODALITY, guess_modality
+from MedEnhanceLib.core.modality import (
+    FARTHEST_MM,
+    MICROSCOPY_MM,
+    SET_MODALITY,
+    guess_modality,
+    may_be_labels,
+)
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
@@ -113,6 +119,14 @@ def _refuse(volume: Volume, is_usable: Callable[[Array], Mask], what: str) -> No
         f"{volume.source or 'volume'}: {count} {what}, first in {where}",
         "Replace them by a number (the background, say) and save the volume again.",
     )
+
+
+def warn_of_labels(volume: Volume, monitor: Monitor) -> None:
+    """Warn of an input that is no image but labels drawn on it; once in a job."""
+    if may_be_labels(volume.voxels):
+        name = Path(volume.source).name or "volume"
+        text = f"{name}: it looks like a label map (few values, in large constant regions): "
+        monitor.warn(f"{text}give the image that it was drawn on", about="label map")
 
 
 def warn_of_content(volume: Volume, name: str, monitor: Monitor) -> None:

@@ -93,7 +93,7 @@ def check_folder(params: DicomParams, inputs: Sequence[Path]) -> None:
     from MedEnhanceLib.io.dicomout.object_files import refuse_used_folder
 
     if params.has_objects:
-        require("highdicom", purpose="Writing DICOM objects")
+        require("highdicom", purpose="Writing labels or an uncertainty map as DICOM")
     folder = Path(params.output)
     ending = io.ending_of(folder)
     if ending in io.READABLE and not folder.is_dir():

@@ -11,13 +11,13 @@ from typing import Any
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
-from MedEnhanceLib.core.modality import may_be_labels
 from MedEnhanceLib.core.options import options_of, shared
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
+from MedEnhanceLib.io.describe import warn_of_labels
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.jobs.files import path_of
 from MedEnhanceLib.runtime.dependencies import load_packages
@@ -103,9 +103,7 @@ def _warn_of_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> N
         monitor.warn(f"{name}: was compressed with loss: {text}")
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
-    if may_be_labels(volume.voxels):
-        text = f"{name}: it looks like a label map (few values, in large constant regions): "
-        monitor.warn(f"{text}give the image that it was drawn on")
+    warn_of_labels(volume, monitor)
 
 
 def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
@@ -175,7 +173,8 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
             asked.append(option.name if value is True else f"{option.name} {value}")
     if asked:
         raise ConfigError(
-            f"the task slices has no {' and no '.join(asked)}", f"Leave out {', '.join(asked)}."
+            f"the task slices takes no {' and no '.join(asked)}",
+            f"Leave out {', '.join(asked)}, which the task noise takes.",
         )
 
 
@@ -198,8 +197,11 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
     if grid := results.get("measured", {}).get("slices"):
         options.append(
             f"slices restored: {grid['before']} of {grid['spacing_before_mm']:.3g} mm to "
-            f"{grid['after']} of {grid['spacing_after_mm']:.3g} mm"
+            f"{grid['after']} of {grid['spacing_after_mm']:.3g} mm, taken as "
+            f"{grid['thickness_mm']:.3g} mm thick with a {grid['profile']} profile"
         )
+    if changed := results.get("measured", {}).get("noise", {}).get("changed"):
+        options.append(f"tissue changed by ±{results.get('strength', 1) * changed:.3g}")
     options += [warning["message"] for warning in results["warnings"]]
     return Objects(
         source,

@@ -146,6 +146,8 @@ def _facts_of(stack: SliceStack) -> dict[str, Any]:
         "after": stack.thin,
         "spacing_before_mm": round(stack.spacing_mm, 4),
         "spacing_after_mm": round(stack.thin_mm, 4),
+        "thickness_mm": round(stack.thickness_mm, 4),
+        "profile": stack.shape,
     }
 
 

@@ -55,7 +55,7 @@ def build_uncertainty(
     Raises InputError for several frames, for values that are negative or not finite, and for more
     voxels than one DICOM object holds.
     """
-    hd = require("highdicom", purpose="Writing DICOM")
+    hd = require("highdicom", purpose="Writing an uncertainty map as DICOM")
     from pydicom import Dataset
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code

@@ -57,7 +57,7 @@ def build_segmentation(
         monitor: notified of progress; may cancel.
     Raises InputError: several frames, values that are not labels, or more than DICOM holds.
     """
-    hd = require("highdicom", purpose="Writing DICOM")
+    hd = require("highdicom", purpose="Writing labels as DICOM")
 
     labels = labels.single("A segmentation holds one point in time: write each frame on its own.")
     name = labels.source or "the label volume"
@@ -134,7 +134,7 @@ def _refuse_too_many(
 
 def _describe(by_value: Mapping[int, Mapping[str, Any]], derivation: Derivation) -> list[Dataset]:
     """Describe the segments; if no model made the labels, the algorithm is "not recorded"."""
-    hd = require("highdicom", purpose="Writing DICOM")
+    hd = require("highdicom", purpose="Writing labels as DICOM")
     from pydicom.sr.codedict import codes
 
     model = derivation.model or {}

@@ -33,7 +33,7 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
         (
             _UNSURE | {"changed": 0.98},
             1.0,
-            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: 86 % of a noise of ±1.1, "
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: 86 % of ±1.1, "
             "because noise and anatomy can hardly be distinguished; tissue changed by ±0.98"
             ". If you know the noise, state it: --noise",
         ),
@@ -49,6 +49,24 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
             0.5,
             "found: ±19.5 (1 SD); removed: 50 %, because the strength is 0.5; tissue "
             "changed by ±9.15",
+        ),
+        (
+            _SURE | {"changed": 3.9},
+            0.1,
+            "found: ±19.5 (1 SD); removed: little, because the strength "
+            "is 0.1; tissue changed by ±0.39",
+        ),
+        (
+            _UNSURE | {"share_removed": 1.0, "changed": 0.98},
+            1.0,
+            "found: ±2.83 HU (1 SD; likely "
+            "±1.1 to ±6.94); removed: ±1.1 of it, because noise and anatomy can hardly be "
+            "distinguished; tissue changed by ±0.98. If you know the noise, state it: --noise",
+        ),
+        (
+            _SURE | {"sigma": 6000.0, "measured": 58.3, "is_stated": True, "changed": 267.0},
+            1.0,
+            "stated: ±6000 (1 SD); removed: all; tissue changed by ±267",
         ),
         (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},
@@ -83,3 +101,13 @@ def test_what_cannot_be_read_is_left_out_and_the_log_has_the_findings() -> None:
     assert lines == ["bias field corrected (N4)"]
     log = ["running mr", "noise found: ±2 (1 SD); removed: up to ±1"]
     assert final_log(log, lines) == ["running mr", *lines]
+
+
+def test_thin_slices_say_what_was_assumed_of_the_thick_ones() -> None:
+    slices = {"before": 6, "after": 12, "spacing_before_mm": 3.0, "spacing_after_mm": 1.5}
+    assert describe({"slices": slices}) == ["slices: 6 of 3 mm became 12 of 1.5 mm"]
+    slices |= {"thickness_mm": 2.5, "profile": "box"}
+    assert describe({"slices": slices}, 0.0) == [
+        "slices: 6 of 3 mm became 12 of 1.5 mm, taken as 2.5 mm thick with a box profile; 0 % of "
+        "the network's detail, the rest is interpolation"
+    ]

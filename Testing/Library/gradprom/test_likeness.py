@@ -135,6 +135,10 @@ def test_a_forced_segmentation_says_what_differs(leg: Volume) -> None:
     forced = me.segment(leg, force_segmenter=True)
     assert "does not look like" in forced.warning and _DECLARED[0] in forced.warning
     assert "does not look like" in forced.volume.history[-1]
+    labels = leg.with_voxels((leg.voxels > leg.voxels.mean()).astype(np.int16))
+    for volume, is_label_map in ((leg, False), (labels, True)):
+        warnings = warnings_of(volume, SegmentConfig(force_segmenter=True))
+        assert any("looks like a label map" in text for text in warnings) == is_label_map
     with pytest.raises(me.ConfigError, match="no segmentation is requested"):
         me.enhance(leg, force_segmenter=True)
 

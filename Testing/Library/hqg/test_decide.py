@@ -92,10 +92,7 @@ class TestDecision:
         line = describe(result.measured)[0]
         low, high = facts["interval"]
         assert f"(1 SD; likely ±{low:.3g} to ±{high:.3g})" in line
-        assert (
-            f" % of a noise of ±{low:.3g}, because noise and anatomy can hardly be distinguished"
-            in line
-        )
+        assert f" % of ±{low:.3g}, because noise and anatomy can hardly be distinguished" in line
         change = result.volume.voxels.astype(float) - noisy.voxels
         rms = np.sqrt(np.square(change[noisy.voxels > noisy.voxels.mean()]).mean())
         assert facts["changed"] == pytest.approx(rms, rel=0.1)

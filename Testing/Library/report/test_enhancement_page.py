@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -111,6 +112,34 @@ def test_report_says_what_changed_was_measured_and_done(
     assert "head: No T2. head: No fluid. A tool." in beneath
     for part in ("12,345", "6.789", "Surface, mm²", "4,321"):
         assert part in text
+
+
+def test_thin_slices_are_compared_with_an_interpolation(tmp_path: Path, head: Volume) -> None:
+    slices = {"before": 6, "after": 12, "spacing_before_mm": 3.0, "spacing_after_mm": 1.5}
+    better = head.with_voxels(head.voxels + np.int16(3), did="slices restored")
+    text = " ".join(
+        report(tmp_path, head, better, results={"measured": {"slices": slices}}).split()
+    )
+    assert "interpolated to the new grid, are compared with the result" in text
+    assert "new grid covers the space" in text and "unchanged" not in text
+
+
+@pytest.mark.parametrize("shared", [0.0, 1.0])
+def test_a_sequence_shows_what_all_frames_lost(
+    shared: float, tmp_path: Path, head: Volume, rng: np.random.Generator
+) -> None:
+    """Noise averages out, structure does not."""
+    frames = np.stack([head.voxels.astype(np.float32)] * 16)
+    structure = 8 * np.sign(np.sin(np.arange(head.shape[-1], dtype=np.float32)))
+    noise = rng.normal(0, 8, frames.shape).astype(np.float32)
+    sequence = replace(head, voxels=frames)
+    changed = sequence.with_voxels(frames + noise + shared * structure, did="enhanced")
+    text = " ".join(report(tmp_path, sequence, changed).split())
+    match = re.search(r"mean of all 16 frames is changed by ±([\d.]+) .* about ±([\d.]+):", text)
+    assert match is not None
+    mean, alone = map(float, match.groups())
+    assert mean == pytest.approx(np.hypot(2, 8 * shared), rel=0.05)
+    assert alone == pytest.approx(np.hypot(8, 8 * shared) / 4, rel=0.05)
 
 
 def test_the_page_names_its_input_and_says_where_nothing_changed(
