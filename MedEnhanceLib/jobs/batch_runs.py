@@ -21,7 +21,7 @@ from MedEnhanceLib.core.findings import is_nearly_input
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
-from MedEnhanceLib.jobs.batch_items import Item
+from MedEnhanceLib.jobs.batch_items import ROWS, TABLE, Item
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
@@ -31,7 +31,6 @@ _POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 0.5
 #: Jobs that are sent ahead: for each thread of a Dask cluster, and at least in all.
 _AHEAD, _FEWEST_AHEAD = 4, 16
-_ROWS, _TABLE = "batch.jsonl", "batch.csv"
 _FIRST_COLUMNS = ("task", "source", "output", "status", "seconds", "code", "message", "hint")
 
 
@@ -230,7 +229,7 @@ class Ledger:
         self._rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._started: set[tuple[str, str, str]] = set()
         self._bytes: dict[tuple[str, str, str], int] = {}  # as this batch left the results
-        self._path, self._table = folder / _ROWS, folder / _TABLE
+        self._path, self._table = folder / ROWS, folder / TABLE
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8", errors="replace")
             for line in text.splitlines():

@@ -100,6 +100,7 @@ class DicomHeader:
         time: SeriesTime.
         kind: the name of its class.
         slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
+        is_image: whether it may hold an image, read or not: no segmentation, contours or report.
         damaged: whether it cannot be read to its end; other fields hold what could be read.
         unread: whether it is empty or cannot be opened, so that it may not be DICOM at all.
         history: earlier processing by MedEnhance. That of other programs is left out: scanners call
@@ -122,6 +123,7 @@ class DicomHeader:
     slices: tuple[Slice, ...] = ()
     reason: str = ""
     hint: str = ""
+    is_image: bool = True
     damaged: bool = False
     unread: bool = False
     history: tuple[str, ...] = ()
@@ -198,6 +200,7 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> DicomHeader:
         time=text(fields, "SeriesTime"),
         patient=text(fields, "PatientID"),
         kind=class_name(sop_class, modality),
+        is_image=bool(text(fields, "Rows")) and sop_class not in SEGMENTATIONS,
         history=tuple(
             f"DERIVED: {text(item, 'ContributionDescription').partition('. ')[0]} by MedEnhance "
             f"{text(item, 'SoftwareVersions')}, stored as DICOM; research use only"
