@@ -28,10 +28,9 @@ _ALL: _Series = ("", "")
 _Volume = tuple[str, Path, _Series]
 #: The record of a batch, and its table, in the folder of the results.
 ROWS, TABLE = "batch.jsonl", "batch.csv"
-#: Files that belong to volumes or to MedEnhance, or to systems: they are not missed.
-_BESIDE = (".json", ".bval", ".bvec")
-_NOT_MISSED = (ROWS, TABLE, "Thumbs.db", "desktop.ini")
-#: Files with the voxels of a header beside them.
+#: Ends of names of files that belong to volumes, to MedEnhance or to systems: nobody misses them.
+_NOT_MISSED = (".json", ".bval", ".bvec", ROWS, TABLE, "thumbs.db", "desktop.ini")
+#: Endings of headers, and of the files with their voxels.
 _HEADERS, _VOXELS = (".mhd", ".nhdr"), (".raw", ".zraw", ".raw.gz")
 
 
@@ -74,24 +73,13 @@ class _Rest:
     objects: dict[Path, Choice] = field(default_factory=dict)
 
     def warn(self, monitor: Monitor) -> None:
-        """Count and name all of it, except files that belong to volumes."""
-        names = [name for file, name in self.files.items() if not _belongs(file)]
-        if names:
-            what = f"left out: {counted(len(names), 'file')} that this command does not read"
-            monitor.warn(f"{what}: {named(names)}")
+        """Count and name all of it."""
+        if self.files:
+            what = f"left out: {counted(len(self.files), 'file')} that this command does not read"
+            monitor.warn(f"{what}: {named([*self.files.values()])}")
         if self.objects:
             kinds = counted_kinds([*self.objects.values()])
             monitor.warn(f"left out, because they are not images: {kinds}")
-
-
-def _belongs(file: Path) -> bool:
-    """Return whether a file belongs to volumes or to MedEnhance."""
-    name = file.name.lower()
-    if name.endswith(_BESIDE) or file.name in _NOT_MISSED:
-        return True
-    return name.endswith(_VOXELS) and any(
-        entry.suffix.lower() in _HEADERS for entry in file.parent.iterdir()
-    )
 
 
 def gather(
@@ -157,7 +145,9 @@ def _volumes_below(path: Path, out: Path, containers: bool, rest: _Rest) -> Iter
             below.clear()
             continue
         files = [folder / entry for entry in sorted(names) if not entry.startswith(".")]
-        others = [file for file in files if io.ending_of(file) not in endings]
+        has_headers = any(io.ending_of(file) in _HEADERS for file in files)
+        known = (*endings, *_NOT_MISSED, *(_VOXELS if has_headers else ()))
+        others = [file for file in files if not file.name.lower().endswith(known)]
         is_dicom_here = series is not None and folder.is_relative_to(series)
         if not is_dicom_here and any(map(is_dicom, others)):
             series, is_dicom_here = folder, True  # with its subfolders
@@ -165,10 +155,11 @@ def _volumes_below(path: Path, out: Path, containers: bool, rest: _Rest) -> Iter
         links = [folder / entry for entry in below if not is_dicom_here]
         rest.files.update((link, str(link.relative_to(top))) for link in links if link.is_symlink())
         for file in files:
-            is_named_dicom = io.ending_of(file) in DICOM_ENDINGS
-            if file not in others or (is_named_dicom and not is_dicom_here):
+            ending = io.ending_of(file)
+            if ending in endings or (ending in DICOM_ENDINGS and not is_dicom_here):
                 yield str(file), file.relative_to(top), _ALL
-            elif not is_named_dicom and not is_dicom(file):
+        for file in others:
+            if io.ending_of(file) not in DICOM_ENDINGS and not is_dicom(file):
                 rest.files[file] = str(file.relative_to(top))
     for error in unreadable:  # the job reports it
         place, relative = place_of(Path(error.filename))
