@@ -99,13 +99,13 @@ class Console:
             text: without a line break at its end.
             fault: the error of a failed part; it decides the exit status. None gives 0.
         """
+        fields = {**fields, **({"warnings": self.warnings} if self.warnings else {})}
         if fault is not None:
             if not self.as_json:
                 self._print(text)
             return self.fail(fault, None, fields)
         if self.as_json:
-            warnings = {"warnings": self.warnings} if self.warnings else {}
-            self._print_json({"ok": True, "command": self.command, **fields, **warnings})
+            self._print_json({"ok": True, "command": self.command, **fields})
         else:
             self._print(text)
         return 0

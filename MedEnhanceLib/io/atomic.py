@@ -65,9 +65,10 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def make_folder(folder: str | Path) -> Path:
-    """Make a folder unless it exists; raises OSError where it cannot be made."""
+    """Make a folder unless it exists; raises OutputError where it cannot be made."""
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    with _as_output_error(target):
+        target.mkdir(parents=True, exist_ok=True)
     return target
 
 

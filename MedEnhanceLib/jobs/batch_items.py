@@ -6,24 +6,32 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from MedEnhanceLib import io
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
 from MedEnhanceLib.io.atomic import resolved, write_json
+from MedEnhanceLib.io.dicom.listing import Choice, choices, counted_kinds
+from MedEnhanceLib.io.dicom.sources import DICOM_ENDINGS, is_dicom, named
 from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import counted
 
 _DICOM = ".dcm"
 #: UID or UID/part of one of several series at a path (numbers in a list change), and what it leaves
 #: out. Empty texts for the only series.
 _Series = tuple[str, str]
 _ALL: _Series = ("", "")
-#: How many files of a folder are opened to see whether they are DICOM.
-_OPENED = 3
+#: A volume: the file or folder, its path below the place that was named, and which series.
+_Volume = tuple[str, Path, _Series]
+#: The record of a batch, and its table, in the folder of the results.
+ROWS, TABLE = "batch.jsonl", "batch.csv"
+#: Ends of names of files that belong to volumes, to MedEnhance or to systems: nobody misses them.
+_NOT_MISSED = (".json", ".bval", ".bvec", ROWS, TABLE, "thumbs.db", "desktop.ini")
+#: Endings of headers, and of the files with their voxels.
+_HEADERS, _VOXELS = (".mhd", ".nhdr"), (".raw", ".zraw", ".raw.gz")
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,28 @@ class Item:
         return params | ({"series": self.series} if self.series else {})
 
 
+@dataclass(frozen=True)
+class _Rest:
+    """What lies among volumes and is left out.
+
+    Attributes:
+        files: that are not read as volumes → their paths below the place that was named.
+        objects: the first files of objects of DICOM that are not images → these.
+    """
+
+    files: dict[Path, str] = field(default_factory=dict)
+    objects: dict[Path, Choice] = field(default_factory=dict)
+
+    def warn(self, monitor: Monitor) -> None:
+        """Count and name all of it."""
+        if self.files:
+            what = f"left out: {counted(len(self.files), 'file')} that this command does not read"
+            monitor.warn(f"{what}: {named([*self.files.values()])}")
+        if self.objects:
+            kinds = counted_kinds([*self.objects.values()])
+            monitor.warn(f"left out, because they are not images: {kinds}")
+
+
 def gather(
     places: Sequence[str], out: Path, *, containers: bool, ending: str | None, monitor: Monitor
 ) -> list[Item]:
@@ -59,18 +89,18 @@ def gather(
 
     Args:
         places: files, and folders, which give every volume below them; a folder of DICOM gives
-            every series of images.
+            every series of images too, also of those that cannot be read.
         out: the folder of the results, a resolved path, which is not searched.
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
-        monitor: progress and cancellation.
+        monitor: warned of what is left out; may cancel.
     Raises InputError if no volume exists, ConfigError if results share a name or `out` is named.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")
-    items: dict[str, Item] = {}
+    items, rest = dict[str, Item](), _Rest()
     for place in places:
-        for source, relative, series in _volumes_below(Path(place), out, containers):
+        for source, relative, series in _volumes_below(Path(place), out, containers, rest):
             monitor.check()
             result = out / _result_name(relative, ending, series[0])
             item = Item(source, str(result), *series)
@@ -78,71 +108,91 @@ def gather(
             if other.source != source:
                 raise ConfigError(
                     f"{other.source} and {source} would both become {item.output}",
-                    "Process them in two runs, into two folders.",
+                    "Rename one, or process them in two runs, into two folders.",
                 )
+    rest.warn(monitor)
     if not any(os.path.lexists(item.source) for item in items.values()):
         raise InputError(f"{', '.join(places)}: no volumes found", "Name a folder with volumes.")
     return list(items.values())
 
 
-def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[tuple[str, Path, _Series]]:
-    """Yield every volume at or below a path: the file or folder, its path below, which series."""
+def _volumes_below(path: Path, out: Path, containers: bool, rest: _Rest) -> Iterator[_Volume]:
+    """Yield every volume at or below a path, and note what else lies there."""
     # A link at the end names the result; what lies in front of it is resolved.
     is_named = path.name not in ("", "..")
     path = resolved(path.parent) / path.name if is_named else resolved(path)
     if not path.is_dir():
         yield str(path), Path(path.name), _ALL  # a missing file too: its row gets the error
         return
-    endings = {*io.READABLE, *([CONTAINER] if containers else ())}
-    if resolved(path) == out:
+    top = resolved(path)
+    if top == out:
         raise ConfigError(
             f"{path} is the folder of the volumes and of the results",
             "Name another one with --out; it may lie in the first.",
         )
-    root = path.parent
-    if not _is_series(path):
-        root = path = resolved(path)
-    for name, below, names in os.walk(path):
+    endings = {*io.READABLE, *([CONTAINER] if containers else ())}
+    unreadable: list[OSError] = []
+    series = None
+
+    def place_of(folder: Path) -> tuple[Path, Path]:
+        return (path, Path(path.name)) if folder == top else (folder, folder.relative_to(top))
+
+    for name, below, names in os.walk(top, onerror=unreadable.append):
         folder = Path(name)
-        below.sort()
+        # What is hidden is temporary, of MedEnhance, or metadata of macOS on other disks.
+        below[:] = sorted(entry for entry in below if not entry.startswith("."))
         if folder == out:
             below.clear()
-        elif _is_series(folder):
-            below.clear()  # subfolders belong to the series
-            for series in _series_in(folder):
-                yield str(folder), folder.relative_to(root), series
-        else:
-            # Hidden files are temporary ones of MedEnhance, or metadata of macOS on other disks.
-            files = [folder / name for name in sorted(names) if not name.startswith(".")]
-            for file in files:
-                if io.ending_of(file) in endings:
-                    yield str(file), file.relative_to(root), _ALL
+            continue
+        files = [folder / entry for entry in sorted(names) if not entry.startswith(".")]
+        has_headers = any(io.ending_of(file) in _HEADERS for file in files)
+        known = (*endings, *_NOT_MISSED, *(_VOXELS if has_headers else ()))
+        others = [file for file in files if not file.name.lower().endswith(known)]
+        is_dicom_here = series is not None and folder.is_relative_to(series)
+        if not is_dicom_here and any(map(is_dicom, others)):
+            series, is_dicom_here = folder, True  # with its subfolders
+            yield from _series_in(*place_of(folder), rest)
+        links = [folder / entry for entry in below if not is_dicom_here]
+        rest.files.update((link, str(link.relative_to(top))) for link in links if link.is_symlink())
+        for file in files:
+            ending = io.ending_of(file)
+            if ending in endings or (ending in DICOM_ENDINGS and not is_dicom_here):
+                yield str(file), file.relative_to(top), _ALL
+        for file in others:
+            if io.ending_of(file) not in DICOM_ENDINGS and not is_dicom(file):
+                rest.files[file] = str(file.relative_to(top))
+    for error in unreadable:  # the job reports it
+        place, relative = place_of(Path(error.filename))
+        yield str(place), relative, _ALL
 
 
-def _is_series(folder: Path) -> bool:
-    """Return whether a folder holds DICOM, judged by its first files."""
-    from MedEnhanceLib.io.dicom.sources import is_dicom
+def _series_in(folder: Path, relative: Path, rest: _Rest) -> Iterator[_Volume]:
+    """Yield the series of images in a folder of DICOM; unreadable ones too, whose jobs will fail.
 
-    names = (entry for entry in sorted(folder.iterdir()) if not entry.name.startswith("."))
-    return any(is_dicom(file) for file in islice(filter(Path.is_file, names), _OPENED))
-
-
-def _series_in(folder: Path) -> list[_Series]:
-    """List the series of images in a folder; damaged ones too, whose jobs will fail.
-
-    A single series, or a folder that cannot be listed, gives _ALL: its job reports the fault. A
-    folder without images gives nothing.
+    A single series, or a folder without a readable one, gives _ALL: its job reports the fault.
+    Objects that are not images are noted.
     """
-    from MedEnhanceLib.io.dicom.listing import choices
-
     try:
         listed = choices(folder, Monitor())
     except MedEnhanceError:
-        return [_ALL]
-    images = [choice for choice in listed if choice.part is not None or choice.about.damaged]
-    if len(images) < 2 or all(choice.part is None for choice in images):
-        return [_ALL] * bool(images)
-    return [(choice.row.key, "; ".join(choice.left_out)) for choice in images if choice.row.uid]
+        yield str(folder), relative, _ALL
+        return
+    objects = [choice for choice in listed if not choice.is_image]
+    rest.objects.update((choice.about.file, choice) for choice in objects)
+    images = [choice for choice in listed if choice.is_image]
+    are_several = sum(choice.part is not None or choice.about.damaged for choice in images) > 1
+    if images and all(choice.part is None for choice in images):
+        yield str(folder), relative, _ALL
+        return
+    for choice in images:
+        file = choice.about.file
+        if choice.part is None and not (choice.about.damaged and choice.row.uid):
+            # Readable images may have the same UID. The ending keeps the name from a volume's.
+            yield str(file), relative / f"{file.relative_to(folder)}{_DICOM}", _ALL
+        elif are_several and choice.row.uid:
+            yield str(folder), relative, (choice.row.key, "; ".join(choice.left_out))
+        else:
+            yield str(folder), relative, _ALL
 
 
 def _result_name(relative: Path, ending: str | None, series: str) -> Path:

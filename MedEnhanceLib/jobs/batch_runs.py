@@ -21,7 +21,7 @@ from MedEnhanceLib.core.findings import is_nearly_input
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
-from MedEnhanceLib.jobs.batch_items import Item
+from MedEnhanceLib.jobs.batch_items import ROWS, TABLE, Item
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
@@ -31,7 +31,6 @@ _POLL_SECONDS = 0.05
 _LEAVE_SECONDS = 0.5
 #: Jobs that are sent ahead: for each thread of a Dask cluster, and at least in all.
 _AHEAD, _FEWEST_AHEAD = 4, 16
-_ROWS, _TABLE = "batch.jsonl", "batch.csv"
 _FIRST_COLUMNS = ("task", "source", "output", "status", "seconds", "code", "message", "hint")
 
 
@@ -230,7 +229,7 @@ class Ledger:
         self._rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._started: set[tuple[str, str, str]] = set()
         self._bytes: dict[tuple[str, str, str], int] = {}  # as this batch left the results
-        self._path, self._table = folder / _ROWS, folder / _TABLE
+        self._path, self._table = folder / ROWS, folder / TABLE
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8", errors="replace")
             for line in text.splitlines():
@@ -335,7 +334,12 @@ class Ledger:
             # A folder's own time changes with its files' names, not with their bytes.
             members = sorted(path.iterdir()) if path.is_dir() else [path]
             stats = [(member.name, member.stat()) for member in members]
-            state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+            out = self._path.parent.stat()  # it may lie there, and changes with every result
+            state = [
+                (name, stat.st_size, stat.st_mtime_ns)
+                for name, stat in stats
+                if not os.path.samestat(stat, out)
+            ]
         options = as_json({"task": self.task, **self._stated})
         text = json.dumps([state, options], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

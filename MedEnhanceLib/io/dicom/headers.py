@@ -71,6 +71,8 @@ _SINGLE = tuple(f"{_STORAGE}{end}" for end in ("2", "4", "128"))
 _ENHANCED = tuple(f"{_STORAGE}{end}" for end in ("2.1", "2.2", "4.1", "4.4", "130", "128.1"))
 #: Segmentations, binary ones and label maps: see segmentation.py.
 SEGMENTATIONS = (f"{_STORAGE}66.4", f"{_STORAGE}66.7")
+#: Contours of radiotherapy.
+_STRUCTURES = f"{_STORAGE}481.3"
 _ITS_IMAGES = "Give the images it belongs to."
 _OTHER_READER = "Load it with 3D Slicer, and save it as NRRD."
 #: Classes of objects that give no volume → reason and hint.
@@ -84,7 +86,7 @@ _REFUSED = {
     ),
     f"{_STORAGE}30": ("a parametric map, which is not read", _OTHER_READER),
     f"{_STORAGE}481.2": ("an RT dose, which is not read", _OTHER_READER),
-    f"{_STORAGE}481.3": (
+    _STRUCTURES: (
         "an RT structure set: contours drawn on images, not the images",
         "Give the images it belongs to; to view the contours, import it with 3D Slicer.",
     ),
@@ -100,6 +102,7 @@ class DicomHeader:
         time: SeriesTime.
         kind: the name of its class.
         slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
+        is_image: whether it may hold an image, read or not: no segmentation, contours or report.
         damaged: whether it cannot be read to its end; other fields hold what could be read.
         unread: whether it is empty or cannot be opened, so that it may not be DICOM at all.
         history: earlier processing by MedEnhance. That of other programs is left out: scanners call
@@ -122,6 +125,7 @@ class DicomHeader:
     slices: tuple[Slice, ...] = ()
     reason: str = ""
     hint: str = ""
+    is_image: bool = True
     damaged: bool = False
     unread: bool = False
     history: tuple[str, ...] = ()
@@ -198,6 +202,7 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> DicomHeader:
         time=text(fields, "SeriesTime"),
         patient=text(fields, "PatientID"),
         kind=class_name(sop_class, modality),
+        is_image=bool(text(fields, "Rows")) and sop_class not in (*SEGMENTATIONS, _STRUCTURES),
         history=tuple(
             f"DERIVED: {text(item, 'ContributionDescription').partition('. ')[0]} by MedEnhance "
             f"{text(item, 'SoftwareVersions')}, stored as DICOM; research use only"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import filecmp
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -84,6 +84,11 @@ class Choice:
     left_out: tuple[str, ...] = ()
 
     @property
+    def is_image(self) -> bool:
+        """Whether it is a series of images, also one that cannot be read."""
+        return self.part is not None or self.about.damaged or self.about.is_image
+
+    @property
     def error(self) -> MedEnhanceError:
         """The reason why it gives no volume."""
         return self.fault or InputError(self.about.fault, self.about.hint)
@@ -97,6 +102,15 @@ def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
         fault = choice.row.reason or getattr(_raised(check), "message", "")
         rows.append(replace(choice.row, readable=not fault, reason=fault))
     return rows
+
+
+def counted_kinds(choices: Sequence[Choice]) -> str:
+    """Count the files of each kind of object: "2 × RT Dose Storage, 1 × damaged file"."""
+    counts: Counter[str] = Counter()
+    for choice in choices:
+        kind = "damaged file" if choice.about.damaged else choice.about.kind
+        counts[kind] += choice.row.files
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items()))
 
 
 def choices(path: Path, monitor: Monitor, *, complete_frames: bool = False) -> list[Choice]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom import segmentation
 from MedEnhanceLib.io.dicom.contrast import interval_s
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
-from MedEnhanceLib.io.dicom.listing import Choice, choices, require_identical
+from MedEnhanceLib.io.dicom.listing import Choice, choices, counted_kinds, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import named
@@ -102,7 +101,7 @@ def _no_volume(listed: Sequence[Choice], path: Path) -> MedEnhanceError:
     if len(listed) == 1 and first.row.files == 1 and first.about.file == path:
         return first.error
     return InputError(
-        f"{path} contains no image volume, only {_counted(listed)}; {first.about.fault}",
+        f"{path} contains no image volume, only {counted_kinds(listed)}; {first.about.fault}",
         first.about.hint,
     )
 
@@ -111,17 +110,11 @@ def _warn_of_others(others: Sequence[Choice], name: str, monitor: Monitor) -> No
     damaged = [choice.about.fault for choice in others if choice.about.damaged]
     others = [choice for choice in others if not choice.about.damaged]
     if others:
-        monitor.warn(f"{name}: left out, because they are not image volumes: {_counted(others)}")
+        monitor.warn(
+            f"{name}: left out, because they are not image volumes: {counted_kinds(others)}"
+        )
     if damaged:
         monitor.warn(f"{name}: left out, because they cannot be read: {named(damaged)}")
-
-
-def _counted(choices: Sequence[Choice]) -> str:
-    counts: Counter[str] = Counter()
-    for choice in choices:
-        kind = "damaged file" if choice.about.damaged else choice.about.kind
-        counts[kind] += choice.row.files
-    return ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items()))
 
 
 def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
-from MedEnhanceLib.io.atomic import make_folder, resolved
+from MedEnhanceLib.io.atomic import make_folder, refuse_unwritable, resolved
 from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -98,6 +98,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     monitor.progress(0.0, "finding the volumes")
     out, stated = Path(str(params.output)), dict(params.params)
     items = _items_of(params, resolved(out), monitor)
+    refuse_unwritable(out)
     make_folder(out)
     if params.bids:
         stated.setdefault("modality", "MR")

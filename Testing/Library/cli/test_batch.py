@@ -474,6 +474,7 @@ def test_every_series_of_a_folder_is_done_and_what_holds_none_is_left_out(
     assert ran.json["total"] == 3
     shapes = sorted(io.load(path).shape for path in (out / "a").glob("1.2.840-*.nii.gz"))
     assert shapes == [(2, 8, 9), (3, 10, 12)]
+    assert "left out, because they are not images: 1 × RT Structure" in ran.json["warnings"][1]
     assert not (out / "plan.nii.gz").exists()
     again = run("batch", "enhance", ward, "--out", out, "--json").json
     assert (again["done"], again["already_done"]) == (3, 3)
@@ -502,3 +503,69 @@ def test_slices_that_a_result_lacks_are_in_its_row_and_in_the_exit_status(
     make_series((6, 10, 12), folder=folder, uid="1.2.3.9", prefix="x", Rows=None)
     ran = run("batch", "enhance", tmp_path / "scans", "--out", out, "--json")
     assert (ran.status, ran.json["total"], ran.json["failed"]) == (1, 3, 1)
+
+
+def test_volumes_beside_and_below_dicom_are_taken_and_other_files_are_named(
+    run: Callable, tmp_path: Path, scan: Path, make_series: Callable
+) -> None:
+    folder = make_series((3, 8, 9), folder=tmp_path / "study", uid="1.2.3.5", Modality="MR")
+    names = ("aaa.nii.gz", "aab.nii.gz", "aac.nii.gz", "deep/bbb.nii.gz", "deep/.tmp/c.nii.gz")
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(scan, folder / name)
+    no_volumes = ("deep/x.dcm.gz", "m.mgz", "notes.txt", "v.nii.bz2")
+    for name in (*no_volumes, ".DS_Store", "aaa.json", "aaa.bval", "batch.csv"):
+        (folder / name).write_text("no volume")
+    (folder / "out").mkdir()
+    (folder / "out" / "of-another-hand.txt").write_text("no volume")
+    batch = ("batch", "compress", folder, "--out", folder / "out", "--lossless", "--json")
+    for done_before in (0, 5):
+        ran = run(*batch)
+        counts = [ran.json[name] for name in ("total", "done", "already_done")]
+        assert (ran.status, counts) == (0, [5, 5, done_before]), ran.err
+        (warning,) = [text for text in ran.json["warnings"] if text.startswith("left out")]
+        assert all(name in warning for name in no_volumes)
+        assert "left out: 4 files that" in warning
+    results = {str(path.relative_to(folder / "out")) for path in folder.rglob("*.ucv")}
+    assert results == {"study.ucv", "aaa.ucv", "aab.ucv", "aac.ucv", "deep/bbb.ucv"}
+
+
+@pytest.mark.parametrize("kind", ["dose", "color", "deflated", "empty"])
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_images_that_cannot_be_read_are_rows_that_failed_and_say_why(
+    run: Callable, tmp_path: Path, make_series: Callable, kind: str, is_alone: bool
+) -> None:
+    from pydicom import dcmread
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    reasons = {"dose": "an RT dose", "color": "a color image", "deflated": "transfer syntax is not"}
+    elements = {
+        "dose": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.2"},
+        "color": {"PhotometricInterpretation": "RGB"},
+    }
+    folder = tmp_path / "scans" / "x"
+    make_series((2, 8, 9), folder=folder, uid="1.2.3.6", **elements.get(kind, {}))
+    for path in folder.iterdir():
+        if kind == "deflated":
+            dataset = dcmread(path)
+            dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+            dataset.save_as(path)
+        elif kind == "empty":
+            path.write_bytes(b"")
+    if not is_alone:
+        make_series((3, 8, 9), folder=tmp_path / "scans", uid="1.2.3.5", Modality="MR")
+    batch = ("batch", "compress", tmp_path / "scans", "--out", tmp_path / "out", "--lossless")
+    ran = run(*batch, "--json")
+    assert ran.status == 1
+    failed = [row for row in ran.json["rows"] if row["status"] == "failed"]
+    assert ran.json["failed"] == len(failed) >= 1
+    assert all(reasons.get(kind, "empty") in row["message"] and row["hint"] for row in failed)
+    assert ran.json["done"] == int(not is_alone)
+
+
+def test_a_folder_for_results_that_cannot_be_made_is_an_output_error(
+    run: Callable, scan: Path
+) -> None:
+    for command in (("compress", scan, scan / "a.ucv"), ("batch", "compress", scan, "--out", scan)):
+        ran = run(*command, "--lossless", "--json")
+        assert (ran.status, ran.json["error"]["code"]) == (1, "output")
