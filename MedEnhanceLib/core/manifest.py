@@ -70,7 +70,7 @@ def make_manifest(
 
     Args:
         action: what was done, as a participle: "enhanced".
-        config: the settings.
+        config: the settings; of paths, as of a model's folder, the last part is recorded.
         inputs: by role. The hash of a file is recorded, not its name, which may be a patient's, and
             its role stands for its name in the texts of `results` and `warnings`.
         device: that the models ran on.
@@ -91,7 +91,7 @@ def make_manifest(
         | _package_versions(),
         "platform": f"{sys.platform} {platform.machine()}",
         "device": device,
-        "config": dict(config),
+        "config": _without_places(dict(config)),
         "inputs": dict(inputs) | {role: described(path) for role, path in files.items()},
         **({"dicom": dict(dicom)} if dicom else {}),
         "model": dict(model or {}),
@@ -104,6 +104,15 @@ def make_manifest(
 def without_files(text: str) -> str:
     """Return a text without anything that looks like the name of a file."""
     return re.sub(r" ([;,.)])", r"\1", " ".join(_FILE_NAMES.sub(" ", text).split()))
+
+
+def _without_places(value: Any) -> Any:
+    """Keep the last part of each path in a JSON value: the others may name patients or users."""
+    if isinstance(value, Mapping):
+        return {key: _without_places(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_places(entry) for entry in value]
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) else value
 
 
 def _with_roles(value: Any, files: Mapping[str, Path]) -> Any:

@@ -299,6 +299,13 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
         level = stated
         if not 0 < level < np.inf:
             raise ConfigError(f"noise is {stated}", "Use a number above 0, or a file with a map.")
+        low, high = extremes(volume.voxels)
+        if level > high - low:
+            raise ConfigError(
+                f"noise is {stated:.6g}, but all values of the volume are between {low:g} and "
+                f"{high:g}",
+                "Use the standard deviation of the noise, in the units of the volume.",
+            )
         noise = measured.at_level(level)
         if volume.modality != "CT":  # in CT the map keeps the shape that the projections give it
             noise = replace(noise, sigma=np.full_like(noise.sigma, level))
