@@ -98,7 +98,9 @@ def load(
             f"Give DICOM (a folder or a file; a zip unpacked), or one of: {', '.join(READABLE)}.",
         )
     refuse_not_finite(volume)
-    warn_of_content(volume, path.name, monitor)
+    # Labels may be stored as images of the modality that they were drawn on.
+    origin = volume.origin if modality not in (None, "SEG") else None
+    warn_of_content(volume, path.name, monitor, stated=origin.modality if origin else "")
     return volume
 
 

@@ -239,4 +239,5 @@ def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
         instances,
         on_grid=stacks[0].repair is None,
         body_part=first.body_part,
+        modality=first.modality,
     )

@@ -114,6 +114,8 @@ class TestOut:
         assert run("decompress", small, tmp_path / "out", "--dicom").status == 3
         ran = run("decompress", small, tmp_path / "out", "--dicom", "--dicom-source", mr)
         assert ran.status == 0, ran.err
+        known = json.loads((tmp_path / "out.json").read_text())["dicom"]
+        assert known == {"study": "1.2.3", "series": "1.2.3.1"}  # not how many files it had
         images = objects(tmp_path / "out")["MR"]
         assert {one.LossyImageCompression for one in images} == {"01"}
         assert images[0].LossyImageCompressionMethod == "MEDENHANCE_UCV"

@@ -55,3 +55,27 @@ def test_text_in_the_pixels_is_a_warning_once_a_series(
     load(folder, monitor=recorder.monitor)
     (warning,) = recorder.warnings
     assert "may show the patient's name" in warning
+
+
+@pytest.mark.parametrize(
+    ("stated", "modality", "says"),
+    [
+        ("CT", "MR", True),
+        ("PT", "MR", True),
+        ("MR", "CT", True),
+        ("CT", "OT", True),
+        ("XA", "CT", True),
+        ("MR", "MR", False),
+        ("XA", None, False),
+        (None, "MR", False),
+        ("MR", "SEG", False),
+    ],
+)
+def test_another_modality_than_the_header_states_is_one_warning(
+    make_series: Make, recorder: WarningRecorder, stated: str, modality: str, says: bool
+) -> None:
+    folder = make_series(STORED, Modality=stated, Units="GML")
+    assert load(folder, modality=modality, monitor=recorder.monitor).modality == (modality or "OT")
+    expected = f"its header states {stated}, but it is taken as {modality}"
+    assert sum(expected in text for text in recorder.warnings) == says
+    assert sum("taken as" in text for text in recorder.warnings) <= 1
