@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.conftest import MR
+from Library.dicom.reading import edited
 from pydicom import dcmread
 
 from MedEnhanceLib import io
@@ -100,8 +101,13 @@ class TestOut:
     def test_the_manifest_names_the_series_and_nobody(
         self, run: Run, mr: Path, tmp_path: Path, networks: list
     ) -> None:
-        run("enhance", mr, tmp_path / "out", "--dicom")
+        for dataset in edited(mr):
+            dataset.SeriesDescription = "Doe T1"
+        ran = run("enhance", mr, tmp_path / "out", "--dicom", "--report", tmp_path / "page", "--json")
+        assert ran.json["objects"][0]["description"] == "Doe T1 MedEnhance enhanced"
+        assert "Doe" not in (tmp_path / "page" / "index.html").read_text()
         text = (tmp_path / "out.json").read_text()
+        assert json.loads(text)["results"]["objects"][0]["role"] == "volume"
         assert json.loads(text)["dicom"] == {"study": "1.2.3", "series": "1.2.3.1", "files": 4}
         assert "Doe" not in text
         assert "P-17" not in text
