@@ -71,6 +71,7 @@ def load(
         monitor: notified of warnings and progress; may cancel.
     """
     path, monitor = Path(path), monitor or Monitor()
+    path = path if path.name else path.absolute()  # the present folder, by its name
     refuse_pipe(path)
     is_folder = path.is_dir()
     if not is_folder and path.stat().st_size == 0:

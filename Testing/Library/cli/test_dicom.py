@@ -112,6 +112,23 @@ class TestOut:
         assert "Doe" not in text
         assert "P-17" not in text
 
+    @pytest.mark.parametrize("options", [["."], ["{}", "--dicom", "--dicom-source", "."]])
+    def test_the_name_of_the_present_folder_stays_out_of_manifests(
+        self, run: Run, mr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+    ) -> None:
+        folder = mr.rename(tmp_path / "Jane")
+        for dataset in edited(folder):
+            dataset.BurnedInAnnotation = "YES"
+        scan = tmp_path / "scan.nii.gz"
+        assert run("convert", folder, scan).status == 0
+        monkeypatch.chdir(folder)
+        source, *more = [option.format(scan) for option in options]
+        out = tmp_path / ("out" if more else "out.nrrd")
+        assert run("convert", source, out, *more).status == 0
+        text = Path(f"{out}.json").read_text()
+        assert "BurnedInAnnotation is YES" in text
+        assert "Jane" not in text
+
     def test_what_was_compressed_says_so_and_lies_beside_its_source(
         self, run: Run, mr: Path, tmp_path: Path
     ) -> None:
