@@ -81,7 +81,7 @@ def make_manifest(
         warnings: of the run.
     """
     files = {role: source for role, source in inputs.items() if isinstance(source, Path)}
-    texts = [without_files(_with_roles(text, files)) for text in warnings]
+    texts = [without_files(with_roles(text, files)) for text in warnings]
     return {
         "derived": derived_note(action),
         "notice": RESEARCH_ONLY,
@@ -96,7 +96,7 @@ def make_manifest(
         **({"dicom": dict(dicom)} if dicom else {}),
         "model": dict(model or {}),
         "seconds": None if seconds is None else round(seconds, 3),
-        "results": _with_roles(dict(results or {}), files),
+        "results": with_roles(dict(results or {}), files),
         "warnings": [text.removeprefix("the input: ") for text in texts],
     }
 
@@ -115,12 +115,12 @@ def _without_places(value: Any) -> Any:
     return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) else value
 
 
-def _with_roles(value: Any, files: Mapping[str, Path]) -> Any:
+def with_roles(value: Any, files: Mapping[str, Path]) -> Any:
     """Put "the" and the role in place of the names of files, in all sentences of a JSON value."""
     if isinstance(value, Mapping):
-        return {key: _with_roles(entry, files) for key, entry in value.items()}
+        return {key: with_roles(entry, files) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_with_roles(entry, files) for entry in value]
+        return [with_roles(entry, files) for entry in value]
     if isinstance(value, str) and " " in value:  # a word is no text: "MR", also a folder
         roles = {name: role for role, path in files.items() for name in (str(path), path.name)}
         for name in sorted({*roles} - {"", "."}, key=len, reverse=True):  # they may overlap

@@ -35,6 +35,7 @@ class DicomOrigin:
             known, as in a compressed file.
         on_grid: whether instance k is still at the position of slice k; resampling ends that.
         body_part: BodyPartExamined, "" where the images state none.
+        modality: Modality, likewise.
     """
 
     study: str
@@ -42,11 +43,13 @@ class DicomOrigin:
     instances: tuple[tuple[Instance, ...], ...]
     on_grid: bool = True
     body_part: str = ""
+    modality: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """Return the fields for a manifest: without patient data and paths."""
+        """Return the fields for a manifest: without patient data and paths; files if known."""
         files = len({image.file for frame in self.instances for image in frame})
-        return {"study": self.study, "series": self.series, "files": files}
+        count = {"files": files} if files else {}
+        return {"study": self.study, "series": self.series, **count}
 
     def cropped(self, first: int, stop: int) -> DicomOrigin:
         """Return the origin of the slices `first` to `stop` (exclusive) of every time frame."""

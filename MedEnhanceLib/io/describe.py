@@ -129,13 +129,14 @@ def warn_of_labels(volume: Volume, monitor: Monitor) -> None:
         monitor.warn(f"{text}give the image that it was drawn on", about="label map")
 
 
-def warn_of_content(volume: Volume, name: str, monitor: Monitor) -> None:
+def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str = "") -> None:
     """Warn if the modality or the spacing of a volume may be wrong.
 
     Args:
         volume: with modality and spacing from its file, or from the caller.
         name: of the file, with which the warnings begin.
         monitor: gets each kind of warning once in a job.
+        stated: the modality of a header that the caller's is used instead of.
     """
     spacing = volume.geometry.spacing
     if volume.modality_is_guess:
@@ -146,6 +147,10 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor) -> None:
             f"{name}: no modality is stated; {text}: {SET_MODALITY}",
             about=f"taken as {volume.modality}",
         )
+    elif stated not in ("", volume.modality):
+        text = f"{name}: its header states {stated}, but it is taken as {volume.modality}, without "
+        text += f"the units of {stated}: the result is wrong if the header is right"
+        monitor.warn(text, about="another modality")
     elif volume.modality in ("MR", "PT") and guess_modality(volume.voxels, spacing) == "CT":
         text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
         monitor.warn(

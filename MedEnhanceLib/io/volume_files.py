@@ -71,6 +71,7 @@ def load(
         monitor: notified of warnings and progress; may cancel.
     """
     path, monitor = Path(path), monitor or Monitor()
+    path = path if path.name else path.absolute()  # the present folder, by its name
     refuse_pipe(path)
     is_folder = path.is_dir()
     if not is_folder and path.stat().st_size == 0:
@@ -98,7 +99,9 @@ def load(
             f"Give DICOM (a folder or a file; a zip unpacked), or one of: {', '.join(READABLE)}.",
         )
     refuse_not_finite(volume)
-    warn_of_content(volume, path.name, monitor)
+    # Labels may be stored as images of the modality that they were drawn on.
+    origin = volume.origin if modality not in (None, "SEG") else None
+    warn_of_content(volume, path.name, monitor, stated=origin.modality if origin else "")
     return volume
 
 

@@ -19,7 +19,7 @@ from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing
-from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, manifest_path
+from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, manifest_path, path_of
 from MedEnhanceLib.jobs.placing import lay_beside, name_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -348,6 +348,7 @@ def _built(
         history=objects.source.history,
         lossy=objects.source.lossy,
         series_description=params.series_description,
+        files={"source": path_of(objects.source)},
     )
     images: list[Dataset] | None = None
     if objects.volume is not None:

@@ -266,7 +266,8 @@ def inputs_of(params: Params) -> dict[str, Path]:
         paths = [place for place in (value if isinstance(value, list) else [value]) if place]
         for number, place in enumerate(paths, 1):
             if place != AUTO:
-                places[source.name if number == 1 else f"{source.name} {number}"] = Path(place)
+                path = Path(place) if Path(place).name else Path(place).absolute()  # "." has a name
+                places[source.name if number == 1 else f"{source.name} {number}"] = path
     return places
 
 

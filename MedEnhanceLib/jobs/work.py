@@ -121,6 +121,12 @@ class Work:
                 "gradient_tables": {name: described(path) for name, path in tables.items()},
             }
         figures = as_json({**(figures or {}), **self._objects, **diffusion})
+        recorded = dict(figures)
+        if self._objects:  # descriptions of series are free text, which may name the patient
+            recorded["objects"] = [
+                {name: value for name, value in row.items() if name != "description"}
+                for row in figures["objects"]
+            ]
         manifest = make_manifest(
             self._action,
             config=as_json({**(config or {}), **stated}),
@@ -128,7 +134,7 @@ class Work:
             device=device,
             seconds=seconds,
             model=model,
-            results=figures,
+            results=recorded,
             dicom=source.origin.facts() if source is not None and source.origin else None,
             warnings=[text.removeprefix(name) for text in self._monitor.warnings],
         )

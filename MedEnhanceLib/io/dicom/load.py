@@ -144,6 +144,11 @@ def _volume(
     ordered = [plane for stack in stacks for plane in stack.slices]
     repair, geometry, steps = stacks[0].repair, stacks[0].geometry, []
     read_till = 1.0 if repair is None else 0.85
+    if any(plane.burned_in for plane in ordered):
+        monitor.warn(
+            f"{name}: BurnedInAnnotation is YES: its pixels may show the patient's name; results "
+            "and pictures of reports then show it, too"
+        )
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
     if repair is not None:
@@ -227,4 +232,5 @@ def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
         instances,
         on_grid=stacks[0].repair is None,
         body_part=first.body_part,
+        modality=first.modality,
     )

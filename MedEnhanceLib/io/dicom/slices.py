@@ -258,6 +258,7 @@ class Slice:
         thickness, between: mm.
         padding, padding_limit: the range of stored numbers that stand for nothing.
         units: of the intensities, where the modality has an element for it (PET).
+        burned_in: whether BurnedInAnnotation says that pixels show text.
         stack: StackID, in files of many frames.
         echo_ms: EchoTime.
         b_value: s/mm².
@@ -303,6 +304,7 @@ class Slice:
     padding_limit: float | None = _from("PixelPaddingRangeLimit", measured)
     rescale_type: str = _from("RescaleType", text, "")
     units: str = _from("Units", text, "")
+    burned_in: bool = _from("BurnedInAnnotation", lambda *of: text(*of) == "YES", False)
 
     frame_of_reference: str = _from("FrameOfReferenceUID", text, "")
     acquisition: str = _from("AcquisitionNumber", _number_texts, "")

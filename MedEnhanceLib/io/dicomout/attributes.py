@@ -51,8 +51,8 @@ _SCAN_GROUPS = (0x0018, 0x0054)
 _OF_SCAN = frozenset((
     "AcquisitionContextSequence", "AcquisitionDate", "AcquisitionDateTime", "AcquisitionNumber",
     "AcquisitionTime", "AnatomicRegionSequence", "BurnedInAnnotation",
-    "CodingSchemeIdentificationSequence", "FrameOfReferenceUID", "ImageComments",
-    "ImageLaterality", "ImagesInAcquisition", "ImageType", "InstitutionAddress",
+    "CodingSchemeIdentificationSequence", "CorrectedImage", "FrameOfReferenceUID",
+    "ImageComments", "ImageLaterality", "ImagesInAcquisition", "ImageType", "InstitutionAddress",
     "InstitutionalDepartmentName", "InstitutionName", "IrradiationEventUID", "Laterality",
     "LossyImageCompression", "LossyImageCompressionMethod", "LossyImageCompressionRatio",
     "Manufacturer", "ManufacturerModelName", "Modality", "NumberOfTemporalPositions",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.core.manifest import without_files
+from MedEnhanceLib.core.manifest import with_roles, without_files
 from MedEnhanceLib.core.origin import Instance, Lossy
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Derivation:
         history: what was done to the volume before, oldest first.
         lossy: steps that lost information, oldest first.
         series_description: instead of one made from the source's.
+        files: what the volumes were read from, by role, which takes the place of their names.
     """
 
     action: str
@@ -61,6 +63,7 @@ class Derivation:
     history: tuple[str, ...] = ()
     lossy: tuple[Lossy, ...] = ()
     series_description: str | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     def apply(self, dataset: Dataset) -> None:
         """Record the derivation in `dataset`, after earlier ones that its source records."""
@@ -93,11 +96,11 @@ class Derivation:
         if self.model:
             parts.append(f"model {model_text(self.model)}")
         if self.description:
-            parts.append(without_files(self.description))
+            parts.append(self._unnamed(self.description))
         if self.lossy:
             parts.append(f"lossy: {', '.join(map(_lossy_text, self.lossy))}")
         if self.history:
-            parts.append("before: " + " | ".join(map(without_files, self.history)))
+            parts.append("before: " + " | ".join(map(self._unnamed, self.history)))
         return _with_notice("; ".join(parts))
 
     def series_text(self, earlier: str) -> str:
@@ -107,6 +110,10 @@ class Derivation:
         action_text = f"MedEnhance {self.action}"[:40]
         source = cut(_OUR_WORDS.sub("", earlier), 63 - len(action_text)).strip()
         return f"{source} {action_text}".strip()
+
+    def _unnamed(self, text: str) -> str:
+        """Leave out names of files: those that are known, then what looks like one."""
+        return without_files(str(with_roles(text, self.files)))
 
     def _codes(self) -> list[tuple[str, str]]:
         codes = list(_CODES_OF_ACTIONS.get(self.action, (_PROCESSING,)))
@@ -121,7 +128,7 @@ class Derivation:
         """Describe each step: earlier resampling, then this action."""
         resampled = filter(None, map(_RESAMPLED_STEP.match, self.history))
         model = f"; model {model_text(self.model)}" if self.model else ""
-        steps = [*(without_files(step[1]) for step in resampled), f"{self.action}{model}"]
+        steps = [*(self._unnamed(step[1]) for step in resampled), f"{self.action}{model}"]
         return list(map(_with_notice, steps))
 
 

@@ -93,6 +93,10 @@ def build_uncertainty(
     )
     refer(dataset, grid, _CALCULATION)
     sign(dataset, template, derivation, kind="uncertainty")
+    # Edges show in a map, too. The class allows no BurnedInAnnotation but NO, which would be untrue.
+    for keyword in ("BurnedInAnnotation", "RecognizableVisualFeatures"):
+        if any(header.get(keyword) == "YES" for header in template.headers):
+            setattr(dataset, keyword, "YES")
     dataset.Laterality = first.get("Laterality") or first.get("ImageLaterality")
     set_side(dataset)
     return dataset

@@ -110,7 +110,10 @@ class FrameGrid:
 
     @cached_property
     def common(self) -> Dataset | None:
-        """The elements that all images share, true of a slice through many; None without any."""
+        """The elements that all images share, true of a slice through many; None without any.
+
+        Text that is burned into one of them may show in all slices.
+        """
         from pydicom import Dataset
 
         if not self.planes:
@@ -120,6 +123,8 @@ class FrameGrid:
         for element in first:
             if all(element.tag in other and other[element.tag] == element for other in others):
                 common.add(copy.deepcopy(element))
+        if any(plane.header.get("BurnedInAnnotation") == "YES" for plane in self.planes):
+            common.BurnedInAnnotation = "YES"
         return common
 
     @cached_property

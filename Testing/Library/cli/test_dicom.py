@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.conftest import MR
+from Library.dicom.reading import edited
 from pydicom import dcmread
 
 from MedEnhanceLib import io
@@ -100,11 +101,40 @@ class TestOut:
     def test_the_manifest_names_the_series_and_nobody(
         self, run: Run, mr: Path, tmp_path: Path, networks: list
     ) -> None:
-        run("enhance", mr, tmp_path / "out", "--dicom")
+        for dataset in edited(mr):
+            dataset.SeriesDescription = "Doe T1"
+        ran = run(
+            "enhance", mr, tmp_path / "out", "--dicom", "--report", tmp_path / "page", "--json"
+        )
+        assert ran.json["objects"][0]["description"] == "Doe T1 MedEnhance enhanced"
+        assert "Doe" not in (tmp_path / "page" / "index.html").read_text()
         text = (tmp_path / "out.json").read_text()
+        assert json.loads(text)["results"]["objects"][0]["role"] == "volume"
         assert json.loads(text)["dicom"] == {"study": "1.2.3", "series": "1.2.3.1", "files": 4}
         assert "Doe" not in text
         assert "P-17" not in text
+
+    @pytest.mark.parametrize("options", [["."], ["{}", "--dicom", "--dicom-source", "."]])
+    def test_the_name_of_the_present_folder_stays_out_of_manifests(
+        self,
+        run: Run,
+        mr: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        options: list[str],
+    ) -> None:
+        folder = mr.rename(tmp_path / "Jane")
+        for dataset in edited(folder):
+            dataset.BurnedInAnnotation = "YES"
+        scan = tmp_path / "scan.nii.gz"
+        assert run("convert", folder, scan).status == 0
+        monkeypatch.chdir(folder)
+        source, *more = [option.format(scan) for option in options]
+        out = tmp_path / ("out" if more else "out.nrrd")
+        assert run("convert", source, out, *more).status == 0
+        text = Path(f"{out}.json").read_text()
+        assert "BurnedInAnnotation is YES" in text
+        assert "Jane" not in text
 
     def test_what_was_compressed_says_so_and_lies_beside_its_source(
         self, run: Run, mr: Path, tmp_path: Path
@@ -114,6 +144,8 @@ class TestOut:
         assert run("decompress", small, tmp_path / "out", "--dicom").status == 3
         ran = run("decompress", small, tmp_path / "out", "--dicom", "--dicom-source", mr)
         assert ran.status == 0, ran.err
+        known = json.loads((tmp_path / "out.json").read_text())["dicom"]
+        assert known == {"study": "1.2.3", "series": "1.2.3.1"}  # not how many files it had
         images = objects(tmp_path / "out")["MR"]
         assert {one.LossyImageCompression for one in images} == {"01"}
         assert images[0].LossyImageCompressionMethod == "MEDENHANCE_UCV"

@@ -10,10 +10,11 @@ import highdicom
 import numpy as np
 import pytest
 from Library.dicomout.conftest import Sound, Study, on_grid
+from pydicom import dcmread
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicomout import Derivation, new_study
+from MedEnhanceLib.io.dicomout import Derivation, new_study, write_objects
 from MedEnhanceLib.io.dicomout.parametric_map import build_uncertainty
 
 Options = dict[str, Any]
@@ -98,6 +99,16 @@ def test_a_map_of_zeros_can_be_shown_and_states_the_side_of_paired_parts(
     assert dataset.get("Laterality") == stated
     window = dataset.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
     assert (float(window.WindowCenter), float(window.WindowWidth)) == (0.5, 1)
+
+
+@pytest.mark.parametrize("keyword", ["BurnedInAnnotation", "RecognizableVisualFeatures"])
+def test_what_shows_in_one_source_image_may_show_in_the_map(
+    study: Study, options: Options, out: Path, keyword: str
+) -> None:
+    assert build_uncertainty(study.volume, **options)[keyword].value == "NO"
+    setattr(study.template.headers[-1], keyword, "YES")
+    (path,) = write_objects([build_uncertainty(study.volume, **options)], out)
+    assert dcmread(path)[keyword].value == "YES"
 
 
 @pytest.mark.parametrize(

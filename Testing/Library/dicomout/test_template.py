@@ -105,7 +105,10 @@ def axial(make_series: Make) -> Volume:
             **MR,
             PatientName="Doe^Jane",
             RepetitionTime="500",
-            slice_elements=lambda k: {"AcquisitionTime": f"10000{k}"},
+            slice_elements=lambda k: {
+                "AcquisitionTime": f"10000{k}",
+                "BurnedInAnnotation": "NO" if k else "YES",
+            },
         )
     )
 
@@ -166,6 +169,7 @@ def test_a_slice_across_images_names_all_and_states_what_all_state(
     for image in images:
         assert image.PatientName == "Doe^Jane"
         assert image.RepetitionTime == 500
+        assert image.BurnedInAnnotation == "YES"  # as of one of them
         assert "AcquisitionTime" not in image
     sound(images)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from Library.conftest import Make
+from Library.conftest import Make, WarningRecorder
+from Library.dicom.reading import edited
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import InputError
@@ -41,3 +42,40 @@ def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     (tmp_path / "scan.nii.gz").write_bytes(b"x" * 500)
     with pytest.raises(InputError, match=r"holds no DICOM file \(1 files were read, scan\.nii"):
         load(tmp_path)
+
+
+def test_text_in_the_pixels_is_a_warning_once_a_series(
+    make_series: Make, recorder: WarningRecorder
+) -> None:
+    folder = make_series(STORED, BurnedInAnnotation="NO")
+    load(folder, monitor=recorder.monitor)
+    assert recorder.warnings == []
+    for dataset in edited(folder):
+        dataset.BurnedInAnnotation = "YES"
+    load(folder, monitor=recorder.monitor)
+    (warning,) = recorder.warnings
+    assert "may show the patient's name" in warning
+
+
+@pytest.mark.parametrize(
+    ("stated", "modality", "says"),
+    [
+        ("CT", "MR", True),
+        ("PT", "MR", True),
+        ("MR", "CT", True),
+        ("CT", "OT", True),
+        ("XA", "CT", True),
+        ("MR", "MR", False),
+        ("XA", None, False),
+        (None, "MR", False),
+        ("MR", "SEG", False),
+    ],
+)
+def test_another_modality_than_the_header_states_is_one_warning(
+    make_series: Make, recorder: WarningRecorder, stated: str, modality: str, says: bool
+) -> None:
+    folder = make_series(STORED, Modality=stated, Units="GML")
+    assert load(folder, modality=modality, monitor=recorder.monitor).modality == (modality or "OT")
+    expected = f"its header states {stated}, but it is taken as {modality}"
+    assert sum(expected in text for text in recorder.warnings) == says
+    assert sum("taken as" in text for text in recorder.warnings) <= 1

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from Library.conftest import Make
 from pydicom import Dataset, dcmread
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
 from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, write
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 def export(output: Path, **params: object) -> dict[str, object]:
@@ -61,6 +64,28 @@ def test_headers_of_the_source_are_read_once(
     params = {"input": str(make_series((4, 10, 12))), "output": str(tmp_path / "out")}
     run_job(JobSpec("convert", {**params, "dicom": True}))
     assert len(made) == len(set(made)) == 4
+
+
+@pytest.mark.parametrize("name", ["leak/Doe, Jane (1950)", "Doe (Jane), T1", "Jane"])
+@pytest.mark.parametrize("written", ["{path}", "{name}", "'{path}'"])
+def test_names_of_the_source_stay_out_of_all_that_objects_say(
+    make_series: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, written: str
+) -> None:
+    make_series((4, 10, 12), folder=tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    volume = io.load(name)
+    says = written.format(path=name, name=Path(name).name)
+    step = f"DERIVED: resampled, as {says} (series 1.2.3.1) is tilted by MedEnhance 1.0; research"
+    labels = LabelMap(
+        volume.with_voxels(np.ones(volume.shape, np.uint8)), (), warning=f"{says} is odd"
+    )
+    objects = Objects(
+        replace(volume, history=(step,)), "enhanced", f"as {says}, 3 tiles", volume, labels
+    )
+    paths, _ = write(objects, DicomParams(output="out", dicom=True), Monitor())
+    for text in (str(dcmread(path)) for path in paths):
+        assert "the source" in text and "series 1.2.3.1) is tilted" in text
+        assert not any(part in text for part in ("Jane", "Doe", "leak"))
 
 
 @pytest.mark.slow
