@@ -107,7 +107,8 @@ class Derivation:
         """Compose a SeriesDescription of that of the source (`earlier`) and the action."""
         if requested := short_text(self.series_description):
             return requested
-        action_text = f"MedEnhance {self.action}"[:40]
+        is_new_grid = "slices restored" in self.description
+        action_text = f"MedEnhance {'thin slices' if is_new_grid else self.action}"[:40]
         source = cut(_OUR_WORDS.sub("", earlier), 63 - len(action_text)).strip()
         return f"{source} {action_text}".strip()
 
