@@ -178,7 +178,7 @@ def _series_in(folder: Path, relative: Path, rest: _Rest) -> Iterator[_Volume]:
         yield str(folder), relative, _ALL
         return
     images = [choice for choice in listed if choice.about.is_image]
-    rest.objects.update((each.about.file, each) for each in listed if each not in images)
+    rest.objects.update((each.about.file, each) for each in listed if not each.about.is_image)
     if images and all(choice.part is None for choice in images):
         yield str(folder), relative, _ALL
         return
