@@ -75,8 +75,8 @@ class _Rest:
     def warn(self, monitor: Monitor) -> None:
         """Count and name all of it."""
         if self.files:
-            what = f"left out: {counted(len(self.files), 'file')} that this command does not read"
-            monitor.warn(f"{what}: {named([*self.files.values()])}")
+            files, names = counted(len(self.files), "file"), named([*self.files.values()])
+            monitor.warn(f"left out: {files} that this command does not read: {names}")
         if self.objects:
             kinds = counted_kinds([*self.objects.values()])
             monitor.warn(f"left out, because they are not images: {kinds}")
@@ -177,13 +177,12 @@ def _series_in(folder: Path, relative: Path, rest: _Rest) -> Iterator[_Volume]:
     except MedEnhanceError:
         yield str(folder), relative, _ALL
         return
-    objects = [choice for choice in listed if not choice.is_image]
-    rest.objects.update((choice.about.file, choice) for choice in objects)
-    images = [choice for choice in listed if choice.is_image]
-    are_several = sum(choice.part is not None or choice.about.damaged for choice in images) > 1
+    images = [choice for choice in listed if choice.about.is_image]
+    rest.objects.update((each.about.file, each) for each in listed if not each.about.is_image)
     if images and all(choice.part is None for choice in images):
         yield str(folder), relative, _ALL
         return
+    are_several = sum(choice.part is not None or choice.about.damaged for choice in images) > 1
     for choice in images:
         file = choice.about.file
         if choice.part is None and not (choice.about.damaged and choice.row.uid):

@@ -335,11 +335,8 @@ class Ledger:
             members = sorted(path.iterdir()) if path.is_dir() else [path]
             stats = [(member.name, member.stat()) for member in members]
             out = self._path.parent.stat()  # it may lie there, and changes with every result
-            state = [
-                (name, stat.st_size, stat.st_mtime_ns)
-                for name, stat in stats
-                if not os.path.samestat(stat, out)
-            ]
+            stats = [(name, stat) for name, stat in stats if not os.path.samestat(stat, out)]
+            state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
         options = as_json({"task": self.task, **self._stated})
         text = json.dumps([state, options], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

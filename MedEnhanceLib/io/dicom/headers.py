@@ -202,7 +202,7 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> DicomHeader:
         time=text(fields, "SeriesTime"),
         patient=text(fields, "PatientID"),
         kind=class_name(sop_class, modality),
-        is_image=bool(text(fields, "Rows")) and sop_class not in (*SEGMENTATIONS, _STRUCTURES),
+        is_image=sop_class not in (*SEGMENTATIONS, _STRUCTURES),
         history=tuple(
             f"DERIVED: {text(item, 'ContributionDescription').partition('. ')[0]} by MedEnhance "
             f"{text(item, 'SoftwareVersions')}, stored as DICOM; research use only"
@@ -217,7 +217,8 @@ def _described(dataset: Dataset, fields: Fields, file: Path) -> DicomHeader:
         if sop_class in (*_SINGLE, *_ENHANCED, ""):
             element = "Rows" if sop_class else "SOPClassUID"
             return replace(about, reason=f"{element} is missing", hint=COPY_AGAIN, damaged=True)
-        return replace(about, reason=f"{about.kind}: it holds no image", hint=_ITS_IMAGES)
+        reason = f"{about.kind}: it holds no image"
+        return replace(about, reason=reason, hint=_ITS_IMAGES, is_image=False)
     return _with_slices(about, dataset, fields)
 
 

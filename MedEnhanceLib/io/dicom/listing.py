@@ -84,11 +84,6 @@ class Choice:
     left_out: tuple[str, ...] = ()
 
     @property
-    def is_image(self) -> bool:
-        """Whether it is a series of images, also one that cannot be read."""
-        return self.part is not None or self.about.damaged or self.about.is_image
-
-    @property
     def error(self) -> MedEnhanceError:
         """The reason why it gives no volume."""
         return self.fault or InputError(self.about.fault, self.about.hint)
