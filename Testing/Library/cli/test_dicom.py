@@ -103,7 +103,9 @@ class TestOut:
     ) -> None:
         for dataset in edited(mr):
             dataset.SeriesDescription = "Doe T1"
-        ran = run("enhance", mr, tmp_path / "out", "--dicom", "--report", tmp_path / "page", "--json")
+        ran = run(
+            "enhance", mr, tmp_path / "out", "--dicom", "--report", tmp_path / "page", "--json"
+        )
         assert ran.json["objects"][0]["description"] == "Doe T1 MedEnhance enhanced"
         assert "Doe" not in (tmp_path / "page" / "index.html").read_text()
         text = (tmp_path / "out.json").read_text()
@@ -114,7 +116,12 @@ class TestOut:
 
     @pytest.mark.parametrize("options", [["."], ["{}", "--dicom", "--dicom-source", "."]])
     def test_the_name_of_the_present_folder_stays_out_of_manifests(
-        self, run: Run, mr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+        self,
+        run: Run,
+        mr: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        options: list[str],
     ) -> None:
         folder = mr.rename(tmp_path / "Jane")
         for dataset in edited(folder):

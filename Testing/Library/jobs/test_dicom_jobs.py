@@ -76,7 +76,9 @@ def test_names_of_the_source_stay_out_of_all_that_objects_say(
     volume = io.load(name)
     says = written.format(path=name, name=Path(name).name)
     step = f"DERIVED: resampled, as {says} (series 1.2.3.1) is tilted by MedEnhance 1.0; research"
-    labels = LabelMap(volume.with_voxels(np.ones(volume.shape, np.uint8)), (), warning=f"{says} is odd")
+    labels = LabelMap(
+        volume.with_voxels(np.ones(volume.shape, np.uint8)), (), warning=f"{says} is odd"
+    )
     objects = Objects(
         replace(volume, history=(step,)), "enhanced", f"as {says}, 3 tiles", volume, labels
     )
