@@ -93,20 +93,20 @@ def build_uncertainty(
     )
     refer(dataset, grid, _CALCULATION)
     sign(dataset, template, derivation, kind="uncertainty")
-    _state_what_shows(dataset, template)
     dataset.Laterality = first.get("Laterality") or first.get("ImageLaterality")
-    set_side(dataset)
+    _state_what_shows(dataset, template)
     return dataset
 
 
 def _state_what_shows(dataset: Dataset, template: Template) -> None:
-    """State that text or a face may show, as in the source: edges show in a map, too.
+    """State the side, and that text or a face may show, as in the source: edges show in a map.
 
     For BurnedInAnnotation the class allows NO alone, which would be untrue.
     """
     for keyword in ("BurnedInAnnotation", "RecognizableVisualFeatures"):
         if any(header.get(keyword) == "YES" for header in template.headers):
             setattr(dataset, keyword, "YES")
+    set_side(dataset)
 
 
 def _unit_of(volume: Volume, header: Dataset) -> tuple[str, str]:
