@@ -121,12 +121,6 @@ class Work:
                 "gradient_tables": {name: described(path) for name, path in tables.items()},
             }
         figures = as_json({**(figures or {}), **self._objects, **diffusion})
-        recorded = dict(figures)
-        if self._objects:  # descriptions of series are free text, which may name the patient
-            recorded["objects"] = [
-                {name: value for name, value in row.items() if name != "description"}
-                for row in figures["objects"]
-            ]
         manifest = make_manifest(
             self._action,
             config=as_json({**(config or {}), **stated}),
@@ -134,7 +128,7 @@ class Work:
             device=device,
             seconds=seconds,
             model=model,
-            results=recorded,
+            results=_without_descriptions(figures),
             dicom=source.origin.facts() if source is not None and source.origin else None,
             warnings=[text.removeprefix(name) for text in self._monitor.warnings],
         )
@@ -150,3 +144,12 @@ class Work:
             **({"files": self._files} if self._files else {}),
         }
         return Result(as_json(written))
+
+
+def _without_descriptions(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the descriptions of series: free text, which may name the patient."""
+    rows = [
+        {name: value for name, value in row.items() if name != "description"}
+        for row in figures.get("objects", ())
+    ]
+    return {**figures, **({"objects": rows} if rows else {})}

@@ -93,13 +93,20 @@ def build_uncertainty(
     )
     refer(dataset, grid, _CALCULATION)
     sign(dataset, template, derivation, kind="uncertainty")
-    # Edges show in a map, too. The class allows no BurnedInAnnotation but NO, which would be untrue.
+    dataset.Laterality = first.get("Laterality") or first.get("ImageLaterality")
+    _state_what_shows(dataset, template)
+    return dataset
+
+
+def _state_what_shows(dataset: Dataset, template: Template) -> None:
+    """State the side, and that text or a face may show, as in the source: edges show in a map.
+
+    For BurnedInAnnotation the class allows NO alone, which would be untrue.
+    """
     for keyword in ("BurnedInAnnotation", "RecognizableVisualFeatures"):
         if any(header.get(keyword) == "YES" for header in template.headers):
             setattr(dataset, keyword, "YES")
-    dataset.Laterality = first.get("Laterality") or first.get("ImageLaterality")
     set_side(dataset)
-    return dataset
 
 
 def _unit_of(volume: Volume, header: Dataset) -> tuple[str, str]:

@@ -110,35 +110,17 @@ def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
         assert item.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
 
 
-@pytest.mark.parametrize(
-    "of_class",
-    [
-        {"KVP": "120", "AcquisitionNumber": 3},
-        {
-            **MR, "ScanOptions": ["FS", "PPG"], "MRAcquisitionType": "3D", "EchoTime": "4.5",
-            "EchoTrainLength": 7, "ScanningSequence": ["SE", "IR"], "SequenceVariant": ["SK", "SP"],
-            "InversionTime": "900", "TriggerTime": "30", "RepetitionTime": "500",
-        },
-        {
-            **PET, "CollimatorType": "NONE", "ActualFrameDuration": 180000, "CorrectedImage": [
-                "DECY", "ATTN", "SCAT", "DTIM", "RAN", "RADL", "DCAL", "SLSENS", "NORM",
-            ],
-        },
-    ],
-    ids=["CT", "MR", "PET"],
-)  # fmt: skip
-def test_required_elements_that_the_source_states_stay(
-    make_series: Make, of_class: dict[str, Any]
-) -> None:
+def test_required_elements_that_the_source_states_stay(make_series: Make) -> None:
+    corrections = ["DECY", "ATTN", "SCAT", "DTIM", "RAN", "RADL", "DCAL", "SLSENS", "NORM"]
     stated = {
-        "PatientName": "Doe^Jane", "PatientID": "42", "PatientBirthDate": "19500101",
-        "PatientSex": "F", "StudyDate": "20200131", "StudyTime": "120000", "StudyID": "7",
-        "ReferringPhysicianName": ["A^B", "C^D"], "AccessionNumber": "99", "Manufacturer": "ACME",
-        "PositionReferenceIndicator": "XY", "SliceThickness": "3", **of_class,
+        **PET, "CollimatorType": "NONE", "ActualFrameDuration": 1800, "CorrectedImage": corrections,
+        "PatientBirthDate": "19500101", "PatientSex": "F", "StudyID": "7", "Manufacturer": "ACME",
+        "ReferringPhysicianName": ["A^B", "C^D"], "AccessionNumber": "99",
+        "PositionReferenceIndicator": "XY",
     }  # fmt: skip
     volume = io.load(make_series(np.ones((2, 4, 5), np.int16), **stated))
     image, source = derive(volume)[0], read_template(volume.origin).headers[0]
-    for keyword in {*stated} & {*source.dir()}:
+    for keyword in stated:
         assert image[keyword] == source[keyword]
 
 

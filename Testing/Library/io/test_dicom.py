@@ -60,15 +60,8 @@ def test_text_in_the_pixels_is_a_warning_once_a_series(
 @pytest.mark.parametrize(
     ("stated", "modality", "says"),
     [
-        ("CT", "MR", True),
-        ("PT", "MR", True),
-        ("MR", "CT", True),
-        ("CT", "OT", True),
-        ("XA", "CT", True),
-        ("MR", "MR", False),
-        ("XA", None, False),
-        (None, "MR", False),
-        ("MR", "SEG", False),
+        *(("CT", "MR", True), ("PT", "MR", True), ("CT", "OT", True), ("XA", "CT", True)),
+        *(("MR", "MR", False), ("XA", None, False), (None, "MR", False), ("MR", "SEG", False)),
     ],
 )
 def test_another_modality_than_the_header_states_is_one_warning(
