@@ -96,7 +96,8 @@ def load(
     else:
         raise InputError(
             f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
-            f"Give DICOM (a folder or a file; a zip unpacked), or one of: {', '.join(READABLE)}, .ucv.",
+            "Give DICOM (a folder or a file; a zip unpacked), or one of: "
+            f"{', '.join(READABLE)}, .ucv.",
         )
     refuse_not_finite(volume)
     # Labels may be stored as images of the modality that they were drawn on.
