@@ -18,7 +18,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.jobs.batch_items import Item
-    from MedEnhanceLib.jobs.batch_runs import Ledger
 
 #: Parameters that a batch sets for each volume.
 _ITS_OWN = ("input", "output", "series", "overwrite")
@@ -94,16 +93,29 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     Raises Cancelled after a cancel (the next run skips finished volumes), OutputError while another
     batch writes to the folder.
     """
+    from MedEnhanceLib.jobs.batch_items import describe_derivatives
+    from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_here, run_on_dask
+
     if params.workers or params.scheduler:
         which = "--scheduler" if params.scheduler else "--workers"
         require("dask.distributed", purpose=f"batch {which}")
     monitor.progress(0.0, "finding the volumes")
-    out = Path(str(params.output))
+    out, stated = Path(str(params.output)), dict(params.params)
     items = _items_of(params, resolved(out), monitor)
     refuse_unwritable(out)
     make_folder(out)
     with _locked(out):
-        ledger = _run_all(params, out, items, monitor)
+        if params.bids:
+            stated.setdefault("modality", "MR")
+            describe_derivatives(out)
+        ledger = Ledger(out, items, params.task, stated, overwrite=params.overwrite)
+        if params.scheduler:
+            run_on_dask(ledger, params.scheduler, monitor)
+        elif params.workers and ledger.todo:
+            with dask_here(min(params.workers, len(ledger.todo))) as address:
+                run_on_dask(ledger, address, monitor)
+        else:
+            run_here(ledger, monitor)
         fields = ledger.finish()
     if monitor.cancelled:
         raise Cancelled(
@@ -137,25 +149,6 @@ def _locked(out: Path) -> Iterator[None]:
         yield
     finally:
         remove_owned(place, lock)
-
-
-def _run_all(params: BatchParams, out: Path, items: list[Item], monitor: Monitor) -> Ledger:
-    from MedEnhanceLib.jobs.batch_items import describe_derivatives
-    from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_here, run_on_dask
-
-    stated = dict(params.params)
-    if params.bids:
-        stated.setdefault("modality", "MR")
-        describe_derivatives(out)
-    ledger = Ledger(out, items, params.task, stated, overwrite=params.overwrite)
-    if params.scheduler:
-        run_on_dask(ledger, params.scheduler, monitor)
-    elif params.workers and ledger.todo:
-        with dask_here(min(params.workers, len(ledger.todo))) as address:
-            run_on_dask(ledger, address, monitor)
-    else:
-        run_here(ledger, monitor)
-    return ledger
 
 
 def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
