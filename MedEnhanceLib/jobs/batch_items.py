@@ -112,6 +112,9 @@ def gather(
                 )
     rest.warn(monitor)
     if not any(os.path.lexists(item.source) for item in items.values()):
+        if missing := [place for place in places if not os.path.lexists(place)]:
+            verb = "does" if len(missing) == 1 else "do"
+            raise InputError(f"{', '.join(missing)} {verb} not exist", "Check the path.")
         raise InputError(f"{', '.join(places)}: no volumes found", "Name a folder with volumes.")
     return list(items.values())
 

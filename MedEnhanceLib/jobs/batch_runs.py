@@ -269,8 +269,11 @@ class Ledger:
             left_out = {"left_out": item.left_out} if item.left_out else {}
             key = self._key_of(item)
             if "output_bytes" in fields and self._is_changed(item):  # its job was refused
-                fields = {**fields, "message": "the result was changed after this batch left it"}
-                fields["hint"] = "Move it away, or make it again with --force."
+                fields = {
+                    **fields,
+                    "message": "the result was changed after this batch left it",
+                    "hint": "Move it away to make it alone again; --force makes all results again.",
+                }
                 del fields["output_bytes"]  # the earlier one counts
             row = as_json({**self._names_of(item), "key": key, **left_out, **fields})
             self._keep(row)

@@ -37,7 +37,7 @@ _CLEANER_SECONDS = 5.0
 #: An empty folder of this age has no owner: locking a new folder takes far less.
 _UNLOCKED_SECONDS = 60.0
 #: Errors of file systems without locks, such as some network disks.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock | None]:
@@ -56,7 +56,7 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
     except DependencyError:
         return folder, None
     except OSError as cause:
-        if cause.errno in _NO_LOCKS:
+        if cause.errno in NO_LOCKS:
             return folder, None
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.core.options import About, Params, option
-from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
-from MedEnhanceLib.io.atomic import make_folder, refuse_unwritable, resolved
+from MedEnhanceLib.errors import Cancelled, ConfigError, DependencyError, OutputError
+from MedEnhanceLib.io.atomic import PREFIX, make_folder, output_error, refuse_unwritable, resolved
 from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.locks import NO_LOCKS, hold, remove_owned
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -87,7 +90,8 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     """Find the volumes → run the task on each, with a row → batch.csv.
 
     The row of a volume that fails has the reason; the others continue.
-    Raises Cancelled after a cancel; the next run skips finished volumes.
+    Raises Cancelled after a cancel (the next run skips finished volumes), OutputError while another
+    batch writes to the folder.
     """
     from MedEnhanceLib.jobs.batch_items import describe_derivatives
     from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_here, run_on_dask
@@ -100,24 +104,51 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     items = _items_of(params, resolved(out), monitor)
     refuse_unwritable(out)
     make_folder(out)
-    if params.bids:
-        stated.setdefault("modality", "MR")
-        describe_derivatives(out)
-    ledger = Ledger(out, items, params.task, stated, overwrite=params.overwrite)
-    if params.scheduler:
-        run_on_dask(ledger, params.scheduler, monitor)
-    elif params.workers and ledger.todo:
-        with dask_here(min(params.workers, len(ledger.todo))) as address:
-            run_on_dask(ledger, address, monitor)
-    else:
-        run_here(ledger, monitor)
-    fields = ledger.finish()
+    with _locked(out):
+        if params.bids:
+            stated.setdefault("modality", "MR")
+            describe_derivatives(out)
+        ledger = Ledger(out, items, params.task, stated, overwrite=params.overwrite)
+        if params.scheduler:
+            run_on_dask(ledger, params.scheduler, monitor)
+        elif params.workers and ledger.todo:
+            with dask_here(min(params.workers, len(ledger.todo))) as address:
+                run_on_dask(ledger, address, monitor)
+        else:
+            run_here(ledger, monitor)
+        fields = ledger.finish()
     if monitor.cancelled:
         raise Cancelled(
-            f"cancelled; {fields['done']} of {fields['total']} are done",
+            f"cancelled; {fields['done']} of {fields['total']} are done, "
+            f"{fields['failed']} failed; see {fields['table']}",
             "Run the same command again to continue: finished volumes are skipped.",
         )
     return Result(fields)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Refuse other batches in a folder: each would do the same volumes, and fail at the others'.
+
+    On a disk without locks, or without filelock, they are not noticed.
+    """
+    place, lock = make_folder(out / f"{PREFIX}batch"), None
+    try:
+        lock = hold(place)
+        if lock is None:
+            raise OutputError(
+                f"another batch is writing to {out}",
+                "Wait until it ends, or name another folder with --out.",
+            )
+    except DependencyError:
+        pass
+    except OSError as cause:
+        if cause.errno not in NO_LOCKS:
+            raise output_error(out, cause) from cause
+    try:
+        yield
+    finally:
+        remove_owned(place, lock)
 
 
 def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:

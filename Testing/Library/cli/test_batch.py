@@ -28,6 +28,7 @@ from MedEnhanceLib import hqg, io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
+from MedEnhanceLib.jobs import batch_runs
 from MedEnhanceLib.jobs.batch_items import Item, gather
 from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_on_dask
 from MedEnhanceLib.runtime.progress import Monitor
@@ -111,14 +112,43 @@ def test_each_volume_gets_the_best_guide_of_its_own_folder(
     assert "b.nrrd" not in (tmp_path / "one.nii.gz.json").read_text()
 
 
-@pytest.mark.parametrize("makes", [Path.mkdir, lambda _path: None])
-def test_a_mistyped_or_empty_folder_makes_nothing(
-    makes: Callable[[Path], None], run: Callable, tmp_path: Path
-) -> None:
-    makes(tmp_path / "folder")
-    ran = run(*enhance(tmp_path / "out", tmp_path / "folder"))
-    assert (ran.status, "no volumes found" in ran.err) == (3, True)
+def test_a_mistyped_or_empty_folder_makes_nothing(run: Callable, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    no, none = tmp_path / "no", tmp_path / "none"
+    for places, why in (
+        ((tmp_path / "empty",), "empty: no volumes found"),
+        ((no,), f"{no} does not exist"),
+        ((no, tmp_path / "empty", none), f"{no}, {none} do not exist"),
+    ):
+        ran = run(*enhance(tmp_path / "out", *places))
+        assert (ran.status, why in ran.err) == (3, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_batch_is_refused_while_one_writes_to_the_folder(
+    run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_into_row, refused = batch_runs.run_into_row, list[Ran]()
+    out = tmp_path / "out"
+    batch = ("batch", "compress", scans, "--lossless", "--out", out)
+
+    def run_meanwhile(*arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(batch_runs, "run_into_row", run_into_row)
+            refused.append(run(*batch, "--json"))
+        return run_into_row(*arguments)
+
+    monkeypatch.setattr(batch_runs, "run_into_row", run_meanwhile)
+    assert "3 of 3 done" in run(*batch).out
+    for ran in refused:
+        assert (ran.status, ran.json["error"]["code"]) == (1, "output")
+        assert f"another batch is writing to {out}" in ran.json["error"]["message"]
+    assert len(refused) == 3
+    assert not list(out.rglob(".*"))
+    (out / ".medenhance-batch").mkdir()
+    (out / ".medenhance-batch" / "owner.lock").touch()  # a batch was killed
+    assert "3 of 3 done (3 of them before)" in run(*batch).out
+    assert not list(out.rglob(".*"))
 
 
 @pytest.mark.usefixtures("networks")
@@ -244,7 +274,9 @@ class TestEnhance:
         for options in ((), (), ("--strength", "0.5"), ()):  # other options replace results
             ran = run(*enhance(out, scans), *options)
             assert (ran.status, (out / "b.nrrd").read_text()) == (1, "mine")
-            assert "changed after this batch left it. Move it away" in " ".join(ran.out.split())
+            text = " ".join(ran.out.split())
+            assert "changed after this batch left it. Move it away to make it alone again" in text
+            assert "--force makes all results again" in text
         (out / "b.nrrd").rename(tmp_path / "b.nrrd")
         ran = run(*enhance(out, scans))
         assert "3 of 3 done (2 of them before), 0 failed" in ran.out
@@ -269,9 +301,7 @@ class TestEnhance:
     def test_interrupt_keeps_what_is_done(
         self, run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from MedEnhanceLib.jobs import batch_runs as pool
-
-        run_into_row = pool.run_into_row
+        run_into_row = batch_runs.run_into_row
 
         def interrupted(kind: str, params: Mapping[str, Any], *besides: Any) -> Any:
             if params["input"].endswith("b.nrrd"):
@@ -279,12 +309,14 @@ class TestEnhance:
                 time.sleep(0.5)  # the thread that answers signals needs a moment
             return run_into_row(kind, params, *besides)
 
-        monkeypatch.setattr(pool, "run_into_row", interrupted)
+        monkeypatch.setattr(batch_runs, "run_into_row", interrupted)
+        (scans / "0.nrrd").write_bytes(b"")
         out = tmp_path / "out"
         ran = run(*enhance(out, scans), "--json")
         assert ran.status == 130
         assert ran.json["error"]["code"] == "cancelled"
-        assert ran.json["error"]["message"] == "cancelled; 1 of 3 are done"
+        text = f"cancelled; 1 of 4 are done, 1 failed; see {out / 'batch.csv'}"
+        assert ran.json["error"]["message"] == text
 
 
 def test_every_volume_gets_labels_and_the_table_their_volumes(
