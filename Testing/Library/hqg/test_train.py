@@ -103,7 +103,13 @@ def test_without_examinations_an_enhancer_takes_no_guide(data: Path, tmp_path: P
     # How the second takes a guide is free.
     fields = {"start": str(folder), "steps": 0, "lesion_steps": 0}
     variational = {"modulation": "variational"}
-    after = weights(train(config(**fields, network=variational), data, tmp_path / "b"))
+    second = train(config(**fields, network=variational), data, tmp_path / "b")
+    metadata = (second / "configs" / "metadata.json").read_text()
+    assert str(tmp_path) not in metadata, "a folder can be named after a patient"
+    training = json.loads(metadata)["training"]
+    first = read_bundle(folder)
+    assert (training["config"]["start"], training["start_sha256"]) == (first.name, first.sha256)
+    after = weights(second)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert any(name.startswith("correction") for name in after)
     warned: list[Event] = []

@@ -99,7 +99,7 @@ def train(
     monitor.progress(1.0, "trained")
     facts = {
         "modality": config.modality,
-        "trained_on": ["/".join(Path(path).parts[-2:]) for path in data_files],
+        "volumes": len(data_files),
         "steps": config.steps,
         "seed": config.seed,
     }
