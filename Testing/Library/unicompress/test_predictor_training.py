@@ -49,7 +49,7 @@ def test_training_writes_a_model_that_learned_and_says_from_what(
 def test_it_can_be_cancelled(data: list[Path], tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         train(SMOKE, data, tmp_path / "out", Monitor(cancel=lambda: True))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_volumes_of_floats_are_none_to_train_on(scan: Volume, tmp_path: Path) -> None:
