@@ -173,7 +173,7 @@ def test_patterns_that_name_nothing_are_refused(data: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("method", ["hqg", "slices", "head", "codec"])
-def test_a_folder_of_volumes_teaches_and_those_of_another_modality_are_named(
+def test_volumes_in_a_folder_teach_and_those_unlike_the_modality_are_named(
     method: str, data: Path, tmp_path: Path
 ) -> None:
     """Training as in help(me.train), whose files have the mode of any new file."""
