@@ -41,7 +41,9 @@ def train(
             slices; "codec": a network of the compression, chosen by the field part.
         config: a preset ("smoke", "cpu", "full"), the method's fields as an object, or its
             TrainConfig, TrainHeadConfig or TrainSlicesConfig.
-        data: a folder with the volumes; for hqg and slices also a distilled set.
+        data: the folder that patterns in config are relative to; for hqg and slices also a
+            distilled set. Without patterns: hq/* (hqg), images/* (head), **/*.nii.gz (slices,
+            codec).
         out: the folder for checkpoint and bundle.
         distilled: a distilled set, besides the volumes of data.
         progress: a function that is called with each `progress.Event`, or True for a bar.
@@ -54,7 +56,8 @@ def train(
         ConfigError: an unknown method or preset, or an invalid field.
         Cancelled: after writing a checkpoint from which the same call resumes.
 
-        folder = me.train("hqg", "cpu", "data/", out="runs/a", progress=True)
+        config = {"preset": "cpu", "modality": "MR", "high_quality": ["*.nii.gz"]}
+        folder = me.train("hqg", config, "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
     """
     fields = {"preset": config} if isinstance(config, str) else config

@@ -63,6 +63,16 @@ def export_bundle(folder: Path, tensors: dict[str, Tensor], metadata: dict[str, 
     return describe_bundle(folder, metadata)
 
 
+def training_record(config: Mapping[str, Any], start: Bundle | None) -> dict[str, Any]:
+    """Return a training's options for metadata.json, which states no folder of this computer.
+
+    start: the model that the training started from, which is recorded by its name and hash.
+    """
+    if start is None:
+        return {"config": {**config, "start": ""}}
+    return {"config": {**config, "start": start.name}, "start_sha256": start.sha256}
+
+
 def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:

@@ -112,9 +112,13 @@ def export_head(
         seconds: duration of the training.
         enhancer: of the low-quality images; None: they were not enhanced.
     """
-    enhanced, gradprom = "", {}
+    enhanced, gradprom, recorded = "", {}, config.to_json()
+    for name in ("atlas_image", "atlas_labels"):  # a whole path would state a folder
+        path = Path(recorded[name])
+        recorded[name] = path.name if path.is_absolute() else recorded[name]
     if enhancer:
         enhanced = ", on these enhanced by {name} ({sha256:.12})".format(**enhancer.identity)
+        recorded["enhancer"] = enhancer.identity["name"]
         gradprom = {"gradprom": {"enhancer": enhancer.identity, "taught": enhancer.taught}}
     summary = (
         f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean images,"
@@ -138,7 +142,7 @@ def export_head(
         "network": config.network.to_json(),
         "on_request": config.on_request,
         "labels": [asdict(label) for label in config.label_set],
-        "training": {"config": config.to_json(), "seconds": round(seconds), "summary": summary},
+        "training": {"config": recorded, "seconds": round(seconds), "summary": summary},
         "data": list(config.data),
         "warnings": [*training_length_limits(config.steps), *config.warnings],
         "limits": limits,

@@ -61,12 +61,14 @@ def read_labeled(
     """
     path, label_path = files
     monitor.progress(0, f"reading {path.name}")
-    image = load(path, modality=config.modality).single()
+    begin = monitor.part(0, 0)
+    image = load(path, modality=config.modality, monitor=begin).single()
     if label_path:
         labels = load(label_path).single()
         _check_labels(image, labels, path, label_path)
     else:
-        atlas = load(data / config.atlas_image, modality=config.modality).single()
+        atlas_path = data / config.atlas_image
+        atlas = load(atlas_path, modality=config.modality, monitor=begin).single()
         drawn = load(data / config.atlas_labels).single()
         labels = propagate_labels(atlas, drawn, image, monitor)
     indices = np.zeros(labels.shape, np.uint8)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, must_fit
+from MedEnhanceLib.bundles.export import (
+    NOT_STATED,
+    export_bundle,
+    load_tensors,
+    must_fit,
+    training_record,
+)
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
@@ -46,6 +52,7 @@ def export_enhancer(
     is_guided: bool,
     gains: dict[str, float],
     verdict: Verdict | None = None,
+    start: Bundle | None = None,
 ) -> Bundle:
     """Write the bundle of a training.
 
@@ -57,14 +64,18 @@ def export_enhancer(
         is_guided: whether the correction by a guide was trained.
         gains: of the last validation, in dB over the filter.
         verdict: on the weights that a task taught; None without a task.
+        start: the enhancer that the training started from.
     """
     stages = {"without guides": config.steps}
     if is_guided:
         stages |= {"with guides": config.guide_steps, "with lesions": config.lesion_steps}
     steps = [f"{count} steps {how}" for how, count in stages.items() if count]
     summary = ", ".join([*steps, f"seed {config.seed}", f"{seconds / 60:.0f} minutes"])
-    if config.start:
-        summary = f"From {Path(config.start).name}: {summary}"
+    if start:
+        summary = f"From {start.name}: {summary}"
+    recorded = training_record(config.to_json(), start)
+    if config.task and verdict:
+        recorded["config"]["task"]["segmenter"] = verdict.record["segmenter"]["name"]
     guided = ", guided by other series of the same examination" if is_guided else ""
     metadata: dict[str, Any] = {
         "name": config.name,
@@ -77,7 +88,7 @@ def export_enhancer(
         "guided": is_guided,
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
         "training": {
-            "config": config.to_json(),
+            **recorded,
             "seconds": round(seconds),
             "validation": {name: round(gain, 3) for name, gain in gains.items()},
             "summary": summary + (f". {verdict.text}" if verdict else ""),

@@ -97,7 +97,9 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
         temporary = folder / f"file{ending}"
         with _as_output_error(Path(path), folder):
             temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
+            temporary.chmod(mode)  # safetensors makes a new file that its owner alone can read
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
             refuse_existing(path, overwrite)  # another program may have written it meanwhile

@@ -135,7 +135,8 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
     Args:
         volume: with modality and spacing from its file, or from the caller.
         name: of the file, with which the warnings begin.
-        monitor: gets each kind of warning once in a job.
+        monitor: gets each kind of warning once in a job, but each file whose values contradict its
+            modality.
         stated: the modality of a header that the caller's is used instead of.
     """
     spacing = volume.geometry.spacing
@@ -150,16 +151,14 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
     elif stated not in ("", volume.modality):
         text = f"{name}: its header states {stated}, but it is taken as {volume.modality}, without "
         text += f"the units of {stated}: the result is wrong if the header is right"
-        monitor.warn(text, about="another modality")
-    elif volume.modality in ("MR", "PT") and guess_modality(volume.voxels, spacing) == "CT":
+        monitor.warn(text)
+    elif volume.modality in ("MR", "PT", "EM") and guess_modality(volume.voxels, spacing) == "CT":
         text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
-        monitor.warn(
-            f"{text}is wrong if it is CT; override: {SET_MODALITY}", about="values like CT"
-        )
+        monitor.warn(f"{text}is wrong if it is CT; override: {SET_MODALITY}")
     elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:
         text = f"{name}: no value is below 0 HU, although fat and air are: models for CT fit "
         text += "neither MR nor rescaled values (convert the original again, without rescaling)"
-        monitor.warn(text, about="CT without a value below 0")
+        monitor.warn(text)
     if (widest := max(spacing)) > FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
         text += "correct it first: sizes and volumes in results depend on it"

@@ -31,13 +31,13 @@ class TrainingConfig(WithPresets):
         "all images of their patients are excluded",
     )
     seed: int = option(0, help="random seed", metavar="N")
+    license: str = option("", help="license of the weights, for the card; empty: not stated")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkTrainingConfig(TrainingConfig):
     """Options of a training whose model has a bundle of its own."""
 
-    license: str = option("", help="license of the weights, for the card; empty: not stated")
     anatomy: str = option(
         "",
         help='body part in the images, as in "images of the brain"; users are informed of it',

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.errors import Cancelled, ModelError
-from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.io.atomic import atomic_write, make_folder, refuse_unwritable
 from MedEnhanceLib.learning.checkpoint import Checkpoint
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import NOTHING_WRITTEN, Monitor
@@ -91,16 +91,16 @@ def checkpoint_named(out: Path) -> Iterator[None]:
 
 
 def begin_training(device: str, out: Path, monitor: Monitor) -> str:
-    """Make the output folder and choose the device; returns the device's name.
+    """Check the output folder and choose the device; returns the device's name.
 
     Args:
         device: "auto", or as PyTorch names it.
-        out: may exist.
+        out: made by `run_steps`, so that refused data leave no empty folder.
         monitor: logs the device and why.
     """
     choice = choose_device(device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
-    out.mkdir(parents=True, exist_ok=True)
+    refuse_unwritable(out)
     return choice.name
 
 
@@ -174,7 +174,7 @@ def run_steps(
     Raises ConfigError: the checkpoint is of another training.
     Raises ModelError: a loss is not finite; the last checkpoint stays.
     """
-    checkpoint = Checkpoint(out / CHECKPOINT, **parts)
+    checkpoint = Checkpoint(make_folder(out) / CHECKPOINT, **parts)
     start, began = 0, time.monotonic()
     if checkpoint.path.exists():
         start, notes = checkpoint.load()

@@ -57,7 +57,7 @@ def train_codec(config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
     entries = config.data or ({"name": "the user's own cohort", **unnamed},)
     folders = [out / f"{config.name}-{modality.lower()}" for modality in modalities]
     for folder, modality in zip(folders, modalities, strict=True):
-        _describe(folder, modality, models, summary, entries)
+        _describe(folder, modality, models, summary, entries, config.license)
     return folders[0] if len(folders) == 1 else out
 
 
@@ -67,6 +67,7 @@ def _describe(
     models: list[Path],
     summary: str,
     entries: Sequence[Mapping[str, str]],
+    license_: str,
 ) -> None:
     """Put trained models into their bundle; its other parts and their metadata stay."""
     (folder / "models").mkdir(parents=True, exist_ok=True)
@@ -82,9 +83,10 @@ def _describe(
         "kind": CODEC,
         "modality": modality,
         "description": f"Models of the compressed container for {modality}.",
-        "license": "Apache-2.0",
+        "license": NOT_STATED,
         "limits": ["Trained on few subjects: on other scanners and anatomy results can be worse."],
         **before,
+        **({"license": license_} if license_ else {}),
         "name": folder.name,
         "training": {"summary": "; ".join([*others, summary])},
         "data": [*data, *(entry for entry in entries if entry not in data)],

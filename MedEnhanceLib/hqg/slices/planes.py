@@ -169,17 +169,17 @@ def read_planes(
 
     Args:
         files: volumes whose noise is measured and removed as in use: the target has none.
-        modality: "CT" or "MR", of files that do not state it.
-        monitor: receives progress.
+        modality: "CT" or "MR", as which all are taken.
+        monitor: receives progress, and warnings of files whose values contradict the modality.
         noiseless: volumes without noise, which follow those of `files`.
-    Raises InputError where there is no file, or one is of another modality.
+    Raises InputError where there is no file.
     """
     planes: list[Planes] = []
     count = len(files) + len(noiseless)
     for number, path in enumerate((*files, *noiseless)):
         part = monitor.part(number / count, (number + 1) / count)
         part.progress(0.0, f"reading {path.name}")
-        volume = load(path, modality=modality).frame(0)
+        volume = load(path, modality=modality, monitor=part.part(0, 0)).frame(0)
         whole = Planes.of(volume, is_clean=path in noiseless, monitor=part)
         orders = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
         for order in orders if volume.geometry.is_nearly_isotropic else orders[:1]:

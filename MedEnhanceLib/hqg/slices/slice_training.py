@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
+from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, training_record
 from MedEnhanceLib.bundles.schema import SLICES
-from MedEnhanceLib.bundles.store import open_bundle, shipped_bundle
+from MedEnhanceLib.bundles.store import Bundle, open_bundle, shipped_bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import on_device
@@ -60,9 +60,10 @@ def train_slices(
     part = monitor.part(0.0, 0.05)
     planes = read_planes(files, config.modality, part, noiseless=noiseless)
     torch.manual_seed(config.seed)
-    network = SliceNet(config.network)
+    network, start = SliceNet(config.network), None
     if config.start:
-        network = open_network(open_bundle(config.start, kind=SLICES, modality=config.modality))
+        start = open_bundle(config.start, kind=SLICES, modality=config.modality)
+        network = open_network(start)
     training = SliceTraining(network, Sampler(planes, config), device, _EMA)
     learner = training.learner
     # These may differ when a training is resumed, as they do not change the weights.
@@ -85,7 +86,7 @@ def train_slices(
         learner.averaged(), Sampler(tested, config), device
     )
     folder = out / config.name
-    described = _described(config, seconds) | {"measured": [{"volumes": origin, **figures}]}
+    described = _described(config, start, seconds) | {"measured": [{"volumes": origin, **figures}]}
     described["training"]["validation"] = over_shipped
     export_bundle(folder, dict(learner.averaged().state_dict()), described)
     monitor.progress(1.0, "model written")
@@ -131,7 +132,7 @@ def _psnr(image: Tensor, truth: Tensor) -> float:
     return float(-10 * torch.log10(errors).mean())
 
 
-def _described(config: TrainSlicesConfig, seconds: float) -> dict[str, Any]:
+def _described(config: TrainSlicesConfig, start: Bundle | None, seconds: float) -> dict[str, Any]:
     return {
         "name": config.name,
         "kind": SLICES,
@@ -144,7 +145,7 @@ def _described(config: TrainSlicesConfig, seconds: float) -> dict[str, Any]:
         "network": config.network.to_json(),
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
         "training": {
-            "config": config.to_json(),
+            **training_record(config.to_json(), start),
             "seconds": round(seconds),
             "summary": f"{config.steps} steps of {config.batch} patches of {config.rows} × "
             f"{config.columns} pixels, seed {config.seed}, {seconds / 60:.0f} minutes",

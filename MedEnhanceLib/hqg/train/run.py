@@ -100,6 +100,7 @@ def train(
         is_guided=trainer.is_guided,
         gains=gains,
         verdict=verdict,
+        start=trainer.start,
     )
     monitor.progress(1.0, "model written")
     return folder

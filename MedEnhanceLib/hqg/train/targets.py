@@ -80,7 +80,7 @@ def load_data(
     def read(patterns: Sequence[str], left_out: Iterable[Path] = left_out) -> Iterator[Volume]:
         for path in _files(data, patterns, left_out):
             monitor.check()
-            yield load(path, modality=modality).single()
+            yield load(path, modality=modality, monitor=monitor.part(0, 0)).single()
 
     clean = [each for volume in read(config.high_quality) for each in _resolutions(volume)]
     for volume in read(config.noiseless):
@@ -125,7 +125,8 @@ def _files(data: Path, patterns: Sequence[str], left_out: Iterable[Path]) -> lis
         matching = _matching(data, [pattern])
         if not matching:
             raise InputError(
-                f"{data}: no file matches {pattern}", "Correct the pattern or the folder."
+                f"{data}: no file matches {pattern}",
+                'Correct the folder, or the pattern: "high_quality": ["*.nii.gz"], for example.',
             )
         files |= matching
     return sorted(path for path in files if _is_used(path, left_out))
@@ -160,7 +161,8 @@ def load_examinations(
     for number, pattern in enumerate(patterns):
         of_examination = monitor.part(number / len(patterns), (number + 1) / len(patterns))
         files = _files(data, (pattern,), left_out)
-        volumes = [load(path, modality=modality).single() for path in files]
+        begin = of_examination.part(0, 0)
+        volumes = [load(path, modality=modality, monitor=begin).single() for path in files]
         for index, volume in enumerate(volumes):
             part = of_examination.part(index / len(volumes), (index + 1) / len(volumes))
             others = [other for other in volumes if other is not volume]

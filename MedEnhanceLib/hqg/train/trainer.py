@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.bundles.export import load_tensors
-from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.volume import Enhance
 from MedEnhanceLib.errors import ConfigError
@@ -112,7 +112,7 @@ class Trainer:
     ) -> None:
         self.config, self.device, self.monitor, self.teaching = config, device, monitor, teaching
         torch.manual_seed(config.seed)
-        network, starts_guided = _make_network(config)
+        network, starts_guided, self.start = _make_network(config)
         self.network = network.to(device).train()
         self.learner = Learner(self.network, config.learning_rate, _EMA, _BETAS)
         self.taught = None
@@ -270,15 +270,17 @@ class Trainer:
         self._pools = {}
 
 
-def _make_network(config: TrainConfig) -> tuple[GuidedNetwork, bool]:
+def _make_network(config: TrainConfig) -> tuple[GuidedNetwork, bool, Bundle | None]:
     """Make a new network, or one with the weights of the enhancer that the configuration names.
 
-    Returns also whether the correction by a guide has weights of that; otherwise it is new.
+    Returns also whether the correction by a guide has weights of that, as otherwise it is new, and
+    that enhancer.
     """
     network = GuidedNetwork(config.network)
     if not config.start:
-        return network, False
-    tensors = load_tensors(open_bundle(config.start, kind="enhancer", modality=config.modality))
+        return network, False, None
+    start = open_bundle(config.start, kind="enhancer", modality=config.modality)
+    tensors = load_tensors(start)
     try:
         missing, unknown = network.load_state_dict(tensors, strict=False)
     except RuntimeError:
@@ -288,4 +290,4 @@ def _make_network(config: TrainConfig) -> tuple[GuidedNetwork, bool]:
             f"start: {config.start} has another size of network",
             "Give the fields of network that its metadata.json states.",
         )
-    return network, not missing
+    return network, not missing, start

@@ -200,7 +200,7 @@ def learned(data: Path, out: Path, monitor: Monitor | None = None, **task: Any) 
 
 
 def test_a_head_teaches_and_stays_as_it_is(
-    data: Path, tmp_path: Path, segmenter: str, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, segmenter: str, enhancer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Progress never falls, though labels may be propagated to each image before the steps."""
     before, shares = weights(segmenter), [0.0]
@@ -217,6 +217,8 @@ def test_a_head_teaches_and_stays_as_it_is(
     folder = learned(data, tmp_path, Monitor(listen), segmenter=segmenter, gate="joint", steps=2)
     assert shares == sorted(shares)
     assert record(folder)["segmenter"]["name"] == "core"
+    metadata = (folder / "configs" / "metadata.json").read_text()
+    assert not any(str(Path(model).parent) in metadata for model in (segmenter, enhancer))
     assert record(folder)["open_fraction"] == 1
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert {"task", "gate open", "gate cosine"} <= {json.loads(row)["name"] for row in rows}
@@ -263,11 +265,19 @@ def test_the_head_states_what_it_learned_from_and_the_enhancer_goes_on(
 
 
 def test_a_task_without_what_it_needs_is_refused(
-    data: Path, tmp_path: Path, segmenter: str, enhancer: str
+    data: Path,
+    tmp_path: Path,
+    segmenter: str,
+    enhancer: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(Path(enhancer).parent))
     alone = new_head(tmp_path / "alone")
     made = Enhancer(lambda volume: volume, {"name": "plain", "sha256": "of before"})
-    stale = new_head(tmp_path / "stale", made, enhancer=enhancer)
+    atlas = str(tmp_path / "Doe^Jane" / "labels.nii.gz")
+    stale = new_head(tmp_path / "stale", made, enhancer=enhancer, atlas_labels=atlas)
+    metadata = (tmp_path / "stale" / "configs" / "metadata.json").read_text()
+    assert "labels.nii.gz" in metadata and "Doe" not in metadata and enhancer not in metadata
     for task, said in (
         ({}, "no segmenter"),
         ({"segmenter": alone}, "did not learn from enhanced images"),

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
+import MedEnhanceLib
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
@@ -103,7 +105,13 @@ def test_without_examinations_an_enhancer_takes_no_guide(data: Path, tmp_path: P
     # How the second takes a guide is free.
     fields = {"start": str(folder), "steps": 0, "lesion_steps": 0}
     variational = {"modulation": "variational"}
-    after = weights(train(config(**fields, network=variational), data, tmp_path / "b"))
+    second = train(config(**fields, network=variational), data, tmp_path / "b")
+    metadata = (second / "configs" / "metadata.json").read_text()
+    assert str(tmp_path) not in metadata, "a folder can be named after a patient"
+    training = json.loads(metadata)["training"]
+    first = read_bundle(folder)
+    assert (training["config"]["start"], training["start_sha256"]) == (first.name, first.sha256)
+    after = weights(second)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert any(name.startswith("correction") for name in after)
     warned: list[Event] = []
@@ -160,7 +168,49 @@ def test_all_terms_of_the_loss_are_learned_from(data: Path, tmp_path: Path) -> N
 
 def test_patterns_that_name_nothing_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing-here"):
-        train(config(high_quality=["nothing-here/*"]), data, tmp_path)
+        train(config(high_quality=["nothing-here/*"]), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["hqg", "slices", "head", "codec"])
+def test_volumes_in_a_folder_teach_and_those_unlike_the_modality_are_named(
+    method: str, data: Path, tmp_path: Path
+) -> None:
+    """Training as in help(me.train), whose files have the mode of any new file."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    scaled = series((0.9, 0.6, 0.3), seed=3).voxels.astype(np.int16)
+    air = scaled.copy()
+    air[0, 0] = -1000
+    for name, voxels in (("a", scaled), ("b", air), ("c", air)):
+        # The headers state no modality.
+        nib.save(nib.Nifti1Image(voxels.T, np.eye(4)), folder / f"{name}.nii.gz")
+        labels = (scaled > 800).astype(np.uint8)
+        nib.save(nib.Nifti1Image(labels.T, np.eye(4)), tmp_path / f"{name}-labels.nii.gz")
+    fields: dict[str, Any] = {
+        "hqg": {"high_quality": ["*.nii.gz"]},
+        "head": {
+            "images": ["data/*"],
+            "labels": ["*-labels.nii.gz"],
+            "structures": [{"value": 1, "name": "core", "color": "#ff0000"}],
+        },
+        "codec": {"part": "predictor"},
+    }.get(method, {})
+    fields |= {"device": "cpu"} if method != "codec" else {}
+    source = tmp_path if method == "head" else folder
+    events: list[Event] = []
+    stated = {"preset": "smoke", "modality": "MR", **fields}
+    MedEnhanceLib.train(method, stated, source, out=tmp_path / "run", progress=events.append)
+    warned = [event.fields["message"] for event in events if event.kind == "warning"]
+    assert [text.partition(": its values look like CT")[0] for text in warned] == [
+        "b.nii.gz",
+        "c.nii.gz",
+    ]
+    shown = [event.fields["fraction"] for event in events if event.kind == "progress"]
+    assert shown == sorted(shown)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".safetensors" for path in files)
+    assert {path.stat().st_mode for path in files} == {(folder / "a.nii.gz").stat().st_mode}
 
 
 def test_unpaired_steps_need_volumes_with_noise() -> None:

@@ -69,6 +69,7 @@ def test_its_card_says_what_it_learned_from_and_it_is_found_by_its_hash(tmp_path
 
     reported = {"name": "Our phantom", "subjects": "1", "license": "CC0", "source": "us"}
     folder = train(data=[reported])
+    assert read_bundle(folder).metadata["license"] == "not stated"
     card = (folder / "docs/README.md").read_text()
     assert "Our phantom: 1. License: CC0. Source: us" in card
     assert "predictor: 20 steps on 1 volume, seed 0" in card
@@ -79,7 +80,8 @@ def test_its_card_says_what_it_learned_from_and_it_is_found_by_its_hash(tmp_path
     (folder / "models" / "implicit.safetensors").write_bytes(shipped.data)
     for checkpoint in out.glob("*checkpoint*"):
         checkpoint.unlink()
-    assert train(seed=1) == folder
+    assert train(seed=1, license="CC BY 4.0") == folder
+    assert "License of the weights: CC BY 4.0" in (folder / "docs/README.md").read_text()
     assert sorted(path.stem for path in folder.glob("models/*")) == ["implicit", "predictor"]
     assert "seed 1" in read_bundle(folder).metadata["training"]["summary"]
     verify_bundle(read_bundle(folder))

@@ -39,7 +39,8 @@ def test_training_writes_a_model_that_learned_and_says_from_what(
         model = CodecModel("predictor", "trained", str(steps), path.read_bytes())
         facts = json.loads(model.facts["facts"])
         assert (facts["modality"], facts["seed"]) == ("CT", 0)
-        assert "scan.nii" in facts["trained_on"][0]
+        assert facts["volumes"] == 1
+        assert b"scan" not in model.data, "compressed files may carry it: no names of files"
         network = learned.network_of(model)
         bits.append(ideal_bits(network, samples))
     assert bits[1] < bits[0] - 0.3
@@ -48,7 +49,7 @@ def test_training_writes_a_model_that_learned_and_says_from_what(
 def test_it_can_be_cancelled(data: list[Path], tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         train(SMOKE, data, tmp_path / "out", Monitor(cancel=lambda: True))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_volumes_of_floats_are_none_to_train_on(scan: Volume, tmp_path: Path) -> None:

@@ -74,11 +74,12 @@ def block_shape(*, thick: bool) -> tuple[int, int, int]:
 
 
 def _read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -> list[Source]:
-    """Read the volumes of a modality, or of "all"; raises InputError where there are none."""
-    modalities = MODALITIES if modality == "all" else (modality,)
+    """Read volumes as those of a modality, or of "all"; raises InputError where there are none."""
+    modalities, stated = (MODALITIES, None) if modality == "all" else ((modality,), modality)
     sources = []
     for count, path in enumerate(files, 1):
-        volume = load(path)
+        part = monitor.part((count - 1) / len(files), count / len(files))
+        volume = load(path, modality=stated, monitor=part)
         if volume.modality in modalities and len(volume.frames()) == 1:
             sources.append(make_source(volume.single()))
         monitor.progress(count / len(files), "reading volumes")
@@ -309,7 +310,8 @@ def train(
 
     Args:
         config: ConfigError if a checkpoint has another one, except for the device.
-        data_files: volumes; those of other modalities, and sequences, are left out.
+        data_files: volumes, taken as of the config's modality; sequences are left out, and with
+            "all" those of a modality without a model.
         out: the folder; a checkpoint in it is resumed.
         monitor: gets progress and losses; Cancelled is raised after writing a checkpoint.
     Raises InputError without training data, ModelError on divergence or a damaged
@@ -321,6 +323,7 @@ def train(
     trainer = ImplicitTrainer(config, TrainingBlocks(sources), device)
     # A checkpoint is resumed on another device, but with no other option changed.
     learned = config.to_json() | {"device": ""}
+    del learned["license"]  # it does not influence the weights
     run_steps(
         trainer.step,
         config.steps,

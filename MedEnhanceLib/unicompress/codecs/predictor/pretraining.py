@@ -13,7 +13,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.io.atomic import atomic_write, make_folder, refuse_unwritable
 from MedEnhanceLib.io.volume_files import load
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.predictor.features import COUNT
@@ -49,7 +49,7 @@ class PredictorConfig(CodecTrainingConfig):
     }
 
     modality: Literal["CT", "MR", "EM"] = option(
-        "CT", help="modality of the volumes, for the name of the model"
+        "CT", help="modality as which all volumes are taken"
     )
     steps: int = option(7_000, help="optimizer steps", low=1, high=10_000_000)
 
@@ -70,9 +70,8 @@ def train(
     Raises InputError without volumes, Cancelled.
     """
     monitor = monitor or Monitor()
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    volumes = _read(data_files, monitor.part(0.0, _READ))
+    refuse_unwritable(Path(out))
+    volumes = _read(data_files, config.modality, monitor.part(0.0, _READ))
     generator = np.random.default_rng(config.seed)
     learner = PredictorLearner(_start(generator))
     filling, parts = monitor.part(_READ, _FILLED), []
@@ -99,12 +98,12 @@ def train(
     monitor.progress(1.0, "trained")
     facts = {
         "modality": config.modality,
-        "trained_on": ["/".join(Path(path).parts[-2:]) for path in data_files],
+        "volumes": len(data_files),
         "steps": config.steps,
         "seed": config.seed,
     }
     model = model_of(learner.weights.network(), f"codec-{config.modality.lower()}", facts)
-    path = folder / f"{ROLE}.safetensors"
+    path = make_folder(out) / f"{ROLE}.safetensors"
     with atomic_write(path, overwrite=True) as temporary:
         temporary.write_bytes(model.data)
     return [path]
@@ -122,12 +121,12 @@ def _start(generator: np.random.Generator) -> Weights:
     return Weights(matrices, biases)
 
 
-def _read(data_files: Sequence[str | Path], monitor: Monitor) -> list[Voxels]:
+def _read(data_files: Sequence[str | Path], modality: str, monitor: Monitor) -> list[Voxels]:
     volumes: list[Voxels] = []
     for number, path in enumerate(data_files):
         monitor.progress(number / len(data_files), "reading volumes")
         part = monitor.part(number / len(data_files), (number + 1) / len(data_files))
-        voxels = load(path, monitor=part).voxels
+        voxels = load(path, modality=modality, monitor=part).voxels
         volumes += list(voxels.reshape(-1, *voxels.shape[-3:]))
     usable = [each for each in volumes if each.dtype.kind in "iu" and min(each.shape[1:]) >= 2]
     if not usable:
