@@ -261,9 +261,9 @@ class Container:
     def _check_magic(self) -> None:
         if self.size == 0:
             raise NoContainerError(f"{self.path.name} is empty (0 bytes)", "Copy the file again.")
-        raw = self._bytes_or_zeros(0, PROLOGUE.size)
-        if raw.startswith(MAGIC) or self.damages():
+        if self._bytes_or_zeros(0, len(MAGIC)) == MAGIC or self.damages():
             return
+        raw = self._bytes_or_zeros(0, PROLOGUE.size)
         if raw[-4:] != struct.pack("<I", zlib.crc32(MAGIC + raw[len(MAGIC) : -4])):
             raise NoContainerError(
                 f"{self.path.name} is not a .ucv: it does not begin with {MAGIC.decode()}",
