@@ -55,10 +55,16 @@ def propagate_labels(
         sitk.Shrink(each, [max(1, round(_WORKING_MM / spacing)) for spacing in each.GetSpacing()])
         for each in (fixed, moving)
     )
-    monitor.progress(0.05, "registering the atlas (affine)")
-    affine = _affine(coarse_fixed, coarse_moving, sitk)
-    monitor.progress(0.2, "registering the atlas (demons)")
-    transform = _demons(coarse_fixed, coarse_moving, labels, affine, sitk)
+    # Sums of several threads depend on which ends first, and then the labels of some voxels.
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        monitor.progress(0.05, "registering the atlas (affine)")
+        affine = _affine(coarse_fixed, coarse_moving, sitk)
+        monitor.progress(0.2, "registering the atlas (demons)")
+        transform = _demons(coarse_fixed, coarse_moving, labels, affine, sitk)
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     monitor.progress(0.8, "refining labels by intensity")
     priors = _priors(sitk.Resample(labels, fixed, transform, sitk.sitkNearestNeighbor), sitk)
     if priors[1:].sum() == 0:
