@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - the name of its documentation
 
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
@@ -159,6 +160,17 @@ def test_labels_follow_a_shifted_image() -> None:
     assert found.geometry == moved.geometry
     for value in (1, 5):
         assert dice(truth.voxels, found.voxels, value) > 0.9
+    # Sums of several threads depend on which ends first, and by chance, labels on them.
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads
+    used: dict[str, int] = {}
+    before, monitor = (
+        threads(),
+        Monitor(lambda event: used.update({event.fields["stage"]: threads()})),
+    )
+    assert np.array_equal(propagate_labels(atlas, labels, moved, monitor).voxels, found.voxels)
+    registering = [count for stage, count in used.items() if stage.startswith("registering")]
+    assert registering == [1, 1]
+    assert threads() == before
     short = Volume(labels.voxels[:-1], labels.geometry)
     with pytest.raises(InputError, match="drawn on the atlas"):
         propagate_labels(atlas, short, atlas)
