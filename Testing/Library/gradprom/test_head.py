@@ -156,20 +156,15 @@ def test_a_card_states_the_dice_of_noisy_enhanced_and_clean_scans() -> None:
 def test_labels_follow_a_shifted_image() -> None:
     atlas, labels = phantom()
     moved, truth = phantom(shift_mm=7.0, seed=3)
-    found = propagate_labels(atlas, labels, moved)
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads
+    before, used = threads(), dict[str, int]()
+    monitor = Monitor(lambda event: used.update({event.fields["stage"]: threads()}))
+    found = propagate_labels(atlas, labels, moved, monitor)
     assert found.geometry == moved.geometry
     for value in (1, 5):
         assert dice(truth.voxels, found.voxels, value) > 0.9
-    # Sums of several threads depend on which ends first, and by chance, labels on them.
-    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads
-    used: dict[str, int] = {}
-    before, monitor = (
-        threads(),
-        Monitor(lambda event: used.update({event.fields["stage"]: threads()})),
-    )
-    assert np.array_equal(propagate_labels(atlas, labels, moved, monitor).voxels, found.voxels)
-    registering = [count for stage, count in used.items() if stage.startswith("registering")]
-    assert registering == [1, 1]
+    # Sums of several threads depend on which ends first, and so would labels, by chance.
+    assert [n for stage, n in used.items() if stage.startswith("registering")] == [1, 1]
     assert threads() == before
     short = Volume(labels.voxels[:-1], labels.geometry)
     with pytest.raises(InputError, match="drawn on the atlas"):
