@@ -62,7 +62,7 @@ class Item:
 
 @dataclass(frozen=True)
 class _Rest:
-    """What lies among volumes and is left out.
+    """Files and objects among volumes that are left out.
 
     Attributes:
         files: that are not read as volumes → their paths below the place that was named.
