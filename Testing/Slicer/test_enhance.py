@@ -19,7 +19,7 @@ from MedEnhancePanels.tasks import enhancement
 
 class ChoicesTest(EnhanceTestCase):
     def test_fourChoicesAreVisibleAndTheTaskIsInWords(self):
-        """Volume, task, guide and output; the rest is for those who look for it."""
+        """Volume, modality, task and guide; the rest is for those who look for it."""
         self.reload("enhance")
         self.assertFalse(self.ui.applyButton.enabled or self.ui.previewButton.enabled)
         self.assertIn("Choose a volume", self.ui.problemLabel.text)
@@ -33,7 +33,7 @@ class ChoicesTest(EnhanceTestCase):
             if name.endswith(("Selector", "ComboBox", "CheckBox", "SpinBox"))
             and getattr(ui, name).isVisibleTo(page)
         ]
-        self.assertEqual(sorted(choices), ["guideSelector", "outputSelector", "taskComboBox"])
+        self.assertEqual(sorted(choices), ["guideSelector", "modalityComboBox", "taskComboBox"])
         self.assertEqual(ui.taskComboBox.currentText, "Noise")
         self.pick(ui.taskComboBox, "slices")  # keys reach the others where the order stays
         self.assertEqual(self.tasks(), ["Noise", "Noise and blur", "Thin slices from thick ones"])
@@ -248,7 +248,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertRegex(self.ui.problemLabel.text, r"^[^.]*values look like CT\.$")  # one sentence
         self.assertTrue(self.ui.problemIcon.isVisibleTo(self.panel.widget))
         self.assertEqual(self.ui.problemIcon.accessibleName, "Warning")
-        self.assertIn("under Advanced", self.ui.problemDetails.text)
+        self.assertIn("Correct the modality above", self.ui.problemDetails.text)
         for isShown in (False, True):
             self.assertEqual(self.ui.problemDetails.isVisibleTo(self.panel.widget), isShown)
             self.ui.problemDetailsButton.click()
@@ -357,7 +357,8 @@ class ApplyTest(EnhanceTestCase):
         first = self.brain()
         self.choose(first)
         output = self.apply().nodes["output"]
-        noise = self.ui.factsLabel.text.splitlines()[0]
+        guess, noise = self.ui.factsLabel.text.splitlines()[:2]
+        self.assertEqual(guess, "MR (guessed from the values).")
         self.assertRegex(noise, "^Noise found: ±.*; removed: .*; tissue changed by ±")
         details = self.widget.ui.messageDetails.plainText
         self.assertEqual((details.lower().count("noise found"), details.count(noise)), (1, 1))

@@ -19,8 +19,11 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import provenance
 from MedEnhancePanels.texts import tr as _
 
-#: Attribute with the modality, where a user or a file stated it.
-MODALITY = "MedEnhance.modality"
+#: Attribute with the modality, where a user or a file stated it; and, where it was a user, the
+#: modalities that the values fitted then.
+MODALITY, _FITTED = "MedEnhance.modality", "MedEnhance.modalityFitted"
+#: Attribute of a result: whether its modality was guessed.
+GUESSED = "MedEnhance.modalityGuessed"
 #: The modalities that the library distinguishes and a user may choose.
 MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
@@ -163,26 +166,59 @@ def _directions(node):
 
 
 def modalityOf(node):
-    """Return CT, MR, PT, EM or OT: as the user stated, else DICOM, else guessed from the values.
+    """Return CT, MR, PT, EM or OT: as stated, else the only one that fits the values, else OT."""
+    modalities = modalitiesOf(node)
+    return modalities[0] if len(modalities) == 1 else "OT"
 
-    OT for a node without voxels.
-    """
+
+def modalitiesOf(node):
+    """Return what a node may be: the stated modality, else all that fit, the likeliest first."""
     if not isUsable(node):
-        return "OT"
-    node = frameNodes(node)[0]
-    stated = node.GetAttribute(MODALITY)
-    if stated in MODALITIES:
+        return ()
+    stated = _statedModality(node)
+    return (stated,) if stated else _likely(node)
+
+
+def isGuessed(node):
+    """Return whether the modality of a node follows from its values alone."""
+    return modalityOf(node) != "OT" and not _statedModality(node)
+
+
+def _statedModality(node):
+    """Return the modality that a user, a file or DICOM states, or "".
+
+    A user's choice does not count any more once other modalities fit the values.
+    """
+    frame, likely = frameNodes(node)[0], _likely(node)
+    stated, fitted = frame.GetAttribute(MODALITY), frame.GetAttribute(_FITTED)
+    if stated in MODALITIES and (fitted in (None, " ".join(likely)) or stated in likely):
         return stated
-    dicom = dicomModality(node)
-    if dicom:
-        return dicom if dicom in MODALITIES else "OT"
+    dicom = dicomModality(frame)
+    return dicom if dicom in ("", *MODALITIES) else "OT"
 
-    def guess(values):
-        from MedEnhanceLib.core.modality import guess_modality
 
-        return guess_modality(_sample(values), node.GetSpacing())
+def chooseModality(node, modality):
+    """Keep a user's choice with a node."""
+    for frame in frameNodes(node):
+        frame.SetAttribute(MODALITY, modality)
+        frame.SetAttribute(_FITTED, " ".join(_likely(node)))
+    node.Modified()
 
-    return _once(node.GetImageData(), guess)
+
+def _likely(node):
+    """Return the modalities that the values of a node fit."""
+    frame = frameNodes(node)[0]
+    spacing = frame.GetSpacing()
+
+    def likely(values):
+        from MedEnhanceLib.core import modality
+
+        voxels = _sample(values)[None, None]
+        if not hasattr(modality, "likely_modalities"):
+            return (modality.guess_modality(voxels, spacing),)
+        return tuple(modality.likely_modalities(voxels, spacing))
+
+    return _once(frame.GetImageData(), likely, spacing)
 
 
 def _sample(values):
@@ -243,11 +279,11 @@ def checksumOf(image):
     return _once(image, sum32)
 
 
-def _once(image, look):
-    """Return look(values) of an image's voxels, cached, as it takes a pass over them."""
+def _once(image, look, *more):
+    """Return look(values) of an image's voxels, cached by them and `more`: it takes a pass."""
     scalars = image.GetPointData().GetScalars()
     # The time counts up for the whole process, so that no two arrays share one.
-    key = (look.__qualname__, scalars.GetMTime())
+    key = (look.__qualname__, scalars.GetMTime(), *more)
     if key not in _known:
         if len(_known) >= _KNOWN_IMAGES:
             _known.clear()

@@ -65,11 +65,15 @@ def installed(modality, kind):
     ]
 
 
-def modalityTexts(current):
-    """Return a text for each modality that some model is for, and for the current one."""
-    unenhanced = _("{modality} (not enhanced)")
-    offered = {UNKNOWN, current, *(bundle.modality for bundle in known_bundles())}
+def modalityTexts(node):
+    """Return a text for each modality that a node may be of, or that some model is for."""
+    modalities = bridge.modalitiesOf(node)
+    offered = {UNKNOWN, *modalities, *(bundle.modality for bundle in known_bundles())}
     texts = {name: bridge.modalityName(name) for name in bridge.MODALITIES if name in offered}
+    if bridge.isGuessed(node):
+        guess = modalities[0]
+        texts[guess] = _("{modality} (guessed)").format(modality=texts[guess])
+    unenhanced = _("{modality} (not enhanced)")
     return {
         name: text if fitting(name) else unenhanced.format(modality=text)
         for name, text in texts.items()
@@ -116,24 +120,26 @@ def problemOf(node, options):
 
 
 def _modelProblem(node, options):
-    modality, task, text, others = modalityOf(node), options.config.task, "", []
+    modality, choices, task = modalityOf(node), bridge.modalitiesOf(node), options.config.task
+    enhanced, text = sorted({bundle.modality for bundle in fitting(UNKNOWN)}), ""
     if task == "slices" and bridge.isSequence(node):
         text = _("Thin slices need a single volume: choose one frame of the sequence.")
+    elif modality == UNKNOWN:
+        choices = choices if len(choices) > 1 else enhanced
+        text = _("Is “{name}” {choices}? Choose its modality above.")
     elif task == "slices":
         if not installed(modality, SLICES):
             text = _("There is no model of thin slices for {modality}.")
     elif not fitting(modality):
-        others = sorted({bundle.modality for bundle in fitting(UNKNOWN)})
         text = _(
             "The modality of “{name}” is {modality}; there are models for {others} only. If it is "
-            "wrong, correct it under Advanced."
+            "wrong, correct it above."
         )
-    elif modality == UNKNOWN:
-        text = _("Is “{name}” MR or CT? Choose its modality under Advanced.")
     elif options.segment and segmenterFor(node, options.segmenter) is None:
         text = _("Clear Segmentation, or choose a model below it: {modality} has no default.")
-    others = _(" and ").join(others)
-    return text.format(name=node.GetName(), modality=bridge.modalityName(modality), others=others)
+    names = {"others": _(" and ").join(enhanced), "modality": bridge.modalityName(modality)}
+    choices = _(" or ").join(map(bridge.modalityName, choices))
+    return text.format(name=node.GetName(), choices=choices, **names)
 
 
 def _guideProblem(node, guide):
@@ -143,7 +149,7 @@ def _guideProblem(node, guide):
         return _("The guide is the volume itself: choose another series of it, or None.")
     bridge.checkIntensities(guide)
     modalities = [bridge.modalityName(modalityOf(each)) for each in (guide, node)]
-    if modalities[0] == modalities[1]:
+    if modalityOf(node) in bridge.modalitiesOf(guide):
         return ""
     text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
     return text.format(name=guide.GetName(), modality=modalities[0], volume=modalities[1])

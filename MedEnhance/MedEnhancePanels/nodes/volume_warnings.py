@@ -62,7 +62,7 @@ def _modality(volume):
     """Warn if DICOM or the values contradict the modality."""
     modality, stated = bridge.modalityOf(volume), bridge.dicomModality(volume)
     low, high = bridge.rangeOf(volume.GetImageData())
-    remedy = _("Correct the modality under Advanced if it is wrong.")
+    remedy = _("Correct the modality above if it is wrong.")
     if stated in bridge.MODALITIES and modality in bridge.MODALITIES and stated != modality:
         text = _("DICOM says {stated}, but {selected} is selected.")
         names = bridge.modalityName(stated), bridge.modalityName(modality)

@@ -94,9 +94,7 @@ class EnhancePanel(Page):
     @guarded
     def _onModality(self, *_index):
         """Keep the modality, by which the model is chosen, with the node."""
-        for frame in bridge.frameNodes(self.target):
-            frame.SetAttribute(bridge.MODALITY, self.ui.modalityComboBox.currentData)
-        self.target.Modified()
+        bridge.chooseModality(self.target, self.ui.modalityComboBox.currentData)
 
     @guarded
     def _onNoise(self, *_value):
@@ -127,10 +125,12 @@ class EnhancePanel(Page):
         state, ui, target = self.state, self.ui, self.target
         if target is not state.noiseVolume:
             state.noise = 0.0
-        modality = bridge.modalityOf(target)
-        fill(ui.modalityComboBox, model_choice.modalityTexts(modality))
-        ui.modalityComboBox.currentIndex = ui.modalityComboBox.findData(modality)
-        ui.modalityComboBox.enabled = bridge.isUsable(target)
+        modality, box = bridge.modalityOf(target), ui.modalityComboBox
+        fill(box, model_choice.modalityTexts(target))
+        box.enabled, isOpen = bridge.isUsable(target), len(bridge.modalitiesOf(target)) != 1
+        box.currentIndex = -1 if isOpen else box.findData(modality)
+        about = _("The modality decides which model is used. Correct it here if it is wrong.")
+        box.toolTip = f"{box.currentText}\n{about}"
         # A task from before this volume stays, and the page says where it does not fit.
         offered = {state.task, *model_choice.tasks(modality)}
         tasks = {task: text for task, (text, _about) in model_choice.tasks().items()}
@@ -262,6 +262,8 @@ class EnhancePanel(Page):
         self.preview.hide()
         options = self.options
         job = enhancement.start(self.context.runner, self.target, options)
+        if bridge.isGuessed(self.target):  # and shown as a guess: Apply confirms it
+            bridge.chooseModality(self.target, bridge.modalityOf(self.target))
         self._devices.rememberPace(self.target, options, job)
         self.follow(job, self.onApplied)
 

@@ -6,7 +6,7 @@ All from what is saved with the nodes: a scene that is opened later shows the sa
 from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.manifest import calibration_in_words
 from MedEnhanceLib.runtime.text import duration_text, sentence
-from MedEnhancePanels.nodes import provenance, results
+from MedEnhancePanels.nodes import bridge, provenance, results
 from MedEnhancePanels.texts import tr as _
 
 
@@ -63,7 +63,10 @@ def findingsOf(output):
     """Say what was measured in the volume and done about it, a sentence each."""
     measured, strength = provenance.part(output, "results", "measured"), results.strengthOf(output)
     options = {"units": results.unitOf(output), "remedy": _("Advanced → Noise")}
-    return list(map(sentence, findings.describe(measured, strength, **options)))
+    modality = bridge.modalityName(bridge.modalityOf(output))
+    guess = _("{modality} (guessed from the values).").format(modality=modality)
+    lines = list(map(sentence, findings.describe(measured, strength, **options)))
+    return [guess, *lines] if output.GetAttribute(bridge.GUESSED) else lines
 
 
 def equalsInput(output):

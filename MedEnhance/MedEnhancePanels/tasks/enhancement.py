@@ -65,7 +65,7 @@ class _Enhancement(NodeJob):
     def __init__(self, runner, node, options):
         super().__init__(runner, node)
         _checkOptions(node, options)
-        self.options = options
+        self.options, self._isGuess = options, bridge.isGuessed(node)
 
     def before(self, job):
         options = self.options
@@ -193,6 +193,7 @@ class _Enhancement(NodeJob):
         results.stamp(node, derived, self.node, self._model, self._manifest, history)
         self._noteStrength(node)
         node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
+        node.SetAttribute(bridge.GUESSED, "true" if self._isGuess else None)
 
     def _noteStrength(self, node):
         isFull = self.options.config.strength in ("auto", "full")

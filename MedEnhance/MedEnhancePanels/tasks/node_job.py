@@ -19,6 +19,10 @@ def send(job, node, name="input", *, keeps=False):
     keeps: whether the file stays for later jobs, whose worker has then read it already.
     """
     path = job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+    if name == "input" and not keeps and bridge.isGuessed(node):  # the file states it
+        text = _("{name}: its values look like {modality}; if it is another, choose it on Enhance")
+        modality = bridge.modalityName(bridge.modalityOf(node))
+        job.warnings.append(text.format(name=node.GetName(), modality=modality))
     state, (before, kept) = bridge.stateOf(node), _kept.get(name, (None, ""))
     if before == state:
         with contextlib.suppress(OSError):  # removed, or a disk without links
