@@ -8,9 +8,34 @@ import numpy as np
 import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
+from test_runner import WORKER
 
 from MedEnhancePanels import waiting
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.runner import Runner
+from MedEnhancePanels.worker import pythonExecutable
+
+#: A worker whose results lack the segmentation, with the reason; it refuses to undo blur.
+STUB = (
+    WORKER
+    + """
+for line in sys.stdin:
+    fields = json.loads(line)
+    if "kind" not in fields:
+        continue
+    job, params = fields["id"], fields["params"]
+    report(job, "started")
+    if fields["kind"] != "enhance":
+        report(job, "result", choice={"name": "cpu"}, devices=[], cpu_threads=1)
+    elif params["config"]["task"] == "sharpness":
+        hint = "Give the magnitude image instead (--modality)."
+        report(job, "error", code="input", message="phase: not an image of intensities", hint=hint)
+    else:
+        report(job, "warning", message="not segmented: unlike the images of the model")
+        shutil.copyfile(params["input"], params["output"])
+        report(job, "result", outputs={"output": params["output"]})
+"""
+)
 
 
 class ThinSlicesTest(EnhanceTestCase):
@@ -314,3 +339,41 @@ class SequenceTest(EnhanceTestCase):
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), whole[index])
         layers = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
         self.assertEqual(layers.GetBackgroundVolumeID(), shown.GetID())
+
+
+class AnswersTest(EnhanceTestCase):
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.reload, "enhance")
+        self.runner = Runner([pythonExecutable(), "-c", STUB])
+        self.addCleanup(self.runner.shutdown)
+        stub = mock.patch("MedEnhancePanels.runner.sharedRunner", return_value=self.runner)
+        self.enterContext(stub)
+        self.reload("enhance")
+
+    def test_aResultComesWithoutTheSegmentationThatWasRefused(self):
+        node, ui = self.smallVolume(name="scan", modality="MR"), self.ui
+        self.choose(node)
+        ui.segmentCheckBox.checked = True
+        job = self.apply()
+        output = job.nodes["output"]
+        np.testing.assert_array_equal(*map(slicer.util.arrayFromVolume, (output, node)))
+        self.assertEqual(set(job.nodes), {"output"})
+        said = ["scan enhanced is ready. It was not segmented."]
+        said.append("Not segmented: unlike the images of the model.")
+        self.assertEqual(self.message.splitlines(), said)
+        self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Warning")
+        self.assertFalse(self.panel.result.actions["segments"].visible)
+        ui.segmentCheckBox.checked = False
+        self.apply()
+        self.assertEqual(self.message, "scan enhanced_1 is ready.")
+
+    def test_aRefusalOfTheLibraryIsItsSentenceAndRemedy(self):
+        self.choose(self.smallVolume(name="scan", modality="MR"))
+        self.context.state.task = "sharpness"
+        self.ui.applyButton.click()
+        self.waitUntil(lambda: self.panel.job is None)
+        text = "phase: not an image of intensities. Give the magnitude image instead."
+        self.assertEqual(self.message, text)
+        self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Error")
+        self.assertTrue(self.ui.applyButton.enabled)

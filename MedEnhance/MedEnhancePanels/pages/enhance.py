@@ -313,4 +313,7 @@ class EnhancePanel(Page):
         else:  # facts and warnings stand under Result
             self.state.enhancedVolume = output
             self.result.showNew(output)
-            self.context.message("info", ready, "\n".join(job.log))
+            if "segmentation_output" in job.params and "segmentation" not in job.nodes:
+                self.context.report(job, ready + " " + _("It was not segmented."))
+            else:
+                self.context.message("info", ready, "\n".join(job.log))
