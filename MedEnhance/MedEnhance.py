@@ -4,7 +4,7 @@ Pages, tasks and nodes are in MedEnhancePanels; all computing happens in MedEnha
 separate process.
 """
 
-import importlib
+import importlib.util
 import os
 import sys
 
@@ -68,6 +68,16 @@ class MedEnhance(ScriptedLoadableModule):
             link = f'<a href="https://doi.org/{doi}">doi {doi}</a>'
             parent.acknowledgementText += f"<br>{method}: {authors}, {link}"
         slicer.app.connect("startupCompleted()", registerSampleData)
+        registerDicomPlugin()
+
+
+def registerDicomPlugin():
+    """Offer results in Slicer's own export to DICOM, where Slicer was built with DICOM."""
+    if importlib.util.find_spec("DICOMLib") is not None:
+        from MedEnhancePanels.dicom_plugin import NAME, DerivedSeriesPlugin
+
+        plugins = slicer.modules.dicomPlugins = getattr(slicer.modules, "dicomPlugins", {})
+        plugins[NAME] = DerivedSeriesPlugin
 
 
 def registerSampleData():
@@ -166,6 +176,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         endSharedRunner()
         for name in [name for name in sys.modules if name.startswith("MedEnhancePanels")]:
             del sys.modules[name]
+        registerDicomPlugin()
         ScriptedLoadableModuleWidget.onReload(self)
 
     def initializeState(self, caller=None, event=None):

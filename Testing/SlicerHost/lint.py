@@ -20,9 +20,11 @@ from SlicerHost import qt  # noqa: E402
 
 _BINDINGS = re.compile(r"(PySide\d?|PyQt\d?|Qt|shiboken\d?)(\.|$)")
 _AT_FILE_SCOPE = {
-    *sys.stdlib_module_names, "numpy", "slicer", "qt", "ctk", "vtk", "MedEnhanceLib",
+    *sys.stdlib_module_names, "numpy", "slicer", "qt", "ctk", "vtk", "DICOMLib", "MedEnhanceLib",
     "MedEnhancePanels", "MedEnhance",
 }  # fmt: skip
+#: Of Slicer's module DICOM, whose classes the table does not have.
+_CLASSES_OF_MODULES = {"qSlicerDICOMExportable"}
 _CLASS = r"(qt\.Q|ctk\.ctk|slicer\.q)\w+"
 #: What a call of a method of that name is in PythonQt.
 _METHODS = {
@@ -77,7 +79,7 @@ def _wrong_attribute(node: ast.Attribute, named: set[str | None]) -> Iterator[st
     if owner == "qt" and not hasattr(qt, node.attr):
         yield f"{text} does not exist in PythonQt"
     is_class = re.fullmatch(r"(ctk\.ctk|slicer\.q(MRML|Slicer))\w+", text)
-    if is_class and node.attr not in api.classes():
+    if is_class and node.attr not in _CLASSES_OF_MODULES.union(api.classes()):
         yield f"{text}: Slicer has no such class"
     if re.fullmatch(r"qt\.Q\w+\.\w+\.(name|value)", text):
         yield f"{text}: enums are plain ints"

@@ -7,7 +7,7 @@ is sent with the voxels to the worker, which writes it into every file, and is r
 import json
 
 from MedEnhanceLib.core.manifest import derived_note, warnings_of
-from MedEnhanceLib.runtime.text import without_commands
+from MedEnhanceLib.runtime.text import sentence, without_commands
 
 #: Attributes: what kind of result it is, all steps as a JSON list, the record of the last one.
 DERIVED = "MedEnhance.derived"
@@ -94,6 +94,12 @@ def warningsOf(node):
     rows = warnings_of(manifestOf(node) or {})
     plain = [(level, *map(without_commands, texts)) for level, *texts in rows]
     return [row for row in plain if row[1]]
+
+
+def severeOf(node):
+    """Return the severe warnings of the run that made a node, a sentence each."""
+    rows = (texts for level, *texts in warningsOf(node) if level == "severe")
+    return [sentence(": ".join(filter(None, texts))) for texts in rows]
 
 
 def addWarning(node, text):

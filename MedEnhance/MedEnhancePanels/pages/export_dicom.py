@@ -3,7 +3,6 @@
 import qt
 import slicer
 
-from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.nodes import dicom_source, provenance
 from MedEnhancePanels.pages.widgets import answerOf
@@ -25,11 +24,7 @@ def exportDicom(context, node):
     dicom_source.openDatabase()
     name, instances = node.GetName(), dicom_source.instancesOf(node)
     # Where structure may be wrong, the question names the reason.
-    severe = [each for each in provenance.warningsOf(node) if each[0] == "severe"]
-    lines = [
-        sentence(f"{message}: {hint}" if hint else message) for _level, message, hint in severe
-    ]
-    title, patientId = _("MedEnhance: export to DICOM"), ""
+    lines, title, patientId = provenance.severeOf(node), _("MedEnhance: export to DICOM"), ""
     if instances:
         patient, study, date = (dicom_source.valueOf(instances[0], tag) for tag in _TAGS)
         text = _("Export {name} as a new series of patient {patient}, study {study} ({date})?")

@@ -40,7 +40,7 @@ def start(runner, node, options):
     Raises PanelError where that cannot be.
     """
     title = _("Export {name} as DICOM").format(name=node.GetName())
-    return _Export(runner, node, options).submit("export", title)
+    return _Export(runner, node, options).submit("export", title, isUrgent=True)
 
 
 class _Export(NodeJob):

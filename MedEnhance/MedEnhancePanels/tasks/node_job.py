@@ -63,7 +63,7 @@ class NodeJob:
         self.runner, self.node = runner, node
         self._grid = _gridOf(node)
 
-    def submit(self, kind, title):
+    def submit(self, kind, title, isUrgent=False):
         """Start the job; it ends as soon as its input leaves the scene.
 
         A copy of a node in another scene, as frames of a sequence are, is taken into this one: its
@@ -72,7 +72,8 @@ class NodeJob:
         if self.node.GetScene() is not slicer.mrmlScene:
             self.node = slicer.mrmlScene.CopyNode(self.node)
         self.voxels = bridge.voxelState(self.node)
-        job = self.runner.submit(kind, {}, title=title, before=self.before, after=self._after)
+        how = {"before": self.before, "after": self._after, "isUrgent": isUrgent}
+        job = self.runner.submit(kind, {}, title=title, **how)
         scene, node = slicer.mrmlScene, self.node
         why = _("{name} was removed from the scene, so the job on it was stopped")
         why = why.format(name=node.GetName())
