@@ -28,8 +28,9 @@ for line in sys.stdin:
     if fields["kind"] != "enhance":
         report(job, "result", choice={"name": "cpu"}, devices=[], cpu_threads=1)
     elif params["config"]["task"] == "sharpness":
-        hint = "Give the magnitude image instead (--modality)."
-        report(job, "error", code="input", message="phase: not an image of intensities", hint=hint)
+        text, hint = "scan: it looks like a derived map, not intensities", "Give the images."
+        hint += " To use it all the same: --as-intensity (as_intensity=True in Python)."
+        report(job, "error", code="input", message=text, hint=hint)
     else:
         report(job, "warning", message="not segmented: unlike the images of the model")
         shutil.copyfile(params["input"], params["output"])
@@ -373,7 +374,7 @@ class AnswersTest(EnhanceTestCase):
         self.context.state.task = "sharpness"
         self.ui.applyButton.click()
         self.waitUntil(lambda: self.panel.job is None)
-        text = "phase: not an image of intensities. Give the magnitude image instead."
+        text = "scan: it looks like a derived map, not intensities. Give the images."
         self.assertEqual(self.message, text)
         self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Error")
         self.assertTrue(self.ui.applyButton.enabled)

@@ -2,6 +2,7 @@
 
 from unittest import mock
 
+import numpy as np
 import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
@@ -63,6 +64,10 @@ class ModalityTest(EnhanceTestCase):
         self.assertEqual(self.shown, "MR")
         self.assertTrue(ui.applyButton.enabled)
         self.assertIn("model mr", ui.planLabel.text)
+        self.fits("OT", "MR")
+        self.choose(self.smallVolume(name="echo"))
+        self.assertIn("Is “echo” MR? Choose", ui.problemLabel.text)
+        self.assertFalse(ui.applyButton.enabled)
 
     def test_aChoiceIsSavedWithTheSceneAndVoidForVoxelsOfAnotherKind(self):
         self.fits("MR", "CT")
@@ -91,6 +96,22 @@ class ModalityTest(EnhanceTestCase):
         self.pick(self.ui.modalityComboBox, "MR")  # against all that the values say
         self.otherVoxels(node)
         self.assertEqual(self.shown, "MR")
+
+    def test_theGuessIsMadeFromWholeSlicesOfAllOfALargeVolumeOnce(self):
+        looks = []
+        double = mock.patch.object(modality, "likely_modalities", create=True)
+        likely = self.enterContext(double)
+        likely.side_effect = lambda voxels, spacing: looks.append((voxels, spacing)) or ("MR",)
+        node = slicer.util.addVolumeFromArray(np.zeros((40, 256, 300), np.uint8), name="large")
+        slicer.util.arrayFromVolume(node)[...] = np.arange(40)[:, None, None]
+        node.SetSpacing(1.0, 2.0, 3.0)
+        for _look in range(3):
+            self.assertTrue(self.bridge.isGuessed(node))
+        ((voxels, spacing),) = looks
+        self.assertEqual((voxels.shape[1:], spacing), ((256, 300), (1.0, 2.0, 3.0)))
+        self.assertLess(voxels.size, 1_100_000)
+        self.assertLess(voxels.min(), 5)
+        self.assertGreater(voxels.max(), 34)
 
     def test_theSpacingIsPartOfTheGuess(self):
         node = self.smallVolume()

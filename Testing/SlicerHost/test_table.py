@@ -3,12 +3,14 @@
 import ast
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 import slicer
 
 from SlicerHost import api, make_api, qt, standins
 
+HERE = Path(__file__)
 _OURS = {"construct", "stand_in"}
 
 
@@ -69,6 +71,26 @@ def test_what_the_table_lacks_is_an_attribute_error(name):
         getattr(slicer, "qMRMLNothing")  # noqa: B009
     with pytest.raises(AttributeError):
         getattr(slicer.app, name)
+
+
+def test_an_exportable_takes_what_the_genuine_one_takes_and_nothing_else():
+    """Its class is in no table: these are the properties of qSlicerDICOMExportable.h."""
+    import DICOMLib  # noqa: F401
+
+    exportable = slicer.qSlicerDICOMExportable()
+    names = {"name", "tooltip", "subjectHierarchyItemID", "pluginClass", "directory", "confidence"}
+    assert {name for name in vars(exportable) if name[0] != "_"} == names
+    for name, value, error in (
+        ("series", "x", AttributeError),
+        ("confidence", "high", ValueError),
+        ("directory", HERE, ValueError),
+    ):
+        with pytest.raises(error, match=name):
+            setattr(exportable, name, value)
+    with pytest.raises(ValueError, match="PatientID"):
+        exportable.setTag("PatientID", None)
+    exportable.setTag("PatientID", "P-17")
+    assert (exportable.tag("PatientID"), exportable.tag("StudyID")) == ("P-17", "")
 
 
 @pytest.mark.parametrize(("module", "names"), sorted(api.table()["python"].items()))

@@ -208,12 +208,14 @@ def chooseModality(node, modality):
 def _likely(node):
     """Return the modalities that the values of a node fit."""
     frame = frameNodes(node)[0]
-    spacing = frame.GetSpacing()
+    spacing, size = frame.GetSpacing(), frame.GetImageData().GetDimensions()
 
     def likely(values):
         from MedEnhanceLib.core import modality
 
-        voxels = _sample(values)[None, None]
+        slices = values.reshape(*size[::-1], -1)[..., 0]
+        step = max(1, values.size // _LARGEST_SAMPLE)  # whole slices, from all of the volume
+        voxels = slices[len(slices) % step // 2 :: step]
         if not hasattr(modality, "likely_modalities"):
             return (modality.guess_modality(voxels, spacing),)
         return tuple(modality.likely_modalities(voxels, spacing))

@@ -125,7 +125,7 @@ def _modelProblem(node, options):
     if task == "slices" and bridge.isSequence(node):
         text = _("Thin slices need a single volume: choose one frame of the sequence.")
     elif modality == UNKNOWN:
-        choices = choices if len(choices) > 1 else enhanced
+        choices = [each for each in choices if each != UNKNOWN] or enhanced
         text = _("Is “{name}” {choices}? Choose its modality above.")
     elif task == "slices":
         if not installed(modality, SLICES):

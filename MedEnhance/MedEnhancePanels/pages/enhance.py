@@ -265,7 +265,7 @@ class EnhancePanel(Page):
         if bridge.isGuessed(self.target):  # and shown as a guess: Apply confirms it
             bridge.chooseModality(self.target, bridge.modalityOf(self.target))
         self._devices.rememberPace(self.target, options, job)
-        self.follow(job, self.onApplied)
+        self.follow(job, lambda job: self.onApplied(job, options.segment))
 
     @guarded
     def onPreview(self, *_checked):
@@ -300,7 +300,8 @@ class EnhancePanel(Page):
         self._preparation.stop()
         super().follow(job, onSuccess)
 
-    def onApplied(self, job):
+    def onApplied(self, job, hasSegments=False):
+        """Show a result; hasSegments: whether a segmentation was asked for."""
         output = job.nodes["output"]
         job.log[:] = final_log(job.log, findingsOf(output))
         ready = _("{name} is ready.").format(name=output.GetName())
@@ -313,7 +314,7 @@ class EnhancePanel(Page):
         else:  # facts and warnings stand under Result
             self.state.enhancedVolume = output
             self.result.showNew(output)
-            if "segmentation_output" in job.params and "segmentation" not in job.nodes:
+            if hasSegments and "segmentation" not in job.nodes:
                 self.context.report(job, ready + " " + _("It was not segmented."))
             else:
                 self.context.message("info", ready, "\n".join(job.log))

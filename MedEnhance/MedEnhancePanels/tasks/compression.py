@@ -82,7 +82,7 @@ def checkConfig(node, config):
         isWhole = bridge.isWhole(bridge.frameNodes(node)[0].GetImageData())
         if not isWhole or bridge.modalityOf(node) not in ("CT", "MR", "EM"):
             message = _("The implicit network codes whole numbers of CT, MR and EM, not {name}")
-            hint = _("Choose the automatic codec.")
+            hint = _("Choose the automatic codec, or the modality on the page Enhance.")
             raise PanelError(message.format(name=node.GetName()), hint, "config")
 
 
