@@ -176,7 +176,7 @@ def modalitiesOf(node):
     if not isUsable(node):
         return ()
     stated = _statedModality(node)
-    return (stated,) if stated else _likely(node)
+    return (stated,) if stated else likelyModalities(node)
 
 
 def isGuessed(node):
@@ -189,7 +189,7 @@ def _statedModality(node):
 
     A user's choice does not count any more once other modalities fit the values.
     """
-    frame, likely = frameNodes(node)[0], _likely(node)
+    frame, likely = frameNodes(node)[0], likelyModalities(node)
     stated, fitted = frame.GetAttribute(MODALITY), frame.GetAttribute(_FITTED)
     if stated in MODALITIES and (fitted in (None, " ".join(likely)) or stated in likely):
         return stated
@@ -201,11 +201,11 @@ def chooseModality(node, modality):
     """Keep a user's choice with a node."""
     for frame in frameNodes(node):
         frame.SetAttribute(MODALITY, modality)
-        frame.SetAttribute(_FITTED, " ".join(_likely(node)))
+        frame.SetAttribute(_FITTED, " ".join(likelyModalities(node)))
     node.Modified()
 
 
-def _likely(node):
+def likelyModalities(node):
     """Return the modalities that the values of a node fit."""
     frame = frameNodes(node)[0]
     spacing, size = frame.GetSpacing(), frame.GetImageData().GetDimensions()

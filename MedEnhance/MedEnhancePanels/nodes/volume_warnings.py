@@ -8,8 +8,6 @@ from MedEnhancePanels.texts import tr as _
 
 #: Attribute with notes on a volume from a compressed file, one a line.
 NOTES = "MedEnhance.notes"
-#: Air is -1000 HU, so that a CT goes below zero, and far below where there is air.
-_HU_OF_AIR = -500
 
 
 def warningOf(node):
@@ -67,7 +65,7 @@ def _modality(volume):
         text = _("DICOM says {stated}, but {selected} is selected.")
         names = bridge.modalityName(stated), bridge.modalityName(modality)
         return text.format(stated=names[0], selected=names[1]), remedy
-    if modality in ("MR", "PT") and low <= _HU_OF_AIR and high >= 100:
+    if modality in ("MR", "PT") and bridge.likelyModalities(volume) == ("CT",):
         text = _("The modality is {modality}, but the values look like CT.")
         return text.format(modality=bridge.modalityName(modality)), remedy
     if modality == "CT" and low >= 0 and high > low:
