@@ -104,7 +104,7 @@ class Frame:
         from MedEnhanceLib.learning.precision import without_tf32
 
         run, part, blur = self.run, self.run.slices, self.run.decision.blur
-        with without_tf32():  # of filter and network
+        with without_tf32:  # of filter and network
             if blur is None and not run.config.correct_bias_field and out.deviation is None:
                 around = part
                 slab = self._denoise(part, self.monitor, self._finish, out.voxels)

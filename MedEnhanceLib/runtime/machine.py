@@ -11,18 +11,32 @@ from typing import Any
 
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device, fault_of
+from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
 #: Unix's nice value of background work.
 _LOW_NICE = 10
 
 
-def let_idle_threads_sleep() -> None:
-    """Make OpenMP's idle threads sleep instead of spin, unless the environment states otherwise.
+def _limit_blas() -> Restore:
+    threadpoolctl: Any = require("threadpoolctl", purpose="Compression")
+    restore: Restore = threadpoolctl.threadpool_limits(1, user_api="blas").restore_original_limits
+    return restore
 
-    Spinning threads on a busy machine made two threads 2.3 times slower. Call it before anything
-    loads OpenMP, and only in a process of MedEnhance's own.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+def _limit_itk() -> Restore:
+    process: Any = require("SimpleITK", purpose="Registering images").ProcessObject
+    threads = process.GetGlobalDefaultNumberOfThreads()
+    process.SetGlobalDefaultNumberOfThreads(1)
+    return lambda: process.SetGlobalDefaultNumberOfThreads(threads)
+
+
+#: Matrix products take one thread each. They are small, and many at a time: libraries that split
+#: each over all cores make their threads wait for each other (lossless encoding took twice as long,
+#: on two cores).
+blas_on_one_thread = SharedSetting(_limit_blas)
+#: SimpleITK takes one thread. Sums of several depend on which ends first, and with them the last
+#: bits of a result.
+itk_on_one_thread = SharedSetting(_limit_itk)
 
 
 def compute() -> dict[str, Any]:
