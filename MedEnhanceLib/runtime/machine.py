@@ -11,6 +11,7 @@ from typing import Any
 
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device, fault_of
+from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
 #: Unix's nice value of background work.
@@ -37,6 +38,17 @@ blas_on_one_thread = SharedSetting(_limit_blas)
 #: SimpleITK takes one thread. Sums of several depend on which ends first, and with them the last
 #: bits of a result.
 itk_on_one_thread = SharedSetting(_limit_itk)
+
+
+def openmp_on_one_thread() -> Any:
+    """Let OpenMP take one thread where the calling thread asks for several, as PyTorch does.
+
+    The limit stays, or ends with the context that is returned. Other threads keep theirs.
+    """
+    if torch := imported("torch"):
+        torch.get_num_threads()  # the first call of a thread sets its limit
+    threadpoolctl: Any = require("threadpoolctl", purpose="Enhancing a volume")
+    return threadpoolctl.threadpool_limits(1, user_api="openmp")
 
 
 def compute() -> dict[str, Any]:
