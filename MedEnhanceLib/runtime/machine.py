@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import threading
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
@@ -20,7 +21,25 @@ _LOW_NICE = 10
 
 def _limit_blas() -> Restore:
     threadpoolctl: Any = require("threadpoolctl", purpose="Compression")
-    restore: Restore = threadpoolctl.threadpool_limits(1, user_api="blas").restore_original_limits
+    begun, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with threadpoolctl.threadpool_limits(1, user_api="blas"):
+                begun.set()
+                end.wait()
+        finally:
+            begun.set()
+
+    # Only the thread that set a limit of OpenBLAS can restore it; the last user may be another one.
+    thread = threading.Thread(target=hold, name="blas limit", daemon=True)
+    thread.start()
+    begun.wait()
+
+    def restore() -> None:
+        end.set()
+        thread.join()
+
     return restore
 
 
