@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from MedEnhanceLib.filters.torch_engine import TorchEngine
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
-Item, Outcome = TypeVar("Item"), TypeVar("Outcome")
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 #: Computes layers.
 Engine: TypeAlias = "NativeEngine | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.

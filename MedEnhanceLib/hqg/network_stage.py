@@ -141,8 +141,8 @@ class NetworkStage:
             return search(layer, range(rows.start, rows.stop), pilot=estimate, level=level)
 
         @torch.inference_mode()
-        def chunk_of(matched: BlockGroups) -> _Chunk:
-            places = on_device(Places.of(matched, run.spectrum, noisy.shape), device)
+        def chunk_of(near: BlockGroups) -> _Chunk:
+            places = on_device(Places.of(near, run.spectrum, noisy.shape), device)
             voxels = places.voxels()
             groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
             fits = [network.fit(groups, places, voxels, guide) for guide in images[3:]]
@@ -165,14 +165,13 @@ class NetworkStage:
         chunks = each(chunk_of, filled)
         totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
         weights = torch.zeros(noisy.size, device=device)
-        for chunk, changes, weight in each(
-            answered, _with_regions([*chunks]) if guides else chunks
-        ):
+        complete = _with_regions([*chunks]) if guides else chunks
+        for chunk, changes, shares in each(answered, complete):
             run.monitor.check()
             for total, blocks in zip(totals, changes, strict=True):
                 total.scatter_add_(0, chunk.voxels.reshape(-1), blocks.reshape(-1))
             first = chunk.places.index.long()
-            weights.scatter_add_(0, first.reshape(-1), weight.reshape(-1))
+            weights.scatter_add_(0, first.reshape(-1), shares.reshape(-1))
         if guides:
             totals[0] += totals[1]
         weight = weights.cpu().numpy().reshape(noisy.shape)
