@@ -145,7 +145,7 @@ def test_settings_of_overlapping_users_are_restored_by_the_last_one(setting: str
 @pytest.mark.parametrize(
     "call", [_ENHANCE, "me.segment(scan, progress=False, force_segmenter=True)"]
 )
-def test_idle_openmp_threads_sleep_in_plain_python_which_keeps_its_environment(call: str) -> None:
+def test_idle_openmp_threads_sleep_and_the_environment_stays(call: str) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("other systems have another OpenMP, which does not show its policy")
     code = f"{_SCAN}{call}\nimport os\nprint(os.environ.get('OMP_WAIT_POLICY'))"
@@ -162,7 +162,7 @@ def test_a_package_that_is_missing_leaves_the_environment_as_it_was() -> None:
 
 
 @pytest.mark.slow
-def test_enhancing_on_a_busy_machine_costs_the_same_where_pytorch_was_loaded_before() -> None:
+def test_enhancing_costs_the_same_where_pytorch_was_loaded_before() -> None:
     timed = f"t = time.process_time()\n{_ENHANCE}\nprint(time.process_time() - t)"
     code = f"import torch\ntorch.ones(1000, 1000).exp().sum()\n{_SCAN}{_ENHANCE}\n{timed}"
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
