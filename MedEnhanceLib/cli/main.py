@@ -17,7 +17,6 @@ from MedEnhanceLib.cli.console import Console
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import job_errors
-from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 
 #: In the order in which help lists them.
 COMMANDS = (
@@ -60,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A console that cannot show "×" prints a question mark instead of failing.
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    let_idle_threads_sleep()
     console = Console(as_json="--json" in arguments, debug="--debug" in arguments)
     try:
         with console.only_results_on_stdout(), job_errors("the command"):

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import mmap
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
 from MedEnhanceLib.filters.regions import Air, reduce_windows
 from MedEnhanceLib.native import SIDE
+from MedEnhanceLib.runtime.machine import openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from MedEnhanceLib.filters.torch_engine import TorchEngine
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 #: Computes layers.
 Engine: TypeAlias = "NativeEngine | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
@@ -113,14 +116,15 @@ class Run:
         self.noisy, self._air, self._level = noisy, air, level
         self.spectrum, self.window = spectrum, window
         self._engine, self._threads, self.monitor = engine, threads, monitor
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
+        # OpenMP's own threads would compete with these.
+        self._pool = ThreadPoolExecutor(threads, "denoising", openmp_on_one_thread)
         self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
     def slabs(self) -> Iterator[Slab]:
         """Yield the needed slices after all stages, in order, in slabs."""
@@ -149,6 +153,21 @@ class Run:
         inner = slice(part.start - start, part.stop - start), *self._box[1:]
         change = None if slab.change is None else slab.change[inner]
         return part, Slab(slab.voxels[inner], change)
+
+    def in_order(
+        self, function: Callable[[Item], Outcome], items: Iterable[Item]
+    ) -> Iterator[Outcome]:
+        """Call a function for items in the threads; yield the results in the items' order.
+
+        Calls are at most two for each thread ahead, which bounds the memory of the results.
+        """
+        waiting: deque[Future[Outcome]] = deque()
+        for item in items:
+            waiting.append(self._pool.submit(function, item))
+            if len(waiting) > 2 * self._threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
     def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
         """Yield slices after the first stages, in parts, from the pilot on.
@@ -192,7 +211,7 @@ class Run:
                 while len(self._begun) > self._threads:
                     self._add_first()
                 waiting.append(first)
-                band = self.pool.submit(self._band, stage.kind, layer, rows, noisy, pilot, level)
+                band = self._pool.submit(self._band, stage.kind, layer, rows, noisy, pilot, level)
                 self._begun.append((partial(add, first), band))
             del noisy, pilot, level
             yield from self._means(

@@ -94,7 +94,7 @@ class TorchEngine:
         if not len(at):
             nothing = np.empty((0, layer.round.keep), np.float32)
             return BlockGroups(nothing.astype(np.int32), nothing, nothing[:, 0])
-        with without_tf32(), torch.inference_mode():
+        with without_tf32, torch.inference_mode():
             slab, sigma = (_tensor_on(values, "cpu") for values in (pilot, level))
             part = TorchGroups(layer, LayerArrays(slab, slab, sigma, None, None, None))
             parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
@@ -110,7 +110,7 @@ class TorchEngine:
         sums: Sequence[Tensor],
     ) -> None:
         """Add the blocks of references [n, 3] to total and weight, which are on the device."""
-        with without_tf32(), torch.inference_mode():
+        with without_tf32, torch.inference_mode():
             sent = [_tensor_on(each, self._device) for each in inputs]
             part = TorchGroups(layer, LayerArrays(*sent, *sums))
             # In the first stage a reference is one block, otherwise a group of 32.

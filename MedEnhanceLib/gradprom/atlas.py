@@ -16,6 +16,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.machine import itk_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Approximate voxel size of the registration; a finer one gained nothing and takes minutes.
@@ -55,16 +56,11 @@ def propagate_labels(
         sitk.Shrink(each, [max(1, round(_WORKING_MM / spacing)) for spacing in each.GetSpacing()])
         for each in (fixed, moving)
     )
-    # Sums of several threads depend on which ends first, and then the labels of some voxels.
-    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
+    with itk_on_one_thread:
         monitor.progress(0.05, "registering the atlas (affine)")
         affine = _affine(coarse_fixed, coarse_moving, sitk)
         monitor.progress(0.2, "registering the atlas (demons)")
         transform = _demons(coarse_fixed, coarse_moving, labels, affine, sitk)
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     monitor.progress(0.8, "refining labels by intensity")
     priors = _priors(sitk.Resample(labels, fixed, transform, sitk.sitkNearestNeighbor), sitk)
     if priors[1:].sum() == 0:

@@ -50,7 +50,7 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
         ) from cause
 
 
-@without_tf32()
+@without_tf32
 def segment(
     volume: Volume,
     bundle: Bundle | MonaiBundle,

@@ -39,7 +39,7 @@ _DEGRADATIONS = {"MR": ("rician", "composite"), "CT": ("low-dose",)}
 Halves = npt.NDArray[np.float16]
 
 
-@without_tf32()
+@without_tf32
 def train(
     config: TrainHeadConfig,
     data: Path,

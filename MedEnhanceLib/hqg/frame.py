@@ -25,6 +25,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache
 from MedEnhanceLib.hqg.denoise import denoise, expected_deviation
 from MedEnhanceLib.hqg.outputs import Outputs, new_array
+from MedEnhanceLib.runtime.machine import openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Frame:
         from MedEnhanceLib.learning.precision import without_tf32
 
         run, part, blur = self.run, self.run.slices, self.run.decision.blur
-        with without_tf32():  # of filter and network
+        with without_tf32, openmp_on_one_thread():  # filter and network have threads of their own
             if blur is None and not run.config.correct_bias_field and out.deviation is None:
                 around = part
                 slab = self._denoise(part, self.monitor, self._finish, out.voxels)

@@ -29,7 +29,7 @@ from MedEnhanceLib.filters.block_matching_run import (
     Sums,
     large_enough,
 )
-from MedEnhanceLib.filters.layers import Layer
+from MedEnhanceLib.filters.layers import BlockGroups, Layer
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
@@ -131,40 +131,47 @@ class NetworkStage:
         """
         noisy, level, pilot, estimate = slab
         device, network = self.device, self.network
-        # Threads search the groups, some rows each, always on the CPU.
-        match = block_matching.engine_for("cpu", run.monitor).match
-        at_once = max(1, _AT_ONCE[device.partition(":")[0]] * STEP // estimate.shape[2])
-        tasks = [
-            run.pool.submit(match, layer, range(part.start, part.stop), pilot=estimate, level=level)
-            for part in parts_of(0, layer.rows(estimate.shape[1]), at_once)
-        ]
         arrays = [noisy, pilot, estimate, *guides]
         images = [torch.tensor(np.asarray(each, np.float32), device=device) for each in arrays]
+        # Groups are searched on the CPU, some rows in each thread, which goes on with the network
+        # if that is there, too.
+        search = block_matching.engine_for("cpu", run.monitor).match
 
-        def chunks() -> Iterator[_Chunk]:
-            for task in tasks:
-                if not len((matched := task.result()).index):
-                    continue
-                places = on_device(Places.of(matched, run.spectrum, noisy.shape), device)
-                voxels = places.voxels()
-                groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
-                fits = [network.fit(groups, places, voxels, guide) for guide in images[3:]]
-                yield _Chunk(places, voxels, groups, fits)
+        def matched(rows: slice) -> BlockGroups:
+            return search(layer, range(rows.start, rows.stop), pilot=estimate, level=level)
 
-        totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
-        weights = torch.zeros(noisy.size, device=device)
-        for chunk in _with_regions(list(chunks())) if guides else chunks():
-            run.monitor.check()
+        @torch.inference_mode()
+        def chunk_of(near: BlockGroups) -> _Chunk:
+            places = on_device(Places.of(near, run.spectrum, noisy.shape), device)
+            voxels = places.voxels()
+            groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
+            fits = [network.fit(groups, places, voxels, guide) for guide in images[3:]]
+            return _Chunk(places, voxels, groups, fits)
+
+        @torch.inference_mode()
+        def answered(chunk: _Chunk) -> tuple[_Chunk, list[Tensor], Tensor]:
             with mixed_precision(device):
                 residual: Residual = network(chunk.groups, chunk.fits)
             changes = [residual.unguided]
             if residual.correction is not None:
                 changes.append(residual.correction)
-            for total, change in zip(totals, changes, strict=True):
-                blocks = network.blocks(change, residual.weight, chunk.places)
+            blocks = [network.blocks(each, residual.weight, chunk.places) for each in changes]
+            return chunk, blocks, residual.weight
+
+        each = run.in_order if device == "cpu" else map
+        at_once = max(1, _AT_ONCE[device.partition(":")[0]] * STEP // estimate.shape[2])
+        parts = parts_of(0, layer.rows(estimate.shape[1]), at_once)
+        filled = (groups for groups in run.in_order(matched, parts) if len(groups.index))
+        chunks = each(chunk_of, filled)
+        totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
+        weights = torch.zeros(noisy.size, device=device)
+        complete = _with_regions([*chunks]) if guides else chunks
+        for chunk, changes, shares in each(answered, complete):
+            run.monitor.check()
+            for total, blocks in zip(totals, changes, strict=True):
                 total.scatter_add_(0, chunk.voxels.reshape(-1), blocks.reshape(-1))
             first = chunk.places.index.long()
-            weights.scatter_add_(0, first.reshape(-1), residual.weight.reshape(-1))
+            weights.scatter_add_(0, first.reshape(-1), shares.reshape(-1))
         if guides:
             totals[0] += totals[1]
         weight = weights.cpu().numpy().reshape(noisy.shape)

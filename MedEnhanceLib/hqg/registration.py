@@ -25,6 +25,7 @@ from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask
 from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.machine import itk_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 #: Levels of the registration: voxels of about this size in mm, first step in mm, sampled points.
@@ -126,17 +127,12 @@ class Registration:
         method.SetOptimizerScalesFromPhysicalShift()
         result = sitk.Euler3DTransform(start)
         method.SetInitialTransform(result, inPlace=True)
-        # The metric uses only the global number of threads; with several, the order of its sums
-        # varies, and with it the last bits of the result.
-        threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         try:
-            method.Execute(fixed, moving)
+            with itk_on_one_thread:  # the metric uses only the global number of threads
+                method.Execute(fixed, moving)
         except RuntimeError:
             # The images hardly overlap, or one is constant: the fit will be low.
             return start
-        finally:
-            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
         return result
 
     def fits(self, guide: Volume, places: list[Doubles]) -> list[GuideFit]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.runtime.shared_setting import SharedSetting
+
 #: Least compute capability of NVIDIA GPUs with bfloat16; on older ones PyTorch emulates it.
 _BFLOAT16_SINCE = (8, 0)
 #: Kinds of devices that do not compute in float64.
 WITHOUT_DOUBLE = ("mps",)
-_tf32_lock = threading.Lock()
-_runs_without_tf32 = 0
-_tf32_before: tuple[Any, Any] = (False, False)
 
 
 def mixed_precision(device: str) -> torch.autocast:
@@ -34,28 +30,6 @@ def computes_in_half(device: str) -> bool:
     return kind == "cpu" and cpu_has_bfloat16()
 
 
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """Turn TF32 off on NVIDIA GPUs, in a context or a decorated function.
-
-    cuDNN's default for convolutions is TF32, with a mantissa of 10 bits. Distances between blocks,
-    finite differences of losses and matched gradients need more, in the backward pass too: whole
-    runs are decorated. The setting is global; it is restored when the last of the runs ends.
-    """
-    global _runs_without_tf32, _tf32_before
-    with _tf32_lock:
-        if _runs_without_tf32 == 0:
-            _tf32_before = allow_tf32(False, False)
-        _runs_without_tf32 += 1
-    try:
-        yield
-    finally:
-        with _tf32_lock:
-            _runs_without_tf32 -= 1
-            if _runs_without_tf32 == 0:
-                allow_tf32(*_tf32_before)
-
-
 def allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
     """Switch TF32 on or off; returns the earlier settings."""
     cudnn: Any = torch.backends.cudnn
@@ -68,6 +42,12 @@ def allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
         cudnn.conv.fp32_precision = convolutions or "ieee"
         matmul.fp32_precision = products or "ieee"
     return before
+
+
+#: TF32 off on NVIDIA GPUs, as a context or a decorator. cuDNN's default for convolutions is TF32,
+#: with a mantissa of 10 bits. Distances between blocks, finite differences of losses and matched
+#: gradients need more, in the backward pass too: whole runs are decorated.
+without_tf32 = SharedSetting(lambda: partial(allow_tf32, *allow_tf32(False, False)))
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ it is installed, and this file needs none itself.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -19,6 +20,7 @@ from typing import Literal
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
 #: What packages are for: to open, compress, export and make samples; or to enhance, segment,
 #: train and distill, which needs those packages too.
@@ -130,10 +132,23 @@ def missing(use: Use = "enhance") -> list[Package]:
     return [] if all(package.extra for package in absent) else absent
 
 
+def _let_idle_threads_sleep() -> Restore:
+    if "OMP_WAIT_POLICY" in os.environ:
+        return lambda: None
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    return lambda: os.environ.pop("OMP_WAIT_POLICY", None)
+
+
+#: OpenMP reads its policy once, when a package loads it. By default idle threads spin: on a busy
+#: machine an enhancement took three times the CPU time.
+_sleeping_idle_threads = SharedSetting(_let_idle_threads_sleep)
+
+
 def require(module: str, *, purpose: str) -> ModuleType:
     """Import `module`, or raise DependencyError naming what needs it and how to get it."""
     try:
-        return import_module(module)
+        with _sleeping_idle_threads:
+            return import_module(module)
     except ImportError as cause:
         raise missing_package(module, f"{purpose} needs the package {{}}, which") from cause
 

@@ -5,24 +5,69 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import threading
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device, fault_of
+from MedEnhanceLib.runtime.lazy import imported
+from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
 #: Unix's nice value of background work.
 _LOW_NICE = 10
 
 
-def let_idle_threads_sleep() -> None:
-    """Make OpenMP's idle threads sleep instead of spin, unless the environment states otherwise.
+def _limit_blas() -> Restore:
+    threadpoolctl: Any = require("threadpoolctl", purpose="Compression")
+    begun, end = threading.Event(), threading.Event()
 
-    Spinning threads on a busy machine made two threads 2.3 times slower. Call it before anything
-    loads OpenMP, and only in a process of MedEnhance's own.
+    def hold() -> None:
+        try:
+            with threadpoolctl.threadpool_limits(1, user_api="blas"):
+                begun.set()
+                end.wait()
+        finally:
+            begun.set()
+
+    # Only the thread that set a limit of OpenBLAS can restore it; the last user may be another one.
+    thread = threading.Thread(target=hold, name="blas limit", daemon=True)
+    thread.start()
+    begun.wait()
+
+    def restore() -> None:
+        end.set()
+        thread.join()
+
+    return restore
+
+
+def _limit_itk() -> Restore:
+    process: Any = require("SimpleITK", purpose="Registering images").ProcessObject
+    threads = process.GetGlobalDefaultNumberOfThreads()
+    process.SetGlobalDefaultNumberOfThreads(1)
+    return lambda: process.SetGlobalDefaultNumberOfThreads(threads)
+
+
+#: Matrix products take one thread each. They are small, and many at a time: libraries that split
+#: each over all cores make their threads wait for each other (lossless encoding took twice as long,
+#: on two cores).
+blas_on_one_thread = SharedSetting(_limit_blas)
+#: SimpleITK takes one thread. Sums of several depend on which ends first, and with them the last
+#: bits of a result.
+itk_on_one_thread = SharedSetting(_limit_itk)
+
+
+def openmp_on_one_thread() -> Any:
+    """Let OpenMP take one thread where the calling thread asks for several, as PyTorch does.
+
+    The limit stays, or ends with the context that is returned. Other threads keep theirs.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if torch := imported("torch"):
+        torch.get_num_threads()  # the first call of a thread sets its limit
+    threadpoolctl: Any = require("threadpoolctl", purpose="Enhancing a volume")
+    return threadpoolctl.threadpool_limits(1, user_api="openmp")
 
 
 def compute() -> dict[str, Any]:

@@ -45,7 +45,7 @@ class PatientVolumes:
     measured: dict[str, float]
 
 
-@without_tf32()
+@without_tf32
 def distill_patient(
     raw: Raw,
     config: DistillConfig,
@@ -133,7 +133,7 @@ def _step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> Non
     _step_within_memory(loop, number, monitor)
 
 
-@without_tf32()
+@without_tf32
 def seconds_of_a_patient(
     config: DistillConfig,
     modality: str,

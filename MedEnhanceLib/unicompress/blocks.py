@@ -16,7 +16,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import Cancelled, ConfigError
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 
 Region = tuple[slice | EllipsisType, ...]
@@ -255,16 +255,6 @@ def safe_point() -> None:
         raise Cancelled("cancelled", "Nobody waits for this any more.")
 
 
-def blas_on_one_thread() -> Any:
-    """Let matrix products take one thread each, until `restore_original_limits` or `with` ends.
-
-    They are small here, and many at a time: libraries that split each over all cores make their
-    threads wait for each other (lossless encoding took twice as long, on two cores).
-    """
-    threadpoolctl = require("threadpoolctl", purpose="Compression")
-    return threadpoolctl.threadpool_limits(limits=1, user_api="blas")
-
-
 def ordered_map(
     function: Callable[[Item], Outcome],
     items: Iterable[Item],
@@ -291,20 +281,19 @@ def ordered_map(
         return function(item)
 
     waiting: deque[Future[Outcome]] = deque()
-    limit = blas_on_one_thread()
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="medenhance")
-    try:
-        for item in items:
-            monitor.check()
-            waiting.append(pool.submit(call, item))
-            if len(waiting) > 2 * threads:
+    with blas_on_one_thread:
+        try:
+            for item in items:
+                monitor.check()
+                waiting.append(pool.submit(call, item))
+                if len(waiting) > 2 * threads:
+                    yield _outcome(waiting.popleft(), monitor)
+            while waiting:
                 yield _outcome(waiting.popleft(), monitor)
-        while waiting:
-            yield _outcome(waiting.popleft(), monitor)
-    finally:
-        stopped.set()
-        pool.shutdown(wait=not monitor.cancelled, cancel_futures=True)
-        limit.restore_original_limits()
+        finally:
+            stopped.set()
+            pool.shutdown(wait=not monitor.cancelled, cancel_futures=True)
 
 
 def _outcome(future: Future[Outcome], monitor: Monitor) -> Outcome:

@@ -214,7 +214,7 @@ class Bench:
         )
 
         blocks = TrainingBlocks([make_source(self._head(0))])
-        with without_tf32():
+        with without_tf32:
             trainer = ImplicitTrainer(ImplicitConfig.preset(self.sizes.preset), blocks, self.device)
             return self._steps_per_s(trainer.step)
 

@@ -20,7 +20,7 @@ def test_values_are_those_of_the_cpu(card: str, cards: object) -> None:
     weight = network.weight
     network.to(card)
     assert network.weight is weight  # as on a real device: optimizers keep their parameters
-    with without_tf32():
+    with without_tf32:
         found = network(images.to(card)).square().mean()
         found.backward()
     assert network.weight.grad.device == weight.device == torch.device("cuda", int(card[-1] == "1"))

@@ -25,8 +25,8 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
     layer, images = nn.Conv2d(1, 2, 3).to("cuda"), torch.ones(1, 1, 5, 5, device="cuda")
     with pytest.raises(RuntimeError, match="TF32"):
         layer(images)
-    with without_tf32():
-        with without_tf32():
+    with without_tf32:
+        with without_tf32:
             loss = layer(images).sum()
         loss.backward()  # the backward pass is a part of the run
     assert torch.backends.cudnn.allow_tf32

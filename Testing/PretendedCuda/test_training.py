@@ -114,7 +114,7 @@ def test_the_implicit_network_learns_the_same() -> None:
         return [trainer.step(number) for number in range(config.steps)]
 
     wanted = learned("cpu")
-    with pretended(), without_tf32():
+    with pretended(), without_tf32:
         found = learned("cuda:1")
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)

@@ -33,7 +33,7 @@ _LIMITS = (
 )
 
 
-@without_tf32()
+@without_tf32
 def train_slices(
     config: TrainSlicesConfig, data: Path, out: Path, monitor: Monitor | None = None
 ) -> Path:

@@ -63,7 +63,7 @@ class SlicePlan:
     across_mm: tuple[float, float]
 
 
-@without_tf32()
+@without_tf32
 def enhance_slices(
     volume: Volume, config: EnhanceConfig, monitor: Monitor, *, tune: bool = True
 ) -> Enhanced:

@@ -32,7 +32,7 @@ _VALIDATION_S = 120.0
 _FIRST_VALIDATED = 500_000_000
 
 
-@without_tf32()
+@without_tf32
 def train(
     config: TrainConfig,
     data: Path,

@@ -14,10 +14,11 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -138,6 +139,16 @@ class _Limit:
         return has_ended
 
 
+def _ignore_warnings() -> Restore:
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        return stack.pop_all().close
+
+
+_WITHOUT_WARNINGS = SharedSetting(_ignore_warnings)
+
+
 @contextmanager
 def silence() -> Iterator[None]:
     """Suppress pydicom's warnings and this thread's log records: they contain patient data."""
@@ -148,8 +159,7 @@ def silence() -> Iterator[None]:
 
     log.addFilter(is_of_others)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _WITHOUT_WARNINGS:
             yield
     finally:
         log.removeFilter(is_of_others)

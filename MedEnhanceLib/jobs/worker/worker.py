@@ -24,7 +24,6 @@ from MedEnhanceLib.jobs.failures import InternalError, error_to_json
 from MedEnhanceLib.jobs.files import KeptVolumes
 from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
-from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 from MedEnhanceLib.runtime.progress import Event
 
 IDLE_SECONDS = 600.0
@@ -34,7 +33,6 @@ ORPHAN_SECONDS = 10.0
 
 def main(idle_seconds: float = IDLE_SECONDS, orphan_seconds: float = ORPHAN_SECONDS) -> int:
     """Serve until stdin ends, the idle time is over, or a signal stops it; returns the status."""
-    let_idle_threads_sleep()
     commands, events = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

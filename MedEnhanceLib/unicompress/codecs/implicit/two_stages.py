@@ -299,7 +299,7 @@ class ImplicitTrainer:
             quantizer.start(torch.cat(some))
 
 
-@without_tf32()
+@without_tf32
 def train(
     config: ImplicitConfig,
     data_files: Sequence[str | Path],

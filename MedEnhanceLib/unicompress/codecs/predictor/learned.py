@@ -19,8 +19,9 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Shape, Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, cut, ordered_map
+from MedEnhanceLib.unicompress.blocks import Grid, cut, ordered_map
 from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext, shipped_model
 from MedEnhanceLib.unicompress.codecs.integers import (
     from_integers,
@@ -154,7 +155,7 @@ def fine_tuned(
         return predictor
     held_out, learned_from = np.split(samples, [len(samples) // 10])
     steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
-    with blas_on_one_thread():
+    with blas_on_one_thread:
         network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
         gain = ideal_bits(predictor.network, held_out) - ideal_bits(network, held_out)
     model = model_of(network, f"{predictor.model.id}+", {"from": predictor.model.sha256})

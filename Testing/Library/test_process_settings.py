@@ -1,0 +1,176 @@
+"""Settings of the whole process, in overlapping runs and in plain Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import threadpoolctl
+
+import MedEnhanceLib as me  # noqa: N813
+from MedEnhanceLib.io.dicom.structure import silence
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.machine import blas_on_one_thread, itk_on_one_thread
+
+#: A scan with noise for a plain Python process, small.
+_SCAN = """
+import time
+import numpy as np
+import MedEnhanceLib as me
+scan = np.random.default_rng(0).normal(400, 30, (16, 64, 64)).astype(np.float32)
+scan[:, :20] = 0
+scan = me.Volume.from_array(scan, spacing=(1, 1, 1), modality="MR")
+"""
+_ENHANCE = "me.enhance(scan, noise=30, progress=False)"
+
+
+def plain_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    python = [sys.executable, "-W", "ignore", "-c", code]
+    folder = Path(me.__file__).parents[1]
+    return subprocess.run(
+        python, env=kept | environment, cwd=folder, capture_output=True, text=True, check=True
+    )
+
+
+def overlap(first: Callable[[Callable[[], None]], Any], second: Callable[..., Any]) -> None:
+    """Run two calls in threads: the second begins and ends its wait within the first, then ends."""
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+
+    def wait_in_first() -> None:
+        first_is_in.set()
+        assert second_is_in.wait(30)
+
+    def wait_in_second() -> None:
+        second_is_in.set()
+        assert first_is_out.wait(30)
+
+    def run_first() -> None:
+        first(wait_in_first)
+        first_is_out.set()
+
+    def run_second() -> None:
+        assert first_is_in.wait(30)
+        second(wait_in_second)
+
+    threads = [threading.Thread(target=run) for run in (run_first, run_second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def blas_threads() -> list[int]:
+    infos = threadpoolctl.threadpool_info()
+    return [info["num_threads"] for info in infos if info["user_api"] == "blas"]
+
+
+@pytest.fixture
+def several_threads() -> Iterator[None]:
+    """Let BLAS and SimpleITK take two threads, which the tests' environment limits to one."""
+
+    def limit(threads: int) -> None:
+        # A thread that has ended leaves its limit for others to change.
+        thread = threading.Thread(
+            target=threadpoolctl.threadpool_limits, args=(threads,), kwargs={"user_api": "blas"}
+        )
+        thread.start()
+        thread.join()
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(2)
+    limit(2)
+    assert set(blas_threads()) == {2}
+    yield
+    limit(1)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+@pytest.mark.usefixtures("several_threads")
+def test_two_overlapping_decompressions_leave_blas_its_threads(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 200, (16, 24, 24)).astype(np.int16)
+    path = tmp_path / "scan.ucv"
+    me.compress(voxels, path, spacing=(1, 1, 1), modality="MR", lossless=True, progress=False)
+
+    def decompress(wait: Callable[[], None]) -> None:
+        def once(_: object) -> None:
+            waits = [wait] if not waited else []
+            waited.append(True)
+            for each in waits:
+                each()
+
+        waited: list[bool] = []
+        me.decompress(path, progress=once)
+
+    before = blas_threads()
+    overlap(decompress, decompress)
+    assert blas_threads() == before
+
+
+@pytest.mark.usefixtures("several_threads")
+@pytest.mark.parametrize("setting", ["blas", "itk", "warnings"])
+def test_settings_of_overlapping_users_are_restored_by_the_last_one(setting: str) -> None:
+    contexts = {"blas": lambda: blas_on_one_thread, "itk": lambda: itk_on_one_thread}
+    states: dict[str, Callable[[], Any]] = {
+        "blas": blas_threads,
+        "itk": sitk.ProcessObject.GetGlobalDefaultNumberOfThreads,
+        "warnings": lambda: list(warnings.filters),
+    }
+    read = states[setting]
+
+    def use(wait: Callable[[], None]) -> None:
+        with contexts.get(setting, silence)():
+            changed.append(read())
+            wait()
+            assert read() == changed[0]  # for the last user, too
+
+    changed: list[Any] = []
+    before = read()
+    overlap(use, use)
+    assert changed[0] == changed[1] != before
+    assert read() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "call", [_ENHANCE, "me.segment(scan, progress=False, force_segmenter=True)"]
+)
+def test_idle_openmp_threads_sleep_and_the_environment_stays(call: str) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("other systems have another OpenMP, which does not show its policy")
+    code = f"{_SCAN}{call}\nimport os\nprint(os.environ.get('OMP_WAIT_POLICY'))"
+    run = plain_python(code, OMP_DISPLAY_ENV="TRUE")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in run.stderr
+    assert run.stdout.split() == ["None"]
+
+
+def test_a_package_that_is_missing_leaves_the_environment_as_it_was() -> None:
+    before = os.environ.get("OMP_WAIT_POLICY")
+    with pytest.raises(me.DependencyError):
+        require("medenhance_has_no_such_package", purpose="A test")
+    assert os.environ.get("OMP_WAIT_POLICY") == before
+
+
+@pytest.mark.slow
+def test_enhancing_costs_the_same_where_pytorch_was_loaded_before() -> None:
+    timed = f"t = time.process_time()\n{_ENHANCE}\nprint(time.process_time() - t)"
+    code = f"import torch\ntorch.ones(1000, 1000).exp().sum()\n{_SCAN}{_ENHANCE}\n{timed}"
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        single = float(plain_python(code, OMP_NUM_THREADS="1").stdout)
+        several = float(plain_python(code, OMP_NUM_THREADS="2").stdout)
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+    assert several < 1.5 * single
