@@ -25,8 +25,8 @@ NO_MEMORY, BAD_STREAM = 2, 3
 WIDTHS = ("plain", "avx2", "avx512")
 #: Consequences of a missing library, for messages; the ratio of CPU time is measured.
 _SLOWER = (
-    "denoising and reading lossless files take about ten times as long, and lossless files that "
-    "are written are larger"
+    "denoising takes about ten times as long, reading lossless files about fifteen times, and "
+    "lossless files that are written are larger"
 )
 HERE = Path(__file__).resolve().parent
 _BUILD = "python -m MedEnhanceLib.native.build"
@@ -104,7 +104,7 @@ def load(
         builds: whether the package ziglang, if installed, builds a missing library.
         monitor: receives the warning.
     """
-    library, state = find_or_build(folder, builds=builds, monitor=monitor)
+    library, state = _find_or_build(folder, builds=builds, monitor=monitor)
     if library is None:
         text = f"The compiled library is not used: {state}"
         if monitor is not None and monitor.has_listener:
@@ -116,14 +116,14 @@ def load(
 
 def require(purpose: str) -> Library:
     """Load the library; raises DependencyError, with the command that builds it."""
-    library, state = find_or_build()
+    library, state = _find_or_build(HERE)
     if library is None:
         raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library
 
 
-def find_or_build(
-    folder: Path = HERE, *, builds: bool = True, monitor: Monitor | None = None
+def _find_or_build(
+    folder: Path, *, builds: bool = True, monitor: Monitor | None = None
 ) -> tuple[Library | None, str]:
     """Find the library, after the package ziglang, if installed, has built a missing one."""
     if builds and find(folder)[0] is None and importlib.util.find_spec("ziglang") is not None:

@@ -124,6 +124,13 @@ class ModelSet:
             "import), or ask for a file that carries it (--embed-model, embed_model=True).",
         )
 
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Describe the models by role, with whether the file holds them."""
+        held = self.carried.keys()
+        return {
+            role: {**each, "in_file": each["sha256"] in held} for role, each in self.named.items()
+        }
+
     def missing(self) -> list[str]:
         """List, in words, the named models that are neither in the file nor on this machine."""
         lacking = []

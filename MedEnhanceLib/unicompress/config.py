@@ -81,8 +81,8 @@ class CompressConfig(Options):
     )
     embed_model: bool = option(
         False,
-        help="with implicit: store its network in the file (some 90 kB), so that any installation "
-        "can decode it; other networks are always in it",
+        help="with implicit: store its network in the file, so that any installation can decode "
+        "it; its bytes count; other networks are always in the file",
     )
     threads: int = option(
         0,

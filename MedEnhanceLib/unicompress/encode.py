@@ -149,8 +149,7 @@ def compress(
         )
         payload = _code(task, volume, draft, config)
         header = _header_of(draft, payload)
-        embed = config.embed_model or config.block_type == "auto"
-        chunks = payload.with_models(embed=embed)
+        chunks = payload.with_models(embed=config.embed_model or config.block_type == "auto")
         file_sha256 = write_container(temporary, *with_repair(header.to_json(), chunks))
         file_bytes = temporary.stat().st_size
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
@@ -358,6 +357,8 @@ def _verify(
     with Container(path, mends=False) as container:
         header = Header.from_json(container.header, path.name)
         grid = header.grid
+        if damage := DecodeContext.of(container, header).models.damage:
+            raise damage  # a model of this machine would hide it
         tally, blocks = Tally(voxels, grid), []
         numbers = range(len(grid))
         sound = sound_blocks(container, header, numbers, threads=threads, monitor=monitor)

@@ -67,10 +67,7 @@ def inspect_container(
             "block_shape": list(header.grid.box(0).shape),
             "format": container.version,
             "encoder": header.encoder,
-            "models": {
-                role: {**identity, "in_file": identity["sha256"] in models.carried}
-                for role, identity in header.models.items()
-            },
+            "models": models.to_json(),
             "voxels_sha256": header.voxels_sha256,
             "history": list(header.history),
             "derived": bool(header.history),

@@ -36,7 +36,13 @@ from MedEnhanceLib.unicompress import (
 )
 from MedEnhanceLib.unicompress.codec_models import DEFLATED_MODEL_CHUNK, MODEL_CHUNK
 from MedEnhanceLib.unicompress.codecs.predictor import learned
-from MedEnhanceLib.unicompress.container import NO_BLOCK, Chunk, ChunkInfo, Container
+from MedEnhanceLib.unicompress.container import (
+    NO_BLOCK,
+    Chunk,
+    ChunkInfo,
+    Container,
+    write_container,
+)
 
 from ..conftest import WarningRecorder
 from . import minimal_reader
@@ -248,7 +254,7 @@ def test_a_damaged_network_is_named_where_no_other_is_at_hand(
     assert [each["offset"] for each in damaged] == [chunk.offset]
 
 
-def test_a_damaged_network_is_replaced_by_that_of_the_release_with_a_warning(
+def test_a_damaged_network_is_replaced_by_that_of_the_release(
     archive: Path, head: Volume, recorder: WarningRecorder
 ) -> None:
     (chunk,) = model_chunks(archive)
@@ -271,6 +277,21 @@ def test_a_damaged_network_is_repaired_from_parity(
     assert np.array_equal(decompress(file, monitor=recorder.monitor).voxels, noise)
     assert "repaired from its parity" in recorder.warnings[0]
     assert recover(file)[1].proved
+
+
+def test_a_file_whose_network_was_written_wrong_never_gets_its_name(
+    head: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_wrong(path: Path, *parts: Any) -> str:
+        digest = write_container(path, *parts)
+        (chunk,) = model_chunks(path)
+        damage(path, (chunk.offset + 9, 1))
+        return digest
+
+    monkeypatch.setattr(encode, "write_container", write_wrong)
+    with pytest.raises(CodecError, match="is damaged"):
+        compress(middle(head, 24, 96, 96), tmp_path / "a.ucv", CompressConfig(lossless=True))
+    assert not list(tmp_path.iterdir())
 
 
 DEFLATED = zlib.compress(bytes(1 << 26), 9)

@@ -261,7 +261,7 @@ def test_a_reader_made_from_the_page_decodes_it() -> None:
 
 
 @pytest.mark.usefixtures("small_learned_blocks")
-def test_without_the_compiled_library_files_are_written_otherwise_and_read_slowly(
+def test_without_the_compiled_library_blocks_are_read_but_not_written(
     scan: Volume, tmp_path: Path, recorder: WarningRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_it = compress(scan, tmp_path / "a.ucv", CompressConfig(lossless=True))

@@ -145,7 +145,7 @@ def decode_block(data: bytes, shape: Shape, network: Network) -> Words:
     states = np.array(np.frombuffer(rest, "<u8", 1 << lanes_bits), np.uint64)
     words = np.array(np.frombuffer(rest, "<u4", offset=8 << lanes_bits), np.uint32)
     block = np.empty(shape, np.uint16)
-    if native.find_or_build()[0] is None:
+    if native.find(native.HERE)[0] is None:
         used = decode_in_numpy(block, linear, start, network, states, words)
     else:
         walk = _Walk(block, linear, start)

@@ -25,13 +25,19 @@ _FARTHEST = np.float32(1 << 17)
 def decode_in_numpy(
     block: Words, linear: Linear, start: int, network: Network, states: Array, words: Array
 ) -> int:
-    """Decode a block, see `coder`, into `block`, and its states to what they began as.
+    """Decode a block; returns how many words were read, ValueError where they end before it.
 
-    Returns how many words were read; raises ValueError where they end before the block.
+    Args:
+        block: [K, J, I], to be filled.
+        linear: its linear prediction.
+        start: see `coder`.
+        network: that it was coded with.
+        states: [lanes]; they become what coding began with.
+        words: of the whole block.
     """
     _, rows, columns = block.shape
     slots, ring = wavefront.ring_of(block.shape)
-    lines = wavefront.lines_of(block.shape)
+    lines, own_lines = wavefront.lines_of(block.shape), wavefront.lines_of_rows(block.shape)
     # Indices of the last steps, and errors of their linear prediction.
     cells = np.repeat(np.array([[start], [0]], np.float32), slots * lines, axis=1)
     beside = ring["beside"] + slots * lines * (np.arange(_SEEN) >= _NEIGHBORS)
@@ -40,7 +46,7 @@ def decode_in_numpy(
     used = 0
     for step, numbers in enumerate(np.split(order, ends[:-1])):
         safe_point()
-        at = wavefront.line_of(numbers // columns // rows, numbers // columns % rows, block.shape)
+        at = own_lines[numbers // columns]
         before = (step - ring["lags"]) % slots * lines + beside
         seen = cells.reshape(-1).take(before[:, None] + at)
         predicted, places = _expected(seen, numbers < rows * columns, linear, network)

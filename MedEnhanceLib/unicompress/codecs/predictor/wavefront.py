@@ -136,9 +136,10 @@ def lines_of_slice(shape: Shape) -> int:
     return shape[1] + _ABOVE + _BELOW
 
 
-def line_of(k: Longs, j: Longs, shape: Shape) -> Longs:
-    """Find the lines of voxels in slices k and rows j."""
-    return (k + _BEFORE) * lines_of_slice(shape) + _ABOVE + j
+def lines_of_rows(shape: Shape) -> Longs:
+    """Find the line of each row of a block, slice by slice."""
+    in_slice = np.arange(shape[1]) + _ABOVE
+    return np.add.outer((np.arange(shape[0]) + _BEFORE) * lines_of_slice(shape), in_slice).ravel()
 
 
 def lines_of(shape: Shape) -> int:
