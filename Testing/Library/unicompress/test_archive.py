@@ -24,6 +24,7 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.io.volume_files import load
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import (
     CompressConfig,
@@ -34,13 +35,20 @@ from MedEnhanceLib.unicompress import (
     inspect_container,
     recover,
 )
-from MedEnhanceLib.unicompress.codec_models import DEFLATED_MODEL_CHUNK, MODEL_CHUNK
+from MedEnhanceLib.unicompress.allocation.coding_task import CodingTask, Room
+from MedEnhanceLib.unicompress.allocation.near_lossless import code_within
+from MedEnhanceLib.unicompress.codec_models import (
+    DEFLATED_MODEL_CHUNK,
+    MODEL_CHUNK,
+    DecodeContext,
+)
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
     Chunk,
     ChunkInfo,
     Container,
+    bytes_of,
     write_container,
 )
 
@@ -325,8 +333,26 @@ def test_more_bytes_than_a_model_may_have_are_not_read(
         decompress(archive)
 
 
-def test_a_small_ratio_counts_the_network_that_the_file_holds(head: Volume, tmp_path: Path) -> None:
-    part = middle(head, 30, 90, 97)
-    result = compress(part, tmp_path / "a.ucv", CompressConfig(ratio=2.6, threads=1))
-    assert result.ratio >= 2.6
-    assert bool(model_chunks(tmp_path / "a.ucv")) == ("learned" in result.block_types)
+def test_models_that_no_block_needs_take_no_memory(archive: Path) -> None:
+    others = [zlib.compress(bytes((1 << 22) - n), 9) for n in range(12)]
+    foreign = [Chunk(NO_BLOCK, DEFLATED_MODEL_CHUNK, data) for data in others]
+    rebuild(archive, chunks=[*chunks_of(archive), *foreign])
+    tracemalloc.start()
+    try:
+        decompress(archive)
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_ratio_counts_the_network_that_the_file_holds(head: Volume) -> None:
+    voxels, predictors = middle(head, 24, 96, 96).voxels, learned.shipped_predictors("MR")
+    context = DecodeContext(voxels.dtype, (0, 255))
+    task = CodingTask(voxels, context, "normal", 1, Monitor(), predictors)
+    exact = code_within(task, Room(2.0, 1 << 20))
+    assert exact is not None and exact.models and exact.tally.equal
+    room = Room(3.0, exact.bytes + 2000)
+    smaller = code_within(task, room)
+    assert smaller is not None
+    assert not smaller.tally.equal
+    assert bytes_of(smaller.with_models()) <= room.bytes
