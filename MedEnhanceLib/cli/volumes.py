@@ -108,12 +108,17 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
         damaged = _how_many(check)
         intact = f"intact: all {check['chunks']} chunks (blocks and their codes) and the SHA-256"
         checked = intact if check["intact"] else damaged
+    models = (
+        f"{model['id']} ({role}), {'in the file' if model['in_file'] else 'not in the file'}"
+        for role, model in card["models"].items()
+    )
     return {
         "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
         "mode": inline(card["target"]) if card["target"] else card["mode"],
         "measured": inline(card["measured"]),
         "blocks": f"{', '.join(f'{count} {kind}' for kind, count in card['blocks'].items())}; each "
         f"about {_times(card['block_shape'])} voxels (slices × rows × columns)",
+        "models": "\n".join(models) or "none",
         "made by": card["encoder"],
         "to decode": f"missing: {missing}" if missing else "every package and model is here",
         "checked": checked,

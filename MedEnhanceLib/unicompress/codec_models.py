@@ -1,7 +1,7 @@
 """The trained models that block types need: found by role and modality, or by the hash in a file.
 
-A model is a safetensors file: tensors, and facts as text. Files name theirs by SHA-256; a file
-can carry its models itself, in chunks without voxels. Models that files name are kept for ever.
+A model is a safetensors file: tensors, and facts as text. Files name theirs by SHA-256, and hold
+the small ones themselves, in chunks without voxels. Models that files name are kept for ever.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -22,12 +23,12 @@ from MedEnhanceLib.bundles.store import codec_files, shipped_folder
 from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.errors import CodecError, ModelError
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Chunk, ChunkInfo, Container, inflate
 from MedEnhanceLib.unicompress.header import Header, VoxelRange
 
-#: The kind of a chunk that carries a model; its block is NO_BLOCK.
-MODEL_CHUNK = 64
-_MOST_BYTES = 1 << 26
+#: Kinds of chunks that carry a model, as it is and deflated; their block is NO_BLOCK.
+MODEL_CHUNK, DEFLATED_MODEL_CHUNK = 64, 66
+_MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class CodecModel:
     def identity(self) -> dict[str, str]:
         """Name and hash, as headers and manifests record them."""
         return {"id": self.id, "sha256": self.sha256}
+
+    @property
+    def chunk(self) -> Chunk:
+        """Chunk by which a file carries it."""
+        return Chunk(NO_BLOCK, DEFLATED_MODEL_CHUNK, zlib.compress(self.data, 9))
 
     def tensors(self) -> dict[str, Array]:
         """Read its arrays by name; ModelError if the bytes are not a safetensors file."""
@@ -83,16 +89,18 @@ class ModelSet:
     Attributes:
         named: role → {"id", "sha256"}.
         carried: SHA-256 → bytes that the file itself holds.
+        damage: error of a chunk of the file that should hold one.
     """
 
     named: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     carried: Mapping[str, bytes] = field(default_factory=dict)
+    damage: CodecError | None = None
 
     def get(self, role: str) -> CodecModel:
         """Get the model for `role`.
 
         Raises ModelError where the file names none, or names one that is neither in the file nor
-        on this machine.
+        on this machine; CodecError where it is in a damaged chunk only.
         """
         if role not in self.named:
             raise ModelError(
@@ -107,11 +115,21 @@ class ModelSet:
                 model = read_model(path)
                 if model.sha256 == sha256:
                     return replace(model, role=role)
+        lacking = f"the model {name} {sha256[:12]} ({role}) is not on this machine"
+        if self.damage is not None:
+            raise CodecError(f"{self.damage.message}, and {lacking}", self.damage.hint)
         raise ModelError(
-            f"the model {name} {sha256[:12]} ({role}) is not on this machine",
+            lacking,
             "Install the MedEnhance that wrote the file, or import that model (medenhance models "
             "import), or ask for a file that carries it (--embed-model, embed_model=True).",
         )
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Describe the models by role, with whether the file holds them."""
+        held = self.carried.keys()
+        return {
+            role: {**each, "in_file": each["sha256"] in held} for role, each in self.named.items()
+        }
 
     def missing(self) -> list[str]:
         """List, in words, the named models that are neither in the file nor on this machine."""
@@ -119,7 +137,7 @@ class ModelSet:
         for role in self.named:
             try:
                 self.get(role)
-            except ModelError as error:
+            except (ModelError, CodecError) as error:
                 lacking.append(error.message.partition(" is not on")[0])
         return lacking
 
@@ -159,10 +177,28 @@ class DecodeContext:
     @classmethod
     def of(cls, container: Container, header: Header) -> DecodeContext:
         """Make the context of an open file; a carried model that is damaged counts as none."""
-        carried = {}
+        carried, damage = {}, None
+        named = {identity["sha256"] for identity in header.models.values()}
         for chunk in container.chunks:
-            if header.models and chunk.block == NO_BLOCK and chunk.kind == MODEL_CHUNK:
-                with contextlib.suppress(CodecError):
-                    data = container.read(chunk)
-                    carried[hashlib.sha256(data).hexdigest()] = data
-        return cls(header.dtype, header.range, ModelSet(header.models, carried))
+            is_model = chunk.kind in (MODEL_CHUNK, DEFLATED_MODEL_CHUNK)
+            if named and chunk.block == NO_BLOCK and is_model:
+                try:
+                    data = _carried_model(container, chunk)
+                except CodecError as error:
+                    damage = error
+                    container.warn(f"{error.message}. It should hold a model of the blocks")
+                    continue
+                if (sha256 := hashlib.sha256(data).hexdigest()) in named:
+                    carried[sha256] = data
+        return cls(header.dtype, header.range, ModelSet(header.models, carried, damage))
+
+
+def _carried_model(container: Container, chunk: ChunkInfo) -> bytes:
+    """Read the model in a chunk; raises CodecError where it is damaged, or too large for one."""
+    if chunk.length > _MOST_BYTES:
+        raise container.damaged(chunk, "is larger than a model may be")
+    data = container.read(chunk)
+    try:
+        return data if chunk.kind == MODEL_CHUNK else inflate(data, _MOST_BYTES)
+    except ValueError as cause:
+        raise container.damaged(chunk, f"cannot be decoded: {cause}") from cause

@@ -81,8 +81,8 @@ class CompressConfig(Options):
     )
     embed_model: bool = option(
         False,
-        help="store the models in the file, so that any installation can decode it; with a "
-        "ratio their bytes count",
+        help="with implicit: store its network in the file, so that any installation can decode "
+        "it; its bytes count; other networks are always in the file",
     )
     threads: int = option(
         0,

@@ -31,7 +31,7 @@ from MedEnhanceLib.unicompress.parity import Damage, Layout, RepairChunk
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
-VERSION = (1, 0)
+VERSION = (1, 1)
 #: The block field of a chunk without voxels (a model, parity); unknown ones are skipped.
 NO_BLOCK = 0xFFFFFFFF
 #: The kind of the repair chunk (`parity`), the last one of a file.
@@ -119,6 +119,18 @@ def with_repair(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> tuple[byt
     return front, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, data)]
 
 
+def inflate(data: bytes, most: int) -> bytes:
+    """Inflate a stream of up to `most` bytes, all of it; ValueError for anything else."""
+    inflater = zlib.decompressobj()
+    try:
+        inflated = inflater.decompress(data, most + 1)
+    except zlib.error as cause:
+        raise ValueError(f"deflated bytes are damaged ({cause})") from cause
+    if len(inflated) > most or not inflater.eof or inflater.unused_data:
+        raise ValueError(f"deflated bytes are cut short, or more than {most}")
+    return inflated
+
+
 def bytes_of(chunks: Sequence[Chunk]) -> int:
     """Sum the bytes of the chunks' data."""
     return sum(len(chunk.data) for chunk in chunks)
@@ -157,7 +169,7 @@ class Container:
         path: of the file.
         tolerant: also open a file that was cut, or is followed by other bytes.
         mends: whether damage may be repaired; without it every byte counts as it is.
-        warn: called with a sentence on what was repaired or tolerated.
+        warn: called with a sentence on what was repaired, tolerated or replaced.
     """
 
     def __init__(
@@ -169,7 +181,7 @@ class Container:
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path = path
-        self._warn = warn
+        self.warn = warn
         self._mends = mends
         self._repaired: list[Damage] = []
         self.chunks: list[ChunkInfo] = []
@@ -235,7 +247,7 @@ class Container:
         self._repaired = damages
         name, first, more = self.path.name, damages[0], len(damages) - 1
         places = f" and {more} more place{'s' if more > 1 else ''}" if more else ""
-        self._warn(
+        self.warn(
             f"{name} is damaged: {first.length} bytes at byte {first.offset}{places} were "
             f"repaired from {source}. The file itself is still damaged: copy it again, or "
             f"write it anew (medenhance recover {name} NEW.ucv)"
@@ -290,14 +302,11 @@ class Container:
             self._fail("the head is cut short, before the first chunk")
         if zlib.crc32(raw) != head_crc:
             self._fail("the head is damaged (checksum), before the first chunk")
-        inflater = zlib.decompressobj()
         try:
-            text = inflater.decompress(raw, _MOST_HEAD_BYTES + 1)
+            text = inflate(raw, _MOST_HEAD_BYTES)
             header = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-        except (zlib.error, ValueError, RecursionError) as cause:
+        except (ValueError, RecursionError) as cause:
             raise self.error(f"the head cannot be read: {cause}") from cause
-        if len(text) > _MOST_HEAD_BYTES or not inflater.eof or inflater.unused_data:
-            self._fail("the head does not have the size it should")
         rows: Any = header.pop("chunks", None) if isinstance(header, dict) else None
         if not fits(rows, list[list[int]]) or len(rows) > _MOST_CHUNKS:
             self._fail("the head has no rows of chunks")
@@ -332,7 +341,7 @@ class Container:
             reason = f"cut short, {self.size} of {self._file_bytes} bytes: {lost}"
         if not tolerant:
             raise self.error(reason, _RECOVER if is_any_whole else _COPY)
-        self._warn(f"{self.path.name}: {reason}")
+        self.warn(f"{self.path.name}: {reason}")
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         """Read up to that many bytes; those that were repaired are not read from the disk.

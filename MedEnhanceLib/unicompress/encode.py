@@ -33,14 +33,12 @@ from MedEnhanceLib.unicompress.allocation.lossy import (
     code_to_ratio,
 )
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
-from MedEnhanceLib.unicompress.codec_models import MODEL_CHUNK, CodecModel, DecodeContext
+from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.codecs.registry import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
-    NO_BLOCK,
     SMALLEST_FILE,
-    Chunk,
     Container,
     build_front,
     with_repair,
@@ -151,7 +149,8 @@ def compress(
         )
         payload = _code(task, volume, draft, config)
         header = _header_of(draft, payload)
-        file_sha256 = _write(temporary, header, payload, embed=config.embed_model)
+        chunks = payload.with_models(embed=config.embed_model or config.block_type == "auto")
+        file_sha256 = write_container(temporary, *with_repair(header.to_json(), chunks))
         file_bytes = temporary.stat().st_size
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     return CompressResult(
@@ -189,18 +188,6 @@ def _header_of(draft: Header, payload: CodedBlocks) -> Header:
         exact=payload.exact,
         models={model.role: model.identity for model in payload.models},
     )
-
-
-def _write(path: Path, header: Header, payload: CodedBlocks, *, embed: bool) -> str:
-    """Write a container with its repair data; returns the SHA-256 of the file."""
-    carried = payload.models if embed else payload.carried
-    # A model that exists nowhere else is stored at both ends: without it all blocks would be lost.
-    first, last = (
-        [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
-        for models in (payload.carried, carried)
-    )
-    front, chunks = with_repair(header.to_json(), first + payload.chunks + last)
-    return write_container(path, front, chunks)
 
 
 def with_bound(
@@ -356,7 +343,7 @@ def room_for_chunks(
     file_bytes = int(voxels.nbytes / ratio)
     taken = len(build_front(replace(draft, models=models).to_json(), [])) + SMALLEST_FILE
     if model is not None and embed:
-        taken += len(model.data)
+        taken += len(model.chunk.data)
     return Room(ratio, file_bytes - taken - most_bytes(file_bytes))
 
 
@@ -370,6 +357,8 @@ def _verify(
     with Container(path, mends=False) as container:
         header = Header.from_json(container.header, path.name)
         grid = header.grid
+        if damage := DecodeContext.of(container, header).models.damage:
+            raise damage  # a model of this machine would hide it
         tally, blocks = Tally(voxels, grid), []
         numbers = range(len(grid))
         sound = sound_blocks(container, header, numbers, threads=threads, monitor=monitor)

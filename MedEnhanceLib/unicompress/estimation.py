@@ -22,6 +22,7 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
+from MedEnhanceLib.unicompress.container import bytes_of
 from MedEnhanceLib.unicompress.encode import draft_header, room_for_chunks, valid_voxels, with_bound
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.parity import most_bytes
@@ -161,8 +162,8 @@ def _file_bytes(
     if config.ratio is not None and not payload.tally.equal:
         return raw_bytes / config.ratio
     effort = 1.0 if config.is_bounded or config.speed == "fast" else _FULL_EFFORT
-    carried = 2 * sum(len(model.data) for model in payload.carried)
-    chunks = payload.bytes / sample.share * effort + carried
+    models = bytes_of(payload.with_models()) - payload.bytes
+    chunks = payload.bytes / sample.share * effort + models
     head = raw_bytes - room_for_chunks(header, sample.whole, 1.0).bytes - most_bytes(raw_bytes)
     return chunks + most_bytes(round(chunks)) + head
 

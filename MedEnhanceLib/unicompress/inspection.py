@@ -10,7 +10,7 @@ from typing import Any
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.io.describe import orientation_code
 from MedEnhanceLib.runtime.progress import Monitor, attend
-from MedEnhanceLib.unicompress.codec_models import DecodeContext
+from MedEnhanceLib.unicompress.codec_models import DecodeContext, ModelSet
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES, block_type_name
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import Header
@@ -28,7 +28,8 @@ def inspect_container(
     Returns:
         Plain JSON values: those that `inspect` shows of any volume, and mode, `target` (the mode's
         number), ratio, measured (max_error; psnr_db against psnr_peak, the full range), blocks
-        (number by type), block_shape, format, encoder, models (by role), voxels_sha256,
+        (number by type), block_shape, format, encoder, models (by role: id, sha256 and `in_file`,
+        whether the file holds it), voxels_sha256,
         `missing` (what this installation lacks to decode it) and `check`: null without `verify`,
         else `intact`, the number of `chunks`, the `damaged` ones (chunk, block or null, start and
         stop of its voxels, offset, length, reason), `sealed`, whether its SHA-256 fits, and
@@ -39,7 +40,8 @@ def inspect_container(
     monitor = monitor or Monitor()
     with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
-        container.stop_mending()  # the head was needed; all other damage is to be reported
+        models = DecodeContext.of(container, header).models
+        container.stop_mending()  # head and models were needed; all other damage is to be reported
         chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
         geometry = header.geometry
         return {
@@ -65,11 +67,11 @@ def inspect_container(
             "block_shape": list(header.grid.box(0).shape),
             "format": container.version,
             "encoder": header.encoder,
-            "models": {role: dict(identity) for role, identity in header.models.items()},
+            "models": models.to_json(),
             "voxels_sha256": header.voxels_sha256,
             "history": list(header.history),
             "derived": bool(header.history),
-            "missing": _missing({chunk.kind for chunk in chunks}, header, container),
+            "missing": _missing({chunk.kind for chunk in chunks}, header, models),
             "check": _check(container, header, monitor) if verify else None,
             "warnings": [],
         }
@@ -105,8 +107,8 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
     }
 
 
-def _missing(kinds: set[int], header: Header, container: Container) -> list[str]:
-    missing = set(DecodeContext.of(container, header).models.missing())
+def _missing(kinds: set[int], header: Header, models: ModelSet) -> list[str]:
+    missing = set(models.missing())
     for kind in kinds:
         if kind not in BLOCK_TYPES:
             missing.add(f"{block_type_name(kind)}: a newer medenhance ({header.encoder})")

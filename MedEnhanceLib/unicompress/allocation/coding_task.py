@@ -69,7 +69,7 @@ class CodedBlocks:
     Attributes:
         tally: of the voxels that the chunks decode to.
         models: that the chunks need.
-        carried: those of them that the file must hold, since no other place does.
+        tuned: those of them that no release has.
         exact: whether every machine decodes the same.
     """
 
@@ -77,7 +77,7 @@ class CodedBlocks:
     chunks: list[Chunk]
     tally: Tally
     models: tuple[CodecModel, ...] = ()
-    carried: tuple[CodecModel, ...] = ()
+    tuned: tuple[CodecModel, ...] = ()
     exact: bool = True
 
     @classmethod
@@ -90,7 +90,7 @@ class CodedBlocks:
             task: its voxels are compared with those decoded; its monitor gets the progress.
             grid: of the blocks.
             coded: one pair for each block, in the order of their numbers.
-            facts: models, carried and exact.
+            facts: models, tuned and exact.
         """
         tally, chunks = Tally(task.voxels, grid), []
         for chunk, decoded in coded:
@@ -101,8 +101,20 @@ class CodedBlocks:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all chunks together."""
+        """Bytes of all chunks together, without models."""
         return bytes_of(self.chunks)
+
+    def with_models(self, *, embed: bool = True) -> list[Chunk]:
+        """List the chunks of the file.
+
+        A tuned model is stored at both ends: without it all blocks would be lost. Of another one a
+        release has a copy, so the file holds one at most.
+
+        embed: also models that releases have.
+        """
+        last = self.models if embed else self.tuned
+        first, last_chunks = ([model.chunk for model in each] for each in (self.tuned, last))
+        return [*first, *self.chunks, *last_chunks]
 
 
 @dataclass(frozen=True)

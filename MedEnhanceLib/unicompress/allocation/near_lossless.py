@@ -20,7 +20,7 @@ from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
 from MedEnhanceLib.unicompress.codecs.lossless import BlockCode, code_block
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor, predictor_grid
-from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.container import Chunk, bytes_of
 
 #: Blocks, and slices, rows and columns of each, that decide between learned and classical types:
 #: many slices of a small extent, because a predictor uses the slices before.
@@ -32,6 +32,8 @@ _SLAB, _SLAB_VOXELS = 6, 1 << 12
 _TUNED_MOST = 1.1
 #: Largest factor by which sizes are overestimated, with much empty background.
 _OVERESTIMATED = 1.4
+#: Bytes that a block of the predictor takes beyond its estimate: weights, unused states.
+_BLOCK_BYTES = 500
 #: Bytes that naming a model takes in the header.
 _NAMED_BYTES = 130
 #: Bits per voxel from which on a bounded error is tried for a ratio.
@@ -77,10 +79,10 @@ def _winning_predictor(task: CodingTask, bound: float | None) -> Predictor | Non
     if min(sizes) > _TUNED_MOST * classical:
         return None
     winner = learned.fine_tuned(winner, voxels, bound, threads=task.threads, monitor=task.monitor)
-    carried = 2 * len(winner.model.data) if winner.carried else 0
     share = sum(piece.size for piece in pieces) / voxels.size
     saved = (classical - learned.would_take(winner, pieces, bound)) / share
-    return winner if saved - carried > _NAMED_BYTES else None
+    fixed = winner.bytes_in_file + _NAMED_BYTES + _BLOCK_BYTES * len(predictor_grid(voxels.shape))
+    return winner if saved > fixed else None
 
 
 def _some_boxes(voxels: Voxels) -> list[Box]:
@@ -94,11 +96,11 @@ def _code_learned(task: CodingTask, bound: float | None, predictor: Predictor) -
         coded = learned.code_learned(block, bound, predictor.network)
         return coded or code_block(block, bound, speed="normal")
 
-    carried = (predictor.model,) if predictor.carried else ()
-    models = {"models": (predictor.model,), "carried": carried}
+    tuned = (predictor.model,) if predictor.is_tuned else ()
+    models = {"models": (predictor.model,), "tuned": tuned}
     payload = _all_coded(task.part(0.1, 1.0), predictor_grid(task.voxels.shape), code, **models)
     is_needed = any(chunk.kind == learned.LEARNED for chunk in payload.chunks)
-    return payload if is_needed else replace(payload, models=(), carried=())
+    return payload if is_needed else replace(payload, models=(), tuned=())
 
 
 def code_within(task: CodingTask, room: Room) -> CodedBlocks | None:
@@ -110,9 +112,9 @@ def code_within(task: CodingTask, room: Room) -> CodedBlocks | None:
         if bound is None or bound > _MOST_BOUND:
             return None
         payload = code_bounded(task.at(steps.next(1, remaining)), bound)
-        models = sum(2 * len(model.data) for model in payload.carried)
-        models += _NAMED_BYTES * len(payload.models)
-        if payload.bytes + models <= room.for_chunks(len(payload.chunks)):
+        chunks = payload.with_models()
+        names = _NAMED_BYTES * len(payload.models)
+        if bytes_of(chunks) + names <= room.for_chunks(len(chunks)):
             return payload
         bound = bound + 1 + bound // 8 if bound else _first_bound(task, budget)
     return None

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Longs, Voxels
+from MedEnhanceLib.unicompress.container import inflate
 
 Indices = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -198,12 +199,8 @@ def _ordered(block: Voxels) -> Indices:
 def _values_of(fields: bytes, dtype: np.dtype[Any]) -> Voxels:
     """Unpack the values of a record's table; raises ValueError for an invalid table."""
     count, size = _TABLE_FIELDS.unpack_from(fields)
-    unpack = zlib.decompressobj()
-    try:
-        data = unpack.decompress(fields[_TABLE_FIELDS.size :], 8 * _MOST_VALUES + 1)
-    except zlib.error as cause:
-        raise ValueError(f"a damaged table of values ({cause})") from cause
-    if not 1 <= count <= _MOST_VALUES or len(data) != 8 * count or not unpack.eof:
+    data = inflate(fields[_TABLE_FIELDS.size :], 8 * _MOST_VALUES)
+    if not 1 <= count <= _MOST_VALUES or len(data) != 8 * count:
         raise ValueError(f"a table of {count} values in {size} bytes")
     steps = np.frombuffer(data, np.uint8).reshape(8, -1).T.copy().view("<u8").ravel()
     words = np.cumsum(steps, dtype=np.uint64)

@@ -39,6 +39,7 @@ from MedEnhanceLib.unicompress import (
 )
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.codec_models import DEFLATED_MODEL_CHUNK, MODEL_CHUNK
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Chunk, Container
@@ -224,13 +225,28 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     elif what < 0.9:
         data, kind = foreign.data, foreign.kind
     else:
-        kind = dice.randrange(8)
+        kind = dice.choice((*range(8), MODEL_CHUNK, DEFLATED_MODEL_CHUNK))
     rows[place] = replace(row, kind=kind, data=data or b"\0")
     if dice.random() < 0.1:
         rows.pop(dice.randrange(len(rows)))
     elif dice.random() < 0.1:
-        rows.append(Chunk(dice.choice((0, NO_BLOCK)), 64, foreign.data))
+        rows.append(Chunk(dice.choice((0, NO_BLOCK)), dice.choice((64, 66)), foreign.data))
     return lay_out(json.dumps(_head_of(base.header, rows)).encode(), rows)
+
+
+def _model(dice: random.Random, base: Base, other: Base) -> bytes:
+    """The network that a file holds, under a hash that fits: what reaches its parser."""
+    row = next((row for row in base.rows if row.kind == DEFLATED_MODEL_CHUNK), None)
+    if row is None:
+        return _code(dice, base, other)
+    plain = mangle(dice, zlib.decompress(row.data), other.raw)
+    header = copy.deepcopy(base.header)
+    header["models"]["predictor"]["sha256"] = hashlib.sha256(plain).hexdigest()
+    kind = dice.choice((MODEL_CHUNK, DEFLATED_MODEL_CHUNK))
+    data = zlib.compress(plain) if kind == DEFLATED_MODEL_CHUNK else plain
+    forged = replace(row, kind=kind, data=data or b"\0")
+    rows = [forged if each == row else each for each in base.rows]
+    return lay_out(json.dumps(_head_of(header, rows)).encode(), rows)
 
 
 def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
@@ -269,6 +285,7 @@ MUTATIONS: dict[str, tuple[Mutate, int, bool]] = {
     "header": (_header, 32, True),
     "code": (_code, 32, True),
     "parity": (_parity, 12, False),
+    "model": (_model, 8, True),
 }
 _NAMES = [name for name, (_, share, _) in MUTATIONS.items() for _ in range(share)]
 _CALLS = ["decompress"] * 14 + ["recover"] * 3 + ["region", "inspect"]

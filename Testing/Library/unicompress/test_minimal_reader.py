@@ -15,6 +15,7 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import container, decompress
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
+from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import Encoder, encoders
@@ -60,6 +61,17 @@ def test_it_reads_what_is_written_today(
     _, ours, proved = minimal_reader.read(path)
     assert proved
     assert same_bits(ours, decompress(path).voxels)
+
+
+def test_it_reads_a_network_that_the_file_holds(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learned, "would_take", lambda *_: -1e9)
+    voxels = smooth((3, 20, 18), "i2")
+    header, ours, proved = minimal_reader.read(write(Volume(voxels, modality="CT"), lossless=True))
+    assert proved
+    assert "predictor" in header["models"]
+    assert same_bits(ours, voxels)
 
 
 def test_the_page_lists_what_the_code_knows(scan: Volume, write: Write) -> None:

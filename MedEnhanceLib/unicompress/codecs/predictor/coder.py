@@ -1,9 +1,8 @@
 """Blocks of indices as bytes that a decoder can read alone, coded in C (native/predictor.c).
 
 indices [K, J, I] → linear prediction → features → network → distribution → ANS → bytes
-There is no coder in Python: without the compiled library no such block is written, and reading
-one names the command that builds it. `start`, the median index of a block's first row, stands for
-neighbors that are read before any voxel is known.
+Without the compiled library no such block is written, and `numpy_decoder` reads them. `start`, the
+median index of a block's first row, stands for neighbors that are read before any voxel is known.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.features import (
     fit_linear,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
+from MedEnhanceLib.unicompress.codecs.predictor.numpy_decoder import decode_in_numpy
 
 States = npt.NDArray[np.uint64]
 Parts = npt.NDArray[np.uint32]
@@ -127,11 +127,10 @@ def decode_block(data: bytes, shape: Shape, network: Network) -> Words:
         data: from `encode_block`.
         shape: that the block has in the header's grid, [K, J, I].
         network: the one that it was encoded with.
-    Raises ValueError if the data are invalid, and as `encode_block`.
+    Raises ValueError if the data are invalid, and what `safe_point` raises.
     """
     if not fits(shape):
         raise ValueError("unsupported block shape")
-    native.require(_PURPOSE)
     version, lanes_bits, bits, top, start = _HEAD.unpack_from(data)
     count = 2 * len(wavefront.NEIGHBORS)
     rest = data[_HEAD.size + count * _WEIGHTS_DTYPE.itemsize :]
@@ -146,12 +145,16 @@ def decode_block(data: bytes, shape: Shape, network: Network) -> Words:
     states = np.array(np.frombuffer(rest, "<u8", 1 << lanes_bits), np.uint64)
     words = np.array(np.frombuffer(rest, "<u4", offset=8 << lanes_bits), np.uint32)
     block = np.empty(shape, np.uint16)
-    walk = _Walk(block, linear, start)
-    walk.code_with(network)
-    walk.give(states=states, stream=words)
-    walk.task.lanes, walk.task.words = len(states), len(words)
-    walk.run()
-    if walk.task.next != len(words) or (states != tables.LOWEST).any():
+    if native.find(native.HERE)[0] is None:
+        used = decode_in_numpy(block, linear, start, network, states, words)
+    else:
+        walk = _Walk(block, linear, start)
+        walk.code_with(network)
+        walk.give(states=states, stream=words)
+        walk.task.lanes, walk.task.words = len(states), len(words)
+        walk.run()
+        used = walk.task.next
+    if used != len(words) or (states != tables.LOWEST).any():
         raise ValueError("the stream is damaged")
     return block
 
@@ -246,7 +249,8 @@ class _Walk:
         """Set the network that predicts voxels, and its tables."""
         self.task.width_0, self.task.width_1 = map(len, network.matrices[:2])
         layers = {f"layer_{number}": matrix for number, matrix in enumerate(network.matrices)}
-        self.give(**layers, **tables.make_tables())
+        made = {name: table for name, table in tables.make_tables().items() if name in _ARRAYS}
+        self.give(**layers, **made)
 
     def give(self, **arrays: Array) -> None:
         """Pass pointers to arrays to the library, and keep the arrays alive."""

@@ -1,6 +1,7 @@
 """Codes a volume with the learned predictor: which network, tuned or not, on which blocks.
 
-The networks are small: a tuned one is stored in the file if it saves more than its own bytes.
+The network is stored in the file, so that any later release can read it: one is used, and tuned,
+only where it saves more than its own bytes.
 """
 
 from __future__ import annotations
@@ -65,12 +66,17 @@ class Predictor:
     """A model and its network.
 
     Attributes:
-        carried: whether the file must hold the model, since no other place has it.
+        is_tuned: whether no release has the model.
     """
 
     model: CodecModel
     network: Network
-    carried: bool = False
+    is_tuned: bool = False
+
+    @property
+    def bytes_in_file(self) -> int:
+        """Bytes that a file takes for the model, of a tuned one twice."""
+        return (1 + self.is_tuned) * (len(self.model.chunk.data) + _CHUNK_BYTES)
 
 
 def predictor_grid(shape: tuple[int, ...]) -> Grid:
@@ -138,8 +144,8 @@ def fine_tuned(
 ) -> Predictor:
     """Train the predictor's network further on samples of the volume that is coded with it.
 
-    The file has to carry the new network, twice. Unless the bits that it saves on samples it was
-    not trained on, scaled to the volume, outweigh that, the given predictor is returned.
+    The file holds the new network twice, the given one once. Unless the bits that are saved on
+    samples it was not trained on, scaled to the volume, outweigh that, the given one is returned.
 
     Args:
         predictor: to begin with; returned at once for a small volume.
@@ -159,9 +165,9 @@ def fine_tuned(
         network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
         gain = ideal_bits(predictor.network, held_out) - ideal_bits(network, held_out)
     model = model_of(network, f"{predictor.model.id}+", {"from": predictor.model.sha256})
-    if gain * voxels.size / 8 <= 2 * (len(model.data) + _CHUNK_BYTES):
-        return predictor
-    return Predictor(model, network, carried=True)
+    tuned = Predictor(model, network, is_tuned=True)
+    is_paid = gain * voxels.size / 8 > tuned.bytes_in_file - predictor.bytes_in_file
+    return tuned if is_paid else predictor
 
 
 def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:

@@ -16,9 +16,8 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Array, Bytes, Doubles, Ints
+from MedEnhanceLib.core.arrays import Array, Bytes, Doubles, Ints, Longs
 from MedEnhanceLib.unicompress.codecs.predictor.integer_network import SCALE_CLASSES, SHAPES
 
 #: Frequencies of a distribution add up to 2 ** BITS.
@@ -29,7 +28,7 @@ _NARROW = 20
 _SCALES = _NARROW + 4
 _NEAR = 16
 _OCTAVES = 13
-_SYMBOLS = 2 * (_NEAR + 4 * _OCTAVES)
+SYMBOLS = 2 * (_NEAR + 4 * _OCTAVES)
 #: Upper edge of the last symbol, in bins.
 _END = 1 << (_OCTAVES + 4)
 #: Differences to the center's bin, in bins, that have a symbol.
@@ -65,14 +64,14 @@ LOWEST = np.uint64(1 << 32)
 def make_tables() -> dict[str, Array]:
     """Make all distributions, as the coder in C takes them; a second's work, done once.
 
-    cumulative: [distributions · (symbols + 1)], flat. coarse: [distributions · 2 ** 10], the first
-    symbol that reaches into a run of slots. symbol_of: by difference in bins + reach. lowest,
-    extra: a symbol's smallest difference in bins, and its bits of which one. bits_of, table_of: by
-    class of scale. costs: by a symbol's frequency, what it takes in 1/65536 bit; whole, so that
-    sums of any order agree.
+    cumulative: [distributions · (symbols + 1)], flat; starts: rising, for NumPy's search. coarse:
+    [distributions · 2 ** 10], the first symbol that reaches into a run of slots. symbol_of: by
+    difference in bins + reach. lowest, extra: a symbol's smallest difference in bins, and its bits
+    of which one. bits_of, table_of: by class of scale. costs: by a symbol's frequency, what it
+    takes in 1/65536 bit; whole, so that sums of any order agree.
     """
-    cumulative = np.empty((_SCALES, _PHASES, SHAPES, _SYMBOLS + 1), np.uint32)
-    rows = np.arange(_SYMBOLS + 1)
+    cumulative = np.empty((_SCALES, _PHASES, SHAPES, SYMBOLS + 1), np.uint32)
+    rows = np.arange(SYMBOLS + 1)
     scales, lowest = _quarter_octaves(_SCALES), _lowest()
     edges = np.append(lowest, _END).astype(np.float64)
     for scale in range(_SCALES):
@@ -83,17 +82,21 @@ def make_tables() -> dict[str, Array]:
             for shape, share in enumerate(SHARES):
                 below = near * (1 - share) + wide * share
                 below[0], below[-1] = 0.0, 1.0
-                counts = np.floor(below * ((1 << BITS) - _SYMBOLS)).astype(np.int64) + rows
+                counts = np.floor(below * ((1 << BITS) - SYMBOLS)).astype(np.int64) + rows
                 cumulative[scale, phase, shape] = counts
-    flat = cumulative.reshape(-1, _SYMBOLS + 1)
+    flat = cumulative.reshape(-1, SYMBOLS + 1)
+    # One search for all rows: each row's counts are moved behind the row before.
+    moved = np.arange(len(flat))[:, None] << (BITS + 1)
+    starts = (flat + moved).reshape(-1)
     far = np.concatenate([np.zeros(_NEAR, np.int64), np.repeat(np.arange(_OCTAVES) + 2, 4)])
     symbol_of = np.searchsorted(lowest, np.arange(-REACH, REACH), side="right") - 1
     frequencies = np.arange(1, (1 << BITS) + 1)
     costs = np.rint((BITS - np.log2(frequencies)) * (1 << COST_BITS))
     return {
         "cumulative": flat.reshape(-1),
-        "coarse": _coarse(flat),
-        "symbol_of": symbol_of.clip(0, _SYMBOLS - 1).astype(np.uint8),
+        "starts": starts,
+        "coarse": _coarse(starts, moved),
+        "symbol_of": symbol_of.clip(0, SYMBOLS - 1).astype(np.uint8),
         "lowest": lowest,
         "extra": np.concatenate([far[::-1], far]).astype(np.int32),
         "bits_of": BITS_OF.astype(np.int32),
@@ -109,16 +112,10 @@ def _lowest() -> Ints:
     return np.concatenate([-np.append(above[1:], _END)[::-1], above]).astype(np.int32)
 
 
-def _coarse(cumulative: npt.NDArray[np.uint32]) -> Bytes:
-    first = np.arange(1 << COARSE) << (BITS - COARSE)
-    # One search for all rows: each row's counts are moved behind the row before.
-    moved = cumulative.astype(np.int64) + (np.arange(len(cumulative))[:, None] << (BITS + 1))
-    targets = first + (np.arange(len(cumulative))[:, None] << (BITS + 1))
-    positions = np.searchsorted(moved.ravel(), targets.ravel(), side="right") - 1
-    symbols = positions.reshape(targets.shape) - np.arange(len(cumulative))[:, None] * (
-        _SYMBOLS + 1
-    )
-    return symbols.astype(np.uint8).reshape(-1)
+def _coarse(starts: Longs, moved: Longs) -> Bytes:
+    targets = moved + (np.arange(1 << COARSE) << (BITS - COARSE))
+    positions = np.searchsorted(starts, targets.ravel(), side="right") - 1
+    return (positions % (SYMBOLS + 1)).astype(np.uint8)
 
 
 def _quarter_octaves(count: int) -> Doubles:

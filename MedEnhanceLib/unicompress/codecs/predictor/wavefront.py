@@ -15,7 +15,7 @@ from MedEnhanceLib.unicompress.codecs.integers import Indices
 
 #: Slices before, rows above and below, columns left and right of a block that neighbors reach.
 _BEFORE, _ABOVE, _BELOW, _LEFT, _RIGHT = 2, 3, 1, 3, 2
-_STEP = (7, 3, 1)
+STEP = (7, 3, 1)
 #: Rows by which the first slice is moved down where it stands in for those before it.
 _MOVED = 2
 
@@ -57,7 +57,7 @@ ERRORS = (*IN_SLICE[:4], *BEFORE[:3], (-1, 1, 1))
 
 def steps_of(shape: Shape) -> int:
     """Count the steps of a block."""
-    return 1 + sum(step * (extent - 1) for step, extent in zip(_STEP, shape, strict=True))
+    return 1 + sum(step * (extent - 1) for step, extent in zip(STEP, shape, strict=True))
 
 
 def stand_ins(places: Longs, shape: Shape) -> Longs:
@@ -109,7 +109,7 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
     each step begins in them, and its end.
     """
     offsets = np.array(NEIGHBORS + ERRORS)
-    lags = -(offsets @ np.array(_STEP))
+    lags = -(offsets @ np.array(STEP))
     lines = np.array([lines_of_slice(shape), 1])
     axes = np.ogrid[-_BEFORE : shape[0], -_ABOVE : shape[1] + _BELOW, -_LEFT : shape[2] + _RIGHT]
     in_k, in_j, in_i = ((axis >= 0) & (axis < n) for axis, n in zip(axes, shape, strict=True))
@@ -117,7 +117,7 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
     padding = np.argwhere(~(in_k & in_j & in_i)).T - corner
     voxels = stand_ins(padding, shape)
     padding, voxels = padding[:, voxels[0] >= 0], voxels[:, voxels[0] >= 0]
-    times, steps = _STEP @ padding, _STEP @ voxels
+    times, steps = STEP @ padding, STEP @ voxels
     slots = 1 + int(lags.max()) + int((times - steps).max())
     targets, sources = (lines @ (part + corner)[:2] for part in (padding, voxels))
     by_step = np.argsort(steps, kind="stable")
@@ -134,6 +134,12 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
 def lines_of_slice(shape: Shape) -> int:
     """Count the rows of a slice with its padding."""
     return shape[1] + _ABOVE + _BELOW
+
+
+def lines_of_rows(shape: Shape) -> Longs:
+    """Find the line of each row of a block, slice by slice."""
+    in_slice = np.arange(shape[1]) + _ABOVE
+    return np.add.outer((np.arange(shape[0]) + _BEFORE) * lines_of_slice(shape), in_slice).ravel()
 
 
 def lines_of(shape: Shape) -> int:

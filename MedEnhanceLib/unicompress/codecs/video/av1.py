@@ -31,6 +31,7 @@ from MedEnhanceLib.core.arrays import Words
 from MedEnhanceLib.runtime.dependencies import has, require
 from MedEnhanceLib.unicompress.codecs.lossless import codecs
 from MedEnhanceLib.unicompress.config import Speed
+from MedEnhanceLib.unicompress.container import inflate
 
 Frames = Words
 HIGHEST = 4095
@@ -85,11 +86,7 @@ def frames_of(stream: bytes, bits: int, count: int, height: int, width: int) -> 
         return _by_dav1d(stream, count, sides)[:, :height, :width]
     # `out` fixes shape and type: a file that claims others is refused before it is decoded.
     out = np.empty((count, *sides), np.uint16)
-    unpacker = zlib.decompressobj()
-    try:
-        file = unpacker.decompress(stream, _MOST_FILE * out.nbytes + _BOX_BYTES)
-    except zlib.error as cause:
-        raise ValueError(f"a video that does not unpack ({cause})") from cause
+    file = inflate(stream, _MOST_FILE * out.nbytes + _BOX_BYTES)
     codecs().avif_decode(file, numthreads=1, out=out)
     return out[:, :height, :width]
 

@@ -25,6 +25,7 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Chars, Doubles, Floats, Ints, Shorts
 from MedEnhanceLib.native import video_filter
 from MedEnhanceLib.unicompress.codecs.video.av1 import Frames
+from MedEnhanceLib.unicompress.container import inflate
 
 Tap = tuple[int, int, int]
 
@@ -88,13 +89,9 @@ def read(data: bytes) -> tuple[Filter, int]:
         raise ValueError(f"a filter of 2 ** {power} classes")
     if size > len(data) - HEAD.size:
         raise ValueError("a filter that is cut short")
-    expected = (TERMS << power) + 1
-    try:
-        unpacked = zlib.decompressobj().decompress(data[HEAD.size : HEAD.size + size], expected)
-    except zlib.error as cause:
-        raise ValueError(f"a filter whose weights do not unpack ({cause})") from cause
-    if len(unpacked) != expected - 1:
-        raise ValueError(f"a filter of {len(unpacked)} weights, {expected - 1} expected")
+    unpacked = inflate(data[HEAD.size : HEAD.size + size], TERMS << power)
+    if len(unpacked) != TERMS << power:
+        raise ValueError(f"a filter of {len(unpacked)} weights, {TERMS << power} expected")
     weights = np.frombuffer(unpacked, np.int8).reshape(TERMS, 1 << power).T
     if (weights < -LARGEST_WEIGHT).any():
         raise ValueError("a weight of −128")
