@@ -134,8 +134,8 @@ def require(module: str, *, purpose: str) -> ModuleType:
     """Import `module`, or raise DependencyError naming what needs it and how to get it."""
     try:
         return import_module(module)
-    except ImportError as cause:
-        raise missing_package(module, f"{purpose} needs the package {{}}, which") from cause
+    except Exception as cause:  # what cannot be loaded raises anything: OSError, MemoryError
+        raise package_error(module, cause, f"{purpose} needs the package {{}}, which") from cause
 
 
 def load_packages(*modules: str, purpose: str, monitor: Monitor) -> None:
@@ -145,9 +145,22 @@ def load_packages(*modules: str, purpose: str, monitor: Monitor) -> None:
         attend(partial(require, module, purpose=purpose), monitor)
 
 
-def missing_package(module: str, subject: str = "the package {}") -> DependencyError:
-    """Return the error of a missing module; the hint names the extra that brings it, if any."""
+def package_error(
+    module: str, cause: Exception, subject: str = "the package {}"
+) -> DependencyError:
+    """Return the error of a module that is missing, or whose import raised `cause`.
+
+    subject: begins the message; {} stands for the package. The hint names the extra, if any.
+    """
     package = PIP_NAMES.get(module, module.partition(".")[0])
+    # Dask itself says that its distributed part is missing; None marks a module as missing.
+    if _is_present(module.removeprefix("dask.")) and sys.modules.get(module, cause) is not None:
+        reason = str(cause).strip().partition("\n")[0][:200] or type(cause).__name__
+        return DependencyError(
+            f"{subject.format(package)} is installed, but cannot be loaded: {reason}",
+            "Repair what the reason names: a system library, a package of another version, a limit "
+            f"of memory. Or install {package} again.",
+        )
     if package in ("torch", "monai") and is_intel_mac():
         return DependencyError(
             f"{subject.format(package)} is not available on this Mac",
@@ -171,10 +184,7 @@ def installed_version(package: Package) -> str | None:
     """Return the version of a package, "unknown" if it states none, None if it is missing."""
     from importlib import metadata  # takes longer to import than the rest of this package
 
-    try:
-        if find_spec(package.module) is None:
-            return None
-    except (ImportError, ValueError):
+    if not _is_present(package.module):
         return None
     for name in (package.name.partition("[")[0], package.module):
         try:
@@ -182,6 +192,14 @@ def installed_version(package: Package) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return "unknown"
+
+
+def _is_present(module: str) -> bool:
+    """Return whether the package of a module is installed; it may be broken."""
+    try:
+        return find_spec(module.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _with_version(package: Package) -> Package:

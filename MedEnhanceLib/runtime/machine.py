@@ -9,6 +9,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
+from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device, fault_of
 
@@ -40,7 +41,8 @@ def compute() -> dict[str, Any]:
             torch = require("torch", purpose="Running a model")
             choice = asdict(choose_device("auto"))
     except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
-        choice["reason"] = f"PyTorch is installed, but cannot be used: {cause}"
+        fault = f"PyTorch is installed, but cannot be used: {cause}"
+        choice["reason"] = getattr(cause, "message", fault)
     if choice["name"] != "none":
         for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
             name, (free, total) = f"cuda:{index}", torch.cuda.mem_get_info(index)
@@ -62,8 +64,8 @@ def cpu_threads() -> int:
 def memory() -> dict[str, int | None]:
     """Return host memory in bytes, "total" and "free"; None before psutil is installed."""
     try:
-        import psutil
-    except ImportError:
+        psutil = require("psutil", purpose="Measuring memory")
+    except DependencyError:
         return {"total": None, "free": None}
     usage = psutil.virtual_memory()
     return {"total": int(usage.total), "free": int(usage.available)}

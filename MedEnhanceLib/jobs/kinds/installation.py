@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime import machine
-from MedEnhanceLib.runtime.dependencies import packages
+from MedEnhanceLib.runtime.dependencies import Package, package_error, packages
 from MedEnhanceLib.runtime.installing import install
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -44,6 +45,10 @@ class ModelsParams(Params):
 class DoctorParams(Params):
     """Look at this machine."""
 
+    loads: bool = option(
+        False, help="load every package to find broken ones, which takes seconds", flag=None
+    )
+
 
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Perform the action; returns all installed models, with the checks of their files."""
@@ -67,7 +72,7 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     return Result({"models": rows, "unreadable": store.unreadable_rows(), **changed})
 
 
-def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
+def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
     """Report Python, devices and the automatic choice, memory, disk, packages, models."""
     monitor.progress(0.0, "checking this computer")
     facts = {
@@ -78,10 +83,22 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
         "disk": shutil.disk_usage(Path.home())._asdict() | {"path": str(Path.home())},
-        "packages": [asdict(package) | {"name": package.name} for package in packages()],
+        "packages": [_package_row(package, monitor, loads=params.loads) for package in packages()],
         "models": store.installed(),
     }
     return Result(as_json(facts))
+
+
+def _package_row(package: Package, monitor: Monitor, *, loads: bool) -> dict[str, Any]:
+    """Return the facts of a package; "fault" says why it cannot be loaded."""
+    row = asdict(package) | {"name": package.name, "fault": ""}
+    if loads and package.installed:
+        monitor.progress(0.5, f"loading {package.name}")
+        try:
+            import_module(package.module)
+        except Exception as cause:  # noqa: BLE001 - a broken package raises anything
+            row["fault"] = str(package_error(package.module, cause))
+    return row
 
 
 @dataclass(frozen=True, kw_only=True)
