@@ -8,11 +8,14 @@ import sys
 import threading
 from typing import NoReturn
 
+from MedEnhanceLib.runtime.messages import Messages, open_missing_streams
+
 _CANCELLED = 130
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status."""
+    open_missing_streams()
     if arguments == ["worker"]:
         from MedEnhanceLib.jobs.worker import worker
 
@@ -34,8 +37,7 @@ def console() -> NoReturn:
         # Canceled work of another library still runs: waiting for it takes long, and Python would
         # crash at its normal exit.
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+            Messages(stream).flush()
         os._exit(status)
     sys.exit(status)
 

@@ -21,7 +21,9 @@ def _run(args: argparse.Namespace) -> int:
     hints = [hint for _, hint in lacking]
     text, fault = _screen(facts), None
     if lacking:
-        fault = lacking[0][0]("something that MedEnhance needs is missing or broken", "\n".join(hints))
+        fault = lacking[0][0](
+            "something that MedEnhance needs is missing or broken", "\n".join(hints)
+        )
     else:
         text += "\n\nNothing is missing."
     return int(args.console.report({**facts, "missing": hints}, text, fault))

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO, cast
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli import batch, compress, distill, doctor, enhance, models, train, volumes
@@ -18,6 +19,7 @@ from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
+from MedEnhanceLib.runtime.messages import Messages
 
 #: In the order in which help lists them.
 COMMANDS = (
@@ -62,13 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     let_idle_threads_sleep()
     console = Console(as_json="--json" in arguments, debug="--debug" in arguments)
-    try:
-        with console.only_results_on_stdout(), job_errors("the command"):
-            return _dispatch(arguments, console)
-    except SystemExit as stop:  # argparse, after it has printed help or the version
-        return stop.code if isinstance(stop.code, int) else 0
-    except MedEnhanceError as error:
-        return console.fail(error, error)
+    with contextlib.redirect_stderr(cast(TextIO, Messages(sys.stderr))):
+        try:
+            with console.only_results_on_stdout(), job_errors("the command"):
+                return _dispatch(arguments, console)
+        except SystemExit as stop:  # argparse, after it has printed help or the version
+            return stop.code if isinstance(stop.code, int) else 0
+        except MedEnhanceError as error:
+            return console.fail(error, error)
 
 
 def build_parser(arguments: Sequence[str] | None = None) -> Parser:
