@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.runtime.control_groups import cpu_limits, memory_limits
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device, fault_of
 
@@ -56,19 +57,25 @@ def compute() -> dict[str, Any]:
 
 def cpu_threads() -> int:
     """Count the threads that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return min(count, *cpu_limits(), count)
 
 
 def memory() -> dict[str, int | None]:
-    """Return host memory in bytes, "total" and "free"; None before psutil is installed."""
+    """Return memory in bytes, "total" and "free"; None before psutil is installed.
+
+    It is that of the host, or less where a control group limits this process.
+    """
     try:
         psutil = require("psutil", purpose="Measuring memory")
     except DependencyError:
         return {"total": None, "free": None}
     usage = psutil.virtual_memory()
-    return {"total": int(usage.total), "free": int(usage.available)}
+    total, free = int(usage.total), int(usage.available)
+    for limit, used in memory_limits():
+        total, free = min(total, limit), min(free, max(0, limit - used))
+    return {"total": total, "free": free}
 
 
 def lower_priority() -> None:
