@@ -94,7 +94,9 @@ class Enhanced:
     @property
     def findings(self) -> list[str]:
         """Sentences on what was measured and done, as the command prints them; noise first."""
-        return describe(self.measured, self.strength, remedy="noise=")
+        refusal = self.report.get("results", {}).get("segmentation_refused")
+        lines = [f"not segmented: {refusal}"] if refusal else []
+        return [*describe(self.measured, self.strength, remedy="noise="), *lines]
 
     def compare(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
@@ -46,7 +47,9 @@ def enhance_volume(
     scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` and `segment`.
+    """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` does.
+
+    A missing segmenter is an error before the long work; one that refuses the volume is a warning.
 
     Args:
         volume: as in `hqg.enhance`.
@@ -64,9 +67,12 @@ def enhance_volume(
     began = time.monotonic()
     _warn_of_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
-    # A missing model is reported now, not after the long work.
-    head = gradprom.open_head_for(single, segmenter, monitor) if segmenter else None
-    share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
+    head, refusals = None, list[str]()
+    if segmenter is not None:
+        single = single.single("Give frame to segment one of them, or leave the segmentation out.")
+        with _refusal_as_warning(refusals, single, monitor):
+            head = gradprom.open_head_for(single, segmenter, monitor)
+    share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
         from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
@@ -85,14 +91,29 @@ def enhance_volume(
             monitor=part,
         )
     _warn_of_change(result, monitor)
-    if segmenter is not None:
+    if head is not None:
         part, original = monitor.part(share, 1.0), result.original
-        labels = gradprom.segment(
-            result.volume, segmenter, original=original, head=head, monitor=part
-        )
-        result = replace(result, segmentation=labels)
+        with _refusal_as_warning(refusals, single, monitor):
+            labels = gradprom.segment(
+                result.volume, segmenter, original=original, head=head, monitor=part
+            )
+            result = replace(result, segmentation=labels)
     result = replace(result, seconds=time.monotonic() - began)
-    return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
+    manifest = _manifest_of(result, config, segmenter, volume, guide, monitor)
+    if refusals:
+        manifest["results"]["segmentation_refused"] = refusals[0]
+    return replace(result, report=manifest)
+
+
+@contextmanager
+def _refusal_as_warning(refusals: list[str], volume: Volume, monitor: Monitor) -> Iterator[None]:
+    """Warn of a segmentation that is refused, and add the reason; it does not name the volume."""
+    try:
+        yield
+    except (InputError, DeviceMemoryError) as cause:
+        reason = cause.message.replace(volume.source or "the volume", "the volume")
+        refusals.append(reason)
+        monitor.warn(f"not segmented: {reason}. {cause.hint}")
 
 
 def _warn_of_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> None:
