@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Literal
 
 from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.runtime.forks import refuse_without_threads
 from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -132,6 +133,8 @@ def missing(use: Use = "enhance") -> list[Package]:
 
 def require(module: str, *, purpose: str) -> ModuleType:
     """Import `module`, or raise DependencyError naming what needs it and how to get it."""
+    if module == "torch":
+        refuse_without_threads()
     try:
         return import_module(module)
     except Exception as cause:  # what cannot be loaded raises anything: OSError, MemoryError
@@ -140,6 +143,7 @@ def require(module: str, *, purpose: str) -> ModuleType:
 
 def load_packages(*modules: str, purpose: str, monitor: Monitor) -> None:
     """Import packages that take seconds, each as a stage of progress; raises as `require` does."""
+    refuse_without_threads()  # in this thread, which computes
     for module in (each for each in modules if imported(each) is None):
         monitor.progress(0.0, f"loading {module.partition('.')[0]}")
         attend(partial(require, module, purpose=purpose), monitor)
