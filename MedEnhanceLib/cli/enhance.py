@@ -35,8 +35,6 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
     measured, strength = fields.get("measured") or {}, fields.get("strength", 1.0)
     lines = findings.describe(measured, strength)
     guide = [f"guide used: {fields['guide']}"] if "guide" in fields else []
-    if refusal := fields.get("segmentation_refused"):
-        lines.append(f"not segmented: {refusal}")
     return [first, *guide, *lines, *fields.get("limits", ()), *others]
 
 

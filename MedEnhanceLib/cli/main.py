@@ -19,7 +19,7 @@ from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
-from MedEnhanceLib.runtime.messages import Messages
+from MedEnhanceLib.runtime.tolerance import Messages
 
 #: In the order in which help lists them.
 COMMANDS = (

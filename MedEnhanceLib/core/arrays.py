@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.runtime.lacking import IfSupported
+from MedEnhanceLib.runtime.tolerance import IfSupported
 
 Array = npt.NDArray[Any]
 #: Voxels of a volume, [K, J, I], or of a sequence, [T, K, J, I].

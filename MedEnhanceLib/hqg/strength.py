@@ -94,9 +94,7 @@ class Enhanced:
     @property
     def findings(self) -> list[str]:
         """Sentences on what was measured and done, as the command prints them; noise first."""
-        refusal = self.report.get("results", {}).get("segmentation_refused")
-        lines = [f"not segmented: {refusal}"] if refusal else []
-        return [*describe(self.measured, self.strength, remedy="noise="), *lines]
+        return describe(self.measured, self.strength, remedy="noise=")
 
     def compare(
         self,

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.runtime.lacking import IfSupported
 from MedEnhanceLib.runtime.locks import make_owned, remove_abandoned, remove_owned
+from MedEnhanceLib.runtime.tolerance import IfSupported
 
 #: Prefix of the names of hidden folders.
 PREFIX = ".medenhance-"

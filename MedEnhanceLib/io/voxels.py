@@ -23,8 +23,8 @@ from MedEnhanceLib.core import arrays
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.atomic import output_error
-from MedEnhanceLib.runtime.lacking import IfSupported
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.tolerance import IfSupported
 
 _PIECE = 1 << 20
 _COPY_AGAIN = "Copy or download the file again."

@@ -11,9 +11,9 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.lazy import imported
-from MedEnhanceLib.runtime.messages import Messages
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import printable
+from MedEnhanceLib.runtime.tolerance import Messages
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
@@ -49,13 +50,12 @@ def enhance_volume(
 ) -> Enhanced:
     """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` does.
 
-    A missing segmenter is an error before the long work; one that refuses the volume is a warning.
-
     Args:
         volume: as in `hqg.enhance`.
         config: the task "slices" restores thin slices; it takes no guide and no `slices`.
         guide: as in `hqg.enhance`.
         segmenter: labels the result, which must have one frame (give `frame`); None: no labels.
+            If it refuses the volume, that is a warning; a missing one is an error at once.
         frame: as in `hqg.enhance`.
         slices: (start, stop) along K, stop excluded; None for all.
         cache: measurements of an earlier run over this volume.
@@ -67,10 +67,10 @@ def enhance_volume(
     began = time.monotonic()
     _warn_of_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
-    head, refusals = None, list[str]()
+    head, refused = None, dict[str, Any]()
     if segmenter is not None:
         single = single.single("Give frame to segment one of them, or leave the segmentation out.")
-        with _refusal_as_warning(refusals, single, monitor):
+        with _refusal_as_warning(refused, single, monitor):
             head = gradprom.open_head_for(single, segmenter, monitor)
     share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
@@ -92,27 +92,32 @@ def enhance_volume(
         )
     _warn_of_change(result, monitor)
     if head is not None:
-        part, original = monitor.part(share, 1.0), result.original
-        with _refusal_as_warning(refusals, single, monitor):
-            labels = gradprom.segment(
-                result.volume, segmenter, original=original, head=head, monitor=part
-            )
-            result = replace(result, segmentation=labels)
-    result = replace(result, seconds=time.monotonic() - began)
-    manifest = _manifest_of(result, config, segmenter, volume, guide, monitor)
-    if refusals:
-        manifest["results"]["segmentation_refused"] = refusals[0]
-    return replace(result, report=manifest)
+        with _refusal_as_warning(refused, single, monitor):
+            result = _labeled(result, segmenter, head, monitor.part(share, 1.0))
+    result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
+    return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
+
+
+def _labeled(
+    result: Enhanced, segmenter: SegmentConfig | None, head: tuple[Bundle, str], monitor: Monitor
+) -> Enhanced:
+    """Add the labels of the enhanced volume to a result."""
+    labels = gradprom.segment(
+        result.volume, segmenter, original=result.original, head=head, monitor=monitor
+    )
+    return replace(result, segmentation=labels)
 
 
 @contextmanager
-def _refusal_as_warning(refusals: list[str], volume: Volume, monitor: Monitor) -> Iterator[None]:
-    """Warn of a segmentation that is refused, and add the reason; it does not name the volume."""
+def _refusal_as_warning(
+    refused: dict[str, Any], volume: Volume, monitor: Monitor
+) -> Iterator[None]:
+    """Warn of a segmentation that is refused; the reason in `refused` does not name the volume."""
     try:
         yield
     except (InputError, DeviceMemoryError) as cause:
         reason = cause.message.replace(volume.source or "the volume", "the volume")
-        refusals.append(reason)
+        refused["segmentation"] = {"refused": reason}
         monitor.warn(f"not segmented: {reason}. {cause.hint}")
 
 

@@ -91,7 +91,7 @@ def _failed_import(cause: Exception) -> MedEnhanceError | None:
     names = [f.f_globals.get("__name__") for f in frames if f.f_code.co_name == "<module>"]
     names += [cause.name] if isinstance(cause, ImportError) else []
     others = [name for name in names if name and not name.startswith("MedEnhanceLib")]
-    return package_error(others[0], cause) if others else None
+    return package_error(others[0], cause, "the package {}") if others else None
 
 
 def _refused(cause: Exception) -> MedEnhanceError | None:

@@ -39,6 +39,7 @@ class Package:
         use: "compress" where compression and enhancement need it, else "enhance".
         installed: its version, "unknown" where it states none, None where it is missing.
         fits: whether it is installed and recent enough.
+        fault: why it cannot be loaded, if that was tried.
     """
 
     requirement: str
@@ -49,6 +50,7 @@ class Package:
     use: Use = "compress"
     installed: str | None = None
     fits: bool = False
+    fault: str = ""
 
     @property
     def name(self) -> str:
@@ -111,10 +113,20 @@ PIP_NAMES["dask.distributed"] = PIP_NAMES["distributed"]
 _TORCH_MEGABYTES = {"linux": 4100, "win32": 130, "darwin": 90}
 
 
-def packages() -> list[Package]:
-    """Return all packages of this machine with their versions; none is imported."""
+def packages(*, loads: bool = False) -> list[Package]:
+    """Return all packages of this machine with their versions; with `loads` each is imported."""
     invalidate_caches()
-    return [_with_version(package) for package in PACKAGES if package.is_for_this_machine]
+    found = [_with_version(package) for package in PACKAGES if package.is_for_this_machine]
+    return [replace(each, fault=_fault_of(each)) for each in found] if loads else found
+
+
+def _fault_of(package: Package) -> str:
+    try:
+        if package.installed:
+            require(package.module, purpose="MedEnhance")
+    except DependencyError as error:
+        return str(error)
+    return ""
 
 
 def missing(use: Use = "enhance") -> list[Package]:
@@ -149,22 +161,29 @@ def load_packages(*modules: str, purpose: str, monitor: Monitor) -> None:
         attend(partial(require, module, purpose=purpose), monitor)
 
 
-def package_error(
-    module: str, cause: Exception, subject: str = "the package {}"
-) -> DependencyError:
-    """Return the error of a module that is missing, or whose import raised `cause`.
+def package_error(module: str, cause: Exception, subject: str) -> DependencyError:
+    """Return the error of a package that is missing, or that cannot be loaded.
 
-    subject: begins the message; {} stands for the package. The hint names the extra, if any.
+    Args:
+        module: that was imported.
+        cause: what its import raised.
+        subject: begins the message; {} stands for the package.
     """
-    package = PIP_NAMES.get(module, module.partition(".")[0])
     # Dask itself says that its distributed part is missing; None marks a module as missing.
-    if _is_present(module.removeprefix("dask.")) and sys.modules.get(module, cause) is not None:
-        reason = str(cause).strip().partition("\n")[0][:200] or type(cause).__name__
-        return DependencyError(
-            f"{subject.format(package)} is installed, but cannot be loaded: {reason}",
-            "Repair what the reason names: a system library, a package of another version, a limit "
-            f"of memory. Or install {package} again.",
-        )
+    if not _is_present(module.removeprefix("dask.")) or sys.modules.get(module, cause) is None:
+        return missing_package(module, subject)
+    package = PIP_NAMES.get(module, module.partition(".")[0])
+    reason = str(cause).strip().partition("\n")[0][:200] or type(cause).__name__
+    return DependencyError(
+        f"{subject.format(package)} is installed, but cannot be loaded: {reason}",
+        "Repair what the reason names: a system library, a package of another version, a limit of "
+        f"memory. Or install {package} again.",
+    )
+
+
+def missing_package(module: str, subject: str = "the package {}") -> DependencyError:
+    """Return the error of a missing module; the hint names the extra that brings it, if any."""
+    package = PIP_NAMES.get(module, module.partition(".")[0])
     if package in ("torch", "monai") and is_intel_mac():
         return DependencyError(
             f"{subject.format(package)} is not available on this Mac",

@@ -10,7 +10,7 @@ from MedEnhanceLib.errors import MedEnhanceError
 
 #: How long a small operation may take before its threads count as missing.
 _SECONDS = 5
-#: "torch", where it was loaded before this process was forked and has not been tried since.
+#: "torch" in a process that was forked with PyTorch loaded, until it is known to compute.
 _inherited: set[str] = set()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _inherited.update({"torch"} & sys.modules.keys()))
@@ -19,21 +19,21 @@ if hasattr(os, "register_at_fork"):
 def refuse_without_threads() -> None:
     """Raise MedEnhanceError in a forked process where PyTorch would wait for its threads forever.
 
-    It is tried in a process that is forked for it, as nothing else tells.
+    To find out, a small operation is tried in a process that is forked for it.
     """
-    if _inherited and sys.platform != "win32":
-        if (child := os.fork()) == 0:
-            try:
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(_SECONDS)
-                sys.modules["torch"].ones(1 << 20).sum()
-                os._exit(0)
-            finally:
-                os._exit(1)
-        if os.waitpid(child, 0)[1] != 0:
-            raise MedEnhanceError(
-                "PyTorch cannot compute in this process, which was forked after it had computed",
-                'Start processes with multiprocessing.get_context("spawn"), of a pool with '
-                'mp_context=multiprocessing.get_context("spawn").',
-            )
-        _inherited.clear()
+    if not _inherited or sys.platform == "win32":
+        return
+    if (child := os.fork()) == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(_SECONDS)
+            sys.modules["torch"].ones(1 << 20).sum()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(child, 0)[1] != 0:
+        raise MedEnhanceError(
+            "PyTorch cannot compute in this process, which was forked after it had computed",
+            'Start processes with multiprocessing.get_context("spawn").',
+        )
+    _inherited.clear()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import DependencyError, OutputError
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.lacking import LACKING, IfSupported
+from MedEnhanceLib.runtime.tolerance import IfSupported
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -50,15 +50,14 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         lock = _file_lock(folder / LOCK, on_acquired=lambda descriptor: os.write(descriptor, _MARK))
-        lock.acquire(timeout=_CLEANER_SECONDS)
+        with IfSupported():
+            lock.acquire(timeout=_CLEANER_SECONDS)
     except DependencyError:
         return folder, None
-    except OSError as cause:
-        if cause.errno in LACKING:
-            return folder, None
+    except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return folder, lock
+    return folder, lock if lock.is_locked else None
 
 
 def remove_abandoned(prefix: str = _WORKSPACE, parent: Path | None = None) -> list[Path]:

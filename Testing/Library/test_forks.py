@@ -71,7 +71,7 @@ def answer_of_child(before: str, work: str, tmp_path: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["compute", "enhance"])
 @pytest.mark.parametrize("work", ["enhance", "segment"])
-def test_a_forked_child_that_would_wait_forever_is_told_to_spawn(
+def test_a_forked_child_that_would_wait_forever_is_refused(
     before: str, work: str, tmp_path: Path
 ) -> None:
     code, text = answer_of_child(before, work, tmp_path)

@@ -15,7 +15,7 @@ from MedEnhanceLib.errors import ConfigError, DeviceMemoryError
 from MedEnhanceLib.io.dicom.pixels import refuse_too_large
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds import distill, train
-from MedEnhanceLib.runtime import control_groups, device, machine
+from MedEnhanceLib.runtime import device, machine
 
 LIBRARY = Path(__file__).resolve().parents[2]
 
@@ -110,7 +110,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     usage = SimpleNamespace(total=64 * GB, available=40 * GB)
     monkeypatch.setattr("psutil.virtual_memory", lambda: usage)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
-    monkeypatch.setattr(control_groups, "ROOT", tmp_path)
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
 
     def make(process: str, groups: dict[str, str]) -> None:
         files = {"proc/self/cgroup": process}
@@ -126,7 +126,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     ("process", "groups", "total", "free", "threads"),
     [
         ("0::/", {}, 64, 40, 16),
-        ("no groups", {"memory.max": "1"}, 64, 40, 16),
+        ("7:no:groups", {"memory.max": "1"}, 64, 40, 16),
         # Version 2, without limits, with one, and with cached files in its use.
         (
             "0::/",

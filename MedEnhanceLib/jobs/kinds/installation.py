@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +19,7 @@ from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime import machine
-from MedEnhanceLib.runtime.dependencies import Package, package_error, packages
+from MedEnhanceLib.runtime.dependencies import packages
 from MedEnhanceLib.runtime.installing import install
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -83,22 +82,12 @@ def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
         "disk": shutil.disk_usage(Path.home())._asdict() | {"path": str(Path.home())},
-        "packages": [_package_row(package, monitor, loads=params.loads) for package in packages()],
+        "packages": [
+            asdict(package) | {"name": package.name} for package in packages(loads=params.loads)
+        ],
         "models": store.installed(),
     }
     return Result(as_json(facts))
-
-
-def _package_row(package: Package, monitor: Monitor, *, loads: bool) -> dict[str, Any]:
-    """Return the facts of a package; "fault" says why it cannot be loaded."""
-    row = asdict(package) | {"name": package.name, "fault": ""}
-    if loads and package.installed:
-        monitor.progress(0.5, f"loading {package.name}")
-        try:
-            import_module(package.module)
-        except Exception as cause:  # noqa: BLE001 - a broken package raises anything
-            row["fault"] = str(package_error(package.module, cause))
-    return row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,8 @@ from MedEnhanceLib.jobs.files import KeptVolumes
 from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
-from MedEnhanceLib.runtime.messages import Messages
 from MedEnhanceLib.runtime.progress import Event
+from MedEnhanceLib.runtime.tolerance import Messages
 
 IDLE_SECONDS = 600.0
 #: How long a job may continue after the end of stdin, as no client is left to kill the worker.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib.bundles import store
-from MedEnhanceLib.jobs.kinds import installation
 from MedEnhanceLib.runtime import dependencies, machine
 
 GOOD = {"name": "mr", "kind": "enhancer", "modality": "MR", "ok": True, "message": "verified"}
@@ -77,17 +77,20 @@ def test_missing_or_damaged_model_is_reported(
 
 
 @pytest.mark.usefixtures("healthy")
-def test_an_optional_package_that_cannot_be_loaded_is_named_with_its_reason(
+def test_a_package_that_cannot_be_loaded_is_named_with_its_reason(
     run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(module: str) -> None:
+    def load(module: str) -> object:
         if module == "matplotlib":
             raise OSError("libpng.so.9: cannot open shared object file")
+        return importlib.import_module(module)
 
-    monkeypatch.setattr(installation, "import_module", load)
+    monkeypatch.setattr(dependencies, "import_module", load)
     ran = run("doctor")
     assert ran.status == 4
     assert re.search(r"matplotlib +[\d.]+ CANNOT BE LOADED", ran.out)
     assert ran.out.count("CANNOT BE LOADED") == 1
-    assert "matplotlib is installed, but cannot be loaded: libpng.so.9: cannot open" in ran.err
+    assert (
+        "matplotlib, which is installed, but cannot be loaded: libpng.so.9: cannot open" in ran.err
+    )
     assert "pip install" not in ran.err

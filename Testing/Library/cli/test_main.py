@@ -116,7 +116,7 @@ def test_missing_package_is_named_wherever_it_is_missed() -> None:
     ]
 
 
-def test_package_that_is_imported_directly_and_is_broken_is_no_fault_of_ours(
+def test_broken_package_that_is_imported_directly_is_no_fault_of_ours(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "numpy").mkdir()

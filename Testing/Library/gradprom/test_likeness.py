@@ -124,13 +124,15 @@ def test_a_refused_segmentation_does_not_refuse_the_enhancement(
     labels = tmp_path / "better-segmentation.nii.gz"
     assert better.exists() and not labels.exists()
     results = json.loads(Path(f"{better}.json").read_text(encoding="utf-8"))["results"]
-    assert results["segmentation_refused"].startswith("the volume does not look like")
+    assert results["measured"]["segmentation"]["refused"].startswith(
+        "the volume does not look like"
+    )
     assert "leg" not in Path(f"{better}.json").read_text(encoding="utf-8")
     labels.write_bytes(b"of an earlier run")
     assert main([*command, "--json"]) == 0
     fields = json.loads(capsys.readouterr().out)
     assert [*fields["outputs"]] == ["output"]
-    assert fields["segmentation_refused"] == results["segmentation_refused"]
+    assert fields["measured"] == results["measured"]
     assert any("segmentation is of an earlier run" in text for text in fields["warnings"])
     enhanced = me.enhance(leg, segment=True)
     assert enhanced.segmentation is None
@@ -144,7 +146,7 @@ def test_a_batch_enhances_what_its_segmentation_refuses(leg: Volume, tmp_path: P
     batch = {"task": "enhance", "inputs": [str(tmp_path)], "output": str(tmp_path / "out")}
     row = run_job(JobSpec("batch", batch | {"params": params}))["rows"][0]
     assert (row["status"], [*row["outputs"]]) == ("done", ["output"])
-    assert "does not look like" in row["segmentation_refused"]
+    assert "does not look like" in row["measured"]["segmentation"]["refused"]
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "mr"])
@@ -172,7 +174,7 @@ def test_a_segmentation_without_memory_leaves_the_enhanced_volume(
     monkeypatch.setattr("MedEnhanceLib.gradprom.infer.segment", fail)
     enhanced = me.enhance(brain.crop(k=slice(40, 60)), segment=True, force_segmenter=True)
     assert enhanced.segmentation is None
-    assert enhanced.report["results"]["segmentation_refused"] == "memory ran out"
+    assert enhanced.measured["segmentation"] == {"refused": "memory ran out"}
     assert "not segmented: memory ran out. Close other programs." in enhanced.report["warnings"]
 
 
