@@ -8,11 +8,16 @@ import sys
 import threading
 from typing import NoReturn
 
+from MedEnhanceLib.runtime.tolerance import Messages
+
 _CANCELLED = 130
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status."""
+    # A file would take the number of a closed stream, and get what C libraries print.
+    while os.open(os.devnull, os.O_RDWR) < 2:
+        pass
     if arguments == ["worker"]:
         from MedEnhanceLib.jobs.worker import worker
 
@@ -34,8 +39,7 @@ def console() -> NoReturn:
         # Canceled work of another library still runs: waiting for it takes long, and Python would
         # crash at its normal exit.
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+            Messages(stream).flush()
         os._exit(status)
     sys.exit(status)
 

@@ -6,7 +6,7 @@ MedEnhanceError
 │   └── GeometryError    its geometry cannot be used                    geometry 3
 ├── OutputError          a result that cannot be written                output   1
 │   └── EndingError      its name has an unsupported ending             ending   2
-├── DependencyError      a package that is missing                      dependency 4
+├── DependencyError      a package that is missing or cannot be loaded  dependency 4
 ├── ModelError           a bundle that is missing or damaged            model    4
 │   └── UnfitModelError  a bundle of another kind or modality           model    3
 ├── DeviceMemoryError    memory ran out                                 memory   5
@@ -67,7 +67,7 @@ class EndingError(OutputError):
 
 
 class DependencyError(MedEnhanceError):
-    """A package that a feature needs and that is not installed."""
+    """A package that a feature needs and that is not installed, or cannot be loaded."""
 
     code, exit_status = "dependency", 4
 

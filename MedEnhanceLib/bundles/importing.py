@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 import zlib
@@ -58,7 +59,7 @@ def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bund
     rename = f"Choose a name: medenhance models import {quote(str(source))} --name NAME"
     if any(other.shipped and other.name == bundle.name for other in store.list_bundles()):
         raise OutputError(f"a model {bundle.name!r} came with MedEnhance", rename)
-    if (root / bundle.name).exists():
+    if os.path.lexists(root / bundle.name):
         raise OutputError(
             f"a model {bundle.name!r} already exists in {root}",
             f"{rename}. Or remove it first: medenhance models remove {bundle.name}",

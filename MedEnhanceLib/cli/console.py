@@ -137,8 +137,7 @@ class Console:
         if error.code == "internal" and not self.debug:
             lines.append("For the details, run the same command with --debug.")
         if not is_printed:
-            with contextlib.suppress(OSError):  # the exit status stays
-                self.note("\n".join(lines))
+            self.note("\n".join(lines))
         return error.exit_status
 
     def _print_json(self, fields: Mapping[str, Any]) -> None:

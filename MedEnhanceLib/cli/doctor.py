@@ -16,12 +16,14 @@ _IDLE_SECONDS = 600.0
 
 def _run(args: argparse.Namespace) -> int:
     """Run the job and report what this machine has and lacks."""
-    facts = args.console.run("doctor", {})
+    facts = args.console.run("doctor", {"loads": True})
     lacking = list(_shortcomings(facts))
     hints = [hint for _, hint in lacking]
     text, fault = _screen(facts), None
     if lacking:
-        fault = lacking[0][0]("something that MedEnhance needs is missing", "\n".join(hints))
+        fault = lacking[0][0](
+            "something that MedEnhance needs is missing or broken", "\n".join(hints)
+        )
     else:
         text += "\n\nNothing is missing."
     return int(args.console.report({**facts, "missing": hints}, text, fault))
@@ -34,6 +36,7 @@ def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceErr
         names = " ".join(f"'{row['requirement']}'" for row in absent)
         lack = f"packages are missing or too old; install: python -m pip install {names}"
         yield DependencyError, lack
+    yield from ((DependencyError, row["fault"]) for row in facts["packages"] if row["fault"])
     for row in facts["models"]:
         if not row["ok"]:
             yield ModelError, f"model {row['name']}: {row['message']}"
@@ -63,7 +66,8 @@ def _screen(facts: Mapping[str, Any]) -> str:
 def _version_text(row: Mapping[str, Any]) -> str:
     if row["installed"] is None:
         return "not installed (optional)" if row["extra"] else "MISSING"
-    return f"{row['installed']}{'' if row['fits'] else ' TOO OLD'}"
+    fault = " TOO OLD" if not row["fits"] else " CANNOT BE LOADED" if row["fault"] else ""
+    return f"{row['installed']}{fault}"
 
 
 def _model_text(row: Mapping[str, Any]) -> str:
@@ -104,7 +108,7 @@ DOCTOR = Command(
     name="doctor",
     summary="check Python, packages, devices, memory, disk and models",
     description="Show packages, devices and models on this machine, and what is missing.\n"
-    "Exit status 4 if a package or a model is missing.",
+    "Exit status 4 if a package or a model is missing or broken.",
     example="medenhance doctor --json",
     declare=lambda _parser: None,
     run=_run,

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO, cast
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli import batch, compress, distill, doctor, enhance, models, train, volumes
@@ -17,6 +18,7 @@ from MedEnhanceLib.cli.console import Console
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import job_errors
+from MedEnhanceLib.runtime.tolerance import Messages
 
 #: In the order in which help lists them.
 COMMANDS = (
@@ -60,13 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     console = Console(as_json="--json" in arguments, debug="--debug" in arguments)
-    try:
-        with console.only_results_on_stdout(), job_errors("the command"):
-            return _dispatch(arguments, console)
-    except SystemExit as stop:  # argparse, after it has printed help or the version
-        return stop.code if isinstance(stop.code, int) else 0
-    except MedEnhanceError as error:
-        return console.fail(error, error)
+    with contextlib.redirect_stderr(cast(TextIO, Messages(sys.stderr))):
+        try:
+            with console.only_results_on_stdout(), job_errors("the command"):
+                return _dispatch(arguments, console)
+        except SystemExit as stop:  # argparse, after it has printed help or the version
+            return stop.code if isinstance(stop.code, int) else 0
+        except MedEnhanceError as error:
+            return console.fail(error, error)
 
 
 def build_parser(arguments: Sequence[str] | None = None) -> Parser:

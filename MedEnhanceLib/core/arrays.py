@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.runtime.tolerance import IfSupported
+
 Array = npt.NDArray[Any]
 #: Voxels of a volume, [K, J, I], or of a sequence, [T, K, J, I].
 Voxels = npt.NDArray[Any]
@@ -103,7 +105,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) ->
         shape: of the array.
         dtype: of the array.
         scratch: folder for arrays of LARGE_BYTES or more, each in an unnamed file that is removed
-            with the array; None: all are in memory.
+            with the array; None: all are in memory, as where files cannot be mapped.
     Raises OSError if there is no space, or no permission.
     """
     nbytes = math.prod(shape) * dtype.itemsize
@@ -111,8 +113,11 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) ->
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=scratch) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk would end the process later
-            os.posix_fallocate(file.fileno(), 0, nbytes)
-        return np.memmap(file, dtype, "w+", 0, shape)
+            with IfSupported():
+                os.posix_fallocate(file.fileno(), 0, nbytes)
+        with IfSupported():
+            return np.memmap(file, dtype, "w+", 0, shape)
+    return np.empty(shape, dtype)
 
 
 def trim() -> None:

@@ -65,6 +65,8 @@ def describe(
         if strength < 1:
             text += f"; {100 * strength:.0f} % of the network's detail, the rest is interpolation"
         lines.append(text)
+    if segmentation := facts.get("segmentation"):
+        lines.append(f"not segmented: {segmentation.get('refused', '')}")
     return lines
 
 

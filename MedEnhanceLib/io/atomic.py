@@ -21,10 +21,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.runtime.locks import make_owned, remove_abandoned, remove_owned
+from MedEnhanceLib.runtime.tolerance import IfSupported
 
 #: Prefix of the names of hidden folders.
 PREFIX = ".medenhance-"
@@ -35,17 +36,20 @@ _cleaned: set[Path] = set()
 
 
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise OutputError if `path` exists and may not be replaced; call it before long work."""
+    """Raise OutputError if `path` exists and may not be replaced; call it before long work.
+
+    A link exists, also one that leads nowhere.
+    """
     target = Path(path)
     with _as_output_error(target):
-        exists, real = target.exists(), resolved(target)
-        if any(part.is_symlink() for part in (real, *real.parents)):
+        exists, folder = target.exists(), entry_of(target).parent
+        if any(part.is_symlink() for part in (folder, *folder.parents)):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if exists and not target.is_dir() and not target.is_file():
         raise OutputError(f"{target} is a device, not a file", "Name a file.")
     if exists and target.is_dir():
         raise OutputError(f"{target} is a folder", "Name a file inside it.")
-    if exists and not overwrite:
+    if (exists or target.is_symlink()) and not overwrite:
         raise OutputError(
             f"{target} exists already",
             "Choose another name, or allow replacing it (--force, overwrite=True).",
@@ -56,7 +60,7 @@ def refuse_unwritable(folder: Path) -> None:
     """Raise OutputError if a folder cannot be made or written to; call it before long work."""
     existing = folder
     with _as_output_error(folder):
-        while not existing.exists():
+        while not existing.exists() and not existing.is_symlink():
             existing = existing.parent
     if not existing.is_dir():
         raise OutputError(f"{folder}: {existing} is not a folder", "Name another one.")
@@ -77,17 +81,23 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def entry_of(path: Path) -> Path:
+    """Resolve symbolic links in the folder of a path; a link at its end stays."""
+    return resolved(path) if path.name in ("", "..") else resolved(path.parent) / path.name
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary path to write to; it replaces `path` on a clean exit.
 
     The temporary file exists already (empty) and has the ending in lower case. On any exception
-    it is removed and the file at `path` stays. If `path` is a link, its target is replaced.
+    it is removed and the file at `path` stays. If `path` is a link, the link itself is replaced:
+    its target may be shared, as the objects of DataLad and git-annex are.
     Raises OutputError for an existing file (unless `overwrite`), a missing folder, no permission,
     no space left; an OSError about another file passes through.
     """
     refuse_existing(path, overwrite)
-    target = resolved(Path(path))
+    target = entry_of(Path(path))
     if target.parent not in _cleaned:
         _cleaned.add(target.parent)
         remove_abandoned(PREFIX, target.parent)
@@ -99,9 +109,10 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
             temporary.touch()
             mode = temporary.stat().st_mode
             yield temporary
-            temporary.chmod(mode)  # safetensors makes a new file that its owner alone can read
+            with contextlib.suppress(OSError):  # some network disks have no modes
+                temporary.chmod(mode)  # safetensors makes a new file that its owner alone can read
             with temporary.open("rb+") as stream:
-                os.fsync(stream.fileno())
+                flush(stream)
             refuse_existing(path, overwrite)  # another program may have written it meanwhile
             temporary.replace(target)
     flush_folder(target.parent)
@@ -164,8 +175,9 @@ def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Itera
 
 def refuse_no_folder(target: Path) -> None:
     """Raise OutputError if no folder can be made at `target`; call it before long work."""
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target} is a file", "Name a folder.")
+    if os.path.lexists(target) and not target.is_dir():
+        what = "is a file" if target.exists() else "is a link to a folder that does not exist"
+        raise OutputError(f"{target} {what}", "Name a folder.")
     if not target.parent.is_dir():
         raise OutputError(
             f"{target}: {target.parent} is not a folder", "Create it, or name another."
@@ -182,7 +194,8 @@ def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) 
             "Name a new folder.",
         )
     if target.is_dir():
-        shutil.copymode(target, new)
+        with contextlib.suppress(OSError):  # some network disks have no modes
+            shutil.copymode(target, new)
     if not earlier:
         if sys.platform == "win32" and target.is_dir():  # elsewhere the rename replaces it
             target.rmdir()
@@ -199,6 +212,13 @@ def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) 
         (aside / path.name).unlink()
     with contextlib.suppress(OSError):  # another program has put a file there meanwhile
         aside.rmdir()
+
+
+def flush(stream: IO[Any]) -> None:
+    """Make what was written survive a power cut, if the file system can; OSError if it fails."""
+    stream.flush()
+    with IfSupported():
+        os.fsync(stream.fileno())
 
 
 def flush_folder(folder: Path) -> None:

@@ -24,6 +24,7 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.tolerance import IfSupported
 
 _PIECE = 1 << 20
 _COPY_AGAIN = "Copy or download the file again."
@@ -145,7 +146,8 @@ def read_voxels(payload: Payload, monitor: Monitor, scratch: Path | None = None)
         )
     is_mappable = payload.dtype.isnative and not payload.is_packed
     if scratch is not None and payload.nbytes >= arrays.LARGE_BYTES and is_mappable:
-        return np.memmap(path, payload.dtype, "r", begin, payload.shape)
+        with IfSupported():
+            return np.memmap(path, payload.dtype, "r", begin, payload.shape)
     try:
         voxels = arrays.empty(payload.shape, payload.dtype, scratch)
     except (MemoryError, ValueError) as cause:  # ValueError: more than any array can have

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.failures import device_errors
@@ -12,6 +13,7 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import printable
+from MedEnhanceLib.runtime.tolerance import Messages
 
 
 @contextmanager
@@ -33,7 +35,8 @@ def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator
 def _logged(event: Event) -> None:
     """Log warnings, for a caller who gave no `progress`."""
     if event.kind == "warning":
-        logging.getLogger("MedEnhanceLib").warning("%s", printable(event.fields["message"]))
+        with suppress(ValueError):  # logging itself fails where stderr is closed
+            logging.getLogger("MedEnhanceLib").warning("%s", printable(event.fields["message"]))
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def progress_bar() -> Iterator[Listener]:
     """Yield a bar by tqdm on stderr; warnings and log lines are printed above it."""
     tqdm = require("tqdm.auto", purpose="A progress bar").tqdm
     shape = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, bar_format=shape, dynamic_ncols=True) as bar:
+    with tqdm(total=1.0, bar_format=shape, dynamic_ncols=True, file=Messages(sys.stderr)) as bar:
 
         def listen(event: Event) -> None:
             if event.kind == "progress":

@@ -12,7 +12,7 @@ from pathlib import Path
 from MedEnhanceLib import io
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
-from MedEnhanceLib.io.atomic import resolved, write_json
+from MedEnhanceLib.io.atomic import entry_of, resolved, write_json
 from MedEnhanceLib.io.dicom.listing import Choice, choices, counted_kinds
 from MedEnhanceLib.io.dicom.sources import DICOM_ENDINGS, is_dicom, named
 from MedEnhanceLib.jobs.files import CONTAINER
@@ -121,9 +121,7 @@ def gather(
 
 def _volumes_below(path: Path, out: Path, containers: bool, rest: _Rest) -> Iterator[_Volume]:
     """Yield every volume at or below a path, and note what else lies there."""
-    # A link at the end names the result; what lies in front of it is resolved.
-    is_named = path.name not in ("", "..")
-    path = resolved(path.parent) / path.name if is_named else resolved(path)
+    path = entry_of(path)  # a link at its end names the result
     if not path.is_dir():
         yield str(path), Path(path.name), _ALL  # a missing file too: its row gets the error
         return
@@ -262,5 +260,5 @@ def describe_derivatives(out: Path) -> None:
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "MedEnhance", "Version": __version__}],
     }
-    if not (out / _DESCRIPTION).exists():
+    if not os.path.lexists(out / _DESCRIPTION):
         write_json(out / _DESCRIPTION, description, overwrite=False)

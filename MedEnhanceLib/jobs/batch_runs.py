@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from typing import Any
 from MedEnhanceLib.core.findings import is_nearly_input
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
-from MedEnhanceLib.io.atomic import atomic_write, make_folder
+from MedEnhanceLib.io.atomic import atomic_write, flush, make_folder
 from MedEnhanceLib.jobs.batch_items import ROWS, TABLE, Item
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import cpu_threads
@@ -231,6 +232,9 @@ class Ledger:
         self._bytes: dict[tuple[str, str, str], int] = {}  # as this batch left the results
         self._path, self._table = folder / ROWS, folder / TABLE
         if self._path.exists():
+            if self._path.is_symlink():  # rows are appended: what it leads to may be shared
+                with atomic_write(self._path, overwrite=True) as temporary:
+                    shutil.copyfile(self._path, temporary)
             text = self._path.read_text(encoding="utf-8", errors="replace")
             for line in text.splitlines():
                 with suppress(ValueError, RecursionError):
@@ -306,8 +310,7 @@ class Ledger:
     def _append(self, text: str) -> None:
         with self._path.open("a", encoding="ascii", newline="") as stream:
             stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+            flush(stream)
 
     def _is_finished(self, item: Item) -> bool:
         """Return whether a volume was processed with these options, and its result still exists."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
@@ -46,13 +48,14 @@ def enhance_volume(
     scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` and `segment`.
+    """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` does.
 
     Args:
         volume: as in `hqg.enhance`.
         config: the task "slices" restores thin slices; it takes no guide and no `slices`.
         guide: as in `hqg.enhance`.
         segmenter: labels the result, which must have one frame (give `frame`); None: no labels.
+            If it refuses the volume, that is a warning; a missing one is an error at once.
         frame: as in `hqg.enhance`.
         slices: (start, stop) along K, stop excluded; None for all.
         cache: measurements of an earlier run over this volume.
@@ -64,9 +67,12 @@ def enhance_volume(
     began = time.monotonic()
     _warn_of_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
-    # A missing model is reported now, not after the long work.
-    head = gradprom.open_head_for(single, segmenter, monitor) if segmenter else None
-    share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
+    head, refused = None, dict[str, Any]()
+    if segmenter is not None:
+        single = single.single("Give frame to segment one of them, or leave the segmentation out.")
+        with _refusal_as_warning(refused, single, monitor):
+            head = gradprom.open_head_for(single, segmenter, monitor)
+    share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
         from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
@@ -85,14 +91,34 @@ def enhance_volume(
             monitor=part,
         )
     _warn_of_change(result, monitor)
-    if segmenter is not None:
-        part, original = monitor.part(share, 1.0), result.original
-        labels = gradprom.segment(
-            result.volume, segmenter, original=original, head=head, monitor=part
-        )
-        result = replace(result, segmentation=labels)
-    result = replace(result, seconds=time.monotonic() - began)
+    if head is not None:
+        with _refusal_as_warning(refused, single, monitor):
+            result = _labeled(result, segmenter, head, monitor.part(share, 1.0))
+    result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
     return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
+
+
+def _labeled(
+    result: Enhanced, segmenter: SegmentConfig | None, head: tuple[Bundle, str], monitor: Monitor
+) -> Enhanced:
+    """Add the labels of the enhanced volume to a result."""
+    labels = gradprom.segment(
+        result.volume, segmenter, original=result.original, head=head, monitor=monitor
+    )
+    return replace(result, segmentation=labels)
+
+
+@contextmanager
+def _refusal_as_warning(
+    refused: dict[str, Any], volume: Volume, monitor: Monitor
+) -> Iterator[None]:
+    """Warn of a segmentation that is refused; the reason in `refused` does not name the volume."""
+    try:
+        yield
+    except (InputError, DeviceMemoryError) as cause:
+        reason = cause.message.replace(volume.source or "the volume", "the volume")
+        refused["segmentation"] = {"refused": reason}
+        monitor.warn(f"not segmented: {reason}. {cause.hint}")
 
 
 def _warn_of_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> None:

@@ -17,7 +17,7 @@ from MedEnhanceLib.errors import (
     MedEnhanceError,
     OutputError,
 )
-from MedEnhanceLib.runtime.dependencies import missing_package
+from MedEnhanceLib.runtime.dependencies import package_error
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 
 _LONGEST_DETAILS = 32_000
@@ -50,7 +50,7 @@ def device_errors() -> Iterator[None]:
     try:
         yield
     except MemoryError as cause:
-        raise DeviceMemoryError(f"memory ran out ({cause or 'host'})", _LESS_MEMORY) from cause
+        raise DeviceMemoryError(f"memory ran out ({str(cause) or 'host'})", _LESS_MEMORY) from cause
     except RuntimeError as cause:
         reason = str(cause).strip().partition("\n")[0][:200]
         if is_device_lost(cause):
@@ -82,15 +82,16 @@ def job_errors(kind: str) -> Iterator[None]:
             "This is a fault of MedEnhance: please report it with the traceback in the log"
             " (a worker's standard error).",
         )
-        raise _missing_package(cause) or _refused(cause) or fault from cause
+        raise _failed_import(cause) or _refused(cause) or fault from cause
 
 
-def _missing_package(cause: Exception) -> MedEnhanceError | None:
-    """Return the error of a missing third-party package; a missing module of ours is a fault."""
-    package = cause.name if isinstance(cause, ModuleNotFoundError) else None
-    if not package or package.startswith("MedEnhanceLib"):
-        return None
-    return missing_package(package)
+def _failed_import(cause: Exception) -> MedEnhanceError | None:
+    """Return the error of a third-party package that is missing, or cannot be loaded."""
+    frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    names = [f.f_globals.get("__name__") for f in frames if f.f_code.co_name == "<module>"]
+    names += [cause.name] if isinstance(cause, ImportError) else []
+    others = [name for name in names if name and not name.startswith("MedEnhanceLib")]
+    return package_error(others[0], cause, "the package {}") if others else None
 
 
 def _refused(cause: Exception) -> MedEnhanceError | None:

@@ -14,7 +14,7 @@ from MedEnhanceLib import hqg, io, unicompress
 from MedEnhanceLib.core.options import About, Params, did_you_mean, option, options_of
 from MedEnhanceLib.core.volume import Modality, Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
-from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
+from MedEnhanceLib.io.atomic import entry_of, refuse_existing, refuse_unwritable, resolved
 from MedEnhanceLib.io.describe import warn_of_content
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -219,7 +219,7 @@ def check_outputs(
     Raises OutputError, EndingError or ConfigError, naming the file.
     """
     sources = {resolved(path) for path in inputs}
-    places = {resolved(path) for path in outputs.values()}
+    places = {entry_of(path) for path in outputs.values()}
     if len(places) < len(outputs):
         raise ConfigError(
             f"two outputs share one path: {', '.join(map(str, outputs.values()))}",

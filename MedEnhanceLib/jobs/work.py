@@ -66,7 +66,8 @@ class Work:
         for name in [*self.outputs]:
             volume = volumes.get(name)
             if volume is None:
-                del self.outputs[name]
+                if self.outputs.pop(name).exists():
+                    monitor.warn(f"the file of the {name} is of an earlier run: none was made now")
             else:
                 path, is_main = self.outputs[name], name == "output"
                 stored = volume if is_main else replace(volume, gradients=())

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Literal
 
 from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.runtime.forks import refuse_without_threads
 from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
@@ -40,6 +41,7 @@ class Package:
         use: "compress" where compression and enhancement need it, else "enhance".
         installed: its version, "unknown" where it states none, None where it is missing.
         fits: whether it is installed and recent enough.
+        fault: why it cannot be loaded, if that was tried.
     """
 
     requirement: str
@@ -50,6 +52,7 @@ class Package:
     use: Use = "compress"
     installed: str | None = None
     fits: bool = False
+    fault: str = ""
 
     @property
     def name(self) -> str:
@@ -112,10 +115,20 @@ PIP_NAMES["dask.distributed"] = PIP_NAMES["distributed"]
 _TORCH_MEGABYTES = {"linux": 4100, "win32": 130, "darwin": 90}
 
 
-def packages() -> list[Package]:
-    """Return all packages of this machine with their versions; none is imported."""
+def packages(*, loads: bool = False) -> list[Package]:
+    """Return all packages of this machine with their versions; with `loads` each is imported."""
     invalidate_caches()
-    return [_with_version(package) for package in PACKAGES if package.is_for_this_machine]
+    found = [_with_version(package) for package in PACKAGES if package.is_for_this_machine]
+    return [replace(each, fault=_fault_of(each)) for each in found] if loads else found
+
+
+def _fault_of(package: Package) -> str:
+    try:
+        if package.installed:
+            require(package.module, purpose="MedEnhance")
+    except DependencyError as error:
+        return str(error)
+    return ""
 
 
 def missing(use: Use = "enhance") -> list[Package]:
@@ -146,18 +159,41 @@ _sleeping_idle_threads = SharedSetting(_let_idle_threads_sleep)
 
 def require(module: str, *, purpose: str) -> ModuleType:
     """Import `module`, or raise DependencyError naming what needs it and how to get it."""
+    if module == "torch":
+        refuse_without_threads()
     try:
         with _sleeping_idle_threads:
             return import_module(module)
-    except ImportError as cause:
-        raise missing_package(module, f"{purpose} needs the package {{}}, which") from cause
+    except Exception as cause:  # what cannot be loaded raises anything: OSError, MemoryError
+        raise package_error(module, cause, f"{purpose} needs the package {{}}, which") from cause
 
 
 def load_packages(*modules: str, purpose: str, monitor: Monitor) -> None:
     """Import packages that take seconds, each as a stage of progress; raises as `require` does."""
+    refuse_without_threads()  # in this thread, which computes
     for module in (each for each in modules if imported(each) is None):
         monitor.progress(0.0, f"loading {module.partition('.')[0]}")
         attend(partial(require, module, purpose=purpose), monitor)
+
+
+def package_error(module: str, cause: Exception, subject: str) -> DependencyError:
+    """Return the error of a package that is missing, or that cannot be loaded.
+
+    Args:
+        module: that was imported.
+        cause: what its import raised.
+        subject: begins the message; {} stands for the package.
+    """
+    # Dask itself says that its distributed part is missing; None marks a module as missing.
+    if not _is_present(module.removeprefix("dask.")) or sys.modules.get(module, cause) is None:
+        return missing_package(module, subject)
+    package = PIP_NAMES.get(module, module.partition(".")[0])
+    reason = str(cause).strip().partition("\n")[0][:200] or type(cause).__name__
+    return DependencyError(
+        f"{subject.format(package)} is installed, but cannot be loaded: {reason}",
+        "Repair what the reason names: a system library, a package of another version, a limit of "
+        f"memory. Or install {package} again.",
+    )
 
 
 def missing_package(module: str, subject: str = "the package {}") -> DependencyError:
@@ -186,10 +222,7 @@ def installed_version(package: Package) -> str | None:
     """Return the version of a package, "unknown" if it states none, None if it is missing."""
     from importlib import metadata  # takes longer to import than the rest of this package
 
-    try:
-        if find_spec(package.module) is None:
-            return None
-    except (ImportError, ValueError):
+    if not _is_present(package.module):
         return None
     for name in (package.name.partition("[")[0], package.module):
         try:
@@ -197,6 +230,14 @@ def installed_version(package: Package) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return "unknown"
+
+
+def _is_present(module: str) -> bool:
+    """Return whether the package of a module is installed; it may be broken."""
+    try:
+        return find_spec(module.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _with_version(package: Package) -> Package:

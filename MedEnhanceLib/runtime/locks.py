@@ -10,7 +10,6 @@ abandoned. Why: docs/decisions/0006-jobs-in-a-worker.md.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import stat
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import DependencyError, OutputError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.tolerance import IfSupported
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -36,8 +36,6 @@ _MARK = b"MedEnhance temporary folder\n"
 _CLEANER_SECONDS = 5.0
 #: An empty folder of this age has no owner: locking a new folder takes far less.
 _UNLOCKED_SECONDS = 60.0
-#: Errors of file systems without locks, such as some network disks.
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock | None]:
@@ -52,15 +50,14 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         lock = _file_lock(folder / LOCK, on_acquired=lambda descriptor: os.write(descriptor, _MARK))
-        lock.acquire(timeout=_CLEANER_SECONDS)
+        with IfSupported():
+            lock.acquire(timeout=_CLEANER_SECONDS)
     except DependencyError:
         return folder, None
-    except OSError as cause:
-        if cause.errno in NO_LOCKS:
-            return folder, None
+    except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return folder, lock
+    return folder, lock if lock.is_locked else None
 
 
 def remove_abandoned(prefix: str = _WORKSPACE, parent: Path | None = None) -> list[Path]:
@@ -94,12 +91,14 @@ def remove_abandoned(prefix: str = _WORKSPACE, parent: Path | None = None) -> li
 def hold(folder: Path) -> FileLock | None:
     """Own an existing folder until the lock is released; None where another process owns it.
 
+    On a file system without locks others are not noticed, and the lock is not locked.
     Raises OSError where the folder cannot be written to.
     """
     filelock = require("filelock", purpose="Locking a folder")
     lock = _file_lock(folder / LOCK)
     try:
-        lock.acquire(blocking=False)
+        with IfSupported():
+            lock.acquire(blocking=False)
     except filelock.Timeout:
         return None
     return lock

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device, fault_of
 from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
+#: Above "proc" and "sys", where Linux states the limits of control groups, of Docker or a cluster.
+ROOT = Path("/")
+#: Files of limit and use, in version 2 and in version 1.
+_MEMORY = ("memory.max", "memory.limit_in_bytes"), ("memory.current", "memory.usage_in_bytes")
+_QUOTA, _PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 #: Unix's nice value of background work.
 _LOW_NICE = 10
 
@@ -85,7 +96,8 @@ def compute() -> dict[str, Any]:
             torch = require("torch", purpose="Running a model")
             choice = asdict(choose_device("auto"))
     except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
-        choice["reason"] = f"PyTorch is installed, but cannot be used: {cause}"
+        fault = f"PyTorch is installed, but cannot be used: {cause}"
+        choice["reason"] = getattr(cause, "message", fault)
     if choice["name"] != "none":
         for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
             name, (free, total) = f"cuda:{index}", torch.cuda.mem_get_info(index)
@@ -99,19 +111,57 @@ def compute() -> dict[str, Any]:
 
 def cpu_threads() -> int:
     """Count the threads that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")
+    counts = [len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1]
+    for folder in _control_groups("cpu"):
+        text = _text(folder, "cpu.max") or f"{_text(folder, _QUOTA)} {_text(folder, _PERIOD)}"
+        with suppress(ValueError):  # "max" is no number
+            quota, period = map(int, text.split())
+            counts += [math.ceil(quota / period)] if quota > 0 else []
+    return min(counts)
 
 
 def memory() -> dict[str, int | None]:
-    """Return host memory in bytes, "total" and "free"; None before psutil is installed."""
+    """Return memory in bytes, "total" and "free"; None before psutil is installed.
+
+    It is that of the host, or less where a control group limits this process.
+    """
     try:
-        import psutil
-    except ImportError:
+        psutil = require("psutil", purpose="Measuring memory")
+    except DependencyError:
         return {"total": None, "free": None}
     usage = psutil.virtual_memory()
-    return {"total": int(usage.total), "free": int(usage.available)}
+    total, free = int(usage.total), int(usage.available)
+    for folder in _control_groups("memory"):
+        rows = _text(folder, "memory.stat")
+        # The system drops cached files if memory is needed; of version 1 with groups inside.
+        cached = re.findall(r"(?m)^total_(?:in)?active_file (\d+)$", rows)
+        cached = cached or re.findall(r"(?m)^(?:in)?active_file (\d+)$", rows)
+        with suppress(ValueError):  # "max" is no number
+            limit, used = (int(_text(folder, *names)) for names in _MEMORY)
+            total, free = min(total, limit), min(free, max(0, limit - used + sum(map(int, cached))))
+    return {"total": total, "free": free}
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """Iterate over the folders of the control groups of this process, and of those around them.
+
+    Inside Docker the path may be that of the host: then the folder at the top is its own.
+    """
+    for line in _text(ROOT, "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            top = ROOT / "sys/fs/cgroup" / (controller if controllers else "")
+            group = PurePosixPath(path)
+            yield from (top / each.relative_to("/") for each in (group, *group.parents))
+
+
+def _text(folder: Path, *names: str) -> str:
+    """Read the first of these files that can be read; "" for none."""
+    for name in names:
+        with suppress(OSError):
+            return (folder / name).read_text()
+    return ""
 
 
 def lower_priority() -> None:

@@ -118,7 +118,7 @@ class RunFolder:
         """Remove results, the manifest first: without it nothing in the folder counts as one."""
         results = [self.out / name for name in reversed(RESULTS)]
         for entry in (*results, *self.work.iterdir()):
-            if entry.is_dir():
+            if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             elif entry.name != LOCK:
                 entry.unlink(missing_ok=True)

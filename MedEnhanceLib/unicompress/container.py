@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.errors import CodecError, InputError, NoContainerError
+from MedEnhanceLib.io.atomic import flush
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 from MedEnhanceLib.unicompress.parity import Damage, Layout, RepairChunk
 
@@ -154,8 +155,7 @@ def write_container(path: Path, front: bytes, chunks: Sequence[Chunk]) -> str:
         seal = digest.digest()
         stream.write(seal)
         digest.update(seal)
-        stream.flush()
-        os.fsync(stream.fileno())
+        flush(stream)
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime import dependencies
 from MedEnhanceLib.runtime.dependencies import missing, packages
 
@@ -83,6 +85,89 @@ def test_only_pictures_need_matplotlib(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=_REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
-        "Drawing the report's pictures needs the package matplotlib, which is not installed "
+        "Drawing the report needs the package matplotlib, which is not installed "
         "Install it with: python -m pip install 'medenhance[reports]'\n"
     )
+
+
+_CAUSES = (
+    'ImportError("libtorch_cpu.so: undefined symbol: iJIT_NotifyEvent")',
+    'OSError("libcublas.so.12: cannot open shared object file")',
+    'MemoryError("8 bytes")',
+    'AttributeError("np.float_ was removed")',
+    'ModuleNotFoundError("No module named x", name="x")',
+)
+
+
+def break_package(folder: Path, name: str, cause: str) -> str:
+    """Make a package that is there and cannot be loaded; returns the reason."""
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(f"raise {cause}\n")
+    return cause.split('"')[1]
+
+
+@pytest.mark.parametrize("cause", _CAUSES)
+def test_a_package_that_cannot_be_loaded_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    reason = break_package(tmp_path, "package_in_pieces", cause)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DependencyError, match="is installed, but cannot be loaded") as caught:
+        dependencies.require("package_in_pieces.parts", purpose="This test")
+    assert caught.value.message.endswith(reason)
+    assert "pip install" not in caught.value.hint
+    with pytest.raises(DependencyError, match="which is not installed"):
+        dependencies.require("package_nowhere.parts", purpose="This test")
+
+
+def test_dask_without_its_distributed_part_is_missing_and_not_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "dask.distributed", raising=False)
+    with pytest.raises(DependencyError, match="which is not installed") as caught:
+        dependencies.require("dask.distributed", purpose="This test")
+    assert "medenhance[batch]" in caught.value.hint
+
+
+_WITH_BROKEN_TORCH = """
+import io, json, sys
+import numpy as np
+import MedEnhanceLib as me
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.jobs import JobSpec, run_job
+volume = me.Volume(np.arange(4096, dtype=np.int16).reshape(16, 16, 16), modality="MR")
+path = sys.argv[1]
+me.save(volume, path)
+doors = {
+    "api": lambda: me.enhance(volume),
+    "segment": lambda: me.segment(volume),
+    "job": lambda: run_job(JobSpec("enhance", {"input": path, "output": path + "-b.nii"})),
+    "train": lambda: me.train("hqg", {}, sys.argv[2], out=sys.argv[2]),
+}
+said = {}
+for name, call in doors.items():
+    try:
+        call()
+    except me.MedEnhanceError as error:
+        said[name] = [error.code, error.exit_status, error.message]
+sys.stderr = io.StringIO()
+status = main(["enhance", path, path + "-c.nii"])
+said["command"] = ["dependency", status, sys.stderr.getvalue().splitlines()[0]]
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.parametrize("cause", _CAUSES[:2])
+def test_every_door_says_why_pytorch_cannot_be_loaded(tmp_path: Path, cause: str) -> None:
+    reason = break_package(tmp_path / "broken", "torch", cause)
+    path = os.pathsep.join(map(str, (tmp_path / "broken", _REPOSITORY)))
+    program = ["-c", _WITH_BROKEN_TORCH, str(tmp_path / "a.nii"), str(tmp_path)]
+    done = subprocess.run([sys.executable, "-P", *program], env={**os.environ, "PYTHONPATH": path},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    doors = json.loads(done.stdout)
+    assert [*doors] == ["api", "segment", "job", "train", "command"]
+    for code, status, message in doors.values():
+        assert (code, status) == ("dependency", 4)
+        assert "needs the package torch, which is installed, but cannot be loaded" in message
+        assert reason in message

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, DeviceMemoryError
+from MedEnhanceLib.io.dicom.pixels import refuse_too_large
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds import distill, train
 from MedEnhanceLib.runtime import device, machine
@@ -97,3 +99,128 @@ def test_distilling_and_training_are_background_work(monkeypatch: pytest.MonkeyP
     ):
         with pytest.raises(ConfigError, match="the priority is low"):
             run_job(JobSpec(kind, params))
+
+
+GB = 10**9
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A host of 64 GB, 40 of them free, and 16 threads; groups: their files and what these hold."""
+    usage = SimpleNamespace(total=64 * GB, available=40 * GB)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: usage)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+
+    def make(process: str, groups: dict[str, str]) -> None:
+        files = {"proc/self/cgroup": process}
+        files |= {f"sys/fs/cgroup/{name}": text for name, text in groups.items()}
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(f"{text}\n")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("process", "groups", "total", "free", "threads"),
+    [
+        ("0::/", {}, 64, 40, 16),
+        ("7:no:groups", {"memory.max": "1"}, 64, 40, 16),
+        # Version 2, without limits, with one, and with cached files in its use.
+        (
+            "0::/",
+            {"memory.max": "max", "memory.current": "5", "cpu.max": "max 100000"},
+            64,
+            40,
+            16,
+        ),
+        (
+            "0::/",
+            {
+                "memory.max": str(8 * GB),
+                "memory.current": str(5 * GB),
+                "cpu.max": "150000 100000",
+            },
+            8,
+            3,
+            2,
+        ),
+        (
+            "0::/",
+            {
+                "memory.max": str(8 * GB),
+                "memory.current": str(7 * GB),
+                "memory.stat": f"anon {GB}\nactive_file {GB}\ninactive_file {3 * GB}",
+            },
+            8,
+            5,
+            16,
+        ),
+        # A job of a cluster, whose limit is in a group around its own, or in both.
+        (
+            "0::/slurm/job_7/step_0",
+            {
+                "slurm/job_7/memory.max": str(12 * GB),
+                "slurm/job_7/memory.current": str(4 * GB),
+                "slurm/job_7/step_0/memory.max": str(20 * GB),
+                "slurm/job_7/step_0/memory.current": str(19 * GB),
+                "slurm/job_7/step_0/cpu.max": "400000 100000",
+            },
+            12,
+            1,
+            4,
+        ),
+        # A limit above what the host has, and one that is exceeded.
+        ("0::/", {"memory.max": str(99 * GB), "memory.current": "0"}, 64, 40, 16),
+        ("0::/", {"memory.max": str(2 * GB), "memory.current": str(3 * GB)}, 2, 0, 16),
+        # Version 1: the path is the host's, the files are the container's own; 2^63 is no limit.
+        (
+            "9:memory:/docker/af3\n4:cpu,cpuacct:/docker/af3\n1:name=systemd:/docker/af3\n0::/",
+            {
+                "memory/memory.limit_in_bytes": str(6 * GB),
+                "memory/memory.usage_in_bytes": str(2 * GB),
+                "memory/memory.stat": f"total_inactive_file {GB}\nactive_file 9",
+                "cpu/cpu.cfs_quota_us": "300000",
+                "cpu/cpu.cfs_period_us": "100000",
+            },
+            6,
+            5,
+            3,
+        ),
+        (
+            "9:memory:/a/b\n4:cpu:/a",
+            {
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+                "memory/memory.usage_in_bytes": str(2 * GB),
+                "memory/a/b/memory.limit_in_bytes": str(30 * GB),
+                "memory/a/b/memory.usage_in_bytes": str(2 * GB),
+                "cpu/a/cpu.cfs_quota_us": "-1",
+                "cpu/a/cpu.cfs_period_us": "100000",
+            },
+            30,
+            28,
+            16,
+        ),
+    ],
+)
+def test_a_control_group_has_the_memory_and_threads_of_its_limits(
+    host: Callable[..., None],
+    process: str,
+    groups: dict[str, str],
+    total: int,
+    free: int,
+    threads: int,
+) -> None:
+    host(process, groups)
+    facts = run_job(JobSpec("doctor"))
+    assert facts["memory"] == {"total": total * GB, "free": free * GB}
+    assert facts["cpu_threads"] == threads
+
+
+def test_a_control_group_refuses_what_it_cannot_hold(host: Callable[..., None]) -> None:
+    host("0::/", {"memory.max": str(GB), "memory.current": "0"})
+    with pytest.raises(DeviceMemoryError, match=r"1\.0 GB are free"):
+        refuse_too_large((1000, 512, 512), "scan")
+    host("0::/", {"memory.max": "max"})
+    refuse_too_large((1000, 512, 512), "scan")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.io.atomic import atomic_folder, output_error, refuse_no_folder
+from MedEnhanceLib.io.atomic import atomic_folder, flush, output_error, refuse_no_folder
 from MedEnhanceLib.io.dicomout.derivation import IMPLEMENTATION_NAME, IMPLEMENTATION_UID
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -109,8 +108,7 @@ def _write(dataset: Dataset, path: Path) -> None:
     pydicom.dcmwrite(content, file, enforce_file_format=True)
     with path.open("xb") as stream:
         stream.write(content.getbuffer())
-        stream.flush()
-        os.fsync(stream.fileno())
+        flush(stream)
 
 
 def _verify(dataset: Dataset, path: Path) -> None:

@@ -13,7 +13,7 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, DependencyError, Output
 from MedEnhanceLib.io.atomic import PREFIX, make_folder, output_error, refuse_unwritable, resolved
 from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.locks import NO_LOCKS, hold, remove_owned
+from MedEnhanceLib.runtime.locks import hold, remove_owned
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -143,12 +143,11 @@ def _locked(out: Path) -> Iterator[None]:
     except DependencyError:
         pass
     except OSError as cause:
-        if cause.errno not in NO_LOCKS:
-            raise output_error(out, cause) from cause
+        raise output_error(out, cause) from cause
     try:
         yield
     finally:
-        remove_owned(place, lock)
+        remove_owned(place, lock if lock and lock.is_locked else None)
 
 
 def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:

@@ -188,7 +188,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
 
 
 def _check_report(page: Path, *, overwrite: bool) -> None:
-    require("matplotlib", purpose="Drawing the report's pictures")
+    for package in ("matplotlib", "jinja2"):
+        require(package, purpose="Drawing the report")
     refuse_unwritable(page)
     refuse_existing(page / "index.html", overwrite)
 

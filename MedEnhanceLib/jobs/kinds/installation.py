@@ -44,6 +44,10 @@ class ModelsParams(Params):
 class DoctorParams(Params):
     """Look at this machine."""
 
+    loads: bool = option(
+        False, help="load every package to find broken ones, which takes seconds", flag=None
+    )
+
 
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Perform the action; returns all installed models, with the checks of their files."""
@@ -67,7 +71,7 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     return Result({"models": rows, "unreadable": store.unreadable_rows(), **changed})
 
 
-def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
+def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
     """Report Python, devices and the automatic choice, memory, disk, packages, models."""
     monitor.progress(0.0, "checking this computer")
     facts = {
@@ -78,7 +82,9 @@ def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
         "disk": shutil.disk_usage(Path.home())._asdict() | {"path": str(Path.home())},
-        "packages": [asdict(package) | {"name": package.name} for package in packages()],
+        "packages": [
+            asdict(package) | {"name": package.name} for package in packages(loads=params.loads)
+        ],
         "models": store.installed(),
     }
     return Result(as_json(facts))

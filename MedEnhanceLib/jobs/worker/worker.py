@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TextIO, cast
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceLostError, MedEnhanceError
@@ -25,6 +25,7 @@ from MedEnhanceLib.jobs.files import KeptVolumes
 from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.progress import Event
+from MedEnhanceLib.runtime.tolerance import Messages
 
 IDLE_SECONDS = 600.0
 #: How long a job may continue after the end of stdin, as no client is left to kill the worker.
@@ -38,8 +39,8 @@ def main(idle_seconds: float = IDLE_SECONDS, orphan_seconds: float = ORPHAN_SECO
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    faulthandler.enable()
+    sys.stdout = sys.stderr = cast(TextIO, Messages(sys.stderr))
+    faulthandler.enable(2)
     remove_abandoned()
     with Workspace() as workspace:
         return Worker(commands, events, workspace).serve(idle_seconds, orphan_seconds)

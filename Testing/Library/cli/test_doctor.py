@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -72,3 +74,23 @@ def test_missing_or_damaged_model_is_reported(
     reported = run("doctor", "--json")
     assert reported.status == 4
     assert reported.json["error"]["code"] == "model"
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_package_that_cannot_be_loaded_is_named_with_its_reason(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(module: str) -> object:
+        if module == "matplotlib":
+            raise OSError("libpng.so.9: cannot open shared object file")
+        return importlib.import_module(module)
+
+    monkeypatch.setattr(dependencies, "import_module", load)
+    ran = run("doctor")
+    assert ran.status == 4
+    assert re.search(r"matplotlib +[\d.]+ CANNOT BE LOADED", ran.out)
+    assert ran.out.count("CANNOT BE LOADED") == 1
+    assert (
+        "matplotlib, which is installed, but cannot be loaded: libpng.so.9: cannot open" in ran.err
+    )
+    assert "pip install" not in ran.err

@@ -116,6 +116,23 @@ def test_missing_package_is_named_wherever_it_is_missed() -> None:
     ]
 
 
+def test_broken_package_that_is_imported_directly_is_no_fault_of_ours(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text("raise ImportError('libopenblas.so: none')\n")
+    program = (
+        "import sys\nfrom MedEnhanceLib.cli.main import main\nsys.exit(main(['inspect', 'a']))"
+    )
+    path = os.pathsep.join(map(str, (tmp_path, *sys.path)))
+    command, environment = [sys.executable, "-c", program], {**os.environ, "PYTHONPATH": path}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 4
+    assert ran.stderr.startswith(
+        "error: the package numpy is installed, but cannot be loaded: libopenblas.so: none\n"
+    )
+
+
 def test_what_libraries_print_stays_out_of_the_json(inspect_by: Callable) -> None:
     def chatty(args: Any) -> int:
         print("a library says hello")

@@ -18,10 +18,11 @@ from MedEnhanceLib.bundles.suitability import compare_likeness, fit_likeness
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.errors import DeviceMemoryError, InputError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
 from MedEnhanceLib.gradprom.sequences import sequence_warning
 from MedEnhanceLib.io import load, save
+from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -89,15 +90,13 @@ def test_a_warning_of_other_sequences_does_not_come_with_the_heads_own(
 
 
 def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
-    """Before the minutes of an enhancement; by a model that is named, too."""
+    """By a model that is named, too."""
     says = r"images that brain-tissue was trained on, MR of the brain: dark tissue stands out more"
     with pytest.raises(InputError, match=says) as caught:
         me.segment(leg)
     assert "--force-segmenter" in caught.value.hint
     with pytest.raises(InputError, match="does not look like"):
         me.segment(leg, model="brain-tissue")
-    with pytest.raises(InputError, match="does not look like"):
-        me.enhance(leg, segment=True)
     source, labels = tmp_path / "leg.nii.gz", tmp_path / "labels.nii.gz"
     save(leg, source)
     assert main(["segment", str(source), str(labels), "--modality", "MR"]) == InputError.exit_status
@@ -108,6 +107,75 @@ def test_a_leg_is_refused_at_every_door(leg: Volume, tmp_path: Path) -> None:
     results = json.loads(Path(f"{labels}.json").read_text(encoding="utf-8"))["results"]
     assert "does not look like" in results["segmentation_warning"]
     assert not [step for step in load(labels).history if "leg" in step]  # names no file
+
+
+def test_a_refused_segmentation_does_not_refuse_the_enhancement(
+    leg: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leg, source, better = leg.crop(k=slice(8)), tmp_path / "leg.nii.gz", tmp_path / "better.nii.gz"
+    save(leg, source)
+    command = ["enhance", str(source), str(better), "--segment", "--force"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    says = "not segmented: the volume does not look like the images that brain-tissue was trained"
+    assert says in printed.out
+    assert f"warning: {says}" in printed.err
+    assert "--force-segmenter" in printed.err
+    labels = tmp_path / "better-segmentation.nii.gz"
+    assert better.exists() and not labels.exists()
+    results = json.loads(Path(f"{better}.json").read_text(encoding="utf-8"))["results"]
+    assert results["measured"]["segmentation"]["refused"].startswith(
+        "the volume does not look like"
+    )
+    assert "leg" not in Path(f"{better}.json").read_text(encoding="utf-8")
+    labels.write_bytes(b"of an earlier run")
+    assert main([*command, "--json"]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert [*fields["outputs"]] == ["output"]
+    assert fields["measured"] == results["measured"]
+    assert any("segmentation is of an earlier run" in text for text in fields["warnings"])
+    enhanced = me.enhance(leg, segment=True)
+    assert enhanced.segmentation is None
+    assert enhanced.volume.is_equal(load(better).with_voxels(enhanced.volume.voxels))
+    assert any(text.startswith(says[:40]) for text in enhanced.findings)
+
+
+def test_a_batch_enhances_what_its_segmentation_refuses(leg: Volume, tmp_path: Path) -> None:
+    save(leg.crop(k=slice(8)), tmp_path / "leg.nii.gz")
+    params = {"segment": True, "modality": "MR"}
+    batch = {"task": "enhance", "inputs": [str(tmp_path)], "output": str(tmp_path / "out")}
+    row = run_job(JobSpec("batch", batch | {"params": params}))["rows"][0]
+    assert (row["status"], [*row["outputs"]]) == ("done", ["output"])
+    assert "does not look like" in row["measured"]["segmentation"]["refused"]
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "mr"])
+def test_a_segmenter_that_does_not_exist_is_an_error_before_the_long_work(
+    leg: Volume, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("MedEnhanceLib.hqg.enhance", _must_not_run)
+    with pytest.raises(ModelError, match=name):
+        me.enhance(leg, segment=True, segmenter=name)
+    sequence = replace(leg, voxels=np.stack([leg.voxels] * 2))
+    with pytest.raises(InputError, match="a sequence of 2 frames"):
+        me.enhance(sequence, segment=True)
+
+
+def _must_not_run(*_: object, **__: object) -> None:
+    raise AssertionError("the volume was enhanced")
+
+
+def test_a_segmentation_without_memory_leaves_the_enhanced_volume(
+    brain: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DeviceMemoryError("memory ran out", "Close other programs.")
+
+    monkeypatch.setattr("MedEnhanceLib.gradprom.infer.segment", fail)
+    enhanced = me.enhance(brain.crop(k=slice(40, 60)), segment=True, force_segmenter=True)
+    assert enhanced.segmentation is None
+    assert enhanced.measured["segmentation"] == {"refused": "memory ran out"}
+    assert "not segmented: memory ran out. Close other programs." in enhanced.report["warnings"]
 
 
 def test_what_a_model_declares_is_stated_with_every_result(

@@ -16,7 +16,7 @@ import pytest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io import WRITABLE, atomic, save
-from MedEnhanceLib.io.atomic import atomic_write, refuse_existing, write_json
+from MedEnhanceLib.io.atomic import atomic_folder, atomic_write, refuse_existing, write_json
 
 
 def files_in(folder: Path) -> list[str]:
@@ -67,16 +67,55 @@ def test_another_programs_file_is_never_overwritten(tmp_path: Path, is_there_bef
     assert files_in(tmp_path) == ["a.bin"]
 
 
-def test_a_link_is_followed_and_the_result_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
-    target, link = tmp_path / "target", tmp_path / "link"
+def test_a_link_is_replaced_and_the_file_has_the_rights_of_any_new_one(tmp_path: Path) -> None:
+    target, link = tmp_path / "elsewhere" / "target", tmp_path / "link"
+    target.parent.mkdir()
     target.write_bytes(b"old")
-    link.symlink_to(target)
     usual = target.stat().st_mode
+    link.symlink_to(target)
+    with pytest.raises(OutputError, match="exists already"):
+        write_json(link, {}, overwrite=False)
     with atomic_write(link, overwrite=True) as temporary:
         temporary.write_bytes(b"new")
+        assert temporary.parent.parent == tmp_path  # the target's folder may be read-only
+    assert (link.is_symlink(), link.read_bytes(), link.stat().st_mode) == (False, b"new", usual)
+    assert target.read_bytes() == b"old"
+    assert files_in(target.parent) == ["target"]
+
+
+@pytest.mark.parametrize("leads_to", ["nowhere", "link"])
+def test_a_link_that_leads_to_no_file_exists_too(tmp_path: Path, leads_to: str) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / leads_to)
+    with pytest.raises(OutputError, match="exists already"):
+        write_json(link, {}, overwrite=False)
     assert link.is_symlink()
-    assert target.read_bytes() == b"new"
-    assert target.stat().st_mode == usual
+    write_json(link, {}, overwrite=True)
+    assert files_in(tmp_path) == ["link"]
+    assert link.read_text() == "{}\n"
+
+
+def test_a_link_in_front_of_a_name_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "results").symlink_to(tmp_path / "disk")
+    write_json(tmp_path / "results" / "a.json", {}, overwrite=False)
+    assert files_in(tmp_path / "disk") == ["a.json"]
+    with pytest.raises(OutputError, match="is a folder"):
+        write_json(tmp_path / "results", {}, overwrite=True)
+
+
+def test_a_folder_of_results_may_be_a_link_but_not_one_to_nowhere(tmp_path: Path) -> None:
+    disk, results = tmp_path / "disk", tmp_path / "results"
+    results.symlink_to(disk)
+    for refuse in (atomic.refuse_no_folder, atomic.refuse_unwritable, atomic.make_folder):
+        with pytest.raises(OutputError, match="results"):
+            refuse(results)
+    assert not disk.exists()
+    disk.mkdir()
+    with atomic_folder(results, replaceable=lambda _: False) as new:
+        (new / "a.dcm").touch()
+    assert results.is_symlink()
+    assert files_in(disk) == ["a.dcm"]
 
 
 def test_folders_and_devices_are_not_replaced_by_files(tmp_path: Path) -> None:

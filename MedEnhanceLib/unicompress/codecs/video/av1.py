@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Words
+from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.dependencies import has, require
 from MedEnhanceLib.unicompress.codecs.lossless import codecs
 from MedEnhanceLib.unicompress.config import Speed
@@ -146,8 +146,8 @@ class Encoder:
 def encoders() -> tuple[Encoder, ...]:
     """List the installed encoders: libaom, and SVT-AV1 if PyAV is installed and has it."""
     if has("av"):
-        with contextlib.suppress(ImportError):  # a missing system library
-            if "libsvtav1" in import_module("av").codecs_available:
+        with contextlib.suppress(DependencyError):  # a missing system library
+            if "libsvtav1" in require("av", purpose="SVT-AV1").codecs_available:
                 return LIBAOM, SVT
     return (LIBAOM,)
 
