@@ -41,7 +41,7 @@ class Volume:
         source: a path or series, for messages and provenance.
         history: processing since then, oldest first; empty for an original.
         frame_interval_s: seconds between frames of a sequence, where known.
-        origin: the DICOM images that it was read from, if any.
+        dicom_origin: the DICOM images that it was read from, if any.
         lossy: the lossy compressions of the voxels, oldest first.
         modality_is_guess: whether `modality` comes from the values, as the file states none.
         gradients: the diffusion weighting of each frame; empty where there is none.
@@ -56,7 +56,7 @@ class Volume:
     source: str = ""
     history: tuple[str, ...] = ()
     frame_interval_s: float | None = None
-    origin: DicomOrigin | None = None
+    dicom_origin: DicomOrigin | None = None
     lossy: tuple[Lossy, ...] = ()
     modality_is_guess: bool = False
     gradients: tuple[Gradient, ...] = ()
@@ -235,12 +235,12 @@ class Volume:
             return self
         if not 0 <= index < self.shape[0]:
             raise InputError(f"frame {index} of a volume that has {self.shape[0]}", "Count from 0.")
-        origin = self.origin and replace(self.origin, instances=self.origin.instances[index:][:1])
+        origin = self.dicom_origin
         return replace(
             self,
             voxels=self.voxels[index],
             frame_interval_s=None,
-            origin=origin,
+            dicom_origin=origin and replace(origin, instances=origin.instances[index:][:1]),
             gradients=self.gradients[index : index + 1],
         )
 
@@ -283,13 +283,13 @@ class Volume:
         planes, rows, columns = parts
         # The DICOM images that a volume came from are whole slices.
         is_whole = (len(rows), len(columns)) == self.shape[-2:]
-        origin = self.origin and is_whole and self.origin.cropped(planes.start, planes.stop)
+        origin = self.dicom_origin if is_whole else None
         k, j, i = (slice(part.start, part.stop) for part in parts)
         return replace(
             self,
             voxels=self.voxels[..., k, j, i],
             geometry=self.geometry.cropped((planes.start, rows.start, columns.start)),
-            origin=origin or None,
+            dicom_origin=origin and origin.cropped(planes.start, planes.stop),
         )
 
     @property

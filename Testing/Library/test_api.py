@@ -207,12 +207,12 @@ def test_a_volume_becomes_a_derived_series_of_its_study(
     assert sorted(files) == sorted((tmp_path / "out").iterdir())
     back = me.load(tmp_path / "out")
     assert back.is_equal(volume)
-    assert volume.origin and back.origin
-    assert back.origin.study == volume.origin.study
-    assert back.origin.series != volume.origin.series
+    assert volume.dicom_origin and back.dicom_origin
+    assert back.dicom_origin.study == volume.dicom_origin.study
+    assert back.dicom_origin.series != volume.dicom_origin.series
     with pytest.raises(me.OutputError, match="holds an earlier result"):
         me.save_dicom(volume, tmp_path / "out")
-    from_file = replace(volume, origin=None)
+    from_file = replace(volume, dicom_origin=None)
     me.save_dicom(from_file, tmp_path / "beside", dicom_source=series)
     assert me.load(tmp_path / "beside").is_equal(from_file)
 

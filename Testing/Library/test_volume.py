@@ -48,13 +48,13 @@ def test_frames_are_volumes_of_their_own_with_their_images() -> None:
         np.arange(24).reshape(3, 2, 2, 2),
         frame_interval_s=0.5,
         history=("a",),
-        origin=DicomOrigin("1.1", "1.3", images),
+        dicom_origin=DicomOrigin("1.1", "1.3", images),
     )
     frames = sequence.frames()
     assert [frame.shape for frame in frames] == [(2, 2, 2)] * 3
     assert np.array_equal(frames[1].voxels, sequence.voxels[1])
     assert (frames[1].frame_interval_s, frames[1].history) == (None, ("a",))
-    assert (frames[1].origin.instances, frames[1].origin.series) == (images[1:2], "1.3")
+    assert (frames[1].dicom_origin.instances, frames[1].dicom_origin.series) == (images[1:2], "1.3")
 
 
 def test_equal_means_the_same_bits(head: Volume) -> None:

@@ -111,9 +111,9 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
     volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))
-    if params.dicom and volume.origin is None:
+    if params.dicom and volume.dicom_origin is None:
         origin = DicomOrigin(params.dicom["study"], params.dicom["series"], (), on_grid=False)
-        volume = replace(volume, origin=origin)
+        volume = replace(volume, dicom_origin=origin)
     part = monitor.part(0.1, 1.0)
     compressed = unicompress.compress(
         volume, output, params.config, monitor=part, overwrite=params.overwrite
