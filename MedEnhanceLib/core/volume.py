@@ -12,7 +12,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core import exchange
 from MedEnhanceLib.core.arrays import Doubles, Voxels
 from MedEnhanceLib.core.diffusion_gradients import Gradient
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
@@ -183,9 +183,23 @@ class Volume:
         return tuple(self.voxels.shape)
 
     @property
+    def ndim(self) -> int:
+        """The number of axes of `voxels`: 3, or 4 with frames."""
+        return self.voxels.ndim
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The type of `voxels`."""
         return self.voxels.dtype
+
+    @property
+    def array(self) -> Voxels:
+        """The voxels, read-only: [slice, row, column], as SimpleITK's GetArrayFromImage."""
+        return self.voxels
+
+    def numpy(self) -> Voxels:
+        """Copy the voxels into an array that may be changed, [slice, row, column]."""
+        return np.array(self.voxels)
 
     @property
     def is_sequence(self) -> bool:
@@ -293,8 +307,26 @@ class Volume:
         )
 
     @property
+    def spacing(self) -> Triple:
+        """Spacing in mm along (i, j, k) = (column, row, slice), as SimpleITK's GetSpacing.
+
+        The reverse of the order of `shape`.
+        """
+        return self.geometry.spacing
+
+    @property
+    def origin(self) -> Triple:
+        """Center of the first voxel, (x, y, z) in mm, LPS, as SimpleITK's GetOrigin."""
+        return self.geometry.origin
+
+    @property
+    def direction(self) -> tuple[Triple, Triple, Triple]:
+        """3×3, row by row; columns are the unit vectors of i, j, k in LPS, as GetDirection."""
+        return self.geometry.direction
+
+    @property
     def affine(self) -> Doubles:
-        """4×4, (i, j, k) → mm in RAS, as NIfTI, nibabel and Slicer have it."""
+        """4×4, (i, j, k) → mm in RAS, as NIfTI, nibabel and Slicer; `origin` is in LPS."""
         return self.geometry.affine_ras
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Voxels:

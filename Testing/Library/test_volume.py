@@ -19,6 +19,16 @@ def test_voxels_cannot_be_changed_through_the_volume(head: Volume) -> None:
         head.modality = "CT"  # type: ignore[misc]
 
 
+def test_numpy_is_a_copy_and_array_is_not(head: Volume) -> None:
+    copied = head.numpy()
+    copied[0, 0, 0] += 1
+    assert copied[0, 0, 0] != head.voxels[0, 0, 0]
+    assert np.shares_memory(head.array, head.voxels)
+    with pytest.raises(ValueError, match="read-only"):
+        head.array[0, 0, 0] = 1
+    assert (head.ndim, Volume(np.zeros((2, 1, 1, 1))).ndim) == (3, 4)
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 5), (1, 2, 3, 4, 5)])
 def test_wrong_number_of_axes_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=f"{len(shape)} axes") as caught:
