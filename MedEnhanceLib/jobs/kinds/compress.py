@@ -57,6 +57,8 @@ class DecompressParams(DicomParams):
     region: list[list[int | None] | None] | None = option(
         None,
         help="[start, stop] or null (all) for each axis [T,] K, J, I; last ones may be missing",
+        low=-1_000_000,
+        high=1_000_000,
         flag=None,
     )
 

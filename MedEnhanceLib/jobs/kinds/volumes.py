@@ -68,7 +68,6 @@ class BlendParams(OutputParams, _Originals):
             help="scales the correction in ENHANCED: 0 gives the input, 1 the enhanced volume",
             low=0,
             high=1,
-            ranged=False,
             metavar="S",
         ),
     ]
