@@ -237,8 +237,10 @@ class Option:
         if (value is None and self.is_optional) or (isinstance(value, str) and value in self.words):
             return
         if not (fits(value, self.hint) and self._is_allowed(value)):
-            if value == "" and not self.choices:
+            if isinstance(value, str) and not value and not self.choices:
                 raise ConfigError(f"{self.name} is empty", "Give a value, or leave it out.")
+            if isinstance(value, str) and _NOT_IN_PATHS.search(value):
+                raise ConfigError(f"{self.name} is {value!r}: an invalid path", "Correct the name.")
             hint = f"{did_you_mean(value, map(str, self.choices))}Use {self.allowed}."
             raise ConfigError(f"{self.name} is {shown(value)}, not allowed", hint)
 

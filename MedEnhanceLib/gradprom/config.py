@@ -26,10 +26,11 @@ class HeadConfig(Options):
     )
     window: tuple[float, ...] = option(
         (),
-        help="lower and upper end of the intensity window, on the network's scale (CT: HU / 1000); "
-        "empty for all intensities, most of which are bone and air in CT",
+        help="lower and upper end of the intensity window, on the network's scale; empty for all "
+        "intensities, most of which are bone and air in CT",
         low=-20,  # metal in CT is at 3
         high=20,
+        unit="(in CT: HU / 1000)",
         items=(0, 2),
     )
 

@@ -248,15 +248,15 @@ class EnhanceConfig(Options):
     strength: float | Literal["auto", "full"] = option(
         "auto",
         help="amount of correction; auto: as much as the measured noise requires, little in a "
-        "clean volume; a number scales that; full: all of it, whatever the noise",
+        "clean volume; full: all of it, whatever the noise; a number: this share of auto",
         low=0,
         high=1,
         metavar="S",
     )
     noise: float | str | None = option(
         None,
-        help="standard deviation of the noise in the units of the volume, or a file with its map, "
-        "instead of a measurement; all of this noise is removed",
+        help="noise that is removed, all of it, instead of what is measured: a file with its map, "
+        "or its standard deviation in the units of the volume",
         above=0,
         high=1e18,
         metavar="SIGMA|FILE",

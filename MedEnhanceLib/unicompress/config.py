@@ -29,7 +29,7 @@ class CompressConfig(Options):
     lossless: bool = option(False, help="no loss: every voxel is restored exactly", one_of="mode")
     max_error: float | None = option(
         None,
-        help="largest error of any voxel, in the volume's units (HU for CT); 0 is lossless",
+        help="largest error of any voxel, in the volume's units (HU for CT; 0 is lossless)",
         low=0,
         high=1e30,
         metavar="E",
@@ -85,7 +85,7 @@ class CompressConfig(Options):
     )
     threads: int = option(
         0,
-        help="0: all processors, up to 16; does not change the file",
+        help="number of threads (0: all processors, up to 16), which does not change the file",
         low=0,
         high=1024,
         metavar="N",

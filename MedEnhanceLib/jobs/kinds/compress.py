@@ -33,10 +33,7 @@ class EstimateParams(files.VolumeParams):
 class CompressParams(OutputParams, EstimateParams):
     """Compress a volume into a verified file."""
 
-    output: Annotated[
-        str,
-        About(help="output file, .ucv", flag="OUTPUT", place="output"),
-    ]
+    output: Annotated[str, About(help="output file, .ucv")]
     dicom: dict[str, str] | None = option(
         None,
         help='{"study", "series"}: UIDs of the DICOM series that an image file was made from',
@@ -76,9 +73,7 @@ class RecoverParams(OutputParams):
         str,
         About(
             help="output file: .nii.gz, .nii, .nrrd or .mha, or .ucv for a repaired copy, if "
-            "nothing is lost",
-            flag="OUTPUT",
-            place="output",
+            "nothing is lost"
         ),
     ]
     mask_output: str | None = option(

@@ -17,6 +17,7 @@ from MedEnhanceLib.bundles.schema import CODEC
 from MedEnhanceLib.bundles.store import is_taken, read_bundle
 from MedEnhanceLib.core.options import About, Options, Params, check_fields, option
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of, taught_fields, teaching_of
@@ -27,6 +28,12 @@ from MedEnhanceLib.spg.dataset import PATTERN, Distilled, find_set, load_distill
 from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 Method = Literal["hqg", "head", "slices", "codec"]
+_CONFIGS: dict[str, Any] = {
+    "hqg": hqg.TrainConfig,
+    "head": gradprom.TrainHeadConfig,
+    "slices": TrainSlicesConfig,
+    CODEC: CodecTrainingConfig,
+}
 #: Methods that learn from a distilled set, and the patterns of their configurations.
 _FROM_SETS = ("hqg", "slices")
 _PATTERNS = (
@@ -171,17 +178,9 @@ def check_training(method: str, fields: Mapping[str, Any]) -> None:
 
 
 def _config_class(method: str) -> Any:
-    from MedEnhanceLib.hqg.config import TrainSlicesConfig
-
-    classes: dict[str, Any] = {
-        "hqg": hqg.TrainConfig,
-        "head": gradprom.TrainHeadConfig,
-        "slices": TrainSlicesConfig,
-        CODEC: CodecTrainingConfig,
-    }
-    if method not in classes:
-        raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(classes)}.")
-    return classes[method]
+    if method not in _CONFIGS:
+        raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(_CONFIGS)}.")
+    return _CONFIGS[method]
 
 
 def training_config(
