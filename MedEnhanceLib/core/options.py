@@ -237,10 +237,10 @@ class Option:
         if (value is None and self.is_optional) or (isinstance(value, str) and value in self.words):
             return
         if not (fits(value, self.hint) and self._is_allowed(value)):
-            if isinstance(value, str) and not value and not self.choices:
-                raise ConfigError(f"{self.name} is empty", "Give a value, or leave it out.")
-            if isinstance(value, str) and _NOT_IN_PATHS.search(value):
-                raise ConfigError(f"{self.name} is {value!r}: an invalid path", "Correct the name.")
+            is_free = self.kind is str and not (self.choices or self.about.is_name)
+            if is_free and isinstance(value, str):
+                what = f"{value!r}: an invalid path" if value else "empty"
+                raise ConfigError(f"{self.name} is {what}", "Correct it, or leave it out.")
             hint = f"{did_you_mean(value, map(str, self.choices))}Use {self.allowed}."
             raise ConfigError(f"{self.name} is {shown(value)}, not allowed", hint)
 
