@@ -236,7 +236,7 @@ def _as_volumes(guides: Any, volume: Volume, call: Placed) -> list[Volume]:
                     f"an array has the shape {each.shape}, and the volume {volume.shape}",
                     "Give a Volume with its own geometry.",
                 )
-            volumes.append(replace(volume, voxels=each, source="", history=(), origin=None))
+            volumes.append(replace(volume, voxels=each, source="", history=(), dicom_origin=None))
         elif each is not None:
             volumes.append(Placed(modality=call.modality).opened(each, Monitor()))
     return volumes

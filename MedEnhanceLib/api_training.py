@@ -18,7 +18,7 @@ from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.kinds.distill import distill_config, distill_into, refuse_among_patients
 from MedEnhanceLib.jobs.kinds.evaluate import evaluate_bundle
-from MedEnhanceLib.jobs.kinds.train import set_of, train_method, training_config
+from MedEnhanceLib.jobs.kinds.train import check_training, set_of, train_method, training_config
 from MedEnhanceLib.runtime.progress import Cancel
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
@@ -61,6 +61,8 @@ def train(
         me.enhance(volume, model=str(folder))
     """
     fields = {"preset": config} if isinstance(config, str) else config
+    if isinstance(fields, Mapping):
+        check_training(method, fields)
     data, folder = local_path(data), local_path(out)
     source = set_of(data, None if distilled is None else str(local_path(distilled)))
     settings = training_config(method, fields, source)

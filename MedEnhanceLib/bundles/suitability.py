@@ -79,7 +79,7 @@ def model_warnings(bundle: Bundle, volume: Volume) -> tuple[ModelWarning, ...]:
     reasons = (
         training_length_warning(bundle),
         verdict_warning(bundle),
-        anatomy_warning(bundle, volume.origin.body_part if volume.origin else ""),
+        anatomy_warning(bundle, volume.dicom_origin.body_part if volume.dicom_origin else ""),
     )
     return tuple(reason for reason in reasons if reason)
 

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from MedEnhanceLib.cli.parser import Command, Parser
+from MedEnhanceLib.cli.parser import Command, Parser, reader
 from MedEnhanceLib.cli.terminal import columns, pairs, size
+from MedEnhanceLib.core.options import About, Option
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 
 #: How long a worker waits for a job.
@@ -90,7 +91,9 @@ def _device_text(row: Mapping[str, Any]) -> str:
 def _declare_worker(parser: Parser) -> None:
     parser.add_argument(
         "--idle-seconds",
-        type=float,
+        type=reader(
+            Option("--idle-seconds", float, 0.0, About(low=0, high=1e9), is_optional=False)
+        ),
         default=_IDLE_SECONDS,
         metavar="S",
         help=f"stop after this many seconds without a job (default: {_IDLE_SECONDS:g})",

@@ -199,13 +199,13 @@ def _argument(option: Option) -> dict[str, Any]:
     if option.choices:
         fields["choices"] = option.choices
     return fields | {
-        "type": _reader(option),
+        "type": reader(option),
         "metavar": option.about.metavar,
         "required": option.is_required,
     }
 
 
-def _reader(option: Option) -> Callable[[str], Any]:
+def reader(option: Option) -> Callable[[str], Any]:
     """Make the function that converts text of a command line to the value of an option."""
     kind = get_args(option.hint)[0] if option.kind in (list, tuple) else option.kind
     kind = kind if kind in (int, float) else str
@@ -216,10 +216,13 @@ def _reader(option: Option) -> Callable[[str], Any]:
         if option.choices and kind is str:
             option.check(text)  # suggests a near one, as argparse does not
         try:
-            return kind(text)
+            value = kind(text)
         except ValueError:
             option.check(text)  # raises the same error as for a number out of range
             raise
+        if option.kind in (int, float):
+            option.check(value)
+        return value
 
     return read
 

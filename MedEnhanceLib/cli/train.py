@@ -16,8 +16,10 @@ from MedEnhanceLib.cli.parser import (
     declaration_of,
     params_of,
     read_config,
+    reader,
 )
 from MedEnhanceLib.cli.terminal import table, wrote
+from MedEnhanceLib.core.options import option_of
 from MedEnhanceLib.errors import ConfigError
 
 #: Figures of an evaluation → their headings in its table.
@@ -64,7 +66,10 @@ def _declare_train(parser: Parser) -> None:
         help="part of the codec, for the method codec (default: implicit)",
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="number of steps, instead of the preset's"
+        "--steps",
+        type=reader(option_of(TrainHeadConfig, "steps")),
+        metavar="N",
+        help="number of steps, instead of the preset's",
     )
     add_flags(parser, NetworkTrainingConfig, only=["name", "anatomy", "seed", "device"])
     parser.add_argument(

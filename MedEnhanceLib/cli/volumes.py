@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from shlex import quote
 from typing import Any
 
-from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
+from MedEnhanceLib.cli.parser import Command, Parser, add_flags, declaration_of, params_of, reader
 from MedEnhanceLib.cli.terminal import inline, job_lines, pairs, size, slices_of, table, wrote
 from MedEnhanceLib.core.findings import noise_level
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
@@ -156,11 +157,15 @@ def _times(values: Sequence[float]) -> str:
 
 def _add_kinds(parser: Parser) -> None:
     """Add options whose order on the command line is kept: degradations do not commute."""
+    from MedEnhanceLib.degradation.pipeline import STRENGTHS, Blur
+
     for kind, (metavar, text) in _KINDS.items():
 
-        def strength(value: str, kind: str = kind) -> tuple[str, float | str]:
-            return kind, value if kind == "scanner" else float(value)
+        def strength(value: str, kind: str = kind) -> tuple[str, Any]:
+            return kind, reader(replace(STRENGTHS[kind], name=f"--{kind}"))(value)
 
+        if STRENGTHS[kind].range_text:
+            text += f", {STRENGTHS[kind].range_text}"
         parser.add_argument(
             f"--{kind}", action="append", type=strength, metavar=metavar, dest="steps", help=text
         )
@@ -171,7 +176,7 @@ def _add_kinds(parser: Parser) -> None:
         dest="steps",
         help="the benchmarks' composite: bias 0.3, blur 0.8, Rician 0.07 (MR)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    add_flags(parser, Blur, only=["seed"])
 
 
 def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
@@ -180,7 +185,7 @@ def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError("no degradation was named", f"For example: {examples}")
     from MedEnhanceLib.degradation.pipeline import named_steps
 
-    steps = [step.to_json() for step in named_steps(args.steps, args.seed)]
+    steps = [step.to_json() for step in named_steps(args.steps, args.seed or 0)]
     return params_of(args, declaration_of("degrade")) | {"steps": steps}
 
 

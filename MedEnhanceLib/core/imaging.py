@@ -68,7 +68,7 @@ def averaged(volume: Volume, factors: Sequence[int]) -> Volume:
     x, y, z, _ = (old.affine_lps @ [*((size - 1) / 2 for size in sizes), 1]).tolist()
     i, j, k = (mm * size for mm, size in zip(old.spacing, sizes, strict=True))
     geometry = Geometry((i, j, k), (x, y, z), old.direction)
-    return replace(volume, voxels=np.concatenate(parts), geometry=geometry, origin=None)
+    return replace(volume, voxels=np.concatenate(parts), geometry=geometry, dicom_origin=None)
 
 
 def _means(voxels: Voxels, factors: Sequence[int]) -> Floats:

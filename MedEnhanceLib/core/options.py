@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import inspect
 import math
 import operator
 import os
@@ -46,16 +47,18 @@ _KINDS: dict[Any, tuple[type, str]] = {
 }
 #: Ends of a range: field of `About`, its text, the comparison that a value must pass.
 _ENDS = (
-    ("low", "{:g} or more", operator.ge),
-    ("above", "more than {:g}", operator.gt),
-    ("high", "at most {:g}", operator.le),
-    ("below", "less than {:g}", operator.lt),
+    ("low", "{} or more", operator.ge),
+    ("above", "more than {}", operator.gt),
+    ("high", "at most {}", operator.le),
+    ("below", "less than {}", operator.lt),
 )
 #: NUL, and lone surrogates except those that stand for a byte of a file name.
 _NOT_IN_PATHS = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 #: The scheme of a URL; two letters or more, as a drive of Windows has one. One slash is enough:
 #: pathlib turns two into one.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+#: Largest seed: the largest whole number that JSON keeps exactly.
+LARGEST_SEED = 2**53
 #: Characters allowed in the name of a model or of a distilled set.
 NAMES = "at most 64 letters, digits, - and _"
 
@@ -99,14 +102,15 @@ class About:
 
     Attributes:
         help: one sentence without its range and default, which are appended.
-        low, high: ends of the range, both allowed. above, below: ends that are not allowed.
+        low, high: ends of the range of a number, of each in a list; both allowed. above, below:
+            ends that are not allowed.
         multiple: the value is a multiple of it.
         unit: of a number, for example "mm".
         metavar: what stands for the value in help texts.
         flag: on the command line: "" is its name (`--slice-spacing`); "--force" that flag;
             "INPUT" a positional argument; None nothing.
         one_of: exactly one option with the same word here is to be chosen.
-        ranged: whether help texts state the range.
+        items: fewest and most items of a list.
         is_name: text that becomes the name of a folder.
         place: of a job's parameter that names files or folders: "input" for one that is read,
             "output" for a file that is written, "folder" for a folder of results.
@@ -122,7 +126,7 @@ class About:
     metavar: str | None = None
     flag: str | None = ""
     one_of: str = ""
-    ranged: bool = True
+    items: tuple[int, int] = (0, 100_000)
     is_name: bool = False
     place: Literal["", "input", "output", "folder"] = ""
 
@@ -177,10 +181,12 @@ class Option:
         """The allowed numbers: "0 to 1.5", "1 or more", "more than 0 and less than 1"."""
         about = self.about
         if about.low is not None and about.high is not None:
-            text = f"{about.low:g} to {about.high:g}"
+            text = f"{_digits(about.low)} to {_digits(about.high)}"
         else:
             ends = [(words, getattr(about, end)) for end, words, _ in _ENDS]
-            text = " and ".join(words.format(end) for words, end in ends if end is not None)
+            text = " and ".join(
+                words.format(_digits(end)) for words, end in ends if end is not None
+            )
         return f"{text} {about.unit}".strip() if text else ""
 
     @property
@@ -189,8 +195,10 @@ class Option:
         if self.choices:
             return _either([str(choice) for choice in self.choices])
         text = NAMES if self.about.is_name else allowed_text(self.hint)
-        if self.range_text:
-            text = f"{text} of {self.range_text}" if self.kind is int else self.range_text
+        if self.range_text and fits("", self.hint):
+            text = f"{self.range_text} or text"
+        elif self.range_text:
+            text = self.range_text if self.kind is float else f"{text} of {self.range_text}"
         if self.about.multiple:
             text += f", a multiple of {self.about.multiple}"
         return _either([*self.words, text])
@@ -198,8 +206,8 @@ class Option:
     @property
     def description(self) -> str:
         """The help text with range and default, on one line."""
-        about, text = self.about, self.about.help
-        if self.range_text and about.ranged:
+        text = self.about.help
+        if self.range_text:
             text += f", {_either([*self.words, self.range_text])}"
         has_text = isinstance(self.default, int | float | str | tuple) and self.kind is not bool
         if self.is_required or not has_text or self.default in ("", ()):
@@ -215,34 +223,43 @@ class Option:
             # A partial object states the differences from the default of this field.
             default = {} if self.default in (MISSING, None) else dataclasses.asdict(self.default)
             return config_from_json(self.kind, merged(self.kind, default, value))
-        if isinstance(value, list) and self.kind is tuple:
-            return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in value)
-        if isinstance(value, os.PathLike) and fits("", self.hint):
-            return os.fspath(value)
-        if self.kind in _KINDS and getattr(value, "ndim", None) == 0:
-            value = value.item()  # a number of numpy or PyTorch, which JSON does not take
-        if self.words and self.kind is float and isinstance(value, str) and value not in self.words:
+        if self.hint is Any or self.is_object:
+            return value
+        value = _plain(value, self.kind)
+        is_number_or_text = fits(0.0, self.hint) and (self.words or fits("", self.hint))
+        if is_number_or_text and isinstance(value, str) and value not in self.words:
             with contextlib.suppress(ValueError):
-                return float(value)  # a number as text, where other text is taken
+                return float(value)
         return value
 
     def check(self, value: Any) -> None:
         """Raise ConfigError for a value that is not allowed."""
         if (value is None and self.is_optional) or (isinstance(value, str) and value in self.words):
             return
-        if not (fits(value, self.hint) and self._is_in_range(value)):
+        if not (fits(value, self.hint) and self._is_allowed(value)):
+            is_free = self.kind is str and not (self.choices or self.about.is_name)
+            if is_free and isinstance(value, str):
+                what = f"{value!r}: an invalid path" if value else "empty"
+                raise ConfigError(f"{self.name} is {what}", "Correct it, or leave it out.")
             hint = f"{did_you_mean(value, map(str, self.choices))}Use {self.allowed}."
             raise ConfigError(f"{self.name} is {shown(value)}, not allowed", hint)
 
-    def _is_in_range(self, value: Any) -> bool:
-        if self.about.is_name:
+    def _is_allowed(self, value: Any) -> bool:
+        """Return whether a number is in range, or a text a name or path; of a list all items."""
+        if isinstance(value, list | tuple):
+            fewest, most = self.about.items
+            return fewest <= len(value) <= most and all(map(self._is_allowed, value))
+        if isinstance(value, str) and self.about.is_name:
             return is_name(value)
-        if self.kind not in (int, float) or not self.range_text:
+        if isinstance(value, str):
+            return not _NOT_IN_PATHS.search(value) and (value != "" or self.default == "")
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if self.hint is Any or not is_number:
             return True
         ends = [(getattr(self.about, end), holds) for end, _, holds in _ENDS]
         return (
             all(end is None or holds(value, end) for end, holds in ends)
-            and abs(value) != math.inf
+            and -math.inf < value < math.inf
             and not (self.about.multiple and value % self.about.multiple)
         )
 
@@ -302,15 +319,10 @@ class WithPresets(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Params(Options):
-    """Parameters of a job: text in them are names and paths, which are never empty."""
+    """Parameters of a job; paths in them are on this machine."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in vars(self).items():
-            if isinstance(value, str) and not value:
-                raise ConfigError(f"{name} is empty", "Give a name or a path, or leave it out.")
-            if isinstance(value, str) and _NOT_IN_PATHS.search(value):
-                raise ConfigError(f"{name} is {value!r}: an invalid path", "Correct the name.")
         for option in options_of(type(self)):
             value = getattr(self, option.name) if option.about.place else None
             for place in value if isinstance(value, list) else [value] if value else []:
@@ -324,18 +336,29 @@ def options_of(cls: Any) -> tuple[Option, ...]:
 
 @functools.cache
 def _options_of(cls: Any) -> tuple[Option, ...]:  # for type checkers, a class is not Hashable
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints_of(cls)
     return tuple(
-        _option(entry, hints[entry.name], _inherited(cls, entry.name))
+        _option(entry, hints[entry.name], _about(cls, entry.name))
         for entry in dataclasses.fields(cls)
     )
 
 
-def _inherited(cls: Any, name: str) -> About:
-    """Return the `About` of an option, inherited by a subclass that only changes the default."""
-    entries = (vars(base).get("__dataclass_fields__", {}).get(name) for base in cls.__mro__)
-    declared = (entry.metadata[_KEY] for entry in entries if entry and _KEY in entry.metadata)
-    return next(declared, About())
+@functools.cache
+def _hints_of(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _about(cls: Any, name: str) -> About:
+    """Return the `About` of an option; a subclass that declares it anew inherits the rest."""
+    about, unstated = About(), vars(About())
+    for base in reversed(cls.__mro__):
+        if name in inspect.get_annotations(base):
+            entry = base.__dataclass_fields__[name]
+            declared = [*getattr(_hints_of(base)[name], "__metadata__", ())]
+            for each in declared or [entry.metadata.get(_KEY, About())]:
+                stated = {key: v for key, v in vars(each).items() if v != unstated[key]}
+                about = dataclasses.replace(about, **stated)
+    return about
 
 
 def option_of(cls: Any, name: str) -> Option:
@@ -343,9 +366,23 @@ def option_of(cls: Any, name: str) -> Option:
     return next(option for option in options_of(cls) if option.name == name)
 
 
+def _digits(number: float) -> str:
+    """Write an end of a range: "10,000,000", "0.25", "1e+30"."""
+    return f"{number:,.16g}" if abs(number) < 1e16 else f"{number:g}"
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """Convert paths, and numbers of numpy or PyTorch, to what JSON takes; lists to `kind`."""
+    if isinstance(value, list | tuple) and kind in (list, tuple):
+        return kind(_plain(each, kind) for each in value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
 def _option(entry: dataclasses.Field[Any], hint: Any, about: About) -> Option:
     if get_origin(hint) is typing.Annotated:
-        hint, about, *_ = get_args(hint)
+        hint = get_args(hint)[0]
     members = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else ()
     is_optional = types.NoneType in members
     rest = [member for member in members if member is not types.NoneType]
@@ -389,6 +426,17 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -
         for name, value in values.items():
             options[name].check(value)
     return cls(**values)
+
+
+def check_fields(cls: type, fields: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a value in a JSON object that its declaration does not allow."""
+    for option in options_of(cls):
+        if option.name in fields:
+            value = fields[option.name]
+            if isinstance(value, Mapping) and option.is_object:
+                check_fields(option.kind, value)
+            else:
+                option.check(option.converted(value))
 
 
 def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core import exchange
 from MedEnhanceLib.core.arrays import Doubles, Voxels
 from MedEnhanceLib.core.diffusion_gradients import Gradient
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
@@ -41,7 +41,7 @@ class Volume:
         source: a path or series, for messages and provenance.
         history: processing since then, oldest first; empty for an original.
         frame_interval_s: seconds between frames of a sequence, where known.
-        origin: the DICOM images that it was read from, if any.
+        dicom_origin: the DICOM images that it was read from, if any.
         lossy: the lossy compressions of the voxels, oldest first.
         modality_is_guess: whether `modality` comes from the values, as the file states none.
         gradients: the diffusion weighting of each frame; empty where there is none.
@@ -56,7 +56,7 @@ class Volume:
     source: str = ""
     history: tuple[str, ...] = ()
     frame_interval_s: float | None = None
-    origin: DicomOrigin | None = None
+    dicom_origin: DicomOrigin | None = None
     lossy: tuple[Lossy, ...] = ()
     modality_is_guess: bool = False
     gradients: tuple[Gradient, ...] = ()
@@ -183,9 +183,23 @@ class Volume:
         return tuple(self.voxels.shape)
 
     @property
+    def ndim(self) -> int:
+        """The number of axes of `voxels`: 3, or 4 with frames."""
+        return self.voxels.ndim
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The type of `voxels`."""
         return self.voxels.dtype
+
+    @property
+    def array(self) -> Voxels:
+        """The voxels, read-only: [slice, row, column], as SimpleITK's GetArrayFromImage."""
+        return self.voxels
+
+    def numpy(self) -> Voxels:
+        """Copy the voxels into an array that may be changed, [slice, row, column]."""
+        return np.array(self.voxels)
 
     @property
     def is_sequence(self) -> bool:
@@ -235,12 +249,12 @@ class Volume:
             return self
         if not 0 <= index < self.shape[0]:
             raise InputError(f"frame {index} of a volume that has {self.shape[0]}", "Count from 0.")
-        origin = self.origin and replace(self.origin, instances=self.origin.instances[index:][:1])
+        origin = self.dicom_origin
         return replace(
             self,
             voxels=self.voxels[index],
             frame_interval_s=None,
-            origin=origin,
+            dicom_origin=origin and replace(origin, instances=origin.instances[index:][:1]),
             gradients=self.gradients[index : index + 1],
         )
 
@@ -283,18 +297,36 @@ class Volume:
         planes, rows, columns = parts
         # The DICOM images that a volume came from are whole slices.
         is_whole = (len(rows), len(columns)) == self.shape[-2:]
-        origin = self.origin and is_whole and self.origin.cropped(planes.start, planes.stop)
+        origin = self.dicom_origin if is_whole else None
         k, j, i = (slice(part.start, part.stop) for part in parts)
         return replace(
             self,
             voxels=self.voxels[..., k, j, i],
             geometry=self.geometry.cropped((planes.start, rows.start, columns.start)),
-            origin=origin or None,
+            dicom_origin=origin and origin.cropped(planes.start, planes.stop),
         )
 
     @property
+    def spacing(self) -> Triple:
+        """Spacing in mm along (i, j, k) = (column, row, slice), as SimpleITK's GetSpacing.
+
+        The reverse of the order of `shape`.
+        """
+        return self.geometry.spacing
+
+    @property
+    def origin(self) -> Triple:
+        """Center of the first voxel, (x, y, z) in mm, LPS, as SimpleITK's GetOrigin."""
+        return self.geometry.origin
+
+    @property
+    def direction(self) -> tuple[Triple, Triple, Triple]:
+        """3×3, row by row; columns are the unit vectors of i, j, k in LPS, as GetDirection."""
+        return self.geometry.direction
+
+    @property
     def affine(self) -> Doubles:
-        """4×4, (i, j, k) → mm in RAS, as NIfTI, nibabel and Slicer have it."""
+        """4×4, (i, j, k) → mm in RAS, as NIfTI, nibabel and Slicer; `origin` is in LPS."""
         return self.geometry.affine_ras
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Voxels:

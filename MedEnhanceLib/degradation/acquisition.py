@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, cosine_matrix, cubic_spline
-from MedEnhanceLib.core.options import About, Options
+from MedEnhanceLib.core.options import LARGEST_SEED, About, Options
 from MedEnhanceLib.native import SIDE
 
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
@@ -115,7 +115,7 @@ class Scanner(Options):
     phase_rad: Annotated[float, About(low=0, high=10)] = 2.0
     steps: Annotated[float, About(low=0, high=1e6)] = 0.0
     snr: Annotated[float, About(low=1, high=1000)] = 20.0
-    seed: Annotated[int, About(low=0)] = 0
+    seed: Annotated[int, About(low=0, high=LARGEST_SEED)] = 0
 
     @classmethod
     def draw(cls, rng: np.random.Generator, kind: ScanKind) -> Self:

@@ -20,7 +20,7 @@ from MedEnhanceLib.core.arrays import Floats, foreground, robust_max
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import SET_MODALITY
-from MedEnhanceLib.core.options import About, Options, config_from_json
+from MedEnhanceLib.core.options import LARGEST_SEED, About, Options, config_from_json, option_of
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner, bias_field
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
@@ -28,7 +28,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.noise.rician import rician_noise
 
-Seed = Annotated[int, About(low=0)]
+Seed = Annotated[int, About(help="random seed", low=0, high=LARGEST_SEED, metavar="N")]
 
 
 class Degradation(Options):
@@ -266,6 +266,16 @@ _KINDS: dict[str, type[Degradation]] = {
 }
 
 
+#: By the name of a degradation, the option that is its strength.
+STRENGTHS = {
+    "rician": option_of(Rician, "level"),
+    "low-dose": option_of(LowDose, "photons"),
+    "blur": option_of(Blur, "sigma_px"),
+    "bias": option_of(Bias, "strength"),
+    "scanner": option_of(Scan, "kind"),
+}
+
+
 def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
     """Invert `to_json`. Raises ConfigError for an unknown name or option."""
     values = dict(fields)
@@ -298,6 +308,7 @@ def named_steps(strengths: Iterable[tuple[str, Any]], seed: int) -> list[Degrada
         "scanner": lambda kind, at: Scan.draw(np.random.default_rng(at), kind),
         "composite": lambda _, at: standard_composite(at),
     }
+    option_of(Blur, "seed").check(seed)
     steps = []
     for number, (name, strength) in enumerate(strengths):
         if name not in make:

@@ -17,21 +17,26 @@ from MedEnhanceLib.runtime.device import DEVICES
 class HeadConfig(Options):
     """Size of a head."""
 
-    context: int = option(2, help="slices of context on each side")
+    context: int = option(2, help="slices of context on each side", low=0, high=16)
     images: int = option(
         1, help="inputs; 1: the image, 2: the enhanced and the noisy image", low=1, high=2
     )
-    widths: tuple[int, ...] = option((24, 48, 72, 96), help="channels of stages, finest first")
+    widths: tuple[int, ...] = option(
+        (24, 48, 72, 96), help="channels of stages, finest first", low=1, high=4096, items=(2, 5)
+    )
     window: tuple[float, ...] = option(
         (),
-        help="lower and upper end of the intensity window, on the network's scale (CT: HU / 1000); "
-        "empty for all intensities, most of which are bone and air in CT",
+        help="lower and upper end of the intensity window, on the network's scale; empty for all "
+        "intensities, most of which are bone and air in CT",
+        low=-20,  # metal in CT is at 3
+        high=20,
+        unit="(in CT: HU / 1000)",
+        items=(0, 2),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ends = (-20.0, *self.window, 20.0)  # metal in CT is at 3
-        if self.window and (len(ends) != 4 or sorted(set(ends)) != [*ends]):
+        if self.window and not self.window[0] < self.window[-1]:
             raise ConfigError(
                 f"window is {list(self.window)}",
                 "Give a lower and a higher end, in CT as HU / 1000: [-0.16, 0.24].",
@@ -95,10 +100,10 @@ class TrainHeadConfig(NetworkTrainingConfig):
     warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
     name: str = "brain-tissue"
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
-    batch: int = option(6, help="patches per step")
-    patch: int = option(160, help="side of a patch", unit="pixels")
-    learning_rate: float = option(1e-3, help="of the optimizer")
-    ema: float = option(0.995, help="decay of the averaged weights")
+    batch: int = option(6, help="patches per step", low=1, high=4096)
+    patch: int = option(160, help="side of a patch", low=32, high=4096, multiple=16, unit="pixels")
+    learning_rate: float = option(1e-3, help="of the optimizer", low=1e-9, high=1)
+    ema: float = option(0.995, help="decay of the averaged weights", low=0, high=0.99999)
     network: HeadConfig = option(factory=HeadConfig, help="size of the head")
 
     def __post_init__(self) -> None:

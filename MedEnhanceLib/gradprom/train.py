@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def train(
         return {"loss": float(loss.detach())}
 
     parts = {
-        "config": replace(config, device="").to_json(),
+        "config": config.to_json() | {"device": ""},
         "modules": {"network": network, "average": learner.average},
         "optimizers": {"adam": learner.optimizer},
         "generator": rng,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -60,27 +59,30 @@ class LossConfig(Options):
     """
 
     wavelet: float = option(
-        0.0, help="content-aware loss of pixels: L1 of the bands of a Haar wavelet", low=0
+        0.0, help="content-aware loss of pixels: L1 of the bands of a Haar wavelet", low=0, high=1e6
     )
     feature: float = option(
-        0.0, help="content-aware loss of features: L1 of the network's features", low=0
+        0.0, help="content-aware loss of features: L1 of the network's features", low=0, high=1e6
     )
     adversarial: float = option(
         0.0,
         help="adversarial loss (least squares), by a critic that separates enhanced from "
         "clean crops",
         low=0,
+        high=1e6,
     )
     unpaired: float = option(
         0.0,
         help="adversarial loss of real noisy volumes (low_quality), which have no target, in the "
         "stage without a guide",
         low=0,
+        high=1e6,
     )
     kl: float = option(
         0.0,
         help="Kullback-Leibler divergence of the cue's distribution, with variational modulation",
         low=0,
+        high=1e6,
     )
 
 
@@ -104,7 +106,7 @@ class TaskConfig(Options):
         high=1e6,
     )
     steps: int = option(100, help="number of steps", low=1, high=10_000_000)
-    learning_rate: float = option(5e-4, help="learning rate of AdamW")
+    learning_rate: float = option(5e-4, help="learning rate of AdamW", low=1e-9, high=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +160,10 @@ class TrainConfig(NetworkTrainingConfig):
     guide_steps: int = option(4700, help="steps with guides", low=0, high=10_000_000)
     lesion_steps: int = option(3500, help="steps with planted lesions", low=0, high=10_000_000)
     crops: int = option(300, help="crops to draw from at a time", low=1, high=100_000)
-    renewed_every: int = option(10, help="steps after which a crop is replaced", low=1)
-    learning_rate: float = option(2e-3, help="learning rate of AdamW")
+    renewed_every: int = option(
+        10, help="steps after which a crop is replaced", low=1, high=10_000_000
+    )
+    learning_rate: float = option(2e-3, help="learning rate of AdamW", low=1e-9, high=1)
     validated: int = option(8, help="number of validation crops", low=1, high=1000)
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     loss: LossConfig = option(factory=LossConfig, help="weights of the losses")
@@ -186,7 +190,9 @@ class TrainConfig(NetworkTrainingConfig):
 class SliceNetConfig(Options):
     """Size of the network."""
 
-    widths: tuple[int, ...] = option((32, 64, 96), help="channels of each level")
+    widths: tuple[int, ...] = option(
+        (32, 64, 96), help="channels of each level", low=1, high=4096, items=(1, 6)
+    )
     depth: int = option(1, help="residual blocks of each level on the way down", low=1, high=16)
 
 
@@ -242,16 +248,17 @@ class EnhanceConfig(Options):
     strength: float | Literal["auto", "full"] = option(
         "auto",
         help="amount of correction; auto: as much as the measured noise requires, little in a "
-        "clean volume; a number from 0 to 1 scales that; full: all of it, whatever the noise",
+        "clean volume; full: all of it, whatever the noise; a number: this share of auto",
         low=0,
         high=1,
-        ranged=False,
         metavar="S",
     )
     noise: float | str | None = option(
         None,
-        help="standard deviation of the noise in the units of the volume, or a file with its map, "
-        "instead of a measurement; all of this noise is removed",
+        help="noise that is removed, all of it, instead of what is measured: a file with its map, "
+        "or its standard deviation in the units of the volume",
+        above=0,
+        high=1e18,
         metavar="SIGMA|FILE",
     )
     correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")
@@ -284,8 +291,6 @@ class EnhanceConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        with suppress(ValueError, TypeError):  # a number, as text from the command line
-            object.__setattr__(self, "noise", float(self.noise))  # type: ignore[arg-type]
         for each in options_of(type(self)):
             is_set = getattr(self, each.name) != each.default
             if each.name.startswith("slice_") and is_set and self.task != "slices":

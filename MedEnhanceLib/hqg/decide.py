@@ -297,8 +297,6 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
         noise = replace(measured, level=level, sigma=voxels, cell=(1.0, 1.0, 1.0))
     else:
         level = stated
-        if not 0 < level < np.inf:
-            raise ConfigError(f"noise is {stated}", "Use a number above 0, or a file with a map.")
         low, high = extremes(volume.voxels)
         if level > high - low:
             raise ConfigError(

@@ -180,15 +180,15 @@ def place_volume(
     unplaced = volume
     if series is not None:
         volume = lay_beside(volume, series, monitor)
-    for origin in filter(None, (unplaced.origin, volume.origin)):
+    for origin in filter(None, (unplaced.dicom_origin, volume.dicom_origin)):
         files = {instance.file for frame in origin.instances for instance in frame}
         _refuse_among(Path(params.output), sorted({Path(file).parent for file in files}))
     name = name_of(volume)
-    if volume.origin is not None and volume.origin.instances:
+    if volume.dicom_origin is not None and volume.dicom_origin.instances:
         _refuse_patient(name, params)
-        return volume, read_template(volume.origin, monitor)
-    _require_patient(name, params, volume.origin.series if volume.origin else "")
-    return replace(volume, origin=None), None
+        return volume, read_template(volume.dicom_origin, monitor)
+    _require_patient(name, params, volume.dicom_origin.series if volume.dicom_origin else "")
+    return replace(volume, dicom_origin=None), None
 
 
 def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
@@ -210,7 +210,7 @@ def source_series(params: DicomParams, monitor: Monitor) -> Volume | None:
     except InputError as error:
         error.hint = error.hint.replace("--series", "--dicom-source-series")
         raise
-    if volume.origin is None:
+    if volume.dicom_origin is None:
         raise InputError(f"{name}: a segmentation, not images", "Give the images it belongs to.")
     unused = np.broadcast_to(volume.dtype.type(0), volume.shape)
     return replace(volume, voxels=unused, source=name)
@@ -272,8 +272,8 @@ def place_objects(
     def beside(volume: Volume) -> Volume:
         if series is not None:
             return lay_beside(volume, series, Monitor())  # the source got the same warnings
-        has_images = volume.origin is not None and volume.origin.instances
-        return volume if has_images else replace(volume, origin=source.origin)
+        has_images = volume.dicom_origin is not None and volume.dicom_origin.instances
+        return volume if has_images else replace(volume, dicom_origin=source.dicom_origin)
 
     labels = objects.segmentation
     return replace(
@@ -302,10 +302,10 @@ def write(
 
     volume, source = objects.volume, objects.volume or objects.source
     template = objects.template
-    if source.origin is None:
+    if source.dicom_origin is None:
         template = _new_study(params, source.modality)
-    elif template is None or template.origin != source.origin:
-        template = read_template(source.origin, monitor.part(0.0, 0.1))
+    elif template is None or template.dicom_origin != source.dicom_origin:
+        template = read_template(source.dicom_origin, monitor.part(0.0, 0.1))
     if volume and template.headers and volume.modality not in ("OT", template.modality):
         monitor.warn(
             f"{name_of(volume)} is {volume.modality}, and the series that it is "

@@ -177,7 +177,7 @@ def _manifest_of(
             # "auto" and "full" are in the configuration, what they removed is in `measured`.
             **({} if isinstance(config.strength, str) else {"strength": result.strength}),
         },
-        dicom=volume.origin.facts() if volume.origin else None,
+        dicom=volume.dicom_origin.facts() if volume.dicom_origin else None,
         warnings=monitor.warnings,
     )
 

@@ -47,7 +47,7 @@ def chosen_guide(path: Path, volume: Volume, cache: VolumeCache, monitor: Monito
     from MedEnhanceLib.hqg.decide import mean_frame
     from MedEnhanceLib.hqg.guide import align, suggest
 
-    origin = volume.origin
+    origin = volume.dicom_origin
     beside = _files_beside(path) if origin is None else _series_beside(path, origin, monitor)
     places = [*beside]
     groups: dict[int, list[Candidate]] = {}

@@ -44,7 +44,7 @@ def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
     Raises InputError if the volume is known to be of another study, if its time points are
     unknown, and if the two do not overlap in space.
     """
-    name, origin = name_of(volume), series.origin
+    name, origin = name_of(volume), series.dicom_origin
     assert origin is not None
     _check_source(volume, series, monitor)
     turned = _turned(volume, series.geometry)
@@ -62,7 +62,7 @@ def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
         return replace(
             turned,
             geometry=series.geometry.cropped((first, 0, 0)),
-            origin=origin.cropped(first, first + turned.shape[-3]),
+            dicom_origin=origin.cropped(first, first + turned.shape[-3]),
         )
     corners = itertools.product(*((-0.5, count + 0.5) for count in last))
     places = np.array([(to_series @ [*corner, 1.0])[:3] for corner in corners])
@@ -78,12 +78,12 @@ def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
         f"{name} is not on the grid of {series.source} ({grid} and {series_grid} voxels): it is "
         "written with its own size and spacing, in the same patient, study and frame of reference"
     )
-    return replace(volume, origin=replace(origin, on_grid=False))
+    return replace(volume, dicom_origin=replace(origin, on_grid=False))
 
 
 def _check_source(volume: Volume, series: Volume, monitor: Monitor) -> None:
     """Refuse a series of another study or of other time points; warn of another series."""
-    name, origin = name_of(volume), series.origin
+    name, origin = name_of(volume), series.dicom_origin
     assert origin is not None
     study, made_from = _uids_of(volume)
     if study and study != origin.study:
@@ -109,8 +109,8 @@ def _check_source(volume: Volume, series: Volume, monitor: Monitor) -> None:
 
 def _uids_of(volume: Volume) -> tuple[str, str]:
     """Return the UIDs of study and series, for a file from its manifest; "" if unknown."""
-    if volume.origin is not None:
-        return volume.origin.study, volume.origin.series
+    if volume.dicom_origin is not None:
+        return volume.dicom_origin.study, volume.dicom_origin.series
     path = manifest_path(Path(volume.source or "volume"))
     with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
         if path.stat().st_size <= _LARGEST_MANIFEST:

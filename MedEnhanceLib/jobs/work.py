@@ -114,6 +114,7 @@ class Work:
         if source is not None and not source.source.startswith(str(self.inputs["input"])):
             self.inputs["input"] = Path(source.source or self.inputs["input"])
         seconds = round(time.monotonic() - self._began, 3)
+        origin = source.dicom_origin if source is not None else None
         diffusion: dict[str, Any] = {}
         if source is not None and source.gradients:
             tables = {name: self.outputs[name] for name in ("bval", "bvec") if name in self.outputs}
@@ -130,7 +131,7 @@ class Work:
             seconds=seconds,
             model=model,
             results=_without_descriptions(figures),
-            dicom=source.origin.facts() if source is not None and source.origin else None,
+            dicom=origin.facts() if origin else None,
             warnings=[text.removeprefix(name) for text in self._monitor.warnings],
         )
         path = files.manifest_path(next(iter(self.outputs.values())))

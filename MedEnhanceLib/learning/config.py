@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from MedEnhanceLib.core.options import WithPresets, option
+from MedEnhanceLib.core.options import LARGEST_SEED, WithPresets, option
 from MedEnhanceLib.runtime.device import DEVICES
 
 
@@ -30,7 +30,7 @@ class TrainingConfig(WithPresets):
         help="patterns of volumes to exclude from training and to measure networks on; for a head "
         "all images of their patients are excluded",
     )
-    seed: int = option(0, help="random seed", metavar="N")
+    seed: int = option(0, help="random seed", low=0, high=LARGEST_SEED, metavar="N")
     license: str = option("", help="license of the weights, for the card; empty: not stated")
 
 

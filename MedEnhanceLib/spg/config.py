@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from MedEnhanceLib.core.options import Options, WithPresets, option
+from MedEnhanceLib.core.options import LARGEST_SEED, Options, WithPresets, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
 
@@ -112,7 +112,7 @@ class DistillConfig(WithPresets):
         high=0.9,
         metavar="S",
     )
-    seed: int = option(0, help="random seed", low=0, high=2**53, metavar="N", ranged=False)
+    seed: int = option(0, help="random seed", low=0, high=LARGEST_SEED, metavar="N")
     size: SizeConfig = option(factory=SizeConfig, help="size of a volume", flag=None)
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
     device: str = option("auto", help=DEVICES, metavar="D")
@@ -133,8 +133,6 @@ class DistillConfig(WithPresets):
             raise ConfigError(
                 f"license is {self.license!r}", 'Give a name in one line, as "CC BY 4.0".'
             )
-        if not self.prior:
-            raise ConfigError("the prior is not named", "Use synthetic, template or a file.")
 
     def record(self) -> dict[str, Any]:
         """Return the fields that are published, and that must agree to resume a run.

@@ -29,9 +29,9 @@ class CompressConfig(Options):
     lossless: bool = option(False, help="no loss: every voxel is restored exactly", one_of="mode")
     max_error: float | None = option(
         None,
-        help="largest error of any voxel, in the volume's units (HU for CT); 0 is lossless",
+        help="largest error of any voxel, in the volume's units (HU for CT; 0 is lossless)",
         low=0,
-        ranged=False,
+        high=1e30,
         metavar="E",
         one_of="mode",
     )
@@ -48,7 +48,7 @@ class CompressConfig(Options):
         None,
         help="a file of at most 1/R of the raw bytes, at the best quality",
         low=1,
-        ranged=False,
+        high=1e9,
         metavar="R",
         one_of="mode",
     )
@@ -63,10 +63,9 @@ class CompressConfig(Options):
     )
     ssim: float | None = option(
         None,
-        help="the smallest file found with at least this structural similarity (below 1), in 3D",
+        help="the smallest file found with at least this structural similarity, in 3D",
         above=0,
         below=1,
-        ranged=False,
         metavar="S",
         one_of="mode",
     )
@@ -86,10 +85,9 @@ class CompressConfig(Options):
     )
     threads: int = option(
         0,
-        help="0: all processors, up to 16; does not change the file",
+        help="number of threads (0: all processors, up to 16), which does not change the file",
         low=0,
         high=1024,
-        ranged=False,
         metavar="N",
     )
 

@@ -297,6 +297,28 @@ class StoredVolume:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[Voxels]:
+        """Yield the frames of a sequence, or the slices of a volume; a block is decoded once."""
+        grid = self.header.grid
+        layers = [grid.box(block).k for block in range(0, len(grid), math.prod(grid.counts[1:]))]
+        frames = [(frame, frame + 1) for frame in range(len(self))]
+        for start, stop in frames if self.ndim == 4 else layers:
+            yield from self[start:stop]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Voxels:
+        """Decode all voxels; rules as of `Volume.__array__`."""
+        if copy is False:
+            raise ValueError("the voxels of a file are decoded into a new array")
+        return self.read().__array__(dtype, copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Decode all voxels for PyTorch, which otherwise asks for them one by one."""
+        return np.array(self).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's number of the CPU."""
+        return np.empty(0).__dlpack_device__()
+
     def __getitem__(self, key: Any) -> Voxels:
         """Return voxels by integers, slices and `...`, as NumPy does; InputError for other keys."""
         entries = list(key) if isinstance(key, tuple) else [key]

@@ -281,8 +281,8 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         "ssim": f"to an SSIM of {value:g}",
     }[config.mode]
     note = (derived_note(f"compressed {how}"),) if value else ()
-    series = uid_or_nothing(volume.origin.series) if volume.origin else ""
-    origin = volume.origin if series else None
+    series = uid_or_nothing(volume.dicom_origin.series) if volume.dicom_origin else ""
+    origin = volume.dicom_origin if series else None
     return Header(
         shape=voxels.shape,
         dtype=voxels.dtype,

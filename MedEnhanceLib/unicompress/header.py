@@ -120,7 +120,7 @@ class Header:
             source=source,
             history=self.history,
             frame_interval_s=self.frame_interval_s,
-            origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
+            dicom_origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own_step,
             gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
         )

@@ -136,7 +136,7 @@ def versions(volume: Volume, model: HeadModel) -> Iterator[tuple[str, dict[str, 
     means = volume.voxels[: slices // thick * thick].reshape(-1, thick, rows, columns).mean(axis=1)
     across, down, along = volume.geometry.spacing
     geometry = replace(volume.geometry, spacing=(across, down, along * thick))
-    thicker = replace(volume, voxels=means.astype(np.float32), geometry=geometry, origin=None)
+    thicker = replace(volume, voxels=means.astype(np.float32), geometry=geometry, dicom_origin=None)
     yield "slices of 6 mm", describe(thicker, model)
 
 

@@ -136,7 +136,9 @@ def moved(guide: Volume, motion: Doubles) -> Volume:
     spacing = guide.geometry.spacing
     direction = tuple(map(tuple, (affine[:3, :3] / np.array(spacing)).tolist()))
     return replace(
-        guide, geometry=Geometry(spacing, tuple(affine[:3, 3].tolist()), direction), origin=None
+        guide,
+        geometry=Geometry(spacing, tuple(affine[:3, 3].tolist()), direction),
+        dicom_origin=None,
     )
 
 

@@ -79,7 +79,7 @@ def test_a_refused_value_is_shown_in_short(head: Volume) -> None:
     ):
         with pytest.raises(me.ConfigError, match=re.escape(says)) as caught:
             me.enhance(head, noise=value)  # type: ignore[arg-type]
-        assert caught.value.hint == "Use a number or text."
+        assert caught.value.hint == "Use more than 0 and at most 1e+18 or text."
     for value in ([1] * 999, {"a": "b" * 999}):
         with pytest.raises(me.MedEnhanceError) as caught:
             me.enhance(head, device=value)  # type: ignore[arg-type]
@@ -207,12 +207,12 @@ def test_a_volume_becomes_a_derived_series_of_its_study(
     assert sorted(files) == sorted((tmp_path / "out").iterdir())
     back = me.load(tmp_path / "out")
     assert back.is_equal(volume)
-    assert volume.origin and back.origin
-    assert back.origin.study == volume.origin.study
-    assert back.origin.series != volume.origin.series
+    assert volume.dicom_origin and back.dicom_origin
+    assert back.dicom_origin.study == volume.dicom_origin.study
+    assert back.dicom_origin.series != volume.dicom_origin.series
     with pytest.raises(me.OutputError, match="holds an earlier result"):
         me.save_dicom(volume, tmp_path / "out")
-    from_file = replace(volume, origin=None)
+    from_file = replace(volume, dicom_origin=None)
     me.save_dicom(from_file, tmp_path / "beside", dicom_source=series)
     assert me.load(tmp_path / "beside").is_equal(from_file)
 

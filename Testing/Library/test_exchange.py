@@ -13,6 +13,7 @@ import torch
 from monai.data import MetaTensor
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, as_volume
 
 nibabel = pytest.importorskip("nibabel")
@@ -200,3 +201,24 @@ def test_a_notebook_in_double_precision_is_refused(head: Volume) -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert "set_default_dtype(torch.float32)" in caught.value.hint
+
+
+def test_the_names_of_simpleitk_nibabel_and_monai_mean_the_same(
+    oblique_geometry: Geometry,
+) -> None:
+    """Three spacings, so that an exchanged axis is seen."""
+    volume = Volume(np.arange(24, dtype=np.int16).reshape(2, 3, 4), oblique_geometry)
+    assert len(set(volume.spacing)) == 3
+    image = volume.to_sitk()
+    assert volume.spacing == image.GetSpacing()
+    assert volume.origin == image.GetOrigin()
+    assert tuple(np.ravel(volume.direction)) == image.GetDirection()
+    assert np.array_equal(volume.array, sitk.GetArrayFromImage(image))
+    stored = volume.to_nibabel()
+    assert np.array_equal(volume.affine, stored.affine)
+    assert np.allclose(volume.spacing, stored.header.get_zooms())
+    assert np.array_equal(volume.numpy(), stored.get_fdata().T)
+    tensor = volume.to_metatensor()
+    assert np.allclose(volume.affine, tensor.affine)
+    assert np.allclose(volume.spacing, tensor.pixdim)
+    assert np.array_equal(volume.array, tensor.array[0].T)

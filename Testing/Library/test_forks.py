@@ -69,7 +69,7 @@ def answer_of_child(before: str, work: str, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", ["compute", "enhance"])
+@pytest.mark.parametrize("before", ["compute", "segment"])
 @pytest.mark.parametrize("work", ["enhance", "segment"])
 def test_a_forked_child_that_would_wait_forever_is_refused(
     before: str, work: str, tmp_path: Path
@@ -87,6 +87,6 @@ def test_a_forked_child_without_a_model_is_not_disturbed(work: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", ["nothing", "load", "in a thread", "compress"])
+@pytest.mark.parametrize("before", ["nothing", "load", "in a thread", "compress", "enhance"])
 def test_a_forked_child_whose_threads_are_complete_enhances(before: str, tmp_path: Path) -> None:
     assert answer_of_child(before, "enhance", tmp_path) == ["done", ""]

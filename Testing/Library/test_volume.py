@@ -19,6 +19,16 @@ def test_voxels_cannot_be_changed_through_the_volume(head: Volume) -> None:
         head.modality = "CT"  # type: ignore[misc]
 
 
+def test_numpy_is_a_copy_and_array_is_not(head: Volume) -> None:
+    copied = head.numpy()
+    copied[0, 0, 0] += 1
+    assert copied[0, 0, 0] != head.voxels[0, 0, 0]
+    assert np.shares_memory(head.array, head.voxels)
+    with pytest.raises(ValueError, match="read-only"):
+        head.array[0, 0, 0] = 1
+    assert (head.ndim, Volume(np.zeros((2, 1, 1, 1))).ndim) == (3, 4)
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 5), (1, 2, 3, 4, 5)])
 def test_wrong_number_of_axes_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=f"{len(shape)} axes") as caught:
@@ -48,13 +58,13 @@ def test_frames_are_volumes_of_their_own_with_their_images() -> None:
         np.arange(24).reshape(3, 2, 2, 2),
         frame_interval_s=0.5,
         history=("a",),
-        origin=DicomOrigin("1.1", "1.3", images),
+        dicom_origin=DicomOrigin("1.1", "1.3", images),
     )
     frames = sequence.frames()
     assert [frame.shape for frame in frames] == [(2, 2, 2)] * 3
     assert np.array_equal(frames[1].voxels, sequence.voxels[1])
     assert (frames[1].frame_interval_s, frames[1].history) == (None, ("a",))
-    assert (frames[1].origin.instances, frames[1].origin.series) == (images[1:2], "1.3")
+    assert (frames[1].dicom_origin.instances, frames[1].dicom_origin.series) == (images[1:2], "1.3")
 
 
 def test_equal_means_the_same_bits(head: Volume) -> None:

@@ -116,7 +116,7 @@ def enhance_slices(
         volume,
         voxels=interpolated,
         geometry=_new_geometry(volume.geometry, plan),
-        origin=volume.origin and replace(volume.origin, on_grid=False),
+        dicom_origin=volume.dicom_origin and replace(volume.dicom_origin, on_grid=False),
     )
     full = Enhanced(
         volume=original.with_voxels(restored, did=_note_of(bundle, stack, warnings)),
@@ -267,7 +267,7 @@ def _thickness_of(volume: Volume, axis: int, step: float, config: EnhanceConfig)
 
 def _stated_thickness(volume: Volume) -> float | None:
     """Read SliceThickness of a volume's first DICOM image, mm; None if unknown."""
-    origin = volume.origin
+    origin = volume.dicom_origin
     if origin is None or not origin.on_grid or not origin.instances or not origin.instances[0]:
         return None
     first = origin.instances[0][0]

@@ -7,7 +7,6 @@ the task's gradient is added to that of the network's loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -260,7 +259,7 @@ class Trainer:
             modules |= {"gate": self.teaching[1], "taught average": self.taught.average}
             optimizers["taught adam"] = self.taught.optimizer
         # The device may differ when a training is resumed.
-        config = replace(self.config, device="").to_json()
+        config = self.config.to_json() | {"device": ""}
         return {"config": config, "modules": modules, "optimizers": optimizers}
 
     def close(self) -> None:

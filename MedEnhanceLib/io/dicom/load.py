@@ -165,7 +165,7 @@ def _volume(
         source=f"{path} (series {choice.row.key or 'without UID'})",
         history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis),
-        origin=_origin(stacks),
+        dicom_origin=_origin(stacks),
         gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
         # That of the slice with the highest ratio.
         lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),

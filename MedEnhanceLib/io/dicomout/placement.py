@@ -146,8 +146,8 @@ def lay_out(
     """Find the images behind each slice of a volume and the places of its frames.
 
     Args:
-        volume: [K, J, I]. If `volume.origin` names images, only these are used: all time points of
-            a sequence lie in the same place.
+        volume: [K, J, I]. If `volume.dicom_origin` names images, only these are used: all time
+            points of a sequence lie in the same place.
         template: the images that it came from.
         source_images: single images, if they are not the template's.
     """
@@ -162,7 +162,7 @@ def lay_out(
     behind = _behind_slices(planes, geometry, volume.shape)
     between = decimals([geometry.spacing[2]])[0]
     thickness = ""
-    if all(behind) and (volume.origin is None or volume.origin.on_grid):
+    if all(behind) and (volume.dicom_origin is None or volume.dicom_origin.on_grid):
         first = behind[0][0]
         positions = [images[0].position for images in behind]
         orientation, spacing = first.orientation, first.spacing
@@ -181,11 +181,11 @@ def lay_out(
 
 def _planes_of(template: Template, volume: Volume) -> list[ImagePlane]:
     """List the images of a template in its order; only those that the volume names, if any."""
-    if template.origin is None:
+    if template.dicom_origin is None:
         return []
-    frames = volume.origin.instances if volume.origin else ()
+    frames = volume.dicom_origin.instances if volume.dicom_origin else ()
     named = {instance for frame in frames for instance in frame}
-    instances = [instance for frame in template.origin.instances for instance in frame]
+    instances = [instance for frame in template.dicom_origin.instances for instance in frame]
     is_named = [instance in named for instance in instances]
     return [
         ImagePlane(instance, header)

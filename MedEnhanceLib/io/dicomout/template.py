@@ -38,19 +38,19 @@ class Template:
     """The images that a volume came from, without their pixels and private elements.
 
     Attributes:
-        headers: one dataset per slice, in the order [T × K] of `origin.instances`; a frame of a
-            multi-frame file as the single image it would be. Empty if it never was DICOM.
+        headers: one dataset per slice, in the order [T × K] of `dicom_origin.instances`; a frame of
+            a multi-frame file as the single image it would be. Empty if it never was DICOM.
         study: the attributes of patient and study.
         modality: DICOM's Modality of the source.
         frame_of_reference: the UID that all derived objects share.
-        origin: None if it never was DICOM.
+        dicom_origin: None if it never was DICOM.
     """
 
     headers: list[Dataset]
     study: Dataset
     modality: str
     frame_of_reference: str
-    origin: DicomOrigin | None = None
+    dicom_origin: DicomOrigin | None = None
 
     def copy_study(self, target: Dataset) -> None:
         """Copy patient and study into `target`, replacing what it has."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from MedEnhanceLib.core.options import About, Params, option
+from MedEnhanceLib.core.options import About, Params, check_fields, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, DependencyError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, make_folder, output_error, refuse_unwritable, resolved
 from MedEnhanceLib.jobs.files import CONTAINER, Result
@@ -47,8 +47,8 @@ class BatchParams(Params):
         None,
         help="number of processes, started with Dask (default: only this one)",
         low=1,
+        high=1024,
         metavar="N",
-        ranged=False,
     )
     scheduler: str | None = option(
         None, help="run on a Dask cluster, for example tcp://host:8786", metavar="ADDRESS"
@@ -62,12 +62,15 @@ class BatchParams(Params):
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
     def __post_init__(self) -> None:
+        from MedEnhanceLib.jobs.job import JOBS
+
         super().__post_init__()
         for name in _ITS_OWN:
             if name in self.params:
                 raise ConfigError(
                     f"params has {name}", "The batch sets it for each volume: leave it out."
                 )
+        check_fields(JOBS[self.task].params, self.params)
         if self.bids:
             if len(self.inputs) != 1 or self.makes_folders:
                 raise ConfigError(

@@ -33,10 +33,7 @@ class EstimateParams(files.VolumeParams):
 class CompressParams(OutputParams, EstimateParams):
     """Compress a volume into a verified file."""
 
-    output: Annotated[
-        str,
-        About(help="output file, .ucv", flag="OUTPUT", place="output"),
-    ]
+    output: Annotated[str, About(help="output file, .ucv")]
     dicom: dict[str, str] | None = option(
         None,
         help='{"study", "series"}: UIDs of the DICOM series that an image file was made from',
@@ -57,6 +54,8 @@ class DecompressParams(DicomParams):
     region: list[list[int | None] | None] | None = option(
         None,
         help="[start, stop] or null (all) for each axis [T,] K, J, I; last ones may be missing",
+        low=-1_000_000,
+        high=1_000_000,
         flag=None,
     )
 
@@ -74,9 +73,7 @@ class RecoverParams(OutputParams):
         str,
         About(
             help="output file: .nii.gz, .nii, .nrrd or .mha, or .ucv for a repaired copy, if "
-            "nothing is lost",
-            flag="OUTPUT",
-            place="output",
+            "nothing is lost"
         ),
     ]
     mask_output: str | None = option(
@@ -111,9 +108,9 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
     volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))
-    if params.dicom and volume.origin is None:
+    if params.dicom and volume.dicom_origin is None:
         origin = DicomOrigin(params.dicom["study"], params.dicom["series"], (), on_grid=False)
-        volume = replace(volume, origin=origin)
+        volume = replace(volume, dicom_origin=origin)
     part = monitor.part(0.1, 1.0)
     compressed = unicompress.compress(
         volume, output, params.config, monitor=part, overwrite=params.overwrite

@@ -80,9 +80,13 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
         None,
         help="[start, stop], stop excluded: a preview of these slices, equal to those of a whole "
         "run that removes noise alone; of a sequence those of frame 0, or of `frame`",
+        low=0,
+        high=1_000_000,
         flag=None,
     )
-    frame: int | None = option(None, help="enhance this frame of a sequence alone", flag=None)
+    frame: int | None = option(
+        None, help="enhance this frame of a sequence alone", low=0, high=1_000_000, flag=None
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

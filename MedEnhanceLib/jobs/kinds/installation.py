@@ -95,7 +95,7 @@ class InstallParams(Params):
     """Install packages with pip; no package that is shared with others changes its version."""
 
     requirements: Annotated[list[str], About(help="packages as pip takes them")]
-    megabytes: float = option(0.0, help="expected download", low=0, unit="MB")
+    megabytes: float = option(0.0, help="expected download", low=0, high=1e6, unit="MB")
     chooses_build: bool = option(
         False, help="choose PyTorch's build for the graphics card, with light-the-torch"
     )
@@ -122,8 +122,10 @@ def run_install(params: InstallParams, monitor: Monitor) -> Result:
 class PingParams(Params):
     """Do nothing but report."""
 
-    count: int = option(1, help="progress events to send", low=0)
-    seconds: float = option(0.0, help="how long to take over all of them", low=0, unit="s")
+    count: int = option(1, help="progress events to send", low=0, high=1_000_000)
+    seconds: float = option(
+        0.0, help="how long to take over all of them", low=0, high=86_400, unit="s"
+    )
 
 
 def run_ping(params: PingParams, monitor: Monitor) -> Result:

@@ -15,8 +15,9 @@ from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.bundles.export import NOT_STATED, comparison, record_fields
 from MedEnhanceLib.bundles.schema import CODEC
 from MedEnhanceLib.bundles.store import is_taken, read_bundle
-from MedEnhanceLib.core.options import About, Options, Params, option
+from MedEnhanceLib.core.options import About, Options, Params, check_fields, option
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of, taught_fields, teaching_of
@@ -27,6 +28,12 @@ from MedEnhanceLib.spg.dataset import PATTERN, Distilled, find_set, load_distill
 from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 Method = Literal["hqg", "head", "slices", "codec"]
+_CONFIGS: dict[str, Any] = {
+    "hqg": hqg.TrainConfig,
+    "head": gradprom.TrainHeadConfig,
+    "slices": TrainSlicesConfig,
+    CODEC: CodecTrainingConfig,
+}
 #: Methods that learn from a distilled set, and the patterns of their configurations.
 _FROM_SETS = ("hqg", "slices")
 _PATTERNS = (
@@ -63,6 +70,10 @@ class TrainParams(Params):
         "preset (smoke, cpu, full) sets the others",
         flag=None,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_training(self.method, self.config)
 
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
@@ -155,6 +166,23 @@ def _patterns(folder: Path, data: Path) -> list[str]:
     return [f"{root}/*/"] if any(entry.is_dir() for entry in entries) else [root]
 
 
+def check_training(method: str, fields: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a value that the method's configuration does not allow.
+
+    Reads no file; `training_config` checks what depends on models and on a distilled set.
+    """
+    if method == CODEC:
+        training_config(method, fields)
+    else:
+        check_fields(_config_class(method), fields)
+
+
+def _config_class(method: str) -> Any:
+    if method not in _CONFIGS:
+        raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(_CONFIGS)}.")
+    return _CONFIGS[method]
+
+
 def training_config(
     method: str, fields: Mapping[str, Any] | Options, distilled: Distilled | None = None
 ) -> Any:
@@ -166,18 +194,7 @@ def training_config(
         distilled: a set to learn from; its modality is the default.
     Raises ConfigError for an unknown method, and for fields that its configuration does not have.
     """
-    from MedEnhanceLib.hqg.config import TrainSlicesConfig
-    from MedEnhanceLib.unicompress.train import codec_config
-
-    classes: dict[str, Any] = {
-        "hqg": hqg.TrainConfig,
-        "head": gradprom.TrainHeadConfig,
-        "slices": TrainSlicesConfig,
-        CODEC: CodecTrainingConfig,
-    }
-    if method not in classes:
-        raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(classes)}.")
-    config_class = classes[method]
+    config_class = _config_class(method)
     if isinstance(fields, config_class):
         return fields
     if not isinstance(fields, Mapping):
@@ -186,6 +203,8 @@ def training_config(
             f"Give a preset's name, an object, or a {config_class.__name__}.",
         )
     if method == CODEC:
+        from MedEnhanceLib.unicompress.train import codec_config
+
         return codec_config(fields)
     if method in _FROM_SETS:
         fields = {**({"modality": distilled.modality} if distilled else {}), **fields}

@@ -65,10 +65,9 @@ class BlendParams(OutputParams, _Originals):
     strength: Annotated[
         float,
         About(
-            help="scales the correction in ENHANCED: 0 gives the input, 1 the enhanced volume",
+            help="share of the correction in ENHANCED (0: the input, 1: the enhanced volume)",
             low=0,
             high=1,
-            ranged=False,
             metavar="S",
         ),
     ]

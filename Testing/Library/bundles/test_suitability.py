@@ -30,7 +30,9 @@ from MedEnhanceLib.runtime.resources import resource_folder
 
 def _mr(body_part: str) -> Volume:
     voxels = np.random.default_rng(3).integers(0, 900, (2, 32, 32)).astype(np.int16)
-    return Volume(voxels, modality="MR", origin=DicomOrigin("1.2", "1.3", (), body_part=body_part))
+    return Volume(
+        voxels, modality="MR", dicom_origin=DicomOrigin("1.2", "1.3", (), body_part=body_part)
+    )
 
 
 @pytest.mark.parametrize("part", ["", "BRAIN", "Head", "HEADNECK", "SKULL", "WHOLEBODY"])

@@ -486,8 +486,8 @@ def test_series_become_series_with_dicom(run: Callable, ward: Path, tmp_path: Pa
     for patient in ("a", "b"):
         derived = io.load(tmp_path / "out" / patient / "1.2.840")
         assert derived.history
-        assert derived.origin
-        assert derived.origin.series != f"1.2.3.{ord(patient)}"
+        assert derived.dicom_origin
+        assert derived.dicom_origin.series != f"1.2.3.{ord(patient)}"
     again = run(*arguments, "--json").json
     assert (again["done"], again["already_done"]) == (2, 2)
 

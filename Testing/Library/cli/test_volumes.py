@@ -90,8 +90,8 @@ def test_degrading_says_what_share_is_clipped(run: Callable, tmp_path: Path) -> 
     [
         ((), 2, "no degradation was named"),
         (("--rician", "many"), 2, "many"),
-        (("--rician", "-3"), 2, "rician level"),
-        (("--scanner", "4d"), 2, "scanner kind"),
+        (("--rician", "-3"), 2, "--rician is -3"),
+        (("--scanner", "4d"), 2, "--scanner is"),
         (("--low-dose", "5e3"), 3, "modality"),
     ],
 )

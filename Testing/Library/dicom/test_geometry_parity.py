@@ -86,8 +86,8 @@ def test_series_is_the_volume_that_was_made_from_it(
     assert series.units == units
     assert series.history == ()
     assert series.lossy == ()
-    assert series.origin is not None
-    assert [len(frame) for frame in series.origin.instances] == [len(series.voxels)]
+    assert series.dicom_origin is not None
+    assert [len(frame) for frame in series.dicom_origin.instances] == [len(series.voxels)]
     assert recorder.warnings == []
 
 
@@ -106,8 +106,8 @@ def test_missing_slices_can_be_made_from_their_neighbors(dicom: Path) -> None:
         assert off < neighbor
     words = "2 of 25 slices (gaps: 6.54 of 78.48 mm) were not imaged but interpolated linearly by"
     assert words in " ".join(fixed.history)
-    assert fixed.origin is not None
-    assert not fixed.origin.on_grid
+    assert fixed.dicom_origin is not None
+    assert not fixed.dicom_origin.on_grid
 
 
 @pytest.mark.shared

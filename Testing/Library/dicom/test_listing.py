@@ -99,7 +99,7 @@ def test_the_study_beside_the_project_is_listed(shared_data: Path) -> None:
 
 def test_origin_names_the_images_in_the_order_of_the_slices(make_series: Make) -> None:
     folder = make_series(STORED)
-    origin = load(folder).origin
+    origin = load(folder).dicom_origin
     assert origin is not None
     assert (origin.study, origin.series, origin.on_grid) == ("1.2.3", "1.2.3.1", True)
     (slices,) = origin.instances
@@ -118,9 +118,9 @@ def test_origin_of_a_repaired_series_is_off_its_grid(make_series: Make) -> None:
     assert volume.shape == (5, 4, 6)
     assert volume.dtype == np.int16
     assert np.array_equal(volume.voxels[[0, 1, 3, 4]], STORED[[0, 1, 3, 4]].astype(np.int16) - 1024)
-    assert volume.origin is not None
-    assert not volume.origin.on_grid
-    assert len(volume.origin.instances[0]) == 4
+    assert volume.dicom_origin is not None
+    assert not volume.dicom_origin.on_grid
+    assert len(volume.dicom_origin.instances[0]) == 4
     assert volume.history
 
 

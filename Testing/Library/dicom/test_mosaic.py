@@ -150,14 +150,14 @@ def test_a_derived_series_of_a_mosaic_has_ordinary_slices(tmp_path: Path) -> Non
     assert (image.Rows, image.Columns) == (4, 6)
     assert "MOSAIC" not in image.ImageType
     (source,) = image.SourceImageSequence
-    assert source.ReferencedSOPInstanceUID == volume.origin.instances[0][1].sop_instance
+    assert source.ReferencedSOPInstanceUID == volume.dicom_origin.instances[0][1].sop_instance
     check(tmp_path / "out", -1)
     # Slices that were cut out keep their places.
     cut = replace(
         volume,
         voxels=volume.voxels[:, 2:],
         geometry=volume.geometry.cropped((2, 0, 0)),
-        origin=volume.origin.cropped(2, 5),
+        dicom_origin=volume.dicom_origin.cropped(2, 5),
     )
     half = write_derived(cut, tmp_path / "half")
     lowest = ORIGIN - 2 * STEP_MM * NORMAL

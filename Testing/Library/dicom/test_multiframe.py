@@ -29,8 +29,8 @@ def test_frames_are_ordered_by_place_and_rescaled_each_by_its_own_group(tmp_path
     assert np.array_equal(volume.voxels, RESCALED[order])
     assert volume.modality == "MR"
     assert volume.geometry == Geometry((0.75, 0.5, 2.0), (-3.0, 4.0, 0.0))
-    assert volume.origin is not None
-    assert [one.frame for one in volume.origin.instances[0]] == (order + 1).tolist()
+    assert volume.dicom_origin is not None
+    assert [one.frame for one in volume.dicom_origin.instances[0]] == (order + 1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_private_sequences_override_no_public_element(tmp_path: Path) -> None:
         block.add_new(0x0F, "SQ", [other])
     volume = loaded(tmp_path, dataset)
     assert volume.is_equal(truth)
-    assert volume.origin
-    derived = read_template(volume.origin).headers
+    assert volume.dicom_origin
+    derived = read_template(volume.dicom_origin).headers
     assert [list(header.ImagePositionPatient) for header in derived][:2] == [[-3, 4, 0], [-3, 4, 2]]
 
 

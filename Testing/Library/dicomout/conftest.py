@@ -86,9 +86,9 @@ def study(make_series: Callable[..., Path]) -> Study:
         BodyPartExamined="HEAD",
     )
     volume = io.load(folder)
-    assert volume.origin is not None
+    assert volume.dicom_origin is not None
     blank = volume.with_voxels(np.zeros(volume.shape, np.float32))
-    return Study(blank, read_template(volume.origin))
+    return Study(blank, read_template(volume.dicom_origin))
 
 
 #: Of a label with codes, of one without, and of one that no voxel has.

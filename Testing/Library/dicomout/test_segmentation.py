@@ -168,7 +168,9 @@ def test_resampled_labels_lie_where_they_are_and_name_the_series_alone(
     sound: Sound, labels: Volume, options: Options
 ) -> None:
     finer = Geometry((0.5, 0.8, 1.9), (1.0, 2.0, 3.3), labels.geometry.direction)
-    moved = replace(labels, geometry=finer, origin=replace(labels.origin, on_grid=False))
+    moved = replace(
+        labels, geometry=finer, dicom_origin=replace(labels.dicom_origin, on_grid=False)
+    )
     (dataset,) = sound([build_segmentation(moved, MEANINGS, **options)])
     assert np.count_nonzero(decoded(dataset, moved)) == np.count_nonzero(labels.voxels)
     assert all("DerivationImageSequence" not in f for f in dataset.PerFrameFunctionalGroupsSequence)
@@ -190,7 +192,7 @@ def test_frames_of_a_multi_frame_image_are_named_by_their_number(
     voxels = np.zeros(volume.shape, np.uint8)
     voxels[1, 2:5, 2:5] = 1
     labels = replace(volume, voxels=voxels, modality="SEG", units="")
-    template = read_template(volume.origin)
+    template = read_template(volume.dicom_origin)
     built = build_segmentation(labels, [], template=template, derivation=derivation)
     (dataset,) = sound([built])
     (frame,) = dataset.PerFrameFunctionalGroupsSequence
@@ -203,7 +205,7 @@ def test_frames_of_a_multi_frame_image_are_named_by_their_number(
 def test_labels_that_never_were_dicom_stand_alone(
     sound: Sound, labels: Volume, derivation: Derivation
 ) -> None:
-    plain = replace(labels, origin=None)
+    plain = replace(labels, dicom_origin=None)
     template = new_study(modality="CT", patient_id="phantom")
     built = build_segmentation(plain, MEANINGS, template=template, derivation=derivation)
     (alone,) = sound([built])

@@ -64,7 +64,7 @@ def ct(make_series: Make, rng: np.random.Generator) -> Volume:
 
 
 def test_patient_study_place_and_clinic_stay(ct: Volume) -> None:
-    for image, source in zip(derive(ct), read_template(ct.origin).headers, strict=True):
+    for image, source in zip(derive(ct), read_template(ct.dicom_origin).headers, strict=True):
         for keyword in (
             "PatientName", "PatientID", "StudyInstanceUID", "StudyDate", "FrameOfReferenceUID",
             "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
@@ -93,9 +93,9 @@ def test_what_is_no_longer_true_goes(ct: Volume, make_series: Make, tmp_path: Pa
 def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
     images = derive(ct)
     first = images[0]
-    assert ct.origin is not None
+    assert ct.dicom_origin is not None
     assert {image.SeriesInstanceUID for image in images} == {first.SeriesInstanceUID}
-    assert first.SeriesInstanceUID != ct.origin.series
+    assert first.SeriesInstanceUID != ct.dicom_origin.series
     assert len({image.SOPInstanceUID for image in images}) == 4
     assert [image.InstanceNumber for image in images] == [1, 2, 3, 4]
     assert (first.SeriesNumber, first.SeriesDescription) == (1001, "axial MedEnhance enhanced")
@@ -103,7 +103,7 @@ def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
         assert word in first.DerivationDescription
     assert first.ImageComments == f"{NOTICE} motion"
     assert first.ContributingEquipmentSequence[-1].Manufacturer == "MedEnhance"
-    for image, source in zip(images, ct.origin.instances[0], strict=True):
+    for image, source in zip(images, ct.dicom_origin.instances[0], strict=True):
         (item,) = image.SourceImageSequence
         assert item.ReferencedSOPInstanceUID == source.sop_instance
         assert item.SpatialLocationsPreserved == "YES"
@@ -119,7 +119,7 @@ def test_required_elements_that_the_source_states_stay(make_series: Make) -> Non
         "PositionReferenceIndicator": "XY",
     }  # fmt: skip
     volume = io.load(make_series(np.ones((2, 4, 5), np.int16), **stated))
-    image, source = derive(volume)[0], read_template(volume.origin).headers[0]
+    image, source = derive(volume)[0], read_template(volume.dicom_origin).headers[0]
     for keyword in stated:
         assert image[keyword] == source[keyword]
 
@@ -207,10 +207,10 @@ def test_what_a_source_says_against_the_standard_is_not_passed_on(
 
 
 def test_cut_slices_name_what_they_were_made_from(ct: Volume) -> None:
-    origin = ct.origin
+    origin = ct.dicom_origin
     assert origin is not None
     part = ct.crop(k=slice(1, 3), j=slice(2, None), i=slice(1, None))
-    images = derive(replace(part, origin=origin.cropped(1, 3)))
+    images = derive(replace(part, dicom_origin=origin.cropped(1, 3)))
     for image, source in zip(images, origin.instances[0][1:3], strict=True):
         (item,) = image.SourceImageSequence
         assert item.ReferencedSOPInstanceUID == source.sop_instance
@@ -264,7 +264,7 @@ def test_a_sequence_keeps_the_times_of_its_source(
     images = sound(derive(volume))
     assert [int(one.TemporalPositionIdentifier) for one in images] == [5, 5, 5, 6, 6, 6]
     assert io.load(out).is_equal(volume)
-    sources = [one.sop_instance for frame in volume.origin.instances for one in frame]
+    sources = [one.sop_instance for frame in volume.dicom_origin.instances for one in frame]
     assert [one.SourceImageSequence[0].ReferencedSOPInstanceUID for one in images] == sources
 
 
@@ -291,7 +291,7 @@ def test_files_of_pydicom_that_can_be_read_pass_the_examiner(sound: Sound, tmp_p
             volume = io.load(path)
         except MedEnhanceError:
             continue
-        if volume.origin is None:
+        if volume.dicom_origin is None:
             continue
         sound(derive(volume), tmp_path / path.name)
         back = io.load(tmp_path / path.name)

@@ -26,7 +26,7 @@ from MedEnhanceLib.io.dicomout.template import correct, frame_as_image
 
 
 def origin_of(folder: Path) -> DicomOrigin:
-    origin = io.load(folder).origin
+    origin = io.load(folder).dicom_origin
     assert origin is not None
     return origin
 
@@ -73,7 +73,7 @@ def test_a_new_study_takes_names_in_several_scripts_and_invents_nobody() -> None
     study = new_study(modality="MR", patient_id=" 42 ", patient_name=name).study
     assert (str(study.PatientName), study.PatientID) == (name, "42")
     template = new_study(modality="EM")
-    assert (template.modality, template.headers, template.origin) == ("OT", [], None)
+    assert (template.modality, template.headers, template.dicom_origin) == ("OT", [], None)
     assert (template.study.PatientName, template.study.PatientID) == ("", "")
 
 
@@ -115,10 +115,10 @@ def axial(make_series: Make) -> Volume:
 
 def sources(volume: Volume, series: Volume) -> tuple[list[Dataset], list[list[int]]]:
     """The images of a volume beside a series, and which of its images each of them names."""
-    assert series.origin is not None
-    beside = replace(volume, origin=replace(series.origin, on_grid=False))
+    assert series.dicom_origin is not None
+    beside = replace(volume, dicom_origin=replace(series.dicom_origin, on_grid=False))
     images = derive(beside)
-    number = {one.sop_instance: k for k, one in enumerate(series.origin.instances[0])}
+    number = {one.sop_instance: k for k, one in enumerate(series.dicom_origin.instances[0])}
     return images, [
         [number[str(item.ReferencedSOPInstanceUID)] for item in image.SourceImageSequence]
         for image in images

@@ -16,8 +16,8 @@ ENHANCED = Derivation("enhanced", "2 tiles", model={"name": "ct", "sha256": "cd"
 def derive(volume: Volume, derivation: Derivation = ENHANCED, **options: Any) -> list[Dataset]:
     """Build the images of a volume, by default with what its own images say."""
     if "template" not in options:
-        assert volume.origin is not None
-        options["template"] = read_template(volume.origin)
+        assert volume.dicom_origin is not None
+        options["template"] = read_template(volume.dicom_origin)
     return build_series(volume, derivation=derivation, **options)
 
 

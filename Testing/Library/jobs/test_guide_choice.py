@@ -183,5 +183,5 @@ def test_auto_takes_other_series_of_the_dicom_study(
         stated = MR | {"StudyInstanceUID": study, "SeriesDescription": name}
         make_series((4, 20, 24), folder=root / name, uid=uid, **stated)
     chosen = chosen_guide(root / "t1", io.load(root / "t1"), VolumeCache(), Monitor())
-    assert chosen.origin.series == "1.9.1"
+    assert chosen.dicom_origin.series == "1.9.1"
     assert offered == [["t2"]]

@@ -29,7 +29,7 @@ def series_of(shape: tuple[int, ...] = SHAPE) -> Volume:
         for t in range(frames)
     )
     origin = DicomOrigin("1.2.1", "1.2.2", instances)
-    return Volume(np.zeros(shape, np.uint8), AXIAL, origin=origin, source="series")
+    return Volume(np.zeros(shape, np.uint8), AXIAL, dicom_origin=origin, source="series")
 
 
 def scan(shape: tuple[int, ...] = SHAPE) -> Volume:
@@ -48,14 +48,14 @@ def test_axes_that_another_format_turned_are_turned_back(
     laid = lay_beside(other, series_of(), Monitor())
     assert np.array_equal(laid.voxels, scan().voxels)
     assert laid.geometry == AXIAL
-    assert laid.origin == series_of().origin
+    assert laid.dicom_origin == series_of().dicom_origin
 
 
 def test_some_slices_get_their_images_and_no_others(recorder: WarningRecorder) -> None:
     part = replace(scan(), voxels=scan().voxels[2:4], geometry=AXIAL.cropped((2, 0, 0)))
     laid = lay_beside(part, series_of(), recorder.monitor)
     assert laid.is_equal(part)
-    assert laid.origin.instances == (series_of().origin.instances[0][2:4],)
+    assert laid.dicom_origin.instances == (series_of().dicom_origin.instances[0][2:4],)
     assert recorder.warnings == []
 
 
@@ -69,7 +69,7 @@ def test_frames_stay_with_their_images() -> None:
     shape = (2, *SHAPE)
     laid = lay_beside(scan(shape), series_of(shape), Monitor())
     assert laid.is_equal(scan(shape))
-    assert laid.origin.on_grid
+    assert laid.dicom_origin.on_grid
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_frames_stay_with_their_images() -> None:
 def test_another_grid_is_kept_with_a_warning(other: Volume, recorder: WarningRecorder) -> None:
     laid = lay_beside(other, series_of(), recorder.monitor)
     assert laid.is_equal(other)
-    assert not laid.origin.on_grid
-    assert laid.origin.study == "1.2.1"
+    assert not laid.dicom_origin.on_grid
+    assert laid.dicom_origin.study == "1.2.1"
     (warning,) = recorder.warnings
     assert "better.nii.gz is not on the grid of series" in warning
 
@@ -97,7 +97,7 @@ def test_time_points_that_nothing_states_are_refused() -> None:
     for volume in (scan(), scan((2, *SHAPE))):
         with pytest.raises(InputError, match=r"of the 3 time points.*nothing states which"):
             lay_beside(volume, series, Monitor())
-    assert lay_beside(replace(scan(), modality="SEG"), series, Monitor()).origin is not None
+    assert lay_beside(replace(scan(), modality="SEG"), series, Monitor()).dicom_origin is not None
 
 
 def test_a_volume_somewhere_else_is_refused() -> None:
@@ -107,11 +107,11 @@ def test_a_volume_somewhere_else_is_refused() -> None:
 
 
 def test_a_volume_that_remembers_another_series_is_a_warning(recorder: WarningRecorder) -> None:
-    remembers = replace(scan(), origin=DicomOrigin("1.2.1", "1.2.77", (), on_grid=False))
+    remembers = replace(scan(), dicom_origin=DicomOrigin("1.2.1", "1.2.77", (), on_grid=False))
     lay_beside(remembers, series_of(), recorder.monitor)
     (warning,) = recorder.warnings
     assert "1.2.77" in warning
     assert "the same study" in warning
-    known = replace(remembers, origin=DicomOrigin("1.2.1", "1.2.2", ()))
+    known = replace(remembers, dicom_origin=DicomOrigin("1.2.1", "1.2.2", ()))
     lay_beside(known, series_of(), recorder.monitor)
     assert len(recorder.warnings) == 1

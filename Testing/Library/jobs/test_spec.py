@@ -37,7 +37,7 @@ _json = st.recursive(
         ({"v": 1, "kind": "ping", "id": 7}, "id is 7"),
         ({"v": 1, "kind": "ping", "params": {"cuont": 1}}, "Did you mean count"),
         ({"v": 1, "kind": "ping", "params": {"count": "1"}}, "count is '1'.*whole number"),
-        ({"v": 1, "kind": "ping", "params": {"count": -1}}, "0 or more"),
+        ({"v": 1, "kind": "ping", "params": {"count": -1}}, "0 to 1,000,000"),
         ({"v": 1, "kind": "convert", "params": {"input": "a.nii"}}, "lacks output"),
         ({"v": 1, "kind": "convert", "params": {"input": "", "output": "b"}}, "input is empty"),
         ({"v": 1, "kind": "convert", "params": {"input": "a\0", "output": "b"}}, "invalid path"),

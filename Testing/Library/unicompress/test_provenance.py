@@ -29,7 +29,7 @@ def series(rng: np.random.Generator) -> Volume:
         modality="CT",
         units="HU",
         source="/patients/a (series 1.2.3)",
-        origin=DicomOrigin("1.2.1", "1.2.3", (slices,)),
+        dicom_origin=DicomOrigin("1.2.1", "1.2.3", (slices,)),
         lossy=(JPEG,),
     )
 
@@ -48,7 +48,7 @@ def test_a_lossy_step_adds_itself_with_the_ratio_of_the_file(
 
 def test_the_series_is_known_after_and_its_files_are_not(series: Volume, tmp_path: Path) -> None:
     compress(series, tmp_path / "a.ucv", LOSSLESS)
-    origin = decompress(tmp_path / "a.ucv").origin
+    origin = decompress(tmp_path / "a.ucv").dicom_origin
     assert origin == DicomOrigin("1.2.1", "1.2.3", (), on_grid=False)
     with Container(tmp_path / "a.ucv") as container:
         assert "patients" not in str(container.header)
@@ -57,8 +57,8 @@ def test_the_series_is_known_after_and_its_files_are_not(series: Volume, tmp_pat
 def test_a_header_with_odd_values_does_not_spoil_the_file(series: Volume, tmp_path: Path) -> None:
     odd = DicomOrigin("no UID at all", "1.2.3", ())
     steps = (Lossy("ISO_10918_1", float("inf")), Lossy("ISO_10918_1", -4.0))
-    compress(replace(series, origin=odd, lossy=steps), tmp_path / "a.ucv", LOSSLESS)
+    compress(replace(series, dicom_origin=odd, lossy=steps), tmp_path / "a.ucv", LOSSLESS)
     back = decompress(tmp_path / "a.ucv")
-    assert back.origin is not None
-    assert (back.origin.study, back.origin.series) == ("", "1.2.3")
+    assert back.dicom_origin is not None
+    assert (back.dicom_origin.study, back.dicom_origin.series) == ("", "1.2.3")
     assert [step.ratio for step in back.lossy] == [1.0, 1.0]

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.unicompress import StoredVolume
+from MedEnhanceLib.unicompress import StoredVolume, decode
 
 from .conftest import Write
 
@@ -47,6 +48,61 @@ def test_other_keys_are_refused(key: Any, stored: StoredVolume) -> None:
         stored[key]
     with pytest.raises(IndexError):
         stored[40]
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The blocks that were decoded."""
+    blocks, decode_chunk = [], decode._decode_chunk
+
+    def counted(container: Any, header: Any, context: Any, chunk: Any, data: bytes) -> Any:
+        blocks.append(chunk.block)
+        return decode_chunk(container, header, context, chunk, data)
+
+    monkeypatch.setattr(decode, "_decode_chunk", counted)
+    return blocks
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        np.asarray,
+        np.array,
+        lambda stored: np.asarray(stored, np.int16),
+        list,
+        lambda stored: [part for part in stored],  # noqa: C416 - as somebody would write it
+        torch.as_tensor,
+        torch.tensor,
+    ],
+)
+def test_taking_all_of_it_decodes_each_block_once(
+    take: Any, stored: StoredVolume, scan: Volume, decoded: list[int]
+) -> None:
+    assert np.array_equal(np.asarray(take(stored)), scan.voxels)
+    assert sorted(decoded) == list(range(27))
+
+
+def test_a_loop_over_a_sequence_has_its_frames(
+    scan: Volume, write: Write, small_blocks: None, decoded: list[int]
+) -> None:
+    frames = np.stack([scan.voxels, scan.voxels + 1])
+    stored = me.open(write(me.Volume(frames, scan.geometry), lossless=True))
+    decoded.clear()
+    first = next(iter(stored))
+    assert np.array_equal(first, frames[0])
+    assert sorted(decoded) == list(range(27))
+    assert np.array_equal(list(stored), frames)
+
+
+def test_an_array_of_it_has_the_type_that_is_asked_for_and_may_be_changed(
+    stored: StoredVolume, scan: Volume
+) -> None:
+    array = np.array(stored, dtype=np.float32)
+    assert array.dtype == np.float32
+    array[0, 0, 0] = torch.as_tensor(stored)[0, 0, 0] = 5
+    assert stored[0, 0, 0] == scan.voxels[0, 0, 0]
+    with pytest.raises(ValueError, match="decoded into a new array"):
+        np.array(stored, copy=False)
 
 
 def test_a_file_that_changes_is_noticed(stored: StoredVolume, scan: Volume, write: Write) -> None:
