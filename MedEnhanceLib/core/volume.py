@@ -292,6 +292,11 @@ class Volume:
             origin=origin or None,
         )
 
+    def canonical(self) -> Volume:
+        """Return a view in canonical order (`Geometry.turn`); its origin is that of the stored."""
+        turned = self.geometry.turn.apply(self.voxels)
+        return replace(self, voxels=turned, geometry=self.geometry.canonical(self.shape))
+
     @property
     def affine(self) -> Doubles:
         """4×4, (i, j, k) → mm in RAS, as NIfTI, nibabel and Slicer have it."""

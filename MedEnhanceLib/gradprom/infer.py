@@ -39,7 +39,7 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
     Raises InputError for a constant volume; ModelError if the bundle's description is damaged.
     """
     likeness = bundle.metadata["likeness"]
-    numbers = describe(volume, _warm_head(bundle.folder, bundle.sha256))
+    numbers = describe(volume.canonical(), _warm_head(bundle.folder, bundle.sha256))
     try:
         distance, clause = compare_likeness(likeness, numbers)
         return clause if distance > likeness["limit"] else ""
@@ -72,25 +72,29 @@ def segment(
     """
     began = time.monotonic()
     choice = choose_device(config.device)
+    # Networks see all storages of a volume in the order of their training.
+    seen, turn = volume.canonical(), volume.geometry.turn
     if isinstance(bundle, MonaiBundle):
         monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
-        labels, structures = _labels_of_monai(volume, bundle, choice.name, monitor)
+        labels, structures = _labels_of_monai(seen, bundle, choice.name, monitor)
         limits = ["Trained elsewhere: see its documentation. Do not measure patients with it."]
     else:
         limits = bundle.metadata.get("limits", [])
         monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
         model = _warm_head(bundle.folder, bundle.sha256)
         structures = model.labels
-        labels = _labels_of_head(volume, original, model, choice.name, monitor)
+        before = seen if original is None else original.canonical()
+        labels = _labels_of_head(seen, before, model, choice.name, monitor)
     # Slice by slice, as bincount needs 8 bytes for each voxel.
     counts = np.zeros(256, np.int64)
     for plane in labels:
         counts += np.bincount(plane.ravel(), minlength=256)
-    areas = surface_areas(labels, [structure.value for structure in structures], volume.geometry)
-    voxel_ml = volume.geometry.voxel_volume_mm3 / 1000
+    areas = surface_areas(labels, [structure.value for structure in structures], seen.geometry)
+    voxel_ml = seen.geometry.voxel_volume_mm3 / 1000
     identity = bundle.identity()
     note = f"segmented with {identity['name']} {identity['sha256'][:12]}"
     did = derived_note(f"{note} ({warning})" if warning else note)
+    labels = np.ascontiguousarray(turn.undo(labels))
     return Segmentation(
         volume=replace(volume.with_voxels(labels, did=did), modality="SEG", units=""),
         labels=structures,
@@ -113,7 +117,7 @@ def segment(
 
 
 def _labels_of_head(
-    volume: Volume, original: Volume | None, model: HeadModel, device: str, monitor: Monitor
+    volume: Volume, original: Volume, model: HeadModel, device: str, monitor: Monitor
 ) -> Labels:
     def network(batch: Tensor, device: str) -> Tensor:
         logits: Tensor = move(model.network, device)(batch)
@@ -122,7 +126,7 @@ def _labels_of_head(
     scaling, context = scaling_for(volume), model.config.context
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
-    beside = (volume if original is None else original).voxels if model.config.images > 1 else None
+    beside = original.voxels if model.config.images > 1 else None
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(
             network, volume.voxels, scaling, context, device, monitor, beside=beside
