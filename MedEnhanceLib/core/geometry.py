@@ -37,13 +37,18 @@ class Turn:
 
     def apply(self, voxels: Array) -> Array:
         """Turn stored voxels, [K, J, I] or [T, K, J, I], to the canonical order, as a view."""
-        flipped = voxels[(..., *(slice(None, None, step) for step in self.steps))]
-        return np.moveaxis(flipped, [axis - 3 for axis in self.axes], (-3, -2, -1))
+        k, j, i = (slice(None, None, step) for step in self.steps)
+        return np.moveaxis(voxels[..., k, j, i], [axis - 3 for axis in self.axes], (-3, -2, -1))
 
     def undo(self, voxels: Array) -> Array:
         """Invert `apply`, as a view."""
+        k, j, i = (slice(None, None, step) for step in self.steps)
         stored = np.moveaxis(voxels, (-3, -2, -1), [axis - 3 for axis in self.axes])
-        return stored[(..., *(slice(None, None, step) for step in self.steps))]
+        return stored[..., k, j, i]
+
+
+#: The turn of volumes that are stored in canonical order.
+AS_STORED = Turn()
 
 
 @dataclass(frozen=True)
@@ -147,12 +152,13 @@ class Geometry:
         return Turn(tuple(2 - axis for axis in reversed(ijk)), (steps[2], steps[1], steps[0]))
 
     def canonical(self, shape: Sequence[int]) -> Geometry:
-        """Return the geometry of the same voxels in canonical order; shape: stored, (…, K, J, I)."""
+        """Return the geometry of the voxels in canonical order; shape: stored, (…, K, J, I)."""
         turn, affine = self.turn, self.affine_lps
         ijk, steps = [2 - axis for axis in reversed(turn.axes)], np.array(turn.steps[::-1])
         first = np.append((np.array(shape[-3:])[::-1] - 1) * (steps < 0), 1)
         direction = (np.asarray(self.direction) * steps)[:, ijk]
-        return Geometry(np.asarray(self.spacing)[ijk], (affine @ first)[:3], direction)
+        di, dj, dk = (self.spacing[axis] for axis in ijk)
+        return Geometry((di, dj, dk), tuple((affine @ first)[:3]), direction.tolist())
 
     def is_close(
         self, other: Geometry, tolerance: float = 1e-5, *, shape: Sequence[int] = (2, 2, 2)

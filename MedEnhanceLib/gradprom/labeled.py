@@ -63,7 +63,7 @@ def read_labeled(
     monitor.progress(0, f"reading {path.name}")
     begin = monitor.part(0, 0)
     # In the order that networks see in use.
-    image = load(path, modality=config.modality, monitor=begin).single().canonical()
+    image = load(path, modality=config.modality, monitor=begin).single().canonical().compact()
     if label_path:
         labels = load(label_path).single().canonical()
         _check_labels(image, labels, path, label_path)
