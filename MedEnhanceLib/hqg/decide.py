@@ -74,11 +74,6 @@ class VolumeCache:
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
     turn: Turn = AS_STORED
 
-    def begin(self, turn: Turn) -> None:
-        """Forget what was measured in another order; turn: of the run that begins."""
-        if turn != self.turn:
-            vars(self).update(vars(VolumeCache(turn=turn)))
-
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
         """Return the noise of a frame, measured only once.
 

@@ -18,7 +18,7 @@ import numpy as np
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, foreground, let_go, trim
-from MedEnhanceLib.core.geometry import AS_STORED, Turn
+from MedEnhanceLib.core.geometry import AS_STORED
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -29,7 +29,6 @@ from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, measured_bias_field
 from MedEnhanceLib.hqg.outputs import Outputs, outputs_for
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import load_packages
@@ -144,8 +143,12 @@ def _prepared(
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     original = volume if frame is None else volume.frame(frame)
     part = _requested_slices(slices, volume, config)
-    turn, seen = _in_order(volume, is_preview=slices is not None, scratch=scratch)
-    cache.begin(turn)
+    turn = volume.geometry.turn
+    if slices is not None and turn.axes[0] != 0:  # they are no slices in canonical order
+        turn = AS_STORED
+    seen = (volume if turn == AS_STORED else volume.canonical()).compact(scratch)
+    if cache.turn != turn:  # measured in another order
+        vars(cache).update(vars(VolumeCache(turn=turn)))
     frames = seen.frames()
     numbers = range(len(frames)) if frame is None else [frame]
     _measure_ranges(seen, frames, numbers, cache)
@@ -174,17 +177,6 @@ def _prepared(
         decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
     )  # fmt: skip
-
-
-def _in_order(volume: Volume, *, is_preview: bool, scratch: Path | None) -> tuple[Turn, Volume]:
-    """Turn a volume to the canonical order; not for a preview of what are no slices there."""
-    turn = volume.geometry.turn
-    if is_preview and turn.axes[0] != 0:
-        return AS_STORED, volume.compact(scratch)
-    try:
-        return turn, volume.canonical().compact(scratch)
-    except OSError as cause:
-        raise output_error(scratch or Path(), cause) from cause
 
 
 def _on_device(bundle: Bundle, device: str, monitor: Monitor) -> tuple[str, GuidedNetwork, Engine]:

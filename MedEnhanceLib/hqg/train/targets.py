@@ -80,7 +80,8 @@ def load_data(
     def read(patterns: Sequence[str], left_out: Iterable[Path] = left_out) -> Iterator[Volume]:
         for path in _files(data, patterns, left_out):
             monitor.check()
-            yield _loaded(path, modality, monitor.part(0, 0))
+            volume = load(path, modality=modality, monitor=monitor.part(0, 0))
+            yield volume.single().canonical().compact()  # as it is enhanced in use
 
     clean = [each for volume in read(config.high_quality) for each in _resolutions(volume)]
     for volume in read(config.noiseless):
@@ -132,11 +133,6 @@ def _files(data: Path, patterns: Sequence[str], left_out: Iterable[Path]) -> lis
     return sorted(path for path in files if _is_used(path, left_out))
 
 
-def _loaded(path: Path, modality: str, monitor: Monitor) -> Volume:
-    """Read a single volume in the order in which it is enhanced in use."""
-    return load(path, modality=modality, monitor=monitor).single().canonical().compact()
-
-
 def _is_used(path: Path, left_out: Iterable[Path]) -> bool:
     """Test whether neither a file nor any folder above it is left out."""
     return {path, *path.parents}.isdisjoint(left_out)
@@ -167,7 +163,8 @@ def load_examinations(
         of_examination = monitor.part(number / len(patterns), (number + 1) / len(patterns))
         files = _files(data, (pattern,), left_out)
         begin = of_examination.part(0, 0)
-        volumes = [_loaded(path, modality, begin) for path in files]
+        loaded = [load(path, modality=modality, monitor=begin).single() for path in files]
+        volumes = [volume.canonical().compact() for volume in loaded]
         for index, volume in enumerate(volumes):
             part = of_examination.part(index / len(volumes), (index + 1) / len(volumes))
             others = [other for other in volumes if other is not volume]
