@@ -74,7 +74,7 @@ def enhance(
         frame: number of the only frame to enhance, as in a run over the whole sequence.
         slices: (start, stop) along K, stop excluded. Only these are returned, with the geometry of
             the crop, equal to a whole run bit for bit, as the whole volume is measured. Where the
-            whole run has slices along another axis (`Geometry.turn`), they differ by .06 σ.
+            whole run has slices along another axis (`Geometry.turn`), they differ a little.
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder; if given, a large result stays in an unnamed file there, not in memory.
         filter_alone: whether the network is left out, to measure its gain over the filter.
@@ -151,7 +151,7 @@ def _prepared(
         vars(cache).update(vars(VolumeCache(turn=turn)))
     frames = seen.frames()
     numbers = range(len(frames)) if frame is None else [frame]
-    _measure_ranges(seen, frames, numbers, cache)
+    _measure_ranges(volume, frames, numbers, cache)
     device, network, engine = _on_device(bundle, config.device, monitor)
     # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
