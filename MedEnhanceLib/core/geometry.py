@@ -24,7 +24,7 @@ _NEARLY_ISOTROPIC = 1.3
 
 
 @dataclass(frozen=True)
-class Turn:
+class AxisTurn:
     """The way from the stored order of voxels to the canonical one, and back.
 
     Attributes:
@@ -48,7 +48,7 @@ class Turn:
 
 
 #: The turn of volumes that are stored in canonical order.
-AS_STORED = Turn()
+AS_STORED = AxisTurn()
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Geometry:
         return max(self.spacing) / min(self.spacing) < _NEARLY_ISOTROPIC
 
     @property
-    def turn(self) -> Turn:
+    def turn(self) -> AxisTurn:
         """The turn to the canonical order, which depends on the patient and the spacing alone.
 
         It is that of DICOM's axial images: columns run to the left, rows to the back, slices to the
@@ -149,7 +149,7 @@ class Geometry:
         steps = dict(zip(nearest, signs, strict=True))
         thick = [round(mm / middle, 3) >= _NEARLY_ISOTROPIC for mm in self.spacing]
         ijk = sorted(nearest, key=thick.__getitem__)
-        return Turn(tuple(2 - axis for axis in reversed(ijk)), (steps[2], steps[1], steps[0]))
+        return AxisTurn(tuple(2 - axis for axis in reversed(ijk)), (steps[2], steps[1], steps[0]))
 
     def canonical(self, shape: Sequence[int]) -> Geometry:
         """Return the geometry of the voxels in canonical order; shape: stored, (…, K, J, I)."""

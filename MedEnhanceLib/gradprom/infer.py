@@ -72,8 +72,7 @@ def segment(
     """
     began = time.monotonic()
     choice = choose_device(config.device)
-    # Networks see all storages of a volume in the order of their training.
-    seen, turn = volume.canonical(), volume.geometry.turn
+    seen, turn = volume.canonical(), volume.geometry.turn  # the order of the training
     if isinstance(bundle, MonaiBundle):
         monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
         labels, structures = _labels_of_monai(seen, bundle, choice.name, monitor)
@@ -83,8 +82,9 @@ def segment(
         monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
         model = _warm_head(bundle.folder, bundle.sha256)
         structures = model.labels
-        before = seen if original is None else original.canonical()
-        labels = _labels_of_head(seen, before, model, choice.name, monitor)
+        labels = _labels_of_head(
+            seen, (original or volume).canonical(), model, choice.name, monitor
+        )
     # Slice by slice, as bincount needs 8 bytes for each voxel.
     counts = np.zeros(256, np.int64)
     for plane in labels:
@@ -94,9 +94,9 @@ def segment(
     identity = bundle.identity()
     note = f"segmented with {identity['name']} {identity['sha256'][:12]}"
     did = derived_note(f"{note} ({warning})" if warning else note)
-    labels = np.ascontiguousarray(turn.undo(labels))
+    result = volume.with_voxels(np.ascontiguousarray(turn.undo(labels)), did=did)
     return Segmentation(
-        volume=replace(volume.with_voxels(labels, did=did), modality="SEG", units=""),
+        volume=replace(result, modality="SEG", units=""),
         labels=structures,
         table=[
             {

@@ -16,7 +16,7 @@ import numpy as np
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.arrays import extremes
-from MedEnhanceLib.core.geometry import AS_STORED, Turn
+from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -72,7 +72,7 @@ class VolumeCache:
     frames_noise: tuple[NoiseEstimate | None, ...] = ()
     regions: dict[tuple[int, float], ConstantRegions] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
-    turn: Turn = AS_STORED
+    turn: AxisTurn = AS_STORED
 
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
         """Return the noise of a frame, measured only once.

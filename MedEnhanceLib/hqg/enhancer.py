@@ -167,10 +167,9 @@ def _prepared(
     del mean
     let_go(seen.voxels)
     trim()
-    count = len(frames[0].voxels)
-    within = part if slices else slice(0, count)
-    if turn.steps[0] < 0:
-        within = slice(count - within.stop, count - within.start)
+    depth = len(frames[0].voxels)
+    first, stop = (part.start, part.stop) if slices else (0, depth)
+    within = slice(first, stop) if turn.steps[0] > 0 else slice(depth - stop, depth - first)
     return EnhancerRun(
         config=config, bundle=bundle, device=device, network=network, engine=engine,
         original=original.crop(k=part), frames=frames, numbers=numbers, slices=within, turn=turn,

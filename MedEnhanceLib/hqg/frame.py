@@ -15,7 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import Array, Floats, let_go, parts_of, slabs
-from MedEnhanceLib.core.geometry import Turn
+from MedEnhanceLib.core.geometry import AxisTurn
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.filters.block_matching import Engine
@@ -58,7 +58,7 @@ class EnhancerRun:
     frames: Sequence[Volume]
     numbers: Sequence[int]
     slices: slice
-    turn: Turn
+    turn: AxisTurn
     decision: Decision
     guides: tuple[AlignedGuide, ...]
     bias_field: BiasField | None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Array, Floats, empty
-from MedEnhanceLib.core.geometry import Turn
+from MedEnhanceLib.core.geometry import AxisTurn
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import output_error
 
@@ -28,7 +28,7 @@ class Outputs:
     deviation: Floats | None
     use: Floats | None
 
-    def turned(self, turn: Turn) -> Outputs:
+    def turned(self, turn: AxisTurn) -> Outputs:
         """Return views in canonical order."""
         arrays = (self.voxels, self.deviation, self.use)
         return Outputs(*(None if each is None else turn.apply(each) for each in arrays))  # type: ignore[arg-type]

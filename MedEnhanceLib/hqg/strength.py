@@ -17,7 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.findings import describe
-from MedEnhanceLib.core.geometry import AS_STORED, Turn
+from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note, manifest_at_strength
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.core.volume import Volume, restore_dtype
@@ -75,7 +75,7 @@ class Enhanced:
     warnings: tuple[ModelWarning, ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
-    turn: Turn = AS_STORED
+    turn: AxisTurn = AS_STORED
     first_slice: int = 0
 
     def __repr__(self) -> str:

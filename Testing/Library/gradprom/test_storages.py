@@ -87,7 +87,7 @@ def test_the_command_labels_all_storages_alike(brain: Volume, tmp_path: Path) ->
     assert np.array_equal(restored(load(labels).voxels, storage), first)
 
 
-def test_likeness_to_the_training_images_does_not_depend_on_the_storage(
+def test_likeness_to_training_images_does_not_depend_on_the_storage(
     brain: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, described = open_bundle("brain-tissue", kind="head", modality="MR"), []

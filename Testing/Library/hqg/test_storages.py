@@ -92,7 +92,7 @@ def test_a_map_of_the_noise_is_read_in_the_order_of_the_volume(
     assert np.array_equal(restored(result, SAGITTAL), first)
 
 
-def test_a_preview_shows_slices_of_any_storage_and_leaves_the_whole_run_as_it_is(
+def test_previews_in_any_storage_leave_the_whole_run_as_it_is(
     part: Volume,
 ) -> None:
     config, scan = EnhanceConfig(device="cpu"), noisy(part)
@@ -141,9 +141,7 @@ def test_thin_slices_are_those_of_any_other_storage(part: Volume, storage: Stora
     assert seen.is_close(known, 1e-9, shape=result.volume.shape)
 
 
-def test_trainings_read_volumes_in_the_order_in_which_they_are_enhanced(
-    part: Volume, tmp_path: Path
-) -> None:
+def test_trainings_read_volumes_as_they_are_enhanced_in_use(part: Volume, tmp_path: Path) -> None:
     scans = [part, stored(part, SAGITTAL)]
     targets, planes = [], []
     for number, scan in enumerate(scans):
