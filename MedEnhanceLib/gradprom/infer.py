@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import colorsys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.bundles.suitability import compare_likeness
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.surfaces import Labels, surface_areas
@@ -82,15 +85,8 @@ def segment(
         monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
         model = _warm_head(bundle.folder, bundle.sha256)
         structures = model.labels
-        labels = _labels_of_head(
-            seen, (original or volume).canonical(), model, choice.name, monitor
-        )
-    # Slice by slice, as bincount needs 8 bytes for each voxel.
-    counts = np.zeros(256, np.int64)
-    for plane in labels:
-        counts += np.bincount(plane.ravel(), minlength=256)
-    areas = surface_areas(labels, [structure.value for structure in structures], seen.geometry)
-    voxel_ml = seen.geometry.voxel_volume_mm3 / 1000
+        before = (original or volume).canonical()
+        labels = _labels_of_head(seen, before, model, choice.name, monitor)
     identity = bundle.identity()
     note = f"segmented with {identity['name']} {identity['sha256'][:12]}"
     did = derived_note(f"{note} ({warning})" if warning else note)
@@ -98,22 +94,33 @@ def segment(
     return Segmentation(
         volume=replace(result, modality="SEG", units=""),
         labels=structures,
-        table=[
-            {
-                "label": structure.name,
-                "value": structure.value,
-                "voxels": int(counts[structure.value]),
-                "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
-                "surface_mm2": round(areas[structure.value], 1),
-            }
-            for structure in structures
-        ],
+        table=_table(labels, structures, seen.geometry),
         model=identity,
         device=choice.name,
         seconds=time.monotonic() - began,
         warning=warning,
         limits=tuple(limits),
     )
+
+
+def _table(labels: Labels, structures: Sequence[Label], geometry: Geometry) -> list[dict[str, Any]]:
+    """Measure each structure; equal for all storages only of labels in canonical order."""
+    # Slice by slice, as bincount needs 8 bytes for each voxel.
+    counts = np.zeros(256, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
+    areas = surface_areas(labels, [structure.value for structure in structures], geometry)
+    voxel_ml = geometry.voxel_volume_mm3 / 1000
+    return [
+        {
+            "label": structure.name,
+            "value": structure.value,
+            "voxels": int(counts[structure.value]),
+            "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
+            "surface_mm2": round(areas[structure.value], 1),
+        }
+        for structure in structures
+    ]
 
 
 def _labels_of_head(

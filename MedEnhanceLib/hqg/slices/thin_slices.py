@@ -18,7 +18,7 @@ from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
-from MedEnhanceLib.core.geometry import Geometry, AxisTurn
+from MedEnhanceLib.core.geometry import AxisTurn, Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import InputError
