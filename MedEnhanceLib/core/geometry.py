@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Doubles
+from MedEnhanceLib.core.arrays import Array, Doubles
 from MedEnhanceLib.errors import GeometryError
 
 Triple = tuple[float, float, float]
@@ -20,6 +21,34 @@ _SPACING = "Give 3 numbers above 0: mm between columns, rows and slices, as (1, 
 _ORTHONORMAL_TOLERANCE = 1e-3
 #: Ratio of largest to smallest spacing below which voxels count as cubes.
 _NEARLY_ISOTROPIC = 1.3
+
+
+@dataclass(frozen=True)
+class AxisTurn:
+    """The way from the stored order of voxels to the canonical one, and back.
+
+    Attributes:
+        axes: of stored [K, J, I], in canonical order.
+        steps: along the stored axes, -1 where the canonical order runs against them.
+    """
+
+    axes: tuple[int, ...] = (0, 1, 2)
+    steps: tuple[int, ...] = (1, 1, 1)
+
+    def apply(self, voxels: Array) -> Array:
+        """Turn stored voxels, [K, J, I] or [T, K, J, I], to the canonical order, as a view."""
+        k, j, i = (slice(None, None, step) for step in self.steps)
+        return np.moveaxis(voxels[..., k, j, i], [axis - 3 for axis in self.axes], (-3, -2, -1))
+
+    def undo(self, voxels: Array) -> Array:
+        """Invert `apply`, as a view."""
+        k, j, i = (slice(None, None, step) for step in self.steps)
+        stored = np.moveaxis(voxels, (-3, -2, -1), [axis - 3 for axis in self.axes])
+        return stored[..., k, j, i]
+
+
+#: The turn of volumes that are stored in canonical order.
+AS_STORED = AxisTurn()
 
 
 @dataclass(frozen=True)
@@ -100,6 +129,36 @@ class Geometry:
     def is_nearly_isotropic(self) -> bool:
         """Whether voxels are nearly cubes, so that all planes have about the same resolution."""
         return max(self.spacing) / min(self.spacing) < _NEARLY_ISOTROPIC
+
+    @property
+    def turn(self) -> AxisTurn:
+        """The turn to the canonical order, which depends on the patient and the spacing alone.
+
+        It is that of DICOM's axial images: columns run to the left, rows to the back, slices to the
+        head, by the nearest axes. Thick slices stay slices: their axis comes first.
+        """
+        direction, middle = np.asarray(self.direction), sorted(self.spacing)[1]
+
+        def alignment(candidate: tuple[tuple[int, ...], tuple[int, ...]]) -> list[float]:
+            turned = direction[:, candidate[0]] * candidate[1]
+            # Of equally near axes, as at 45°, all storages choose the same.
+            return [round(float(each), 6) for each in (np.trace(turned), *turned.flat)]
+
+        flips = product((1, -1), repeat=3)
+        nearest, signs = max(product(permutations(range(3)), flips), key=alignment)
+        steps = dict(zip(nearest, signs, strict=True))
+        thick = [round(mm / middle, 3) >= _NEARLY_ISOTROPIC for mm in self.spacing]
+        ijk = sorted(nearest, key=thick.__getitem__)
+        return AxisTurn(tuple(2 - axis for axis in reversed(ijk)), (steps[2], steps[1], steps[0]))
+
+    def canonical(self, shape: Sequence[int]) -> Geometry:
+        """Return the geometry of the voxels in canonical order; shape: stored, (…, K, J, I)."""
+        turn, affine = self.turn, self.affine_lps
+        ijk, steps = [2 - axis for axis in reversed(turn.axes)], np.array(turn.steps[::-1])
+        first = np.append((np.array(shape[-3:])[::-1] - 1) * (steps < 0), 1)
+        direction = (np.asarray(self.direction) * steps)[:, ijk]
+        di, dj, dk = (self.spacing[axis] for axis in ijk)
+        return Geometry((di, dj, dk), tuple((affine @ first)[:3]), direction.tolist())
 
     def is_close(
         self, other: Geometry, tolerance: float = 1e-5, *, shape: Sequence[int] = (2, 2, 2)

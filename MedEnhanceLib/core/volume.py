@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core import exchange
-from MedEnhanceLib.core.arrays import Doubles, Voxels
+from MedEnhanceLib.core.arrays import Doubles, Voxels, empty, slabs
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.modality import default_units, guess_modality
@@ -305,6 +306,20 @@ class Volume:
             geometry=self.geometry.cropped((planes.start, rows.start, columns.start)),
             dicom_origin=origin and origin.cropped(planes.start, planes.stop),
         )
+
+    def canonical(self) -> Volume:
+        """Return a view in canonical order (`Geometry.turn`); its origin is that of the stored."""
+        turned = self.geometry.turn.apply(self.voxels)
+        return replace(self, voxels=turned, geometry=self.geometry.canonical(self.shape))
+
+    def compact(self, scratch: Path | None = None) -> Volume:
+        """Return the volume with voxels in C order; if need be a copy, as `empty` makes it."""
+        if self.voxels.flags.c_contiguous:
+            return self
+        voxels = empty(self.shape, self.dtype, scratch)
+        for to, part in zip(slabs(voxels), slabs(self.voxels), strict=True):
+            to[...] = part
+        return self.with_voxels(voxels)
 
     @property
     def spacing(self) -> Triple:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import colorsys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.bundles.suitability import compare_likeness
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.surfaces import Labels, surface_areas
@@ -39,7 +42,7 @@ def find_unlike(volume: Volume, bundle: Bundle) -> str:
     Raises InputError for a constant volume; ModelError if the bundle's description is damaged.
     """
     likeness = bundle.metadata["likeness"]
-    numbers = describe(volume, _warm_head(bundle.folder, bundle.sha256))
+    numbers = describe(volume.canonical(), _warm_head(bundle.folder, bundle.sha256))
     try:
         distance, clause = compare_likeness(likeness, numbers)
         return clause if distance > likeness["limit"] else ""
@@ -72,38 +75,26 @@ def segment(
     """
     began = time.monotonic()
     choice = choose_device(config.device)
+    seen, turn = volume.canonical(), volume.geometry.turn  # the order of the training
     if isinstance(bundle, MonaiBundle):
         monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
-        labels, structures = _labels_of_monai(volume, bundle, choice.name, monitor)
+        labels, structures = _labels_of_monai(seen, bundle, choice.name, monitor)
         limits = ["Trained elsewhere: see its documentation. Do not measure patients with it."]
     else:
         limits = bundle.metadata.get("limits", [])
         monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
         model = _warm_head(bundle.folder, bundle.sha256)
         structures = model.labels
-        labels = _labels_of_head(volume, original, model, choice.name, monitor)
-    # Slice by slice, as bincount needs 8 bytes for each voxel.
-    counts = np.zeros(256, np.int64)
-    for plane in labels:
-        counts += np.bincount(plane.ravel(), minlength=256)
-    areas = surface_areas(labels, [structure.value for structure in structures], volume.geometry)
-    voxel_ml = volume.geometry.voxel_volume_mm3 / 1000
+        before = (original or volume).canonical()
+        labels = _labels_of_head(seen, before, model, choice.name, monitor)
     identity = bundle.identity()
     note = f"segmented with {identity['name']} {identity['sha256'][:12]}"
     did = derived_note(f"{note} ({warning})" if warning else note)
+    result = volume.with_voxels(np.ascontiguousarray(turn.undo(labels)), did=did)
     return Segmentation(
-        volume=replace(volume.with_voxels(labels, did=did), modality="SEG", units=""),
+        volume=replace(result, modality="SEG", units=""),
         labels=structures,
-        table=[
-            {
-                "label": structure.name,
-                "value": structure.value,
-                "voxels": int(counts[structure.value]),
-                "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
-                "surface_mm2": round(areas[structure.value], 1),
-            }
-            for structure in structures
-        ],
+        table=_table(labels, structures, seen.geometry),
         model=identity,
         device=choice.name,
         seconds=time.monotonic() - began,
@@ -112,8 +103,28 @@ def segment(
     )
 
 
+def _table(labels: Labels, structures: Sequence[Label], geometry: Geometry) -> list[dict[str, Any]]:
+    """Measure each structure; equal for all storages only of labels in canonical order."""
+    # Slice by slice, as bincount needs 8 bytes for each voxel.
+    counts = np.zeros(256, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
+    areas = surface_areas(labels, [structure.value for structure in structures], geometry)
+    voxel_ml = geometry.voxel_volume_mm3 / 1000
+    return [
+        {
+            "label": structure.name,
+            "value": structure.value,
+            "voxels": int(counts[structure.value]),
+            "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
+            "surface_mm2": round(areas[structure.value], 1),
+        }
+        for structure in structures
+    ]
+
+
 def _labels_of_head(
-    volume: Volume, original: Volume | None, model: HeadModel, device: str, monitor: Monitor
+    volume: Volume, original: Volume, model: HeadModel, device: str, monitor: Monitor
 ) -> Labels:
     def network(batch: Tensor, device: str) -> Tensor:
         logits: Tensor = move(model.network, device)(batch)
@@ -122,7 +133,7 @@ def _labels_of_head(
     scaling, context = scaling_for(volume), model.config.context
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
-    beside = (volume if original is None else original).voxels if model.config.images > 1 else None
+    beside = original.voxels if model.config.images > 1 else None
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(
             network, volume.voxels, scaling, context, device, monitor, beside=beside

@@ -62,9 +62,10 @@ def read_labeled(
     path, label_path = files
     monitor.progress(0, f"reading {path.name}")
     begin = monitor.part(0, 0)
-    image = load(path, modality=config.modality, monitor=begin).single()
+    # In the order that networks see in use.
+    image = load(path, modality=config.modality, monitor=begin).single().canonical().compact()
     if label_path:
-        labels = load(label_path).single()
+        labels = load(label_path).single().canonical()
         _check_labels(image, labels, path, label_path)
     else:
         atlas_path = data / config.atlas_image

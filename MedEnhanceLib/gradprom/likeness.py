@@ -45,7 +45,7 @@ _NOISE = 0.1
 def record_likeness(folder: Path, volumes: Iterable[Volume]) -> None:
     """Record the description of the training images, single volumes, in the bundle of a head."""
     model = open_head(read_bundle(folder))
-    groups = [[describe(view, model) for view in views(volume)] for volume in volumes]
+    groups = [[describe(view, model) for view in views(volume.canonical())] for volume in volumes]
     likeness = fit_likeness([row for rows in groups for row in rows], len(groups))
     if likeness:
         record_fields(folder, {"likeness": likeness})
@@ -86,7 +86,7 @@ def _cells(volume: Volume) -> tuple[Floats, tuple[float, ...]]:
     pairs = zip(spacing, volume.shape, strict=True)
     sizes = [max(1, min(round(_CELL_MM / mm), side)) for mm, side in pairs]
     planes = [
-        F.avg_pool2d(torch.from_numpy(plane.astype(np.float32))[None], sizes[1:])
+        F.avg_pool2d(torch.from_numpy(plane.astype(np.float32, order="C"))[None], sizes[1:])
         for plane in volume.voxels
     ]
     means = F.avg_pool1d(torch.cat(planes).permute(1, 2, 0), sizes[0]).permute(2, 0, 1)

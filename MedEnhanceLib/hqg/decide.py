@@ -16,6 +16,7 @@ import numpy as np
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.arrays import extremes
+from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -63,6 +64,7 @@ class VolumeCache:
             none.
         regions: constant ones, by number of the frame and σ of the noise.
         guides: of the last run with guides, each with its copy on the volume's grid.
+        turn: to the order of the voxels that were measured.
     """
 
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class VolumeCache:
     frames_noise: tuple[NoiseEstimate | None, ...] = ()
     regions: dict[tuple[int, float], ConstantRegions] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
+    turn: AxisTurn = AS_STORED
 
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
         """Return the noise of a frame, measured only once.
@@ -263,7 +266,8 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
         return None
     if map_in_words(volume.history):
         return None
-    decision = decide(volume.frames(), VolumeCache(), EnhanceConfig(), monitor=Monitor())
+    seen = volume.canonical().compact()
+    decision = decide(seen.frames(), VolumeCache(), EnhanceConfig(), monitor=Monitor())
     facts = {name: decision.facts["noise"][name] for name in ("sigma", "interval", "confidence")}
     return facts | ({"reason": decision.noise.reason} if decision.noise.reason else {})
 
@@ -280,6 +284,8 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
                 "Give σ in the units of the volume, or the file of its map.",
             )
         sigma = load(stated, modality="OT")
+        # On the grid of the volume, and in its order where that is canonical.
+        sigma = sigma.canonical() if volume.geometry.turn == AS_STORED else sigma
         if sigma.shape != volume.shape or not sigma.geometry.is_close(
             volume.geometry, 1e-3, shape=volume.shape
         ):
@@ -292,7 +298,7 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
                 f"{stated}: the map of the noise has values below 0, or none above 0",
                 "Give standard deviations in the units of the volume.",
             )
-        voxels = sigma.voxels.astype(np.float32)
+        voxels = sigma.voxels.astype(np.float32, order="C")
         level = float(np.median(voxels[voxels > 0]))
         noise = replace(measured, level=level, sigma=voxels, cell=(1.0, 1.0, 1.0))
     else:

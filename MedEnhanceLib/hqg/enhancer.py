@@ -18,6 +18,7 @@ import numpy as np
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, foreground, let_go, trim
+from MedEnhanceLib.core.geometry import AS_STORED
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -72,7 +73,8 @@ def enhance(
             anatomy helps to separate noise from anatomy at the same place.
         frame: number of the only frame to enhance, as in a run over the whole sequence.
         slices: (start, stop) along K, stop excluded. Only these are returned, with the geometry of
-            the crop, equal to a whole run bit for bit, as the whole volume is measured.
+            the crop, equal to a whole run bit for bit, as the whole volume is measured. Where the
+            whole run has slices along another axis (`Geometry.turn`), they differ a little.
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder; if given, a large result stays in an unnamed file there, not in memory.
         filter_alone: whether the network is left out, to measure its gain over the filter.
@@ -99,11 +101,11 @@ def enhance(
     outputs = outputs_for(
         run.original, uncertainty=config.uncertainty, guided=bool(run.shown), scratch=scratch
     )
-    uses = []
+    uses, turned = [], outputs.turned(run.turn)
     for place, number in enumerate(run.numbers):
         part = monitor.part(place / len(run.numbers), (place + 1) / len(run.numbers))
         part.progress(0.0, "removing noise")
-        frame_outputs = outputs.at(place) if run.original.is_sequence else outputs
+        frame_outputs = turned.at(place) if run.original.is_sequence else turned
         uses.append(Frame(run, number, part).enhance(frame_outputs))
     full = _result_of(run, outputs, uses)
     result = full.at_strength(config.share)
@@ -140,7 +142,14 @@ def _prepared(
         volume = volume.as_modality(bundle.modality)
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     original = volume if frame is None else volume.frame(frame)
-    part, frames = _requested_slices(slices, volume, config), volume.frames()
+    part = _requested_slices(slices, volume, config)
+    turn = volume.geometry.turn
+    if slices is not None and turn.axes[0] != 0:  # they are no slices in canonical order
+        turn = AS_STORED
+    seen = (volume if turn == AS_STORED else volume.canonical()).compact(scratch)
+    if cache.turn != turn:  # measured in another order
+        vars(cache).update(vars(VolumeCache(turn=turn)))
+    frames = seen.frames()
     numbers = range(len(frames)) if frame is None else [frame]
     _measure_ranges(volume, frames, numbers, cache)
     device, network, engine = _on_device(bundle, config.device, monitor)
@@ -156,11 +165,14 @@ def _prepared(
     aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
     # The measurements used memory that is not needed again.
     del mean
-    let_go(volume.voxels)
+    let_go(seen.voxels)
     trim()
+    depth = len(frames[0].voxels)
+    first, stop = (part.start, part.stop) if slices else (0, depth)
+    within = slice(first, stop) if turn.steps[0] > 0 else slice(depth - stop, depth - first)
     return EnhancerRun(
         config=config, bundle=bundle, device=device, network=network, engine=engine,
-        original=original.crop(k=part), frames=frames, numbers=numbers, slices=part,
+        original=original.crop(k=part), frames=frames, numbers=numbers, slices=within, turn=turn,
         decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
     )  # fmt: skip
@@ -281,7 +293,7 @@ def _aligned(
     for number, guide in enumerate(guides):
         earlier = next((copy for known, copy in cache.guides if known is guide), None)
         part = monitor.part(number / len(guides), (number + 1) / len(guides))
-        aligned.append(earlier or align(guide, mean(), part))
+        aligned.append(earlier or align(guide.canonical().compact(), mean(), part))
     if guides:
         cache.guides = tuple(zip(guides, aligned, strict=True))
     return tuple(aligned), {}
@@ -290,7 +302,7 @@ def _aligned(
 def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enhanced:
     """Make the result at strength 1. uses: change of each frame by guides, in σ of the noise."""
     bundle, grid, decision = run.bundle, run.original, run.decision
-    changed = _typical_change(grid.voxels, outputs.voxels)
+    changed = _typical_change(*map(run.turn.apply, (grid.voxels, outputs.voxels)))
     facts = decision.facts | {"noise": decision.facts["noise"] | {"changed": changed}}
     if run.guides:
         series = [each.facts for each in run.guides]
@@ -319,6 +331,7 @@ def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enh
         warnings=decision.warnings,
         measured=facts,
         noises=(decision.noise,) * len(run.numbers),
+        turn=run.turn,
         first_slice=run.slices.start,
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import Array, Floats, let_go, parts_of, slabs
+from MedEnhanceLib.core.geometry import AxisTurn
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.filters.block_matching import Engine
@@ -39,9 +40,10 @@ class EnhancerRun:
 
     Attributes:
         original: the frames and slices of the input that are returned.
-        frames: of the whole input.
+        frames: of the whole input, in the order of `turn`.
         numbers: of the frames to enhance.
-        slices: of each frame, along K.
+        slices: of each of `frames`, along K.
+        turn: from the input's order to the canonical one.
         decision: with all warnings and facts.
         guides: on the grid of the volume; none where the model uses none.
         bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
@@ -57,6 +59,7 @@ class EnhancerRun:
     frames: Sequence[Volume]
     numbers: Sequence[int]
     slices: slice
+    turn: AxisTurn
     decision: Decision
     guides: tuple[AlignedGuide, ...]
     bias_field: BiasField | None

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Array, Floats, empty
+from MedEnhanceLib.core.geometry import AxisTurn
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import output_error
 
@@ -26,6 +27,11 @@ class Outputs:
     voxels: Array
     deviation: Floats | None
     use: Floats | None
+
+    def turned(self, turn: AxisTurn) -> Outputs:
+        """Return views in canonical order."""
+        arrays = (self.voxels, self.deviation, self.use)
+        return Outputs(*(None if each is None else turn.apply(each) for each in arrays))  # type: ignore[arg-type]
 
     def at(self, place: int) -> Outputs:
         """Return the arrays of one frame of a sequence."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.findings import describe
+from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note, manifest_at_strength
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.core.volume import Volume, restore_dtype
@@ -55,7 +56,8 @@ class Enhanced:
         measured: what was measured and what was done about it, as manifests record it: noise, blur,
             bias field, guide; empty for models that do not measure.
         noises: the noise of each frame; likewise empty.
-        first_slice: of `volume`, in the whole input.
+        turn: from the order of `volume` to that of `noises`.
+        first_slice: of `volume`, in `noises`.
     """
 
     volume: Volume
@@ -73,6 +75,7 @@ class Enhanced:
     warnings: tuple[ModelWarning, ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
+    turn: AxisTurn = AS_STORED
     first_slice: int = 0
 
     def __repr__(self) -> str:
@@ -86,8 +89,9 @@ class Enhanced:
         """Measured σ at each voxel, float32 in the input's units; None if unmeasured."""
         if not self.noises:
             return None
-        where = slice(self.first_slice, self.first_slice + self.volume.shape[-3])
-        maps = [noise[where] for noise in self.noises]
+        count = self.turn.apply(self.volume.voxels).shape[-3]
+        where = slice(self.first_slice, self.first_slice + count)
+        maps = [np.ascontiguousarray(self.turn.undo(noise[where])) for noise in self.noises]
         voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 

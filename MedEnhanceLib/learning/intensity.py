@@ -31,7 +31,7 @@ class Scaling:
 
     def apply(self, voxels: Array) -> Floats:
         """Convert values in their units to float32 on the network's scale."""
-        scaled = voxels.astype(np.float32)
+        scaled = voxels.astype(np.float32, order="C")  # layouts in memory change no bit
         scaled -= np.float32(self.offset)
         scaled /= np.float32(self.scale)
         return scaled

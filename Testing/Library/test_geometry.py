@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from Library.conftest import rotation
+from Library.storages import STORAGES, stored
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 
 
@@ -92,3 +94,34 @@ def test_with_a_shape_closeness_holds_for_the_far_corners() -> None:
     assert turned.is_close(Geometry(), 0.05, shape=(4, 200, 200))
     assert not turned.is_close(Geometry(), 0.05, shape=(4, 512, 512))
     assert not turned.is_close(Geometry(), 0.05, shape=(2, 4, 512, 512))
+
+
+def test_the_canonical_order_is_that_of_axial_images_and_turns_back() -> None:
+    voxels = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    axial = Volume(voxels, Geometry((1.0, 0.9, 1.1), (3.0, 5.0, -7.0)), modality="MR")
+    for storage in STORAGES:
+        other = stored(axial, storage)
+        seen = other.canonical()
+        assert np.array_equal(seen.voxels, voxels)
+        assert np.shares_memory(seen.voxels, other.voxels)
+        assert seen.geometry.is_close(axial.geometry, 1e-12, shape=axial.shape)
+        assert np.array_equal(other.geometry.turn.undo(seen.voxels), other.voxels)
+    assert axial.canonical().geometry == axial.geometry
+
+
+@pytest.mark.parametrize("angle", [0.3, np.pi / 4, np.pi / 2])
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (1, 1, 4), (4, 1, 1)])
+def test_storages_of_an_oblique_volume_share_one_order(
+    angle: float, spacing: tuple[float, float, float]
+) -> None:
+    tilted = np.roll(rotation(angle), 1, axis=(0, 1)) @ rotation(angle)
+    geometry = Geometry(spacing, (1.0, 2.0, 3.0), tilted.tolist())
+    volume = Volume(np.arange(60).reshape(3, 4, 5), geometry, modality="MR")
+    first = volume.canonical()
+    assert first.geometry.spacing[2] == max(spacing)
+    for storage in STORAGES:
+        # Of a file, an affine is known to some digits.
+        other = stored(volume, storage)
+        affine = other.geometry.affine_ras.round(9)
+        other = Volume(other.voxels, Geometry.from_affine_ras(affine), modality="MR")
+        assert np.array_equal(other.canonical().voxels, first.voxels)

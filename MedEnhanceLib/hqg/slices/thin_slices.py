@@ -18,7 +18,7 @@ from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import AxisTurn, Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import InputError
@@ -53,12 +53,14 @@ class SlicePlan:
     """Geometry of a restoration of thin slices.
 
     Attributes:
-        axis: of the voxels, [K, J, I], along which the slices are thick.
+        axis: along which the slices are thick, of voxels in canonical order.
+        turn: to that order.
         stack: the slices before and after.
         across_mm: pixel sizes within the slices, in the order of the axes.
     """
 
     axis: int
+    turn: AxisTurn
     stack: SliceStack
     across_mm: tuple[float, float]
 
@@ -101,7 +103,7 @@ def enhance_slices(
     )
     network = open_network(bundle)
     move(network, choice.name)
-    frames = [_ThickFrame.of(frame, plan) for frame in volume.frames()]
+    frames = [_ThickFrame.of(frame, plan) for frame in volume.canonical().compact().frames()]
     if tune:
         network = frames[0].tuned(network, volume.modality, choice.name, monitor.part(0.0, 0.5))
     part = monitor.part(0.5 if tune else 0.0, 1.0)
@@ -110,7 +112,8 @@ def enhance_slices(
         for n, frame in enumerate(frames)
     ]
     restored, interpolated = (
-        np.stack(each) if volume.is_sequence else each[0] for each in zip(*pairs, strict=True)
+        np.ascontiguousarray(plan.turn.undo(np.stack(each) if volume.is_sequence else each[0]))
+        for each in zip(*pairs, strict=True)
     )
     original = replace(
         volume,
@@ -190,7 +193,7 @@ class _ThickFrame:
         )
 
     def restored(self, network: SliceNet, device: str, monitor: Monitor) -> tuple[Voxels, Voxels]:
-        """Restore thin slices; returns them and interpolated ones, in the frame's order of axes."""
+        """Restore thin slices; returns them and interpolated ones, in canonical order."""
         stack, across_mm, thick = self.plan.stack, self.plan.across_mm, self.voxels
         thin = restore_array(
             thick, self.scaling, stack, across_mm, self.noise, network, device, monitor
@@ -217,9 +220,10 @@ def plan_slices(volume: Volume, config: EnhanceConfig) -> SlicePlan:
         slices would be made of each.
     """
     name, spacing = volume.source or "volume", config.slice_spacing
-    sides = volume.geometry.spacing[::-1]  # of the axes [K, J, I]
+    turn = volume.geometry.turn
+    sides = [volume.geometry.spacing[2 - axis] for axis in turn.axes]
     axis = int(np.argmax(sides))
-    thick, step = volume.shape[-3:][axis], sides[axis]
+    thick, step = volume.shape[-3:][turn.axes[axis]], sides[axis]
     a_mm, b_mm = (side for index, side in enumerate(sides) if index != axis)
     fine = float(np.sqrt(a_mm * b_mm))
     named = {"isotropic": fine, "half": step / 2}
@@ -246,8 +250,8 @@ def plan_slices(volume: Volume, config: EnhanceConfig) -> SlicePlan:
         shape = "box" if volume.modality == "CT" else "gaussian"
     # The number that keeps the extent exactly, with the spacing closest to the target.
     thin = max(1, round(thick * step / target))
-    thickness = _thickness_of(volume, axis, step, config)
-    return SlicePlan(axis, SliceStack(thick, step, thickness, thin, shape), (a_mm, b_mm))
+    thickness = _thickness_of(volume, turn.axes[axis], step, config)
+    return SlicePlan(axis, turn, SliceStack(thick, step, thickness, thin, shape), (a_mm, b_mm))
 
 
 def _thickness_of(volume: Volume, axis: int, step: float, config: EnhanceConfig) -> float:
@@ -280,7 +284,7 @@ def _stated_thickness(volume: Volume) -> float | None:
 
 def _new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
     """Return the geometry after restoring: the edges of the volume stay where they are."""
-    ijk, thin_mm = 2 - plan.axis, plan.stack.thin_mm
+    ijk, thin_mm = 2 - plan.turn.axes[plan.axis], plan.stack.thin_mm
     spacing = np.array(geometry.spacing)
     along = np.asarray(geometry.direction)[:, ijk]
     i, j, k = (np.asarray(geometry.origin) + along * (thin_mm - spacing[ijk]) / 2).tolist()

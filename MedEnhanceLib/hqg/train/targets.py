@@ -80,7 +80,8 @@ def load_data(
     def read(patterns: Sequence[str], left_out: Iterable[Path] = left_out) -> Iterator[Volume]:
         for path in _files(data, patterns, left_out):
             monitor.check()
-            yield load(path, modality=modality, monitor=monitor.part(0, 0)).single()
+            volume = load(path, modality=modality, monitor=monitor.part(0, 0))
+            yield volume.single().canonical().compact()  # as it is enhanced in use
 
     clean = [each for volume in read(config.high_quality) for each in _resolutions(volume)]
     for volume in read(config.noiseless):
@@ -162,7 +163,8 @@ def load_examinations(
         of_examination = monitor.part(number / len(patterns), (number + 1) / len(patterns))
         files = _files(data, (pattern,), left_out)
         begin = of_examination.part(0, 0)
-        volumes = [load(path, modality=modality, monitor=begin).single() for path in files]
+        loaded = [load(path, modality=modality, monitor=begin).single() for path in files]
+        volumes = [volume.canonical().compact() for volume in loaded]
         for index, volume in enumerate(volumes):
             part = of_examination.part(index / len(volumes), (index + 1) / len(volumes))
             others = [other for other in volumes if other is not volume]
