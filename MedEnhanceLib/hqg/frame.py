@@ -40,6 +40,7 @@ class EnhancerRun:
         original: the frames and slices of the input that are returned.
         frames: of the whole input.
         numbers: of the frames to enhance.
+        empty: numbers of the frames without tissue, which stay as they are.
         slices: of each frame, along K.
         decision: with all warnings and facts.
         guides: on the grid of the volume; none where the model uses none.
@@ -55,6 +56,7 @@ class EnhancerRun:
     original: Volume
     frames: Sequence[Volume]
     numbers: Sequence[int]
+    empty: Sequence[int]
     slices: slice
     decision: Decision
     guides: tuple[AlignedGuide, ...]
@@ -104,6 +106,11 @@ class Frame:
         from MedEnhanceLib.learning.precision import without_tf32
 
         run, part, blur = self.run, self.run.slices, self.run.decision.blur
+        if self.number in run.empty:
+            out.voxels[...] = self.volume.voxels[part]
+            if out.deviation is not None:
+                out.deviation[...] = run.decision.noise[part] if np.ptp(out.voxels) else 0
+            return 0.0
         with without_tf32():  # of filter and network
             if blur is None and not run.config.correct_bias_field and out.deviation is None:
                 around = part
