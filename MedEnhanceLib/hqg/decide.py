@@ -45,7 +45,7 @@ _LEAST_STRUCTURE = 0.1
 #: noise none.
 _STRONG, _UNSURE = 0.3, 0.5
 #: Messages and hints on frames that are not like the others.
-_EMPTY = "without tissue, constant or noise alone", "kept as they are, and not used to measure noise"
+EMPTY = "without tissue, constant or noise alone", "kept as they are"
 _UNFIT = (
     "repeated, averaged or as weak as the noise",
     "the noise was measured in the other frames; check whether these are as they were acquired",
@@ -140,7 +140,7 @@ def decide(
     middle = _median([noise_to_contrast(noise) for noise in noises])
     typical, noise = frames[numbers[middle]], noises[middle]
     shared, is_full = None, config.strength == "full"
-    warnings: list[ModelWarning | None] = [_of_frames("no-tissue", kinds.empty, _EMPTY)]
+    warnings: list[ModelWarning | None] = [*frames_warning("no-tissue", kinds.empty, EMPTY)]
     if config.noise is not None:
         measured, noise = noise, _stated_noise(config.noise, typical, noise)
         warnings.append(_statement_warning(noise, measured, typical.units))
@@ -149,7 +149,7 @@ def decide(
         cache.frames_noise = cache.frames_noise or (measure_frames(usable, noise, monitor),)
         (shared,) = cache.frames_noise
         noise = shared or noise
-        warnings.append(_of_frames("unlike-frames", kinds.quiet, _UNFIT) if shared else None)
+        warnings += frames_warning("unlike-frames", kinds.quiet if shared else (), _UNFIT)
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
     reason = removal.reason
@@ -259,13 +259,18 @@ def _is_enlarged(volume: Volume, noise: NoiseEstimate) -> bool:
     return bool(max(finest) < _ENLARGED)
 
 
-def _of_frames(code: str, numbers: Sequence[int], texts: tuple[str, str]) -> ModelWarning | None:
-    """Return a warning that names frames, consecutive ones as a range; None for no frames."""
+def frames_warning(
+    code: str, numbers: Sequence[int], texts: tuple[str, str]
+) -> tuple[ModelWarning, ...]:
+    """Make a warning that names frames, consecutive ones as a range; none for no frames.
+
+    texts: message and hint.
+    """
     first = [n for n in numbers if n - 1 not in numbers]
     last = [n for n in numbers if n + 1 not in numbers]
     runs = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=True)]
     frames = f"frame{'s' if len(numbers) > 1 else ''} {', '.join(runs)}"
-    return ModelWarning(code, f"{frames} (from 0) {texts[0]}", texts[1]) if numbers else None
+    return (ModelWarning(code, f"{frames} (from 0) {texts[0]}", texts[1]),) if numbers else ()
 
 
 def _unfit(message: str, hint: str) -> ModelWarning:

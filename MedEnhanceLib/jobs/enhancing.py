@@ -123,8 +123,9 @@ def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
     least = _ALIKE if "frames" in noise or noise.get("is_stated") else _OTHERS
     excess = result.strength * math.sqrt(max(mean**2 - alone**2, 0))
     if mean > _SHARED * alone and excess > least * noise["sigma"]:
-        by = f"±{result.strength * mean:.3g} in tissue, by noise alone ±{result.strength * alone:.3g}"
-        text = f"the mean of all frames changed by {by}: anatomy may have been removed"
+        mean, alone = result.strength * mean, result.strength * alone
+        text = f"the mean of all frames changed by ±{mean:.3g} in tissue, by noise alone "
+        text += f"±{alone:.3g}: anatomy may have been removed"
         monitor.warn(f"{text}; look at the difference of result and input, averaged over frames")
 
 

@@ -38,10 +38,10 @@ _PAIRS, _FRAMES = 24, 9
 _STILL, _STRUCTURE = 1.2, 0.45
 #: Pairs at the lowest common level, over those at the most common one; a quiet pair is below this
 #: share of it: it takes more than chance in the sample of a frame, of about this many voxels.
-_COMMON, _QUIET, _SAMPLE = 0.25, 0.85, 20_000
+_COMMON, _QUIET, _SAMPLE = 0.3, 0.85, 20_000
 #: Without tissue: correlation with the most similar frame, whose least value shows that others have
-#: tissue, and standard deviation over the median of all frames.
-_UNLIKE, _LIKE, _FLAT = 0.15, 0.5, 0.01
+#: tissue, and standard deviation over the largest one; over the median of all, a constant frame.
+_UNLIKE, _LIKE, _WEAK, _FLAT = 0.15, 0.5, 0.7, 0.01
 #: An average of its neighbors: second difference over that to the nearer neighbor.
 _AVERAGED = 0.5
 #: Standard deviation over the median of absolute values, and the median of squares, of a Gaussian.
@@ -54,6 +54,8 @@ _VOXELS, _BLOCKS = 200_000, 40_000
 _FEW, _INSIDE = 50, 0.9
 #: Least mean of tissue, in σ, for which the Rician bias is corrected: below, the inverse is steep.
 _ABOVE_NOISE = 3.0
+#: Factor on the upper end of the noise of one frame, which is measured with an error of its own.
+_CHANCE = 1.05
 #: Least variance of a frequency, relative to the mean of all.
 _LEAST_VARIANCE = 1e-3
 
@@ -98,7 +100,7 @@ def sort_frames(frames: Sequence[Volume]) -> FrameKinds:
     np.fill_diagonal(likeness, -1)
     nearest = likeness.max(axis=1)
     if nearest.max() > _LIKE:
-        empty |= nearest < _UNLIKE
+        empty |= (nearest < _UNLIKE) & (spread < _WEAK * spread.max())
     numbers, quiet = np.flatnonzero(~empty), np.zeros(0, np.bool_)
     if len(numbers) > 1:
         quiet = _quiet(sample[numbers], frames[0].modality, quantum(frames[numbers[0]].voxels))
@@ -131,7 +133,8 @@ def _quiet(sample: Floats, modality: str, step: float) -> Mask:
     sides = np.stack([np.pad(levels, end, "edge") for end in ((1, 0), (0, 1))])
     quiet |= sides.max(axis=0) < _QUIET * common
     bends = _MAD / math.sqrt(6) * np.median(_dithered(np.diff(steps, axis=0), step), axis=1)
-    quiet[1:-1] |= bends < _AVERAGED * sides.min(axis=0)[1:-1]
+    nearer = sides.min(axis=0)[1:-1]
+    quiet[1:-1] |= (bends < _AVERAGED * nearer) & (nearer <= _STILL * common)  # no steady movement
     return quiet
 
 
@@ -151,7 +154,7 @@ def measure_frames(
     """Measure the noise that all frames of a sequence have in common.
 
     Args:
-        sequence: frames that are alike, [K, J, I] each; some slices of them are in memory at a time.
+        sequence: frames that are alike, [K, J, I] each; a few slices are in memory at a time.
         typical: noise measured in one frame alone; its contrast and air are kept.
         monitor: progress and cancellation.
     Returns the noise of every frame; None for a single frame, without tissue, where frames do not
@@ -184,7 +187,7 @@ def measure_frames(
     order = np.argsort(smooth, axis=None)
     below = np.cumsum(count.reshape(-1)[order])
     level = float(smooth.reshape(-1)[order][np.searchsorted(below, below[-1] / 2)])
-    if level <= 0 or level > typical.high > 0:
+    if level <= 0 or level > _CHANCE * typical.high > 0:
         return None
     bright = float(np.median(mean[tissue]))
     return replace(

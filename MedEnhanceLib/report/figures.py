@@ -80,7 +80,7 @@ def comparison(
     """Draw axial, coronal and sagittal planes through `point` for each pane.
 
     Args:
-        panes: on one grid, else InputError; of a sequence the first frame that is not constant is drawn.
+        panes: on one grid, else InputError; of a sequence its first frame with content is drawn.
         legend: value → name of the labels that are drawn as contours.
         point: (k, j, i); None takes the `busiest_point` of the first pane.
         window: lowest and highest gray level of all images, in the volume's units; None derives it
