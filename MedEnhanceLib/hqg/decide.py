@@ -118,15 +118,12 @@ class Decision:
 
 
 def decide(
-    frames: Sequence[Volume],
-    cache: VolumeCache,
-    config: EnhanceConfig,
-    monitor: Monitor,
+    frames: Sequence[Volume], cache: VolumeCache, config: EnhanceConfig, monitor: Monitor
 ) -> Decision:
     """Measure a volume and decide on its correction, the same for all frames of a sequence.
 
-    Up to nine frames with tissue, spread evenly, are measured. The noise is that of the differences of frames
-    or, if these show no common noise, that of the median frame.
+    Up to nine frames with tissue, spread evenly, are measured. The noise is that of the differences
+    of frames or, if these show no common noise, that of the median frame.
 
     Args:
         frames: [K, J, I] each, all of a sequence.

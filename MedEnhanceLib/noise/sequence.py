@@ -138,7 +138,7 @@ def _quiet(sample: Floats, modality: str, step: float) -> Mask:
     return quiet
 
 
-def _common(levels: Doubles) -> float:
+def _common(levels: Array) -> float:
     """Return the lowest level that pairs have in common: movement only increases differences."""
     alike = [np.sum((levels >= level) & (levels <= _STILL * level)) for level in levels]
     return float(levels[np.array(alike) >= _COMMON * max(alike)].min())

@@ -92,8 +92,8 @@ def enhance_slices(
     stack = plan.stack
     refuse_not_finite(volume)
     bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
-    full = [n for n, frame in enumerate(volume.frames()) if np.ptp(frame.voxels)] or [0]
-    constant = [n for n in range(len(volume.frames())) if n not in full]
+    whole = [n for n, frame in enumerate(volume.frames()) if np.ptp(frame.voxels)] or [0]
+    constant = [n for n in range(len(volume.frames())) if n not in whole]
     warnings = (*model_warnings(bundle, volume), *frames_warning("no-tissue", constant, EMPTY))
     for warning in warnings:
         monitor.warn(warning.text)
@@ -106,7 +106,7 @@ def enhance_slices(
         monitor.log("learning from these slices first: minutes on a CPU, longer for large volumes")
     network = open_network(bundle)
     move(network, choice.name)
-    frames = [_ThickFrame.of(volume.frame(number), plan) for number in full]
+    frames = [_ThickFrame.of(volume.frame(number), plan) for number in whole]
     if tune:
         network = frames[0].tuned(network, volume.modality, choice.name, monitor.part(0.0, 0.5))
     part = monitor.part(0.5 if tune else 0.0, 1.0)
