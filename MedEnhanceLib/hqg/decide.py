@@ -261,7 +261,10 @@ def frames_warning(
 ) -> tuple[ModelWarning, ...]:
     """Make a warning that names frames, consecutive ones as a range; none for no frames.
 
-    texts: message and hint.
+    Args:
+        code: as in `ModelWarning`.
+        numbers: of the frames, ascending.
+        texts: message and hint.
     """
     first = [n for n in numbers if n - 1 not in numbers]
     last = [n for n in numbers if n + 1 not in numbers]

@@ -126,7 +126,7 @@ def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
     assert "the mean of all frames changed by ±3 in tissue; noise alone leaves about ±1" in half
 
 
-def test_what_changed_by_little_is_nearly_the_input_and_what_did_not_change_is_the_input() -> None:
+def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:
     little, nothing = (describe({"noise": _SURE | {"changed": c}})[0] for c in (1e-3, 0.0))
     assert "removed: little" in little and little.endswith("The result is nearly the input")
     assert "removed: nothing" in nothing and nothing.endswith("The result is the input")

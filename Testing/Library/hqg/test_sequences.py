@@ -185,7 +185,7 @@ def test_frames_as_weak_as_their_noise_do_not_set_it(signal: float) -> None:
     assert level == pytest.approx(_SIGMA, rel=0.06)
 
 
-def test_a_few_frames_without_movement_set_the_noise_and_alike_frames_warn_of_nothing() -> None:
+def test_frames_without_movement_set_the_noise_without_a_warning() -> None:
     detail = phantom() * np.random.default_rng(5).uniform(0.7, 1.3, _SHAPE)
     frames = magnitudes(8, detail)
     moved = [np.roll(each, n, 2) if n in (1, 2, 6) else each for n, each in enumerate(frames)]
@@ -197,7 +197,7 @@ def test_a_few_frames_without_movement_set_the_noise_and_alike_frames_warn_of_no
     assert "no-tissue" not in judged([same[0], *same])[1]
 
 
-def test_frames_without_tissue_stay_as_they_are_and_the_others_lose_their_noise() -> None:
+def test_frames_without_tissue_stay_as_they_are() -> None:
     frames = [Rician(0.1, seed).apply(brain()) for seed in range(3)]
     alone = enhance(sequence(frames), config(uncertainty=True))
     noise = brain().with_voxels(np.random.default_rng(0).rayleigh(22.7, brain().shape))

@@ -53,7 +53,7 @@ def _is_warned_of_change(volume: Any) -> bool:
     return any(each.startswith("the change is larger than the noise") for each in warnings)
 
 
-def test_a_right_result_of_the_first_sample_is_not_warned_of_and_lost_anatomy_is(
+def test_lost_anatomy_is_warned_of_and_a_right_result_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Noise in air is removed too: it is no tissue, though half of it is above the mean."""
@@ -88,7 +88,7 @@ def _diffusion(rng: np.random.Generator, contrast: float) -> Any:
     return np.stack(frames).astype(np.float32)
 
 
-def test_anatomy_that_all_frames_lose_is_warned_of_and_noise_that_they_lose_is_not(
+def test_anatomy_that_all_frames_lose_is_warned_of_and_noise_is_not(
     rng: np.random.Generator,
 ) -> None:
     results = [
