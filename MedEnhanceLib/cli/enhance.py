@@ -42,9 +42,10 @@ ENHANCE = Command(
     name="enhance",
     summary="reduce noise of a volume; blur, bias field and thick slices on request",
     description="Measure and remove noise; --task and --correct-bias-field ask for more. It\n"
-    "takes seconds to minutes on a CPU. The grid is kept, except with the task slices. A manifest\n"
-    "(OUTPUT.json) records inputs and settings. With --dicom the folder OUTPUT gets a derived\n"
-    "series, and segmentation and uncertainty as DICOM objects.",
+    "takes seconds to minutes on a CPU, --task slices many minutes. The grid is kept,\n"
+    "except with the task slices. A manifest (OUTPUT.json) records inputs and settings.\n"
+    "With --dicom the folder OUTPUT gets a derived series, and segmentation and uncertainty as\n"
+    "DICOM objects.",
     example="medenhance enhance scan.nii.gz better.nii.gz --correct-bias-field --report report",
     extra=_add_labels,
     params=_enhance_params,

@@ -43,14 +43,20 @@ def describe(
     lines = []
     if noise := facts.get("noise"):
         lines.append(_noise_in_words(noise, units, strength, remedy))
+        if strength > 0 and noise.get("mean_changed"):
+            mean, alone = (noise[f"mean_changed{by}"] for by in ("", "_by_noise"))
+            text = f"the mean of all frames changed by {_level(strength * mean)} in tissue; noise"
+            lines.append(f"{text} alone leaves about {_level(strength * alone)}")
+    if strength == 0:  # the result is the input
+        facts = {name: facts[name] for name in ("slices",) if name in facts}
     if blur := facts.get("blur"):
         outcome = "undone" if blur.get("undone") else "left alone"
         lines.append(f"blur {outcome}: {blur.get('reason', '')}")
     if "bias_field" in facts:
         lines.append("bias field corrected (N4)")
     if guide := facts.get("guide"):
-        text = f"changed the result by {guide['used']:.2f} SD of the noise"
-        if guide["used"] < _LEAST_USE:
+        text = f"changed the result by {strength * guide['used']:.2f} SD of the noise"
+        if strength * guide["used"] < _LEAST_USE:
             text = "added almost nothing" if guide["used"] > 0 else "added nothing"
         lines.append(f"the guide {text}" + (f"; {guide['reason']}" if guide.get("reason") else ""))
     if slices := facts.get("slices"):
@@ -123,7 +129,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     texts = [
         f"noise {'stated' if stated else 'found'}: "
         f"{noise_level(noise, units or noise.get('units', ''))}",
-        f"removed: {'nothing' if 0 in (changed, strength) else removed}",
+        f"removed: {'nothing' if 0 in (changed, share) else removed}",
     ]
     if causes:
         texts[-1] += f", because {' and '.join(causes)}"
@@ -133,7 +139,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
         texts.append(f"tissue changed by {_level(changed)}")
     text = "; ".join(texts)
     if is_nearly_input(noise, strength):
-        text += f". The result is {'nearly ' if strength > 0 else ''}the input"
+        text += f". The result is {'nearly ' if changed else ''}the input"
     if not stated and strength > 0 and (is_part or (reason and share == strength)):
         text += f". If you know the noise, state it: {remedy}"
     return text

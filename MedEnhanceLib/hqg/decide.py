@@ -27,7 +27,7 @@ from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
-from MedEnhanceLib.noise.sequence import measure_frames
+from MedEnhanceLib.noise.sequence import FrameKinds, measure_frames, sort_frames
 from MedEnhanceLib.noise.tissue_blocks import structure_of
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -45,6 +45,12 @@ _LEAST_STRUCTURE = 0.1
 #: 212 HU) below which it may be structure. Of 77 undamaged scans 2 are beyond both, with simulated
 #: noise none.
 _STRONG, _UNSURE = 0.3, 0.5
+#: Messages and hints on frames that are not like the others.
+EMPTY = "without tissue, constant or noise alone", "kept as they are"
+_UNFIT = (
+    "repeated, averaged or as weak as the noise",
+    "the noise was measured in the other frames; check whether these are as they were acquired",
+)
 #: Noise of MR with less power than this share of white noise at the highest frequency of both axes
 #: comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less. In CT
 #: a smooth kernel does the same. The spectrum is known to be that of noise from this confidence.
@@ -60,6 +66,7 @@ class VolumeCache:
     Attributes:
         ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
         noises: measured in each frame alone, by number of the frame.
+        kinds: which frames show tissue, and which of them measure the noise; None before.
         frames_noise: the noise that all frames of a sequence show together; None where they show
             none.
         regions: constant ones, by number of the frame and σ of the noise.
@@ -69,10 +76,16 @@ class VolumeCache:
 
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
     noises: dict[int, NoiseEstimate] = field(default_factory=dict)
+    kinds: FrameKinds | None = None
     frames_noise: tuple[NoiseEstimate | None, ...] = ()
     regions: dict[tuple[int, float], ConstantRegions] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
     turn: AxisTurn = AS_STORED
+
+    def kinds_of(self, frames: Sequence[Volume]) -> FrameKinds:
+        """Return the kinds of all frames, found only once."""
+        self.kinds = self.kinds or sort_frames(frames)
+        return self.kinds
 
     def noise(self, number: int, frame: Volume, monitor: Monitor) -> NoiseEstimate:
         """Return the noise of a frame, measured only once.
@@ -108,38 +121,35 @@ class Decision:
 
 
 def decide(
-    frames: Sequence[Volume],
-    cache: VolumeCache,
-    config: EnhanceConfig,
-    *,
-    fallback: Sequence[int] = (0,),
-    monitor: Monitor,
+    frames: Sequence[Volume], cache: VolumeCache, config: EnhanceConfig, monitor: Monitor
 ) -> Decision:
     """Measure a volume and decide on its correction, the same for all frames of a sequence.
 
-    Up to nine frames, spread evenly, are measured. The noise is that of the differences of frames
-    or, if these show no common noise, that of the median frame.
+    Up to nine frames with tissue, spread evenly, are measured. The noise is that of the differences
+    of frames or, if these show no common noise, that of the median frame.
 
     Args:
         frames: [K, J, I] each, all of a sequence.
         cache: measurements of earlier runs over them, filled by this one.
         config: task, strength, stated noise and whether the bias field is corrected.
-        fallback: frames to measure if those spread evenly are all constant.
         monitor: receives the measurements and warnings.
     """
-    numbers = _spread(frames, fallback)
+    kinds = cache.kinds_of(frames)
+    numbers = _spread([n for n in range(len(frames)) if n not in kinds.empty])
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
     middle = _median([noise_to_contrast(noise) for noise in noises])
     typical, noise = frames[numbers[middle]], noises[middle]
     shared, is_full = None, config.strength == "full"
-    warnings: list[ModelWarning | None] = []
+    warnings: list[ModelWarning | None] = [*frames_warning("no-tissue", kinds.empty, EMPTY)]
     if config.noise is not None:
         measured, noise = noise, _stated_noise(config.noise, typical, noise)
         warnings.append(_statement_warning(noise, measured, typical.units))
     elif len(frames) > 1:
-        cache.frames_noise = cache.frames_noise or (measure_frames(frames, noise, monitor),)
+        usable = [frames[number] for number in kinds.usable]
+        cache.frames_noise = cache.frames_noise or (measure_frames(usable, noise, monitor),)
         (shared,) = cache.frames_noise
         noise = shared or noise
+        warnings += frames_warning("unlike-frames", kinds.quiet if shared else (), _UNFIT)
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
     reason = removal.reason
@@ -147,7 +157,7 @@ def decide(
         reason += ", and frames show no noise in common (movement, or directions of diffusion)"
     facts = {"noise": _facts_of(noise, removal, reason, typical.units)}
     if shared:
-        facts["noise"]["frames"] = len(frames)
+        facts["noise"]["frames"] = len(usable)
     if config.noise is not None:
         facts["noise"] |= {"is_stated": True, "measured": float(f"{measured.level:.4g}")}
     monitor.log(*findings.describe(facts))
@@ -217,7 +227,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
             "the volume shows no structure, only noise",
             "check the input: nothing in the result is anatomy",
         )
-    if noise.confidence == 0 and noise.contrast == 0:
+    if noise.confidence == 0 and noise.contrast == 0 and not is_full:
         return _unfit(
             "no tissue was found in which noise could be measured",
             "the result is nearly the input; check that the volume is an image of this modality",
@@ -237,8 +247,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
     if _is_enlarged(volume, noise):
         return _unfit(
             "the noise has no fine grain, as in an image enlarged from a smaller matrix",
-            "noise and detail overlap, and less is removed: enhance the image before it is "
-            "enlarged",
+            "noise that overlaps with detail stays: enhance the image before it is enlarged",
         )
     return None
 
@@ -248,6 +257,23 @@ def _is_enlarged(volume: Volume, noise: NoiseEstimate) -> bool:
         return False
     finest = noise.spectrum[:, -1].mean(), noise.spectrum[:, :, -1].mean()
     return bool(max(finest) < _ENLARGED)
+
+
+def frames_warning(
+    code: str, numbers: Sequence[int], texts: tuple[str, str]
+) -> tuple[ModelWarning, ...]:
+    """Make a warning that names frames, consecutive ones as a range; none for no frames.
+
+    Args:
+        code: as in `ModelWarning`.
+        numbers: of the frames, ascending.
+        texts: message and hint.
+    """
+    first = [n for n in numbers if n - 1 not in numbers]
+    last = [n for n in numbers if n + 1 not in numbers]
+    runs = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=True)]
+    frames = f"frame{'s' if len(numbers) > 1 else ''} {', '.join(runs)}"
+    return (ModelWarning(code, f"{frames} (from 0) {texts[0]}", texts[1]),) if numbers else ()
 
 
 def _unfit(message: str, hint: str) -> ModelWarning:
@@ -267,7 +293,7 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
     if map_in_words(volume.history):
         return None
     seen = volume.canonical().compact()
-    decision = decide(seen.frames(), VolumeCache(), EnhanceConfig(), monitor=Monitor())
+    decision = decide(seen.frames(), VolumeCache(), EnhanceConfig(), Monitor())
     facts = {name: decision.facts["noise"][name] for name in ("sigma", "interval", "confidence")}
     return facts | ({"reason": decision.noise.reason} if decision.noise.reason else {})
 
@@ -328,12 +354,11 @@ def mean_frame(frames: Sequence[Volume]) -> Volume:
     return frames[0].with_voxels((total / len(frames)).astype(np.float32))
 
 
-def _spread(frames: Sequence[Volume], fallback: Sequence[int]) -> list[int]:
-    """Select frames to measure, spread evenly, without constant ones; `fallback` if none remain."""
-    last = len(frames) - 1
-    places = np.linspace(0, last, min(len(frames), _FRAMES_MEASURED)).round().astype(int)
-    usable = [int(n) for n in places if frames[n].voxels.min() < frames[n].voxels.max()]
-    return usable or list(fallback)
+def _spread(numbers: Sequence[int]) -> list[int]:
+    """Select frames to measure, spread evenly."""
+    last = len(numbers) - 1
+    places = np.linspace(0, last, min(len(numbers), _FRAMES_MEASURED)).round().astype(int)
+    return [numbers[place] for place in places]
 
 
 def _median(values: Sequence[float]) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
-from MedEnhanceLib.core.arrays import Array, foreground, let_go, trim
+from MedEnhanceLib.core.arrays import Array, foreground, let_go, slabs, trim
 from MedEnhanceLib.core.geometry import AS_STORED
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 _LOWEST_TOP = 1e-4
 #: Share of the progress for the registration of guides.
 _REGISTRATION = 0.3
-#: Slices in which the change of a result is measured.
-_SLICES_COMPARED = 32
+#: Slices in which the change of a result is measured, and that of the mean of its frames.
+_SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 _USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
@@ -151,15 +151,15 @@ def _prepared(
         vars(cache).update(vars(VolumeCache(turn=turn)))
     frames = seen.frames()
     numbers = range(len(frames)) if frame is None else [frame]
-    _measure_ranges(volume, frames, numbers, cache)
+    empty = _measure_ranges(volume, frames, numbers, cache)
     device, network, engine = _on_device(bundle, config.device, monitor)
     # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
-    decision = decide(frames, cache, task, fallback=numbers, monitor=monitor)
+    decision = decide(frames, cache, task, monitor)
     decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
     for warning in decision.warnings:
         monitor.warn(warning.text)
-    mean = functools.cache(lambda: mean_frame(frames))
+    mean = functools.cache(lambda: mean_frame([f for n, f in enumerate(frames) if n not in empty]))
     is_shared = config.correct_bias_field and len(frames) > 1
     bias_field = measured_bias_field(mean(), monitor) if is_shared else None
     aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
@@ -172,7 +172,8 @@ def _prepared(
     within = slice(first, stop) if turn.steps[0] > 0 else slice(depth - stop, depth - first)
     return EnhancerRun(
         config=config, bundle=bundle, device=device, network=network, engine=engine,
-        original=original.crop(k=part), frames=frames, numbers=numbers, slices=within, turn=turn,
+        original=original.crop(k=part), frames=frames, numbers=numbers, empty=empty, slices=within,
+        turn=turn,
         decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
     )  # fmt: skip
@@ -239,13 +240,18 @@ def _requested_slices(
 
 def _measure_ranges(
     volume: Volume, frames: Sequence[Volume], numbers: Sequence[int], cache: VolumeCache
-) -> None:
-    """Measure all frames before the first is enhanced; InputError for one without content."""
+) -> tuple[int, ...]:
+    """Measure all frames before the first is enhanced; InputError for a volume without content.
+
+    Returns the numbers of the frames of a sequence that have none.
+    """
     if not cache.ranges:
         refuse_not_finite(volume)
+    empty = cache.kinds_of(frames).empty
     for number in numbers:
-        if number not in cache.ranges:
+        if number not in (*cache.ranges, *empty):
             cache.ranges[number] = _range_of(frames, number)
+    return empty
 
 
 def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
@@ -259,9 +265,7 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
     except InputError as cause:
         if len(frames) == 1:
             raise
-        raise InputError(
-            f"{cause.message} in frame {number}", "Leave this frame out, or take one frame."
-        ) from cause
+        raise InputError(f"{cause.message} in frame {number}", cause.hint) from cause
     if top < _LOWEST_TOP:
         raise InputError(
             f"{frame.source or 'volume'}: intensities up to {top:.3g} are too small to measure "
@@ -302,8 +306,12 @@ def _aligned(
 def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enhanced:
     """Make the result at strength 1. uses: change of each frame by guides, in σ of the noise."""
     bundle, grid, decision = run.bundle, run.original, run.decision
-    changed = _typical_change(*map(run.turn.apply, (grid.voxels, outputs.voxels)))
-    facts = decision.facts | {"noise": decision.facts["noise"] | {"changed": changed}}
+    before, after = map(run.turn.apply, (grid.voxels, outputs.voxels))
+    changes = {"changed": _typical_change(before, after)}
+    tissue = [place for place, number in enumerate(run.numbers) if number not in run.empty]
+    if len(tissue) > 1 and decision.blur is None and not run.config.correct_bias_field:
+        changes |= _shared_change(before, after, tissue)
+    facts = decision.facts | {"noise": decision.facts["noise"] | changes}
     if run.guides:
         series = [each.facts for each in run.guides]
         facts["guide"] = {"used": round(float(np.mean(uses)), 4), "series": series}
@@ -337,8 +345,40 @@ def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enh
 
 
 def _typical_change(before: Array, after: Array) -> float:
-    """Return the root mean square change of tissue, in some slices, to three digits."""
-    slices = [voxels.reshape(-1, *voxels.shape[-2:]) for voxels in (before, after)]
-    step = -(-len(slices[0]) // _SLICES_COMPARED)
-    old, new = (voxels[step // 2 :: step].astype(np.float32) for voxels in slices)
-    return float(f"{np.sqrt(np.mean(np.square(new - old)[foreground(old)], dtype=float)):.3g}")
+    """Return the root mean square change of tissue, in some slices; 0 only if no voxel changed."""
+    step = -(-before[..., 0, 0].size // _SLICES_COMPARED)
+    places = [*np.ndindex(before.shape[:-2])][step // 2 :: step]
+    old, new = (
+        np.stack([voxels[place] for place in places]).astype(np.float32)
+        for voxels in (before, after)
+    )
+    # In the input, noisy air may be above the mean too.
+    change = np.mean(np.square(new - old)[foreground(new)], dtype=float)
+    if change == 0:
+        parts = zip(slabs(before), slabs(after), strict=True)
+        change = sum(float(np.square(b.astype(float) - a).sum()) for a, b in parts) / before.size
+    return _rounded(change)
+
+
+def _shared_change(before: Array, after: Array, numbers: Sequence[int]) -> dict[str, float]:
+    """Measure how the mean of all frames, [T, K, J, I], changed in tissue, in some slices.
+
+    numbers: of frames with tissue. Returns also the change that noise alone leaves in the mean.
+    """
+    step = -(-before.shape[1] // _SLICES_OF_MEAN)
+    total, power, image = (np.zeros(before[0, step // 2 :: step].shape) for _ in range(3))
+    for number in numbers:
+        old, new = (voxels[number, step // 2 :: step].astype(float) for voxels in (before, after))
+        total += new - old
+        power += np.square(new - old)
+        image += new
+    tissue, count = foreground(image), len(numbers)
+    shared, alone = np.square(total / count), power / count**2
+    return {
+        "mean_changed": _rounded(shared[tissue].mean()),
+        "mean_changed_by_noise": _rounded(alone[tissue].mean()),
+    }
+
+
+def _rounded(square: float) -> float:
+    return float(f"{np.sqrt(square):.3g}")

@@ -42,6 +42,7 @@ class EnhancerRun:
         original: the frames and slices of the input that are returned.
         frames: of the whole input, in the order of `turn`.
         numbers: of the frames to enhance.
+        empty: numbers of the frames without tissue, which stay as they are.
         slices: of each of `frames`, along K.
         turn: from the input's order to the canonical one.
         decision: with all warnings and facts.
@@ -58,6 +59,7 @@ class EnhancerRun:
     original: Volume
     frames: Sequence[Volume]
     numbers: Sequence[int]
+    empty: Sequence[int]
     slices: slice
     turn: AxisTurn
     decision: Decision
@@ -108,6 +110,11 @@ class Frame:
         from MedEnhanceLib.learning.precision import without_tf32
 
         run, part, blur = self.run, self.run.slices, self.run.decision.blur
+        if self.number in run.empty:
+            out.voxels[...] = self.volume.voxels[part]
+            if out.deviation is not None:
+                out.deviation[...] = run.decision.noise[part] if np.ptp(out.voxels) else 0
+            return 0.0
         with without_tf32, openmp_on_one_thread():  # filter and network have threads of their own
             if blur is None and not run.config.correct_bias_field and out.deviation is None:
                 around = part

@@ -1,10 +1,13 @@
 """Measures the noise of a sequence in the differences of its frames, which show no anatomy.
 
-pairs of neighboring frames → pairs without movement → |differences| → level, map and spectrum
+frames that are alike → pairs of neighbors → pairs without movement → |differences| → level, map
+and spectrum
 
 Movement and changes of contrast only increase differences: they are an upper bound of the noise.
 Only the pairs that differ least and show no structure count: after a head has moved, differences
 are five to eight times the noise. Frames of different contrast (diffusion) cannot be measured.
+Frames that decrease differences are left out: noise without signal (.655 σ), repeated frames (0)
+and the mean of two neighbors (.5 σ).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,8 +34,16 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.
 _PAIRS, _FRAMES = 24, 9
-#: Limits of a still pair: level over that of the stillest, and correlation between blocks.
+#: Limits of a still pair: level over the lowest common one, and correlation between blocks.
 _STILL, _STRUCTURE = 1.2, 0.45
+#: Pairs at the lowest common level, over those at the most common one; a quiet pair is below this
+#: share of it: it takes more than chance in the sample of a frame, of about this many voxels.
+_COMMON, _QUIET, _SAMPLE = 0.3, 0.85, 20_000
+#: Without tissue: correlation with the most similar frame, whose least value shows that others have
+#: tissue, and standard deviation over the largest one; over the median of all, a constant frame.
+_UNLIKE, _LIKE, _WEAK, _FLAT = 0.15, 0.5, 0.7, 0.01
+#: An average of its neighbors: second difference over that to the nearer neighbor.
+_AVERAGED = 0.5
 #: Standard deviation over the median of absolute values, and the median of squares, of a Gaussian.
 _MAD, _MEDIAN_SQUARE = 1.4826, 0.45494
 #: Tissue from this share of the mean's bright end on; in CT from this value, HU.
@@ -43,6 +54,8 @@ _VOXELS, _BLOCKS = 200_000, 40_000
 _FEW, _INSIDE = 50, 0.9
 #: Least mean of tissue, in σ, for which the Rician bias is corrected: below, the inverse is steep.
 _ABOVE_NOISE = 3.0
+#: Factor on the upper end of the noise of one frame, which is measured with an error of its own.
+_CHANCE = 1.05
 #: Least variance of a frequency, relative to the mean of all.
 _LEAST_VARIANCE = 1e-3
 
@@ -57,23 +70,102 @@ class _Pair:
     structure: float
 
 
+class FrameKinds(NamedTuple):
+    """Numbers of the frames of a sequence.
+
+    Attributes:
+        empty: constant, or noise alone.
+        quiet: with tissue, and unfit for the measurement: repeated, averaged, or as weak as noise.
+        usable: all others.
+    """
+
+    empty: tuple[int, ...]
+    quiet: tuple[int, ...]
+    usable: tuple[int, ...]
+
+
+def sort_frames(frames: Sequence[Volume]) -> FrameKinds:
+    """Tell frames apart by a sample of their voxels; without tissue in any, none is empty.
+
+    frames: [K, J, I] each, finite.
+    """
+    sample = np.stack([_sample(frame.voxels) for frame in frames])
+    spread = sample.std(axis=1, dtype=np.float64)
+    if len(frames) == 1 or not spread.any():
+        return FrameKinds((), (), tuple(range(len(frames))))
+    empty = spread <= _FLAT * np.median(spread[spread > 0])
+    centered = sample - sample.mean(axis=1, keepdims=True)
+    centered /= np.maximum(spread, np.finfo(np.float32).tiny)[:, None].astype(np.float32)
+    likeness = (centered @ centered.T) / np.float32(sample.shape[1])
+    np.fill_diagonal(likeness, -1)
+    nearest = likeness.max(axis=1)
+    if nearest.max() > _LIKE:
+        empty |= (nearest < _UNLIKE) & (spread < _WEAK * spread.max())
+    numbers, quiet = np.flatnonzero(~empty), np.zeros(0, np.bool_)
+    if len(numbers) > 1:
+        quiet = _quiet(sample[numbers], frames[0].modality, quantum(frames[numbers[0]].voxels))
+    kinds = np.flatnonzero(empty), numbers[quiet], numbers[~quiet]
+    return FrameKinds(*(tuple(kind.tolist()) for kind in kinds))
+
+
+def _sample(voxels: Array) -> Floats:
+    """Take voxels [n] spread evenly over a frame."""
+    step = max(1, int((voxels.size / _SAMPLE) ** (1 / 3)))
+    some = voxels[::step, ::step, ::step].astype(np.float32).reshape(-1)
+    let_go(voxels)
+    return some[:: max(1, some.size // _SAMPLE)]
+
+
+def _quiet(sample: Floats, modality: str, step: float) -> Mask:
+    """Mark frames [T] that decrease differences, by samples [T, n]."""
+    mean = sample.mean(axis=0)
+    sample = sample[:, mean > _least_of_tissue(mean, modality)]
+    quiet = np.zeros(len(sample), np.bool_)
+    if not sample.size:
+        return quiet
+    steps = np.diff(sample, axis=0)
+    levels = _MAD * math.sqrt(0.5) * np.median(_dithered(steps, step), axis=1)
+    common = _common(levels)
+    if modality != "CT" and sample.min() >= 0:  # magnitudes
+        quiet = np.median(sample, axis=1) < _ABOVE_NOISE * common
+        quiet &= not quiet.all()
+    quiet[1:] |= ~steps.any(axis=1)
+    sides = np.stack([np.pad(levels, end, "edge") for end in ((1, 0), (0, 1))])
+    quiet |= sides.max(axis=0) < _QUIET * common
+    bends = _MAD / math.sqrt(6) * np.median(_dithered(np.diff(steps, axis=0), step), axis=1)
+    nearer = sides.min(axis=0)[1:-1]
+    quiet[1:-1] |= (bends < _AVERAGED * nearer) & (nearer <= _STILL * common)  # no steady movement
+    return quiet
+
+
+def _common(levels: Array) -> float:
+    """Return the lowest level that pairs have in common: movement only increases differences."""
+    alike = [np.sum((levels >= level) & (levels <= _STILL * level)) for level in levels]
+    return float(levels[np.array(alike) >= _COMMON * max(alike)].min())
+
+
+def _least_of_tissue(mean: Floats, modality: str) -> float:
+    return _TISSUE_HU if modality == "CT" else _TISSUE * robust_max(mean)
+
+
 def measure_frames(
     sequence: Sequence[Volume], typical: NoiseEstimate, monitor: Monitor
 ) -> NoiseEstimate | None:
     """Measure the noise that all frames of a sequence have in common.
 
     Args:
-        sequence: at least two frames, [K, J, I] each; a few slices of them are in memory at a time.
+        sequence: frames that are alike, [K, J, I] each; a few slices are in memory at a time.
         typical: noise measured in one frame alone; its contrast and air are kept.
         monitor: progress and cancellation.
-    Returns the noise of every frame; None without tissue, where frames do not differ, or where
-    they differ by more than the upper end of `typical`.
+    Returns the noise of every frame; None for a single frame, without tissue, where frames do not
+    differ, or where they differ by more than the upper end of `typical`.
     """
+    if len(sequence) < 2:
+        return None
     modality, spacing = sequence[0].modality, sequence[0].geometry.spacing
     frames = [frame.voxels for frame in sequence]
     mean = _mean(frames)
-    least = _TISSUE_HU if modality == "CT" else _TISSUE * robust_max(mean)
-    tissue = mean > least
+    tissue = mean > _least_of_tissue(mean, modality)
     if tissue.sum() < _FEW:
         return None
     step = quantum(frames[len(frames) // 2])
@@ -95,7 +187,7 @@ def measure_frames(
     order = np.argsort(smooth, axis=None)
     below = np.cumsum(count.reshape(-1)[order])
     level = float(smooth.reshape(-1)[order][np.searchsorted(below, below[-1] / 2)])
-    if level <= 0 or level > typical.high > 0:
+    if level <= 0 or level > _CHANCE * typical.high > 0:
         return None
     bright = float(np.median(mean[tissue]))
     return replace(
@@ -116,7 +208,8 @@ def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
     """Select pairs without movement, an odd number: the median of an even number is biased."""
     quiet = sorted(pairs, key=lambda pair: pair.level)
     quiet = [pair for pair in quiet if pair.structure <= _STRUCTURE] or quiet
-    still = [pair for pair in quiet if pair.level <= _STILL * quiet[0].level]
+    common = _common(np.array([pair.level for pair in quiet]))
+    still = [pair for pair in quiet if _QUIET <= pair.level / common <= _STILL]
     return still[: len(still) - (len(still) + 1) % 2]
 
 

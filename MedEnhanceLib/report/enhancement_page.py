@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from MedEnhanceLib.core import findings
-from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
@@ -81,8 +80,6 @@ def enhancement_report(
     results = manifest.get("results", {})
     measured = results.get("measured") or {}
     lines = findings.describe(measured, results.get("strength", 1.0))
-    if volume.is_sequence and len(change) > 1:
-        lines.append(_shared_change(volume, change))
     uncertainty = results.get("uncertainty")
     note = " ".join(caveats_of(results))
     beneath = str(results.get("segmentation_warning", "")) if table else ""
@@ -111,17 +108,6 @@ def enhancement_report(
     with atomic_write(target / "index.html", overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return target / "index.html"
-
-
-def _shared_change(volume: Volume, change: Floats) -> str:
-    """State how much of the change of tissue, [T, K, J, I], is the same in all frames."""
-    tissue = volume.voxels.mean(axis=0) > volume.voxels.mean()
-    alone = np.sqrt(np.mean(np.square(change[:, tissue]), dtype=np.float64) / len(change))
-    mean = np.sqrt(np.mean(np.square(change[:, tissue].mean(axis=0)), dtype=np.float64))
-    return (
-        f"the mean of all {len(change)} frames is changed by ±{mean:.3g} in tissue; if noise alone "
-        f"was removed, by about ±{alone:.3g}: more is structure"
-    )
 
 
 def _template(jinja2: Any) -> Any:

@@ -80,13 +80,16 @@ def comparison(
     """Draw axial, coronal and sagittal planes through `point` for each pane.
 
     Args:
-        panes: on one grid, else InputError; of a sequence the first frame is drawn.
+        panes: on one grid, else InputError; of a sequence its first frame with content is drawn.
         legend: value → name of the labels that are drawn as contours.
         point: (k, j, i); None takes the `busiest_point` of the first pane.
         window: lowest and highest gray level of all images, in the volume's units; None derives it
             from the first pane.
     """
-    panes = [_first_frame(pane) for pane in panes]
+    voxels = panes[0].volume.voxels
+    frames = voxels if panes[0].volume.is_sequence else voxels[None]
+    number = next((n for n, frame in enumerate(frames) if frame.min() < frame.max()), 0)
+    panes = [_with_frame(pane, number) for pane in panes]
     _check_grids(panes)
     at = point or busiest_point(panes[0].volume)
     rows = [name for name in PLANES if min(cut(panes[0].volume, name, at).pixels.shape) > 1]
@@ -187,13 +190,13 @@ def _difference_colors() -> Any:
     return colors.LinearSegmentedColormap.from_list("MedEnhance difference", stops)
 
 
-def _first_frame(pane: Pane) -> Pane:
-    """Return the pane with only the first frame of sequences."""
+def _with_frame(pane: Pane, number: int) -> Pane:
+    """Return the pane with only this frame of sequences."""
     return replace(
         pane,
-        volume=pane.volume.frame(0),
-        minus=pane.minus and pane.minus.frame(0),
-        labels=pane.labels and pane.labels.frame(0),
+        volume=pane.volume.frame(number),
+        minus=pane.minus and pane.minus.frame(number),
+        labels=pane.labels and pane.labels.frame(number),
     )
 
 

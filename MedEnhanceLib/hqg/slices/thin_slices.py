@@ -24,6 +24,7 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.decide import EMPTY, frames_warning
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.planes import Planes
@@ -93,7 +94,9 @@ def enhance_slices(
     stack = plan.stack
     refuse_not_finite(volume)
     bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
-    warnings = model_warnings(bundle, volume)
+    whole = [n for n, frame in enumerate(volume.frames()) if np.ptp(frame.voxels)] or [0]
+    constant = [n for n in range(len(volume.frames())) if n not in whole]
+    warnings = (*model_warnings(bundle, volume), *frames_warning("no-tissue", constant, EMPTY))
     for warning in warnings:
         monitor.warn(warning.text)
     choice = choose_device(config.device)
@@ -101,9 +104,12 @@ def enhance_slices(
     monitor.log(
         f"slices of {stack.thickness_mm:.3g} mm ({stack.shape}), {stack.spacing_mm:.3g} mm apart"
     )
+    if tune:
+        monitor.log("learning from these slices first: minutes on a CPU, longer for large volumes")
     network = open_network(bundle)
     move(network, choice.name)
-    frames = [_ThickFrame.of(frame, plan) for frame in volume.canonical().compact().frames()]
+    seen = volume.canonical().compact()
+    frames = [_ThickFrame.of(seen.frame(number), plan) for number in whole]
     if tune:
         network = frames[0].tuned(network, volume.modality, choice.name, monitor.part(0.0, 0.5))
     part = monitor.part(0.5 if tune else 0.0, 1.0)
@@ -111,6 +117,9 @@ def enhance_slices(
         frame.restored(network, choice.name, part.part(n / len(frames), (n + 1) / len(frames)))
         for n, frame in enumerate(frames)
     ]
+    for number in constant:
+        values = np.full_like(pairs[0][0], volume.frame(number).voxels.flat[0])
+        pairs.insert(number, (values, values))
     restored, interpolated = (
         np.ascontiguousarray(plan.turn.undo(np.stack(each) if volume.is_sequence else each[0]))
         for each in zip(*pairs, strict=True)

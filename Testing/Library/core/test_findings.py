@@ -84,8 +84,7 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
         (
             _SURE | {"share_removed": 0.0, "changed": 0.0, "reason": "it is weak"},
             1.0,
-            "found: ±19.5 (1 SD); removed: nothing, because it is weak. The result is nearly the "
-            "input",
+            "found: ±19.5 (1 SD); removed: nothing, because it is weak. The result is the input",
         ),
     ],
 )
@@ -111,3 +110,23 @@ def test_thin_slices_say_what_was_assumed_of_the_thick_ones() -> None:
         "slices: 6 of 3 mm became 12 of 1.5 mm, taken as 2.5 mm thick with a box profile; 0 % of "
         "the network's detail, the rest is interpolation"
     ]
+
+
+def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
+    measured = {
+        "noise": _SURE | {"mean_changed": 6.0, "mean_changed_by_noise": 2.0},
+        "blur": {"undone": True, "reason": "both axes are blurred"},
+        "bias_field": {"corrected": True},
+        "guide": {"used": 0.4},
+    }
+    (line,) = describe(measured, 0.0)
+    assert line.endswith("removed: nothing, because the strength is 0. The result is the input")
+    half = describe(measured, 0.5)
+    assert "the guide changed the result by 0.20 SD of the noise" in half
+    assert "the mean of all frames changed by ±3 in tissue; noise alone leaves about ±1" in half
+
+
+def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:
+    little, nothing = (describe({"noise": _SURE | {"changed": c}})[0] for c in (1e-3, 0.0))
+    assert "removed: little" in little and little.endswith("The result is nearly the input")
+    assert "removed: nothing" in nothing and nothing.endswith("The result is the input")

@@ -116,15 +116,15 @@ def test_filter_and_network_compute_without_tf32(
     assert allowed == [False] and torch.backends.cudnn.allow_tf32
 
 
-def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
+def test_a_sequence_of_constant_frames_is_refused_before_any_is_enhanced(
     head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("enhanced a frame")
 
     monkeypatch.setattr("MedEnhanceLib.hqg.frame.denoise", must_not_be_called)
-    voxels = np.stack([head.voxels, head.voxels, np.zeros_like(head.voxels)])
-    with pytest.raises(InputError, match="constant in frame 2"):
+    voxels = np.stack([np.zeros_like(head.voxels), np.full_like(head.voxels, 7)])
+    with pytest.raises(InputError, match="constant in frame 0"):
         enhance(replace(head, voxels=voxels), config)
 
 

@@ -12,11 +12,15 @@ from Library.hqg import conftest
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.arrays import robust_max
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Blur, Rician
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
+from MedEnhanceLib.hqg.decide import decide
+from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Noise of the frames over the brightest tissue.
 _LEVELS = (0.006, 0.006, 0.006)
@@ -112,3 +116,110 @@ def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Pa
     assert measured["noise"]["share_removed"] == whole.share
     with pytest.raises(InputError, match="frame 3"):
         enhance(dynamic, config(), frame=3)
+
+
+# --- frames that are not like the others ----------------------------------------------------------
+
+_SIGMA = 20.0
+_SHAPE = (8, 32, 36)
+
+
+def phantom() -> np.ndarray:
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in _SHAPE), indexing="ij")
+    r = np.sqrt(x**2 + y**2 + z**2)
+    return np.select([r < 0.6, r < 0.9], [1000.0, 700.0], 0.0)
+
+
+def magnitudes(count: int, signal: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    real, imaginary = np.random.default_rng(seed).normal(0, _SIGMA, (2, count, *_SHAPE))
+    return list(np.hypot(signal + real, imaginary))
+
+
+def judged(frames: list[np.ndarray]) -> tuple[float, dict[str, str]]:
+    """Return the measured σ, and what was warned of, by code."""
+    volume = Volume(np.stack(frames).astype(np.float32), modality="MR")
+    decision = decide(volume.frames(), VolumeCache(), EnhanceConfig(), Monitor())
+    return decision.noise.level, {each.code: each.message for each in decision.warnings}
+
+
+@pytest.mark.parametrize("count", [3, 12, 40])
+@pytest.mark.parametrize("place", ["start", "middle", "end"])
+@pytest.mark.parametrize("signal", [None, 0.0, 500.0])
+def test_frames_without_tissue_do_not_set_the_noise(
+    signal: float | None, place: str, count: int
+) -> None:
+    frames = magnitudes(count, phantom())
+    at = {"start": 0, "middle": count // 2, "end": count}[place]
+    empty = [np.full(_SHAPE, signal)] * 3
+    frames[at:at] = magnitudes(3, np.zeros(_SHAPE), seed=1) if signal is None else empty
+    level, warned = judged(frames)
+    assert level == pytest.approx(_SIGMA, rel=0.06)
+    assert warned["no-tissue"].startswith(f"frames {at} to {at + 2} (from 0)")
+
+
+def test_a_repeated_or_averaged_frame_does_not_set_the_noise() -> None:
+    for count in (2, 3, 12, 40):
+        frames = magnitudes(count, phantom())
+        middle = count // 2
+        before, after = frames[middle - 1], frames[middle]
+        between = {
+            "repeated": [before],
+            "averaged": [(before + after) / 2],
+            "interpolated": [before * 2 / 3 + after / 3, before / 3 + after * 2 / 3],
+        }
+        for name, added in between.items():
+            level, warned = judged([*frames[:middle], *added, *frames[middle:]])
+            assert level == pytest.approx(_SIGMA, rel=0.06), (name, count)
+            named = f"{middle} to {middle + 1}" if len(added) > 1 else f"{middle} (from 0)"
+            assert named in warned["unlike-frames"], (name, count)
+    smooth = magnitudes(16, phantom())
+    smooth[7] = (smooth[6] + 2 * smooth[7] + smooth[8]) / 4
+    level, warned = judged(smooth)
+    assert level == pytest.approx(_SIGMA, rel=0.06) and "frame 7" in warned["unlike-frames"]
+
+
+@pytest.mark.parametrize("signal", [0.5, 1.0, 2.0])
+def test_frames_as_weak_as_their_noise_do_not_set_it(signal: float) -> None:
+    weak = magnitudes(6, phantom() / 700 * signal * _SIGMA, seed=1)
+    level, _ = judged([*magnitudes(10, phantom()), *weak])
+    assert level == pytest.approx(_SIGMA, rel=0.06)
+
+
+def test_frames_without_movement_set_the_noise_without_a_warning() -> None:
+    detail = phantom() * np.random.default_rng(5).uniform(0.7, 1.3, _SHAPE)
+    frames = magnitudes(8, detail)
+    moved = [np.roll(each, n, 2) if n in (1, 2, 6) else each for n, each in enumerate(frames)]
+    assert judged(moved)[0] == pytest.approx(_SIGMA, rel=0.1)
+    assert judged(frames)[1] == {}
+    level, warned = judged(magnitudes(5, np.full(_SHAPE, 600.0)))  # nothing to correlate
+    assert level == pytest.approx(_SIGMA, rel=0.06) and warned == {}
+    same = magnitudes(5, np.full(_SHAPE, 600.0))
+    assert "no-tissue" not in judged([same[0], *same])[1]
+
+
+def test_frames_without_tissue_stay_as_they_are() -> None:
+    frames = [Rician(0.1, seed).apply(brain()) for seed in range(3)]
+    alone = enhance(sequence(frames), config(uncertainty=True))
+    noise = brain().with_voxels(np.random.default_rng(0).rayleigh(22.7, brain().shape))
+    zeros, flat = (brain().with_voxels(np.full(brain().shape, v, "f4")) for v in (0, 50))
+    mixed = enhance(sequence([zeros, *frames, flat, noise]), config(uncertainty=True))
+    (warning,) = mixed.warnings
+    assert warning.message.startswith("frames 0, 4 to 5 (from 0) without tissue")
+    result, uncertainty = mixed.volume.voxels, mixed.uncertainty.voxels
+    assert np.array_equal(result[1:4], alone.volume.voxels)
+    for number, source in ((0, zeros), (4, flat), (5, noise)):
+        assert np.array_equal(result[number], source.voxels.astype(np.float32))
+    assert not uncertainty[[0, 4]].any() and uncertainty[5].min() > 0
+    only = enhance(sequence([zeros, *frames, flat, noise]), config(), frame=0)
+    assert not only.volume.voxels.any() and only.warnings == mixed.warnings
+
+
+def test_thin_slices_of_a_constant_frame_are_constant() -> None:
+    thick = brain().crop(j=slice(16, 48), i=slice(16, 48)).voxels.astype(np.float32)
+    volume = Volume(np.stack([0 * thick + 5, thick]), Geometry((1, 1, 4)), modality="MR")
+    result = enhance_slices(
+        volume, EnhanceConfig(task="slices", device="cpu"), Monitor(), tune=False
+    )
+    first, second = result.volume.voxels
+    assert np.unique(first).tolist() == [5] and second.std() > 10
+    assert [each.code for each in result.warnings][-1] == "no-tissue"

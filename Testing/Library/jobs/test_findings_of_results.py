@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib import hqg
+from MedEnhanceLib.filters.block_matching_run import Slab
+from MedEnhanceLib.hqg.enhancer import _shared_change
+from MedEnhanceLib.runtime.resources import resource_folder
 
 _NOISE = {"sigma": 335.0, "share_removed": 1.0}
 
@@ -42,3 +46,74 @@ def test_a_change_that_exceeds_the_noise_is_warned_of(
     warnings = me.enhance(brain(), device="cpu").report["warnings"]
     text = "the change is larger than the noise that was measured"
     assert any(each.startswith(text) for each in warnings) == is_warned
+
+
+def _is_warned_of_change(volume: Any) -> bool:
+    warnings = me.enhance(volume, device="cpu").report["warnings"]
+    return any(each.startswith("the change is larger than the noise") for each in warnings)
+
+
+def test_lost_anatomy_is_warned_of_and_a_right_result_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Noise in air is removed too: it is no tissue, though half of it is above the mean."""
+    sample = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+    noisy = me.degrade(sample.crop(k=slice(90, 96)), rician=0.09, seed=1)
+    assert not _is_warned_of_change(noisy)
+
+    def smoothed(
+        volume: Any, _removal: Any, *, only: slice, finish: Any, out: Any, **_: Any
+    ) -> Any:
+        voxels = volume.voxels[only].astype(np.float32)
+        for shift in (1, 2, 4, 8):
+            voxels = (voxels + np.roll(voxels, shift, 2)) / 2
+        out[...] = finish(voxels)
+        return Slab(out)
+
+    monkeypatch.setattr("MedEnhanceLib.hqg.frame.denoise", smoothed)
+    assert _is_warned_of_change(noisy)
+
+
+def _diffusion(rng: np.random.Generator, contrast: float) -> Any:
+    """Return frames of seven directions, as magnitudes; with contrast 0 they repeat each other."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in (4, 48, 48)), indexing="ij")
+    signal = np.where(np.sqrt(x**2 + y**2) < 0.85, 1000.0, 0.0) * rng.normal(1, 0.1, x.shape)
+    angle = 3 * x + 2 * np.sin(4 * y) + z
+    frames = []
+    for direction in rng.uniform(0, np.pi, 7):
+        weighted = signal * np.exp(-contrast * np.cos(angle - direction) ** 2)
+        frames.append(
+            np.hypot(*(signal_of + rng.normal(0, 20, x.shape) for signal_of in (weighted, 0)))
+        )
+    return np.stack(frames).astype(np.float32)
+
+
+def test_anatomy_that_all_frames_lose_is_warned_of_and_noise_is_not(
+    rng: np.random.Generator,
+) -> None:
+    results = [
+        me.enhance(_diffusion(rng, contrast), spacing=(2, 2, 2), modality="MR", device="cpu")
+        for contrast in (1.4, 0.0)
+    ]
+    noises = [result.measured["noise"] for result in results]
+    warned = [
+        [each for each in result.report["warnings"] if each.startswith("the mean of all frames")]
+        for result in results
+    ]
+    assert noises[0]["mean_changed"] > 1.5 * noises[0]["mean_changed_by_noise"]
+    assert f"changed by ±{noises[0]['mean_changed']:.3g} in tissue" in warned[0][0]
+    assert "anatomy may have been removed" in warned[0][0] and warned[1] == []
+    assert all("the mean of all frames changed by" in result.findings[1] for result in results)
+
+
+def test_the_mean_of_frames_shows_structure_that_was_removed_and_averages_noise(
+    rng: np.random.Generator,
+) -> None:
+    before = np.full((16, 4, 32, 32), 500, np.float32)
+    structure = 8 * np.sign(np.sin(np.arange(32, dtype=np.float32)))
+    for share in (0.0, 1.0):
+        after = before + rng.normal(0, 8, before.shape) + share * structure + (before > 0)
+        measured = _shared_change(before, after.astype(np.float32) - 1, range(16))
+        both = np.hypot(8, 8 * share)
+        assert measured["mean_changed"] == pytest.approx(np.hypot(2, 8 * share), rel=0.1)
+        assert measured["mean_changed_by_noise"] == pytest.approx(both / 4, rel=0.1)

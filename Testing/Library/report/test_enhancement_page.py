@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -124,22 +123,27 @@ def test_thin_slices_are_compared_with_an_interpolation(tmp_path: Path, head: Vo
     assert "new grid covers the space" in text and "unchanged" not in text
 
 
-@pytest.mark.parametrize("shared", [0.0, 1.0])
-def test_a_sequence_shows_what_all_frames_lost(
-    shared: float, tmp_path: Path, head: Volume, rng: np.random.Generator
+def test_a_sequence_that_begins_with_an_empty_frame_is_drawn_by_another(
+    tmp_path: Path, head: Volume
 ) -> None:
-    """Noise averages out, structure does not."""
-    frames = np.stack([head.voxels.astype(np.float32)] * 16)
-    structure = 8 * np.sign(np.sin(np.arange(head.shape[-1], dtype=np.float32)))
-    noise = rng.normal(0, 8, frames.shape).astype(np.float32)
+    frames = np.stack([np.zeros_like(head.voxels), head.voxels])
     sequence = replace(head, voxels=frames)
-    changed = sequence.with_voxels(frames + noise + shared * structure, did="enhanced")
-    text = " ".join(report(tmp_path, sequence, changed).split())
-    match = re.search(r"mean of all 16 frames is changed by ±([\d.]+) .* about ±([\d.]+):", text)
-    assert match is not None
-    mean, alone = map(float, match.groups())
-    assert mean == pytest.approx(np.hypot(2, 8 * shared), rel=0.05)
-    assert alone == pytest.approx(np.hypot(8, 8 * shared) / 4, rel=0.05)
+    drawn, alone = (comparison([Pane("Input", each)]) for each in (sequence, head))
+    pages = []
+    for picture, name in ((drawn, "a.png"), (alone, "b.png")):
+        picture.save(tmp_path / name, overwrite=False)
+        pages.append((tmp_path / name).read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_thin_slices_that_did_not_change_are_the_interpolation(
+    tmp_path: Path, head: Volume
+) -> None:
+    slices = {"before": 6, "after": 12, "spacing_before_mm": 3.0, "spacing_after_mm": 1.5}
+    same = head.with_voxels(head.voxels, did="slices restored")
+    text = " ".join(report(tmp_path, head, same, results={"measured": {"slices": slices}}).split())
+    assert "every voxel is that of the interpolation" in text
+    assert "that of the input" not in text and "this is corrected" not in text
 
 
 def test_the_page_names_its_input_and_says_where_nothing_changed(
