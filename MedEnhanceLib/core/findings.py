@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from MedEnhanceLib.core.modality import SET_MODALITY
+
 #: Use of a guide, in SD of the noise, that is hardly visible.
 _LEAST_USE = 0.02
 #: Changes of tissue, as shares of what was to be removed, below which that is the input, and below
@@ -40,7 +42,11 @@ def describe(
         if isinstance(value, Mapping)
         and all(isinstance(value.get(key), (int, float)) for key in _NUMBERS.get(name, ()))
     }
-    lines = []
+    lines, taken_as = [], facts.get("taken_as", {})
+    if guessed := taken_as.get("guessed_modality"):
+        lines.append(f"taken as {guessed} (guessed from values; state it with {SET_MODALITY})")
+    if quantity := taken_as.get("quantity"):
+        lines.append(f"{quantity}, taken as intensities on request")
     if noise := facts.get("noise"):
         lines.append(_noise_in_words(noise, units, strength, remedy))
     if blur := facts.get("blur"):

@@ -15,6 +15,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.io import load
+from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Most files or values that a message names.
@@ -63,6 +64,7 @@ def read_labeled(
     monitor.progress(0, f"reading {path.name}")
     begin = monitor.part(0, 0)
     image = load(path, modality=config.modality, monitor=begin).single()
+    refuse_unfit(image, monitor, on_request=True)
     if label_path:
         labels = load(label_path).single()
         _check_labels(image, labels, path, label_path)

@@ -17,7 +17,7 @@ import torch
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
-from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
+from MedEnhanceLib.core.arrays import Floats, Voxels, parts_of
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
@@ -82,11 +82,6 @@ def enhance_slices(
     Raises InputError for labels and as `plan_slices`, ModelError where no model fits.
     """
     began = time.monotonic()
-    if volume.modality == "SEG" or looks_like_labels(volume.voxels):
-        raise InputError(
-            f"{volume.source or 'volume'}: these are labels, not intensities",
-            "Restore the image, and resample its labels to the new grid with nearest neighbors.",
-        )
     plan = plan_slices(volume, config)
     stack = plan.stack
     refuse_not_finite(volume)
