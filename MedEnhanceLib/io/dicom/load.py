@@ -223,11 +223,12 @@ def _units(first: Slice, modality: str) -> str:
 def _quantity(first: Slice, description: str) -> str:
     """Return the quantity that a header states, "" for intensities."""
     units = [f"[{unit}]" for unit in (first.real_world_unit, first.rescale_type, first.units)]
-    quantity = quantity_in([*first.image_type, *units])
+    only_magnitude = () if first.modality == "MR" else ("M",)
+    quantity = quantity_in([*first.image_type, *units, *only_magnitude])
     if not quantity and "DERIVED" in first.image_type:  # GE names maps in the description alone
         named = quantity_in(re.findall(r"\w{3,}", description))
         quantity = named if named.startswith(DERIVED) else ""
-    return quantity if first.modality == "MR" or quantity.startswith(DERIVED) else ""
+    return quantity
 
 
 def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
