@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from MedEnhanceLib.core.modality import SET_MODALITY
-
 #: Use of a guide, in SD of the noise, that is hardly visible.
 _LEAST_USE = 0.02
 #: Changes of tissue, as shares of what was to be removed, below which that is the input, and below
@@ -44,7 +42,8 @@ def describe(
     }
     lines, taken_as = [], facts.get("taken_as", {})
     if guessed := taken_as.get("guessed_modality"):
-        lines.append(f"taken as {guessed} (guessed from values; state it with {SET_MODALITY})")
+        option = "--modality" if remedy.startswith("--") else "modality="
+        lines.append(f"taken as {guessed} (guessed from values; state it with {option})")
     if quantity := taken_as.get("quantity"):
         lines.append(f"{quantity}, taken as intensities on request")
     if noise := facts.get("noise"):

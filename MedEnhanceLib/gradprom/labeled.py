@@ -64,7 +64,7 @@ def read_labeled(
     monitor.progress(0, f"reading {path.name}")
     begin = monitor.part(0, 0)
     image = load(path, modality=config.modality, monitor=begin).single()
-    refuse_unfit(image, monitor, on_request=True)
+    refuse_unfit(image, Monitor(), on_request=True)
     if label_path:
         labels = load(label_path).single()
         _check_labels(image, labels, path, label_path)

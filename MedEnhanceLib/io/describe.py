@@ -142,16 +142,17 @@ def refuse_unfit(
     Returns the quantity that is used on request, "" for intensities.
     """
     name, (quantity, is_stated) = Path(volume.source).name or "volume", quantity_of(volume)
-    is_final = is_stated and quantity in UNFIT
+    is_final, verb = is_stated and quantity in UNFIT, "is" if is_stated else "looks like"
     if quantity and (is_final or not on_request):
         hint = UNFIT.get(quantity, "Give the images that it was computed from.")
         raise InputError(
-            f"{name}: it {'is' if is_stated else 'looks like'} {quantity}, not intensities",
+            f"{name}: it {verb} {quantity}, not intensities",
             hint + ("" if is_final else f" To use it all the same: {remedy}."),
         )
     low, high = (float(end) for end in extremes(volume.voxels))
     if quantity:
-        monitor.warn(f"{name}: {quantity} is taken as intensities, which filters and models expect")
+        text = "taken as intensities, as requested; filters and models are made for images"
+        monitor.warn(f"{name}: it {verb} {quantity}, {text}")
     elif volume.dtype.kind == "f" and low < -1 and 3 < max(-low, high) < np.pi + 1e-3:
         monitor.warn(f"{name}: its values are within ±π: if they are phase, the result is wrong")
     likely = likely_modalities(volume.voxels, volume.geometry.spacing)

@@ -181,7 +181,7 @@ def read_planes(
         part = monitor.part(number / count, (number + 1) / count)
         part.progress(0.0, f"reading {path.name}")
         volume = load(path, modality=modality, monitor=part.part(0, 0)).frame(0)
-        refuse_unfit(volume, part, on_request=True)
+        refuse_unfit(volume, Monitor(), on_request=True)
         whole = Planes.of(volume, is_clean=path in noiseless, monitor=part)
         orders = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
         for order in orders if volume.geometry.is_nearly_isotropic else orders[:1]:

@@ -31,7 +31,7 @@ from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.describe import refuse_not_finite
+from MedEnhanceLib.io.describe import refuse_not_finite, refuse_unfit
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.learning.intensity import Scaling, scaling_for
 from MedEnhanceLib.learning.precision import move, without_tf32
@@ -82,6 +82,7 @@ def enhance_slices(
     Raises InputError for labels and as `plan_slices`, ModelError where no model fits.
     """
     began = time.monotonic()
+    refuse_unfit(volume, monitor, on_request=config.as_intensity, model=config.model)
     plan = plan_slices(volume, config)
     stack = plan.stack
     refuse_not_finite(volume)

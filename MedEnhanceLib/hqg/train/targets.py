@@ -82,7 +82,7 @@ def load_data(
         for path in _files(data, patterns, left_out):
             monitor.check()
             volume = load(path, modality=modality, monitor=monitor.part(0, 0)).single()
-            refuse_unfit(volume, monitor, on_request=True)
+            refuse_unfit(volume, Monitor(), on_request=True)
             yield volume
 
     clean = [each for volume in read(config.high_quality) for each in _resolutions(volume)]
