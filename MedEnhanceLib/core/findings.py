@@ -40,7 +40,12 @@ def describe(
         if isinstance(value, Mapping)
         and all(isinstance(value.get(key), (int, float)) for key in _NUMBERS.get(name, ()))
     }
-    lines = []
+    lines, taken_as = [], facts.get("taken_as", {})
+    if guessed := taken_as.get("guessed_modality"):
+        option = "--modality" if remedy.startswith("--") else "modality="
+        lines.append(f"taken as {guessed} (guessed from values; state it with {option})")
+    if quantity := taken_as.get("quantity"):
+        lines.append(f"{quantity}, taken as intensities on request")
     if noise := facts.get("noise"):
         lines.append(_noise_in_words(noise, units, strength, remedy))
         if strength > 0 and noise.get("mean_changed"):

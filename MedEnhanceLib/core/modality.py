@@ -1,4 +1,4 @@
-"""The likely modality of a volume whose file states none, and the unit of its intensities."""
+"""The likely modalities of a volume whose file states none, and the unit of its intensities."""
 
 from __future__ import annotations
 
@@ -6,61 +6,88 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Voxels, extremes
+from MedEnhanceLib.core.arrays import Array, Voxels, extremes, sample_of
 
 #: mm; a smaller spacing is that of a microscope.
 MICROSCOPY_MM = 1e-3
-_LARGEST_SAMPLE = 200_000
+#: mm; a smaller spacing may be that of a light microscope, of micro-CT or of MR microscopy.
+_MICRO_MM = 0.03
 #: Air is -1000 HU; -4096 is the lowest padding in use; metal saturates at 12 or 16 bits.
 _HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
-#: Values besides the background that an image has at least; the largest share of voxels of a label
-#: map that differ from all neighbors (measured: .0005; in images of 8 gray levels .014 and more);
-#: how many voxels show it.
-_FEWEST_GRAYS, _MOST_ALONE, _ENOUGH_VOXELS = 4, 0.005, 20_000
 #: How to set the modality, for hints.
 SET_MODALITY = "--modality (modality= in Python)"
 #: mm; no scanner has a larger spacing, but µm read as mm give one.
 FARTHEST_MM = 100.0
+#: Least share of dark voxels in MR (measured: .07 or more); least spread over mean of ultrasound in
+#: the smoothest tenth of squares of 8 voxels (measured in MR of 8 bits: .074 or less).
+_LEAST_DARK, _LEAST_SPECKLE = 0.002, 0.08
+
+
+def likely_modalities(voxels: Voxels, spacing: Sequence[float]) -> tuple[str, ...]:
+    """Return the modalities that voxels and spacing fit, the likeliest first; at least one.
+
+    EM is known by its spacing, CT by values like HU, MR by many levels from a dark background.
+    Several are returned where values do not decide: for CT stored from 0, parts of a body without
+    air, microscopes, ultrasound. Everything else is OT: label maps and small ranges (SUV) among
+    them.
+
+    Args:
+        voxels: [K, J, I] or [T, K, J, I].
+        spacing: mm along i, j, k.
+    """
+    if min(spacing) < MICROSCOPY_MM:
+        return ("EM",)
+    low, high = (float(end) for end in extremes(voxels))
+    sample = sample_of(voxels)
+    # Interpolation leaves few low values in MR, where bright tissue is far above them.
+    has_air = low < -0.25 * high or np.mean(sample < _HU_AIR) > 1e-3
+    if _HU_LOWEST <= low <= _HU_AIR and 100 <= high <= _HU_HIGHEST and has_air:
+        ends = np.percentile(sample, ((2, 10), (98, 90)))
+        # Real parts of MR spread alike on both sides of 0.
+        is_mirrored = (np.abs(ends.sum(axis=0)) < 0.2 * (ends[1] - ends[0])).all()
+        return ("MR", "CT") if is_mirrored else ("CT",)
+    if not (low >= -0.25 * high and high >= 64 and np.unique(sample).size > 32):
+        return ("OT",)
+    darkest, top = np.percentile(sample, (1, 99.8))
+    if darkest < -0.05 * top or _is_ct_from_0(sample, darkest, top):
+        return ("CT", "MR")
+    is_bright = np.mean(sample < 0.1 * top) < _LEAST_DARK
+    if is_bright or min(spacing) < _MICRO_MM or _is_speckle(voxels, top):
+        return ("OT", "MR")
+    return ("MR",)
 
 
 def guess_modality(voxels: Voxels, spacing: Sequence[float]) -> str:
-    """Guess the modality: EM by its spacing, CT by values like HU, MR by many levels from 0.
+    """Return the only modality of `likely_modalities`; OT where there are several."""
+    likely = likely_modalities(voxels, spacing)
+    return likely[0] if len(likely) == 1 else "OT"
 
-    Everything else is OT: label maps and small ranges (SUV, probabilities) among them.
+
+def _is_ct_from_0(sample: Array, air: float, top: float) -> bool:
+    """Return whether a histogram is that of CT without its offset of -1024 HU.
+
+    Soft tissue or fat is about 1000 above air, with little between them, and bone above; in MR
+    tissue of many levels lies between air and the brightest one.
     """
-    if min(spacing) < MICROSCOPY_MM:
-        return "EM"
-    low, high = (float(end) for end in extremes(voxels))
-    if _HU_LOWEST <= low <= _HU_AIR and 100 <= high <= _HU_HIGHEST:
-        return "CT"
-    sample = voxels.flat[:: max(1, voxels.size // _LARGEST_SAMPLE)]
-    if low >= -0.25 * high and high >= 64 and np.unique(sample).size > 32:
-        return "MR"
-    return "OT"
+    counts, edges = np.histogram(sample, 128, (air, top))
+    peak = edges[20 + int(np.argmax(np.convolve(counts, (1, 1, 1), "same")[20:]))] - air
+    shares = (sample[sample > air + 0.25 * peak] - air) / max(peak, 1e-9)
+    between = np.mean((shares > 0.4) & (shares < 0.82))
+    near = np.mean(np.abs(shares - 1) < 0.18)
+    is_narrow = near > 0.75 or (near > 0.5 and top - air > 1.5 * peak)
+    return bool(850 < peak < 1150 and between < 0.22 and is_narrow)
 
 
-def may_be_labels(voxels: Voxels) -> bool:
-    """Return whether voxels may be a label map: whole numbers in large constant regions.
-
-    Unlike `looks_like_labels`, of any number of values: that is, at most 4, or hardly a voxel that
-    differs from all four neighbors in its slice.
-    """
-    planes = voxels.reshape(-1, *voxels.shape[-2:])
-    middle, values, count, alone = len(planes) // 2, set[float](), 0, 0
-    background = planes[middle].min()
-    for plane in (*planes[middle:], *planes[:middle]):
-        if plane.dtype.kind == "f" and not np.array_equal(plane, np.round(plane)):
-            return False
-        inner = plane[1:-1, 1:-1]
-        differs = inner != background
-        values.update(np.unique(inner[differs]).tolist())
-        count += int(differs.sum())
-        for beside in (plane[:-2, 1:-1], plane[2:, 1:-1], plane[1:-1, :-2], plane[1:-1, 2:]):
-            differs &= inner != beside
-        alone += int(differs.sum())
-        if count > _ENOUGH_VOXELS:
-            break
-    return count > 0 and (len(values) < _FEWEST_GRAYS or alone <= _MOST_ALONE * count)
+def _is_speckle(voxels: Voxels, top: float) -> bool:
+    """Return whether 8-bit voxels are black around a field without any smooth part."""
+    if voxels.dtype != np.uint8 or np.mean(sample_of(voxels) == 0) < 0.1:
+        return False
+    rows, columns = (side // 8 for side in voxels.shape[-2:])
+    planes = voxels.reshape(-1, *voxels.shape[-2:])[..., : rows * 8, : columns * 8]
+    squares = planes[:: max(1, len(planes) // 16)].reshape(-1, rows, 8, columns, 8).astype(float)
+    mean, spread = squares.mean(axis=(2, 4)), squares.std(axis=(2, 4))
+    shown = mean > 0.25 * top
+    return bool(shown.any() and np.percentile(spread[shown] / mean[shown], 10) > _LEAST_SPECKLE)
 
 
 def default_units(modality: str) -> str:

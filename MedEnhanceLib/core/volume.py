@@ -46,6 +46,8 @@ class Volume:
         lossy: the lossy compressions of the voxels, oldest first.
         modality_is_guess: whether `modality` comes from the values, as the file states none.
         gradients: the diffusion weighting of each frame; empty where there is none.
+        quantity: what the voxels are, if header or file name state that they are no intensities:
+            see `core.quantity`.
     Raises InputError for zero size, a wrong number of axes, or a type without intensities. NaN and
     infinity are refused where files are read (io.load): finding them takes a pass.
     """
@@ -61,6 +63,7 @@ class Volume:
     lossy: tuple[Lossy, ...] = ()
     modality_is_guess: bool = False
     gradients: tuple[Gradient, ...] = ()
+    quantity: str = ""
 
     def __post_init__(self) -> None:
         voxels = np.asarray(self.voxels)

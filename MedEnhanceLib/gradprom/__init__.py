@@ -16,7 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.sequences import other_warnings, sequence_warning
-from MedEnhanceLib.io.describe import refuse_too_large, warn_of_labels
+from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.runtime.dependencies import load_packages, require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
 
 _ONE_FRAME = "Segment one frame at a time, in Python volume.frame(0)."
+_FORCE_SEGMENTER = "--force-segmenter (Python: force_segmenter=True). In Slicer: Segment anyway"
 _FORCE = (
     "Use a model for such images, or leave the segmentation out. To see its labels all the same, "
-    "which may be wrong everywhere: --force-segmenter (Python: force_segmenter=True). In Slicer: "
-    "Segment anyway."
+    f"which may be wrong everywhere: {_FORCE_SEGMENTER}."
 )
 
 __all__ = [
@@ -124,8 +124,9 @@ def open_head_for(
     # Before the import of torch, which takes seconds: unusable input is refused at once.
     volume = volume.single(_ONE_FRAME)
     refuse_too_large(volume)  # first: NaN leaves the modality unknown, which no head fits
+    on_request, remedy = config.force_segmenter, _FORCE_SEGMENTER
+    refuse_unfit(volume, monitor, model=config.model, on_request=on_request, remedy=remedy)
     bundle = open_bundle(config.model, kind="head", modality=volume.modality)
-    warn_of_labels(volume, monitor)
     volume = replace(volume, modality=bundle.modality)
     packages = ("torch", "monai", "monai.networks.nets.unet")
     load_packages(*packages, purpose="Segmenting a volume", monitor=monitor)

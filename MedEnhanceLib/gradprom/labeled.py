@@ -15,6 +15,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.io import load
+from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Most files or values that a message names.
@@ -64,6 +65,7 @@ def read_labeled(
     begin = monitor.part(0, 0)
     # In the order that networks see in use.
     image = load(path, modality=config.modality, monitor=begin).single().canonical().compact()
+    refuse_unfit(image, Monitor(), on_request=True)
     if label_path:
         labels = load(label_path).single().canonical()
         _check_labels(image, labels, path, label_path)

@@ -261,6 +261,11 @@ class EnhanceConfig(Options):
         high=1e18,
         metavar="SIGMA|FILE",
     )
+    as_intensity: bool = option(
+        False,
+        help="also enhance derived maps (ADC, T1, CBF, MIP), and what only looks like phase or "
+        "labels, as if they were intensities",
+    )
     correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")
     task: Literal["noise", "sharpness", "slices"] = option(
         "noise",

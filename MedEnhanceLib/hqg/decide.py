@@ -17,7 +17,7 @@ from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.arrays import extremes
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
-from MedEnhanceLib.core.manifest import map_in_words
+from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur
@@ -285,12 +285,12 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
 
     Returns sigma and its interval in the volume's units, confidence 0 to 1, and the reason where it
     is not certain; None for other modalities, for voxels that are not finite or too large, and for
-    maps of noise or uncertainty, which are no images.
+    what is no image: phase, labels, maps.
     """
     low, high = extremes(volume.voxels)
     if volume.modality not in ("CT", "MR") or not (low >= -LARGEST and high <= LARGEST):
         return None
-    if map_in_words(volume.history):
+    if quantity_of(volume)[0]:
         return None
     seen = volume.canonical().compact()
     decision = decide(seen.frames(), VolumeCache(), EnhanceConfig(), Monitor())

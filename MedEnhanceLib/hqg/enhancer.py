@@ -29,7 +29,7 @@ from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, measured_bias_field
 from MedEnhanceLib.hqg.outputs import Outputs, outputs_for
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large
+from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large, refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
@@ -134,6 +134,8 @@ def _prepared(
             "Use MedEnhanceLib.enhance, which does.",
         )
     # Unusable guides are refused before the model is opened.
+    for each in [guide] if isinstance(guide, Volume) else guide or ():
+        refuse_unfit(each, monitor, on_request=True, model=config.model)
     guides = list(_checked(guide, volume))
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
     if volume.modality_is_guess and volume.modality != bundle.modality:

@@ -11,14 +11,13 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Mask, extremes, slabs
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.modality import (
     FARTHEST_MM,
     MICROSCOPY_MM,
     SET_MODALITY,
-    guess_modality,
-    may_be_labels,
+    likely_modalities,
 )
+from MedEnhanceLib.core.quantity import UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
@@ -26,6 +25,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Above this ratio of largest to smallest spacing a volume is called anisotropic.
 _ANISOTROPIC = 3.0
+#: How to use a volume whatever its quantity.
+_AS_INTENSITY = "--as-intensity (as_intensity=True in Python)"
 #: Largest value whose square, summed over some voxels, single precision holds.
 LARGEST = 1e18
 
@@ -38,11 +39,12 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
     Returns among others: spacing in mm, range in the volume's units, shape as [K, J, I] or
     [T, K, J, I], and warnings.
     """
-    voxels, spacing = volume.voxels, volume.geometry.spacing
+    voxels, spacing, quantity = volume.voxels, volume.geometry.spacing, quantity_of(volume)[0]
     low, high = voxels.min(), voxels.max()
     described: dict[str, Any] = {
         "source": volume.source,
         "modality": volume.modality,
+        "quantity": quantity,
         "units": volume.units,
         "shape": list(volume.shape),
         "frames": volume.shape[0] if volume.is_sequence else 1,
@@ -56,7 +58,7 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
         "bytes": volume.nbytes,
         "history": list(volume.history),
         "derived": bool(volume.history),
-        "warnings": _warnings(volume, constant=bool(low == high)),
+        "warnings": _warnings(volume, quantity, constant=bool(low == high)),
     }
     if path is not None:
         described["path"] = str(path)
@@ -71,10 +73,10 @@ def orientation_code(geometry: Geometry) -> str:
     return "".join(nib.aff2axcodes(geometry.affine_ras))
 
 
-def _warnings(volume: Volume, *, constant: bool) -> list[str]:
+def _warnings(volume: Volume, quantity: str, *, constant: bool) -> list[str]:
     spacing, direction = volume.geometry.spacing, np.abs(np.asarray(volume.geometry.direction))
     angle = float(np.degrees(np.arccos(min(1.0, direction.max(axis=0).min()))))
-    ratio, map_name = max(spacing) / min(spacing), map_in_words(volume.history)
+    ratio = max(spacing) / min(spacing)
     facts = {
         "all voxels are equal": constant,
         "one slice only": volume.shape[-3] == 1,
@@ -82,7 +84,7 @@ def _warnings(volume: Volume, *, constant: bool) -> list[str]:
         "microscopy: spacing below 1 µm": min(spacing) < MICROSCOPY_MM,
         f"oblique: up to {angle:.1f}° off the patient's axes": angle > 0.1,
         "left-handed axes": not volume.geometry.is_right_handed,
-        f"no image, but {map_name}": bool(map_name),
+        f"no image, but {quantity}": bool(quantity),
         "modality not stated, but guessed from the values": volume.modality_is_guess,
         f"voxels {max(spacing):g} mm apart: another unit?": max(spacing) > FARTHEST_MM,
     }
@@ -121,12 +123,46 @@ def _refuse(volume: Volume, is_usable: Callable[[Array], Mask], what: str) -> No
     )
 
 
-def warn_of_labels(volume: Volume, monitor: Monitor) -> None:
-    """Warn of an input that is no image but labels drawn on it; once in a job."""
-    if may_be_labels(volume.voxels):
-        name = Path(volume.source).name or "volume"
-        text = f"{name}: it looks like a label map (few values, in large constant regions): "
-        monitor.warn(f"{text}give the image that it was drawn on", about="label map")
+def refuse_unfit(
+    volume: Volume,
+    monitor: Monitor,
+    *,
+    on_request: bool,
+    model: str = "auto",
+    remedy: str = _AS_INTENSITY,
+) -> str:
+    """Raise InputError for a volume that is no image of intensities, or of an undecided modality.
+
+    Args:
+        volume: the input of a filter or a model.
+        monitor: warned of values that may be phase, and of what is used on request.
+        on_request: whether derived maps are used, and what only looks like phase or labels.
+        model: a name states the modality; "auto" does not.
+        remedy: the option that requests this, for the hint.
+    Returns the quantity that is used on request, "" for intensities.
+    """
+    name, (quantity, is_stated) = Path(volume.source).name or "volume", quantity_of(volume)
+    is_final, verb = is_stated and quantity in UNFIT, "is" if is_stated else "looks like"
+    if quantity and (is_final or not on_request):
+        hint = UNFIT.get(quantity, "Give the images that it was computed from.")
+        raise InputError(
+            f"{name}: it {verb} {quantity}, not intensities",
+            hint + ("" if is_final else f" To use it all the same: {remedy}."),
+        )
+    low, high = (float(end) for end in extremes(volume.voxels))
+    if quantity:
+        text = "taken as intensities, as requested; filters and models are made for images"
+        monitor.warn(f"{name}: it {verb} {quantity}, {text}")
+    elif volume.dtype.kind == "f" and low < -1 and 3 < max(-low, high) < np.pi + 1e-3:
+        monitor.warn(f"{name}: its values are within ±π: if they are phase, the result is wrong")
+    likely = likely_modalities(volume.voxels, volume.geometry.spacing)
+    if volume.modality_is_guess and model == "auto" and len(likely) > 1:
+        raise InputError(
+            f"{name}: no modality is stated, and its values fit {' and '.join(likely)}"
+            + (" (OT: any other)" if "OT" in likely else ""),
+            f"State it: {SET_MODALITY}.",
+        )
+    return quantity
 
 
 def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str = "") -> None:
@@ -141,8 +177,9 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
     """
     spacing = volume.geometry.spacing
     if volume.modality_is_guess:
-        text = f"its values look like {volume.modality}; if it is another, state it"
-        if volume.modality == "OT":
+        likely = " and ".join(likely_modalities(volume.voxels, spacing))
+        text = f"its values look like {likely}; if it is another, state it"
+        if likely == "OT":
             text = "its values are unlike CT and MR; state it"
         monitor.warn(
             f"{name}: no modality is stated; {text}: {SET_MODALITY}",
@@ -152,7 +189,9 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         text = f"{name}: its header states {stated}, but it is taken as {volume.modality}, without "
         text += f"the units of {stated}: the result is wrong if the header is right"
         monitor.warn(text)
-    elif volume.modality in ("MR", "PT", "EM") and guess_modality(volume.voxels, spacing) == "CT":
+    elif volume.modality in ("MR", "PT", "EM") and (
+        likely_modalities(volume.voxels, spacing) == ("CT",)
+    ):
         text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
         monitor.warn(f"{text}is wrong if it is CT; override: {SET_MODALITY}")
     elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:

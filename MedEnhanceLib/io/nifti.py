@@ -17,6 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles, Voxels
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.quantity import DERIVED, LABELS
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
@@ -26,6 +27,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 _MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
+#: Intent codes of statistics and estimates, and of labels.
+_INTENTS = dict.fromkeys((*range(2, 25), 1001), DERIVED) | dict.fromkeys((1002, 1003), LABELS)
 _COMMENT = 6  # the code of a header extension that holds text
 _LARGEST_EXTENSION = 1 << 20
 _SCANNER = 1
@@ -67,6 +70,7 @@ def read_nifti(
         _geometry(header, facts, name, monitor),
         source=str(path),
         frame_interval_s=_interval(header, facts, name, monitor) if len(shape) == 4 else None,
+        quantity=_INTENTS.get(int(header["intent_code"]), ""),
     )
     return volume, facts
 

@@ -47,6 +47,7 @@ class Tags:
     source: str = ""
     lossy: tuple[Lossy, ...] = ()
     gradients: tuple[Gradient, ...] = ()
+    quantity: str = ""
 
 
 def to_text(volume: Volume) -> str:
@@ -60,6 +61,8 @@ def to_text(volume: Volume) -> str:
         earlier = len(volume.history) - _MOST_STEPS
         note = [f"{earlier} earlier steps, too many to keep"] if earlier > 0 else []
         fields["DERIVED"] = [*note, *volume.history[-_MOST_STEPS:]]
+    if volume.quantity:
+        fields["quantity"] = volume.quantity
     if volume.frame_interval_s is not None:
         fields["frame_interval_s"] = volume.frame_interval_s
     if volume.lossy:
@@ -86,6 +89,7 @@ def from_text(text: str) -> Tags:
             frame_interval_s=None if seconds is None else float(seconds),
             geometry=None if geometry is None else Geometry.from_json(geometry),
             source=str(fields.get("source", "")),
+            quantity=printable(str(fields.get("quantity", ""))),
             lossy=tuple(
                 Lossy(printable(str(method)), float(ratio))
                 for method, ratio in fields.get("lossy") or ()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import json
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import slabs
+from MedEnhanceLib.core.arrays import looks_like_labels, slabs
 from MedEnhanceLib.core.diffusion_gradients import fsl_tables
 from MedEnhanceLib.core.modality import default_units, guess_modality
+from MedEnhanceLib.core.quantity import LABELS, PHASE, quantity_in
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError
 from MedEnhanceLib.io import tags
@@ -193,4 +195,23 @@ def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
         lossy=facts.lossy,
         source=facts.source or volume.source,
         gradients=facts.gradients if len(facts.gradients) == frames else (),
+        quantity=facts.quantity or volume.quantity or _quantity_beside(volume),
     )
+
+
+def _quantity_beside(volume: Volume) -> str:
+    """Return the quantity that a file's name, or the JSON beside it, states as BIDS does."""
+    path = Path(volume.source)
+    stem = path.name[: -len(ending_of(path))]
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+        stated = json.loads(path.with_name(f"{stem}.json").read_bytes())
+        if quantity := quantity_in([*stated.get("ImageType", ()), f"[{stated.get('Units', '')}]"]):
+            return quantity
+    *entities, suffix = stem.split("_")
+    is_bids = stem.startswith("sub-")
+    # FA may be a person, or a flip angle; a phase one of the contrast medium.
+    if not entities or not (is_bids or len(suffix) > 2 or volume.dtype.kind == "f"):
+        return ""
+    quantity = quantity_in([suffix, *("PHASE" for each in entities if each == "part-phase")])
+    is_other = quantity == LABELS and not looks_like_labels(volume.voxels)
+    return "" if is_other or (quantity == PHASE and not is_bids) else quantity

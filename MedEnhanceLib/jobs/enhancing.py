@@ -20,14 +20,14 @@ from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
-from MedEnhanceLib.io.describe import warn_of_labels
+from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.jobs.files import path_of
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Options that the task slices takes, besides its own.
-_OF_THIN_SLICES = ("model", "device", "strength", "task")
+_OF_THIN_SLICES = ("model", "device", "strength", "task", "as_intensity")
 #: A limit of every enhancer for CT, measured with simulated lesions (docs/results.md).
 CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
 #: Change of tissue over σ from which more than noise was removed: a trusted σ is within 10 % of the
@@ -69,7 +69,7 @@ def enhance_volume(
     if segmenter is not None or config.task == "slices":
         load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     began = time.monotonic()
-    _warn_of_input(volume, config, monitor)
+    quantity = _check_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
     head, refused = None, dict[str, Any]()
     if segmenter is not None:
@@ -94,6 +94,10 @@ def enhance_volume(
             scratch=scratch,
             monitor=part,
         )
+    guessed = result.volume.modality if volume.modality_is_guess else ""
+    if guessed or quantity:
+        taken_as = {"guessed_modality": guessed, "quantity": quantity}
+        result = replace(result, measured={"taken_as": taken_as, **result.measured})
     _warn_of_change(result, monitor)
     if head is not None:
         with _refusal_as_warning(refused, single, monitor):
@@ -125,15 +129,15 @@ def _refusal_as_warning(
         monitor.warn(f"not segmented: {reason}. {cause.hint}")
 
 
-def _warn_of_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> None:
-    """Warn if a volume is no image as a scanner makes it: changed before, or a label map."""
+def _check_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> str:
+    """Refuse as `refuse_unfit` does, with the same result, and warn if a volume was changed."""
     name = Path(volume.source).name or "volume"
     if volume.lossy:
         text = "lost detail does not come back, and errors may be taken for noise or anatomy"
         monitor.warn(f"{name}: was compressed with loss: {text}")
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
-    warn_of_labels(volume, monitor)
+    return refuse_unfit(volume, monitor, model=config.model, on_request=config.as_intensity)
 
 
 def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib import io
-from MedEnhanceLib.core.modality import may_be_labels
 from MedEnhanceLib.core.origin import DicomOrigin
+from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
 from MedEnhanceLib.jobs.files import CONTAINER, load_volume
@@ -105,7 +105,7 @@ def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) 
     if is_result or len(volume.frames()) > 1:
         return None
     volume = volume.single()
-    if may_be_labels(volume.voxels):
+    if quantity_of(volume)[0]:
         return None
     if volume.modality_is_guess:
         volume = replace(volume, modality=modality)

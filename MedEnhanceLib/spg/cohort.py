@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib import io
-from MedEnhanceLib.core.arrays import Array, looks_like_labels
-from MedEnhanceLib.core.modality import SET_MODALITY
+from MedEnhanceLib.core.arrays import Array
+from MedEnhanceLib.core.modality import SET_MODALITY, likely_modalities
 from MedEnhanceLib.core.options import PathLike
+from MedEnhanceLib.core.quantity import UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
@@ -313,12 +314,13 @@ def _volumes_below(folder: Path, pattern: str) -> list[Path]:
 
 
 def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
-    if volume.modality == "SEG" or looks_like_labels(volume.voxels):
+    if (quantity := quantity_of(volume)[0]) in UNFIT:
         raise InputError(
-            f"{name}: labels, not an image", "Select the images (--pattern, pattern=)."
+            f"{name}: {quantity}, not an image", "Select the images (--pattern, pattern=)."
         )
     if volume.modality == "OT":
-        raise InputError(f"{name}: unknown modality", f"State it: {SET_MODALITY}.")
+        likely = " and ".join(likely_modalities(volume.voxels, volume.geometry.spacing))
+        raise InputError(f"{name}: unknown modality, like {likely}", f"State it: {SET_MODALITY}.")
     if volume.modality == "MR" and float(np.mean(volume.voxels < _NEVER_MR)) > _SHOWN:
         raise InputError(
             f"{name}: stated as MR, but it has values of CT (below {_NEVER_MR})",

@@ -52,6 +52,7 @@ class Header:
         dicom: `study` and `series`, instance UIDs of the images that the voxels came from, or
             nothing.
         gradients: [b, x, y, z] for each frame of a diffusion sequence, s/mm² and LPS.
+        quantity: that of the volume, "" for intensities.
     """
 
     shape: tuple[int, ...]
@@ -73,6 +74,7 @@ class Header:
     lossy: tuple[Lossy, ...] = ()
     dicom: Mapping[str, str] = field(default_factory=dict)
     gradients: tuple[tuple[float, ...], ...] = ()
+    quantity: str = ""
 
     @property
     def grid(self) -> Grid:
@@ -122,6 +124,7 @@ class Header:
             frame_interval_s=self.frame_interval_s,
             dicom_origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own_step,
+            quantity=self.quantity,
             gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
         )
 
@@ -217,8 +220,9 @@ _TYPES: dict[str, Any] = {
     "lossy": list[list[Any]],
     "dicom": dict[str, str],
     "gradients": list[list[float]],
+    "quantity": str,
 }
-_OPTIONAL = ("models", "lossy", "dicom", "gradients")
+_OPTIONAL = ("models", "lossy", "dicom", "gradients", "quantity")
 #: Further conditions on a field, checked after its type and the fields before it.
 _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "shape": lambda fields: (

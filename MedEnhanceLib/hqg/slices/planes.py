@@ -25,6 +25,7 @@ from MedEnhanceLib.hqg.denoise import denoise, removal_of
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import StackMaps
 from MedEnhanceLib.io import load
+from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Monitor
@@ -179,9 +180,9 @@ def read_planes(
     for number, path in enumerate((*files, *noiseless)):
         part = monitor.part(number / count, (number + 1) / count)
         part.progress(0.0, f"reading {path.name}")
-        volume = (
-            load(path, modality=modality, monitor=part.part(0, 0)).frame(0).canonical().compact()
-        )
+        volume = load(path, modality=modality, monitor=part.part(0, 0)).frame(0)
+        refuse_unfit(volume, Monitor(), on_request=True)
+        volume = volume.canonical().compact()
         whole = Planes.of(volume, is_clean=path in noiseless, monitor=part)
         orders = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
         for order in orders if volume.geometry.is_nearly_isotropic else orders[:1]:

@@ -17,7 +17,7 @@ import torch
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
-from MedEnhanceLib.core.arrays import Floats, Voxels, looks_like_labels, parts_of
+from MedEnhanceLib.core.arrays import Floats, Voxels, parts_of
 from MedEnhanceLib.core.geometry import AxisTurn, Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
@@ -32,7 +32,7 @@ from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.describe import refuse_not_finite
+from MedEnhanceLib.io.describe import refuse_not_finite, refuse_unfit
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.learning.intensity import Scaling, scaling_for
 from MedEnhanceLib.learning.precision import move, without_tf32
@@ -85,11 +85,7 @@ def enhance_slices(
     Raises InputError for labels and as `plan_slices`, ModelError where no model fits.
     """
     began = time.monotonic()
-    if volume.modality == "SEG" or looks_like_labels(volume.voxels):
-        raise InputError(
-            f"{volume.source or 'volume'}: these are labels, not intensities",
-            "Restore the image, and resample its labels to the new grid with nearest neighbors.",
-        )
+    refuse_unfit(volume, monitor, on_request=config.as_intensity, model=config.model)
     plan = plan_slices(volume, config)
     stack = plan.stack
     refuse_not_finite(volume)

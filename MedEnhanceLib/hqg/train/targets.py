@@ -14,6 +14,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
+from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
@@ -80,8 +81,9 @@ def load_data(
     def read(patterns: Sequence[str], left_out: Iterable[Path] = left_out) -> Iterator[Volume]:
         for path in _files(data, patterns, left_out):
             monitor.check()
-            volume = load(path, modality=modality, monitor=monitor.part(0, 0))
-            yield volume.single().canonical().compact()  # as it is enhanced in use
+            volume = load(path, modality=modality, monitor=monitor.part(0, 0)).single()
+            refuse_unfit(volume, Monitor(), on_request=True)
+            yield volume.canonical().compact()  # as it is enhanced in use
 
     clean = [each for volume in read(config.high_quality) for each in _resolutions(volume)]
     for volume in read(config.noiseless):

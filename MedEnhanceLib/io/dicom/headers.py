@@ -33,6 +33,7 @@ from MedEnhanceLib.runtime.dependencies import require
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_UNIT = "MeasurementUnitsCodeSequence"
 _SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 #: Elements that are read only from functional groups: in other places they do not describe a frame.
 _PLACING = (
@@ -156,7 +157,9 @@ def read_header(file: Path) -> DicomHeader | None:
             has_prefix = head[128:132] == b"DICM"
             try:
                 dataset = structure.read_elements(stream, _ELEMENTS)
-                fields = plain_values(dataset)
+                mapping = dataset.get("RealWorldValueMappingSequence")
+                unit = mapping and first_item(mapping[0], _UNIT)
+                fields = plain_values(dataset) | (plain_values(unit) if unit else {})
             except structure.pydicom_failures():
                 with contextlib.suppress(*structure.pydicom_failures()):
                     part = structure.read_elements(
@@ -318,7 +321,7 @@ def first_item(dataset: Dataset, keyword: str) -> Any:
 
 
 def items_of(groups: Dataset) -> Iterator[Dataset]:
-    """Yield the items of functional groups, and the diffusion direction nested in one of them.
+    """Yield the items of functional groups, and diffusion direction and unit nested in them.
 
     Private sequences are skipped: manufacturers repeat public elements in them, with other values.
     """
@@ -326,9 +329,9 @@ def items_of(groups: Dataset) -> Iterator[Dataset]:
         if group.VR != "SQ" or not group.value or group.tag.is_private:
             continue
         yield group.value[0]
-        gradient = first_item(group.value[0], "DiffusionGradientDirectionSequence")
-        if gradient is not None:
-            yield gradient
+        for nested in ("DiffusionGradientDirectionSequence", _UNIT):
+            if (item := first_item(group.value[0], nested)) is not None:
+                yield item
 
 
 def _fields_of(groups: Dataset) -> Fields:

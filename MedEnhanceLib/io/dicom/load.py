@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
+from MedEnhanceLib.core.quantity import DERIVED, quantity_in
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.describe import refuse_not_finite
@@ -167,6 +169,7 @@ def _volume(
         frame_interval_s=interval_s(part.frames, part.axis),
         dicom_origin=_origin(stacks),
         gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
+        quantity=_quantity(ordered[0], about.description),
         # That of the slice with the highest ratio.
         lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
     )
@@ -215,6 +218,17 @@ def _units(first: Slice, modality: str) -> str:
     if modality == "CT" and first.rescale_type not in ("", "HU"):
         return first.rescale_type
     return default_units(modality)
+
+
+def _quantity(first: Slice, description: str) -> str:
+    """Return the quantity that a header states, "" for intensities."""
+    units = [f"[{unit}]" for unit in (first.real_world_unit, first.rescale_type, first.units)]
+    only_magnitude = () if first.modality == "MR" else ("M",)
+    quantity = quantity_in([*first.image_type, *units, *only_magnitude])
+    if not quantity and "DERIVED" in first.image_type:  # GE names maps in the description alone
+        named = quantity_in(re.findall(r"\w{3,}", description))
+        quantity = named if named.startswith(DERIVED) else ""
+    return quantity
 
 
 def _origin(stacks: Sequence[Stack]) -> DicomOrigin:

@@ -42,8 +42,8 @@ _METHODS = {
 }
 #: Elements by keyword, private ones by tag.
 Fields = dict[str | int, Any]
-#: The vascular collapse flag of GE, and the creator of its block.
-_GE_COLLAPSE, _GE_CREATOR = 0x00431030, 0x00430010
+#: GE's vascular collapse flag, its part of the signal (1: phase), and the creator of their block.
+_GE_COLLAPSE, _GE_COMPONENT, _GE_CREATOR = 0x00431030, 0x0043102F, 0x00430010
 Read = Callable[[Fields, str], Any]
 #: SpecificCharacterSet.
 _CHARSET = 0x00080005
@@ -216,6 +216,8 @@ def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
     """Read ImageType, with the parts of it that enhanced images keep in other elements."""
     kind = texts(header, keyword)
     parts = (*texts(header, "ComplexImageComponent"), *texts(header, "AcquisitionContrast"))
+    if text(header, _GE_CREATOR) == "GEMS_PARM_01" and text(header, _GE_COMPONENT) == "1":
+        parts = (*parts, "PHASE")
     return (*kind, *(part for part in parts if part not in kind))
 
 
@@ -304,6 +306,7 @@ class Slice:
     padding_limit: float | None = _from("PixelPaddingRangeLimit", measured)
     rescale_type: str = _from("RescaleType", text, "")
     units: str = _from("Units", text, "")
+    real_world_unit: str = _from("CodeValue", text, "")
     burned_in: bool = _from("BurnedInAnnotation", lambda *of: text(*of) == "YES", False)
 
     frame_of_reference: str = _from("FrameOfReferenceUID", text, "")
@@ -357,7 +360,7 @@ ELEMENTS: tuple[str | int, ...] = (
     *(keyword for _name, keyword, _read in _READ),
     "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "NumberOfFrames",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
-    *diffusion.ELEMENTS,
+    *diffusion.ELEMENTS, _GE_COMPONENT, "RealWorldValueMappingSequence",
 )  # fmt: skip
 
 

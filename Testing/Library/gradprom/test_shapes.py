@@ -93,7 +93,7 @@ def test_thin_and_oblique_volumes_are_segmented_and_measured(
     tables = []
     for geometry in (Geometry(spacing), Geometry(spacing, (5.0, -9.0, 70.0), oblique)):
         image = Volume(bright + 10, geometry, modality="MR")
-        found = segment(image, SegmentConfig(model=str(folder), device="cpu"))
+        found = segment(image, SegmentConfig(model=str(folder), device="cpu", force_segmenter=True))
         assert np.array_equal(found.volume.voxels == 4, bright > 0)
         assert found.volume.geometry == geometry
         tables.append(found.table)

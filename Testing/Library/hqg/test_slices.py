@@ -167,7 +167,7 @@ def test_thickened_by_the_stated_profile_the_result_is_what_was_measured(
         (_scan(spacing=9.0), {}, "9.00 slices for each .* 1.12 to 7.5 mm"),
         (_scan(), {"slice_spacing": 3.9}, "1.03 slices for each .* 0.5 to 3.33 mm"),
         (_scan(), {"slice_thickness": 0.4}, "slices of 0.4 mm, 4 mm apart .* 1 to 12 mm"),
-        (replace(_scan(), modality="SEG"), {}, "labels, not intensities"),
+        (replace(_scan(), modality="SEG"), {}, "a label map, not intensities"),
     ],
 )
 def test_what_cannot_be_restored_is_refused_by_name(

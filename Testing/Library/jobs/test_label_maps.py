@@ -12,7 +12,7 @@ import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs import JobSpec, run_job
 
@@ -41,19 +41,30 @@ def _grays(levels: int) -> Voxels:
         (_labels(7) + np.float32(0.5), False),
     ],
 )
-def test_label_maps_are_warned_of_and_images_of_few_grays_are_not(
+def test_label_maps_are_refused_and_images_of_few_grays_are_not(
     voxels: Voxels, is_label_map: bool
 ) -> None:
     volume = Volume(voxels, Geometry(), modality="MR")
-    warnings = me.enhance(volume, device="cpu").report["warnings"]
-    assert any("looks like a label map" in text for text in warnings) == is_label_map
+    if not is_label_map:
+        assert "noise found" in me.enhance(volume, device="cpu").findings[0]
+        return
+    with pytest.raises(InputError, match="looks like a label map") as caught:
+        me.enhance(volume, device="cpu")
+    assert "the image that it was drawn on" in caught.value.hint
+    with pytest.raises(InputError, match="looks like a label map"):
+        me.segment(volume)
 
 
-def test_a_job_records_the_warning_and_an_unknown_modality_is_to_be_stated(tmp_path: Path) -> None:
+def test_a_job_refuses_them_or_records_the_request(
+    tmp_path: Path,
+) -> None:
     save(Volume(_labels(3), Geometry()), tmp_path / "in.nii")
     params = {"input": str(tmp_path / "in.nii"), "output": str(tmp_path / "out.nii")}
+    with pytest.raises(InputError, match="looks like a label map"):
+        run_job(JobSpec("enhance", params))
+    params |= {"config": {"as_intensity": True}}
     with pytest.raises(ModelError, match="the modality is unknown") as caught:
         run_job(JobSpec("enhance", params))
     assert caught.value.hint == "State it: --modality MR or CT (modality= in Python)."
     result = run_job(JobSpec("enhance", params | {"modality": "MR"}))
-    assert "it looks like a label map" in Path(result["manifest"]).read_text("utf-8")
+    assert "looks like a label map, taken" in Path(result["manifest"]).read_text("utf-8")

@@ -66,7 +66,7 @@ def test_a_file_for_each_patient_where_there_are_no_folders(tmp_path: Path) -> N
 def test_a_pattern_leaves_labels_out(folder: Path) -> None:
     labels = Volume(np.ones((4, 12, 10), np.uint8), modality="SEG")
     io.save(labels, folder / "ann" / "t1_gtv.nii.gz")
-    with pytest.raises(InputError, match=r"patient ann, t1_gtv.*labels") as caught:
+    with pytest.raises(InputError, match=r"patient ann, t1_gtv.*label map") as caught:
         read(Cohort.from_folder(folder))
     assert "--pattern" in caught.value.hint
     assert read(Cohort.from_folder(folder, pattern="t1.nii.gz"))["ann"] == 4
@@ -77,7 +77,10 @@ def test_a_stated_modality_makes_no_image_of_labels_or_of_another_modality(
 ) -> None:
     labels = rng.integers(0, 2, (4, 40, 40)).astype(np.uint8)
     hounsfield = rng.normal(-700, 400, (4, 40, 40)).astype(np.int16)
-    for name, voxels, says in (("gtv", labels, "labels"), ("scan", hounsfield, "values of CT")):
+    for name, voxels, says in (
+        ("gtv", labels, "label map"),
+        ("scan", hounsfield, "values of CT"),
+    ):
         folder = tmp_path / name
         folder.mkdir()
         io.save(Volume(voxels), folder / f"{name}.nii.gz")
