@@ -211,14 +211,11 @@ def likelyModalities(node):
     spacing, size = frame.GetSpacing(), frame.GetImageData().GetDimensions()
 
     def likely(values):
-        from MedEnhanceLib.core import modality
+        from MedEnhanceLib.core.modality import likely_modalities
 
         slices = values.reshape(*size[::-1], -1)[..., 0]
         step = max(1, values.size // _LARGEST_SAMPLE)  # whole slices, from all of the volume
-        voxels = slices[len(slices) % step // 2 :: step]
-        if not hasattr(modality, "likely_modalities"):
-            return (modality.guess_modality(voxels, spacing),)
-        return tuple(modality.likely_modalities(voxels, spacing))
+        return likely_modalities(slices[len(slices) % step // 2 :: step], spacing)
 
     return _once(frame.GetImageData(), likely, spacing)
 
