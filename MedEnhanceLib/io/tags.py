@@ -28,7 +28,7 @@ _MALFORMED = (
 )  # fmt: skip
 #: Newest steps, and frames with gradients, that are kept: MetaImage readers keep lines in buffers
 #: of 32 KiB.
-_MOST_STEPS, _MOST_GRADIENTS = 50, 500
+_MOST_STEPS, MOST_GRADIENTS = 50, 300
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,8 @@ def to_text(volume: Volume) -> str:
         fields["frame_interval_s"] = volume.frame_interval_s
     if volume.lossy:
         fields["lossy"] = [[step.method, step.ratio] for step in volume.lossy]
-    if 0 < len(volume.gradients) <= _MOST_GRADIENTS:
-        fields["gradients"] = [
-            [gradient.b_value, *(round(part, 6) for part in gradient.direction)]
-            for gradient in volume.gradients
-        ]
+    if 0 < len(volume.gradients) <= MOST_GRADIENTS:
+        fields["gradients"] = [[each.b_value, *each.direction] for each in volume.gradients]
     return json.dumps(fields)
 
 

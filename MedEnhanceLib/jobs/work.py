@@ -70,9 +70,9 @@ class Work:
             else:
                 path, is_main = self.outputs[name], name == "output"
                 stored = volume if is_main else replace(volume, gradients=())
+                tables = gradient_tables(stored, path)
                 io.save(stored, path, overwrite=self._params.overwrite, monitor=monitor)
-                for table in gradient_tables(stored, path):
-                    self.outputs[table.suffix[1:]] = table
+                self.outputs.update((table.suffix[1:], table) for table in tables)
 
     def write(self, objects: Objects, monitor: Monitor) -> None:
         """Write DICOM objects, with their images assigned, into the folder."""

@@ -237,8 +237,7 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
         for step in fields["lossy"]
     ),
     "gradients": lambda fields: (
-        len(fields["shape"]) == 4
-        and len(fields["gradients"]) == fields["shape"][0]
+        len(fields["gradients"]) == ([1] + fields["shape"])[-4]
         and all(len(gradient) == 4 for gradient in fields["gradients"])
     ),
 }
