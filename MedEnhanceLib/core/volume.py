@@ -45,6 +45,7 @@ class Volume:
         lossy: the lossy compressions of the voxels, oldest first.
         modality_is_guess: whether `modality` comes from the values, as the file states none.
         gradients: the diffusion weighting of each frame; empty where there is none.
+        time_points: of frames that were taken from a sequence, their (start, stop, count of all).
     Raises InputError for zero size, a wrong number of axes, or a type without intensities. NaN and
     infinity are refused where files are read (io.load): finding them takes a pass.
     """
@@ -60,6 +61,7 @@ class Volume:
     lossy: tuple[Lossy, ...] = ()
     modality_is_guess: bool = False
     gradients: tuple[Gradient, ...] = ()
+    time_points: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         voxels = np.asarray(self.voxels)
@@ -236,12 +238,14 @@ class Volume:
         if not 0 <= index < self.shape[0]:
             raise InputError(f"frame {index} of a volume that has {self.shape[0]}", "Count from 0.")
         origin = self.origin and replace(self.origin, instances=self.origin.instances[index:][:1])
+        start, _, count = self.time_points or (0, 0, self.shape[0])
         return replace(
             self,
             voxels=self.voxels[index],
             frame_interval_s=None,
             origin=origin,
             gradients=self.gradients[index : index + 1],
+            time_points=(start + index, start + index + 1, count),
         )
 
     def single(self, hint: str = "Give one frame (in Python: volume.frame(0)).") -> Volume:

@@ -107,7 +107,7 @@ class Header:
             geometry: of the part.
             source: path of the file.
             file_bytes: of the whole container: raw bytes over it are the ratio of the file's step.
-            frames: of the part, to select their diffusion gradients.
+            frames: of the part, all of them by default.
         """
         loses = self.mode != "lossless" and self.measured.get("max_error", 1.0)
         own_step = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()
@@ -123,6 +123,7 @@ class Header:
             origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own_step,
             gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
+            time_points=(*frames.indices(self.grid.frames)[:2], self.grid.frames),
         )
 
     def to_json(self) -> dict[str, Any]:
