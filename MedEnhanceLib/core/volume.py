@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -45,6 +45,7 @@ class Volume:
         lossy: the lossy compressions of the voxels, oldest first.
         modality_is_guess: whether `modality` comes from the values, as the file states none.
         gradients: the diffusion weighting of each frame; empty where there is none.
+        nifti: fields of the NIfTI header that it was read from, for those of results.
         time_points: of frames that were taken from a sequence, their (start, stop, count of all).
     Raises InputError for zero size, a wrong number of axes, or a type without intensities. NaN and
     infinity are refused where files are read (io.load): finding them takes a pass.
@@ -61,6 +62,7 @@ class Volume:
     lossy: tuple[Lossy, ...] = ()
     modality_is_guess: bool = False
     gradients: tuple[Gradient, ...] = ()
+    nifti: Mapping[str, Any] = field(default_factory=dict)
     time_points: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:

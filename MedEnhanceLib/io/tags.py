@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from MedEnhanceLib.core.diffusion_gradients import Gradient
@@ -47,6 +47,7 @@ class Tags:
     source: str = ""
     lossy: tuple[Lossy, ...] = ()
     gradients: tuple[Gradient, ...] = ()
+    nifti: dict[str, Any] = field(default_factory=dict)
 
 
 def to_text(volume: Volume) -> str:
@@ -66,6 +67,8 @@ def to_text(volume: Volume) -> str:
         fields["lossy"] = [[step.method, step.ratio] for step in volume.lossy]
     if 0 < len(volume.gradients) <= MOST_GRADIENTS:
         fields["gradients"] = [[each.b_value, *each.direction] for each in volume.gradients]
+    if volume.nifti:
+        fields["nifti"] = volume.nifti
     return json.dumps(fields)
 
 
@@ -91,6 +94,7 @@ def from_text(text: str) -> Tags:
                 Gradient(float(b_value), (float(x), float(y), float(z)))
                 for b_value, x, y, z in fields.get("gradients") or ()
             ),
+            nifti=dict(fields.get("nifti") or {}),
         )
     except _MALFORMED:
         return Tags()

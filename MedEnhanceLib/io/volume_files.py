@@ -147,9 +147,14 @@ def save(
             f"{path.name}: volumes cannot be written as {ending or 'a name without end'}",
             f"Use one of: {', '.join(WRITABLE)}.",
         )
-    if len(volume.gradients) > tags.MOST_GRADIENTS and not ending.startswith(".nii"):
+    is_nifti = ending.startswith(".nii")
+    if len(volume.gradients) > tags.MOST_GRADIENTS and not is_nifti:
         monitor.warn(f"{path.name}: b-values and directions of so many frames fit into NIfTI alone")
     dtype = np.dtype(_WIDER.get(volume.dtype.name, volume.dtype)).newbyteorder("=")
+    if is_nifti and dtype.kind in "iu" and dtype.itemsize == 8:
+        dtype = _fewer_bits(volume)
+        what = f"programs such as SPM and FSL read no {volume.dtype.name} of NIfTI"
+        monitor.warn(f"{path.name}: {what}: written as {dtype.name}")
     refuse_not_finite(volume)
     tables = gradient_tables(volume, path)
     with contextlib.ExitStack() as files:
@@ -157,8 +162,10 @@ def save(
         for place, text in tables.items():
             table = files.enter_context(atomic_write(place, overwrite=overwrite))
             table.write_text(text, encoding="ascii")
-        is_nifti = ending.startswith(".nii")
-        header = nifti_header(volume, dtype) if is_nifti else itk_header(volume, dtype, ending)
+        if is_nifti:
+            header = nifti_header(volume, dtype, monitor)
+        else:
+            header = itk_header(volume, dtype, ending)
         with temporary.open("wb") as file:
             if ending != ".nii.gz":
                 _write(header, volume, dtype, file, monitor)
@@ -166,6 +173,15 @@ def save(
             # No name and no time inside: the same volume gives the same bytes.
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
                 _write(header, volume, dtype, packed, monitor)
+
+
+def _fewer_bits(volume: Volume) -> np.dtype[Any]:
+    """Return the smallest type that holds all whole numbers; its own if float64 would round."""
+    low, high = int(volume.voxels.min()), int(volume.voxels.max())
+    for kind in ("uint8", "int16", "uint16", "int32", "uint32"):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    return np.dtype(np.float64) if max(-low, high) <= 2**53 else volume.dtype
 
 
 def gradient_tables(volume: Volume, path: Path) -> dict[Path, str]:
@@ -239,4 +255,5 @@ def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
         lossy=facts.lossy,
         source=facts.source or volume.source,
         gradients=facts.gradients if len(facts.gradients) == frames else (),
+        nifti=volume.nifti or facts.nifti,
     )

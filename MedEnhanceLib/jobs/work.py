@@ -69,7 +69,8 @@ class Work:
                 del self.outputs[name]
             else:
                 path, is_main = self.outputs[name], name == "output"
-                stored = volume if is_main else replace(volume, gradients=())
+                space = {key: volume.nifti[key] for key in ("sform_code",) if key in volume.nifti}
+                stored = volume if is_main else replace(volume, gradients=(), nifti=space)
                 tables = gradient_tables(stored, path)
                 io.save(stored, path, overwrite=self._params.overwrite, monitor=monitor)
                 self.outputs.update((table.suffix[1:], table) for table in tables)

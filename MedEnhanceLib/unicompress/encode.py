@@ -315,6 +315,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         lossy=volume.lossy,
         dicom={} if origin is None else {"study": uid_or_nothing(origin.study), "series": series},
         gradients=tuple((each.b_value, *each.direction) for each in volume.gradients),
+        nifti=volume.nifti,
     )
 
 

@@ -52,6 +52,7 @@ class Header:
         dicom: `study` and `series`, instance UIDs of the images that the voxels came from, or
             nothing.
         gradients: [b, x, y, z] for each frame of a diffusion sequence, s/mm² and LPS.
+        nifti: as of a Volume.
     """
 
     shape: tuple[int, ...]
@@ -73,6 +74,7 @@ class Header:
     lossy: tuple[Lossy, ...] = ()
     dicom: Mapping[str, str] = field(default_factory=dict)
     gradients: tuple[tuple[float, ...], ...] = ()
+    nifti: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
@@ -123,6 +125,7 @@ class Header:
             origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own_step,
             gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
+            nifti=self.nifti,
             time_points=(*frames.indices(self.grid.frames)[:2], self.grid.frames),
         )
 
@@ -218,8 +221,9 @@ _TYPES: dict[str, Any] = {
     "lossy": list[list[Any]],
     "dicom": dict[str, str],
     "gradients": list[list[float]],
+    "nifti": dict[str, Any],
 }
-_OPTIONAL = ("models", "lossy", "dicom", "gradients")
+_OPTIONAL = ("models", "lossy", "dicom", "gradients", "nifti")
 #: Further conditions on a field, checked after its type and the fields before it.
 _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "shape": lambda fields: (
