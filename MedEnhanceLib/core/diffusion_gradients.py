@@ -55,7 +55,12 @@ def read_fsl_tables(
 ) -> tuple[Gradient, ...]:
     """Read the two tables of FSL; directions in three columns, as some programs write, too.
 
-    Raises ValueError if they are not those of a volume with so many frames.
+    Args:
+        b_values: text of the first table, s/mm².
+        directions: text of the second one.
+        frames: of the volume that they belong to.
+        geometry: of that volume.
+    Raises ValueError if they are not the tables of such a volume.
     """
     values = np.array(b_values.split(), np.float64)
     table = np.array([row.split() for row in directions.splitlines() if row.strip()], np.float64)

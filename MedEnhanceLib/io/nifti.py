@@ -262,8 +262,10 @@ def _put_kept_fields(header: Any, volume: Volume, monitor: Monitor) -> None:
 def nifti_header(volume: Volume, dtype: np.dtype[Any], monitor: Monitor) -> bytes:
     """Make a NIfTI-1 header for little-endian voxels; OutputError for a side above 32767 voxels.
 
-    volume: gives shape, geometry, tags and kept fields. dtype: of the voxels in the file. monitor:
-    warned of fields that no longer hold.
+    Args:
+        volume: gives shape, geometry, tags and kept fields.
+        dtype: of the voxels in the file.
+        monitor: warned of fields that no longer hold.
     """
     nib = require("nibabel", purpose="Writing NIfTI")
     affine = volume.geometry.affine_ras

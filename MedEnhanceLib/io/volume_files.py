@@ -149,7 +149,9 @@ def save(
         )
     is_nifti = ending.startswith(".nii")
     if len(volume.gradients) > tags.MOST_GRADIENTS and not is_nifti:
-        monitor.warn(f"{path.name}: b-values and directions of so many frames fit into NIfTI alone")
+        monitor.warn(
+            f"{path.name}: NIfTI alone keeps b-values of over {tags.MOST_GRADIENTS} frames"
+        )
     dtype = np.dtype(_WIDER.get(volume.dtype.name, volume.dtype)).newbyteorder("=")
     if is_nifti and dtype.kind in "iu" and dtype.itemsize == 8:
         dtype = _fewer_bits(volume)

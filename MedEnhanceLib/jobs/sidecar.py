@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import resolved, write_json
 from MedEnhanceLib.io.volume_files import stem_of
 from MedEnhanceLib.runtime.progress import Monitor
@@ -23,15 +22,21 @@ _OF_FRAMES = ("VolumeTiming", "FrameTimesStart", "FrameDuration", "DecayCorrecti
 
 
 def copy_sidecar(
-    source: Path, output: Path, before: Volume, after: Volume, *, overwrite: bool, monitor: Monitor
+    source: Path,
+    output: Path,
+    shape: tuple[int, ...],
+    *,
+    same_spacing: bool,
+    overwrite: bool,
+    monitor: Monitor,
 ) -> Path | None:
     """Copy the sidecar of a volume, without what identifies the patient or no longer holds.
 
     Args:
         source: a NIfTI file or a container.
         output: the result: a file, or a folder of DICOM, which gets none.
-        before: the volume of `source`.
-        after: that of `output`.
+        shape: of the volume of `output`.
+        same_spacing: whether that of `source` has its spacing.
         overwrite: whether an existing file is replaced.
         monitor: warned of what is left out, and of a sidecar that stays behind.
     Returns the copy; None without one.
@@ -50,7 +55,11 @@ def copy_sidecar(
         reason = "it is no object of JSON"
     elif not output.is_dir() and (overwrite or not copy.exists()):
         gone: dict[str, None] = {}
-        fields = _without(fields, lambda key, value: not _holds(key, value, before, after), gone)
+
+        def is_out(key: str, value: Any) -> bool:
+            return not (_holds(key, value, shape) and (same_spacing or key not in _OF_SPACING))
+
+        fields = _without(fields, is_out, gone)
         write_json(copy, fields, overwrite=overwrite)
         if gone:
             monitor.warn(f"{path.name}: left out of the copy, {copy.name}: {', '.join(gone)}")
@@ -59,14 +68,12 @@ def copy_sidecar(
     return None
 
 
-def _holds(key: str, value: Any, before: Volume, after: Volume) -> bool:
-    if key in _OF_SPACING:
-        return before.geometry.spacing == after.geometry.spacing
+def _holds(key: str, value: Any, shape: tuple[int, ...]) -> bool:
     count = len(value) if isinstance(value, list) else 0
     if key == "SliceTiming":
-        return count in after.shape[-3:]
+        return count in shape[-3:]
     if key in _OF_FRAMES:
-        return count in (0, *after.shape[:-3])
+        return count in (0, *shape[:-3])
     return not _IDENTIFYING.search(key)
 
 

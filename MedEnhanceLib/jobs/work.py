@@ -163,7 +163,12 @@ class Work:
             return
         output, overwrite = next(iter(self.outputs.values())), self._params.overwrite
         sidecar = copy_sidecar(
-            path, output, source, result, overwrite=overwrite, monitor=self._monitor
+            path,
+            output,
+            result.shape,
+            same_spacing=source.geometry.spacing == result.geometry.spacing,
+            overwrite=overwrite,
+            monitor=self._monitor,
         )
         self.outputs |= {"sidecar": sidecar} if sidecar else {}
 
