@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.geometry import Geometry
+
+#: How far the length of a direction may be from 1.
+_LENGTH_ERROR = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,47 @@ def fsl_tables(gradients: Sequence[Gradient], geometry: Geometry) -> dict[str, s
     geometry: of the volume.
     Returns the text of each file by its ending, ".bval" and ".bvec".
     """
-    directions = np.array([gradient.direction for gradient in gradients])
-    along = directions @ np.asarray(geometry.direction)
-    if np.linalg.det(np.asarray(geometry.direction)) > 0:
-        along[:, 0] *= -1
-    rows = np.where(np.abs(along) < 5e-7, 0.0, along).T
-    return {
-        ".bval": " ".join(f"{gradient.b_value:g}" for gradient in gradients) + "\n",
-        ".bvec": "".join(" ".join(f"{part:.6g}" for part in row) + "\n" for row in rows),
-    }
+    along = np.array([gradient.direction for gradient in gradients]) @ _fsl_axes(geometry)
+    rows = [[gradient.b_value for gradient in gradients], *np.where(abs(along) < 5e-7, 0, along).T]
+    b_values, *directions = (
+        " ".join(repr(float(number)).removesuffix(".0") for number in row) + "\n" for row in rows
+    )
+    return {".bval": b_values, ".bvec": "".join(directions)}
+
+
+def read_fsl_tables(
+    b_values: str, directions: str, frames: int, geometry: Geometry
+) -> tuple[Gradient, ...]:
+    """Read the two tables of FSL; directions in three columns, as some programs write, too.
+
+    Args:
+        b_values: text of the first table, s/mm².
+        directions: text of the second one.
+        frames: of the volume that they belong to.
+        geometry: of that volume.
+    Raises ValueError if they are not the tables of such a volume.
+    """
+    values = np.array(b_values.split(), np.float64)
+    table = np.array([row.split() for row in directions.splitlines() if row.strip()], np.float64)
+    for along in (table.T, table):
+        if values.shape == (frames,) and along.shape == (frames, 3) and np.isfinite(along).all():
+            length = np.linalg.norm(along, axis=1)
+            is_unit = (values == 0) | (length == 0) | (abs(length - 1) < _LENGTH_ERROR)
+            if (is_unit & (values >= 0) & (values < np.inf)).all():
+                rows = np.column_stack([values, along @ _fsl_axes(geometry).T]).tolist()
+                return tuple(Gradient(b, (x, y, z)) for b, x, y, z in rows)
+    raise ValueError(f"not {frames} b-values of at least 0 and {frames} directions of length 1")
+
+
+def are_same(some: Sequence[Gradient], others: Sequence[Gradient]) -> bool:
+    """Return whether gradients are equal but for the digits that tables of text lose."""
+    first, second = ([(each.b_value, *each.direction) for each in part] for part in (some, others))
+    return len(first) == len(second) and np.allclose(first, second, rtol=0, atol=1e-6)
+
+
+def _fsl_axes(geometry: Geometry) -> Doubles:
+    """Return the axes of FSL's directions as columns, LPS."""
+    axes = np.array(geometry.direction)
+    if np.linalg.det(axes) > 0:
+        axes[:, 0] *= -1
+    return axes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -48,6 +48,8 @@ class Volume:
         gradients: the diffusion weighting of each frame; empty where there is none.
         quantity: what the voxels are, if header or file name state that they are no intensities:
             see `core.quantity`.
+        nifti: fields of the NIfTI header that it was read from, for those of results.
+        time_points: of frames that were taken from a sequence, their (start, stop, count of all).
     Raises InputError for zero size, a wrong number of axes, or a type without intensities. NaN and
     infinity are refused where files are read (io.load): finding them takes a pass.
     """
@@ -64,6 +66,8 @@ class Volume:
     modality_is_guess: bool = False
     gradients: tuple[Gradient, ...] = ()
     quantity: str = ""
+    nifti: Mapping[str, Any] = field(default_factory=dict)
+    time_points: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         voxels = np.asarray(self.voxels)
@@ -254,12 +258,14 @@ class Volume:
         if not 0 <= index < self.shape[0]:
             raise InputError(f"frame {index} of a volume that has {self.shape[0]}", "Count from 0.")
         origin = self.dicom_origin
+        start, _, count = self.time_points or (0, 0, self.shape[0])
         return replace(
             self,
             voxels=self.voxels[index],
             frame_interval_s=None,
             dicom_origin=origin and replace(origin, instances=origin.instances[index:][:1]),
             gradients=self.gradients[index : index + 1],
+            time_points=(start + index, start + index + 1, count),
         )
 
     def single(self, hint: str = "Give one frame (in Python: volume.frame(0)).") -> Volume:

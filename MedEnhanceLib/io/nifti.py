@@ -8,8 +8,10 @@ and reports success on a full disk (see docs/decisions/0007-verified-reading.md)
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,15 @@ _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 _INTENTS = dict.fromkeys((*range(2, 25), 1001), DERIVED) | dict.fromkeys((1002, 1003), LABELS)
 _COMMENT = 6  # the code of a header extension that holds text
 _LARGEST_EXTENSION = 1 << 20
-_SCANNER = 1
+_SCANNER, _LABELS = 1, 1002
+_NO_NUMBERS = ("nan", "inf", "-inf")
+#: Fields that results in NIfTI take over: those of slices while there are as many, those of values
+#: unless labels take their place.
+_OF_SLICES = ("slice_code", "slice_start", "slice_end", "slice_duration")
+_OF_VALUES = (
+    "intent_code", "intent_name", "intent_p1", "intent_p2", "intent_p3", "cal_min", "cal_max",
+)  # fmt: skip
+_KEPT = (*_OF_SLICES, *_OF_VALUES, "sform_code", "dim_info", "toffset", "descrip", "aux_file")
 #: Programs write voxel sizes with as few as four digits.
 _ROUNDING = 1e-3
 _LPS = np.diag([-1.0, -1.0, 1.0])
@@ -65,12 +75,15 @@ def read_nifti(
     # DICOM with implicit VRs or a wrong length.
     text = re.search(rb"\b%s (\{[ -~]*\})" % tags.KEY.encode(), start[: int(skip)])
     facts = tags.from_text(text[1].decode("ascii")) if text else tags.Tags()
+    if start[header.sizeof_hdr : header.sizeof_hdr + 1] > b"\0":
+        _warn_of_extensions(start[header.sizeof_hdr + 4 : int(skip)], header, name, monitor)
     volume = Volume(
         _rescaled(voxels, header, name),
         _geometry(header, facts, name, monitor),
         source=str(path),
         frame_interval_s=_interval(header, facts, name, monitor) if len(shape) == 4 else None,
         quantity=_INTENTS.get(int(header["intent_code"]), ""),
+        nifti=_kept_fields(header, shape),
     )
     return volume, facts
 
@@ -208,10 +221,55 @@ def _interval(header: Any, facts: tags.Tags, name: str, monitor: Monitor) -> flo
     )
 
 
-def nifti_header(volume: Volume, dtype: np.dtype[Any]) -> bytes:
+def _warn_of_extensions(extensions: bytes, header: Any, name: str, monitor: Monitor) -> None:
+    """Name the header extensions that results do not take over: all but ours."""
+    codes = []
+    while len(extensions) >= 8:
+        size, code = struct.unpack(f"{header.endianness}2i", extensions[:8])
+        if tags.KEY.encode() not in extensions[8 : max(size, 8)]:
+            codes.append(str(code))
+        extensions = extensions[max(size, 8) :]
+    if codes:
+        monitor.warn(f"{name}: header extensions (code {', '.join(codes[:8])}) are not kept")
+
+
+def _kept_fields(header: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return the fields of `_KEPT` that are set, times in s, and the number of slices."""
+    fields = {name: header[name].item() for name in _KEPT}
+    fields["sform_code"] = max(fields["sform_code"], 0) or int(header["qform_code"])
+    unit = _SECONDS.get(int(header["xyzt_units"]) & 0x38, 1.0)
+    fields |= {name: fields[name] * unit for name in ("toffset", "slice_duration")}
+    for name in ("descrip", "aux_file", "intent_name"):
+        fields[name] = fields[name].decode("ascii", "ignore").rstrip("\0 ")
+    kept = {
+        name: value for name, value in fields.items() if value and str(value) not in _NO_NUMBERS
+    }
+    return {**kept, "slices": shape[-3]}
+
+
+def _put_kept_fields(header: Any, volume: Volume, monitor: Monitor) -> None:
+    """Set what the fields of an earlier NIfTI file state, and name what no longer holds."""
+    fields = {name: volume.nifti[name] for name in _KEPT if name in volume.nifti}
+    is_new_meaning = volume.modality == "SEG" and fields.get("intent_code") != _LABELS
+    lost = [*(_OF_VALUES if is_new_meaning else ())]
+    lost += _OF_SLICES if volume.nifti.get("slices") != volume.shape[-3] else ()
+    if gone := [name for name in lost if fields.pop(name, None)]:
+        monitor.warn(
+            f"NIfTI fields that do not hold for the result are left out: {', '.join(gone)}"
+        )
+    for name, value in fields.items():
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # of a damaged file
+            header[name] = value
+    header["qform_code"] = header["sform_code"]
+
+
+def nifti_header(volume: Volume, dtype: np.dtype[Any], monitor: Monitor) -> bytes:
     """Make a NIfTI-1 header for little-endian voxels; OutputError for a side above 32767 voxels.
 
-    volume: gives shape, geometry and tags. dtype: of the voxels in the file.
+    Args:
+        volume: gives shape, geometry, tags and kept fields.
+        dtype: of the voxels in the file.
+        monitor: warned of fields that no longer hold.
     """
     nib = require("nibabel", purpose="Writing NIfTI")
     affine = volume.geometry.affine_ras
@@ -227,10 +285,12 @@ def nifti_header(volume: Volume, dtype: np.dtype[Any]) -> bytes:
     header.set_slope_inter(1, 0)
     header.set_sform(affine, _SCANNER)
     header.set_qform(affine, _SCANNER)
+    _put_kept_fields(header, volume, monitor)
     header["pixdim"][4:] = 0
     if volume.frame_interval_s is not None:
         header["pixdim"][4] = volume.frame_interval_s
-    header["descrip"] = tags.short_note(volume.history, 79).encode()
+    if volume.history:
+        header["descrip"] = tags.short_note(volume.history, 79).encode()
     text = f"{tags.KEY} {tags.to_text(volume)}".encode("ascii")
     header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, text))
     stream = io.BytesIO()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from MedEnhanceLib.core.diffusion_gradients import Gradient
@@ -28,7 +28,7 @@ _MALFORMED = (
 )  # fmt: skip
 #: Newest steps, and frames with gradients, that are kept: MetaImage readers keep lines in buffers
 #: of 32 KiB.
-_MOST_STEPS, _MOST_GRADIENTS = 50, 500
+_MOST_STEPS, MOST_GRADIENTS = 50, 300
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Tags:
     lossy: tuple[Lossy, ...] = ()
     gradients: tuple[Gradient, ...] = ()
     quantity: str = ""
+    nifti: dict[str, Any] = field(default_factory=dict)
 
 
 def to_text(volume: Volume) -> str:
@@ -67,11 +68,10 @@ def to_text(volume: Volume) -> str:
         fields["frame_interval_s"] = volume.frame_interval_s
     if volume.lossy:
         fields["lossy"] = [[step.method, step.ratio] for step in volume.lossy]
-    if 0 < len(volume.gradients) <= _MOST_GRADIENTS:
-        fields["gradients"] = [
-            [gradient.b_value, *(round(part, 6) for part in gradient.direction)]
-            for gradient in volume.gradients
-        ]
+    if 0 < len(volume.gradients) <= MOST_GRADIENTS:
+        fields["gradients"] = [[each.b_value, *each.direction] for each in volume.gradients]
+    if volume.nifti:
+        fields["nifti"] = volume.nifti
     return json.dumps(fields)
 
 
@@ -98,6 +98,7 @@ def from_text(text: str) -> Tags:
                 Gradient(float(b_value), (float(x), float(y), float(z)))
                 for b_value, x, y, z in fields.get("gradients") or ()
             ),
+            nifti=dict(fields.get("nifti") or {}),
         )
     except _MALFORMED:
         return Tags()

@@ -13,7 +13,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from MedEnhanceLib.core.arrays import looks_like_labels, slabs
-from MedEnhanceLib.core.diffusion_gradients import fsl_tables
+from MedEnhanceLib.core.diffusion_gradients import (
+    Gradient,
+    are_same,
+    fsl_tables,
+    read_fsl_tables,
+)
 from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.quantity import LABELS, PHASE, quantity_in
 from MedEnhanceLib.core.volume import Volume
@@ -48,6 +53,11 @@ def ending_of(path: str | os.PathLike[str]) -> str:
     """Return the ending in lower case, with its dot; ".nii.gz" is one ending."""
     name = Path(path).name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its ending, as `ending_of` has it."""
+    return path.name[: -len(ending_of(path)) or None]
 
 
 def load(
@@ -95,6 +105,8 @@ def load(
         if series is not None:
             raise ConfigError(f"{path.name} is not DICOM and has no series", "Leave series out.")
         volume = _meaning(*read(path, monitor, scratch), modality)
+        if ending.startswith(".nii"):
+            volume = _with_tables(volume, path, monitor)
     else:
         raise InputError(
             f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
@@ -137,7 +149,16 @@ def save(
             f"{path.name}: volumes cannot be written as {ending or 'a name without end'}",
             f"Use one of: {', '.join(WRITABLE)}.",
         )
+    is_nifti = ending.startswith(".nii")
+    if len(volume.gradients) > tags.MOST_GRADIENTS and not is_nifti:
+        monitor.warn(
+            f"{path.name}: NIfTI alone keeps b-values of over {tags.MOST_GRADIENTS} frames"
+        )
     dtype = np.dtype(_WIDER.get(volume.dtype.name, volume.dtype)).newbyteorder("=")
+    if is_nifti and dtype.kind in "iu" and dtype.itemsize == 8:
+        dtype = _fewer_bits(volume)
+        what = f"programs such as SPM and FSL read no {volume.dtype.name} of NIfTI"
+        monitor.warn(f"{path.name}: {what}: written as {dtype.name}")
     refuse_not_finite(volume)
     tables = gradient_tables(volume, path)
     with contextlib.ExitStack() as files:
@@ -145,8 +166,10 @@ def save(
         for place, text in tables.items():
             table = files.enter_context(atomic_write(place, overwrite=overwrite))
             table.write_text(text, encoding="ascii")
-        is_nifti = ending.startswith(".nii")
-        header = nifti_header(volume, dtype) if is_nifti else itk_header(volume, dtype, ending)
+        if is_nifti:
+            header = nifti_header(volume, dtype, monitor)
+        else:
+            header = itk_header(volume, dtype, ending)
         with temporary.open("wb") as file:
             if ending != ".nii.gz":
                 _write(header, volume, dtype, file, monitor)
@@ -156,14 +179,55 @@ def save(
                 _write(header, volume, dtype, packed, monitor)
 
 
+def _fewer_bits(volume: Volume) -> np.dtype[Any]:
+    """Return the smallest type that holds all whole numbers; its own if float64 would round."""
+    low, high = int(volume.voxels.min()), int(volume.voxels.max())
+    for kind in ("uint8", "int16", "uint16", "int32", "uint32"):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    return np.dtype(np.float64) if max(-low, high) <= 2**53 else volume.dtype
+
+
 def gradient_tables(volume: Volume, path: Path) -> dict[Path, str]:
-    """Return the tables of b-values and directions beside a NIfTI file of a diffusion scan."""
-    ending = ending_of(path)
-    if ending not in (".nii", ".nii.gz") or not (volume.is_sequence and volume.gradients):
+    """Return the tables to write beside a NIfTI file of a diffusion scan; {} if they exist."""
+    if not (ending_of(path).startswith(".nii") and volume.gradients) or volume.modality == "SEG":
         return {}
-    stem = path.name[: -len(ending)]
+    with contextlib.suppress(OSError, ValueError):
+        if are_same(_read_tables(_tables_beside(path), volume), volume.gradients):
+            return {}
     tables = fsl_tables(volume.gradients, volume.geometry)
-    return {path.with_name(stem + ending): text for ending, text in tables.items()}
+    return {path.with_name(stem_of(path) + ending): text for ending, text in tables.items()}
+
+
+def _tables_beside(path: Path) -> list[Path]:
+    """Find the tables of b-values and directions that belong to a NIfTI file by their names."""
+    stem, places = stem_of(path), list[Path]()
+    for kind in ("bval", "bvec"):
+        names = [f"{stem}.{kind}", f"{stem}.{kind}s", *([f"{kind}s"] if stem == "data" else [])]
+        places += [place for place in map(path.with_name, names) if place.is_file()][:1]
+    return places
+
+
+def _read_tables(places: list[Path], volume: Volume) -> tuple[Gradient, ...]:
+    """Read the tables of a volume; ValueError with the reason if they are wrong."""
+    if len(places) != 2:
+        raise ValueError("one of the two tables, .bval and .bvec, is missing")
+    b_values, directions = (place.read_text(encoding="utf-8-sig") for place in places)
+    return read_fsl_tables(b_values, directions, len(volume.frames()), volume.geometry)
+
+
+def _with_tables(volume: Volume, path: Path, monitor: Monitor) -> Volume:
+    """Take the gradients from the tables beside a file, if these differ from the header's."""
+    if not (places := _tables_beside(path)):
+        return volume
+    try:
+        gradients = _read_tables(places, volume)
+    except (OSError, ValueError) as cause:
+        names = " and ".join(place.name for place in places)
+        monitor.warn(f"{names}: not read, and not written beside results: {cause}")
+        return volume
+    is_known = are_same(gradients, volume.gradients)  # from the header, with every bit
+    return volume if is_known else dataclasses.replace(volume, gradients=gradients)
 
 
 def _write(
@@ -196,6 +260,7 @@ def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
         source=facts.source or volume.source,
         gradients=facts.gradients if len(facts.gradients) == frames else (),
         quantity=facts.quantity or volume.quantity or _quantity_beside(volume),
+        nifti=volume.nifti or facts.nifti,
     )
 
 

@@ -44,6 +44,7 @@ def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
     Raises InputError if the volume is known to be of another study, if its time points are
     unknown, and if the two do not overlap in space.
     """
+    series = _at_same_times(volume, series)
     name, origin = name_of(volume), series.dicom_origin
     assert origin is not None
     _check_source(volume, series, monitor)
@@ -79,6 +80,17 @@ def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:
         "written with its own size and spacing, in the same patient, study and frame of reference"
     )
     return replace(volume, dicom_origin=replace(origin, on_grid=False))
+
+
+def _at_same_times(volume: Volume, series: Volume) -> Volume:
+    """Return the time points of a series that a volume is known to hold; else all of them."""
+    start, stop, count = volume.time_points or (0, 0, 0)
+    if not 1 < count == len(series.frames()) or stop - start != len(volume.frames()):
+        return series
+    assert series.dicom_origin is not None
+    instances = series.dicom_origin.instances[start:stop]
+    origin = replace(series.dicom_origin, instances=instances)
+    return replace(series, voxels=series.voxels[start:stop], dicom_origin=origin, gradients=())
 
 
 def _check_source(volume: Volume, series: Volume, monitor: Monitor) -> None:

@@ -22,6 +22,7 @@ from MedEnhanceLib.jobs.dicom import (
     write,
 )
 from MedEnhanceLib.jobs.files import Result
+from MedEnhanceLib.jobs.sidecar import copy_sidecar
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -48,6 +49,7 @@ class Work:
         self._files, self._monitor = list[Path](), monitor
         self._objects: dict[str, Any] = {}
         self.series: Volume | None = None
+        self._result: Volume | None = None
         self.inputs, self.outputs = files.inputs_of(params), files.results_of(params)
         inputs = [*self.inputs.values()]
         if isinstance(params, DicomParams) and params.dicom:
@@ -63,6 +65,7 @@ class Work:
         from MedEnhanceLib.io.volume_files import gradient_tables
 
         monitor.progress(0.0, "saving the result")
+        self._result = volumes["output"]
         for name in [*self.outputs]:
             volume = volumes.get(name)
             if volume is None:
@@ -70,10 +73,11 @@ class Work:
                     monitor.warn(f"the file of the {name} is of an earlier run: none was made now")
             else:
                 path, is_main = self.outputs[name], name == "output"
-                stored = volume if is_main else replace(volume, gradients=())
+                space = {key: volume.nifti[key] for key in ("sform_code",) if key in volume.nifti}
+                stored = volume if is_main else replace(volume, gradients=(), nifti=space)
+                tables = gradient_tables(stored, path)
                 io.save(stored, path, overwrite=self._params.overwrite, monitor=monitor)
-                for table in gradient_tables(stored, path):
-                    self.outputs[table.suffix[1:]] = table
+                self.outputs.update((table.suffix[1:], table) for table in tables)
 
     def write(self, objects: Objects, monitor: Monitor) -> None:
         """Write DICOM objects, with their images assigned, into the folder."""
@@ -108,6 +112,7 @@ class Work:
             model: name and SHA-256.
             source: the volume that was read; the manifest names its DICOM series.
         """
+        self._keep_sidecar(source)
         name = f"{self.inputs['input'].name}: "
         stated = self._params.stated() if isinstance(self._params, files.VolumeParams) else {}
         # A volume that another program sent has the name of the user's file in its header.
@@ -146,6 +151,28 @@ class Work:
             **({"files": self._files} if self._files else {}),
         }
         return Result(as_json(written))
+
+    def _keep_sidecar(self, source: Volume | None) -> None:
+        """Copy the sidecar of BIDS, if the source has one and the result is no label map."""
+        path, result = self.inputs["input"], self._result or source
+        is_kept = io.ending_of(path) in (".nii", ".nii.gz", files.CONTAINER)
+        if (
+            source is None
+            or result is None
+            or not is_kept
+            or result.modality == "SEG" != source.modality
+        ):
+            return
+        output, overwrite = next(iter(self.outputs.values())), self._params.overwrite
+        sidecar = copy_sidecar(
+            path,
+            output,
+            result.shape,
+            same_spacing=source.geometry.spacing == result.geometry.spacing,
+            overwrite=overwrite,
+            monitor=self._monitor,
+        )
+        self.outputs |= {"sidecar": sidecar} if sidecar else {}
 
 
 def _without_descriptions(figures: Mapping[str, Any]) -> dict[str, Any]:

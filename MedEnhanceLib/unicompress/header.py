@@ -53,6 +53,7 @@ class Header:
             nothing.
         gradients: [b, x, y, z] for each frame of a diffusion sequence, s/mm² and LPS.
         quantity: that of the volume, "" for intensities.
+        nifti: as of a Volume.
     """
 
     shape: tuple[int, ...]
@@ -75,6 +76,7 @@ class Header:
     dicom: Mapping[str, str] = field(default_factory=dict)
     gradients: tuple[tuple[float, ...], ...] = ()
     quantity: str = ""
+    nifti: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
@@ -109,7 +111,7 @@ class Header:
             geometry: of the part.
             source: path of the file.
             file_bytes: of the whole container: raw bytes over it are the ratio of the file's step.
-            frames: of the part, to select their diffusion gradients.
+            frames: of the part, all of them by default.
         """
         loses = self.mode != "lossless" and self.measured.get("max_error", 1.0)
         own_step = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if loses else ()
@@ -126,6 +128,8 @@ class Header:
             lossy=self.lossy + own_step,
             quantity=self.quantity,
             gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
+            nifti=self.nifti,
+            time_points=(*frames.indices(self.grid.frames)[:2], self.grid.frames),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -221,8 +225,9 @@ _TYPES: dict[str, Any] = {
     "dicom": dict[str, str],
     "gradients": list[list[float]],
     "quantity": str,
+    "nifti": dict[str, Any],
 }
-_OPTIONAL = ("models", "lossy", "dicom", "gradients", "quantity")
+_OPTIONAL = ("models", "lossy", "dicom", "gradients", "quantity", "nifti")
 #: Further conditions on a field, checked after its type and the fields before it.
 _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "shape": lambda fields: (
@@ -241,8 +246,7 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
         for step in fields["lossy"]
     ),
     "gradients": lambda fields: (
-        len(fields["shape"]) == 4
-        and len(fields["gradients"]) == fields["shape"][0]
+        len(fields["gradients"]) == ([1] + fields["shape"])[-4]
         and all(len(gradient) == 4 for gradient in fields["gradients"])
     ),
 }

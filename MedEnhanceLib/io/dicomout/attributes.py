@@ -52,7 +52,7 @@ _OF_SCAN = frozenset((
     "AcquisitionContextSequence", "AcquisitionDate", "AcquisitionDateTime", "AcquisitionNumber",
     "AcquisitionTime", "AnatomicRegionSequence", "BurnedInAnnotation",
     "CodingSchemeIdentificationSequence", "CorrectedImage", "FrameOfReferenceUID",
-    "ImageComments", "ImageLaterality", "ImagesInAcquisition", "ImageType", "InstitutionAddress",
+    "ImageComments", "ImageLaterality", "ImageType", "InstitutionAddress",
     "InstitutionalDepartmentName", "InstitutionName", "IrradiationEventUID", "Laterality",
     "LossyImageCompression", "LossyImageCompressionMethod", "LossyImageCompressionRatio",
     "Manufacturer", "ManufacturerModelName", "Modality", "NumberOfTemporalPositions",
@@ -66,6 +66,14 @@ _OF_SCAN = frozenset((
 ))  # fmt: skip
 #: In a group above, but not true of a result of research software.
 _UNTRUE = "ContentQualification"
+#: True of the source's grid only.
+OF_GRID = (
+    "SliceLocation", "GantryDetectorTilt", "ReconstructionDiameter", "PatientOrientation",
+    "ReconstructionFieldOfView", "ReconstructionPixelSpacing", "ReconstructionTargetCenterPatient",
+)  # fmt: skip
+#: Mapping of stored numbers to quantities, and the elements of its items that are stored numbers.
+MAPPING = "RealWorldValueMappingSequence"
+MAPPED_RANGE = ("RealWorldValueFirstValueMapped", "RealWorldValueLastValueMapped")
 
 #: Parts of the body (PS3.16) that exist once; of the others the side must be stated.
 UNPAIRED = frozenset((

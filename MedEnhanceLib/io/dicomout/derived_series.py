@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _MOST_ROWS = 2**16 - 1
+_SPACING_ERROR = 0.01
 #: Programs hold the widths of windows in 32 bits.
 _WIDEST = 2**31
 
@@ -100,6 +102,15 @@ def _missing_of_pet(headers: Sequence[Dataset | None]) -> list[str]:
     ]
 
 
+def _is_true(image: Dataset, grid: FrameGrid) -> bool:
+    """Return whether a stated distance of slices is that of the grid, or not known to differ."""
+    stated, between = (
+        float(image.get("SpacingBetweenSlices", grid.between) or 0),
+        float(grid.between),
+    )
+    return stated > 0 and (len(grid.positions) == 1 or abs(stated / between - 1) < _SPACING_ERROR)
+
+
 def _rescale(header: Dataset | None) -> Rescale:
     if header is None or header.get("RescaleSlope") in (None, ""):
         return Rescale()
@@ -157,6 +168,13 @@ class _Series:
             list(map(_rescale, self.headers)),
             from_zero=self.sop_class == attributes.PET_IMAGE,
         )
+        self.mappings = [
+            header.get(attributes.MAPPING) if header and _rescale(header) == rescale else None
+            for header, rescale in zip(self.headers, self.stored.rescales, strict=True)
+        ]
+        is_mapped = any(attributes.MAPPING in header for header in template.headers)
+        if is_mapped and not all(self.mappings):
+            monitor.warn(f"{name}: the real-world values of its images do not hold for the result")
         description = derivation.description
         if self.stored.error:
             rounding = f"rounded by up to {self.stored.error:.3g}"
@@ -228,12 +246,14 @@ class _Series:
         image.ImagePositionPatient = list(grid.positions[place.k])
         image.ImageOrientationPatient = list(grid.orientation)
         image.PixelSpacing = list(grid.spacing)
-        if header is None or not all(grid.behind) or not image.get("SliceThickness"):
+        stated = float(image.get("SliceThickness") or 0)
+        if header is None or not all(grid.behind) or not stated > 0:
             image.SliceThickness = grid.thickness
         if header is None or not place.on_image:
+            for keyword in attributes.OF_GRID:
+                image.pop(keyword, None)
+        if header is None or not place.on_image or not _is_true(image, grid):
             image.SpacingBetweenSlices = grid.between
-            for keyword in ("SliceLocation", "GantryDetectorTilt", "ReconstructionDiameter"):
-                image.pop(keyword, None)  # true only of the source's grid
 
     def _put_pixels(self, image: Dataset, number: int) -> None:
         pixels = self.stored.numbers(number, self.places[number].voxels)
@@ -250,7 +270,8 @@ class _Series:
         image.add_new("PixelData", "OW", pixels.tobytes())
         if self.volume.units in attributes.PET_UNITS and self.volume.modality == "PT":
             image.Units = attributes.PET_UNITS[self.volume.units]
-        if "WindowCenter" not in image or "WindowWidth" not in image:
+        widths = values_of(image, "WindowWidth")
+        if "WindowCenter" not in image or not all(float(width) > 0 for width in widths or (0,)):
             for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
                 image.pop(keyword, None)
             if self.window is not None:
@@ -265,6 +286,14 @@ class _Series:
         is_needed = (
             self.sop_class in (attributes.CT_IMAGE, attributes.PET_IMAGE) or rescale != Rescale()
         )
+        if mapping := self.mappings[number]:
+            items = copy.deepcopy(mapping)
+            setattr(image, attributes.MAPPING, items)
+            limits = np.iinfo(np.int16 if self.stored.signed else np.uint16)
+            for item in items:
+                for keyword in filter(item.__contains__, attributes.MAPPED_RANGE):
+                    end = min(max(item[keyword].value, limits.min), limits.max)
+                    item.add_new(keyword, "SS" if self.stored.signed else "US", int(end))
         rescale_type = image.get("RescaleType") or "US"
         image.pop("RescaleType", None)
         if not (source_has_slope or is_needed):

@@ -166,8 +166,9 @@ def lay_out(
         first = behind[0][0]
         positions = [images[0].position for images in behind]
         orientation, spacing = first.orientation, first.spacing
-        # Some scanners write a thickness of 0 if it is unknown.
-        thickness = ds_text(str(first.header.get("SliceThickness") or "").strip())
+        # Some scanners write a thickness of 0 if it is unknown, some programs a negative one.
+        stated = first.header.get("SliceThickness") or 0
+        thickness = ds_text(str(stated).strip()) if float(stated) > 0 else ""
     else:
         affine, direction = geometry.affine_lps, np.asarray(geometry.direction)
         corners = [affine[:3, 3] + k * affine[:3, 2] for k in range(len(behind))]

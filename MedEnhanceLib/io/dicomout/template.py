@@ -20,7 +20,7 @@ from MedEnhanceLib.io.dicom.headers import CLASSIC, items_of, read_header
 from MedEnhanceLib.io.dicom.mosaic import WORDS
 from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES, Slice
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, reason_of, silence
-from MedEnhanceLib.io.dicomout.attributes import copy_elements, is_of_study
+from MedEnhanceLib.io.dicomout.attributes import MAPPING, copy_elements, is_of_study
 from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now, with_elements
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -238,6 +238,8 @@ def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
     for functional_groups in (*shared[:1], groups[frame - 1]):
         for item in items_of(functional_groups):
             _take(item, image)
+        if MAPPING in functional_groups:  # whole: its items say nothing on their own
+            image[MAPPING] = functional_groups[MAPPING]
     image.InstanceNumber = frame
     return image
 

@@ -13,6 +13,7 @@ from Library.conftest import MR
 from Library.dicom.reading import edited
 from pydicom import dcmread
 
+import MedEnhanceLib as me  # noqa: N813 - as everybody calls it
 from MedEnhanceLib import io
 
 Run = Callable[..., Any]
@@ -24,6 +25,70 @@ def objects(folder: Path) -> dict[str, list[Any]]:
         dataset = dcmread(path)
         found.setdefault(dataset.Modality, []).append(dataset)
     return found
+
+
+class TestTimePoints:
+    """A series of 4 time points of 5 slices, whose voxels are 100 × time + place."""
+
+    @pytest.fixture
+    def series(self, make_series: Callable[..., Path]) -> Path:
+        return make_series(
+            np.array([np.full((3, 4), 100 * t + k, np.uint16) for t in range(4) for k in range(5)]),
+            positions=[(0.0, 0.0, 2.0 * k) for _ in range(4) for k in range(5)],
+            slice_elements=lambda n: {"TemporalPositionIdentifier": n // 5 + 1},
+            **MR,
+        )
+
+    @pytest.mark.parametrize("source", ["series", "scan.nii.gz"])
+    @pytest.mark.parametrize(
+        ("region", "times", "places"),
+        [
+            ("2:3,:,:,:", (2, 3), (0, 5)),
+            ("1:3", (1, 3), (0, 5)),
+            ("-1:", (3, 4), (0, 5)),
+            ("2:4,1:3", (2, 4), (1, 3)),
+            ("0:1,4:", (0, 1), (4, 5)),
+            (":,1:4,:,:", (0, 4), (1, 4)),
+        ],
+    )
+    def test_a_part_of_a_container_is_written_beside_its_own_images(
+        self, run: Run, series: Path, tmp_path: Path, source: str, region: str,
+        times: tuple[int, int], places: tuple[int, int],
+    ) -> None:  # fmt: skip
+        if source != "series":
+            assert run("convert", series, tmp_path / source).status == 0
+        assert run("compress", tmp_path / source, tmp_path / "a.ucv", "--lossless").status == 0
+        options = ("--dicom", "--dicom-source", series, f"--region={region}")
+        ran = run("decompress", tmp_path / "a.ucv", tmp_path / "out", *options)
+        assert ran.status == 0, ran.err
+        images = objects(tmp_path / "out")["MR"]
+        expected = [(t, k) for t in range(*times) for k in range(*places)]
+        assert [image.pixel_array[0, 0] for image in images] == [100 * t + k for t, k in expected]
+        assert [image.TemporalPositionIdentifier for image in images] == [
+            t + 1 for t, _ in expected
+        ]
+        uids = {path.SOPInstanceUID: path for path in map(dcmread, series.iterdir())}
+        for image, (t, k) in zip(images, expected, strict=True):
+            (reference,) = image.SourceImageSequence
+            behind = uids[reference.ReferencedSOPInstanceUID]
+            assert behind.TemporalPositionIdentifier == t + 1
+            assert behind.ImagePositionPatient == image.ImagePositionPatient == [0, 0, 2 * k]
+
+    def test_a_frame_that_python_took_knows_its_time(self, series: Path, tmp_path: Path) -> None:
+        me.compress(me.load(series), tmp_path / "a.ucv", lossless=True)
+        part = me.decompress(tmp_path / "a.ucv", region=(slice(1, 4),)).frame(1)
+        me.save_dicom(part, tmp_path / "out", dicom_source=series)
+        (one, *_) = objects(tmp_path / "out")["MR"]
+        assert one.TemporalPositionIdentifier == 3
+
+    def test_a_container_of_one_time_does_not_know_which(
+        self, run: Run, series: Path, tmp_path: Path
+    ) -> None:
+        me.compress(me.load(series).frame(2), tmp_path / "a.ucv", lossless=True)
+        options = ("--dicom", "--dicom-source", series)
+        ran = run("decompress", tmp_path / "a.ucv", tmp_path / "out", *options)
+        assert ran.status == 3
+        assert "nothing states which" in ran.err
 
 
 class TestSeveralSeries:

