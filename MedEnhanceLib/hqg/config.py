@@ -52,35 +52,16 @@ class NetworkConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(Options):
-    """Weights of the loss terms; a term at 0 is off and costs nothing.
+    """Weight of an optional term of the loss; at 0 it is off and costs nothing.
 
     Clean crops get fresh noise; the squared error of what is made of them, in variances of the
     noise, always counts.
     """
 
-    wavelet: float = option(
-        0.0, help="content-aware loss of pixels: L1 of the bands of a Haar wavelet", low=0, high=1e6
-    )
-    feature: float = option(
-        0.0, help="content-aware loss of features: L1 of the network's features", low=0, high=1e6
-    )
-    adversarial: float = option(
-        0.0,
-        help="adversarial loss (least squares), by a critic that separates enhanced from "
-        "clean crops",
-        low=0,
-        high=1e6,
-    )
     unpaired: float = option(
         0.0,
-        help="adversarial loss of real noisy volumes (low_quality), which have no target, in the "
-        "stage without a guide",
-        low=0,
-        high=1e6,
-    )
-    kl: float = option(
-        0.0,
-        help="Kullback-Leibler divergence of the cue's distribution, with variational modulation",
+        help="adversarial loss (least squares) of real noisy volumes (low_quality), which have no "
+        "target, in the stage without a guide: a critic separates them, enhanced, from clean crops",
         low=0,
         high=1e6,
     )

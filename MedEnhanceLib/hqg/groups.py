@@ -145,13 +145,11 @@ class Residual:
         unguided: [N, blocks, 64], in coefficients over the noise's deviation.
         correction: the same, of the guides; None without.
         weight: [N, blocks], of each block where blocks overlap.
-        divergence: of the cue's distribution, a scalar.
     """
 
     unguided: Tensor
     correction: Tensor | None
     weight: Tensor
-    divergence: Tensor
 
 
 class GuidedNetwork(torch.nn.Module):
@@ -225,16 +223,15 @@ class GuidedNetwork(torch.nn.Module):
         weight = torch.exp(log_weight.float().clamp(-_MOST_WEIGHT, _MOST_WEIGHT))
         unguided = unguided.float()
         if not guides:
-            return Residual(unguided, None, weight, unguided.new_zeros(()))
+            return Residual(unguided, None, weight)
         parts = [self.correction(features, groups, guide) for guide in guides]
-        divergence = torch.stack([part[2] for part in parts]).mean()
         if len(parts) == 1:
-            return Residual(unguided, parts[0][0].float(), weight, divergence)
+            return Residual(unguided, parts[0][0].float(), weight)
         # Guides count by how far their gates are open.
-        gates = torch.stack([gate.float() for _, gate, _ in parts])
+        gates = torch.stack([gate.float() for _, gate in parts])
         shares = gates / gates.sum(0).clamp_min(1e-6)
-        corrections = torch.stack([correction.float() for correction, _, _ in parts])
-        return Residual(unguided, (shares[..., None] * corrections).sum(0), weight, divergence)
+        corrections = torch.stack([correction.float() for correction, _ in parts])
+        return Residual(unguided, (shares[..., None] * corrections).sum(0), weight)
 
     def blocks(self, residual: Tensor, weight: Tensor, places: Places) -> Tensor:
         """Compute the voxels of weighted and tapered blocks, [N, blocks, 64].

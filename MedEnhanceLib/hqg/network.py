@@ -265,17 +265,14 @@ class GuidedCorrection(nn.Module):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(
-        self, features: Tensor, groups: Groups, fitted: Fit
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, features: Tensor, groups: Groups, fitted: Fit) -> tuple[Tensor, Tensor]:
         """Compute the correction of each block.
 
         Args:
             features: of `GroupNetwork`, [N, blocks, width].
             groups: of the input.
             fitted: the guide, fitted to them.
-        Returns correction [N, blocks, 64]; how far the gate is open [N, blocks]; divergence of the
-        cue's distribution from a normal one, a scalar.
+        Returns correction [N, blocks, 64]; how far the gate is open [N, blocks].
         """
         blocks, from_noisy = features.shape[1], groups.from_noisy
         group_evidence = [evidence(fitted.sums.sum(1)), evidence(fitted.region), fitted.quality]
@@ -284,10 +281,7 @@ class GuidedCorrection(nn.Module):
         facts = torch.cat([evidence(fitted.sums), group[:, None].expand(-1, blocks, -1)], -1)
         token = [compressed(fitted.difference), compressed(fitted.scaled), from_noisy]
         hidden = self.token(torch.cat(token, -1)) + self.of_features(features)
-        if self.is_variational:
-            hidden, divergence = self.cue(hidden, facts)
-        else:
-            hidden, divergence = hidden + self.cue(facts), hidden.new_zeros(())
+        hidden = self.cue(hidden, facts) if self.is_variational else hidden + self.cue(facts)
         for layer in self.layers:
             hidden = layer(hidden)
         hidden = self.norm(hidden)
@@ -297,7 +291,7 @@ class GuidedCorrection(nn.Module):
         gate = gate * fitted.shows[:, None, None]
         correction = torch.addcmul(_FREE_SHARE * free, guide_gain, fitted.difference)
         correction = torch.addcmul(correction, noisy_gain, from_noisy)
-        return gate * correction, gate[..., 0], divergence
+        return gate * correction, gate[..., 0]
 
 
 class VariationalModulation(nn.Module):
@@ -316,13 +310,13 @@ class VariationalModulation(nn.Module):
             self.distribution.weight[_DRAWN:] *= 0.1
             self.distribution.bias[_DRAWN:] = -4.0
 
-    def forward(self, features: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
-        """Modulate features; returns them and the divergence from a standard normal, a scalar."""
+    def forward(self, features: Tensor, facts: Tensor) -> Tensor:
+        """Modulate features."""
         mean, log_variance = self.distribution(facts).float().chunk(2, -1)
         log_variance = log_variance.clamp(-10, 4)
         value = mean
         if self.training:
             value = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
         scale, shift = self.modulation(value).chunk(2, -1)
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
-        return self.norm(features) * (1 + scale) + shift, divergence
+        modulated: Tensor = self.norm(features) * (1 + scale) + shift
+        return modulated

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -11,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, Residual, regional
-from MedEnhanceLib.hqg.network import Groups
+from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, regional
 from MedEnhanceLib.hqg.train.crops import Crop, Noisy
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.native import CELLS, SIDE
@@ -111,12 +109,10 @@ class NetworkImages:
     Attributes:
         unguided: with the set network.
         guided: with the guide too; the same without one.
-        residual: in coefficients.
     """
 
     unguided: Tensor
     guided: Tensor
-    residual: Residual
 
 
 def run_networks(
@@ -158,9 +154,9 @@ def run_networks(
 
     unguided = image(residual.unguided)
     if residual.correction is None:
-        return NetworkImages(unguided, unguided, residual)
+        return NetworkImages(unguided, unguided)
     guided = image(residual.unguided + residual.correction)
-    return NetworkImages(unguided.detach(), guided, residual)
+    return NetworkImages(unguided.detach(), guided)
 
 
 def squared_error(image: Tensor, crop: Noisy, window: CropWindow, weight: Tensor) -> Tensor:
@@ -254,44 +250,6 @@ def lost_contrast(
     return F.relu(unguided - guided) + F.relu(unguided - guided).square()
 
 
-def wavelet_loss(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
-    """Compute the content-aware loss of pixels, in σ of the noise.
-
-    It is the mean absolute error of the eight bands of a Haar wavelet along three axes.
-
-    Args:
-        image: of the whole crop.
-        crop: of the image.
-        window: where it counts.
-    """
-    difference = (image - crop.target)[window.where]
-    pair = difference.new_tensor([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5
-    bands = torch.einsum("ai,bj,ck->abcijk", pair, pair, pair).reshape(8, 1, 2, 2, 2)
-    errors = F.conv3d(difference[None, None], bands, stride=2)
-    return errors.abs().mean() / window.places.sigma.mean()
-
-
-def feature_loss(network: GuidedNetwork, crop: Noisy, window: CropWindow, image: Tensor) -> Tensor:
-    """Compute the content-aware loss of features: L1 between those of result and target.
-
-    Args:
-        network: whose set network computes the features.
-        crop: of the image.
-        window: where it counts.
-        image: of the whole crop.
-    """
-    places, voxels = window.places, window.voxels
-
-    def features(estimate: Tensor) -> Tensor:
-        groups: Groups = network.groups(places, voxels, crop.noisy, crop.pilot, estimate, 1.0)
-        last: Tensor = network.network(groups)[2]
-        return last
-
-    with torch.no_grad():
-        target_features = features(crop.target)
-    return (features(image) - target_features).abs().mean()
-
-
 class Critic(nn.Module):
     """Network that separates enhanced from clean crops: convolutions, about 60,000 weights."""
 
@@ -308,11 +266,11 @@ class Critic(nn.Module):
         scores: Tensor = self.layers(image[None, None])
         return scores
 
-    def loss(self, images: Sequence[Tensor], clean: Tensor) -> Tensor:
+    def loss(self, image: Tensor, clean: Tensor) -> Tensor:
         """Compute the loss of the critic, least squares."""
-        on_enhanced = [self(image.detach()).square().mean() for image in images]
+        on_enhanced: Tensor = self(image.detach()).square().mean()
         on_clean: Tensor = (self(clean) - 1).square().mean()
-        return on_clean + torch.stack(on_enhanced).mean()
+        return on_clean + on_enhanced
 
     def adversarial_loss(self, image: Tensor) -> Tensor:
         """Compute the loss of the network that enhanced the image, least squares."""

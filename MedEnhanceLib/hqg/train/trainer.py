@@ -35,7 +35,7 @@ _EMA = 0.998
 _CRITIC_RATE, _CRITIC_BETAS = 4e-4, (0.5, 0.9)
 #: Weight of the trace of lesions that only the guide shows.
 _TRACE = 12.0
-#: Share of a stage's steps before the critic counts.
+#: Share of the first stage's steps before the critic counts.
 _CRITIC_START = 0.3
 #: Crops of the stages in their order: without a guide, with guides, with planted lesions, taught.
 _STAGES: tuple[Kind, ...] = ("plain", "guided", "lesions", "labeled")
@@ -195,17 +195,15 @@ class Trainer:
         self, crop: Crop, window: CropWindow, stage: int, stage_step: int, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Enhance a window of a crop, [K, J, I], and compute all terms of the loss."""
-        config, plain, guide, network = self.config.loss, crop.plain, crop.guide, self.network
+        plain, guide = crop.plain, crop.guide
         turn = on_device(Turn.drawn(rng, self.config.modality), self.device)
-        run = partial(losses.run_networks, network, turn=turn)
+        run = partial(losses.run_networks, self.network, turn=turn)
         images = run(plain, window, guide=guide.voxels if guide else None)
         image, where = images.guided, window.where
         weight = losses.voxel_weight(crop, window)
         parts = {"error": losses.squared_error(image, plain, window, weight)}
         if guide is not None:
             parts["excess"] = losses.excess(images, plain, window, is_right=guide.is_right)
-            if config.kl:
-                parts["kl"] = config.kl * images.residual.divergence
         if guide is not None and guide.lesion is not None:
             if guide.with_lesion is not None:  # a lesion of the guide alone must not be visible
                 planted = run(plain, window, guide=guide.with_lesion)
@@ -217,35 +215,26 @@ class Trainer:
                 parts["error with lesion"] = losses.squared_error(
                     planted.guided, crop.planted, same, weight
                 )
-        if config.wavelet:
-            parts["wavelet"] = config.wavelet * losses.wavelet_loss(image, plain, window)
-        if config.feature:
-            parts["feature"] = config.feature * losses.feature_loss(network, plain, window, image)
-        if stage_step < _CRITIC_START * self.counts[stage] or stage == _TAUGHT:
-            return image, parts
-        judged = {"adversarial": image[where]} if config.adversarial else {}
-        if config.unpaired and stage == 0:
+        weight_of_critic = self.config.loss.unpaired
+        if weight_of_critic and stage == 0 and stage_step >= _CRITIC_START * self.counts[stage]:
             # In the first stage, the number of a step is the same in the training.
             real = self._drawn("real", stage_step, stage_step, rng).plain
             window = CropWindow.of(real, rng)
             enhanced = run(real, window, guide=None).guided
-            judged["unpaired"] = enhanced[window.where]
             parts["changed means"] = losses.changed_means(enhanced, real, window)
-        for name, value in self._adversarial(judged, plain.target[where]).items():
-            parts[name] = getattr(config, name) * value
+            adversarial = self._adversarial(enhanced[window.where], plain.target[where])
+            parts["unpaired"] = weight_of_critic * adversarial
         return image, parts
 
-    def _adversarial(self, images: dict[str, Tensor], clean: Tensor) -> dict[str, Tensor]:
-        """Train the critic on the images; returns the adversarial loss of each."""
-        if not images:
-            return {}
+    def _adversarial(self, image: Tensor, clean: Tensor) -> Tensor:
+        """Train the critic on an enhanced and a clean image; returns the adversarial loss."""
         self.critic_optimizer.zero_grad(set_to_none=True)
-        self.critic.loss([*images.values()], clean).backward()  # type: ignore[no-untyped-call]
+        self.critic.loss(image, clean).backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
         self.critic.requires_grad_(False)
-        values = {name: self.critic.adversarial_loss(image) for name, image in images.items()}
+        loss = self.critic.adversarial_loss(image)
         self.critic.requires_grad_(True)
-        return values
+        return loss
 
     def parts(self) -> dict[str, Any]:
         """Return the contents of a checkpoint, as `Checkpoint` takes them."""
