@@ -4,10 +4,9 @@
     g = g_m + λ·g_a   where c > 0           the task agrees with the enhancement
     g = g_m           elsewhere
 
-Source: Zhang & Cheng, IEEE TPAMI 2025, doi 10.1109/TPAMI.2025.3525671 (mode "binary", ema 0);
-the weight max(0, c) is from Du et al., arXiv 1812.02224 (mode "cosine"). The decision by averaged
-gradients is ours: both losses of one mini-batch share its noise, which alone can keep the published
-gate open; it then pulls the enhancer from its optimum like plain joint training.
+Source: Zhang & Cheng, IEEE TPAMI 2025, doi 10.1109/TPAMI.2025.3525671 (ema 0). The decision by
+averaged gradients is ours: both losses of one mini-batch share its noise, which alone can keep the
+published gate open; it then pulls the enhancer from its optimum like plain joint training.
 
 Use and measurements: docs/gradient-gate.md; why it averages: docs/decisions/0017-gradient-gate.md.
 """
@@ -25,7 +24,6 @@ from torch import Tensor, nn
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import ConfigError, ModelError
 
-MODES = ("binary", "cosine", "joint", "off")
 SCOPES = ("global", "layer", "parameter")
 #: Name of the sums of `GateDiagnostics` in a checkpoint.
 _TOTALS = "totals"
@@ -82,8 +80,6 @@ class GradientGate:
     """Gate for the gradient of an auxiliary loss: open where it agrees with the main one.
 
     Args:
-        mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a. For control
-            experiments "joint" always adds it and "off" never; both report the cosine too.
         ema: decay of the averages of both gradients, 0 to 0.99999; 0 decides on the mini-batch
             alone, as published. Above 0, the cosines of averages and mini-batch must both be
             positive: of the averages, because both gradients of a mini-batch have the same noise;
@@ -96,12 +92,11 @@ class GradientGate:
         warm_up: number of first steps in which the gate is closed and only updates its averages,
             which are mostly noise after few steps. They span about 1/(1 − ema) steps.
     Raises:
-        ConfigError: mode or scope is unknown, or a number is out of range.
+        ConfigError: scope is unknown, or a number is out of range.
     """
 
     def __init__(
         self,
-        mode: str = "binary",
         *,
         ema: float = 0.99,
         scope: str = "global",
@@ -109,13 +104,12 @@ class GradientGate:
         relative: bool = False,
         warm_up: int = 0,
     ) -> None:
-        for name, value, known in (("mode", mode, MODES), ("scope", scope, SCOPES)):
-            if value not in known:
-                raise ConfigError(f"the gate's {name} is {value!r}", f"Use {', '.join(known)}.")
+        if scope not in SCOPES:
+            raise ConfigError(f"the gate's scope is {scope!r}", f"Use {', '.join(SCOPES)}.")
         check_range("the gate's ema", ema, 0.0, 0.99999)
         check_range("the gate's weight", weight, 0.0, 1e6)
         check_range("the gate's warm_up", warm_up, 0, 1e9)
-        self.mode, self.ema, self.scope, self.weight = mode, ema, scope, weight
+        self.ema, self.scope, self.weight = ema, scope, weight
         self.relative, self.warm_up = relative, warm_up
         self._averages: dict[str, dict[int, Tensor]] = {"main": {}, "aux": {}}
         # Number of steps, and sums of the other fields of `GateDiagnostics`.
@@ -154,17 +148,25 @@ class GradientGate:
                 weight *= main_sum / (aux_sum or math.inf)
             gradients, admitted = list(main), 0
             for group in _groups(self.scope, tensors):
-                factor = weight * self._share(min(batch.cosine(group), average.cosine(group)))
-                if factor and 0 < float(batch.values[group, 1].sum()) < math.inf:
+                cosine = min(batch.cosine(group), average.cosine(group))
+                if (
+                    weight
+                    and self.admits(cosine)
+                    and 0 < float(batch.values[group, 1].sum()) < math.inf
+                ):
                     admitted += sum(tensors[index].numel() for index in group)
                     for index in group:
-                        gradients[index] = _sum(main[index], aux[index], factor)
+                        gradients[index] = _sum(main[index], aux[index], weight)
         everything = list(range(len(tensors)))
         cosines = batch.cosine(everything), average.cosine(everything)
         share = admitted / max(1, sum(tensor.numel() for tensor in tensors))
         added = 1, float(admitted > 0), *cosines, share, *norms
         self._totals = [total + value for total, value in zip(self._totals, added, strict=True)]
         return gradients, GateReport(admitted > 0, min(cosines), *cosines, share, *norms)
+
+    def admits(self, cosine: float) -> bool:
+        """Whether the task's gradient is added at this cosine."""
+        return cosine > 0 and self._totals[0] >= self.warm_up
 
     def diagnostics(self) -> GateDiagnostics:
         """Summarize the decisions in all steps so far."""
@@ -222,13 +224,6 @@ class GradientGate:
                 averages[index].lerp_(value.to(averages[index]), 1 - self.ema)
         sides = [[side.get(i) for i in range(len(main))] for side in self._averages.values()]
         return _products(*sides)
-
-    def _share(self, cosine: float) -> float:
-        """Compute the share of the gradient that the mode admits at this cosine."""
-        if self._totals[0] < self.warm_up:
-            return 0.0
-        agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), "joint": 1.0}
-        return agrees.get(self.mode, 0.0)
 
 
 def _groups(scope: str, parameters: Sequence[Tensor]) -> list[list[int]]:

@@ -75,14 +75,13 @@ class TaskConfig(Options):
     """
 
     segmenter: Annotated[str, About(help="name or folder of the head")]
-    gate: Literal["ema", "binary", "cosine", "joint", "off"] = option(
+    gate: Literal["ema", "binary"] = option(
         "ema",
-        help="when the task's gradient counts: ema by averaged gradients, binary as published, "
-        "cosine weighted by the cosine; for comparison joint (always) and off (never)",
+        help="when the task's gradient counts: ema by averaged gradients, binary as published",
     )
     weight: float = option(
         3.0,
-        help="weight of the task's gradient, in units of the mean norms of both",
+        help="weight of the task's gradient, in units of the mean norms of both; 0: without it",
         low=0,
         high=1e6,
     )

@@ -19,7 +19,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.spg.folder import AUDIT_FIGURES, CHECKPOINT, RUN, WORK
-from MedEnhanceLib.spg.readme import averages_text, few_patients
+from MedEnhanceLib.spg.readme import few_patients, is_averaged, verdict
 
 if TYPE_CHECKING:
     from typing import Self
@@ -118,32 +118,21 @@ class LongRun:
         """Read the manifest of a distilled set; empty if there is none."""
         return _json_in(self.out / "manifest.json")
 
-    def verdict(self) -> tuple[str, str, str]:
-        """Sum up the audit of a distilled set.
+    def verdict(self) -> tuple[str, str]:
+        """Return the weight of a distilled set's audit and its result, as the set's pages state it.
 
-        Returns the weight ("severe", "warning" or "info"), a sentence, and the limits of the audit.
+        The weight is "severe", "warning" or "info": few patients, or few attacks that could have
+        found a leak, are a warning.
         """
         manifest = self.manifest()
         alarm = (manifest.get("audit") or {}).get("alarm")
-        if alarm:
-            limits = "The report says what was found; the attacks may have missed other leaks."
-            return "severe", "Leak found: do not share this.", limits
-        if (manifest.get("config") or {}).get("method") == "statistics":
-            verdict = "No audit was run, because no volume was made from a patient's images."
-            count = int(manifest.get("patients", 0))
-            return "warning" if few_patients(count) else "info", verdict, averages_text(count)
         findings = _json_in(self.out / AUDIT_FIGURES).get("findings")
-        findings = findings if isinstance(findings, list) else []
-        count = len(findings)
-        could = sum(isinstance(each, dict) and each.get("is_blind") is False for each in findings)
-        if alarm is None or not could:
-            verdict = "No audit was run."
-            if findings and alarm is False:
-                verdict = f"The audit could not have found a leak: all {count} attacks are blind."
-            return "warning", verdict, "Treat the set as the patients' own data."
-        verdict = f"{could} of {count} attacks could have found a leak; none did."
-        limits = "This is not a proof: weaker leaks, or leaks of another kind, may exist."
-        return "info" if could > count / 2 else "warning", verdict, limits
+        rows = findings if isinstance(findings, list) else []
+        could = sum(isinstance(row, dict) and row.get("is_blind") is False for row in rows)
+        is_sound = alarm is False and could > len(rows) / 2
+        if is_averaged(manifest):
+            is_sound = not few_patients(int(manifest.get("patients", 0)))
+        return "severe" if alarm else "info" if is_sound else "warning", verdict(manifest)
 
 
 def _json_in(path: Path) -> dict[str, Any]:

@@ -186,9 +186,20 @@ def few_patients(count: int) -> str:
     )
 
 
-def averages_text(count: int) -> str:
-    """Say what a set made by statistics contains of its patients."""
-    return few_patients(count) or f"The set has averages over {counted(count, 'patient')}."
+def is_averaged(manifest: Mapping[str, Any]) -> bool:
+    """Whether no volume of the set was made from a patient's images."""
+    return bool((manifest.get("config") or {}).get("method") == "statistics")
+
+
+def verdict(manifest: Mapping[str, Any]) -> str:
+    """State the result of the audit, and of a set made by statistics what it has of patients."""
+    text = str((manifest.get("audit") or {}).get("summary") or "Not audited.")
+    text = text.partition(_PARAGRAPH)[0]
+    if not is_averaged(manifest):
+        return text
+    count = int(manifest.get("patients", 0))
+    averages = f"The set has averages over {counted(count, 'patient')}."
+    return f"{text} {few_patients(count) or averages}"
 
 
 def _is_preset(name: str, manifest: Mapping[str, Any]) -> bool:
@@ -200,9 +211,6 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     count = manifest["patients"]
     slices, rows, columns = manifest["size"]
     lines = [f"The volumes start from {manifest['prior']['description']}.", *contributed(manifest)]
-    verdict = _summary(manifest).partition(_PARAGRAPH)[0]
-    if is_averaged := manifest["config"]["method"] == "statistics":
-        verdict = f"{verdict} {averages_text(count)}"
     return {
         "modality": manifest["modality"],
         "research_only": RESEARCH_ONLY,
@@ -210,16 +218,12 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "synthetic": counted(manifest["volumes"], f"synthetic {manifest['modality']} volume"),
         "size": f"{columns} × {rows} × {slices}",
         "patients": counted(count, "patient"),
-        "origin": ("with averages over " if is_averaged else "distilled from ")
+        "origin": ("with averages over " if is_averaged(manifest) else "distilled from ")
         + counted(count, "patient"),
-        "verdict": verdict,
+        "verdict": verdict(manifest),
         "license": manifest["license"],
         "nature": "\n".join(f"- {line}" for line in lines),
     }
-
-
-def _summary(manifest: Mapping[str, Any]) -> str:
-    return str((manifest.get("audit") or {}).get("summary") or "Not audited.")
 
 
 def _notice() -> str:

@@ -24,10 +24,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 # Before PyTorch comes in: figures do not depend on it, and a shared machine is kinder so.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -52,6 +54,7 @@ from MedEnhanceLib.api_training import train
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.atlas import propagate_labels
+from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.head import Enhancer
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.gradprom.train import train as train_head
@@ -64,10 +67,15 @@ FOLDER = folder_of("gradprom")
 CLEAN, NOISY, ENHANCED = "clean", "noisy", "enhanced"
 NOISY_HEAD = "head of noisy images"
 ALONE, JOINT, BINARY, EMA = "enhancement only", "joint", "gate, binary", "gate, EMA 0.99"
-#: Arms of taught steps, and how each joins both gradients.
-TAUGHT = {ALONE: "off", JOINT: "joint", BINARY: "binary", EMA: "ema"}
+#: Arms of taught steps: the folder of each, and fields of its task.
+TAUGHT: dict[str, tuple[str, dict[str, Any]]] = {
+    ALONE: ("off", {"gate": "binary", "weight": 0.0}),
+    JOINT: ("joint", {"gate": "binary"}),
+    BINARY: ("binary", {"gate": "binary"}),
+    EMA: ("ema", {"gate": "ema"}),
+}
 if QUICK:
-    TAUGHT = {EMA: "ema"}
+    TAUGHT = {EMA: TAUGHT[EMA]}
 SEED, DAMAGED = 0, 1 if QUICK else 2
 #: Of the enhancer, taught, and of a head.
 STEPS, HEAD_STEPS = (1, 1) if QUICK else (100, 400)
@@ -206,17 +214,23 @@ def cell(name: str, data: Path, person: str) -> Iterator[Row]:
     head = trained_head(fields | {"enhancer": "auto"}, data, place / "head")
     noisy_head = trained_head(fields, data, place / "noisy-head")
     rows = [*rows_of_noisy_head(noisy_head, data, fields["modality"])]
-    for arm, mode in TAUGHT.items():
-        task = {"segmenter": str(head), "gate": mode, "steps": STEPS}
+    for arm, (part, fields_of_task) in TAUGHT.items():
+        task = {"segmenter": str(head), "steps": STEPS, **fields_of_task}
         taught = {"name": "enhancer", "task": task, "seed": SEED, "device": "cpu", **_CROPS}
-        folder = place / mode / "enhancer"
+        folder = place / part / "enhancer"
         if not folder.is_dir():
-            train("hqg", taught, data, folder.parent)
+            with always_open() if arm == JOINT else nullcontext():
+                train("hqg", taught, data, folder.parent)
         rows += rows_of_arm(arm, folder)
     shared = {"anatomy": name, "case": name, "subject": person, "seed": SEED}
     shared |= {"steps": STEPS, "head_steps": HEAD_STEPS}
     shared |= {"enhancer": enhancer.sha256, "enhancer_knows": is_known(enhancer, person)}
     yield from (shared | row for row in rows)
+
+
+def always_open() -> AbstractContextManager[Any]:
+    """Gates add the task's gradient at any cosine: the sum of both losses."""
+    return mock.patch.object(GradientGate, "admits", lambda _gate, _cosine: True)
 
 
 def head_fields(anatomy: Anatomy, person: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def single(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_gate_admits_the_same(cards: object) -> None:
     found: dict[str, list[Any]] = {"cpu": [], "cuda:1": []}
     for device, opened in found.items():
-        gate, model = GradientGate("cosine", ema=0.9), network().to(device)
+        gate, model = GradientGate(ema=0.9), network().to(device)
         for step in range(5):
             generator = torch.Generator().manual_seed(step)
             images, *requests = (

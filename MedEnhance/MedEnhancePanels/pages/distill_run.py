@@ -95,9 +95,9 @@ class RunArea:
             importing = self.context.runner.submit("models", params, title=title)
             importing.onFinished(lambda job: self._onImported(job, run))
         elif job.state == "done":
-            level, *verdict = run.verdict()
+            level, verdict = run.verdict()
             text = _("{name} is finished. {verdict} Details: Open → Privacy sheet.")
-            self.context.message(level, text.format(name=run.name, verdict=" ".join(verdict)))
+            self.context.message(level, text.format(name=run.name, verdict=verdict))
 
     def _onImported(self, job, run):
         if job.state == "done":
@@ -125,11 +125,11 @@ class RunArea:
             _fillGallery(ui.imageGallery, list(map(str, images[:_MOST_PICTURES])))
             text = _("Middle slices of the volumes ({count})")
             ui.imagesTitle.text = text.format(count=len(images))
-            level, verdict, limits = run.verdict()
+            level, verdict = run.verdict()
             for name, (_text, path) in _TEXTS.items():
                 self.actions[name].visible = (run.out / path).is_file()
             showWeight(ui.auditIcon, level)
-            ui.auditLabel.text = f"{verdict} {limits}"
+            ui.auditLabel.text = verdict
 
     @guarded
     def _onText(self, name):

@@ -130,7 +130,6 @@ def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task,
     _require_held_out(find_bundle(task.segmenter))
     averages = task.gate == "ema"
     gate = GradientGate(
-        "binary" if averages else task.gate,
         ema=_GATE_EMA if averages else 0.0,
         scope="layer",
         weight=task.weight,

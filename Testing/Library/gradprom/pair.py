@@ -7,6 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.gradprom import GradientGate
+
+
+class OpenGate(GradientGate):
+    """Adds the gradient of the task at any cosine: plain joint training."""
+
+    def admits(self, cosine: float) -> bool:
+        return True
+
 
 def network(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)

@@ -9,17 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from Library.gradprom.pair import alone, descend, flat, losses, network
+from Library.gradprom.pair import OpenGate, alone, descend, flat, losses, network
 from torch import Tensor, nn
 
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom import GradientGate
 
 GATES = [
-    {"mode": mode, "ema": ema, "scope": scope}
-    for mode in ("binary", "cosine")
-    for ema in (0.0, 0.9)
-    for scope in ("global", "layer", "parameter")
+    {"ema": ema, "scope": scope} for ema in (0.0, 0.9) for scope in ("global", "layer", "parameter")
 ]
 
 
@@ -65,10 +62,12 @@ SILENT = {
 }
 
 
-@pytest.mark.parametrize("mode", ["binary", "cosine", "joint"])
+@pytest.mark.parametrize("gate_type", [GradientGate, OpenGate])
 @pytest.mark.parametrize("kind", SILENT)
-def test_a_loss_that_says_nothing_is_left_out_and_forgotten(mode: str, kind: str) -> None:
-    gate, model = GradientGate(mode), network()
+def test_a_loss_that_says_nothing_is_left_out_and_forgotten(
+    gate_type: type[GradientGate], kind: str
+) -> None:
+    gate, model = gate_type(), network()
     main, aux = losses(model, 0)
     gate(main, main + 0.1 * aux, model.parameters())
     before = averages(gate)
@@ -104,12 +103,12 @@ def test_a_relative_weight_is_in_units_of_both_mean_norms() -> None:
     """What is added has λ times the main norm on average, whatever the scale of the task's loss."""
 
     def added(scale: float, resumed_at: int) -> Tensor:
-        gate, model = GradientGate("joint", ema=0, weight=3.0, relative=True), network()
+        gate, model = OpenGate(ema=0, weight=3.0, relative=True), network()
         norms, parts = [], []
         for step in range(12):
             if step == resumed_at:
                 state = gate.state_dict()
-                gate = GradientGate("joint", ema=0, weight=3.0, relative=True)
+                gate = OpenGate(ema=0, weight=3.0, relative=True)
                 gate.load_state_dict(state)
             main, aux = losses(model, step)
             m, a = flat(alone(main, model)), flat(alone(scale * aux, model))
@@ -136,15 +135,15 @@ def test_a_relative_weight_is_in_units_of_both_mean_norms() -> None:
     assert torch.allclose(flat(gate(main, 5 * main, model.parameters())[0]), 2 * wanted)
 
 
-def test_the_task_gradient_is_weighed_by_the_cosine() -> None:
+def test_the_cosine_is_that_of_both_gradients() -> None:
     model = network()
     main, aux = losses(model, 3)
     main = main + 0.5 * aux
     m, a = flat(alone(main, model)), flat(alone(aux, model))
     cosine = float(m @ a / (m.norm() * a.norm()))
     assert 0.05 < cosine < 0.95
-    gradients, report = GradientGate("cosine", ema=0, weight=2.0)(main, aux, model.parameters())
-    torch.testing.assert_close(flat(gradients), m + 2.0 * cosine * a)
+    gradients, report = GradientGate(ema=0, weight=2.0)(main, aux, model.parameters())
+    torch.testing.assert_close(flat(gradients), m + 2.0 * a)
     assert report.cosine == pytest.approx(cosine, abs=1e-5)
 
 
@@ -257,7 +256,7 @@ def test_types_are_kept_and_frozen_parameters_get_none(dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize(
     "options",
-    [{"mode": "often"}, {"scope": "block"}, {"ema": 1.0}, {"weight": -1.0}, {"warm_up": 1e10}],
+    [{"scope": "block"}, {"ema": 1.0}, {"weight": -1.0}, {"warm_up": 1e10}],
 )
 def test_a_wrong_choice_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"the gate's {next(iter(options))}"):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from Library.gradprom.pair import OpenGate
 from torch import Tensor
 
 from MedEnhanceLib.bundles.export import load_tensors
@@ -148,10 +149,10 @@ def taught(
 
     monkeypatch.setattr(losses, "squared_error", partial(recorded, losses.squared_error))
 
-    def run(mode: str, factor: float, dice: float = 0.1, psnr: float = 0.0) -> Path:
-        gate = GradientGate(mode, ema=0.0, relative=True)
+    def run(factor: float, dice: float = 0.1, psnr: float = 0.0) -> Path:
+        gate = GradientGate(ema=0.0, relative=True)
         task = (Multiple(data, factor, main, dice, psnr), gate)
-        out = tmp_path / f"{mode} {factor} {dice} {psnr}"
+        out = tmp_path / f"{factor} {dice} {psnr}"
         return train(config(segmenter=segmenter), data, out, make_task=lambda _: task)
 
     return run
@@ -164,18 +165,18 @@ def record(folder: Path) -> dict[str, Any]:
 
 def test_a_task_that_opposes_changes_no_bit(taught: Any) -> None:
     Multiple.air.clear()
-    alone = taught("off", 0.0)
+    alone = taught(0.0)
     assert max(noisy for _, noisy in Multiple.air) > 0.12
     assert max(image for image, _ in Multiple.air) < 0.08  # without the bias of magnitudes
-    opposed = taught("binary", -3.0)
+    opposed = taught(-3.0)
     assert not changed(alone, opposed)
     assert (record(opposed)["open_fraction"], record(opposed)["mean_cosine"]) == (0, -1)
 
 
 def test_a_task_that_agrees_is_let_in(taught: Any) -> None:
-    helped = taught("binary", 3.0)
+    helped = taught(3.0)
     assert (record(helped)["open_fraction"], record(helped)["mean_cosine"]) == (1, 1)
-    assert changed(taught("off", 0.0), helped)
+    assert changed(taught(0.0), helped)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_a_task_that_agrees_is_let_in(taught: Any) -> None:
 def test_taught_weights_are_kept_only_if_the_head_gains(
     dice: float, psnr: float, accepted: bool, taught: Any, enhancer: str
 ) -> None:
-    folder = taught("binary", 1.0, dice, psnr)
+    folder = taught(1.0, dice, psnr)
     assert changed(enhancer, folder) == accepted
     assert record(folder)["accepted"] == accepted
     assert record(folder)["dice"]["taught"] == pytest.approx(0.5 + dice)
@@ -214,7 +215,8 @@ def test_a_head_teaches_and_stays_as_it_is(
         shares.append(event.fields.get("fraction", shares[-1]))
 
     monkeypatch.setattr("MedEnhanceLib.gradprom.task.read_labeled", read)
-    folder = learned(data, tmp_path, Monitor(listen), segmenter=segmenter, gate="joint", steps=2)
+    monkeypatch.setattr(GradientGate, "admits", OpenGate.admits)
+    folder = learned(data, tmp_path, Monitor(listen), segmenter=segmenter, gate="binary", steps=2)
     assert shares == sorted(shares)
     assert record(folder)["segmenter"]["name"] == "core"
     metadata = (folder / "configs" / "metadata.json").read_text()
@@ -246,7 +248,8 @@ def test_a_taught_training_that_was_stopped_goes_on_bit_for_bit(
     parts = learned(data, tmp_path / "parts", **task)
     assert not changed(whole, parts)
     assert {**record(parts), "dice": 0, "summary": 0} == {**record(whole), "dice": 0, "summary": 0}
-    assert changed(whole, learned(data, tmp_path / "joint", segmenter=segmenter, gate="joint"))
+    monkeypatch.setattr(GradientGate, "admits", OpenGate.admits)
+    assert changed(whole, learned(data, tmp_path / "joint", segmenter=segmenter, gate="binary"))
 
 
 def test_the_head_states_what_it_learned_from_and_the_enhancer_goes_on(
