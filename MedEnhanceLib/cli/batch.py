@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace) -> int:
     done, before = fields["done"], fields["already_done"]
     text = f"{done} of {total} done ({before} of them before), {len(failed)} failed; "
     if few := fields["hardly_changed"]:
-        text += f"{few} hardly changed (the result is nearly the input); "
+        text += f"{few} hardly changed (the result is the input, or nearly); "
     text += f"see {table}"
     fault = None
     if failed:
