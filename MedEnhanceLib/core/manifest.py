@@ -36,7 +36,9 @@ _FILE_NAMES = re.compile(
     rf"(?P<in>\()?\S+\.(?:{_ENDINGS})\b(?(in)\))",
     re.IGNORECASE,
 )
-_ENDING = re.compile(rf"(?:\.nii)?\.(?:{_ENDINGS})$")
+_ENDING = re.compile(rf"(?:\.nii)?\.(?:{_ENDINGS})$", re.IGNORECASE)
+#: Of files beside a volume that have its name.
+_BESIDE = (".json", ".bval", ".bvals", ".bvec", ".bvecs")
 
 #: Codes of warnings after which structure in a result may be wrong.
 _SEVERE = ("no-structure", "anatomy", "test-model")
@@ -123,6 +125,10 @@ def with_roles(value: Any, files: Mapping[str, Path]) -> Any:
         return [with_roles(entry, files) for entry in value]
     if isinstance(value, str) and " " in value:  # a word is no text: "MR", also a folder
         roles = {name: role for role, path in files.items() for name in (str(path), path.name)}
+        stems = {role: _ENDING.sub("", path.name) for role, path in files.items()}
+        roles |= {
+            f"{stems[role]}{end}": f"{role}'s {end[1:]} file" for role in stems for end in _BESIDE
+        }
         for name in sorted({*roles} - {"", "."}, key=len, reverse=True):  # they may overlap
             alone = rf"(?<![\w./\\-]){re.escape(name)}(?![\w/\\-]|\.\w)"
             value = re.sub(alone, f"the {roles[name].replace('_', ' ')}", value)

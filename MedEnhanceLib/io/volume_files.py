@@ -151,14 +151,12 @@ def save(
         )
     is_nifti = ending.startswith(".nii")
     if len(volume.gradients) > tags.MOST_GRADIENTS and not is_nifti:
-        monitor.warn(
-            f"{path.name}: NIfTI alone keeps b-values of over {tags.MOST_GRADIENTS} frames"
-        )
+        monitor.warn(f"NIfTI alone keeps the b-values of over {tags.MOST_GRADIENTS} frames")
     dtype = np.dtype(_WIDER.get(volume.dtype.name, volume.dtype)).newbyteorder("=")
     if is_nifti and dtype.kind in "iu" and dtype.itemsize == 8:
         dtype = _fewer_bits(volume)
         what = f"programs such as SPM and FSL read no {volume.dtype.name} of NIfTI"
-        monitor.warn(f"{path.name}: {what}: written as {dtype.name}")
+        monitor.warn(f"{what}: written as {dtype.name}")
     refuse_not_finite(volume)
     tables = gradient_tables(volume, path)
     with contextlib.ExitStack() as files:

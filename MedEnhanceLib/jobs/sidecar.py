@@ -50,7 +50,7 @@ def copy_sidecar(
         fields = None
     if isinstance(fields, dict) and "notice" in fields:  # a manifest
         return None
-    reason = "DICOM has no place for it" if output.is_dir() else f"{copy.name} exists already"
+    reason = "DICOM has no place for it" if output.is_dir() else "another one exists already"
     if not isinstance(fields, dict):
         reason = "it is no object of JSON"
     elif not output.is_dir() and (overwrite or not copy.exists()):
@@ -62,7 +62,7 @@ def copy_sidecar(
         fields = _without(fields, is_out, gone)
         write_json(copy, fields, overwrite=overwrite)
         if gone:
-            monitor.warn(f"{path.name}: left out of the copy, {copy.name}: {', '.join(gone)}")
+            monitor.warn(f"{path.name}: left out of its copy: {', '.join(gone)}")
         return copy
     monitor.warn(f"{path.name}: not copied beside the result: {reason}")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.jobs import JobSpec, run_job
 
 FIELDS = {
     "RepetitionTime": 2.5, "EchoTime": 0.03, "SliceTiming": [0, 1.25, 0.625, 1.875],
@@ -77,7 +79,7 @@ def test_timing_of_other_slices_and_frames_is_left_out_and_named(run: Run, tmp_p
 def test_a_file_that_exists_stays_without_force(run: Run, tmp_path: Path) -> None:
     write(tmp_path / "new.json", {"mine": 1})
     said = run("convert scan.nii.gz new.nii --modality MR")
-    assert "scan.json: not copied beside the result: new.json exists already" in said
+    assert "scan.json: not copied beside the result: another one exists already" in said
     assert json.loads((tmp_path / "new.json").read_text()) == {"mine": 1}
     run("convert scan.nii.gz new.nii --modality MR --force")
     assert json.loads((tmp_path / "new.json").read_text())["EchoTime"] == 0.03
@@ -110,8 +112,15 @@ def test_dicom_gets_none_and_says_so(run: Run, tmp_path: Path) -> None:
     assert "scan.json: not copied beside the result: DICOM has no place for it" in said
 
 
-def test_the_manifest_names_the_copy_and_no_value_of_it(run: Run, tmp_path: Path) -> None:
-    run("convert scan.nii.gz new.nii --modality MR")
-    manifest = (tmp_path / "new.nii.json").read_text()
-    assert "PatientName" in manifest
-    assert "Doe" not in manifest
+def test_manifests_name_files_beside_the_input_by_its_role(run: Run, tmp_path: Path) -> None:
+    for ending in (".nii.gz", ".json"):
+        (tmp_path / f"scan{ending}").rename(tmp_path / f"Doe Jane{ending}")
+    for kind in ("bval", "bvec"):
+        (tmp_path / f"Doe Jane.{kind}").write_text("0 1 x")
+    for name in ("Roe John.nii", "Roe John.nii.gz"):  # the second finds the sidecar of the first
+        params = {"input": "Doe Jane.nii.gz", "output": name, "modality": "MR"}
+        run_job(JobSpec("convert", params))
+        manifest = (tmp_path / f"{name}.json").read_text()
+        assert "the input's bval file and the input's bvec file: not read" in manifest
+        assert "the input's json file: " in manifest
+        assert not {"Doe", "Jane", "Roe", "John"} & {*re.findall(r"\w+", manifest)}
