@@ -32,7 +32,7 @@ def test_equal_gradients_are_at_no_distance() -> None:
         ({"volumes": 0}, "volumes"),
         ({"task": "denoise"}, "task"),
         ({"size": {"side": 8}}, "side"),
-        ({"prior": ""}, "not named"),
+        ({"prior": ""}, "prior is empty"),
         ({"license": "CC0\n# Not so"}, "license is"),
         ({"license": "CC0 "}, "license is"),
     ],
