@@ -56,7 +56,6 @@ def segment(
     bundle: Bundle | MonaiBundle,
     config: SegmentConfig,
     *,
-    original: Volume | None,
     warning: str,
     monitor: Monitor,
 ) -> Segmentation:
@@ -66,7 +65,6 @@ def segment(
         volume: single.
         bundle: a verified head, or a MONAI bundle.
         config: only `device` is used.
-        original: the volume before it was enhanced, on the same grid; None: `volume` replaces it.
         warning: from `open_head_for`, for the history of the labels; "" for none.
         monitor: receives progress and the device; may cancel.
     """
@@ -81,7 +79,7 @@ def segment(
         monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
         model = _warm_head(bundle.folder, bundle.sha256)
         structures = model.labels
-        labels = _labels_of_head(volume, original, model, choice.name, monitor)
+        labels = _labels_of_head(volume, model, choice.name, monitor)
     # Slice by slice, as bincount needs 8 bytes for each voxel.
     counts = np.zeros(256, np.int64)
     for plane in labels:
@@ -112,9 +110,7 @@ def segment(
     )
 
 
-def _labels_of_head(
-    volume: Volume, original: Volume | None, model: HeadModel, device: str, monitor: Monitor
-) -> Labels:
+def _labels_of_head(volume: Volume, model: HeadModel, device: str, monitor: Monitor) -> Labels:
     def network(batch: Tensor, device: str) -> Tensor:
         logits: Tensor = move(model.network, device)(batch)
         return logits.softmax(dim=1)
@@ -122,10 +118,9 @@ def _labels_of_head(
     scaling, context = scaling_for(volume), model.config.context
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
-    beside = (volume if original is None else original).voxels if model.config.images > 1 else None
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(
-            network, volume.voxels, scaling, context, device, monitor, beside=beside
+            network, volume.voxels, scaling, context, device, monitor
         ):
             labels[where] = values[likelihood.argmax(axis=1)]
     return labels

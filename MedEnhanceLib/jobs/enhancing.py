@@ -86,10 +86,8 @@ def enhance_volume(
         )
     _warn_of_change(result, monitor)
     if segmenter is not None:
-        part, original = monitor.part(share, 1.0), result.original
-        labels = gradprom.segment(
-            result.volume, segmenter, original=original, head=head, monitor=part
-        )
+        part = monitor.part(share, 1.0)
+        labels = gradprom.segment(result.volume, segmenter, head=head, monitor=part)
         result = replace(result, segmentation=labels)
     result = replace(result, seconds=time.monotonic() - began)
     return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
