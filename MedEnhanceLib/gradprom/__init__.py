@@ -56,7 +56,6 @@ def segment(
     volume: Volume,
     config: SegmentConfig | None = None,
     *,
-    original: Volume | None = None,
     head: tuple[Bundle, str] | None = None,
     monitor: Monitor | None = None,
 ) -> Segmentation:
@@ -65,8 +64,6 @@ def segment(
     Args:
         volume: a single volume, not a sequence of several frames.
         config: the head and how it is run; None takes the defaults.
-        original: the volume before it was enhanced, on the same grid, for a head that takes both;
-            None: `volume` is given twice.
         head: from `open_head_for`, if that checked the volume before it was enhanced.
         monitor: receives progress, messages and warnings, and can cancel.
     Returns:
@@ -99,9 +96,7 @@ def segment(
             volume = replace(volume, modality=bundle.modality)
     from MedEnhanceLib.gradprom import infer
 
-    return infer.segment(
-        volume, bundle, config, original=original, warning=warning, monitor=monitor
-    )
+    return infer.segment(volume, bundle, config, warning=warning, monitor=monitor)
 
 
 def open_head_for(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import Options, config_from_json, option
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
 
@@ -18,9 +18,6 @@ class HeadConfig(Options):
     """Size of a head."""
 
     context: int = option(2, help="slices of context on each side", low=0, high=16)
-    images: int = option(
-        1, help="inputs; 1: the image, 2: the enhanced and the noisy image", low=1, high=2
-    )
     widths: tuple[int, ...] = option(
         (24, 48, 72, 96), help="channels of stages, finest first", low=1, high=4096, items=(2, 5)
     )
@@ -41,6 +38,15 @@ class HeadConfig(Options):
                 f"window is {list(self.window)}",
                 "Give a lower and a higher end, in CT as HU / 1000: [-0.16, 0.24].",
             )
+
+
+def size_of(network: Mapping[str, Any]) -> HeadConfig:
+    """Read the size of a head from its metadata; ModelError if it takes several images."""
+    if network.get("images", 1) != 1:
+        raise ModelError(
+            "the head takes two images, enhanced and noisy (network.images)", "Train it on one."
+        )
+    return HeadConfig.from_json({n: v for n, v in network.items() if n != "images"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Enhance
-from MedEnhanceLib.gradprom.config import HeadConfig, TrainHeadConfig
+from MedEnhanceLib.gradprom.config import HeadConfig, TrainHeadConfig, size_of
 from MedEnhanceLib.learning.precision import move
 
 _PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
@@ -59,7 +59,7 @@ def make_head(config: HeadConfig, structures: int) -> nn.Module:
 
     network: nn.Module = UNet(
         spatial_dims=2,
-        in_channels=config.images * (2 * config.context + 1),
+        in_channels=2 * config.context + 1,
         out_channels=structures + 1,
         channels=config.widths,
         strides=(2,) * (len(config.widths) - 1),
@@ -156,7 +156,7 @@ def open_head(bundle: Bundle) -> HeadModel:
     entries: list[dict[str, Any]] = bundle.metadata.get("labels", [])
     tensors: dict[str, Tensor] = load_tensors(bundle)
     with must_fit(bundle, tensors):
-        config = config_from_json(HeadConfig, bundle.metadata.get("network", {}))
+        config = size_of(bundle.metadata.get("network", {}))
         labels = tuple(config_from_json(Label, entry) for entry in entries)
         network = make_head(config, len(labels))
         network.load_state_dict(tensors)

@@ -59,7 +59,6 @@ def segment(
     bundle: Bundle | MonaiBundle,
     config: SegmentConfig,
     *,
-    original: Volume | None,
     warning: str,
     monitor: Monitor,
 ) -> Segmentation:
@@ -69,7 +68,6 @@ def segment(
         volume: single.
         bundle: a verified head, or a MONAI bundle.
         config: only `device` is used.
-        original: the volume before it was enhanced, on the same grid; None: `volume` replaces it.
         warning: from `open_head_for`, for the history of the labels; "" for none.
         monitor: receives progress and the device; may cancel.
     """
@@ -85,8 +83,7 @@ def segment(
         monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
         model = _warm_head(bundle.folder, bundle.sha256)
         structures = model.labels
-        before = (original or volume).canonical()
-        labels = _labels_of_head(seen, before, model, choice.name, monitor)
+        labels = _labels_of_head(seen, model, choice.name, monitor)
     identity = bundle.identity()
     note = f"segmented with {identity['name']} {identity['sha256'][:12]}"
     did = derived_note(f"{note} ({warning})" if warning else note)
@@ -123,9 +120,7 @@ def _table(labels: Labels, structures: Sequence[Label], geometry: Geometry) -> l
     ]
 
 
-def _labels_of_head(
-    volume: Volume, original: Volume, model: HeadModel, device: str, monitor: Monitor
-) -> Labels:
+def _labels_of_head(volume: Volume, model: HeadModel, device: str, monitor: Monitor) -> Labels:
     def network(batch: Tensor, device: str) -> Tensor:
         logits: Tensor = move(model.network, device)(batch)
         return logits.softmax(dim=1)
@@ -133,10 +128,9 @@ def _labels_of_head(
     scaling, context = scaling_for(volume), model.config.context
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
-    beside = original.voxels if model.config.images > 1 else None
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(
-            network, volume.voxels, scaling, context, device, monitor, beside=beside
+            network, volume.voxels, scaling, context, device, monitor
         ):
             labels[where] = values[likelihood.argmax(axis=1)]
     return labels

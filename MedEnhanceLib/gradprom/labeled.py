@@ -13,7 +13,7 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.atlas import propagate_labels
-from MedEnhanceLib.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.gradprom.config import TrainHeadConfig, size_of
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.runtime.progress import Monitor
@@ -111,7 +111,7 @@ def config_of(head: Bundle) -> TrainHeadConfig:
     """Return the configuration of the labeled images that a head was trained on."""
     stated = head.metadata.get("training", {}).get("config", {})
     fields = {name: stated[name] for name in _DATA_OPTIONS if name in stated}
-    fields |= {"structures": head.metadata["labels"], "network": head.metadata["network"]}
+    fields |= {"structures": head.metadata["labels"], "network": size_of(head.metadata["network"])}
     return TrainHeadConfig.from_json({**fields, "modality": head.modality})
 
 

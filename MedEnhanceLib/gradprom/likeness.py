@@ -141,8 +141,7 @@ def _label_numbers(volume: Volume, model: HeadModel) -> dict[str, float]:
     with torch.inference_mode():
         for place in places:
             stack = stacks_of(volume.voxels, scaling, context, slice(place, place + 1))
-            seen = stack.repeat(1, model.config.images, 1, 1)
-            label = model.network(seen).argmax(dim=1)[0, :rows, :columns].numpy()
+            label = model.network(stack).argmax(dim=1)[0, :rows, :columns].numpy()
             labels.append(label[label > 0])
             images.append(stack[0, context, :rows, :columns].numpy()[label > 0])
     image, label = _shifted(np.concatenate(images), volume.modality), np.concatenate(labels)

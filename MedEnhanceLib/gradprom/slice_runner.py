@@ -35,8 +35,6 @@ def over_slices(
     context: int,
     device: str,
     monitor: Monitor,
-    *,
-    beside: Array | None = None,
 ) -> Iterator[tuple[slice, Floats]]:
     """Apply a network to slices with their neighbors, some slices at once.
 
@@ -49,7 +47,6 @@ def over_slices(
         context: neighbors on each side; at the ends the last slice is repeated.
         device: to begin with, as torch names it.
         monitor: progress; each chunk is a safe point for cancelling.
-        beside: a second image, [K, J, I], whose slices follow those of the first.
     Yields:
         (where, values [n, channels, J, I]).
     Raises:
@@ -64,8 +61,7 @@ def over_slices(
         where = slice(first, min(first + at_once, count))
         values = None
         try:
-            images = [voxels] if beside is None else [voxels, beside]
-            stacks = torch.cat([stacks_of(image, scaling, context, where) for image in images], 1)
+            stacks = stacks_of(voxels, scaling, context, where)
             batch = stacks.to(device, memory_format=torch.channels_last)
             values = network(batch, device)[..., :rows, :columns].float().cpu().numpy()
         except (MemoryError, RuntimeError) as cause:

@@ -113,14 +113,14 @@ class SegmentationTask:
             noisy = noise.apply(labeled.image)
             for index, name in enumerate(names):
                 part.progress(0.1 + 0.9 * index / len(names), f"measuring the {name} image")
-                original = labeled.image if name == _CLEAN else noisy
-                volume = enhancers[name](noisy) if name in enhancers else original
-                labels = segment(volume, options, original=original, monitor=quiet).volume
+                volume = labeled.image if name == _CLEAN else noisy
+                volume = enhancers[name](noisy) if name in enhancers else volume
+                labels = segment(volume, options, monitor=quiet).volume
                 figures = _figures(labeled, volume, labels, config)
                 rows.append({"subject": subject, "image": name, **figures})
         return rows
 
-    def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, image: Tensor, labels: Tensor) -> Tensor:
         """Compute cross-entropy + Dice of up to four slices of a slab, each with its neighbors.
 
         Slices whose neighbors are all in the slab are preferred; otherwise the last slice is
@@ -128,7 +128,6 @@ class SegmentationTask:
 
         Args:
             image: [D, H, W] on the network's scale, enhanced.
-            noisy: the same before enhancement.
             labels: [D, H, W], indices.
         """
         depth, rows, columns = image.shape
@@ -137,8 +136,7 @@ class SegmentationTask:
         places = np.linspace(0, len(whole) - 1, min(len(whole), _MOST_SLICES)).round().astype(int)
         middles = np.array(whole)[places]
         seen = np.clip(middles[:, None] + np.arange(-context, context + 1), 0, depth - 1)
-        images = (image, noisy)[: self._config.network.images]
-        stacks = torch.cat([each[torch.from_numpy(seen)] for each in images], dim=1).float()
+        stacks = image[torch.from_numpy(seen)].float()
         # Each stage halves the sides.
         multiple = 2 ** (len(self._config.network.widths) - 1)
         short = (0, -columns % multiple, 0, -rows % multiple)

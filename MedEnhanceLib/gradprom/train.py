@@ -137,13 +137,12 @@ def prepare_examples(
         labeled = read_labeled(config, data, pair, part.part(0, 0.5))
         name = pair[0].relative_to(data).as_posix()
         rng = np.random.default_rng([config.seed, zlib.crc32(name.encode())])
-        versions = []
-        for images in _versions(labeled.image, config, rng, enhancer, part.part(0.5, 1)):
-            scaling = scaling_for(images[0])
-            channels = [scaling.apply(each.voxels) for each in images[: config.network.images]]
-            versions.append(np.stack(channels).astype(np.float16))
+        versions = tuple(
+            scaling_for(image).apply(image.voxels).astype(np.float16)
+            for image in _versions(labeled.image, config, rng, enhancer, part.part(0.5, 1))
+        )
         isotropic = labeled.image.geometry.is_nearly_isotropic
-        examples.append(Example(tuple(versions), labeled.indices, isotropic))
+        examples.append(Example(versions, labeled.indices, isotropic))
     for index, label in enumerate(config.label_set, start=1):
         if not any((example.labels == index).any() for example in examples):
             raise InputError(
@@ -159,20 +158,19 @@ def _versions(
     rng: np.random.Generator,
     enhancer: Enhancer | None,
     monitor: Monitor,
-) -> Iterator[tuple[Volume, Volume]]:
-    """Yield pairs of a training image and the same before enhancement.
+) -> Iterator[Volume]:
+    """Yield the clean image, then its degraded versions, enhanced and as they are.
 
-    The clean image, then its degraded versions, enhanced and as they are: people segment noisy
-    images as well.
+    People segment noisy images as well.
     """
-    yield image, image
+    yield image
     kinds = _DEGRADATIONS[config.modality]
     for number in range(config.damaged):
         monitor.progress(number / config.damaged, "making degraded versions")
         degraded = draw(kinds[number % len(kinds)], rng).apply(image)
         if enhancer:
-            yield enhancer.enhance(degraded), degraded
-        yield degraded, degraded
+            yield enhancer.enhance(degraded)
+        yield degraded
 
 
 @dataclass(frozen=True)
@@ -180,8 +178,7 @@ class Example:
     """Subject: versions of its image on the network's scale, and its labels, [K, J, I].
 
     Attributes:
-        versions: [C, K, J, I] each, with the image before it was enhanced as second channel, if
-            any.
+        versions: [K, J, I] each.
         isotropic: whether patches may be taken in other planes than the slices.
     """
 
@@ -217,8 +214,7 @@ def draw_batch(
         around = None
         if config.labeled_share and rng.random() < config.labeled_share:
             around = example.labeled[rng.integers(len(example.labeled))][list(axes)]
-        turned = version.transpose(0, *(1 + axis for axis in axes))
-        patch = _patch(turned, example.labels.transpose(axes), config, rng, around)
+        patch = _patch(version.transpose(axes), example.labels.transpose(axes), config, rng, around)
         images.append(_varied(patch[0], config.modality, rng))
         labels.append(patch[1])
     return torch.stack(images), torch.stack(labels)
@@ -255,8 +251,7 @@ def _patch(
             for at, offset, n in zip(around[1:], offsets, sides, strict=True)
         ]
     rows, columns = (slice(start, start + extent) for start in starts)
-    stacks = np.concatenate([channel[slices, rows, columns] for channel in voxels])
-    image = torch.from_numpy(stacks.astype(np.float32))
+    image = torch.from_numpy(voxels[slices, rows, columns].astype(np.float32))
     label = torch.from_numpy(labels[middle, rows, columns].astype(np.float32))
     missing = (0, extent - image.shape[2], 0, extent - image.shape[1])
     # Beyond the image there is air, which is 0 in MR and -1 (−1000 HU) in CT.

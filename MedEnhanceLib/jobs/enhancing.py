@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
-from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
@@ -101,19 +100,11 @@ def enhance_volume(
     _warn_of_change(result, monitor)
     if head is not None:
         with _refusal_as_warning(refused, single, monitor):
-            result = _labeled(result, segmenter, head, monitor.part(share, 1.0))
+            part = monitor.part(share, 1.0)
+            labels = gradprom.segment(result.volume, segmenter, head=head, monitor=part)
+            result = replace(result, segmentation=labels)
     result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
     return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
-
-
-def _labeled(
-    result: Enhanced, segmenter: SegmentConfig | None, head: tuple[Bundle, str], monitor: Monitor
-) -> Enhanced:
-    """Add the labels of the enhanced volume to a result."""
-    labels = gradprom.segment(
-        result.volume, segmenter, original=result.original, head=head, monitor=monitor
-    )
-    return replace(result, segmentation=labels)
 
 
 @contextmanager

@@ -60,9 +60,7 @@ class RecoverReport:
         return replace(volume, voxels=voxels, modality="SEG", units="", lossy=())
 
 
-def recover(
-    path: str | Path, *, monitor: Monitor | None = None, threads: int = 0
-) -> tuple[Volume, RecoverReport]:
+def recover(path: str | Path, *, monitor: Monitor | None = None) -> tuple[Volume, RecoverReport]:
     """Repair a damaged `.ucv` from its parity, read every intact block, and fill the others.
 
     Where blocks are lost the volume's history says so, and `RecoverReport.mask` which voxels they
@@ -71,7 +69,6 @@ def recover(
     Args:
         path: of the file.
         monitor: receives progress and warnings, and may cancel.
-        threads: 0 takes all processors, up to 16.
     Returns:
         The volume, with lost blocks filled by the smallest voxel of the source, and a report.
     Raises:
@@ -81,7 +78,7 @@ def recover(
     notes: list[str] = []
     try:
         with Container(Path(path), tolerant=True, warn=notes.append) as container:
-            volume, report = _recovered(container, monitor or Monitor(), threads)
+            volume, report = _recovered(container, monitor or Monitor())
     except NoContainerError:
         raise
     except CodecError as damage:
@@ -90,9 +87,7 @@ def recover(
     return volume, replace(report, notes=tuple(notes))
 
 
-def _recovered(
-    container: Container, monitor: Monitor, threads: int
-) -> tuple[Volume, RecoverReport]:
+def _recovered(container: Container, monitor: Monitor) -> tuple[Volume, RecoverReport]:
     name = container.path.name
     header = Header.from_json(container.header, name)
     grid = header.grid
@@ -101,7 +96,7 @@ def _recovered(
     lost, lost_voxels = [], 0
     chunks = {chunk.block: chunk for chunk in reversed(container.chunks)}
     blocks = range(len(grid))
-    decoded = decode_blocks(container, header, chunks, blocks, threads=threads, monitor=monitor)
+    decoded = decode_blocks(container, header, chunks, blocks, threads=0, monitor=monitor)
     for block, outcome in enumerate(decoded):
         box = grid.box(block)
         if isinstance(outcome, CodecError):

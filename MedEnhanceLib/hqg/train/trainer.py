@@ -51,12 +51,11 @@ class Task(Protocol):
     def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
         """Yield labeled volumes."""
 
-    def loss(self, image: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, image: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of the task, a scalar.
 
         Args:
             image: [D, H, W] on the network's scale, enhanced.
-            noisy: the same before enhancement.
             labels: [D, H, W], indices.
         """
 
@@ -168,7 +167,7 @@ class Trainer:
         assert crop.labels is not None
         # In use, the Rician bias is corrected before the segmentation.
         unbiased = image if crop.bias is None else image - crop.bias
-        loss = task.loss(unbiased[where], crop.plain.noisy[where], crop.labels[where])
+        loss = task.loss(unbiased[where], crop.labels[where])
         gradients, report = gate(main, loss, weights)
         for (_, weight), gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient

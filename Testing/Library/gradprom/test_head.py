@@ -99,7 +99,7 @@ def test_a_stopped_training_goes_on(
 
 
 def test_a_head_learns_from_clean_noisy_and_enhanced_images(
-    data: Path, config: TrainHeadConfig, tmp_path: Path
+    data: Path, config: TrainHeadConfig
 ) -> None:
     """The same degraded images as they are, and enhanced."""
     seen: list[Volume] = []
@@ -110,7 +110,7 @@ def test_a_head_learns_from_clean_noisy_and_enhanced_images(
         return volume.with_voxels(ramp.reshape(volume.shape), did="enhanced")
 
     enhancer = Enhancer(enhance, {"name": "stand-in", "sha256": "0"})
-    two = replace(config, damaged=2, network=replace(config.network, images=2))
+    two = replace(config, damaged=2)
     files, _ = find_split(two, data)
     examples = prepare_examples(two, data, files, Monitor(), enhancer)
     assert len(seen) == 2 * 2
@@ -118,18 +118,10 @@ def test_a_head_learns_from_clean_noisy_and_enhanced_images(
     for example in examples:
         assert len(example.versions) == 1 + 2 * 2
         for number, version in enumerate(example.versions):
-            image, before = version
-            is_enhanced = bool((np.diff(image.ravel()) >= 0).all())
+            is_enhanced = bool((np.diff(version.ravel()) >= 0).all())
             assert is_enhanced == (number in (1, 3))
-            assert np.array_equal(image, before) != is_enhanced
     images, _ = draw_batch(examples, two, np.random.default_rng(0))
-    assert images.shape == (two.batch, 2 * (2 * two.network.context + 1), two.patch, two.patch)
-
-    folder = train(replace(two, steps=1), data, tmp_path, enhancer=enhancer)
-    image, _ = phantom()
-    options = SegmentConfig(model=str(folder), device="cpu", force_segmenter=True)
-    both = segment(image, options, original=seen[0]).volume.voxels
-    assert not np.array_equal(both, segment(image, options).volume.voxels)
+    assert images.shape == (two.batch, 2 * two.network.context + 1, two.patch, two.patch)
 
 
 def test_degraded_versions_of_an_image_do_not_depend_on_the_other_images(

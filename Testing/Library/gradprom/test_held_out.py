@@ -112,7 +112,7 @@ def test_patches_hold_what_is_rare_as_often_as_asked(
     labels = np.zeros(voxels.shape, np.uint8)
     labels[5, 55:59, 1:5] = 1
     config = replace(TrainHeadConfig.from_json(FIELDS), batch=200, labeled_share=share)
-    example = Example((voxels[None],), labels, isotropic=False)
+    example = Example((voxels,), labels, isotropic=False)
     _, drawn = draw_batch([example], config, np.random.default_rng(0))
     assert least <= float((drawn > 0).flatten(1).any(1).float().mean()) <= most
 

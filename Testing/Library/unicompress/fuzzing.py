@@ -343,7 +343,7 @@ class Fuzzer:
         return "warned"
 
     def _check_recovered(self, base: Base, mended: bool, monitor: Monitor) -> str:
-        volume, report = recover(self._path, threads=1, monitor=monitor)
+        volume, report = recover(self._path, monitor=monitor)
         if report.proved and not self._is_named(volume.voxels):
             raise FindingError("recovered voxels that are called proved and are not")
         if not mended:

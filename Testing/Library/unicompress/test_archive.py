@@ -81,7 +81,7 @@ for path in sys.argv[1:]:
     listen = lambda event: event.kind == "warning" and warned.append(event.fields["message"])
     whole = decompress(path, monitor=Monitor(listen), threads=1).voxels
     part = decompress(path, region=np.s_[..., 2:5, 5:30, 4:20], threads=1).voxels
-    saved, report = recover(path, threads=1)
+    saved, report = recover(path)
     read[path] = {
         "whole": digest(whole), "part": digest(part), "recovered": digest(saved.voxels),
         "proved": report.proved, "missing": inspect_container(path)["missing"], "warned": warned,
