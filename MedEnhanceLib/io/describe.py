@@ -26,7 +26,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 #: Above this ratio of largest to smallest spacing a volume is called anisotropic.
 _ANISOTROPIC = 3.0
 #: How to use a volume whatever its quantity.
-_AS_INTENSITY = "--as-intensity (as_intensity=True in Python)"
+REQUEST = "--as-intensity (as_intensity=True in Python)"
 #: Largest value whose square, summed over some voxels, single precision holds.
 LARGEST = 1e18
 
@@ -129,7 +129,7 @@ def refuse_unfit(
     *,
     on_request: bool,
     model: str = "auto",
-    remedy: str = _AS_INTENSITY,
+    remedy: str = REQUEST,
 ) -> str:
     """Raise InputError for a volume that is no image of intensities, or of an undecided modality.
 

@@ -14,12 +14,13 @@ from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
+from MedEnhanceLib.core.quantity import PHASE, UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
-from MedEnhanceLib.io.describe import refuse_unfit
+from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.jobs.files import path_of
 from MedEnhanceLib.runtime.dependencies import load_packages
@@ -68,7 +69,7 @@ def enhance_volume(
     if segmenter is not None or config.task == "slices":
         load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     began = time.monotonic()
-    quantity = _check_input(volume, config, monitor)
+    config, taken_as = _check_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
     head, refused = None, dict[str, Any]()
     if segmenter is not None:
@@ -93,9 +94,8 @@ def enhance_volume(
             scratch=scratch,
             monitor=part,
         )
-    guessed = result.volume.modality if volume.modality_is_guess else ""
-    if guessed or quantity:
-        taken_as = {"guessed_modality": guessed, "quantity": quantity}
+    taken_as["guessed_modality"] = result.volume.modality if volume.modality_is_guess else ""
+    if any(taken_as.values()):
         result = replace(result, measured={"taken_as": taken_as, **result.measured})
     _warn_of_change(result, monitor)
     if head is not None:
@@ -120,15 +120,27 @@ def _refusal_as_warning(
         monitor.warn(f"not segmented: {reason}. {cause.hint}")
 
 
-def _check_input(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> str:
-    """Refuse as `refuse_unfit` does, with the same result, and warn if a volume was changed."""
+def _check_input(
+    volume: Volume, config: EnhanceConfig, monitor: Monitor
+) -> tuple[EnhanceConfig, dict[str, str]]:
+    """Refuse as `refuse_unfit` does, and warn if a volume was changed.
+
+    Returns the configuration, at strength 0 for what looks like phase, and the quantity taken.
+    """
     name = Path(volume.source).name or "volume"
     if volume.lossy:
         text = "lost detail does not come back, and errors may be taken for noise or anatomy"
         monitor.warn(f"{name}: was compressed with loss: {text}")
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
-    return refuse_unfit(volume, monitor, model=config.model, on_request=config.as_intensity)
+    quantity, is_stated = quantity_of(volume)
+    is_asked = config.as_intensity or config.task == "slices"
+    if quantity == PHASE and not (is_stated or is_asked):
+        text = f"it looks like {PHASE}, and a filter must not average over its jumps: nothing is "
+        monitor.warn(f"{name}: {text}changed. {UNFIT[PHASE]} To filter it all the same: {REQUEST}")
+        return replace(config, strength=0.0), {"left_alone": quantity}
+    quantity = refuse_unfit(volume, monitor, model=config.model, on_request=config.as_intensity)
+    return config, {"quantity": quantity}
 
 
 def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
