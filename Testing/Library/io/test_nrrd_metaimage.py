@@ -76,11 +76,12 @@ def test_axis_of_frames_comes_first_wherever_it_stands(
         ("spacings: a b c", {}, "spacings"),
         (f"{LPS}\n{DIRECTIONS}\ndata file: /etc/hostname", {}, "data file"),
         (f"{LPS}\n{DIRECTIONS}\nbyte skip: 10", {}, "byte skip"),
-        (f"{LPS}\n{DIRECTIONS}\nbyte skip: 2", {"encoding": "gzip"}, "byte skip"),
+        (f"{LPS}\n{DIRECTIONS}\nbyte skip: 999999999999999999", {"encoding": "gzip"}, "byte skip"),
         (f"{LPS}\n{DIRECTIONS}\nbyte skip: -1", {"encoding": "gzip"}, "byte skip"),
         (f"{LPS}\n{DIRECTIONS}\nbyte skip: -2", {}, "byte skip"),
-        (f"{LPS}\n{DIRECTIONS}\nbyte skip: 999999999999999999", {}, "byte skip"),
-        (f"{LPS}\n{DIRECTIONS}\nline skip: 1", {}, "line skip is 1: only byte skip"),
+        (f"{LPS}\n{DIRECTIONS}\nline skip: 999999999", {}, "line skip"),
+        (f"{LPS}\n{DIRECTIONS}\nline skip: -1", {}, "line skip"),
+        (f"{LPS}\n{DIRECTIONS}\nline skip: 1e3", {}, "line skip"),
         (f"{LPS}\n{DIRECTIONS}\nspace: RAS", {}, "space has two values"),
         (f"{LPS}\n{DIRECTIONS}\nkinds: domain domain list", {}, "kinds"),
         (f"{LPS}\nspace directions: (2,0,0) (0,3,0) none", {}, "space directions"),
@@ -115,19 +116,22 @@ def test_space_that_is_not_named_is_said(tmp_path: Path, recorder: WarningRecord
 
 
 @pytest.mark.parametrize(
-    ("skips", "before", "after"),
+    ("skips", "before", "packed", "after"),
     [
-        ("byte skip: 4", b"junk", b"more"),
-        ("byte skip: -1", b"junk of any length", b""),
-        ("encoding: gz", b"", bytes(700)),
+        ("line skip: 3", b"a\nb\n\n", b"", b""),
+        ("byte skip: 4", b"junk", b"", b""),
+        ("line skip: 1\nbyte skip: 2", b"text\nab", b"", b"more"),
+        ("byte skip: -1", b"junk of any length", b"", b""),
+        ("encoding: gzip\nline skip: 1\nbyte skip: 2", b"text\n", b"ab", b""),
+        ("encoding: gz", b"", b"", bytes(700)),
     ],
 )
 @pytest.mark.parametrize("ending", [".nrrd", ".nhdr"])
-def test_bytes_before_the_voxels_are_skipped(
-    tmp_path: Path, ending: str, skips: str, before: bytes, after: bytes
+def test_lines_and_bytes_before_the_voxels_are_skipped(
+    tmp_path: Path, ending: str, skips: str, before: bytes, packed: bytes, after: bytes
 ) -> None:
     path, voxels = tmp_path / f"a{ending}", np.arange(120, dtype="<i2")
-    data = voxels.tobytes()
+    data = packed + voxels.tobytes()
     data = before + (gzip.compress(data) if "gz" in skips else data) + after
     raw = "" if "gz" in skips else "encoding: raw\n"
     head = f"NRRD0005\ntype: short\ndimension: 3\nsizes: 6 5 4\nendian: little\n{raw}{skips}\n"
