@@ -40,6 +40,7 @@ class Tags:
     """
 
     modality: str | None = None
+    modality_is_guess: bool = False
     units: str = ""
     history: tuple[str, ...] = ()
     frame_interval_s: float | None = None
@@ -62,6 +63,8 @@ def to_text(volume: Volume) -> str:
         earlier = len(volume.history) - _MOST_STEPS
         note = [f"{earlier} earlier steps, too many to keep"] if earlier > 0 else []
         fields["DERIVED"] = [*note, *volume.history[-_MOST_STEPS:]]
+    if volume.modality_is_guess:
+        fields["modality_is_guess"] = True
     if volume.quantity:
         fields["quantity"] = volume.quantity
     if volume.frame_interval_s is not None:
@@ -84,6 +87,7 @@ def from_text(text: str) -> Tags:
             return Tags()
         return Tags(
             modality=fields["modality"],
+            modality_is_guess=fields.get("modality_is_guess") is True,
             units=printable(str(fields.get("units", ""))),
             history=tuple(printable(str(step)) for step in fields.get("DERIVED") or ()),
             frame_interval_s=None if seconds is None else float(seconds),

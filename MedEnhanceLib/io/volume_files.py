@@ -251,7 +251,7 @@ def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
     return dataclasses.replace(
         volume,
         modality=resolved,
-        modality_is_guess=not (modality or facts.modality),
+        modality_is_guess=not modality and (facts.modality_is_guess or not facts.modality),
         units=facts.units if resolved == facts.modality else default_units(resolved),
         history=facts.history,
         lossy=facts.lossy,

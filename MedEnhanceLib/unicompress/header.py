@@ -53,6 +53,7 @@ class Header:
             nothing.
         gradients: [b, x, y, z] for each frame of a diffusion sequence, s/mm² and LPS.
         quantity: that of the volume, "" for intensities.
+        modality_is_guess: as of a Volume.
         nifti: as of a Volume.
     """
 
@@ -76,6 +77,7 @@ class Header:
     dicom: Mapping[str, str] = field(default_factory=dict)
     gradients: tuple[tuple[float, ...], ...] = ()
     quantity: str = ""
+    modality_is_guess: bool = False
     nifti: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -127,6 +129,7 @@ class Header:
             dicom_origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own_step,
             quantity=self.quantity,
+            modality_is_guess=self.modality_is_guess,
             gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
             nifti=self.nifti,
             time_points=(*frames.indices(self.grid.frames)[:2], self.grid.frames),
@@ -225,9 +228,10 @@ _TYPES: dict[str, Any] = {
     "dicom": dict[str, str],
     "gradients": list[list[float]],
     "quantity": str,
+    "modality_is_guess": bool,
     "nifti": dict[str, Any],
 }
-_OPTIONAL = ("models", "lossy", "dicom", "gradients", "quantity", "nifti")
+_OPTIONAL = ("models", "lossy", "dicom", "gradients", "quantity", "modality_is_guess", "nifti")
 #: Further conditions on a field, checked after its type and the fields before it.
 _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "shape": lambda fields: (

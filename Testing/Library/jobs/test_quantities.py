@@ -358,3 +358,15 @@ def test_scans_keep_their_modality_without_a_header(shared_data: Path) -> None:
         volume = me.load(shared_data / name, progress=False)
         assert likely_modalities(volume.voxels, volume.geometry.spacing) == (modality,), name
         assert quantity_of(volume)[0] == ""
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha", "a.ucv"])
+def test_a_guessed_modality_stays_a_guess_in_written_files(name: str, tmp_path: Path) -> None:
+    for volume in (Volume.from_array(_image(), spacing=(1, 1, 1)), Volume(_image(), modality="MR")):
+        path = tmp_path / f"{volume.modality_is_guess}-{name}"
+        if name.endswith(".ucv"):
+            me.compress(volume, path, lossless=True, progress=False)
+        else:
+            me.save(volume, path, progress=False)
+        again = me.load(path, progress=False)
+        assert (again.modality, again.modality_is_guess) == ("MR", volume.modality_is_guess)
