@@ -55,7 +55,7 @@ class PanelError(Exception):
 
         if code == "cancelled":
             return cls.cancelled()
-        if code == "dependency" and "not installed" in message:
+        if code == "dependency" and hint.startswith("Install"):
             hint = _("Pages offer to install it; scripts call installDependencies(confirm=True).")
         return cls(message, without_commands(hint), code, details)
 

@@ -18,7 +18,7 @@ import numpy as np
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, foreground, let_go, slabs, trim
-from MedEnhanceLib.core.geometry import AS_STORED
+from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -29,7 +29,7 @@ from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, measured_bias_field
 from MedEnhanceLib.hqg.outputs import Outputs, outputs_for
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.describe import refuse_not_finite, refuse_too_large, refuse_unfit
+from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
@@ -72,9 +72,8 @@ def enhance(
         guide: another series of the same examination, or several, of any contrast and grid; their
             anatomy helps to separate noise from anatomy at the same place.
         frame: number of the only frame to enhance, as in a run over the whole sequence.
-        slices: (start, stop) along K, stop excluded. Only these are returned, with the geometry of
-            the crop, equal to a whole run bit for bit, as the whole volume is measured. Where the
-            whole run has slices along another axis (`Geometry.turn`), they differ a little.
+        slices: (start, stop) along K, stop excluded, of the crop that is returned. It equals a
+            whole run, but where that has slices along another axis (`Geometry.turn`).
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder; if given, a large result stays in an unnamed file there, not in memory.
         filter_alone: whether the network is left out, to measure its gain over the filter.
@@ -98,15 +97,14 @@ def enhance(
     monitor = monitor.part(_REGISTRATION if guide else 0.0, 1.0)
     if filter_alone:
         run = replace(run, network=None)
-    outputs = outputs_for(
-        run.original, uncertainty=config.uncertainty, guided=bool(run.shown), scratch=scratch
-    )
+    guided, uncertainty = bool(run.shown), config.uncertainty
+    outputs = outputs_for(run.original, uncertainty=uncertainty, guided=guided, scratch=scratch)
     uses, turned = [], outputs.turned(run.turn)
     for place, number in enumerate(run.numbers):
         part = monitor.part(place / len(run.numbers), (place + 1) / len(run.numbers))
         part.progress(0.0, "removing noise")
-        frame_outputs = turned.at(place) if run.original.is_sequence else turned
-        uses.append(Frame(run, number, part).enhance(frame_outputs))
+        out = turned.at(place) if run.original.is_sequence else turned
+        uses.append(Frame(run, number, part).enhance(out))
     full = _result_of(run, outputs, uses)
     result = full.at_strength(config.share)
     # The uncertainty was computed for this strength.
@@ -134,9 +132,7 @@ def _prepared(
             "Use MedEnhanceLib.enhance, which does.",
         )
     # Unusable guides are refused before the model is opened.
-    for each in [guide] if isinstance(guide, Volume) else guide or ():
-        refuse_unfit(each, monitor, on_request=True, model=config.model)
-    guides = list(_checked(guide, volume))
+    guides = list(_checked(guide, volume, config.model, monitor))
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
     if volume.modality_is_guess and volume.modality != bundle.modality:
         # The modality was guessed from the values: that of the model counts.
@@ -169,16 +165,20 @@ def _prepared(
     del mean
     let_go(seen.voxels)
     trim()
-    depth = len(frames[0].voxels)
-    first, stop = (part.start, part.stop) if slices else (0, depth)
-    within = slice(first, stop) if turn.steps[0] > 0 else slice(depth - stop, depth - first)
+    within = _turned_slices(part if slices else None, turn, len(frames[0].voxels))
     return EnhancerRun(
         config=config, bundle=bundle, device=device, network=network, engine=engine,
         original=original.crop(k=part), frames=frames, numbers=numbers, empty=empty, slices=within,
-        turn=turn,
-        decision=replace(decision, facts=decision.facts | facts), guides=aligned,
+        turn=turn, decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
     )  # fmt: skip
+
+
+def _turned_slices(part: slice | None, turn: AxisTurn, depth: int) -> slice:
+    """Return where stored slices are in canonical order; all slices for None."""
+    if part is None:
+        return slice(0, depth)
+    return part if turn.steps[0] > 0 else slice(depth - part.stop, depth - part.start)
 
 
 def _on_device(bundle: Bundle, device: str, monitor: Monitor) -> tuple[str, GuidedNetwork, Engine]:
@@ -190,9 +190,12 @@ def _on_device(bundle: Bundle, device: str, monitor: Monitor) -> tuple[str, Guid
     return choice.name, network_on(bundle, choice.name), engine_for(choice.name, monitor)
 
 
-def _checked(guides: Volume | Sequence[Volume] | None, volume: Volume) -> Iterator[Volume]:
+def _checked(
+    guides: Volume | Sequence[Volume] | None, volume: Volume, model: str, monitor: Monitor
+) -> Iterator[Volume]:
     """Yield the guides of a volume after a check; raises InputError for an unsuitable one."""
     for each in [guides] if isinstance(guides, Volume) else guides or ():
+        refuse_unfit(each, monitor, on_request=True, model=model)
         name = each.source or "guide"
         # Voxels first: a missing modality is guessed from them.
         refuse_too_large(each)
@@ -248,7 +251,7 @@ def _measure_ranges(
     Returns the numbers of the frames of a sequence that have none.
     """
     if not cache.ranges:
-        refuse_not_finite(volume)
+        refuse_too_large(volume)
     empty = cache.kinds_of(frames).empty
     for number in numbers:
         if number not in (*cache.ranges, *empty):

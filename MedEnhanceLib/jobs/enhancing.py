@@ -171,7 +171,8 @@ def _manifest_of(
     monitor: Monitor,
 ) -> dict[str, Any]:
     """Make the manifest of an enhancement."""
-    is_ct = result.volume.modality == "CT" and result.measured.get("noise", {}).get("changed")
+    is_changed = result.measured.get("noise", {}).get("changed", config.task != "slices")
+    is_ct = result.volume.modality == "CT" and is_changed
     facts = {
         "uncertainty": result.uncertainty_facts,
         "measured": result.measured,

@@ -31,7 +31,7 @@ class CompressConfig(Options):
         None,
         help="largest error of any voxel, in the volume's units (HU for CT; 0 is lossless)",
         low=0,
-        high=1e30,
+        high=1e300,
         metavar="E",
         one_of="mode",
     )

@@ -35,6 +35,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
         slicer.mrmlScene.RemoveNode(whole)
         noise = np.random.default_rng(0).normal(0, 20, (2, *voxels.shape))
         voxels = np.hypot(voxels + noise[0], noise[1]).round().clip(0, 255).astype(voxels.dtype)
+        voxels[:, 0] = 0  # air
         node = slicer.util.addVolumeFromArray(voxels, name=name)
         node.SetSpacing(1.0, 1.0, 1.1)
         self.turn(node, 10, 0, 0, 1)

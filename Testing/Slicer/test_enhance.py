@@ -243,7 +243,7 @@ class ChoicesTest(EnhanceTestCase):
 
     def test_whatSpeaksAgainstARunIsReportedAndDoesNotForbidIt(self):
         node = self.smallVolume(name="scan", modality="MR")
-        slicer.util.updateVolumeFromArray(node, 5 * slicer.util.arrayFromVolume(node) - 1500)
+        slicer.util.updateVolumeFromArray(node, 8 * slicer.util.arrayFromVolume(node) - 1800)
         self.choose(node)
         self.assertRegex(self.ui.problemLabel.text, r"^[^.]*values look like CT\.$")  # one sentence
         self.assertTrue(self.ui.problemIcon.isVisibleTo(self.panel.widget))

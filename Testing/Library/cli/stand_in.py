@@ -59,10 +59,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             else None,
         )
 
-    def segment(
-        volume: Volume, config: Any, *, original: Any = None, head: Any = None, monitor: Any
-    ) -> Any:
-        calls.append({"kind": "segment", "config": config, "images": (volume, original)})
+    def segment(volume: Volume, config: Any, *, head: Any = None, monitor: Any) -> Any:
+        calls.append({"kind": "segment", "config": config, "image": volume})
         monitor.progress(0.5, "segmenting")
         found = np.digitize(volume.voxels, [300, 600]).astype(np.uint8)
         table = [

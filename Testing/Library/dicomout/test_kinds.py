@@ -57,12 +57,12 @@ def with_mapped_groups(folder: Path) -> Volume:
 
 def thinner(volume: Volume) -> Volume:
     """The volume with twice as many slices, as thin slices are restored."""
-    assert volume.origin is not None
+    assert volume.dicom_origin is not None
     return replace(
         volume,
         voxels=np.repeat(volume.voxels, 2, axis=-3),
         geometry=replace(volume.geometry, spacing=(*volume.geometry.spacing[:2], 1.25)),
-        origin=replace(volume.origin, on_grid=False),
+        dicom_origin=replace(volume.dicom_origin, on_grid=False),
     )
 
 
@@ -117,7 +117,8 @@ def test_labels_and_uncertainty_of_every_kind_pass_the_examiner(
     sound: Sound, make_series: Make, tmp_path: Path, kind: str
 ) -> None:
     volume = KINDS[kind](tmp_path / "source", make_series)
-    options: dict[str, Any] = {"template": read_template(volume.origin), "derivation": ENHANCED}
+    template = read_template(volume.dicom_origin)
+    options: dict[str, Any] = {"template": template, "derivation": ENHANCED}
     spread = volume.with_voxels(np.full(volume.shape, 0.5, np.float32))
     labels = replace(volume, voxels=(volume.voxels > 50).astype(np.uint8), modality="SEG")
     objects = [
@@ -163,7 +164,7 @@ def test_what_holds_for_another_grid_alone_is_not_inherited(make_series: Make) -
     folder = make_series(STORED, **HEAD, **of_grid, ImagesInAcquisition=4, SpacingBetweenSlices=9)
     volume = io.load(folder)
     same, (thin, *_) = derive(volume), derive(thinner(volume))
-    cut, *_ = derive(replace(volume.crop(i=slice(1, 5)), origin=volume.origin))
+    cut, *_ = derive(replace(volume.crop(i=slice(1, 5)), dicom_origin=volume.dicom_origin))
     assert [keyword for keyword in of_grid if keyword not in same[0]] == []
     assert [keyword for keyword in of_grid if keyword in cut] == []
     assert "ImagesInAcquisition" not in same[0]

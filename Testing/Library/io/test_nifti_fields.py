@@ -46,7 +46,7 @@ def fields(path: Path) -> dict[str, Any]:
     "command",
     [
         "convert scan.nii new.nii.gz --modality MR",
-        "enhance scan.nii new.nii.gz --modality MR",
+        "enhance scan.nii new.nii.gz --modality MR --as-intensity",
         "compress scan.nii a.ucv --lossless --modality MR; decompress a.ucv new.nii.gz",
         "convert scan.nii a.nrrd --modality MR; convert a.nrrd new.nii.gz",
         "convert scan.nii a.mha --modality MR; convert a.mha new.nii.gz",

@@ -110,7 +110,7 @@ def test_a_file_that_lost_its_first_byte_is_damaged(
         ("voxels_sha256", "abc"),
         ("models", {"predictor": {"id": "a", "sha256": "b"}}),
         ("frame_interval_s", "1"),
-        ("gradients", [[1000.0, 0.0, 0.0, 1.0]]),
+        ("gradients", [[1000.0, 0.0, 0.0, 1.0]] * 2),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -183,7 +183,12 @@ def test_a_sound_copy_is_the_file_as_it_was(made: Callable[..., Path], tmp_path:
 def test_a_disk_that_cannot_read_a_page_is_repaired_too(made: Callable[..., Path]) -> None:
     path = made(LARGE)
     opened = Path.open
-    with mock.patch.object(Path, "open", lambda *args: UnreadablePage(opened(*args), 6 * PAGE)):
+
+    def unreadable(file: Path, *args: Any, **options: Any) -> Any:
+        stream = opened(file, *args, **options)
+        return UnreadablePage(stream, 6 * PAGE) if file == path else stream
+
+    with mock.patch.object(Path, "open", unreadable):
         assert decompress(path, threads=1).is_equal(noise(LARGE))
 
 
