@@ -45,7 +45,7 @@ def describe(
         option = "--modality" if remedy.startswith("--") else "modality="
         lines.append(f"taken as {guessed} (guessed from values; state it with {option})")
     if quantity := taken_as.get("left_alone"):
-        lines.append(f"it looks like {quantity}: nothing was changed")
+        return [f"it looks like {quantity}: nothing was changed"]
     if quantity := taken_as.get("quantity"):
         lines.append(f"{quantity}, taken as intensities on request")
     if noise := facts.get("noise"):

@@ -196,7 +196,8 @@ class Option:
             return _either([str(choice) for choice in self.choices])
         text = NAMES if self.about.is_name else allowed_text(self.hint)
         if self.range_text and fits("", self.hint):
-            text = f"{self.range_text} or text"
+            other = "a file" if "FILE" in (self.about.metavar or "") else "text"
+            text = f"{self.range_text} or {other}"
         elif self.range_text:
             text = self.range_text if self.kind is float else f"{text} of {self.range_text}"
         if self.about.multiple:

@@ -46,7 +46,7 @@ _LEAST_STRUCTURE = 0.1
 #: noise none.
 _STRONG, _UNSURE = 0.3, 0.5
 #: Messages and hints on frames that are not like the others.
-EMPTY = "without tissue, constant or noise alone", "kept as they are"
+EMPTY = "without tissue, constant or noise alone", "kept unchanged"
 _UNFIT = (
     "repeated, averaged or as weak as the noise",
     "the noise was measured in the other frames; check whether these are as they were acquired",

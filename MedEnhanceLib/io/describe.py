@@ -85,7 +85,8 @@ def _warnings(volume: Volume, quantity: str, *, constant: bool) -> list[str]:
         f"oblique: up to {angle:.1f}° off the patient's axes": angle > 0.1,
         "left-handed axes": not volume.geometry.is_right_handed,
         f"no image, but {quantity}": bool(quantity),
-        "modality not stated, but guessed from the values": volume.modality_is_guess,
+        "modality not stated, but guessed from the values": volume.modality_is_guess
+        and volume.modality != "OT",
         f"voxels {max(spacing):g} mm apart: another unit?": max(spacing) > FARTHEST_MM,
     }
     return [fact for fact, holds in facts.items() if holds]
@@ -195,8 +196,8 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
         monitor.warn(f"{text}is wrong if it is CT; override: {SET_MODALITY}")
     elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:
-        text = f"{name}: no value is below 0 HU, although fat and air are: models for CT fit "
-        text += "neither MR nor rescaled values (convert the original again, without rescaling)"
+        text = f"{name}: no value is below 0 HU, although fat and air are: it may be HU + 1024, or "
+        text += "no CT. Convert the original again, or subtract the offset (air is -1000 HU)"
         monitor.warn(text)
     if (widest := max(spacing)) > FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "

@@ -273,7 +273,7 @@ def _quantity_beside(volume: Volume) -> str:
     *entities, suffix = stem.split("_")
     is_bids = stem.startswith("sub-")
     # FA may be a person, or a flip angle; a phase one of the contrast medium.
-    if not entities or not (is_bids or len(suffix) > 2 or volume.dtype.kind == "f"):
+    if not (is_bids or len(suffix) > 2 or volume.dtype.kind == "f"):
         return ""
     quantity = quantity_in([suffix, *("PHASE" for each in entities if each == "part-phase")])
     is_other = quantity == LABELS and not looks_like_labels(volume.voxels)

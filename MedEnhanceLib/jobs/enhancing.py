@@ -135,7 +135,7 @@ def _check_input(
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
     quantity, is_stated = quantity_of(volume)
     is_asked = config.as_intensity or config.task == "slices"
-    if quantity == PHASE and not (is_stated or is_asked):
+    if quantity == PHASE and not (is_stated or is_asked) and volume.modality != "OT":
         text = f"it looks like {PHASE}, and a filter must not average over its jumps: nothing is "
         monitor.warn(f"{name}: {text}changed. {UNFIT[PHASE]} To filter it all the same: {REQUEST}")
         return replace(config, strength=0.0), {"left_alone": quantity}
@@ -153,7 +153,8 @@ def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
         text = f"the change is larger than the noise that was {kind}: anatomy may be in it, or the "
         monitor.warn(f"{text}noise is stronger; look at the difference of result and input")
     mean, alone = (noise.get(f"mean_changed{by}", 0) for by in ("", "_by_noise"))
-    least = _ALIKE if "frames" in noise or noise.get("is_stated") else _OTHERS
+    is_alike = "frames" in noise or noise.get("is_stated")
+    least = _ALIKE if is_alike and not result.volume.gradients else _OTHERS
     excess = result.strength * math.sqrt(max(mean**2 - alone**2, 0))
     if mean > _SHARED * alone and excess > least * noise["sigma"]:
         mean, alone = result.strength * mean, result.strength * alone

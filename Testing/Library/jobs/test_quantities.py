@@ -98,6 +98,7 @@ def test_real_and_imaginary_parts_are_enhanced_instead_and_phase_gains() -> None
         ("sub-01_T1map.nii.gz", "a derived map (T1map)"),
         ("scan_ADC.nii", "a derived map (ADC)"),
         ("sub-01_cbf.nrrd", "a derived map (cbf)"),
+        ("adc.nii.gz", "a derived map (adc)"),
         ("sub-01_part-mag_bold.nii.gz", ""),
         ("sub-01_T1w.nii.gz", ""),
         ("portal_phase.nii.gz", ""),
