@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,14 @@ def test_anatomy_that_all_frames_lose_is_warned_of_and_noise_is_not(
     assert f"changed by ±{noises[0]['mean_changed']:.3g} in tissue" in warned[0][0]
     assert "anatomy may have been removed" in warned[0][0] and warned[1] == []
     assert all("the mean of all frames changed by" in result.findings[1] for result in results)
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_a_real_diffusion_scan_that_loses_structure_is_warned_of(shared_data: Path) -> None:
+    scan = me.load(shared_data / "repeated/dwi_two_averages.nii.gz", modality="MR", progress=False)
+    result = me.enhance(scan.crop(k=slice(6, 10)), device="cpu", progress=False)
+    assert any("the mean of all frames" in text for text in result.report["warnings"])
 
 
 def test_the_mean_of_frames_averages_noise_and_shows_structure(

@@ -74,6 +74,12 @@ def test_what_looks_like_wrapped_phase_is_left_alone_with_the_remedy(voxels: Vox
         _enhance(voxels, spacing=(1, 1, 2), modality="MR", task="slices")
 
 
+def test_phase_is_named_before_its_modality_is_asked_for() -> None:
+    voxels = np.mod(_phase(6, 0.3), 2 * np.pi).astype(np.float32)
+    with pytest.raises(InputError, match="looks like phase"):
+        _enhance(voxels, spacing=(1, 1, 2))
+
+
 def test_real_and_imaginary_parts_are_enhanced_instead_and_phase_gains() -> None:
     angle = np.linspace(0, 6 * np.pi, _SHAPE[1])[None, :, None] + np.zeros(_SHAPE)
     noise = _NOISE.normal(0, 40, (2, *_SHAPE))
