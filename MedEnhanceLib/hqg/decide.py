@@ -49,7 +49,7 @@ _STRONG, _UNSURE = 0.3, 0.5
 EMPTY = "without tissue, constant or noise alone", "kept unchanged"
 _UNFIT = (
     "repeated, averaged or as weak as the noise",
-    "the noise was measured in the other frames; check whether these are as they were acquired",
+    "the noise was measured in the other frames; check whether this is as the scanner made it",
 )
 #: Noise of MR with less power than this share of white noise at the highest frequency of both axes
 #: comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less. In CT
@@ -273,7 +273,8 @@ def frames_warning(
     last = [n for n in numbers if n + 1 not in numbers]
     runs = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=True)]
     frames = f"frame{'s' if len(numbers) > 1 else ''} {', '.join(runs)}"
-    return (ModelWarning(code, f"{frames} (from 0) {texts[0]}", texts[1]),) if numbers else ()
+    text = f"{frames} (from 0) {'are' if len(numbers) > 1 else 'is'} {texts[0]}"
+    return (ModelWarning(code, text, texts[1]),) if numbers else ()
 
 
 def _unfit(message: str, hint: str) -> ModelWarning:

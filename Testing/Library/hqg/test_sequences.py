@@ -204,7 +204,7 @@ def test_frames_without_tissue_stay_as_they_are() -> None:
     zeros, flat = (brain().with_voxels(np.full(brain().shape, v, "f4")) for v in (0, 50))
     mixed = enhance(sequence([zeros, *frames, flat, noise]), config(uncertainty=True))
     (warning,) = mixed.warnings
-    assert warning.message.startswith("frames 0, 4 to 5 (from 0) without tissue")
+    assert warning.message.startswith("frames 0, 4 to 5 (from 0) are without tissue")
     result, uncertainty = mixed.volume.voxels, mixed.uncertainty.voxels
     assert np.array_equal(result[1:4], alone.volume.voxels)
     for number, source in ((0, zeros), (4, flat), (5, noise)):
