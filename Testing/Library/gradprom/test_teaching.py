@@ -199,6 +199,7 @@ def learned(data: Path, out: Path, monitor: Monitor | None = None, **task: Any) 
     return train_method("hqg", config(**task), data, out, monitor or Monitor())
 
 
+@pytest.mark.slow
 def test_a_head_teaches_and_stays_as_it_is(
     data: Path, tmp_path: Path, segmenter: str, enhancer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

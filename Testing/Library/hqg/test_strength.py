@@ -40,6 +40,7 @@ def test_blending_later_equals_a_run_bit_for_bit(
         assert np.array_equal(run.volume.voxels, volume.voxels)
 
 
+@pytest.mark.slow
 def test_a_blend_of_auto_is_a_run_at_that_strength() -> None:
     """Also where auto removes a share of the noise alone, as it is weak."""
     noisy = Rician(0.008, 3).apply(brain())
