@@ -128,6 +128,7 @@ class Frame:
         if out.use is not None and slab.change is not None:
             inner = slice(part.start - around.start, part.stop - around.start)
             np.minimum(slab.change[inner], 1, out=out.use)
+        self.monitor.progress(1.0, "removing noise")  # also where nothing is removed
         self.regions.put_back(range(part.start, part.stop), out.voxels, out.deviation, out.use)
         return slab.use
 

@@ -30,6 +30,8 @@ MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 _DICOM_MODALITY = "DICOM.Modality"
 _LARGEST_SAMPLE = 1_000_000
 _KNOWN_IMAGES = 32
+#: Bytes of which a checksum is taken at a time.
+_PART_BYTES = 1 << 25
 #: From RAS, as nodes have it, to LPS, as the library has it, and back.
 _FLIP = np.array([-1.0, -1.0, 1.0])
 
@@ -189,12 +191,17 @@ def _statedModality(node):
 
     A user's choice does not count any more once other modalities fit the values.
     """
-    frame, likely = frameNodes(node)[0], likelyModalities(node)
+    frame = frameNodes(node)[0]
     stated, fitted = frame.GetAttribute(MODALITY), frame.GetAttribute(_FITTED)
-    if stated in MODALITIES and (fitted in (None, " ".join(likely)) or stated in likely):
+    if stated in MODALITIES and (fitted is None or _stillFits(node, stated, fitted)):
         return stated
     dicom = dicomModality(frame)
     return dicom if dicom in ("", *MODALITIES) else "OT"
+
+
+def _stillFits(node, stated, fitted):
+    likely = likelyModalities(node)
+    return stated in likely or fitted == " ".join(likely)
 
 
 def chooseModality(node, modality):
@@ -271,23 +278,42 @@ def rangeOf(image):
 
 def checksumOf(image):
     """Return a checksum of an image's voxels, with their size and type."""
+    sums = [*checksumSteps(image)]
+    return sums[-1]
 
-    def sum32(values):
-        return f"{values.dtype} {image.GetDimensions()} {zlib.crc32(values):08x}"
 
-    return _once(image, sum32)
+def checksumSteps(image):
+    """Yield the checksum so far, of parts of an image's voxels, as a whole pass takes long."""
+    key, values = _keyOf(image, "checksum"), _valuesOf(image)
+    if key not in _known:
+        data, sum32 = np.ascontiguousarray(values).reshape(-1).view(np.uint8), 0
+        for first in range(0, data.size, _PART_BYTES):
+            sum32 = zlib.crc32(data[first : first + _PART_BYTES], sum32)
+            yield sum32
+        _keep(key, f"{values.dtype} {image.GetDimensions()} {sum32:08x}")
+    yield _known[key]
 
 
 def _once(image, look, *more):
     """Return look(values) of an image's voxels, cached by them and `more`: it takes a pass."""
-    scalars = image.GetPointData().GetScalars()
+    key = _keyOf(image, look.__qualname__, *more)
+    return _known[key] if key in _known else _keep(key, look(_valuesOf(image)))
+
+
+def _keyOf(image, *what):
     # The time counts up for the whole process, so that no two arrays share one.
-    key = (look.__qualname__, scalars.GetMTime(), *more)
-    if key not in _known:
-        if len(_known) >= _KNOWN_IMAGES:
-            _known.clear()
-        _known[key] = look(numpy_support.vtk_to_numpy(scalars))
-    return _known[key]
+    return (image.GetPointData().GetScalars().GetMTime(), *what)
+
+
+def _valuesOf(image):
+    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+
+
+def _keep(key, value):
+    if len(_known) >= _KNOWN_IMAGES:
+        _known.clear()
+    _known[key] = value
+    return value
 
 
 _known = {}

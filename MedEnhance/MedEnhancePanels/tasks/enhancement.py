@@ -98,8 +98,7 @@ class _Enhancement(NodeJob):
             role = name.removesuffix("_map")
             images[role], histories[role] = yield from _take(path)
         for image in (source.GetImageData(), images["output"]):
-            bridge.checksumOf(image)  # for `remember`: a pass over the voxels
-            yield
+            yield from bridge.checksumSteps(image)  # for `remember`
         for role in ("uncertainty", "noise"):
             if role in images:
                 limits[role] = results.typicalMagnitude(images[role])
