@@ -28,7 +28,7 @@ GUESSED = "MedEnhance.modalityGuessed"
 MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
 _DICOM_MODALITY = "DICOM.Modality"
-_LARGEST_SAMPLE = 1_000_000
+_LARGEST_SAMPLE = 500_000
 _KNOWN_IMAGES = 32
 #: Bytes of which a checksum is taken at a time.
 _PART_BYTES = 1 << 25
