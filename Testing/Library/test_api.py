@@ -79,7 +79,7 @@ def test_a_refused_value_is_shown_in_short(head: Volume) -> None:
     ):
         with pytest.raises(me.ConfigError, match=re.escape(says)) as caught:
             me.enhance(head, noise=value)  # type: ignore[arg-type]
-        assert caught.value.hint == "Use more than 0 and at most 1e+18 or text."
+        assert caught.value.hint == "Use more than 0 and at most 1e+18 or a file."
     for value in ([1] * 999, {"a": "b" * 999}):
         with pytest.raises(me.MedEnhanceError) as caught:
             me.enhance(head, device=value)  # type: ignore[arg-type]
