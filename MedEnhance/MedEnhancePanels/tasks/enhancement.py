@@ -118,6 +118,7 @@ class _Enhancement(NodeJob):
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
             blending.remember(output, self.voxels)
+        yield  # the page shows it in a turn of its own
 
     def _placeLabels(self, job, image):
         """Add the segmentation and the table of a result to the scene."""
