@@ -1,4 +1,4 @@
-"""What voxels are where they are no intensities: phase, field maps, labels, derived maps.
+"""Quantities of voxels that are no intensities: phase, field maps, labels, derived maps.
 
 Sources of the words: DICOM PS3.3 (ImageType of MR and PET, RescaleType), BIDS 1.10 (suffixes).
 """

@@ -265,7 +265,7 @@ def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
 def _quantity_beside(volume: Volume) -> str:
     """Return the quantity that a file's name, or the JSON beside it, states as BIDS does."""
     path = Path(volume.source)
-    stem = path.name[: -len(ending_of(path))]
+    stem = stem_of(path)
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
         stated = json.loads(path.with_name(f"{stem}.json").read_bytes())
         if quantity := quantity_in([*stated.get("ImageType", ()), f"[{stated.get('Units', '')}]"]):

@@ -24,7 +24,7 @@ class PluginTest(ExportTestCase):
         self.warnings = self.enterContext(mock.patch.object(slicer.util, "warningDisplay"))
 
     def offered(self, *nodes):
-        """What all plugins offer of nodes, the most confident first, as Slicer's dialog asks."""
+        """Collect the plugins' offers, the most confident first, as Slicer's dialog does."""
         hierarchy, found = bridge.subjectHierarchy(), []
         for make in slicer.modules.dicomPlugins.values():
             for node in nodes:

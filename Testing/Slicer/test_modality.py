@@ -12,7 +12,7 @@ from MedEnhanceLib.core import modality
 
 class ModalityTest(EnhanceTestCase):
     def fits(self, *modalities):
-        """What the library says about the values of any volume from here on."""
+        """Set what the library says about the values of any volume from here on."""
         double = mock.patch.object(
             modality, "likely_modalities", lambda _voxels, _spacing: modalities, create=True
         )
