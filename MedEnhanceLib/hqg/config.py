@@ -247,6 +247,13 @@ class EnhanceConfig(Options):
         "labels, as if they were intensities",
     )
     correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")
+    sequence: Literal["auto", "joint", "each"] = option(
+        "auto",
+        help="frames of a sequence; joint: filtered together, for frames of different contrast "
+        "(diffusion, echoes, inversion times); each: one by one, for frames that are alike (fMRI, "
+        "perfusion, dynamic), in which a joint filter erases weak activation; auto: by what files "
+        "state, else each",
+    )
     task: Literal["noise", "sharpness", "slices"] = option(
         "noise",
         help="what is corrected: noise; sharpness: noise, and blur of MR if it is blurred; "
