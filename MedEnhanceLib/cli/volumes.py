@@ -90,6 +90,8 @@ def _card_text(card: Mapping[str, Any]) -> str:
         rows["noise"] = noise_level(noise, card["units"]) + because
     if "mode" in card:
         rows |= _container_rows(card)
+    if kind := card.get("sequence_kind"):
+        rows["sequence"] = f"{kind}, {card['frames']} frames"
     if gradients := card.get("gradients"):
         from MedEnhanceLib.core.diffusion_gradients import Gradient
 

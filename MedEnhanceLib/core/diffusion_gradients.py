@@ -69,9 +69,14 @@ def read_fsl_tables(
             length = np.linalg.norm(along, axis=1)
             is_unit = (values == 0) | (length == 0) | (abs(length - 1) < _LENGTH_ERROR)
             if (is_unit & (values >= 0) & (values < np.inf)).all():
-                rows = np.column_stack([values, along @ _fsl_axes(geometry).T]).tolist()
-                return tuple(Gradient(b, (x, y, z)) for b, x, y, z in rows)
+                return gradients_of(values, along @ _fsl_axes(geometry).T)
     raise ValueError(f"not {frames} b-values of at least 0 and {frames} directions of length 1")
+
+
+def gradients_of(b_values: Doubles, along: Doubles) -> tuple[Gradient, ...]:
+    """Make the gradients of frames; b_values: [T], s/mm²; along: [T, 3], LPS."""
+    rows = np.column_stack([b_values, along]).tolist()
+    return tuple(Gradient(b, (x, y, z)) for b, x, y, z in rows)
 
 
 def are_same(some: Sequence[Gradient], others: Sequence[Gradient]) -> bool:

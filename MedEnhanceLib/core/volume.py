@@ -17,6 +17,7 @@ from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
+from MedEnhanceLib.core.sequence_kind import DIFFUSION, KINDS
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Volume:
             see `core.quantity`.
         nifti: fields of the NIfTI header that it was read from, for those of results.
         time_points: of frames that were taken from a sequence, their (start, stop, count of all).
+        sequence_kind: what the frames differ in, one of `core.sequence_kind.KINDS`; "" if unknown,
+            and for a single frame. With `gradients` it is "diffusion".
     Raises InputError for zero size, a wrong number of axes, or a type without intensities. NaN and
     infinity are refused where files are read (io.load): finding them takes a pass.
     """
@@ -68,6 +71,7 @@ class Volume:
     quantity: str = ""
     nifti: Mapping[str, Any] = field(default_factory=dict)
     time_points: tuple[int, int, int] | None = None
+    sequence_kind: str = ""
 
     def __post_init__(self) -> None:
         voxels = np.asarray(self.voxels)
@@ -94,6 +98,11 @@ class Volume:
                 f"{name}: {len(self.gradients)} diffusion gradients for {frames} frames",
                 "Give one for each frame, or none.",
             )
+        if self.sequence_kind not in ("", *KINDS):
+            fault = f"{name}: {self.sequence_kind!r} is no kind of sequence"
+            raise InputError(fault, f"Use one of {', '.join(KINDS)}.")
+        kind = (DIFFUSION if self.gradients else self.sequence_kind) if frames > 1 else ""
+        object.__setattr__(self, "sequence_kind", kind)
         view = voxels.view()
         view.flags.writeable = False
         object.__setattr__(self, "voxels", view)
@@ -239,6 +248,7 @@ class Volume:
             voxels=voxels,
             history=self.history + ((did,) if did else ()),
             gradients=self.gradients if is_by_frame else (),
+            sequence_kind=self.sequence_kind if is_by_frame else "",
         )
 
     def as_modality(self, modality: str) -> Volume:

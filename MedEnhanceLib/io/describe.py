@@ -49,6 +49,7 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
         "shape": list(volume.shape),
         "frames": volume.shape[0] if volume.is_sequence else 1,
         "frame_interval_s": volume.frame_interval_s,
+        "sequence_kind": volume.sequence_kind,
         "gradients": [vars(gradient) for gradient in volume.gradients],
         "spacing": list(spacing),
         "orientation": orientation_code(volume.geometry),

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.diffusion_gradients import Gradient, gradients_of
 from MedEnhanceLib.core.geometry import Geometry, Vector
+from MedEnhanceLib.core.sequence_kind import DIFFUSION
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
@@ -39,6 +41,8 @@ _TYPES = {
     "unsigned long long": "u8", "ulonglong": "u8", "uint64": "u8", "float": "f4", "double": "f8",
 }  # fmt: skip
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3}
+#: Longest vector of diffusion that is read.
+_LONGEST = 1e6
 _IN_SPACE, _OF_FRAMES = {"domain", "space", "none", "???"}, {"list", "time"}
 
 
@@ -76,6 +80,9 @@ def read_nrrd(
     payload = _payload(header, len(start) - sum(map(len, rest)))
     axes = len(payload.shape)
     kinds, directions, spacings, units = (_axis_values(header, field, axes) for field in _PER_AXIS)
+    scan = TextHeader.parse(path, head, r"(?P<key>modality|DWMRI_[^:=]+):=(?P<value>.*)")
+    is_diffusion = scan.get("modality").upper() == "DWMRI"
+    kinds = ["list" if kind == "vector" and is_diffusion else kind for kind in kinds]
     frames = _frame_axis(header, [kind.lower() for kind in kinds])
     if {"oldmin", "oldmax"} & header.fields.keys():
         monitor.warn(f"{path.name} is quantized (old min, old max): its values are taken as stored")
@@ -102,7 +109,42 @@ def read_nrrd(
         voxels = np.moveaxis(voxels, axes - 1 - frames, 0)
     # NRRD keeps spacing × direction, which loses the last bit; the tags' geometry is exact.
     geometry = tags.exact_geometry(geometry, facts)
-    return Volume(voxels, geometry, source=str(path), frame_interval_s=interval), facts
+    volume = Volume(voxels, geometry, source=str(path), frame_interval_s=interval)
+    if is_diffusion and frames is not None:
+        gradients = _gradients(header, scan, len(voxels), monitor)
+        volume = replace(volume, sequence_kind=DIFFUSION, gradients=gradients)
+    return volume, facts
+
+
+def _gradients(
+    header: TextHeader, scan: TextHeader, frames: int, monitor: Monitor
+) -> tuple[Gradient, ...]:
+    """Read the gradients of a diffusion scan of 3D Slicer; () with a warning for faulty ones.
+
+    The b-value is that of the longest vector, and falls with the square of the length. The columns
+    of the measurement frame are in the space of the file.
+
+    scan: the keys and values of diffusion.
+    """
+    vectors = list[list[str]]()
+    try:
+        while len(vectors) < frames:
+            at = f"{len(vectors):04}"
+            repeats = min(int(scan.get(f"DWMRI_NEX_{at}", "1")), frames - len(vectors))
+            vectors += [scan.get(f"DWMRI_gradient_{at}").split()] * max(repeats, 1)
+        measured = np.array(vectors, float).reshape(frames, 3)
+        columns = re.findall(r"[^(),\s]+", header.get("measurement frame", "1 0 0 0 1 0 0 0 1"))
+        axes, highest = np.array(columns, float).reshape(3, 3), float(scan.get("DWMRI_b-value"))
+        if not (np.abs([*measured, *axes]).max() < _LONGEST and 0 <= highest < np.inf):
+            raise ValueError("a number is negative or not finite")
+    except ValueError as cause:
+        monitor.warn(f"{header.path.name}: keys DWMRI, which are not kept, are not read: {cause}")
+        return ()
+    squares = (measured**2).sum(axis=1)
+    b_values = (highest * squares / (squares.max() or 1.0)).round(2)
+    along = measured @ axes * _SPACES.get(header.get("space").lower(), (1, 1, 1))
+    lengths = np.linalg.norm(along, axis=1)[:, None]
+    return gradients_of(b_values, along / np.where(lengths > 0, lengths, 1))
 
 
 def _axis_values(header: TextHeader, field: str, axes: int) -> list[str]:

@@ -15,6 +15,7 @@ from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.exchange import unstated_time_unit
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import Lossy
+from MedEnhanceLib.core.sequence_kind import known_kind
 from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError
 from MedEnhanceLib.runtime.progress import Monitor
@@ -49,33 +50,31 @@ class Tags:
     lossy: tuple[Lossy, ...] = ()
     gradients: tuple[Gradient, ...] = ()
     quantity: str = ""
+    sequence_kind: str = ""
     nifti: dict[str, Any] = field(default_factory=dict)
 
 
 def to_text(volume: Volume) -> str:
     """Return the line to write for `volume`: JSON in ASCII."""
-    fields: dict[str, Any] = {
+    fields = {
         "modality": volume.modality,
         "units": volume.units,
         "geometry": volume.geometry.to_json(),
     }
-    if volume.history:
-        earlier = len(volume.history) - _MOST_STEPS
-        note = [f"{earlier} earlier steps, too many to keep"] if earlier > 0 else []
-        fields["DERIVED"] = [*note, *volume.history[-_MOST_STEPS:]]
-    if volume.modality_is_guess:
-        fields["modality_is_guess"] = True
-    if volume.quantity:
-        fields["quantity"] = volume.quantity
-    if volume.frame_interval_s is not None:
-        fields["frame_interval_s"] = volume.frame_interval_s
-    if volume.lossy:
-        fields["lossy"] = [[step.method, step.ratio] for step in volume.lossy]
-    if 0 < len(volume.gradients) <= MOST_GRADIENTS:
-        fields["gradients"] = [[each.b_value, *each.direction] for each in volume.gradients]
-    if volume.nifti:
-        fields["nifti"] = volume.nifti
-    return json.dumps(fields)
+    earlier = len(volume.history) - _MOST_STEPS
+    note = [f"{earlier} earlier steps, too many to keep"] if earlier > 0 else []
+    gradients = volume.gradients if len(volume.gradients) <= MOST_GRADIENTS else ()
+    optional = {
+        "DERIVED": [*note, *volume.history[-_MOST_STEPS:]],
+        "modality_is_guess": volume.modality_is_guess,
+        "quantity": volume.quantity,
+        "sequence_kind": volume.sequence_kind,
+        "frame_interval_s": volume.frame_interval_s,
+        "lossy": [[step.method, step.ratio] for step in volume.lossy],
+        "gradients": [[each.b_value, *each.direction] for each in gradients],
+        "nifti": volume.nifti,
+    }
+    return json.dumps(fields | {key: value for key, value in optional.items() if value})
 
 
 def from_text(text: str) -> Tags:
@@ -94,6 +93,7 @@ def from_text(text: str) -> Tags:
             geometry=None if geometry is None else Geometry.from_json(geometry),
             source=str(fields.get("source", "")),
             quantity=printable(str(fields.get("quantity", ""))),
+            sequence_kind=known_kind(str(fields.get("sequence_kind", ""))),
             lossy=tuple(
                 Lossy(printable(str(method)), float(ratio))
                 for method, ratio in fields.get("lossy") or ()

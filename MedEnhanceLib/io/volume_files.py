@@ -7,6 +7,8 @@ import dataclasses
 import gzip
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +23,7 @@ from MedEnhanceLib.core.diffusion_gradients import (
 )
 from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.quantity import LABELS, PHASE, quantity_in
+from MedEnhanceLib.core.sequence_kind import DIFFUSION, stated_kind
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError
 from MedEnhanceLib.io import tags
@@ -46,6 +49,12 @@ READABLE = tuple(_READERS)
 WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
 #: Types that the formats lack → wider types that hold all of their values.
 _WIDER = {"bool": "uint8", "float16": "float32"}
+#: Fields of a sidecar that may differ from frame to frame → the attribute of DICOM; and fields that
+#: state a kind → a word for it.
+_AXES = {"EchoTime": "echo", "InversionTime": "inversion time"}
+_STATES = {"ArterialSpinLabelingType": "asl", "TaskName": "bold"}
+#: Names of BIDS for files whose frames are repetitions.
+_REPEATED = re.compile("_(sbref|m0scan)$|_(echo|inv)-.*_(MESE|MEGRE|IRT1)$")
 _GZIP_LEVEL = 4  # on CT within 1 % of level 6, three times as fast
 
 
@@ -191,19 +200,34 @@ def gradient_tables(volume: Volume, path: Path) -> dict[Path, str]:
     if not (ending_of(path).startswith(".nii") and volume.gradients) or volume.modality == "SEG":
         return {}
     with contextlib.suppress(OSError, ValueError):
-        if are_same(_read_tables(_tables_beside(path), volume), volume.gradients):
+        if are_same(_read_tables(tables_of(path, inherit=False), volume), volume.gradients):
             return {}
     tables = fsl_tables(volume.gradients, volume.geometry)
     return {path.with_name(stem_of(path) + ending): text for ending, text in tables.items()}
 
 
-def _tables_beside(path: Path) -> list[Path]:
-    """Find the tables of b-values and directions that belong to a NIfTI file by their names."""
+def tables_of(path: Path, *, inherit: bool = True) -> list[Path]:
+    """Find the tables of b-values and directions that belong to a NIfTI file by their names.
+
+    inherit: whether tables in upper folders of a BIDS dataset count.
+    """
     stem, places = stem_of(path), list[Path]()
     for kind in ("bval", "bvec"):
         names = [f"{stem}.{kind}", f"{stem}.{kind}s", *([f"{kind}s"] if stem == "data" else [])]
-        places += [place for place in map(path.with_name, names) if place.is_file()][:1]
+        beside = [place for place in map(path.with_name, names) if place.is_file()]
+        places += (beside or [*(_inherited(path, f".{kind}") if inherit else ())])[:1]
     return places
+
+
+def _inherited(path: Path, ending: str) -> Iterator[Path]:
+    """Yield the files in upper folders of a BIDS dataset that hold for an image, nearest first."""
+    folders, parts = path.absolute().parents[:4], stem_of(path).split("_")
+    tops = (n for n, top in enumerate(folders, 1) if (top / "dataset_description.json").is_file())
+    for folder in folders[: next(tops, 0)]:
+        for place in sorted(folder.glob(f"*{ending}")):
+            entities = place.stem.split("_")
+            if entities[-1] == parts[-1] and {*entities} <= {*parts}:
+                yield place
 
 
 def _read_tables(places: list[Path], volume: Volume) -> tuple[Gradient, ...]:
@@ -216,7 +240,7 @@ def _read_tables(places: list[Path], volume: Volume) -> tuple[Gradient, ...]:
 
 def _with_tables(volume: Volume, path: Path, monitor: Monitor) -> Volume:
     """Take the gradients from the tables beside a file, if these differ from the header's."""
-    if not (places := _tables_beside(path)):
+    if not (places := tables_of(path)):
         return volume
     try:
         gradients = _read_tables(places, volume)
@@ -256,20 +280,18 @@ def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
         history=facts.history,
         lossy=facts.lossy,
         source=facts.source or volume.source,
-        gradients=facts.gradients if len(facts.gradients) == frames else (),
+        gradients=facts.gradients if len(facts.gradients) == frames else volume.gradients,
         quantity=facts.quantity or volume.quantity or _quantity_beside(volume),
+        sequence_kind=facts.sequence_kind or volume.sequence_kind or _kind_beside(volume),
         nifti=volume.nifti or facts.nifti,
     )
 
 
 def _quantity_beside(volume: Volume) -> str:
     """Return the quantity that a file's name, or the JSON beside it, states as BIDS does."""
-    path = Path(volume.source)
-    stem = stem_of(path)
-    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-        stated = json.loads(path.with_name(f"{stem}.json").read_bytes())
-        if quantity := quantity_in([*stated.get("ImageType", ()), f"[{stated.get('Units', '')}]"]):
-            return quantity
+    stem, stated, words = _sidecar_of(volume)
+    if quantity := quantity_in([*words, f"[{stated.get('Units', '')}]"]):
+        return quantity
     *entities, suffix = stem.split("_")
     is_bids = stem.startswith("sub-")
     # FA may be a person, or a flip angle; a phase one of the contrast medium.
@@ -278,3 +300,29 @@ def _quantity_beside(volume: Volume) -> str:
     quantity = quantity_in([suffix, *("PHASE" for each in entities if each == "part-phase")])
     is_other = quantity == LABELS and not looks_like_labels(volume.voxels)
     return "" if is_other or (quantity == PHASE and not is_bids) else quantity
+
+
+def _kind_beside(volume: Volume) -> str:
+    """Return the kind of a sequence that tables, sidecar or name state; "" if none does."""
+    path = Path(volume.source)
+    if not volume.is_sequence:
+        return ""
+    if tables_of(path):  # also where these cannot be used
+        return DIFFUSION
+    stem, stated, words = _sidecar_of(volume)
+    lists = {key: value for key, value in stated.items() if isinstance(value, list)}
+    axes = [_AXES[key] for key in _AXES if len({*map(str, lists.get(key, ()))}) > 1]
+    words += [word for key, word in _STATES.items() if key in stated]
+    if not _REPEATED.search(stem):
+        words += [stem.split("_")[-1], *([path.parent.name] if stem.startswith("sub-") else [])]
+    return stated_kind(words, *axes[:1], is_followed="ContrastBolusIngredient" in stated)
+
+
+def _sidecar_of(volume: Volume) -> tuple[str, dict[str, Any], list[str]]:
+    """Return the stem of a volume's file, the JSON beside it, and the words of its ImageType."""
+    path, stated = Path(volume.source), None
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        stated = json.loads(path.with_name(f"{stem_of(path)}.json").read_bytes())
+    fields = stated if isinstance(stated, dict) else {}
+    words = fields.get("ImageType")
+    return stem_of(path), fields, [*map(str, words)] if isinstance(words, list) else []

@@ -29,7 +29,9 @@ _Volume = tuple[str, Path, _Series]
 #: The record of a batch, and its table, in the folder of the results.
 ROWS, TABLE = "batch.jsonl", "batch.csv"
 #: Ends of names of files that belong to volumes, to MedEnhance or to systems: nobody misses them.
-_NOT_MISSED = (".json", ".bval", ".bvec", ROWS, TABLE, "thumbs.db", "desktop.ini")
+_NOT_MISSED = (
+    ".json", "bval", "bvals", "bvec", "bvecs", ROWS, TABLE, "thumbs.db", "desktop.ini",
+)  # fmt: skip
 #: Endings of headers, and of the files with their voxels.
 _HEADERS, _VOXELS = (".mhd", ".nhdr"), (".raw", ".zraw", ".raw.gz")
 
@@ -207,15 +209,15 @@ def _result_name(relative: Path, ending: str | None, series: str) -> Path:
 
 
 _DESCRIPTION = "dataset_description.json"
-#: An anatomical image of BIDS: not the phase of a complex image, nor a derivative.
+#: An anatomical or diffusion image of BIDS: not the phase of a complex image, nor a derivative.
 _BIDS_IMAGE = re.compile(
     r"(?P<entities>sub-(?!.*_(?:part-(?:phase|real|imag)|desc-)).+)"
-    r"_(?P<suffix>T1w|T2w|PDw|T2starw|FLAIR|inplaneT1|inplaneT2|PDT2|angio)\.nii(\.gz)?"
+    r"_(?P<suffix>T1w|T2w|PDw|T2starw|FLAIR|inplaneT1|inplaneT2|PDT2|angio|dwi)\.nii(\.gz)?"
 )
 
 
 def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -> list[Item]:
-    """Return the anatomical images of a BIDS dataset, and their names in a derivative dataset.
+    """Return the images of a BIDS dataset to process, and their names in a derivative dataset.
 
     Args:
         root: of the dataset.
@@ -236,7 +238,9 @@ def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -
             f"Omit --out, or name a folder in {root / 'derivatives'} or outside the dataset.",
         )
     items = []
-    for path in sorted([*root.glob("sub-*/anat/*"), *root.glob("sub-*/ses-*/anat/*")]):
+    folders = ["anat"] if task == "segment" else ["anat", "dwi"]
+    levels = [f"{level}/{folder}/*" for level in ("sub-*", "sub-*/ses-*") for folder in folders]
+    for path in sorted(path for level in levels for path in root.glob(level)):
         image = _BIDS_IMAGE.fullmatch(path.name)
         if image is None or (suffixes and image["suffix"] not in suffixes):
             continue
@@ -247,7 +251,8 @@ def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -
         items.append(Item(str(path), str(out / path.relative_to(root).with_name(name))))
     if not items:
         raise InputError(
-            f"{root}: no anatomical images", "Expected: sub-*/[ses-*/]anat/*_T1w.nii.gz."
+            f"{root}: no {' or '.join(folders)} images",
+            "Expected: sub-*/[ses-*/]anat/*_T1w.nii.gz, for enhance also dwi/*_dwi.nii.gz.",
         )
     return items
 

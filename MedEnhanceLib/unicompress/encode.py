@@ -303,6 +303,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         dicom={} if origin is None else {"study": uid_or_nothing(origin.study), "series": series},
         gradients=tuple((each.b_value, *each.direction) for each in volume.gradients),
         quantity=volume.quantity,
+        sequence_kind=volume.sequence_kind,
         modality_is_guess=volume.modality_is_guess,
         nifti=volume.nifti,
     )

@@ -15,6 +15,7 @@ from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
+from MedEnhanceLib.core.sequence_kind import known_kind
 from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import CodecError, GeometryError
 from MedEnhanceLib.unicompress.blocks import Grid
@@ -53,6 +54,7 @@ class Header:
             nothing.
         gradients: [b, x, y, z] for each frame of a diffusion sequence, s/mm² and LPS.
         quantity: that of the volume, "" for intensities.
+        sequence_kind: as of a Volume.
         modality_is_guess: as of a Volume.
         nifti: as of a Volume.
     """
@@ -77,6 +79,7 @@ class Header:
     dicom: Mapping[str, str] = field(default_factory=dict)
     gradients: tuple[tuple[float, ...], ...] = ()
     quantity: str = ""
+    sequence_kind: str = ""
     modality_is_guess: bool = False
     nifti: Mapping[str, Any] = field(default_factory=dict)
 
@@ -129,6 +132,7 @@ class Header:
             dicom_origin=DicomOrigin(study, series, (), on_grid=False) if series else None,
             lossy=self.lossy + own_step,
             quantity=self.quantity,
+            sequence_kind=known_kind(self.sequence_kind),
             modality_is_guess=self.modality_is_guess,
             gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
             nifti=self.nifti,
@@ -228,10 +232,14 @@ _TYPES: dict[str, Any] = {
     "dicom": dict[str, str],
     "gradients": list[list[float]],
     "quantity": str,
+    "sequence_kind": str,
     "modality_is_guess": bool,
     "nifti": dict[str, Any],
 }
-_OPTIONAL = ("models", "lossy", "dicom", "gradients", "quantity", "modality_is_guess", "nifti")
+_OPTIONAL = (
+    "models", "lossy", "dicom", "gradients", "quantity", "sequence_kind", "modality_is_guess",
+    "nifti",
+)  # fmt: skip
 #: Further conditions on a field, checked after its type and the fields before it.
 _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "shape": lambda fields: (

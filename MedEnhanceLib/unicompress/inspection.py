@@ -52,6 +52,7 @@ def inspect_container(
             "shape": list(header.shape),
             "frames": header.grid.frames,
             "frame_interval_s": header.frame_interval_s,
+            "sequence_kind": header.sequence_kind,
             "spacing": list(geometry.spacing),
             "orientation": orientation_code(geometry),
             "geometry": geometry.to_json(),

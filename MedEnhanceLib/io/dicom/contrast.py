@@ -133,7 +133,7 @@ _ATTRIBUTES = (
     ACQUISITION,
 )
 #: Axes whose frames follow each other in time.
-_IN_TIME = (TIME, "trigger time", ACQUISITION.axis)
+IN_TIME = (TIME, "trigger time", ACQUISITION.axis)
 
 
 def attributes_of(slices: Slices) -> tuple[Attribute, ...]:
@@ -305,7 +305,7 @@ def interval_s(frames: Frames, axis: str) -> float | None:
     The times of the images are used first, then the interval that headers state.
     """
     planes = [plane for frame in frames for plane in frame]
-    if axis not in _IN_TIME or len({plane.b_value for plane in planes}) > 1:
+    if axis not in IN_TIME or len({plane.b_value for plane in planes}) > 1:
         return None
     for moment, unit in ((_trigger_ms, 1e-3), (_time_s, 1.0), (_reference_ms, 1e-3)):
         steps = np.diff([_begin(frame, moment) for frame in frames]) * unit

@@ -13,11 +13,12 @@ from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.quantity import DERIVED, quantity_in
+from MedEnhanceLib.core.sequence_kind import stated_kind
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom import segmentation
-from MedEnhanceLib.io.dicom.contrast import interval_s
+from MedEnhanceLib.io.dicom.contrast import IN_TIME, interval_s
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
 from MedEnhanceLib.io.dicom.listing import Choice, choices, counted_kinds, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
@@ -170,6 +171,7 @@ def _volume(
         dicom_origin=_origin(stacks),
         gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
         quantity=_quantity(ordered[0], about.description),
+        sequence_kind=_sequence_kind(ordered[0], part.axis),
         # That of the slice with the highest ratio.
         lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
     )
@@ -199,6 +201,13 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
         else Gradient(b_value)  # Philips states a direction, too, where b is 0
         for b_value, plane in zip(b_values, firsts, strict=True)
     )
+
+
+def _sequence_kind(first: Slice, axis: str) -> str:
+    """Return what frames along an axis differ in; "" where it is not certain."""
+    words = (*first.image_type, *(["ASL"] if first.labeling else []))
+    is_followed = axis in IN_TIME and (first.modality in ("CT", "PT") or bool(first.agent))
+    return stated_kind(words, axis, is_followed=is_followed)
 
 
 def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:

@@ -265,6 +265,8 @@ class Slice:
         echo_ms: EchoTime.
         b_value: s/mm².
         direction: of the diffusion gradient, a unit vector in LPS.
+        labeling: ArterialSpinLabelingContrast, in enhanced images.
+        agent: ContrastBolusAgent.
         number: InstanceNumber.
         dimensions: DimensionIndexValues.
         temporal_count: NumberOfTemporalPositions.
@@ -322,6 +324,9 @@ class Slice:
     inversion_ms: str = _from("InversionTime", _number_texts, "")
     flip_degrees: str = _from("FlipAngle", _number_texts, "")
     direction: tuple[float, ...] | None = _from("DiffusionGradientOrientation", diffusion.direction)
+
+    labeling: str = _from("ArterialSpinLabelingContrast", text, "")
+    agent: str = _from("ContrastBolusAgent", text, "")
 
     number: float | None = _from("InstanceNumber", measured)
     dimensions: tuple[str, ...] = _from("DimensionIndexValues", texts, ())

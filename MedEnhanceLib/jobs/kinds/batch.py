@@ -33,8 +33,8 @@ class BatchParams(Params):
     ]
     bids: bool = option(
         False,
-        help="process the anatomical images of the BIDS dataset INPUT; the results are a dataset "
-        "in --out (default: its derivatives/medenhance)",
+        help="process the anatomical and, to enhance, the diffusion images of the BIDS dataset "
+        "INPUT; the results are a dataset in --out (default: its derivatives/medenhance)",
     )
     output: str | None = option(
         None,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -75,6 +76,33 @@ class TestBids:
         copied = bids / "sub-01/anat/sub-01_desc-enhanced_T1w.nii.gz"
         copied.write_bytes((bids / "sub-01/anat/sub-01_T1w.nii.gz").read_bytes())
         assert "3 of 3 done (0 of them before)" in run("batch", "enhance", bids, "--bids").out
+
+    def test_diffusion_scans_are_enhanced_with_their_tables_and_not_segmented(
+        self, run: Callable, bids: Path, head: Volume
+    ) -> None:
+        names = ["sub-01/dwi/sub-01_dir-AP_dwi", "sub-02/ses-a/dwi/sub-02_ses-a_dwi"]
+        frames = np.stack([head.voxels, head.voxels // 2, head.voxels // 3])
+        for name in [*names, "sub-01/dwi/sub-01_dir-AP_sbref", "sub-01/dwi/sub-01_desc-x_dwi"]:
+            (bids / name).parent.mkdir(parents=True, exist_ok=True)
+            path = bids / f"{name}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(frames.T, head.geometry.affine_ras), path)
+        for place, columns in (("dwi", "0 9 9"), (names[0], "0 5 5")):  # the nearer table counts
+            (bids / f"{place}.bval").write_text(f"{columns}\n")
+            (bids / f"{place}.bvec").write_text("0 1 0\n0 0 1\n0 0 0\n")
+        (bids / f"{names[0]}.json").write_text('{"EchoTime": 0.08}')
+        assert "5 of 5 done (0 of them before)" in run("batch", "enhance", bids, "--bids").out
+        out = bids / "derivatives/medenhance"
+        for name, b_values in zip(names, ("0 5 5\n", "0 9 9\n"), strict=True):
+            result = out / f"{name.removesuffix('_dwi')}_desc-enhanced_dwi.nii.gz"
+            table = result.with_name(result.name.replace(".nii.gz", ".bval"))
+            assert (io.load(result).shape, table.read_text()) == (frames.shape, b_values)
+            columns = np.loadtxt(table.with_suffix(".bvec"))
+            assert np.allclose(columns, [[0, 1, 0], [0, 0, 1], [0, 0, 0]])
+            assert io.load(result).sequence_kind == "diffusion"
+        sidecar = out / "sub-01/dwi/sub-01_dir-AP_desc-enhanced_dwi.json"
+        assert json.loads(sidecar.read_text()) == {"EchoTime": 0.08}
+        segmented = run("batch", "segment", bids, "--bids", "--model", "brain")
+        assert "3 of 3 done" in segmented.out
 
     def test_what_is_no_dataset_is_refused(self, run: Callable, bids: Path) -> None:
         (bids / "dataset_description.json").unlink()

@@ -36,6 +36,7 @@ def write(tmp_path: Path) -> Write:
         rng = np.random.default_rng(3)
         frames = np.stack([rng.integers(0, 900 - 90 * t, (5, 6, 4)) for t in range(4)], -1)
         path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(frames.astype(np.int16), np.diag(affine)), path)
         for table, text in (tables or {"dwi.bval": B_VALUES, "dwi.bvec": DIRECTIONS}).items():
             (tmp_path / table).write_text(text)
@@ -209,3 +210,19 @@ def test_gradients_of_too_many_frames_are_named_where_they_are_lost(
         recorder = WarningRecorder()
         save(volume, tmp_path / name, monitor=recorder.monitor)
         assert recorder.warnings == ["NIfTI alone keeps the b-values of over 300 frames"]
+
+
+def test_a_batch_knows_tables_of_every_name_and_follows_their_change(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("scans/data.nii.gz", {"scans/bvals": B_VALUES, "scans/bvecs": DIRECTIONS})
+    command = ["batch", "enhance", str(tmp_path / "scans"), "--out", str(tmp_path / "out")]
+    command += ["--modality", "MR", "--strength", "0"]
+    for changed, before in (("", 0), ("", 1), (DIRECTIONS.replace("0.6", "-0.6"), 0)):
+        if changed:
+            (tmp_path / "scans/bvecs").write_text(changed)
+        assert main(command) == 0
+        out, err = capsys.readouterr()
+        assert f"1 of 1 done ({before} of them before)" in out
+        assert "left out" not in err
+    assert numbers(tmp_path / "out/data.bvec")[0][3] == -0.6

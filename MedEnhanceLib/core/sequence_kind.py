@@ -1,0 +1,54 @@
+"""What the frames of a sequence differ in: their contrast, by design, or next to nothing.
+
+Sources of the words: DICOM PS3.3 C.8.13.3 (ImageType of enhanced MR), BIDS 1.10 (suffixes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+DIFFUSION, ECHOES, INVERSION_TIMES = "diffusion", "echoes", "inversion times"
+FUNCTIONAL, PERFUSION, DYNAMIC = "functional", "perfusion", "dynamic"
+_OF_CONTRAST = (DIFFUSION, ECHOES, INVERSION_TIMES)
+KINDS = (*_OF_CONTRAST, FUNCTIONAL, PERFUSION, DYNAMIC)
+#: Kind → its words in image types, and suffixes and folders of BIDS. Kinds of alike frames come
+#: first: filtering these together would do harm.
+_WORDS = {
+    FUNCTIONAL: "fmri func bold cbv",
+    PERFUSION: "asl perfusion perf dsc dce",
+    DYNAMIC: "dynamic realtime cine pet",
+    DIFFUSION: "diffusion dwi",
+    ECHOES: "mese megre",
+    INVERSION_TIMES: "irt1",
+}
+_BY_WORD = {word: kind for kind, words in _WORDS.items() for word in words.split()}
+#: Attribute that frames of DICOM differ in → kind.
+_BY_AXIS = {
+    "b-value": DIFFUSION, "direction": DIFFUSION, "echo": ECHOES,
+    "inversion time": INVERSION_TIMES, "cardiac phase": DYNAMIC, "breathing phase": DYNAMIC,
+}  # fmt: skip
+
+
+def differs_in_contrast(kind: str) -> bool:
+    """Return whether frames of a kind differ in contrast by design; False for "" (unknown)."""
+    return kind in _OF_CONTRAST
+
+
+def known_kind(text: str) -> str:
+    """Return the text if it is a kind, else "": a file may come from a later release."""
+    return text if text in KINDS else ""
+
+
+def stated_kind(words: Iterable[str], axis: str = "", *, is_followed: bool = False) -> str:
+    """Return the kind that a header or a name states; "" if none is certain.
+
+    Args:
+        words: of image types and names.
+        axis: the attribute that frames differ in, as in `io.dicom.contrast`; "" if unknown.
+        is_followed: whether frames follow a contrast medium or a tracer in time.
+    """
+    stated = {_BY_WORD.get(word.lower(), "") for word in words}
+    kind = next((kind for kind in _WORDS if kind in stated), "")
+    if kind in (FUNCTIONAL, PERFUSION):  # also with several echoes or inversion times
+        return kind
+    return _BY_AXIS.get(axis) or kind or (DYNAMIC if is_followed else "")
