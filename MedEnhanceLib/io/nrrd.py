@@ -41,8 +41,6 @@ _TYPES = {
     "unsigned long long": "u8", "ulonglong": "u8", "uint64": "u8", "float": "f4", "double": "f8",
 }  # fmt: skip
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3}
-#: Longest vector of diffusion that is read.
-_LONGEST = 1e6
 _IN_SPACE, _OF_FRAMES = {"domain", "space", "none", "???"}, {"list", "time"}
 
 
@@ -135,8 +133,8 @@ def _gradients(
         measured = np.array(vectors, float).reshape(frames, 3)
         columns = re.findall(r"[^(),\s]+", header.get("measurement frame", "1 0 0 0 1 0 0 0 1"))
         axes, highest = np.array(columns, float).reshape(3, 3), float(scan.get("DWMRI_b-value"))
-        if not (np.abs([*measured, *axes]).max() < _LONGEST and 0 <= highest < np.inf):
-            raise ValueError("a number is negative or not finite")
+        if not (np.abs([*measured, *axes]).max() < 1e6 and 0 <= highest < np.inf):
+            raise ValueError("a number is too large, negative or not finite")
     except ValueError as cause:
         monitor.warn(f"{header.path.name}: keys DWMRI, which are not kept, are not read: {cause}")
         return ()

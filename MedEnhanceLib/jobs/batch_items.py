@@ -29,9 +29,7 @@ _Volume = tuple[str, Path, _Series]
 #: The record of a batch, and its table, in the folder of the results.
 ROWS, TABLE = "batch.jsonl", "batch.csv"
 #: Ends of names of files that belong to volumes, to MedEnhance or to systems: nobody misses them.
-_NOT_MISSED = (
-    ".json", "bval", "bvals", "bvec", "bvecs", ROWS, TABLE, "thumbs.db", "desktop.ini",
-)  # fmt: skip
+_NOT_MISSED = (".json", "bval", "bvals", "bvec", "bvecs", ROWS, TABLE, "thumbs.db", "desktop.ini")
 #: Endings of headers, and of the files with their voxels.
 _HEADERS, _VOXELS = (".mhd", ".nhdr"), (".raw", ".zraw", ".raw.gz")
 

@@ -205,9 +205,8 @@ def _gradients(firsts: Sequence[Slice], name: str, monitor: Monitor) -> tuple[Gr
 
 def _sequence_kind(first: Slice, axis: str) -> str:
     """Return what frames along an axis differ in; "" where it is not certain."""
-    words = (*first.image_type, *(["ASL"] if first.labeling else []))
     is_followed = axis in IN_TIME and (first.modality in ("CT", "PT") or bool(first.agent))
-    return stated_kind(words, axis, is_followed=is_followed)
+    return stated_kind(first.image_type, axis, is_followed=is_followed)
 
 
 def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:

@@ -215,6 +215,8 @@ def lossy_steps(header: Fields, syntax: str) -> tuple[Lossy, ...]:
 def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
     """Read ImageType, with the parts of it that enhanced images keep in other elements."""
     kind = texts(header, keyword)
+    if text(header, "ArterialSpinLabelingContrast"):
+        kind = (*kind, "ASL")
     parts = (*texts(header, "ComplexImageComponent"), *texts(header, "AcquisitionContrast"))
     if text(header, _GE_CREATOR) == "GEMS_PARM_01" and text(header, _GE_COMPONENT) == "1":
         parts = (*parts, "PHASE")
@@ -265,7 +267,6 @@ class Slice:
         echo_ms: EchoTime.
         b_value: s/mm².
         direction: of the diffusion gradient, a unit vector in LPS.
-        labeling: ArterialSpinLabelingContrast, in enhanced images.
         agent: ContrastBolusAgent.
         number: InstanceNumber.
         dimensions: DimensionIndexValues.
@@ -325,7 +326,6 @@ class Slice:
     flip_degrees: str = _from("FlipAngle", _number_texts, "")
     direction: tuple[float, ...] | None = _from("DiffusionGradientOrientation", diffusion.direction)
 
-    labeling: str = _from("ArterialSpinLabelingContrast", text, "")
     agent: str = _from("ContrastBolusAgent", text, "")
 
     number: float | None = _from("InstanceNumber", measured)
