@@ -18,7 +18,7 @@ from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_i
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.report.figures import Picture
-from MedEnhanceLib.report.sequence import draw_sequence
+from MedEnhanceLib.report.frame_pictures import draw_sequence
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.text import cell_text
 

@@ -110,7 +110,7 @@ def test_anisotropy_is_stated_before_and_after(report: Any, drawn: Any) -> None:
     assert before == pytest.approx(_FA, abs=1e-4) and before - 0.01 < after < before
 
 
-def test_a_tensor_takes_six_directions_of_moderate_weighting_and_one_frame_without() -> None:
+def test_a_tensor_takes_six_directions_and_a_frame_without_weighting() -> None:
     plain, trace = [Gradient(0.0)], [Gradient(1000.0)] * 8
     weak, strong, two = (
         [Gradient(b, each) for b in shells for each in _ALONG]
