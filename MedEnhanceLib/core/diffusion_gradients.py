@@ -112,7 +112,7 @@ def fit_tensor(signals: Array, equations: Doubles) -> tuple[Doubles, Doubles]:
         equations: [frames, 7].
     Returns fractional anisotropy, 0 to 1, and mean diffusivity, µm²/ms, of each voxel.
     """
-    floor = _LEAST_SIGNAL * float(signals.max()) or 1.0
+    floor = max(_LEAST_SIGNAL * float(signals.max()), 1e-30)
     fitted = np.linalg.pinv(equations) @ np.log(np.maximum(signals, floor))
     tensors = fitted[[0, 3, 4, 3, 1, 5, 4, 5, 2]].T.reshape(-1, 3, 3)
     axes = np.maximum(np.linalg.eigvalsh(tensors), 0.0)  # noise makes some negative
