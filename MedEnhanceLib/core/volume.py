@@ -182,17 +182,19 @@ class Volume:
         *,
         point: tuple[int, int, int] | None = None,
         window: tuple[float, float] | None = None,
+        frame: int | None = None,
     ) -> Picture:
         """Draw an axial, a coronal and a sagittal plane with orientation letters, for notebooks.
 
         Args:
             point: (slice, row, column) that they go through; None: median of the foreground.
             window: lowest and highest intensity shown; None: from the voxels.
+            frame: of a sequence, from 0; None: the first one that is not constant.
         """
         from MedEnhanceLib.report.figures import Pane, comparison
 
         title = "Labels" if self.modality == "SEG" else self.modality
-        return comparison([Pane(title, self)], point=point, window=window)
+        return comparison([Pane(title, self)], point=point, window=window, frame=frame)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -105,12 +105,15 @@ class Enhanced:
         *,
         point: tuple[int, int, int] | None = None,
         window: tuple[float, float] | None = None,
+        frame: int | None = None,
     ) -> Picture:
         """Draw input, result, difference, and uncertainty and labels if any, in three planes.
 
         Args:
             point: (slice, row, column) that the planes go through; None: one with much content.
             window: intensities that are black and white; None: by the input.
+            frame: of a sequence, from 0; None: the first one that is not constant.
+        Raises InputError for a frame or a point that the volume does not have.
         """
         from MedEnhanceLib.report.figures import Pane, comparison
 
@@ -126,7 +129,7 @@ class Enhanced:
         if self.segmentation is not None:
             legend = {label.value: label.name for label in self.segmentation.labels}
             panes.append(Pane("Segmentation", self.volume, labels=self.segmentation.volume))
-        return comparison(panes, legend=legend, point=point, window=window)
+        return comparison(panes, legend=legend, point=point, window=window, frame=frame)
 
     def at_strength(self, strength: float) -> Enhanced:
         """Return the same result at another strength (0 to 1), without running the model again.

@@ -1,6 +1,6 @@
-"""The report of one enhancement: a page with a picture and figures of what changed where.
+"""The report of one enhancement: a page with pictures and figures of what changed where.
 
-The page needs only the picture beside it: no network, no scripts. Its template is page.html, its
+The page needs only the pictures beside it: no network, no scripts. Its template is page.html, its
 style page.css; Jinja2 escapes all text.
 """
 
@@ -18,6 +18,7 @@ from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_i
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.report.figures import Picture
+from MedEnhanceLib.report.frame_pictures import draw_sequence
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.text import cell_text
 
@@ -56,7 +57,7 @@ def enhancement_report(
     reference: str = "",
     overwrite: bool = False,
 ) -> Path:
-    """Write index.html and comparison.png.
+    """Write index.html and comparison.png; of a sequence, more pictures into the folder frames.
 
     Args:
         folder: made if it does not exist.
@@ -76,7 +77,7 @@ def enhancement_report(
     jinja2 = require("jinja2", purpose="Writing a report")
     target = make_folder(folder)
     picture.save(target / "comparison.png", overwrite=overwrite)
-    change = enhanced.voxels.astype(np.float32) - volume.voxels.astype(np.float32)
+    change, largest_change = _changes(volume, enhanced)
     results = manifest.get("results", {})
     measured = results.get("measured") or {}
     lines = findings.describe(measured, results.get("strength", 1.0))
@@ -94,8 +95,9 @@ def enhancement_report(
         manifest=manifest,
         model=manifest.get("model") or {"name": "the filter", "sha256": ""},
         units=volume.units or "units of the input",
-        change=float(np.sqrt(np.mean(np.square(change), dtype=np.float64))),
-        largest_change=float(np.abs(change).max()),
+        change=change,
+        largest_change=largest_change,
+        **draw_sequence(target / "frames", volume, enhanced, overwrite=overwrite),
         findings=[*lines, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
         tables=[*comparisons, *([Table("Segmentation", _HEADS, table, note)] if table else [])],
@@ -108,6 +110,16 @@ def enhancement_report(
     with atomic_write(target / "index.html", overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return target / "index.html"
+
+
+def _changes(before: Volume, after: Volume) -> tuple[float, float]:
+    """Return the root mean square and the largest change of all voxels."""
+    total = largest = 0.0
+    for index in np.ndindex(before.shape[:-2]):  # slices
+        change = np.subtract(after.voxels[index], before.voxels[index], dtype=np.float64)
+        total += float(np.vdot(change, change))
+        largest = max(largest, float(np.abs(change).max()))
+    return float(np.sqrt(total / before.voxels.size)), largest
 
 
 def _template(jinja2: Any) -> Any:

@@ -76,29 +76,38 @@ def comparison(
     legend: Mapping[int, str] | None = None,
     point: Point | None = None,
     window: tuple[float, float] | None = None,
+    frame: int | None = None,
+    planes: Sequence[PlaneName] = PLANES,
 ) -> Picture:
     """Draw axial, coronal and sagittal planes through `point` for each pane.
 
     Args:
-        panes: on one grid, else InputError; of a sequence its first frame with content is drawn.
+        panes: on one grid, else InputError.
         legend: value → name of the labels that are drawn as contours.
         point: (k, j, i); None takes the `busiest_point` of the first pane.
         window: lowest and highest gray level of all images, in the volume's units; None derives it
             from the first pane.
+        frame: of a sequence, from 0, else InputError; None takes `first_with_content`.
+        planes: that are drawn, where they have more than one row and column.
     """
-    voxels = panes[0].volume.voxels
-    frames = voxels if panes[0].volume.is_sequence else voxels[None]
-    number = next((n for n, frame in enumerate(frames) if frame.min() < frame.max()), 0)
+    number = first_with_content(panes[0].volume) if frame is None else frame
     panes = [_with_frame(pane, number) for pane in panes]
     _check_grids(panes)
     at = point or busiest_point(panes[0].volume)
-    rows = [name for name in PLANES if min(cut(panes[0].volume, name, at).pixels.shape) > 1]
+    rows = [name for name in planes if min(cut(panes[0].volume, name, at).pixels.shape) > 1]
     scales = _shared_scales(panes, rows, at, window or choose_window(panes[0].volume))
     titles = ", ".join(p.title if p.title.isupper() else p.title.lower() for p in panes)
+    rows = rows or list(planes[:1])
     return Picture(
-        _draw(panes, rows or list(PLANES[:1]), at, scales, legend or {}),
-        f"Axial, coronal and sagittal planes in columns: {titles}.",
+        _draw(panes, rows, at, scales, legend or {}),
+        f"{', '.join(rows).capitalize()} planes in columns: {titles}.",
     )
+
+
+def first_with_content(volume: Volume) -> int:
+    """Return the number of the first frame that is not constant; 0 if all are."""
+    voxels = (frame.voxels for frame in volume.frames())
+    return next((n for n, frame in enumerate(voxels) if frame.min() < frame.max()), 0)
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,7 @@ def _shared_scales(
     }
     change = reach["difference"]
     return {
-        "image": Scale(*window, f"intensity, {units}", "gray"),
+        "image": Scale(*window, f"{panes[0].volume.quantity or 'intensity'}, {units}", "gray"),
         "difference": Scale(-change, change, f"difference, {units}", _difference_colors()),
         "labels": Scale(0.0, window[1], "value of the label", "nipy_spectral"),
         "heat": Scale(0.0, reach["heat"], f"standard deviation, {units}", "magma"),

@@ -195,7 +195,8 @@ def _check_report(page: Path, *, overwrite: bool) -> None:
     for package in ("matplotlib", "jinja2"):
         require(package, purpose="Drawing the report")
     refuse_unwritable(page)
-    refuse_existing(page / "index.html", overwrite)
+    for name in ("index.html", "comparison.png", "frames/mean.png"):
+        refuse_existing(page / name, overwrite)
 
 
 def _placed(

@@ -23,7 +23,7 @@ from MedEnhanceLib.report.enhancement_page import Table, enhancement_report
 from MedEnhanceLib.report.figures import Pane, comparison
 
 HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&.nii.gz"
-_VOID = {"meta", "img"}
+_VOID = {"meta", "img", "input"}
 pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
 
@@ -72,7 +72,8 @@ def report(folder: Path, volume: Volume, enhanced: Volume, **options: Any) -> st
         manifest=manifest | {"results": options.pop("results", {})},
         **options,
     )
-    assert sorted(path.name for path in folder.iterdir()) == ["comparison.png", "index.html"]
+    files = ["comparison.png", *["frames"] * volume.is_sequence, "index.html"]
+    assert sorted(path.name for path in folder.iterdir()) == files
     return page.read_text(encoding="utf-8")
 
 

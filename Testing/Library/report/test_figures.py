@@ -15,6 +15,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.report.figures import CT_WINDOW, Pane, choose_window, comparison
 
 PNG = b"\x89PNG"
@@ -132,3 +133,13 @@ def test_a_result_is_one_line_and_compares_itself(head: Volume) -> None:
     picture = result.compare()
     assert picture._repr_png_().startswith(PNG)
     assert "input, enhanced, enhanced − input, uncertainty" in picture.alt
+
+
+def test_the_frame_of_a_picture_can_be_chosen(head: Volume) -> None:
+    frames = replace(head, voxels=np.stack([head.voxels + np.int16(n) for n in range(3)]))
+    result = Enhanced(original=frames, volume=frames, model={}, device="cpu", seconds=0.0)
+    for draw in (result.compare, frames.plot):
+        first, last = (images_of(draw(**options).figure)[0] for options in ({}, {"frame": 2}))
+        assert np.all(last.get_array() - first.get_array() == 2)
+        with pytest.raises(InputError, match="frame 3 of a volume that has 3"):
+            draw(frame=3)
