@@ -121,6 +121,44 @@ def real() -> Table:
     return Table(head, rows)
 
 
+#: Rows of `sequences`: what, selected rows, figure, factor, form, whether less is better.
+_SERIES = (
+    ("DWI of two averages: error left", "table=repeats; scan~DWI, ", "left", ".2f", True),
+    ("DWI, other scans: error left", "table=repeats; kind=diffusion; scan!=DWI, first average or "
+     "DWI, second average", "left", ".2f", True),
+    ("SNR to 50, other kinds: error left", "table=repeats; kind!=diffusion; snr<50", "left", ".2f",
+     True),
+    ("SNR above 50: error left", "table=repeats; snr>50", "left", ".2f", True),
+    ("simulated, 22 frames: FA error", "table=tensors; case~22 frames", "fa_error", ".3f", True),
+    ("simulated, 66 frames: FA error", "table=tensors; case~66 frames", "fa_error", ".3f", True),
+    ("simulated: MD error, %", "table=tensors", "md_error * 100", ".1f", True),
+    ("moved by 4°, 2 voxels: error left", "table=motion; degrees=4", "left", ".2f", True),
+    ("activation of 1 %, as scanned: kept", "table=activation; case~1 %; case~as scanned", "kept",
+     ".2f", False),
+    ("activation of 3 %, SNR 25: kept", "table=activation; case~3 %; case~SNR 25", "kept", ".2f",
+     False),
+    ("activation of 3 %, SNR 25: AUC of t", "table=activation; case~3 %; case~SNR 25", "auc",
+     ".3f", False),
+    ("SD of t without activation", "table=activation", "null_sd", ".2f", True),
+    ("CPU time, MP-PCA 1", "table=tensors", "cpu", ".2f", True),
+)  # fmt: skip
+
+
+def sequences() -> Table:
+    """Denoisers of 4-D series; rows where the joint filter does worst beside MP-PCA first."""
+    arms = {"input": "input", "each": "each frame alone", "MP-PCA": "MP-PCA", "joint": "joint",
+            "auto": "default"}  # fmt: skip
+    rows = []
+    for name, selected, figure, form, is_error in _SERIES:
+        field, _, factor = figure.partition(" ")
+        means = {arm: f"sequences.rows[{selected}; arm={arm}].{field}:mean" for arm in arms}
+        lead = ("MP-PCA", "joint") if is_error else ("joint", "MP-PCA")
+        cells = [Cell(f"{mean} {factor}".strip(), form) for mean in means.values()]
+        count = Cell(means["auto"].replace(":mean", ":count"), ".0f")
+        rows.append((f"{means[lead[0]]} / {means[lead[1]]}", (name, *cells, count)))
+    return Table(("series, measure", *arms.values(), "n"), _worst_first(rows))
+
+
 def network() -> Table:
     """What the set network adds to the filter, where the model learned from nothing alike."""
     noises = [
@@ -612,6 +650,7 @@ def card() -> Table:
 
 TABLES: dict[str, Callable[[], Table]] = {
     "offers": offers,
+    "sequences": sequences,
     "real": real,
     "enhancement": enhancement,
     "network": network,
