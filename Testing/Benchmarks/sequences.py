@@ -48,8 +48,6 @@ TASKS = ((3, "blocks"), (1, "blocks"), (6, "blocks"), (1, "events"), (3, "events
 NOISES = {"as scanned": None, "SNR 25": 25.0}
 #: Frames, slices, rows and columns of the run whose memory is measured.
 _LARGE = (6, 6, 24, 24) if QUICK else (64, 72, 104, 104)
-#: Cosines over time that take up drift.
-_DRIFTS = 8
 
 
 def main() -> None:
@@ -108,7 +106,7 @@ def regressed(frames: Floats, course: Floats) -> tuple[Floats, Floats]:
     """Slope and t of a time course beside slow cosines, [K, J, I] each."""
     total, shape = len(frames), frames.shape[1:]
     steps = (np.arange(total) + 0.5) / total
-    waves = [np.cos(np.pi * n * steps) for n in range(min(_DRIFTS, total // 3))]
+    waves = [np.cos(np.pi * n * steps) for n in range(min(8, total // 3))]
     design = np.stack([course, *waves], axis=1)
     flat = frames.reshape(total, -1).astype(np.float64)
     fitted = np.linalg.pinv(design) @ flat
@@ -130,7 +128,7 @@ def judged(series: Iterable[Callable[[], data.Series]]) -> Iterator[Row]:
     for scan in (make() for make in series):
         before = scan.seen.voxels.astype(np.float32)[scan.judged]
 
-        def error(frames: Floats, scan: data.Series = scan) -> float:
+        def left(frames: Floats, scan: data.Series = scan) -> float:
             square = rms((frames - scan.truth)[:, scan.tissue]) ** 2 - scan.variance
             return float(np.sqrt(max(square, 0.0)))
 
@@ -140,14 +138,14 @@ def judged(series: Iterable[Callable[[], data.Series]]) -> Iterator[Row]:
             frames, facts = run_arm(arm, scan.seen, scan.sigma)
             after = frames[scan.judged]
             row: Row = {**scan.about, "arm": arm, "frames": len(frames), **facts}
-            if error(before):
-                row["left"] = error(after) / error(before)
+            if left(before):
+                row["left"] = left(after) / left(before)
             change = after[:, scan.bright].mean() / before[:, scan.bright].mean() - 1
             row["bright_change"] = abs(float(change))
             if true:
                 fit = data.tensors(frames[:, scan.tissue], gradients)
-                row["fa_error"] = rms(fit.fa - true.fa)
-                row["fa_spread"] = float((fit.fa - true.fa).std())
+                error = fit.fa - true.fa
+                row |= {"fa_error": rms(error), "fa_bias": error.mean(), "fa_spread": error.std()}
                 row["md_error"] = rms(fit.md - true.md) / float(np.median(true.md))
             yield row
 
@@ -180,14 +178,10 @@ def memory() -> Iterator[Row]:
 
 
 def peak_gib() -> float:
-    """Denoise a real series, mirrored and tiled. Returns the peak memory of this process."""
-    count, *shape = _LARGE
+    """Denoise a real series, repeated along each axis. Returns the peak memory of this process."""
     few = data.opened(data.DWI)
-    numbers = [n % few.shape[0] for n in range(count)]
-    padded = [(0, max(0, side - own)) for side, own in zip(shape, few.shape[1:], strict=True)]
-    box = tuple(map(slice, shape))
-    voxels = np.stack([np.pad(few.voxels[n], padded, mode="symmetric")[box] for n in numbers])
-    gradients = tuple(few.gradients[n] for n in numbers)
+    places = [np.arange(side) % own for side, own in zip(_LARGE, few.shape, strict=True)]
+    voxels, gradients = few.voxels[np.ix_(*places)], tuple(few.gradients[n] for n in places[0])
     config = EnhanceConfig(model="mr", device="cpu", sequence="joint")
     enhance(replace(few, voxels=voxels, gradients=gradients), config)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -195,6 +189,8 @@ def peak_gib() -> float:
 
 # --- goals ----------------------------------------------------------------------------------------
 
+Join = Callable[[float, float], float]
+Goal = Callable[..., Gate]
 _WHY_NOT_MEASURED = "there is no such series, or dipy is missing"
 #: Why goals are missed, by name.
 _WHY_MISSED: dict[str, str] = {}
@@ -206,23 +202,16 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     def of(figure: str, arm: str = "joint", **where: str) -> dict[str, float]:
         """Mean of a figure over seeds, by scan or case; where: texts in fields of the rows."""
         values: dict[str, list[float]] = {}
-        for row in rows:
-            fits = row["arm"] == arm and all(
-                text in row.get(key, "") for key, text in where.items()
-            )
-            if fits and figure in row:
+        for row in (row for row in rows if row["arm"] == arm and figure in row):
+            if all(text in row.get(key, "") for key, text in where.items()):
                 values.setdefault(row.get("scan") or row["case"], []).append(row[figure])
         return {name: float(np.mean(each)) for name, each in values.items()}
 
-    def to(join: Callable[[float, float], float], figure: str, other: str, arm: str = "joint",
-           **where: str) -> dict[str, float]:  # fmt: skip
-        others = of(figure, other, **where)
-        ours = of(figure, arm, **where).items()
-        return {name: join(value, others[name]) for name, value in ours if others.get(name)}
+    def to(join: Join, figure: str, other: str, arm: str = "joint", **where: str) -> dict[str, Any]:
+        ours, others = of(figure, arm, **where), of(figure, other, **where)
+        return {name: join(ours[name], others[name]) for name in ours if others.get(name)}
 
-    def worst(
-        name: str, values: dict[str, float], bound: float, at: Callable[..., Gate] = at_most
-    ) -> Gate:
+    def worst(name: str, values: dict[str, float], bound: float, at: Goal = at_most) -> Gate:
         if not values:
             return at(name, None, bound, _WHY_NOT_MEASURED)
         place = (max if at is at_most else min)(values, key=lambda place: values[place])
