@@ -217,15 +217,14 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         place = (max if at is at_most else min)(values, key=lambda place: values[place])
         return at(name, values[place], bound, _WHY_MISSED.get(name, "")) | {"worst": place}
 
-    averages, clear = {"scan": "DWI, "}, {"group": "SNR above 50"}
-    yield worst("DWI of two averages: RMSE left", of("left", **averages), 0.42)
+    yield worst("DWI of two averages: RMSE left", of("left", scan="DWI, "), 0.42)
     over = to(truediv, "left", "MP-PCA", table="repeats")
     yield worst("real series: RMSE over MP-PCA's", over, 0.85)
     bright = of("bright_change", scan="spinal", kind="diffusion")
     yield worst("spinal DWI: change of the bright bin", bright, 0.01)
-    over = to(truediv, "fa_spread", "MP-PCA", **averages)
-    yield worst("DWI of two averages: spread of FA over MP-PCA's", over, 1)
-    less = to(lambda auto, each: auto - min(each, 1), "left", "each", "auto", **clear)
+    over = to(truediv, "fa_spread", "MP-PCA", table="repeats")
+    yield worst("real DWI: spread of FA to a second average over MP-PCA's", over, 1)
+    less = to(lambda auto, each: auto - min(each, 1), "left", "each", "auto", group="above 50")
     yield worst("SNR above 50, auto: RMSE left less the input's or each frame alone's", less, 0)
     for figure, bound in (("fa_error", 0.85), ("md_error", 1)):
         over = to(truediv, figure, "MP-PCA", table="tensors")
