@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from _common import QUICK, Gate, Part, Row, at_least, at_most, measure, parser_of
 from _sequence_data import Floats
+from harm import auc
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
@@ -113,11 +114,6 @@ def regressed(frames: Floats, course: Floats) -> tuple[Floats, Floats]:
     variance = np.square(flat - design @ fitted).sum(axis=0) / (total - design.shape[1])
     error = np.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0])
     return fitted[0].reshape(shape), (fitted[0] / np.maximum(error, 1e-12)).reshape(shape)
-
-
-def auc(sites: Floats, rest: Floats) -> float:
-    """Share of pairs of a site and another voxel in which the site is higher."""
-    return float(np.searchsorted(np.sort(rest), sites).mean()) / len(rest)
 
 
 def judged(series: Iterable[Callable[[], data.Series]]) -> Iterator[Row]:
