@@ -58,6 +58,7 @@ NEEDS = {
     "bm4d": ("the peer BM4D (not for commercial use)", lambda: find_spec("bm4d")),
     "dipy": ("the peer MP-PCA", lambda: find_spec("dipy")),
     "video": ("PyAV with x265 and SVT-AV1", lambda: _has_codecs()),
+    "scans": ("--scans FOLDER: series of sequence_scans.json", lambda: "--scans" in sys.argv),
     "more": ("--more FOLDER: further repeated scans", lambda: "--more" in sys.argv),
     "unlearned": (
         "--unlearned FOLDER: volumes of other sources",
@@ -68,6 +69,7 @@ NEEDS = {
 }
 SCRIPTS = {
     "enhancement": Script(0.8, ("data", "bm4d")),
+    "sequences": Script(1.2, ("data", "dipy", "scans")),
     "real": Script(0.6, ("data", "bm4d", "dipy", "more")),
     "denoising": Script(0.4, ("data", "bm4d", "unlearned")),
     "guidance": Script(0.1),
@@ -100,6 +102,7 @@ def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--plan", action="store_true", help="only say what takes how long")
     parser.add_argument("--more", type=Path, help="of real.py: folder of further sequences")
+    parser.add_argument("--scans", type=Path, help="of sequences.py: folder of further series")
     parser.add_argument("--besides", type=Path, help="of likeness.py: folder of T1 brains")
     parser.add_argument("--unlearned", type=Path, help="of denoising.py: volumes of other sources")
     options = parser.parse_args()
@@ -117,6 +120,7 @@ def main() -> int:
         return sum(_in_this_process(name, words) for name in names)
     more = {
         "real": ("more", options.more),
+        "sequences": ("more", options.scans),
         "likeness": ("besides", options.besides),
         "denoising": ("unlearned", options.unlearned),
     }

@@ -121,6 +121,41 @@ def real() -> Table:
     return Table(head, rows)
 
 
+#: Rows of `sequences`: what, selected rows, figure with a factor, form, whether less is better.
+_SERIES = (
+    ("DWI of two averages: error left", "table=repeats; scan~DWI, ", "left", ".2f", True),
+    ("DWI, other scans: error left", "table=repeats; scan!=DWI, first average or DWI, second "
+     "average; kind=diffusion", "left", ".2f", True),
+    ("others, SNR to 50: error left", "kind!=diffusion; snr<50", "left", ".2f", True),
+    ("others, SNR above 50: error left", "kind!=diffusion; snr>50", "left", ".2f", True),
+    ("simulated, 22 frames: FA error", "case~22 frames", "fa_error", ".3f", True),
+    ("simulated, 66 frames: FA error", "case~66 frames", "fa_error", ".3f", True),
+    ("simulated: MD error, %", "table=tensors", "md_error * 100", ".1f", True),
+    ("moved by 4°, 2 voxels: error left", "degrees=4", "left", ".2f", True),
+    ("activation of 1 %, as scanned: kept", "case~1 %; case~as scanned", "kept", ".2f", False),
+    ("activation of 3 %, SNR 25: kept", "case~3 %; case~SNR 25", "kept", ".2f", False),
+    ("activation of 3 %, SNR 25: AUC of t", "case~3 %; case~SNR 25", "auc", ".3f", False),
+    ("SD of t elsewhere, distance from 1", "table=activation", "null_off", ".2f", True),
+    ("CPU time over MP-PCA's", "table=tensors", "cpu_s_per_mvoxel / {peer}", ".2f", True),
+)  # fmt: skip
+
+
+def sequences() -> Table:
+    """Denoisers of 4-D series; rows where the joint filter does worst beside MP-PCA first."""
+    arms = {"input": "input", "each": "each frame alone", "MP-PCA": "MP-PCA", "joint": "joint",
+            "auto": "default"}  # fmt: skip
+    rows = []
+    for name, selected, figure, form, is_error in _SERIES:
+        field, _, factor = figure.partition(" ")
+        means = {arm: f"sequences.rows[{selected}; arm={arm}].{field}:mean" for arm in arms}
+        paths = [f"{mean} {factor}".strip().format(peer=means["MP-PCA"]) for mean in means.values()]
+        count = Cell(means["auto"].replace(":mean", ":count"), ".0f")
+        lead = ("MP-PCA", "joint") if is_error else ("joint", "MP-PCA")
+        row = name, *(Cell(path, form) for path in paths), count
+        rows.append((" / ".join(means[arm] for arm in lead), row))
+    return Table(("series, measure", *arms.values(), "n"), _worst_first(rows))
+
+
 def network() -> Table:
     """What the set network adds to the filter, where the model learned from nothing alike."""
     noises = [
@@ -612,6 +647,7 @@ def card() -> Table:
 
 TABLES: dict[str, Callable[[], Table]] = {
     "offers": offers,
+    "sequences": sequences,
     "real": real,
     "enhancement": enhancement,
     "network": network,
