@@ -64,6 +64,7 @@ class BlockMatchingFilter:
             transform (slices first, then rows, columns); None for white noise.
         rounds: of the block-matching filter; each takes the result of the one before as pilot.
         pilot: an estimate to begin with instead of the threshold's, [K, J, I].
+        matched: another image, [K, J, I], in which blocks are compared; None: the pilot.
         spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
         air: where the pilot of the first round stays, if anywhere.
         engine: None for the compiled library, or PyTorch on the CPU where that is missing.
@@ -78,6 +79,7 @@ class BlockMatchingFilter:
     _: KW_ONLY
     rounds: Sequence[Round] = MR_ROUNDS
     pilot: Array | None = None
+    matched: Array | None = None
     spacing: Sequence[float] = (1.0, 1.0, 1.0)
     air: Air | None = None
     engine: Engine | None = None
@@ -117,6 +119,7 @@ class BlockMatchingFilter:
             window=window,
             stages=stages,
             pilot=large if self.pilot is None else large_enough(self.pilot),
+            matched=None if self.matched is None else large_enough(self.matched),
             box=(only or slice(0, self.noisy.shape[0]), *map(slice, self.noisy.shape[1:])),
             air=air,
             engine=self.engine or engine_for("cpu", self.monitor),

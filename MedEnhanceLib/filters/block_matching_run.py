@@ -104,6 +104,7 @@ class Run:
         window: tuple[int, int, int],
         stages: Sequence[Stage],
         pilot: Array,
+        matched: Array | None,
         box: tuple[slice, ...],
         air: Air | None,
         engine: Engine,
@@ -111,6 +112,7 @@ class Run:
         monitor: Monitor,
     ) -> None:
         self.stages, self._pilot, self._box = stages, pilot, box
+        self._matched = matched
         self.needed = box[0] if noisy.shape[0] > SIDE else slice(0, SIDE)
         self._stop, self._finished = self.needed.start, 0
         self.noisy, self._air, self._level = noisy, air, level
@@ -207,13 +209,18 @@ class Run:
             held.let_go(min(first, sums.first))
             noisy = _floats(self.noisy[first : first + stage.tall])
             level = self.level_of(stage, number)
+            matched = pilot
+            if self._matched is not None:
+                matched = _floats(self._matched[first : first + stage.tall])
             for rows in self._bands(stage.kind, layer):
                 while len(self._begun) > self._threads:
                     self._add_first()
                 waiting.append(first)
-                band = self._pool.submit(self._band, stage.kind, layer, rows, noisy, pilot, level)
+                band = self._pool.submit(
+                    self._band, stage.kind, layer, rows, noisy, pilot, matched, level
+                )
                 self._begun.append((partial(add, first), band))
-            del noisy, pilot, level
+            del noisy, pilot, matched, level
             yield from self._means(
                 stage, held, sums, min(waiting[0] if waiting else first, part.stop)
             )
@@ -263,13 +270,14 @@ class Run:
         rows: range,
         noisy: Floats,
         pilot: Floats,
+        matched: Floats,
         level: Floats,
     ) -> Band:
         """Compute the sums of some rows of references of a layer."""
         self.monitor.check()
         slab = noisy.shape[1:]
         total, weight = _untouched((len(noisy), *slab)), _untouched((layer.window[0], *slab))
-        arrays = LayerArrays(noisy, pilot, level, self.spectrum, total, weight)
+        arrays = LayerArrays(noisy, pilot, matched, level, self.spectrum, total, weight)
         self._engine.run(kind, layer, rows, arrays)
         step, reach = layer.round.step, layer.window[1] + SIDE
         lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)

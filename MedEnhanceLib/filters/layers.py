@@ -43,6 +43,7 @@ class LayerArrays:
     Attributes:
         noisy: the slab [window[0] + 3, ny, nx].
         pilot: the better estimate, like the slab; in the first stage it is not read.
+        matched: what blocks are compared in, like the slab: the pilot, or another image.
         level: σ of the noise, like the slab, ≥ 0.
         spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
         total: like the slab, sums of weighted blocks.
@@ -51,6 +52,7 @@ class LayerArrays:
 
     noisy: Any
     pilot: Any
+    matched: Any
     level: Any
     spectrum: Any
     total: Any

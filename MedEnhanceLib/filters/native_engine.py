@@ -24,7 +24,7 @@ class _LayerTask(ctypes.Structure):
         ),
         *((name, ctypes.c_int64) for name in ("layer", "row_from", "row_to", "keep", "apart")),
         ("damp", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("taper", "pilot", "level")),
+        *((name, ctypes.c_void_p) for name in ("taper", "pilot", "level", "matched")),
         *((name, ctypes.c_void_p) for name in ("noisy", "spectrum", "total", "weight")),
         *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
         *((name, ctypes.c_int64) for name in ("room", "count")),
@@ -68,7 +68,8 @@ class NativeEngine:
             np.empty(room, np.float32),
         )
         into = {"index": groups.index, "distance": groups.distance, "sigma": groups.level}
-        count = self._call("match", layer, rows, {"pilot": pilot, "level": level}, into)
+        arrays = {"pilot": pilot, "level": level, "matched": pilot}
+        count = self._call("match", layer, rows, arrays, into)
         return BlockGroups(groups.index[:count], groups.distance[:count], groups.level[:count])
 
     def _call(

@@ -57,7 +57,7 @@ class TorchEngine:
         """
         at = _references(layer, rows, arrays.level, is_grouped=stage == "grouped")
         pilot = arrays.pilot if stage == "grouped" else arrays.noisy
-        inputs = arrays.noisy, pilot, arrays.level, arrays.spectrum
+        inputs = arrays.noisy, pilot, arrays.matched, arrays.level, arrays.spectrum
         sums = arrays.total, arrays.weight
         if self._device == "cpu":
             self._add(stage, layer, at, inputs, [torch.from_numpy(each) for each in sums])
@@ -96,7 +96,7 @@ class TorchEngine:
             return BlockGroups(nothing.astype(np.int32), nothing, nothing[:, 0])
         with without_tf32, torch.inference_mode():
             slab, sigma = (_tensor_on(values, "cpu") for values in (pilot, level))
-            part = TorchGroups(layer, LayerArrays(slab, slab, sigma, None, None, None))
+            part = TorchGroups(layer, LayerArrays(slab, slab, slab, sigma, None, None, None))
             parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
             index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
         return BlockGroups(index.int().numpy(), distance.numpy(), sigmas.numpy())
@@ -218,7 +218,7 @@ class TorchGroups:
             for first, side in ((first_y, wide), (first_x, long))
         )
         # The voxels that the candidates of each reference cover.
-        window = self.arrays.pilot[:, window_y[:, :, None], window_x[:, None]].transpose(0, 1)
+        window = self.arrays.matched[:, window_y[:, :, None], window_x[:, None]].transpose(0, 1)
         reference = torch.stack([z, rows - first_y, columns - first_x])
         reference_number = ((reference[0] * wide + reference[1]) * long + reference[2]).long()
         near, apart = None, self.layer.round.apart

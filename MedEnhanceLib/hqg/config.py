@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from MedEnhanceLib.core.options import About, Options, merged, option, options_of
+from MedEnhanceLib.core.options import About, Options, did_you_mean, merged, option, options_of
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
 
@@ -246,6 +247,12 @@ class EnhanceConfig(Options):
         help="also enhance derived maps (ADC, T1, CBF, MIP), and what only looks like phase or "
         "labels, as if they were intensities",
     )
+    denoiser: str = option(
+        "auto",
+        help=f"method that removes the noise: {', '.join(DENOISERS)}; auto: set-network, and "
+        "principal-images for frames that are filtered together",
+        metavar="NAME",
+    )
     correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")
     sequence: Literal["auto", "joint", "each"] = option(
         "auto",
@@ -283,6 +290,11 @@ class EnhanceConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.denoiser not in ("auto", *DENOISERS):
+            raise ConfigError(
+                f"denoiser: there is no {self.denoiser!r}",
+                f"{did_you_mean(self.denoiser, DENOISERS)}Use auto, {', '.join(DENOISERS)}.",
+            )
         for each in options_of(type(self)):
             is_set = getattr(self, each.name) != each.default
             if each.name.startswith("slice_") and is_set and self.task != "slices":

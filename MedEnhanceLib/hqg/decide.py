@@ -16,6 +16,7 @@ import numpy as np
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.arrays import extremes
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
@@ -121,7 +122,13 @@ class Decision:
 
 
 def decide(
-    frames: Sequence[Volume], cache: VolumeCache, config: EnhanceConfig, monitor: Monitor
+    frames: Sequence[Volume],
+    cache: VolumeCache,
+    config: EnhanceConfig,
+    monitor: Monitor,
+    *,
+    is_joint: bool = False,
+    gradients: Sequence[Gradient] = (),
 ) -> Decision:
     """Measure a volume and decide on its correction, the same for all frames of a sequence.
 
@@ -133,6 +140,8 @@ def decide(
         cache: measurements of earlier runs over them, filled by this one.
         config: task, strength, stated noise and whether the bias field is corrected.
         monitor: receives the measurements and warnings.
+        is_joint: whether the frames of a sequence are filtered together.
+        gradients: the diffusion weighting of each frame; empty where there is none.
     """
     kinds = cache.kinds_of(frames)
     numbers = _spread([n for n in range(len(frames)) if n not in kinds.empty])

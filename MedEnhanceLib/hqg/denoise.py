@@ -1,28 +1,23 @@
-"""Removes measured noise from a volume: block-matching filter, set network, Rician bias.
+"""Decides how much of the measured noise of a volume is removed, and corrects what is removed.
 
-measure_noise → block_matching → network_stage → Rician bias corrected → share of the correction
+measured noise → Removal → a method of `denoisers` → Rician bias corrected → share of the correction
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, extremes, let_go, parts_of
+from MedEnhanceLib.core.arrays import Array, Floats, extremes, parts_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Slab
-from MedEnhanceLib.filters.regions import Air, ConstantRegions
+from MedEnhanceLib.filters.regions import ConstantRegions
+from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoiser, Frames, Part
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
-from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.network_stage import NetworkStage
 
 #: A magnitude with a mean below this, in σ, may be air, whose mean is 1.25 σ.
 _NEAR_AIR = 2.0
@@ -37,12 +32,12 @@ _HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.15
 #: σ over the contrast of the tissue up to which the lower end of an uncertain σ is used, and from
 #: which σ as measured: where noise hides the anatomy, an overestimate can destroy little.
 _HIDES_ANATOMY = (0.5, 1.0)
-#: σ over the largest value below which rounding in single precision exceeds the noise.
-_LEAST_NOISE = 2e-7
 #: σ in HU from which the noise of CT cannot be anatomy: no tissue varies so much within a block. At
 #: very low dose through an abdomen the confidence is low, and yet the whole correction is far
 #: better than the share by the confidence (results/enhancement.json).
 _BEYOND_ANATOMY_HU = 300.0
+#: σ over the largest value below which rounding in single precision exceeds the noise.
+_LEAST_NOISE = 2e-7
 #: Variance of the mean of similar voxels in the filter, as a share of that of the noise.
 _OF_A_MEAN = np.float32(0.1)
 #: Standard deviation of the errors over the expected one: Testing/Benchmarks/uncertainty.py.
@@ -70,19 +65,29 @@ class Removal:
     share: float = 1.0
     reason: str = ""
 
-    def correct(self, filtered: Floats, before: Floats, sigma: Floats) -> Floats:
+    def acts_on(self, volume: Volume) -> bool:
+        """Return whether something is removed, and is more than rounding in single precision."""
+        largest = max(abs(float(end)) for end in extremes(volume.voxels))
+        return self.share > 0 and self.noise.level > _LEAST_NOISE * largest
+
+    def correct(self, part: Part, regions: ConstantRegions) -> Floats:
         """Undo the bias of magnitudes in filtered slices, and take the share of the correction.
 
         Args:
-            filtered: [n, J, I].
-            before: the same slices, unfiltered.
-            sigma: of the noise in their voxels.
+            part: of a frame.
+            regions: of that frame; padding is not put back.
         """
-        if self.noise.rician:
-            filtered = _without_rician_bias(filtered, sigma, self.noise)
-        if self.share >= 1:
-            return filtered
-        return before + np.float32(self.share) * (filtered - before)
+        level, corrected = regions.level(self.noise), np.empty_like(part.voxels)
+        for place, filtered in enumerate(part.voxels):
+            z = part.slices.start + place
+            at, values = slice(z, z + 1), filtered[None]
+            if self.noise.rician:
+                values = _without_rician_bias(values, np.asarray(level[at]), self.noise)
+            if self.share < 1:
+                before = regions.neutral[at].astype(np.float32)
+                values = before + np.float32(self.share) * (values - before)
+            corrected[place] = values[0]
+        return corrected
 
 
 def trust_in(noise: NoiseEstimate, modality: str) -> float:
@@ -126,83 +131,33 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
 def denoise(
     volume: Volume,
     removal: Removal,
+    denoiser: Denoiser | None = None,
     *,
-    regions: ConstantRegions | None = None,
     only: slice | None = None,
-    network: NetworkStage | None = None,
-    engine: block_matching.Engine | None = None,
-    finish: Callable[[Floats], Array] = lambda values: values,
-    out: Array | None = None,
-    monitor: Monitor | None = None,
+    **frames: Any,
 ) -> Slab:
-    """Filter a volume, with a network if given, correct the Rician bias, and write the slices.
-
-    Each is written to `out` when it is complete; unchanged if there is nothing to remove.
+    """Denoise a single volume, correct the Rician bias, and take the share of the correction.
 
     Args:
         volume: a single volume, [K, J, I], finite.
         removal: noise of the volume, and the share of the correction to apply.
-        regions: constant regions of the volume; `put_back` restores them in the result.
-        only: slices that are written, equal to those of a whole run; None for all.
-        network: continues from the filter, with its guides; None for the filter alone.
-        engine: as in `BlockMatchingFilter`.
-        finish: converts float32 slices to the type of `out`.
-        out: [n, J, I], for the slices; None for a new float32 array.
-        monitor: receives progress; may cancel.
-    Returns `out`, and the change by guides. Raises as `Run.finished`.
+        denoiser: the method; None for the block-matching filter.
+        only: slices that are returned, equal to those of a whole run; None for all.
+        frames: attributes of `Frames`.
+    Returns float32 slices, and the change by guides. Raises as `Denoiser.denoise`.
     """
-    noise, share = removal.noise, removal.share
     only = only or slice(0, volume.shape[0])
-    if out is None:
-        out = np.empty((only.stop - only.start, *volume.shape[1:]), np.float32)
-    largest = max(abs(float(end)) for end in extremes(volume.voxels))
-    if noise.level <= _LEAST_NOISE * largest or share <= 0:
-        for to, before in zip(out, volume.voxels[only], strict=True):
-            to[...] = finish(before.astype(np.float32))
-        return Slab(out)
-    changes = []
-    filtered = _filter_for(volume, noise, regions, network is not None, engine, monitor)
-    with filtered.run(only) as run:
-        for enhanced in run.slabs() if network is None else network.slabs(run):
-            part, slab = run.finished(enhanced)
-            for z, values in zip(range(part.start, part.stop), slab.voxels, strict=True):
-                at = slice(z, z + 1)
-                before, sigma = filtered.noisy[at], np.asarray(filtered.level[at])
-                corrected = removal.correct(values[None], before.astype(np.float32), sigma)
-                out[z - only.start] = finish(corrected)[0]
-            let_go(filtered.noisy)
-            let_go(out)
-            if slab.change is not None:
-                changes.append(slab.change)
-    return Slab(out, np.concatenate(changes) if changes else None)
-
-
-def _filter_for(
-    volume: Volume,
-    noise: NoiseEstimate,
-    regions: ConstantRegions | None,
-    has_network: bool,
-    engine: block_matching.Engine | None,
-    monitor: Monitor | None,
-) -> block_matching.BlockMatchingFilter:
-    """Make the filter for a volume and its noise."""
-    rounds: tuple[block_matching.Round, ...] = block_matching.MR_ROUNDS
-    if volume.modality == "CT":
-        rounds = block_matching.CT_ROUNDS
-    elif has_network:
-        # One round more, whose change the network sees. In CT it would cost fine structure.
-        rounds = (*rounds, rounds[-1])
-    voxels = volume.voxels if regions is None else regions.neutral
-    return block_matching.BlockMatchingFilter(
-        voxels,
-        noise if regions is None else regions.level(noise),
-        noise.spectrum.reshape(-1),
-        rounds=rounds,
-        spacing=volume.geometry.spacing,
-        air=Air.of(volume, noise, voxels),
-        engine=engine,
-        monitor=monitor or Monitor(),
+    regions = ConstantRegions(volume.voxels, removal.noise.level)
+    given = Frames.of(
+        volume, removal.noise, **{"slices": only, "regions": lambda _: regions, **frames}
     )
+    if not removal.acts_on(volume):
+        return Slab(volume.voxels[only].astype(np.float32))
+    parts = (denoiser or BlockMatching()).denoise(given).parts
+    results = [(removal.correct(part, regions), part.change) for part in parts]
+    changes = [change for _, change in results if change is not None]
+    voxels = np.concatenate([values for values, _ in results])
+    return Slab(voxels, np.concatenate(changes) if changes else None)
 
 
 def expected_deviation(

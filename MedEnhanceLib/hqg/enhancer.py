@@ -1,14 +1,14 @@
-"""Enhances a volume with a bundle.
+"""Enhances a volume.
 
-decide (of the whole volume) → each frame: filter with its network → blur → bias field → rounding
-→ blend at the strength; blur and bias field on request
+decide (of the whole volume) → method of `denoisers`, which yields slices of frames → each frame:
+Rician bias → blur → bias field → rounding → blend at the strength; blur and bias field on request
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,29 +20,41 @@ from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, foreground, let_go, slabs, trim
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
+from MedEnhanceLib.core.sequence_kind import differs_in_contrast
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.filters.block_matching import Engine, engine_for
+from MedEnhanceLib.filters.block_matching import engine_for
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON
+from MedEnhanceLib.hqg.denoisers import (
+    BLOCK_MATCHING,
+    PRINCIPAL_IMAGES,
+    SET_NETWORK,
+    Denoiser,
+    Frames,
+    Resources,
+    denoiser_class,
+)
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, measured_bias_field
 from MedEnhanceLib.hqg.outputs import Outputs, outputs_for
+from MedEnhanceLib.hqg.principal_images import PrincipalImages
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.machine import openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.groups import GuidedNetwork
     from MedEnhanceLib.hqg.guide import AlignedGuide
 
 #: Least intensity of bright tissue; below it, lower bounds in the computation would act as noise.
 _LOWEST_TOP = 1e-4
-#: Share of the progress for the registration of guides.
-_REGISTRATION = 0.3
+#: Share of the progress for the registration of guides, and for the removal of noise before blur
+#: or bias field are corrected.
+_REGISTRATION, _FILTER = 0.3, 0.9
 #: Slices in which the change of a result is measured, and that of the mean of its frames.
 _SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
@@ -58,7 +70,6 @@ def enhance(
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     scratch: Path | None = None,
-    filter_alone: bool = False,
     monitor: Monitor | None = None,
 ) -> Enhanced:
     """Enhance every slice of a volume, and every frame of a sequence.
@@ -76,7 +87,6 @@ def enhance(
             whole run, but where that has slices along another axis (`Geometry.turn`).
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder; if given, a large result stays in an unnamed file there, not in memory.
-        filter_alone: whether the network is left out, to measure its gain over the filter.
         monitor: receives progress, messages and warnings, and can cancel.
     Returns:
         The result at `config.strength`; a number scales the correction of "auto", by blending.
@@ -95,20 +105,45 @@ def enhance(
         scratch=scratch, monitor=monitor.part(0.0, _REGISTRATION if guide else 0.0),
     )  # fmt: skip
     monitor = monitor.part(_REGISTRATION if guide else 0.0, 1.0)
-    if filter_alone:
-        run = replace(run, network=None)
     guided, uncertainty = bool(run.shown), config.uncertainty
     outputs = outputs_for(run.original, uncertainty=uncertainty, guided=guided, scratch=scratch)
-    uses, turned = [], outputs.turned(run.turn)
-    for place, number in enumerate(run.numbers):
-        part = monitor.part(place / len(run.numbers), (place + 1) / len(run.numbers))
-        part.progress(0.0, "removing noise")
-        out = turned.at(place) if run.original.is_sequence else turned
-        uses.append(Frame(run, number, part).enhance(out))
-    full = _result_of(run, outputs, uses)
+    full = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
     result = full.at_strength(config.share)
     # The uncertainty was computed for this strength.
     return replace(result, uncertainty=full.uncertainty, seconds=time.monotonic() - began)
+
+
+def _denoised(
+    run: EnhancerRun, outputs: Outputs, monitor: Monitor
+) -> tuple[list[float], dict[str, Any]]:
+    """Fill the frames of the result; returns their change by guides, and facts of the method."""
+    from MedEnhanceLib.learning.precision import without_tf32
+
+    is_sequence, removal = run.original.is_sequence, run.decision.removal
+    monitor.progress(0.0, "removing noise")
+    acting = [n for n in run.numbers if n not in run.empty and removal.acts_on(run.frames[n])]
+    share = _FILTER if run.decision.blur or run.config.correct_bias_field else 1.0
+    given = Frames(
+        volumes=run.frames, noise=removal.noise, numbers=acting, slices=run.around,
+        usable=[n for n in range(len(run.frames)) if n not in run.empty],
+        tops={number: run.cache.ranges[number][0] for number in acting}, guides=run.shown,
+        regions=run.regions_of, scratch=run.scratch, monitor=monitor, share=share,
+    )  # fmt: skip
+    frames = {}
+    for place, number in enumerate(run.numbers):
+        rest = given.monitors_of(number)[1] if number in acting else monitor
+        out = outputs.at(place) if is_sequence else outputs
+        frames[number] = Frame(run, number, out, rest)
+        if number not in acting:
+            frames[number].keep()
+    facts: dict[str, Any] = {}
+    with without_tf32, openmp_on_one_thread():  # filter and network have threads of their own
+        if acting:
+            denoised = run.denoiser.denoise(given)
+            facts = dict(denoised.facts)
+            for part in denoised.parts:
+                frames[part.number].add(part)
+    return [frame.use for frame in frames.values()], facts
 
 
 # --- before the first frame -----------------------------------------------------------------------
@@ -133,8 +168,11 @@ def _prepared(
         )
     # Unusable guides are refused before the model is opened.
     guides = list(_checked(guide, volume, config.model, monitor))
-    bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
-    if volume.modality_is_guess and volume.modality != bundle.modality:
+    method = _method_of(volume, config, guided=bool(guides))
+    bundle = None
+    if denoiser_class(method[-1]).needs_model:
+        bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
+    if bundle and volume.modality_is_guess and volume.modality != bundle.modality:
         # The modality was guessed from the values: that of the model counts.
         monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")
         volume = volume.as_modality(bundle.modality)
@@ -150,11 +188,13 @@ def _prepared(
     frames = seen.frames()
     numbers = range(len(frames)) if frame is None else [frame]
     empty = _measure_ranges(volume, frames, numbers, cache)
-    device, network, engine = _on_device(bundle, config.device, monitor)
+    device, denoiser = _on_device(method, bundle, config.device, monitor)
     # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
-    decision = decide(frames, cache, task, monitor)
-    decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
+    is_joint = PRINCIPAL_IMAGES in method
+    decision = decide(frames, cache, task, monitor, is_joint=is_joint, gradients=seen.gradients)
+    if bundle is not None:
+        decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
     for warning in decision.warnings:
         monitor.warn(warning.text)
     mean = functools.cache(lambda: mean_frame([f for n, f in enumerate(frames) if n not in empty]))
@@ -167,7 +207,7 @@ def _prepared(
     trim()
     within = _turned_slices(part if slices else None, turn, len(frames[0].voxels))
     return EnhancerRun(
-        config=config, bundle=bundle, device=device, network=network, engine=engine,
+        config=config, bundle=bundle, method=method[0], device=device, denoiser=denoiser,
         original=original.crop(k=part), frames=frames, numbers=numbers, empty=empty, slices=within,
         turn=turn, decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
@@ -181,13 +221,45 @@ def _turned_slices(part: slice | None, turn: AxisTurn, depth: int) -> slice:
     return part if turn.steps[0] > 0 else slice(depth - part.stop, depth - part.start)
 
 
-def _on_device(bundle: Bundle, device: str, monitor: Monitor) -> tuple[str, GuidedNetwork, Engine]:
-    """Choose the device, and load network and filter for it."""
-    from MedEnhanceLib.hqg.network_stage import network_on
+def _method_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[str, ...]:
+    """Choose the methods, by name: one, or principal images and the one that filters them.
 
+    Raises ConfigError for frames together with a guide, or without a method for them.
+    """
+    is_joint = volume.is_sequence and config.sequence == "joint"
+    if config.sequence == "auto" and volume.is_sequence and not guided:
+        is_joint = differs_in_contrast(volume.sequence_kind)
+    if is_joint and guided:
+        raise ConfigError(
+            "frames that are filtered together take no guide",
+            "Leave the guide out, or use sequence each.",
+        )
+    name = config.denoiser
+    if name == "auto":
+        name = BLOCK_MATCHING if is_joint else SET_NETWORK
+    if denoiser_class(name).is_joint:
+        if not volume.is_sequence or config.sequence == "each":
+            raise ConfigError(
+                f"the denoiser {name} takes the frames of a sequence together",
+                f"Leave denoiser {name} out.",
+            )
+        return (name,) if name != PRINCIPAL_IMAGES else (name, BLOCK_MATCHING)
+    return (PRINCIPAL_IMAGES, name) if is_joint else (name,)
+
+
+def _on_device(
+    method: Sequence[str], bundle: Bundle | None, device: str, monitor: Monitor
+) -> tuple[str, Denoiser]:
+    """Choose the device, and prepare the methods for it; the last one filters."""
     choice = choose_device(device)
-    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    return choice.name, network_on(bundle, choice.name), engine_for(choice.name, monitor)
+    name = f"{bundle.name} ({bundle.origin})" if bundle else method[-1]
+    monitor.log(f"running {name} on {choice.name}: {choice.reason}")
+    engine = engine_for(choice.name, monitor)
+    resources = Resources(bundle=bundle, device=choice.name, engine=engine)
+    denoiser = denoiser_class(method[-1]).prepared(resources)
+    if len(method) > 1:
+        denoiser = PrincipalImages(denoiser)
+    return choice.name, denoiser
 
 
 def _checked(
@@ -283,7 +355,7 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
 
 def _aligned(
     guides: Sequence[Volume],
-    bundle: Bundle,
+    bundle: Bundle | None,
     mean: Callable[[], Volume],
     cache: VolumeCache,
     monitor: Monitor,
@@ -292,8 +364,8 @@ def _aligned(
 
     For a model that does not use guides, returns none, and the reason for the manifest.
     """
-    if guides and not bundle.uses_guides:
-        reason = f"{bundle.name}: this model does not use a guide"
+    if guides and not (bundle and bundle.uses_guides):
+        reason = f"{bundle.name if bundle else 'this method'}: takes no guide"
         monitor.warn(reason)
         return (), {"guide": {"used": 0.0, "reason": reason}}
     from MedEnhanceLib.hqg.guide import align
@@ -308,20 +380,26 @@ def _aligned(
     return tuple(aligned), {}
 
 
-def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enhanced:
-    """Make the result at strength 1. uses: change of each frame by guides, in σ of the noise."""
-    bundle, grid, decision = run.bundle, run.original, run.decision
+def _result_of(
+    run: EnhancerRun, outputs: Outputs, uses: Sequence[float], method: Mapping[str, Any]
+) -> Enhanced:
+    """Make the result at strength 1.
+
+    uses: change of each frame by guides, in σ of the noise. method: facts of the denoiser.
+    """
+    grid, decision = run.original, run.decision
+    model = run.bundle.identity() if run.bundle else {"name": run.method, "sha256": ""}
     before, after = map(run.turn.apply, (grid.voxels, outputs.voxels))
     changes = {"changed": _typical_change(before, after)}
     tissue = [place for place, number in enumerate(run.numbers) if number not in run.empty]
     if len(tissue) > 1 and decision.blur is None and not run.config.correct_bias_field:
         changes |= _shared_change(before, after, tissue)
-    facts = decision.facts | {"noise": decision.facts["noise"] | changes}
+    facts = decision.facts | {"noise": decision.facts["noise"] | changes} | dict(method)
     if run.guides:
         series = [each.facts for each in run.guides]
         facts["guide"] = {"used": round(float(np.mean(uses)), 4), "series": series}
     note = derived_note(
-        f"enhanced with {bundle.name} {bundle.sha256[:12]}"
+        f"enhanced with {model['name']} {model['sha256'][:12]}".rstrip()
         + corrections_in_words(facts)
         + (f" ({messages_of(decision.warnings)})" if decision.warnings else "")
     )
@@ -330,12 +408,13 @@ def _result_of(run: EnhancerRun, outputs: Outputs, uses: Sequence[float]) -> Enh
         uncertainty = grid.with_voxels(outputs.deviation, did=_DEVIATION_NOTE)
     if outputs.use is not None:
         guide_use = grid.with_voxels(outputs.use, did=_USE_NOTE)
-    calibration = {"calibration": {"fitted_on": FITTED_ON[bundle.modality]}}
+    fitted_on = FITTED_ON["CT" if grid.modality == "CT" else "MR"]
+    calibration = {"calibration": {"fitted_on": fitted_on}}
     return Enhanced(
         volume=grid.with_voxels(outputs.voxels, did=note),
         uncertainty=uncertainty,
         guide_use=guide_use,
-        model=bundle.identity(),
+        model=model,
         device=run.device,
         seconds=0.0,
         original=grid,

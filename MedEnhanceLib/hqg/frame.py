@@ -1,4 +1,4 @@
-"""One frame of a run: filter with its network → blur → bias field → rounding.
+"""One frame of a run, after its noise is removed: Rician bias → blur → bias field → rounding.
 
 Slices are rounded into the array of the result as they are computed. If a step needs the whole
 result before it is rounded, that is kept in float32 meanwhile.
@@ -6,7 +6,7 @@ result before it is rounded, that is kept in float32 meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,19 +18,17 @@ from MedEnhanceLib.core.arrays import Array, Floats, let_go, parts_of, slabs
 from MedEnhanceLib.core.geometry import AxisTurn
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
-from MedEnhanceLib.filters.block_matching import Engine
 from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.blur import undo_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache
-from MedEnhanceLib.hqg.denoise import denoise, expected_deviation
+from MedEnhanceLib.hqg.denoise import expected_deviation
+from MedEnhanceLib.hqg.denoisers import Denoiser, Part
 from MedEnhanceLib.hqg.outputs import Outputs, new_array
-from MedEnhanceLib.runtime.machine import openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.groups import GuidedNetwork
     from MedEnhanceLib.hqg.guide import AlignedGuide
 
 
@@ -41,6 +39,8 @@ class EnhancerRun:
     Attributes:
         original: the frames and slices of the input that are returned.
         frames: of the whole input, in the order of `turn`.
+        bundle: the model; None for a method without one.
+        method: name of the denoiser.
         numbers: of the frames to enhance.
         empty: numbers of the frames without tissue, which stay as they are.
         slices: of each of `frames`, along K.
@@ -52,10 +52,10 @@ class EnhancerRun:
     """
 
     config: EnhanceConfig
-    bundle: Bundle
+    bundle: Bundle | None
+    method: str
     device: str
-    network: GuidedNetwork | None
-    engine: Engine
+    denoiser: Denoiser
     original: Volume
     frames: Sequence[Volume]
     numbers: Sequence[int]
@@ -69,23 +69,47 @@ class EnhancerRun:
     scratch: Path | None
 
     @property
+    def needs_all(self) -> bool:
+        """Whether a step needs more than one slice at once."""
+        corrects = self.decision.blur is not None or self.config.correct_bias_field
+        return corrects or self.config.uncertainty
+
+    @property
+    def around(self) -> slice:
+        """Slices to denoise: the deviation of a slice depends on its neighbors, blur on all."""
+        part, count = self.slices, len(self.frames[0].voxels)
+        if self.decision.blur is not None:
+            return slice(0, count)
+        return slice(max(0, part.start - 1), min(count, part.stop + 1)) if self.needs_all else part
+
+    def regions_of(self, number: int) -> ConstantRegions:
+        """Return the constant regions of a frame, measured once for all runs with this σ."""
+        key, regions = (number, self.decision.noise.level), self.cache.regions
+        if key not in regions:
+            regions[key] = ConstantRegions(self.frames[number].voxels, key[1])
+        return regions[key]
+
+    @property
     def shown(self) -> list[Floats]:
         """Voxels of the guides that could be registered."""
         return [each.voxels for each in self.guides if each.is_usable]
 
 
-@dataclass(frozen=True, eq=False)
 class Frame:
-    """A frame of a run.
+    """A frame of a run, which takes the denoised slices and fills its part of the result."""
 
-    Attributes:
-        number: in the sequence, from 0.
-        monitor: of its part of the run.
-    """
+    def __init__(self, run: EnhancerRun, number: int, out: Outputs, monitor: Monitor) -> None:
+        """Prepare a frame.
 
-    run: EnhancerRun
-    number: int
-    monitor: Monitor
+        Args:
+            run: that it belongs to.
+            number: in the sequence, from 0.
+            out: its arrays.
+            monitor: of the steps after the removal of noise.
+        """
+        self.run, self.number, self._out, self._monitor = run, number, out, monitor
+        self._changes: list[Floats] = []
+        self._values: Floats | None = None
 
     @property
     def volume(self) -> Volume:
@@ -95,56 +119,74 @@ class Frame:
     @property
     def regions(self) -> ConstantRegions:
         """Its constant regions, measured once for all runs with this σ."""
-        key, cache = (self.number, self.run.decision.noise.level), self.run.cache.regions
-        if key not in cache:
-            cache[key] = ConstantRegions(self.volume.voxels, key[1])
-        return cache[key]
+        return self.run.regions_of(self.number)
 
     @property
     def range(self) -> tuple[float, float]:
         """Intensity of bright tissue, and lowest value of the result."""
         return self.run.cache.ranges[self.number]
 
-    def enhance(self, out: Outputs) -> float:
-        """Fill the slices of the run at strength 1; returns their change by guides (RMS, in σ)."""
-        from MedEnhanceLib.learning.precision import without_tf32
+    @property
+    def use(self) -> float:
+        """Change by guides (RMS, in σ); 0 without one."""
+        changes = np.concatenate(self._changes) if self._changes else None
+        return Slab(self._out.voxels, changes).use
 
-        run, part, blur = self.run, self.run.slices, self.run.decision.blur
+    def keep(self) -> None:
+        """Fill the result with the frame as it is; what is no tissue is not corrected either."""
+        run, part = self.run, self.run.slices
         if self.number in run.empty:
-            out.voxels[...] = self.volume.voxels[part]
-            if out.deviation is not None:
-                out.deviation[...] = run.decision.noise[part] if np.ptp(out.voxels) else 0
-            return 0.0
-        with without_tf32, openmp_on_one_thread():  # filter and network have threads of their own
-            if blur is None and not run.config.correct_bias_field and out.deviation is None:
-                around = part
-                slab = self._denoise(part, self.monitor, self._finish, out.voxels)
-            else:
-                # The deviation of a slice depends on its neighbors.
-                around = slice(max(0, part.start - 1), min(len(self.volume.voxels), part.stop + 1))
-                around = around if blur is None else slice(0, len(self.volume.voxels))
-                slab = self._corrected(around)
-                self._write(slab.voxels, around.start, out)
-        if out.use is not None and slab.change is not None:
-            inner = slice(part.start - around.start, part.stop - around.start)
-            np.minimum(slab.change[inner], 1, out=out.use)
-        self.monitor.progress(1.0, "removing noise")  # also where nothing is removed
-        self.regions.put_back(range(part.start, part.stop), out.voxels, out.deviation, out.use)
-        return slab.use
+            self._out.voxels[...] = self.volume.voxels[part]
+            if self._out.deviation is not None:
+                constant = not np.ptp(self._out.voxels)
+                self._out.deviation[...] = 0 if constant else run.decision.noise[part]
+            return
+        for slices in parts_of(run.around.start, run.around.stop):
+            self._take(slices, self.volume.voxels[slices].astype(np.float32))
+            let_go(self.volume.voxels)
 
-    def _corrected(self, part: slice) -> Slab:
-        """Compute some slices without noise and blur, float32."""
-        run, voxels, monitor = self.run, self.volume.voxels, self.monitor
-        monitor = monitor.part(0.0, 0.9) if run.config.correct_bias_field else monitor
-        blur, removal = run.decision.blur, run.decision.removal
-        values = new_array(voxels[part].shape, "f4", run.scratch)
-        noise_monitor = monitor if blur is None else monitor.part(0, 0.9)
-        slab = self._denoise(part, noise_monitor, lambda values: values, values)
-        if blur is not None:
-            remaining = run.decision.noise.level * removal.share
-            monitor.progress(0.9, "correcting the blur")
-            undo_blur(voxels, blur, noise=remaining, denoised=values, monitor=monitor)
-        return slab
+    def add(self, part: Part) -> None:
+        """Correct denoised slices, and write them; parts come in order."""
+        if part.change is not None:
+            self._changes.append(part.change)
+        self._take(part.slices, self.run.decision.removal.correct(part, self.regions))
+
+    def _take(self, slices: slice, values: Floats) -> None:
+        """Round slices into the result; what needs all of them keeps them until the last."""
+        run = self.run
+        first, stop = (at - run.around.start for at in (slices.start, slices.stop))
+        if not run.needs_all:
+            for z, plane in enumerate(values, first):
+                self._out.voxels[z] = self._finish(plane[None])[0]
+            let_go(self._out.voxels)
+        else:
+            if self._values is None:
+                shape = run.around.stop - run.around.start, *values.shape[1:]
+                self._values = new_array(shape, "f4", run.scratch)
+            self._values[first:stop] = values
+            let_go(self._values)
+        if slices.stop == run.around.stop:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Take the steps after the last slice."""
+        run, out, part = self.run, self._out, self.run.slices
+        if self._values is not None:
+            if run.decision.blur is not None:
+                remaining = run.decision.noise.level * run.decision.removal.share
+                self._monitor.progress(0.0, "correcting the blur")
+                undo_blur(
+                    self.volume.voxels, run.decision.blur, noise=remaining,
+                    denoised=self._values, monitor=self._monitor,
+                )  # fmt: skip
+            self._write(self._values, run.around.start, out)
+            self._values = None
+        if out.use is not None and self._changes:
+            start = part.start - run.around.start
+            inner = slice(start, start + part.stop - part.start)
+            np.minimum(np.concatenate(self._changes)[inner], 1, out=out.use)
+        self._monitor.progress(1.0, "removing noise")  # also where nothing is removed
+        self.regions.put_back(range(part.start, part.stop), out.voxels, out.deviation, out.use)
 
     def _write(self, values: Floats, first: int, out: Outputs) -> None:
         """Measure the deviation, divide by the bias field, and round to the type of the result.
@@ -163,7 +205,7 @@ class Frame:
             np.maximum(slab, self.range[1], out=slab, dtype=np.float32)
         bias_field = run.bias_field
         if run.config.correct_bias_field and bias_field is None:
-            bias_field = measured_bias_field(self.volume.with_voxels(values), self.monitor)
+            bias_field = measured_bias_field(self.volume.with_voxels(values), self._monitor)
         for part in parts_of(0, len(out.voxels)):
             result = values[part]
             if bias_field is not None:
@@ -175,20 +217,6 @@ class Frame:
             out.voxels[part] = self._finish(result)
             let_go(values)
             let_go(out.voxels)
-
-    def _denoise(
-        self, part: slice, monitor: Monitor, finish: Callable[[Floats], Array], out: Array
-    ) -> Slab:
-        """Write some slices to `out`, after filter and network."""
-        from MedEnhanceLib.hqg.network_stage import NetworkStage
-
-        run, network = self.run, None
-        if run.network is not None:
-            network = NetworkStage(run.network, run.device, self.range[0], run.shown)
-        return denoise(
-            self.volume, run.decision.removal, regions=self.regions, only=part,
-            network=network, engine=run.engine, finish=finish, out=out, monitor=monitor,
-        )  # fmt: skip
 
     def _finish(self, values: Floats) -> Array:
         """Clip to the lowest value of the result, and round to its type."""

@@ -41,6 +41,7 @@ struct layer_task {
   double damp;      /* factor on the variance of the noise; native_threshold: threshold in sigma */
   const float *taper; /* [64]: weight of each voxel of a block; for the two stages */
   const float *pilot, *level;
+  const float *matched; /* what blocks are compared in; the pilot itself, or another image */
   /* For the two stages: */
   const float *noisy;
   const float *spectrum; /* [64]: variance of each frequency in units of level squared, > 0 */
@@ -58,7 +59,7 @@ struct workspace {
   float distance[ROWS][LANES];
   float noisy[CELLS * MOST_KEPT], pilot[CELLS * MOST_KEPT];
   float system[MOST_KEPT * 2 * MOST_KEPT], solved[MOST_KEPT * 2 * MOST_KEPT];
-  float local[LOCAL_Z * LOCAL_PLANE]; /* the pilot around the reference */
+  float local[LOCAL_Z * LOCAL_PLANE]; /* what is compared, around the reference */
   int32_t row_at[ROWS];
   float near[ROWS * LANES + 1];
   int32_t near_at[ROWS * LANES + 1];
@@ -103,7 +104,7 @@ static int64_t between(int64_t value, int64_t low, int64_t high) {
 
 /* Whether the task stays within arrays whose shapes Python has checked. */
 static int fits(const struct layer_task *t) {
-  if (!t || t->bytes != (int64_t)sizeof *t || !t->pilot || !t->level) return 0;
+  if (!t || t->bytes != (int64_t)sizeof *t || !t->pilot || !t->level || !t->matched) return 0;
   if (t->ny < SIDE || t->nx < SIDE || t->ny > 65536 || t->nx > 65536) return 0;
   if (t->window_z < 1 || t->window_z > WINDOW_Z || t->z < 0 || t->z >= t->window_z) return 0;
   if (t->window_y < 1 || t->window_y > WINDOW_Y || t->window_y > t->ny - 3) return 0;
@@ -119,11 +120,12 @@ static int is_stage(const struct layer_task *t) {
 
 /* ---- block matching ---------------------------------------------------------------------- */
 
-/* Copies the pilot in the window to fixed strides, which the compiler knows; the rest stays 0. */
+/* Copies the window of the image that blocks are compared in to fixed strides, which the compiler
+ * knows; the rest stays 0. */
 static void copy_window(struct workspace *w, const struct layer_task *t, int64_t y, int64_t x) {
   for (int64_t k = 0; k < t->window_z + 3; k++)
     for (int64_t j = 0; j < t->window_y + 3; j++) {
-      const float *from = t->pilot + (k * t->ny + y + j) * t->nx + x;
+      const float *from = t->matched + (k * t->ny + y + j) * t->nx + x;
       float *to = w->local + k * LOCAL_PLANE + j * LOCAL_X;
       if (t->window_x == WINDOW_X)
         memcpy(to, from, (WINDOW_X + 3) * sizeof *to);

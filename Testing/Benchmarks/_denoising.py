@@ -23,6 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.hqg import denoise
+from MedEnhanceLib.hqg.denoisers import SetNetwork
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
@@ -299,12 +300,10 @@ def run_arm(
         return run_kept(run, f"BM4D {sigma} {noise.rician} 2", volume, keep=True)[0]
     if model is None or arm != NETWORK:
         return by_filter(volume, noise, share)
-    # As the product goes on from the filter.
-    from MedEnhanceLib.hqg.network_stage import NetworkStage
-
-    top = scaling_for(volume).scale
-    stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))
-    return denoise.denoise(volume, denoise.Removal(noise, share), network=stage).voxels
+    removal, network = denoise.Removal(noise, share), SetNetwork(network=model.network)
+    tops = {0: scaling_for(volume).scale}
+    guides = () if guide is None else (guide,)
+    return denoise.denoise(volume, removal, network, tops=tops, guides=guides).voxels
 
 
 def by_filter(volume: Volume, noise: NoiseEstimate, share: float) -> Floats:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -143,7 +144,7 @@ def judge(name: str, sequence: Volume) -> list[Row]:
         if arm in ("sequence", "single"):
             row[f"{arm}_sigma"] = noise["sigma"] / sigma
     config = EnhanceConfig(model="mr", device="cpu")
-    result = enhance(single, config, filter_alone=True, cache=cache)
+    result = enhance(single, replace(config, denoiser="block-matching"), cache=cache)
     row["single_filter"] = error(result.volume.voxels) / before
     if len(still) > _FEWEST:  # the guide is no part of its own reference
         guided = enhance(single, config, guide=sequence.frame(others[-1])).volume

@@ -118,10 +118,11 @@ def _measure_enhancer(
         part.progress(0.0, f"{path.name}: {name}")
         damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
         settings = on_request if name == "composite" else config
-        run, cache = partial(hqg.enhance, damaged, settings), hqg.VolumeCache()
-        enhanced = run(cache=cache, monitor=part.part(0.0, 0.7)).volume
+        run = partial(hqg.enhance, damaged, cache=hqg.VolumeCache())
+        enhanced = run(settings, monitor=part.part(0.0, 0.7)).volume
         quiet = Monitor(cancel=lambda: monitor.cancelled)  # it would repeat the warnings
-        filtered = run(cache=cache, filter_alone=True, monitor=quiet).volume
+        alone = replace(settings, denoiser="block-matching")
+        filtered = run(alone, monitor=quiet).volume
         row: dict[str, Any] = {"volume": path.name, "degradation": name}
         for role, volume in (("input", damaged), ("filter", filtered), ("enhanced", enhanced)):
             row[f"{role}_psnr_db"] = metrics.psnr(clean.voxels, volume.voxels)

@@ -16,7 +16,7 @@ from MedEnhanceLib.filters.native_engine import NativeEngine
 def _arrays(deep: int = 7) -> LayerArrays:
     slab, block = np.zeros((deep + 3, 16, 24), np.float32), np.ones(64, np.float32)
     total, weight = slab.copy(), slab[:deep].copy()
-    return LayerArrays(slab + 1, slab + 1, slab + 0.1, block, total, weight)
+    return LayerArrays(slab + 1, slab + 1, slab + 1, slab + 0.1, block, total, weight)
 
 
 LAYER = Layer(number=0, z=3, window=(7, 11, 16), round=Round(step=4, keep=8))

@@ -14,7 +14,7 @@ from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.filters.regions import Air
 from MedEnhanceLib.filters.torch_engine import TorchEngine
-from MedEnhanceLib.hqg import EnhanceConfig, denoise, enhance
+from MedEnhanceLib.hqg import EnhanceConfig, denoisers, enhance
 from MedEnhanceLib.noise.estimate import measure_noise
 
 SHAPE = (8, 104, 104)
@@ -56,7 +56,7 @@ def test_air_has_no_seam_and_tissue_is_as_if_all_were_computed(
     far = _air(volume).far_from_tissue(4)
     assert 0.4 < far.mean() < 0.8
     result = enhance(volume, CONFIG).volume.voxels
-    monkeypatch.setattr(denoise.Air, "of", lambda *_: None)
+    monkeypatch.setattr(denoisers.Air, "of", lambda *_: None)
     whole = enhance(volume, CONFIG).volume.voxels
     assert not np.array_equal(whole, result)
     difference = (result - whole) / sigma

@@ -20,6 +20,7 @@ from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import Removal, denoise
+from MedEnhanceLib.hqg.denoisers import BlockMatching
 from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.noise.estimate import measure_noise
 
@@ -155,7 +156,7 @@ def _sweep(modality: str, ratio: float, dtype: str, engine: block_matching.Engin
             noise, level=peak / ratio, sigma=sigma, spectrum=np.ones((4, 4, 4)), rician=False
         )
         assert (
-            _decibels(denoise(volume, Removal(known), engine=engine).voxels, clean, peak)
+            _decibels(denoise(volume, Removal(known), BlockMatching(engine)).voxels, clean, peak)
             > before - 0.05
         )
     if engine is None:

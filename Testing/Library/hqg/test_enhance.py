@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.hqg.denoise import Removal, denoise
+from MedEnhanceLib.hqg.denoisers import Denoised, Frames, SetNetwork
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
@@ -107,11 +107,13 @@ def test_filter_and_network_compute_without_tf32(
     """Which cuDNN allows in convolutions by default."""
     allowed: list[bool] = []
 
-    def watched(*arguments: Any, **options: Any) -> Any:
-        allowed.append(torch.backends.cudnn.allow_tf32)
-        return denoise(*arguments, **options)
+    original = SetNetwork.denoise
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.frame.denoise", watched)
+    def watched(network: SetNetwork, frames: Frames) -> Denoised:
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return original(network, frames)
+
+    monkeypatch.setattr(SetNetwork, "denoise", watched)
     enhance(head, config)
     assert allowed == [False] and torch.backends.cudnn.allow_tf32
 
@@ -122,7 +124,7 @@ def test_a_sequence_of_constant_frames_is_refused_before_any_is_enhanced(
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("enhanced a frame")
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.frame.denoise", must_not_be_called)
+    monkeypatch.setattr(SetNetwork, "denoise", must_not_be_called)
     voxels = np.stack([np.zeros_like(head.voxels), np.full_like(head.voxels, 7)])
     with pytest.raises(InputError, match="constant in frame 0"):
         enhance(replace(head, voxels=voxels), config)
@@ -132,7 +134,7 @@ def test_the_filter_alone_is_what_a_model_is_measured_against(config: EnhanceCon
     clean, cache = brain().crop(k=slice(3, 9)), VolumeCache()
     noisy = Rician(0.1, seed=1).apply(clean)
     options = replace(config, task="noise", strength="full")
-    filtered = enhance(noisy, options, cache=cache, filter_alone=True).volume
+    filtered = enhance(noisy, replace(options, denoiser="block-matching"), cache=cache).volume
     expected = denoise(noisy, Removal(cache.noises[0])).voxels
     assert np.allclose(filtered.voxels, np.maximum(expected, 0), atol=1e-4)
     enhanced = enhance(noisy, options, cache=cache).volume

@@ -15,9 +15,9 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching, block_matching_run
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import Removal, denoise
+from MedEnhanceLib.hqg.denoisers import SetNetwork
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
-from MedEnhanceLib.hqg.network_stage import NetworkStage
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)
@@ -60,8 +60,8 @@ def run(
     only: slice | None = None,
 ) -> block_matching_run.Slab:
     top = 1000.0 if volume.modality == "CT" else 1.0
-    stage = NetworkStage(made, "cpu", top, guides)
-    return denoise(volume, Removal(noise_of(volume)), only=only, network=stage)
+    network, removal = SetNetwork(network=made), Removal(noise_of(volume))
+    return denoise(volume, removal, network, only=only, tops={0: top}, guides=guides)
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])

@@ -12,7 +12,7 @@ from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib import hqg
-from MedEnhanceLib.filters.block_matching_run import Slab
+from MedEnhanceLib.hqg.denoisers import Denoised, Frames, Part, SetNetwork
 from MedEnhanceLib.hqg.enhancer import _shared_change
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -64,16 +64,13 @@ def test_lost_anatomy_is_warned_of_and_a_right_result_is_not(
     noisy = me.degrade(wide, rician=0.09, seed=1)
     assert not _is_warned_of_change(noisy)
 
-    def smoothed(
-        volume: Any, _removal: Any, *, only: slice, finish: Any, out: Any, **_: Any
-    ) -> Any:
-        voxels = volume.voxels[only].astype(np.float32)
+    def smoothed(_: SetNetwork, frames: Frames) -> Denoised:
+        voxels = frames.volumes[0].voxels[frames.slices].astype(np.float32)
         for shift in (1, 2, 4, 8):
             voxels = (voxels + np.roll(voxels, shift, 2)) / 2
-        out[...] = finish(voxels)
-        return Slab(out)
+        return Denoised(iter([Part(0, frames.slices, voxels)]))
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.frame.denoise", smoothed)
+    monkeypatch.setattr(SetNetwork, "denoise", smoothed)
     assert _is_warned_of_change(noisy)
 
 

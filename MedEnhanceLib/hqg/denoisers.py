@@ -1,0 +1,254 @@
+"""Methods that remove noise of known level from frames, and their registry.
+
+Another method is a class with `prepared` and `denoise`, in a file of its own, and a line in
+DENOISERS; it is chosen by its name (`denoiser` of `EnhanceConfig`). CONTRIBUTING.md shows one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+from MedEnhanceLib.core.arrays import Array, Floats, let_go
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching_run import Run, Slab
+from MedEnhanceLib.filters.regions import Air, ConstantRegions
+from MedEnhanceLib.noise.estimate import NoiseEstimate
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.bundles.store import Bundle
+    from MedEnhanceLib.hqg.groups import GuidedNetwork
+
+BLOCK_MATCHING, SET_NETWORK, PRINCIPAL_IMAGES = "block-matching", "set-network", "principal-images"
+#: Name → class.
+DENOISERS = {
+    BLOCK_MATCHING: "MedEnhanceLib.hqg.denoisers:BlockMatching",
+    SET_NETWORK: "MedEnhanceLib.hqg.denoisers:SetNetwork",
+    PRINCIPAL_IMAGES: "MedEnhanceLib.hqg.principal_images:PrincipalImages",
+}
+#: Rounds for principal images, whose blocks are compared in another image, so that the noise does
+#: not lead them: less is removed than in single volumes, whose rounds make up for such a bias.
+_IMAGE_ROUNDS = (block_matching.Round(step=4), block_matching.Round(step=3))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frames:
+    """Frames on one grid, their noise, and the part of the result that is requested.
+
+    Attributes:
+        volumes: [K, J, I] each, of all frames, finite.
+        noise: of every frame.
+        numbers: of the frames to denoise.
+        slices: of each of them, along K.
+        usable: numbers of all frames that show tissue.
+        tops: intensity of bright tissue, by number of the frame.
+        guides: images of other contrast on the grid, bright tissue at 1, NaN where they show
+            nothing; for methods that take them.
+        regions: finds the constant regions of a frame by its number; None: they are searched.
+        matched: an image on the grid, [K, J, I], in which blocks are compared; None: in the frame.
+        air: of all frames; None: searched in each.
+        scratch: folder for large arrays; None: they are in memory.
+        share: of the progress of each frame, for the removal of noise.
+        monitor: receives progress; may cancel.
+    """
+
+    volumes: Sequence[Volume]
+    noise: NoiseEstimate
+    numbers: Sequence[int]
+    slices: slice
+    usable: Sequence[int]
+    tops: Mapping[int, float]
+    guides: Sequence[Floats] = ()
+    regions: Callable[[int], ConstantRegions] | None = None
+    matched: Array | None = None
+    air: Air | None = None
+    scratch: Path | None = None
+    share: float = 1.0
+    monitor: Monitor = field(default_factory=Monitor)
+
+    @classmethod
+    def of(cls, volume: Volume, noise: NoiseEstimate, **others: Any) -> Frames:
+        """Return a single volume as frames; `others` are attributes."""
+        every: dict[str, Any] = {"slices": slice(0, len(volume.voxels)), "tops": {0: 1.0}} | others
+        return cls(volumes=[volume], noise=noise, numbers=[0], usable=[0], **every)
+
+    def monitors_of(self, number: int) -> tuple[Monitor, Monitor]:
+        """Return the monitors of a requested frame: for the removal of noise, and for the rest."""
+        place, count = self.numbers.index(number), len(self.numbers)
+        ends = [(place + end) / count for end in (0.0, self.share, 1.0)]
+        return self.monitor.part(ends[0], ends[1]), self.monitor.part(ends[1], ends[2])
+
+    def regions_of(self, number: int) -> ConstantRegions:
+        """Return the constant regions of a frame."""
+        if self.regions is not None:
+            return self.regions(number)
+        return ConstantRegions(self.volumes[number].voxels, self.noise.level)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Denoised slices of a frame.
+
+    Attributes:
+        number: of the frame.
+        slices: along K; the parts of a frame come in order.
+        voxels: float32 [n, J, I].
+        change: by guides, as `Slab.change`; None without.
+    """
+
+    number: int
+    slices: slice
+    voxels: Floats
+    change: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Denoised:
+    """Result of a method.
+
+    Attributes:
+        parts: of all requested slices of all requested frames, made as they are read.
+        facts: what the method did, for the manifest.
+    """
+
+    parts: Iterator[Part]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resources:
+    """What methods are made of.
+
+    Attributes:
+        bundle: the model; None for a method that needs none.
+        device: that networks run on.
+        engine: of the block-matching filter.
+    """
+
+    bundle: Bundle | None
+    device: str
+    engine: block_matching.Engine
+
+
+class Denoiser(Protocol):
+    """A method that removes noise.
+
+    Attributes:
+        is_joint: whether it takes all frames of a sequence together.
+        needs_model: whether it is made of a model.
+    """
+
+    is_joint: ClassVar[bool]
+    needs_model: ClassVar[bool]
+
+    @classmethod
+    def prepared(cls, resources: Resources) -> Denoiser:
+        """Make the method ready for use; raises ModelError where weights do not fit."""
+
+    def denoise(self, frames: Frames) -> Denoised:
+        """Remove the noise of frames, but for the Rician bias, which is corrected afterwards.
+
+        Raises MedEnhanceError where a value is not finite; Cancelled by the monitor.
+        """
+
+
+def denoiser_class(name: str) -> type[Denoiser]:
+    """Import the class of a method of the registry."""
+    module, _, attribute = DENOISERS[name].partition(":")
+    return cast("type[Denoiser]", getattr(import_module(module), attribute))
+
+
+@dataclass(frozen=True, eq=False)
+class BlockMatching:
+    """The block-matching filter, which treats each frame alone.
+
+    Attributes:
+        engine: as in `BlockMatchingFilter`.
+    """
+
+    engine: block_matching.Engine | None = None
+    is_joint: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = False
+
+    @classmethod
+    def prepared(cls, resources: Resources) -> BlockMatching:
+        """Return the filter with its engine."""
+        return cls(resources.engine)
+
+    def denoise(self, frames: Frames) -> Denoised:
+        """Filter each frame; as `Denoiser.denoise`."""
+        return Denoised(part for number in frames.numbers for part in self._parts(frames, number))
+
+    def _parts(self, frames: Frames, number: int) -> Iterator[Part]:
+        """Filter the requested slices of a frame."""
+        filtered = self._filter(frames, number, frames.volumes[number])
+        with filtered.run(frames.slices) as run:
+            for slab in self._slabs(run, frames, number):
+                slices, result = run.finished(slab)
+                yield Part(number, slices, result.voxels, result.change)
+                let_go(filtered.noisy)
+
+    def _filter(
+        self, frames: Frames, number: int, volume: Volume
+    ) -> block_matching.BlockMatchingFilter:
+        """Make the filter for a frame."""
+        noise, regions = frames.noise, frames.regions_of(number)
+        air = frames.air or Air.of(volume, noise, regions.neutral)
+        return block_matching.BlockMatchingFilter(
+            regions.neutral,
+            regions.level(noise),
+            noise.spectrum.reshape(-1),
+            rounds=self._rounds(volume) if frames.matched is None else _IMAGE_ROUNDS,
+            matched=frames.matched,
+            spacing=volume.geometry.spacing,
+            air=air,
+            engine=self.engine,
+            monitor=frames.monitors_of(number)[0],
+        )
+
+    def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
+        is_ct = volume.modality == "CT"
+        return block_matching.CT_ROUNDS if is_ct else block_matching.MR_ROUNDS
+
+    def _slabs(self, run: Run, _frames: Frames, _number: int) -> Iterator[Slab]:
+        """Yield the slabs of a run of the filter."""
+        return run.slabs()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SetNetwork(BlockMatching):
+    """The set network, which continues from the last two stages of the filter, with its guides.
+
+    Attributes:
+        network: of a bundle, on `device`.
+    """
+
+    network: GuidedNetwork
+    device: str = "cpu"
+    needs_model: ClassVar[bool] = True
+
+    @classmethod
+    def prepared(cls, resources: Resources) -> SetNetwork:
+        """Load the network of the bundle."""
+        from MedEnhanceLib.hqg.network_stage import network_on
+
+        assert resources.bundle is not None  # as it needs a model
+        network = network_on(resources.bundle, resources.device)
+        return cls(resources.engine, network=network, device=resources.device)
+
+    def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
+        rounds = super()._rounds(volume)
+        # One round more, whose change the network sees. In CT it would cost fine structure.
+        return rounds if volume.modality == "CT" else (*rounds, rounds[-1])
+
+    def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
+        """Yield the slabs of a run after the network."""
+        from MedEnhanceLib.hqg.network_stage import NetworkStage
+
+        stage = NetworkStage(self.network, self.device, frames.tops[number], frames.guides)
+        return stage.slabs(run)
