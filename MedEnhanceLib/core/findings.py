@@ -17,6 +17,7 @@ _WIDE = 1.5
 _NUMBERS = {
     "noise": ("sigma", "share_removed"),
     "guide": ("used",),
+    "sequence": ("frames", "images"),
     "slices": ("before", "after", "spacing_before_mm", "spacing_after_mm"),
 }
 #: How a run's log begins to describe the noise, before the removal.
@@ -54,6 +55,9 @@ def describe(
             mean, alone = (noise[f"mean_changed{by}"] for by in ("", "_by_noise"))
             text = f"the mean of all frames changed by {_level(strength * mean)} in tissue; noise"
             lines.append(f"{text} alone leaves about {_level(strength * alone)}")
+    if (sequence := facts.get("sequence")) and "reason" not in sequence:
+        text = f"{sequence['frames']} frames were filtered together"
+        lines.append(f"{text}; {sequence['images']} principal images hold signal")
     if strength == 0:  # the result is the input
         facts = {name: facts[name] for name in ("slices",) if name in facts}
     if blur := facts.get("blur"):

@@ -19,6 +19,7 @@ from MedEnhanceLib.core.arrays import extremes
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.quantity import quantity_of
+from MedEnhanceLib.core.sequence_kind import differs_in_contrast
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur
@@ -28,6 +29,7 @@ from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
+from MedEnhanceLib.noise.contrasts import measure_contrasts
 from MedEnhanceLib.noise.sequence import FrameKinds, measure_frames, sort_frames
 from MedEnhanceLib.noise.tissue_blocks import structure_of
 from MedEnhanceLib.runtime.progress import Monitor
@@ -69,7 +71,7 @@ class VolumeCache:
         noises: measured in each frame alone, by number of the frame.
         kinds: which frames show tissue, and which of them measure the noise; None before.
         frames_noise: the noise that all frames of a sequence show together; None where they show
-            none.
+            none; by whether they are filtered together.
         regions: constant ones, by number of the frame and σ of the noise.
         guides: of the last run with guides, each with its copy on the volume's grid.
         turn: to the order of the voxels that were measured.
@@ -78,7 +80,7 @@ class VolumeCache:
     ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
     noises: dict[int, NoiseEstimate] = field(default_factory=dict)
     kinds: FrameKinds | None = None
-    frames_noise: tuple[NoiseEstimate | None, ...] = ()
+    frames_noise: dict[bool, NoiseEstimate | None] = field(default_factory=dict)
     regions: dict[tuple[int, float], ConstantRegions] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
     turn: AxisTurn = AS_STORED
@@ -128,6 +130,7 @@ def decide(
     monitor: Monitor,
     *,
     is_joint: bool = False,
+    kind: str = "",
     gradients: Sequence[Gradient] = (),
 ) -> Decision:
     """Measure a volume and decide on its correction, the same for all frames of a sequence.
@@ -141,6 +144,7 @@ def decide(
         config: task, strength, stated noise and whether the bias field is corrected.
         monitor: receives the measurements and warnings.
         is_joint: whether the frames of a sequence are filtered together.
+        kind: what the frames differ in, as `Volume.sequence_kind`.
         gradients: the diffusion weighting of each frame; empty where there is none.
     """
     kinds = cache.kinds_of(frames)
@@ -154,11 +158,14 @@ def decide(
         measured, noise = noise, _stated_noise(config.noise, typical, noise)
         warnings.append(_statement_warning(noise, measured, typical.units))
     elif len(frames) > 1:
-        usable = [frames[number] for number in kinds.usable]
-        cache.frames_noise = cache.frames_noise or (measure_frames(usable, noise, monitor),)
-        (shared,) = cache.frames_noise
+        if is_joint not in cache.frames_noise:
+            cache.frames_noise[is_joint] = _shared_noise(
+                frames, kinds, noise, gradients if is_joint else None, monitor
+            )
+        shared = cache.frames_noise[is_joint]
         noise = shared or noise
         warnings += frames_warning("unlike-frames", kinds.quiet if shared else (), _UNFIT)
+        warnings.append(_sequence_warning(config, kind, shared, is_joint=is_joint))
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
     reason = removal.reason
@@ -166,7 +173,7 @@ def decide(
         reason += ", and frames show no noise in common (movement, or directions of diffusion)"
     facts = {"noise": _facts_of(noise, removal, reason, typical.units)}
     if shared:
-        facts["noise"]["frames"] = len(usable)
+        facts["noise"]["frames"] = len(kinds.usable)
     if config.noise is not None:
         facts["noise"] |= {"is_stated": True, "measured": float(f"{measured.level:.4g}")}
     monitor.log(*findings.describe(facts))
@@ -183,6 +190,46 @@ def decide(
         monitor.log(f"blur: {blur.reason}")
     undone = blur if blur is not None and blur.is_blurred else None
     return Decision(noise, removal, undone, tuple(filter(None, warnings)), facts)
+
+
+def _shared_noise(
+    frames: Sequence[Volume],
+    kinds: FrameKinds,
+    typical: NoiseEstimate,
+    gradients: Sequence[Gradient] | None,
+    monitor: Monitor,
+) -> NoiseEstimate | None:
+    """Measure the noise that frames show together; None if they show none.
+
+    gradients: of frames that are filtered together; None for others. Of those, contrast only
+        increases what is measured: the lower of two measurements is right.
+    """
+    shared = measure_frames([frames[n] for n in kinds.usable], typical, monitor)
+    if gradients is None:
+        return shared
+    numbers = sorted(kinds.usable + kinds.quiet)
+    some = [gradients[n] for n in numbers] if gradients else ()
+    joint = measure_contrasts([frames[n] for n in numbers], typical, monitor, some)
+    return min(filter(None, (shared, joint)), key=lambda noise: noise.level, default=None)
+
+
+def _sequence_warning(
+    config: EnhanceConfig, kind: str, shared: NoiseEstimate | None, *, is_joint: bool
+) -> ModelWarning | None:
+    """Return a warning where the way in which frames are filtered may not suit them."""
+    if is_joint and kind and not differs_in_contrast(kind):
+        return ModelWarning(
+            "joint-filter",
+            f"frames of {kind} are filtered together, which erases weak changes over time",
+            "for activation or uptake use sequence each",
+        )
+    if not is_joint and not kind and config.sequence == "auto" and shared is None:
+        return ModelWarning(
+            "sequence-kind",
+            "what the frames differ in is not stated: they are filtered one by one",
+            "if it is their contrast (diffusion, echoes, inversion times), use sequence joint",
+        )
+    return None
 
 
 def _facts_of(noise: NoiseEstimate, removal: Removal, reason: str, units: str) -> dict[str, Any]:
