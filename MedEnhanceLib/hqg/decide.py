@@ -16,7 +16,6 @@ import numpy as np
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.arrays import extremes
-from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
@@ -28,8 +27,8 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
 from MedEnhanceLib.noise.contrasts import measure_contrasts
+from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
 from MedEnhanceLib.noise.sequence import FrameKinds, measure_frames, sort_frames
 from MedEnhanceLib.noise.tissue_blocks import structure_of
 from MedEnhanceLib.runtime.progress import Monitor
@@ -131,7 +130,6 @@ def decide(
     *,
     is_joint: bool = False,
     kind: str = "",
-    gradients: Sequence[Gradient] = (),
 ) -> Decision:
     """Measure a volume and decide on its correction, the same for all frames of a sequence.
 
@@ -145,7 +143,6 @@ def decide(
         monitor: receives the measurements and warnings.
         is_joint: whether the frames of a sequence are filtered together.
         kind: what the frames differ in, as `Volume.sequence_kind`.
-        gradients: the diffusion weighting of each frame; empty where there is none.
     """
     kinds = cache.kinds_of(frames)
     numbers = _spread([n for n in range(len(frames)) if n not in kinds.empty])
@@ -160,7 +157,7 @@ def decide(
     elif len(frames) > 1:
         if is_joint not in cache.frames_noise:
             cache.frames_noise[is_joint] = _shared_noise(
-                frames, kinds, noise, gradients if is_joint else None, monitor
+                frames, kinds, noise, monitor, is_joint=is_joint
             )
         shared = cache.frames_noise[is_joint]
         noise = shared or noise
@@ -196,20 +193,20 @@ def _shared_noise(
     frames: Sequence[Volume],
     kinds: FrameKinds,
     typical: NoiseEstimate,
-    gradients: Sequence[Gradient] | None,
     monitor: Monitor,
+    *,
+    is_joint: bool,
 ) -> NoiseEstimate | None:
     """Measure the noise that frames show together; None if they show none.
 
-    gradients: of frames that are filtered together; None for others. Of those, contrast only
-        increases what is measured: the lower of two measurements is right.
+    Where they are filtered together, they may differ in contrast. It only increases what is
+    measured: the lower of two measurements is right.
     """
     shared = measure_frames([frames[n] for n in kinds.usable], typical, monitor)
-    if gradients is None:
+    if not is_joint:
         return shared
     numbers = sorted(kinds.usable + kinds.quiet)
-    some = [gradients[n] for n in numbers] if gradients else ()
-    joint = measure_contrasts([frames[n] for n in numbers], typical, monitor, some)
+    joint = measure_contrasts([frames[n] for n in numbers], typical, monitor)
     return min(filter(None, (shared, joint)), key=lambda noise: noise.level, default=None)
 
 

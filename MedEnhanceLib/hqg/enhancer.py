@@ -192,10 +192,8 @@ def _prepared(
     # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
     is_joint = PRINCIPAL_IMAGES in method
-    decision = decide(
-        frames, cache, task, monitor,
-        is_joint=is_joint, kind=seen.sequence_kind, gradients=seen.gradients,
-    )  # fmt: skip
+    kind = seen.sequence_kind
+    decision = decide(frames, cache, task, monitor, is_joint=is_joint, kind=kind)
     if bundle is not None:
         decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
     for warning in decision.warnings:
