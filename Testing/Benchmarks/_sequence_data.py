@@ -194,21 +194,30 @@ def tensors(signal: Floats, gradients: Gradients) -> Any:
 
 
 @cache
-def diffusion(frames: int) -> tuple[Floats, Gradients, Mask]:
-    """Noiseless frames of tensors fitted to a denoised real scan, their gradients, and tissue."""
+#: Standard deviation in voxels of the filter that smooths tensors of a real scan.
+_SMOOTH = 0.7
+
+
+def diffusion(frames: int, smooth: float = _SMOOTH) -> tuple[Floats, Gradients, Mask]:
+    """Noiseless frames of tensors fitted to a denoised real scan, their gradients, and tissue.
+
+    MP-PCA leaves noise in the scan, which would be truth: smoothing removes it.
+    """
     volume = opened(DWI)
     k, j, i = (
         slice(max(0, side // 2 - half), side // 2 + half)
         for side, half in zip(volume.shape[1:], (6, 32, 32), strict=True)
     )
-    smooth = mp_pca(volume.crop(k, j, i))
-    fit = tensors(smooth, volume.gradients)
-    zero = np.maximum(smooth[at_zero(volume.gradients)].mean(axis=0), 0)
+    denoised = mp_pca(volume.crop(k, j, i))
+    fit = tensors(denoised, volume.gradients)
+    zero = np.maximum(denoised[at_zero(volume.gradients)].mean(axis=0), 0)
     tissue = zero > 0.15 * np.percentile(zero, 99)
     if not QUICK:
         tissue &= (fit.md > 4e-4) & (fit.md < 1.3e-3)  # without fluid
     gradients = gradients_of(SHELLS[frames])
     form = np.clip(fit.quadratic_form, -1e-3, 4e-3)
+    form = ndimage.gaussian_filter(form, (smooth,) * 3 + (0, 0))
+    zero = ndimage.gaussian_filter(zero, smooth / 2)
     ways = np.array([gradient.direction for gradient in gradients])
     b_values = np.array([gradient.b_value for gradient in gradients])
     decay = np.einsum("t,ta,kjiab,tb->tkji", b_values, ways, form, ways).clip(0)
@@ -218,10 +227,15 @@ def diffusion(frames: int) -> tuple[Floats, Gradients, Mask]:
     return (zero * signal).astype(np.float32), gradients, tissue
 
 
-def simulated(frames: int, snr: float, seed: int) -> Series:
-    """Diffusion without noise, noise added, and the tensors before it was."""
-    truth, gradients, tissue = diffusion(frames)
-    about = {"table": "tensors", "case": f"{frames} frames, SNR {snr:g}", "seed": seed}
+def simulated(frames: int, snr: float, seed: int, *, is_smooth: bool = True) -> Series:
+    """Diffusion without noise, noise added, and the tensors before it was.
+
+    is_smooth: whether tensors are smoothed; otherwise they hold noise of the scan, which denoising
+        takes for noise.
+    """
+    truth, gradients, tissue = diffusion(frames, _SMOOTH if is_smooth else 0.0)
+    case = f"{frames} frames, SNR {snr:g}" + ("" if is_smooth else ", noise in the truth")
+    about = {"table": "tensors" if is_smooth else "rough", "case": case, "seed": seed}
     return replace(noisy(about, truth, gradients, snr), tissue=tissue, other=truth)
 
 
