@@ -34,6 +34,8 @@ Gradients = tuple[Gradient, ...]
 _TISSUE = 0.35
 #: Voxels of all frames, above which only the middle slices are measured, and the fewest of these.
 _MOST_VOXELS, _FEWEST_SLICES = 8_000_000, 8
+#: Standard deviation in voxels of the filter that smooths tensors of a real scan.
+_SMOOTH = 0.7
 #: Percentile of the mean from which voxels are in the bright bin.
 _BRIGHT = 98
 DWI = SHARED_DATA / "repeated" / "dwi_two_averages.nii.gz"
@@ -194,10 +196,6 @@ def tensors(signal: Floats, gradients: Gradients) -> Any:
 
 
 @cache
-#: Standard deviation in voxels of the filter that smooths tensors of a real scan.
-_SMOOTH = 0.7
-
-
 def diffusion(frames: int, smooth: float = _SMOOTH) -> tuple[Floats, Gradients, Mask]:
     """Noiseless frames of tensors fitted to a denoised real scan, their gradients, and tissue.
 
