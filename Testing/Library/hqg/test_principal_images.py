@@ -1,0 +1,173 @@
+"""Frames of different contrast are filtered together, in principal images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from MedEnhanceLib import hqg
+from MedEnhanceLib.core.diffusion_gradients import Gradient
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg import denoisers
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.denoisers import Denoised, Frames, Part, Resources
+from MedEnhanceLib.runtime.progress import Monitor
+
+Doubles = npt.NDArray[np.float64]
+_SIGMA = 30.0
+
+
+def _series(rng: np.random.Generator, frames: int = 12) -> tuple[Doubles, Volume]:
+    """Make weighted directions of two structures: the truth, and magnitudes with noise."""
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in (8, 40, 40)), indexing="ij")
+    head = np.where(j**2 + i**2 < 0.85, 1000.0, 0.0)
+    angle = np.where((i + 0.3 * np.sin(5 * j) > 0) ^ (j > 0.2 * k), 0.4, 1.7)
+    directions = np.linspace(0, np.pi, frames - 2, endpoint=False)
+    decays = [0 * angle, 0 * angle, *(1.2 * np.cos(angle - each) ** 2 for each in directions)]
+    truth = np.stack([head * np.exp(-decay) for decay in decays])
+    noise = rng.normal(0, _SIGMA, (2, *truth.shape))
+    voxels = np.hypot(truth + noise[0], noise[1]).astype(np.float32)
+    gradients = [Gradient(0.0)] * 2 + [
+        Gradient(1000.0, (float(np.cos(each)), float(np.sin(each)), 0.0)) for each in directions
+    ]
+    geometry = Geometry((2.0, 2.0, 2.0))
+    return truth, Volume(voxels, geometry, modality="MR", gradients=tuple(gradients))
+
+
+def _left(volume: Volume, truth: Doubles, noisy: Volume) -> float:
+    tissue = truth.mean(axis=0) > 100
+    errors = [(each.voxels - truth)[:, tissue].std() for each in (volume, noisy)]
+    return float(errors[0] / errors[1])
+
+
+def _enhance(volume: Volume, monitor: Monitor | None = None, **options: Any) -> hqg.Enhanced:
+    part = options.pop("slices", None)
+    config = EnhanceConfig(device="cpu", **options)
+    return hqg.enhance(volume, config, slices=part, monitor=monitor)
+
+
+def test_together_far_less_noise_is_left_and_the_mean_keeps_its_anatomy(
+    rng: np.random.Generator,
+) -> None:
+    truth, noisy = _series(rng)
+    together, each = (_enhance(noisy, sequence=way) for way in ("joint", "each"))
+    assert _left(together.volume, truth, noisy) < 0.75 * _left(each.volume, truth, noisy)
+    assert together.measured["sequence"]["images"] <= 5
+    noise = together.measured["noise"]
+    assert abs(noise["sigma"] / _SIGMA - 1) < 0.1
+    assert noise["mean_changed"] < 1.1 * noise["mean_changed_by_noise"]
+    assert together.model["name"] == "principal-images"
+    assert any("12 frames were filtered together" in line for line in together.findings)
+
+
+def test_what_files_state_decides_unless_the_user_does(rng: np.random.Generator) -> None:
+    diffusion = _series(rng, 7)[1].crop(k=slice(0, 4))
+    alike = replace(diffusion, gradients=(), sequence_kind="functional")
+    unknown = replace(diffusion, gradients=(), sequence_kind="")
+    ways = [(diffusion, "joint"), (alike, "each"), (unknown, "each")]
+    for volume, way in ways:
+        automatic, stated = (_enhance(volume, sequence=each) for each in ("auto", way))
+        assert np.array_equal(automatic.volume.voxels, stated.volume.voxels), way
+        codes = [warning.code for warning in automatic.warnings]
+        assert ("sequence-kind" in codes) == (volume is unknown)
+    together = _enhance(alike, sequence="joint").warnings
+    assert "erases weak changes" in next(w.message for w in together if w.code == "joint-filter")
+    with pytest.raises(ConfigError, match="together take no guide"):
+        guide = diffusion.frame(0)
+        hqg.enhance(diffusion, EnhanceConfig(device="cpu", sequence="joint"), guide=guide)
+
+
+def test_slices_and_frames_equal_those_of_a_whole_run(rng: np.random.Generator) -> None:
+    noisy = _series(rng)[1]
+    whole = _enhance(noisy, uncertainty=True)
+    part = _enhance(noisy, uncertainty=True, slices=(3, 5))
+    assert np.array_equal(part.volume.voxels, whole.volume.voxels[:, 3:5])
+    assert part.uncertainty and whole.uncertainty
+    assert np.array_equal(part.uncertainty.voxels, whole.uncertainty.voxels[:, 3:5])
+    single = hqg.enhance(noisy, EnhanceConfig(device="cpu"), frame=4)
+    assert np.array_equal(single.volume.voxels, whole.volume.voxels[4])
+
+
+def test_frames_of_noise_and_empty_ones_stay_and_disturb_nothing(rng: np.random.Generator) -> None:
+    truth, noisy = _series(rng)
+    voxels = noisy.voxels.copy()
+    voxels[5] = np.hypot(*rng.normal(0, _SIGMA, (2, *voxels[5].shape)))
+    voxels[8] = 0
+    result = _enhance(noisy.with_voxels(voxels))
+    assert np.array_equal(result.volume.voxels[[5, 8]], voxels[[5, 8]])
+    others = [n for n in range(len(voxels)) if n not in (5, 8)]
+    clean = _enhance(noisy.with_voxels(noisy.voxels)).volume
+    left, right = (
+        _left(each.with_voxels(each.voxels[others]), truth[others], _frames(noisy, others))
+        for each in (result.volume, clean)
+    )
+    assert left < 1.25 * right  # two frames fewer share the noise
+
+
+def _frames(volume: Volume, numbers: list[int]) -> Volume:
+    gradients = tuple(volume.gradients[n] for n in numbers)
+    return replace(volume, voxels=volume.voxels[numbers], gradients=gradients)
+
+
+def test_frames_that_move_are_filtered_one_by_one_with_a_warning(
+    rng: np.random.Generator,
+) -> None:
+    noisy = _series(rng)[1]
+    moved = [np.roll(frame, 3 * n, axis=2) for n, frame in enumerate(noisy.voxels)]
+    volume, monitor = noisy.with_voxels(np.stack(moved)), Monitor()
+    result = _enhance(volume, monitor, noise=_SIGMA)
+    alone = _enhance(volume, sequence="each", denoiser="block-matching", noise=_SIGMA)
+    assert np.array_equal(result.volume.voxels, alone.volume.voxels)
+    assert any("one by one" in text for text in monitor.warnings)
+    assert "too little in common" in result.measured["sequence"]["reason"]
+
+
+class Halved:
+    """A method for the registry: half of every value."""
+
+    is_joint, needs_model = False, False
+
+    @classmethod
+    def prepared(cls, _resources: Resources) -> Halved:
+        return cls()
+
+    def denoise(self, frames: Frames) -> Denoised:
+        parts = (
+            Part(n, frames.slices, frames.volumes[n].voxels[frames.slices].astype("f4") / 2)
+            for n in frames.numbers
+        )
+        return Denoised(parts, {"halved": {"frames": len(frames.numbers)}})
+
+
+def test_another_method_is_a_class_and_a_line_and_needs_no_model(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = replace(_series(rng)[1].frame(3), modality="CT")  # no Rician bias
+    monkeypatch.setitem(denoisers.DENOISERS, "halved", f"{__name__}:Halved")
+
+    def missing(*_: object, **__: object) -> None:
+        raise AssertionError("a model was opened")
+
+    monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.open_bundle", missing)
+    result = _enhance(noisy, denoiser="halved", strength="full")
+    assert np.array_equal(result.volume.voxels, noisy.voxels / 2)
+    assert result.measured["halved"] == {"frames": 1} and result.model["name"] == "halved"
+    assert _enhance(noisy, denoiser="block-matching").model["name"] == "block-matching"
+    with pytest.raises(ConfigError, match="there is no 'halve'") as caught:
+        _enhance(noisy, denoiser="halve")
+    assert "halved" in caught.value.hint
+    with pytest.raises(ConfigError, match="frames of a sequence together"):
+        _enhance(noisy, denoiser="principal-images")
+
+
+def test_images_are_filtered_by_any_method(rng: np.random.Generator) -> None:
+    truth, noisy = _series(rng)
+    by_network = _enhance(noisy, denoiser="set-network", sequence="joint")
+    assert by_network.model["name"] == "mr"
+    assert _left(by_network.volume, truth, noisy) < 0.5
