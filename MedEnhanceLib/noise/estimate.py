@@ -398,7 +398,7 @@ def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEs
     number = blocks.per_cell
     spread = np.sqrt(np.maximum(fit.variance, TINY))
     if blocks.magnitude:
-        spread = spread / np.interp(fit.mean / spread, *_rician_table())
+        spread = spread / np.interp(fit.mean / spread, *rician_table())
     usable = number >= min(_FEW, number.max())
     values = fit.quiet * number * fit.weight.sum()
     rise = fit.excess - 0.05 - np.sqrt(4 / np.maximum(values, 1))
@@ -473,7 +473,7 @@ def _smoothed(value: Doubles, width: float) -> Doubles:
 
 
 @lru_cache(maxsize=1)
-def _rician_table() -> tuple[Doubles, Doubles]:
+def rician_table() -> tuple[Doubles, Doubles]:
     """Tabulate mean over standard deviation of Rician values, and this deviation; σ = 1."""
     nodes, weights = np.polynomial.hermite.hermgauss(48)
     across = np.outer(weights, weights) / math.pi

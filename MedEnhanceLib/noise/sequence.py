@@ -35,7 +35,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.
 _PAIRS, _FRAMES = 24, 9
 #: Limits of a still pair: level over the lowest common one, and correlation between blocks.
-_STILL, _STRUCTURE = 1.2, 0.45
+STILL, _STRUCTURE = 1.2, 0.45
 #: Pairs at the lowest common level, over those at the most common one; a quiet pair is below this
 #: share of it: it takes more than chance in the sample of a frame, of about this many voxels.
 _COMMON, _QUIET, _SAMPLE = 0.3, 0.85, 20_000
@@ -45,7 +45,7 @@ _UNLIKE, _LIKE, _WEAK, _FLAT = 0.15, 0.5, 0.7, 0.01
 #: An average of its neighbors: second difference over that to the nearer neighbor.
 _AVERAGED = 0.5
 #: Standard deviation over the median of absolute values, and the median of squares, of a Gaussian.
-_MAD, _MEDIAN_SQUARE = 1.4826, 0.45494
+MAD, _MEDIAN_SQUARE = 1.4826, 0.45494
 #: Tissue from this share of the mean's bright end on; in CT from this value, HU.
 _TISSUE, _TISSUE_HU = 0.35, -300.0
 #: Approximate number of voxels that the level, and of blocks that the spectrum is measured in.
@@ -55,7 +55,7 @@ _FEW, _INSIDE = 50, 0.9
 #: Least mean of tissue, in σ, for which the Rician bias is corrected: below, the inverse is steep.
 _ABOVE_NOISE = 3.0
 #: Factor on the upper end of the noise of one frame, which is measured with an error of its own.
-_CHANCE = 1.05
+CHANCE = 1.05
 #: Least variance of a frequency, relative to the mean of all.
 _LEAST_VARIANCE = 1e-3
 
@@ -89,7 +89,7 @@ def sort_frames(frames: Sequence[Volume]) -> FrameKinds:
 
     frames: [K, J, I] each, finite.
     """
-    sample = np.stack([_sample(frame.voxels) for frame in frames])
+    sample = np.stack([sample_of_frame(frame.voxels) for frame in frames])
     spread = sample.std(axis=1, dtype=np.float64)
     if len(frames) == 1 or not spread.any():
         return FrameKinds((), (), tuple(range(len(frames))))
@@ -108,7 +108,7 @@ def sort_frames(frames: Sequence[Volume]) -> FrameKinds:
     return FrameKinds(*(tuple(kind.tolist()) for kind in kinds))
 
 
-def _sample(voxels: Array) -> Floats:
+def sample_of_frame(voxels: Array) -> Floats:
     """Take voxels [n] spread evenly over a frame."""
     step = max(1, int((voxels.size / _SAMPLE) ** (1 / 3)))
     some = voxels[::step, ::step, ::step].astype(np.float32).reshape(-1)
@@ -119,32 +119,33 @@ def _sample(voxels: Array) -> Floats:
 def _quiet(sample: Floats, modality: str, step: float) -> Mask:
     """Mark frames [T] that decrease differences, by samples [T, n]."""
     mean = sample.mean(axis=0)
-    sample = sample[:, mean > _least_of_tissue(mean, modality)]
+    sample = sample[:, mean > least_of_tissue(mean, modality)]
     quiet = np.zeros(len(sample), np.bool_)
     if not sample.size:
         return quiet
     steps = np.diff(sample, axis=0)
-    levels = _MAD * math.sqrt(0.5) * np.median(_dithered(steps, step), axis=1)
-    common = _common(levels)
+    levels = MAD * math.sqrt(0.5) * np.median(_dithered(steps, step), axis=1)
+    common = common_level(levels)
     if modality != "CT" and sample.min() >= 0:  # magnitudes
         quiet = np.median(sample, axis=1) < _ABOVE_NOISE * common
         quiet &= not quiet.all()
     quiet[1:] |= ~steps.any(axis=1)
     sides = np.stack([np.pad(levels, end, "edge") for end in ((1, 0), (0, 1))])
     quiet |= sides.max(axis=0) < _QUIET * common
-    bends = _MAD / math.sqrt(6) * np.median(_dithered(np.diff(steps, axis=0), step), axis=1)
+    bends = MAD / math.sqrt(6) * np.median(_dithered(np.diff(steps, axis=0), step), axis=1)
     nearer = sides.min(axis=0)[1:-1]
-    quiet[1:-1] |= (bends < _AVERAGED * nearer) & (nearer <= _STILL * common)  # no steady movement
+    quiet[1:-1] |= (bends < _AVERAGED * nearer) & (nearer <= STILL * common)  # no steady movement
     return quiet
 
 
-def _common(levels: Array) -> float:
+def common_level(levels: Array) -> float:
     """Return the lowest level that pairs have in common: movement only increases differences."""
-    alike = [np.sum((levels >= level) & (levels <= _STILL * level)) for level in levels]
+    alike = [np.sum((levels >= level) & (levels <= STILL * level)) for level in levels]
     return float(levels[np.array(alike) >= _COMMON * max(alike)].min())
 
 
-def _least_of_tissue(mean: Floats, modality: str) -> float:
+def least_of_tissue(mean: Floats, modality: str) -> float:
+    """Return the value above which the mean of frames is tissue."""
     return _TISSUE_HU if modality == "CT" else _TISSUE * robust_max(mean)
 
 
@@ -165,7 +166,7 @@ def measure_frames(
     modality, spacing = sequence[0].modality, sequence[0].geometry.spacing
     frames = [frame.voxels for frame in sequence]
     mean = _mean(frames)
-    tissue = mean > _least_of_tissue(mean, modality)
+    tissue = mean > least_of_tissue(mean, modality)
     if tissue.sum() < _FEW:
         return None
     step = quantum(frames[len(frames) // 2])
@@ -187,7 +188,7 @@ def measure_frames(
     order = np.argsort(smooth, axis=None)
     below = np.cumsum(count.reshape(-1)[order])
     level = float(smooth.reshape(-1)[order][np.searchsorted(below, below[-1] / 2)])
-    if level <= 0 or level > _CHANCE * typical.high > 0:
+    if level <= 0 or level > CHANCE * typical.high > 0:
         return None
     bright = float(np.median(mean[tissue]))
     return replace(
@@ -208,8 +209,8 @@ def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
     """Select pairs without movement, an odd number: the median of an even number is biased."""
     quiet = sorted(pairs, key=lambda pair: pair.level)
     quiet = [pair for pair in quiet if pair.structure <= _STRUCTURE] or quiet
-    common = _common(np.array([pair.level for pair in quiet]))
-    still = [pair for pair in quiet if _QUIET <= pair.level / common <= _STILL]
+    common = common_level(np.array([pair.level for pair in quiet]))
+    still = [pair for pair in quiet if _QUIET <= pair.level / common <= STILL]
     return still[: len(still) - (len(still) + 1) % 2]
 
 
@@ -236,7 +237,7 @@ def _compared(frames: Sequence[Array], first: int, tissue: Mask, step: float) ->
     inside = difference[tissue]
     sample = inside[:: max(1, inside.size // _VOXELS)]
     offset = float(np.median(sample))
-    level = _MAD * float(np.median(_dithered(sample - offset, step)))
+    level = MAD * float(np.median(_dithered(sample - offset, step)))
     # Outside tissue 0, so that noise there does not count as structure.
     difference = np.where(tissue, difference - np.float32(offset), 0)
     return _Pair(first, offset, level, structure_of(difference))
@@ -280,7 +281,7 @@ def _map(
                 some = typical[column == i]
                 count[k, j, i] = some.size
                 if some.size:
-                    square = (_MAD * float(np.median(some))) ** 2
+                    square = (MAD * float(np.median(some))) ** 2
                     sigma[k, j, i] = math.sqrt(max(square - dither, 0.0))
     return sigma, count, (float(size[0]), float(size[1]), float(size[2]))
 
@@ -305,6 +306,16 @@ def _spectrum(frames: Sequence[Array], still: Sequence[_Pair], tissue: Mask) -> 
             part = _difference(frames, pair.first, slice(layer, layer + depth), pair.offset)
             blocks = blocks_of_layer(part, 0, depth)[use[::every]]
             power.append(np.square(blocks @ transform))
+    return spectrum_of(power, depth)
+
+
+def spectrum_of(power: Sequence[Floats], depth: int) -> Floats:
+    """Return the relative variance of each coefficient, [4, 4, 4], by medians; white without any.
+
+    power: squared coefficients [n, f] of blocks. depth: slices of a block.
+    """
+    if not sum(map(len, power)):
+        return np.ones((BLOCK,) * 3, np.float32)
     variance = np.median(np.concatenate(power), axis=0) / _MEDIAN_SQUARE
     neighbors = [1, BLOCK] if depth == 1 else [1, BLOCK, BLOCK**2]
     variance[0] = min(variance[0], variance[neighbors].min())
