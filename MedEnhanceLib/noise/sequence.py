@@ -35,7 +35,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.
 _PAIRS, _FRAMES = 24, 9
 #: Limits of a still pair: level over the lowest common one, and correlation between blocks.
-STILL, STRUCTURE = 1.2, 0.45
+STILL, _STRUCTURE = 1.2, 0.45
 #: Pairs at the lowest common level, over those at the most common one; a quiet pair is below this
 #: share of it: it takes more than chance in the sample of a frame, of about this many voxels.
 _COMMON, _QUIET, _SAMPLE = 0.3, 0.85, 20_000
@@ -89,7 +89,7 @@ def sort_frames(frames: Sequence[Volume]) -> FrameKinds:
 
     frames: [K, J, I] each, finite.
     """
-    sample = np.stack([_sample(frame.voxels) for frame in frames])
+    sample = np.stack([sample_of_frame(frame.voxels) for frame in frames])
     spread = sample.std(axis=1, dtype=np.float64)
     if len(frames) == 1 or not spread.any():
         return FrameKinds((), (), tuple(range(len(frames))))
@@ -108,7 +108,7 @@ def sort_frames(frames: Sequence[Volume]) -> FrameKinds:
     return FrameKinds(*(tuple(kind.tolist()) for kind in kinds))
 
 
-def _sample(voxels: Array) -> Floats:
+def sample_of_frame(voxels: Array) -> Floats:
     """Take voxels [n] spread evenly over a frame."""
     step = max(1, int((voxels.size / _SAMPLE) ** (1 / 3)))
     some = voxels[::step, ::step, ::step].astype(np.float32).reshape(-1)
@@ -165,7 +165,7 @@ def measure_frames(
         return None
     modality, spacing = sequence[0].modality, sequence[0].geometry.spacing
     frames = [frame.voxels for frame in sequence]
-    mean = mean_of_some(frames)
+    mean = _mean(frames)
     tissue = mean > least_of_tissue(mean, modality)
     if tissue.sum() < _FEW:
         return None
@@ -185,7 +185,9 @@ def measure_frames(
         sigma = np.maximum(sigma, step / math.sqrt(12))
     counted = np.where(count < _FEW, 0, count)
     smooth = smooth_map(sigma, counted if counted.any() else count)
-    level = median_level(smooth, count)
+    order = np.argsort(smooth, axis=None)
+    below = np.cumsum(count.reshape(-1)[order])
+    level = float(smooth.reshape(-1)[order][np.searchsorted(below, below[-1] / 2)])
     if level <= 0 or level > CHANCE * typical.high > 0:
         return None
     bright = float(np.median(mean[tissue]))
@@ -213,7 +215,7 @@ def median_level(sigma: Doubles, count: Doubles) -> float:
 def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
     """Select pairs without movement, an odd number: the median of an even number is biased."""
     quiet = sorted(pairs, key=lambda pair: pair.level)
-    quiet = [pair for pair in quiet if pair.structure <= STRUCTURE] or quiet
+    quiet = [pair for pair in quiet if pair.structure <= _STRUCTURE] or quiet
     common = common_level(np.array([pair.level for pair in quiet]))
     still = [pair for pair in quiet if _QUIET <= pair.level / common <= STILL]
     return still[: len(still) - (len(still) + 1) % 2]
