@@ -205,13 +205,6 @@ def measure_frames(
     )
 
 
-def median_level(sigma: Doubles, count: Doubles) -> float:
-    """Return the median of σ over all voxels of tissue, by their number in each cell."""
-    order = np.argsort(sigma, axis=None)
-    below = np.cumsum(count.reshape(-1)[order])
-    return float(sigma.reshape(-1)[order][np.searchsorted(below, below[-1] / 2)])
-
-
 def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
     """Select pairs without movement, an odd number: the median of an even number is biased."""
     quiet = sorted(pairs, key=lambda pair: pair.level)
@@ -221,7 +214,7 @@ def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
     return still[: len(still) - (len(still) + 1) % 2]
 
 
-def mean_of_some(frames: Sequence[Array]) -> Floats:
+def _mean(frames: Sequence[Array]) -> Floats:
     """Average some frames, spread evenly."""
     numbers = np.unique(np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int))
     mean = np.zeros(frames[0].shape, np.float32)

@@ -181,11 +181,6 @@ def structure_of(voxels: Array) -> float:
         ]
     )
     let_go(voxels)
-    return structure_of_means(means)
-
-
-def structure_of_means(means: Array) -> float:
-    """Correlate the means [k, j, i] of blocks two apart within slices; as `structure_of`."""
     down, across = (means[:, :-2], means[:, 2:]), (means[:, :, :-2], means[:, :, 2:])
     pairs = zip(down, across, strict=True)
     first, second = (np.concatenate([j.ravel(), i.ravel()]) for j, i in pairs)
