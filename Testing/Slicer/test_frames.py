@@ -1,0 +1,85 @@
+"""Frames of sequences and diffusion-weighted volumes: what they differ in, and their filtering."""
+
+from unittest import mock
+
+import numpy as np
+import slicer
+from medenhance_testing import MedEnhanceTestCase, finished
+
+import MedEnhanceLib
+from MedEnhancePanels.nodes import bridge, dicom_source, sending
+
+ELEMENT, LABELS = "MultiVolume.FrameIdentifyingDICOMTagName", "MultiVolume.FrameLabels"
+
+
+def diffusionVolume(test):
+    """Seven frames, fewer of which Slicer writes without b-values; the voxels of each."""
+    frames = np.random.default_rng(0).integers(50, 900, (7, 8, 24, 20)).astype(np.int16)
+    node = slicer.mrmlScene.AddNewNodeByClass(bridge.DIFFUSION_CLASS, "dwi")
+    node.SetAndObserveImageData(finished(bridge.readImage(*frames)))
+    node.SetSpacing(0.9, 1.1, 2.3)
+    test.turn(node, 20, 1, 2, 3)
+    node.SetMeasurementFrameMatrix(0, 1, 0, 0, 0, 1, 1, 0, 0)  # y is measured along R, z along A
+    node.SetNumberOfGradients(7)
+    for at in range(1, 7):
+        node.SetBValue(at, 500 if at == 1 else 1000)
+        node.SetDiffusionGradient(at, (np.cos(at), 0.6 * np.sin(at), 0.8 * np.sin(at)))
+    return node, frames
+
+
+def sent(test, node):
+    """What the worker reads of a node."""
+    path = f"{test.temporaryFolder()}/sent.nrrd"
+    finished(sending.sendVolume(node, path))
+    return MedEnhanceLib.load(path)
+
+
+class SentFramesTest(MedEnhanceTestCase):
+    def test_theWorkerLearnsWhatTheFramesOfASequenceDifferIn(self):
+        for index, element, kind, b_values in (
+            ("time", None, "", ()),
+            ("", "AcquisitionTime", "", ()),
+            ("", "EchoTime", "echoes", ()),
+            ("", "Siemens.B-value", "diffusion", (0, 50, 800)),
+            ("EchoTime", None, "echoes", ()),
+            ("Inversion time", None, "inversion times", ()),
+            ("b-value", None, "diffusion", (0, 1, 2)),
+        ):
+            node = self.sequenceOf("frames", range(3), shape=(3, 4, 5), unit=index and "ms")
+            node.SetIndexName(index)
+            node.SetAttribute(ELEMENT, element)
+            node.SetAttribute(LABELS, element and "0,50,800")
+            volume = sent(self, node)
+            self.assertEqual(volume.sequence_kind, kind, index or element)
+            self.assertEqual(tuple(each.b_value for each in volume.gradients), b_values)
+            self.assertEqual(volume.frame_interval_s, 1e-3 if index == "time" else None)
+        node.SetAttribute(ELEMENT, "Standard.B-value")
+        for damaged in ("0,50", "0,50,many", "0,50,-800", "0,50,nan"):
+            node.SetAttribute(LABELS, damaged)
+            self.assertEqual(sent(self, node).gradients, ())
+
+    def test_dicomsImageTypeAndAnEarlierRunStateTheKind(self):
+        node = self.sequenceOf("frames", range(2), shape=(3, 4, 5))
+        node.SetAttribute(dicom_source.INSTANCES, "1.2.3")
+        values = {"0008,0008": "ORIGINAL\\FMRI\\NONE"}
+        database = mock.Mock(isOpen=True, instanceValue=lambda _uid, tag: values[tag])
+        with mock.patch.object(slicer, "dicomDatabase", database, create=True):
+            self.assertEqual(sent(self, node).sequence_kind, "functional")
+        self.assertEqual(sent(self, node).sequence_kind, "")
+        for stated, kind in (("perfusion", "perfusion"), ("of a later release", "")):
+            node.SetAttribute(bridge.SEQUENCE_KIND, stated)
+            self.assertEqual(sent(self, node).sequence_kind, kind)
+
+    def test_aDiffusionVolumeIsSentAsFramesWithGradientsInThePatient(self):
+        node, frames = diffusionVolume(self)
+        volume = sent(self, node)
+        np.testing.assert_array_equal(volume.voxels, frames)
+        self.assertEqual(volume.sequence_kind, "diffusion")
+        self.assertFalse(bridge.isGuessed(node), "diffusion is a kind of MR")
+        path = f"{self.temporaryFolder()}/slicer.nhdr"
+        self.assertTrue(slicer.util.saveNode(node, path))
+        saved = MedEnhanceLib.load(path, modality="MR")  # with the frame as Slicer writes it
+        rows = [[(g.b_value, *g.direction) for g in each.gradients] for each in (volume, saved)]
+        np.testing.assert_allclose(*rows, atol=1e-5)
+        node.SetNumberOfGradients(6)  # of other frames
+        self.assertEqual(sent(self, node).gradients, ())
