@@ -4,12 +4,15 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from enhance_testing import EnhanceTestCase
 from medenhance_testing import MedEnhanceTestCase, finished
+from test_enhance_runs import STUB
 
 import MedEnhanceLib
-from MedEnhancePanels.nodes import bridge, dicom_source, sending
+from MedEnhancePanels.nodes import bridge, dicom_source, results, sending
 
 ELEMENT, LABELS = "MultiVolume.FrameIdentifyingDICOMTagName", "MultiVolume.FrameLabels"
+WARNING = "the mean of all frames changed by ±54 in tissue, by noise alone ±33"
 
 
 def diffusionVolume(test):
@@ -83,3 +86,65 @@ class SentFramesTest(MedEnhanceTestCase):
         np.testing.assert_allclose(*rows, atol=1e-5)
         node.SetNumberOfGradients(6)  # of other frames
         self.assertEqual(sent(self, node).gradients, ())
+
+
+class FramesOnThePageTest(EnhanceTestCase):
+    def setUp(self):
+        super().setUp()
+        self.replaceWorker(STUB.replace("not segmented: unlike the images of the model", WARNING))
+
+    def test_theChoiceIsOfferedForSeveralFramesAndKeptForTheirVolume(self):
+        ui, box = self.ui, self.ui.framesComboBox
+        self.choose(self.smallVolume(modality="MR"))
+        self.assertFalse(box.isVisibleTo(self.panel.widget))
+        for name in ("second", "first"):
+            self.choose(self.sequenceOf(name, range(2), modality="MR"))
+        self.assertTrue(box.isVisibleTo(self.panel.widget))
+        self.assertIn("Do the frames of “first” differ in contrast", ui.problemLabel.text)
+        self.assertEqual(ui.problemIcon.accessibleName, "Information")
+        self.assertTrue(ui.applyButton.enabled)
+        for choice in ("joint", "each"):
+            self.pick(box, choice)
+            self.assertEqual(self.panel.options.config.sequence, choice)
+            self.assertEqual(ui.problemLabel.text, "")
+        self.throughAScene()
+        self.assertEqual(box.currentData, "each")
+        for node in ("second", "first"):  # of which nothing was chosen since
+            self.choose(slicer.util.getNode(node))
+            self.assertEqual(self.panel.options.config.sequence, "auto")
+        for element, words in (("EchoTime", "together"), ("CardiacCycle", "one by one")):
+            self.panel.target.SetAttribute(ELEMENT, element)  # then there is nothing to ask
+            self.panel.update()
+            self.assertIn(words, box.currentText)
+            self.assertEqual(ui.problemLabel.text, "")
+        self.pick(box, "joint")
+        ui.noiseSpinBox.value = 2.0  # neither choice clears the other
+        config = self.panel.options.config
+        self.assertEqual((config.sequence, config.noise), ("joint", 2.0))
+
+    def test_theResultOfASequenceKeepsIndexAndKindAndItsWarningIsShown(self):
+        node = self.sequenceOf("echoes", [4.6, 9.2], unit="ms", modality="MR")
+        node.SetIndexName("EchoTime")
+        self.choose(node)
+        output = self.apply().nodes["output"]
+        self.assertEqual([output.GetNthIndexValue(at) for at in range(2)], ["4.6", "9.2"])
+        self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("EchoTime", "ms"))
+        self.assertEqual(output.GetAttribute(bridge.SEQUENCE_KIND), "echoes")
+        self.assertIn(WARNING[1:], self.message)
+        self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Warning")
+
+    def test_aDiffusionVolumeIsEnhancedIntoAnotherWithItsGradients(self):
+        node, frames = diffusionVolume(self)
+        results.displayOf(node).SetWindowLevel(321.0, 123.0)
+        self.processEvents(80)  # a page without a volume takes what is loaded
+        self.assertIs(self.widget.ui.inputSelector.currentNode(), node)
+        self.assertIn("together", self.ui.framesComboBox.currentText)
+        self.assertFalse(self.ui.previewButton.enabled or self.ui.uncertaintyCheckBox.enabled)
+        output = self.apply().nodes["output"]
+        self.assertEqual(output.GetClassName(), bridge.DIFFUSION_CLASS)
+        np.testing.assert_array_equal(bridge.framesOf(output), frames)
+        np.testing.assert_array_equal(self.ijkToRas(output), self.ijkToRas(node))
+        self.assertEqual(sent(self, output).gradients, sent(self, node).gradients)
+        display = output.GetDiffusionWeightedVolumeDisplayNode()
+        self.assertEqual((display.GetWindow(), display.GetLevel()), (321.0, 123.0))
+        self.assertIsNone(results.latestOf(node), "there is no comparison")
