@@ -360,8 +360,8 @@ def arrayOf(image):
 
 
 def componentsOf(image):
-    """Return the voxels of each component of an image, [K, J, I]."""
-    return list(np.moveaxis(_valuesOf(image).reshape(*image.GetDimensions()[::-1], -1), -1, 0))
+    """Return the voxels of an image, [components, K, J, I]."""
+    return np.moveaxis(_valuesOf(image).reshape(*image.GetDimensions()[::-1], -1), -1, 0)
 
 
 def framesOf(node):
@@ -372,10 +372,11 @@ def framesOf(node):
 def readImage(*frames):
     """Copy voxels of a file, [K, J, I] for each component, into an image; a generator of steps."""
     image = newImage(frames[0].shape, frames[0].dtype, len(frames))
-    for target, voxels in zip(componentsOf(image), frames, strict=True):
-        for slab in stepwise.steps(voxels):
-            target[slab] = voxels[slab]
-            yield
+    target = componentsOf(image)
+    for slab in stepwise.steps(np.moveaxis(target, 0, -1)):
+        for component, voxels in zip(target, frames, strict=True):
+            component[slab] = voxels[slab]
+        yield
     return image
 
 

@@ -40,8 +40,7 @@ def _tagsOf(node):
 
 
 def frameInterval(sequence):
-    """Return seconds between frames; None if they are uneven or not in a unit of time."""
-    # Echo times have a unit of time, too.
+    """Return seconds between frames; None if they are uneven, echo times, or in no unit of time."""
     unit = None if _axisOf(sequence) else {"s": 1.0, "ms": 1e-3}.get(sequence.GetIndexUnit())
     try:
         steps = np.diff([float(text) for text in _indexOf(sequence)])
