@@ -78,8 +78,9 @@ class State:
     task = Field.of(EnhanceConfig, "task")
     correctBiasField = Field.of(EnhanceConfig, "correct_bias_field")
     device = Field.of(EnhanceConfig, "device")
-    noise = Field(0.0)  # 1 SD in the units of `noiseVolume`; 0 where it is measured
-    noiseVolume = NodeReference()
+    noise = Field(0.0)  # 1 SD in the units of `chosenFor`; 0 where it is measured
+    sequence = Field.of(EnhanceConfig, "sequence")  # of the frames of `chosenFor`
+    chosenFor = NodeReference()
     uncertainty = Field.of(EnhanceConfig, "uncertainty")
     noiseMap = Field(False)
     forceSegmenter = Field(False)

@@ -27,6 +27,12 @@ _BY_AXIS = {
     "b-value": DIFFUSION, "direction": DIFFUSION, "echo": ECHOES,
     "inversion time": INVERSION_TIMES, "cardiac phase": DYNAMIC, "breathing phase": DYNAMIC,
 }  # fmt: skip
+#: Letters of other names of these attributes, in DICOM and in 3D Slicer → the name.
+_AXIS_NAMES = {
+    "bvalue": "b-value", "echotime": "echo", "te": "echo", "inversiontime": "inversion time",
+    "ti": "inversion time", "cardiacphase": "cardiac phase", "cardiaccycle": "cardiac phase",
+    "nominalpercentageofcardiacphase": "cardiac phase",
+}  # fmt: skip
 
 
 def differs_in_contrast(kind: str) -> bool:
@@ -37,6 +43,12 @@ def differs_in_contrast(kind: str) -> bool:
 def known_kind(text: str) -> str:
     """Return the text if it is a kind, else "": a file may come from a later release."""
     return text if text in KINDS else ""
+
+
+def axis_named(name: str) -> str:
+    """Return the attribute behind a name, such as "Siemens.B-value" or "EchoTime"; "" for none."""
+    letters = "".join(filter(str.isalpha, name.rpartition(".")[2].lower()))
+    return letters if letters in _BY_AXIS else _AXIS_NAMES.get(letters, "")
 
 
 def stated_kind(words: Iterable[str], axis: str = "", *, is_followed: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -10,7 +11,8 @@ from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhanceLib.io import stepwise
 from MedEnhancePanels import dependencies, worker
-from MedEnhancePanels.nodes import bridge, results
+from MedEnhancePanels.nodes import bridge, results, sending
+from MedEnhancePanels.runner import Runner
 
 #: A part of the sample that the model takes a fraction of a second for.
 PART = np.s_[60:72, 84:148, 60:124]
@@ -57,6 +59,15 @@ class EnhanceTestCase(MedEnhanceTestCase):
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *middle, 1)  # as Slicer fits views
         return node
 
+    def replaceWorker(self, program):
+        """Have a program, in Python, do the jobs until the end of the test."""
+        self.addCleanup(self.reload, "enhance")
+        self.runner = Runner([worker.pythonExecutable(), "-c", program])
+        self.addCleanup(self.runner.shutdown)
+        shared = "MedEnhancePanels.runner.sharedRunner"
+        self.enterContext(mock.patch(shared, return_value=self.runner))
+        self.reload("enhance")
+
     def setModality(self, node, modality):
         node.SetAttribute(bridge.MODALITY, modality)
         self.processEvents(80)
@@ -87,7 +98,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
         """What the library makes of the same voxels, by its command line, in another process."""
         folder = self.temporaryFolder()
         source, output = (os.path.join(folder, name) for name in ("in.nrrd", "out.nrrd"))
-        list(self.bridge.sendVolume(node, source))
+        list(sending.sendVolume(node, source))
         command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
         environment = os.environ | {"PYTHONPATH": os.path.abspath(f"{stepwise.__file__}/../../..")}
         subprocess.run(command, check=True, env=environment, capture_output=True)

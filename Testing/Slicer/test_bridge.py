@@ -11,7 +11,7 @@ from medenhance_testing import MedEnhanceTestCase, finished
 import MedEnhanceLib
 from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.nodes import bridge, sending
 
 
 class BridgeTest(MedEnhanceTestCase):
@@ -27,7 +27,7 @@ class BridgeTest(MedEnhanceTestCase):
         for dtype in (np.int16, np.float64):
             node = self.makeNode(dtype)
             path = self.path(f"{np.dtype(dtype)}.nrrd")
-            finished(bridge.sendVolume(node, path))
+            finished(sending.sendVolume(node, path))
             volume = MedEnhanceLib.load(path)
             self.assertEqual(volume.dtype, np.dtype(dtype))
             self.assertTrue(np.array_equal(volume.voxels, slicer.util.arrayFromVolume(node)))
@@ -56,7 +56,7 @@ class BridgeTest(MedEnhanceTestCase):
         path, full = self.path(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         broken = mock.patch.object(stepwise, "steps", side_effect=full)
         with broken, self.assertRaises(OSError) as caught:
-            finished(bridge.sendVolume(self.makeNode(), path))
+            finished(sending.sendVolume(self.makeNode(), path))
         error = PanelError.fromException(caught.exception)
         self.assertEqual(error.code, "output")
         self.assertIn(path, error.message)
@@ -65,7 +65,7 @@ class BridgeTest(MedEnhanceTestCase):
     def test_aSequenceTravelsAsFramesAndReturnsAsASequence(self):
         sequence = self.sequenceOf("beats", range(3), shape=(5, 6, 7), turn=(17, 3, 1, 2))
         path, back = self.path(), self.path("back.nrrd")
-        finished(bridge.sendVolume(sequence, path))
+        finished(sending.sendVolume(sequence, path))
         volume = MedEnhanceLib.load(path)
         self.assertEqual((volume.shape, volume.frame_interval_s), ((3, 5, 6, 7), 1.0))
         MedEnhanceLib.save(volume, back)

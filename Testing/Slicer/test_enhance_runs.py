@@ -12,8 +12,7 @@ from test_runner import WORKER
 
 from MedEnhancePanels import waiting
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.runner import Runner
-from MedEnhancePanels.worker import pythonExecutable
+from MedEnhancePanels.nodes import sending
 
 #: A worker whose results lack the segmentation, with the reason; it refuses to undo blur.
 STUB = (
@@ -99,9 +98,9 @@ class PreviewTest(EnhanceTestCase):
     @slow
     def test_aVolumeIsSentAndMeasuredBeforeItsPreviewAndOnceForAll(self):
         node, prepared, sent, workers = self.brain(), [], [], []
-        write = self.bridge.sendVolume
+        write = sending.sendVolume
         count = mock.patch.object(
-            self.bridge, "sendVolume", lambda *given: sent.append(given) or write(*given)
+            sending, "sendVolume", lambda *given: sent.append(given) or write(*given)
         )
         self.enterContext(count)
 
@@ -318,8 +317,8 @@ class SequenceTest(EnhanceTestCase):
         self.choose(sequence)
         for widget in (self.ui.segmentCheckBox, self.ui.uncertaintyCheckBox):
             self.assertFalse(widget.enabled)
-            self.assertIn("Not available for a sequence", widget.toolTip)
-        self.assertIn("a frame of the sequence", self.ui.previewButton.toolTip)
+            self.assertIn("Not available for several frames", widget.toolTip)
+        self.assertIn("needs a single volume", self.ui.previewButton.toolTip)
         output = self.apply().nodes["output"]
         self.assertIn("Noise found: ±", self.message)
         self.assertTrue(self.ui.resultButton.isHidden())
@@ -345,12 +344,7 @@ class SequenceTest(EnhanceTestCase):
 class AnswersTest(EnhanceTestCase):
     def setUp(self):
         super().setUp()
-        self.addCleanup(self.reload, "enhance")
-        self.runner = Runner([pythonExecutable(), "-c", STUB])
-        self.addCleanup(self.runner.shutdown)
-        stub = mock.patch("MedEnhancePanels.runner.sharedRunner", return_value=self.runner)
-        self.enterContext(stub)
-        self.reload("enhance")
+        self.replaceWorker(STUB)
 
     def test_aResultComesWithoutTheSegmentationThatWasRefused(self):
         node, ui = self.smallVolume(name="scan", modality="MR"), self.ui

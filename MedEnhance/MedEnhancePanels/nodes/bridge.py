@@ -24,6 +24,9 @@ from MedEnhancePanels.texts import tr as _
 MODALITY, _FITTED = "MedEnhance.modality", "MedEnhance.modalityFitted"
 #: Attribute of a result: whether its modality was guessed.
 GUESSED = "MedEnhance.modalityGuessed"
+#: Attribute of a sequence: what its frames differ in, as a file or an earlier run stated.
+SEQUENCE_KIND = "MedEnhance.sequenceKind"
+DIFFUSION_CLASS = "vtkMRMLDiffusionWeightedVolumeNode"
 #: The modalities that the library distinguishes and a user may choose.
 MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
@@ -65,6 +68,15 @@ def isSequence(node):
     return node is not None and node.IsA("vtkMRMLSequenceNode")
 
 
+def isDiffusion(node):
+    """Return whether a node is a diffusion-weighted volume, whose components are frames."""
+    return node is not None and node.IsA(DIFFUSION_CLASS)
+
+
+def hasFrames(node):
+    return isSequence(node) or isDiffusion(node)
+
+
 def frameNodes(node):
     """Return the volume nodes of a sequence, or the node itself, as a list."""
     if not isSequence(node):
@@ -84,7 +96,7 @@ def checkVolume(node):
         problem = _("{name} does not hold scalar volumes"), _("Choose a volume or a sequence.")
     elif not all(image is not None and image.GetNumberOfPoints() for image in images):
         problem = _("{name} has no voxels"), _("Load it again, or choose another.")
-    elif any(image.GetNumberOfScalarComponents() > 1 for image in images):
+    elif not isDiffusion(node) and any(i.GetNumberOfScalarComponents() > 1 for i in images):
         hint = _("Convert it to grayscale first (module Vector to Scalar Volume).")
         problem = _("{name} is a color volume"), hint
     else:
@@ -195,7 +207,7 @@ def _statedModality(node):
     stated, fitted = frame.GetAttribute(MODALITY), frame.GetAttribute(_FITTED)
     if stated in MODALITIES and (fitted is None or _stillFits(node, stated, fitted)):
         return stated
-    dicom = dicomModality(frame)
+    dicom = dicomModality(frame) or ("MR" if isDiffusion(frame) else "")
     return dicom if dicom in ("", *MODALITIES) else "OT"
 
 
@@ -319,32 +331,6 @@ def _keep(key, value):
 _known = {}
 
 
-def sendVolume(node, path):
-    """Write a volume, or a sequence of volumes as 4D, as .nrrd for the worker, in steps."""
-    checkVolume(node)
-    frames = frameNodes(node)
-    # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
-    arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
-    yield from stepwise.write(path, arrays, geometryOf(frames[0]), _tagsOf(node, frames))
-
-
-def stateOf(node):
-    """Return all that a file of a volume depends on, to be compared."""
-    frames = frameNodes(node)
-    return node.GetID(), voxelState(node), geometryOf(frames[0]), _tagsOf(node, frames)
-
-
-def _tagsOf(node, frames):
-    return {
-        "modality": modalityOf(node),
-        "units": unitsOf(node),
-        "source": fileName(node),
-        "DERIVED": provenance.historyOf(node) or provenance.historyOf(frames[0]),
-        "lossy": provenance.lossyOf(node) or provenance.lossyOf(frames[0]),
-        "frame_interval_s": frameInterval(node) if isSequence(node) else None,
-    }
-
-
 def fileName(node):
     """Turn a node's name into the name of a file, without ending."""
     cleaned = "".join(c if c.isalnum() or c in " -_." else "_" for c in node.GetName())
@@ -359,45 +345,45 @@ def freePath(folder, base, ending=""):
     return path
 
 
-def frameInterval(sequence):
-    """Return seconds between frames; None if they are uneven or not in a unit of time."""
-    unit = {"s": 1.0, "ms": 1e-3}.get(sequence.GetIndexUnit())
-    texts = [sequence.GetNthIndexValue(at) for at in range(sequence.GetNumberOfDataNodes())]
-    try:
-        steps = np.diff([float(text) for text in texts])
-    except ValueError:  # not numbers
-        return None
-    isEven = len(steps) > 0 and steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-3)
-    return float(steps.mean()) * unit if isEven and unit else None
-
-
-def newImage(shape, dtype):
+def newImage(shape, dtype, components=1):
     """Make an image of that size, [K, J, I], and type; `arrayOf` is what to fill."""
     image = vtk.vtkImageData()
     image.SetDimensions(*(int(size) for size in reversed(shape)))
-    image.AllocateScalars(numpy_support.get_vtk_array_type(np.dtype(dtype).newbyteorder("=")), 1)
+    kind = numpy_support.get_vtk_array_type(np.dtype(dtype).newbyteorder("="))
+    image.AllocateScalars(kind, components)
     return image
 
 
 def arrayOf(image):
     """Return the voxels of an image, [K, J, I]."""
-    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
-    return voxels.reshape(image.GetDimensions()[::-1])
+    return componentsOf(image)[0]
 
 
-def readImage(voxels):
-    """Copy voxels of a file, [K, J, I], into an image; a generator of steps."""
-    image = newImage(voxels.shape, voxels.dtype)
-    target = arrayOf(image)
-    for slab in stepwise.steps(voxels):
-        target[slab] = voxels[slab]
+def componentsOf(image):
+    """Return the voxels of an image, [components, K, J, I]."""
+    return np.moveaxis(_valuesOf(image).reshape(*image.GetDimensions()[::-1], -1), -1, 0)
+
+
+def framesOf(node):
+    """Return the voxels of each frame, [K, J, I]: of the nodes of a sequence, or components."""
+    return [each for frame in frameNodes(node) for each in componentsOf(frame.GetImageData())]
+
+
+def readImage(*frames):
+    """Copy voxels of a file, [K, J, I] for each component, into an image; a generator of steps."""
+    image = newImage(frames[0].shape, frames[0].dtype, len(frames))
+    target = componentsOf(image)
+    for slab in stepwise.steps(np.moveaxis(target, 0, -1)):
+        for component, voxels in zip(target, frames, strict=True):
+            component[slab] = voxels[slab]
         yield
     return image
 
 
 def newVolumeLike(node, name, image=None):
     """Make a volume node on the grid of `node`, with its transform and place in the hierarchy."""
-    new = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", uniqueName(name))
+    kind = DIFFUSION_CLASS if isDiffusion(node) else "vtkMRMLScalarVolumeNode"
+    new = slicer.mrmlScene.AddNewNodeByClass(kind, uniqueName(name))
     copyGeometry(node, new)
     new.SetAndObserveTransformNodeID(node.GetTransformNodeID())
     placeBeside(node, new)
@@ -450,6 +436,7 @@ def receiveVolume(path, name):
     else:
         node = slicer.vtkMRMLSequenceNode()
         provenance.takeFrom(node, file.tags)
+        node.SetAttribute(SEQUENCE_KIND, file.tags.get("sequence_kind"))
         interval = float(file.tags.get("frame_interval_s") or 0.0)
         # Where no time is known, frames are counted; a new sequence would call that seconds.
         node.SetIndexName("time" if interval else "frame")

@@ -1,9 +1,10 @@
 """Models that fit a volume, their description, and why a volume cannot be enhanced."""
 
 from MedEnhanceLib.bundles.store import known_bundles
+from MedEnhanceLib.core.sequence_kind import differs_in_contrast
 from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, results
+from MedEnhancePanels.nodes import bridge, dicom_source, results, sending
 from MedEnhancePanels.nodes.bridge import modalityOf
 from MedEnhancePanels.texts import tr as _
 
@@ -23,7 +24,7 @@ def fitting(modality):
 def segmentersFor(node):
     """List the models that segment a node, experimental ones too."""
     modality = modalityOf(node)
-    return [] if modality == UNKNOWN or bridge.isSequence(node) else installed(modality, SEGMENTER)
+    return [] if modality == UNKNOWN or bridge.hasFrames(node) else installed(modality, SEGMENTER)
 
 
 def segmenterFor(node, name):
@@ -92,12 +93,19 @@ def tasks(modality=UNKNOWN):
     return texts
 
 
+def framesTexts(node):
+    """Return a text for each value of the option `sequence`, the automatic one for a node."""
+    isJoint = differs_in_contrast(sending.kindOf(node))
+    automatic = _("Frames: automatic, together") if isJoint else _("Frames: automatic, one by one")
+    return {"auto": automatic, "joint": _("Frames: together"), "each": _("Frames: one by one")}
+
+
 def taskProblem(node, task):
-    """Say why a task, or a sequence, excludes the other options; empty if it does not."""
+    """Say why a task, or a node with frames, excludes the other options; empty if it does not."""
     if task == "slices":
         return _("Not available with thin slices: enhance the thin slices again to get it.")
-    if bridge.isSequence(node):
-        return _("Not available for a sequence: choose the volume that shows a frame.")
+    if bridge.hasFrames(node):
+        return _("Not available for several frames: choose a single volume, such as one of them.")
     return ""
 
 
@@ -122,8 +130,8 @@ def problemOf(node, options):
 def _modelProblem(node, options):
     modality, choices, task = modalityOf(node), bridge.modalitiesOf(node), options.config.task
     enhanced, text = sorted({bundle.modality for bundle in fitting(UNKNOWN)}), ""
-    if task == "slices" and bridge.isSequence(node):
-        text = _("Thin slices need a single volume: choose one frame of the sequence.")
+    if task == "slices" and bridge.hasFrames(node):
+        text = _("Thin slices need a single volume, such as one frame.")
     elif modality == UNKNOWN:
         choices = [each for each in choices if each != UNKNOWN] or enhanced
         text = _("Is “{name}” {choices}? Choose its modality above.")

@@ -140,7 +140,7 @@ def checkOutput(output, source):
     # Colors and labels derive from this class.
     isVolume = output.GetClassName() == "vtkMRMLScalarVolumeNode" and bridge.isInScene(output)
     isFree = isVolume and (output.GetImageData() is None or linked(output, "input") is source)
-    if not isFree or bridge.isSequence(source):
+    if not isFree or bridge.hasFrames(source):
         message = _("The output “{name}” is no earlier result of this volume")
         hint = _("Choose another, or “Create new volume”.")
         raise PanelError(message.format(name=output.GetName()), hint, "input")
@@ -170,7 +170,8 @@ def displayOf(node):
     """
     display = node.GetDisplayNode()
     if display is None:
-        display = slicer.vtkMRMLScalarVolumeDisplayNode()
+        kind = "DiffusionWeighted" if bridge.isDiffusion(node) else "Scalar"
+        display = getattr(slicer, f"vtkMRML{kind}VolumeDisplayNode")()
         display.SetDefaultColorMap()
         display.SetAutoWindowLevel(False)
         slicer.mrmlScene.AddNode(display)

@@ -3,7 +3,7 @@
 They take MRML alone, and so little time that the main thread computes them.
 """
 
-from MedEnhancePanels.nodes import bridge, provenance
+from MedEnhancePanels.nodes import bridge, provenance, sending
 from MedEnhancePanels.texts import tr as _
 
 #: Attribute with notes on a volume from a compressed file, one a line.
@@ -27,11 +27,20 @@ def warningOf(node):
     return (node.GetAttribute(NOTES) or "").partition("\n")[0], ""
 
 
+def questionOf(node):
+    """Ask what the frames of an MR sequence differ in where nothing states it; or ("", "")."""
+    if len(bridge.frameNodes(node)) < 2 or bridge.modalityOf(node) != "MR" or sending.kindOf(node):
+        return "", ""
+    text = _("Do the frames of “{name}” differ in contrast (diffusion, echoes)?")
+    remedy = _("If so, choose “Frames: together”; automatic filters them one by one.")
+    return f"{text.format(name=node.GetName())} {remedy}", ""
+
+
 def _slices(volume):
     """Find slices that are missing in the volume, as far as the node shows it."""
     instances = (volume.GetAttribute("DICOM.instanceUIDs") or "").split()
     slices = volume.GetImageData().GetDimensions()[2]
-    if len(instances) < 2 or len(instances) == slices:
+    if len(instances) < 2 or len(instances) == slices or bridge.isDiffusion(volume):
         return "", ""
     return (
         _("Made from {files} DICOM files, but it has {slices} slices.").format(

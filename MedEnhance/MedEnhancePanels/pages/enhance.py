@@ -29,13 +29,15 @@ class EnhancePanel(Page):
         self._preparation = Preparation(context.runner, self.widget)
         self._problem = Notice(ui, "problem")
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
-        ui.noiseSpinBox.valueChanged.connect(self._onNoise)
+        ui.noiseSpinBox.valueChanged.connect(self._onOfVolume)
+        ui.framesComboBox.activated.connect(self._onOfVolume)
         self.bind(
             task=ui.taskComboBox,
             correctBiasField=ui.biasFieldCheckBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
-            noise=ui.noiseSpinBox,  # after _onNoise
+            noise=ui.noiseSpinBox,  # after _onOfVolume, as the next
+            sequence=ui.framesComboBox,
             uncertainty=ui.uncertaintyCheckBox,
             noiseMap=ui.noiseMapCheckBox,
             segment=ui.segmentCheckBox,
@@ -78,6 +80,7 @@ class EnhancePanel(Page):
             noise=None if isSlices else state.noise or None,
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
+            sequence=state.sequence if bridge.hasFrames(target) else "auto",
         )
         segmenters = [model.name for model in model_choice.segmentersFor(target)]
         segment = state.segment and hasMaps and bool(segmenters)
@@ -88,7 +91,7 @@ class EnhancePanel(Page):
             segment=segment,
             segmenter=state.segmenter if segment and state.segmenter in segmenters else "auto",
             forceSegmenter=segment and state.forceSegmenter,
-            output=None if isSlices or bridge.isSequence(target) else state.outputVolume,
+            output=None if isSlices or bridge.hasFrames(target) else state.outputVolume,
         )
 
     @guarded
@@ -97,12 +100,13 @@ class EnhancePanel(Page):
         bridge.chooseModality(self.target, self.ui.modalityComboBox.currentData)
 
     @guarded
-    def _onNoise(self, *_value):
-        """Keep the noise with the volume that it was entered for."""
+    def _onOfVolume(self, *_value):
+        """Keep noise and filtering of frames with the volume that they were chosen for."""
         if self.state is not None and not self.isShowing:
             with slicer.util.NodeModify(self.state.node):
-                self.state.noiseVolume = self.target
+                self.state.chosenFor = self.target
                 self.state.noise = self.ui.noiseSpinBox.value
+                self.state.sequence = self.ui.framesComboBox.currentData
 
     @guarded
     def _onSuggestedGuide(self, *_checked):
@@ -123,8 +127,8 @@ class EnhancePanel(Page):
 
     def offer(self):
         state, ui, target = self.state, self.ui, self.target
-        if target is not state.noiseVolume:
-            state.noise = 0.0
+        if target is not state.chosenFor:
+            state.noise, state.sequence = 0.0, "auto"
         modality, box = bridge.modalityOf(target), ui.modalityComboBox
         fill(box, model_choice.modalityTexts(target))
         box.enabled, isOpen = bridge.isUsable(target), len(bridge.modalitiesOf(target)) != 1
@@ -135,6 +139,8 @@ class EnhancePanel(Page):
         offered = {state.task, *model_choice.tasks(modality)}
         tasks = {task: text for task, (text, _about) in model_choice.tasks().items()}
         fill(ui.taskComboBox, {task: tasks[task] for task in tasks if task in offered})
+        ui.framesComboBox.visible = bridge.hasFrames(target)
+        fill(ui.framesComboBox, model_choice.framesTexts(target))
         fill(ui.deviceComboBox, self._devices.entries, state.device)
         segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
         hasDefault = model_choice.segmenterFor(target, "auto") is not None
@@ -158,7 +164,7 @@ class EnhancePanel(Page):
     def _showChoices(self):
         state, ui, target = self.state, self.ui, self.target
         isSlices = state.task == "slices"
-        ui.outputSelector.enabled = not (bridge.isSequence(target) or isSlices)
+        ui.outputSelector.enabled = not (bridge.hasFrames(target) or isSlices)
         taskProblem = model_choice.taskProblem(target, state.task)
         segmenter, segmenterProblem = model_choice.segmenterFor(target, state.segmenter), ""
         about = segmenter.about if segmenter is not None else _("The page Models imports others")
@@ -206,9 +212,11 @@ class EnhancePanel(Page):
             if self.options.segment:
                 segmenter = model_choice.segmenterFor(self.target, self.state.segmenter)
                 notes.append(model_choice.warningOf(segmenter, self.target))
-            warning, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
-            level = "warning" if warning else "info"
-            self._problem.show(level, warning or dependencies.missingText(), remedy)
+            level = "warning" if any(text for text, _remedy in notes) else "info"
+            if self.options.config.sequence == "auto":
+                notes.append(volume_warnings.questionOf(self.target))
+            note, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
+            self._problem.show(level, note or dependencies.missingText(), remedy)
         ui.applyButton.enabled = not (problem or busy)
         ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
         isShown = self.preview.isShown
@@ -251,8 +259,8 @@ class EnhancePanel(Page):
         """Say why there is no preview of any slice; empty where there is."""
         if self.state.task == "slices":
             return _("Thin slices have a new grid: no preview is available.")
-        if bridge.isSequence(self.target):
-            return _("Choose the volume that shows a frame of the sequence to preview it.")
+        if bridge.hasFrames(self.target):
+            return _("A preview needs a single volume, such as one that shows a frame.")
         return ""
 
     @guarded
@@ -307,7 +315,7 @@ class EnhancePanel(Page):
         ready = _("{name} is ready.").format(name=output.GetName())
         if equalsInput(output):
             ready += " " + _("It equals its input.")
-        if bridge.isSequence(output):
+        if bridge.hasFrames(output):
             preview.showVolume(preview.shownVolume(output))
             time = _("It took {time}.").format(time=duration_text(job.ended - job.started))
             self.context.report(job, " ".join([ready, time, *findingsOf(output)]))

@@ -2,13 +2,12 @@
 
 import importlib.util
 
-import numpy as np
 import slicer
 
 from MedEnhanceLib.hqg import duration
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhancePanels import dependencies
-from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.nodes import bridge, sending
 from MedEnhancePanels.pages.widgets import singleShot
 from MedEnhancePanels.tasks import enhancement, node_job
 from MedEnhancePanels.texts import tr as _
@@ -110,7 +109,7 @@ class Preparation:
 
     def follow(self, node, device):
         """Prepare for previews of a volume node; None for none."""
-        state = (bridge.stateOf(node), device) if node is not None else None
+        state = (sending.stateOf(node), device) if node is not None else None
         if state == self._state:
             return
         self.stop()
@@ -153,4 +152,4 @@ def _extrasOf(options):
 
 
 def _millionVoxels(node):
-    return sum(np.prod(f.GetImageData().GetDimensions()) for f in bridge.frameNodes(node)) / 1e6
+    return sum(frame.size for frame in bridge.framesOf(node)) / 1e6

@@ -5,7 +5,7 @@ import slicer
 
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.nodes import preview, provenance
+from MedEnhancePanels.nodes import bridge, preview, provenance
 from MedEnhancePanels.tasks import samples
 from MedEnhancePanels.texts import tr as _
 
@@ -78,7 +78,7 @@ def _originals():
     return [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if node.GetClassName() == "vtkMRMLScalarVolumeNode"
+        if node.GetClassName() in ("vtkMRMLScalarVolumeNode", bridge.DIFFUSION_CLASS)
         and not node.GetHideFromEditors()
         and node.GetAttribute(provenance.DERIVED) in (None, provenance.FROM_FILE)
     ]

@@ -6,7 +6,7 @@ import os
 from MedEnhanceLib.runtime.text import cell_text, size_text
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source
+from MedEnhancePanels.nodes import bridge, dicom_source, sending
 from MedEnhancePanels.nodes.provenance import jsonIn
 from MedEnhancePanels.nodes.volume_warnings import NOTES
 from MedEnhancePanels.tasks.node_job import askForVolume, send
@@ -35,7 +35,7 @@ def startCompress(runner, node, path, config, overwrite=False):
     }
     title = _("Compress {name}").format(name=node.GetName())
     job = runner.submit("compress", params, title=title, before=lambda job: send(job, node))
-    if bridge.isSequence(node) and bridge.frameInterval(node) is None:
+    if bridge.isSequence(node) and sending.frameInterval(node) is None:
         text = _("The frame times are uneven, or not in s or ms: the file keeps only the order.")
         job.warnings.append(text)
     return job

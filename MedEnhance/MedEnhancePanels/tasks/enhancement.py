@@ -15,7 +15,7 @@ import slicer
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io import stepwise
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, provenance, results
+from MedEnhancePanels.nodes import bridge, provenance, results, sending
 from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob, send
 from MedEnhancePanels.texts import tr as _
@@ -35,7 +35,7 @@ class EnhanceOptions:
 
 
 def start(runner, node, options):
-    """Enhance a volume node, or every frame of a sequence node; returns the Job.
+    """Enhance a volume node, or the frames of a sequence or diffusion-weighted volume; a Job.
 
     At its end job.nodes has "output" and, as requested, "uncertainty", "noise", "segmentation" and
     "table". Raises PanelError where the options do not fit the node.
@@ -88,6 +88,8 @@ class _Enhancement(NodeJob):
             yield from self._placeThinSlices(job)
         elif bridge.isSequence(self.node):
             yield from self._placeSequence(job)
+        elif bridge.isDiffusion(self.node):
+            yield from self._placeDiffusion(job)
         else:
             yield from self._placeVolume(job)
 
@@ -179,6 +181,7 @@ class _Enhancement(NodeJob):
         job.nodes["output"] = slicer.mrmlScene.AddNode(output)
         bridge.placeBeside(source, output)
         self._describe(output, "output", history)
+        sending.copyFrameFacts(source, output)
         logic = slicer.modules.sequences.logic()
         browser = logic.GetFirstBrowserNodeForSequenceNode(source)
         if browser is None:
@@ -186,6 +189,13 @@ class _Enhancement(NodeJob):
         else:
             browser.AddSynchronizedSequenceNode(output)
         logic.UpdateProxyNodesFromSequences(browser)
+
+    def _placeDiffusion(self, job):
+        """Add a diffusion-weighted volume with the gradients of the source."""
+        image, history = yield from _take(job.result["outputs"]["output"])
+        output = job.nodes["output"] = self._output(image)
+        sending.copyFrameFacts(self.node, output)
+        self._describe(output, "output", history)
 
     def _describe(self, node, role, history):
         """Record on the result, or on a map, what it is, with the history in the worker's file."""
@@ -244,7 +254,7 @@ def _sendInputs(source, job, options, *, keeps=False):
 def _take(path):
     """Read image and history of a file of the worker, which is removed, in steps."""
     file = stepwise.NrrdFile(path)
-    image = yield from bridge.readImage(file.voxels)
+    image = yield from bridge.readImage(*file.frames)
     history = file.tags.get("DERIVED") or ()
     del file
     # Freeing all files at once, at the end, would keep Slicer waiting.
@@ -271,6 +281,6 @@ def _checkOptions(node, options):
         message = _("Thin slices have a new grid, so they cannot be written into a volume")
         raise PanelError(message, _("Do not set an output."), "config")
     needsVolume = options.segment or options.config.uncertainty or options.noiseMap
-    if needsVolume and bridge.isSequence(node):
+    if needsVolume and bridge.hasFrames(node):
         message = _("Maps and segmentations are made of single volumes")
-        raise PanelError(message, _("Choose one frame of the sequence."), "input")
+        raise PanelError(message, _("Choose one frame, as a volume."), "input")

@@ -6,10 +6,10 @@ import os
 import slicer
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.nodes import bridge, sending
 from MedEnhancePanels.texts import tr as _
 
-#: By parameter: the bridge.stateOf a node, and its file, which later jobs link to.
+#: By parameter: the sending.stateOf a node, and its file, which later jobs link to.
 _kept = {}
 
 
@@ -23,12 +23,12 @@ def send(job, node, name="input", *, keeps=False):
         text = _("{name}: its values look like {modality}; if it is another, choose it on Enhance")
         modality = bridge.modalityName(bridge.modalityOf(node))
         job.warnings.append(text.format(name=node.GetName(), modality=modality))
-    state, (before, kept) = bridge.stateOf(node), _kept.get(name, (None, ""))
+    state, (before, kept) = sending.stateOf(node), _kept.get(name, (None, ""))
     if before == state:
         with contextlib.suppress(OSError):  # removed, or a disk without links
             os.link(kept, path)
             return
-    yield from bridge.sendVolume(node, path)
+    yield from sending.sendVolume(node, path)
     if keeps:
         forgetSent(name)
         _kept[name] = state, f"{job.folder}-{name}.nrrd"
@@ -95,4 +95,4 @@ class NodeJob:
 
 
 def _gridOf(node):
-    return [frame.GetImageData().GetDimensions() for frame in bridge.frameNodes(node)]
+    return [frame.shape for frame in bridge.framesOf(node)]

@@ -1,0 +1,150 @@
+"""Frames of sequences and diffusion-weighted volumes: what they differ in, and their filtering."""
+
+from unittest import mock
+
+import numpy as np
+import slicer
+from enhance_testing import EnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, finished
+from test_enhance_runs import STUB
+
+import MedEnhanceLib
+from MedEnhancePanels.nodes import bridge, dicom_source, results, sending
+
+ELEMENT, LABELS = "MultiVolume.FrameIdentifyingDICOMTagName", "MultiVolume.FrameLabels"
+WARNING = "the mean of all frames changed by ±54 in tissue, by noise alone ±33"
+
+
+def diffusionVolume(test):
+    """Seven frames, fewer of which Slicer writes without b-values; the voxels of each."""
+    frames = np.random.default_rng(0).integers(50, 900, (7, 8, 24, 20)).astype(np.int16)
+    node = slicer.mrmlScene.AddNewNodeByClass(bridge.DIFFUSION_CLASS, "dwi")
+    node.SetAndObserveImageData(finished(bridge.readImage(*frames)))
+    node.SetSpacing(0.9, 1.1, 2.3)
+    test.turn(node, 20, 1, 2, 3)
+    node.SetMeasurementFrameMatrix(0, 1, 0, 0, 0, 1, 1, 0, 0)  # y is measured along R, z along A
+    node.SetNumberOfGradients(7)
+    for at in range(1, 7):
+        node.SetBValue(at, 500 if at == 1 else 1000)
+        node.SetDiffusionGradient(at, (np.cos(at), 0.6 * np.sin(at), 0.8 * np.sin(at)))
+    return node, frames
+
+
+def sent(test, node):
+    """What the worker reads of a node."""
+    path = f"{test.temporaryFolder()}/sent.nrrd"
+    finished(sending.sendVolume(node, path))
+    return MedEnhanceLib.load(path)
+
+
+class SentFramesTest(MedEnhanceTestCase):
+    def test_theWorkerLearnsWhatTheFramesOfASequenceDifferIn(self):
+        for index, element, kind, b_values in (
+            ("time", None, "", ()),
+            ("", "AcquisitionTime", "", ()),
+            ("", "EchoTime", "echoes", ()),
+            ("", "Siemens.B-value", "diffusion", (0, 50, 800)),
+            ("EchoTime", None, "echoes", ()),
+            ("Inversion time", None, "inversion times", ()),
+            ("b-value", None, "diffusion", (0, 1, 2)),
+        ):
+            node = self.sequenceOf("frames", range(3), shape=(3, 4, 5), unit=index and "ms")
+            node.SetIndexName(index)
+            node.SetAttribute(ELEMENT, element)
+            node.SetAttribute(LABELS, element and "0,50,800")
+            volume = sent(self, node)
+            self.assertEqual(volume.sequence_kind, kind, index or element)
+            self.assertEqual(tuple(each.b_value for each in volume.gradients), b_values)
+            self.assertEqual(volume.frame_interval_s, 1e-3 if index == "time" else None)
+        node.SetAttribute(ELEMENT, "Standard.B-value")
+        for damaged in ("0,50", "0,50,many", "0,50,-800", "0,50,nan"):
+            node.SetAttribute(LABELS, damaged)
+            self.assertEqual(sent(self, node).gradients, ())
+
+    def test_dicomsImageTypeAndAnEarlierRunStateTheKind(self):
+        node = self.sequenceOf("frames", range(2), shape=(3, 4, 5))
+        node.SetAttribute(dicom_source.INSTANCES, "1.2.3")
+        values = {"0008,0008": "ORIGINAL\\FMRI\\NONE"}
+        database = mock.Mock(isOpen=True, instanceValue=lambda _uid, tag: values[tag])
+        with mock.patch.object(slicer, "dicomDatabase", database, create=True):
+            self.assertEqual(sent(self, node).sequence_kind, "functional")
+        self.assertEqual(sent(self, node).sequence_kind, "")
+        for stated, kind in (("perfusion", "perfusion"), ("of a later release", "")):
+            node.SetAttribute(bridge.SEQUENCE_KIND, stated)
+            self.assertEqual(sent(self, node).sequence_kind, kind)
+
+    def test_aDiffusionVolumeIsSentAsFramesWithGradientsInThePatient(self):
+        node, frames = diffusionVolume(self)
+        volume = sent(self, node)
+        np.testing.assert_array_equal(volume.voxels, frames)
+        self.assertEqual(volume.sequence_kind, "diffusion")
+        self.assertFalse(bridge.isGuessed(node), "diffusion is a kind of MR")
+        path = f"{self.temporaryFolder()}/slicer.nhdr"
+        self.assertTrue(slicer.util.saveNode(node, path))
+        saved = MedEnhanceLib.load(path, modality="MR")  # with the frame as Slicer writes it
+        rows = [[(g.b_value, *g.direction) for g in each.gradients] for each in (volume, saved)]
+        np.testing.assert_allclose(*rows, atol=1e-5)
+        node.SetNumberOfGradients(6)  # of other frames
+        self.assertEqual(sent(self, node).gradients, ())
+
+
+class FramesOnThePageTest(EnhanceTestCase):
+    def setUp(self):
+        super().setUp()
+        self.replaceWorker(STUB.replace("not segmented: unlike the images of the model", WARNING))
+
+    def test_theChoiceIsOfferedForSeveralFramesAndKeptForTheirVolume(self):
+        ui, box = self.ui, self.ui.framesComboBox
+        self.choose(self.smallVolume(modality="MR"))
+        self.assertFalse(box.isVisibleTo(self.panel.widget))
+        for name in ("second", "first"):
+            self.choose(self.sequenceOf(name, range(2), modality="MR"))
+        self.assertTrue(box.isVisibleTo(self.panel.widget))
+        self.assertIn("Do the frames of “first” differ in contrast", ui.problemLabel.text)
+        self.assertEqual(ui.problemIcon.accessibleName, "Information")
+        self.assertTrue(ui.applyButton.enabled)
+        for choice in ("joint", "each"):
+            self.pick(box, choice)
+            self.assertEqual(self.panel.options.config.sequence, choice)
+            self.assertEqual(ui.problemLabel.text, "")
+        self.throughAScene()
+        self.assertEqual(box.currentData, "each")
+        for node in ("second", "first"):  # of which nothing was chosen since
+            self.choose(slicer.util.getNode(node))
+            self.assertEqual(self.panel.options.config.sequence, "auto")
+        for element, words in (("EchoTime", "together"), ("CardiacCycle", "one by one")):
+            self.panel.target.SetAttribute(ELEMENT, element)  # then there is nothing to ask
+            self.panel.update()
+            self.assertIn(words, box.currentText)
+            self.assertEqual(ui.problemLabel.text, "")
+        self.pick(box, "joint")
+        ui.noiseSpinBox.value = 2.0  # neither choice clears the other
+        config = self.panel.options.config
+        self.assertEqual((config.sequence, config.noise), ("joint", 2.0))
+
+    def test_theResultOfASequenceKeepsIndexAndKindAndItsWarningIsShown(self):
+        node = self.sequenceOf("echoes", [4.6, 9.2], unit="ms", modality="MR")
+        node.SetIndexName("EchoTime")
+        self.choose(node)
+        output = self.apply().nodes["output"]
+        self.assertEqual([output.GetNthIndexValue(at) for at in range(2)], ["4.6", "9.2"])
+        self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("EchoTime", "ms"))
+        self.assertEqual(output.GetAttribute(bridge.SEQUENCE_KIND), "echoes")
+        self.assertIn(WARNING[1:], self.message)
+        self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Warning")
+
+    def test_aDiffusionVolumeIsEnhancedIntoAnotherWithItsGradients(self):
+        node, frames = diffusionVolume(self)
+        results.displayOf(node).SetWindowLevel(321.0, 123.0)
+        self.processEvents(80)  # a page without a volume takes what is loaded
+        self.assertIs(self.widget.ui.inputSelector.currentNode(), node)
+        self.assertIn("together", self.ui.framesComboBox.currentText)
+        self.assertFalse(self.ui.previewButton.enabled or self.ui.uncertaintyCheckBox.enabled)
+        output = self.apply().nodes["output"]
+        self.assertEqual(output.GetClassName(), bridge.DIFFUSION_CLASS)
+        np.testing.assert_array_equal(bridge.framesOf(output), frames)
+        np.testing.assert_array_equal(self.ijkToRas(output), self.ijkToRas(node))
+        self.assertEqual(sent(self, output).gradients, sent(self, node).gradients)
+        display = output.GetDiffusionWeightedVolumeDisplayNode()
+        self.assertEqual((display.GetWindow(), display.GetLevel()), (321.0, 123.0))
+        self.assertIsNone(results.latestOf(node), "there is no comparison")
