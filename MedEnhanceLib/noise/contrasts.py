@@ -1,14 +1,11 @@
 """Measures the noise of a sequence whose frames differ in contrast, in what no frame predicts.
 
-frames → each predicted from all others → residuals → those of least level → level, map, spectrum
-
 Each frame is approximated by the weighted sum of the others that fits best over all tissue.
 Directions of diffusion, echoes and inversion times mix few contrasts, so the residual has hardly
 any signal; with weights w its noise is that of a frame times √(1 + |w|²). Gradients and echo times
 need not be known, and repeated frames predict each other. Movement only increases residuals.
-
 Frames that the others yield exactly are left out: copies, averages, trace images. Where the signal
-is weak, magnitudes spread by less than σ, which is corrected: noise alone needs no exception.
+is weak, magnitudes spread by less than σ; this is corrected, so noise alone needs no exception.
 
 Source: prediction of each band from all others, Bioucas-Dias & Nascimento, IEEE Trans. Geosci.
 Remote Sens. 46 (2008) 2435. Weights of unit norm, exact frames, map and spectrum are ours.
@@ -38,17 +35,20 @@ from MedEnhanceLib.noise.tissue_blocks import BLOCK, TINY, blocks_of_layer, cosi
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Fewest frames that predict each other, most that are measured, and voxels for each, at least.
-_FEWEST, _MOST, _FOR_EACH = 5, 64, 20
+_FEWEST, _MOST, _FOR_EACH = 5, 64, 10
 #: Share of the mean square of values that keeps the weights finite where frames are equal.
 _RIDGE = 1e-10
 #: A residual is exact below one of these: over the median of all, over the values, in steps.
 _EXACT, _EXACT_SHARE, _EXACT_STEPS = 0.5, 1e-4, 0.5
 #: Rows and columns of a cell of the map: the noise of parallel imaging changes within 2 cm.
 _CELL = 2 * BLOCK
+#: Residuals in the steepest over those in the flattest quarter: 31 of 32 still scans to 1.4,
+#: heads that turn 1.5 to 1.6.
+_MOVING = 1.5
 #: Share of tissue in a block, and approximate number of blocks in which the spectrum is measured.
 _INSIDE, _BLOCKS = 0.9, 100_000
-#: Shares of the residuals' levels that lie below the ends of the interval; simulated diffusion of
-#: T frames shows up to this number / T too much, as few frames predict each other less well.
+#: Shares of the levels of residuals below the ends of the interval; few frames predict each other
+#: less well: T frames of simulated diffusion show up to this number / T too much.
 _ENDS, _EXCESS = (0.16, 0.84), 2.0
 
 
@@ -61,30 +61,26 @@ def measure_contrasts(
         sequence: frames [K, J, I] of one scan; a few slices of each are in memory at a time.
         typical: noise measured in one frame alone; its contrast and air are kept.
         monitor: progress and cancellation.
-    Returns the noise of every frame; None for fewer than five different frames and little tissue.
+    Returns the noise of every frame; None without five different frames, tissue, or still edges.
     """
     modality, last = sequence[0].modality, len(sequence) - 1
     numbers = np.linspace(0, last, min(len(sequence), _MOST)).round().astype(int)
     frames = [sequence[number].voxels for number in numbers]
     sample = np.stack([sample_of_frame(frame) for frame in frames]).astype(np.float64)
-    varied = np.flatnonzero(np.ptp(sample, axis=1))
-    if len(varied) < _FEWEST:
-        return None
-    frames, sample = [frames[number] for number in varied], sample[varied]
     mean, step = sample.mean(axis=0), quantum(frames[len(frames) // 2])
-    least = least_of_tissue(mean, modality)
-    sample = sample[:, mean > least]
-    kept, weights = _residuals(sample, step)
+    kept, weights = _residuals(sample[:, mean > least_of_tissue(mean, modality)], step)
     if not kept:
         return None
     frames, depth = [frames[number] for number in kept], BLOCK if len(frames[0]) >= BLOCK else 1
-    (sigma, means), count, power = _survey(frames, weights, least, depth, monitor)
+    least = least_of_tissue(sample[kept].mean(axis=0), modality)
+    (sigma, flat, steep, means), count, power = _survey(frames, weights, least, depth, monitor)
+    if modality == "MR" and sample.min() >= 0:  # magnitudes
+        sigma /= np.interp(means / np.maximum(sigma, TINY), *rician_table())
     levels = np.median(sigma[:, count > 0], axis=1)
     use = levels <= STILL * common_level(levels)
-    spread = np.median(sigma[use], axis=0)
-    if modality == "MR" and sample.min() >= 0:
-        spread = _of_channel(spread, means, np.square(weights[use]).mean(axis=0))
-    smooth = smooth_map(np.maximum(spread, step / math.sqrt(12)), count)
+    if (steep[use] * count).sum() > _MOVING * (flat[use] * count).sum():
+        return None
+    smooth = smooth_map(np.maximum(np.median(sigma[use], axis=0), step / math.sqrt(12)), count)
     level = float(np.median(np.repeat(smooth, count.astype(np.intp).reshape(-1))))
     low, high = level * np.quantile(levels[use], _ENDS) / np.median(levels[use])
     return replace(
@@ -105,8 +101,7 @@ def _residuals(sample: Doubles, step: float) -> tuple[list[int], Floats]:
     """Predict each frame from all others; leave out frames that the others yield exactly.
 
     sample: [T, n], of tissue. step: between rounded values.
-    Returns the numbers of the frames that stay, and their residuals as weights of unit norm,
-    [residual, frame]; none where fewer than five frames stay, or voxels are few.
+    Returns the frames that stay, none if few, and residuals as unit weights [residual, frame].
     """
     products = sample @ sample.T / max(sample.shape[1], 1)
     kept = list(range(len(sample)))
@@ -129,12 +124,13 @@ def _survey(
 ) -> tuple[Doubles, Doubles, list[Floats]]:
     """Measure residuals in layers of `depth` slices; weights: [residual, frame], least: of tissue.
 
-    Returns for each cell of the map [2, T, k, j, i] σ of the residuals and the mean of the frames;
-    its voxels of tissue [k, j, i]; and for each layer squared cosine coefficients [T, n, f].
+    Returns for each cell of the map [4, T, k, j, i]: σ of residuals in all of it, in the flattest
+    and in the steepest quarter of the mean frame, and the mean of frames; its voxels of tissue
+    [k, j, i]; and for each layer squared cosine coefficients [T, n, f].
     """
     slices, *plane = frames[0].shape
     grid = -(-slices // depth), *(-(-side // _CELL) for side in plane)
-    cells, count, power = np.zeros((2, len(frames), *grid)), np.zeros(grid), []
+    cells, count, power = np.zeros((4, len(frames), *grid)), np.zeros(grid), []
     every = max(1, len(frames) * frames[0].size // (depth * BLOCK**2 * _BLOCKS))
     for k in range(grid[0]):
         monitor.check()
@@ -143,30 +139,22 @@ def _survey(
         for frame in frames:
             let_go(frame)
         residuals = np.tensordot(weights, values, 1)
-        tissue = values.mean(axis=0) > least
+        layer = values.mean(axis=0)
+        tissue = layer > least
+        steps = sum(np.abs(layer - np.roll(layer, 1, axis)) for axis in (1, 2))
         for j, i in np.ndindex(*grid[1:]):
             box = np.s_[:, j * _CELL : (j + 1) * _CELL, i * _CELL : (i + 1) * _CELL]
             inside = tissue[box]
             if inside.any():
                 some, noise = (each[(slice(None), *box)][:, inside] for each in (values, residuals))
-                cells[:, :, k, j, i] = MAD * np.median(np.abs(noise), axis=1), some.mean(axis=1)
+                edge = steps[box][inside]
+                flat, steep = np.quantile(edge, (0.25, 0.75))
+                parts = (noise, noise[:, edge <= flat], noise[:, edge >= steep])
+                spreads = [MAD * np.median(np.abs(part), axis=1) for part in parts]
+                cells[:, :, k, j, i] = *spreads, some.mean(axis=1)
                 count[k, j, i] = inside.sum()
         if len(tissue) == depth and min(plane) >= BLOCK:
             whole = np.flatnonzero(blocks_of_layer(tissue, 0, depth).mean(axis=1) >= _INSIDE)
             blocks = [blocks_of_layer(each, 0, depth)[whole[::every]] for each in residuals]
             power.append(np.square(np.stack(blocks) @ cosines(depth).T))
     return cells, count, power
-
-
-def _of_channel(sigma: Doubles, mean: Doubles, shares: Doubles) -> Doubles:
-    """Return σ of a channel of magnitudes, whose spread is smaller where the signal is weak.
-
-    sigma: [k, j, i], of residuals. mean: [T, k, j, i], of frames. shares: [T], of their variances.
-    """
-    ratios, spreads = rician_table()
-    channel = sigma
-    for _ in range(8):
-        above = mean / np.maximum(channel, TINY)
-        variances = np.square(np.interp(above, ratios * spreads, spreads))
-        channel = sigma / np.sqrt(np.tensordot(shares / shares.sum(), variances, 1))
-    return channel

@@ -310,10 +310,7 @@ def _spectrum(frames: Sequence[Array], still: Sequence[_Pair], tissue: Mask) -> 
 
 
 def spectrum_of(power: Sequence[Floats], depth: int) -> Floats:
-    """Return the relative variance of each coefficient, [4, 4, 4], by medians; white without any.
-
-    power: squared coefficients [n, f] of blocks. depth: slices of a block.
-    """
+    """Return relative variances [4, 4, 4] by the median of squares [n, f]; white without blocks."""
     if not sum(map(len, power)):
         return np.ones((BLOCK,) * 3, np.float32)
     variance = np.median(np.concatenate(power), axis=0) / _MEDIAN_SQUARE
