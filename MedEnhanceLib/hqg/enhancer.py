@@ -170,7 +170,8 @@ def _prepared(
     guides = list(_checked(guide, volume, config.model, monitor))
     method = _method_of(volume, config, guided=bool(guides))
     bundle = None
-    if denoiser_class(method[-1]).needs_model:
+    # Frames that turn out to have too little in common are filtered one by one, by the network.
+    if denoiser_class(method[-1]).needs_model or config.denoiser == "auto":
         bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
     if bundle and volume.modality_is_guess and volume.modality != bundle.modality:
         # The modality was guessed from the values: that of the model counts.
@@ -191,10 +192,10 @@ def _prepared(
     device, denoiser = _on_device(method, bundle, config.device, monitor)
     # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
-    is_joint = PRINCIPAL_IMAGES in method
+    is_joint = denoiser_class(method[0]).is_joint
     kind = seen.sequence_kind
     decision = decide(frames, cache, task, monitor, is_joint=is_joint, kind=kind)
-    if bundle is not None:
+    if bundle is not None and not is_joint:
         decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
     for warning in decision.warnings:
         monitor.warn(warning.text)
@@ -253,13 +254,15 @@ def _on_device(
 ) -> tuple[str, Denoiser]:
     """Choose the device, and prepare the methods for it; the last one filters."""
     choice = choose_device(device)
-    name = f"{bundle.name} ({bundle.origin})" if bundle else method[-1]
+    is_used = bundle and denoiser_class(method[-1]).needs_model
+    name = f"{bundle.name} ({bundle.origin})" if bundle and is_used else method[-1]
     monitor.log(f"running {name} on {choice.name}: {choice.reason}")
     engine = engine_for(choice.name, monitor)
     resources = Resources(bundle=bundle, device=choice.name, engine=engine)
     denoiser = denoiser_class(method[-1]).prepared(resources)
     if len(method) > 1:
-        denoiser = PrincipalImages(denoiser)
+        network = functools.partial(denoiser_class(SET_NETWORK).prepared, resources)
+        denoiser = PrincipalImages(denoiser, alone=network if bundle else None)
     return choice.name, denoiser
 
 
@@ -389,7 +392,10 @@ def _result_of(
     uses: change of each frame by guides, in σ of the noise. method: facts of the denoiser.
     """
     grid, decision = run.original, run.decision
-    model = run.bundle.identity() if run.bundle else {"name": run.method, "sha256": ""}
+    model = {"name": run.method, "sha256": ""}
+    is_joint = method.get("sequence", {"reason": ""}).get("reason") is None
+    if run.bundle and not (is_joint and isinstance(run.denoiser, PrincipalImages)):
+        model = run.bundle.identity()
     before, after = map(run.turn.apply, (grid.voxels, outputs.voxels))
     changes = {"changed": _typical_change(before, after)}
     tissue = [place for place, number in enumerate(run.numbers) if number not in run.empty]

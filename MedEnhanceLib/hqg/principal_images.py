@@ -16,7 +16,7 @@ from these descriptions. Ours: the groups of the first image, and the choice of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -52,10 +52,12 @@ class PrincipalImages:
     """Principal images over time, filtered by another method.
 
     Attributes:
-        spatial: filters the images, and frames that have nothing in common with the others.
+        spatial: filters the images.
+        alone: makes the method for frames that have too little in common; None: `spatial`.
     """
 
     spatial: Denoiser
+    alone: Callable[[], Denoiser] | None = None
     is_joint: ClassVar[bool] = True
     needs_model: ClassVar[bool] = False
 
@@ -78,7 +80,7 @@ class PrincipalImages:
         if basis.shape[1] > _MOST_KEPT * len(together):
             reason = "the frames have too little in common (movement, or next to no noise)"
             frames.monitor.warn(f"{reason}: they are filtered one by one")
-            given = self.spatial.denoise(frames)
+            given = (self.alone() if self.alone else self.spatial).denoise(frames)
             return Denoised(given.parts, {**given.facts, "sequence": facts | {"reason": reason}})
         return Denoised(self._parts(frames, together, basis), {"sequence": facts})
 
