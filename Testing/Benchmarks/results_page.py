@@ -563,9 +563,10 @@ def offers() -> Table:
             ("real, still scans of SNR to 10: ", share(f"{low}.single:mean"),
              " of the RMS error remains; BM4D ", share(f"{low}.bm4d:mean"), ", NLM ",
              share(f"{low}.nlm:mean")),
-            ("SNR above 50: ", share(f"{high}.single:mean"), " remains; frames that move, or "
-             "differ as in diffusion: ", share("real.rows[group=frames differ].single:mean"),
-             "; whole sequences of SNR to 10: ", share(f"{low}.sequence:mean"), ", MP-PCA ",
+            ("SNR above 50: ", share(f"{high}.single:mean"), " remains; a frame, alone, of scans "
+             "that move, or differ as in diffusion: ",
+             share("real.rows[group=frames differ].single:mean"),
+             "; sequences of like frames, SNR to 10: ", share(f"{low}.sequence:mean"), ", MP-PCA ",
              share(f"{low}.mp_pca:mean")),
         ),
         (

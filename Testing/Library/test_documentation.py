@@ -18,17 +18,21 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from Library.conftest import MR, write_series
+from numpy.lib.stride_tricks import sliding_window_view
 
 import MedEnhanceLib
 from MedEnhanceLib.cli.main import build_parser, main
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.jobs.kinds.train import training_config
 
@@ -203,6 +207,28 @@ def _slices(desk: Path) -> dict[str, Any]:
     return {"volume": volume}
 
 
+def _series(desk: Path) -> dict[str, Any]:
+    """Diffusion with its tables beside it, and echoes of which nothing says that they are."""
+    head, rng = (
+        _scan().crop(k=slice(20, 28), j=slice(8, 48), i=slice(8, 48)),
+        np.random.default_rng(0),
+    )
+    for name, decays in (("dwi", np.repeat((0.0, 1.0), (2, 6))), ("echoes", np.linspace(0, 1, 6))):
+        signal = head.voxels * np.exp(-decays * head.voxels.mean() / 200)[:, None, None, None]
+        noise = rng.normal(0, 8, (2, *signal.shape))
+        voxels = np.hypot(signal + noise[0], noise[1]).astype(np.float32)
+        directions = rng.normal(size=(len(decays), 3))
+        gradients = [
+            Gradient(1000.0 * decay, tuple(decay * axis / np.linalg.norm(axis)))
+            for decay, axis in zip(decays, directions, strict=True)
+        ]
+        given = tuple(gradients) if name == "dwi" else ()
+        MedEnhanceLib.save(
+            dataclasses.replace(head, voxels=voxels, gradients=given), f"{name}.nii.gz"
+        )
+    return {}
+
+
 def _dicom(desk: Path) -> dict[str, Any]:
     from pydicom import dcmread
     from pydicom.uid import generate_uid
@@ -254,6 +280,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/compression.md": _compression,
     "docs/dicom/reading.md": _dicom,
     "docs/dicom/writing.md": _dicom,
+    "docs/enhancement.md": _series,
     "docs/guidance.md": _guidance,
     "docs/segmenters.md": _plain,
     "docs/slices.md": _slices,
@@ -295,6 +322,23 @@ def test_the_examples_of_a_page_run(
     assert psnr(clean.voxels, better.voxels) > psnr(clean.voxels, noisy.voxels) + 5
     assert np.array_equal(stored.voxels, noisy.voxels)
     assert np.array_equal(again.voxels, better.voxels)
+
+
+def test_the_denoiser_that_contributors_read_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
+    (entry,) = re.findall(r'line in `DENOISERS` is `("\w+": "[\w.:]+")`', text)
+    ((name, place),) = ast.literal_eval(f"{{{entry}}}").items()
+    module = ModuleType(place.partition(":")[0])
+    exec(compile(block, "CONTRIBUTING.md", "exec"), vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(DENOISERS, name, place)
+    voxels = np.random.default_rng(0).normal(40, 12, (8, 16, 16)).astype(np.float32)
+    volume = Volume(voxels, modality="CT")  # no Rician bias
+    result = MedEnhanceLib.enhance(volume, denoiser=name, strength="full", noise=12)
+    windows = sliding_window_view(np.pad(voxels, 1, mode="edge"), (3, 3, 3))
+    assert np.array_equal(result.volume.voxels, np.median(windows, axis=(3, 4, 5)))
+    assert result.model["name"] == name
 
 
 def _last_code(text: str | None) -> str:

@@ -269,7 +269,7 @@ class CropMaker:
             engine=block_matching.engine_for("cpu", Monitor()),
             threads=1,
         )
-        # The rounds before the network, as in `hqg.denoise`.
+        # The rounds before the network, as in `hqg.denoisers`.
         is_ct = self.modality == "CT"
         rounds = block_matching.CT_ROUNDS if is_ct else block_matching.MR_ROUNDS
         pilot = filtered(rounds=rounds[:-1] if is_ct else rounds).denoised()
