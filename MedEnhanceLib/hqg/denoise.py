@@ -14,7 +14,7 @@ from MedEnhanceLib.core.arrays import Array, Floats, extremes, parts_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.regions import ConstantRegions
-from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoiser, Frames, Part
+from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoiser, FramePart, Frames
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
@@ -70,7 +70,7 @@ class Removal:
         largest = max(abs(float(end)) for end in extremes(volume.voxels))
         return self.share > 0 and self.noise.level > _LEAST_NOISE * largest
 
-    def correct(self, part: Part, regions: ConstantRegions) -> Floats:
+    def correct(self, part: FramePart, regions: ConstantRegions) -> Floats:
         """Undo the bias of magnitudes in filtered slices, and take the share of the correction.
 
         Args:

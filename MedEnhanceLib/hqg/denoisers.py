@@ -94,7 +94,7 @@ class Frames:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class FramePart:
     """Denoised slices of a frame.
 
     Attributes:
@@ -119,7 +119,7 @@ class Denoised:
         facts: what the method did, for the manifest.
     """
 
-    parts: Iterator[Part]
+    parts: Iterator[FramePart]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -187,13 +187,13 @@ class BlockMatching:
         """Filter each frame; as `Denoiser.denoise`."""
         return Denoised(part for number in frames.numbers for part in self._parts(frames, number))
 
-    def _parts(self, frames: Frames, number: int) -> Iterator[Part]:
+    def _parts(self, frames: Frames, number: int) -> Iterator[FramePart]:
         """Filter the requested slices of a frame."""
         filtered = self._filter(frames, number, frames.volumes[number])
         with filtered.run(frames.slices) as run:
             for slab in self._slabs(run, frames, number):
                 slices, result = run.finished(slab)
-                yield Part(number, slices, result.voxels, result.change)
+                yield FramePart(number, slices, result.voxels, result.change)
                 let_go(filtered.noisy)
 
     def _filter(

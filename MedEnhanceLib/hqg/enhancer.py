@@ -392,10 +392,7 @@ def _result_of(
     uses: change of each frame by guides, in σ of the noise. method: facts of the denoiser.
     """
     grid, decision = run.original, run.decision
-    model = {"name": run.method, "sha256": ""}
-    is_joint = method.get("sequence", {"reason": ""}).get("reason") is None
-    if run.bundle and not (is_joint and isinstance(run.denoiser, PrincipalImages)):
-        model = run.bundle.identity()
+    model = _model_of(run, method)
     before, after = map(run.turn.apply, (grid.voxels, outputs.voxels))
     changes = {"changed": _typical_change(before, after)}
     tissue = [place for place, number in enumerate(run.numbers) if number not in run.empty]
@@ -433,6 +430,16 @@ def _result_of(
         turn=run.turn,
         first_slice=run.slices.start,
     )
+
+
+def _model_of(run: EnhancerRun, method: Mapping[str, Any]) -> dict[str, str]:
+    """Return the identity of the model that was used, or the name of the method."""
+    denoiser = run.denoiser
+    if isinstance(denoiser, PrincipalImages) and "reason" not in method["sequence"]:
+        denoiser = denoiser.spatial
+        if not denoiser.needs_model:
+            return {"name": run.method, "sha256": ""}
+    return run.bundle.identity() if run.bundle else {"name": run.method, "sha256": ""}
 
 
 def _typical_change(before: Array, after: Array) -> float:

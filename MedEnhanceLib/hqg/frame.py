@@ -24,7 +24,7 @@ from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache
 from MedEnhanceLib.hqg.denoise import expected_deviation
-from MedEnhanceLib.hqg.denoisers import Denoiser, Part
+from MedEnhanceLib.hqg.denoisers import Denoiser, FramePart
 from MedEnhanceLib.hqg.outputs import Outputs, new_array
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -145,7 +145,7 @@ class Frame:
             self._take(slices, self.volume.voxels[slices].astype(np.float32))
             let_go(self.volume.voxels)
 
-    def add(self, part: Part) -> None:
+    def add(self, part: FramePart) -> None:
         """Correct denoised slices, and write them; parts come in order."""
         if part.change is not None:
             self._changes.append(part.change)

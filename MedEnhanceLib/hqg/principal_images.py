@@ -25,7 +25,14 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go, parts_of, robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.regions import Air
-from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoised, Denoiser, Frames, Part, Resources
+from MedEnhanceLib.hqg.denoisers import (
+    BlockMatching,
+    Denoised,
+    Denoiser,
+    FramePart,
+    Frames,
+    Resources,
+)
 from MedEnhanceLib.hqg.outputs import new_array
 
 #: Fewest frames that have enough in common.
@@ -84,7 +91,7 @@ class PrincipalImages:
             return Denoised(given.parts, {**given.facts, "sequence": facts | {"reason": reason}})
         return Denoised(self._parts(frames, together, basis), {"sequence": facts})
 
-    def _parts(self, frames: Frames, together: Sequence[int], basis: Floats) -> Iterator[Part]:
+    def _parts(self, frames: Frames, together: Sequence[int], basis: Floats) -> Iterator[FramePart]:
         """Filter the images, and yield the frames that they make."""
         images = self._filtered(frames, _images(frames, together, basis))
         start = frames.slices.start
@@ -95,7 +102,7 @@ class PrincipalImages:
             voxels = np.tensordot(rows, of_part, 1)
             let_go(images)
             for number, values in zip(numbers, voxels, strict=True):
-                yield Part(number, slices, values)
+                yield FramePart(number, slices, values)
 
     def _filtered(self, frames: Frames, images: Floats) -> Floats:
         """Filter the requested slices of images, [n, K, J, I], in the groups of the first one."""

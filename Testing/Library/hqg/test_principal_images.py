@@ -16,7 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import denoisers
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoisers import Denoised, Frames, Part, Resources
+from MedEnhanceLib.hqg.denoisers import Denoised, FramePart, Frames, Resources
 from MedEnhanceLib.runtime.progress import Monitor
 
 Doubles = npt.NDArray[np.float64]
@@ -139,7 +139,7 @@ class Halved:
 
     def denoise(self, frames: Frames) -> Denoised:
         parts = (
-            Part(n, frames.slices, frames.volumes[n].voxels[frames.slices].astype("f4") / 2)
+            FramePart(n, frames.slices, frames.volumes[n].voxels[frames.slices].astype("f4") / 2)
             for n in frames.numbers
         )
         return Denoised(parts, {"halved": {"frames": len(frames.numbers)}})

@@ -12,7 +12,7 @@ from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib import hqg
-from MedEnhanceLib.hqg.denoisers import Denoised, Frames, Part, SetNetwork
+from MedEnhanceLib.hqg.denoisers import Denoised, FramePart, Frames, SetNetwork
 from MedEnhanceLib.hqg.enhancer import _shared_change
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -68,7 +68,7 @@ def test_lost_anatomy_is_warned_of_and_a_right_result_is_not(
         voxels = frames.volumes[0].voxels[frames.slices].astype(np.float32)
         for shift in (1, 2, 4, 8):
             voxels = (voxels + np.roll(voxels, shift, 2)) / 2
-        return Denoised(iter([Part(0, frames.slices, voxels)]))
+        return Denoised(iter([FramePart(0, frames.slices, voxels)]))
 
     monkeypatch.setattr(SetNetwork, "denoise", smoothed)
     assert _is_warned_of_change(noisy)
