@@ -55,9 +55,7 @@ def describe(
             mean, alone = (noise[f"mean_changed{by}"] for by in ("", "_by_noise"))
             text = f"the mean of all frames changed by {_level(strength * mean)} in tissue; noise"
             lines.append(f"{text} alone leaves about {_level(strength * alone)}")
-    if (sequence := facts.get("sequence")) and "reason" not in sequence:
-        text = f"{sequence['frames']} frames were filtered together"
-        lines.append(f"{text}; {sequence['images']} principal images hold signal")
+    lines += _sequence_in_words(facts.get("sequence", {}))
     if strength == 0:  # the result is the input
         facts = {name: facts[name] for name in ("slices",) if name in facts}
     if blur := facts.get("blur"):
@@ -85,6 +83,14 @@ def describe(
     if segmentation := facts.get("segmentation"):
         lines.append(f"not segmented: {segmentation.get('refused', '')}")
     return lines
+
+
+def _sequence_in_words(sequence: Mapping[str, Any]) -> list[str]:
+    """Describe how many images hold what the frames of a sequence share."""
+    if not sequence or "reason" in sequence:
+        return []
+    text = f"{sequence['frames']} frames were filtered together"
+    return [f"{text}; {sequence['images']} principal images hold signal"]
 
 
 def is_nearly_input(noise: Mapping[str, Any], strength: float) -> bool:

@@ -53,6 +53,7 @@ _UNFIT = (
     "repeated, averaged or as weak as the noise",
     "the noise was measured in the other frames; check whether this is as the scanner made it",
 )
+_NOT_SHARED = ", and frames show no noise in common (movement, or directions of diffusion)"
 #: Noise of MR with less power than this share of white noise at the highest frequency of both axes
 #: comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less. In CT
 #: a smooth kernel does the same. The spectrum is known to be that of noise from this confidence.
@@ -103,6 +104,35 @@ class VolumeCache:
             self.noises[number] = noise_of(frame)
         return self.noises[number]
 
+    def noise_of_frames(
+        self,
+        frames: Sequence[Volume],
+        typical: NoiseEstimate,
+        monitor: Monitor,
+        *,
+        is_joint: bool,
+    ) -> NoiseEstimate | None:
+        """Return the noise that frames show together, measured only once; None if they show none.
+
+        Where they are filtered together, they may differ in contrast. It only increases what is
+        measured: the lower of two measurements is right.
+
+        Args:
+            frames: all of a sequence.
+            typical: noise measured in one of them.
+            monitor: may cancel.
+            is_joint: whether they are filtered together.
+        """
+        if is_joint not in self.frames_noise:
+            kinds = self.kinds_of(frames)
+            measured = [measure_frames([frames[n] for n in kinds.usable], typical, monitor)]
+            if is_joint:
+                numbers = sorted(kinds.usable + kinds.quiet)
+                measured.append(measure_contrasts([frames[n] for n in numbers], typical, monitor))
+            by_level = sorted(filter(None, measured), key=lambda noise: noise.level)
+            self.frames_noise[is_joint] = by_level[0] if by_level else None
+        return self.frames_noise[is_joint]
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -147,7 +177,7 @@ def decide(
     kinds = cache.kinds_of(frames)
     numbers = _spread([n for n in range(len(frames)) if n not in kinds.empty])
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
-    middle = _median([noise_to_contrast(noise) for noise in noises])
+    middle = _median([*map(noise_to_contrast, noises)])
     typical, noise = frames[numbers[middle]], noises[middle]
     shared, is_full = None, config.strength == "full"
     warnings: list[ModelWarning | None] = [*frames_warning("no-tissue", kinds.empty, EMPTY)]
@@ -155,23 +185,20 @@ def decide(
         measured, noise = noise, _stated_noise(config.noise, typical, noise)
         warnings.append(_statement_warning(noise, measured, typical.units))
     elif len(frames) > 1:
-        if is_joint not in cache.frames_noise:
-            cache.frames_noise[is_joint] = _shared_noise(
-                frames, kinds, noise, monitor, is_joint=is_joint
-            )
-        shared = cache.frames_noise[is_joint]
+        shared = cache.noise_of_frames(frames, noise, monitor, is_joint=is_joint)
         noise = shared or noise
-        warnings += frames_warning("unlike-frames", kinds.quiet if shared else (), _UNFIT)
+        if shared and not is_joint:  # otherwise frames may be weak by their contrast
+            warnings += frames_warning("unlike-frames", kinds.quiet, _UNFIT)
         warnings.append(_sequence_warning(config, kind, shared, is_joint=is_joint))
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
     reason = removal.reason
     if reason and len(frames) > 1 and shared is None and config.noise is None:
-        reason += ", and frames show no noise in common (movement, or directions of diffusion)"
+        reason += _NOT_SHARED
     facts = {"noise": _facts_of(noise, removal, reason, typical.units)}
     if shared:
-        facts["noise"]["frames"] = len(kinds.usable)
-    if config.noise is not None:
+        facts["noise"]["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
+    elif config.noise is not None:
         facts["noise"] |= {"is_stated": True, "measured": float(f"{measured.level:.4g}")}
     monitor.log(*findings.describe(facts))
     warnings.append(noise_warning(typical, noise, is_full=is_full))
@@ -181,33 +208,10 @@ def decide(
     if config.task == "sharpness" and typical.modality != "MR":
         monitor.warn("blur is measured only in MR: only noise is removed")
     elif config.task == "sharpness":
-        monitor.progress(0.0, "measuring the blur")
-        blur = _blur_of([frames[number] for number in numbers], noises)
+        blur = _blur_of([frames[number] for number in numbers], noises, monitor)
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
-        monitor.log(f"blur: {blur.reason}")
-    undone = blur if blur is not None and blur.is_blurred else None
+    undone = blur if blur and blur.is_blurred else None
     return Decision(noise, removal, undone, tuple(filter(None, warnings)), facts)
-
-
-def _shared_noise(
-    frames: Sequence[Volume],
-    kinds: FrameKinds,
-    typical: NoiseEstimate,
-    monitor: Monitor,
-    *,
-    is_joint: bool,
-) -> NoiseEstimate | None:
-    """Measure the noise that frames show together; None if they show none.
-
-    Where they are filtered together, they may differ in contrast. It only increases what is
-    measured: the lower of two measurements is right.
-    """
-    shared = measure_frames([frames[n] for n in kinds.usable], typical, monitor)
-    if not is_joint:
-        return shared
-    numbers = sorted(kinds.usable + kinds.quiet)
-    joint = measure_contrasts([frames[n] for n in numbers], typical, monitor)
-    return min(filter(None, (shared, joint)), key=lambda noise: noise.level, default=None)
 
 
 def _sequence_warning(
@@ -242,13 +246,18 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, reason: str, units: str) -
     return facts | ({"reason": reason} if reason else {})
 
 
-def _blur_of(frames: Sequence[Volume], noises: Sequence[NoiseEstimate]) -> BlurEstimate:
+def _blur_of(
+    frames: Sequence[Volume], noises: Sequence[NoiseEstimate], monitor: Monitor
+) -> BlurEstimate:
     """Measure blur in each frame; return the median, by the sharper axis (0 if not blurred)."""
+    monitor.progress(0.0, "measuring the blur")
     blurs = [
         measure_blur(frame.voxels, noise=noise.level, noise_to_contrast=noise_to_contrast(noise))
         for frame, noise in zip(frames, noises, strict=True)
     ]
-    return blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])]
+    blur = blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])]
+    monitor.log(f"blur: {blur.reason}")
+    return blur
 
 
 def _statement_warning(

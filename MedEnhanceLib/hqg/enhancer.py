@@ -169,14 +169,7 @@ def _prepared(
     # Unusable guides are refused before the model is opened.
     guides = list(_checked(guide, volume, config.model, monitor))
     method = _method_of(volume, config, guided=bool(guides))
-    bundle = None
-    # Frames that turn out to have too little in common are filtered one by one, by the network.
-    if denoiser_class(method[-1]).needs_model or config.denoiser == "auto":
-        bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
-    if bundle and volume.modality_is_guess and volume.modality != bundle.modality:
-        # The modality was guessed from the values: that of the model counts.
-        monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")
-        volume = volume.as_modality(bundle.modality)
+    bundle, volume = _opened(method, volume, config, monitor)
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     original = volume if frame is None else volume.frame(frame)
     part = _requested_slices(slices, volume, config)
@@ -247,6 +240,20 @@ def _method_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[
             )
         return (name,) if name != PRINCIPAL_IMAGES else (name, BLOCK_MATCHING)
     return (PRINCIPAL_IMAGES, name) if is_joint else (name,)
+
+
+def _opened(
+    method: Sequence[str], volume: Volume, config: EnhanceConfig, monitor: Monitor
+) -> tuple[Bundle | None, Volume]:
+    """Open the model, if the methods need one; a guessed modality becomes that of the model."""
+    # Frames that turn out to have too little in common are filtered one by one, by the network.
+    if not (denoiser_class(method[-1]).needs_model or config.denoiser == "auto"):
+        return None, volume
+    bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
+    if volume.modality_is_guess and volume.modality != bundle.modality:
+        monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")
+        volume = volume.as_modality(bundle.modality)
+    return bundle, volume
 
 
 def _on_device(

@@ -7,14 +7,15 @@ result before it is rounded, that is kept in float32 meanwhile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.core.arrays import Array, Floats, let_go, parts_of, slabs
+from MedEnhanceLib.core.arrays import Array, Floats, foreground, let_go, parts_of, slabs
 from MedEnhanceLib.core.geometry import AxisTurn
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
@@ -23,9 +24,10 @@ from MedEnhanceLib.filters.blur import undo_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache
-from MedEnhanceLib.hqg.denoise import expected_deviation
+from MedEnhanceLib.hqg.denoise import Removal, expected_deviation
 from MedEnhanceLib.hqg.denoisers import Denoiser, FramePart
 from MedEnhanceLib.hqg.outputs import Outputs, new_array
+from MedEnhanceLib.noise.sequence import ABOVE_NOISE
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -126,6 +128,21 @@ class Frame:
         """Intensity of bright tissue, and lowest value of the result."""
         return self.run.cache.ranges[self.number]
 
+    @cached_property
+    def removal(self) -> Removal:
+        """The removal of noise from this frame.
+
+        Frames that are filtered together differ in brightness. The bias of weak ones stays: its
+        inverse is steep there, and errors of σ would darken them.
+        """
+        removal = self.run.decision.removal
+        if removal.noise.rician and self.run.denoiser.is_joint:
+            voxels = self.volume.voxels
+            bright = float(np.median(voxels[foreground(voxels)]))
+            if bright < ABOVE_NOISE * removal.noise.level:
+                return replace(removal, noise=replace(removal.noise, rician=False))
+        return removal
+
     @property
     def use(self) -> float:
         """Change by guides (RMS, in σ); 0 without one."""
@@ -149,7 +166,7 @@ class Frame:
         """Correct denoised slices, and write them; parts come in order."""
         if part.change is not None:
             self._changes.append(part.change)
-        self._take(part.slices, self.run.decision.removal.correct(part, self.regions))
+        self._take(part.slices, self.removal.correct(part, self.regions))
 
     def _take(self, slices: slice, values: Floats) -> None:
         """Round slices into the result; what needs all of them keeps them until the last."""

@@ -53,7 +53,7 @@ _VOXELS, _BLOCKS = 200_000, 40_000
 #: Least voxels of tissue in a cell of the map, and least share of tissue in a block.
 _FEW, _INSIDE = 50, 0.9
 #: Least mean of tissue, in σ, for which the Rician bias is corrected: below, the inverse is steep.
-_ABOVE_NOISE = 3.0
+ABOVE_NOISE = 3.0
 #: Factor on the upper end of the noise of one frame, which is measured with an error of its own.
 CHANCE = 1.05
 #: Least variance of a frequency, relative to the mean of all.
@@ -127,7 +127,7 @@ def _quiet(sample: Floats, modality: str, step: float) -> Mask:
     levels = MAD * math.sqrt(0.5) * np.median(_dithered(steps, step), axis=1)
     common = common_level(levels)
     if modality != "CT" and sample.min() >= 0:  # magnitudes
-        quiet = np.median(sample, axis=1) < _ABOVE_NOISE * common
+        quiet = np.median(sample, axis=1) < ABOVE_NOISE * common
         quiet &= not quiet.all()
     quiet[1:] |= ~steps.any(axis=1)
     sides = np.stack([np.pad(levels, end, "edge") for end in ((1, 0), (0, 1))])
@@ -197,7 +197,7 @@ def measure_frames(
         sigma=smooth.astype(np.float32),
         spectrum=_spectrum(frames, still, tissue),
         confidence=1.0,
-        rician=is_rician(typical.air, level) and bright >= _ABOVE_NOISE * level,
+        rician=is_rician(typical.air, level) and bright >= ABOVE_NOISE * level,
         low=level,
         high=level,
         reason="",
