@@ -12,7 +12,6 @@ from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
 
-Modulation = Literal["addition", "variational"]
 #: Options of both trainings.
 _NOISELESS: Any = option(
     (),
@@ -44,10 +43,9 @@ class NetworkConfig(Options):
         low=0,
         high=9,
     )
-    modulation: Modulation = option(
-        "addition",
-        help="how the guide's cue changes features: it is added to them, or gives a distribution "
-        "for scale and shift of their normalization (variational)",
+    #: The only way; bundles state it.
+    modulation: Literal["addition"] = option(
+        "addition", help="how the guide's cue changes features: it is added to them"
     )
 
 

@@ -102,10 +102,8 @@ def test_without_examinations_an_enhancer_takes_no_guide(data: Path, tmp_path: P
     folder = train(config(examinations=[], guide_steps=0, lesion_steps=0), data, tmp_path / "a")
     before = weights(folder)
     assert not any(name.startswith("correction") for name in before)
-    # How the second takes a guide is free.
     fields = {"start": str(folder), "steps": 0, "lesion_steps": 0}
-    variational = {"modulation": "variational"}
-    second = train(config(**fields, network=variational), data, tmp_path / "b")
+    second = train(config(**fields), data, tmp_path / "b")
     metadata = (second / "configs" / "metadata.json").read_text()
     assert str(tmp_path) not in metadata, "a folder can be named after a patient"
     training = json.loads(metadata)["training"]
@@ -166,6 +164,12 @@ def test_a_critic_of_real_noisy_volumes_is_learned_from(data: Path, tmp_path: Pa
 def test_a_term_that_the_loss_does_not_have_is_refused_by_name(term: str) -> None:
     with pytest.raises(ConfigError, match=term):
         config(loss={term: 0.0})
+
+
+def test_a_guide_can_be_added_to_the_features_alone_as_bundles_state() -> None:
+    assert config(network={"modulation": "addition"}).network == config().network
+    with pytest.raises(ConfigError, match="modulation"):
+        config(network={"modulation": "variational"})
 
 
 def test_patterns_that_name_nothing_are_refused(data: Path, tmp_path: Path) -> None:
