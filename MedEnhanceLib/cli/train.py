@@ -161,11 +161,9 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
         raise ConfigError("the modality is not stated", "Add --modality MR or --modality CT.")
     from MedEnhanceLib.jobs.kinds.train import cohort
 
-    data, fields = cohort(Path(args.high_quality))
+    data, fields = cohort(Path(args.high_quality), args.method)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-")[:64] or "own"
-    patterns = fields.pop("high_quality")
-    field = "files" if args.method == "slices" else "high_quality"
-    return data, {"name": name} | fields | config | {field: patterns}
+    return data, {"name": name} | config | fields | {"data": config.get("data", fields["data"])}
 
 
 def _means_lines(fields: Mapping[str, Any]) -> list[str]:

@@ -244,7 +244,7 @@ def _method_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[
                 f"the denoiser {name} takes the frames of a sequence together",
                 f"Leave denoiser {name} out.",
             )
-        return (name,) if name != PRINCIPAL_IMAGES else (name, BLOCK_MATCHING)
+        return (name,)
     return (PRINCIPAL_IMAGES, name) if is_joint else (name,)
 
 

@@ -109,11 +109,12 @@ def set_of(data: Path, distilled: str | None) -> Distilled | None:
     return None
 
 
-def cohort(folder: Path) -> tuple[Path, dict[str, Any]]:
+def cohort(folder: Path, method: str) -> tuple[Path, dict[str, Any]]:
     """Return the data folder and the configuration's fields for the user's volumes.
 
     folder: of volumes of high quality, files or a folder of DICOM each, or one folder of DICOM.
-    Patterns hold endings, no file names: all recipients of a bundle see them.
+    method: "hqg" or "slices". Patterns hold endings, no file names: all recipients of a bundle see
+    them.
     Raises InputError for a path that is not such a folder, and for a distilled set.
     """
     folder = folder.resolve()
@@ -127,7 +128,8 @@ def cohort(folder: Path) -> tuple[Path, dict[str, Any]]:
     count = sum(len(list(data.glob(pattern))) for pattern in patterns)
     source = {"name": "the user's own cohort", "license": NOT_STATED, "source": NOT_STATED}
     source |= {"subjects": f"{count} volumes of high quality"}
-    return data, {"high_quality": patterns, "data": [source]}
+    field = "files" if method == "slices" else "high_quality"
+    return data, {field: patterns, "data": [source]}
 
 
 def volumes_in(folder: str, method: str) -> tuple[str, dict[str, Any]]:
@@ -136,9 +138,7 @@ def volumes_in(folder: str, method: str) -> tuple[str, dict[str, Any]]:
     All are of high quality, or those in its subfolder hq if it has one.
     """
     high = Path(folder, "hq")
-    data, fields = cohort(high if high.is_dir() else Path(folder))
-    if method == "slices":
-        fields = {"files": fields["high_quality"], "data": fields["data"]}
+    data, fields = cohort(high if high.is_dir() else Path(folder), method)
     return str(data), fields
 
 
