@@ -50,9 +50,6 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="high-quality images: files, or a folder for each DICOM series",
     )
-    parser.add_argument(
-        "--low-quality", metavar="DIR", help="low-quality images, of other subjects (optional)"
-    )
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="modality of the images")
     parser.add_argument(
         "--preset",
@@ -103,7 +100,7 @@ def _train(args: argparse.Namespace) -> int:
         distilled = data
     if args.high_quality:
         data, config = _with_cohort(args, config)
-    elif args.low_quality or data is None:
+    elif data is None:
         raise ConfigError(
             "no training data",
             "Name images of high quality (--high-quality DIR), or a folder (--data DIR).",
@@ -164,14 +161,9 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
         raise ConfigError("the modality is not stated", "Add --modality MR or --modality CT.")
     from MedEnhanceLib.jobs.kinds.train import cohort
 
-    data, fields = cohort(
-        Path(args.high_quality), Path(args.low_quality) if args.low_quality else None
-    )
+    data, fields = cohort(Path(args.high_quality), args.method)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-")[:64] or "own"
-    pools = {pool: fields[pool] for pool in ("high_quality", "low_quality")}
-    if args.method == "slices":
-        pools, fields = {"files": fields["high_quality"]}, {"data": fields["data"]}
-    return data, {"name": name} | fields | config | pools
+    return data, {"name": name} | config | fields | {"data": config.get("data", fields["data"])}
 
 
 def _means_lines(fields: Mapping[str, Any]) -> list[str]:
@@ -187,10 +179,10 @@ TRAIN = Command(
     name="train",
     summary="train an enhancer, a head, thin slices, or a model of the codec",
     description="Train a model on your own volumes. hqg: an enhancer, on a folder of\n"
-    "high-quality images, and optionally a folder of low-quality ones of other subjects,\n"
-    "or on a distilled set (--data SET), or both. head: a segmentation model, with --data, and\n"
-    "--config with its labels. slices: a network for thin slices, likewise or on the\n"
-    "volumes below --data that --config names; codec: models of the codec, on those.\n"
+    "high-quality images, or on a distilled set (--data SET), or both. head: a segmentation\n"
+    "model, with --data, and --config with its labels. slices: a network for thin slices,\n"
+    "likewise or on the volumes below --data that --config names; codec: models of the codec,\n"
+    "on those.\n"
     "The same command continues a training that was stopped. How to: docs/training.md.",
     example="medenhance train hqg --high-quality good/ --modality MR --out runs/mine",
     declare=_declare_train,

@@ -12,7 +12,6 @@ from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
 
-Modulation = Literal["addition", "variational"]
 #: Options of both trainings.
 _NOISELESS: Any = option(
     (),
@@ -44,27 +43,9 @@ class NetworkConfig(Options):
         low=0,
         high=9,
     )
-    modulation: Modulation = option(
-        "addition",
-        help="how the guide's cue changes features: it is added to them, or gives a distribution "
-        "for scale and shift of their normalization (variational)",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig(Options):
-    """Weight of an optional term of the loss; at 0 it is off and costs nothing.
-
-    Clean crops get fresh noise; the squared error of what is made of them, in variances of the
-    noise, always counts.
-    """
-
-    unpaired: float = option(
-        0.0,
-        help="adversarial loss (least squares) of real noisy volumes (low_quality), which have no "
-        "target, in the stage without a guide: a critic separates them, enhanced, from clean crops",
-        low=0,
-        high=1e6,
+    #: The only way; bundles state it.
+    modulation: Literal["addition"] = option(
+        "addition", help="how the guide's cue changes features: it is added to them"
     )
 
 
@@ -121,9 +102,6 @@ class TrainConfig(NetworkTrainingConfig):
         ("hq/*",), help="patterns of clean volumes below the data folder"
     )
     noiseless: tuple[str, ...] = _NOISELESS
-    low_quality: tuple[str, ...] = option(
-        (), help="patterns of real noisy volumes, for unpaired steps; they show other subjects"
-    )
     synthetic: float = _SYNTHETIC
     examinations: tuple[str, ...] = option(
         (),
@@ -147,18 +125,9 @@ class TrainConfig(NetworkTrainingConfig):
     learning_rate: float = option(2e-3, help="learning rate of AdamW", low=1e-9, high=1)
     validated: int = option(8, help="number of validation crops", low=1, high=1000)
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
-    loss: LossConfig = option(factory=LossConfig, help="weights of the losses")
     task: TaskConfig | None = option(
         None, help="segmentation task whose gradient passes a gate in the last steps; null: none"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss.unpaired and not self.low_quality:
-            raise ConfigError(
-                "loss.unpaired has no volumes to learn from",
-                "Name noisy volumes (low_quality), or set it to 0.",
-            )
 
     @classmethod
     def preset_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -22,13 +22,12 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.bundles.store import Bundle
-    from MedEnhanceLib.hqg.groups import GuidedNetwork
 
 BLOCK_MATCHING, SET_NETWORK, PRINCIPAL_IMAGES = "block-matching", "set-network", "principal-images"
 #: Name → class.
 DENOISERS = {
     BLOCK_MATCHING: "MedEnhanceLib.hqg.denoisers:BlockMatching",
-    SET_NETWORK: "MedEnhanceLib.hqg.denoisers:SetNetwork",
+    SET_NETWORK: "MedEnhanceLib.hqg.network_stage:SetNetwork",
     PRINCIPAL_IMAGES: "MedEnhanceLib.hqg.principal_images:PrincipalImages",
 }
 #: Rounds for principal images, whose blocks are compared in another image, so that the noise does
@@ -221,37 +220,3 @@ class BlockMatching:
     def _slabs(self, run: Run, _frames: Frames, _number: int) -> Iterator[Slab]:
         """Yield the slabs of a run of the filter."""
         return run.slabs()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SetNetwork(BlockMatching):
-    """The set network, which continues from the last two stages of the filter, with its guides.
-
-    Attributes:
-        network: of a bundle, on `device`.
-    """
-
-    network: GuidedNetwork
-    device: str = "cpu"
-    needs_model: ClassVar[bool] = True
-
-    @classmethod
-    def prepared(cls, resources: Resources) -> SetNetwork:
-        """Load the network of the bundle."""
-        from MedEnhanceLib.hqg.network_stage import network_on
-
-        assert resources.bundle is not None  # as it needs a model
-        network = network_on(resources.bundle, resources.device)
-        return cls(resources.engine, network=network, device=resources.device)
-
-    def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
-        rounds = super()._rounds(volume)
-        # One round more, whose change the network sees. In CT it would cost fine structure.
-        return rounds if volume.modality == "CT" else (*rounds, rounds[-1])
-
-    def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
-        """Yield the slabs of a run after the network."""
-        from MedEnhanceLib.hqg.network_stage import NetworkStage
-
-        stage = NetworkStage(self.network, self.device, frames.tops[number], frames.guides)
-        return stage.slabs(run)

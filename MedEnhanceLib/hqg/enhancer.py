@@ -238,7 +238,7 @@ def _method_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[
                 f"the denoiser {name} takes the frames of a sequence together",
                 f"Leave denoiser {name} out.",
             )
-        return (name,) if name != PRINCIPAL_IMAGES else (name, BLOCK_MATCHING)
+        return (name,)
     return (PRINCIPAL_IMAGES, name) if is_joint else (name,)
 
 
@@ -442,7 +442,7 @@ def _result_of(
 def _model_of(run: EnhancerRun, method: Mapping[str, Any]) -> dict[str, str]:
     """Return the identity of the model that was used, or the name of the method."""
     denoiser = run.denoiser
-    if isinstance(denoiser, PrincipalImages) and "reason" not in method["sequence"]:
+    if isinstance(denoiser, PrincipalImages) and "reason" not in method.get("sequence", {}):
         denoiser = denoiser.spatial
         if not denoiser.needs_model:
             return {"name": run.method, "sha256": ""}

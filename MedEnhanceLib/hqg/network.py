@@ -9,12 +9,12 @@ untrained it adds nothing.
     Y − E, P − E, E − mean of the group → three layers of mixing → residual, weight of each block
 
 A guide is another series of the same examination. Its blocks at the same places are fitted to E
-within the group. The cue is how far the guide agrees with Y − E: it modulates the features, and
+within the group. The cue is how far the guide agrees with Y − E: it is added to the features, and
 opens or closes a gate for each block.
 
-Sources: features of a high-quality image inserted by variational normalization, He et al., IEEE
-TNNLS 35 (2024), arXiv 2307.07829 (the idea; details are ours); sets of blocks, Zaheer et al.,
-NeurIPS 2017; the filter, see `filters.block_matching`.
+Sources: features of a high-quality image inserted, He et al., IEEE TNNLS 35 (2024), arXiv
+2307.07829 (the idea; details are ours); sets of blocks, Zaheer et al., NeurIPS 2017; the filter,
+see `filters.block_matching`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ _EVIDENCE = 3 * BANDS
 _FACTS = 3 * _EVIDENCE + 3 + 1
 #: Share of the range below which a guide's variation counts as none.
 _FLAT = 0.02
-#: Numbers that variational modulation draws.
-_DRAWN = 32
 #: Factor on the part of a residual that is no multiple of an input: small steps at first.
 _FREE_SHARE = 0.3
 
@@ -249,12 +247,7 @@ class GuidedCorrection(nn.Module):
         self.register_buffer("band", bands(), persistent=False)
         self.token = nn.Linear(3 * CELLS, width)
         self.of_features = nn.Linear(width, width)
-        self.is_variational = config.modulation == "variational"
-        self.cue: nn.Module = (
-            VariationalModulation(_FACTS, width)
-            if self.is_variational
-            else nn.Linear(_FACTS, width)
-        )
+        self.cue = nn.Linear(_FACTS, width)
         self.layers = nn.ModuleList(
             Mixing(width, config.blocks, config.hidden) for _ in range(config.guide_layers)
         )
@@ -281,7 +274,7 @@ class GuidedCorrection(nn.Module):
         facts = torch.cat([evidence(fitted.sums), group[:, None].expand(-1, blocks, -1)], -1)
         token = [compressed(fitted.difference), compressed(fitted.scaled), from_noisy]
         hidden = self.token(torch.cat(token, -1)) + self.of_features(features)
-        hidden = self.cue(hidden, facts) if self.is_variational else hidden + self.cue(facts)
+        hidden = hidden + self.cue(facts)
         for layer in self.layers:
             hidden = layer(hidden)
         hidden = self.norm(hidden)
@@ -292,31 +285,3 @@ class GuidedCorrection(nn.Module):
         correction = torch.addcmul(_FREE_SHARE * free, guide_gain, fitted.difference)
         correction = torch.addcmul(correction, noisy_gain, from_noisy)
         return gate * correction, gate[..., 0]
-
-
-class VariationalModulation(nn.Module):
-    """Normalization whose scale and shift are drawn from a distribution given by a cue.
-
-    [μ, log s²] = W cue; v = μ + s ε in training, μ otherwise; normalized features × (1 + a(v)) +
-    b(v). Source: the variational normalization module of arXiv 2307.07829, for sets of blocks.
-    """
-
-    def __init__(self, facts: int, width: int) -> None:
-        super().__init__()
-        self.distribution = nn.Linear(facts, 2 * _DRAWN)
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(_DRAWN, 2 * width)
-        with torch.no_grad():
-            self.distribution.weight[_DRAWN:] *= 0.1
-            self.distribution.bias[_DRAWN:] = -4.0
-
-    def forward(self, features: Tensor, facts: Tensor) -> Tensor:
-        """Modulate features."""
-        mean, log_variance = self.distribution(facts).float().chunk(2, -1)
-        log_variance = log_variance.clamp(-10, 4)
-        value = mean
-        if self.training:
-            value = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
-        scale, shift = self.modulation(value).chunk(2, -1)
-        modulated: Tensor = self.norm(features) * (1 + scale) + shift
-        return modulated

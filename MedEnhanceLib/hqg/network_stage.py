@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import Floats, parts_of
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import (
     Band,
@@ -31,6 +33,7 @@ from MedEnhanceLib.filters.block_matching_run import (
 )
 from MedEnhanceLib.filters.layers import BlockGroups, Layer
 from MedEnhanceLib.hqg.bundle import open_enhancer
+from MedEnhanceLib.hqg.denoisers import BlockMatching, Frames, Resources
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
 from MedEnhanceLib.learning.precision import mixed_precision
@@ -191,3 +194,33 @@ def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
         for chunk, region in zip(chunks, regions, strict=True):
             chunk.fits[number] = replace(chunk.fits[number], region=region)
     return chunks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SetNetwork(BlockMatching):
+    """The set network, which continues from the last two stages of the filter, with its guides.
+
+    Attributes:
+        network: of a bundle, on `device`.
+    """
+
+    network: GuidedNetwork
+    device: str = "cpu"
+    needs_model: ClassVar[bool] = True
+
+    @classmethod
+    def prepared(cls, resources: Resources) -> SetNetwork:
+        """Load the network of the bundle."""
+        assert resources.bundle is not None  # as it needs a model
+        network = network_on(resources.bundle, resources.device)
+        return cls(resources.engine, network=network, device=resources.device)
+
+    def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
+        rounds = super()._rounds(volume)
+        # One round more, whose change the network sees. In CT it would cost fine structure.
+        return rounds if volume.modality == "CT" else (*rounds, rounds[-1])
+
+    def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
+        """Yield the slabs of a run after the network."""
+        stage = NetworkStage(self.network, self.device, frames.tops[number], frames.guides)
+        return stage.slabs(run)

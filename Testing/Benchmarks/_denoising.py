@@ -23,7 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.hqg import denoise
-from MedEnhanceLib.hqg.denoisers import SetNetwork
+from MedEnhanceLib.hqg.network_stage import SetNetwork
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise

@@ -133,7 +133,7 @@ class TrainPageTest(DistillTestCase):
         folder, state = self.cohort(), self.context.state
         params = distillation.paramsOf(state)
         self.assertEqual(params["data"], folder)
-        self.assertGreater(params["config"]["loss"]["unpaired"], 0, "low quality is learned from")
+        self.assertEqual(params["config"]["high_quality"], ["hq/**/*.nrrd"])
         self.choose("slicesMR")
         params = distillation.paramsOf(state)
         self.assertEqual((params["method"], params["config"]["modality"]), ("slices", "MR"))

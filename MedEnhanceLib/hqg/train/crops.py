@@ -1,7 +1,7 @@
 """Crops of volumes for training steps, filtered, with groups of similar blocks.
 
-Clean volumes get simulated noise; real noisy ones stay as they are. A crop depends on the seed, the
-kind and its number alone: it is the same in another process, and in a resumed training.
+Clean volumes get simulated noise. A crop depends on the seed, the kind and its number alone: it is
+the same in another process, and in a resumed training.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from MedEnhanceLib.noise.rician import mean_magnitude
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Without and with guides, with pairs for planted lesions, of a task, and of real noisy volumes.
-Kind = Literal["plain", "guided", "lesions", "labeled", "real"]
+#: Without and with guides, with pairs for planted lesions, and of a task.
+Kind = Literal["plain", "guided", "lesions", "labeled"]
 #: Part of the seed that differs between kinds.
-_KEYS: dict[Kind, int] = {"plain": 0, "guided": 1, "lesions": 2, "labeled": 3, "real": 4}
+_KEYS: dict[Kind, int] = {"plain": 0, "guided": 1, "lesions": 2, "labeled": 3}
 #: Voxels of a crop along slices, rows and columns.
 SHAPE = (28, 72, 72)
 #: Least share of tissue in a crop, and the number of places that are tried for it.
@@ -91,8 +91,7 @@ class Noisy:
 
     Attributes:
         noisy, pilot, estimate: [K, J, I] on the network's scale.
-        target: the same without noise; of magnitudes the mean that noise leaves of them. Of a real
-            noisy volume the noisy one, which nothing learns from.
+        target: the same without noise; of magnitudes the mean that noise leaves of them.
         places: of its groups.
     """
 
@@ -155,17 +154,9 @@ class CropMaker:
         target = targets[int(rng.integers(len(targets)))]
         if rng.random() < self.synthetic:
             target = synthetic_target(self.modality, int(rng.integers(2**31)))
-        if self.kind == "real":
-            return [self._real_crop(target, rng)]
         return (
             self._ct_crops(target, rng) if self.modality == "CT" else [self._mr_crop(target, rng)]
         )
-
-    def _real_crop(self, target: Target, rng: np.random.Generator) -> Crop:
-        where, noise = self._place(target, rng), target.noise
-        noisy = target.series[0][where]
-        scan = _Acquired(noisy, noisy, noise[:][where], noise.spectrum)
-        return self._crop(target, scan, where)
 
     def _mr_crop(self, target: Target, rng: np.random.Generator) -> Crop:
         where = self._place(target, rng)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, regional
@@ -22,10 +21,6 @@ _OUTSIDE, _LESION = 0.15, 4.0
 #: Side of the cells in which a guided result should not be worse than an unguided one, and weights
 #: of this loss for right and for wrong guides.
 _CELL, _EXCESS_RIGHT, _EXCESS_WRONG = 4, 0.15, 0.6
-#: Side of the cells whose means should not change where there is no target.
-_UNCHANGED = 2
-#: Channels of the critic.
-_CRITIC_WIDTHS = (1, 24, 48, 96)
 #: Weight of absolute differences in the trace of a lesion.
 _ABSOLUTE = 0.3
 
@@ -189,21 +184,6 @@ def excess(images: NetworkImages, crop: Noisy, window: CropWindow, *, is_right: 
     return factor * F.relu(cells).mean() / window.variance
 
 
-def changed_means(image: Tensor, crop: Noisy, window: CropWindow) -> Tensor:
-    """Measure the change of means over 2 × 2 × 2 voxels from the filter's: mean square, in σ².
-
-    A real noisy volume has no target. This keeps the critic from making the network invent
-    structures larger than a voxel.
-
-    Args:
-        image: of the whole crop.
-        crop: of the image.
-        window: where it counts.
-    """
-    change = (image - crop.estimate)[window.where]
-    return F.avg_pool3d(change[None], _UNCHANGED).square().mean() / window.variance
-
-
 def voxel_weight(crop: Crop, window: CropWindow) -> Tensor:
     """Weight the voxels of a window: tissue 1, lesions more, all else less."""
     tissue = crop.tissue[window.where]
@@ -248,31 +228,3 @@ def lost_contrast(
     guided = contrast(with_lesion.guided, without.guided)
     unguided = contrast(with_lesion.unguided, without.unguided).detach()
     return F.relu(unguided - guided) + F.relu(unguided - guided).square()
-
-
-class Critic(nn.Module):
-    """Network that separates enhanced from clean crops: convolutions, about 60,000 weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for number, (before, after) in enumerate(pairwise(_CRITIC_WIDTHS)):
-            layer = nn.Conv3d(before, after, 3, stride=2 if number else 1, padding=1)
-            layers += [nn.utils.parametrizations.spectral_norm(layer), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Conv3d(_CRITIC_WIDTHS[-1], 1, 1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Score the positions of an image [K, J, I]: 1 is clean, 0 enhanced."""
-        scores: Tensor = self.layers(image[None, None])
-        return scores
-
-    def loss(self, image: Tensor, clean: Tensor) -> Tensor:
-        """Compute the loss of the critic, least squares."""
-        on_enhanced: Tensor = self(image.detach()).square().mean()
-        on_clean: Tensor = (self(clean) - 1).square().mean()
-        return on_clean + on_enhanced
-
-    def adversarial_loss(self, image: Tensor) -> Tensor:
-        """Compute the loss of the network that enhanced the image, least squares."""
-        score: Tensor = (self(image) - 1).square().mean()
-        return score

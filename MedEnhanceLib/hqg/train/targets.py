@@ -1,4 +1,4 @@
-"""Training volumes: clean ones at one or two resolutions, and real noisy ones."""
+"""Training volumes: clean ones at one or two resolutions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
-from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
+from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.synthetic import synthetic_volume
 
@@ -41,8 +41,7 @@ class Target:
             with water at 0; the others are NaN where they show nothing.
         spacing: mm along i, j, k.
         name: of the file or of the examination that it comes from.
-        noise: what is measured of its own noise, on its scale.
-        least_sigma: the part of it that is certainly no anatomy; added noise must be above it.
+        least_sigma: σ of its own noise, 0 where that may be anatomy; added noise must be above it.
         is_raw: whether it has the resolution of its file.
         labels: [K, J, I] indices of a task's labels, 0 for the background; None without.
     """
@@ -50,7 +49,6 @@ class Target:
     series: tuple[Floats, ...]
     spacing: tuple[float, float, float]
     name: str
-    noise: NoiseEstimate
     least_sigma: float
     is_raw: bool = True
     labels: Bytes | None = None
@@ -113,7 +111,6 @@ def load_data(
         "guided": examinations,
         "lesions": examinations,
         "labeled": labeled,
-        "real": load_noisy(read(config.low_quality)) if config.loss.unpaired > 0 else [],
         "validated": validated,
     }
 
@@ -177,17 +174,6 @@ def load_examinations(
             guides = [guide.voxels for guide in aligned if guide.is_usable]
             if guides:
                 targets += _resolutions(volume, guides, name=pattern)
-    return targets
-
-
-def load_noisy(volumes: Iterable[Volume]) -> list[Target]:
-    """Make targets of the volumes with measurable noise; raises InputError if none has any."""
-    targets = [target for target in map(_target, volumes) if target.noise.level > 0]
-    if not targets:
-        raise InputError(
-            "low_quality: no noise can be measured in any of the files",
-            "Name volumes with noise, or set loss.unpaired to 0.",
-        )
     return targets
 
 
@@ -258,4 +244,4 @@ def _measured(
 ) -> Target:
     """Make a target of scaled series."""
     noise = measure_noise(series[0], modality=modality, spacing=spacing)
-    return Target(series, spacing, name, noise, noise.level * (noise.confidence > _CERTAIN))
+    return Target(series, spacing, name, noise.level * (noise.confidence > _CERTAIN))

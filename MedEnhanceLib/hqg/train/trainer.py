@@ -23,7 +23,7 @@ from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, CropPool, Kind
-from MedEnhanceLib.hqg.train.losses import Critic, CropWindow, Turn
+from MedEnhanceLib.hqg.train.losses import CropWindow, Turn
 from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.learning.checkpoint import Stateful
 from MedEnhanceLib.learning.training import Learner
@@ -32,11 +32,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 _BETAS = (0.9, 0.98)
 #: Decay of the averaged weights, which are shipped.
 _EMA = 0.998
-_CRITIC_RATE, _CRITIC_BETAS = 4e-4, (0.5, 0.9)
 #: Weight of the trace of lesions that only the guide shows.
 _TRACE = 12.0
-#: Share of the first stage's steps before the critic counts.
-_CRITIC_START = 0.3
 #: Crops of the stages in their order: without a guide, with guides, with planted lesions, taught.
 _STAGES: tuple[Kind, ...] = ("plain", "guided", "lesions", "labeled")
 _TAUGHT = 3
@@ -116,10 +113,6 @@ class Trainer:
         self.taught = None
         if teaching and config.task:
             self.taught = Learner(self.network, config.task.learning_rate, _EMA, _BETAS)
-        self.critic = Critic().to(device)
-        self.critic_optimizer = torch.optim.Adam(
-            self.critic.parameters(), lr=_CRITIC_RATE, betas=_CRITIC_BETAS
-        )
         with_guide = (config.guide_steps, config.lesion_steps) if data["guided"] else (0, 0)
         self.counts = (config.steps, *with_guide, config.task.steps if config.task else 0)
         # Without steps of the first stage, the correction by a guide of the start stays valid.
@@ -145,7 +138,7 @@ class Trainer:
         crop = self._drawn(_STAGES[stage], number, stage_step, rng)
         # A GPU computes a whole crop in the time of a window.
         window = CropWindow.of(crop.plain, rng if self.device == "cpu" else None)
-        image, parts = self._losses(crop, window, stage, stage_step, rng)
+        image, parts = self._losses(crop, window, rng)
         total, gated = torch.stack([*parts.values()]).sum(), {}
         if self.teaching is not None and self.taught is not None and stage == _TAUGHT:
             gated = self._promote(self.teaching, total, image, crop, window)
@@ -191,7 +184,7 @@ class Trainer:
         return on_device(self._pools[kind].draw(stage_step, rng, monitor), self.device)
 
     def _losses(
-        self, crop: Crop, window: CropWindow, stage: int, stage_step: int, rng: np.random.Generator
+        self, crop: Crop, window: CropWindow, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Enhance a window of a crop, [K, J, I], and compute all terms of the loss."""
         plain, guide = crop.plain, crop.guide
@@ -214,35 +207,12 @@ class Trainer:
                 parts["error with lesion"] = losses.squared_error(
                     planted.guided, crop.planted, same, weight
                 )
-        weight_of_critic = self.config.loss.unpaired
-        if weight_of_critic and stage == 0 and stage_step >= _CRITIC_START * self.counts[stage]:
-            # In the first stage, the number of a step is the same in the training.
-            real = self._drawn("real", stage_step, stage_step, rng).plain
-            window = CropWindow.of(real, rng)
-            enhanced = run(real, window, guide=None).guided
-            parts["changed means"] = losses.changed_means(enhanced, real, window)
-            adversarial = self._adversarial(enhanced[window.where], plain.target[where])
-            parts["unpaired"] = weight_of_critic * adversarial
         return image, parts
-
-    def _adversarial(self, image: Tensor, clean: Tensor) -> Tensor:
-        """Train the critic on an enhanced and a clean image; returns the adversarial loss."""
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        self.critic.loss(image, clean).backward()  # type: ignore[no-untyped-call]
-        self.critic_optimizer.step()
-        self.critic.requires_grad_(False)
-        loss = self.critic.adversarial_loss(image)
-        self.critic.requires_grad_(True)
-        return loss
 
     def parts(self) -> dict[str, Any]:
         """Return the contents of a checkpoint, as `Checkpoint` takes them."""
-        modules: dict[str, Any] = {
-            "network": self.network,
-            "average": self.learner.average,
-            "critic": self.critic,
-        }
-        optimizers = {"adam": self.learner.optimizer, "critic adam": self.critic_optimizer}
+        modules: dict[str, Any] = {"network": self.network, "average": self.learner.average}
+        optimizers = {"adam": self.learner.optimizer}
         if self.teaching is not None and self.taught is not None:
             modules |= {"gate": self.teaching[1], "taught average": self.taught.average}
             optimizers["taught adam"] = self.taught.optimizer

@@ -36,11 +36,7 @@ _CONFIGS: dict[str, Any] = {
 }
 #: Methods that learn from a distilled set, and the patterns of their configurations.
 _FROM_SETS = ("hqg", "slices")
-_PATTERNS = (
-    "high_quality", "noiseless", "low_quality", "examinations", "leave_out", "held_out", "files",
-)  # fmt: skip
-#: Weight of the critic in `cohort` if there are volumes of low quality.
-_UNPAIRED = 0.01
+_PATTERNS = ("high_quality", "noiseless", "examinations", "leave_out", "held_out", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,41 +109,36 @@ def set_of(data: Path, distilled: str | None) -> Distilled | None:
     return None
 
 
-def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
+def cohort(folder: Path, method: str) -> tuple[Path, dict[str, Any]]:
     """Return the data folder and the configuration's fields for the user's volumes.
 
-    high, low: folders of volumes of high and of low quality; files or a folder of DICOM each, or
-    one folder of DICOM. Patterns hold endings, no file names: all recipients of a bundle see them.
+    folder: of volumes of high quality, files or a folder of DICOM each, or one folder of DICOM.
+    method: "hqg" or "slices". Patterns hold endings, no file names: all recipients of a bundle see
+    them.
     Raises InputError for a path that is not such a folder, and for a distilled set.
     """
-    pools = {"high_quality": high.resolve()} | ({"low_quality": low.resolve()} if low else {})
-    for folder in pools.values():
-        if find_set(folder):
-            raise InputError(
-                f"{folder} holds a distilled set, not images as acquired",
-                "Train on the set itself (--data).",
-            )
-    data = Path(os.path.commonpath([folder.parent for folder in pools.values()]))
-    patterns = {name: _patterns(folder, data) for name, folder in pools.items()}
-    counts = [
-        f"{sum(len(list(data.glob(pattern))) for pattern in patterns[name])} volumes of "
-        f"{name.replace('_', ' ')}"
-        for name in pools
-    ]
+    folder = folder.resolve()
+    if find_set(folder):
+        raise InputError(
+            f"{folder} holds a distilled set, not images as acquired",
+            "Train on the set itself (--data).",
+        )
+    data = folder.parent
+    patterns = _patterns(folder, data)
+    count = sum(len(list(data.glob(pattern))) for pattern in patterns)
     source = {"name": "the user's own cohort", "license": NOT_STATED, "source": NOT_STATED}
-    fields = {"low_quality": [], **patterns, "data": [source | {"subjects": ", ".join(counts)}]}
-    return data, fields | ({"loss": {"unpaired": _UNPAIRED}} if low else {})
+    source |= {"subjects": f"{count} volumes of high quality"}
+    field = "files" if method == "slices" else "high_quality"
+    return data, {field: patterns, "data": [source]}
 
 
 def volumes_in(folder: str, method: str) -> tuple[str, dict[str, Any]]:
     """Return the data folder and the configuration's fields for the volumes in a folder.
 
-    All are of high quality, unless it has the subfolders hq and lq.
+    All are of high quality, or those in its subfolder hq if it has one.
     """
-    high, low = (Path(folder, name) for name in ("hq", "lq"))
-    data, fields = cohort(high if high.is_dir() else Path(folder), low if low.is_dir() else None)
-    if method == "slices":
-        fields = {"files": fields["high_quality"], "data": fields["data"]}
+    high = Path(folder, "hq")
+    data, fields = cohort(high if high.is_dir() else Path(folder), method)
     return str(data), fields
 
 

@@ -52,15 +52,14 @@ def test_preset_and_configuration_file_go_together(
     assert (params["method"], params["data"], params["out"]) == ("hqg", "volumes", "runs/a")
 
 
-def test_two_folders_and_a_modality_are_enough(
+def test_a_folder_and_a_modality_are_enough(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
 ) -> None:
-    for pool in ("good", "bad"):
-        (tmp_path / pool).mkdir()
-        (tmp_path / pool / "Jane Doe.nii.gz").touch()
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "Jane Doe.nii.gz").touch()
     (tmp_path / "config.json").write_text('{"high_quality": ["else/*"], "anatomy": "knee"}')
     ran = run(
-        *("train", "hqg", "--high-quality", tmp_path / "good", "--low-quality", tmp_path / "bad"),
+        *("train", "hqg", "--high-quality", tmp_path / "good"),
         *("--modality", "MR", "--out", tmp_path / "my run", "--steps", "9"),
         *("--config", tmp_path / "config.json"),
     )
@@ -69,7 +68,6 @@ def test_two_folders_and_a_modality_are_enough(
     config = params["config"]
     assert Path(params["data"]) == tmp_path
     assert config["high_quality"] == ["good/**/*.nii.gz"]
-    assert config["low_quality"] == ["bad/**/*.nii.gz"]
     assert (config["modality"], config["steps"], config["name"]) == ("MR", 9, "my-run")
     assert config["anatomy"] == "knee"
     assert "Jane" not in json.dumps(params["config"])
@@ -85,7 +83,6 @@ def test_two_folders_and_a_modality_are_enough(
             "beside a distilled set",
         ),
         (("head", "--high-quality", "good", "--modality", "MR"), "for enhancers"),
-        (("hqg", "--low-quality", "bad", "--data", "d"), "no training data"),
         (("hqg",), "no training data"),
         (("hqg", "--high-quality", "no-such-folder", "--modality", "MR"), "no-such-folder"),
     ],

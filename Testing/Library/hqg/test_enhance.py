@@ -17,7 +17,8 @@ from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.hqg.denoise import Removal, denoise
-from MedEnhanceLib.hqg.denoisers import Denoised, Frames, SetNetwork
+from MedEnhanceLib.hqg.denoisers import Denoised, Frames
+from MedEnhanceLib.hqg.network_stage import SetNetwork
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 

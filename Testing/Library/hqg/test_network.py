@@ -15,9 +15,9 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching, block_matching_run
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import Removal, denoise
-from MedEnhanceLib.hqg.denoisers import SetNetwork
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
+from MedEnhanceLib.hqg.network_stage import SetNetwork
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)

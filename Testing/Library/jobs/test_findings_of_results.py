@@ -12,8 +12,9 @@ from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib import hqg
-from MedEnhanceLib.hqg.denoisers import Denoised, FramePart, Frames, SetNetwork
+from MedEnhanceLib.hqg.denoisers import Denoised, FramePart, Frames
 from MedEnhanceLib.hqg.enhancer import _shared_change
+from MedEnhanceLib.hqg.network_stage import SetNetwork
 from MedEnhanceLib.runtime.resources import resource_folder
 
 _NOISE = {"sigma": 335.0, "share_removed": 1.0}
