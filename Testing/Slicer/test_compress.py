@@ -139,7 +139,7 @@ class CompressTest(MedEnhanceTestCase):
 
     @slow
     def test_theImplicitNetworkWritesAFileThatOpenReads(self):
-        node = self.smallVolume((64, 128, 128), modality="CT")
+        node = self.smallVolume((32, 96, 96), modality="CT")
         self.choose(node, "ratioButton")
         self.pick(self.ui.codecSelector, "implicit")
         job = self.compress()

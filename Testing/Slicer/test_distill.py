@@ -238,7 +238,7 @@ class TrainingTest(DistillTestCase):
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
         self.context.runner.shutdown()  # the next worker knows this test's folder of models
         self.cohort()
-        job = self.train(steps=80)
+        job = self.train(steps=60)
         self.assertTrue(self.ui.pauseButton.enabled and not self.ui.pauseButton.isHidden())
         self.pauseAfter(2)
         folder = self.folder
@@ -254,7 +254,7 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(self.folder, folder)
         values = self.errors()
         np.testing.assert_array_equal(values[: len(before)], before)
-        np.testing.assert_array_equal(values[:, 0], [*range(0, 80, 20), 79])
+        np.testing.assert_array_equal(values[:, 0], [*range(0, 60, 20), 59])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
         self.waitUntil(lambda: "is trained, and listed" in self.message)

@@ -31,8 +31,13 @@ def run_in_shell(arguments: str, redirections: str) -> subprocess.CompletedProce
     return subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("options", ["", "--json", "--debug"])
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "2> >(exec true)"])
+@pytest.mark.parametrize(
+    ("closed", "options"),
+    [
+        *(("2>&-", options) for options in ("", "--json", "--debug")),
+        *(("<&- >&- 2>&-", "--json"), ("2> >(exec true)", "--debug")),
+    ],
+)
 def test_a_command_without_stderr_does_its_work(
     scan: Path, tmp_path: Path, closed: str, options: str
 ) -> None:

@@ -25,7 +25,7 @@ from MedEnhanceLib.gradprom.train import (
     train,
 )
 from MedEnhanceLib.io import save
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 STRUCTURES = [
     {"value": 1, "name": "Shell", "color": "#ff0000"},
@@ -88,14 +88,19 @@ def test_a_trained_head_finds_the_structures(head_model: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_training_goes_on(
-    head_model: Path, data: Path, config: TrainHeadConfig, tmp_path: Path
-) -> None:
-    calls = iter(range(10_000))
+def test_a_stopped_training_goes_on(data: Path, config: TrainHeadConfig, tmp_path: Path) -> None:
+    short, steps = replace(config, steps=30), 0
+
+    def listen(event: Event) -> None:
+        nonlocal steps
+        steps += event.kind == "progress" and "step" in event.fields["stage"]
+
+    whole = train(short, data, tmp_path / "whole")
     with pytest.raises(Cancelled):
-        train(config, data, tmp_path, Monitor(cancel=lambda: next(calls) > 60))
-    again = train(config, data, tmp_path)
-    assert read_bundle(again).sha256 == read_bundle(head_model).sha256
+        train(short, data, tmp_path / "run", Monitor(listen, cancel=lambda: steps > 12))
+    assert [*(tmp_path / "run").glob("checkpoint*")]
+    again = train(short, data, tmp_path / "run")
+    assert read_bundle(again).sha256 == read_bundle(whole).sha256
 
 
 def test_a_head_learns_from_clean_noisy_and_enhanced_images(

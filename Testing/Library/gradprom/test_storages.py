@@ -58,12 +58,12 @@ def test_labels_and_table_are_those_of_any_other_storage(brain: Volume) -> None:
 
 
 @pytest.mark.slow
-def test_all_storages_of_the_sample_have_the_same_labels() -> None:
+def test_storages_of_the_sample_have_the_same_labels() -> None:
     brain = sample(4)
     noise = np.random.default_rng(0).normal(0, 4, brain.shape)
     brain = brain.with_voxels((brain.voxels + noise).astype(np.float32))
     first = segmented(brain)
-    for storage in STORAGES:
+    for storage in STORAGES[::5]:  # each order of axes, and each direction of an axis
         assert_same_labels(first, brain, storage)
 
 

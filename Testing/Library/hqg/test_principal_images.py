@@ -25,7 +25,7 @@ _SIGMA = 30.0
 
 def _series(rng: np.random.Generator, frames: int = 12) -> tuple[Doubles, Volume]:
     """Make weighted directions of two structures: the truth, and magnitudes with noise."""
-    k, j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in (8, 40, 40)), indexing="ij")
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in (6, 32, 32)), indexing="ij")
     head = np.where(j**2 + i**2 < 0.85, 1000.0, 0.0)
     angle = np.where((i + 0.3 * np.sin(5 * j) > 0) ^ (j > 0.2 * k), 0.4, 1.7)
     directions = np.linspace(0, np.pi, frames - 2, endpoint=False)

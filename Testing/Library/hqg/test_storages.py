@@ -18,6 +18,7 @@ from MedEnhanceLib.hqg import VolumeCache, enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
 from MedEnhanceLib.hqg.slices.planes import read_planes
 from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
+from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.hqg.train.targets import load_data
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
@@ -40,13 +41,18 @@ def part() -> Volume:
     return Volume(voxels, Geometry((1.0, 1.0, 1.1), (3, 5, -7)), modality="MR")
 
 
+@pytest.fixture(scope="module")
+def guided(part: Volume) -> tuple[Volume, Enhanced]:
+    """A guide, and what it and the noisy part of the template give."""
+    guide = part.with_voxels(200 - part.voxels // 2)
+    return guide, me.enhance(noisy(part), guide=guide, uncertainty=True, device="cpu")
+
+
 @pytest.mark.parametrize("storage", [STORAGES[14], SAGITTAL, STORAGES[46]])
 def test_enhanced_voxels_and_maps_are_those_of_any_other_storage(
-    part: Volume, storage: Storage
+    part: Volume, guided: tuple[Volume, Enhanced], storage: Storage
 ) -> None:
-    scan, guide = noisy(part), part.with_voxels(200 - part.voxels // 2)
-    other = stored(scan, storage)
-    first = me.enhance(scan, guide=guide, uncertainty=True, device="cpu")
+    other, (guide, first) = stored(noisy(part), storage), guided
     result = me.enhance(other, guide=stored(guide, storage), uncertainty=True, device="cpu")
     assert result.volume.geometry == other.geometry
     assert result.measured == first.measured

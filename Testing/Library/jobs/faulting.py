@@ -1,10 +1,10 @@
 """Faults into a job at its steps: what is left of the user's files.
 
-    python faulting.py FOLDER KIND PARAMS FAULT POINTS
+    python faulting.py FOLDER KIND PARAMS POINTS
 
 A job runs in forked children. Its steps are what it asks of the file system in FOLDER/out (Python's
-audit events); a fault ("kill" or "full disk") strikes at POINTS of them, spread evenly. Prints, as
-JSON, what does not hold: an empty list. A program of its own, because it forks.
+audit events); each fault, a kill and a full disk, strikes at POINTS of them, spread evenly. Prints,
+as JSON, what does not hold: an empty list. A program of its own, because it forks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _wrong(out: Path, whole: dict[str, int], fault: str, status: int) -> Iterato
 def main() -> None:
     """Strike, and print what does not hold."""
     folder, kind, params = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-    fault, points = sys.argv[4], int(sys.argv[5])
+    points = int(sys.argv[4])
     out, spec = folder / "out", JobSpec(kind, params)
 
     def begin() -> None:
@@ -108,16 +109,17 @@ def main() -> None:
     whole = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*.*")}
     sources = _hashes(folder / "in")
     wrong: list[str] = []
-    for at in (1 + point * steps // points for point in range(points)):
+    for fault, at in product(_ENDS, [1 + point * steps // points for point in range(points)]):
         begin()
         status, _ = _child(spec, out, fault, at)
-        wrong += [f"step {at} of {steps}: {what}" for what in _wrong(out, whole, fault, status)]
+        place = f"{fault} at step {at} of {steps}"
+        wrong += [f"{place}: {what}" for what in _wrong(out, whole, fault, status)]
         for path in out.glob(".medenhance-*"):  # a minute later
             os.utime(path, times=(time.time() - 120,) * 2)
         if _child(JobSpec(kind, params | {"overwrite": True}), out)[0] != 0:
-            wrong.append(f"step {at} of {steps}: it cannot be run again")
+            wrong.append(f"{place}: it cannot be run again")
         if list(out.rglob(".medenhance-*")):
-            wrong.append(f"step {at} of {steps}: files are left after the next run")
+            wrong.append(f"{place}: files are left after the next run")
     if _hashes(folder / "in") != sources:
         wrong.append("the sources were changed")
     print(json.dumps(wrong))

@@ -192,14 +192,13 @@ def test_a_default_file_opens_without_library_and_models(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [{"lossless": True}, {"max_error": 2}])
 def test_larger_files_and_sequences_open_without_library_and_models(
-    head: Volume, write: Write, bare: Path, mode: dict[str, Any]
+    head: Volume, write: Write, bare: Path
 ) -> None:
-    large = middle(head, 60, 180, 170)
-    frames = [middle(head, 40, 100, 100).voxels] * 2
+    large = middle(head, 36, 128, 124)
+    frames = [middle(head, 24, 96, 96).voxels] * 2
     sequence = Volume(np.stack(frames), modality="MR", frame_interval_s=2.0)
-    paths = [write(large, "a.ucv", **mode), write(sequence, "b.ucv", **mode)]
+    paths = [write(large, "a.ucv", max_error=2), write(sequence, "b.ucv", lossless=True)]
     read = read_in(bare, *paths)
     for path in paths:
         assert inspect_container(path)["blocks"].keys() == {"learned"}

@@ -70,7 +70,7 @@ def test_report_and_history_state_what_was_reached(scan: Volume, tmp_path: Path)
 class TestRatio:
     @pytest.mark.slow
     def test_it_spends_what_it_may(self, scan: Volume, tmp_path: Path) -> None:
-        large = np.tile(scan.voxels, (2, 4, 4))
+        large = np.tile(scan.voxels, (2, 3, 3))
         noise = np.random.default_rng(0).normal(0, 4, large.shape).astype(np.int16)
         done = compress(Volume(large + noise), tmp_path / "a.ucv", CompressConfig(ratio=12))
         assert 12 <= done.ratio < 12.3

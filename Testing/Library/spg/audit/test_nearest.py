@@ -94,13 +94,13 @@ def test_slices_of_somebody_else_alarm_no_more_often_than_alpha(people: Anatomy)
     names = [name for name in people if name != "outside"]
     people = {name: slices[2:8] for name, slices in people.items()}
     found = []
-    for seed in range(16):
+    for seed in range(8):
         drawn = np.random.default_rng(seed).permutation(names)
         groups = [{name: people[name] for name in half} for half in (drawn[:5], drawn[5:])]
         found.append(alarms(audit(Audited(body(20 + seed, 6), *groups))))
     assert not any("copies" in attacks for attacks in found)
-    # 16 draws with a chance of 5 %: four or more happen once in 140 times.
-    assert sum(map(bool, found)) <= 3
+    # 8 draws with a chance of 5 %: three or more happen once in 170 times.
+    assert sum(map(bool, found)) <= 2
 
 
 def test_what_a_clean_distillation_gives_raises_no_alarm(

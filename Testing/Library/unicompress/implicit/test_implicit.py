@@ -108,26 +108,30 @@ def test_a_model_that_lacks_something_is_refused(models: dict[str, CodecModel]) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [30, 80], ids=["teacher", "student"])
-def test_a_stopped_training_goes_on_to_the_same_state(
+def test_a_training_stopped_in_either_stage_goes_on_to_the_same_state(
     smoke: ImplicitConfig,
     files: list[Path],
     models: dict[str, CodecModel],
     tmp_path: Path,
-    stop: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stopped, step = threading.Event(), ImplicitTrainer.step
+    step = ImplicitTrainer.step
+    for stop in (30, smoke.teacher_steps + 20):
+        stopped = threading.Event()
 
-    def watched(trainer: ImplicitTrainer, number: int) -> dict[str, float]:
-        if number == stop:
-            stopped.set()
-        return step(trainer, number)
+        def watched(
+            trainer: ImplicitTrainer,
+            number: int,
+            stop: int = stop,
+            stopped: threading.Event = stopped,
+        ) -> dict[str, float]:
+            if number == stop:
+                stopped.set()
+            return step(trainer, number)
 
-    monkeypatch.setattr(ImplicitTrainer, "step", watched)
-    with pytest.raises(Cancelled, match="checkpoint"):
-        train(smoke, files, tmp_path, Monitor(cancel=stopped))
-    stopped.clear()
+        monkeypatch.setattr(ImplicitTrainer, "step", watched)
+        with pytest.raises(Cancelled, match="checkpoint"):
+            train(smoke, files, tmp_path, Monitor(cancel=stopped))
     monkeypatch.undo()
     trained = train(smoke, files, tmp_path)
     # The order of the metadata in a file is not that of another process.
