@@ -87,8 +87,10 @@ def describe(
 
 def _sequence_in_words(sequence: Mapping[str, Any]) -> list[str]:
     """Describe how many images hold what the frames of a sequence share."""
-    if not sequence or "reason" in sequence:
+    if not sequence:
         return []
+    if reason := sequence.get("reason"):
+        return [f"{sequence['frames']} frames were filtered one by one: {reason}"]
     text = f"{sequence['frames']} frames were filtered together"
     return [f"{text}; {sequence['images']} principal images hold signal"]
 

@@ -29,6 +29,7 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.contrasts import measure_contrasts
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
+from MedEnhanceLib.noise.movement import STILL, typical_movement
 from MedEnhanceLib.noise.sequence import FrameKinds, measure_frames, sort_frames
 from MedEnhanceLib.noise.tissue_blocks import structure_of
 from MedEnhanceLib.runtime.progress import Monitor
@@ -72,6 +73,7 @@ class VolumeCache:
         kinds: which frames show tissue, and which of them measure the noise; None before.
         frames_noise: the noise that all frames of a sequence show together; None where they show
             none; by whether they are filtered together.
+        movement: of the frames, in voxels; None before it is measured.
         regions: constant ones, by number of the frame and σ of the noise.
         guides: of the last run with guides, each with its copy on the volume's grid.
         turn: to the order of the voxels that were measured.
@@ -81,6 +83,7 @@ class VolumeCache:
     noises: dict[int, NoiseEstimate] = field(default_factory=dict)
     kinds: FrameKinds | None = None
     frames_noise: dict[bool, NoiseEstimate | None] = field(default_factory=dict)
+    movement: float | None = None
     regions: dict[tuple[int, float], ConstantRegions] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
     turn: AxisTurn = AS_STORED
@@ -104,6 +107,15 @@ class VolumeCache:
             self.noises[number] = noise_of(frame)
         return self.noises[number]
 
+    def movement_of(self, frames: Sequence[Volume], monitor: Monitor) -> float:
+        """Return the movement of the frames with tissue in voxels, measured only once."""
+        if self.movement is None:
+            monitor.check()
+            empty = self.kinds_of(frames).empty
+            shown = [frame.voxels for n, frame in enumerate(frames) if n not in empty]
+            self.movement = typical_movement(shown)
+        return self.movement
+
     def noise_of_frames(
         self,
         frames: Sequence[Volume],
@@ -114,8 +126,8 @@ class VolumeCache:
     ) -> NoiseEstimate | None:
         """Return the noise that frames show together, measured only once; None if they show none.
 
-        Where they are filtered together, they may differ in contrast. It only increases what is
-        measured: the lower of two measurements is right.
+        Frames that move show more than noise. Where they are filtered together, they may differ in
+        contrast. It only increases what is measured: the lower of two measurements is right.
 
         Args:
             frames: all of a sequence.
@@ -125,7 +137,9 @@ class VolumeCache:
         """
         if is_joint not in self.frames_noise:
             kinds = self.kinds_of(frames)
-            measured = [measure_frames([frames[n] for n in kinds.usable], typical, monitor)]
+            measured = []
+            if self.movement_of(frames, monitor) <= STILL:
+                measured.append(measure_frames([frames[n] for n in kinds.usable], typical, monitor))
             if is_joint:
                 numbers = sorted(kinds.usable + kinds.quiet)
                 measured.append(measure_contrasts([frames[n] for n in numbers], typical, monitor))

@@ -38,10 +38,11 @@ from MedEnhanceLib.hqg.denoisers import (
 )
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, measured_bias_field
 from MedEnhanceLib.hqg.outputs import Outputs, outputs_for
-from MedEnhanceLib.hqg.principal_images import PrincipalImages
+from MedEnhanceLib.hqg.principal_images import FEWEST, PrincipalImages
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
+from MedEnhanceLib.noise.movement import STILL
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import openmp_on_one_thread
@@ -57,6 +58,7 @@ _LOWEST_TOP = 1e-4
 _REGISTRATION, _FILTER = 0.3, 0.9
 #: Slices in which the change of a result is measured, and that of the mean of its frames.
 _SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
+_KEEPS_GRID = "MedEnhanceLib.hqg.enhance keeps the grid, and makes no thin slices"
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 _USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
@@ -162,13 +164,11 @@ def _prepared(
 ) -> EnhancerRun:
     """Check the input, open the model, measure and decide; arguments and errors of `enhance`."""
     if config.task == "slices":
-        raise ConfigError(
-            "MedEnhanceLib.hqg.enhance keeps the grid, and makes no thin slices",
-            "Use MedEnhanceLib.enhance, which does.",
-        )
+        raise ConfigError(_KEEPS_GRID, "Use MedEnhanceLib.enhance, which does.")
     # Unusable guides are refused before the model is opened.
     guides = list(_checked(guide, volume, config.model, monitor))
-    method = _method_of(volume, config, guided=bool(guides))
+    is_joint, reason = _way_of(volume, config, guided=bool(guides))
+    method = _method_of(config, is_joint=is_joint)
     bundle, volume = _opened(method, volume, config, monitor)
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     original = volume if frame is None else volume.frame(frame)
@@ -182,10 +182,11 @@ def _prepared(
     frames = seen.frames()
     numbers = range(len(frames)) if frame is None else [frame]
     empty = _measure_ranges(volume, frames, numbers, cache)
+    if is_joint and (reason := _apart(frames, empty, cache, monitor)):
+        is_joint, method = False, method[-1:] if config.denoiser != "auto" else (SET_NETWORK,)
     device, denoiser = _on_device(method, bundle, config.device, monitor)
     # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
-    is_joint = denoiser_class(method[0]).is_joint
     kind = seen.sequence_kind
     decision = decide(frames, cache, task, monitor, is_joint=is_joint, kind=kind)
     if bundle is not None and not is_joint:
@@ -196,6 +197,8 @@ def _prepared(
     is_shared = config.correct_bias_field and len(frames) > 1
     bias_field = measured_bias_field(mean(), monitor) if is_shared else None
     aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
+    if reason:
+        facts["sequence"] = {"frames": len(frames), "images": 0, "reason": reason}
     # The measurements used memory that is not needed again.
     del mean
     let_go(seen.voxels)
@@ -216,29 +219,57 @@ def _turned_slices(part: slice | None, turn: AxisTurn, depth: int) -> slice:
     return part if turn.steps[0] > 0 else slice(depth - part.stop, depth - part.start)
 
 
-def _method_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[str, ...]:
-    """Choose the methods, by name: one, or principal images and the one that filters them.
+def _way_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[bool, str]:
+    """Choose whether frames are filtered together, and state why, if not; "" for a single volume.
 
-    Raises ConfigError for frames together with a guide, or without a method for them.
+    Raises ConfigError for frames together with a guide.
     """
-    is_joint = volume.is_sequence and config.sequence == "joint"
-    if config.sequence == "auto" and volume.is_sequence and not guided:
-        is_joint = differs_in_contrast(volume.sequence_kind)
-    if is_joint and guided:
+    kind = volume.sequence_kind
+    if not volume.is_sequence:
+        return False, ""
+    if config.sequence == "joint" and guided:
         raise ConfigError(
             "frames that are filtered together take no guide",
             "Leave the guide out, or use sequence each.",
         )
+    if config.sequence == "joint" or (config.sequence == "auto" and differs_in_contrast(kind)):
+        return not guided, "each with the guide" if guided else ""
+    if config.sequence == "each":
+        return False, "on request"
+    if kind:
+        return False, f"they repeat each other ({kind})"
+    return False, "nothing states that they differ in contrast; if they do, use sequence joint"
+
+
+def _apart(
+    frames: Sequence[Volume], empty: Sequence[int], cache: VolumeCache, monitor: Monitor
+) -> str:
+    """Return why frames that are to be filtered together cannot be, with a warning; or ""."""
+    reason, movement = "", cache.movement_of(frames, monitor)
+    if len(frames) - len(empty) < FEWEST:
+        reason = f"fewer than {FEWEST} of them show tissue"
+    elif movement > STILL:
+        reason = f"they move, by about {movement:.1f} voxels"
+    if reason:
+        monitor.warn(f"the frames are filtered one by one: {reason}")
+    return reason
+
+
+def _method_of(config: EnhanceConfig, *, is_joint: bool) -> tuple[str, ...]:
+    """Choose the methods, by name: one, or principal images and the one that filters them.
+
+    Raises ConfigError for a joint method where frames are not filtered together.
+    """
     name = config.denoiser
     if name == "auto":
         name = BLOCK_MATCHING if is_joint else SET_NETWORK
     if denoiser_class(name).is_joint:
-        if not volume.is_sequence or config.sequence == "each":
+        if not is_joint:
             raise ConfigError(
                 f"the denoiser {name} takes the frames of a sequence together",
-                f"Leave denoiser {name} out.",
+                "Use sequence joint for a sequence, and another denoiser for a single volume.",
             )
-        return (name,)
+        return (name, BLOCK_MATCHING) if name == PRINCIPAL_IMAGES else (name,)
     return (PRINCIPAL_IMAGES, name) if is_joint else (name,)
 
 

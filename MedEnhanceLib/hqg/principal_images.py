@@ -36,7 +36,7 @@ from MedEnhanceLib.hqg.denoisers import (
 from MedEnhanceLib.hqg.outputs import new_array
 
 #: Fewest frames that have enough in common.
-_FEWEST = 3
+FEWEST = 3
 #: Tissue is above this share of the bright end of the mean; most values in a sample of it.
 _TISSUE, _SAMPLE = 0.35, 8_000_000
 #: Distance of voxels in a plane whose noise has little in common.
@@ -76,17 +76,14 @@ class PrincipalImages:
     def denoise(self, frames: Frames) -> Denoised:
         """Denoise all frames together; as `Denoiser.denoise`."""
         together = list(frames.usable)
-        if len(together) < _FEWEST:
-            frames.monitor.warn(f"{len(together)} frames are too few to be filtered together")
-            return self.spatial.denoise(frames)
         frames.monitor.progress(0.0, "comparing the frames")
         sample = _sample(frames, together)
         every: Floats = _basis(sample[0]).astype(np.float32)
         basis = every[:, _kept(every.T @ sample)]
         facts: dict[str, Any] = {"frames": len(together), "images": basis.shape[1]}
         if basis.shape[1] > _MOST_KEPT * len(together):
-            reason = "the frames have too little in common (movement, or next to no noise)"
-            frames.monitor.warn(f"{reason}: they are filtered one by one")
+            reason = "they have too little in common (next to no noise, or movement)"
+            frames.monitor.warn(f"the frames are filtered one by one: {reason}")
             given = (self.alone() if self.alone else self.spatial).denoise(frames)
             return Denoised(given.parts, {**given.facts, "sequence": facts | {"reason": reason}})
         return Denoised(self._parts(frames, together, basis), {"sequence": facts})
