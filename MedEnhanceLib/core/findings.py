@@ -55,9 +55,9 @@ def describe(
             mean, alone = (noise[f"mean_changed{by}"] for by in ("", "_by_noise"))
             text = f"the mean of all frames changed by {_level(strength * mean)} in tissue; noise"
             lines.append(f"{text} alone leaves about {_level(strength * alone)}")
-    lines += _sequence_in_words(facts.get("sequence", {}))
     if strength == 0:  # the result is the input
         facts = {name: facts[name] for name in ("slices",) if name in facts}
+    lines += _sequence_in_words(facts.get("sequence", {}))
     if blur := facts.get("blur"):
         outcome = "undone" if blur.get("undone") else "left alone"
         lines.append(f"blur {outcome}: {blur.get('reason', '')}")

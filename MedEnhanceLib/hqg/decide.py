@@ -235,7 +235,7 @@ def _sequence_warning(
     if is_joint and kind and not differs_in_contrast(kind):
         return ModelWarning(
             "joint-filter",
-            f"frames of {kind} are filtered together, which erases weak changes over time",
+            f"frames of a {kind} series are filtered together, which erases weak changes over time",
             "for activation or uptake use sequence each",
         )
     if not is_joint and not kind and config.sequence == "auto" and shared is None:
@@ -370,7 +370,11 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
     if quantity_of(volume)[0]:
         return None
     seen = volume.canonical().compact()
-    decision = decide(seen.frames(), VolumeCache(), EnhanceConfig(), Monitor())
+    kind = seen.sequence_kind
+    decision = decide(
+        seen.frames(), VolumeCache(), EnhanceConfig(), Monitor(),
+        is_joint=differs_in_contrast(kind), kind=kind,
+    )  # fmt: skip
     facts = {name: decision.facts["noise"][name] for name in ("sigma", "interval", "confidence")}
     return facts | ({"reason": decision.noise.reason} if decision.noise.reason else {})
 

@@ -205,7 +205,7 @@ def _prepared(
     trim()
     within = _turned_slices(part if slices else None, turn, len(frames[0].voxels))
     return EnhancerRun(
-        config=config, bundle=bundle, method=method[0], device=device, denoiser=denoiser,
+        config=config, bundle=bundle, method=_name_of(method), device=device, denoiser=denoiser,
         original=original.crop(k=part), frames=frames, numbers=numbers, empty=empty, slices=within,
         turn=turn, decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
@@ -271,6 +271,11 @@ def _method_of(config: EnhanceConfig, *, is_joint: bool) -> tuple[str, ...]:
             )
         return (name, BLOCK_MATCHING) if name == PRINCIPAL_IMAGES else (name,)
     return (PRINCIPAL_IMAGES, name) if is_joint else (name,)
+
+
+def _name_of(method: Sequence[str]) -> str:
+    """Name the methods of a run: the first, and what filters its images unless it is usual."""
+    return ", ".join(name for name in method if name != BLOCK_MATCHING) or BLOCK_MATCHING
 
 
 def _opened(

@@ -171,3 +171,15 @@ def test_images_are_filtered_by_any_method(rng: np.random.Generator) -> None:
     by_network = _enhance(noisy, denoiser="set-network", sequence="joint")
     assert by_network.model["name"] == "mr"
     assert _left(by_network.volume, truth, noisy) < 0.5
+
+
+def test_frames_that_cannot_be_filtered_together_say_why(rng: np.random.Generator) -> None:
+    truth, noisy = _series(rng, 7)
+    two = _enhance(_frames(noisy, [0, 3]), sequence="joint", strength="full")
+    assert two.model["name"] == "mr"
+    assert "2 frames were filtered one by one: fewer than 3 of them show tissue" in two.findings
+    clean = noisy.with_voxels(np.round(truth).astype(np.int16))
+    kept = _enhance(clean, strength=0.0)  # nothing is removed
+    assert np.array_equal(kept.volume.voxels, clean.voxels)
+    alike = replace(noisy, gradients=(), sequence_kind="functional").crop(k=slice(0, 4))
+    assert "they repeat each other (functional)" in _enhance(alike).findings[-1]
