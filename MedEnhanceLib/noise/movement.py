@@ -1,6 +1,6 @@
 """Measures how far the frames of a sequence are from their common place, for decisions alone.
 
-Each frame is compared with what it shares with the others, its projection on the two strongest
+Each frame is compared with what it shares with the others, its projection on the four strongest
 images over time, whatever its contrast. What is left is fitted by the derivatives of the
 projection: to first order, a frame moved by d differs from it by −d · gradient. Shifts and turns
 within slices are fitted; large movements come out too small, as the others blur the projection.
@@ -17,19 +17,19 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, let_go, robust_max
 
-#: Movement up to which frames are still. Of 27 real scans 26 have .24 or less; simulated turns of
-#: 1° with shifts of half a voxel (1 SD) have .4 to .9, of 4° and two voxels .6 to 1.4.
-STILL = 0.35
+#: Movement up to which frames are still. Real scans have .2 or less (one of 27 more); simulated turns
+#: of 1° with shifts of half a voxel (1 SD) .2 to .6, of 4° with two voxels .6 to .95.
+STILL = 0.5
 #: Tissue is above this share of the bright end of the mean; voxels of it that are compared.
 _TISSUE, _COMPARED = 0.35, 20_000
 #: Images over time that a frame is projected on; fewest frames.
-_IMAGES, _FEWEST = 2, 3
+_IMAGES, _FEWEST = 4, 5
 
 
 def typical_movement(frames: Sequence[Array]) -> float:
     """Return the median over frames of their movement in tissue (RMS), in voxels of a slice.
 
-    frames: [K, J, I] each. Returns 0 for fewer than three frames, or too little tissue.
+    frames: [K, J, I] each. Returns 0 for fewer than five frames, or too little tissue.
     """
     mean: Floats = np.zeros(frames[0].shape, np.float32)
     for frame in frames:
