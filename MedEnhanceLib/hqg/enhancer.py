@@ -167,10 +167,10 @@ def _prepared(
         raise ConfigError(_KEEPS_GRID, "Use MedEnhanceLib.enhance, which does.")
     # Unusable guides are refused before the model is opened.
     guides = list(_checked(guide, volume, config.model, monitor))
+    load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     is_joint, reason = _way_of(volume, config, guided=bool(guides))
     method = _method_of(config, is_joint=is_joint)
     bundle, volume = _opened(method, volume, config, monitor)
-    load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     original = volume if frame is None else volume.frame(frame)
     part = _requested_slices(slices, volume, config)
     turn = volume.geometry.turn

@@ -282,6 +282,7 @@ def ordered_map(
 
     waiting: deque[Future[Outcome]] = deque()
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="medenhance")
+    is_left = False
     with blas_on_one_thread:
         try:
             for item in items:
@@ -291,9 +292,12 @@ def ordered_map(
                     yield _outcome(waiting.popleft(), monitor)
             while waiting:
                 yield _outcome(waiting.popleft(), monitor)
+        except GeneratorExit:
+            is_left = True  # perhaps by the garbage collector, which must not wait for threads
+            raise
         finally:
             stopped.set()
-            pool.shutdown(wait=not monitor.cancelled, cancel_futures=True)
+            pool.shutdown(wait=not (is_left or monitor.cancelled), cancel_futures=True)
 
 
 def _outcome(future: Future[Outcome], monitor: Monitor) -> Outcome:
