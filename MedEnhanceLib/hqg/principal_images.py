@@ -86,26 +86,31 @@ class PrincipalImages:
             frames.monitor.warn(f"the frames are filtered one by one: {reason}")
             given = (self.alone() if self.alone else self.spatial).denoise(frames)
             return Denoised(given.parts, {**given.facts, "sequence": facts | {"reason": reason}})
-        return Denoised(self._parts(frames, together, basis), {"sequence": facts})
+        # Of all frames, so that a part of them is treated like the whole.
+        brightest = together[int(sample[0].mean(axis=1).argmax())]
+        return Denoised(self._parts(frames, together, basis, brightest), {"sequence": facts})
 
-    def _parts(self, frames: Frames, together: Sequence[int], basis: Floats) -> Iterator[FramePart]:
+    def _parts(
+        self, frames: Frames, together: Sequence[int], basis: Floats, brightest: int
+    ) -> Iterator[FramePart]:
         """Filter the images, and yield the frames that they make."""
-        images = self._filtered(frames, _images(frames, together, basis))
+        images = self._filtered(frames, _images(frames, together, basis), brightest)
         start = frames.slices.start
-        numbers = [number for number in frames.numbers if number in together]
-        rows = basis[[together.index(number) for number in numbers]]
+        rows = {number: row for row, number in enumerate(together) if number in frames.numbers}
         for slices in parts_of(start, frames.slices.stop):
             of_part = images[:, slices.start - start : slices.stop - start]
-            voxels = np.tensordot(rows, of_part, 1)
+            voxels = np.tensordot(basis, of_part, 1)  # its rounding depends on the number of rows
             let_go(images)
-            for number, values in zip(numbers, voxels, strict=True):
-                yield FramePart(number, slices, values)
+            for number, row in rows.items():
+                yield FramePart(number, slices, voxels[row])
 
-    def _filtered(self, frames: Frames, images: Floats) -> Floats:
-        """Filter the requested slices of images, [n, K, J, I], in the groups of the first one."""
+    def _filtered(self, frames: Frames, images: Floats, brightest: int) -> Floats:
+        """Filter the requested slices of images, [n, K, J, I], in the groups of the first one.
+
+        brightest: number of the frame that shows where the air is.
+        """
         part, count = frames.slices, len(images)
         result = new_array((count, part.stop - part.start, *images.shape[2:]), "f4", frames.scratch)
-        brightest = max(frames.tops, key=frames.tops.__getitem__)
         around = slice(max(0, part.start - _REACH), min(images.shape[1], part.stop + _REACH))
         monitor = frames.monitor.part(0.0, frames.share)
         given = Frames(
