@@ -22,7 +22,9 @@ from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg import denoise
+from MedEnhanceLib.hqg.denoisers import FramePart
 from MedEnhanceLib.hqg.network_stage import SetNetwork
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import scaling_for
@@ -315,12 +317,8 @@ def by_filter(volume: Volume, noise: NoiseEstimate, share: float) -> Floats:
         rounds=FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"],
         spacing=volume.geometry.spacing,
     ).denoised()
-    removal = denoise.Removal(noise, share)
-    for z, values in enumerate(voxels):
-        at = slice(z, z + 1)
-        before = volume.voxels[at].astype(np.float32)
-        voxels[at] = removal.correct(values[None], before, noise[at])
-    return voxels
+    part = FramePart(0, slice(0, len(voxels)), voxels)
+    return denoise.Removal(noise, share).correct(part, ConstantRegions(volume.voxels, noise.level))
 
 
 def scores(scan: Subject, image: Floats) -> Row:
