@@ -37,7 +37,7 @@ from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, int
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.noise.regressor import estimate_sigma
-from MedEnhanceLib.noise.tissue_blocks import BLOCK, TINY, Blocks
+from MedEnhanceLib.noise.tissue_blocks import BLOCK, CT_TISSUE, TINY, Blocks
 
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4
@@ -70,6 +70,9 @@ _LOUD = 2.5
 #: σ of the background over that of tissue within which the two agree, and the least share of
 #: tissue: where nearly all blocks look like air, the others may be air too.
 _LIKE_TISSUE, _LEAST_TISSUE = (0.6, 2.0), 0.05
+#: CT: σ in HU from which tissue may be as dark as air, rounds of measuring it, and how far noise
+#: reaches below the mean of tissue, in σ, which is underestimated at first: hence the least σ.
+_LOUD_HU, _LOUD_ROUNDS, _NOISE_REACHES, _LEAST_LOUD_HU = 200.0, 2, 6.0, 300.0
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json), and the
 #: lower end of the interval, over σ, from there on.
 TRUSTED, _SURE_LOW = 0.5, 0.85
@@ -167,7 +170,9 @@ def measure_noise(
     blocks = Blocks.of(voxels, modality, spacing)
     if blocks.count:
         noise = _estimate(shape, blocks, _Fit(blocks, modality))
-        if modality == "CT" or noise.confidence >= TRUSTED:
+        if modality == "CT":
+            return _with_loud_tissue(voxels, spacing, noise)
+        if noise.confidence >= TRUSTED:
             return noise
         return _quieter(blocks, modality, noise) or _learned(voxels, noise)
     # Everything is as weak as the background: what looks like air may contain signal.
@@ -194,6 +199,22 @@ def noise_of(volume: Volume) -> NoiseEstimate:
     """Measure the noise of a single volume."""
     spacing = volume.geometry.spacing
     return measure_noise(volume.voxels, modality=volume.modality, spacing=spacing)
+
+
+def _with_loud_tissue(
+    voxels: Array, spacing: Sequence[float], noise: NoiseEstimate
+) -> NoiseEstimate:
+    """Measure a CT again where noise alone makes voxels of tissue as dark as air.
+
+    Blocks with such voxels were taken for air, and only the quietest tissue was measured.
+    """
+    for _ in range(_LOUD_ROUNDS):
+        if noise.level < _LOUD_HU:
+            break
+        lowest = CT_TISSUE - _NOISE_REACHES * max(noise.level, _LEAST_LOUD_HU)
+        blocks = Blocks.of(voxels, "CT", spacing, lowest=lowest)
+        noise = _estimate(noise.shape, blocks, _Fit(blocks, "CT"))
+    return noise
 
 
 def _quieter(blocks: Blocks, modality: str, noise: NoiseEstimate) -> NoiseEstimate | None:

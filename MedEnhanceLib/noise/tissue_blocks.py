@@ -37,7 +37,7 @@ _PADDING = 1e-3
 #: Least number of blocks for the correlation of their means.
 _ENOUGH_BLOCKS = 150
 #: CT: tissue from this mean on, without voxels below the second number, HU.
-_CT_TISSUE, _CT_LOWEST = -300.0, -900.0
+CT_TISSUE, CT_AIR = -300.0, -900.0
 #: Mean over spread of air in magnitude images (Rayleigh), and its mean, in σ.
 _RAYLEIGH = math.sqrt(math.pi / (4 - math.pi))
 AIR_MEAN = math.sqrt(math.pi / 2)
@@ -90,7 +90,14 @@ class Blocks:
         return total / np.maximum(count, 1)
 
     @classmethod
-    def of(cls, voxels: Array, modality: str, spacing: Sequence[float]) -> Blocks:
+    def of(
+        cls,
+        voxels: Array,
+        modality: str,
+        spacing: Sequence[float],
+        *,
+        lowest: float = CT_AIR,
+    ) -> Blocks:
         """Cut a volume into blocks, keep those of tissue, and transform them by cosines.
 
         Air, padding and constant blocks are left out. Each block is assigned to a cell of the noise
@@ -100,6 +107,7 @@ class Blocks:
             voxels: [K, J, I], finite; of a large volume only every n-th layer of blocks is cut.
             modality: decides what is tissue, and whether values are magnitudes.
             spacing: (i, j, k) in mm; the size of cells follows it.
+            lowest: HU below which a voxel of CT is of air, whose blocks are left out.
         """
         depth = BLOCK if voxels.shape[0] >= BLOCK else 1
         grid = voxels.shape[0] // depth, voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
@@ -117,7 +125,10 @@ class Blocks:
         padding = _padding(voxels)
         figures = np.concatenate([_figures(part, padding) for part in parts], axis=1)
         air = _air(figures, top) if magnitude and len(values) else None
-        is_tissue = _is_tissue(figures, modality, top, air, magnitude)
+        if modality == "CT":
+            is_tissue = _is_ct_tissue(figures, lowest)
+        else:
+            is_tissue = _is_tissue(figures, top, air, magnitude)
         keep = np.flatnonzero(is_tissue)
         # Layer by layer: the rounding of a product depends on its size.
         masks = np.split(is_tissue, len(parts))
@@ -200,14 +211,15 @@ def _figures(values: Floats, padding: Sequence[float]) -> Floats:
     return np.stack([mean, spread, values.min(axis=1), values.max(axis=1), touched])
 
 
-def _is_tissue(
-    figures: Floats, modality: str, top: float, air: float | None, magnitude: bool
-) -> Mask:
+def _is_ct_tissue(figures: Floats, lowest: float) -> Mask:
+    mean, _, low, high, touched = figures
+    varies = (low < high) & (touched == 0)
+    return np.asarray(varies & (mean > CT_TISSUE) & (low > lowest))
+
+
+def _is_tissue(figures: Floats, top: float, air: float | None, magnitude: bool) -> Mask:
     mean, spread, low, high, touched = figures
-    keep = (low < high) & (touched == 0)
-    if modality == "CT":
-        return np.asarray(keep & (mean > _CT_TISSUE) & (low > _CT_LOWEST))
-    keep &= mean > 0.1 * top
+    keep = (low < high) & (touched == 0) & (mean > 0.1 * top)
     if magnitude:
         # In air and in tissue as weak, the mean is small compared with the spread.
         keep &= mean > 2.3 * spread

@@ -10,6 +10,7 @@ import pytest
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.degradation.acquisition import bias_field
+from MedEnhanceLib.degradation.ct_scanner import CtScanner
 from MedEnhanceLib.degradation.lowdose import (
     CUTOFF,
     MU_WATER_PER_MM,
@@ -132,3 +133,34 @@ def test_slices_have_the_same_noise_however_many_follow() -> None:
     few = low_dose_noise(hu[:5], _SPACING, 1e4, 3, np.random.default_rng(6))
     assert np.abs(many[:5] - few).max() < 1e-2
     assert np.abs(many[0] - many[1]).max() > 1
+
+
+def test_scanners_of_ct_differ_in_the_texture_of_their_noise() -> None:
+    hu, distance = disc(6)
+    inside = distance < _RADIUS_MM / 2
+
+    def noise(**fields: float) -> Floats:
+        scanner = CtScanner(2e4, **fields)
+        return scanner.noise(hu, _SPACING, np.random.default_rng(0))[:, inside]
+
+    def across(values: Floats) -> float:
+        return float(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1])
+
+    plain = noise()
+    assert across(plain) == pytest.approx(0, abs=0.05)
+    assert across(noise(neighbor=0.2)) == pytest.approx(0.55, abs=0.1)  # 2·.6·.2 / (.6² + 2·.2²)
+    assert noise(smoothed=0.6).std() < 0.7 * plain.std()
+    assert noise(cutoff=0.8).std() < 0.6 * plain.std()
+
+
+def test_a_soft_kernel_blurs_the_anatomy_and_a_sharp_one_does_not() -> None:
+    hu, _ = disc(1)
+    assert np.array_equal(CtScanner(1e4, cutoff=2.0).shown(hu), hu)
+    shown = CtScanner(1e4, cutoff=0.6).shown(hu)
+    steps = [float(np.abs(np.diff(image[0], axis=1)).max()) for image in (hu, shown)]
+    assert steps[1] < 0.95 * steps[0]
+
+
+def test_drawn_scanners_repeat_with_the_seed() -> None:
+    first, again, other = (CtScanner.draw(np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first == again != other

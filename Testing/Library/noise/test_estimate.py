@@ -204,6 +204,16 @@ def test_texture_everywhere_gives_little_confidence() -> None:
     assert "anatomy" in estimate.reason
 
 
+@pytest.mark.parametrize("sigma", [220.0, 500.0, 900.0])
+def test_tissue_of_ct_that_noise_makes_as_dark_as_air_is_measured(sigma: float) -> None:
+    """As in an abdomen at very low dose, whose voxels reach below −900 HU."""
+    noise = gaussian_filter(_noise(*SHAPE), (0, 0.6, 0.6))
+    body = np.where(_body() > 0, _body() - 50, -1000) + sigma * noise / noise.std()
+    estimate = measure_noise(body.astype(np.float32), modality="CT")
+    assert estimate.level == pytest.approx(sigma, rel=0.07)
+    assert estimate.confidence > 0.9
+
+
 def test_noise_of_ct_above_any_tissue_is_trusted_at_a_low_confidence() -> None:
     """As in an abdomen at very low dose: the lower end leaves most of the noise."""
     noise = measure_noise(_rician(_body(), 20.0), modality="CT")
