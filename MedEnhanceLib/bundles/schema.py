@@ -46,6 +46,7 @@ _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("on_request", "guided"), bool),
     "files": dict[str, str],
     "network": {},
+    "view": {},
     "training": {"summary": str, "config": dict | None},
     "data": list[dict[str, str]],
     **dict.fromkeys(("limits", "warnings"), list[str]),

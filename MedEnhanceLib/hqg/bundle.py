@@ -18,6 +18,7 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.hqg.view_network import VIEW_PREFIX, ViewNet
 
 _LIMITS = (
     "Trained on few subjects; other scanners, sequences and anatomy can give worse results.",
@@ -103,9 +104,51 @@ def export_enhancer(
     return export_bundle(folder, tensors, metadata)
 
 
+def export_with_view(
+    folder: Path,
+    config: TrainConfig,
+    view: ViewNet,
+    *,
+    start: Bundle,
+    seconds: float,
+    gain_db: float,
+) -> Bundle:
+    """Write the bundle of an enhancer and of a network that sees whole slices.
+
+    Args:
+        folder: of the bundle.
+        config: of the training of `view`.
+        view: with averaged weights, on the CPU.
+        start: the enhancer, whose set network is taken over.
+        seconds: duration of the training.
+        gain_db: of `view` over the filter, on slabs that no step saw.
+    """
+    tensors = {k: v for k, v in load_tensors(start).items() if not k.startswith(VIEW_PREFIX)}
+    tensors |= {f"{VIEW_PREFIX}{name}": value for name, value in view.state_dict().items()}
+    summary = f"From {start.name}: {config.steps} steps of the network that sees whole slices, "
+    metadata: dict[str, Any] = {
+        **start.metadata,
+        "name": config.name,
+        "anatomy": config.anatomy,
+        "description": "HQG-Net: a U-Net that sees whole slices, and a set network over groups of "
+        "similar blocks, each after the block-matching filter.",
+        "license": config.license or NOT_STATED,
+        "view": view.config.to_json(),
+        "training": {
+            **training_record(config.to_json(), start),
+            "seconds": round(seconds),
+            "validation": {"gain_db": round(gain_db, 3)},
+            "summary": f"{summary}seed {config.seed}, {seconds / 60:.0f} minutes",
+        },
+        "data": list(config.data),
+        "limits": list(_LIMITS),
+    }
+    return export_bundle(folder, tensors, metadata)
+
+
 def open_enhancer(bundle: Bundle) -> GuidedNetwork:
     """Build the network of a verified bundle; raises ModelError where weights do not fit."""
-    tensors = load_tensors(bundle)
+    tensors = {k: v for k, v in load_tensors(bundle).items() if not k.startswith(VIEW_PREFIX)}
     is_guided = any(name.startswith("correction.") for name in tensors)
     with must_fit(bundle, tensors):
         network = GuidedNetwork(config_from_json(NetworkConfig, bundle.metadata.get("network", {})))

@@ -50,6 +50,16 @@ class NetworkConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ViewConfig(Options):
+    """Size of the network that sees whole slices."""
+
+    widths: tuple[int, ...] = option(
+        (32, 64, 96, 128), help="channels of each level", low=1, high=4096, items=(1, 6)
+    )
+    depth: int = option(1, help="residual blocks of each level on the way down", low=1, high=16)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskConfig(Options):
     """Last steps, in which a frozen segmentation head teaches the enhancer through a gate.
 
@@ -125,6 +135,11 @@ class TrainConfig(NetworkTrainingConfig):
     learning_rate: float = option(2e-3, help="learning rate of AdamW", low=1e-9, high=1)
     validated: int = option(8, help="number of validation crops", low=1, high=1000)
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
+    view: ViewConfig | None = option(
+        None,
+        help="size of a network that sees whole slices, for CT, whose noise reaches beyond blocks: "
+        "it is trained, and the bundle keeps the set network of start",
+    )
     task: TaskConfig | None = option(
         None, help="segmentation task whose gradient passes a gate in the last steps; null: none"
     )
@@ -218,8 +233,8 @@ class EnhanceConfig(Options):
     )
     denoiser: str = option(
         "auto",
-        help=f"method that removes the noise: {', '.join(DENOISERS)}; auto: set-network, and "
-        "principal-images for frames that are filtered together",
+        help=f"method that removes the noise: {', '.join(DENOISERS)}; auto: the network "
+        "of the model, and principal-images for frames that are filtered together",
         metavar="NAME",
     )
     correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from MedEnhanceLib.bundles.store import Bundle
 
 BLOCK_MATCHING, SET_NETWORK, PRINCIPAL_IMAGES = "block-matching", "set-network", "principal-images"
+VIEW_NETWORK = "view-network"
 #: Name → class.
 DENOISERS = {
     BLOCK_MATCHING: "MedEnhanceLib.hqg.denoisers:BlockMatching",
     SET_NETWORK: "MedEnhanceLib.hqg.network_stage:SetNetwork",
+    VIEW_NETWORK: "MedEnhanceLib.hqg.view_network:ViewNetwork",
     PRINCIPAL_IMAGES: "MedEnhanceLib.hqg.principal_images:PrincipalImages",
 }
 #: Rounds for principal images, whose blocks are compared in another image, so that the noise does
@@ -163,6 +165,11 @@ def denoiser_class(name: str) -> type[Denoiser]:
     """Import the class of a method of the registry."""
     module, _, attribute = DENOISERS[name].partition(":")
     return cast("type[Denoiser]", getattr(import_module(module), attribute))
+
+
+def network_in(bundle: Bundle) -> str:
+    """Name the method that the networks of a bundle are best used by."""
+    return VIEW_NETWORK if "view" in bundle.metadata else SET_NETWORK
 
 
 @dataclass(frozen=True, eq=False)

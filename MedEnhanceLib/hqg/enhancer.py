@@ -30,11 +30,11 @@ from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.denoisers import (
     BLOCK_MATCHING,
     PRINCIPAL_IMAGES,
-    SET_NETWORK,
     Denoiser,
     Frames,
     Resources,
     denoiser_class,
+    network_in,
 )
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, measured_bias_field
 from MedEnhanceLib.hqg.outputs import Outputs, outputs_for
@@ -169,13 +169,11 @@ def _prepared(
     guides = list(_checked(guide, volume, config.model, monitor))
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     is_joint, reason = _way_of(volume, config, guided=bool(guides))
-    method = _method_of(config, is_joint=is_joint)
-    bundle, volume = _opened(method, volume, config, monitor)
+    bundle, volume = _opened(volume, config, monitor)
+    method = _method_of(config, bundle, is_joint=is_joint)
     original = volume if frame is None else volume.frame(frame)
     part = _requested_slices(slices, volume, config)
-    turn = volume.geometry.turn
-    if slices is not None and turn.axes[0] != 0:  # they are no slices in canonical order
-        turn = AS_STORED
+    turn = _turn_of(volume, slices)
     seen = (volume if turn == AS_STORED else volume.canonical()).compact(scratch)
     if cache.turn != turn:  # measured in another order
         vars(cache).update(vars(VolumeCache(turn=turn)))
@@ -183,7 +181,9 @@ def _prepared(
     numbers = range(len(frames)) if frame is None else [frame]
     empty = _measure_ranges(volume, frames, numbers, cache)
     if is_joint and (reason := _apart(frames, empty, cache, monitor)):
-        is_joint, method = False, method[-1:] if config.denoiser != "auto" else (SET_NETWORK,)
+        is_joint, method = False, method[-1:]
+        if config.denoiser == "auto":
+            method = _method_of(config, bundle, is_joint=False)
     device, denoiser = _on_device(method, bundle, config.device, monitor)
     # Blur is measured and corrected in the whole volume, not in previews.
     task = config if slices is None else replace(config, task="noise")
@@ -210,6 +210,12 @@ def _prepared(
         turn=turn, decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
     )  # fmt: skip
+
+
+def _turn_of(volume: Volume, slices: tuple[int, int] | None) -> AxisTurn:
+    """Return the turn to canonical order; none where the requested slices are no slices there."""
+    turn = volume.geometry.turn
+    return AS_STORED if slices is not None and turn.axes[0] != 0 else turn
 
 
 def _turned_slices(part: slice | None, turn: AxisTurn, depth: int) -> slice:
@@ -255,14 +261,14 @@ def _apart(
     return reason
 
 
-def _method_of(config: EnhanceConfig, *, is_joint: bool) -> tuple[str, ...]:
+def _method_of(config: EnhanceConfig, bundle: Bundle | None, *, is_joint: bool) -> tuple[str, ...]:
     """Choose the methods, by name: one, or principal images and the one that filters them.
 
     Raises ConfigError for a joint method where frames are not filtered together.
     """
     name = config.denoiser
     if name == "auto":
-        name = BLOCK_MATCHING if is_joint else SET_NETWORK
+        name = BLOCK_MATCHING if is_joint or bundle is None else network_in(bundle)
     if denoiser_class(name).is_joint:
         if not is_joint:
             raise ConfigError(
@@ -279,11 +285,11 @@ def _name_of(method: Sequence[str]) -> str:
 
 
 def _opened(
-    method: Sequence[str], volume: Volume, config: EnhanceConfig, monitor: Monitor
+    volume: Volume, config: EnhanceConfig, monitor: Monitor
 ) -> tuple[Bundle | None, Volume]:
-    """Open the model, if the methods need one; a guessed modality becomes that of the model."""
+    """Open the model, if a method may need one; a guessed modality becomes that of the model."""
     # Frames that turn out to have too little in common are filtered one by one, by the network.
-    if not (denoiser_class(method[-1]).needs_model or config.denoiser == "auto"):
+    if config.denoiser != "auto" and not denoiser_class(config.denoiser).needs_model:
         return None, volume
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
     if volume.modality_is_guess and volume.modality != bundle.modality:
@@ -304,8 +310,9 @@ def _on_device(
     resources = Resources(bundle=bundle, device=choice.name, engine=engine)
     denoiser = denoiser_class(method[-1]).prepared(resources)
     if len(method) > 1:
-        network = functools.partial(denoiser_class(SET_NETWORK).prepared, resources)
-        denoiser = PrincipalImages(denoiser, alone=network if bundle else None)
+        network = denoiser_class(network_in(bundle)) if bundle else None
+        alone = functools.partial(network.prepared, resources) if network else None
+        denoiser = PrincipalImages(denoiser, alone=alone)
     return choice.name, denoiser
 
 
@@ -442,6 +449,7 @@ def _result_of(
     if len(tissue) > 1 and decision.blur is None and not run.config.correct_bias_field:
         changes |= _shared_change(before, after, tissue)
     facts = decision.facts | {"noise": decision.facts["noise"] | changes} | dict(method)
+    facts["denoiser"] = run.method
     if run.guides:
         series = [each.facts for each in run.guides]
         facts["guide"] = {"used": round(float(np.mean(uses)), 4), "series": series}

@@ -116,25 +116,22 @@ class Blocks:
         wide = cell_blocks(spacing, (depth * stride, BLOCK, BLOCK))
         counts = len(layers), grid[1], grid[2]
         cells = tuple(max(1, -(-n // m)) for n, m in zip(counts, wide, strict=True))
-        values = np.empty((math.prod(counts), depth * BLOCK**2), np.float32)
-        parts = np.split(values, max(1, len(layers)))  # views of layers
-        for part, layer in zip(parts, layers, strict=False):
-            part[...] = blocks_of_layer(voxels, layer * depth, depth)
+        parts = _cut(voxels, layers, depth)
         magnitude = modality == "MR" and float(voxels.min()) >= 0
-        top = 0.0 if modality == "CT" else robust_max(voxels[:: max(1, len(voxels) // 40)])
-        padding = _padding(voxels)
+        padding, air = _padding(voxels), None
         figures = np.concatenate([_figures(part, padding) for part in parts], axis=1)
-        air = _air(figures, top) if magnitude and len(values) else None
         if modality == "CT":
             is_tissue = _is_ct_tissue(figures, lowest)
         else:
+            top = robust_max(voxels[:: max(1, len(voxels) // 40)])
+            air = _air(figures, top) if magnitude and figures.size else None
             is_tissue = _is_tissue(figures, top, air, magnitude)
         keep = np.flatnonzero(is_tissue)
         # Layer by layer: the rounding of a product depends on its size.
         masks = np.split(is_tissue, len(parts))
         transform = cosines(depth).T
         squares = [np.square(p[use] @ transform) for p, use in zip(parts, masks, strict=True)]
-        del values, parts  # as large as what follows
+        del parts  # as large as what follows
         power = np.concatenate(squares)
         power[:, 0] = 0
         places = np.unravel_index(keep, counts) if keep.size else 3 * (keep,)
@@ -151,6 +148,16 @@ class Blocks:
             step=quantum(voxels),
             share=float(is_tissue.mean()) if is_tissue.size else 0.0,
         )
+
+
+def _cut(voxels: Array, layers: Sequence[int], depth: int) -> list[Floats]:
+    """Cut the blocks of some layers, [n, voxels] each; views of one array."""
+    rows, columns = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
+    values = np.empty((len(layers) * rows * columns, depth * BLOCK**2), np.float32)
+    parts = np.split(values, max(1, len(layers)))
+    for part, layer in zip(parts, layers, strict=False):
+        part[...] = blocks_of_layer(voxels, layer * depth, depth)
+    return parts
 
 
 def cell_blocks(spacing: Sequence[float], block: tuple[int, int, int]) -> list[int]:

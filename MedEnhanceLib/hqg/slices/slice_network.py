@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's own short name
+from torch import Tensor
 
 from MedEnhanceLib.bundles.export import load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
@@ -18,6 +16,7 @@ from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.learning.precision import mixed_precision
+from MedEnhanceLib.learning.unet import ResidualUNet
 
 #: Channels of the input: four images, and eight maps that describe the slices.
 _IMAGES, _MAPS = 4, 8
@@ -93,26 +92,12 @@ class StackMaps:
         return planes + correct @ (slices - self.thicken @ planes)
 
 
-class SliceNet(nn.Module):
+class SliceNet(ResidualUNet):
     """U-Net that predicts the error of interpolation; see SliceNetConfig."""
 
     def __init__(self, config: SliceNetConfig) -> None:
-        super().__init__()
+        super().__init__(_IMAGES + _MAPS, config.widths, config.depth)
         self.config = config
-        widths = config.widths
-        self.first = nn.Conv2d(_IMAGES + _MAPS, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            nn.Sequential(*(_Block(width) for _ in range(config.depth))) for width in widths
-        )
-        pairs = list(itertools.pairwise(widths))
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
-        self.up = nn.ModuleList(_Block(a) for a, _ in pairs)
-        self.last = nn.Conv2d(widths[0], 1, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        if self.last.bias is not None:
-            nn.init.zeros_(self.last.bias)
-        self.multiple = 2 ** len(pairs)
 
     def forward(self, smooth: Tensor, begun: Tensor, beside: Tensor, rows: Tensor) -> Tensor:
         """Compute what to add to `begun`.
@@ -124,38 +109,10 @@ class SliceNet(nn.Module):
             rows: [1, 8, M] or [B, 8, M].
         Returns [B, M, W].
         """
-        batch, m, w = begun.shape
+        batch, _, w = begun.shape
         maps = rows.expand(batch, -1, -1)[..., None].expand(-1, -1, -1, w)
         images = [begun[:, None], (begun - smooth)[:, None] * 4, beside - begun[:, None]]
-        x = torch.cat([*images, maps], dim=1)
-        x = F.pad(x, (0, -w % self.multiple, 0, -m % self.multiple), mode="replicate")
-        x = self.first(x.contiguous(memory_format=torch.channels_last))
-        skips: list[Tensor] = []
-        for level, blocks in enumerate(self.down):
-            x = blocks(x)
-            if level < len(self.shrink):
-                skips.append(x)
-                x = self.shrink[level](x)
-        for level in reversed(range(len(self.grow))):
-            x = self.up[level](self.grow[level](x) + skips[level])
-        change: Tensor = self.last(x)[:, 0, :m, :w].float()
-        return change
-
-
-class _Block(nn.Module):
-    """Residual block of two convolutions."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(width, width, 3, padding=1)
-        self.two = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.two.weight)
-        if self.two.bias is not None:
-            nn.init.zeros_(self.two.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.two(F.relu(self.one(x)))
-        return x + change
+        return self.change(torch.cat([*images, maps], dim=1))
 
 
 def restore_planes(network: SliceNet, slices: Tensor, maps: StackMaps) -> Tensor:

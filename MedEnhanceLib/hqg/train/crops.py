@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from MedEnhanceLib.noise.rician import mean_magnitude
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
 
+Made = TypeVar("Made")
 #: Without and with guides, with pairs for planted lesions, and of a task.
 Kind = Literal["plain", "guided", "lesions", "labeled"]
 #: Part of the seed that differs between kinds.
@@ -293,7 +294,7 @@ class CropMaker:
         )
 
 
-class CropPool:
+class CropPool(Generic[Made]):
     """Crops that a step draws from: a window of numbers that moves with the steps.
 
     Threads make them ahead, and they are replaced one after another. The window depends on the step
@@ -305,13 +306,13 @@ class CropPool:
         every: steps from one replacement to the next.
     """
 
-    def __init__(self, make: Callable[[int], list[Crop]], size: int, every: int) -> None:
+    def __init__(self, make: Callable[[int], list[Made]], size: int, every: int) -> None:
         self._make, self._size, self._every = make, size, every
         threads = min(_MOST_THREADS, max(1, cpu_threads() - 1))
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="crops")
-        self._crops: dict[int, Future[list[Crop]]] = {}
+        self._crops: dict[int, Future[list[Made]]] = {}
 
-    def draw(self, step: int, rng: np.random.Generator, monitor: Monitor) -> Crop:
+    def draw(self, step: int, rng: np.random.Generator, monitor: Monitor) -> Made:
         """Draw one of the crops of a step; waits until all of them are made.
 
         Args:

@@ -22,6 +22,7 @@ from MedEnhanceLib.hqg.train.losses import CropWindow, Turn
 from MedEnhanceLib.hqg.train.targets import Target, load_data
 from MedEnhanceLib.hqg.train.trainer import MakeTask, Trainer
 from MedEnhanceLib.hqg.train.verdict import TAUGHT, UNTAUGHT, judge
+from MedEnhanceLib.hqg.train.view_training import train_view
 from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.learning.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
@@ -61,6 +62,8 @@ def train(
     """
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
+    if config.view is not None:
+        return train_view(config, data, out, device, monitor)
     teaching = None
     if config.task is not None:
         if make_task is None:

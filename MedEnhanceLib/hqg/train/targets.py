@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from MedEnhanceLib.core.arrays import Bytes, Floats
@@ -74,15 +75,8 @@ def load_data(
         InputError: a pattern matches nothing, or there are no training data.
     """
     modality = config.modality
-    left_out = _matching(data, (*config.leave_out, *config.held_out))
-
-    def read(patterns: Sequence[str], left_out: Iterable[Path] = left_out) -> Iterator[Volume]:
-        for path in _files(data, patterns, left_out):
-            monitor.check()
-            volume = load(path, modality=modality, monitor=monitor.part(0, 0)).single()
-            refuse_unfit(volume, Monitor(), on_request=True)
-            yield volume.canonical().compact()  # as it is enhanced in use
-
+    left_out = _left_out(config, data)
+    read = partial(matching_volumes, config, data, monitor=monitor)
     clean = [each for volume in read(config.high_quality) for each in _resolutions(volume)]
     for volume in read(config.noiseless):
         clean += _resolutions(volume, are_clean=True)
@@ -99,7 +93,8 @@ def load_data(
         raise InputError(
             f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
         )
-    validated = [each for volume in read(config.held_out, ()) for each in _resolutions(volume)]
+    held_out = read(config.held_out, is_held_out=True)
+    validated = [each for volume in held_out for each in _resolutions(volume)]
     if config.held_out and not validated:
         raise InputError(
             f"{data}: no clean volume to validate on",
@@ -113,6 +108,36 @@ def load_data(
         "labeled": labeled,
         "validated": validated,
     }
+
+
+def matching_volumes(
+    config: TrainConfig,
+    data: Path,
+    patterns: Sequence[str],
+    monitor: Monitor,
+    *,
+    is_held_out: bool = False,
+) -> Iterator[Volume]:
+    """Read the volumes that match patterns, in canonical order, as they are enhanced in use.
+
+    Args:
+        config: whose volumes that are left out or held out are not read.
+        data: the folder that patterns are relative to.
+        patterns: of files.
+        monitor: may cancel.
+        is_held_out: whether these are the held-out ones themselves.
+    Raises InputError: a pattern matches nothing, or a volume is unfit.
+    """
+    for path in _files(data, patterns, () if is_held_out else _left_out(config, data)):
+        monitor.check()
+        volume = load(path, modality=config.modality, monitor=monitor.part(0, 0)).single()
+        refuse_unfit(volume, Monitor(), on_request=True)
+        yield volume.canonical().compact()
+
+
+def _left_out(config: TrainConfig, data: Path) -> set[Path]:
+    """Return files and folders that no training reads."""
+    return _matching(data, (*config.leave_out, *config.held_out))
 
 
 def _files(data: Path, patterns: Sequence[str], left_out: Iterable[Path]) -> list[Path]:

@@ -118,7 +118,7 @@ class Trainer:
         # Without steps of the first stage, the correction by a guide of the start stays valid.
         self.is_guided = sum(with_guide) > 0 or (starts_guided and not config.steps)
         self._data = data
-        self._pools: dict[str, CropPool] = {}
+        self._pools: dict[str, CropPool[Crop]] = {}
 
     def step(self, number: int) -> dict[str, float]:
         """Make the step of this number; returns its losses."""

@@ -1,0 +1,233 @@
+"""Slabs of CT at low dose, filtered as in use, for the training of the network that sees slices.
+
+Clean volumes are synthetic, or real ones that the filter cleaned: with the noise of their own in
+the target, a network learns to leave noise, and loses decibels on clean volumes. Faint lesions are
+planted, and the dose is that of a scanner drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.core.geometry import Triple
+from MedEnhanceLib.degradation.ct_scanner import CtScanner
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.hqg.view_network import NEIGHBORS
+from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, measure_noise
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.synthetic import synthetic_volume
+
+#: Slices of a slab; pixels along rows and columns of a real one at most, of a synthetic one, and of
+#: one as wide as an abdomen, in which photons starve.
+_SLICES, _MOST, _SYNTHETIC, _WIDE = 8, 224, 128, (192, 256)
+#: Share of the synthetic slabs that are wide; mm of a pixel of those and of others, and of slices.
+_WIDE_SHARE, _WIDE_MM, _PIXEL_MM, _SLICE_MM = 0.5, (1.1, 1.7), (0.5, 1.5), (1.0, 5.0)
+#: Slices on each side that are filtered with a real slab and then left out.
+_MARGIN = 2
+#: Share of the slabs whose noise gets a σ of its own, as if the body were wider or narrower; HU.
+_OTHER_SIGMA, _SIGMA_HU = 0.5, (4.0, 300.0)
+#: Error of σ where it is not measured, of its logarithm.
+_SIGMA_ERROR = 0.15
+#: Lesions of a slab, their radii in mm, contrast in HU, and weight in the loss beside tissue.
+_LESIONS, _RADIUS_MM, _CONTRAST_HU, _LESION_WEIGHT = 24, (1.2, 5.0), (4.0, 100.0), 3.0
+#: Width of a lesion's edge in pixels.
+_EDGE_PX = 0.7
+#: Values from here on are tissue, HU; least share of tissue in a patch, and tries for it.
+_TISSUE_HU, _LEAST_TISSUE, _TRIES = -400.0, 0.4, 8
+#: Side of a patch in pixels, a multiple of what the network shrinks by.
+PATCH = 96
+_HU = np.float32(1000)
+
+
+@dataclass(frozen=True, eq=False)
+class LowDoseSlab:
+    """Slices of CT at low dose, on the network's scale, float16, [K, J, I] each.
+
+    Attributes:
+        noisy, filtered: before and after the filter.
+        sigma: of the noise, as measured.
+        clean: the target.
+        weight: of the loss, uint8.
+        is_tissue: whether there is tissue.
+    """
+
+    noisy: Array
+    filtered: Array
+    sigma: Array
+    clean: Array
+    weight: Array
+    is_tissue: Array
+
+
+@dataclass(frozen=True)
+class CleanVolume:
+    """A real CT to clean: HU [K, J, I], and mm along i, j, k."""
+
+    voxels: Array
+    spacing: Triple
+
+
+@dataclass(frozen=True)
+class SlabMaker:
+    """Makes slabs by number: the same in another process.
+
+    Attributes:
+        volumes: real ones; none where all slabs are synthetic.
+        synthetic: share of the slabs that are synthetic, 0 to 1.
+        seed: of all.
+    """
+
+    volumes: Sequence[CleanVolume]
+    synthetic: float
+    seed: int
+
+    def make(self, number: int) -> list[LowDoseSlab]:
+        """Make the slab of this number."""
+        rng = np.random.default_rng([self.seed, 4, number])
+        if not self.volumes or rng.random() < self.synthetic:
+            clean, spacing, is_wide = _synthetic(rng)
+        else:
+            clean, spacing = _cleaned(self.volumes[int(rng.integers(len(self.volumes)))], rng)
+            is_wide = False
+        scanner = CtScanner.draw(rng)
+        clean = scanner.shown(clean).copy()
+        share = _plant(clean, spacing, rng)
+        noise = scanner.noise(clean, spacing, rng)
+        tissue = clean > _TISSUE_HU
+        if not is_wide and rng.random() < _OTHER_SIGMA and tissue.any():
+            sigma = float(np.exp(rng.uniform(*np.log(_SIGMA_HU))))
+            noise *= np.float32(sigma / max(float(noise[tissue].std()), 1e-3))
+        noisy = clean + noise
+        measured = measure_noise(noisy, modality="CT", spacing=spacing)
+        if measured.confidence < TRUSTED and tissue.any():
+            # Shapes are denser than anatomy, where σ is rarely so uncertain.
+            level = float(noise[tissue].std()) * np.exp(_SIGMA_ERROR * rng.standard_normal())
+            measured = measured.at_level(float(level))
+        filtered = _filtered(noisy, measured, spacing)
+        weight = np.round(16 * (1 + _LESION_WEIGHT * share)).astype(np.uint8)
+        images = (noisy, filtered, measured[: len(noisy)], clean)
+        scaled = [(image / _HU).astype(np.float16) for image in images]
+        return [LowDoseSlab(scaled[0], scaled[1], scaled[2], scaled[3], weight, tissue)]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchBatch:
+    """Patches: what the network gets and has to make of it, on its scale.
+
+    Attributes:
+        noisy, filtered: [B, 5, J, I].
+        sigma, clean, weight: [B, J, I].
+    """
+
+    noisy: Tensor
+    filtered: Tensor
+    sigma: Tensor
+    clean: Tensor
+    weight: Tensor
+
+
+def batch_of(draw: Callable[[], LowDoseSlab], count: int, rng: np.random.Generator) -> PatchBatch:
+    """Cut patches, turned and mirrored at random.
+
+    Args:
+        draw: draws a slab.
+        count: of the patches.
+        rng: draws their places.
+    """
+    patches = [_patch(draw(), rng) for _ in range(count)]
+    columns = [np.stack(column).astype(np.float32) for column in zip(*patches, strict=True)]
+    noisy, filtered, sigma, clean, weight = map(torch.from_numpy, columns)
+    return PatchBatch(noisy, filtered, sigma, clean, weight / 16)
+
+
+def _patch(slab: LowDoseSlab, rng: np.random.Generator) -> tuple[Array, ...]:
+    """Cut a patch of a slab, with much tissue."""
+    count, rows, columns = slab.clean.shape
+    for _ in range(_TRIES):
+        z = int(rng.integers(count))
+        j, i = (int(rng.integers(max(1, side - PATCH + 1))) for side in (rows, columns))
+        at = slice(j, j + PATCH), slice(i, i + PATCH)
+        if slab.is_tissue[z][at].mean() > _LEAST_TISSUE:
+            break
+    near = np.clip(np.arange(z - NEIGHBORS, z + NEIGHBORS + 1), 0, count - 1)
+    if rng.random() < 0.5:
+        near = near[::-1]
+    parts = [slab.noisy[near][:, *at], slab.filtered[near][:, *at]]
+    parts += [each[z][at] for each in (slab.sigma, slab.clean, slab.weight)]
+    turns, mirrors = int(rng.integers(4)), rng.random() < 0.5
+    turned = [np.rot90(part, turns, axes=(-2, -1)) for part in parts]
+    return tuple(part[..., ::-1] if mirrors else part for part in turned)
+
+
+def _synthetic(rng: np.random.Generator) -> tuple[Floats, Triple, bool]:
+    """Draw a synthetic volume: HU, its spacing along i, j, k, and whether it is wide."""
+    is_wide = rng.random() < _WIDE_SHARE
+    pixel = float(rng.uniform(*(_WIDE_MM if is_wide else _PIXEL_MM)))
+    slices = float(rng.uniform(*_SLICE_MM))
+    rows, columns = _WIDE if is_wide else (_SYNTHETIC, _SYNTHETIC)
+    volume = synthetic_volume(
+        "CT", int(rng.integers(2**31)), shape=(_SLICES, rows, columns),
+        spacing=(slices, pixel, pixel),
+    )  # fmt: skip
+    return np.asarray(volume.voxels, np.float32), volume.geometry.spacing, is_wide
+
+
+def _cleaned(volume: CleanVolume, rng: np.random.Generator) -> tuple[Floats, Triple]:
+    """Cut a slab of a real volume, and remove the noise of its own."""
+    sizes = (_SLICES + 2 * _MARGIN, _MOST, _MOST)
+    starts = [
+        int(rng.integers(max(1, side - size + 1)))
+        for side, size in zip(volume.voxels.shape, sizes, strict=True)
+    ]
+    k, j, i = (slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
+    part = np.asarray(volume.voxels[k, j, i], np.float32)
+    noise = measure_noise(part, modality="CT", spacing=volume.spacing)
+    clean = _filtered(part, noise, volume.spacing)
+    inner = slice(_MARGIN, len(clean) - _MARGIN) if len(clean) > _SLICES else slice(None)
+    return np.ascontiguousarray(clean[inner]), volume.spacing
+
+
+def _filtered(noisy: Floats, noise: NoiseEstimate, spacing: Sequence[float]) -> Floats:
+    """Filter a slab as before the network in use."""
+    if not noise.level > 0:
+        return noisy.copy()
+    return block_matching.BlockMatchingFilter(
+        noisy,
+        noise,
+        noise.spectrum.reshape(-1),
+        rounds=block_matching.CT_ROUNDS,
+        spacing=spacing,
+        engine=block_matching.engine_for("cpu", Monitor()),
+        threads=1,
+    ).denoised()
+
+
+def _plant(clean: Floats, spacing: Triple, rng: np.random.Generator) -> Floats:
+    """Add faint ellipsoids to tissue, in place; returns how much of each voxel they fill."""
+    filled = np.zeros_like(clean)
+    places = np.argwhere((clean > -200) & (clean < 200))
+    if not len(places):
+        return filled
+    mm = np.array(spacing[::-1])
+    for center in places[rng.integers(len(places), size=_LESIONS)]:
+        radii = rng.uniform(*_RADIUS_MM) * np.exp(rng.uniform(-0.3, 0.3, 3))
+        reach = np.ceil(radii / mm + 2).astype(int)
+        low, stop = np.maximum(center - reach, 0), np.minimum(center + reach + 1, clean.shape)
+        at = tuple(map(slice, low, stop))
+        offsets = np.ogrid[at]
+        squares = [
+            np.square((o - c) * side / r)
+            for o, c, side, r in zip(offsets, center, mm, radii, strict=True)
+        ]
+        inside = (1 - np.sqrt(squares[0] + squares[1] + squares[2])) * (radii.min() / mm[2])
+        share = np.clip(0.5 + inside / (2 * _EDGE_PX), 0, 1).astype(np.float32)
+        contrast = rng.choice((-1, 1)) * np.exp(rng.uniform(*np.log(_CONTRAST_HU)))
+        clean[at] += np.float32(contrast) * share
+        np.maximum(filled[at], share, out=filled[at])
+    return filled

@@ -1,0 +1,166 @@
+"""The network that sees whole slices of CT: its training, its bundle, its use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from MedEnhanceLib.bundles.export import load_tensors
+from MedEnhanceLib.bundles.store import open_bundle, read_bundle
+from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.hqg import EnhanceConfig, TrainConfig, enhance
+from MedEnhanceLib.hqg.config import ViewConfig
+from MedEnhanceLib.hqg.strength import Enhanced
+from MedEnhanceLib.hqg.train import train
+from MedEnhanceLib.hqg.train.view_slabs import CleanVolume, SlabMaker, batch_of
+from MedEnhanceLib.hqg.train.view_training import relative_error
+from MedEnhanceLib.hqg.view_network import ViewNet
+from MedEnhanceLib.io import save
+
+_SIGMA = 25.0
+
+
+def body(slices: int = 8, side: int = 96) -> Floats:
+    """An ellipse of tissue with organs in it, in air, HU."""
+    j, i = np.meshgrid(*2 * [np.linspace(-1, 1, side)], indexing="ij")
+    plane = np.where(j**2 + 1.4 * i**2 < 0.9, 40 * np.sign(np.sin(6 * j) * np.sin(5 * i)), -1000)
+    return np.repeat(plane[None], slices, axis=0).astype(np.float32)
+
+
+def noisy(seed: int = 0) -> Volume:
+    noise = np.random.default_rng(seed).normal(0, _SIGMA, body().shape)
+    return Volume((body() + noise).astype(np.float32), Geometry((0.8, 0.8, 2.0)), modality="CT")
+
+
+def _maker() -> SlabMaker:
+    return SlabMaker([CleanVolume(noisy(1).voxels, (0.8, 0.8, 2.0))], synthetic=0.0, seed=0)
+
+
+def config(**fields: Any) -> TrainConfig:
+    plain: dict[str, Any] = {
+        "preset": "smoke", "modality": "CT", "name": "seen", "guide_steps": 0, "lesion_steps": 0,
+        "device": "cpu", "validated": 1, "crops": 1, "high_quality": ["*.nii.gz"],
+        "view": {"widths": [8, 8]},
+    }  # fmt: skip
+    return TrainConfig.from_json(plain | fields)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ct")
+    save(noisy(1), folder / "clean.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a short training."""
+    return train(config(), data, tmp_path_factory.mktemp("out"))
+
+
+def _enhanced(model: Path | str, volume: Volume, *, part: Any = None, **fields: Any) -> Enhanced:
+    options = EnhanceConfig(model=str(model), device="cpu", **fields)
+    return enhance(volume, options, slices=part)
+
+
+def test_a_bundle_keeps_the_set_network_of_its_start(trained: Path) -> None:
+    start, bundle = open_bundle("ct", kind="enhancer", modality="CT"), read_bundle(trained)
+    kept, old = load_tensors(bundle), load_tensors(start)
+    assert all(torch.equal(kept[name], value) for name, value in old.items() if "view." not in name)
+    assert bundle.metadata["training"]["validation"]["gain_db"]
+    assert "From ct" in bundle.metadata["training"]["summary"]
+
+
+def test_auto_uses_it_and_each_method_can_be_chosen(trained: Path) -> None:
+    methods = {}
+    for name in ("auto", "set-network", "view-network", "block-matching"):
+        result = _enhanced(trained, noisy(), denoiser=name)
+        methods[name] = result.measured["denoiser"]
+        left = (result.volume.voxels - body())[:, 30:70, 30:70].std()
+        assert left < 0.6 * _SIGMA, name
+    assert methods["auto"] == methods["view-network"] == "view-network"
+    assert methods["set-network"] == "set-network"
+
+
+@pytest.mark.parametrize("part", [(0, 1), (4, 6), (7, 8)])
+def test_some_slices_equal_those_of_the_whole(trained: Path, part: tuple[int, int]) -> None:
+    whole = _enhanced(trained, noisy())
+    some = _enhanced(trained, noisy(), part=part)
+    assert np.array_equal(some.volume.voxels, whole.volume.voxels[slice(*part)])
+
+
+@pytest.mark.parametrize("slices", [1, 2, 5])
+def test_thin_volumes_have_fewer_neighbors(trained: Path, slices: int) -> None:
+    volume = noisy().crop(k=slice(0, slices))
+    result = _enhanced(trained, volume, strength="full")
+    assert result.volume.voxels.shape == volume.voxels.shape
+    assert np.isfinite(result.volume.voxels).all()
+
+
+def test_a_model_without_it_is_refused_by_name(user_models: Path) -> None:
+    with pytest.raises(ModelError, match=r"mr has no network that sees whole slices") as caught:
+        _enhanced("mr", replace(noisy(), modality="MR"), denoiser="view-network")
+    assert "auto" in caught.value.hint
+
+
+def test_untrained_it_changes_nothing_and_is_blind_where_there_is_no_noise() -> None:
+    network = ViewNet(ViewConfig(widths=(8, 8)))
+    images = torch.randn(2, 5, 40, 44), torch.randn(2, 5, 40, 44)
+    sigma = torch.full((2, 40, 44), 0.02)
+    assert torch.equal(network(*images, sigma), images[1][:, 2])
+    torch.nn.init.ones_(network.last.weight)
+    sigma[:, :20] = 0
+    changed = network(*images, sigma) != images[1][:, 2]
+    assert not changed[:, :20].any()
+    assert changed[:, 20:].any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"modality": "MR"}, ConfigError),
+        ({"guide_steps": 5}, ConfigError),
+        ({"lesion_steps": 5}, ConfigError),
+    ],
+)
+def test_what_it_cannot_learn_is_refused(
+    data: Path, tmp_path: Path, fields: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="view"):
+        train(config(**fields), data, tmp_path)
+
+
+def test_volumes_that_are_too_small_are_refused(tmp_path: Path) -> None:
+    save(noisy().crop(k=slice(0, 4)), tmp_path / "thin.nii.gz")
+    with pytest.raises(InputError, match="8 slices of 96"):
+        train(config(), tmp_path, tmp_path / "out")
+
+
+def test_slabs_repeat_with_their_number_and_are_filtered() -> None:
+    first, again = (_maker().make(3)[0] for _ in range(2))
+    assert np.array_equal(first.noisy, again.noisy)
+    noise, left = (
+        (image - first.clean.astype(np.float32))[first.is_tissue].std()
+        for image in (first.noisy, first.filtered)
+    )
+    assert left < noise
+    assert noise == pytest.approx(float(np.median(first.sigma[first.is_tissue])), rel=0.5)
+    assert first.weight.max() > 2 * first.weight.min()  # planted lesions
+    # The noise of the real volume is no part of the target.
+    even = first.clean.astype(np.float32)[:, 40:56, 40:56] * 1000
+    assert np.median(np.abs(np.diff(even, axis=0))) < 0.5 * _SIGMA
+
+
+def test_the_loss_of_the_filter_is_one_and_of_the_truth_nought() -> None:
+    slab = _maker().make(0)[0]
+    batch = batch_of(lambda: slab, 3, np.random.default_rng(0))
+    assert float(relative_error(batch.filtered[:, 2], batch)) == pytest.approx(1, abs=0.2)
+    assert float(relative_error(batch.clean, batch)) == 0
