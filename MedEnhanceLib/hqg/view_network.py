@@ -7,6 +7,7 @@ error of the filter in the middle one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -120,10 +121,10 @@ class ViewNetwork(BlockMatching):
 
     def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
         """Yield the needed slices of a run of the filter after the network, one by one."""
-        top, count, needed = np.float32(frames.tops[number]), len(run.noisy), run.needed
+        top, count, needed = np.float32(frames.tops[number]), run.noisy.shape[0], run.needed
         reads = slice(max(0, needed.start - NEIGHBORS), min(count, needed.stop + NEIGHBORS))
         filtered = Held(run.stream(run.stages, reads), reads.start)
-        room = BoundedSemaphore(max(1, _PIXELS_AT_ONCE // run.noisy[0].size))
+        room = BoundedSemaphore(max(1, _PIXELS_AT_ONCE // math.prod(run.noisy.shape[1:])))
 
         @torch.inference_mode()
         def corrected(images: tuple[Floats, Floats, Floats]) -> Floats:

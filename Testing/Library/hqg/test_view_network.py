@@ -105,6 +105,14 @@ def test_thin_volumes_have_fewer_neighbors(trained: Path, slices: int) -> None:
     assert np.isfinite(result.volume.voxels).all()
 
 
+def test_padding_stays_as_it_is(trained: Path) -> None:
+    volume = noisy()
+    volume.voxels[:, :, :30] = -2000  # outside of the field of view
+    result = _enhanced(trained, volume).volume.voxels
+    assert (result[:, :, :30] == -2000).all()
+    assert (result[:, 40:60, 50:70] - body()[:, 40:60, 50:70]).std() < 0.6 * _SIGMA
+
+
 def test_a_model_without_it_is_refused_by_name(user_models: Path) -> None:
     with pytest.raises(ModelError, match=r"mr has no network that sees whole slices") as caught:
         _enhanced("mr", replace(noisy(), modality="MR"), denoiser="view-network")
