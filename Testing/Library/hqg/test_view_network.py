@@ -106,9 +106,9 @@ def test_thin_volumes_have_fewer_neighbors(trained: Path, slices: int) -> None:
 
 
 def test_padding_stays_as_it_is(trained: Path) -> None:
-    volume = noisy()
-    volume.voxels[:, :, :30] = -2000  # outside of the field of view
-    result = _enhanced(trained, volume).volume.voxels
+    voxels = noisy().voxels.copy()
+    voxels[:, :, :30] = -2000  # outside of the field of view
+    result = _enhanced(trained, noisy().with_voxels(voxels)).volume.voxels
     assert (result[:, :, :30] == -2000).all()
     assert (result[:, 40:60, 50:70] - body()[:, 40:60, 50:70]).std() < 0.6 * _SIGMA
 
