@@ -25,6 +25,7 @@ from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
+from MedEnhanceLib.hqg.lesion_band import LesionBand
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.contrasts import measure_contrasts
@@ -206,6 +207,10 @@ def decide(
         warnings.append(_sequence_warning(config, kind, shared, is_joint=is_joint))
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
+    if typical.modality == "CT" and not config.smooth:
+        removal = replace(removal, band=LesionBand.on(typical.geometry.spacing))
+    elif config.smooth and typical.modality != "CT":
+        monitor.warn(f"smooth changes nothing: it is for CT, and this is {typical.modality}")
     reason = removal.reason
     if reason and len(frames) > 1 and shared is None and config.noise is None:
         reason += _NOT_SHARED
@@ -257,6 +262,8 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, reason: str, units: str) -
         "confidence": round(noise.confidence, 2),
         "share_removed": removal.share,
     }
+    if removal.band and removal.share > 0:
+        facts["share_given_back"] = float(f"{removal.given_back:.2g}")
     return facts | ({"reason": reason} if reason else {})
 
 
