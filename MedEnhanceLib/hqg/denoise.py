@@ -204,9 +204,6 @@ def expected_deviation(
         only: the slices of the volume that are returned; all of `result` by default.
         out: float32 [n, J, I], for the result in the units of the volume; None for a new array.
     """
-    import torch
-    from torch.nn import functional as F  # noqa: N812 - the field's own short name
-
     stop = first + len(result)
     only = only or slice(first, stop)
     if out is None:
@@ -222,11 +219,7 @@ def expected_deviation(
         if share <= 0:  # nothing was removed: the error is the noise
             deviation = np.sqrt(power)
         else:
-            values = torch.from_numpy(np.ascontiguousarray(some, np.float32))[None, None]
-            values = F.pad(values, (1, 1, 1, 1, 1, 1), mode="replicate") - middle
-            mean = F.avg_pool3d(values, 3, stride=1)
-            variation = F.avg_pool3d(values.square(), 3, stride=1) - mean.square()
-            signal = variation[0, 0].clamp_min(0).numpy()
+            signal = _variation(some, middle)
             variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
             deviation = calibration * np.sqrt(variance)
         if share > 0 and share * strength < 1:  # noise that stays
@@ -237,6 +230,18 @@ def expected_deviation(
         inner = slice(part.start - where.start, part.stop - where.start)
         out[part.start - only.start : part.stop - only.start] = deviation[inner]
     return out
+
+
+def _variation(values: Array, middle: float) -> Floats:
+    """Return the variance of the 3 × 3 × 3 voxels around each, [n, J, I]; middle: of all values."""
+    import torch
+    from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+    padded = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
+    padded = F.pad(padded, (1, 1, 1, 1, 1, 1), mode="replicate") - middle
+    mean = F.avg_pool3d(padded, 3, stride=1)
+    variation = F.avg_pool3d(padded.square(), 3, stride=1) - mean.square()
+    return np.asarray(variation[0, 0].clamp_min(0).numpy())
 
 
 def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) -> Floats:

@@ -64,7 +64,7 @@ def _enhanced(**options: Any) -> Enhanced:
 
 
 @pytest.mark.parametrize("spacing", [(0.8, 0.8, 2.0), (1.4, 0.7, 5.0), (0.5, 0.5, 0.6)])
-def test_faint_lesions_keep_most_of_their_contrast_unless_smooth_is_asked_for(
+def test_faint_lesions_keep_most_of_their_contrast(
     spacing: tuple[float, float, float],
 ) -> None:
     without, with_lesions, lesions = _body(spacing)
@@ -81,7 +81,7 @@ def test_faint_lesions_keep_most_of_their_contrast_unless_smooth_is_asked_for(
     assert 0.6 < left[False] < left[True]  # most of the noise is removed all the same
 
 
-def test_what_is_given_back_is_the_removal_below_a_gaussian_of_one_and_a_half_mm() -> None:
+def test_what_is_given_back_is_the_removal_below_a_gaussian() -> None:
     smooth, default = _enhanced(smooth=True), _enhanced()
     removed = _scan().voxels - smooth.volume.voxels
     expected = smooth.volume.voxels + gaussian_blur(removed, 1.5 / 0.8)
@@ -131,7 +131,7 @@ def test_the_uncertainty_counts_the_noise_that_is_given_back() -> None:
     assert 0.8 < np.mean(error < 1.645 * default.uncertainty.voxels[inside]) < 0.99
 
 
-def test_a_result_says_how_much_stays_and_smooth_says_what_is_lost(tmp_path: Path) -> None:
+def test_a_result_says_how_much_stays_and_smooth_says_what_is_lost() -> None:
     default, smooth = _enhanced(), _enhanced(smooth=True)
     share = default.measured["noise"]["share_given_back"]
     assert 0.1 < share < 0.5 and "share_given_back" not in smooth.measured["noise"]
