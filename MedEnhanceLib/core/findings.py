@@ -136,15 +136,18 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     sigma, reason, stated = noise["sigma"], noise.get("reason"), noise.get("is_stated")
     used, share = noise.get("sigma_used", sigma), strength * noise["share_removed"]
     changed, is_part = strength * noise.get("changed", math.nan), used < sigma
-    removed = "all" if share == 1 else f"{100 * share:.0f} %"
+    returned = noise.get("share_given_back", 0)
+    removed = "all" if share == 1 and not returned else f"{100 * share * (1 - returned):.0f} %"
     if is_part:
-        removed = f"{_level(used)} of it" if share == 1 else f"{removed} of {_level(used)}"
+        removed = f"{_level(used)} of it" if removed == "all" else f"{removed} of {_level(used)}"
     if changed < _LITTLE * share * _removable(noise):  # the filter took most of it for anatomy
         removed = "little"
     is_cause = is_part or share < strength
     causes = [reason] if reason and is_cause and strength > 0 else []
     if strength < 1:
         causes.append(f"the strength is {strength:g}")
+    if returned and strength > 0:
+        causes.append("the rest looks like faint lesions")
     texts = [
         f"noise {'stated' if stated else 'found'}: "
         f"{noise_level(noise, units or noise.get('units', ''))}",

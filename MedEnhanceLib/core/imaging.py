@@ -18,17 +18,20 @@ _TRUNCATE = 4.0
 _AVERAGED_SLICES = 16
 
 
-def gaussian_blur(voxels: Array, sigma_px: float, *, sigma_slices: float = 0.0) -> Floats:
+def gaussian_blur(
+    voxels: Array, sigma_px: float | tuple[float, float], *, sigma_slices: float = 0.0
+) -> Floats:
     """Convolve with a Gaussian; edges are mirrored, so a constant stays constant.
 
     Args:
         voxels: [..., J, I]; with `sigma_slices`, [..., K, J, I].
-        sigma_px: σ in pixels along rows and columns; 0 for none.
+        sigma_px: σ in pixels along both axes of slices, or along each (j, i); 0 for none.
         sigma_slices: σ in slices across them; 0 keeps slices separate, as a 2D acquisition does.
     Returns float32, same shape.
     """
     result = np.array(voxels, dtype=np.float32)
-    for axis, sigma in ((-1, sigma_px), (-2, sigma_px), (-3, sigma_slices)):
+    down, across = sigma_px if isinstance(sigma_px, tuple) else (sigma_px, sigma_px)
+    for axis, sigma in ((-1, across), (-2, down), (-3, sigma_slices)):
         if sigma > 0:
             result = _blur_along(result, axis, sigma)
     return result

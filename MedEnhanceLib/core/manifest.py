@@ -234,6 +234,8 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     noise = measured.get("noise", {})
     share = noise.get("share_removed", 1)
     parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
+    if returned := noise.get("share_given_back", 0):
+        parts.append(f"{returned:.0%} of the noise kept with faint lesions")
     parts += [f"noise stated as ±{noise['sigma']:g}"] if noise.get("is_stated") else []
     if share > 0 and noise.get("sigma_used", math.inf) < noise.get("sigma", 0):
         parts.append(f"for noise of ±{noise['sigma_used']:.3g}")  # as the level is uncertain

@@ -226,6 +226,11 @@ class EnhanceConfig(Options):
         high=1e18,
         metavar="SIGMA|FILE",
     )
+    smooth: bool = option(
+        False,
+        help="in CT, also remove noise that looks like small faint lesions, and such lesions with "
+        "it; by default both stay, and the image is less smooth",
+    )
     as_intensity: bool = option(
         False,
         help="also enhance derived maps (ADC, T1, CBF, MIP), and what only looks like phase or "

@@ -25,6 +25,7 @@ from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
+from MedEnhanceLib.hqg.lesion_band import LesionBand
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.contrasts import measure_contrasts
@@ -206,10 +207,10 @@ def decide(
         warnings.append(_sequence_warning(config, kind, shared, is_joint=is_joint))
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
-    reason = removal.reason
-    if reason and len(frames) > 1 and shared is None and config.noise is None:
-        reason += _NOT_SHARED
-    facts = {"noise": _facts_of(noise, removal, reason, typical.units)}
+    removal = replace(removal, band=_band_of(typical, config, monitor))
+    if removal.reason and len(frames) > 1 and shared is None and config.noise is None:
+        removal = replace(removal, reason=removal.reason + _NOT_SHARED)
+    facts = {"noise": _facts_of(noise, removal, typical.units)}
     if shared:
         facts["noise"]["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
     elif config.noise is not None:
@@ -226,6 +227,15 @@ def decide(
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
     undone = blur if blur and blur.is_blurred else None
     return Decision(noise, removal, undone, tuple(filter(None, warnings)), facts)
+
+
+def _band_of(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> LesionBand | None:
+    """Return what is given back of the correction; warn where `smooth` changes nothing."""
+    if volume.modality == "CT":
+        return None if config.smooth else LesionBand.on(volume.geometry.spacing)
+    if config.smooth:
+        monitor.warn(f"smooth changes nothing: it is for CT, and this is {volume.modality}")
+    return None
 
 
 def _sequence_warning(
@@ -247,7 +257,7 @@ def _sequence_warning(
     return None
 
 
-def _facts_of(noise: NoiseEstimate, removal: Removal, reason: str, units: str) -> dict[str, Any]:
+def _facts_of(noise: NoiseEstimate, removal: Removal, units: str) -> dict[str, Any]:
     """State noise and removal as manifests record them."""
     facts = {
         "sigma": float(f"{noise.level:.4g}"),
@@ -257,7 +267,9 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, reason: str, units: str) -
         "confidence": round(noise.confidence, 2),
         "share_removed": removal.share,
     }
-    return facts | ({"reason": reason} if reason else {})
+    if removal.band and removal.share > 0:
+        facts["share_given_back"] = float(f"{removal.given_back:.2g}")
+    return facts | ({"reason": removal.reason} if removal.reason else {})
 
 
 def _blur_of(

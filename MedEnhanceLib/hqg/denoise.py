@@ -1,6 +1,7 @@
 """Decides how much of the measured noise of a volume is removed, and corrects what is removed.
 
 measured noise → Removal → a method of `denoisers` → Rician bias corrected → share of the correction
+→ in CT, low frequencies of it given back (`lesion_band`)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoiser, FramePart, Frames
+from MedEnhanceLib.hqg.lesion_band import LesionBand
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
@@ -59,11 +61,18 @@ class Removal:
         noise: at the σ that is certain.
         share: of the noise that is removed, 0 to 1.
         reason: why that is not all; "" where it is.
+        band: of the correction that is given back; None for none.
     """
 
     noise: NoiseEstimate
     share: float = 1.0
     reason: str = ""
+    band: LesionBand | None = None
+
+    @property
+    def given_back(self) -> float:
+        """Standard deviation of the noise in the band, as a share of that of all noise."""
+        return self.band.share_of(self.noise.spectrum) if self.band else 0.0
 
     def acts_on(self, volume: Volume) -> bool:
         """Return whether something is removed, and is more than rounding in single precision."""
@@ -71,7 +80,9 @@ class Removal:
         return self.share > 0 and self.noise.level > _LEAST_NOISE * largest
 
     def correct(self, part: FramePart, regions: ConstantRegions) -> Floats:
-        """Undo the bias of magnitudes in filtered slices, and take the share of the correction.
+        """Undo the bias of magnitudes in filtered slices, and take what is to be corrected.
+
+        That is the share of the correction, without the band.
 
         Args:
             part: of a frame.
@@ -83,9 +94,10 @@ class Removal:
             at, values = slice(z, z + 1), filtered[None]
             if self.noise.rician:
                 values = _without_rician_bias(values, np.asarray(level[at]), self.noise)
-            if self.share < 1:
+            if self.share < 1 or self.band:
                 before = regions.neutral[at].astype(np.float32)
-                values = before + np.float32(self.share) * (values - before)
+                change = np.float32(self.share) * (values - before)
+                values = before + (change - self.band.of(change) if self.band else change)
             corrected[place] = values[0]
         return corrected
 
@@ -167,6 +179,7 @@ def expected_deviation(
     *,
     share: float = 1.0,
     strength: float = 1.0,
+    given_back: float = 0.0,
     first: int = 0,
     only: slice | None = None,
     out: Floats | None = None,
@@ -177,7 +190,8 @@ def expected_deviation(
     where it does not vary, the error is that of a mean. A factor for each modality, fitted where
     the truth is known (docs/uncertainty.md), calibrates the standard deviation: about 90 % of the
     errors are within ± 1.645 of it. Noise n that stays counts too: with the share a of its removal
-    and the strength s the variance grows by (1 − a s)² n².
+    and the strength s the variance grows by (1 − a s)² n², and by that of the noise that is given
+    back.
 
     Args:
         result: denoised slices of the volume, [n, J, I].
@@ -185,13 +199,11 @@ def expected_deviation(
         noise: measured in `volume`.
         share: of the correction that is in `result`.
         strength: at which `result` will be blended with the volume.
+        given_back: standard deviation of the noise in the band, as a share of that of all noise.
         first: the slice of the volume that `result` begins with.
         only: the slices of the volume that are returned; all of `result` by default.
         out: float32 [n, J, I], for the result in the units of the volume; None for a new array.
     """
-    import torch
-    from torch.nn import functional as F  # noqa: N812 - the field's own short name
-
     stop = first + len(result)
     only = only or slice(first, stop)
     if out is None:
@@ -207,19 +219,29 @@ def expected_deviation(
         if share <= 0:  # nothing was removed: the error is the noise
             deviation = np.sqrt(power)
         else:
-            values = torch.from_numpy(np.ascontiguousarray(some, np.float32))[None, None]
-            values = F.pad(values, (1, 1, 1, 1, 1, 1), mode="replicate") - middle
-            mean = F.avg_pool3d(values, 3, stride=1)
-            variation = F.avg_pool3d(values.square(), 3, stride=1) - mean.square()
-            signal = variation[0, 0].clamp_min(0).numpy()
+            signal = _variation(some, middle)
             variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
             deviation = calibration * np.sqrt(variance)
         if share > 0 and share * strength < 1:  # noise that stays
             remaining = np.float32((1 - share * strength) / share)
             deviation = np.hypot(deviation, remaining * (some - volume.voxels[where]))
+        if share > 0 and given_back > 0:  # whatever the strength: what is below the band stays
+            deviation = np.hypot(deviation, np.float32(given_back) * np.sqrt(power))
         inner = slice(part.start - where.start, part.stop - where.start)
         out[part.start - only.start : part.stop - only.start] = deviation[inner]
     return out
+
+
+def _variation(values: Array, middle: float) -> Floats:
+    """Return the variance of the 3 × 3 × 3 voxels around each, [n, J, I]; middle: of all values."""
+    import torch
+    from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+    padded = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
+    padded = F.pad(padded, (1, 1, 1, 1, 1, 1), mode="replicate") - middle
+    mean = F.avg_pool3d(padded, 3, stride=1)
+    variation = F.avg_pool3d(padded.square(), 3, stride=1) - mean.square()
+    return np.asarray(variation[0, 0].clamp_min(0).numpy())
 
 
 def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) -> Floats:

@@ -215,6 +215,7 @@ class Frame:
             expected_deviation(
                 values, self.volume, run.decision.noise,
                 share=run.decision.removal.share, strength=share,
+                given_back=run.decision.removal.given_back,
                 first=first, only=slices, out=out.deviation,
             )  # fmt: skip
         values = values[slices.start - first : slices.stop - first]

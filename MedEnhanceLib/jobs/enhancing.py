@@ -28,8 +28,13 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Options that the task slices takes, besides its own.
 _OF_THIN_SLICES = ("model", "device", "strength", "task", "as_intensity")
-#: A limit of every enhancer for CT, measured with simulated lesions (docs/results.md).
-CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
+#: Limits of every enhancer for CT, measured with planted lesions (docs/results.md): by default, and
+#: with `smooth`.
+CT_LIMIT = (
+    "about {:.0f} % of the noise (1 SD) stay, as blobs that look like small faint lesions: compare "
+    "with the input"
+)
+SMOOTH_CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
 #: Change of tissue over σ from which more than noise was removed: a trusted σ is within 10 % of the
 #: truth. Of 30 runs on CT and MR one was beyond it: low-dose CT with half of its noise measured.
 _MORE_THAN_NOISE = 1.1
@@ -172,12 +177,15 @@ def _manifest_of(
     monitor: Monitor,
 ) -> dict[str, Any]:
     """Make the manifest of an enhancement."""
-    is_changed = result.measured.get("noise", {}).get("changed", config.task != "slices")
+    noise = result.measured.get("noise", {})
+    is_changed = noise.get("changed", config.task != "slices")
     is_ct = result.volume.modality == "CT" and is_changed
+    given_back = 100 * noise.get("share_given_back", 0)
+    limit = CT_LIMIT.format(given_back) if given_back else SMOOTH_CT_LIMIT
     facts = {
         "uncertainty": result.uncertainty_facts,
         "measured": result.measured,
-        "limits": [CT_LIMIT] if is_ct else [],
+        "limits": [limit] if is_ct else [],
     }
     options = config.to_json()
     if isinstance(config.noise, str):  # names of files may hold those of patients

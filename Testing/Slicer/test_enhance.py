@@ -48,6 +48,23 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(ui.biasFieldCheckBox.enabled)
         self.assertFalse(self.panel.options.config.correct_bias_field)
 
+    def test_smoothIsForCTAndSaysThatLesionsGo(self):
+        ui, node = self.ui, self.smallVolume(name="scan", modality="CT")
+        self.choose(node)
+        self.assertFalse(self.panel.options.config.smooth)
+        ui.smoothCheckBox.checked = True
+        self.assertTrue(self.panel.options.config.smooth)
+        self.assertIn("Removes noise, and small faint lesions with it.", ui.planLabel.text)
+        self.pick(ui.taskComboBox, "slices")
+        self.assertFalse(ui.smoothCheckBox.enabled)
+        self.assertFalse(self.panel.options.config.smooth)
+        self.pick(ui.taskComboBox, "noise")
+        ui.smoothCheckBox.checked = True
+        self.setModality(node, "MR")
+        self.assertFalse(ui.smoothCheckBox.enabled)
+        self.assertFalse(self.panel.options.config.smooth)
+        self.assertNotIn("lesions", ui.planLabel.text)
+
     def test_theNoiseIsEnteredForOneVolume(self):
         box = self.ui.noiseSpinBox
         self.choose(self.smallVolume(name="scan", modality="CT"))

@@ -116,6 +116,13 @@ def biasFieldProblem(node, task):
     return taskProblem(None, task)
 
 
+def smoothProblem(node, task):
+    """Say why `smooth` changes nothing; empty where it does."""
+    if task != "slices" and modalityOf(node) != "CT":
+        return _("Only in CT noise that looks like faint lesions is kept.")
+    return taskProblem(None, task)
+
+
 def problemOf(node, options):
     """Say why a volume cannot be enhanced like this, and what to do; empty where it can."""
     try:

@@ -34,6 +34,7 @@ class EnhancePanel(Page):
         self.bind(
             task=ui.taskComboBox,
             correctBiasField=ui.biasFieldCheckBox,
+            smooth=ui.smoothCheckBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
             noise=ui.noiseSpinBox,  # after _onOfVolume, as the next
@@ -73,10 +74,12 @@ class EnhancePanel(Page):
         state, target, isSlices = self.state, self.target, self.state.task == "slices"
         hasMaps = not model_choice.taskProblem(target, state.task)
         hasField = not model_choice.biasFieldProblem(target, state.task)
+        hasBlobs = not model_choice.smoothProblem(target, state.task)
         config = arguments.checkedConfig(
             EnhanceConfig,
             task=state.task,
             correct_bias_field=state.correctBiasField and hasField,
+            smooth=state.smooth and hasBlobs,
             noise=None if isSlices else state.noise or None,
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
@@ -173,6 +176,7 @@ class EnhancePanel(Page):
             segmenterProblem = _("There is no segmentation model for this modality.")
         for checkBox, problem in (
             (ui.biasFieldCheckBox, model_choice.biasFieldProblem(target, state.task)),
+            (ui.smoothCheckBox, model_choice.smoothProblem(target, state.task)),
             (ui.uncertaintyCheckBox, taskProblem),
             (ui.noiseMapCheckBox, taskProblem),
             (ui.segmentCheckBox, taskProblem or segmenterProblem),
@@ -241,6 +245,8 @@ class EnhancePanel(Page):
         what = model_choice.tasks()[state.task][1]
         if self.options.config.correct_bias_field:
             what = _("{what}; corrects the bias field").format(what=what)
+        if self.options.config.smooth:
+            what = _("{what}, and small faint lesions with it").format(what=what)
         plan = _("{what}. Runs model {model} on the {device}").format(
             what=what, model=model.name, device=self._devices.nameOf(state.device)
         )

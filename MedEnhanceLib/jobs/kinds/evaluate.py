@@ -111,7 +111,9 @@ def _measure_enhancer(
         damages = {f"Rician {level:.0%}": Rician(level, SEED) for level in (0.05, 0.1, 0.15)}
         damages["composite"] = standard_composite(SEED)
     clean = io.load(path, modality=bundle.modality)
-    config = hqg.EnhanceConfig(model=str(bundle.folder), device=device)
+    # All of a model's correction; without `smooth` a part of it is given back in CT.
+    smooth = bundle.modality == "CT"
+    config = hqg.EnhanceConfig(model=str(bundle.folder), device=device, smooth=smooth)
     on_request = replace(config, task="sharpness", correct_bias_field=True)
     for index, (name, degradation) in enumerate(damages.items()):
         part = monitor.part(index / len(damages), (index + 1) / len(damages))

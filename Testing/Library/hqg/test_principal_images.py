@@ -155,7 +155,7 @@ def test_another_method_is_a_class_and_a_line_and_needs_no_model(
         raise AssertionError("a model was opened")
 
     monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.open_bundle", missing)
-    result = _enhance(noisy, denoiser="halved", strength="full")
+    result = _enhance(noisy, denoiser="halved", strength="full", smooth=True)
     assert np.array_equal(result.volume.voxels, noisy.voxels / 2)
     assert result.measured["halved"] == {"frames": 1} and result.model["name"] == "halved"
     assert _enhance(noisy, denoiser="block-matching").model["name"] == "block-matching"
