@@ -17,19 +17,27 @@ from _enhancement_data import TEMPLATE, Box, Floats, Mask, Subject, cropped, sam
 from _enhancement_peers import bm4d_ct, bm4d_mr
 from _enhancement_statistics import Difference, difference, difference_gate
 
+from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching import engine_for
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg import denoise
-from MedEnhanceLib.hqg.denoisers import FramePart
-from MedEnhanceLib.hqg.network_stage import SetNetwork
+from MedEnhanceLib.hqg.denoisers import (
+    Denoiser,
+    FramePart,
+    Resources,
+    denoiser_class,
+    network_in,
+)
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.noise.rician import rician_noise
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Voxels of a crop along k, j, i.
 CROP = (12, 48, 48) if QUICK else (24, 80, 80)
@@ -67,9 +75,9 @@ class Scan(Subject):
 
 @dataclass(frozen=True)
 class Model:
-    """An opened enhancer. network: a `GuidedNetwork`. metadata: of its bundle."""
+    """An opened enhancer. denoiser: of its network. metadata: of its bundle."""
 
-    network: Any
+    denoiser: Denoiser
     metadata: Mapping[str, Any]
 
 
@@ -224,12 +232,11 @@ def measured_noise(volume: Volume) -> NoiseEstimate:
 
 
 def open_model(modality: str) -> Model:
-    """The network of the enhancer that ships."""
-    from MedEnhanceLib.bundles.store import open_bundle
-    from MedEnhanceLib.hqg.network_stage import network_on
-
+    """The network that the enhancer that ships uses by default."""
     bundle = open_bundle(modality.lower(), kind="enhancer", modality=modality)
-    return Model(network_on(bundle, "cpu"), bundle.metadata)
+    resources = Resources(bundle=bundle, device="cpu", engine=engine_for("cpu", Monitor()))
+    denoiser = denoiser_class(network_in(bundle)).prepared(resources)
+    return Model(denoiser, bundle.metadata)
 
 
 def origin(model: Model, path: str) -> Row:
@@ -302,10 +309,10 @@ def run_arm(
         return run_kept(run, f"BM4D {sigma} {noise.rician} 2", volume, keep=True)[0]
     if model is None or arm != NETWORK:
         return by_filter(volume, noise, share)
-    removal, network = denoise.Removal(noise, share), SetNetwork(network=model.network)
+    removal = denoise.Removal(noise, share)
     tops = {0: scaling_for(volume).scale}
     guides = () if guide is None else (guide,)
-    return denoise.denoise(volume, removal, network, tops=tops, guides=guides).voxels
+    return denoise.denoise(volume, removal, model.denoiser, tops=tops, guides=guides).voxels
 
 
 def by_filter(volume: Volume, noise: NoiseEstimate, share: float) -> Floats:

@@ -50,6 +50,7 @@ _COMPARISONS: dict[str, Callable[[Any, str], bool]] = {
     "!=": lambda value, text: not _equal(value, text),
     "=": lambda value, text: _equal(value, text),
     "~": lambda value, text: text in str(value),
+    "!~": lambda value, text: text not in str(value),
     "<": lambda value, text: float(value) < float(text),
     ">": lambda value, text: float(value) > float(text),
 }
@@ -196,7 +197,7 @@ def _step(entries: _Found, before: str, text: str) -> tuple[_Found, str]:
 
 
 def _condition(text: str) -> Callable[[dict[str, Any]], bool]:
-    match = re.match(r"([^=!~<>]+?)(!=|=|~|<|>)(.*)$", text)
+    match = re.match(r"([^=!~<>]+?)(!=|!~|=|~|<|>)(.*)$", text)
     if match is None:
         raise FigureError(f"no condition: {text!r}")
     key, compare, stated = match[1], _COMPARISONS[match[2]], match[3]

@@ -69,34 +69,40 @@ _CASES = {
     "Rician 5 %": ("modality=MR", "brains, 5 %"),
     "Rician 10 %": ("modality=MR", "brains, 10 %"),
     "Rician 15 %": ("modality=MR", "brains, 15 %"),
-    "low dose 5e3": ("subject~sts", "sarcomas, 5,000 photons"),
-    "low dose 2e4": ("subject~sts", "sarcomas, 20,000 photons"),
-    "low dose 1e5": ("subject~sts", "sarcomas, 100,000 photons"),
+    "low dose 5e3": ("subject~sts; subject!~cleaned", "sarcomas, 5,000 photons"),
+    "low dose 2e4": ("subject~sts; subject!~cleaned", "sarcomas, 20,000 photons"),
+    "low dose 1e5": ("subject~sts; subject!~cleaned", "sarcomas, 100,000 photons"),
     "low dose 5e3 ": ("subject~abdomen", "abdomen, 5,000 photons"),
     "low dose 2e4 ": ("subject~abdomen", "abdomen, 20,000 photons"),
+    "low dose 1e5 ": ("subject~abdomen", "abdomen, 100,000 photons"),
+    "low dose 5e3  ": ("subject~cleaned", "sarcomas, cleaned by BM4D, 5,000 photons"),
+    "low dose 2e4  ": ("subject~cleaned", "sarcomas, cleaned by BM4D, 20,000 photons"),
+    "low dose 1e5  ": ("subject~cleaned", "sarcomas, cleaned by BM4D, 100,000 photons"),
 }
 
 
 def enhancement() -> Table:
-    """PSNR over the whole image with simulated noise, beside peers."""
+    """PSNR over the whole image with simulated noise, beside peers; of CT the smooth result too."""
     rows = []
     for case, (group, name) in _CASES.items():
         base = f"enhancement.rows[{group}; case={case.strip()}; seed=0; arm="
-        gain = _over_bm4d(group, case.strip())
-        ours = f"{base}ours].psnr_image"
+        best = "ours" if group == "modality=MR" else "ours, smooth"
+        gain = _over_bm4d(group, case.strip(), best)
+        means = [
+            Cell(f"{base}{arm}].psnr_image:mean") for arm in ("input", "NLM", "BM4D", "ours", best)
+        ]
         rows.append((gain, (
-            name,
-            *(Cell(f"{base}{arm}].psnr_image:mean") for arm in ("input", "NLM", "BM4D", "ours")),
-            Cell(gain, "+.2f"), Cell(f"{ours}:count", ".0f"),
+            name, *means[:4], means[4] if best != "ours" else "", Cell(gain, "+.2f"),
+            Cell(f"{base}ours].psnr_image:count", ".0f"),
         )))  # fmt: skip
-    head = ("volumes, noise", "input", "NLM", "BM4D", "MedEnhance", "over BM4D", "n")
+    head = ("volumes, noise", "input", "NLM", "BM4D", "MedEnhance", "smooth", "over BM4D", "n")
     return Table(head, _worst_first(rows))
 
 
-def _over_bm4d(group: str, case: str) -> str:
+def _over_bm4d(group: str, case: str, arm: str = "ours, smooth") -> str:
     """On the same noisy volumes: BM4D ran with the first seed alone."""
-    base = f"enhancement.rows[{group}; case={case}; arm="
-    return f"({base}ours; seed=0].psnr_image - {base}BM4D; seed=0].psnr_image):mean"
+    base = f"enhancement.rows[{group}; case={case}; seed=0; arm="
+    return f"{_over(base, (arm, 'BM4D'), 'psnr_image')}:mean"
 
 
 def _over(base: str, arms: tuple[str, str], figure: str) -> str:
@@ -572,7 +578,8 @@ def offers() -> Table:
         (
             "low-dose CT",
             ("simulated, 20,000 photons a ray: ",
-             Cell(_over_bm4d("subject~sts", "low dose 2e4"), "+.2f"), " dB over BM4D"),
+             Cell(_over_bm4d("subject~sts; subject!~cleaned", "low dose 2e4"), "+.2f"),
+             " dB over BM4D"),
             ("5,000 photons through an abdomen: ", Cell(abdomen, "+.2f"),
              " dB; small faint lesions keep ",
              share("enhancement.rows[case=planted lesions; arm=ours; modality=CT; "
