@@ -29,7 +29,7 @@ VIEW_NETWORK = "view-network"
 DENOISERS = {
     BLOCK_MATCHING: "MedEnhanceLib.hqg.denoisers:BlockMatching",
     SET_NETWORK: "MedEnhanceLib.hqg.network_stage:SetNetwork",
-    VIEW_NETWORK: "MedEnhanceLib.hqg.view_network:ViewNetwork",
+    VIEW_NETWORK: "MedEnhanceLib.hqg.view_stage:ViewNetwork",
     PRINCIPAL_IMAGES: "MedEnhanceLib.hqg.principal_images:PrincipalImages",
 }
 #: Rounds for principal images, whose blocks are compared in another image, so that the noise does

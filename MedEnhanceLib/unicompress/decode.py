@@ -15,12 +15,12 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, DeviceMemoryError, InputError
 from MedEnhanceLib.runtime.machine import memory
+from MedEnhanceLib.runtime.ordered import ordered_map
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import (
     Box,
     Range,
     Region,
-    ordered_map,
     resolve_region,
     slices_text,
     whole_region,

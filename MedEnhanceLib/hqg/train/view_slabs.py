@@ -1,4 +1,4 @@
-"""Slabs of CT at low dose, filtered as in use, for the training of the network that sees slices.
+"""Slabs of CT at low dose, denoised as in use, for the training of the network that sees slices.
 
 Clean volumes are synthetic, or real ones that the filter cleaned: with the noise of their own in
 the target, a network learns to leave noise, and loses decibels on clean volumes. Faint lesions are
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Array, Floats
-from MedEnhanceLib.core.geometry import Triple
+from MedEnhanceLib.core.geometry import Geometry, Triple
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
-from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.hqg.denoise import Removal, denoise
+from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoiser
 from MedEnhanceLib.hqg.view_network import NEIGHBORS
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, measure_noise
-from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.synthetic import synthetic_volume
 
 #: Slices of a slab; pixels along rows and columns of a real one at most, of a synthetic one, and of
@@ -50,7 +51,7 @@ class LowDoseSlab:
     """Slices of CT at low dose, on the network's scale, float16, [K, J, I] each.
 
     Attributes:
-        noisy, filtered: before and after the filter.
+        noisy, filtered: before and after the methods that precede the network.
         sigma: of the noise, as measured.
         clean: the target.
         weight: of the loss, uint8.
@@ -79,11 +80,13 @@ class SlabMaker:
 
     Attributes:
         volumes: real ones; none where all slabs are synthetic.
+        first: method whose results the network corrects.
         synthetic: share of the slabs that are synthetic, 0 to 1.
         seed: of all.
     """
 
     volumes: Sequence[CleanVolume]
+    first: Denoiser
     synthetic: float
     seed: int
 
@@ -109,7 +112,7 @@ class SlabMaker:
             # Shapes are denser than anatomy, where σ is rarely so uncertain.
             level = float(noise[tissue].std()) * np.exp(_SIGMA_ERROR * rng.standard_normal())
             measured = measured.at_level(float(level))
-        filtered = _filtered(noisy, measured, spacing)
+        filtered = _denoised(noisy, measured, spacing, self.first)
         weight = np.round(16 * (1 + _LESION_WEIGHT * share)).astype(np.uint8)
         images = (noisy, filtered, measured[: len(noisy)], clean)
         scaled = [(image / _HU).astype(np.float16) for image in images]
@@ -188,24 +191,15 @@ def _cleaned(volume: CleanVolume, rng: np.random.Generator) -> tuple[Floats, Tri
     k, j, i = (slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
     part = np.asarray(volume.voxels[k, j, i], np.float32)
     noise = measure_noise(part, modality="CT", spacing=volume.spacing)
-    clean = _filtered(part, noise, volume.spacing)
+    clean = _denoised(part, noise, volume.spacing, BlockMatching())
     inner = slice(_MARGIN, len(clean) - _MARGIN) if len(clean) > _SLICES else slice(None)
     return np.ascontiguousarray(clean[inner]), volume.spacing
 
 
-def _filtered(noisy: Floats, noise: NoiseEstimate, spacing: Sequence[float]) -> Floats:
-    """Filter a slab as before the network in use."""
-    if not noise.level > 0:
-        return noisy.copy()
-    return block_matching.BlockMatchingFilter(
-        noisy,
-        noise,
-        noise.spectrum.reshape(-1),
-        rounds=block_matching.CT_ROUNDS,
-        spacing=spacing,
-        engine=block_matching.engine_for("cpu", Monitor()),
-        threads=1,
-    ).denoised()
+def _denoised(noisy: Floats, noise: NoiseEstimate, spacing: Triple, method: Denoiser) -> Floats:
+    """Denoise a slab as in use."""
+    volume = Volume(noisy, Geometry(spacing=spacing), modality="CT")
+    return denoise(volume, Removal(noise), method, tops={0: float(_HU)}).voxels
 
 
 def _plant(clean: Floats, spacing: Triple, rng: np.random.Generator) -> Floats:

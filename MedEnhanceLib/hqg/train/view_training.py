@@ -14,6 +14,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bundle import export_with_view
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import on_device
+from MedEnhanceLib.hqg.network_stage import SetNetwork, network_on
 from MedEnhanceLib.hqg.train.crops import CropPool
 from MedEnhanceLib.hqg.train.targets import matching_volumes
 from MedEnhanceLib.hqg.train.view_slabs import (
@@ -23,7 +24,7 @@ from MedEnhanceLib.hqg.train.view_slabs import (
     SlabMaker,
     batch_of,
 )
-from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet
+from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet, open_view_network
 from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.learning.training import Learner, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
@@ -55,9 +56,12 @@ def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor:
     torch.manual_seed(config.seed)
     assert config.view is not None
     network = ViewNet(config.view)
+    if "view" in start.metadata:
+        network.load_state_dict(open_view_network(start).state_dict())
     move(network, device)
     learner = Learner(network.train(), config.learning_rate, _EMA)
-    maker = SlabMaker(volumes, config.synthetic if volumes else 1.0, config.seed)
+    first = SetNetwork(network=network_on(start, "cpu"))
+    maker = SlabMaker(volumes, first, config.synthetic if volumes else 1.0, config.seed)
     pool: CropPool[LowDoseSlab] = CropPool(maker.make, config.crops, config.renewed_every)
     in_steps = monitor.part(0.03, 0.97)
 

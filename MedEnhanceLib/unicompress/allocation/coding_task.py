@@ -8,8 +8,9 @@ from typing import Any, Self, TypeVar
 
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.ordered import ordered_map
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.blocks import Grid, ordered_map
+from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
 from MedEnhanceLib.unicompress.config import Speed

@@ -18,6 +18,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, TrainConfig, enhance
 from MedEnhanceLib.hqg.config import ViewConfig
+from MedEnhanceLib.hqg.denoisers import BlockMatching
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.hqg.train.view_slabs import CleanVolume, SlabMaker, batch_of
@@ -41,7 +42,7 @@ def noisy(seed: int = 0) -> Volume:
 
 
 def _maker() -> SlabMaker:
-    return SlabMaker([CleanVolume(noisy(1).voxels, (0.8, 0.8, 2.0))], synthetic=0.0, seed=0)
+    return SlabMaker([CleanVolume(noisy(1).voxels, (0.8, 0.8, 2.0))], BlockMatching(), 0.0, seed=0)
 
 
 def config(**fields: Any) -> TrainConfig:

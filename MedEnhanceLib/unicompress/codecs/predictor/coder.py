@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Longs, Shape, Words
-from MedEnhanceLib.unicompress.blocks import safe_point
+from MedEnhanceLib.runtime.ordered import safe_point
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.predictor import tables, wavefront
 from MedEnhanceLib.unicompress.codecs.predictor.features import (

@@ -21,8 +21,9 @@ from MedEnhanceLib.core.arrays import Shape, Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
+from MedEnhanceLib.runtime.ordered import ordered_map
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.blocks import Grid, cut, ordered_map
+from MedEnhanceLib.unicompress.blocks import Grid, cut
 from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext, shipped_model
 from MedEnhanceLib.unicompress.codecs.integers import (
     from_integers,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, Longs, Mask, Words
-from MedEnhanceLib.unicompress.blocks import safe_point
+from MedEnhanceLib.runtime.ordered import safe_point
 from MedEnhanceLib.unicompress.codecs.predictor import tables, wavefront
 from MedEnhanceLib.unicompress.codecs.predictor.features import DOWN, FINE, LOG_STEPS, UP, Linear
 from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
