@@ -45,9 +45,8 @@ _FAR = 2
 #: Correlation of the means of blocks two apart below which a volume is only noise. Noise of usual
 #: texture gives 0 ± 1 / √(2n), CT and MR .3 and more, a PET of 34 × 31 pixels .18.
 _LEAST_STRUCTURE = 0.1
-#: σ over contrast from which noise is strong, and trust (.5 is a confidence of .25, or in CT a σ of
-#: 212 HU) below which it may be structure. Of 77 undamaged scans 2 are beyond both, with simulated
-#: noise none.
+#: σ over contrast from which noise is strong, and trust (.5 is a confidence of .25) below which it
+#: may be structure. Of 77 undamaged scans 2 are beyond both, with simulated noise none.
 _STRONG, _UNSURE = 0.3, 0.5
 #: Messages and hints on frames that are not like the others.
 EMPTY = "without tissue, constant or noise alone", "kept unchanged"
@@ -320,7 +319,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
             "no tissue was found in which noise could be measured",
             "the result is nearly the input; check that the volume is an image of this modality",
         )
-    trust = trust_in(noise, volume.modality)
+    trust = trust_in(noise)
     if noise.contrast and noise.apparent / noise.contrast >= _STRONG and trust < _UNSURE:
         return _unfit(
             "strong noise and structure cannot be separated in this volume, as in label maps, "

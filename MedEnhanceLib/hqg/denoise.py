@@ -34,10 +34,6 @@ _HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.15
 #: σ over the contrast of the tissue up to which the lower end of an uncertain σ is used, and from
 #: which σ as measured: where noise hides the anatomy, an overestimate can destroy little.
 _HIDES_ANATOMY = (0.5, 1.0)
-#: σ in HU from which the noise of CT cannot be anatomy: no tissue varies so much within a block. At
-#: very low dose through an abdomen the confidence is low, and yet the whole correction is far
-#: better than the share by the confidence (results/enhancement.json).
-_BEYOND_ANATOMY_HU = 300.0
 #: σ over the largest value below which rounding in single precision exceeds the noise.
 _LEAST_NOISE = 2e-7
 #: Variance of the mean of similar voxels in the filter, as a share of that of the noise.
@@ -102,12 +98,9 @@ class Removal:
         return corrected
 
 
-def trust_in(noise: NoiseEstimate, modality: str) -> float:
+def trust_in(noise: NoiseEstimate) -> float:
     """Return the confidence that the measured noise is not anatomy, 0 to 1."""
-    trust = min(1.0, noise.confidence / TRUSTED)
-    if modality == "CT":
-        trust = max(trust, min(1.0, noise.level / _BEYOND_ANATOMY_HU) ** 2)
-    return trust
+    return min(1.0, noise.confidence / TRUSTED)
 
 
 def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) -> Removal:
@@ -124,7 +117,7 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     """
     if takes_all:
         return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
-    trust, ratio = trust_in(noise, modality), noise_to_contrast(noise)
+    trust, ratio = trust_in(noise), noise_to_contrast(noise)
     hidden = 0.0 if modality == "CT" else float(np.interp(ratio, _HIDES_ANATOMY, (0.0, 1.0)))
     sure = noise.low ** (1 - hidden) * noise.level**hidden
     certain = noise if trust >= 1 else noise.at_level(sure)

@@ -73,6 +73,9 @@ _LIKE_TISSUE, _LEAST_TISSUE = (0.6, 2.0), 0.05
 #: CT: σ in HU from which tissue may be as dark as air, rounds of measuring it, and how far noise
 #: reaches below the mean of tissue, in σ, which is underestimated at first: hence the least σ.
 _LOUD_HU, _LOUD_ROUNDS, _NOISE_REACHES, _LEAST_LOUD_HU = 200.0, 2, 6.0, 300.0
+#: Loud cells of CT: share of blocks below the typical one; factor on what all frequencies show
+#: beyond those that change from slice to slice, and HU: both are subtracted as anatomy.
+_TYPICAL, _OFF_LOCAL, _LEAST_LOCAL_HU = 0.6, 0.5, 40.0
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json), and the
 #: lower end of the interval, over σ, from there on.
 TRUSTED, _SURE_LOW = 0.5, 0.85
@@ -169,12 +172,13 @@ def measure_noise(
     shape = voxels.shape[0], voxels.shape[1], voxels.shape[2]
     blocks = Blocks.of(voxels, modality, spacing)
     if blocks.count:
-        noise = _estimate(shape, blocks, _Fit(blocks, modality))
+        noise = _estimate(shape, blocks, _Fit(blocks, modality), modality)
         if modality == "CT":
-            return _with_loud_tissue(voxels, spacing, noise)
+            noise = _with_loud_tissue(voxels, spacing, noise)
         if noise.confidence >= TRUSTED:
             return noise
-        return _quieter(blocks, modality, noise) or _learned(voxels, noise)
+        fewer = None if modality == "CT" else _quieter(blocks, modality, noise)
+        return fewer or _learned(voxels, modality, noise)
     # Everything is as weak as the background: what looks like air may contain signal.
     air = blocks.air or 0.0
     low, level = (air * share for share in _OF_WEAK_SIGNAL)
@@ -213,7 +217,7 @@ def _with_loud_tissue(
             break
         lowest = CT_TISSUE - _NOISE_REACHES * max(noise.level, _LEAST_LOUD_HU)
         blocks = Blocks.of(voxels, "CT", spacing, lowest=lowest)
-        noise = _estimate(noise.shape, blocks, _Fit(blocks, "CT"))
+        noise = _estimate(noise.shape, blocks, _Fit(blocks, "CT"), "CT")
     return noise
 
 
@@ -222,7 +226,10 @@ def _quieter(blocks: Blocks, modality: str, noise: NoiseEstimate) -> NoiseEstima
 
     The level is the lowest of all: overestimated noise destroys detail, underestimated does not.
     """
-    fits = [_estimate(noise.shape, blocks, _Fit(blocks, modality, share)) for share in _QUIETER]
+    fits = [
+        _estimate(noise.shape, blocks, _Fit(blocks, modality, share), modality)
+        for share in _QUIETER
+    ]
     levels = [fit.level for fit in (noise, *fits)]
     confidence = sum(fit.confidence for fit in fits) / len(fits)
     if confidence < TRUSTED or max(levels) > _SAME * min(levels):
@@ -234,10 +241,11 @@ def _quieter(blocks: Blocks, modality: str, noise: NoiseEstimate) -> NoiseEstima
     return replace(surest, confidence=confidence, low=low, high=high, spectrum=white)
 
 
-def _learned(voxels: Array, noise: NoiseEstimate) -> NoiseEstimate:
+def _learned(voxels: Array, modality: str, noise: NoiseEstimate) -> NoiseEstimate:
     """Return the estimate with σ and interval of the regressor, if that can measure."""
     learned = estimate_sigma(
         voxels,
+        modality,
         level=noise.level,
         confidence=noise.confidence,
         air=noise.air,
@@ -246,9 +254,15 @@ def _learned(voxels: Array, noise: NoiseEstimate) -> NoiseEstimate:
     if learned is None:
         return noise
     level, low, high = learned
+    measured = replace(noise, level=level, low=low, high=high)
+    if modality == "CT":
+        # Kernel and projections give noise its spectrum and its map: the first is the better one
+        # whatever the confidence, the second is flattened as this falls (docs/decisions/0068).
+        shape = (noise.sigma / np.float32(noise.level)) ** np.float32(noise.confidence / TRUSTED)
+        return replace(measured, sigma=np.float32(level) * shape)
     # Map and spectrum of an uncertain estimate contain anatomy.
     flat, white = np.full_like(noise.sigma, level), np.ones_like(noise.spectrum)
-    return replace(noise, level=level, sigma=flat, spectrum=white, low=low, high=high)
+    return replace(measured, sigma=flat, spectrum=white)
 
 
 # --- spectrum -------------------------------------------------------------------------------------
@@ -414,7 +428,9 @@ def _ties(sizes: Sequence[int]) -> Doubles:
 # --- map ------------------------------------------------------------------------------------------
 
 
-def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEstimate:
+def _estimate(
+    shape: tuple[int, int, int], blocks: Blocks, fit: _Fit, modality: str
+) -> NoiseEstimate:
     """Make map, level, interval and confidence of a fit."""
     number = blocks.per_cell
     spread = np.sqrt(np.maximum(fit.variance, TINY))
@@ -428,6 +444,8 @@ def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEs
     loud = 1 + (spread / (_LOUD * low)) ** 8
     weight = np.where(usable, number * clean**2 / loud, 0).reshape(blocks.cells)
     smooth = smooth_map(spread.reshape(blocks.cells), weight)
+    if modality == "CT" and blocks.depth == BLOCK:
+        smooth = np.maximum(smooth, _loud_cells(blocks, fit))
     confidence, reason = _confidence(blocks, fit)
     level = float(np.median(smooth.reshape(-1)[blocks.cell]))
     if blocks.air is not None and blocks.air < level:
@@ -454,6 +472,29 @@ def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEs
         apparent=level,
         high=level * max(1 / _SURE_LOW, TRUSTED / max(confidence, 0.05)),
     )
+
+
+def _loud_cells(blocks: Blocks, fit: _Fit) -> Doubles:
+    """Measure σ of CT in a typical block of each cell, less anatomy; 0 in cells of few blocks.
+
+    Where few photons arrive, noise doubles within 2 cm, and its spectrum is that of streaks: the
+    quietest blocks and a common spectrum show too little. All frequencies count alike, and those
+    that change from slice to slice apart, in which anatomy is weaker.
+    """
+    index = np.arange(blocks.power.shape[1])
+    across = (index >= 2 * BLOCK**2) & (index % BLOCK**2 > 0)
+    place = np.argsort(blocks.cell, kind="stable")
+    ends = np.cumsum(blocks.per_cell)
+    typical = []
+    for use in (across, index > 0):
+        energy = (blocks.power @ use.astype(np.float32))[place] / fit.spectrum[use].sum()
+        parts = np.split(energy, ends[:-1])
+        typical.append(
+            [float(np.quantile(part, _TYPICAL)) if len(part) >= _FEW else 0.0 for part in parts]
+        )
+    changing, whole = np.array(typical)
+    anatomy = _OFF_LOCAL * np.maximum(whole - changing, 0) + _LEAST_LOCAL_HU**2
+    return np.sqrt(np.maximum(changing - anatomy, 0)).reshape(blocks.cells)
 
 
 def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:

@@ -1,13 +1,14 @@
-"""Regression of the noise of a single MR volume, trained on simulated scans: σ and its interval.
+"""Regression of the noise of a single volume, trained on simulated scans: σ and its interval.
 
 Where anatomy fills every block, no single statistic depends on the noise alone. So 283 are
-measured: energies of coefficients in all blocks of tissue, in the quietest ones, in air;
+measured: energies of coefficients in all blocks of tissue, in the quietest ones, in the air of MR;
 eigenvalues; differences of neighbors. All are logarithms relative to the volume's finest
-frequencies, so that they do not depend on its unit.
+frequencies, so that they do not depend on its unit. (In CT, 282: one is the level of these in HU.)
 
 Three small networks, whose outputs are averaged, predict quantiles of σ. Their weights, and how far
-the interval is widened to contain the σ of repeated real scans, are in regressor.npz beside this
-module (docs/decisions/0047); evaluating them takes milliseconds.
+the interval is widened to contain the σ of scans that they did not learn from, are in
+regressor_mr.npz and regressor_ct.npz beside this module (docs/decisions/0047 and 0068); evaluating
+them takes milliseconds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from itertools import product
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Numbers
-from MedEnhanceLib.noise.tissue_blocks import BLOCK, blocks_of_layer, cosines, quantum
+from MedEnhanceLib.noise.tissue_blocks import (
+    BLOCK,
+    CT_AIR,
+    CT_TISSUE,
+    blocks_of_layer,
+    cosines,
+    quantum,
+)
 
 #: Limits of the networks' inputs: in standard deviations of the training data, and in logarithms.
 _MOST, _MOST_LOG = 3.0, 12.0
@@ -32,23 +40,32 @@ _MOST_BLOCKS, _MOST_VOXELS, _ENOUGH = 40_000, 4_000_000, 6000
 #: air below the third. Least blocks: of tissue above the first, of any tissue, of air.
 _TISSUE, _DARK_TISSUE, _AIR = 0.35, 0.15, 0.12
 _FEW, _FEWEST, _FEW_OF_AIR = 40, 20, 30
+#: What is added to HU: air is 0, as in MR.
+_AIR_TO_ZERO = 1000.0
 _EIGENVALUES = slice(0, 64, 8)
 
 
 def estimate_sigma(
-    voxels: Array, *, level: float, confidence: float, air: float | None, contrast: float
+    voxels: Array,
+    modality: str,
+    *,
+    level: float,
+    confidence: float,
+    air: float | None,
+    contrast: float,
 ) -> tuple[float, float, float] | None:
-    """Estimate σ of the noise of an MR volume and its interval, in the unit of the volume.
+    """Estimate σ of the noise of a volume and its interval, in the unit of the volume.
 
     Args:
-        voxels: [K, J, I], finite.
+        voxels: [K, J, I], finite; of CT in HU.
+        modality: "CT", or "MR" for all others.
         level: σ measured in its quietest blocks.
         confidence: of `level`, 0 to 1.
         air: σ as the background shows it, None where it shows nothing.
         contrast: of the tissue, in the unit of the volume.
     Returns σ, lower and upper end; None for too little tissue or fewer than four slices.
     """
-    measured = statistics(voxels)
+    measured = statistics(voxels, modality)
     if measured is None:
         return None
     scale, numbers = measured
@@ -56,15 +73,17 @@ def estimate_sigma(
     def relative(value: float, most: float = 5.0) -> float:
         return float(np.clip(np.log(max(value, 1e-9)) - scale, -5.0, most))
 
-    others = [relative(level), confidence, relative(air) if air else 0.0, float(bool(air))]
-    features = np.concatenate([numbers, others, [relative(contrast, 9.0)]]).astype(np.float64)
-    low, middle, high = quantiles(features) + scale
+    background = [relative(air) if air else 0.0, float(bool(air))]
+    others = [scale] if modality == "CT" else background  # HU are absolute
+    others = [relative(level), confidence, *others, relative(contrast, 9.0)]
+    features = np.concatenate([numbers, others]).astype(np.float64)
+    low, middle, high = quantiles(features, modality) + scale
     return float(np.exp(middle)), float(np.exp(low)), float(np.exp(high))
 
 
-def quantiles(features: Doubles) -> Doubles:
-    """Predict lower end, median and upper end of log σ, relative to the scale; features: [283]."""
-    weights = _weights()
+def quantiles(features: Doubles, modality: str) -> Doubles:
+    """Predict lower end, median and upper end of log σ, relative to the scale; features: [n]."""
+    weights = _weights("ct" if modality == "CT" else "mr")
     cut = np.clip(np.nan_to_num(features), -_MOST_LOG, _MOST_LOG)
     inputs = np.clip((cut - weights["center"]) / weights["spread"], -_MOST, _MOST)
     results = []
@@ -83,10 +102,10 @@ def quantiles(features: Doubles) -> Doubles:
     return np.asarray(np.mean(results, axis=0) + wider)
 
 
-@lru_cache(maxsize=1)
-def _weights() -> dict[str, Doubles]:
+@lru_cache(maxsize=2)
+def _weights(name: str) -> dict[str, Doubles]:
     with (
-        (files("MedEnhanceLib.noise") / "regressor.npz").open("rb") as stream,
+        (files("MedEnhanceLib.noise") / f"regressor_{name}.npz").open("rb") as stream,
         np.load(stream, allow_pickle=False) as arrays,
     ):
         return {name: arrays[name].astype(np.float64) for name in arrays.files}
@@ -95,15 +114,21 @@ def _weights() -> dict[str, Doubles]:
 # --- statistics -----------------------------------------------------------------------------------
 
 
-def statistics(voxels: Array) -> tuple[float, Floats] | None:
+def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
     """Compute the statistics of a volume, and the scale that they are relative to.
 
-    voxels: [K, J, I], finite. Returns the logarithm of the scale, in the unit of the volume, and
-    [n] statistics; None for too little tissue, no variation or fewer than four slices.
+    Args:
+        voxels: [K, J, I], finite; of CT in HU.
+        modality: "CT", whose tissue is known by its HU, or "MR".
+    Returns the logarithm of the scale, in the unit of the volume, and [n] statistics; None for too
+    little tissue, no variation or fewer than four slices.
     """
     slices = max(2 * BLOCK, _MOST_VOXELS // max(1, voxels[0].size))
     first = max(0, (len(voxels) - slices) // 2)
     values = np.asarray(voxels[first : first + slices], np.float32)
+    is_ct = modality == "CT"
+    if is_ct:
+        values = values + np.float32(_AIR_TO_ZERO)
     if len(values) < BLOCK:
         return None
     blocks = _blocks(values)
@@ -111,8 +136,11 @@ def statistics(voxels: Array) -> tuple[float, Floats] | None:
         return None
     mean, varies = blocks.mean(axis=1), blocks.min(axis=1) < blocks.max(axis=1)
     top = float(np.quantile(mean, 0.98))
-    use = varies & (mean > _TISSUE * top)
-    if use.sum() < _FEW:
+    least = CT_TISSUE + _AIR_TO_ZERO if is_ct else _TISSUE * top
+    use = varies & (mean > least)
+    if is_ct:
+        use &= blocks.min(axis=1) > CT_AIR + _AIR_TO_ZERO
+    elif use.sum() < _FEW:
         use = varies & (mean > _DARK_TISSUE * top)
     if use.sum() < _FEWEST:
         return None
@@ -125,7 +153,8 @@ def statistics(voxels: Array) -> tuple[float, Floats] | None:
     if not scale > 0:
         return None
     energies = np.quantile(power @ groups, (0.05, 0.25, 0.6), axis=0)
-    is_air = varies & (mean < _AIR * top) & (blocks.min(axis=1) >= 0)
+    # The air of CT is often clipped, and its noise is not that of tissue.
+    is_air = varies & (mean < (-np.inf if is_ct else _AIR * top)) & (blocks.min(axis=1) >= 0)
     is_air &= (blocks == 0).mean(axis=1) < 0.25
     marks = np.quantile(means, (0.16, 0.84))
     step = quantum(values)
@@ -143,7 +172,7 @@ def statistics(voxels: Array) -> tuple[float, Floats] | None:
         np.log(energies / scale + 1e-4).ravel(),
         *_quiet(power, tissue - means[:, None], scale),
         _air(blocks[is_air], mean[is_air], scale),
-        _neighbors(values, _TISSUE * top, scale),
+        _neighbors(values, least, scale),
         np.array(figures),
     ]
     return 0.5 * float(np.log(scale)), np.concatenate(parts).astype(np.float32)
