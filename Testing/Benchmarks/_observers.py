@@ -1,4 +1,4 @@
-"""Model observers: how surely a lesion whose place is known is told from its absence."""
+"""Model observers: how surely a lesion whose place is known is distinguished from its absence."""
 
 from __future__ import annotations
 
