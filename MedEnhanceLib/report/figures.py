@@ -25,6 +25,14 @@ INK, MUTED, PAPER = "#f2f4f7", "#9aa4b2", "#0b0d10"
 _PURPOSE = "Drawing pictures"
 #: The soft-tissue window that the compression tables use as well, in HU.
 CT_WINDOW = (-160.0, 240.0)
+#: Least mean of lungs and of other tissue in HU, and the share of a CT from which lungs are shown:
+#: less may be foam of the table.
+_LUNG, _TISSUE, _MANY_LUNGS = -900.0, -500.0, 0.25
+#: Share of the content outside of the soft-tissue window from which a second window is drawn, and
+#: the percentiles that it shows.
+_BEYOND, _SHOWN = 0.1, (2.0, 99.0)
+#: Pixels of a square whose mean is taken, against the noise, and slices that are looked at.
+_SQUARE, _SLICES = 4, 24
 _LETTER = "#ffd666"
 #: Widths and heights in inches: of a column, the row names, title and color bar, a color bar.
 _COLUMN_IN, _LEFT_IN, _ENDS_IN, _BAR_IN = 2.9, 1.0, 1.1, 0.1
@@ -86,7 +94,7 @@ def comparison(
         legend: value → name of the labels that are drawn as contours.
         point: (k, j, i); None takes the `busiest_point` of the first pane.
         window: lowest and highest gray level of all images, in the volume's units; None derives it
-            from the first pane.
+            from the first pane. A CT is then drawn in two windows if it needs them.
         frame: of a sequence, from 0, else InputError; None takes `first_with_content`.
         planes: that are drawn, where they have more than one row and column.
     """
@@ -95,7 +103,9 @@ def comparison(
     _check_grids(panes)
     at = point or busiest_point(panes[0].volume)
     rows = [name for name in planes if min(cut(panes[0].volume, name, at).pixels.shape) > 1]
-    scales = _shared_scales(panes, rows, at, window or choose_window(panes[0].volume))
+    window = window or choose_window(panes[0].volume)
+    panes = _with_second_window(panes, window) if window == CT_WINDOW else panes
+    scales = _shared_scales(panes, rows, at, window)
     titles = ", ".join(p.title if p.title.isupper() else p.title.lower() for p in panes)
     rows = rows or list(planes[:1])
     return Picture(
@@ -118,6 +128,7 @@ class Pane:
         minus: subtracted from `volume`; the difference is drawn on a scale around zero.
         labels: drawn over the volume as contours.
         heat: drawn in color, on a scale of its own.
+        window: lowest and highest gray level; None for that of all images.
     """
 
     title: str
@@ -125,6 +136,7 @@ class Pane:
     minus: Volume | None = None
     labels: Volume | None = None
     heat: bool = False
+    window: tuple[float, float] | None = None
 
     @property
     def kind(self) -> Literal["image", "difference", "heat", "labels"]:
@@ -170,6 +182,42 @@ def choose_window(volume: Volume) -> tuple[float, float]:
         if volume.modality == "MR" and low > -0.1 * high:
             low = 0.0
     return (low, high) if high > low else (low, low + 1.0)
+
+
+def content_window(volume: Volume) -> tuple[float, float]:
+    """Choose the gray levels that show the content of a CT: tissue, bone, contrast agent, lungs.
+
+    volume: a single frame. Returns CT_WINDOW if that shows nine tenths of it.
+    """
+    step = -(-volume.shape[0] // _SLICES)
+    planes = volume.voxels[step // 2 :: step].astype(np.float32)
+    square = [min(_SQUARE, side) for side in planes.shape[1:]]
+    rows, columns = (side // n * n for side, n in zip(planes.shape[1:], square, strict=True))
+    blocks = planes[:, :rows, :columns].reshape(
+        len(planes), rows // square[0], square[0], columns // square[1], square[1]
+    )
+    means = blocks.mean((2, 4))
+    inside = means > _LUNG
+    for axis in (1, 2) if min(means.shape[1:]) > 2 else ():  # squares at the skin are half air
+        before, after = (np.roll(inside, shift, axis) for shift in (1, -1))
+        inside = inside & before & after
+    content, (low, high) = means[inside], CT_WINDOW
+    if content.size and np.mean(content < _TISSUE) < _MANY_LUNGS:
+        content = content[content >= _TISSUE]
+    if content.size and np.mean((content < low) | (content > high)) > _BEYOND:
+        low, high = np.percentile(content, _SHOWN).tolist()
+    return (low, high) if high > low else CT_WINDOW
+
+
+def _with_second_window(panes: Sequence[Pane], window: tuple[float, float]) -> list[Pane]:
+    """Add the images in a window by content, if that is another one, after those of `window`."""
+    second, panes = content_window(panes[0].volume), list(panes)
+    images = [pane for pane in panes if pane.kind == "image" and pane.labels is None]
+    if second == window or not images:
+        return panes
+    after = panes.index(images[-1]) + 1
+    added = [replace(pane, title=f"{pane.title}, all content", window=second) for pane in images]
+    return [*panes[:after], *added, *panes[after:]]
 
 
 def _shared_scales(
@@ -266,6 +314,8 @@ def _draw(
     for column, pane in enumerate(panes):
         cells[0][column].set_title(pane.title, color=INK, fontsize=11, parse_math=False, pad=18)
         scale, image = scales[pane.kind], None
+        if pane.window is not None:
+            scale = scale._replace(low=pane.window[0], high=pane.window[1])
         for row, name in enumerate(rows):
             axes, plane = cells[row][column], pane.plane(name, point)
             image = _draw_plane(axes, plane, scale)

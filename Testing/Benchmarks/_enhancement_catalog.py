@@ -51,7 +51,8 @@ def find_arms(modality: str) -> list[Arm]:
     arms = [
         Arm("input", _unchanged, "input"),
         Arm("NLM", nlm_mr if is_mr else nlm_ct, f"NLM {modality} 1", slow=True, keep=True),
-        Arm("ours", _enhanced, "ours"),
+        # All of the noise, as the peers; what the default keeps: faint_lesions.py.
+        Arm("ours", _enhanced if is_mr else partial(_enhanced, smooth=True), "ours"),
     ]
     if is_mr:
         on_request = partial(_enhanced, task="sharpness", correct_bias_field=True)

@@ -34,22 +34,25 @@ class Lesion:
     contrast: float
 
 
-def plant(subject: Subject, seed: int) -> tuple[Floats, list[Lesion]]:
+def plant(
+    subject: Subject, seed: int, contrast: tuple[float, float] | None = None
+) -> tuple[Floats, list[Lesion]]:
     """What planting adds to the volume, [K, J, I], and the lesions.
 
-    Ellipsoids in even tissue, half of them darker and half brighter.
+    Ellipsoids in even tissue, half of them darker and half brighter; least and largest contrast as
+    in CONTRAST, or as given.
     """
     rng = np.random.default_rng((seed, 7))
     spacing = np.array(subject.volume.geometry.spacing[::-1])
-    low, high = CONTRAST[subject.modality]
+    low, high = contrast or CONTRAST[subject.modality]
     scale = subject.span if subject.modality == "MR" else 1.0
     added = np.zeros(subject.volume.shape, np.float32)
     lesions: list[Lesion] = []
     for center in _places(subject, spacing, rng):
         radii = rng.uniform(*RADIUS_MM, 3)
-        contrast = float(rng.choice((-1, 1)) * rng.uniform(low, high) * scale)
-        lesion = _lesion(center, radii, spacing, contrast, added.shape)
-        added[lesion.where] += lesion.share * np.float32(contrast)
+        strength = float(rng.choice((-1, 1)) * rng.uniform(low, high) * scale)
+        lesion = _lesion(center, radii, spacing, strength, added.shape)
+        added[lesion.where] += lesion.share * np.float32(strength)
         lesions.append(lesion)
     return added, lesions
 

@@ -29,8 +29,8 @@ import _sequence_data as data
 import numpy as np
 import torch
 from _common import QUICK, Gate, Part, Row, at_least, at_most, measure, parser_of
+from _observers import auc
 from _sequence_data import Floats
-from harm import auc
 
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
 from MedEnhanceLib.core.volume import Volume

@@ -226,6 +226,8 @@ def _series(desk: Path) -> dict[str, Any]:
         MedEnhanceLib.save(
             dataclasses.replace(head, voxels=voxels, gradients=given), f"{name}.nii.gz"
         )
+    even = rng.normal(40, 12, (8, 24, 24)).astype(np.float32)
+    MedEnhanceLib.save(Volume(even, modality="CT"), "ct.nii.gz")
     return {}
 
 

@@ -56,7 +56,7 @@ def test_all_gray_images_have_one_window(head: Volume) -> None:
 
 
 def test_difference_is_drawn_around_zero_with_units(head: Volume) -> None:
-    ct = Volume(head.voxels, head.geometry, modality="CT", units="HU")
+    ct = Volume(head.voxels % 200, head.geometry, modality="CT", units="HU")
     warmer = ct.with_voxels(ct.voxels + 5)
     figure = comparison([Pane("CT", ct), Pane("Change", warmer, minus=ct)]).figure
     scales = {image.get_clim() for image in images_of(figure)}
@@ -65,6 +65,42 @@ def test_difference_is_drawn_around_zero_with_units(head: Volume) -> None:
     assert -low == high == 5
     assert "difference, HU" in [axes.get_xlabel() for axes in figure.axes]
     assert np.all(images_of(figure)[3].get_array() == 5)
+
+
+def _chest(tissue: float, inside: float, share: float) -> Volume:
+    """A body of `tissue` HU in air, with noise, of which a share shows something else."""
+    voxels = np.full((6, 64, 64), -1000.0)
+    voxels[:, 8:56, 8:56] = tissue
+    voxels[:, 8:56, 8 : 8 + round(48 * share)] = inside
+    noise = np.random.default_rng(0).normal(0, 60, voxels.shape)
+    return Volume((voxels + noise).astype(np.float32), modality="CT", units="HU")
+
+
+def _windows(picture: Any) -> list[tuple[float, float]]:
+    return [axes.images[0].get_clim() for axes in picture.figure.axes if axes.get_title()]
+
+
+@pytest.mark.parametrize(
+    ("inside", "share", "low", "high"), [(450, 0.4, 0, 450), (-800, 0.4, -800, 50)]
+)
+def test_a_ct_that_soft_tissue_does_not_show_gets_a_second_window(
+    inside: float, share: float, low: float, high: float
+) -> None:
+    """Blood with a contrast agent, and lungs; each image beside itself, the difference once."""
+    scan = _chest(50, inside, share)
+    panes = [Pane("Input", scan), Pane("Enhanced", scan), Pane("Change", scan, minus=scan)]
+    picture = comparison(panes)
+    windows = _windows(picture)
+    assert windows[:2] == [CT_WINDOW] * 2 and windows[2] == windows[3]
+    assert windows[2] == pytest.approx((low, high), abs=80)
+    assert "input, all content, enhanced, all content, change." in picture.alt
+    assert _windows(comparison(panes, window=(0, 80)))[:2] == [(0, 80)] * 2
+    assert len(_windows(comparison(panes, window=(0, 80)))) == 3
+
+
+def test_a_ct_of_soft_tissue_with_some_bone_or_foam_of_the_table_has_one_window() -> None:
+    for scan in (_chest(50, 700, 0.05), _chest(50, -850, 0.1)):
+        assert _windows(comparison([Pane("Input", scan)])) == [CT_WINDOW]
 
 
 def test_labels_become_contours_with_a_legend(head: Volume) -> None:
