@@ -130,8 +130,8 @@ def export_with_view(
         **start.metadata,
         "name": config.name,
         "anatomy": config.anatomy,
-        "description": "HQG-Net: after the block-matching filter, a set network over groups of similar "
-        "blocks, then a U-Net that sees whole slices.",
+        "description": "HQG-Net: after the block-matching filter, a set network over groups of "
+        "similar blocks, then a U-Net that sees whole slices.",
         "license": config.license or NOT_STATED,
         "view": view.config.to_json(),
         "training": {
