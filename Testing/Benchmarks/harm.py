@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 from _common import (
     QUICK,
     SHARED_DATA,
@@ -18,8 +19,10 @@ from _common import (
     Part,
     Row,
     at_least,
+    at_most,
     least,
     measure,
+    most,
     parser_of,
 )
 from _enhancement_data import CT_RANGE_HU, TEMPLATE, robust_max
@@ -62,33 +65,46 @@ def opened(name: str) -> Volume:
     return volume.crop(k=slice(first, min(volume.shape[0], first + _SLICES)))
 
 
-def undamaged(name: str) -> list[Row]:
-    """What the defaults change in a volume as it is."""
+def undamaged(name: str) -> Iterator[Row]:
+    """What the defaults change in a volume as it is, and in CT the smooth result."""
     volume = opened(name)
-    result = enhance(volume, EnhanceConfig(device="cpu"))
-    before, after = (v.voxels.astype(np.float32) for v in (volume, result.volume))
-    top = robust_max(volume.voxels)
-    inside = before > (-950 if volume.modality == "CT" else 0.1 * top)
-    span = CT_RANGE_HU if volume.modality == "CT" else top
-    error = float(np.mean(np.square((after - before)[inside], dtype=np.float64)))
-    return [
-        {
+    is_ct = volume.modality == "CT"
+    before, top = volume.voxels.astype(np.float32), robust_max(volume.voxels)
+    inside = before > (-950 if is_ct else 0.1 * top)
+    span = CT_RANGE_HU if is_ct else top
+    for smooth in (False, True)[: 1 + is_ct]:
+        result = enhance(volume, EnhanceConfig(device="cpu", smooth=smooth))
+        change = result.volume.voxels.astype(np.float32) - before
+        tissue = inside if not is_ct else before > -300
+        sigma = result.measured["noise"]["sigma"]
+        yield {
             "table": "undamaged",
             "volume": name,
             "modality": volume.modality,
-            "psnr": 10 * float(np.log10(span**2 / max(error, 1e-9 * span**2))),
+            "arm": "smooth" if smooth else "default",
+            "psnr": 10 * float(np.log10(span**2 / max(_power(change[inside]), 1e-9 * span**2))),
+            "sigma": sigma,
+            "change_in_sigma": float(np.sqrt(_power(change[tissue])) / sigma) if sigma else 0.0,
         }
-    ]
+
+
+def _power(values: npt.NDArray[np.float32]) -> float:
+    return float(np.mean(np.square(values, dtype=np.float64)))
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    psnr = least(row["psnr"] for row in rows)
-    yield at_least(
-        "undamaged: PSNR to the input, least, dB",
-        psnr,
-        42,
-        "volumes that are noisy by themselves are denoised: no noise was added, but some is there",
-    )
+    for modality in ("MR", "CT"):
+        psnr = least(row["psnr"] for row in rows if row["modality"] == modality)
+        yield at_least(
+            f"undamaged {modality}: PSNR to the input, least, dB", psnr, 42,
+            "volumes that are noisy by themselves are denoised: no noise was added, but some is "
+            "there",
+        )  # fmt: skip
+    changes = [row["change_in_sigma"] for row in rows if row["modality"] == "CT"]
+    yield at_most(
+        "undamaged CT, smooth too: RMS change of tissue over the measured noise, most",
+        most(changes) if changes else None, 1.0, "edges of bone and metal change, too",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
