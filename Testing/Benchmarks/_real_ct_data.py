@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,9 @@ _WINDOW = 8.0
 #: Standard deviation in pixels of the edge of what is planted: as sharp as soft kernels show it.
 _BLUR = 0.7
 #: Radius and height of planted discs, distance of their centers, in mm.
-_RADII_MM, _HEIGHT_MM, _DISTANCE_MM = (2.0, 4.5), 4.0, 14.0
+_RADII_MM, _HEIGHT_MM, _DISTANCE_MM = (2.0, 4.5), 4.0, 13.0
 #: Discs in a layer of slices.
-_DISCS = 8
+_DISCS = 6 if QUICK else 24
 #: Contrast of discs in standard deviations of what the observer reads without one.
 _VISIBLE = (0.8, 2.6)
 #: HU of the cylinders whose edges are measured.
@@ -73,6 +73,21 @@ class Scan:
         """The share of a squared error that is left, without the noise of the truth."""
         return max(0.0, after / before * (1 + self.factor) - self.factor)
 
+    def middle(self, sides: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+        """A window of so many slices, rows and columns in the middle of the tissue."""
+        j, i = np.round(np.argwhere(self.tissue).mean(axis=0)).astype(int)
+        rows, columns = (
+            slice(max(0, place - side // 2), place + side // 2)
+            for place, side in ((j, sides[1]), (i, sides[2]))
+        )
+        return slice(0, sides[0]), rows, columns
+
+    def cropped(self, window: tuple[slice, slice, slice]) -> Scan:
+        return replace(
+            self, seen=self.seen.crop(*window), truth=self.truth[window],
+            sigma=self.sigma[window[1:]], tissue=self.tissue[window[1:]],
+        )  # fmt: skip
+
 
 def listed() -> list[dict[str, Any]]:
     path = Path(__file__).with_name("real_ct_scans.json")
@@ -92,7 +107,7 @@ def scans(more: Path | None) -> Iterator[tuple[str, Path, dict[str, Any]]]:
 def opened(path: Path, about: Mapping[str, Any]) -> Scan:
     """A scan by its entry; of a quick run a synthetic one."""
     if QUICK:
-        return repeated(_synthetic(), {"name": "quick", "vendor": "none", "slab": [0, 8],
+        return repeated(_synthetic(), {"name": "quick", "vendor": "none", "slab": [0, 5],
                                        "range_hu": [-50, 50], "erode_mm": 3})  # fmt: skip
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         sys.exit(f"{path}: the file is not the one that is listed (sha256)")
@@ -189,20 +204,19 @@ def discs(scan: Scan, read: Any) -> tuple[Floats, list[Lesion]]:
     room = np.argwhere(ndimage.binary_erosion(scan.tissue, iterations=round(6 / across)))
     drawn = []
     for first in range(0, len(scan.truth) - height + 1, height):
-        centers: list[npt.NDArray[Any]] = []
-        for place in rng.permutation(room):
-            distances = [np.hypot(*(place - other)) * across for other in centers]
-            if len(centers) < _DISCS and all(d > _DISTANCE_MM for d in distances):
-                centers.append(place)
+        centers, left = [], rng.permutation(room)
+        while len(left) and len(centers) < _DISCS:
+            centers.append(left[0])
+            left = left[np.hypot(*(left - left[0]).T) * across > _DISTANCE_MM]
         for j, i in centers:
             disc = (np.hypot(y, x) < rng.uniform(*_RADII_MM)).astype(np.float32)
             disc = ndimage.gaussian_filter(disc, _BLUR)
             disc[disc < 0.02] = 0
             rows, columns = np.flatnonzero(disc.any(1)), np.flatnonzero(disc.any(0))
-            top, left = j - reach + rows[0], i - reach + columns[0]
+            top, start = j - reach + rows[0], i - reach + columns[0]
             share = disc[np.ix_(rows, columns)]
             where = (slice(first, first + height), slice(top, top + len(rows)),
-                     slice(left, left + len(columns)))  # fmt: skip
+                     slice(start, start + len(columns)))  # fmt: skip
             drawn.append((where, np.repeat(share[None], height, axis=0)))
     unit = float(np.std([read(scan.noise, Lesion(*entry, 1.0)) for entry in drawn]))
     added, lesions = np.zeros(scan.truth.shape, np.float32), []
@@ -229,8 +243,8 @@ def cylinders(scan: Scan) -> tuple[Floats, list[Floats]]:
 
 
 def _synthetic() -> Volume:
-    """Water in air, 14 slices with noise of a low dose."""
-    y, x = np.mgrid[-1:1:72j, -1:1:72j]
-    water = np.broadcast_to(np.where(np.hypot(y, x) < 0.8, 0.0, -1000.0), (14, 72, 72))
+    """Water in air, ten slices with noise of a low dose."""
+    y, x = np.mgrid[-1:1:56j, -1:1:56j]
+    water = np.broadcast_to(np.where(np.hypot(y, x) < 0.9, 0.0, -1000.0), (10, 56, 56))
     noise = low_dose_noise(water, (1.0, 1.0, 5.0), 5e4, 5.0, np.random.default_rng(5))
     return Volume((water + noise).astype(np.float32), Geometry((1.0, 1.0, 5.0)), modality="CT")

@@ -40,11 +40,13 @@ DEFAULT, SMOOTH, BLUR, BM4D = "default", "smooth", "blur 1.5 mm", "BM4D"
 OURS: dict[str, dict[str, Any]] = {DEFAULT: {}, "strength 0.3": {"strength": 0.3}}
 if any(field.name == SMOOTH for field in fields(EnhanceConfig)):
     OURS[SMOOTH] = {SMOOTH: True}
-HAS_BM4D = find_spec("bm4d") is not None
+#: Slow to import: a quick run does without it.
+HAS_BM4D = not QUICK and find_spec("bm4d") is not None
 ARMS = ("input", *OURS, "NLM", *([BM4D] if HAS_BM4D else []), BLUR)
 _BLUR_MM = 1.5
-#: Slices, rows and columns that BM4D, a hundred times slower, gets.
-_BM4D_CROP = (8, 96, 96)
+#: Arms that take ten times as long and more, and the slices, rows and columns that they get.
+SLOW = ("NLM", BM4D)
+_CROP = (5, 24, 24) if QUICK else (8, 96, 96)
 #: Ends in 1/mm of the bands that noise is counted in.
 _LOW, _MIDDLE = 0.1, 0.3
 #: Pixels on either side of an edge, and HU between phantom and air.
@@ -58,7 +60,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--more", type=Path, help="folder of the listed scans")
     options = parser.parse_args()
-    if not HAS_BM4D:
+    if not (HAS_BM4D or QUICK):
         print("real_ct: no BM4D, which is not installed", flush=True)
     missing = {entry["name"] for entry in data.listed()}
     missing -= {name for name, _, _ in data.scans(options.more)}
@@ -101,10 +103,12 @@ def judged(path: Path, about: dict[str, Any]) -> Iterator[Row]:
     caches = [VolumeCache() for _ in slabs]
     read = Observer(voxels, voxels + added, lesions)
     surface = distance_to_surface(voxels.mean(axis=0))
+    window = scan.middle(_CROP)
+    middle = scan.cropped(window)
     for name in ARMS:
         row: Row = {**scan.about, "arm": name, "n": len(lesions)}
-        if name == BM4D:
-            yield row | of_crop(scan)
+        if name in SLOW:
+            yield row | {"left_middle": errors(middle, run_arm(name, middle.seen))["left"]}
             continue
         began = time.process_time()
         without, present, edged = map(partial(run_arm, name), slabs, caches)
@@ -112,6 +116,7 @@ def judged(path: Path, about: dict[str, Any]) -> Iterator[Row]:
         if name == DEFAULT:
             row |= of_noise(scan)
         row |= errors(scan, without) | read(without, present)
+        row["left_middle"] = errors(middle, without[window])["left"]
         through = (edged - without).mean(axis=0)
         for contrast, distance in zip(EDGES, distances, strict=True):
             row[f"mtf_{contrast:g}"] = mtf50(through, distance) / mtf50(edges, distance)
@@ -119,19 +124,6 @@ def judged(path: Path, about: dict[str, Any]) -> Iterator[Row]:
             before, after = (mtf50(v.mean(axis=0), surface) for v in (voxels, without))
             row["mtf_surface"] = after / before
         yield row
-
-
-def of_crop(scan: Scan) -> Row:
-    """Errors of BM4D in the middle of the tissue."""
-    middle = np.round(np.argwhere(scan.tissue).mean(axis=0)).astype(int)
-    k, *sides = _BM4D_CROP
-    at = [
-        slice(max(0, n - side // 2), n + side // 2) for n, side in zip(middle, sides, strict=True)
-    ]
-    window = (slice(0, k), *at)
-    crop = Scan(scan.about, scan.seen.crop(*window), scan.truth[window], scan.factor,
-                scan.sigma[window[1:]], scan.tissue[window[1:]])  # fmt: skip
-    return errors(crop, run_arm(BM4D, crop.seen))
 
 
 # --- measures -------------------------------------------------------------------------------------
