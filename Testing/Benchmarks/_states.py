@@ -17,6 +17,7 @@ _READ = {
     "fuzz": "Testing/Library/unicompress/fuzzing.py",
     "gradprom": "docs/recipes",
     "kills": "Testing/Library/unicompress/killing.py",
+    "real_ct": "Testing/Benchmarks/real_ct_scans.json",
     "sequences": "Testing/Benchmarks/sequence_scans.json",
 }
 #: The module that names others by text, and where these are.

@@ -60,6 +60,10 @@ NEEDS = {
     "video": ("PyAV with x265 and SVT-AV1", lambda: _has_codecs()),
     "scans": ("--scans FOLDER: series of sequence_scans.json", lambda: "--scans" in sys.argv),
     "more": ("--more FOLDER: further repeated scans", lambda: "--more" in sys.argv),
+    "ct_scans": (
+        "--ct-scans FOLDER: phantoms of real_ct_scans.json",
+        lambda: "--ct-scans" in sys.argv,
+    ),
     "unlearned": (
         "--unlearned FOLDER: volumes of other sources",
         lambda: "--unlearned" in sys.argv,
@@ -71,6 +75,7 @@ SCRIPTS = {
     "enhancement": Script(0.8, ("data", "bm4d")),
     "sequences": Script(1.2, ("data", "dipy", "scans")),
     "real": Script(0.6, ("data", "bm4d", "dipy", "more")),
+    "real_ct": Script(0.1, ("data", "bm4d", "ct_scans")),
     "denoising": Script(0.4, ("data", "bm4d", "unlearned")),
     "guidance": Script(0.1),
     "guided_lesions": Script(0.1),
@@ -104,6 +109,7 @@ def main() -> int:
     parser.add_argument("--plan", action="store_true", help="only say what takes how long")
     parser.add_argument("--more", type=Path, help="of real.py: folder of further sequences")
     parser.add_argument("--scans", type=Path, help="of sequences.py: folder of further series")
+    parser.add_argument("--ct-scans", type=Path, help="of real_ct.py: folder of listed phantoms")
     parser.add_argument("--besides", type=Path, help="of likeness.py: folder of T1 brains")
     parser.add_argument("--unlearned", type=Path, help="of denoising.py: volumes of other sources")
     options = parser.parse_args()
@@ -121,6 +127,7 @@ def main() -> int:
         return sum(_in_this_process(name, words) for name in names)
     more = {
         "real": ("more", options.more),
+        "real_ct": ("more", options.ct_scans),
         "sequences": ("more", options.scans),
         "likeness": ("besides", options.besides),
         "denoising": ("unlearned", options.unlearned),

@@ -1,0 +1,250 @@
+"""Real CT for real_ct.py: scans of phantoms whose slices repeat each other, and what is planted.
+
+A method sees a slab of slices. The truth is the mean of slices outside of it, and the noise of that
+mean is subtracted from every error: a mean of what the method saw rewards whoever borrows from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _common import QUICK, SHARED_DATA
+from _enhancement_lesions import Lesion
+from scipy import ndimage
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation.lowdose import low_dose_noise
+from MedEnhanceLib.io import load
+from MedEnhanceLib.noise.tissue_blocks import cosines
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+#: Slices from which noise is independent: neighbors share rays.
+_APART = 3
+#: Standard deviation in pixels of the window that σ is averaged in.
+_WINDOW = 8.0
+#: Standard deviation in pixels of the edge of what is planted: as sharp as soft kernels show it.
+_BLUR = 0.7
+#: Radius and height of planted discs, distance of their centers, in mm.
+_RADII_MM, _HEIGHT_MM, _DISTANCE_MM = (2.0, 4.5), 4.0, 13.0
+#: Discs in a layer of slices.
+_DISCS = 6 if QUICK else 24
+#: Contrast of discs in standard deviations of what the observer reads without one.
+_VISIBLE = (0.8, 2.6)
+#: HU of the cylinders whose edges are measured.
+EDGES = (200.0, 30.0)
+_LARGEST_MM = 12.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A slab that methods get, and what it would be without noise.
+
+    about: of each row. truth: [K, J, I]. factor: variance of its noise over that of a slice.
+    sigma: true one, [J, I]. tissue: one material, away from its edges, where errors are counted.
+    """
+
+    about: Mapping[str, Any]
+    seen: Volume
+    truth: Floats
+    factor: float
+    sigma: Floats
+    tissue: Mask
+
+    @cached_property
+    def noise(self) -> Floats:
+        return self.seen.voxels.astype(np.float32) - self.truth
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        return self.seen.geometry.spacing
+
+    def share_left(self, after: float, before: float) -> float:
+        """The share of a squared error that is left, without the noise of the truth."""
+        return max(0.0, after / before * (1 + self.factor) - self.factor)
+
+    def middle(self, sides: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+        """A window of so many slices, rows and columns in the middle of the tissue."""
+        j, i = np.round(np.argwhere(self.tissue).mean(axis=0)).astype(int)
+        rows, columns = (
+            slice(max(0, place - side // 2), place + side // 2)
+            for place, side in ((j, sides[1]), (i, sides[2]))
+        )
+        return slice(0, sides[0]), rows, columns
+
+    def cropped(self, window: tuple[slice, slice, slice]) -> Scan:
+        return replace(
+            self, seen=self.seen.crop(*window), truth=self.truth[window],
+            sigma=self.sigma[window[1:]], tissue=self.tissue[window[1:]],
+        )  # fmt: skip
+
+
+def listed() -> list[dict[str, Any]]:
+    path = Path(__file__).with_name("real_ct_scans.json")
+    scans: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    return scans
+
+
+def scans(more: Path | None) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Name, file and entry of each listed scan that is there."""
+    for about in [{"name": "quick"}] if QUICK else listed():
+        for folder in (SHARED_DATA / "repeated", more):
+            if QUICK or (folder and (folder / about["file"]).is_file()):
+                yield about["name"], (folder or Path()) / about.get("file", ""), about
+                break
+
+
+def opened(path: Path, about: Mapping[str, Any]) -> Scan:
+    """A scan by its entry; of a quick run a synthetic one."""
+    if QUICK:
+        return repeated(_synthetic(), {"name": "quick", "vendor": "none", "slab": [0, 5],
+                                       "range_hu": [-50, 50], "erode_mm": 3})  # fmt: skip
+    if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
+        sys.exit(f"{path}: the file is not the one that is listed (sha256)")
+    return repeated(load(path, modality="CT"), about)
+
+
+def repeated(volume: Volume, about: Mapping[str, Any]) -> Scan:
+    """Split slices that repeat each other into a slab and a truth.
+
+    Slices differ slowly where a phantom is not quite uniform along its axis: a quadratic of the
+    position in plane is fitted to each difference from the mean.
+    """
+    voxels = volume.voxels.astype(np.float32)
+    first, stop = about["slab"]
+    places = np.array(about.get("slices", range(len(voxels))))
+    outside = (places >= places[stop - 1] + _APART) | (places <= places[first] - _APART)
+    reference = voxels[outside].mean(axis=0)
+    tissue = tissue_of(voxels.mean(axis=0), volume.geometry.spacing, about)
+    levels = np.stack([_quadratic(part - reference, tissue) for part in voxels])
+    noise = voxels - reference - levels
+    pairs = [
+        (k, m)
+        for k in range(len(places))
+        for m in range(len(places))
+        if _APART <= places[m] - places[k] <= 2 * _APART
+    ]
+    square = np.mean([np.square(noise[m] - noise[k]) / 2 for k, m in pairs], axis=0)
+    weight = ndimage.gaussian_filter(tissue.astype(np.float32), _WINDOW)
+    smooth = ndimage.gaussian_filter(square * tissue, _WINDOW) / np.maximum(weight, 1e-3)
+    variance, number = float(square[tissue].mean()), int(outside.sum())
+    alike = 0.0
+    for lag in range(1, _APART):
+        near = [np.square(noise[k + lag] - noise[k])[tissue].mean() for k in range(len(noise) - lag)
+                if places[k + lag] - places[k] == lag]  # fmt: skip
+        if near and number > lag:
+            alike += 2 * (1 - lag / number) * (1 - float(np.mean(near)) / (2 * variance))
+    return Scan(
+        about={"scan": about["name"], "vendor": about["vendor"]},
+        seen=volume.crop(k=slice(first, stop)),
+        truth=reference + levels[first:stop],
+        factor=(1 + max(0.0, alike)) / number,
+        sigma=np.sqrt(smooth).astype(np.float32),
+        tissue=tissue,
+    )
+
+
+def tissue_of(mean: Floats, spacing: tuple[float, ...], about: Mapping[str, Any]) -> Mask:
+    """The largest part of a mean within a range of HU, less its border."""
+    low, high = about["range_hu"]
+    within = ndimage.gaussian_filter(mean, 1.0)
+    pixels = round(about["erode_mm"] / spacing[0])
+    inner = ndimage.binary_erosion((within > low) & (within < high), iterations=pixels)
+    parts, _ = ndimage.label(inner)
+    largest: Mask = parts == np.argmax(np.bincount(parts.ravel())[1:]) + 1
+    return largest
+
+
+def _quadratic(image: Floats, where: Mask) -> Floats:
+    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in image.shape), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    weights, *_ = np.linalg.lstsq(terms[where], image[where], rcond=None)
+    fitted: Floats = (terms @ weights).astype(np.float32)
+    return fitted
+
+
+def true_spectrum(scan: Scan) -> Floats:
+    """Variance of the noise by frequency in blocks of 4³, [4, 4, 4], with a mean of 1."""
+    noise = scan.noise / np.maximum(scan.sigma, 1e-3)
+    inside = np.broadcast_to(scan.tissue, noise.shape)
+    squares = np.square(_blocks(noise)[_blocks(inside).all(axis=1)] @ cosines(4).T).mean(axis=0)
+    spectrum: Floats = (squares / squares.mean()).reshape(4, 4, 4)
+    return spectrum
+
+
+def _blocks(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    k, j, i = (side // 4 for side in voxels.shape)
+    blocks = voxels[: 4 * k, : 4 * j, : 4 * i].reshape(k, 4, j, 4, i, 4)
+    return blocks.transpose(0, 2, 4, 1, 3, 5).reshape(-1, 64)
+
+
+# --- what is planted ------------------------------------------------------------------------------
+
+
+def discs(scan: Scan, read: Any) -> tuple[Floats, list[Lesion]]:
+    """Faint discs in the tissue: what they add to the slab, [K, J, I], and each of them.
+
+    read: of an observer, (voxels, lesion): their contrast is a multiple of what it reads in noise.
+    """
+    rng, (across, _, along) = np.random.default_rng(3), scan.spacing
+    height = max(1, round(_HEIGHT_MM / along))
+    reach = int(np.ceil(_RADII_MM[1] / across)) + 3
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] * across
+    # Discs and the ring that they are compared with lie in tissue.
+    room = np.argwhere(ndimage.binary_erosion(scan.tissue, iterations=round(6 / across)))
+    drawn = []
+    for first in range(0, len(scan.truth) - height + 1, height):
+        centers, left = [], rng.permutation(room)
+        while len(left) and len(centers) < _DISCS:
+            centers.append(left[0])
+            left = left[np.hypot(*(left - left[0]).T) * across > _DISTANCE_MM]
+        for j, i in centers:
+            disc = (np.hypot(y, x) < rng.uniform(*_RADII_MM)).astype(np.float32)
+            disc = ndimage.gaussian_filter(disc, _BLUR)
+            disc[disc < 0.02] = 0
+            rows, columns = np.flatnonzero(disc.any(1)), np.flatnonzero(disc.any(0))
+            top, start = j - reach + rows[0], i - reach + columns[0]
+            share = disc[np.ix_(rows, columns)]
+            where = (slice(first, first + height), slice(top, top + len(rows)),
+                     slice(start, start + len(columns)))  # fmt: skip
+            drawn.append((where, np.repeat(share[None], height, axis=0)))
+    unit = float(np.std([read(scan.noise, Lesion(*entry, 1.0)) for entry in drawn]))
+    added, lesions = np.zeros(scan.truth.shape, np.float32), []
+    for where, share in drawn:
+        contrast = float(rng.choice((-1, 1)) * rng.uniform(*_VISIBLE) * unit)
+        lesions.append(Lesion(where, share, contrast))
+        added[where] += share * np.float32(contrast)
+    return added, lesions
+
+
+def cylinders(scan: Scan) -> tuple[Floats, list[Floats]]:
+    """Cylinders of `EDGES` side by side: what they add, [J, I], and distances from each edge."""
+    depth = ndimage.distance_transform_edt(np.pad(scan.tissue, 1))[1:-1, 1:-1]
+    j, i = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    radius = min(_LARGEST_MM / scan.spacing[0], 0.35 * float(depth[j, i]))
+    rows, columns = np.indices(depth.shape)
+    added, distances = np.zeros(depth.shape, np.float32), []
+    for side, contrast in zip((-1, 1), EDGES, strict=True):
+        distance = radius - np.hypot(rows - j, columns - (i + side * 1.45 * radius))
+        share = np.clip(distance + 0.5, 0, 1).astype(np.float32)
+        added += np.float32(contrast) * ndimage.gaussian_filter(share, _BLUR)
+        distances.append(distance.astype(np.float32))
+    return added, distances
+
+
+def _synthetic() -> Volume:
+    """Water in air, ten slices with noise of a low dose."""
+    y, x = np.mgrid[-1:1:56j, -1:1:56j]
+    water = np.broadcast_to(np.where(np.hypot(y, x) < 0.9, 0.0, -1000.0), (10, 56, 56))
+    noise = low_dose_noise(water, (1.0, 1.0, 5.0), 5e4, 5.0, np.random.default_rng(5))
+    return Volume((water + noise).astype(np.float32), Geometry((1.0, 1.0, 5.0)), modality="CT")

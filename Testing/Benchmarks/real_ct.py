@@ -1,0 +1,299 @@
+"""Real CT: what denoising does to phantoms on scanners of several vendors, beside a known truth.
+
+    OMP_NUM_THREADS=1 python Testing/Benchmarks/real_ct.py [--more FOLDER]
+
+Reads ../shared/data/repeated and a folder of the scans of real_ct_scans.json, which says where they
+are from. Slices repeat each other: those that no method saw are the truth. Errors are shares of the
+input's, in one material. Faint discs are planted in the real noise and looked for by an observer
+with a matched template; edges of planted cylinders and of the phantom itself give the resolution.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import partial
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import _real_ct_data as data
+import numpy as np
+import torch
+from _common import QUICK, Gate, Part, Row, at_least, at_most, measure, parser_of
+from _enhancement_cache import run_kept
+from _enhancement_lesions import Lesion, contrast_kept
+from _enhancement_peers import bm4d_ct, nlm_ct
+from _real_ct_data import EDGES, Floats, Scan
+from harm import auc, score
+from scipy import ndimage, spatial
+
+from MedEnhanceLib.core.imaging import gaussian_blur
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
+from MedEnhanceLib.noise.estimate import measure_noise
+
+DEFAULT, SMOOTH, BLUR, BM4D = "default", "smooth", "blur 1.5 mm", "BM4D"
+#: Options of each of our arms.
+OURS: dict[str, dict[str, Any]] = {DEFAULT: {}, "strength 0.3": {"strength": 0.3}}
+if any(field.name == SMOOTH for field in fields(EnhanceConfig)):
+    OURS[SMOOTH] = {SMOOTH: True}
+#: Slow to import: a quick run does without it.
+HAS_BM4D = not QUICK and find_spec("bm4d") is not None
+ARMS = ("input", *OURS, "NLM", *([BM4D] if HAS_BM4D else []), BLUR)
+_BLUR_MM = 1.5
+#: Arms that take ten times as long and more, and the slices, rows and columns that they get.
+SLOW = ("NLM", BM4D)
+_CROP = (5, 24, 24) if QUICK else (8, 96, 96)
+#: Ends in 1/mm of the bands that noise is counted in.
+_LOW, _MIDDLE = 0.1, 0.3
+#: Pixels on either side of an edge, and HU between phantom and air.
+_REACH, _SURFACE_HU = 6.0, -450.0
+#: σ in HU from which the width of its interval counts.
+_LOUD_HU = 8.0
+#: Discs from which the observer says something.
+_FEWEST = 6 if QUICK else 20
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = parser_of(__doc__)
+    parser.add_argument("--more", type=Path, help="folder of the listed scans")
+    options = parser.parse_args()
+    if not (HAS_BM4D or QUICK):
+        print("real_ct: no BM4D, which is not installed", flush=True)
+    missing = {entry["name"] for entry in data.listed()}
+    missing -= {name for name, _, _ in data.scans(options.more)}
+    if missing and not QUICK:
+        print(f"real_ct: without --more FOLDER no {', '.join(sorted(missing))}", flush=True)
+    measure("real_ct", options, partial(parts, options.more), gates_of, seeds=[3])
+
+
+def parts(more: Path | None) -> Iterator[Part]:
+    for name, path, about in data.scans(more):
+        yield name, partial(judged, path, about)
+
+
+# --- arms -----------------------------------------------------------------------------------------
+
+
+def run_arm(name: str, volume: Volume, cache: VolumeCache | None = None) -> Floats:
+    """Denoise a slab. cache: of this volume, for what all of our arms share."""
+    voxels = volume.voxels.astype(np.float32)
+    if name in OURS:
+        config = EnhanceConfig(device="cpu", **OURS[name])
+        voxels = enhance(volume, config, cache=cache).volume.voxels
+    elif name == "NLM":
+        voxels = nlm_ct(volume).voxels
+    elif name == BLUR:
+        steps = volume.geometry.spacing[::-1]
+        voxels = ndimage.gaussian_filter(voxels, [_BLUR_MM / step for step in steps])
+    elif name == BM4D:
+        voxels, _ = run_kept(bm4d_ct, BM4D, volume, keep=not QUICK)
+    return voxels.astype(np.float32)
+
+
+def judged(path: Path, about: dict[str, Any]) -> Iterator[Row]:
+    """Every arm on one scan."""
+    scan = data.opened(path, about)
+    added, lesions = data.discs(scan, score)
+    edges, distances = data.cylinders(scan)
+    plain, voxels = scan.seen, scan.seen.voxels.astype(np.float32)
+    slabs = plain, plain.with_voxels(voxels + added), plain.with_voxels(voxels + edges)
+    caches = [VolumeCache() for _ in slabs]
+    read = Observer(voxels, voxels + added, lesions)
+    surface = distance_to_surface(voxels.mean(axis=0))
+    window = scan.middle(_CROP)
+    middle = scan.cropped(window)
+    for name in ARMS:
+        row: Row = {**scan.about, "arm": name}
+        if name in SLOW:
+            yield row | {"left_middle": errors(middle, run_arm(name, middle.seen))["left"]}
+            continue
+        began = time.process_time()
+        without, present, edged = map(partial(run_arm, name), slabs, caches)
+        row["cpu_s_per_mvoxel"] = (time.process_time() - began) / (3 * voxels.size) * 1e6
+        if name == DEFAULT:
+            row |= of_noise(scan)
+        row |= errors(scan, without)
+        if len(lesions) >= _FEWEST:
+            row |= read(without, present)
+        row["left_middle"] = errors(middle, without[window])["left"]
+        through = (edged - without).mean(axis=0)
+        for contrast, distance in zip(EDGES, distances, strict=True):
+            row[f"mtf_{contrast:g}"] = mtf50(through, distance) / mtf50(edges, distance)
+        if surface is not None:
+            before, after = (mtf50(v.mean(axis=0), surface) for v in (voxels, without))
+            row["mtf_surface"] = after / before
+        yield row
+
+
+# --- measures -------------------------------------------------------------------------------------
+
+
+def of_noise(scan: Scan) -> Row:
+    """The measured noise beside the true one: σ, its interval, map and spectrum."""
+    noise = measure_noise(scan.seen.voxels, modality="CT", spacing=scan.spacing)
+    tissue = scan.tissue
+    true = float(np.median(scan.sigma[tissue]))
+    mapped = np.asarray(noise[slice(0, len(scan.truth))]).mean(axis=0)[tissue]
+    spectrum, measured = data.true_spectrum(scan), noise.spectrum / noise.spectrum.mean()
+    return {
+        "sigma": true,
+        "level_ratio": noise.level / true,
+        # Where the truth is known: the level is that of all the slab shows.
+        "sigma_ratio": float(np.median(mapped / scan.sigma[tissue])),
+        "map_correlation": float(np.corrcoef(mapped, scan.sigma[tissue])[0, 1]),
+        "holds": bool(noise.low <= true <= noise.high),
+        "low": noise.low,
+        "high": noise.high,
+        "width": noise.high / noise.low,
+        # The share of the variance that is at other frequencies.
+        "spectrum_off": float(np.abs(measured - spectrum).mean() / 2),
+    }
+
+
+def errors(scan: Scan, result: Floats) -> Row:
+    """What is left of the noise: its root mean square, and its power in bands."""
+    left = result - scan.truth
+    mean_square = [float(np.square(part[:, scan.tissue]).mean()) for part in (left, scan.noise)]
+    row: Row = {"left": scan.share_left(*mean_square) ** 0.5}
+    powers = zip(bands(left, scan), bands(scan.noise, scan), strict=True)
+    for name, (after, before) in zip(("low", "middle", "high"), powers, strict=True):
+        row[f"{name}_left"] = scan.share_left(after, before)
+    row["bias"] = float(left[:, scan.tissue].mean())
+    return row
+
+
+def bands(noise: Floats, scan: Scan) -> list[float]:
+    """Power of noise in the tissue below .1/mm, up to .3/mm and above."""
+    weight = ndimage.gaussian_filter(scan.tissue.astype(np.float32), 2.0) * scan.tissue
+    level = (noise * weight).sum(axis=(1, 2), keepdims=True) / weight.sum()
+    power = np.square(np.abs(np.fft.fft2((noise - level) * weight))).mean(axis=0)
+    across, down = scan.spacing[:2]
+    rows, columns = (
+        np.fft.fftfreq(n, step) for n, step in zip(power.shape, (down, across), strict=True)
+    )
+    frequency = np.hypot(rows[:, None], columns)
+    ends = (0.0, _LOW, _MIDDLE, np.inf)
+    return [
+        float(power[(frequency >= low) & (frequency < high)].sum()) for low, high in pairwise(ends)
+    ]
+
+
+class Observer:
+    """Reads planted discs by a matched template, beside how it reads them in the input."""
+
+    def __init__(self, without: Floats, present: Floats, lesions: list[Lesion]) -> None:
+        self._lesions = lesions
+        self._before = self._read(without), self._read(present)
+
+    def _read(self, voxels: Floats) -> np.ndarray:
+        return np.array([score(voxels, lesion) for lesion in self._lesions])
+
+    def __call__(self, without: Floats, present: Floats) -> Row:
+        """AUC, how much less than the input's it is with its standard error, contrast kept."""
+        absent, read = self._read(without), self._read(present)
+        rng, number = np.random.default_rng(0), len(absent)
+        draws = [rng.integers(number, size=number) for _ in range(200)]
+        before_absent, before = self._before
+
+        def gain(chosen: Any) -> float:
+            ours = auc(read[chosen], absent[chosen])
+            return ours - auc(before[chosen], before_absent[chosen])
+
+        return {
+            "discs": number,
+            "auc": auc(read, absent),
+            "auc_gain": gain(slice(None)),
+            "auc_error": float(np.std([gain(chosen) for chosen in draws])),
+            "kept": float(np.mean(contrast_kept(without, present, self._lesions))),
+        }
+
+
+def distance_to_surface(mean: Floats) -> Floats | None:
+    """Pixels to the outline of the phantom in air, positive inside; None where there is none."""
+    from skimage.measure import find_contours
+
+    contours = find_contours(gaussian_blur(mean[None], 0.5)[0], _SURFACE_HU)
+    if not contours:
+        return None
+    outline = max(contours, key=len)
+    places = np.argwhere(np.ones(mean.shape, bool))
+    distance = spatial.KDTree(outline).query(places)[0].reshape(mean.shape)
+    signed: Floats = np.where(mean > _SURFACE_HU, distance, -distance).astype(np.float32)
+    return signed
+
+
+def mtf50(image: Floats, distance: Floats) -> float:
+    """The frequency, per pixel, at which an edge keeps half of its contrast."""
+    step = 0.25
+    ends = np.arange(-_REACH, _REACH + step / 2, step)
+    near = np.abs(distance) < _REACH
+    place = np.digitize(distance[near], ends) - 1
+    counts = np.bincount(place, minlength=len(ends) - 1)
+    sums = np.bincount(place, image[near], minlength=len(ends) - 1)
+    there = counts > 0
+    profile = np.interp(np.arange(len(counts)), np.flatnonzero(there), sums[there] / counts[there])
+    line = np.diff(profile)
+    # What is farther than half the reach fades.
+    line *= np.clip(2 - 2 * np.abs(np.linspace(-1, 1, len(line))), 0, 1)
+    transfer = np.abs(np.fft.rfft(line, 1024))
+    transfer /= transfer[0]
+    below = int(np.argmax(transfer < 0.5))
+    # Between the two frequencies beside it, as a change of 2 % counts.
+    over = (transfer[below - 1] - 0.5) / (transfer[below - 1] - transfer[below])
+    return float((below - 1 + over) * np.fft.rfftfreq(1024, step)[1])
+
+
+# --- goals ----------------------------------------------------------------------------------------
+
+#: Why goals are missed, by name.
+_WHY_MISSED: dict[str, str] = {}
+
+
+def gates_of(rows: list[Row]) -> Iterator[Gate]:
+    """The worst scan where no scan may be harmed, means over scans elsewhere."""
+    by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
+    ours, smooth = by_arm[DEFAULT], by_arm.get(SMOOTH, [])
+    missing = "there is no such scan" if not ours else "there is no such option"
+
+    def goal(
+        compare: Callable[..., Gate],
+        name: str,
+        chosen: list[Row],
+        value: Callable[[list[Row]], float],
+        bound: float,
+    ) -> Gate:
+        why = _WHY_MISSED.get(name, "") if chosen else missing
+        return compare(name, value(chosen) if chosen else None, bound, why)
+
+    def mean(field: str, factor: float = 1.0, start: float = 0.0) -> Callable[[list[Row]], float]:
+        def value(chosen: list[Row]) -> float:
+            return start + factor * float(np.mean([row[field] for row in chosen if field in row]))
+
+        return value
+
+    def farthest(field: str) -> Callable[[list[Row]], float]:
+        return lambda chosen: max(abs(row[field] - 1) for row in chosen)
+
+    loud = [row for row in ours if row["sigma"] >= _LOUD_HU]
+    yield goal(at_most, "σ over the true one: farthest from 1", ours, farthest("sigma_ratio"), 0.07)
+    yield goal(at_least, "interval of σ: share of scans it holds in", ours, mean("holds"), 0.85)
+    name = "interval of σ from 8 HU on: upper end over lower, most"
+    yield goal(at_most, name, loud, lambda chosen: max(row["width"] for row in chosen), 2.5)
+    name = "faint discs: AUC over the input's, mean"
+    yield goal(at_least, name, ours, mean("auc_gain"), -0.01)
+    yield goal(at_least, "faint discs: contrast kept, mean", ours, mean("kept"), 0.6)
+    yield goal(at_least, "noise removed, mean share", ours, mean("left", -1.0, 1.0), 0.55)
+    name = "edges of 200 HU: MTF50 over the input's, farthest from 1"
+    yield goal(at_most, name, ours, farthest("mtf_200"), 0.02)
+    yield goal(at_least, "smooth: AUC over the input's, mean", smooth, mean("auc_gain"), -0.05)
+    name = "smooth: edges of 200 HU, MTF50 over the input's, farthest from 1"
+    yield goal(at_most, name, smooth, farthest("mtf_200"), 0.02)
+
+
+if __name__ == "__main__":
+    main()
