@@ -486,16 +486,16 @@ def _loud_cells(blocks: Blocks, fit: _Fit) -> Doubles:
     """
     index = np.arange(blocks.power.shape[1])
     across = (index >= 2 * BLOCK**2) & (index % BLOCK**2 > 0)
-    place = np.argsort(blocks.cell, kind="stable")
-    ends = np.cumsum(blocks.per_cell)
+    number = blocks.per_cell
+    first = np.cumsum(number) - number
+    place = first + (_TYPICAL * np.maximum(number - 1, 0)).astype(np.intp)
     typical = []
     for use in (across, index > 0):
-        energy = (blocks.power @ use.astype(np.float32))[place] / fit.spectrum[use].sum()
-        parts = np.split(energy, ends[:-1])
-        typical.append(
-            [float(np.quantile(part, _TYPICAL)) if len(part) >= _FEW else 0.0 for part in parts]
-        )
-    changing, whole = np.array(typical)
+        energy = blocks.power @ use.astype(np.float32) / np.float32(fit.spectrum[use].sum())
+        ordered = energy[np.lexsort((energy, blocks.cell))].astype(np.float64)
+        values = ordered[np.minimum(place, blocks.count - 1)]
+        typical.append(np.where(number >= _FEW, values, 0.0))
+    changing, whole = typical
     anatomy = _OFF_LOCAL * np.maximum(whole - changing, 0) + _LEAST_LOCAL_HU**2
     return np.sqrt(np.maximum(changing - anatomy, 0)).reshape(blocks.cells)
 
