@@ -17,7 +17,7 @@ of every block; anatomy is large in some blocks and absent from others. Four ste
 Magnitude MR is Rician: its spread is smaller than σ where the signal is weak, which is corrected;
 its air, if any, shows σ directly. A head has few quiet blocks: where the quietest third is
 uncertain, the quietest sixth and twelfth are measured too, and used if all three show one level,
-as noise does and anatomy does not. Otherwise `regressor` gives the level of MR.
+as noise does and anatomy does not. Otherwise, and in uncertain CT, `regressor` gives the level.
 
 Sources: noise from the blocks with the least structure, Pyatykh et al., IEEE Trans. Image Process.
 22 (2013) 687; Rician moments, Koay & Basser, J. Magn. Reson. 179 (2006) 317. The split into even
@@ -79,6 +79,8 @@ _TYPICAL, _OFF_LOCAL, _LEAST_LOCAL_HU = 0.6, 0.5, 40.0
 #: Confidence from which the measured σ is within 10 % of the truth (results/noise.json), and the
 #: lower end of the interval, over σ, from there on.
 TRUSTED, _SURE_LOW = 0.5, 0.85
+#: CT: confidence below which the regressor is nearer to the truth.
+_LEARNED_CT = 0.6
 #: Where all is as weak as the background: lower end of σ, and σ, over what the background shows.
 #: The mean of a signal as strong as its noise is 1.24 times that of noise alone, of twice that 1.8.
 _OF_WEAK_SIGNAL = (0.6, 0.75)
@@ -175,7 +177,7 @@ def measure_noise(
         noise = _estimate(shape, blocks, _Fit(blocks, modality), modality)
         if modality == "CT":
             noise = _with_loud_tissue(voxels, spacing, noise)
-        if noise.confidence >= TRUSTED:
+        if noise.confidence >= (_LEARNED_CT if modality == "CT" else TRUSTED):
             return noise
         fewer = None if modality == "CT" else _quieter(blocks, modality, noise)
         return fewer or _learned(voxels, modality, noise)
@@ -258,7 +260,8 @@ def _learned(voxels: Array, modality: str, noise: NoiseEstimate) -> NoiseEstimat
     if modality == "CT":
         # Kernel and projections give noise its spectrum and its map: the first is the better one
         # whatever the confidence, the second is flattened as this falls (docs/decisions/0068).
-        shape = (noise.sigma / np.float32(noise.level)) ** np.float32(noise.confidence / TRUSTED)
+        share = np.float32(min(1.0, noise.confidence / TRUSTED))
+        shape = (noise.sigma / np.float32(noise.level)) ** share
         return replace(measured, sigma=np.float32(level) * shape)
     # Map and spectrum of an uncertain estimate contain anatomy.
     flat, white = np.full_like(noise.sigma, level), np.ones_like(noise.spectrum)
@@ -483,16 +486,16 @@ def _loud_cells(blocks: Blocks, fit: _Fit) -> Doubles:
     """
     index = np.arange(blocks.power.shape[1])
     across = (index >= 2 * BLOCK**2) & (index % BLOCK**2 > 0)
-    place = np.argsort(blocks.cell, kind="stable")
-    ends = np.cumsum(blocks.per_cell)
+    number = blocks.per_cell
+    first = np.cumsum(number) - number
+    place = first + (_TYPICAL * np.maximum(number - 1, 0)).astype(np.intp)
     typical = []
     for use in (across, index > 0):
-        energy = (blocks.power @ use.astype(np.float32))[place] / fit.spectrum[use].sum()
-        parts = np.split(energy, ends[:-1])
-        typical.append(
-            [float(np.quantile(part, _TYPICAL)) if len(part) >= _FEW else 0.0 for part in parts]
-        )
-    changing, whole = np.array(typical)
+        energy = blocks.power @ use.astype(np.float32) / np.float32(fit.spectrum[use].sum())
+        ordered = energy[np.lexsort((energy, blocks.cell))].astype(np.float64)
+        values = ordered[np.minimum(place, blocks.count - 1)]
+        typical.append(np.where(number >= _FEW, values, 0.0))
+    changing, whole = typical
     anatomy = _OFF_LOCAL * np.maximum(whole - changing, 0) + _LEAST_LOCAL_HU**2
     return np.asarray(np.sqrt(np.maximum(changing - anatomy, 0)).reshape(blocks.cells))
 

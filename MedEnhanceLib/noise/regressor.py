@@ -34,8 +34,9 @@ _MOST, _MOST_LOG = 3.0, 12.0
 _CELLS = BLOCK**3
 #: Median of the square of a Gaussian, rounded as in the training of the networks.
 _MEDIAN_SQUARE = 0.455
-#: Most blocks and voxels that are measured; fewer blocks are cut at several offsets.
-_MOST_BLOCKS, _MOST_VOXELS, _ENOUGH = 40_000, 4_000_000, 6000
+#: Most blocks (of CT: as in the training) and voxels that are measured; few blocks are cut at
+#: several offsets.
+_MOST_BLOCKS, _MOST_CT_BLOCKS, _MOST_VOXELS, _ENOUGH = 40_000, 12_000, 4_000_000, 6000
 #: Tissue is above these shares of the bright end (the second if the first leaves few blocks), and
 #: air below the third. Least blocks: of tissue above the first, of any tissue, of air.
 _TISSUE, _DARK_TISSUE, _AIR = 0.35, 0.15, 0.12
@@ -131,7 +132,7 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
         values = values + np.float32(_AIR_TO_ZERO)
     if len(values) < BLOCK:
         return None
-    blocks = _blocks(values)
+    blocks = _blocks(values, _MOST_CT_BLOCKS if is_ct else _MOST_BLOCKS)
     if not len(blocks):
         return None
     mean, varies = blocks.mean(axis=1), blocks.min(axis=1) < blocks.max(axis=1)
@@ -195,8 +196,8 @@ def _frequencies() -> tuple[Numbers, Floats]:
     return index, np.ascontiguousarray((members / members.sum(axis=1, keepdims=True)).T)
 
 
-def _blocks(values: Floats) -> Floats:
-    """Cut blocks [n, 64]; small volumes at several offsets."""
+def _blocks(values: Floats, most: int) -> Floats:
+    """Cut at most so many blocks [n, 64]; small volumes at several offsets."""
     few = np.prod([side // BLOCK for side in values.shape]) < _ENOUGH
     half = BLOCK // 2
     slices = (0, half) if few and len(values) > BLOCK + 1 else (0,)
@@ -207,7 +208,7 @@ def _blocks(values: Floats) -> Floats:
         whole = range(0, len(part) // BLOCK * BLOCK, BLOCK)
         parts += [blocks_of_layer(part, layer, BLOCK) for layer in whole]
     blocks = np.concatenate(parts)
-    return blocks[:: max(1, -(-len(blocks) // _MOST_BLOCKS))]
+    return blocks[:: max(1, -(-len(blocks) // most))]
 
 
 def _quiet(power: Floats, around: Floats, scale: float) -> list[Doubles]:

@@ -5,7 +5,8 @@
 References are volumes whose own noise was lowered: averaged over 2 × 2 (× 2) voxels where the table
 says so, and filtered (block_matching.py), except the brain template. CT noise comes from one
 simulated scan per kernel (degradation/lowdose.py) and is scaled to the wanted level; overlapping
-slices are neighbors averaged with weights 1, 2, 1.
+slices are neighbors averaged with weights 1, 2, 1. The interval is judged on synthetic volumes of
+scanners that are drawn at random (degradation/ct_scanner.py), every third one with weak noise.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, parser_of
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, at_most, measure, most, parser_of
 
 from MedEnhanceLib.core.arrays import robust_max
+from MedEnhanceLib.degradation.ct_scanner import CtScanner
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.filters.block_matching import BlockMatchingFilter
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
+from MedEnhanceLib.synthetic import synthetic_volume
 
 Floats = npt.NDArray[np.float32]
 
@@ -57,6 +60,13 @@ MR = (
     ("mr/open_ms/L01/study2_T2W", (1, 2, 2)),
     ("mr/open_ms/L01/study1_FLAIR", (1, 1, 1)),
 )
+#: Scanners that are drawn, volumes of a part, and the noise of every third one.
+SCANNERS, _AT_ONCE, WEAK_HU = 150, 25, (3.0, 8.0)
+SCANNER = "scanner drawn at random"
+#: mm of a pixel in wide bodies, and voxels of the volumes; those of the others follow the seed.
+WIDE_MM, SHAPES = 1.4, ((8, 192, 256), (12, 128, 160), (16, 112, 112), (32, 112, 112))
+#: σ in HU from which an interval has to be narrow, and the square of a Gaussian's median.
+JUDGED_HU, _MEDIAN_SQUARE = 8.0, 0.455
 _LOWEST_HU = -300.0
 _MOST_SLICES = 40
 _AMOUNT = 1.4
@@ -87,6 +97,10 @@ def parts() -> Iterator[Part]:
         yield name, lambda name=name: map(judge, ct_cases(name))
     for name, by in MR[4:5] if QUICK else MR:
         yield f"{name} {by}", lambda case=(name, by): map(judge, mr_cases(*case))
+    count = 3 if QUICK else SCANNERS
+    for first in range(0, count, _AT_ONCE):
+        seeds = range(first, min(first + _AT_ONCE, count))
+        yield f"CT scanners from {first}", lambda seeds=seeds: map(judge, scanner_cases(seeds))
 
 
 # --- cases ----------------------------------------------------------------------------------------
@@ -140,6 +154,27 @@ def ct_cases(name: str) -> Iterator[Case]:
             added = unit * np.float32(level)
             kind, strength = f"CT {kernel}", f"{level} HU"
             yield Case(kind, name, strength, "CT", base + added, added, inside, spacing, base)
+
+
+def scanner_cases(seeds: range) -> Iterator[Case]:
+    """Synthetic volumes as scanners of CT show them, in HU without fractions."""
+    for seed in seeds:
+        rng = np.random.default_rng([68, seed])
+        shape = SHAPES[rng.integers(len(SHAPES))]
+        is_wide = shape[2] > shape[1]
+        spacing = (float(rng.uniform(1, 5)), WIDE_MM, WIDE_MM) if is_wide else None
+        volume = synthetic_volume("CT", 680_000 + seed, shape=shape, spacing=spacing)
+        scanner = CtScanner.draw(rng)
+        noise = scanner.noise(volume.voxels, volume.geometry.spacing, rng)
+        shown = scanner.shown(volume.voxels)
+        tissue = shown > _LOWEST_HU
+        if seed % 3 == 0:
+            sigma = np.sqrt(np.median(np.square(noise[tissue])) / _MEDIAN_SQUARE)
+            noise *= np.float32(rng.uniform(*WEAK_HU) / sigma)
+        voxels = np.round(shown + noise)
+        level, spacing = f"{scanner.photons:.0f} photons", volume.geometry.spacing
+        name = f"synthetic {seed}"
+        yield Case(SCANNER, name, level, "CT", voxels, noise, tissue, spacing, shown)
 
 
 def mr_cases(name: str, by: tuple[int, int, int]) -> Iterator[Case]:
@@ -209,6 +244,8 @@ def judge(case: Case) -> Row:
         "noise": case.level,
         "true": round(level, 3),
         "ratio": round(estimate.level / level, 3),
+        "low": round(estimate.low / level, 3),
+        "high": round(estimate.high / level, 3),
     }
 
 
@@ -230,7 +267,7 @@ def known_level(case: Case, estimate: NoiseEstimate) -> float:
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """The level of the noise, of the modality in which it is measured less well."""
+    """The level, of the modality in which it is measured less well, and the interval in CT."""
     errors = [
         float(np.mean([abs(row["ratio"] - 1) for row in rows if row["kind"].startswith(modality)]))
         for modality in ("CT", "MR")
@@ -238,6 +275,12 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     why = "where the noise is weak against the structure, the level is not certain; references are "
     why += "made with the measurement itself and change with it"
     yield at_most("error of the level, mean of the worse modality", max(errors), 0.1, why)
+    drawn = [row for row in rows if row["kind"] == SCANNER]
+    wide = [row["high"] / row["low"] for row in drawn if row["true"] >= JUDGED_HU]
+    holds = [row["low"] <= 1 <= row["high"] for row in drawn]
+    yield at_most("scanners of CT: upper over lower end, widest from 8 HU", most(wide), 2.5)
+    kept = float(np.mean(holds)) if holds else None
+    yield at_least("scanners of CT: intervals that hold σ", kept, 0.85)
 
 
 if __name__ == "__main__":
