@@ -226,7 +226,7 @@ def lesions() -> Table:
         "phantom, real noise": "phantom, real noise",
     }
     arms = {"input": "input", "ours": "MedEnhance", "ours, smooth": "`--smooth`",
-            "ours, strength .3": "`--strength 0.3`", "BM4D": "BM4D"}  # fmt: skip
+            "smooth, strength .3": "`--smooth --strength 0.3`", "BM4D": "BM4D"}  # fmt: skip
     rows: list[Sequence[Content]] = []
     for column, text in columns.items():
         for arm, name in arms.items():
