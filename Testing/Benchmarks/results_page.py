@@ -573,7 +573,7 @@ def offers() -> Table:
         ),
         (
             "low-dose CT",
-            ("simulated, 20,000 photons a ray: ",
+            ("`--smooth`, simulated, 20,000 photons a ray: ",
              Cell(_over_bm4d("subject~sts", "low dose 2e4"), "+.2f"), " dB over BM4D"),
             ("5,000 photons through an abdomen: ", Cell(abdomen, "+.2f"),
              " dB; small faint lesions keep ",
