@@ -18,8 +18,8 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Doubles, Floats, cosine_matrix
 from MedEnhanceLib.core.imaging import gaussian_blur
 
-#: σ of the Gaussian.
-SIGMA_MM = 1.5
+#: σ of the Gaussian, and the largest in pixels: finer ones (of specimens) have other lesions.
+SIGMA_MM, _MOST_PX = 1.5, 16.0
 #: Frequencies at which power is summed, from 0 to half a cycle per pixel.
 _FREQUENCIES = (np.arange(256) + 0.5) / 512
 
@@ -35,9 +35,10 @@ class LesionBand:
     sigma_px: tuple[float, float]
 
     @classmethod
-    def on(cls, spacing: Sequence[float]) -> LesionBand:
-        """Make the band for a grid; spacing: (i, j, k) in mm."""
-        return cls((SIGMA_MM / spacing[1], SIGMA_MM / spacing[0]))
+    def on(cls, spacing: Sequence[float]) -> LesionBand | None:
+        """Make the band for a grid; None for pixels below .09 mm. spacing: (i, j, k) in mm."""
+        sigma_px = SIGMA_MM / spacing[1], SIGMA_MM / spacing[0]
+        return cls(sigma_px) if max(sigma_px) <= _MOST_PX else None
 
     def of(self, removed: Floats) -> Floats:
         """Return what is given back of what was removed, both [n, J, I]."""

@@ -33,7 +33,6 @@ PHANTOM = "repeated/ct_phantom_34mA.nii.gz"
 #: Contrast of lesions in the phantom, HU: its noise is a tenth of the simulated one.
 _PHANTOM_HU = (4.0, 14.0)
 SUBJECTS = (*CT_SUBJECTS, "ct/sts/STS_028/CT.nii.gz", "ct/sts/STS_005/CT.nii.gz")
-OURS = {"ours": {}, "ours, smooth": {"smooth": True}, "ours, strength .3": {"strength": 0.3}}
 #: Volumes and draws of BM4D, which takes minutes for each.
 _BM4D = (CT_SUBJECTS, (0,))
 _SLICES, _SEEDS = (6, (0,)) if QUICK else (24, (0, 1))
@@ -108,10 +107,12 @@ def arms(
     """Yield the results of each arm without and with lesions."""
     caches = VolumeCache(), VolumeCache()
     yield "input", tuple(volume.voxels.astype(np.float32) for volume in pair)
-    for arm, options in OURS.items():
-        config = EnhanceConfig(device="cpu", **options)
-        results = (enhance(v, config, cache=c) for v, c in zip(pair, caches, strict=True))
+    for arm, smooth in (("ours", False), ("ours, smooth", True)):
+        config = EnhanceConfig(device="cpu", smooth=smooth)
+        results = [enhance(v, config, cache=c) for v, c in zip(pair, caches, strict=True)]
         yield arm, tuple(result.volume.voxels.astype(np.float32) for result in results)
+    weak = (result.at_strength(0.3).volume for result in results)
+    yield "smooth, strength .3", tuple(volume.voxels.astype(np.float32) for volume in weak)
     if find_spec("bm4d") and name in _BM4D[0] and seed in _BM4D[1]:
         yield "BM4D", tuple(run_kept(bm4d_ct, "BM4D CT", v, keep=not QUICK)[0] for v in pair)
 

@@ -69,6 +69,19 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
             "stated: ±6000 (1 SD); removed: all; tissue changed by ±267",
         ),
         (
+            _SURE | {"share_given_back": 0.25},
+            0.5,
+            "found: ±19.5 (1 SD); removed: 38 %, because the strength is 0.5 and the rest looks "
+            "like faint lesions; tissue changed by ±9.15",
+        ),
+        (
+            _UNSURE | {"share_removed": 1.0, "share_given_back": 0.2, "changed": 1.0},
+            1.0,
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: 80 % of ±1.1, because noise "
+            "and anatomy can hardly be distinguished and the rest looks like faint lesions; tissue "
+            "changed by ±1. If you know the noise, state it: --noise",
+        ),
+        (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},
             1.0,
             "found: ±19.5 (1 SD; likely ±15.6 to ±40.4); removed: all (uncertain, "

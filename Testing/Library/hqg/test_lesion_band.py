@@ -114,8 +114,16 @@ def test_the_share_that_is_stated_is_that_of_the_noise_in_the_band(
     blocks = noise.reshape(4, 4, 24, 4, 24, 4).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 64)
     spectrum = np.square(blocks @ cosines(4).T).mean(0).reshape(4, 4, 4)
     band = LesionBand.on(spacing)
+    assert band is not None
     assert band.share_of(spectrum) == pytest.approx(band.of(noise).std() / noise.std(), rel=0.15)
-    assert band.share_of(np.zeros((4, 4, 4))) == 1
+    assert band.share_of(np.zeros((4, 4, 4), np.float32)) == 1
+
+
+def test_images_of_specimens_have_no_band() -> None:
+    fine = replace(_scan(), geometry=Geometry((0.05, 0.05, 0.05)))
+    results = [me.enhance(fine, device="cpu", noise=_SIGMA, smooth=each) for each in (False, True)]
+    assert results[0].volume.is_equal(results[1].volume)
+    assert "share_given_back" not in results[0].measured["noise"]
 
 
 def test_the_uncertainty_counts_the_noise_that_is_given_back() -> None:
