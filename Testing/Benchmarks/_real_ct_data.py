@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,45 +73,27 @@ class Scan:
         """The share of a squared error that is left, without the noise of the truth."""
         return max(0.0, after / before * (1 + self.factor) - self.factor)
 
-    def middle(self, sides: tuple[int, int, int]) -> tuple[slice, slice, slice]:
-        """A window of so many slices, rows and columns in the middle of the tissue."""
-        j, i = np.round(np.argwhere(self.tissue).mean(axis=0)).astype(int)
-        rows, columns = (
-            slice(max(0, place - side // 2), place + side // 2)
-            for place, side in ((j, sides[1]), (i, sides[2]))
-        )
-        return slice(0, sides[0]), rows, columns
-
-    def cropped(self, window: tuple[slice, slice, slice]) -> Scan:
-        return replace(
-            self, seen=self.seen.crop(*window), truth=self.truth[window],
-            sigma=self.sigma[window[1:]], tissue=self.tissue[window[1:]],
-        )  # fmt: skip
-
 
 def listed() -> list[dict[str, Any]]:
     path = Path(__file__).with_name("real_ct_scans.json")
-    scans: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-    return scans
+    entries: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    return entries
 
 
-def scans(more: Path | None) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """Name, file and entry of each listed scan that is there."""
-    for about in [{"name": "quick"}] if QUICK else listed():
-        for folder in (SHARED_DATA / "repeated", more):
-            if QUICK or (folder and (folder / about["file"]).is_file()):
-                yield about["name"], (folder or Path()) / about.get("file", ""), about
-                break
-
-
-def opened(path: Path, about: Mapping[str, Any]) -> Scan:
-    """A scan by its entry; of a quick run a synthetic one."""
+def opened(about: Mapping[str, Any], more: Path | None) -> Scan | None:
+    """A listed scan, if it is in the shared folder or another; of a quick run a synthetic one."""
     if QUICK:
-        return repeated(_synthetic(), {"name": "quick", "vendor": "none", "slab": [0, 5],
-                                       "range_hu": [-50, 50], "erode_mm": 3})  # fmt: skip
-    if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
-        sys.exit(f"{path}: the file is not the one that is listed (sha256)")
-    return repeated(load(path, modality="CT"), about)
+        synthetic = {"slab": [0, 5], "slices": range(10), "range_hu": [-50, 50], "erode_mm": 3}
+        return repeated(_synthetic(), {**about, **synthetic})
+    for folder in (SHARED_DATA / "repeated", *([more] if more else [])):
+        path = folder / about["file"]
+        if path.is_file():
+            if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
+                sys.exit(f"{path}: the file is not the one that is listed (sha256)")
+            top, bottom, left, right = about["box"]
+            volume = load(path, modality="CT").crop(j=slice(top, bottom), i=slice(left, right))
+            return repeated(volume, about)
+    return None
 
 
 def repeated(volume: Volume, about: Mapping[str, Any]) -> Scan:
@@ -122,7 +104,7 @@ def repeated(volume: Volume, about: Mapping[str, Any]) -> Scan:
     """
     voxels = volume.voxels.astype(np.float32)
     first, stop = about["slab"]
-    places = np.array(about.get("slices", range(len(voxels))))
+    places = np.array(about["slices"])
     outside = (places >= places[stop - 1] + _APART) | (places <= places[first] - _APART)
     reference = voxels[outside].mean(axis=0)
     tissue = tissue_of(voxels.mean(axis=0), volume.geometry.spacing, about)

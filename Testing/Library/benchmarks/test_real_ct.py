@@ -14,7 +14,8 @@ from MedEnhanceLib.core.volume import Volume
 
 RNG = np.random.default_rng(0)
 SLICES, SIDE, SIGMA = 20, 64, 10.0
-ABOUT = {"name": "water", "vendor": "none", "slab": [0, 10], "range_hu": [-90, 90], "erode_mm": 3}
+ABOUT = {"name": "water", "vendor": "none", "slab": [0, 10], "slices": range(SLICES),
+         "range_hu": [-90, 90], "erode_mm": 3}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +87,11 @@ def test_discs_that_are_erased_are_not_found(
     before = scan.seen.voxels
     assert len(discs) >= 8
     assert all(scan.tissue[disc.where[1:]][disc.share[0] > 0].all() for disc in discs)
-    read = real_ct.Observer(before, before + added, discs)
-    same = read(before, before + added)
+    pair = before, before + added
+    same = real_ct.observed(discs, pair, pair)
     assert same["auc_gain"] == 0 and same["kept"] == pytest.approx(1, abs=1e-4)
     assert 0.6 < same["auc"] < 0.99
-    erased = read(before, before + added * np.float32(0.1))
+    erased = real_ct.observed(discs, pair, (before, before + added * np.float32(0.1)))
     assert erased["kept"] == pytest.approx(0.1, abs=1e-3)
     assert erased["auc_gain"] < -0.1
 
