@@ -26,8 +26,8 @@ from _common import QUICK, Gate, Part, Row, at_least, at_most, measure, parser_o
 from _enhancement_cache import run_kept
 from _enhancement_lesions import Lesion, contrast_kept
 from _enhancement_peers import bm4d_ct, nlm_ct
+from _observers import auc, template_score
 from _real_ct_data import EDGES, Floats, Scan
-from harm import auc, score
 from scipy import ndimage, spatial
 
 from MedEnhanceLib.core.imaging import gaussian_blur
@@ -94,7 +94,7 @@ def run_arm(name: str, volume: Volume, cache: VolumeCache | None = None) -> Floa
 
 def judged(scan: Scan) -> Iterator[Row]:
     """Every arm on one scan."""
-    added, lesions = data.discs(scan, score)
+    added, lesions = data.discs(scan, template_score)
     edges, distances = data.cylinders(scan)
     voxels = scan.seen.voxels.astype(np.float32)
     slabs = [scan.seen.with_voxels(voxels + planted) for planted in (np.float32(0), added, edges)]
@@ -181,7 +181,7 @@ def observed(
     before, after: without the lesions and with them.
     """
     inputs, reads = (
-        [np.array([score(voxels, lesion) for lesion in lesions]) for voxels in pair]
+        [np.array([template_score(voxels, lesion) for lesion in lesions]) for voxels in pair]
         for pair in (before, after)
     )
     rng, number = np.random.default_rng(0), len(lesions)
