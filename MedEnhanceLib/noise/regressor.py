@@ -197,7 +197,7 @@ def _frequencies() -> tuple[Numbers, Floats]:
 
 
 def _blocks(values: Floats, most: int) -> Floats:
-    """Cut at most so many blocks [n, 64]; small volumes at several offsets."""
+    """Cut blocks [n, 64], at most `most` of them; small volumes at several offsets."""
     few = np.prod([side // BLOCK for side in values.shape]) < _ENOUGH
     half = BLOCK // 2
     slices = (0, half) if few and len(values) > BLOCK + 1 else (0,)

@@ -83,7 +83,7 @@ def test_the_resolution_of_a_gaussian_edge_is_that_of_the_gaussian(
 def test_discs_that_are_erased_are_not_found(
     real_ct: ModuleType, data: ModuleType, scan: Any
 ) -> None:
-    added, discs = data.discs(scan, real_ct.score)
+    added, discs = data.discs(scan, real_ct.template_score)
     before = scan.seen.voxels
     assert len(discs) >= 8
     assert all(scan.tissue[disc.where[1:]][disc.share[0] > 0].all() for disc in discs)
