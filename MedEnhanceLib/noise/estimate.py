@@ -497,7 +497,7 @@ def _loud_cells(blocks: Blocks, fit: _Fit) -> Doubles:
         typical.append(np.where(number >= _FEW, values, 0.0))
     changing, whole = typical
     anatomy = _OFF_LOCAL * np.maximum(whole - changing, 0) + _LEAST_LOCAL_HU**2
-    return np.sqrt(np.maximum(changing - anatomy, 0)).reshape(blocks.cells)
+    return np.asarray(np.sqrt(np.maximum(changing - anatomy, 0)).reshape(blocks.cells))
 
 
 def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
