@@ -34,9 +34,8 @@ _MOST, _MOST_LOG = 3.0, 12.0
 _CELLS = BLOCK**3
 #: Median of the square of a Gaussian, rounded as in the training of the networks.
 _MEDIAN_SQUARE = 0.455
-#: Most blocks (of CT: as in the training) and voxels that are measured; few blocks are cut at
-#: several offsets.
-_MOST_BLOCKS, _MOST_CT_BLOCKS, _MOST_VOXELS, _ENOUGH = 40_000, 12_000, 4_000_000, 6000
+#: Most blocks and voxels that are measured, in MR and in CT; few blocks are cut at several offsets.
+_LIMITS, _LIMITS_CT, _ENOUGH = (40_000, 4_000_000), (8_000, 2_000_000), 6000
 #: Tissue is above these shares of the bright end (the second if the first leaves few blocks), and
 #: air below the third. Least blocks: of tissue above the first, of any tissue, of air.
 _TISSUE, _DARK_TISSUE, _AIR = 0.35, 0.15, 0.12
@@ -124,15 +123,16 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
     Returns the logarithm of the scale, in the unit of the volume, and [n] statistics; None for too
     little tissue, no variation or fewer than four slices.
     """
-    slices = max(2 * BLOCK, _MOST_VOXELS // max(1, voxels[0].size))
+    is_ct = modality == "CT"
+    most_blocks, most_voxels = _LIMITS_CT if is_ct else _LIMITS
+    slices = max(2 * BLOCK, most_voxels // max(1, voxels[0].size))
     first = max(0, (len(voxels) - slices) // 2)
     values = np.asarray(voxels[first : first + slices], np.float32)
-    is_ct = modality == "CT"
     if is_ct:
         values = values + np.float32(_AIR_TO_ZERO)
     if len(values) < BLOCK:
         return None
-    blocks = _blocks(values, _MOST_CT_BLOCKS if is_ct else _MOST_BLOCKS)
+    blocks = _blocks(values, most_blocks)
     if not len(blocks):
         return None
     mean, varies = blocks.mean(axis=1), blocks.min(axis=1) < blocks.max(axis=1)
