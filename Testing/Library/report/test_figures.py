@@ -99,7 +99,7 @@ def test_a_ct_that_soft_tissue_does_not_show_gets_a_second_window(
 
 
 def test_a_ct_of_soft_tissue_and_some_bone_or_foam_has_one_window() -> None:
-    for scan in (_chest(50, 700, 0.05), _chest(50, -850, 0.1)):
+    for scan in (_chest(50, 700, 0.17), _chest(50, -850, 0.25)):
         assert _windows(comparison([Pane("Input", scan)])) == [CT_WINDOW]
 
 
