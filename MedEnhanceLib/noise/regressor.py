@@ -19,7 +19,7 @@ from itertools import product
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Numbers
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers
 from MedEnhanceLib.noise.tissue_blocks import (
     BLOCK,
     CT_AIR,
@@ -138,10 +138,8 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
     mean, varies = blocks.mean(axis=1), blocks.min(axis=1) < blocks.max(axis=1)
     top = float(np.quantile(mean, 0.98))
     least = CT_TISSUE + _AIR_TO_ZERO if is_ct else _TISSUE * top
-    use = varies & (mean > least)
-    if is_ct:
-        use &= blocks.min(axis=1) > CT_AIR + _AIR_TO_ZERO
-    elif use.sum() < _FEW:
+    use = varies & _is_tissue(blocks, mean, least, is_ct=is_ct)
+    if not is_ct and use.sum() < _FEW:
         use = varies & (mean > _DARK_TISSUE * top)
     if use.sum() < _FEWEST:
         return None
@@ -177,6 +175,12 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
         np.array(figures),
     ]
     return 0.5 * float(np.log(scale)), np.concatenate(parts).astype(np.float32)
+
+
+def _is_tissue(blocks: Floats, mean: Floats, least: float, *, is_ct: bool) -> Mask:
+    """Test blocks by their mean; those of CT must have no voxel of air."""
+    is_bright = mean > least
+    return is_bright & (blocks.min(axis=1) > CT_AIR + _AIR_TO_ZERO) if is_ct else is_bright
 
 
 @lru_cache(maxsize=1)

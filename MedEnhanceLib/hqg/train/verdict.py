@@ -86,7 +86,9 @@ def _enhancer(folder: Path, network: GuidedNetwork, config: TrainConfig) -> Enha
     """Write a network as a bundle; returns a function that enhances volumes with it."""
     renamed = replace(config, name=folder.name)
     export_enhancer(folder, renamed, network, seconds=0.0, is_guided=False, gains={})
-    options = EnhanceConfig(model=str(folder), device=config.device)
+    # All of the network's correction: in CT a part of it would be given back.
+    smooth = config.modality == "CT"
+    options = EnhanceConfig(model=str(folder), device=config.device, smooth=smooth)
 
     def enhanced(volume: Volume) -> Volume:
         return enhance(volume, options).volume
