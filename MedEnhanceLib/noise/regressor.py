@@ -130,9 +130,7 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
     values = np.asarray(voxels[first : first + slices], np.float32)
     if is_ct:
         values = values + np.float32(_AIR_TO_ZERO)
-    if len(values) < BLOCK:
-        return None
-    blocks = _blocks(values, most_blocks)
+    blocks = _blocks(values, most_blocks) if len(values) >= BLOCK else values[:0]
     if not len(blocks):
         return None
     mean, varies = blocks.mean(axis=1), blocks.min(axis=1) < blocks.max(axis=1)
