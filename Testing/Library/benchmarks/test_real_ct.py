@@ -48,7 +48,7 @@ def strength() -> Any:
     return SIGMA * np.linspace(0.8, 1.2, SIDE)
 
 
-def test_slices_that_no_method_saw_are_the_truth_and_their_noise_is_no_error(
+def test_slices_that_no_method_saw_are_the_truth(
     real_ct: ModuleType, scan: Any, clean: Any
 ) -> None:
     assert len(scan.seen.voxels) == 10
