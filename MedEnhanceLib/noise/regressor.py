@@ -19,7 +19,7 @@ from itertools import product
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Numbers
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers
 from MedEnhanceLib.noise.tissue_blocks import (
     BLOCK,
     CT_AIR,
@@ -120,8 +120,7 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
     Args:
         voxels: [K, J, I], finite; of CT in HU.
         modality: "CT", whose tissue is known by its HU, or "MR".
-    Returns the logarithm of the scale, in the unit of the volume, and [n] statistics; None for too
-    little tissue, no variation or fewer than four slices.
+    Returns the scale's logarithm and [n] statistics; None without enough tissue or four slices.
     """
     is_ct = modality == "CT"
     most_blocks, most_voxels = _LIMITS_CT if is_ct else _LIMITS
@@ -133,7 +132,7 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
     if len(values) < BLOCK:
         return None
     blocks = _blocks(values, most_blocks)
-    if not len(blocks):
+    if len(blocks) == 0:
         return None
     mean, varies = blocks.mean(axis=1), blocks.min(axis=1) < blocks.max(axis=1)
     top = float(np.quantile(mean, 0.98))
@@ -154,9 +153,7 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
     if not scale > 0:
         return None
     energies = np.quantile(power @ groups, (0.05, 0.25, 0.6), axis=0)
-    # The air of CT is often clipped, and its noise is not that of tissue.
-    is_air = varies & (mean < (-np.inf if is_ct else _AIR * top)) & (blocks.min(axis=1) >= 0)
-    is_air &= (blocks == 0).mean(axis=1) < 0.25
+    is_air = _is_air(blocks, mean, top) & varies & (not is_ct)
     marks = np.quantile(means, (0.16, 0.84))
     step = quantum(values)
     figures = [
@@ -197,7 +194,7 @@ def _frequencies() -> tuple[Numbers, Floats]:
 
 
 def _blocks(values: Floats, most: int) -> Floats:
-    """Cut at most so many blocks [n, 64]; small volumes at several offsets."""
+    """Cut blocks [n, 64], `most` at most; small volumes at several offsets."""
     few = np.prod([side // BLOCK for side in values.shape]) < _ENOUGH
     half = BLOCK // 2
     slices = (0, half) if few and len(values) > BLOCK + 1 else (0,)
@@ -237,6 +234,12 @@ def _quiet(power: Floats, around: Floats, scale: float) -> list[Doubles]:
             values = np.sort(np.linalg.eigvalsh(np.cov(some.T.astype(np.float64))))[1:]
         parts.append(np.log(np.maximum(values[_EIGENVALUES], 0) / scale + 1e-5))
     return parts
+
+
+def _is_air(blocks: Floats, mean: Floats, top: float) -> Mask:
+    """Select blocks of the background of MR; that of CT is often clipped, with noise of its own."""
+    few_zeros = (blocks == 0).mean(axis=1) < 0.25
+    return np.asarray((mean < _AIR * top) & (blocks.min(axis=1) >= 0) & few_zeros)
 
 
 def _air(blocks: Floats, mean: Floats, scale: float) -> Doubles:
