@@ -174,7 +174,7 @@ def measure_noise(
     shape = voxels.shape[0], voxels.shape[1], voxels.shape[2]
     blocks = Blocks.of(voxels, modality, spacing)
     if blocks.count:
-        noise = _estimate(shape, blocks, _Fit(blocks, modality), modality)
+        noise = _estimate(shape, blocks, _Fit(blocks, modality))
         if modality == "CT":
             noise = _with_loud_tissue(voxels, spacing, noise)
         if noise.confidence >= (_LEARNED_CT if modality == "CT" else TRUSTED):
@@ -219,7 +219,7 @@ def _with_loud_tissue(
             break
         lowest = CT_TISSUE - _NOISE_REACHES * max(noise.level, _LEAST_LOUD_HU)
         blocks = Blocks.of(voxels, "CT", spacing, lowest=lowest)
-        noise = _estimate(noise.shape, blocks, _Fit(blocks, "CT"), "CT")
+        noise = _estimate(noise.shape, blocks, _Fit(blocks, "CT"))
     return noise
 
 
@@ -228,10 +228,7 @@ def _quieter(blocks: Blocks, modality: str, noise: NoiseEstimate) -> NoiseEstima
 
     The level is the lowest of all: overestimated noise destroys detail, underestimated does not.
     """
-    fits = [
-        _estimate(noise.shape, blocks, _Fit(blocks, modality, share), modality)
-        for share in _QUIETER
-    ]
+    fits = [_estimate(noise.shape, blocks, _Fit(blocks, modality, share)) for share in _QUIETER]
     levels = [fit.level for fit in (noise, *fits)]
     confidence = sum(fit.confidence for fit in fits) / len(fits)
     if confidence < TRUSTED or max(levels) > _SAME * min(levels):
@@ -281,10 +278,11 @@ class _Fit:
         excess: [cells], relative rise of the energy from quiet to next quiet blocks.
         mean: [cells], of the quiet blocks.
         quiet: share of a cell's blocks that count as quiet; the next quiet ones are as many.
+        modality: of the volume.
     """
 
     def __init__(self, blocks: Blocks, modality: str, quiet: float = _QUIET) -> None:
-        self._blocks, self.quiet = blocks, quiet
+        self._blocks, self.quiet, self.modality = blocks, quiet, modality
         frequencies = blocks.power.shape[1]
         index = np.stack(np.unravel_index(np.arange(frequencies), (blocks.depth, BLOCK, BLOCK)))
         odd = index.sum(axis=0) % 2 == 1
@@ -431,9 +429,7 @@ def _ties(sizes: Sequence[int]) -> Doubles:
 # --- map ------------------------------------------------------------------------------------------
 
 
-def _estimate(
-    shape: tuple[int, int, int], blocks: Blocks, fit: _Fit, modality: str
-) -> NoiseEstimate:
+def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEstimate:
     """Make map, level, interval and confidence of a fit."""
     number = blocks.per_cell
     spread = np.sqrt(np.maximum(fit.variance, TINY))
@@ -447,7 +443,7 @@ def _estimate(
     loud = 1 + (spread / (_LOUD * low)) ** 8
     weight = np.where(usable, number * clean**2 / loud, 0).reshape(blocks.cells)
     smooth = smooth_map(spread.reshape(blocks.cells), weight)
-    if modality == "CT" and blocks.depth == BLOCK:
+    if fit.modality == "CT" and blocks.depth == BLOCK:
         smooth = np.maximum(smooth, _loud_cells(blocks, fit))
     confidence, reason = _confidence(blocks, fit)
     level = float(np.median(smooth.reshape(-1)[blocks.cell]))

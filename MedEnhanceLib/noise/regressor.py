@@ -120,8 +120,7 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
     Args:
         voxels: [K, J, I], finite; of CT in HU.
         modality: "CT", whose tissue is known by its HU, or "MR".
-    Returns the logarithm of the scale, in the unit of the volume, and [n] statistics; None for too
-    little tissue, no variation or fewer than four slices.
+    Returns the scale's logarithm and [n] statistics; None without enough tissue or four slices.
     """
     is_ct = modality == "CT"
     most_blocks, most_voxels = _LIMITS_CT if is_ct else _LIMITS
@@ -150,9 +149,7 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
     if not scale > 0:
         return None
     energies = np.quantile(power @ groups, (0.05, 0.25, 0.6), axis=0)
-    # The air of CT is often clipped, and its noise is not that of tissue.
-    is_air = varies & (mean < (-np.inf if is_ct else _AIR * top)) & (blocks.min(axis=1) >= 0)
-    is_air &= (blocks == 0).mean(axis=1) < 0.25
+    is_air = _is_air(blocks, mean, top) & varies & (not is_ct)
     marks = np.quantile(means, (0.16, 0.84))
     step = quantum(values)
     figures = [
@@ -239,6 +236,12 @@ def _quiet(power: Floats, around: Floats, scale: float) -> list[Doubles]:
             values = np.sort(np.linalg.eigvalsh(np.cov(some.T.astype(np.float64))))[1:]
         parts.append(np.log(np.maximum(values[_EIGENVALUES], 0) / scale + 1e-5))
     return parts
+
+
+def _is_air(blocks: Floats, mean: Floats, top: float) -> Mask:
+    """Select blocks of the background of MR; that of CT is often clipped, with noise of its own."""
+    few_zeros = (blocks == 0).mean(axis=1) < 0.25
+    return np.asarray((mean < _AIR * top) & (blocks.min(axis=1) >= 0) & few_zeros)
 
 
 def _air(blocks: Floats, mean: Floats, scale: float) -> Doubles:

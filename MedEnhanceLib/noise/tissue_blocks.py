@@ -100,8 +100,7 @@ class Blocks:
     ) -> Blocks:
         """Cut a volume into blocks, keep those of tissue, and transform them by cosines.
 
-        Air, padding and constant blocks are left out. Each block is assigned to a cell of the noise
-        map, about 20 mm wide. The background of MR, if it shows noise, gives a separate σ.
+        Air, padding and constant blocks are left out. A cell of the map is about 20 mm wide.
 
         Args:
             voxels: [K, J, I], finite; of a large volume only every n-th layer of blocks is cut.
