@@ -20,7 +20,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, at_most, measure, most, parser_of
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, gate, measure, parser_of
 
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
@@ -278,9 +278,12 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     drawn = [row for row in rows if row["kind"] == SCANNER]
     wide = [row["high"] / row["low"] for row in drawn if row["true"] >= JUDGED_HU]
     holds = [row["low"] <= 1 <= row["high"] for row in drawn]
-    yield at_most("scanners of CT: upper over lower end, widest from 8 HU", most(wide), 2.5)
     kept = float(np.mean(holds)) if holds else None
-    yield at_least("scanners of CT: intervals that hold σ", kept, 0.85)
+    is_narrow = bool(wide) and max(wide) <= 2.5
+    yield gate(
+        "scanners of CT: intervals that hold σ, none wider than a factor of 2.5 from 8 HU",
+        kept, "≥ 0.85", kept is not None and kept >= 0.85 and is_narrow, "an interval is wider",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -76,7 +76,10 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
             "installed one.",
         ) from cause
     recorded = head.metadata.get("gradprom", {}).get("enhancer", {}).get("sha256")
-    if not fields.get("start") and recorded not in (None, enhancer.sha256):
+    known = {None, enhancer.sha256}
+    if "view" in enhancer.metadata:  # its training left the set network as it was
+        known.add(enhancer.metadata["training"].get("start_sha256"))
+    if not fields.get("start") and recorded not in known:
         raise ConfigError(
             f"head {head.name} learned from other weights than those of {enhancer.name} now",
             "Train the head again on this enhancer, or name the enhancer to go on from (start).",
