@@ -15,8 +15,6 @@ from MedEnhanceLib.core.volume import Volume
 
 #: BM4D with the σ that was added: what it could reach with a perfect estimate.
 INFORMED = "BM4D, true σ"
-#: CT without the band that is given back for faint lesions: like the peers, which give none back.
-SMOOTH = "ours, smooth"
 
 
 Run = Callable[..., Volume]
@@ -57,8 +55,6 @@ def find_arms(modality: str) -> list[Arm]:
     if is_mr:
         on_request = partial(_enhanced, task="sharpness", correct_bias_field=True)
         arms.append(Arm("ours + N4", on_request, "ours + N4", shaded=True))
-    else:
-        arms.append(Arm(SMOOTH, partial(_enhanced, smooth=True), SMOOTH))
     if find_spec("bm4d"):
         bm4d = bm4d_mr if is_mr else bm4d_ct
         settings = f"BM4D {modality} 1"

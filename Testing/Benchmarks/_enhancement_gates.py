@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from _common import Gate, Row, at_least, gate, least
-from _enhancement_catalog import INFORMED, SMOOTH
+from _enhancement_catalog import INFORMED
 from _enhancement_data import CASES, CLEANED, STARVED
 from _enhancement_statistics import (
     Difference,
@@ -79,7 +79,7 @@ def _starved(rows: list[Row]) -> Gate:
     rows = [row for row in rows if row["subject"] == STARVED]
     margins = []
     for case, goal in OVER_BM4D_STARVED.items():
-        gain = difference(rows, "psnr_image", [(case, SMOOTH, "BM4D")])
+        gain = difference(rows, "psnr_image", [(case, "ours", "BM4D")])
         margins.append(None if gain is None else gain.mean - goal)
     goals = ", ".join(f"{goal:g}" for goal in OVER_BM4D_STARVED.values())
     return at_least(
@@ -99,8 +99,7 @@ def against(modality: str) -> list[Pair]:
     """Ours and BM4D on all noisy damage; where there is shading, both with N4."""
     shaded = {case.name for case in CASES[modality] if case.shaded}
     ends = {name: " + N4" if name in shaded else "" for name in NOISY[modality]}
-    ours = "ours" if modality == "MR" else SMOOTH
-    return [(name, f"{ours}{end}", f"BM4D{end}") for name, end in ends.items()]
+    return [(name, f"ours{end}", f"BM4D{end}") for name, end in ends.items()]
 
 
 def _better_bm4d(rows: list[Row], figure: str, pair: Pair) -> tuple[Difference | None, str]:
