@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
@@ -37,9 +36,11 @@ from MedEnhanceLib.noise.estimate import measure_noise
 
 DEFAULT, SMOOTH, BLUR = "default", "smooth", "blur 1.5 mm"
 #: Options of each of our arms.
-OURS: dict[str, dict[str, Any]] = {DEFAULT: {}, "strength 0.3": {"strength": 0.3}}
-if any(field.name == SMOOTH for field in fields(EnhanceConfig)):
-    OURS[SMOOTH] = {SMOOTH: True}
+OURS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
+    SMOOTH: {"smooth": True},
+    "strength 0.3": {"strength": 0.3},
+}
 #: Slow to import: a quick run does without it.
 HAS_BM4D = not QUICK and find_spec("bm4d") is not None
 _BLUR_MM = 1.5
@@ -239,8 +240,6 @@ def mtf50(image: Floats, distance: Floats) -> float:
 _WHY_MISSED: dict[str, str] = {
     "σ over the true one: farthest from 1": "too small where iterative reconstruction smoothed the "
     "noise and streaks of bones differ from slice to slice",
-    "faint discs: AUC over the input's, mean": "the filter takes faint discs for noise",
-    "faint discs: contrast kept, mean": "the filter takes faint discs for noise",
     "edges of 200 HU: MTF50 over the input's, farthest from 1": "a cylinder of a few millimeters "
     "in the noise of a sharp kernel",
 }
