@@ -212,8 +212,8 @@ _WHY_MISSED: dict[str, str] = {
     "(SNR 1.4): there is no contrast that could stay; MP-PCA changes it by more than the goal, too",
     "SNR above 50, auto: RMSE left less the input's or each frame alone's": "each frame alone is "
     "as before; what it exceeds the input by is below a thousandth",
-    "simulated DWI, noise in the truth too: FA error over MP-PCA's": "what MP-PCA left in the truth is taken "
-    "for noise: with a smooth truth the goal is met",
+    "simulated DWI, noise in the truth too: FA error over MP-PCA's": "what MP-PCA left in the "
+    "truth is taken for noise: with a smooth truth the goal is met",
     "activation, auto: SD of t elsewhere, from 1": "the scan itself has it: the input is as far "
     "from 1",
     "σ over the reference": "the reference of frames that move is what was added to them; σ of "
@@ -253,8 +253,8 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     yield worst("SNR above 50, auto: RMSE left less the input's or each frame alone's", less, 0)
     over = to(truediv, "md_error", "MP-PCA", table="tensors")
     yield worst("simulated DWI: MD error over MP-PCA's", over, 1)
-    over = [*to(truediv, "fa_error", "MP-PCA", table="tensors"),
-            *to(truediv, "fa_error", "MP-PCA", table="rough")]  # fmt: skip
+    over = to(truediv, "fa_error", "MP-PCA", table="tensors")
+    over |= to(truediv, "fa_error", "MP-PCA", table="rough")
     yield worst("simulated DWI, noise in the truth too: FA error over MP-PCA's", over, 0.85)
     less = to(sub, "left", "each", table="motion")
     yield worst("moved series: RMSE left less each frame alone's", less, 0.01)
