@@ -146,12 +146,13 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     causes = [reason] if reason and is_cause and strength > 0 else []
     if strength < 1:
         causes.append(f"the strength is {strength:g}")
-    if returned and strength > 0:
-        causes.append("the rest looks like faint lesions")
+    removed = "nothing" if 0 in (changed, share) else removed
+    if returned and removed not in ("little", "nothing"):
+        causes.append("low frequencies stay, with small lesions in them")
     texts = [
         f"noise {'stated' if stated else 'found'}: "
         f"{noise_level(noise, units or noise.get('units', ''))}",
-        f"removed: {'nothing' if 0 in (changed, share) else removed}",
+        f"removed: {removed}",
     ]
     if causes:
         texts[-1] += f", because {' and '.join(causes)}"

@@ -31,8 +31,8 @@ _OF_THIN_SLICES = ("model", "device", "strength", "task", "as_intensity")
 #: Limits of every enhancer for CT, measured with planted lesions (docs/results.md): by default, and
 #: with `smooth`.
 CT_LIMIT = (
-    "about {:.0f} % of the noise (1 SD) stay, as blobs that look like small faint lesions: compare "
-    "with the input"
+    "noise of low frequency stays, as blobs that look like small faint lesions: compare with the "
+    "input"
 )
 SMOOTH_CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
 #: Change of tissue over σ from which more than noise was removed: a trusted σ is within 10 % of the
@@ -180,8 +180,7 @@ def _manifest_of(
     noise = result.measured.get("noise", {})
     is_changed = noise.get("changed", config.task != "slices")
     is_ct = result.volume.modality == "CT" and is_changed
-    given_back = 100 * noise.get("share_given_back", 0)
-    limit = CT_LIMIT.format(given_back) if given_back else SMOOTH_CT_LIMIT
+    limit = CT_LIMIT if noise.get("share_given_back", 0) else SMOOTH_CT_LIMIT
     facts = {
         "uncertainty": result.uncertainty_facts,
         "measured": result.measured,

@@ -110,11 +110,10 @@ def relative_error(image: Tensor, batch: PatchBatch) -> Tensor:
 
 def _start(config: TrainConfig) -> Bundle:
     """Open the enhancer that gets the network; raises ConfigError for what it cannot do."""
-    others = (config.guide_steps, config.lesion_steps, config.task, config.examinations)
-    if config.modality != "CT" or any(others):
+    if config.modality != "CT" or config.task or config.examinations:
         raise ConfigError(
             "view: the network that sees whole slices is for CT, and takes no guide and no task",
-            "Set modality CT, guide_steps 0 and lesion_steps 0, or leave view out.",
+            "Set modality CT, and leave out examinations and task, or view.",
         )
     return open_bundle(config.start or "ct", kind="enhancer", modality="CT")
 

@@ -71,15 +71,15 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
         (
             _SURE | {"share_given_back": 0.25},
             0.5,
-            "found: ±19.5 (1 SD); removed: 38 %, because the strength is 0.5 and the rest looks "
-            "like faint lesions; tissue changed by ±9.15",
+            "found: ±19.5 (1 SD); removed: 38 %, because the strength is 0.5 and low "
+            "frequencies stay, with small lesions in them; tissue changed by ±9.15",
         ),
         (
             _UNSURE | {"share_removed": 1.0, "share_given_back": 0.2, "changed": 1.0},
             1.0,
             "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: 80 % of ±1.1, because noise "
-            "and anatomy can hardly be distinguished and the rest looks like faint lesions; tissue "
-            "changed by ±1. If you know the noise, state it: --noise",
+            "and anatomy can hardly be distinguished and low frequencies stay, with small lesions "
+            "in them; tissue changed by ±1. If you know the noise, state it: --noise",
         ),
         (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},

@@ -47,7 +47,7 @@ def _maker() -> SlabMaker:
 
 def config(**fields: Any) -> TrainConfig:
     plain: dict[str, Any] = {
-        "preset": "smoke", "modality": "CT", "name": "seen", "guide_steps": 0, "lesion_steps": 0,
+        "preset": "smoke", "modality": "CT", "name": "seen",
         "device": "cpu", "validated": 1, "crops": 1, "high_quality": ["*.nii.gz"],
         "view": {"widths": [8, 8]},
     }  # fmt: skip
@@ -136,8 +136,7 @@ def test_untrained_it_changes_nothing_and_is_blind_where_there_is_no_noise() -> 
     ("fields", "error"),
     [
         ({"modality": "MR"}, ConfigError),
-        ({"guide_steps": 5}, ConfigError),
-        ({"lesion_steps": 5}, ConfigError),
+        ({"examinations": ["*.nii.gz"]}, ConfigError),
     ],
 )
 def test_what_it_cannot_learn_is_refused(
