@@ -145,7 +145,7 @@ def test_a_result_says_how_much_stays_and_smooth_says_what_is_lost() -> None:
     default, smooth = _enhanced(), _enhanced(smooth=True)
     share = default.measured["noise"]["share_given_back"]
     assert 0.1 < share < 0.5 and "share_given_back" not in smooth.measured["noise"]
-    text = f"removed: {100 * (1 - share):.0f} %, because low frequencies stay, with small lesions in them"
+    text = f"removed: {100 * (1 - share):.0f} %, because low frequencies stay, with small lesions "
     assert text in default.findings[0] and "removed: all" in smooth.findings[0]
     assert f"{share:.0%} of the noise kept with faint lesions" in default.volume.history[-1]
     half = default.at_strength(0.5)
