@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.bundles.export import (
     NOT_STATED,
@@ -19,6 +19,9 @@ from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.view_network import VIEW_PREFIX, ViewNet
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LIMITS = (
     "Trained on few subjects; other scanners, sequences and anatomy can give worse results.",
@@ -123,7 +126,7 @@ def export_with_view(
         seconds: duration of the training.
         gain_db: of `view` over the filter, on slabs that no step saw.
     """
-    tensors = {k: v for k, v in load_tensors(start).items() if not k.startswith(VIEW_PREFIX)}
+    tensors = set_network_tensors(start)
     tensors |= {f"{VIEW_PREFIX}{name}": value for name, value in view.state_dict().items()}
     summary = f"From {start.name}: {config.steps} steps of the network that sees whole slices, "
     metadata: dict[str, Any] = {
@@ -146,9 +149,14 @@ def export_with_view(
     return export_bundle(folder, tensors, metadata)
 
 
+def set_network_tensors(bundle: Bundle) -> dict[str, Tensor]:
+    """Load the weights of an enhancer's set network, without those of a view network."""
+    return {k: v for k, v in load_tensors(bundle).items() if not k.startswith(VIEW_PREFIX)}
+
+
 def open_enhancer(bundle: Bundle) -> GuidedNetwork:
     """Build the network of a verified bundle; raises ModelError where weights do not fit."""
-    tensors = {k: v for k, v in load_tensors(bundle).items() if not k.startswith(VIEW_PREFIX)}
+    tensors = set_network_tensors(bundle)
     is_guided = any(name.startswith("correction.") for name in tensors)
     with must_fit(bundle, tensors):
         network = GuidedNetwork(config_from_json(NetworkConfig, bundle.metadata.get("network", {})))

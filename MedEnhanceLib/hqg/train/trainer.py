@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.volume import Enhance
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg.bundle import set_network_tensors
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
 from MedEnhanceLib.hqg.train import losses
@@ -237,7 +237,7 @@ def _make_network(config: TrainConfig) -> tuple[GuidedNetwork, bool, Bundle | No
     if not config.start:
         return network, False, None
     start = open_bundle(config.start, kind="enhancer", modality=config.modality)
-    tensors = load_tensors(start)
+    tensors = set_network_tensors(start)
     try:
         missing, unknown = network.load_state_dict(tensors, strict=False)
     except RuntimeError:

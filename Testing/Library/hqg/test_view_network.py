@@ -80,6 +80,16 @@ def test_a_bundle_keeps_the_set_network_of_its_start(trained: Path) -> None:
     assert "From ct" in bundle.metadata["training"]["summary"]
 
 
+def test_the_set_network_of_such_a_bundle_can_be_trained_further(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    network = read_bundle(trained).metadata["network"]
+    plain = config(start=str(trained), view=None, steps=1, network=network, name="further")
+    bundle = read_bundle(train(plain, data, tmp_path))
+    assert not any(name.startswith("view.") for name in load_tensors(bundle))
+    assert "view" not in bundle.metadata
+
+
 def test_auto_uses_it_and_each_method_can_be_chosen(trained: Path) -> None:
     methods = {}
     for name in ("auto", "set-network", "view-network", "block-matching"):
