@@ -70,9 +70,9 @@ class ViewNetwork:
         """Yield the requested slices of a frame, one by one."""
         count, requested = len(frames.volumes[number].voxels), frames.slices
         reads = slice(max(0, requested.start - NEIGHBORS), min(count, requested.stop + NEIGHBORS))
-        given = replace(
-            frames, slices=reads, numbers=[number], monitor=frames.monitors_of(number)[0]
-        )
+        monitor = frames.monitors_of(number)[0]
+        # The monitor has the share of the progress already.
+        given = replace(frames, slices=reads, numbers=[number], monitor=monitor, share=1.0)
         changes: list[Floats | None] = []
 
         def before() -> Iterator[Floats]:

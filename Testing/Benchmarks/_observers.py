@@ -45,7 +45,7 @@ def channels(spacing: tuple[float, ...]) -> Doubles:
 
 
 def channel_outputs(voxels: Floats, lesion: Lesion, images: Doubles) -> Doubles:
-    """What the channels see of the slice through the middle of a lesion, bright ones as dark."""
+    """Outputs of the channels for the slice through the middle of a lesion, bright ones as dark."""
     k, j, i = ((part.start + part.stop) // 2 for part in lesion.where)
     plane = np.pad(voxels[min(k, len(voxels) - 1)], _HALF, mode="edge")
     patch = plane[j : j + 2 * _HALF + 1, i : i + 2 * _HALF + 1]

@@ -1,4 +1,4 @@
-"""What becomes of faint lesions in CT, and how surely observers find them afterwards.
+"""Faint lesions in enhanced CT, and how surely observers find them.
 
     python Testing/Benchmarks/faint_lesions.py
 
@@ -54,7 +54,7 @@ _REDRAWN = 200
 
 @dataclass
 class Seen:
-    """What one arm shows of one volume. present, absent: of each lesion, with and without it."""
+    """One arm on one volume. present, absent: of each lesion, with and without it."""
 
     kept: Sequence[float]
     present: Doubles

@@ -66,7 +66,7 @@ def opened(name: str) -> Volume:
 
 
 def undamaged(name: str) -> Iterator[Row]:
-    """What the defaults change in a volume as it is, and in CT the smooth result."""
+    """Changes of a volume as it is by the defaults, and in CT by `smooth`."""
     volume = opened(name)
     is_ct = volume.modality == "CT"
     before, top = volume.voxels.astype(np.float32), robust_max(volume.voxels)

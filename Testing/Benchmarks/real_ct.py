@@ -51,7 +51,6 @@ ARMS = ("input", *OURS, *PEERS, BLUR)
 _LOW, _MIDDLE = 0.1, 0.3
 #: Pixels on either side of an edge, and HU between phantom and air.
 _REACH, _SURFACE_HU = 6.0, -450.0
-#: σ in HU from which the width of its interval counts.
 #: Discs from which the observer says something.
 _FEWEST = 6 if QUICK else 20
 
@@ -146,7 +145,7 @@ def of_noise(scan: Scan) -> Row:
 
 
 def errors(scan: Scan, result: Floats) -> Row:
-    """What is left of the noise: its root mean square, and its power in bands."""
+    """Noise that is left: its root mean square, and its power in bands."""
     left = result - scan.truth
     mean_square = [float(np.square(part[:, scan.tissue]).mean()) for part in (left, scan.noise)]
     row: Row = {"left": scan.share_left(*mean_square) ** 0.5}
@@ -246,7 +245,7 @@ _WHY_MISSED: dict[str, str] = {
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """The worst scan where no scan may be harmed, means over scans elsewhere."""
+    """The worst scan where no scan may be harmed, otherwise means over scans."""
     ours, smooth = ([row for row in rows if row["arm"] == arm] for arm in (DEFAULT, SMOOTH))
 
     def goal(

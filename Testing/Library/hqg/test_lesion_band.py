@@ -82,7 +82,7 @@ def test_faint_lesions_keep_most_of_their_contrast(
 
 
 def test_what_is_given_back_is_the_removal_below_a_gaussian() -> None:
-    """Of 1.5 mm, whatever the pixels are."""
+    """A Gaussian of 1.5 mm, whatever the pixels are."""
     scan = _body((1.4, 0.7, 3.0))[0]
     smooth, default = (me.enhance(scan, device="cpu", smooth=each) for each in (True, False))
     removed = scan.voxels - smooth.volume.voxels
