@@ -83,6 +83,20 @@ class Stage:
         return slice(self.firsts[numbers[0]], self.firsts[numbers[-1]] + self.tall)
 
 
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """A network that corrects the slices of the last stage, computed as a stage is.
+
+    Attributes:
+        compute: adds the sums of some rows of references of a layer; `matched` are the slices that
+            are corrected, `pilot` those of the stage before.
+        pilots: results of the stage before.
+    """
+
+    compute: Callable[[Layer, range, LayerArrays], None]
+    pilots: Held
+
+
 class Run:
     """Run of stages over a volume, with its threads; a context, which ends them.
 
@@ -187,14 +201,22 @@ class Run:
             stream = self.results(stage, part, stream)
         return stream
 
-    def results(self, stage: Stage, part: slice, pilots: Iterator[Floats]) -> Iterator[Floats]:
+    def results(
+        self,
+        stage: Stage,
+        part: slice,
+        pilots: Iterator[Floats],
+        correction: Correction | None = None,
+    ) -> Iterator[Floats]:
         """Yield some slices of a stage, from a stream of the pilot's slices.
 
         Args:
             stage: that filters.
             part: the slices that are yielded.
             pilots: results of the stage before: all slices that this one reads.
+            correction: computed in place of the stage, and added to the pilot.
         """
+        compute = correction.compute if correction else partial(self._engine.run, stage.kind)
         held = Held(pilots, stage.reads(part).start)
         sums = Sums(part, self.noisy.shape[1:])
         waiting: deque[int] = deque()  # first slices of the layers whose bands are not added yet
@@ -212,26 +234,36 @@ class Run:
             matched = pilot
             if self._matched is not None:
                 matched = _floats(self._matched[first : first + stage.tall])
+            if correction:
+                matched, pilot = pilot, correction.pilots.at(first, first + stage.tall)
+                correction.pilots.let_go(first)
             for rows in self._bands(stage.kind, layer):
                 while len(self._begun) > self._threads:
                     self._add_first()
                 waiting.append(first)
                 band = self._pool.submit(
-                    self._band, stage.kind, layer, rows, noisy, pilot, matched, level
+                    self._band, compute, layer, rows, noisy, pilot, matched, level
                 )
                 self._begun.append((partial(add, first), band))
             del noisy, pilot, matched, level
             yield from self._means(
-                stage, held, sums, min(waiting[0] if waiting else first, part.stop)
+                stage, held, sums, min(waiting[0] if waiting else first, part.stop), correction
             )
         while waiting:
             self._add_first()
-        yield from self._means(stage, held, sums, part.stop)
+        yield from self._means(stage, held, sums, part.stop, correction)
 
-    def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Floats]:
+    def _means(
+        self, stage: Stage, pilots: Held, sums: Sums, end: int, correction: Correction | None
+    ) -> Iterator[Floats]:
         """Yield the results of the slices up to `end`, whose sums are complete."""
         for part in parts_of(sums.first, end):
-            before, level = _floats(self.noisy[part]), self.level(part)
+            level = self.level(part)
+            if correction:
+                estimate = pilots.at(part.start, part.stop)
+                yield estimate + sums.means(part.stop, np.zeros_like(estimate), level)
+                continue
+            before = _floats(self.noisy[part])
             if self._air is not None and stage.kind == "grouped":
                 pilot = pilots.at(part.start, part.stop)
                 before = np.where(level > 0, self._smooth_in_air(part, pilot, level), before)
@@ -265,7 +297,7 @@ class Run:
 
     def _band(
         self,
-        kind: StageKind,
+        compute: Callable[[Layer, range, LayerArrays], None],
         layer: Layer,
         rows: range,
         noisy: Floats,
@@ -278,7 +310,7 @@ class Run:
         slab = noisy.shape[1:]
         total, weight = _untouched((len(noisy), *slab)), _untouched((layer.window[0], *slab))
         arrays = LayerArrays(noisy, pilot, matched, level, self.spectrum, total, weight)
-        self._engine.run(kind, layer, rows, arrays)
+        compute(layer, rows, arrays)
         step, reach = layer.round.step, layer.window[1] + SIDE
         lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)
         return Band(lines, total[:, lines], weight[:, lines])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +28,29 @@ class _LayerTask(ctypes.Structure):
         ("damp", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("taper", "pilot", "level", "matched")),
         *((name, ctypes.c_void_p) for name in ("noisy", "spectrum", "total", "weight")),
+        *((name, ctypes.c_void_p) for name in ("weights", "changes")),
+        ("top", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("weight_count", "width", "hidden", "layers")),
         *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
         *((name, ctypes.c_int64) for name in ("room", "count")),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkWeights:
+    """The set network, as network.c reads it.
+
+    Attributes:
+        values: weights and biases in its order.
+        changes: [64], share of the residual of each frequency that is added.
+        width, hidden, layers: sizes of the network.
+    """
+
+    values: Floats
+    changes: Floats
+    width: int
+    hidden: int
+    layers: int
 
 
 class NativeEngine:
@@ -49,6 +71,29 @@ class NativeEngine:
         where C cannot allocate its own arrays.
         """
         self._call(stage, layer, rows, vars(arrays) | {"taper": TAPER})
+
+    def run_network(
+        self,
+        weights: NetworkWeights,
+        top: float,
+        layer: Layer,
+        rows: range,
+        arrays: LayerArrays,
+    ) -> None:
+        """Add the residuals of the set network to the sums of a layer; thread-safe.
+
+        Args:
+            weights: of the network.
+            top: intensity of bright tissue.
+            layer: whose groups are searched in `matched`, the estimate.
+            rows: numbers of the rows of references, from 0.
+            arrays: inputs and sums; `pilot` is the estimate of the round before.
+        Raises as `run`.
+        """
+        tables = {"taper": TAPER, "weights": weights.values, "changes": weights.changes}
+        sizes = {"width": weights.width, "hidden": weights.hidden, "layers": weights.layers}
+        sizes["weight_count"] = len(weights.values)
+        self._call("network", layer, rows, vars(arrays) | tables, top=top, **sizes)
 
     def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
         """Search the groups of successive rows of references of a layer.
@@ -79,18 +124,21 @@ class NativeEngine:
         rows: range,
         arrays: Mapping[str, Floats],
         into: Mapping[str, Array] | None = None,
+        **sizes: Any,
     ) -> int:
         """Call a function of grouped.c with checked arrays; returns the number of groups."""
         _, ny, nx = next(iter(arrays.values())).shape
         slab = (layer.window[0] + SIDE - 1, ny, nx)
-        others = {"taper": (CELLS,), "spectrum": (CELLS,), "weight": (layer.window[0], ny, nx)}
+        tables = dict.fromkeys(("taper", "spectrum", "changes"), (CELLS,))
+        others = {**tables, "weight": (layer.window[0], ny, nx)}
+        others["weights"] = (sizes.get("weight_count", 0),)
         for each, values in arrays.items():
             _check(each, values, others.get(each, slab))
         task = _LayerTask(
             ctypes.sizeof(_LayerTask), ny, nx, layer.z, *layer.window, layer.round.step,
             layer.number, rows.start, rows.stop,
             layer.round.keep, layer.round.apart, layer.round.damp,
-            room=len(into["sigma"]) if into else 0,
+            room=len(into["sigma"]) if into else 0, **sizes,
             **{each: values.ctypes.data for each, values in {**arrays, **(into or {})}.items()},
         )  # fmt: skip
         status = self.library.call(name, task)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import (
     Band,
+    Correction,
     Held,
     Run,
     Slab,
@@ -32,6 +33,7 @@ from MedEnhanceLib.filters.block_matching_run import (
     large_enough,
 )
 from MedEnhanceLib.filters.layers import BlockGroups, Layer
+from MedEnhanceLib.filters.native_engine import NativeEngine, NetworkWeights
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.denoisers import BlockMatching, Frames, Resources
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
@@ -53,6 +55,26 @@ def network_on(bundle: Bundle, device: str) -> GuidedNetwork:
     network = _opened(bundle.folder, bundle.sha256)
     # Jobs in several threads share the loaded network: the one on a device is a copy.
     return network if device == "cpu" else copy.deepcopy(network).to(device)
+
+
+def native_weights(network: GuidedNetwork) -> NetworkWeights:
+    """Arrange the weights of the network without guides as the compiled library reads them."""
+    part, config = network.network, network.config
+    norms = ("norm_of_set", "norm_of_block")
+    modules: list[Any] = [part.token, part.group]
+    for layer in part.layers:
+        modules += [*(getattr(layer, name) for name in norms), layer.mix]
+        modules += [layer.after_mix, layer.up, layer.down]
+    tensors = []
+    for module in [*modules, part.norm]:
+        is_table = isinstance(module, Tensor)
+        tensors += [module] if is_table else [module.weight, module.bias]
+    # The last output is the weight of the block.
+    out = part.out
+    tensors += [out.weight[:-1], out.bias[:-1], out.weight[-1], out.bias[-1:]]
+    values = torch.cat([each.detach().reshape(-1) for each in tensors]).float()
+    changes = part.get_buffer("changes").numpy()
+    return NetworkWeights(values.numpy(), changes, config.width, config.hidden, config.layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +103,11 @@ class NetworkStage:
     top: float
     guides: Sequence[Floats] = ()
 
-    def slabs(self, run: Run) -> Iterator[Slab]:
-        """Yield the needed slices of a run of the filter, enhanced, in order, in slabs."""
+    def slabs(self, run: Run, engine: block_matching.Engine) -> Iterator[Slab]:
+        """Yield the needed slices of a run of the filter, enhanced, in order, in slabs.
+
+        On the CPU the compiled library computes what no guide corrects.
+        """
         stages, needed = run.stages, run.needed
         guides = [large_enough(guide) for guide in self.guides]
         settings = block_matching.Round(step=STEP, keep=self.network.config.blocks)
@@ -91,7 +116,13 @@ class NetworkStage:
         reads = matching.reads(needed)
         pilot_slices = stages[-1].reads(reads)
         pilots = Held(run.stream(stages[:-1], pilot_slices), pilot_slices.start)
-        estimates = Held(run.results(stages[-1], reads, pilots.passing()), reads.start)
+        stream = run.results(stages[-1], reads, pilots.passing())
+        if isinstance(engine, NativeEngine) and self.device == "cpu" and not guides:
+            compute = partial(engine.run_network, native_weights(self.network), self.top)
+            correction = Correction(compute, pilots)
+            yield from map(Slab, run.results(matching, needed, stream, correction))
+            return
+        estimates = Held(stream, reads.start)
         shape = run.noisy.shape[1:]
         sums, guide_sums = Sums(needed, shape), Sums(needed, shape)
         numbers = matching.layers_of(needed)
@@ -223,4 +254,4 @@ class SetNetwork(BlockMatching):
     def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
         """Yield the slabs of a run after the network."""
         stage = NetworkStage(self.network, self.device, frames.tops[number], frames.guides)
-        return stage.slabs(run)
+        return stage.slabs(run, self.engine or block_matching.engine_for("cpu", run.monitor))

@@ -22,7 +22,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 #: Statuses of its functions, as in native.h; 0 is success.
 NO_MEMORY, BAD_STREAM = 2, 3
 #: Vector widths by their bit in `native_widths`, narrowest first.
-WIDTHS = ("plain", "avx2", "avx512")
+WIDTHS = ("plain", "avx2", "avx512", "amx")
 #: Consequences of a missing library, for messages; the ratio of CPU time is measured.
 _SLOWER = (
     "denoising takes about ten times as long, reading lossless files about fifteen times, and "
@@ -31,9 +31,9 @@ _SLOWER = (
 HERE = Path(__file__).resolve().parent
 _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
-_LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
+_LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512", "amx": "AVX-512 and AMX"}
 
-Width = Literal["plain", "avx2", "avx512"]
+Width = Literal["plain", "avx2", "avx512", "amx"]
 
 #: As in grouped.c: largest search window along slices, rows and columns; coefficients of a block,
 #: and its side.

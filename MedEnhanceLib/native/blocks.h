@@ -1,0 +1,284 @@
+/* Layers of reference blocks of 4 x 4 x 4 voxels, and the search for groups of similar blocks: shared
+ * by the stages of the filter (grouped.c) and the set network (network.c). */
+#ifndef MEDENHANCE_BLOCKS_H
+#define MEDENHANCE_BLOCKS_H
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "native.h"
+
+enum {
+  SIDE = 4,
+  CELLS = SIDE * SIDE * SIDE,
+  LANES = 16, /* blocks, or candidates of a row, that lie side by side */
+  WINDOW_Z = 7,
+  WINDOW_Y = 11,
+  WINDOW_X = LANES,
+  MOST_KEPT = 64,
+  QUAD = 4, /* rows that are computed together */
+  ROWS = (WINDOW_Z * WINDOW_Y + QUAD - 1) / QUAD * QUAD,
+  LOCAL_X = 20, /* WINDOW_X + SIDE - 1, rounded up */
+  LOCAL_Y = WINDOW_Y + SIDE - 1,
+  LOCAL_Z = WINDOW_Z + SIDE - 1,
+  LOCAL_PLANE = LOCAL_Y * LOCAL_X
+};
+
+/* As `_LayerTask` in filters/native_engine.py. The slab is what the layer's candidates cover:
+ * window_z + 3 slices. Arrays are contiguous [window_z + 3][ny][nx]. */
+struct layer_task {
+  int64_t bytes;    /* size of the structure */
+  int64_t ny, nx;   /* sides of a slice, 4 to 65536 */
+  int64_t z;        /* slice of the slab in which the references start */
+  int64_t window_z, window_y, window_x; /* starting places of candidates along each axis */
+  int64_t step;     /* between references along rows and columns, 1 to 4 */
+  int64_t layer;    /* its number: every second one is shifted by half a step */
+  int64_t row_from, row_to; /* rows of references to compute */
+  int64_t keep;     /* blocks in a group, 1 to 64 */
+  int64_t apart;    /* least distance of candidates from the reference */
+  double damp;      /* factor on the variance of the noise; native_threshold: threshold in sigma */
+  const float *taper; /* [64]: weight of each voxel of a block; for the two stages */
+  const float *pilot, *level;
+  const float *matched; /* what blocks are compared in; the pilot itself, or another image */
+  /* For the two stages: */
+  const float *noisy;
+  const float *spectrum; /* [64]: variance of each frequency in units of level squared, > 0 */
+  float *total;          /* sums of weighted blocks */
+  float *weight;         /* [window_z][ny][nx]: weights of the blocks by starting place */
+  /* For native_network: the noisy slab and `pilot` as above, the estimate in `matched` */
+  const float *weights; /* [weight_count], in the order in which `lay_out` of network.c reads them */
+  const float *changes; /* [64]: share of the residual of each frequency that is added */
+  double top;           /* intensity of bright tissue */
+  int64_t weight_count, width, hidden, layers; /* sizes of the network */
+  /* For native_match: */
+  int32_t *index;  /* [room][keep]: places in the slab of the blocks' first voxels */
+  float *distance; /* [room][keep]: squared distances from the reference, over a whole block */
+  float *sigma;    /* [room]: of the noise at the reference */
+  int64_t room;    /* groups that these arrays hold */
+  int64_t count;   /* groups so far; from 0 */
+};
+
+struct network;
+
+struct workspace {
+  float distance[ROWS][LANES];
+  float noisy[CELLS * MOST_KEPT], pilot[CELLS * MOST_KEPT];
+  float system[MOST_KEPT * 2 * MOST_KEPT], solved[MOST_KEPT * 2 * MOST_KEPT];
+  float local[LOCAL_Z * LOCAL_PLANE]; /* what is compared, around the reference */
+  int32_t row_at[ROWS];
+  float near[ROWS * LANES + 1];
+  int32_t near_at[ROWS * LANES + 1];
+  float best[MOST_KEPT];
+  int32_t best_at[MOST_KEPT];
+  int64_t offset[MOST_KEPT]; /* of where each block starts */
+  float root[CELLS], inverse_root[CELLS];
+  float mask[MOST_KEPT];
+  float bound; /* of the distances for the reference before, at which the search begins */
+  struct network *network; /* of native_network */
+  void *start; /* of the allocation */
+};
+
+/* Zeroed, at a multiple of 64 bytes; NULL without memory. */
+static struct workspace *new_workspace(void) {
+  char *start = calloc(1, sizeof(struct workspace) + 64);
+  if (!start) return NULL;
+  struct workspace *w = (struct workspace *)(start + (64 - (uintptr_t)start % 64));
+  w->start = start;
+  return w;
+}
+
+static void delete_workspace(struct workspace *w) { free(w->start); }
+
+/* ---- the grid of references -------------------------------------------------------------- */
+
+/* Place of reference `index` on an axis with `places` starting places; the last one is included. */
+static int64_t place_of(int64_t index, int64_t places, int64_t step, int is_shifted) {
+  int64_t at = index * step;
+  if (is_shifted && index > 0) at -= step / 2;
+  return at < places - 1 ? at : places - 1;
+}
+
+static int64_t references(int64_t places, int64_t step, int is_shifted) {
+  int64_t count = 1;
+  while (place_of(count - 1, places, step, is_shifted) < places - 1) count++;
+  return count;
+}
+
+static int64_t between(int64_t value, int64_t low, int64_t high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+/* Whether the task stays within arrays whose shapes Python has checked. */
+static int fits(const struct layer_task *t) {
+  if (!t || t->bytes != (int64_t)sizeof *t || !t->pilot || !t->level || !t->matched) return 0;
+  if (t->ny < SIDE || t->nx < SIDE || t->ny > 65536 || t->nx > 65536) return 0;
+  if (t->window_z < 1 || t->window_z > WINDOW_Z || t->z < 0 || t->z >= t->window_z) return 0;
+  if (t->window_y < 1 || t->window_y > WINDOW_Y || t->window_y > t->ny - 3) return 0;
+  if (t->window_x < 1 || t->window_x > WINDOW_X || t->window_x > t->nx - 3) return 0;
+  if (t->step < 1 || t->step > SIDE || t->layer < 0) return 0;
+  if (t->keep < 1 || t->keep > MOST_KEPT || t->apart < 0 || !(t->damp > 0)) return 0;
+  return t->row_from >= 0 && t->row_to >= t->row_from;
+}
+
+static int is_stage(const struct layer_task *t) {
+  return fits(t) && t->noisy && t->spectrum && t->taper && t->total && t->weight;
+}
+
+/* ---- block matching ---------------------------------------------------------------------- */
+
+/* Copies the window of the image that blocks are compared in to fixed strides, which the compiler
+ * knows; the rest stays 0. */
+static void copy_window(struct workspace *w, const struct layer_task *t, int64_t y, int64_t x) {
+  for (int64_t k = 0; k < t->window_z + 3; k++)
+    for (int64_t j = 0; j < t->window_y + 3; j++) {
+      const float *from = t->matched + (k * t->ny + y + j) * t->nx + x;
+      float *to = w->local + k * LOCAL_PLANE + j * LOCAL_X;
+      if (t->window_x == WINDOW_X)
+        memcpy(to, from, (WINDOW_X + 3) * sizeof *to);
+      else
+        memcpy(to, from, (size_t)(t->window_x + 3) * sizeof *to);
+    }
+}
+
+/* Squared distances of the reference block to the blocks of four rows of candidates. */
+static void distances(const float *restrict reference, const float *restrict local,
+                      const int32_t at[QUAD], float out[QUAD][LANES]) {
+  for (int c = 0; c < LANES; c += WIDTH) {
+    vector sums[QUAD] = {{0}};
+    for (int k = 0; k < SIDE; k++)
+      for (int j = 0; j < SIDE; j++)
+        for (int i = 0; i < SIDE; i++) {
+          const int place = k * LOCAL_PLANE + j * LOCAL_X + i;
+          for (int q = 0; q < QUAD; q++) {
+            const vector difference = load(local + at[q] + place + c) - reference[place];
+            sums[q] += difference * difference;
+          }
+        }
+    for (int q = 0; q < QUAD; q++) store(out[q] + c, sums[q]);
+  }
+}
+
+static int32_t count_within(const struct workspace *w, int rows, float bound) {
+  int32_t count = 0;
+  for (int r = 0; r < rows; r++)
+    for (int l = 0; l < LANES; l++) count += w->distance[r][l] <= bound;
+  return count;
+}
+
+/* The `keep` nearest candidates, nearest first; of equal ones the first in the order of slices,
+ * rows, columns. Returns their number. */
+static int nearest(struct workspace *w, int rows, int keep) {
+  /* A bound with at least `keep` candidates within it, and not many more. */
+  float low = 0, high = w->bound;
+  int32_t within = count_within(w, rows, high);
+  while (within < keep && high < 1e37f) {
+    low = high;
+    high = high * 4 + 1e-6f;
+    within = count_within(w, rows, high);
+  }
+  for (int i = 0; i < 12 && within > keep + keep / 2 + 8; i++) {
+    const float middle = low + (high - low) * 0.5f;
+    const int32_t count = count_within(w, rows, middle);
+    if (count < keep) {
+      low = middle;
+    } else {
+      high = middle;
+      within = count;
+    }
+  }
+  /* Those within it, in their order, without unpredictable branches. */
+  int count = 0;
+  for (int r = 0; r < rows; r++) {
+    const float *row = w->distance[r];
+    int32_t any = 0;
+    for (int l = 0; l < LANES; l++) any += row[l] <= high;
+    if (!any) continue;
+    for (int l = 0; l < LANES; l++) {
+      w->near[count] = row[l];
+      w->near_at[count] = r * LANES + l;
+      count += row[l] <= high;
+    }
+  }
+  int n = 0;
+  for (int i = 0; i < count; i++) {
+    const float d = w->near[i];
+    if (n == keep && d >= w->best[n - 1]) continue;
+    int at = n < keep ? n++ : n - 1;
+    for (; at > 0 && w->best[at - 1] > d; at--) {
+      w->best[at] = w->best[at - 1];
+      w->best_at[at] = w->best_at[at - 1];
+    }
+    w->best[at] = d;
+    w->best_at[at] = w->near_at[i];
+  }
+  w->bound = high;
+  return n;
+}
+
+/* Fills `offset` with the starts of the group's blocks; returns their number. */
+static int match(struct workspace *w, const struct layer_task *t, int64_t y, int64_t x) {
+  const int64_t first_y = between(y - (t->window_y - 1) / 2, 0, t->ny - 3 - t->window_y);
+  const int64_t first_x = between(x - (t->window_x - 1) / 2, 0, t->nx - 3 - t->window_x);
+  const int ref_y = (int)(y - first_y), ref_x = (int)(x - first_x), ref_z = (int)t->z;
+  copy_window(w, t, first_y, first_x);
+
+  int rows = 0, candidates = 0;
+  for (int k = 0; k < t->window_z; k++)
+    for (int j = 0; j < t->window_y; j++) w->row_at[rows++] = k * LOCAL_PLANE + j * LOCAL_X;
+  int filled = rows;
+  while (filled % QUAD) w->row_at[filled++] = 0;
+  const float *reference = w->local + ref_z * LOCAL_PLANE + ref_y * LOCAL_X + ref_x;
+  for (int r = 0; r < filled; r += QUAD)
+    distances(reference, w->local, w->row_at + r, w->distance + r);
+
+  for (int r = 0; r < rows; r++) {
+    const int k = r / (int)t->window_y - ref_z, j = r % (int)t->window_y - ref_y;
+    for (int l = (int)t->window_x; l < LANES; l++) w->distance[r][l] = 3e38f;
+    if (t->apart > 0 && llabs(k) < t->apart && llabs(j) < t->apart)
+      for (int l = 0; l < (int)t->window_x; l++)
+        if (llabs(l - ref_x) < t->apart) w->distance[r][l] = 3e38f;
+    if (k == 0 && j == 0) w->distance[r][ref_x] = -1; /* the reference comes first */
+  }
+  if (t->apart > 0)
+    candidates = count_within(w, rows, 1e37f);
+  else
+    candidates = rows * (int)t->window_x;
+  const int n = nearest(w, rows, candidates < t->keep ? candidates : (int)t->keep);
+  for (int g = 0; g < n; g++) {
+    const int r = w->best_at[g] / LANES, l = w->best_at[g] % LANES;
+    const int64_t k = r / t->window_y, j = first_y + r % t->window_y;
+    w->offset[g] = (k * t->ny + j) * t->nx + first_x + l;
+  }
+  return n;
+}
+
+/* ---- all groups of a task ------------------------------------------------------------------ */
+
+/* σ of the noise in the block that starts here: near its middle. */
+static float level_at(const struct layer_task *t, int64_t y, int64_t x) {
+  return t->level[((t->z + 1) * t->ny + y + 1) * t->nx + x + 1];
+}
+
+/* Weights are 1 / variance: below this σ there is no noise to remove. */
+static const float LEAST_LEVEL = 1e-10f;
+
+/* Matches the group of each reference that has noise, and passes it on with its size and σ. */
+static void for_each_group(struct workspace *w, struct layer_task *t,
+                           void (*use)(struct workspace *, struct layer_task *, int, float)) {
+  const int is_odd = (int)(t->layer & 1);
+  const int64_t rows = references(t->ny - 3, t->step, is_odd);
+  for (int64_t row = t->row_from; row < t->row_to && row < rows; row++) {
+    const int64_t y = place_of(row, t->ny - 3, t->step, is_odd);
+    const int is_shifted = (int)((row + t->layer / 2) & 1);
+    const int64_t columns = references(t->nx - 3, t->step, is_shifted);
+    for (int64_t column = 0; column < columns; column++) {
+      const int64_t x = place_of(column, t->nx - 3, t->step, is_shifted);
+      const float sigma = level_at(t, y, x);
+      if (!(sigma > LEAST_LEVEL)) continue;
+      const int n = match(w, t, y, x);
+      if (n > 0) use(w, t, n, sigma);
+    }
+  }
+}
+
+#endif
