@@ -17,6 +17,7 @@ enum {
   WINDOW_X = LANES,
   MOST_KEPT = 64,
   QUAD = 4, /* rows that are computed together */
+  CHAINS = 8, /* sums that are computed together, as a processor waits for each */
   ROWS = (WINDOW_Z * WINDOW_Y + QUAD - 1) / QUAD * QUAD,
   LOCAL_X = 20, /* WINDOW_X + SIDE - 1, rounded up */
   LOCAL_Y = WINDOW_Y + SIDE - 1,

@@ -16,11 +16,11 @@ static const float COS_3 = 0.27059805007309849f; /* cos(3 pi/8) / sqrt(2) */
  * all of them. */
 static NATIVE_INLINE void transform(float *cells, int count, int is_forward) {
   for (int stride = 1; stride < CELLS; stride *= SIDE)
-    for (int f = 0; f < CELLS; f++) {
-      if (f / stride % SIDE) continue;
+    for (int line = 0; line < CELLS / SIDE; line++) {
+      float *first = cells + (line / stride * stride * SIDE + line % stride) * count;
       for (int l = 0; l < count; l += WIDTH) {
         float *at[SIDE];
-        for (int n = 0; n < SIDE; n++) at[n] = cells + (f + n * stride) * count + l;
+        for (int n = 0; n < SIDE; n++) at[n] = first + n * stride * count + l;
         const vector a = load(at[0]), b = load(at[1]), c = load(at[2]), d = load(at[3]);
         if (is_forward) {
           const vector outer = a + d, inner = b + c, far = a - d, near = b - c;
@@ -42,6 +42,28 @@ static NATIVE_INLINE void transform(float *cells, int count, int is_forward) {
 
 /* ---- the filter of a group --------------------------------------------------------------- */
 
+typedef float four __attribute__((vector_size(4 * sizeof(float))));
+
+static NATIVE_INLINE four load_four(const float *from) {
+  four values;
+  memcpy(&values, from, sizeof values);
+  return values;
+}
+
+static NATIVE_INLINE void store_four(float *to, four values) { memcpy(to, &values, sizeof values); }
+
+/* Turns the rows of a square of 4 x 4 into columns. */
+static NATIVE_INLINE void turn(four rows[SIDE]) {
+  const four a = NATIVE_SHUFFLE(rows[0], rows[1], 0, 4, 1, 5);
+  const four b = NATIVE_SHUFFLE(rows[0], rows[1], 2, 6, 3, 7);
+  const four c = NATIVE_SHUFFLE(rows[2], rows[3], 0, 4, 1, 5);
+  const four d = NATIVE_SHUFFLE(rows[2], rows[3], 2, 6, 3, 7);
+  rows[0] = NATIVE_SHUFFLE(a, c, 0, 1, 4, 5);
+  rows[1] = NATIVE_SHUFFLE(a, c, 2, 3, 6, 7);
+  rows[2] = NATIVE_SHUFFLE(b, d, 0, 1, 4, 5);
+  rows[3] = NATIVE_SHUFFLE(b, d, 2, 3, 6, 7);
+}
+
 /* Copies the blocks into lanes 0 to n - 1 of `cells`; the lanes up to `count` become 0. */
 static NATIVE_INLINE void load_blocks(float *restrict cells, const float *restrict volume,
                                       const int64_t *offset, int n, int count,
@@ -50,12 +72,11 @@ static NATIVE_INLINE void load_blocks(float *restrict cells, const float *restri
     for (int j = 0; j < SIDE; j++) {
       const float *line = volume + (k * t->ny + j) * t->nx;
       float *to = cells + (k * SIDE + j) * SIDE * count;
-      for (int g = 0; g < n; g++) {
-        const float *from = line + offset[g];
-        to[g] = from[0];
-        to[count + g] = from[1];
-        to[2 * count + g] = from[2];
-        to[3 * count + g] = from[3];
+      for (int g = 0; g < n; g += SIDE) {
+        four rows[SIDE] = {{0}};
+        for (int q = 0; q < SIDE && g + q < n; q++) rows[q] = load_four(line + offset[g + q]);
+        turn(rows);
+        for (int i = 0; i < SIDE; i++) store_four(to + i * count + g, rows[i]);
       }
       for (int i = 0; i < SIDE; i++)
         for (int g = n; g < count; g++) to[i * count + g] = 0;
@@ -77,26 +98,41 @@ static NATIVE_INLINE float sum_of(const float *values, int count) {
 static NATIVE_INLINE void products(float *restrict out, const float *restrict pilot,
                                    const float *restrict other, int n, int count, int stride,
                                    int upper_alone) {
-  for (int m = 0; m < n; m += QUAD)
+  for (int m = 0; m < n; m += CHAINS)
     for (int c = upper_alone ? m / LANES * LANES : 0; c < count; c += WIDTH) {
-      vector sums[QUAD] = {{0}};
+      vector sums[CHAINS] = {{0}};
       for (int f = 0; f < CELLS; f++) {
         const vector values = load(other + f * count + c);
-        for (int q = 0; q < QUAD; q++) sums[q] += pilot[f * count + m + q] * values;
+        for (int q = 0; q < CHAINS; q++) sums[q] += pilot[f * count + m + q] * values;
       }
-      for (int q = 0; q < QUAD; q++) store(out + (m + q) * stride + c, sums[q]);
+      for (int q = 0; q < CHAINS; q++) store(out + (m + q) * stride + c, sums[q]);
     }
 }
 
-/* to[l] -= sum over q of factor[q] * row[q][l], q from 0 to `terms`; strides may be negative. */
+/* to[l] -= sum over q of factor[q] * row[q][l], q from 0 to `terms`, for some vectors of `to`. */
+static NATIVE_INLINE void subtract_few(float *restrict to, const float *restrict factor,
+                                       int factor_stride, const float *restrict row,
+                                       int row_stride, int terms, int vectors) {
+  vector rest[QUAD];
+  for (int v = 0; v < vectors; v++) rest[v] = load(to + v * WIDTH);
+  for (int q = 0; q < terms; q++)
+    for (int v = 0; v < vectors; v++)
+      rest[v] -= factor[q * factor_stride] * load(row + q * row_stride + v * WIDTH);
+  for (int v = 0; v < vectors; v++) store(to + v * WIDTH, rest[v]);
+}
+
+/* The same over `width` values; strides may be negative. Several sums at a time: a processor that
+ * waits for each would be idle most of the time. */
 static NATIVE_INLINE void subtract(float *restrict to, const float *restrict factor,
                                    int factor_stride, const float *restrict row, int row_stride,
                                    int terms, int width) {
-  for (int c = 0; c < width; c += WIDTH) {
-    vector rest = load(to + c);
-    for (int q = 0; q < terms; q++) rest -= factor[q * factor_stride] * load(row + q * row_stride + c);
-    store(to + c, rest);
-  }
+  int c = 0;
+  for (; c + QUAD * WIDTH <= width; c += QUAD * WIDTH)
+    subtract_few(to + c, factor, factor_stride, row + c, row_stride, terms, QUAD);
+  const int left = (width - c) / WIDTH;
+  if (left == 3) subtract_few(to + c, factor, factor_stride, row + c, row_stride, terms, 3);
+  if (left == 2) subtract_few(to + c, factor, factor_stride, row + c, row_stride, terms, 2);
+  if (left == 1) subtract_few(to + c, factor, factor_stride, row + c, row_stride, terms, 1);
 }
 
 /* Solves G x = R for all columns of R at once: rows of `system` hold G, symmetric and positive, of
@@ -119,14 +155,14 @@ static NATIVE_INLINE void solve(float *restrict system, float *restrict solved, 
  * `stride` apart. */
 static NATIVE_INLINE void combine(float *restrict out, const float *restrict pilot,
                                   const float *restrict shares, int n, int count, int stride) {
-  for (int f = 0; f < CELLS; f += QUAD)
+  for (int f = 0; f < CELLS; f += CHAINS)
     for (int c = 0; c < count; c += WIDTH) {
-      vector sums[QUAD] = {{0}};
+      vector sums[CHAINS] = {{0}};
       for (int m = 0; m < n; m++) {
         const vector values = load(shares + m * stride + c);
-        for (int q = 0; q < QUAD; q++) sums[q] += pilot[(f + q) * count + m] * values;
+        for (int q = 0; q < CHAINS; q++) sums[q] += pilot[(f + q) * count + m] * values;
       }
-      for (int q = 0; q < QUAD; q++) store(out + (f + q) * count + c, sums[q]);
+      for (int q = 0; q < CHAINS; q++) store(out + (f + q) * count + c, sums[q]);
     }
 }
 
@@ -137,7 +173,7 @@ static const float LEAST_DAMPING = 1e-6f;
  * has to be increased, the correction is smaller by the same factor. */
 static NATIVE_INLINE void filter_group(struct workspace *w, const struct layer_task *t, int n,
                                        int count, float sigma) {
-  float mean[CELLS];
+  float mean[CELLS], pilot_mean[CELLS];
   const float share = 1.0f / (float)n, variance = sigma * sigma;
   const float inverse_sigma = 1 / sigma;
   for (int g = 0; g < count; g++) w->mask[g] = g < n ? 1.0f : 0.0f;
@@ -148,13 +184,16 @@ static NATIVE_INLINE void filter_group(struct workspace *w, const struct layer_t
   for (int f = 0; f < CELLS; f++) {
     float *restrict y = w->noisy + f * count, *restrict p = w->pilot + f * count;
     const float mean_y = sum_of(y, count) * share, mean_p = sum_of(p, count) * share;
-    const float power = mean_p * mean_p;
-    mean[f] = mean_y * (power / (power + t->spectrum[f] * variance * share));
     const float scale = inverse_sigma * w->inverse_root[f];
     for (int g = 0; g < count; g++) {
       y[g] = (y[g] - mean_y) * scale * w->mask[g];
       p[g] = (p[g] - mean_p) * scale * w->mask[g];
     }
+    mean[f] = mean_y, pilot_mean[f] = mean_p;
+  }
+  for (int f = 0; f < CELLS; f++) {
+    const float power = pilot_mean[f] * pilot_mean[f];
+    mean[f] *= power / (power + t->spectrum[f] * variance * share);
   }
   const int width = 2 * count;
   products(w->system, w->pilot, w->pilot, n, count, width, 1);
@@ -189,17 +228,22 @@ static NATIVE_INLINE void add_blocks(struct workspace *w, const struct layer_tas
     float *y = w->noisy + f * count;
     for (int g = 0; g < count; g++) y[g] *= scale;
   }
-  for (int g = 0; g < n; g++) {
-    t->weight[w->offset[g]] += weight;
-    const float *y = w->noisy + g;
-    for (int k = 0; k < SIDE; k++)
-      for (int j = 0; j < SIDE; j++, y += SIDE * count) {
-        float *to = t->total + w->offset[g] + (k * t->ny + j) * t->nx;
-        to[0] += y[0];
-        to[1] += y[count];
-        to[2] += y[2 * count];
-        to[3] += y[3 * count];
+  for (int g = 0; g < n; g += SIDE) {
+    four blocks[SIDE][SIDE * SIDE]; /* rows of each block */
+    for (int row = 0; row < SIDE * SIDE; row++) {
+      four rows[SIDE];
+      for (int i = 0; i < SIDE; i++) rows[i] = load_four(w->noisy + (row * SIDE + i) * count + g);
+      turn(rows);
+      for (int q = 0; q < SIDE; q++) blocks[q][row] = rows[q];
+    }
+    for (int q = 0; q < SIDE && g + q < n; q++) {
+      const int64_t at = w->offset[g + q];
+      t->weight[at] += weight;
+      for (int row = 0; row < SIDE * SIDE; row++) {
+        float *to = t->total + at + (row / SIDE * t->ny + row % SIDE) * t->nx;
+        store_four(to, load_four(to) + blocks[q][row]);
       }
+    }
   }
 }
 

@@ -34,6 +34,14 @@ enum { WIDTH = 4 };
 #endif
 typedef float vector __attribute__((vector_size(4 * WIDTH)));
 
+/* Four values of two vectors of four, by their numbers, 0 to 7. */
+#if defined(__clang__)
+#define NATIVE_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define NATIVE_SHUFFLE(a, b, i, j, k, l) \
+  __builtin_shuffle(a, b, (int32_t __attribute__((vector_size(16)))){i, j, k, l})
+#endif
+
 static NATIVE_INLINE vector load(const float *from) {
   vector values;
   memcpy(&values, from, sizeof values);

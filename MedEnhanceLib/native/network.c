@@ -6,31 +6,19 @@
  * at a time pass all layers, so that what they need stays in the cache. Each row of a product
  * depends on its own inputs alone: bands and threads do not matter. Where the processor has units
  * for it (AMX), matrices are in bfloat16, and their products are added in single precision. */
-#include "blocks.h"
+#include <math.h>
 
-#if defined(__AMX_BF16__)
-#include <immintrin.h>
-typedef uint16_t number; /* bfloat16: what products are computed from */
-#else
-typedef float number;
-#endif
+#include "blocks.h"
+#include "products.h"
 
 enum {
   AT_ONCE = 16,       /* groups that are computed together */
-  PAD = 32,           /* sides of matrices are multiples of this */
-  HALF = PAD / 2,     /* rows of a register of AMX */
   FACTS = 2,          /* distance of the block; level of the noise */
   INPUTS = (3 * CELLS + FACTS + PAD - 1) / PAD * PAD,
   OUTPUTS = 4 * CELLS, /* free residual; gains of three inputs */
 };
 static const float FREE_SHARE = 0.3f, MOST_WEIGHT = 4, LEAST_SHARE_OF_TOP = 1e-4f;
 static const float LAYER_NORM_EPSILON = 1e-5f;
-
-struct linear {
-  int inputs, outputs; /* padded */
-  number *weights;     /* of PAD outputs at a time, as `product` reads them */
-  float *bias;
-};
 
 struct norm {
   const float *scale, *shift;
@@ -39,7 +27,7 @@ struct norm {
 struct mixing {
   struct norm norm_of_set, norm_of_block;
   float *mix; /* [keep, padded to QUAD][keep], with the mean */
-  struct linear after_mix, up, down;
+  struct layer after_mix, up, down;
 };
 
 enum { MOST_LAYERS = 24 };
@@ -47,7 +35,7 @@ enum { MOST_LAYERS = 24 };
 /* A token is a block of a group. Rows of all arrays are padded. */
 struct network {
   int keep, width, hidden, tokens, layers;
-  struct linear token, group, out;
+  struct layer token, group, out;
   struct mixing mixing[MOST_LAYERS];
   struct norm norm;
   const float *weight_of_block; /* [width], and its bias */
@@ -67,8 +55,6 @@ struct network {
 };
 
 /* ---- functions of vectors ----------------------------------------------------------------- */
-
-typedef int32_t integers __attribute__((vector_size(4 * WIDTH)));
 
 static NATIVE_INLINE vector limited(vector x, float low, float high) {
   const integers is_low = x < low, is_high = x > high;
@@ -137,105 +123,14 @@ static NATIVE_INLINE float sum_of_lanes(vector values) {
   return lanes[0];
 }
 
-/* ---- products of matrices ----------------------------------------------------------------- */
-
-#if defined(__AMX_BF16__)
-
-static NATIVE_INLINE void put(number *to, vector values) {
-  _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)values));
-}
-
-static NATIVE_INLINE number number_of(float value) {
-  number lanes[WIDTH];
-  put(lanes, value + (vector){0});
-  return lanes[0];
-}
-
-/* Where the weight of output o and input i lies among those of PAD outputs. */
-static int place_of_weight(int o, int i) {
-  const int within = i % PAD;
-  return i / PAD * PAD * PAD + o / HALF * HALF * PAD + within / 2 * PAD + o % HALF * 2 + within % 2;
-}
-
-static void begin_products(void) {
-  struct {
-    uint8_t palette, start, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } tiles = {.palette = 1};
-  for (int i = 0; i < 8; i++) {
-    tiles.row_bytes[i] = PAD * sizeof(number);
-    tiles.rows[i] = HALF;
-  }
-  _tile_loadconfig(&tiles);
-}
-
-static void end_products(void) { _tile_release(); }
-
-/* PAD rows of `from`, times the weights of PAD outputs. */
-static NATIVE_INLINE void product(float sums[PAD][PAD], const number *from, const number *weights,
-                                  int inputs) {
-  const size_t stride = (size_t)inputs * sizeof *from, between = PAD * sizeof(float);
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (int i = 0; i < inputs; i += PAD, weights += PAD * PAD) {
-    _tile_loadd(4, from + i, stride);
-    _tile_loadd(5, from + i + HALF * inputs, stride);
-    _tile_loadd(6, weights, PAD * sizeof *weights);
-    _tile_loadd(7, weights + HALF * PAD, PAD * sizeof *weights);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-  _tile_stored(0, sums[0], between);
-  _tile_stored(1, sums[0] + HALF, between);
-  _tile_stored(2, sums[HALF], between);
-  _tile_stored(3, sums[HALF] + HALF, between);
-}
-
-#else
-
-static NATIVE_INLINE void put(number *to, vector values) { store(to, values); }
-
-static NATIVE_INLINE number number_of(float value) { return value; }
-
-static int place_of_weight(int o, int i) { return i * PAD + o; }
-
-static void begin_products(void) {}
-
-static void end_products(void) {}
-
-static NATIVE_INLINE void product(float sums[PAD][PAD], const number *from, const number *weights,
-                                  int inputs) {
-  for (int r = 0; r < PAD; r += QUAD)
-    for (int c = 0; c < PAD; c += 2 * WIDTH) {
-      vector near[QUAD] = {{0}}, far[QUAD] = {{0}};
-      for (int i = 0; i < inputs; i++) {
-        const vector a = load(weights + i * PAD + c), b = load(weights + i * PAD + c + WIDTH);
-        for (int q = 0; q < QUAD; q++) {
-          near[q] += from[(r + q) * inputs + i] * a;
-          far[q] += from[(r + q) * inputs + i] * b;
-        }
-      }
-      for (int q = 0; q < QUAD; q++) {
-        store(sums[r + q] + c, near[q]);
-        store(sums[r + q] + c + WIDTH, far[q]);
-      }
-    }
-}
-
-#endif
-
 /* `rows` of `from`, through a linear layer; stored in `out`, or added to it. */
-static NATIVE_INLINE void multiply(float *out, const number *from, const struct linear *l, int rows,
+static NATIVE_INLINE void multiply(float *out, const number *from, const struct layer *l, int rows,
                                    int adds) {
   _Alignas(64) float sums[PAD][PAD];
+  const struct rows of_inputs = {.between = l->inputs};
   for (int r = 0; r < rows; r += PAD)
     for (int c = 0; c < l->outputs; c += PAD) {
-      product(sums, from + r * l->inputs, l->weights + c * l->inputs, l->inputs);
+      product(sums, from + r * l->inputs, &of_inputs, l, l->weights + c * l->inputs);
       for (int q = 0; q < PAD; q++)
         for (int i = 0; i < PAD; i += WIDTH) {
           float *to = out + (r + q) * l->outputs + c + i;
@@ -247,47 +142,9 @@ static NATIVE_INLINE void multiply(float *out, const number *from, const struct 
 
 /* ---- what a task begins with -------------------------------------------------------------- */
 
-static int padded(int64_t count) { return (int)((count + PAD - 1) / PAD * PAD); }
-
-/* Takes part of `*memory`, which may be NULL while sizes are counted. */
-static void *part_of(char **memory, size_t *size, size_t bytes) {
-  void *part = *memory ? *memory + *size : NULL;
-  *size += (bytes + 63) / 64 * 64;
-  return part;
-}
-
-struct reader {
-  const float *next;
-  char *memory;
-  size_t size;
-};
-
-static const float *read_floats(struct reader *r, int64_t count) {
-  const float *values = r->next;
-  r->next += count;
-  return values;
-}
-
 static struct norm read_norm(struct reader *r, int64_t width) {
   const float *scale = read_floats(r, width);
   return (struct norm){scale, read_floats(r, width)};
-}
-
-/* Weights [outputs][inputs] and bias [outputs], as PyTorch has them. */
-static struct linear read_linear(struct reader *r, int64_t inputs, int64_t outputs) {
-  struct linear l = {.inputs = padded(inputs), .outputs = padded(outputs)};
-  const int64_t size = (int64_t)l.inputs * l.outputs;
-  l.weights = part_of(&r->memory, &r->size, (size_t)size * sizeof *l.weights);
-  l.bias = part_of(&r->memory, &r->size, (size_t)l.outputs * sizeof *l.bias);
-  const float *weights = read_floats(r, inputs * outputs), *bias = read_floats(r, outputs);
-  if (!r->memory) return l;
-  for (int o = 0; o < outputs; o++) {
-    number *to = l.weights + o / PAD * PAD * l.inputs;
-    l.bias[o] = bias[o];
-    for (int i = 0; i < inputs; i++)
-      to[place_of_weight(o % PAD, i)] = number_of(weights[o * inputs + i]);
-  }
-  return l;
 }
 
 /* Lays out a network for a task in memory that is 0, or only counts its bytes where that is NULL;
@@ -297,36 +154,36 @@ static size_t lay_out(struct network *n, const struct layer_task *t, char *memor
   const int64_t width = t->width, inputs = 3 * CELLS + FACTS;
   n->keep = (int)t->keep, n->width = padded(width), n->hidden = padded(t->hidden);
   n->tokens = padded(AT_ONCE * t->keep), n->layers = (int)t->layers;
-  n->token = read_linear(&r, inputs, width);
-  n->group = read_linear(&r, inputs, width);
+  n->token = read_layer(&r, inputs, width, 1);
+  n->group = read_layer(&r, inputs, width, 1);
   for (int i = 0; i < n->layers; i++) {
     struct mixing *m = n->mixing + i;
     m->norm_of_set = read_norm(&r, width);
     m->norm_of_block = read_norm(&r, width);
-    m->mix = part_of(&r.memory, &r.size, (size_t)(n->keep + QUAD) * n->keep * sizeof *m->mix);
+    m->mix = take_memory(&r, (size_t)(n->keep + QUAD) * n->keep * sizeof *m->mix);
     const float *mix = read_floats(&r, t->keep * t->keep);
     for (int k = 0; memory && k < n->keep * n->keep; k++) m->mix[k] = mix[k] + 1.0f / (float)n->keep;
-    m->after_mix = read_linear(&r, width, width);
-    m->up = read_linear(&r, width, t->hidden);
-    m->down = read_linear(&r, t->hidden, width);
+    m->after_mix = read_layer(&r, width, width, 1);
+    m->up = read_layer(&r, width, t->hidden, 1);
+    m->down = read_layer(&r, t->hidden, width, 1);
   }
   n->norm = read_norm(&r, width);
-  n->out = read_linear(&r, width, OUTPUTS);
+  n->out = read_layer(&r, width, OUTPUTS, 1);
   n->weight_of_block = read_floats(&r, width + 1);
   *read = r.next - t->weights;
 
   const size_t tokens = (size_t)n->tokens, most = (size_t)(n->width > n->hidden ? n->width : n->hidden);
-  n->offset = part_of(&r.memory, &r.size, tokens * sizeof *n->offset);
-  n->noisy = part_of(&r.memory, &r.size, tokens * CELLS * sizeof(float));
-  n->pilot = part_of(&r.memory, &r.size, tokens * CELLS * sizeof(float));
-  n->mean = part_of(&r.memory, &r.size, AT_ONCE * CELLS * sizeof(float));
-  n->inputs = part_of(&r.memory, &r.size, tokens * INPUTS * sizeof(number));
-  n->group_inputs = part_of(&r.memory, &r.size, PAD * INPUTS * sizeof(number));
-  n->group_features = part_of(&r.memory, &r.size, PAD * (size_t)n->width * sizeof(float));
-  n->features = part_of(&r.memory, &r.size, tokens * (size_t)n->width * sizeof(float));
-  n->normal = part_of(&r.memory, &r.size, (size_t)(n->keep * n->width) * sizeof(float));
-  n->within = part_of(&r.memory, &r.size, tokens * most * sizeof(number));
-  n->outputs = part_of(&r.memory, &r.size, tokens * (most > OUTPUTS ? most : OUTPUTS) * sizeof(float));
+  n->offset = take_memory(&r, tokens * sizeof *n->offset);
+  n->noisy = take_memory(&r, tokens * CELLS * sizeof(float));
+  n->pilot = take_memory(&r, tokens * CELLS * sizeof(float));
+  n->mean = take_memory(&r, AT_ONCE * CELLS * sizeof(float));
+  n->inputs = take_memory(&r, tokens * INPUTS * sizeof(number));
+  n->group_inputs = take_memory(&r, PAD * INPUTS * sizeof(number));
+  n->group_features = take_memory(&r, PAD * (size_t)n->width * sizeof(float));
+  n->features = take_memory(&r, tokens * (size_t)n->width * sizeof(float));
+  n->normal = take_memory(&r, (size_t)(n->keep * n->width) * sizeof(float));
+  n->within = take_memory(&r, tokens * most * sizeof(number));
+  n->outputs = take_memory(&r, tokens * (most > OUTPUTS ? most : OUTPUTS) * sizeof(float));
   return r.size;
 }
 
