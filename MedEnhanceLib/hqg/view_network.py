@@ -7,6 +7,7 @@ error of the filter in the middle one.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
@@ -14,7 +15,9 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.bundles.export import load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import config_from_json
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.filters.regions import reduce_windows
 from MedEnhanceLib.hqg.config import ViewConfig
 from MedEnhanceLib.learning.unet import ResidualUNet
 
@@ -48,14 +51,36 @@ class ViewNet(ResidualUNet):
         Returns the middle slices, [B, J, I].
         """
         middle, unit = filtered[:, NEIGHBORS], sigma.clamp_min(_LEAST_SIGMA)
-        half = _AROUND // 2
-        padded = F.pad(middle[:, None], (half, half, half, half), mode="replicate")
-        around = F.avg_pool2d(padded, _AROUND, stride=1)
+        around, half = middle[:, None], _AROUND // 2
+        for size, padding in (((_AROUND, 1), (0, 0, half, half)), ((1, _AROUND), (half, half, 0, 0))):
+            around = F.avg_pool2d(F.pad(around, padding, mode="replicate"), size, stride=1)
         removed = (noisy - filtered) / unit[:, None]
         relative = torch.asinh((filtered - around) / unit[:, None])
         kind = [(unit / _TYPICAL_SIGMA).log(), middle / _TYPICAL_VALUE]
         images = torch.cat([removed, relative, torch.stack(kind, dim=1)], dim=1)
         return middle + sigma * self.change(images)
+
+
+def inputs_of(noisy: Floats, filtered: Floats, sigma: Floats) -> Floats:
+    """Compute in NumPy what `ViewNet.forward` gives to the U-Net: [12, J, I], for one slice.
+
+    Args:
+        noisy: [5, J, I], on the network's scale.
+        filtered: the same, filtered.
+        sigma: [J, I], of the noise in the middle slice.
+    """
+    images = np.empty((_IMAGES, *sigma.shape), np.float32)
+    removed, relative = images[: len(noisy)], images[len(noisy) : -2]
+    middle, unit = filtered[NEIGHBORS], np.maximum(sigma, np.float32(_LEAST_SIGMA))
+    padded = np.pad(middle, _AROUND // 2, mode="edge")
+    around = reduce_windows(np.add, padded, (_AROUND, _AROUND)) / np.float32(_AROUND**2)
+    np.subtract(noisy, filtered, out=removed)
+    np.subtract(filtered, around, out=relative)
+    images[:-2] /= unit
+    np.arcsinh(relative, out=relative)
+    np.log(unit / np.float32(_TYPICAL_SIGMA), out=images[-2])
+    np.divide(middle, np.float32(_TYPICAL_VALUE), out=images[-1])
+    return images
 
 
 def open_view_network(bundle: Bundle) -> ViewNet:

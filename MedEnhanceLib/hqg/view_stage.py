@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.filters.block_matching_run import Held
 from MedEnhanceLib.hqg.denoisers import Denoised, Denoiser, FramePart, Frames, Resources
 from MedEnhanceLib.hqg.network_stage import SetNetwork
-from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet, open_view_network
+from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet, inputs_of, open_view_network
+from MedEnhanceLib.learning.native_unet import NativeUNet
 from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.ordered import ordered_map
@@ -46,11 +48,13 @@ class ViewNetwork:
         first: the method whose results are corrected.
         network: of a bundle, on `device`.
         device: that it runs on.
+        compiled: the same network in C; None where PyTorch computes it.
     """
 
     first: Denoiser
     network: ViewNet
     device: str = "cpu"
+    compiled: NativeUNet | None = None
     is_joint: ClassVar[bool] = False
     needs_model: ClassVar[bool] = True
 
@@ -60,7 +64,9 @@ class ViewNetwork:
         bundle = resources.bundle
         assert bundle is not None  # as it needs a model
         network = _opened(bundle.folder, bundle.sha256, resources.device)
-        return cls(SetNetwork.prepared(resources), network, resources.device)
+        library = native.load() if resources.device == "cpu" else None
+        compiled = NativeUNet(network, library) if library is not None else None
+        return cls(SetNetwork.prepared(resources), network, resources.device, compiled)
 
     def denoise(self, frames: Frames) -> Denoised:
         """Correct each frame; as `Denoiser.denoise`."""
@@ -108,7 +114,10 @@ class ViewNetwork:
     @torch.inference_mode()
     def _correct(self, images: tuple[Floats, Floats, Floats]) -> Floats:
         """Correct a slice: noisy and filtered ones, [5, J, I], and σ, [J, I]."""
-        noisy, smooth, sigma = (torch.from_numpy(each)[None].to(self.device) for each in images)
+        if self.compiled is not None:
+            _, smooth, sigma = images
+            return smooth[NEIGHBORS] + sigma * self.compiled.change(inputs_of(*images))
+        noisy, filtered, level = (torch.from_numpy(each)[None].to(self.device) for each in images)
         with mixed_precision(self.device):
-            result: Tensor = self.network(noisy, smooth, sigma)
+            result: Tensor = self.network(noisy, filtered, level)
         return result[0].cpu().numpy()

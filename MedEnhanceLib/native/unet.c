@@ -122,14 +122,18 @@ static void apply_block(const struct block *b, const struct image *features,
 /* Copies the input; what lies beyond its last row and column repeats these. */
 static void read_input(const struct unet_task *t, const struct image *to) {
   for (int y = 0; y < to->rows; y++)
-    for (int c = 0; c < t->channels; c++) {
-      const float *line = t->input + (c * t->rows + (y < t->rows ? y : t->rows - 1)) * t->columns;
-      number *out = pixel(to, y, 0) + c, values[WIDTH];
-      for (int x = 0; x < to->columns; x += WIDTH) {
+    for (int x = 0; x < to->columns; x += WIDTH) {
+      const int count = to->columns - x < WIDTH ? to->columns - x : WIDTH;
+      for (int c = 0; c < t->channels; c++) {
+        const float *line = t->input + (c * t->rows + (y < t->rows ? y : t->rows - 1)) * t->columns;
         float near[WIDTH];
-        for (int i = 0; i < WIDTH; i++) near[i] = line[x + i < t->columns ? x + i : t->columns - 1];
+        if (x + WIDTH <= t->columns)
+          memcpy(near, line + x, sizeof near);
+        else
+          for (int i = 0; i < WIDTH; i++) near[i] = line[x + i < t->columns ? x + i : t->columns - 1];
+        number values[WIDTH], *out = pixel(to, y, x) + c;
         put(values, load(near));
-        for (int i = 0; i < WIDTH && x + i < to->columns; i++, out += to->channels) *out = values[i];
+        for (int i = 0; i < count; i++) out[(int64_t)i * to->channels] = values[i];
       }
     }
 }
