@@ -135,6 +135,7 @@ class Run:
         # OpenMP's own threads would compete with these.
         self._pool = ThreadPoolExecutor(threads, "denoising", openmp_on_one_thread)
         self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
+        self._spare: dict[tuple[int, ...], list[Floats]] = {}  # zeros, by shape
 
     def __enter__(self) -> Run:
         return self
@@ -224,6 +225,9 @@ class Run:
         def add(first: int, band: Band) -> None:
             sums.add(first, band)
             waiting.popleft()
+            for values in (band.total, band.weight):
+                values.fill(0)
+                self._spare.setdefault(values.base.shape, []).append(values.base)
 
         for number in stage.layers_of(part):
             first, layer = stage.firsts[number], stage.layer(number)
@@ -308,12 +312,19 @@ class Run:
         """Compute the sums of some rows of references of a layer."""
         self.monitor.check()
         slab = noisy.shape[1:]
-        total, weight = _untouched((len(noisy), *slab)), _untouched((layer.window[0], *slab))
+        total, weight = self._zeros((len(noisy), *slab)), self._zeros((layer.window[0], *slab))
         arrays = LayerArrays(noisy, pilot, matched, level, self.spectrum, total, weight)
         compute(layer, rows, arrays)
         step, reach = layer.round.step, layer.window[1] + SIDE
         lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)
         return Band(lines, total[:, lines], weight[:, lines])
+
+    def _zeros(self, shape: tuple[int, ...]) -> Floats:
+        """Return zeros: those of an earlier band, if any, as new memory costs more time."""
+        try:
+            return self._spare[shape].pop()
+        except (KeyError, IndexError):
+            return _untouched(shape)
 
     def level(self, part: slice) -> Floats:
         """Return σ of the noise in some slices."""
@@ -448,11 +459,14 @@ class Sums:
 
 def _spread_in_plane(weight: Floats) -> Floats:
     """Sum the tapered weights of blocks over each pixel; weight: [J, I], by their first pixel."""
+    part = np.empty_like(weight)
     for axis in (0, 1):
-        spread = np.zeros_like(weight)
-        for offset, share in enumerate(TAPER_LINE):
+        spread = TAPER_LINE[0] * weight
+        for offset, share in enumerate(TAPER_LINE[1:], 1):
+            if share != TAPER_LINE[offset - 1]:
+                np.multiply(weight, share, out=part)
             ahead = np.moveaxis(spread, axis, 0)[offset:]
-            ahead += share * np.moveaxis(weight, axis, 0)[: len(ahead)]
+            ahead += np.moveaxis(part, axis, 0)[: len(ahead)]
         weight = spread
     return weight
 

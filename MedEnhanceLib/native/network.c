@@ -30,7 +30,12 @@ struct mixing {
   struct layer after_mix, up, down;
 };
 
-enum { MOST_LAYERS = 24 };
+enum { MOST_LAYERS = 24, PLANE = SIDE * SIDE };
+
+/* Tables from inputs to outputs. */
+struct transform {
+  float plane[PLANE][PLANE], across[SIDE][SIDE];
+};
 
 /* A token is a block of a group. Rows of all arrays are padded. */
 struct network {
@@ -39,8 +44,8 @@ struct network {
   struct mixing mixing[MOST_LAYERS];
   struct norm norm;
   const float *weight_of_block; /* [width], and its bias */
-  float into[CELLS * CELLS], back[CELLS * CELLS]; /* the cosine transform; its inverse, tapered */
-  int groups;                                     /* that wait */
+  struct transform into, back; /* the cosine transform; its inverse */
+  int groups;                  /* that wait */
   float sigma[AT_ONCE];
   int64_t *offset; /* [tokens] */
   float *noisy, *pilot; /* [tokens][64]: coefficients minus those of the estimate */
@@ -189,14 +194,20 @@ static size_t lay_out(struct network *n, const struct layer_task *t, char *memor
 
 /* ---- the network -------------------------------------------------------------------------- */
 
-/* out[c] = sum over p of values[p] table[p][c], both [64]. */
-static NATIVE_INLINE void transformed(float *restrict out, const float *restrict values,
-                                      const float *restrict table) {
-  for (int c = 0; c < CELLS; c += WIDTH) {
-    vector sums[QUAD] = {{0}};
-    for (int p = 0; p < CELLS; p += QUAD)
-      for (int q = 0; q < QUAD; q++) sums[q] += values[p + q] * load(table + (p + q) * CELLS + c);
-    store(out + c, (sums[0] + sums[1]) + (sums[2] + sums[3]));
+/* The cosine transform of a block, or its inverse: of each plane, then across planes. */
+static NATIVE_INLINE void transform(float *restrict out, const float *restrict values,
+                                    const struct transform *to) {
+  for (int c = 0; c < PLANE; c += WIDTH) {
+    vector planes[SIDE] = {{0}};
+    for (int p = 0; p < PLANE; p++) {
+      const vector row = load(to->plane[p] + c);
+      for (int k = 0; k < SIDE; k++) planes[k] += values[k * PLANE + p] * row;
+    }
+    for (int k = 0; k < SIDE; k++) {
+      vector sum = planes[0] * to->across[0][k];
+      for (int n = 1; n < SIDE; n++) sum += planes[n] * to->across[n][k];
+      store(out + k * PLANE + c, sum);
+    }
   }
 }
 
@@ -223,9 +234,9 @@ static void add_inputs(struct workspace *w, const struct layer_task *t, int foun
     read_block(block, t->matched + at, t);
     for (int f = 0; f < CELLS; f++) noisy[f] -= block[f], pilot[f] -= block[f];
     float *from_noisy = n->noisy + (first + g) * CELLS, *from_pilot = n->pilot + (first + g) * CELLS;
-    transformed(from_noisy, noisy, n->into);
-    transformed(from_pilot, pilot, n->into);
-    transformed(estimate + g * CELLS, block, n->into);
+    transform(from_noisy, noisy, &n->into);
+    transform(from_pilot, pilot, &n->into);
+    transform(estimate + g * CELLS, block, &n->into);
     for (int f = 0; f < CELLS; f++) {
       const float unit = scale * w->inverse_root[f];
       from_noisy[f] *= unit, from_pilot[f] *= unit, estimate[g * CELLS + f] *= unit;
@@ -333,14 +344,15 @@ static void add_residual(const struct workspace *w, const struct layer_task *t, 
     sum += load(gains + 3 * CELLS + f) * load(mean + f);
     store(residual + f, sum * load(t->changes + f) * load(w->root + f));
   }
-  transformed(voxels, residual, n->back);
+  transform(voxels, residual, &n->back);
   const float scale = weight * n->sigma[group];
   const int64_t at = n->offset[token];
   t->weight[at] += weight;
   for (int k = 0; k < SIDE; k++)
     for (int j = 0; j < SIDE; j++) {
       float *to = t->total + at + (k * t->ny + j) * t->nx;
-      for (int i = 0; i < SIDE; i++) to[i] += voxels[(k * SIDE + j) * SIDE + i] * scale;
+      for (int i = 0, v = (k * SIDE + j) * SIDE; i < SIDE; i++)
+        to[i] += voxels[v + i] * t->taper[v + i] * scale;
     }
 }
 
@@ -377,20 +389,17 @@ static void take_group(struct workspace *w, struct layer_task *t, int found, flo
   if (w->network->groups == AT_ONCE) flush(w, t);
 }
 
-/* The cosine transform [voxel][coefficient], and [coefficient][voxel] with the weights of voxels. */
-static void fill_tables(struct network *n, const float *taper) {
-  float line[SIDE][SIDE]; /* [frequency][place] */
+static void fill_tables(struct network *n) {
   for (int f = 0; f < SIDE; f++)
     for (int p = 0; p < SIDE; p++) {
       const double angle = 3.14159265358979323846 / SIDE * f * (p + 0.5);
-      line[f][p] = (float)(cos(angle) * sqrt((f ? 2.0 : 1.0) / SIDE));
+      const float value = (float)(cos(angle) * sqrt((f ? 2.0 : 1.0) / SIDE));
+      n->into.across[p][f] = n->back.across[f][p] = value;
     }
-  for (int f = 0; f < CELLS; f++)
-    for (int p = 0; p < CELLS; p++) {
-      const float value = line[f / 16][p / 16] * line[f / 4 % 4][p / 4 % 4] * line[f % 4][p % 4];
-      n->into[p * CELLS + f] = value;
-      n->back[f * CELLS + p] = value * taper[p];
-    }
+  for (int f = 0; f < PLANE; f++)
+    for (int p = 0; p < PLANE; p++)
+      n->into.plane[p][f] = n->back.plane[f][p] =
+          n->into.across[p / SIDE][f / SIDE] * n->into.across[p % SIDE][f % SIDE];
 }
 
 NATIVE_EXPORT int32_t NATIVE_NAME(native_network)(struct layer_task *t) {
@@ -407,7 +416,7 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_network)(struct layer_task *t) {
     char *memory = start + (64 - (uintptr_t)start % 64);
     struct network *n = w->network = (struct network *)memory;
     lay_out(n, t, memory, &read);
-    fill_tables(n, t->taper);
+    fill_tables(n);
     for (int f = 0; f < CELLS; f++) {
       w->root[f] = sqrtf(t->spectrum[f]);
       w->inverse_root[f] = 1 / w->root[f];
