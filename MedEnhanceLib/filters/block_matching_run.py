@@ -225,9 +225,9 @@ class Run:
         def add(first: int, band: Band) -> None:
             sums.add(first, band)
             waiting.popleft()
-            for values in (band.total, band.weight):
-                values.fill(0)
-                self._spare.setdefault(values.base.shape, []).append(values.base)
+            for part, whole in zip((band.total, band.weight), band.memory, strict=True):
+                part.fill(0)
+                self._spare.setdefault(whole.shape, []).append(whole)
 
         for number in stage.layers_of(part):
             first, layer = stage.firsts[number], stage.layer(number)
@@ -317,7 +317,7 @@ class Run:
         compute(layer, rows, arrays)
         step, reach = layer.round.step, layer.window[1] + SIDE
         lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)
-        return Band(lines, total[:, lines], weight[:, lines])
+        return Band(lines, total[:, lines], weight[:, lines], (total, weight))
 
     def _zeros(self, shape: tuple[int, ...]) -> Floats:
         """Return zeros: those of an earlier band, if any, as new memory costs more time."""
@@ -404,11 +404,13 @@ class Band:
     Attributes:
         lines: the rows of each slice.
         total, weight: [n, lines, I]: sums of the weighted estimates, and of their weights.
+        memory: the arrays of all rows that these are parts of, with zeros in the others.
     """
 
     lines: slice
     total: Floats
     weight: Floats
+    memory: Sequence[Floats] = ()
 
 
 class Sums:

@@ -91,9 +91,11 @@ class NativeEngine:
         Raises as `run`.
         """
         tables = {"taper": TAPER, "weights": weights.values, "changes": weights.changes}
-        sizes = {"width": weights.width, "hidden": weights.hidden, "layers": weights.layers}
-        sizes["weight_count"] = len(weights.values)
-        self._call("network", layer, rows, vars(arrays) | tables, top=top, **sizes)
+        sizes: dict[str, Any] = {
+            "width": weights.width, "hidden": weights.hidden, "layers": weights.layers,
+            "weight_count": len(weights.values), "top": top,
+        }  # fmt: skip
+        self._call("network", layer, rows, vars(arrays) | tables, **sizes)
 
     def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
         """Search the groups of successive rows of references of a layer.

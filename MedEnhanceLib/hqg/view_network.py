@@ -14,8 +14,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.filters.regions import reduce_windows
 from MedEnhanceLib.hqg.config import ViewConfig
@@ -52,7 +52,10 @@ class ViewNet(ResidualUNet):
         """
         middle, unit = filtered[:, NEIGHBORS], sigma.clamp_min(_LEAST_SIGMA)
         around, half = middle[:, None], _AROUND // 2
-        for size, padding in (((_AROUND, 1), (0, 0, half, half)), ((1, _AROUND), (half, half, 0, 0))):
+        for size, padding in (
+            ((_AROUND, 1), (0, 0, half, half)),
+            ((1, _AROUND), (half, half, 0, 0)),
+        ):
             around = F.avg_pool2d(F.pad(around, padding, mode="replicate"), size, stride=1)
         removed = (noisy - filtered) / unit[:, None]
         relative = torch.asinh((filtered - around) / unit[:, None])

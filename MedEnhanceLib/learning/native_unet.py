@@ -39,8 +39,8 @@ class NativeUNet:
 
     def __init__(self, network: ResidualUNet, library: native.Library) -> None:
         self._library = library
-        self._widths = [len(blocks[0].one.bias) for blocks in network.down]  # type: ignore[union-attr, index, arg-type]
-        self._depth, self._channels = len(network.down[0]), network.first.in_channels  # type: ignore[arg-type]
+        self._widths, self._depth = network.widths, network.depth
+        self._channels = network.first.in_channels
         self._weights = np.concatenate([each.numpy().reshape(-1) for each in _tensors(network)])
         self._free: list[tuple[_UNetTask, Array]] = []
 

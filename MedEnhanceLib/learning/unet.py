@@ -21,6 +21,7 @@ class ResidualUNet(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int], depth: int) -> None:
         super().__init__()
+        self.widths, self.depth = tuple(widths), depth
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.Sequential(*(_Block(width) for _ in range(depth))) for width in widths

@@ -31,7 +31,12 @@ _SLOWER = (
 HERE = Path(__file__).resolve().parent
 _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
-_LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512", "amx": "AVX-512 and AMX"}
+_LABELS = {
+    "plain": "no vector extension",
+    "avx2": "AVX2",
+    "avx512": "AVX-512",
+    "amx": "AVX-512 and AMX",
+}
 
 Width = Literal["plain", "avx2", "avx512", "amx"]
 

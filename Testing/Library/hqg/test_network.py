@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching, block_matching_run
+from MedEnhanceLib.filters.native_engine import NativeEngine
+from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.network_stage import SetNetwork
+from MedEnhanceLib.learning import precision
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)
@@ -58,9 +63,10 @@ def run(
     volume: Volume,
     guides: Sequence[Floats] = (),
     only: slice | None = None,
+    method: SetNetwork | None = None,
 ) -> block_matching_run.Slab:
     top = 1000.0 if volume.modality == "CT" else 1.0
-    network, removal = SetNetwork(network=made), Removal(noise_of(volume))
+    network, removal = method or SetNetwork(network=made), Removal(noise_of(volume))
     return denoise(volume, removal, network, only=only, tops={0: top}, guides=guides)
 
 
@@ -103,6 +109,32 @@ def test_some_slices_equal_those_of_a_whole_run(
     if guided:
         assert whole.change is not None and part.change is not None
         assert np.array_equal(whole.change[7:11], part.change)
+
+
+@pytest.mark.parametrize(
+    ("modality", "config"),
+    [
+        ("MR", NetworkConfig(width=20, hidden=40, layers=2, guide_layers=1, blocks=5)),
+        ("CT", NetworkConfig(least_order=2.5)),
+        ("MR", NetworkConfig(width=40, hidden=24, layers=1, guide_layers=1, blocks=64)),
+    ],
+)
+def test_c_and_pytorch_agree(
+    modality: str, config: NetworkConfig, native_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, made = noisy_volume(modality, (10, 23, 29)), network(seed=1, config=config)
+    monkeypatch.setattr(precision, "computes_in_half", lambda _device: False)
+    without_c = SetNetwork(TorchEngine(), network=made)
+    expected = run(made, volume, method=without_c).voxels
+    sigma = noise_of(volume).level
+    estimate = run(network(seed=None, config=config), volume).voxels
+    assert np.abs(expected - estimate).max() > sigma / 10
+    for width in native.Library(native_path).widths:
+        engine = NativeEngine(native.Library(native_path, width))
+        result = run(made, volume, method=SetNetwork(engine, network=made)).voxels
+        far = np.abs(result - expected) / sigma
+        assert far.max() < (0.1 if width == "amx" else 1e-3)
+        assert far.mean() < (0.01 if width == "amx" else 1e-5)
 
 
 def test_a_guide_acts_where_it_shows_something_alone() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from MedEnhanceLib import native
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import open_bundle, read_bundle
 from MedEnhanceLib.core.arrays import Floats
@@ -23,8 +24,9 @@ from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.hqg.train.view_slabs import CleanVolume, SlabMaker, batch_of
 from MedEnhanceLib.hqg.train.view_training import relative_error
-from MedEnhanceLib.hqg.view_network import ViewNet
+from MedEnhanceLib.hqg.view_network import ViewNet, inputs_of
 from MedEnhanceLib.io import save
+from MedEnhanceLib.learning.native_unet import NativeUNet
 
 _SIGMA = 25.0
 
@@ -140,6 +142,30 @@ def test_untrained_it_changes_nothing_and_is_blind_where_there_is_no_noise() -> 
     changed = network(*images, sigma) != images[1][:, 2]
     assert not changed[:, :20].any()
     assert changed[:, 20:].any()
+
+
+@pytest.mark.parametrize(
+    ("widths", "depth", "shape"), [((8, 24, 40), 2, (37, 44)), ((33,), 1, (9, 5))]
+)
+def test_c_and_pytorch_agree(widths: tuple, depth: int, shape: tuple, native_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ViewNet(ViewConfig(widths=widths, depth=depth)).eval().requires_grad_(False)
+    for weights in network.parameters():  # some begin at 0
+        torch.nn.init.normal_(weights, std=0.05)
+    noisy, filtered = torch.randn(2, 1, 5, *shape)
+    sigma = torch.rand(1, *shape) / 50
+    expected = network(noisy, filtered, sigma)[0].numpy()
+    inputs = inputs_of(noisy[0].numpy(), filtered[0].numpy(), sigma[0].numpy())
+    changed = np.abs(expected - filtered[0, 2].numpy()).max()
+    for width in native.Library(native_path).widths:
+        compiled = NativeUNet(network, native.Library(native_path, width))
+        for _again in range(2):  # with the memory of the first image
+            change = compiled.change(inputs)
+            result = filtered[0, 2].numpy() + sigma[0].numpy() * change
+            assert np.abs(result - expected).max() < changed * (0.03 if width == "amx" else 1e-4)
+        assert compiled.change(inputs[:, :7, :4]).shape == (7, 4)
+        with pytest.raises(ValueError, match="11 images"):
+            compiled.change(inputs[1:])
 
 
 @pytest.mark.parametrize(
