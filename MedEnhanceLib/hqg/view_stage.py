@@ -116,8 +116,8 @@ class ViewNetwork:
         """Correct a slice: noisy and filtered ones, [5, J, I], and σ, [J, I]."""
         if self.compiled is not None:
             _, smooth, sigma = images
-            change = self.compiled.change(inputs_of(*images))
-            return np.add(smooth[NEIGHBORS], sigma * change, dtype=np.float32)
+            corrected: Floats = smooth[NEIGHBORS] + sigma * self.compiled.change(inputs_of(*images))
+            return corrected
         noisy, filtered, level = (torch.from_numpy(each)[None].to(self.device) for each in images)
         with mixed_precision(self.device):
             result: Tensor = self.network(noisy, filtered, level)

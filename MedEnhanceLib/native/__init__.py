@@ -2,8 +2,9 @@
 
 One shared library is in this folder, built by `build.py` from the C files beside it. It has each
 function once for every vector width of the processor family; the widest that this processor
-supports is used. All widths give the same bits. The C functions trust their pointers: callers check
-shapes and types of arrays before.
+supports is used. The C functions trust their pointers: callers check shapes and types of arrays
+before. On the codec the width has no effect; the filter has the same bits at all widths with fused
+multiply-adds; networks are in bfloat16 at the width that has it, and in single precision at others.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ HERE = Path(__file__).resolve().parent
 #: File name of the library.
 FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _SETTINGS = json.loads((HERE / "build.json").read_text(encoding="utf-8"))
-#: C files compiled once for each vector width (widths.c only once), with flags for the same values
-#: at every width: no sum is reordered, and multiply-adds are fused only if all sums are exact.
+#: C files compiled once for each vector width (widths.c only once), with flags that reorder no
+#: sum. Where the last bits matter, multiply-adds are not fused.
 KERNELS: dict[str, str] = _SETTINGS["kernels"]
 #: Tags of wheels whose library ziglang builds on any system, and its targets.
 TARGETS = {

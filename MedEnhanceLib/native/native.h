@@ -1,9 +1,9 @@
 /* Shared by all compiled parts: C11 with attributes and vectors of GCC and clang.
  *
  * A part is compiled once for each vector width, with NATIVE_WIDTH as the end of its names. Loops
- * run over arrays of fixed size, which compilers turn into vector instructions. Every width gives
- * the same bits: sums have one fixed order and nothing is contracted (-ffp-contract=off), or all
- * sums are exact.
+ * run over arrays of fixed size, which compilers turn into vector instructions. Sums have one fixed
+ * order at every width; where all are exact, every width gives the same bits. In the filter, widths
+ * that fuse multiplications with additions (all but "plain" on x86) give the same bits.
  */
 #ifndef MEDENHANCE_NATIVE_H
 #define MEDENHANCE_NATIVE_H
