@@ -35,12 +35,15 @@ class NativeUNet:
     """A copy of a network; thread-safe.
 
     Memory for one image, with its weights, is kept for the next one of the same size.
+
+    Attributes:
+        widths, depth, channels: as in `ResidualUNet`.
     """
 
     def __init__(self, network: ResidualUNet, library: native.Library) -> None:
         self._library = library
-        self._widths, self._depth = network.widths, network.depth
-        self._channels = network.first.in_channels
+        self.widths, self.depth = network.widths, network.depth
+        self.channels = network.first.in_channels
         self._weights = np.concatenate([each.numpy().reshape(-1) for each in _tensors(network)])
         self._free: list[tuple[_UNetTask, Array]] = []
 
@@ -48,8 +51,8 @@ class NativeUNet:
         """Compute a change, [M, W], from images [channels, M, W]."""
         images = np.ascontiguousarray(images, np.float32)
         channels, rows, columns = images.shape
-        if channels != self._channels:
-            raise ValueError(f"{channels} images, and {self._channels} are needed")
+        if channels != self.channels:
+            raise ValueError(f"{channels} images, and {self.channels} are needed")
         try:
             task, memory = self._free.pop()
         except IndexError:
@@ -64,10 +67,10 @@ class NativeUNet:
 
     def _new_task(self, rows: int, columns: int) -> tuple[_UNetTask, Array]:
         """Return a task for images of a size, and its memory."""
-        levels = len(self._widths)
+        levels = len(self.widths)
         task = _UNetTask(
-            ctypes.sizeof(_UNetTask), self._channels, rows, columns, levels, self._depth,
-            (ctypes.c_int64 * _MOST_LEVELS)(*self._widths),
+            ctypes.sizeof(_UNetTask), self.channels, rows, columns, levels, self.depth,
+            (ctypes.c_int64 * _MOST_LEVELS)(*self.widths),
             self._weights.ctypes.data, len(self._weights),
         )  # fmt: skip
         self._call(task)  # which tells the size

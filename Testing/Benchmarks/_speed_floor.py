@@ -2,7 +2,7 @@
 
 The floor of a stage is the time of its arithmetic, counted, at the rate of a large product of
 matrices on one thread: in single precision for the filter, in the precision of the networks for
-these. What none of them computes is compared with the time to copy what each stage reads and writes.
+these. The rate of copying is stated beside.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from _common import QUICK, Row
 
 from MedEnhanceLib.filters.layers import Layer, LayerArrays
 from MedEnhanceLib.filters.native_engine import NativeEngine
-from MedEnhanceLib.filters.torch_engine import LEAST_LEVEL, references
+from MedEnhanceLib.filters.torch_engine import LEAST_LEVEL
+from MedEnhanceLib.filters.torch_engine import _references as references
 from MedEnhanceLib.learning.native_unet import NativeUNet
 from MedEnhanceLib.native import CELLS
 
@@ -44,10 +45,17 @@ class Stages:
             work = _of_a_block() if kind == "threshold" else _of_a_group(layer)
             stages.add(name, count * work, lambda: run(engine, kind, layer, rows, arrays))
 
-        def watched_network(engine: Any, weights: Any, top: float, layer: Any, rows: Any, a: Any) -> None:
+        def watched_network(
+            engine: Any, weights: Any, top: float, layer: Any, rows: Any, a: Any
+        ) -> None:
             count, keep = _groups(layer, rows, a, is_grouped=True), layer.round.keep
-            work = _of_matching(layer) + keep * (2.0 * len(weights.values) + 4 * _of_a_block())
-            stages.add("set network", count * work, lambda: network(engine, weights, top, layer, rows, a))
+            of_groups = (3 * CELLS + 3) * weights.width  # once for all blocks of a group
+            of_blocks = len(weights.values) - of_groups
+            work = _of_matching(layer) + 2.0 * of_groups
+            work += keep * (2.0 * of_blocks + 4 * _of_a_block())
+            stages.add(
+                "set network", count * work, lambda: network(engine, weights, top, layer, rows, a)
+            )
 
         def watched_change(unet: Any, images: Any) -> Any:
             work = 2.0 * multiplications(unet) * images[0].size
@@ -70,39 +78,37 @@ class Stages:
         self.operations[name] = self.operations.get(name, 0.0) + operations
         return result
 
-    def rows(self, case: str, total_s: float, voxels: int) -> list[Row]:
+    def rows(self, model: str, total_s: float, voxels: int) -> list[Row]:
         """Return a row for each stage, and one for the rest.
 
         Args:
-            case: name of the case.
+            model: that enhances.
             total_s: CPU time of everything.
             voxels: of the volume.
         """
         rates = {"single": rate_single(), "network": rate_of_networks()}
-        rows = []
+        rows: list[Row] = []
+        floors = 0.0
         for name, seconds in self.seconds.items():
-            rate = rates["network" if "network" in name else "single"]
-            floor = self.operations[name] / rate / 1e9
-            rows.append(
-                {
-                    "case": case, "stage": name, "gigaflop": round(self.operations[name] / 1e9, 1),
-                    "cpu_s": round(seconds, 2), "floor_s": round(floor, 2),
-                    "times_floor": round(seconds / floor, 2),
-                    "cpu_s_per_mvoxel": round(seconds / voxels * 1e6, 3),
-                }
-            )  # fmt: skip
-        rest = total_s - sum(self.seconds.values())
-        floor = sum(row["floor_s"] for row in rows)
-        return [
-            *rows,
-            {
-                "case": case, "stage": "all", "cpu_s": round(total_s, 2), "floor_s": round(floor, 2),
-                "times_floor": round(total_s / floor, 2), "rest_s": round(rest, 2),
-                "gigaflops_single": round(rates["single"], 1),
-                "gigaflops_network": round(rates["network"], 1),
-                "copy_gib_s": round(copy_rate(), 1),
-            },
-        ]  # fmt: skip
+            work = self.operations[name] / 1e9
+            floor = work / rates["network" if "network" in name else "single"]
+            floors += floor
+            row = {
+                "gigaflop": round(work, 1),
+                "cpu_s": round(seconds, 3),
+                "floor_s": round(floor, 4),
+            }
+            row["cpu_s_per_mvoxel"] = round(seconds / voxels * 1e6, 3)
+            rows.append({"model": model, "stage": name, **row})
+        whole = {
+            "cpu_s": round(total_s, 2), "floor_s": round(floors, 4),
+            "rest_s": round(total_s - sum(self.seconds.values()), 2),
+            "cpu_s_per_mvoxel": round(total_s / voxels * 1e6, 3),
+            "single_gigaflop_a_s": round(rates["single"], 1),
+            "network_gigaflop_a_s": round(rates["network"], 1),
+            "copy_gib_a_s": round(copy_rate(), 1),
+        }  # fmt: skip
+        return [*rows, {"model": model, "stage": "all", **whole}]
 
 
 def rate_single() -> float:
@@ -165,14 +171,20 @@ def _of_matching(layer: Layer) -> float:
 def _of_a_group(layer: Layer) -> float:
     """Count those of a group: its search, transforms, products, system and estimate."""
     n = float(layer.round.keep)
-    products = CELLS * n * (n + 1) + 2 * CELLS * n * n  # of the pilot with itself, and with the noisy
+    products = (
+        CELLS * n * (n + 1) + 2 * CELLS * n * n
+    )  # of the pilot with itself, and with the noisy
     system = n**3 / 3 + 2 * n**3  # as many right sides as blocks
     return _of_matching(layer) + 3 * n * _of_a_block() + products + system + 2 * CELLS * n * n
 
 
 def multiplications(unet: NativeUNet) -> float:
     """Count the multiplications of a U-Net for each pixel of its input."""
-    widths, size, total = unet.widths, 1.0, 9.0 * unet.channels * unet.widths[0] + 9.0 * unet.widths[0]
+    widths, size, total = (
+        unet.widths,
+        1.0,
+        9.0 * unet.channels * unet.widths[0] + 9.0 * unet.widths[0],
+    )
     for level, width in enumerate(widths):
         ups = 0 if level == len(widths) - 1 else 1
         total += size * (unet.depth + ups) * 2 * 9 * width**2
