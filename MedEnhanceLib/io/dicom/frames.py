@@ -102,6 +102,7 @@ def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
     if not placed:
         return {"": list(slices)}
     directions: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = []
+    across: list[str] = []  # for each direction
     references = list(dict.fromkeys(plane.frame_of_reference for plane in placed))
     # A slice may lack the frame of reference that the others have.
     several_references = len({*references} - {""}) > 1
@@ -112,10 +113,11 @@ def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
         direction = next((index for index, is_near in enumerate(near) if is_near), len(directions))
         if direction == len(directions):
             directions.append(cosines)
-        across = _PLANES[int(np.abs(np.cross(cosines[:3], cosines[3:])).argmax())]
+            across.append(_PLANES[int(np.abs(np.cross(cosines[:3], cosines[3:])).argmax())])
         number = references.index(plane.frame_of_reference) + 1 if several_references else 1
         size = f"{plane.columns}×{plane.rows}"
-        groups[size, f"{across} {direction + 1}", f"reference {number}"].append(plane)
+        plane_name = f"{across[direction]} {direction + 1}"
+        groups[size, plane_name, f"reference {number}"].append(plane)
     largest = max(groups.values(), key=len)
     largest += [plane for plane in slices if not (plane.position and plane.orientation)]
     differs = [len(set(parts)) > 1 for parts in zip(*groups, strict=True)]

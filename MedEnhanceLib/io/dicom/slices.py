@@ -62,6 +62,8 @@ def plain_values(header: Dataset) -> Fields:
         vr, value, number = raw.VR, raw.value, int(tag)  # pydicom's tags compare slowly
         if vr == "SQ":
             continue
+        if value is None and isinstance(raw, RawDataElement) and raw.length == 0:
+            value = b""
         try:
             if (
                 isinstance(raw, RawDataElement)
@@ -101,10 +103,11 @@ def _decoded(
     tag: int, vr: str | None, value: bytes, charset: str | tuple[str, ...], is_little: bool
 ) -> Any:
     """Decode a value with pydicom, once for all files that share it: nobody may change it."""
-    from pydicom.dataelem import RawDataElement, convert_raw_data_element
+    from pydicom.dataelem import RawDataElement, convert_raw_data_element, empty_value_for_VR
     from pydicom.tag import Tag
 
-    raw = RawDataElement(Tag(tag), vr, len(value), value, 0, vr is None, is_little)
+    stored: Any = value or empty_value_for_VR(vr, raw=True)
+    raw = RawDataElement(Tag(tag), vr, len(value), stored, 0, vr is None, is_little)
     encoding = charset if isinstance(charset, str) else list(charset)
     return convert_raw_data_element(raw, encoding=encoding).value
 

@@ -17,11 +17,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
+from MedEnhanceLib.io.dicom.plain import read_plain
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.tag import BaseTag
 
 
 class DamagedError(ValueError):
@@ -59,7 +61,7 @@ def reason_of(failure: Exception) -> str:
 def read_elements(
     stream: BinaryIO, elements: Iterable[int | str] | None = None, *, last: int = BEFORE_PIXELS
 ) -> Dataset:
-    """Read elements with pydicom; returns them with `file_meta`.
+    """Read elements with pydicom, or as pydicom does; returns them with `file_meta`.
 
     Args:
         stream: a file, with or without preamble and prefix (DICM).
@@ -68,6 +70,9 @@ def read_elements(
     Raises `pydicom_failures()`: NotImplementedError if the file is deflated, DamagedError if a
     value reaches beyond the end of the file, or there are too many elements.
     """
+    tags = None if elements is None else _tags(tuple(elements))
+    if tags and last == BEFORE_PIXELS and (plain := read_plain(stream, tags, last)) is not None:
+        return plain
     pydicom = require("pydicom", purpose="Reading DICOM")
     if meta_of(stream).get("TransferSyntaxUID") == DEFLATED:
         raise NotImplementedError("Deflated Explicit VR Little Endian")
@@ -75,7 +80,7 @@ def read_elements(
     dataset: Dataset = pydicom.filereader.read_partial(
         stream,
         stop_when=_Limit(last),
-        specific_tags=None if elements is None else _tags(tuple(elements)),
+        specific_tags=None if tags is None else [*tags],
         force=True,
     )
     _refuse_cut(dataset, stream)
@@ -83,10 +88,10 @@ def read_elements(
 
 
 @functools.cache
-def _tags(elements: tuple[int | str, ...]) -> list[int]:
+def _tags(elements: tuple[int | str, ...]) -> tuple[BaseTag, ...]:
     from pydicom.tag import Tag
 
-    return [Tag(tag) for tag in elements]
+    return tuple(Tag(tag) for tag in elements)
 
 
 def meta_of(stream: BinaryIO) -> Dataset:

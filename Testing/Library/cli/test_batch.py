@@ -303,11 +303,14 @@ class TestEnhance:
     ) -> None:
         run_into_row = batch_runs.run_into_row
 
-        def interrupted(kind: str, params: Mapping[str, Any], *besides: Any) -> Any:
+        def interrupted(
+            kind: str, params: Mapping[str, Any], cancel: Callable[[], bool], *besides: Any
+        ) -> Any:
             if params["input"].endswith("b.nrrd"):
                 os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.5)  # the thread that answers signals needs a moment
-            return run_into_row(kind, params, *besides)
+                while not cancel():  # until the main thread has answered the signal
+                    time.sleep(0.01)
+            return run_into_row(kind, params, cancel, *besides)
 
         monkeypatch.setattr(batch_runs, "run_into_row", interrupted)
         (scans / "0.nrrd").write_bytes(b"")
@@ -417,6 +420,8 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent: str
 ) -> None:
     never, cancel = threading.Event(), threading.Event()
+    assert 2 * batch_runs._LEAVE_SECONDS <= 1  # for the jobs, and for the connection
+    monkeypatch.setattr(batch_runs, "_LEAVE_SECONDS", 0.1)  # 2 s are then enough on a busy machine
     cancelled_at = []
 
     def wait_for_ever(*_: object, **__: object) -> None:
