@@ -14,13 +14,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
+from MedEnhanceLib.filters.layers import (
+    TAPER_LINE,
+    BlockGroups,
+    Layer,
+    LayerArrays,
+    Round,
+    StageKind,
+    places,
+)
 from MedEnhanceLib.filters.regions import Air, reduce_windows
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.runtime.machine import openmp_on_one_thread
@@ -92,7 +100,8 @@ class Run:
         window: starting places of candidates along slices, rows and columns.
         stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
         box: the voxels of `noisy` that the result has, without mirrored ones.
-        needed: the slices that the last stage has to yield.
+        needed: the slices that the last stage has to yield; those of `box`, and `margin` slices
+            on each side, which `finished` leaves out.
     """
 
     def __init__(
@@ -106,6 +115,7 @@ class Run:
         pilot: Array,
         matched: Array | None,
         box: tuple[slice, ...],
+        margin: int,
         air: Air | None,
         engine: Engine,
         threads: int,
@@ -113,11 +123,15 @@ class Run:
     ) -> None:
         self.stages, self._pilot, self._box = stages, pilot, box
         self._matched = matched
-        self.needed = box[0] if noisy.shape[0] > SIDE else slice(0, SIDE)
+        count, around = noisy.shape[0], (box[0].start - margin, box[0].stop + margin)
+        self.needed = (
+            slice(max(0, around[0]), min(count, around[1])) if count > SIDE else slice(0, SIDE)
+        )
         self._stop, self._finished = self.needed.start, 0
         self.noisy, self._air, self._level = noisy, air, level
         self.spectrum, self.window = spectrum, window
-        self._engine, self._threads, self.monitor = engine, threads, monitor
+        self._engine: Any = engine  # a NativeEngine; that of a TensorRun is another one
+        self._threads, self.monitor = threads, monitor
         # OpenMP's own threads would compete with these.
         self._pool = ThreadPoolExecutor(threads, "denoising", openmp_on_one_thread)
         self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
@@ -156,6 +170,12 @@ class Run:
         change = None if slab.change is None else slab.change[inner]
         return part, Slab(slab.voxels[inner], change)
 
+    def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
+        """Yield slabs in main memory, as arrays; on a device they are computed ahead."""
+        for slab in slabs:
+            change = slab.change
+            yield Slab(in_memory(slab.voxels), None if change is None else in_memory(change))
+
     def in_order(
         self, function: Callable[[Item], Outcome], items: Iterable[Item]
     ) -> Iterator[Outcome]:
@@ -171,7 +191,7 @@ class Run:
         while waiting:
             yield waiting.popleft().result()
 
-    def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
+    def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Any]:
         """Yield slices after the first stages, in parts, from the pilot on.
 
         Args:
@@ -182,12 +202,12 @@ class Run:
         for stage in reversed(stages):
             ranges.insert(0, stage.reads(ranges[0]))
         parts = parts_of(ranges[0].start, ranges[0].stop)
-        stream: Iterator[Floats] = (_floats(self._pilot[part]) for part in parts)
+        stream: Iterator[Any] = (self.pilots(part) for part in parts)
         for stage, part in zip(stages, ranges[1:], strict=True):
             stream = self.results(stage, part, stream)
         return stream
 
-    def results(self, stage: Stage, part: slice, pilots: Iterator[Floats]) -> Iterator[Floats]:
+    def results(self, stage: Stage, part: slice, pilots: Iterator[Any]) -> Iterator[Any]:
         """Yield some slices of a stage, from a stream of the pilot's slices.
 
         Args:
@@ -195,7 +215,7 @@ class Run:
             part: the slices that are yielded.
             pilots: results of the stage before: all slices that this one reads.
         """
-        held = Held(pilots, stage.reads(part).start)
+        held = self.held(pilots, stage.reads(part).start)
         sums = Sums(part, self.noisy.shape[1:])
         waiting: deque[int] = deque()  # first slices of the layers whose bands are not added yet
 
@@ -207,7 +227,7 @@ class Run:
             first, layer = stage.firsts[number], stage.layer(number)
             pilot = held.at(first, first + stage.tall)
             held.let_go(min(first, sums.first))
-            noisy = _floats(self.noisy[first : first + stage.tall])
+            noisy = self.voxels(slice(first, first + stage.tall))
             level = self.level_of(stage, number)
             matched = pilot
             if self._matched is not None:
@@ -231,7 +251,7 @@ class Run:
     def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Floats]:
         """Yield the results of the slices up to `end`, whose sums are complete."""
         for part in parts_of(sums.first, end):
-            before, level = _floats(self.noisy[part]), self.level(part)
+            before, level = self.voxels(part), self.level(part)
             if self._air is not None and stage.kind == "grouped":
                 pilot = pilots.at(part.start, part.stop)
                 before = np.where(level > 0, self._smooth_in_air(part, pilot, level), before)
@@ -283,11 +303,46 @@ class Run:
         lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)
         return Band(lines, total[:, lines], weight[:, lines])
 
-    def level(self, part: slice) -> Floats:
+    def groups(self, layer: Layer, pilot: Any, level: Any, at_once: int) -> Iterator[BlockGroups]:
+        """Search the groups of a layer, some rows of references in each thread.
+
+        Args:
+            layer: whose groups are searched.
+            pilot: its slab, in which blocks are compared.
+            level: σ, from `level_of`.
+            at_once: largest number of references whose groups are yielded together.
+        """
+
+        def matched(rows: slice) -> BlockGroups:
+            numbers = range(rows.start, rows.stop)
+            groups: BlockGroups = self._engine.match(layer, numbers, pilot=pilot, level=level)
+            return groups
+
+        rows_at_once = max(1, at_once * layer.round.step // self.noisy.shape[2])
+        parts = parts_of(0, layer.rows(self.noisy.shape[1]), rows_at_once)
+        return (groups for groups in self.in_order(matched, parts) if len(groups.index))
+
+    def held(self, stream: Iterator[Any], first: int) -> Held:
+        """Keep the slices of a stream that begins with slice `first`."""
+        return Held(stream, first)
+
+    def voxels(self, part: slice) -> Any:
+        """Return some slices of the input."""
+        return _floats(self.noisy[part])
+
+    def pilots(self, part: slice) -> Any:
+        """Return some slices of the first stage's pilot."""
+        return _floats(self._pilot[part])
+
+    def map_of(self, noise: NoiseEstimate) -> Any:
+        """Return the map of σ, whose slices are made as they are read."""
+        return noise
+
+    def level(self, part: slice) -> Any:
         """Return σ of the noise in some slices."""
         return _floats(self._level[part])
 
-    def level_of(self, stage: Stage, number: int) -> Floats:
+    def level_of(self, stage: Stage, number: int) -> Any:
         """Return σ for a layer of a stage, as an engine reads it: [window[0] + 3, J, I].
 
         Only the slice of the references' middles is filled. It is 0 where no groups are needed.
@@ -303,15 +358,15 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """Some slices of a result.
+    """Some slices of a result: arrays, or tensors on a device.
 
     Attributes:
         voxels: [n, J, I].
         change: how far guides changed each voxel, in σ of the noise; None where no guide was used.
     """
 
-    voxels: Array
-    change: Floats | None = None
+    voxels: Any
+    change: Any = None
 
     @property
     def use(self) -> float:
@@ -324,21 +379,23 @@ class Slab:
 class Held:
     """Buffer of a stream's slices, which are kept until they are let go."""
 
-    def __init__(self, stream: Iterator[Floats], first: int) -> None:
-        self._stream, self._first, self._end = stream, first, first
-        self._slices: deque[Floats] = deque()
+    def __init__(
+        self, stream: Iterator[Any], first: int, stack: Callable[[list[Any]], Any] = np.stack
+    ) -> None:
+        self._stream, self._first, self._end, self._stack = stream, first, first, stack
+        self._slices: deque[Any] = deque()
 
-    def passing(self) -> Iterator[Floats]:
+    def passing(self) -> Iterator[Any]:
         """Yield the stream to another reader, and keep its slices."""
         while (slab := self._next()) is not None:
             yield slab
 
-    def at(self, first: int, end: int) -> Floats:
+    def at(self, first: int, end: int) -> Any:
         """Return some slices, [n, J, I]; reads on as far as needed."""
         while self._end < end:
             if self._next() is None:
                 raise RuntimeError(f"a stream ended at slice {self._end}, before {end}")
-        return np.stack([self._slices[z - self._first] for z in range(first, end)])
+        return self._stack([self._slices[z - self._first] for z in range(first, end)])
 
     def let_go(self, first: int) -> None:
         """Forget the slices before this one."""
@@ -346,7 +403,7 @@ class Held:
             self._slices.popleft()
             self._first += 1
 
-    def _next(self) -> Floats | None:
+    def _next(self) -> Any:
         slab = next(self._stream, None)
         if slab is not None:
             self._slices.extend(slab)
@@ -440,6 +497,11 @@ def _untouched(shape: tuple[int, ...]) -> Floats:
     except OSError as cause:
         raise MemoryError("no memory for sums of the denoising filter") from cause
     return np.frombuffer(memory, np.float32).reshape(shape)
+
+
+def in_memory(values: Any) -> Floats:
+    """Return an array as it is, and a tensor as an array in main memory."""
+    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
 
 def _floats(values: Array) -> Floats:

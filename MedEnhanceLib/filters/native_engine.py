@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +34,8 @@ class _LayerTask(ctypes.Structure):
 
 class NativeEngine:
     """Engine that calls the compiled library; it checks the arrays, as C trusts their pointers."""
+
+    device: ClassVar[str] = "cpu"
 
     def __init__(self, library: native.Library) -> None:
         self.library = library

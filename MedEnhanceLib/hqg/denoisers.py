@@ -7,7 +7,7 @@ DENOISERS; it is chosen by its name (`denoiser` of `EnhanceConfig`). CONTRIBUTIN
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
@@ -16,8 +16,10 @@ from MedEnhanceLib.core.arrays import Array, Floats, let_go
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Run, Slab
+from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.filters.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.estimate import NoiseEstimate
+from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -183,6 +185,12 @@ class BlockMatching:
     engine: block_matching.Engine | None = None
     is_joint: ClassVar[bool] = False
     needs_model: ClassVar[bool] = False
+    margin: ClassVar[int] = 0  # filtered slices on each side that a slice depends on
+
+    @property
+    def device(self) -> str:
+        """The device that computes, by its torch name."""
+        return self.engine.device if self.engine else "cpu"
 
     @classmethod
     def prepared(cls, resources: Resources) -> BlockMatching:
@@ -194,13 +202,54 @@ class BlockMatching:
         return Denoised(part for number in frames.numbers for part in self._parts(frames, number))
 
     def _parts(self, frames: Frames, number: int) -> Iterator[FramePart]:
+        """Filter the requested slices of a frame, with less of a device's memory if it runs out."""
+        method = self
+        start, requested, monitor = (
+            frames.slices.start,
+            frames.slices,
+            frames.monitors_of(number)[0],
+        )
+        while True:
+            share = (start - requested.start) / (requested.stop - requested.start)
+            rest = replace(
+                frames, slices=slice(start, requested.stop), numbers=[number],
+                monitor=monitor.part(share, 1.0), share=1.0,
+            )  # fmt: skip
+            try:
+                for part in method._filtered(rest, number):
+                    start = part.slices.stop
+                    yield part
+                return
+            except (MemoryError, RuntimeError) as cause:
+                less = method._with_less(cause, monitor)
+                if less is None:
+                    raise
+            release_memory(method.device)  # of the run, which is gone with its error
+            method = less
+
+    def _filtered(self, frames: Frames, number: int) -> Iterator[FramePart]:
         """Filter the requested slices of a frame."""
         filtered = self._filter(frames, number, frames.volumes[number])
-        with filtered.run(frames.slices) as run:
-            for slab in self._slabs(run, frames, number):
+        with filtered.run(frames.slices, self.margin) as run:
+            for slab in run.ahead(self._slabs(run, frames, number)):
                 slices, result = run.finished(slab)
-                yield FramePart(number, slices, result.voxels, result.change)
+                if slices.stop > slices.start:
+                    yield FramePart(number, slices, result.voxels, result.change)
                 let_go(filtered.noisy)
+
+    def _with_less(self, cause: Exception, monitor: Monitor) -> BlockMatching | None:
+        """Return the method that goes on after an error, with a warning; None if there is none."""
+        if self.device == "cpu" or not is_out_of_memory(cause):
+            return None
+        engine = self.engine
+        less = None if engine is None or isinstance(engine, NativeEngine) else engine.less()
+        means = f"{less.at_once} groups at once" if less else "the CPU, slower"
+        monitor.warn(f"memory ran out on {self.device}; removing noise goes on with {means}")
+        return self._with(less or block_matching.engine_for("cpu", monitor))
+
+    def _with(self, engine: block_matching.Engine) -> BlockMatching:
+        """Return the method with another engine."""
+        return replace(self, engine=engine)
 
     def _filter(
         self, frames: Frames, number: int, volume: Volume
