@@ -129,7 +129,8 @@ class Run:
         )
         self._stop, self._finished = self.needed.start, 0
         self.noisy, self._air, self._level = noisy, air, level
-        self.spectrum, self.window = spectrum, window
+        self.spectrum: Any = spectrum
+        self.window = window
         self._engine: Any = engine  # a NativeEngine; that of a TensorRun is another one
         self._threads, self.monitor = threads, monitor
         # OpenMP's own threads would compete with these.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.core.arrays import Array, linear_places, parts_of
+from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, linear_places, parts_of
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, Stage
 from MedEnhanceLib.filters.layers import TAPER_LINE, BlockGroups, Layer, StageKind
 from MedEnhanceLib.filters.torch_engine import BlockEstimates, TorchEngine, TorchGroups
@@ -53,7 +53,7 @@ class TensorRun(Run):
         # For a device, one thread prepares the input.
         super().__init__(*arrays, engine=engine, threads=threads if self._is_cpu else 1, **options)
         self._tensors, self._device = engine, engine.device
-        self._root_of_spectrum = self._sent(self.spectrum)
+        self.spectrum = self._sent(self.spectrum)
         self._map = self.map_of(self._level) if isinstance(self._level, NoiseEstimate) else None
         # The networks are behind the stages.
         self._input = lru_cache(_HELD * (len(self.stages) + 2))(self._begun_input)
@@ -82,7 +82,8 @@ class TensorRun(Run):
         sums = TensorSums(part, self.noisy.shape[1:], self._device)
         for number in stage.layers_of(part):
             first = stage.firsts[number]
-            yield from self._averaged(stage, held, sums, min(first, part.stop))
+            if first - sums.first >= SLICES_AT_ONCE:
+                yield from self._averaged(stage, held, sums, min(first, part.stop))
             held.let_go(min(first, sums.first))
             slab = slice(first, first + stage.tall)
             pilot = held.at(slab.start, slab.stop)
@@ -90,7 +91,7 @@ class TensorRun(Run):
             noisy, matched = self.voxels(slab), pilot
             if self._matched is not None:
                 matched = self._stacked("matched", slab)
-            groups = TorchGroups(layer, noisy, pilot, matched, level, self._root_of_spectrum)
+            groups = TorchGroups(layer, noisy, pilot, matched, level, self.spectrum)
             for estimates in self._each(groups, stage.kind, groups.estimates):
                 sums.add(slab, estimates)
         yield from self._averaged(stage, held, sums, part.stop)

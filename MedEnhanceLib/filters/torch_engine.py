@@ -24,7 +24,7 @@ from MedEnhanceLib.learning.precision import constant, without_tf32
 from MedEnhanceLib.native import CELLS, SIDE
 
 #: References computed together on a CPU, and most on a device; each needs about 100 kB.
-_AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 4096
+_AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 8192
 #: As in grouped.c: below this σ there is no noise to remove.
 LEAST_LEVEL = 1e-10
 #: As in grouped.c: least damping as a share of the system's trace.

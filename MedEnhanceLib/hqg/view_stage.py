@@ -104,10 +104,9 @@ class ViewNetwork(SetNetwork):
             change = changes.popleft()
             yield Slab(result * top, None if change is None else change[None])
 
-    @torch.inference_mode()
     def _correct(self, images: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Correct a slice: noisy and filtered ones, [5, J, I], and σ, [1, J, I]."""
         noisy, smooth, sigma = images
-        with mixed_precision(self.device):
+        with torch.inference_mode(), mixed_precision(self.device):
             result: Tensor = self.view(noisy[None], smooth[None], sigma)
         return result
