@@ -32,10 +32,10 @@ Outcome = TypeVar("Outcome")
 #: Slices of the input that are copied to a device ahead, and slabs that are computed ahead there.
 _SLICES_AHEAD, _SLABS_AHEAD = 8, 4
 #: Slices of the input that stay on a device, for each stage: more than it is behind the one before.
-_HELD = 20
+_HELD = 14
 #: Slices by which a layer may begin before the first slice that depends on it.
 _BEFORE = MOST_WINDOW[0] + SIDE - 2
-#: In the first stage a reference is one block, otherwise a group of 32: so many more at once.
+#: In the first stage a reference is one block, otherwise a group of 32: factor on those at once.
 _BLOCKS_AT_ONCE = 16
 
 
@@ -65,7 +65,7 @@ class TensorRun(Run):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         without_tf32.__exit__()
-        self._input.cache_clear()  # which this object and its cache would keep from each other
+        self._input.cache_clear()  # the cache and this object refer to each other
 
     def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
         """Yield slabs in main memory, as `Run.ahead`."""
@@ -77,7 +77,13 @@ class TensorRun(Run):
             yield from super().ahead(iter([slab]))
 
     def results(self, stage: Stage, part: slice, pilots: Iterator[Any]) -> Iterator[Any]:
-        """Yield some slices of a stage, as `Run.results`."""
+        """Yield some slices of a stage, as `Run.results`.
+
+        Args:
+            stage: that filters.
+            part: the slices that are yielded.
+            pilots: results of the stage before: all slices that this one reads.
+        """
         held = self.held(pilots, stage.reads(part).start)
         sums = TensorSums(part, self.noisy.shape[1:], self._device)
         for number in stage.layers_of(part):
@@ -99,7 +105,14 @@ class TensorRun(Run):
     def groups(
         self, layer: Layer, pilot: Tensor, level: Tensor, at_once: int
     ) -> Iterator[BlockGroups]:
-        """Search the groups of a layer, as `Run.groups`; `at_once` is that of the engine."""
+        """Search the groups of a layer, as `Run.groups`.
+
+        Args:
+            layer: whose groups are searched.
+            pilot: its slab, in which blocks are compared.
+            level: σ, from `level_of`.
+            at_once: not used: the engine has its own.
+        """
         groups = TorchGroups(layer, pilot, pilot, pilot, level)
         return self._each(groups, "grouped", lambda _, at: groups.groups(at))
 
@@ -266,7 +279,7 @@ class TensorSums:
         for total, blocks in zip(sums, estimates.blocks, strict=False):
             total.view(-1).index_add_(0, into, blocks.reshape(-1))
         weights = estimates.weights.reshape(-1)
-        sums[-1].view(-1).index_add_(0, estimates.starts.reshape(-1), weights)
+        sums[-1].view(-1).index_add_(0, estimates.starts.reshape(-1).long(), weights)
 
     def means(self, end: int, level: Tensor, before: Tensor) -> Tensor:
         """Average the blocks over each voxel of slices `first` to `end`, and release their sums.

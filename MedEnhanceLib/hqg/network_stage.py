@@ -92,30 +92,25 @@ class NetworkStage:
             estimate = estimates.at(slab.start, slab.stop)  # before the pilots, which it reads
             groups = run.groups(layer, estimate, run.level_of(matching, number), self._at_once)
             arrays = [run.voxels(slab), pilots.at(slab.start, slab.stop), estimate]
-            images = [
-                as_tensor(each, device) for each in (*arrays, *(guide[slab] for guide in guides))
-            ]
+            arrays += [guide[slab] for guide in guides]
+            images = [as_tensor(each, device) for each in arrays]
             for blocks in self._estimates(run, groups, images):
                 run.monitor.check()
                 sums.add(slab, blocks)
             for part in parts_of(sums.first, ready):
-                level, estimate = (
-                    as_tensor(run.level(part), device),
-                    estimates.at(part.start, part.stop),
-                )
-                nothing = torch.zeros_like(level)
+                level = as_tensor(run.level(part), device)
+                before = as_tensor(estimates.at(part.start, part.stop), device)
+                nothing, change = torch.zeros_like(level), None
                 changes = sums.means(part.stop, level, nothing)
-                # The change by guides stays 0 where there is no noise.
-                change = (
-                    torch.where(level > 0, changes[1].abs() / level, nothing) if guides else None
-                )
-                yield Slab(as_tensor(estimate, device) + changes.sum(0), change)
+                if guides:  # it stays 0 where there is no noise
+                    change = torch.where(level > 0, changes[1].abs() / level, nothing)
+                yield Slab(before + changes.sum(0), change)
                 pilots.let_go(part.stop)
                 estimates.let_go(part.stop)
 
     @property
     def _at_once(self) -> int:
-        """Groups that go through the network at once."""
+        """Groups that go through the network at once, unless the engine of the run limits them."""
         return 256 if self.device == "cpu" else 4096
 
     def _estimates(

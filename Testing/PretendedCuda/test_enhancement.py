@@ -145,7 +145,7 @@ def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("single")
-def test_where_a_cards_memory_runs_out_in_a_network_the_rest_is_computed_on_the_cpu(
+def test_where_memory_runs_out_in_a_network_the_cpu_computes_the_rest(
     recorder: WarningRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume, begun, forward = _scan_of_ct(10, 40), itertools.count(), ViewNet.forward
@@ -160,7 +160,9 @@ def test_where_a_cards_memory_runs_out_in_a_network_the_rest_is_computed_on_the_
     monkeypatch.setattr(ViewNet, "forward", limited)
     with pretended():
         card = replace(config, device="cuda")
-        assert far(enhance(volume, card, monitor=recorder.monitor).volume, expected).max() < 0.02 * 25
+        assert (
+            far(enhance(volume, card, monitor=recorder.monitor).volume, expected).max() < 0.02 * 25
+        )
     assert "goes on with the CPU" in recorder.warnings[-1]
 
 

@@ -13,11 +13,13 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching, block_matching_run
+from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.network_stage import SetNetwork
+from MedEnhanceLib.learning import precision
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 
 SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)
@@ -62,6 +64,26 @@ def run(
     top = 1000.0 if volume.modality == "CT" else 1.0
     network, removal = SetNetwork(network=made), Removal(noise_of(volume))
     return denoise(volume, removal, network, only=only, tops={0: top}, guides=guides)
+
+
+def test_without_the_compiled_library_the_result_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "computes_in_half", lambda _: False)
+    volume = noisy_volume("CT", (12, 24, 28))
+    removal, made = Removal(noise_of(volume)), network(seed=1)
+    whole, other = (
+        denoise(volume, removal, SetNetwork(engine, network=made), tops={0: 1000.0}).voxels
+        for engine in (TorchEngine(), None)
+    )
+    far = np.abs(whole - other) / removal.noise.level
+    # Of equally similar blocks the two may take different ones.
+    assert np.quantile(far, 0.9) < 1e-4 and far.max() < 0.1
+    some = denoise(
+        volume, removal, SetNetwork(TorchEngine(), network=made),
+        only=slice(5, 6), tops={0: 1000.0},
+    ).voxels  # fmt: skip
+    assert np.array_equal(some, whole[5:6])
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])
