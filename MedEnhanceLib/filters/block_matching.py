@@ -17,7 +17,7 @@ spectrum.
 Volumes pass as slabs from stage to stage: only slices near the current one are in memory. The
 grid and the order of every sum depend on the whole volume alone, so that neither slabs nor threads
 nor the vector width of the processor change a bit of the result. Computed by the compiled library
-(`native`) or, where that is missing and on CUDA devices, by `filters.torch_engine`.
+(`native`) or, where that is missing and on CUDA devices, by `filters.tensor_run`.
 """
 
 from __future__ import annotations

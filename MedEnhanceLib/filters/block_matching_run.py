@@ -150,9 +150,10 @@ class Run:
     def finished(self, slab: Slab) -> tuple[slice, Slab]:
         """Check the next slab and crop it to the result's box; reports progress.
 
-        Returns the range of its slices in the result, and the cropped slab. Raises MedEnhanceError
-        where a value is not finite; Cancelled by the monitor.
+        Returns the range of its slices in the result, and the cropped slab, as arrays. Raises
+        MedEnhanceError where a value is not finite; Cancelled by the monitor.
         """
+        slab = Slab(in_memory(slab.voxels), in_memory(slab.change))
         if not np.isfinite(slab.voxels).all():
             raise MedEnhanceError(
                 "the denoising filter computed values that are not finite, from slice "
@@ -172,10 +173,8 @@ class Run:
         return part, Slab(slab.voxels[inner], change)
 
     def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
-        """Yield slabs in main memory, as arrays; on a device they are computed ahead."""
-        for slab in slabs:
-            change = slab.change
-            yield Slab(in_memory(slab.voxels), None if change is None else in_memory(change))
+        """Yield slabs for `finished`; on a device they are computed ahead."""
+        return slabs
 
     def in_order(
         self, function: Callable[[Item], Outcome], items: Iterable[Item]
@@ -500,9 +499,9 @@ def _untouched(shape: tuple[int, ...]) -> Floats:
     return np.frombuffer(memory, np.float32).reshape(shape)
 
 
-def in_memory(values: Any) -> Floats:
-    """Return an array as it is, and a tensor as an array in main memory."""
-    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+def in_memory(values: Any) -> Any:
+    """Return a tensor as an array in main memory; an array and None as they are."""
+    return values.cpu().numpy() if hasattr(values, "cpu") else values
 
 
 def _floats(values: Array) -> Floats:

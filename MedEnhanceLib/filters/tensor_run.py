@@ -68,13 +68,8 @@ class TensorRun(Run):
         self._input.cache_clear()  # the cache and this object refer to each other
 
     def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
-        """Yield slabs in main memory, as `Run.ahead`."""
-        if self._is_cpu:
-            yield from super().ahead(slabs)
-            return
-        for slab, copied in ahead(map(self._fetched, slabs), _SLABS_AHEAD):
-            copied.synchronize()
-            yield from super().ahead(iter([slab]))
+        """Yield slabs, of a device in main memory, where a thread has them computed ahead."""
+        return slabs if self._is_cpu else self._copied(slabs)
 
     def results(self, stage: Stage, part: slice, pilots: Iterator[Any]) -> Iterator[Any]:
         """Yield some slices of a stage, as `Run.results`.
@@ -201,6 +196,11 @@ class TensorRun(Run):
         if self._is_cpu:
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def _copied(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
+        for slab, copied in ahead(map(self._fetched, slabs), _SLABS_AHEAD):
+            copied.synchronize()
+            yield slab
 
     def _fetched(self, slab: Slab) -> tuple[Slab, Any]:
         """Begin to copy a slab to main memory; also returns the event of its end."""
