@@ -50,23 +50,14 @@ def interpolated(values: Floats, places: Sequence[Array]) -> Floats:
     values: [K, J, I]. places: for each axis the positions, in voxels from its first voxel.
     """
     for axis, at in enumerate(places):
-        low, high, share = linear_places(at, values.shape[axis])
+        last = values.shape[axis] - 1
+        at = np.clip(at, 0, last)
+        low = np.minimum(at.astype(np.intp), max(last - 1, 0))
+        share = (at - low).astype(np.float32)
         share = share.reshape([-1 if other == axis else 1 for other in range(3)])
-        below, above = values.take(low, axis), values.take(high, axis)
+        below, above = values.take(low, axis), values.take(np.minimum(low + 1, last), axis)
         values = below + share * (above - below)
     return values
-
-
-def linear_places(at: Array, count: int) -> tuple[Numbers, Numbers, Floats]:
-    """Return the two voxels that each position lies between, and the share of the second one.
-
-    Args:
-        at: positions, in voxels from the first one.
-        count: voxels along the axis.
-    """
-    at = np.clip(at, 0, count - 1)
-    low = np.minimum(at.astype(np.intp), max(count - 2, 0))
-    return low, np.minimum(low + 1, count - 1), (at - low).astype(np.float32)
 
 
 def cubic_spline(distance: Doubles) -> Doubles:

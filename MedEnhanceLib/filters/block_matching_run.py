@@ -11,14 +11,14 @@ import math
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, parts_of, trim
+from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.filters.layers import (
     TAPER_LINE,
@@ -45,6 +45,7 @@ Outcome = TypeVar("Outcome")
 Engine: TypeAlias = "NativeEngine | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
 Level: TypeAlias = "Array | NoiseEstimate"
+ImageKind = Literal["noisy", "pilot", "matched"]
 #: Approximate number of references in a band. A thread computes one band at a time, and a job can
 #: be canceled between bands. The last bits of the result depend on this number.
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
@@ -100,7 +101,7 @@ class Run:
         window: starting places of candidates along slices, rows and columns.
         stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
         box: the voxels of `noisy` that the result has, without mirrored ones.
-        needed: the slices that the last stage has to yield; those of `box`, and `margin` slices
+        needed: the slices that the last stage has to yield: those of `box`, and `margin` slices
             on each side, which `finished` leaves out.
     """
 
@@ -134,8 +135,8 @@ class Run:
         self._engine: Any = engine  # a NativeEngine; that of a TensorRun is another one
         self._threads, self.monitor = threads, monitor
         # OpenMP's own threads would compete with these.
-        self._pool = ThreadPoolExecutor(threads, "denoising", openmp_on_one_thread)
-        self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
+        self._pool: Executor = ThreadPoolExecutor(threads, "denoising", openmp_on_one_thread)
+        self._begun: deque[tuple[Callable[[Any], None], Future[Any]]] = deque()
 
     def __enter__(self) -> Run:
         return self
@@ -202,7 +203,7 @@ class Run:
         for stage in reversed(stages):
             ranges.insert(0, stage.reads(ranges[0]))
         parts = parts_of(ranges[0].start, ranges[0].stop)
-        stream: Iterator[Any] = (self.pilots(part) for part in parts)
+        stream: Iterator[Any] = (self.slices("pilot", part) for part in parts)
         for stage, part in zip(stages, ranges[1:], strict=True):
             stream = self.results(stage, part, stream)
         return stream
@@ -215,24 +216,22 @@ class Run:
             part: the slices that are yielded.
             pilots: results of the stage before: all slices that this one reads.
         """
-        held = self.held(pilots, stage.reads(part).start)
-        sums = Sums(part, self.noisy.shape[1:])
+        held = Held(pilots, stage.reads(part).start, self.stack)
+        sums = self.sums(stage, part)
         waiting: deque[int] = deque()  # first slices of the layers whose bands are not added yet
 
-        def add(first: int, band: Band) -> None:
+        def add(first: int, band: Any) -> None:
             sums.add(first, band)
             waiting.popleft()
 
         for number in stage.layers_of(part):
             first, layer = stage.firsts[number], stage.layer(number)
-            pilot = held.at(first, first + stage.tall)
+            slab = slice(first, first + stage.tall)
+            pilot = held.at(slab.start, slab.stop)
             held.let_go(min(first, sums.first))
-            noisy = self.voxels(slice(first, first + stage.tall))
-            level = self.level_of(stage, number)
-            matched = pilot
-            if self._matched is not None:
-                matched = _floats(self._matched[first : first + stage.tall])
-            for rows in self._bands(stage.kind, layer):
+            noisy, level = self.slices("noisy", slab), self.level_of(stage, number)
+            matched = pilot if self._matched is None else self.slices("matched", slab)
+            for rows in self._bands(stage.kind, layer, level):
                 while len(self._begun) > self._threads:
                     self._add_first()
                 waiting.append(first)
@@ -241,26 +240,27 @@ class Run:
                 )
                 self._begun.append((partial(add, first), band))
             del noisy, pilot, matched, level
-            yield from self._means(
-                stage, held, sums, min(waiting[0] if waiting else first, part.stop)
-            )
+            complete = min(waiting[0] if waiting else first, part.stop)
+            if complete - sums.first >= SLICES_AT_ONCE:
+                yield from self._means(stage, held, sums, complete)
         while waiting:
             self._add_first()
         yield from self._means(stage, held, sums, part.stop)
 
-    def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Floats]:
+    def _means(self, stage: Stage, pilots: Held, sums: Any, end: int) -> Iterator[Any]:
         """Yield the results of the slices up to `end`, whose sums are complete."""
         for part in parts_of(sums.first, end):
-            before, level = self.voxels(part), self.level(part)
+            before, level = self.slices("noisy", part), self.level(part)
             if self._air is not None and stage.kind == "grouped":
                 pilot = pilots.at(part.start, part.stop)
-                before = np.where(level > 0, self._smooth_in_air(part, pilot, level), before)
+                before = self._smooth_in_air(part, before, pilot, level)
             yield sums.means(part.stop, before, level)
 
-    def _smooth_in_air(self, part: slice, pilot: Floats, level: Floats) -> Floats:
+    def _smooth_in_air(self, part: slice, before: Any, pilot: Any, level: Any) -> Any:
         """Smooth slices of a pilot in air: mean over 3 × 3 voxels where it differs by less than σ.
 
-        Groups and networks leave less noise than the pilot has: a border would be visible.
+        Returns `before` where there is no noise. Groups and networks leave less noise than the
+        pilot has: a border would be visible.
         """
         assert self._air is not None
         smooth = pilot.copy()
@@ -270,33 +270,25 @@ class Run:
                 total = reduce_windows(np.add, np.pad(plane, 1, mode="edge"), (3, 3))
                 mean = total / np.float32(9)
                 np.copyto(plane, mean, where=far & (np.abs(mean - plane) < sigma))
-        return smooth
+        return np.where(level > 0, smooth, before)
 
     def _add_first(self) -> None:
         """Add the band that began first to its sums."""
         add, band = self._begun.popleft()
         add(band.result())
 
-    def _bands(self, kind: StageKind, layer: Layer) -> list[range]:
+    def _bands(self, kind: StageKind, layer: Layer, _level: Any) -> Iterable[Any]:
         """Split the rows of references of a layer into bands for the threads."""
         _, ny, nx = self.noisy.shape
         rows, at_once = layer.rows(ny), max(1, REFERENCES_IN_BAND[kind] * layer.round.step // nx)
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
 
-    def _band(
-        self,
-        kind: StageKind,
-        layer: Layer,
-        rows: range,
-        noisy: Floats,
-        pilot: Floats,
-        matched: Floats,
-        level: Floats,
-    ) -> Band:
+    def _band(self, kind: StageKind, layer: Layer, rows: Any, *slabs: Any) -> Any:
         """Compute the sums of some rows of references of a layer."""
         self.monitor.check()
-        slab = noisy.shape[1:]
-        total, weight = _untouched((len(noisy), *slab)), _untouched((layer.window[0], *slab))
+        depth, *sides = slabs[0].shape
+        total, weight = (_untouched((count, *sides)) for count in (depth, layer.window[0]))
+        noisy, pilot, matched, level = slabs
         arrays = LayerArrays(noisy, pilot, matched, level, self.spectrum, total, weight)
         self._engine.run(kind, layer, rows, arrays)
         step, reach = layer.round.step, layer.window[1] + SIDE
@@ -322,21 +314,23 @@ class Run:
         parts = parts_of(0, layer.rows(self.noisy.shape[1]), rows_at_once)
         return (groups for groups in self.in_order(matched, parts) if len(groups.index))
 
-    def held(self, stream: Iterator[Any], first: int) -> Held:
-        """Keep the slices of a stream that begins with slice `first`."""
-        return Held(stream, first)
+    def sums(self, _stage: Stage, part: slice) -> Any:
+        """Begin the sums of some slices of a stage."""
+        return Sums(part, self.noisy.shape[1:])
 
-    def voxels(self, part: slice) -> Any:
-        """Return some slices of the input."""
-        return _floats(self.noisy[part])
+    def slices(self, name: ImageKind, part: slice) -> Any:
+        """Return some slices of the input, or of the image that is compared, or of the pilot."""
+        image = {"noisy": self.noisy, "pilot": self._pilot, "matched": self._matched}[name]
+        assert image is not None
+        return _floats(image[part])
 
-    def pilots(self, part: slice) -> Any:
-        """Return some slices of the first stage's pilot."""
-        return _floats(self._pilot[part])
+    def stack(self, slices: list[Any]) -> Any:
+        """Join slices to a slab."""
+        return np.stack(slices)
 
-    def map_of(self, noise: NoiseEstimate) -> Any:
-        """Return the map of σ, whose slices are made as they are read."""
-        return noise
+    def map_at(self, noise: NoiseEstimate, z: int) -> Any:
+        """Return the map of σ in a slice, [1, J, I]."""
+        return noise[z : z + 1]
 
     def level(self, part: slice) -> Any:
         """Return σ of the noise in some slices."""

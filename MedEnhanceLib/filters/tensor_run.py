@@ -8,33 +8,29 @@ On the CPU, where the compiled library is missing, the tensors share the memory 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, linear_places, parts_of
-from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, Stage
+from MedEnhanceLib.core.arrays import Array, interpolated
+from MedEnhanceLib.filters.block_matching_run import ImageKind, Run, Slab, Stage
 from MedEnhanceLib.filters.layers import TAPER_LINE, BlockGroups, Layer, StageKind
-from MedEnhanceLib.filters.torch_engine import BlockEstimates, TorchEngine, TorchGroups
+from MedEnhanceLib.filters.torch_engine import BlockEstimates, TorchEngine, TorchGroups, references
 from MedEnhanceLib.learning.precision import without_tf32
-from MedEnhanceLib.native import MOST_WINDOW, SIDE
+from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.runtime.ordered import ahead
 
-Outcome = TypeVar("Outcome")
 #: Slices of the input that are copied to a device ahead, and slabs that are computed ahead there.
 _SLICES_AHEAD, _SLABS_AHEAD = 8, 4
 #: Slices of the input that stay on a device, for each stage: more than it is behind the one before.
 _HELD = 14
-#: Slices by which a layer may begin before the first slice that depends on it.
-_BEFORE = MOST_WINDOW[0] + SIDE - 2
 #: In the first stage a reference is one block, otherwise a group of 32: factor on those at once.
 _BLOCKS_AT_ONCE = 16
 
@@ -43,18 +39,17 @@ class TensorRun(Run):
     """Run whose slices are tensors on the device of its engine.
 
     Args:
+        arrays, options: of `Run`.
         engine: with the device.
-        threads: that compute on the CPU.
-        options: of `Run`.
     """
 
-    def __init__(self, *arrays: Any, engine: TorchEngine, threads: int, **options: Any) -> None:
-        self._is_cpu = engine.device == "cpu"
-        # For a device, one thread prepares the input.
-        super().__init__(*arrays, engine=engine, threads=threads if self._is_cpu else 1, **options)
-        self._tensors, self._device = engine, engine.device
+    def __init__(self, *arrays: Any, engine: TorchEngine, **options: Any) -> None:
+        super().__init__(*arrays, engine=engine, **options)
+        self._device, self._preparing = engine.device, self._pool
+        if engine.device != "cpu":
+            # A thread prepares the input; another one, of `ahead`, launches all that is computed.
+            self._preparing, self._pool, self._threads = ThreadPoolExecutor(1), _AtOnce(), 0
         self.spectrum = self._sent(self.spectrum)
-        self._map = self.map_of(self._level) if isinstance(self._level, NoiseEstimate) else None
         # The networks are behind the stages.
         self._input = lru_cache(_HELD * (len(self.stages) + 2))(self._begun_input)
 
@@ -63,39 +58,14 @@ class TensorRun(Run):
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._preparing.shutdown(cancel_futures=True)
         super().__exit__(*error)
         without_tf32.__exit__()
-        self._input.cache_clear()  # the cache and this object refer to each other
+        del self._input  # the cache and this object refer to each other
 
     def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
         """Yield slabs, of a device in main memory, where a thread has them computed ahead."""
-        return slabs if self._is_cpu else self._copied(slabs)
-
-    def results(self, stage: Stage, part: slice, pilots: Iterator[Any]) -> Iterator[Any]:
-        """Yield some slices of a stage, as `Run.results`.
-
-        Args:
-            stage: that filters.
-            part: the slices that are yielded.
-            pilots: results of the stage before: all slices that this one reads.
-        """
-        held = self.held(pilots, stage.reads(part).start)
-        sums = TensorSums(part, self.noisy.shape[1:], self._device)
-        for number in stage.layers_of(part):
-            first = stage.firsts[number]
-            if first - sums.first >= SLICES_AT_ONCE:
-                yield from self._averaged(stage, held, sums, min(first, part.stop))
-            held.let_go(min(first, sums.first))
-            slab = slice(first, first + stage.tall)
-            pilot = held.at(slab.start, slab.stop)
-            layer, level = stage.layer(number), self.level_of(stage, number)
-            noisy, matched = self.voxels(slab), pilot
-            if self._matched is not None:
-                matched = self._stacked("matched", slab)
-            groups = TorchGroups(layer, noisy, pilot, matched, level, self.spectrum)
-            for estimates in self._each(groups, stage.kind, groups.estimates):
-                sums.add(slab, estimates)
-        yield from self._averaged(stage, held, sums, part.stop)
+        return slabs if self._device == "cpu" else self._copied(slabs)
 
     def groups(
         self, layer: Layer, pilot: Tensor, level: Tensor, at_once: int
@@ -109,23 +79,18 @@ class TensorRun(Run):
             at_once: not used: the engine has its own.
         """
         groups = TorchGroups(layer, pilot, pilot, pilot, level)
-        return self._each(groups, "grouped", lambda _, at: groups.groups(at))
+        return self.in_order(groups.groups, self._bands("grouped", layer, level))
 
-    def held(self, stream: Iterator[Tensor], first: int) -> Held:
-        """Keep the slices of a stream that begins with slice `first`."""
-        return Held(stream, first, torch.stack)
+    def sums(self, stage: Stage, part: slice) -> TensorSums:
+        """Begin the sums of some slices of a stage."""
+        return TensorSums(stage, part, self.noisy.shape[1:], self._device)
 
-    def voxels(self, part: slice) -> Tensor:
-        """Return some slices of the input."""
-        return self._stacked("noisy", part)
-
-    def pilots(self, part: slice) -> Tensor:
-        """Return some slices of the first stage's pilot."""
-        return self.voxels(part) if self._pilot is self.noisy else self._sent(self._pilot[part])
-
-    def map_of(self, noise: NoiseEstimate) -> LevelMap:
-        """Return the map of σ on the device."""
-        return LevelMap(noise, self._sent)
+    def slices(self, name: ImageKind, part: slice) -> Tensor:
+        """Return some slices of an image, as `Run.slices`."""
+        if name != "pilot":
+            return self._stacked(name, part)
+        is_noisy = self._pilot is self.noisy
+        return self._stacked("noisy", part) if is_noisy else self._sent(self._pilot[part])
 
     def level(self, part: slice) -> Tensor:
         """Return σ of the noise in some slices."""
@@ -137,63 +102,68 @@ class TensorRun(Run):
         It is 0 where no groups are needed.
         """
         given = self._input(stage.firsts[number] + stage.layer(number).z + 1).result()
-        if given.air is None or stage.kind != "grouped":
-            return given.level
-        return given.level.masked_fill(given.air, 0)
+        if self._air is None or stage.kind != "grouped":
+            return given["level"]
+        return given["level"].masked_fill(given["air"], 0)
 
-    def _each(
-        self,
-        groups: TorchGroups,
-        kind: StageKind,
-        function: Callable[[StageKind, Tensor], Outcome],
-    ) -> Iterator[Outcome]:
-        """Call a function for the references of a layer, some at once, in order."""
+    def stack(self, slices: list[Tensor]) -> Tensor:
+        """Join slices to a slab."""
+        return torch.stack(slices)
 
-        def compute(at: Tensor) -> Outcome:
-            self.monitor.check()
-            return function(kind, at)
+    def map_at(self, noise: NoiseEstimate, z: int) -> Tensor:
+        """Return the map of σ in a slice, [1, J, I], interpolated on the device."""
+        rows, columns = _weights_of(noise, self._device)
+        cells = interpolated(noise.sigma, (noise.places[0][z : z + 1],))[0]
+        return (rows @ self._sent(cells) @ columns.T)[None]
 
-        at_once = self._tensors.at_once * (_BLOCKS_AT_ONCE if kind == "threshold" else 1)
-        some = torch.split(groups.references(kind), at_once)
-        each = self.in_order if self._is_cpu else map
-        return each(compute, (at for at in some if len(at)))
+    def _bands(self, kind: StageKind, layer: Layer, level: Tensor) -> Iterable[Tensor]:
+        """Split the references of a layer into those that are computed at once."""
+        at_once = self._engine.at_once * (_BLOCKS_AT_ONCE if kind == "threshold" else 1)
+        at = references(layer, kind, level)
+        return torch.split(at, at_once) if len(at) else ()
 
-    def _averaged(self, stage: Stage, pilots: Held, sums: TensorSums, end: int) -> Iterator[Tensor]:
-        """Yield the results of the slices up to `end`, whose sums are complete."""
-        for part in parts_of(sums.first, end):
-            before, level = self.voxels(part), self.level(part)
-            if self._air is not None and stage.kind == "grouped":
-                pilot = pilots.at(part.start, part.stop)
-                smooth = _smooth_in_air(pilot, level, self._stacked("air", part))
-                before = torch.where(level > 0, smooth, before)
-            yield sums.means(part.stop, level, before)[0]
+    def _band(self, kind: StageKind, layer: Layer, at: Tensor, *slabs: Tensor) -> BlockEstimates:
+        """Filter the blocks of some references of a layer."""
+        self.monitor.check()
+        noisy, pilot, matched, level = slabs
+        groups = TorchGroups(layer, noisy, pilot, matched, level, self.spectrum)
+        return groups.estimates(kind, at)
+
+    def _smooth_in_air(self, part: slice, before: Tensor, pilot: Tensor, level: Tensor) -> Tensor:
+        """Smooth slices of a pilot in air, as `Run` does."""
+        padded = F.pad(pilot, (1, 1, 1, 1), mode="replicate")
+        rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+        mean = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+        is_smoothed = self._stacked("air", part) & ((mean - pilot).abs() < level)
+        return torch.where(level > 0, torch.where(is_smoothed, mean, pilot), before)
 
     def _stacked(self, name: str, part: slice) -> Tensor:
-        """Return an attribute of some slices of the input; more slices are begun."""
+        """Return an image of some slices of the input; the next ones are begun."""
         for z in range(part.start, min(part.stop + _SLICES_AHEAD, self.noisy.shape[0])):
             self._input(z)
-        return torch.stack(
-            [getattr(self._input(z).result(), name) for z in range(part.start, part.stop)]
-        )
+        return torch.stack([self._input(z).result()[name] for z in range(part.start, part.stop)])
 
-    def _begun_input(self, z: int) -> Future[_Input]:
-        return self._pool.submit(self._input_of, z)
+    def _begun_input(self, z: int) -> Future[dict[str, Tensor]]:
+        return self._preparing.submit(self._input_of, z)
 
-    def _input_of(self, z: int) -> _Input:
-        """Copy a slice of the input to the device."""
-        part = slice(z, z + 1)
-        level = self._sent(self._level[part]) if self._map is None else self._map[part]
-        return _Input(
-            noisy=self._sent(self.noisy[part])[0],
-            level=level[0],
-            air=None if self._air is None else self._sent(self._air.far_from_tissue(z), np.bool_),
-            matched=None if self._matched is None else self._sent(self._matched[part])[0],
-        )
+    def _input_of(self, z: int) -> dict[str, Tensor]:
+        """Copy a slice of the input to the device, [J, I] each, with its σ and the mask of air."""
+        part, level = slice(z, z + 1), self._level
+        if isinstance(level, NoiseEstimate):
+            sigma = self.map_at(level, z)
+        else:
+            sigma = self._sent(level[part])
+        given = {"noisy": self._sent(self.noisy[part])[0], "level": sigma[0]}
+        if self._air is not None:
+            given["air"] = self._sent(self._air.far_from_tissue(z), np.bool_)
+        if self._matched is not None:
+            given["matched"] = self._sent(self._matched[part])[0]
+        return given
 
     def _sent(self, values: Array, dtype: Any = np.float32) -> Tensor:
         """Copy an array to the device, without waiting; on the CPU it is shared."""
         tensor = torch.from_numpy(np.require(values, dtype, ["C", "W"]))
-        if self._is_cpu:
+        if self._device == "cpu":
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
 
@@ -213,43 +183,13 @@ class TensorRun(Run):
         return Slab(voxels, change), copied
 
 
-@dataclass(frozen=True, eq=False)
-class _Input:
-    """A slice of the input on the device, [J, I] each.
+class _AtOnce(Executor):
+    """Executor that calls a function when it is submitted."""
 
-    Attributes:
-        noisy: voxels.
-        level: σ of the noise.
-        air: mask of the air far from tissue; None without air.
-        matched: the image in which blocks are compared; None: the pilot.
-    """
-
-    noisy: Tensor
-    level: Tensor
-    air: Tensor | None
-    matched: Tensor | None
-
-
-class LevelMap:
-    """The map of σ of a volume on a device, whose slices are made as they are read."""
-
-    def __init__(self, noise: NoiseEstimate, send: Callable[..., Tensor]) -> None:
-        """Copy the map of an estimate by `send`, which takes an array and its type."""
-        self._cells = send(noise.sigma)
-        places = zip(noise.places, noise.sigma.shape, strict=True)
-        self._places = [
-            (send(low, np.int64), send(high, np.int64), send(share))
-            for low, high, share in (linear_places(*each) for each in places)
-        ]
-
-    def __getitem__(self, part: slice) -> Tensor:
-        """Interpolate as `NoiseEstimate.__getitem__`, [n, J, I]."""
-        values, slices = self._cells, tuple(each[part] for each in self._places[0])
-        for axis, (low, high, share) in enumerate([slices, *self._places[1:]]):
-            share = share.reshape([-1 if other == axis else 1 for other in range(3)])
-            below = values.index_select(axis, low)
-            values = below + share * (values.index_select(axis, high) - below)
-        return values
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
 
 
 class TensorSums:
@@ -259,46 +199,58 @@ class TensorSums:
         first: the first of them.
     """
 
-    def __init__(self, part: slice, shape: tuple[int, ...], device: str, count: int = 1) -> None:
+    def __init__(
+        self, stage: Stage, part: slice, shape: tuple[int, ...], device: str, count: int = 1
+    ) -> None:
         """Begin without blocks.
 
         Args:
+            stage: whose blocks are added.
             part: the slices that are needed.
             shape: of a slice.
             device: of the tensors.
             count: of the images that blocks are estimates of.
         """
-        self.first, self._origin = part.start, part.start - _BEFORE
+        self.first, self._tall = part.start, stage.tall
         # The sums of each image, and last the weights by the place in which blocks start.
+        self._origin = part.start - stage.tall
         self._sums = torch.zeros((count + 1, 0, *shape), device=device)
 
-    def add(self, slab: slice, estimates: BlockEstimates) -> None:
-        """Add blocks of a layer that covers a slab."""
-        sums = self._part(slab)
+    def add(self, first: int, estimates: BlockEstimates) -> None:
+        """Add blocks of a layer whose slab begins at slice `first`."""
+        sums = self._part(slice(first, first + self._tall))
         into = estimates.voxels.reshape(-1)
         for total, blocks in zip(sums, estimates.blocks, strict=False):
             total.view(-1).index_add_(0, into, blocks.reshape(-1))
         weights = estimates.weights.reshape(-1)
         sums[-1].view(-1).index_add_(0, estimates.starts.reshape(-1).long(), weights)
 
-    def means(self, end: int, level: Tensor, before: Tensor) -> Tensor:
-        """Average the blocks over each voxel of slices `first` to `end`, and release their sums.
+    def means(self, end: int, before: Tensor, level: Tensor) -> Tensor:
+        """Average the blocks over each voxel of slices `first` to `end`, as `Sums.means`.
 
         Args:
             end: one past the last slice.
+            before: the slices before the stage, which stay where there is no noise or no block.
             level: σ in the slices.
-            before: what the slices are where there is no noise or no block.
-        Returns [count, n, J, I].
         """
-        spread = self._part(slice(self.first - SIDE + 1, end))[-1]
-        for axis in (1, 2):
-            spread = _spread(spread, axis)
-        weight = _spread(spread, 0)[SIDE - 1 :]
+        return self.all_means(end, before, level)[0]
+
+    def all_means(self, end: int, before: Tensor, level: Tensor) -> Tensor:
+        """Average the blocks of all images, [count, n, J, I].
+
+        Args:
+            end: one past the last slice.
+            before: what slices are where there is no noise or no block.
+            level: σ in the slices.
+        """
+        weight = self._part(slice(self.first - SIDE + 1, end))[-1]
+        for axis in (1, 2, 0):
+            weight = _spread(weight, axis)
+        weight = weight[SIDE - 1 :]
         totals = self._part(slice(self.first, end))[:-1]
-        is_noisy = (weight > 0) & (level > 0)
-        result = torch.where(is_noisy, totals / weight, before)
-        self._sums = self._sums[:, end - SIDE + 1 - self._origin :]
-        self.first, self._origin = end, end - SIDE + 1
+        result = torch.where((weight > 0) & (level > 0), totals / weight, before)
+        self.first, kept = end, end - SIDE + 1
+        self._sums, self._origin = self._sums[:, kept - self._origin :], kept
         return result
 
     def _part(self, slices: slice) -> Tensor:
@@ -316,6 +268,14 @@ def as_tensor(values: Any, device: str) -> Tensor:
     return values.to(device)  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=4)
+def _weights_of(noise: NoiseEstimate, device: str) -> list[Tensor]:
+    """Return the weights of a map's cells for each row and for each column, [places, cells]."""
+    cells = zip(noise.places[1:], noise.sigma.shape[1:], strict=True)
+    every = (interpolated(np.eye(n, dtype=np.float32)[..., None], (at,)) for at, n in cells)
+    return [as_tensor(each[..., 0], device) for each in every]
+
+
 def _spread(weight: Tensor, axis: int) -> Tensor:
     """Sum the tapered weights of blocks, [n, J, I], along an axis; rounded as by NumPy."""
     spread, side = torch.zeros_like(weight), weight.shape[axis]
@@ -324,11 +284,3 @@ def _spread(weight: Tensor, axis: int) -> Tensor:
             weight.narrow(axis, 0, side - offset) * share
         )
     return spread
-
-
-def _smooth_in_air(pilot: Tensor, level: Tensor, air: Tensor) -> Tensor:
-    """Smooth slices of a pilot, [n, J, I], as `Run` does; air: mask of what is far from tissue."""
-    padded = F.pad(pilot, (1, 1, 1, 1), mode="replicate")
-    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    mean = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
-    return torch.where(air & ((mean - pilot).abs() < level), mean, pilot)

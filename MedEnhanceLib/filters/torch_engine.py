@@ -66,7 +66,7 @@ class TorchEngine:
             torch.from_numpy(np.require(each, np.float32, ["C", "W"])) for each in (pilot, level)
         )
         part = TorchGroups(layer, slab, slab, slab, sigma[layer.z + 1])
-        at = part.references("grouped", rows)
+        at = references(layer, "grouped", part.level, rows)
         if not len(at):
             nothing = np.empty((0, layer.round.keep), np.float32)
             return BlockGroups(nothing.astype(np.int32), nothing, nothing[:, 0])
@@ -112,17 +112,6 @@ class TorchGroups:
     matched: Tensor
     level: Tensor
     spectrum: Any = None
-
-    def references(self, kind: StageKind, rows: range | None = None) -> Tensor:
-        """List references, [n, 2], row and column of each, in the order of C.
-
-        Args:
-            kind: of the stage; "grouped" leaves those without noise out.
-            rows: numbers of the rows of references, from 0; None for all.
-        """
-        layer, (ny, nx) = self.layer, self.level.shape
-        at = _grid(ny, nx, layer.round.step, layer.number % 4, kind, rows, self.level.device)
-        return at if kind == "threshold" else at[self._levels(at) > LEAST_LEVEL]
 
     def estimates(self, kind: StageKind, at: Tensor) -> BlockEstimates:
         """Filter the blocks of references [n, 2]."""
@@ -270,6 +259,20 @@ class TorchGroups:
         # Where the damping had to be increased, the correction is smaller by the same factor.
         kept = (mean * weight).addcmul(noisy, (1 - share) * weight)
         return torch.baddbmm(kept, shares.transpose(1, 2), pilot).mul_(members)
+
+
+def references(layer: Layer, kind: StageKind, level: Tensor, rows: range | None = None) -> Tensor:
+    """List the references of a layer, [n, 2], row and column of each, in the order of C.
+
+    Args:
+        layer: that they belong to.
+        kind: of the stage; "grouped" leaves those without noise out.
+        level: [ny, nx], σ of the noise in the slice after that in which references start.
+        rows: numbers of the rows of references, from 0; None for all.
+    """
+    ny, nx = level.shape
+    at = _grid(ny, nx, layer.round.step, layer.number % 4, kind, rows, level.device)
+    return at if kind == "threshold" else at[level[at[:, 0] + 1, at[:, 1] + 1] > LEAST_LEVEL]
 
 
 @lru_cache(maxsize=32)

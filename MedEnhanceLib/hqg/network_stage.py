@@ -21,7 +21,7 @@ from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import Floats, parts_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
-from MedEnhanceLib.filters.block_matching_run import Run, Slab, Stage, large_enough
+from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, Stage, large_enough
 from MedEnhanceLib.filters.layers import BlockGroups
 from MedEnhanceLib.filters.tensor_run import TensorSums, as_tensor
 from MedEnhanceLib.filters.torch_engine import BlockEstimates
@@ -80,9 +80,9 @@ class NetworkStage:
         # Pilots and estimates of the current slices.
         reads = matching.reads(needed)
         pilot_slices = stages[-1].reads(reads)
-        pilots = run.held(run.stream(stages[:-1], pilot_slices), pilot_slices.start)
-        estimates = run.held(run.results(stages[-1], reads, pilots.passing()), reads.start)
-        sums = TensorSums(needed, run.noisy.shape[1:], device, 2 if guides else 1)
+        pilots = Held(run.stream(stages[:-1], pilot_slices), pilot_slices.start, run.stack)
+        estimates = Held(run.results(stages[-1], reads, pilots.passing()), reads.start, run.stack)
+        sums = TensorSums(matching, needed, run.noisy.shape[1:], device, 1 + bool(guides))
         numbers = matching.layers_of(needed)
         firsts = [matching.firsts[number] for number in numbers]
         ends = [*(min(first, needed.stop) for first in firsts[1:]), needed.stop]
@@ -91,17 +91,17 @@ class NetworkStage:
             layer, slab = matching.layer(number), slice(first, first + matching.tall)
             estimate = estimates.at(slab.start, slab.stop)  # before the pilots, which it reads
             groups = run.groups(layer, estimate, run.level_of(matching, number), self._at_once)
-            arrays = [run.voxels(slab), pilots.at(slab.start, slab.stop), estimate]
+            arrays = [run.slices("noisy", slab), pilots.at(slab.start, slab.stop), estimate]
             arrays += [guide[slab] for guide in guides]
             images = [as_tensor(each, device) for each in arrays]
             for blocks in self._estimates(run, groups, images):
                 run.monitor.check()
-                sums.add(slab, blocks)
+                sums.add(first, blocks)
             for part in parts_of(sums.first, ready):
                 level = as_tensor(run.level(part), device)
                 before = as_tensor(estimates.at(part.start, part.stop), device)
                 nothing, change = torch.zeros_like(level), None
-                changes = sums.means(part.stop, level, nothing)
+                changes = sums.all_means(part.stop, nothing, level)
                 if guides:  # it stays 0 where there is no noise
                     change = torch.where(level > 0, changes[1].abs() / level, nothing)
                 yield Slab(before + changes.sum(0), change)

@@ -72,7 +72,7 @@ class ViewNetwork(SetNetwork):
                 changes.extend([None] * len(voxels) if slab.change is None else slab.change)
                 yield voxels
 
-        held, level = Held(before(), run.needed.start, torch.stack), run.map_of(frames.noise)
+        held = Held(before(), run.needed.start, torch.stack)
 
         def images() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for z in range(requested.start, requested.stop):
@@ -81,7 +81,7 @@ class ViewNetwork(SetNetwork):
                 smooth = held.at(part.start, part.stop)
                 held.let_go(part.start)
                 # Without the zeros of padding, which no training saw: padding is put back later.
-                seen = run.voxels(part), smooth, level[z : z + 1]
+                seen = run.slices("noisy", part), smooth, run.map_at(frames.noise, z)
                 noisy, smooth, sigma = (
                     as_tensor(each, self.device)[:, : sides[0], : sides[1]] / top for each in seen
                 )
