@@ -37,6 +37,9 @@ class NativeEngine:
 
     device: ClassVar[str] = "cpu"
 
+    def less(self) -> None:
+        """Return no engine that needs less memory of a device: this one needs none."""
+
     def __init__(self, library: native.Library) -> None:
         self.library = library
 

@@ -221,9 +221,9 @@ class TensorSums:
         sums = self._part(slice(first, first + self._tall))
         into = estimates.voxels.reshape(-1)
         for total, blocks in zip(sums, estimates.blocks, strict=False):
-            total.view(-1).index_add_(0, into, blocks.reshape(-1))
+            total.view(-1).scatter_add_(0, into, blocks.reshape(-1))
         weights = estimates.weights.reshape(-1)
-        sums[-1].view(-1).index_add_(0, estimates.starts.reshape(-1).long(), weights)
+        sums[-1].view(-1).scatter_add_(0, estimates.starts.reshape(-1).long(), weights)
 
     def means(self, end: int, before: Tensor, level: Tensor) -> Tensor:
         """Average the blocks over each voxel of slices `first` to `end`, as `Sums.means`.
@@ -257,7 +257,8 @@ class TensorSums:
         """Return the sums of some slices, [count + 1, n, J, I]."""
         missing = slices.stop - self._origin - self._sums.shape[1]
         if missing > 0:
-            self._sums = F.pad(self._sums, (0, 0, 0, 0, 0, missing))
+            images, _, *sides = self._sums.shape
+            self._sums = torch.cat([self._sums, self._sums.new_zeros(images, missing, *sides)], 1)
         return self._sums[:, slices.start - self._origin : slices.stop - self._origin]
 
 

@@ -16,10 +16,9 @@ from MedEnhanceLib.core.arrays import Array, Floats, let_go
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Run, Slab
-from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.filters.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.estimate import NoiseEstimate
-from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
+from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -199,33 +198,25 @@ class BlockMatching:
 
     def denoise(self, frames: Frames) -> Denoised:
         """Filter each frame; as `Denoiser.denoise`."""
-        return Denoised(part for number in frames.numbers for part in self._parts(frames, number))
+        return Denoised(self._parts(frames))
 
-    def _parts(self, frames: Frames, number: int) -> Iterator[FramePart]:
-        """Filter the requested slices of a frame, with less of a device's memory if it runs out."""
-        method = self
-        start, requested, monitor = (
-            frames.slices.start,
-            frames.slices,
-            frames.monitors_of(number)[0],
-        )
-        while True:
-            share = (start - requested.start) / (requested.stop - requested.start)
-            rest = replace(
-                frames, slices=slice(start, requested.stop), numbers=[number],
-                monitor=monitor.part(share, 1.0), share=1.0,
-            )  # fmt: skip
-            try:
-                for part in method._filtered(rest, number):
-                    start = part.slices.stop
-                    yield part
-                return
-            except (MemoryError, RuntimeError) as cause:
-                less = method._with_less(cause, monitor)
-                if less is None:
-                    raise
-            release_memory(method.device)  # of the run, which is gone with its error
-            method = less
+    def _parts(self, frames: Frames) -> Iterator[FramePart]:
+        """Filter the requested slices, with less of a device's memory where that runs out."""
+        method, requested = self, frames.slices
+        for number in frames.numbers:
+            start, monitor = requested.start, frames.monitors_of(number)[0]
+            while start < requested.stop:
+                share = (start - requested.start) / (requested.stop - requested.start)
+                rest = replace(
+                    frames, slices=slice(start, requested.stop), numbers=[number],
+                    monitor=monitor.part(share, 1.0), share=1.0,
+                )  # fmt: skip
+                try:
+                    for part in method._filtered(rest, number):
+                        start = part.slices.stop
+                        yield part
+                except (MemoryError, RuntimeError) as cause:
+                    method = method._with_less(cause, monitor)
 
     def _filtered(self, frames: Frames, number: int) -> Iterator[FramePart]:
         """Filter the requested slices of a frame."""
@@ -237,12 +228,11 @@ class BlockMatching:
                     yield FramePart(number, slices, result.voxels, result.change)
                 let_go(filtered.noisy)
 
-    def _with_less(self, cause: Exception, monitor: Monitor) -> BlockMatching | None:
-        """Return the method that goes on after an error, with a warning; None if there is none."""
+    def _with_less(self, cause: Exception, monitor: Monitor) -> BlockMatching:
+        """Return the method that goes on after an error, with a warning; or raise the error."""
         if self.device == "cpu" or not is_out_of_memory(cause):
-            return None
-        engine = self.engine
-        less = None if engine is None or isinstance(engine, NativeEngine) else engine.less()
+            raise cause
+        less = self.engine.less() if self.engine else None
         means = f"{less.at_once} groups at once" if less else "the CPU, slower"
         monitor.warn(f"memory ran out on {self.device}; removing noise goes on with {means}")
         return self._with(less or block_matching.engine_for("cpu", monitor))
