@@ -16,8 +16,8 @@ spectrum.
 
 Volumes pass as slabs from stage to stage: only slices near the current one are in memory. The
 grid and the order of every sum depend on the whole volume alone, so that neither slabs nor threads
-change a bit of the result; nor does the processor, where it fuses multiply-adds. Computed by the compiled library
-(`native`) or, where that is missing and on CUDA devices, by `filters.torch_engine`.
+change a bit of the result; nor does the processor, where it fuses multiply-adds. Computed by the
+compiled library (`native`) or, where that is missing and on CUDA devices, by `filters.tensor_run`.
 """
 
 from __future__ import annotations
@@ -94,12 +94,15 @@ class BlockMatchingFilter:
     def denoised(self) -> Floats:
         """Filter the whole volume: float32 [K, J, I]; raises as `Run.finished`."""
         with self.run() as run:
-            return np.concatenate([run.finished(slab)[1].voxels for slab in run.slabs()])
+            slabs = run.ahead(run.slabs())
+            return np.concatenate([run.finished(slab)[1].voxels for slab in slabs])
 
-    def run(self, only: slice | None = None) -> Run:
+    def run(self, only: slice | None = None, margin: int = 0) -> Run:
         """Begin a run over the volume, mirrored along axes shorter than a block.
 
-        only: the slices of the result, equal to those of a whole run.
+        Args:
+            only: the slices of the result, equal to those of a whole run.
+            margin: further slices on each side that are filtered.
         """
         large, level, air = large_enough(self.noisy), self.level, self.air
         if large is not self.noisy:
@@ -112,7 +115,8 @@ class BlockMatchingFilter:
         stages = [Stage(large.shape, window, each) for each in self.rounds]
         if self.pilot is None:
             stages.insert(0, Stage(large.shape, (1, 1, 1), _THRESHOLD, "threshold"))
-        return Run(
+        engine = self.engine or engine_for("cpu", self.monitor)
+        return _run_type(engine)(
             large,
             level,
             np.maximum(white, LEAST_SHARE).astype(np.float32),
@@ -121,11 +125,20 @@ class BlockMatchingFilter:
             pilot=large if self.pilot is None else large_enough(self.pilot),
             matched=None if self.matched is None else large_enough(self.matched),
             box=(only or slice(0, self.noisy.shape[0]), *map(slice, self.noisy.shape[1:])),
+            margin=margin,
             air=air,
-            engine=self.engine or engine_for("cpu", self.monitor),
+            engine=engine,
             threads=self.threads or machine.cpu_threads(),
             monitor=self.monitor,
         )
+
+
+def _run_type(engine: Engine) -> type[Run]:
+    if isinstance(engine, NativeEngine):
+        return Run
+    from MedEnhanceLib.filters.tensor_run import TensorRun
+
+    return TensorRun
 
 
 def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
@@ -153,4 +166,4 @@ def engine_for(device: str, monitor: Monitor) -> Engine:
         return NativeEngine(library)
     from MedEnhanceLib.filters.torch_engine import TorchEngine
 
-    return TorchEngine(device if is_cuda else "cpu", monitor)
+    return TorchEngine(device if is_cuda else "cpu")

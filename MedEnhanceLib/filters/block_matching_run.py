@@ -11,16 +11,24 @@ import math
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, parts_of, trim
+from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
+from MedEnhanceLib.filters.layers import (
+    TAPER_LINE,
+    BlockGroups,
+    Layer,
+    LayerArrays,
+    Round,
+    StageKind,
+    places,
+)
 from MedEnhanceLib.filters.regions import Air, reduce_windows
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.runtime.machine import openmp_on_one_thread
@@ -37,6 +45,7 @@ Outcome = TypeVar("Outcome")
 Engine: TypeAlias = "NativeEngine | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
 Level: TypeAlias = "Array | NoiseEstimate"
+ImageKind = Literal["noisy", "pilot", "matched"]
 #: Approximate number of references in a band. A thread computes one band at a time, and a job can
 #: be canceled between bands. The last bits of the result depend on this number.
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
@@ -53,10 +62,20 @@ class Stage:
         window: tuple[int, int, int],
         settings: Round,
         kind: StageKind = "grouped",
+        correct: Callable[[Layer, range, LayerArrays], None] | None = None,
     ) -> None:
-        """Lay out a stage; shape: of the volume. window: starts of candidates along each axis."""
+        """Lay out a stage.
+
+        Args:
+            shape: of the volume.
+            window: starts of candidates along each axis.
+            settings: of the groups.
+            kind: of the engine's functions, which computes the stage.
+            correct: in their place: adds the sums of rows of references, whose means are added to
+                the pilot. It gets the pilot as `matched`, and the pilot's own as `pilot`.
+        """
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
-        self.kind, self._settings = kind, settings
+        self.kind, self.correct, self._settings = kind, correct, settings
         self._window = widths[0], widths[1], widths[2]
         self.tall = widths[0] + SIDE - 1
         between = settings.step if kind == "grouped" else 1
@@ -83,20 +102,6 @@ class Stage:
         return slice(self.firsts[numbers[0]], self.firsts[numbers[-1]] + self.tall)
 
 
-@dataclass(frozen=True, eq=False)
-class Correction:
-    """A network that corrects the slices of the last stage, computed as a stage is.
-
-    Attributes:
-        compute: adds the sums of some rows of references of a layer; `matched` are the slices that
-            are corrected, `pilot` those of the stage before.
-        pilots: results of the stage before.
-    """
-
-    compute: Callable[[Layer, range, LayerArrays], None]
-    pilots: Held
-
-
 class Run:
     """Run of stages over a volume, with its threads; a context, which ends them.
 
@@ -106,7 +111,8 @@ class Run:
         window: starting places of candidates along slices, rows and columns.
         stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
         box: the voxels of `noisy` that the result has, without mirrored ones.
-        needed: the slices that the last stage has to yield.
+        needed: the slices that the last stage has to yield: those of `box`, and `margin` slices
+            on each side, which `finished` leaves out.
     """
 
     def __init__(
@@ -120,6 +126,7 @@ class Run:
         pilot: Array,
         matched: Array | None,
         box: tuple[slice, ...],
+        margin: int,
         air: Air | None,
         engine: Engine,
         threads: int,
@@ -127,14 +134,19 @@ class Run:
     ) -> None:
         self.stages, self._pilot, self._box = stages, pilot, box
         self._matched = matched
-        self.needed = box[0] if noisy.shape[0] > SIDE else slice(0, SIDE)
+        count, around = noisy.shape[0], (box[0].start - margin, box[0].stop + margin)
+        self.needed = (
+            slice(max(0, around[0]), min(count, around[1])) if count > SIDE else slice(0, SIDE)
+        )
         self._stop, self._finished = self.needed.start, 0
         self.noisy, self._air, self._level = noisy, air, level
-        self.spectrum, self.window = spectrum, window
-        self._engine, self._threads, self.monitor = engine, threads, monitor
+        self.spectrum: Any = spectrum
+        self.window = window
+        self.engine: Any = engine  # a NativeEngine; that of a TensorRun is another one
+        self._threads, self.monitor = threads, monitor
         # OpenMP's own threads would compete with these.
-        self._pool = ThreadPoolExecutor(threads, "denoising", openmp_on_one_thread)
-        self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
+        self._pool: Executor = ThreadPoolExecutor(threads, "denoising", openmp_on_one_thread)
+        self._begun: deque[tuple[Callable[[Any], None], Future[Any]]] = deque()
         self._spare: dict[tuple[int, ...], list[Floats]] = {}  # zeros, by shape
 
     def __enter__(self) -> Run:
@@ -150,9 +162,10 @@ class Run:
     def finished(self, slab: Slab) -> tuple[slice, Slab]:
         """Check the next slab and crop it to the result's box; reports progress.
 
-        Returns the range of its slices in the result, and the cropped slab. Raises MedEnhanceError
-        where a value is not finite; Cancelled by the monitor.
+        Returns the range of its slices in the result, and the cropped slab, as arrays. Raises
+        MedEnhanceError where a value is not finite; Cancelled by the monitor.
         """
+        slab = Slab(in_memory(slab.voxels), in_memory(slab.change))
         if not np.isfinite(slab.voxels).all():
             raise MedEnhanceError(
                 "the denoising filter computed values that are not finite, from slice "
@@ -171,6 +184,10 @@ class Run:
         change = None if slab.change is None else slab.change[inner]
         return part, Slab(slab.voxels[inner], change)
 
+    def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
+        """Yield slabs for `finished`; on a device they are computed ahead."""
+        return slabs
+
     def in_order(
         self, function: Callable[[Item], Outcome], items: Iterable[Item]
     ) -> Iterator[Outcome]:
@@ -186,7 +203,7 @@ class Run:
         while waiting:
             yield waiting.popleft().result()
 
-    def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Floats]:
+    def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Any]:
         """Yield slices after the first stages, in parts, from the pilot on.
 
         Args:
@@ -197,7 +214,7 @@ class Run:
         for stage in reversed(stages):
             ranges.insert(0, stage.reads(ranges[0]))
         parts = parts_of(ranges[0].start, ranges[0].stop)
-        stream: Iterator[Floats] = (_floats(self._pilot[part]) for part in parts)
+        stream: Iterator[Any] = (self.slices("pilot", part) for part in parts)
         for stage, part in zip(stages, ranges[1:], strict=True):
             stream = self.results(stage, part, stream)
         return stream
@@ -206,77 +223,69 @@ class Run:
         self,
         stage: Stage,
         part: slice,
-        pilots: Iterator[Floats],
-        correction: Correction | None = None,
-    ) -> Iterator[Floats]:
+        pilots: Iterator[Any],
+        before: Callable[[int, int], Any] | None = None,
+    ) -> Iterator[Any]:
         """Yield some slices of a stage, from a stream of the pilot's slices.
 
         Args:
             stage: that filters.
             part: the slices that are yielded.
             pilots: results of the stage before: all slices that this one reads.
-            correction: computed in place of the stage, and added to the pilot.
+            before: returns slices of the stage before that, for a network.
         """
-        compute = correction.compute if correction else partial(self._engine.run, stage.kind)
-        held = Held(pilots, stage.reads(part).start)
-        sums = Sums(part, self.noisy.shape[1:])
+        held = Held(pilots, stage.reads(part).start, self.stack)
+        sums = self.sums(stage, part)
         waiting: deque[int] = deque()  # first slices of the layers whose bands are not added yet
 
-        def add(first: int, band: Band) -> None:
+        def add(first: int, band: Any) -> None:
             sums.add(first, band)
             waiting.popleft()
-            for part, whole in zip((band.total, band.weight), band.memory, strict=True):
-                part.fill(0)
-                self._spare.setdefault(whole.shape, []).append(whole)
 
         for number in stage.layers_of(part):
             first, layer = stage.firsts[number], stage.layer(number)
-            pilot = held.at(first, first + stage.tall)
+            slab = slice(first, first + stage.tall)
+            pilot = held.at(slab.start, slab.stop)
             held.let_go(min(first, sums.first))
-            noisy = _floats(self.noisy[first : first + stage.tall])
-            level = self.level_of(stage, number)
-            matched = pilot
-            if self._matched is not None:
-                matched = _floats(self._matched[first : first + stage.tall])
-            if correction:
-                matched, pilot = pilot, correction.pilots.at(first, first + stage.tall)
-                correction.pilots.let_go(first)
-            for rows in self._bands(stage.kind, layer):
+            noisy, level = self.slices("noisy", slab), self.level_of(stage, number)
+            matched = pilot if self._matched is None else self.slices("matched", slab)
+            if before is not None:
+                matched, pilot = pilot, before(slab.start, slab.stop)
+            for rows in self._bands(stage.kind, layer, level):
                 while len(self._begun) > self._threads:
                     self._add_first()
                 waiting.append(first)
                 band = self._pool.submit(
-                    self._band, compute, layer, rows, noisy, pilot, matched, level
+                    self._band, stage, layer, rows, noisy, pilot, matched, level
                 )
                 self._begun.append((partial(add, first), band))
             del noisy, pilot, matched, level
-            yield from self._means(
-                stage, held, sums, min(waiting[0] if waiting else first, part.stop), correction
-            )
+            complete = min(waiting[0] if waiting else first, part.stop)
+            if complete - sums.first >= SLICES_AT_ONCE:
+                yield from self._means(stage, held, sums, complete)
         while waiting:
             self._add_first()
-        yield from self._means(stage, held, sums, part.stop, correction)
+        yield from self._means(stage, held, sums, part.stop)
 
-    def _means(
-        self, stage: Stage, pilots: Held, sums: Sums, end: int, correction: Correction | None
-    ) -> Iterator[Floats]:
+    def _means(self, stage: Stage, pilots: Held, sums: Any, end: int) -> Iterator[Any]:
         """Yield the results of the slices up to `end`, whose sums are complete."""
         for part in parts_of(sums.first, end):
             level = self.level(part)
-            if correction:
+            if stage.correct is not None:
                 estimate = pilots.at(part.start, part.stop)
                 yield estimate + sums.means(part.stop, np.zeros_like(estimate), level)
                 continue
-            before = _floats(self.noisy[part])
+            before = self.slices("noisy", part)
             if self._air is not None and stage.kind == "grouped":
                 pilot = pilots.at(part.start, part.stop)
-                before = np.where(level > 0, self._smooth_in_air(part, pilot, level), before)
+                before = self._smooth_in_air(part, before, pilot, level)
             yield sums.means(part.stop, before, level)
 
-    def _smooth_in_air(self, part: slice, pilot: Floats, level: Floats) -> Floats:
+    def _smooth_in_air(self, part: slice, before: Any, pilot: Any, level: Any) -> Any:
         """Smooth slices of a pilot in air: mean over 3 × 3 voxels where it differs by less than σ.
 
-        Groups and networks leave less noise than the pilot has: a border would be visible.
+        Returns `before` where there is no noise. Groups and networks leave less noise than the
+        pilot has: a border would be visible.
         """
         assert self._air is not None
         smooth = pilot.copy()
@@ -286,34 +295,27 @@ class Run:
                 total = reduce_windows(np.add, np.pad(plane, 1, mode="edge"), (3, 3))
                 mean = total / np.float32(9)
                 np.copyto(plane, mean, where=far & (np.abs(mean - plane) < sigma))
-        return smooth
+        return np.where(level > 0, smooth, before)
 
     def _add_first(self) -> None:
         """Add the band that began first to its sums."""
         add, band = self._begun.popleft()
         add(band.result())
 
-    def _bands(self, kind: StageKind, layer: Layer) -> list[range]:
+    def _bands(self, kind: StageKind, layer: Layer, _level: Any) -> Iterable[Any]:
         """Split the rows of references of a layer into bands for the threads."""
         _, ny, nx = self.noisy.shape
         rows, at_once = layer.rows(ny), max(1, REFERENCES_IN_BAND[kind] * layer.round.step // nx)
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
 
-    def _band(
-        self,
-        compute: Callable[[Layer, range, LayerArrays], None],
-        layer: Layer,
-        rows: range,
-        noisy: Floats,
-        pilot: Floats,
-        matched: Floats,
-        level: Floats,
-    ) -> Band:
+    def _band(self, stage: Stage, layer: Layer, rows: Any, *slabs: Any) -> Any:
         """Compute the sums of some rows of references of a layer."""
         self.monitor.check()
-        slab = noisy.shape[1:]
-        total, weight = self._zeros((len(noisy), *slab)), self._zeros((layer.window[0], *slab))
+        depth, *sides = slabs[0].shape
+        total, weight = (self._zeros((count, *sides)) for count in (depth, layer.window[0]))
+        noisy, pilot, matched, level = slabs
         arrays = LayerArrays(noisy, pilot, matched, level, self.spectrum, total, weight)
+        compute = stage.correct or partial(self.engine.run, stage.kind)
         compute(layer, rows, arrays)
         step, reach = layer.round.step, layer.window[1] + SIDE
         lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)
@@ -326,11 +328,48 @@ class Run:
         except (KeyError, IndexError):
             return _untouched(shape)
 
-    def level(self, part: slice) -> Floats:
+    def groups(self, layer: Layer, pilot: Any, level: Any, at_once: int) -> Iterator[BlockGroups]:
+        """Search the groups of a layer, some rows of references in each thread.
+
+        Args:
+            layer: whose groups are searched.
+            pilot: its slab, in which blocks are compared.
+            level: σ, from `level_of`.
+            at_once: largest number of references whose groups are yielded together.
+        """
+
+        def matched(rows: slice) -> BlockGroups:
+            numbers = range(rows.start, rows.stop)
+            groups: BlockGroups = self.engine.match(layer, numbers, pilot=pilot, level=level)
+            return groups
+
+        rows_at_once = max(1, at_once * layer.round.step // self.noisy.shape[2])
+        parts = parts_of(0, layer.rows(self.noisy.shape[1]), rows_at_once)
+        return (groups for groups in self.in_order(matched, parts) if len(groups.index))
+
+    def sums(self, _stage: Stage, part: slice) -> Any:
+        """Begin the sums of some slices of a stage."""
+        return Sums(part, self.noisy.shape[1:], self._spare)
+
+    def slices(self, name: ImageKind, part: slice) -> Any:
+        """Return some slices of the input, or of the image that is compared, or of the pilot."""
+        image = {"noisy": self.noisy, "pilot": self._pilot, "matched": self._matched}[name]
+        assert image is not None
+        return _floats(image[part])
+
+    def stack(self, slices: list[Any]) -> Any:
+        """Join slices to a slab."""
+        return np.stack(slices)
+
+    def map_at(self, noise: NoiseEstimate, z: int) -> Any:
+        """Return the map of σ in a slice, [1, J, I]."""
+        return noise[z : z + 1]
+
+    def level(self, part: slice) -> Any:
         """Return σ of the noise in some slices."""
         return _floats(self._level[part])
 
-    def level_of(self, stage: Stage, number: int) -> Floats:
+    def level_of(self, stage: Stage, number: int) -> Any:
         """Return σ for a layer of a stage, as an engine reads it: [window[0] + 3, J, I].
 
         Only the slice of the references' middles is filled. It is 0 where no groups are needed.
@@ -346,15 +385,15 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """Some slices of a result.
+    """Some slices of a result: arrays, or tensors on a device.
 
     Attributes:
         voxels: [n, J, I].
         change: how far guides changed each voxel, in σ of the noise; None where no guide was used.
     """
 
-    voxels: Array
-    change: Floats | None = None
+    voxels: Any
+    change: Any = None
 
     @property
     def use(self) -> float:
@@ -367,21 +406,23 @@ class Slab:
 class Held:
     """Buffer of a stream's slices, which are kept until they are let go."""
 
-    def __init__(self, stream: Iterator[Floats], first: int) -> None:
-        self._stream, self._first, self._end = stream, first, first
-        self._slices: deque[Floats] = deque()
+    def __init__(
+        self, stream: Iterator[Any], first: int, stack: Callable[[list[Any]], Any] = np.stack
+    ) -> None:
+        self._stream, self._first, self._end, self._stack = stream, first, first, stack
+        self._slices: deque[Any] = deque()
 
-    def passing(self) -> Iterator[Floats]:
+    def passing(self) -> Iterator[Any]:
         """Yield the stream to another reader, and keep its slices."""
         while (slab := self._next()) is not None:
             yield slab
 
-    def at(self, first: int, end: int) -> Floats:
+    def at(self, first: int, end: int) -> Any:
         """Return some slices, [n, J, I]; reads on as far as needed."""
         while self._end < end:
             if self._next() is None:
                 raise RuntimeError(f"a stream ended at slice {self._end}, before {end}")
-        return np.stack([self._slices[z - self._first] for z in range(first, end)])
+        return self._stack([self._slices[z - self._first] for z in range(first, end)])
 
     def let_go(self, first: int) -> None:
         """Forget the slices before this one."""
@@ -389,7 +430,7 @@ class Held:
             self._slices.popleft()
             self._first += 1
 
-    def _next(self) -> Floats | None:
+    def _next(self) -> Any:
         slab = next(self._stream, None)
         if slab is not None:
             self._slices.extend(slab)
@@ -410,15 +451,23 @@ class Band:
     lines: slice
     total: Floats
     weight: Floats
-    memory: Sequence[Floats] = ()
+    memory: Sequence[Floats]
 
 
 class Sums:
     """Sums of the layers so far, from the first incomplete slice on."""
 
-    def __init__(self, part: slice, shape: tuple[int, ...]) -> None:
-        """Begin without layers. part: the slices that are needed. shape: of a slice."""
-        self.first, self._end, self._shape = part.start, part.stop, shape
+    def __init__(
+        self, part: slice, shape: tuple[int, ...], spare: dict[tuple[int, ...], list[Floats]]
+    ) -> None:
+        """Begin without layers.
+
+        Args:
+            part: the slices that are needed.
+            shape: of a slice.
+            spare: takes the memory of bands, by shape, once they are added and 0 again.
+        """
+        self.first, self._end, self._shape, self._spare = part.start, part.stop, shape, spare
         self._totals: dict[int, Floats] = {}
         self._weights: dict[int, Floats] = {}
         self._spread: dict[int, Floats] = {}
@@ -432,6 +481,9 @@ class Sums:
                 if z not in parts:
                     parts[z] = np.zeros(self._shape, np.float32)
                 parts[z][band.lines] += values
+        for part, whole in zip((band.total, band.weight), band.memory, strict=True):
+            part.fill(0)
+            self._spare.setdefault(whole.shape, []).append(whole)
 
     def means(self, end: int, before: Floats, level: Floats) -> Floats:
         """Average the blocks over each voxel of slices `first` to `end`, and release their sums.
@@ -488,6 +540,11 @@ def _untouched(shape: tuple[int, ...]) -> Floats:
     except OSError as cause:
         raise MemoryError("no memory for sums of the denoising filter") from cause
     return np.frombuffer(memory, np.float32).reshape(shape)
+
+
+def in_memory(values: Any) -> Any:
+    """Return a tensor as an array in main memory; an array and None as they are."""
+    return values.cpu().numpy() if hasattr(values, "cpu") else values
 
 
 def _floats(values: Array) -> Floats:

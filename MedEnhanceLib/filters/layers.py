@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Floats, Ints
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.native import SIDE
 
 StageKind = Literal["grouped", "threshold"]
@@ -21,7 +21,7 @@ TAPER: Floats = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(
 
 @dataclass(frozen=True, eq=False)
 class BlockGroups:
-    """Groups of similar blocks of a layer, in the order of their references.
+    """Groups of similar blocks of a layer, in the order of their references: arrays or tensors.
 
     Attributes:
         index: [N, keep], place in the flat slab of each block's first voxel: the reference's, then
@@ -31,14 +31,14 @@ class BlockGroups:
         level: [N], σ of the noise at the reference.
     """
 
-    index: Ints
-    distance: Floats
-    level: Floats
+    index: Any
+    distance: Any
+    level: Any
 
 
 @dataclass(frozen=True, eq=False)
 class LayerArrays:
-    """Arrays that a layer is computed from, and added to: float32, or tensors on a device.
+    """Arrays that C computes a layer from, and adds to: float32.
 
     Attributes:
         noisy: the slab [window[0] + 3, ny, nx].
@@ -50,13 +50,13 @@ class LayerArrays:
         weight: [window[0], ny, nx], weights of blocks by the place in which they start.
     """
 
-    noisy: Any
-    pilot: Any
-    matched: Any
-    level: Any
-    spectrum: Any
-    total: Any
-    weight: Any
+    noisy: Floats
+    pilot: Floats
+    matched: Floats
+    level: Floats
+    spectrum: Floats
+    total: Floats
+    weight: Floats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -55,6 +55,11 @@ class NetworkWeights:
 
 class NativeEngine:
     """Engine that calls the compiled library; it checks the arrays, as C trusts their pointers."""
+
+    device: ClassVar[str] = "cpu"
+
+    def less(self) -> None:
+        """Return no engine that needs less memory of a device: this one needs none."""
 
     def __init__(self, library: native.Library) -> None:
         self.library = library

@@ -8,78 +8,50 @@ uses matrix products and a Cholesky decomposition, and agrees with C within roun
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Floats, Longs
-from MedEnhanceLib.filters.layers import TAPER, BlockGroups, Layer, LayerArrays, StageKind, places
-from MedEnhanceLib.filters.native_engine import NativeEngine
+from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.filters.layers import TAPER, BlockGroups, Layer, StageKind, places
 from MedEnhanceLib.learning.precision import constant, without_tf32
 from MedEnhanceLib.native import CELLS, SIDE
-from MedEnhanceLib.runtime.device import is_out_of_memory, release_memory
-from MedEnhanceLib.runtime.progress import Monitor
 
 #: References computed together on a CPU, and most on a device; each needs about 100 kB.
-_AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 4096
+_AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 8192
 #: As in grouped.c: below this σ there is no noise to remove.
 LEAST_LEVEL = 1e-10
 #: As in grouped.c: least damping as a share of the system's trace.
 _LEAST_DAMPING = 1e-6
 
 
+@dataclass(frozen=True)
 class TorchEngine:
-    """Engine in place of `NativeEngine`, on the CPU or on a CUDA device.
+    """Engine in place of `NativeEngine`, on the CPU or on a CUDA device, for a `TensorRun`.
 
-    On a device one thread computes at a time. When its memory runs out, fewer references are
-    computed together, and in the end all on the CPU; each step gives a warning.
+    Attributes:
+        device: that computes.
+        at_once: references computed together.
     """
 
-    def __init__(self, device: str = "cpu", monitor: Monitor | None = None) -> None:
-        self._device, self._monitor = device, monitor or Monitor()
-        self._at_once = _AT_ONCE if device == "cpu" else _AT_ONCE_ON_A_DEVICE
-        self._only = threading.Lock()
+    device: str = "cpu"
+    at_once: int = 0
 
-    def run(self, stage: StageKind, layer: Layer, rows: range, arrays: LayerArrays) -> None:
-        """Filter a layer as `NativeEngine.run` does, on the device while its memory lasts.
+    def __post_init__(self) -> None:
+        if not self.at_once:
+            most = _AT_ONCE if self.device == "cpu" else _AT_ONCE_ON_A_DEVICE
+            object.__setattr__(self, "at_once", most)
 
-        Args:
-            stage: "threshold" or "grouped".
-            layer: whose groups are filtered.
-            rows: numbers of the rows of references, from 0.
-            arrays: NumPy arrays in main memory; `total` and `weight` are added to.
-        """
-        at = _references(layer, rows, arrays.level, is_grouped=stage == "grouped")
-        pilot = arrays.pilot if stage == "grouped" else arrays.noisy
-        inputs = arrays.noisy, pilot, arrays.matched, arrays.level, arrays.spectrum
-        sums = arrays.total, arrays.weight
-        if self._device == "cpu":
-            self._add(stage, layer, at, inputs, [torch.from_numpy(each) for each in sums])
-            return
-        with self._only:
-            while self._at_once >= _AT_ONCE:
-                try:
-                    added = [torch.zeros(each.shape, device=self._device) for each in sums]
-                    self._add(stage, layer, at, inputs, added)
-                    # Both are fetched before either is added, or a second try would add it twice.
-                    fetched = [each.cpu().numpy() for each in added]
-                    for total, part in zip(sums, fetched, strict=True):
-                        total += part
-                except (MemoryError, RuntimeError) as cause:
-                    if not is_out_of_memory(cause):
-                        raise
-                else:
-                    return
-                self._use_less()
-        library = native.load(monitor=self._monitor)
-        instead = NativeEngine(library) if library is not None else TorchEngine()
-        instead.run(stage, layer, rows, arrays)
+    def less(self) -> TorchEngine | None:
+        """Return an engine that needs less of a device's memory; None if there is none."""
+        at_once = self.at_once // 4
+        return TorchEngine(self.device, at_once) if at_once >= _AT_ONCE else None
 
     def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
         """Search groups as `NativeEngine.match` does, always on the CPU.
@@ -90,72 +62,74 @@ class TorchEngine:
             pilot: the slab [window[0] + 3, ny, nx] that blocks are compared in.
             level: σ of the noise, like the slab, ≥ 0; a reference without noise gets no group.
         """
-        at = torch.from_numpy(_references(layer, rows, level, is_grouped=True))
+        slab, sigma = (
+            torch.from_numpy(np.require(each, np.float32, ["C", "W"])) for each in (pilot, level)
+        )
+        part = TorchGroups(layer, slab, slab, slab, sigma[layer.z + 1])
+        at = references(layer, "grouped", part.level, rows)
         if not len(at):
             nothing = np.empty((0, layer.round.keep), np.float32)
             return BlockGroups(nothing.astype(np.int32), nothing, nothing[:, 0])
         with without_tf32, torch.inference_mode():
-            slab, sigma = (_tensor_on(values, "cpu") for values in (pilot, level))
-            part = TorchGroups(layer, LayerArrays(slab, slab, slab, sigma, None, None, None))
-            parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
+            parts = [vars(part.groups(some)).values() for some in torch.split(at, _AT_ONCE)]
             index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
         return BlockGroups(index.int().numpy(), distance.numpy(), sigmas.numpy())
 
-    def _add(
-        self,
-        stage: StageKind,
-        layer: Layer,
-        at: Longs,
-        inputs: Sequence[Floats],
-        sums: Sequence[Tensor],
-    ) -> None:
-        """Add the blocks of references [n, 3] to total and weight, which are on the device."""
-        with without_tf32, torch.inference_mode():
-            sent = [_tensor_on(each, self._device) for each in inputs]
-            part = TorchGroups(layer, LayerArrays(*sent, *sums))
-            # In the first stage a reference is one block, otherwise a group of 32.
-            most = self._at_once * (1 if stage == "grouped" else 16)
-            for some in torch.split(torch.from_numpy(at).to(self._device), most):
-                part.add(stage, some)
 
-    def _use_less(self) -> None:
-        self._at_once //= 4
-        means = f"{self._at_once} groups at once"
-        if self._at_once < _AT_ONCE:
-            means = "the CPU, slower"
-        self._monitor.warn(f"memory ran out on {self._device}; removing noise goes on with {means}")
-        release_memory(self._device)
+@dataclass(frozen=True, eq=False)
+class BlockEstimates:
+    """Estimates of blocks, to be averaged where blocks overlap.
+
+    Attributes:
+        blocks: [N, keep, 64] each, the voxels times weight and taper, of one or more images.
+        voxels: [N, keep, 64], their places in the flat slab.
+        weights: [N, keep].
+        starts: [N, keep], places of the blocks' first voxels.
+    """
+
+    blocks: Sequence[Tensor]
+    voxels: Tensor
+    weights: Tensor
+    starts: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class TorchGroups:
-    """Groups of blocks of a layer, and the sums that their estimates are added to.
+    """Groups of blocks of a layer, from tensors on one device.
 
     Attributes:
-        arrays: tensors on the device.
+        layer: that they belong to.
+        noisy: the slab [window[0] + 3, ny, nx].
+        pilot: the better estimate, like the slab; in the first stage it is not read.
+        matched: what blocks are compared in, like the slab: the pilot, or another image.
+        level: [ny, nx], σ of the noise, ≥ 0, in the slice after that in which references start.
+        spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
     """
 
     layer: Layer
-    arrays: LayerArrays
+    noisy: Tensor
+    pilot: Tensor
+    matched: Tensor
+    level: Tensor
+    spectrum: Any = None
 
-    def add(self, stage: StageKind, at: Tensor) -> None:
-        """Add the filtered blocks of references [n, 3]: the slice, row and column of each."""
-        if len(at):
-            (self._group if stage == "grouped" else self._threshold)(at)
+    def estimates(self, kind: StageKind, at: Tensor) -> BlockEstimates:
+        """Filter the blocks of references [n, 2]."""
+        return self._group(at) if kind == "grouped" else self._threshold(at)
 
-    def matched(self, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return index, distance and level of groups of references [n, 3], as `BlockGroups`."""
+    def groups(self, at: Tensor) -> BlockGroups:
+        """Search the groups of references [n, 2]; the result has tensors."""
         starts, members = self._match(at)
         starts = torch.where(members > 0, starts, starts[:, :1])
         missing = starts[:, :1].expand(-1, self.layer.round.keep - starts.shape[1])
         starts = torch.cat([starts, missing], 1)
-        blocks = self.arrays.pilot.reshape(-1)[self._cells(starts)]
+        blocks = self.pilot.reshape(-1)[self._cells(starts)]
         distance = (blocks - blocks[:, :1]).square_().sum(dim=2)
-        return starts, distance, self._levels(at)
+        return BlockGroups(starts, distance, self._levels(at))
 
-    def _group(self, at: Tensor) -> None:
+    def _group(self, at: Tensor) -> BlockEstimates:
         atoms, taper = self._tables()
-        deviation = self.arrays.spectrum.sqrt()[:, None]
+        deviation = self.spectrum.sqrt()[:, None]
         into, back = (atoms / deviation).T, atoms * deviation * taper
         level = self._levels(at)
         is_noisy = level > LEAST_LEVEL
@@ -164,36 +138,33 @@ class TorchGroups:
         where = self._cells(starts)
         noisy, pilot = (
             values.reshape(-1).index_select(0, where.view(-1)).view(where.shape) @ into
-            for values in (self.arrays.noisy, self.arrays.pilot)
+            for values in (self.noisy, self.pilot)
         )
         weight = is_noisy / level.square()
         blocks = self._filtered(noisy, pilot, members, level.square(), weight) @ back
-        weights = weight[:, None].expand_as(starts)
-        self._sum(blocks, where, starts, weights * members)
+        return BlockEstimates([blocks], where, weight[:, None] * members, starts)
 
-    def _threshold(self, at: Tensor) -> None:
-        (atoms, taper), starts = self._tables(), self._starts(*at.T)[:, None]
+    def _threshold(self, at: Tensor) -> BlockEstimates:
+        (atoms, taper), starts = self._tables(), self._starts(self.layer.z, *at.T)[:, None]
         noise = self._levels(at).square() * self.layer.round.damp * self.layer.round.damp
         where = self._cells(starts)
-        blocks = (
-            self.arrays.noisy.reshape(-1).index_select(0, where.view(-1)).view(-1, CELLS) @ atoms.T
-        )
-        ratio = blocks.square() / (self.arrays.spectrum * noise[:, None] + 1e-30)
+        blocks = self.noisy.reshape(-1).index_select(0, where.view(-1)).view(-1, CELLS) @ atoms.T
+        ratio = blocks.square() / (self.spectrum * noise[:, None] + 1e-30)
         steep = ratio.clamp_(max=1e4).square_().square_()
         share = steep.div_(steep + 1)
         share[:, 0] = 1  # the mean of a block stays
-        ones = torch.ones(starts.shape, device=starts.device)
-        self._sum(blocks.mul_(share) @ (atoms * taper), where, starts, ones)
+        blocks = (blocks.mul_(share) @ (atoms * taper)).view(where.shape)
+        return BlockEstimates([blocks], where, torch.ones_like(noise)[:, None], starts)
 
     def _tables(self) -> tuple[Tensor, Tensor]:
         """Return the cosine transform and the weights of a block's voxels, on the device."""
-        device = self.arrays.noisy.device
+        device = self.noisy.device
         cosines, taper = (constant(table, device, torch.float32) for table in (COSINES, _TAPER))
         return cosines, taper
 
-    def _starts(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    def _starts(self, z: Tensor | int, y: Tensor, x: Tensor) -> Tensor:
         """Return indices in the flat slab."""
-        ny, nx = (int(side) for side in self.arrays.pilot.shape[1:])
+        ny, nx = self.level.shape
         return (z * ny + y) * nx + x
 
     def _cells(self, starts: Tensor) -> Tensor:
@@ -202,15 +173,14 @@ class TorchGroups:
         return starts[..., None] + self._starts(side[:, None, None], side[:, None], side).flatten()
 
     def _levels(self, at: Tensor) -> Tensor:
-        z, y, x = at.T
-        levels: Tensor = self.arrays.level[z + 1, y + 1, x + 1]
-        return levels
+        rows, columns = at.T + 1
+        return self.level[rows, columns]
 
     def _match(self, at: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first voxels of each group's blocks, [B, keep], and 1 for members, else 0."""
         deep, wide, long = self.layer.window
-        _, ny, nx = self.arrays.pilot.shape
-        z, rows, columns = at.T
+        ny, nx = self.level.shape
+        rows, columns = at.T
         first_y = (rows - (wide - 1) // 2).clip(0, ny - 3 - wide)
         first_x = (columns - (long - 1) // 2).clip(0, nx - 3 - long)
         window_y, window_x = (
@@ -218,7 +188,8 @@ class TorchGroups:
             for first, side in ((first_y, wide), (first_x, long))
         )
         # The voxels that the candidates of each reference cover.
-        window = self.arrays.matched[:, window_y[:, :, None], window_x[:, None]].transpose(0, 1)
+        window = self.matched[:, window_y[:, :, None], window_x[:, None]].transpose(0, 1)
+        z = torch.full_like(rows, self.layer.z)
         reference = torch.stack([z, rows - first_y, columns - first_x])
         reference_number = ((reference[0] * wide + reference[1]) * long + reference[2]).long()
         near, apart = None, self.layer.round.apart
@@ -280,40 +251,46 @@ class TorchGroups:
         share = damping / torch.maximum(damping, least)
         diagonal.add_((damping / share)[:, 0])
         right = (pilot @ noisy.transpose(1, 2)).mul_(weight * share)
-        # Unlike cholesky, cholesky_ex does not wait for the device.
-        shares = torch.cholesky_solve(right, torch.linalg.cholesky_ex(gram).L)
+        # Unlike cholesky, cholesky_ex does not wait for the device. Two triangular solves, as
+        # cholesky_solve of many systems is slower on GPUs before PyTorch 2.12.
+        lower = torch.linalg.cholesky_ex(gram).L
+        half = torch.linalg.solve_triangular(lower, right, upper=False)
+        shares = torch.linalg.solve_triangular(lower.mT, half, upper=True)
         # Where the damping had to be increased, the correction is smaller by the same factor.
         kept = (mean * weight).addcmul(noisy, (1 - share) * weight)
         return torch.baddbmm(kept, shares.transpose(1, 2), pilot).mul_(members)
 
-    def _sum(self, blocks: Tensor, where: Tensor, starts: Tensor, weights: Tensor) -> None:
-        """Add weighted and tapered blocks, and their weights, to the sums."""
-        self.arrays.total.view(-1).index_add_(0, where.view(-1), blocks.view(-1))
-        self.arrays.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
+
+def references(layer: Layer, kind: StageKind, level: Tensor, rows: range | None = None) -> Tensor:
+    """List the references of a layer, [n, 2], row and column of each, in the order of C.
+
+    Args:
+        layer: that they belong to.
+        kind: of the stage; "grouped" leaves those without noise out.
+        level: [ny, nx], σ of the noise in the slice after that in which references start.
+        rows: numbers of the rows of references, from 0; None for all.
+    """
+    ny, nx = level.shape
+    at = _grid(ny, nx, layer.round.step, layer.number % 4, kind, rows, level.device)
+    return at if kind == "threshold" else at[level[at[:, 0] + 1, at[:, 1] + 1] > LEAST_LEVEL]
 
 
-def _references(layer: Layer, rows: range, level: Floats, *, is_grouped: bool) -> Longs:
-    """List the references of a layer, [n, 3], in the order of C; grouped ones have noise."""
-    _, ny, nx = level.shape
-    number, step = layer.number, layer.round.step
-    columns = [places(nx, step, is_shifted=odd) for odd in (False, True)]
-    at = np.array(
-        [
-            (layer.z, y, x)
-            for row, y in enumerate(places(ny, step, is_shifted=bool(number & 1)))
-            if row in rows
-            for x in columns[(row + number // 2) & 1 if is_grouped else number & 1]
-        ],
-        np.int64,
-    ).reshape(-1, 3)
-    if is_grouped:
-        at = at[level[layer.z + 1, at[:, 1] + 1, at[:, 2] + 1] > LEAST_LEVEL]
-    return at
-
-
-def _tensor_on(values: Array, device: str) -> Tensor:
-    """Copy an array to a device; PyTorch requires writable memory."""
-    return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(device)
+@lru_cache(maxsize=32)
+def _grid(
+    ny: int, nx: int, step: int, number: int, kind: StageKind, rows: range | None, device: Any
+) -> Tensor:
+    """List all references of a layer, [n, 2]; it depends on its number modulo 4 alone."""
+    lines: Array = np.array(places(ny, step, is_shifted=bool(number & 1)))
+    parity = np.full(len(lines), number & 1)
+    if kind == "grouped":
+        parity = (np.arange(len(lines)) + number // 2) & 1
+    part = slice(0, len(lines)) if rows is None else slice(rows.start, rows.stop)
+    along = [np.array(places(nx, step, is_shifted=odd)) for odd in (False, True)]
+    columns = [along[odd] for odd in parity[part]]
+    row = lines[part].repeat([len(each) for each in columns])
+    at = np.stack([row, np.concatenate(columns)], axis=1)
+    with torch.inference_mode(False):
+        return torch.from_numpy(at).to(device)
 
 
 def _cosine_line() -> Tensor:

@@ -7,7 +7,7 @@ DENOISERS; it is chosen by its name (`denoiser` of `EnhanceConfig`). CONTRIBUTIN
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
@@ -18,6 +18,7 @@ from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Run, Slab
 from MedEnhanceLib.filters.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.estimate import NoiseEstimate
+from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -183,6 +184,12 @@ class BlockMatching:
     engine: block_matching.Engine | None = None
     is_joint: ClassVar[bool] = False
     needs_model: ClassVar[bool] = False
+    margin: ClassVar[int] = 0  # filtered slices on each side that a slice depends on
+
+    @property
+    def device(self) -> str:
+        """The device that computes, by its torch name."""
+        return self.engine.device if self.engine else "cpu"
 
     @classmethod
     def prepared(cls, resources: Resources) -> BlockMatching:
@@ -191,16 +198,48 @@ class BlockMatching:
 
     def denoise(self, frames: Frames) -> Denoised:
         """Filter each frame; as `Denoiser.denoise`."""
-        return Denoised(part for number in frames.numbers for part in self._parts(frames, number))
+        return Denoised(self._parts(frames))
 
-    def _parts(self, frames: Frames, number: int) -> Iterator[FramePart]:
+    def _parts(self, frames: Frames) -> Iterator[FramePart]:
+        """Filter the requested slices, with less of a device's memory where that runs out."""
+        method, requested = self, frames.slices
+        for number in frames.numbers:
+            start, monitor = requested.start, frames.monitors_of(number)[0]
+            while start < requested.stop:
+                share = (start - requested.start) / (requested.stop - requested.start)
+                rest = replace(
+                    frames, slices=slice(start, requested.stop), numbers=[number],
+                    monitor=monitor.part(share, 1.0), share=1.0,
+                )  # fmt: skip
+                try:
+                    for part in method._filtered(rest, number):
+                        start = part.slices.stop
+                        yield part
+                except (MemoryError, RuntimeError) as cause:
+                    method = method._with_less(cause, monitor)
+
+    def _filtered(self, frames: Frames, number: int) -> Iterator[FramePart]:
         """Filter the requested slices of a frame."""
         filtered = self._filter(frames, number, frames.volumes[number])
-        with filtered.run(frames.slices) as run:
-            for slab in self._slabs(run, frames, number):
+        with filtered.run(frames.slices, self.margin) as run:
+            for slab in run.ahead(self._slabs(run, frames, number)):
                 slices, result = run.finished(slab)
-                yield FramePart(number, slices, result.voxels, result.change)
+                if slices.stop > slices.start:
+                    yield FramePart(number, slices, result.voxels, result.change)
                 let_go(filtered.noisy)
+
+    def _with_less(self, cause: Exception, monitor: Monitor) -> BlockMatching:
+        """Return the method that goes on after an error, with a warning; or raise the error."""
+        if self.device == "cpu" or not is_out_of_memory(cause):
+            raise cause
+        less = self.engine.less() if self.engine else None
+        means = f"{less.at_once} groups at once" if less else "the CPU, slower"
+        monitor.warn(f"memory ran out on {self.device}; removing noise goes on with {means}")
+        return self._with(less or block_matching.engine_for("cpu", monitor))
+
+    def _with(self, engine: block_matching.Engine) -> BlockMatching:
+        """Return the method with another engine."""
+        return replace(self, engine=engine)
 
     def _filter(
         self, frames: Frames, number: int, volume: Volume

@@ -48,7 +48,7 @@ class Places:
     shape: tuple[int, int, int]
 
     @classmethod
-    def of(cls, groups: BlockGroups, spectrum: Floats, shape: tuple[int, ...]) -> Places:
+    def of(cls, groups: BlockGroups, spectrum: Floats | Tensor, shape: tuple[int, ...]) -> Places:
         """Convert the groups that a search found in a slab.
 
         Args:
@@ -58,10 +58,10 @@ class Places:
         """
         slices, rows, columns = shape
         return cls(
-            torch.from_numpy(groups.index),
-            torch.from_numpy(groups.distance),
-            torch.from_numpy(groups.level),
-            torch.from_numpy(np.sqrt(spectrum)),
+            torch.as_tensor(groups.index),
+            torch.as_tensor(groups.distance),
+            torch.as_tensor(groups.level),
+            torch.as_tensor(spectrum).sqrt(),
             (slices, rows, columns),
         )
 

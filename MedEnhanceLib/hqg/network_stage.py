@@ -14,7 +14,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,26 +21,16 @@ from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import Floats, parts_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
-from MedEnhanceLib.filters.block_matching_run import (
-    Band,
-    Correction,
-    Held,
-    Run,
-    Slab,
-    Stage,
-    Sums,
-    large_enough,
-)
-from MedEnhanceLib.filters.layers import BlockGroups, Layer
+from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, Stage, large_enough
+from MedEnhanceLib.filters.layers import BlockGroups
 from MedEnhanceLib.filters.native_engine import NativeEngine, NetworkWeights
+from MedEnhanceLib.filters.tensor_run import TensorSums, as_tensor
+from MedEnhanceLib.filters.torch_engine import BlockEstimates
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.denoisers import BlockMatching, Frames, Resources
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, on_device, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
 from MedEnhanceLib.learning.precision import mixed_precision
-
-#: Groups that go through the network at once.
-_AT_ONCE = {"cpu": 256, "cuda": 8192, "mps": 4096}
 
 
 @lru_cache(maxsize=4)
@@ -103,114 +92,99 @@ class NetworkStage:
     top: float
     guides: Sequence[Floats] = ()
 
-    def slabs(self, run: Run, engine: block_matching.Engine) -> Iterator[Slab]:
-        """Yield the needed slices of a run of the filter, enhanced, in order, in slabs.
+    def slabs(self, run: Run) -> Iterator[Slab]:
+        """Yield the needed slices of a run of the filter, enhanced, in order.
 
-        On the CPU the compiled library computes what no guide corrects.
+        On the CPU the compiled library computes them, but for the part of guides.
         """
-        stages, needed = run.stages, run.needed
+        stages, needed, device = run.stages, run.needed, self.device
         guides = [large_enough(guide) for guide in self.guides]
         settings = block_matching.Round(step=STEP, keep=self.network.config.blocks)
         matching = Stage(run.noisy.shape, run.window, settings)
         # Pilots and estimates of the current slices.
         reads = matching.reads(needed)
         pilot_slices = stages[-1].reads(reads)
-        pilots = Held(run.stream(stages[:-1], pilot_slices), pilot_slices.start)
+        pilots = Held(run.stream(stages[:-1], pilot_slices), pilot_slices.start, run.stack)
         stream = run.results(stages[-1], reads, pilots.passing())
-        if isinstance(engine, NativeEngine) and self.device == "cpu" and not guides:
-            compute = partial(engine.run_network, native_weights(self.network), self.top)
-            correction = Correction(compute, pilots)
-            yield from map(Slab, run.results(matching, needed, stream, correction))
+        estimates = Held(stream, reads.start, run.stack)
+        compiled = None
+        if self.device == "cpu" and isinstance(run.engine, NativeEngine):
+            weights = native_weights(self.network)
+            matching.correct = partial(run.engine.run_network, weights, self.top)
+            parts = parts_of(reads.start, reads.stop)
+            estimates_read = (estimates.at(part.start, part.stop) for part in parts)
+            compiled = Held(run.results(matching, needed, estimates_read, pilots.at), needed.start)
+        if compiled is not None and not guides:
+            for part in parts_of(needed.start, needed.stop):
+                yield Slab(compiled.at(part.start, part.stop))
+                for held in (pilots, estimates, compiled):
+                    held.let_go(part.stop)
             return
-        estimates = Held(stream, reads.start)
-        shape = run.noisy.shape[1:]
-        sums, guide_sums = Sums(needed, shape), Sums(needed, shape)
+        sums = TensorSums(matching, needed, run.noisy.shape[1:], device, 1 + bool(guides))
         numbers = matching.layers_of(needed)
         firsts = [matching.firsts[number] for number in numbers]
         ends = [*(min(first, needed.stop) for first in firsts[1:]), needed.stop]
         for number, first, ready in zip(numbers, firsts, ends, strict=True):
             run.monitor.check()
-            layer, end = matching.layer(number), first + matching.tall
-            estimate = estimates.at(first, end)  # before the pilots, which it reads from the stream
-            level = run.level_of(matching, number)
-            slab = run.noisy[first:end], level, pilots.at(first, end), estimate
-            bands = self._layer(run, layer, slab, [guide[first:end] for guide in guides])
-            for total, band in zip((sums, guide_sums), bands, strict=False):
-                total.add(first, band)
+            layer, slab = matching.layer(number), slice(first, first + matching.tall)
+            estimate = estimates.at(slab.start, slab.stop)  # before the pilots, which it reads
+            groups = run.groups(layer, estimate, run.level_of(matching, number), self._at_once)
+            arrays = [run.slices("noisy", slab), pilots.at(slab.start, slab.stop), estimate]
+            arrays += [guide[slab] for guide in guides]
+            images = [as_tensor(each, device) for each in arrays]
+            for blocks in self._estimates(run, groups, images):
+                run.monitor.check()
+                sums.add(first, blocks)
             for part in parts_of(sums.first, ready):
-                estimate = estimates.at(part.start, part.stop)
-                level = run.level(part)
-                nothing = np.zeros_like(estimate)
-                result = estimate + sums.means(part.stop, nothing, level)
-                change = None
-                if guides:
-                    change = np.abs(guide_sums.means(part.stop, nothing, level))
-                    # It stays 0 where there is no noise.
-                    change = np.divide(change, level, out=nothing, where=level > 0)
-                yield Slab(result, change)
+                level = as_tensor(run.level(part), device)
+                before = as_tensor(estimates.at(part.start, part.stop), device)
+                nothing, change = torch.zeros_like(level), None
+                changes = sums.all_means(part.stop, nothing, level)
+                if guides:  # it stays 0 where there is no noise
+                    change = torch.where(level > 0, changes[1].abs() / level, nothing)
+                if compiled is not None:
+                    before = as_tensor(compiled.at(part.start, part.stop), device)
+                    compiled.let_go(part.stop)
+                yield Slab(before + (changes.sum(0) if compiled is None else changes[1]), change)
                 pilots.let_go(part.stop)
                 estimates.let_go(part.stop)
 
-    @torch.inference_mode()
-    def _layer(
-        self,
-        run: Run,
-        layer: Layer,
-        slab: tuple[Floats, Floats, Floats, Floats],
-        guides: Sequence[Floats],
-    ) -> list[Band]:
-        """Compute the sums of the groups of a layer; with guides, also those of the guides' part.
+    @property
+    def _at_once(self) -> int:
+        """Groups that go through the network at once, unless the engine of the run limits them."""
+        return 256 if self.device == "cpu" else 4096
 
-        slab: noisy voxels, σ, pilot and estimate.
+    def _estimates(
+        self, run: Run, groups: Iterator[BlockGroups], images: Sequence[Tensor]
+    ) -> Iterator[BlockEstimates]:
+        """Yield the blocks of the groups of a layer; with guides, also those of the guides' part.
+
+        images: slabs: noisy voxels, pilot, estimate and guides.
         """
-        noisy, level, pilot, estimate = slab
         device, network = self.device, self.network
-        arrays = [noisy, pilot, estimate, *guides]
-        images = [torch.tensor(np.asarray(each, np.float32), device=device) for each in arrays]
-        # Groups are searched on the CPU, some rows in each thread, which goes on with the network
-        # if that is there, too.
-        search = block_matching.engine_for("cpu", run.monitor).match
-
-        def matched(rows: slice) -> BlockGroups:
-            return search(layer, range(rows.start, rows.stop), pilot=estimate, level=level)
+        noisy, pilot, estimate, *guides = images
 
         @torch.inference_mode()
         def chunk_of(near: BlockGroups) -> _Chunk:
             places = on_device(Places.of(near, run.spectrum, noisy.shape), device)
             voxels = places.voxels()
-            groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
-            fits = [network.fit(groups, places, voxels, guide) for guide in images[3:]]
+            groups = network.groups(places, voxels, noisy, pilot, estimate, self.top)
+            fits = [network.fit(groups, places, voxels, guide) for guide in guides]
             return _Chunk(places, voxels, groups, fits)
 
         @torch.inference_mode()
-        def answered(chunk: _Chunk) -> tuple[_Chunk, list[Tensor], Tensor]:
+        def answered(chunk: _Chunk) -> BlockEstimates:
             with mixed_precision(device):
                 residual: Residual = network(chunk.groups, chunk.fits)
             changes = [residual.unguided]
             if residual.correction is not None:
                 changes.append(residual.correction)
             blocks = [network.blocks(each, residual.weight, chunk.places) for each in changes]
-            return chunk, blocks, residual.weight
+            return BlockEstimates(blocks, chunk.voxels, residual.weight, chunk.places.index)
 
         each = run.in_order if device == "cpu" else map
-        at_once = max(1, _AT_ONCE[device.partition(":")[0]] * STEP // estimate.shape[2])
-        parts = parts_of(0, layer.rows(estimate.shape[1]), at_once)
-        filled = (groups for groups in run.in_order(matched, parts) if len(groups.index))
-        chunks = each(chunk_of, filled)
-        totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
-        weights = torch.zeros(noisy.size, device=device)
-        complete = _with_regions([*chunks]) if guides else chunks
-        for chunk, changes, shares in each(answered, complete):
-            run.monitor.check()
-            for total, blocks in zip(totals, changes, strict=True):
-                total.scatter_add_(0, chunk.voxels.reshape(-1), blocks.reshape(-1))
-            first = chunk.places.index.long()
-            weights.scatter_add_(0, first.reshape(-1), shares.reshape(-1))
-        if guides:
-            totals[0] += totals[1]
-        weight = weights.cpu().numpy().reshape(noisy.shape)
-        rows = slice(0, noisy.shape[1])
-        return [Band(rows, each.cpu().numpy().reshape(noisy.shape), weight) for each in totals]
+        chunks = each(chunk_of, groups)
+        return each(answered, _with_regions([*chunks]) if guides else chunks)
 
 
 def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
@@ -251,7 +225,17 @@ class SetNetwork(BlockMatching):
         # One round more, whose change the network sees. In CT it would cost fine structure.
         return rounds if volume.modality == "CT" else (*rounds, rounds[-1])
 
+    def _with(self, engine: block_matching.Engine) -> SetNetwork:
+        """Return the method with another engine, and its networks on the engine's device."""
+        moved: dict[str, Any] = {}
+        if engine.device != self.device:
+            networks = {
+                n: each for n, each in vars(self).items() if isinstance(each, torch.nn.Module)
+            }
+            moved = {name: copy.deepcopy(each).to(engine.device) for name, each in networks.items()}
+        return replace(self, engine=engine, device=engine.device, **moved)
+
     def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
         """Yield the slabs of a run after the network."""
         stage = NetworkStage(self.network, self.device, frames.tops[number], frames.guides)
-        return stage.slabs(run, self.engine or block_matching.engine_for("cpu", run.monitor))
+        return stage.slabs(run)

@@ -6,11 +6,12 @@ A slice depends on itself and two neighbors on each side alone, so that a previe
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.arrays import Floats
-from MedEnhanceLib.filters.block_matching_run import Held
-from MedEnhanceLib.hqg.denoisers import Denoised, Denoiser, FramePart, Frames, Resources
+from MedEnhanceLib.core.arrays import Numbers
+from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab
+from MedEnhanceLib.filters.tensor_run import as_tensor
+from MedEnhanceLib.hqg.denoisers import Frames, Resources
 from MedEnhanceLib.hqg.network_stage import SetNetwork
 from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet, inputs_of, open_view_network
 from MedEnhanceLib.learning.native_unet import NativeUNet
@@ -40,85 +42,87 @@ def _opened(folder: Path, sha256: str, device: str) -> ViewNet:
     return network
 
 
-@dataclass(frozen=True, eq=False)
-class ViewNetwork:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ViewNetwork(SetNetwork):
     """The set network, and then the network that sees whole slices.
 
     Attributes:
-        first: the method whose results are corrected.
-        network: of a bundle, on `device`.
-        device: that it runs on.
-        compiled: the same network in C; None where PyTorch computes it.
+        view: network of a bundle that sees slices, on `device`.
+        compiled: the same in C; None where PyTorch computes it.
     """
 
-    first: Denoiser
-    network: ViewNet
-    device: str = "cpu"
+    view: ViewNet
     compiled: NativeUNet | None = None
-    is_joint: ClassVar[bool] = False
-    needs_model: ClassVar[bool] = True
+    margin: ClassVar[int] = NEIGHBORS
 
     @classmethod
     def prepared(cls, resources: Resources) -> ViewNetwork:
         """Load both networks of the bundle."""
         bundle = resources.bundle
         assert bundle is not None  # as it needs a model
-        network = _opened(bundle.folder, bundle.sha256, resources.device)
-        library = native.load() if resources.device == "cpu" else None
-        compiled = NativeUNet(network, library) if library is not None else None
-        return cls(SetNetwork.prepared(resources), network, resources.device, compiled)
+        first = SetNetwork.prepared(resources)
+        view = _opened(bundle.folder, bundle.sha256, resources.device)
+        library = native.load() if first.device == "cpu" else None
+        return cls(
+            first.engine, network=first.network, device=first.device, view=view,
+            compiled=None if library is None else NativeUNet(view, library),
+        )  # fmt: skip
 
-    def denoise(self, frames: Frames) -> Denoised:
-        """Correct each frame; as `Denoiser.denoise`."""
-        return Denoised(part for number in frames.numbers for part in self._parts(frames, number))
+    def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
+        """Yield the slabs of a run after both networks: slices before the requested, then those."""
+        count, *sides = frames.volumes[number].shape
+        requested, top = frames.slices, float(np.float32(frames.tops[number]))
+        changes: deque[Any] = deque()
+        slabs = super()._slabs(run, frames, number)
 
-    def _parts(self, frames: Frames, number: int) -> Iterator[FramePart]:
-        """Yield the requested slices of a frame, one by one."""
-        count, requested = len(frames.volumes[number].voxels), frames.slices
-        reads = slice(max(0, requested.start - NEIGHBORS), min(count, requested.stop + NEIGHBORS))
-        monitor = frames.monitors_of(number)[0]
-        # The monitor has the share of the progress already.
-        given = replace(frames, slices=reads, numbers=[number], monitor=monitor, share=1.0)
-        changes: list[Floats | None] = []
+        def before() -> Iterator[Tensor]:
+            for slab in slabs:
+                voxels = as_tensor(slab.voxels, self.device)
+                changes.extend([None] * len(voxels) if slab.change is None else slab.change)
+                yield voxels
 
-        def before() -> Iterator[Floats]:
-            for part in self.first.denoise(given).parts:
-                planes = range(len(part.voxels))
-                changes.extend(None if part.change is None else part.change[n] for n in planes)
-                yield part.voxels
+        held = Held(before(), run.needed.start, torch.stack)
 
-        regions, top = frames.regions_of(number), np.float32(frames.tops[number])
-        held = Held(before(), reads.start)
-
-        def images() -> Iterator[tuple[Floats, Floats, Floats]]:
+        def images() -> Iterator[tuple[Numbers, tuple[Any, ...]]]:
             for z in range(requested.start, requested.stop):
                 near = np.clip(np.arange(z - NEIGHBORS, z + NEIGHBORS + 1), 0, count - 1)
-                first, stop = int(near[0]), int(near[-1]) + 1
-                smooth = held.at(first, stop)[near - first]
-                held.let_go(first)
-                noisy = np.asarray(regions.neutral[first:stop], np.float32)[near - first]
+                part = slice(int(near[0]), int(near[-1]) + 1)
+                smooth = held.at(part.start, part.stop)
+                held.let_go(part.start)
                 # Without the zeros of padding, which no training saw: padding is put back later.
-                yield noisy / top, smooth / top, frames.noise[z : z + 1][0] / top
+                seen = run.slices("noisy", part), smooth, run.map_at(frames.noise, z)
+                yield near - part.start, seen
 
-        plane = math.prod(frames.volumes[number].shape[1:])
-        threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // plane))
+        def corrected(item: tuple[Numbers, tuple[Any, ...]]) -> Tensor:
+            near, seen = item
+            noisy, smooth, sigma = (
+                as_tensor(each, self.device)[:, : sides[0], : sides[1]] / top for each in seen
+            )
+            noisy, smooth = (
+                torch.stack([each[number] for number in near]) for each in (noisy, smooth)
+            )
+            return self._correct((noisy, smooth, sigma))
+
+        threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // math.prod(sides)))
         results = ordered_map(
-            self._correct, images(), threads=threads if self.device == "cpu" else 1,
+            corrected, images(), threads=threads if self.device == "cpu" else 1,
             monitor=frames.monitor,
         )  # fmt: skip
-        for z, result in enumerate(results, requested.start):
-            change = changes[z - reads.start]
-            use = None if change is None else change[None]
-            yield FramePart(number, slice(z, z + 1), result[None] * top, use)
+        if requested.start > run.needed.start:
+            yield Slab(held.at(run.needed.start, requested.start))
+        for _ in range(run.needed.start, requested.start):
+            changes.popleft()
+        for result in results:
+            change = changes.popleft()
+            yield Slab(result * top, None if change is None else change[None])
 
-    @torch.inference_mode()
-    def _correct(self, images: tuple[Floats, Floats, Floats]) -> Floats:
-        """Correct a slice: noisy and filtered ones, [5, J, I], and σ, [J, I]."""
-        if self.compiled is not None:
-            _, smooth, sigma = images
-            corrected: Floats = smooth[NEIGHBORS] + sigma * self.compiled.change(inputs_of(*images))
-            return corrected
-        noisy, filtered, level = (torch.from_numpy(each)[None].to(self.device) for each in images)
-        with mixed_precision(self.device):
-            result: Tensor = self.network(noisy, filtered, level)
-        return result[0].cpu().numpy()
+    def _correct(self, images: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Correct a slice: noisy and filtered ones, [5, J, I], and σ, [1, J, I]."""
+        noisy, smooth, sigma = images
+        if self.compiled is not None and self.device == "cpu":
+            inputs = inputs_of(noisy.numpy(), smooth.numpy(), sigma[0].numpy())
+            change = torch.from_numpy(self.compiled.change(inputs))
+            return (smooth[NEIGHBORS] + sigma[0] * change)[None]
+        with torch.inference_mode(), mixed_precision(self.device):
+            result: Tensor = self.view(noisy[None], smooth[None], sigma)
+        return result

@@ -135,9 +135,14 @@ class NoiseEstimate:
 
         Linear between cells and constant beyond the outer ones.
         """
-        sides = zip(self.shape, self.cell, strict=True)
-        k, j, i = ((np.arange(count) + 0.5) / size - 0.5 for count, size in sides)
+        k, j, i = self.places
         return interpolated(self.sigma, (k[slices], j, i))
+
+    @property
+    def places(self) -> list[Array]:
+        """Positions of the slices, rows and columns of the volume in the map, in cells."""
+        sides = zip(self.shape, self.cell, strict=True)
+        return [(np.arange(count) + 0.5) / size - 0.5 for count, size in sides]
 
 
 def is_rician(air: float | None, level: float) -> bool:

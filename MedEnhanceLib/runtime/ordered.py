@@ -75,6 +75,22 @@ def ordered_map(
             pool.shutdown(wait=not (is_left or monitor.cancelled), cancel_futures=True)
 
 
+def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """Yield items that a thread takes from an iterator, up to `count` before they are asked for.
+
+    An exception is raised at its turn. Whoever stops early waits for the item that is being made.
+    """
+    end = object()
+    pool = ThreadPoolExecutor(1, "medenhance-ahead")
+    try:
+        waiting = deque(pool.submit(next, items, end) for _ in range(count))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, items, end))
+            yield item  # type: ignore[misc]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _outcome(future: Future[Outcome], monitor: Monitor) -> Outcome:
     while True:
         monitor.check()

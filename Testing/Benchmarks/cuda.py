@@ -1,10 +1,12 @@
 """What a CUDA device has to show: everything that the pretended one of the tests cannot.
 
     python Testing/Benchmarks/cuda.py                    about five minutes
-    python Testing/Benchmarks/cuda.py --only warm resume
+    python Testing/Benchmarks/cuda.py --only facts tests agreement filter warm profile
 
-Rows are kept as soon as they are measured: what was cut off goes on with those that are missing.
-Without a device nothing is measured.
+The second line has what concerns enhancing: whether the card gives what the CPU gives, seconds and
+peak memory for 512 × 512 × 300, and, for 64 slices, what is copied to and from the card, the
+kernels, and what takes most of its time. Rows are kept as soon as they are measured: what was cut
+off goes on with those that are missing. Without a device nothing is measured.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 from _common import REPOSITORY, Gate, Part, Row, at_most, measure, parser_of
+
+from MedEnhanceLib.runtime.machine import cpu_threads
 
 #: Memory that an enhancement is held to, GiB: with less than it takes, it has to go on in parts.
 _LIMITS_GIB = (1.0, 0.5)
@@ -63,6 +67,7 @@ class Bench:
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
+            "threads": cpu_threads(),
         }
 
     def tests(self) -> Row:
@@ -169,17 +174,35 @@ class Bench:
         }
 
     def profile(self) -> Row:
-        """The kernels that take most of the device's time, and how long it was busy."""
+        """The kernels that take most of the device's time, how long it was busy, what was copied.
+
+        Copies are in volumes of float32. A wait is a call that ends when the device is done.
+        """
         from torch.profiler import ProfilerActivity, profile
 
-        run = self._enhancer(slices=min(self.sizes.slices, 64))
+        slices = min(self.sizes.slices, 64)
+        run = self._enhancer(slices=slices)
         run()
         with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
             _, wall, _ = self._timed(run)
         kernels = profiler.key_averages()
         busy = sum(kernel.self_device_time_total for kernel in kernels) / 1e6
         first = sorted(kernels, key=lambda kernel: -kernel.self_device_time_total)[:10]
+        with tempfile.TemporaryDirectory() as folder:
+            trace = Path(folder) / "trace.json"
+            profiler.export_chrome_trace(str(trace))
+            events = json.loads(trace.read_text("utf-8"))["traceEvents"]
+        copies = [event for event in events if event.get("cat") == "gpu_memcpy"]
+        volume = 4 * slices * self.sizes.side**2
+        sent, fetched = (
+            sum(e["args"]["bytes"] for e in copies if way in e["name"]) / volume
+            for way in ("Memcpy HtoD", "Memcpy DtoH")
+        )
         return {
+            "sent_volumes": round(sent, 3),
+            "fetched_volumes": round(fetched, 3),
+            "launched": sum(event.get("cat") == "kernel" for event in events),
+            "waits": sum("Synchronize" in event["name"] for event in events),
             "wall_s": round(wall, 3),
             "busy_s": round(busy, 3),
             "kernels": {k.key[:80]: round(k.self_device_time_total / 1e6, 4) for k in first},
@@ -328,12 +351,12 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "networks": Bench.networks_agreement,
     "filter": Bench.filter_agreement,
     "warm": Bench.warm,
+    "profile": Bench.profile,
     "resume": Bench.resume,
     "distill": Bench.distill,
     "ladder": Bench.ladder,
     "implicit": Bench.implicit,
     "two processes": Bench.two_processes,
-    "profile": Bench.profile,
 }
 
 
@@ -368,10 +391,13 @@ def _tried(bench: Bench, name: str, measured: Callable[[Bench], Row]) -> list[Ro
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """The goal of a card: its time."""
+    """The goals of a card: its time, and what is copied to it and back."""
     seconds = next((row.get("wall_s") for row in rows if row["row"] == "warm"), None)
     why = "likely: the cores find the blocks that are alike, and the card waits for them"
     yield at_most("512×512×300, CUDA: wall s", seconds, 2, why)
+    profiled = next((row for row in rows if "sent_volumes" in row), None)
+    copied = profiled and profiled["sent_volumes"] + profiled["fetched_volumes"]
+    yield at_most("CUDA: volumes of float32 that are copied", copied, 4)
 
 
 if __name__ == "__main__":

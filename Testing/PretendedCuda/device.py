@@ -7,7 +7,11 @@ punishes raises here:
 - a third card, and a card for which this PyTorch has no kernels;
 - a convolution or product of float32 while TF32 is allowed: nothing here is meant to use it.
 
-Not shown: kernels, what half precision gives on a GPU, streams, the memory that is needed, NCCL,
+A copy to the CPU that does not wait gives NaN until an event after it is synchronized. Copies,
+waits and other operations are counted.
+
+Not shown: kernels, what half precision gives on a GPU, several streams, the memory that is needed,
+NCCL,
 races between processes; see docs/decisions/0009-slicer-stand-ins.md.
 
 guard.cpp has to be loaded before the first `import torch` of the process: see conftest.py.
@@ -39,6 +43,11 @@ _PRODUCTS = {
     aten.convolution.default, aten.convolution_backward.default, aten.mm.default,
     aten.addmm.default, aten.bmm.default, aten.baddbmm.default,
 }  # fmt: skip
+#: They give numbers, or as many values as a mask has.
+_WAITING = {
+    aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default,
+    aten._unique2.default,
+}  # fmt: skip
 _INDEXING = {
     aten.index.Tensor, aten.index_put.default, aten.index_put_.default,
     aten._index_put_impl_.default,
@@ -48,14 +57,17 @@ _INDEXING = {
 class _Cards:
     """State of the pretended driver.
 
-    free: memory of each card. launches: operations on a card that are not views. released: how
-    often cached memory was given back. without_kernels: cards that this PyTorch was not built for.
+    free: memory of each card. launches: operations on a card that are not views. sent, fetched:
+    bytes that were copied to and from cards. waits: how often the program waited for a card: for a
+    copy, or for a size that depends on values. released: how often cached memory was given back.
+    without_kernels: cards that this PyTorch was not built for.
     """
 
     def __init__(self) -> None:
         self.current = 0
         self.free = [MEMORY] * CARDS
-        self.launches = 0
+        self.launches = self.sent = self.fetched = self.waits = 0
+        self.arriving: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.released = 0
         self.without_kernels: set[int] = set()
 
@@ -183,6 +195,7 @@ def _computed(
         result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
         if func is aten._to_copy.default and result is _held(args[0]):
             result = result.clone()
+        result = _counted(func, args, kwargs, result, target)
     if func is aten.copy_.default:
         return args[0]
     if target.type == "cpu":
@@ -193,6 +206,50 @@ def _computed(
     if on_cards and not is_moved and (func._schema.is_mutable or func.is_view):
         return _aliased(func, args, kwargs, wrapped)
     return wrapped
+
+
+def _counted(func: Any, args: Any, kwargs: Any, result: Any, target: torch.device) -> Any:
+    """Count copies and waits; a copy to the CPU that does not wait arrives later."""
+    source = args[1] if func is aten.copy_.default else args[0] if args else None
+    is_from_card = isinstance(source, Claimed)
+    if func not in _COPIES or is_from_card == (target.type == "cuda"):
+        cards.waits += is_from_card and (func in _WAITING or _has_mask(func, args))
+        return result
+    is_async = kwargs.get("non_blocking", False) or (len(args) > 2 and args[2])
+    if is_from_card:
+        cards.fetched += result.nbytes
+        cards.waits += not is_async
+        if is_async:
+            cards.arriving.append((result, result.clone()))
+            result.fill_(torch.nan)
+    else:
+        cards.sent += result.nbytes
+        cards.waits += not (is_async and getattr(source, "is_in_pinned_memory", False))
+    return result
+
+
+def _has_mask(func: Any, args: Any) -> bool:
+    return func in _INDEXING and any(
+        isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in args[1]
+    )
+
+
+class _Event:
+    """An event, before which copies to the CPU have no values."""
+
+    def record(self, stream: Any = None) -> None:
+        self._before, cards.arriving = cards.arriving, []
+
+    def synchronize(self) -> None:
+        for tensor, values in self._before:
+            tensor.copy_(values)
+        self._before = []
+
+
+def _pinned(tensor: torch.Tensor, device: Any = None) -> torch.Tensor:
+    copy = tensor.clone()
+    copy.is_in_pinned_memory = True  # type: ignore[attr-defined]
+    return copy
 
 
 def _held(value: Any) -> Any:
@@ -216,6 +273,8 @@ def _set_device(device: Any) -> None:
 
 
 _PATCHES: dict[str, Any] = {
+    "Event": _Event,
+    "current_stream": lambda device=None: None,
     "is_available": lambda: True,
     "is_initialized": lambda: True,
     "_is_compiled": lambda: True,
@@ -242,7 +301,7 @@ _PATCHES: dict[str, Any] = {
 def pretended() -> Iterator[_Cards]:
     """Within it, PyTorch has two CUDA cards; gives their state, fresh."""
     kept = {name: getattr(torch.cuda, name) for name in _PATCHES}
-    inference, run = torch.inference_mode, threading.Thread.run
+    inference, run, pin = torch.inference_mode, threading.Thread.run, torch.Tensor.pin_memory
 
     def run_with_mode(thread: threading.Thread) -> None:
         torch._C._set_only_lift_cpu_tensors(True)  # this and modes belong to a thread
@@ -256,11 +315,13 @@ def pretended() -> Iterator[_Cards]:
         setattr(torch.cuda, name, patch)
     torch.inference_mode = lambda mode=True: torch.set_grad_enabled(not mode)  # type: ignore[assignment, misc]
     threading.Thread.run = run_with_mode  # type: ignore[method-assign]
+    torch.Tensor.pin_memory = _pinned  # type: ignore[method-assign, assignment]
     try:
         with _Mode():
             yield cards
     finally:
         threading.Thread.run = run  # type: ignore[method-assign]
+        torch.Tensor.pin_memory = pin  # type: ignore[method-assign]
         torch.inference_mode = inference  # type: ignore[misc]
         for name, value in kept.items():
             setattr(torch.cuda, name, value)

@@ -24,14 +24,37 @@ from Library.hqg.test_slices import _scan
 from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
-from MedEnhanceLib.bundles.store import shipped_folder
+from MedEnhanceLib.bundles.store import open_bundle, shipped_folder
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.filters.block_matching import BlockMatchingFilter, Round
+from MedEnhanceLib.filters import torch_engine
+from MedEnhanceLib.filters.block_matching_run import Stage
+from MedEnhanceLib.filters.layers import Round, StageKind
 from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.hqg.denoise import Removal, denoise
+from MedEnhanceLib.hqg.denoisers import BlockMatching
+from MedEnhanceLib.hqg.network_stage import network_on
 from MedEnhanceLib.hqg.strength import Enhanced
+from MedEnhanceLib.hqg.view_network import ViewNet
 from MedEnhanceLib.learning import precision
+from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
+
+
+def _scan_of_ct(slices: int, side: int) -> Volume:
+    """A cylinder with texture in air, with noise, and a corner that is padding, HU."""
+    k, j, i = np.ogrid[:slices, :side, :side]
+    is_body = (j - side / 2) ** 2 + (i - side / 2) ** 2 < (0.4 * side) ** 2
+    voxels = np.where(is_body, 60 * np.sin(i / 4) * np.cos(j / 5 + k / 9), -1000)
+    voxels = voxels + np.random.default_rng(0).normal(0, 25, voxels.shape)
+    voxels[:, :6, :6] = -2000
+    return Volume(voxels.astype(np.float32), Geometry((0.8, 0.8, 2.0)), modality="CT")
+
+
+def _scan_of_mr(slices: int, side: int) -> Volume:
+    ct = _scan_of_ct(slices, side)
+    return Volume(np.abs(ct.voxels + 1000), ct.geometry, modality="MR")
 
 
 @pytest.fixture
@@ -101,19 +124,97 @@ def test_thin_slices_and_a_head_agree(tmp_path: Path) -> None:
 def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
     after: int, cards: object, recorder: WarningRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, add = itertools.count(), TorchGroups.add
+    begun, estimates = itertools.count(), TorchGroups.estimates
 
-    def limited(groups: TorchGroups, *arguments: Any) -> None:
-        if groups.arrays.pilot.is_cuda and next(begun) >= after:
+    def limited(groups: TorchGroups, *arguments: Any) -> Any:
+        if groups.noisy.is_cuda and next(begun) >= after:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        add(groups, *arguments)
+        return estimates(groups, *arguments)
 
-    monkeypatch.setattr(TorchGroups, "add", limited)
-    noisy = np.random.default_rng(0).normal(500, 8, (24, 16, 16)).astype(np.float32)
-    level = np.broadcast_to(np.float32(8), noisy.shape)
-    run = partial(BlockMatchingFilter, noisy, level, rounds=(Round(step=4, keep=8),), threads=2)
-    found = run(engine=TorchEngine("cuda:1", recorder.monitor)).denoised()
-    assert np.allclose(found, run().denoised(), atol=1e-2)
-    warnings = [text for text in recorder.warnings if "memory ran out on cuda:1" in text]
-    steps = ("1024 groups at once", "256 groups at once", "with the CPU")
-    assert all(step in text for text, step in zip(warnings, steps, strict=True))
+    monkeypatch.setattr(TorchGroups, "estimates", limited)
+    volume = _scan_of_ct(24, 16)
+    noise = measure_noise(volume.voxels, modality="CT")
+    run = partial(denoise, volume, Removal(noise), monitor=recorder.monitor)
+    found = run(BlockMatching(TorchEngine("cuda:1")))
+    assert np.allclose(found.voxels, run(BlockMatching()).voxels, atol=1e-3 * noise.level)
+    assert len(recorder.warnings) == 3
+    steps = ("2048 groups at once", "512 groups at once", "with the CPU")
+    for text, step in zip(recorder.warnings, steps, strict=True):
+        assert "memory ran out on cuda:1" in text and step in text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single")
+def test_where_memory_runs_out_in_a_network_the_cpu_computes_the_rest(
+    recorder: WarningRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, begun, forward = _scan_of_ct(10, 40), itertools.count(), ViewNet.forward
+    config = EnhanceConfig(model="ct", device="cpu", strength="full")
+    expected = enhance(volume, config).volume
+
+    def limited(network: ViewNet, noisy: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        if noisy.is_cuda and next(begun) >= 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(network, noisy, *others)
+
+    monkeypatch.setattr(ViewNet, "forward", limited)
+    with pretended():
+        card = replace(config, device="cuda")
+        assert (
+            far(enhance(volume, card, monitor=recorder.monitor).volume, expected).max() < 0.02 * 25
+        )
+    assert "goes on with the CPU" in recorder.warnings[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single")
+@pytest.mark.parametrize("model", ["ct", "mr"])
+def test_the_volume_crosses_to_the_card_and_back_once(model: str) -> None:
+    """Input, σ and the mask of air go there, the result comes back: not once for each stage."""
+    volume = _scan_of_ct(24, 40) if model == "ct" else _scan_of_mr(24, 40)
+    config = EnhanceConfig(model=model, device="cuda", strength="full")
+    bundle = open_bundle(model, kind="enhancer", modality=volume.modality)
+    weights = sum(each.nbytes for each in network_on(bundle, "cpu").state_dict().values())
+    with pretended():
+        enhance(volume.crop(k=slice(0, 8)), config)  # tables and weights that stay there
+        driver.__init__()  # type: ignore[misc]
+        enhance(volume, config)
+    one = 4 * volume.voxels.size
+    assert driver.fetched == one
+    assert one < driver.sent - weights < 3 * one
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single")
+def test_a_card_gets_large_operations_and_is_rarely_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = EnhanceConfig(model="ct", device="cuda", strength="full")
+    at_once, parts, counts = TorchEngine("cuda").at_once, itertools.count(), []
+    for name in ("_group", "_threshold", "groups"):
+        whole = getattr(TorchGroups, name)
+        counted = lambda *a, whole=whole: (next(parts), whole(*a))[1]  # noqa: E731
+        monkeypatch.setattr(TorchGroups, name, counted)
+    for slices, most in ((8, at_once), (16, at_once), (16, 32)):
+        monkeypatch.setattr(torch_engine, "_AT_ONCE_ON_A_DEVICE", most)
+        with pretended():
+            before = next(parts) + 1
+            enhance(_scan_of_ct(slices, 40), config)
+            counts.append((driver.launches, next(parts) - before))
+            # Once for each layer of groups; tables and weights of networks are copied once.
+            assert driver.waits < 2 * slices + 200
+    (few, _), (many, layers), (most_launches, small) = counts
+    of_a_slice, of_a_part = (many - few) / 8, (most_launches - many) / (small - layers)
+    stages = [("threshold", 2), ("grouped", 4), ("grouped", 3), ("grouped", 4)]
+    more = [_parts_of_layers(kind, step, at_once) for kind, step in stages]
+    assert 300 * of_a_slice + sum(more) * of_a_part < 200_000  # of 512 × 512 × 300
+
+
+def _parts_of_layers(kind: StageKind, step: int, at_once: int) -> int:
+    """Count the parts of a stage of a CT of 512 × 512 × 300, without the first of each layer."""
+    stage = Stage((300, 512, 512), (3, 11, 16), Round(step=step), kind)
+    most = at_once * (16 if kind == "threshold" else 1)
+    return sum(
+        (len(torch_engine._grid(512, 512, step, number % 4, kind, None, "cpu")) - 1) // most
+        for number in stage.layers_of(slice(0, 300))
+    )

@@ -199,7 +199,8 @@ def _cleaned(volume: CleanVolume, rng: np.random.Generator) -> tuple[Floats, Tri
 def _denoised(noisy: Floats, noise: NoiseEstimate, spacing: Triple, method: Denoiser) -> Floats:
     """Denoise a slab as in use."""
     volume = Volume(noisy, Geometry(spacing=spacing), modality="CT")
-    return denoise(volume, Removal(noise), method, tops={0: float(_HU)}).voxels
+    result: Floats = denoise(volume, Removal(noise), method, tops={0: float(_HU)}).voxels
+    return result
 
 
 def _plant(clean: Floats, spacing: Triple, rng: np.random.Generator) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,10 @@ from MedEnhanceLib.filters.block_matching import (
 )
 from MedEnhanceLib.filters.layers import BlockGroups, Layer, places
 from MedEnhanceLib.filters.native_engine import NativeEngine
+from MedEnhanceLib.filters.regions import Air
+from MedEnhanceLib.filters.tensor_run import TensorRun
 from MedEnhanceLib.filters.torch_engine import COSINES, TorchEngine
+from MedEnhanceLib.noise.estimate import measure_noise
 
 SIGMA = np.float32(0.1)
 #: Largest difference between C and PyTorch, in σ: float32 rounding of sums of 32 blocks.
@@ -137,6 +142,38 @@ def test_without_noise_nothing_changes(engine) -> None:
     assert not np.array_equal(mixed[:, :, 9:], noisy[:, :, 9:])
 
 
+def test_pytorch_prepares_each_slice_of_the_input_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy, prepared = 1 + noise(150, 8, 12), Counter[int]()
+    whole = TensorRun._input_of
+
+    def counted(run: TensorRun, z: int) -> object:
+        prepared[z] += 1
+        return whole(run, z)
+
+    monkeypatch.setattr(TensorRun, "_input_of", counted)
+    BlockMatchingFilter(noisy, flat(noisy), engine=TorchEngine()).denoised()
+    assert prepared == Counter(range(150))
+
+
+@pytest.mark.parametrize("part", [slice(0, 1), slice(6, 8), slice(14, 15)])
+def test_some_slices_equal_those_of_the_whole(engine: Engine, part: slice) -> None:
+    noisy = phantom(15, 16, 20) + noise(15, 16, 20)
+    air = Air(noisy, mean=0.4, largest=2.0)
+    part_of = BlockMatchingFilter(noisy, flat(noisy), rounds=CT_ROUNDS, engine=engine, air=air)
+    whole = part_of.denoised()
+    with part_of.run(part) as run:
+        some = [run.finished(slab)[1].voxels for slab in run.ahead(run.slabs())]
+    assert np.array_equal(np.concatenate(some), whole[part])
+
+
+def test_pytorch_has_the_same_map_of_noise() -> None:
+    noisy = noise(20, 44, 40)
+    cells = 1 + np.random.default_rng(0).random((3, 4, 1), np.float32)
+    estimate = replace(measure_noise(noisy, modality="MR"), sigma=cells, cell=(7.5, 11, 40))
+    with BlockMatchingFilter(noisy, estimate, engine=TorchEngine()).run() as run:
+        np.testing.assert_allclose(run.level(slice(3, 9)), estimate[3:9], rtol=1e-6)
+
+
 def test_a_known_spectrum_removes_more_than_white(library) -> None:
     clean = phantom(8, 32, 32)
     smooth = noise(8, 33, 33)
@@ -222,12 +259,10 @@ def test_a_group_has_the_nearest_of_all_candidates(
 
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize("step", [1, 3, 4])
-def test_rows_and_columns_of_all_sizes_are_complete(
-    library: NativeEngine, number: int, step: int
-) -> None:
+def test_rows_and_columns_of_all_sizes_are_complete(engine: Engine, number: int, step: int) -> None:
     for side in range(4, 20):
         layer = Layer(number, 0, (1, 1, 1), Round(step=step, keep=2))
         for shape in ((4, 9, side), (4, side, 9)):
-            groups = match(library, layer, noise(*shape))
+            groups = match(engine, layer, noise(*shape))
             _, y, x = np.unravel_index(groups.index[:, 0], shape)
             assert list(zip(y.tolist(), x.tolist(), strict=True)) == references(layer, shape)

@@ -17,6 +17,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching, block_matching_run
 from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.filters.torch_engine import TorchEngine
+from MedEnhanceLib.hqg import network_stage
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
@@ -68,6 +69,27 @@ def run(
     top = 1000.0 if volume.modality == "CT" else 1.0
     network, removal = method or SetNetwork(network=made), Removal(noise_of(volume))
     return denoise(volume, removal, network, only=only, tops={0: top}, guides=guides)
+
+
+def test_without_the_compiled_library_the_result_is_the_same(
+    native_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "computes_in_half", lambda _: False)
+    volume = noisy_volume("CT", (12, 24, 28))
+    removal, made = Removal(noise_of(volume)), network(seed=1)
+    in_single = NativeEngine(native.Library(native_path, "plain"))
+    whole, other = (
+        denoise(volume, removal, SetNetwork(engine, network=made), tops={0: 1000.0}).voxels
+        for engine in (TorchEngine(), in_single)
+    )
+    far = np.abs(whole - other) / removal.noise.level
+    # Of equally similar blocks the two may take different ones.
+    assert np.quantile(far, 0.9) < 1e-4 and far.max() < 0.1
+    some = denoise(
+        volume, removal, SetNetwork(TorchEngine(), network=made),
+        only=slice(5, 6), tops={0: 1000.0},
+    ).voxels  # fmt: skip
+    assert np.array_equal(some, whole[5:6])
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])
@@ -124,8 +146,9 @@ def test_c_and_pytorch_agree(
 ) -> None:
     volume, made = noisy_volume(modality, (10, 23, 29)), network(seed=1, config=config)
     monkeypatch.setattr(precision, "computes_in_half", lambda _device: False)
-    without_c = SetNetwork(TorchEngine(), network=made)
-    expected = run(made, volume, method=without_c).voxels
+    with monkeypatch.context() as of_the_filter_alone:
+        of_the_filter_alone.setattr(network_stage, "NativeEngine", TorchEngine)
+        expected = run(made, volume).voxels
     sigma = noise_of(volume).level
     estimate = run(network(seed=None, config=config), volume).voxels
     assert np.abs(expected - estimate).max() > sigma / 10

@@ -1,0 +1,287 @@
+"""Streams a volume through the stages of `block_matching` as tensors, which stay on a device.
+
+A slice of the input is copied to the device once, ahead of its use, and one of the result back once
+(pinned memory, without waiting). All between, also the search of groups, the sums and the map of σ,
+is computed there; the networks of `hqg` continue there. Only slices near the current one are there.
+On the CPU, where the compiled library is missing, the tensors share the memory of arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.core.arrays import Array, interpolated
+from MedEnhanceLib.filters.block_matching_run import ImageKind, Run, Slab, Stage
+from MedEnhanceLib.filters.layers import TAPER_LINE, BlockGroups, Layer, StageKind
+from MedEnhanceLib.filters.torch_engine import BlockEstimates, TorchEngine, TorchGroups, references
+from MedEnhanceLib.learning.precision import without_tf32
+from MedEnhanceLib.native import SIDE
+from MedEnhanceLib.noise.estimate import NoiseEstimate
+from MedEnhanceLib.runtime.ordered import ahead
+
+#: Slices of the input that are copied to a device ahead, and slabs that are computed ahead there.
+_SLICES_AHEAD, _SLABS_AHEAD = 8, 4
+#: Slices of the input that stay on a device, for each stage: more than it is behind the one before.
+_HELD = 14
+#: In the first stage a reference is one block, otherwise a group of 32: factor on those at once.
+_BLOCKS_AT_ONCE = 16
+
+
+class TensorRun(Run):
+    """Run whose slices are tensors on the device of its engine.
+
+    Args:
+        arrays, options: of `Run`.
+        engine: with the device.
+    """
+
+    def __init__(self, *arrays: Any, engine: TorchEngine, **options: Any) -> None:
+        super().__init__(*arrays, engine=engine, **options)
+        self._device, self._preparing = engine.device, self._pool
+        if engine.device != "cpu":
+            # A thread prepares the input; another one, of `ahead`, launches all that is computed.
+            self._preparing, self._pool, self._threads = ThreadPoolExecutor(1), _AtOnce(), 0
+        self.spectrum = self._sent(self.spectrum)
+        # The networks are behind the stages.
+        self._input = lru_cache(_HELD * (len(self.stages) + 2))(self._begun_input)
+
+    def __enter__(self) -> TensorRun:
+        without_tf32.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._preparing.shutdown(cancel_futures=True)
+        super().__exit__(*error)
+        without_tf32.__exit__()
+        del self._input  # the cache and this object refer to each other
+
+    def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
+        """Yield slabs, of a device in main memory, where a thread has them computed ahead."""
+        return slabs if self._device == "cpu" else self._copied(slabs)
+
+    def groups(
+        self, layer: Layer, pilot: Tensor, level: Tensor, at_once: int
+    ) -> Iterator[BlockGroups]:
+        """Search the groups of a layer, as `Run.groups`.
+
+        Args:
+            layer: whose groups are searched.
+            pilot: its slab, in which blocks are compared.
+            level: σ, from `level_of`.
+            at_once: not used: the engine has its own.
+        """
+        groups = TorchGroups(layer, pilot, pilot, pilot, level)
+        return self.in_order(groups.groups, self._bands("grouped", layer, level))
+
+    def sums(self, stage: Stage, part: slice) -> TensorSums:
+        """Begin the sums of some slices of a stage."""
+        return TensorSums(stage, part, self.noisy.shape[1:], self._device)
+
+    def slices(self, name: ImageKind, part: slice) -> Tensor:
+        """Return some slices of an image, as `Run.slices`."""
+        if name != "pilot":
+            return self._stacked(name, part)
+        is_noisy = self._pilot is self.noisy
+        return self._stacked("noisy", part) if is_noisy else self._sent(self._pilot[part])
+
+    def level(self, part: slice) -> Tensor:
+        """Return σ of the noise in some slices."""
+        return self._stacked("level", part)
+
+    def level_of(self, stage: Stage, number: int) -> Tensor:
+        """Return σ for a layer of a stage, [J, I], in the slice of the references' middles.
+
+        It is 0 where no groups are needed.
+        """
+        given = self._input(stage.firsts[number] + stage.layer(number).z + 1).result()
+        if self._air is None or stage.kind != "grouped":
+            return given["level"]
+        return given["level"].masked_fill(given["air"], 0)
+
+    def stack(self, slices: list[Tensor]) -> Tensor:
+        """Join slices to a slab."""
+        return torch.stack(slices)
+
+    def map_at(self, noise: NoiseEstimate, z: int) -> Tensor:
+        """Return the map of σ in a slice, [1, J, I], interpolated on the device."""
+        rows, columns = _weights_of(noise, self._device)
+        cells = interpolated(noise.sigma, (noise.places[0][z : z + 1],))[0]
+        return (rows @ self._sent(cells) @ columns.T)[None]
+
+    def _bands(self, kind: StageKind, layer: Layer, level: Tensor) -> Iterable[Tensor]:
+        """Split the references of a layer into those that are computed at once."""
+        at_once = self.engine.at_once * (_BLOCKS_AT_ONCE if kind == "threshold" else 1)
+        at = references(layer, kind, level)
+        return torch.split(at, at_once) if len(at) else ()
+
+    def _band(self, stage: Stage, layer: Layer, at: Tensor, *slabs: Tensor) -> BlockEstimates:
+        """Filter the blocks of some references of a layer."""
+        self.monitor.check()
+        noisy, pilot, matched, level = slabs
+        groups = TorchGroups(layer, noisy, pilot, matched, level, self.spectrum)
+        return groups.estimates(stage.kind, at)
+
+    def _smooth_in_air(self, part: slice, before: Tensor, pilot: Tensor, level: Tensor) -> Tensor:
+        """Smooth slices of a pilot in air, as `Run` does."""
+        padded = F.pad(pilot, (1, 1, 1, 1), mode="replicate")
+        rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+        mean = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+        is_smoothed = self._stacked("air", part) & ((mean - pilot).abs() < level)
+        return torch.where(level > 0, torch.where(is_smoothed, mean, pilot), before)
+
+    def _stacked(self, name: str, part: slice) -> Tensor:
+        """Return an image of some slices of the input; the next ones are begun."""
+        for z in range(part.start, min(part.stop + _SLICES_AHEAD, self.noisy.shape[0])):
+            self._input(z)
+        return torch.stack([self._input(z).result()[name] for z in range(part.start, part.stop)])
+
+    def _begun_input(self, z: int) -> Future[dict[str, Tensor]]:
+        return self._preparing.submit(self._input_of, z)
+
+    def _input_of(self, z: int) -> dict[str, Tensor]:
+        """Copy a slice of the input to the device, [J, I] each, with its σ and the mask of air."""
+        part, level = slice(z, z + 1), self._level
+        if isinstance(level, NoiseEstimate):
+            sigma = self.map_at(level, z)
+        else:
+            sigma = self._sent(level[part])
+        given = {"noisy": self._sent(self.noisy[part])[0], "level": sigma[0]}
+        if self._air is not None:
+            given["air"] = self._sent(self._air.far_from_tissue(z), np.bool_)
+        if self._matched is not None:
+            given["matched"] = self._sent(self._matched[part])[0]
+        return given
+
+    def _sent(self, values: Array, dtype: Any = np.float32) -> Tensor:
+        """Copy an array to the device, without waiting; on the CPU it is shared."""
+        tensor = torch.from_numpy(np.require(values, dtype, ["C", "W"]))
+        if self._device == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def _copied(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
+        for slab, copied in ahead(map(self._fetched, slabs), _SLABS_AHEAD):
+            copied.synchronize()
+            yield slab
+
+    def _fetched(self, slab: Slab) -> tuple[Slab, Any]:
+        """Begin to copy a slab to main memory; also returns the event of its end."""
+        voxels, change = (
+            None if each is None else each.to("cpu", non_blocking=True)
+            for each in (slab.voxels, slab.change)
+        )
+        copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record(torch.cuda.current_stream(self._device))
+        return Slab(voxels, change), copied
+
+
+class _AtOnce(Executor):
+    """Executor that calls a function when it is submitted."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+class TensorSums:
+    """Sums of overlapping blocks in the slices that are not complete yet.
+
+    Attributes:
+        first: the first of them.
+    """
+
+    def __init__(
+        self, stage: Stage, part: slice, shape: tuple[int, ...], device: str, count: int = 1
+    ) -> None:
+        """Begin without blocks.
+
+        Args:
+            stage: whose blocks are added.
+            part: the slices that are needed.
+            shape: of a slice.
+            device: of the tensors.
+            count: of the images that blocks are estimates of.
+        """
+        self.first, self._tall = part.start, stage.tall
+        # The sums of each image, and last the weights by the place in which blocks start.
+        self._origin = part.start - stage.tall
+        self._sums = torch.zeros((count + 1, 0, *shape), device=device)
+
+    def add(self, first: int, estimates: BlockEstimates) -> None:
+        """Add blocks of a layer whose slab begins at slice `first`."""
+        sums = self._part(slice(first, first + self._tall))
+        into = estimates.voxels.reshape(-1)
+        for total, blocks in zip(sums, estimates.blocks, strict=False):
+            total.view(-1).scatter_add_(0, into, blocks.reshape(-1))
+        weights = estimates.weights.reshape(-1)
+        sums[-1].view(-1).scatter_add_(0, estimates.starts.reshape(-1).long(), weights)
+
+    def means(self, end: int, before: Tensor, level: Tensor) -> Tensor:
+        """Average the blocks over each voxel of slices `first` to `end`, as `Sums.means`.
+
+        Args:
+            end: one past the last slice.
+            before: the slices before the stage, which stay where there is no noise or no block.
+            level: σ in the slices.
+        """
+        return self.all_means(end, before, level)[0]
+
+    def all_means(self, end: int, before: Tensor, level: Tensor) -> Tensor:
+        """Average the blocks of all images, [count, n, J, I].
+
+        Args:
+            end: one past the last slice.
+            before: what slices are where there is no noise or no block.
+            level: σ in the slices.
+        """
+        weight = self._part(slice(self.first - SIDE + 1, end))[-1]
+        for axis in (1, 2, 0):
+            weight = _spread(weight, axis)
+        weight = weight[SIDE - 1 :]
+        totals = self._part(slice(self.first, end))[:-1]
+        result = torch.where((weight > 0) & (level > 0), totals / weight, before)
+        self.first, kept = end, end - SIDE + 1
+        self._sums, self._origin = self._sums[:, kept - self._origin :], kept
+        return result
+
+    def _part(self, slices: slice) -> Tensor:
+        """Return the sums of some slices, [count + 1, n, J, I]."""
+        missing = slices.stop - self._origin - self._sums.shape[1]
+        if missing > 0:
+            images, _, *sides = self._sums.shape
+            self._sums = torch.cat([self._sums, self._sums.new_zeros(images, missing, *sides)], 1)
+        return self._sums[:, slices.start - self._origin : slices.stop - self._origin]
+
+
+def as_tensor(values: Any, device: str) -> Tensor:
+    """Return an array or a tensor as float32 on a device; on the CPU its memory may be shared."""
+    if isinstance(values, np.ndarray):
+        values = torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
+    return values.to(device)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4)
+def _weights_of(noise: NoiseEstimate, device: str) -> list[Tensor]:
+    """Return the weights of a map's cells for each row and for each column, [places, cells]."""
+    cells = zip(noise.places[1:], noise.sigma.shape[1:], strict=True)
+    every = (interpolated(np.eye(n, dtype=np.float32)[..., None], (at,)) for at, n in cells)
+    return [as_tensor(each[..., 0], device) for each in every]
+
+
+def _spread(weight: Tensor, axis: int) -> Tensor:
+    """Sum the tapered weights of blocks, [n, J, I], along an axis; rounded as by NumPy."""
+    spread, side = torch.zeros_like(weight), weight.shape[axis]
+    for offset, share in enumerate(TAPER_LINE[:side].tolist()):
+        spread.narrow(axis, offset, side - offset).add_(
+            weight.narrow(axis, 0, side - offset) * share
+        )
+    return spread
