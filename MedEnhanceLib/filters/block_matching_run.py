@@ -45,6 +45,7 @@ Outcome = TypeVar("Outcome")
 Engine: TypeAlias = "NativeEngine | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
 Level: TypeAlias = "Array | NoiseEstimate"
+#: Images that a run reads slice by slice.
 ImageKind = Literal["noisy", "pilot", "matched"]
 #: Approximate number of references in a band. A thread computes one band at a time, and a job can
 #: be canceled between bands. The last bits of the result depend on this number.
@@ -134,10 +135,8 @@ class Run:
     ) -> None:
         self.stages, self._pilot, self._box = stages, pilot, box
         self._matched = matched
-        count, around = noisy.shape[0], (box[0].start - margin, box[0].stop + margin)
-        self.needed = (
-            slice(max(0, around[0]), min(count, around[1])) if count > SIDE else slice(0, SIDE)
-        )
+        first, stop = max(0, box[0].start - margin), min(noisy.shape[0], box[0].stop + margin)
+        self.needed = slice(first, stop) if noisy.shape[0] > SIDE else slice(0, SIDE)
         self._stop, self._finished = self.needed.start, 0
         self.noisy, self._air, self._level = noisy, air, level
         self.spectrum: Any = spectrum
@@ -352,7 +351,7 @@ class Run:
         return Sums(part, self.noisy.shape[1:], self._spare)
 
     def slices(self, name: ImageKind, part: slice) -> Any:
-        """Return some slices of the input, or of the image that is compared, or of the pilot."""
+        """Return some slices of the input, the first pilot, or the image that is compared."""
         image = {"noisy": self.noisy, "pilot": self._pilot, "matched": self._matched}[name]
         assert image is not None
         return _floats(image[part])

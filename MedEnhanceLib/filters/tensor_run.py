@@ -76,7 +76,7 @@ class TensorRun(Run):
             layer: whose groups are searched.
             pilot: its slab, in which blocks are compared.
             level: σ, from `level_of`.
-            at_once: not used: the engine has its own.
+            at_once: not used, as the engine has its own.
         """
         groups = TorchGroups(layer, pilot, pilot, pilot, level)
         return self.in_order(groups.groups, self._bands("grouped", layer, level))

@@ -393,7 +393,7 @@ def _tried(bench: Bench, name: str, measured: Callable[[Bench], Row]) -> list[Ro
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
     """The goals of a card: its time, and what is copied to it and back."""
     seconds = next((row.get("wall_s") for row in rows if row["row"] == "warm"), None)
-    why = "likely: the cores find the blocks that are alike, and the card waits for them"
+    why = "before slices stayed on the card, it likely waited for the cores; since: row profile"
     yield at_most("512×512×300, CUDA: wall s", seconds, 2, why)
     profiled = next((row for row in rows if "sent_volumes" in row), None)
     copied = profiled and profiled["sent_volumes"] + profiled["fetched_volumes"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from PretendedCuda.device import pretended
 from MedEnhanceLib.bundles.store import open_bundle, shipped_folder
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.filters import torch_engine
 from MedEnhanceLib.filters.block_matching_run import Stage
 from MedEnhanceLib.filters.layers import Round, StageKind
@@ -141,6 +143,17 @@ def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
     steps = ("2048 groups at once", "512 groups at once", "with the CPU")
     for text, step in zip(recorder.warnings, steps, strict=True):
         assert "memory ran out on cuda:1" in text and step in text
+
+
+@pytest.mark.usefixtures("cards")
+def test_a_cancel_ends_the_threads_that_work_ahead() -> None:
+    volume = _scan_of_ct(16, 16)
+    removal, before = Removal(measure_noise(volume.voxels, modality="CT")), threading.active_count()
+    checks = itertools.count()
+    monitor = Monitor(cancel=lambda: next(checks) > 20)
+    with pytest.raises(Cancelled):
+        denoise(volume, removal, BlockMatching(TorchEngine("cuda")), monitor=monitor)
+    assert threading.active_count() == before
 
 
 @pytest.mark.slow
