@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 from MedEnhanceLib.core import metrics
@@ -38,7 +38,7 @@ class BytesGoal:
 
     bytes: int
     free: int = 0
-    slope: ClassVar[float] = -1.25
+    slope: float = -1.25
 
     @property
     def limit(self) -> float:
@@ -51,7 +51,7 @@ class BytesGoal:
 
     def for_part(self, size: int, whole: int) -> BytesGoal:
         """Make the goal of a part that has `size` of `whole` voxels."""
-        return BytesGoal(max(self.bytes * size // whole, 2 * video.HEAD.size))
+        return replace(self, bytes=max(self.bytes * size // whole, 2 * video.HEAD.size))
 
     def filter_bytes(self, taken: int, videos: int) -> int:
         """Compute the most bytes of each video's filter, if all streams took `taken` bytes."""

@@ -34,30 +34,35 @@ from MedEnhanceLib.unicompress.codecs.implicit.settings import IMPLICIT
 from MedEnhanceLib.unicompress.codecs.lossless import code_block
 from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
-from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, encoders
+from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT_NOISE, Encoder, encoders
 from MedEnhanceLib.unicompress.container import Chunk, bytes_of
 
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.codecs.implicit.codec import Writer
 
 #: A search ends this much below the limit, in octaves, and after this many codings.
-_TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03)}
-_TRIES = {"normal": 3, "fast": 4}
+_TOLERANCE = {"normal": math.log2(1.02), "fast": math.log2(1.03)}
+_TRIES = 2
 #: The same for quick codings of the whole volume, and of a part of it.
-_QUICK_TOLERANCE, _PART_TOLERANCE, _QUICK_TRIES = math.log2(1.25), 0.15, 3
+_QUICK_TOLERANCE, _PART_TOLERANCE, _QUICK_TRIES = math.log2(1.1), 0.15, 4
 #: Longest step of a search, in octaves; least distance to a tried setting, as a share of the gap.
 _LONGEST_STEP, _INSIDE = 2.5, 0.08
+#: Slopes from this share of the usual one to this multiple count; noise makes steep ones.
+_FLAT, _STEEP = 0.3, 8.0
+#: Slope below which noise takes most of the bytes.
+_NOISE_SLOPE = -2.2
 #: Further tries where none so far is below the limit, or only far below it.
-_RESCUES, _FAR = 5, 3
+_RESCUES, _FAR = 5, 2
 #: Both encoders are tried from this PSNR of the part, and this share of background, on.
 _TRIAL_PSNR, _TRIAL_BACKGROUND = 44.0, 0.5
-#: Rows and columns, and slices, of the part that is tried.
-_SIDE, _SLICES = 128, 48
+#: The part that is tried: bands of a block's rows, each of at least these rows, or of this share of
+#: them. Fewer slices would predict less of the whole, and so would the middle alone.
+_BANDS, _BAND_ROWS, _BAND_SHARE = 3, 22, 1 / 16
 #: Largest share of the bytes that is reserved for filters.
 _FILTER_SHARE = 0.02
 #: Approximate times of a coding, of filters, and of a part, in units of a quick coding's time.
-_COST = {"normal": 11.0, "fast": 2.5}
-_FILTER_COST, _PART_COST = 1.8, 0.6
+_COST = {"normal": 9.0, "fast": 2.5}
+_FILTER_COST, _PART_COST = 1.8, 1.5
 #: The same for an error bound at a ratio, if one is tried, or not.
 _BOUNDED_COST, _UNTRIED_COST = 12.0, 0.5
 #: Mean squared error of integers below which nearly all are unchanged.
@@ -120,6 +125,12 @@ class VideoTask(CodingTask):
             return self.goal.value(bytes_of(chunks))
         blocks = (block for _, block in self.finished(chunks, wiener.MOST_BYTES))
         return self.goal.value(self.voxels, self.grid.joined(blocks, self.voxels.dtype))
+
+    def with_slope(self, tried: Tried) -> Self:
+        """Return the task with the slope of bytes that quick codings had."""
+        if not isinstance(self.goal, BytesGoal):
+            return self
+        return replace(self, goal=replace(self.goal, slope=_slope_of(tried, self.goal.slope)))
 
     def for_part(self, voxels: Voxels) -> Self:
         """Make the task of a part of the voxels, [K, J, I]."""
@@ -208,13 +219,14 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
     """
     grid, setting = video_grid(task.voxels.shape), math.log2(start)
     is_for_bytes = isinstance(goal, BytesGoal)
-    middle = grid.box(len(grid) // 2).middle(task.voxels, (_SLICES, _SIDE, _SIDE))
-    encoder = [encoder for encoder in encoders() if encoder.takes(*middle.shape)][-1]
+    bands = _bands(grid.box(len(grid) // 2).of(task.voxels))
+    encoder = [encoder for encoder in encoders() if encoder.takes(*bands.shape)][-1]
     search = VideoTask(**vars(task.part(0.0, 0.9)), grid=grid, encoder=encoder, goal=goal)
-    part = search.for_part(middle) if video.fits(middle) else None
+    part = search.for_part(bands) if video.fits(bands) else None
     if part and is_for_bytes:
         tried = _seek(part.try_quickly, setting, part.goal, _PART_TOLERANCE, _QUICK_TRIES)
         setting = _next(tried, part.goal)
+        search = search.with_slope(tried)
     if len(encoders()) == 1:
         task.monitor.log(
             "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
@@ -223,13 +235,15 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
     steps, tolerance = Steps(search.monitor), _TOLERANCE[task.speed]
     if search.encoder.guides:
         quick = search.at(steps.next(2 + _PART_COST, 2 * _COST[task.speed]))
-        tried = _seek(quick.try_quickly, setting, goal, _QUICK_TOLERANCE, _QUICK_TRIES)
-        setting = _next(tried, goal, tolerance / 2)
+        tried = _seek(quick.try_quickly, setting, search.goal, _QUICK_TOLERANCE, _QUICK_TRIES)
+        search = search.with_slope(tried)
+        setting = _next(tried, search.goal, tolerance / 2)
         if part:
             search = replace(search, encoder=_encoder_for(search, part, setting))
         if part and search.encoder.guides:  # it shows how much more the full coding takes
+            part = replace(part, encoder=search.encoder)
             more = part.value(part.code(2.0**setting)) - part.try_quickly(setting)
-            setting -= more / part.goal.slope
+            setting -= more / (search if is_for_bytes else part).goal.slope
     coded: dict[float, list[Chunk]] = {}
     cost = _COST[task.speed] + (0.0 if is_for_bytes else _FILTER_COST)
 
@@ -238,21 +252,38 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
         coded[setting] = attempt.code(2.0**setting)
         return attempt.value(coded[setting])
 
-    tried = _seek(measure, setting, goal, tolerance, _TRIES[task.speed], rescues=_RESCUES)
+    tried = _seek(measure, setting, search.goal, tolerance, _TRIES, rescues=_RESCUES)
     below = [(value, setting) for setting, value in tried if value <= goal.limit]
     return search.at(task.monitor.part(0.9, 1.0)).payload(coded[max(below)[1]]) if below else None
 
 
-def _encoder_for(search: VideoTask, part: VideoTask, setting: float) -> Encoder:
-    """Choose SVT-AV1, or libaom where it is better in a trial.
+def _bands(block: Voxels) -> Voxels:
+    """Join bands of rows, spread evenly over a block, [K, J, I]; a small block as it is.
 
-    It is by up to 5 dB in volumes of much background, such as skull-stripped brains, at small
+    Two of their voxels have the block's extremes, so that both are scaled alike.
+    """
+    rows = block.shape[1]
+    size = max(_BAND_ROWS, round(_BAND_SHARE * rows))
+    if _BANDS * size > rows:
+        return block
+    starts = [(2 * n + 1) * rows // (2 * _BANDS) - size // 2 for n in range(_BANDS)]
+    bands = np.concatenate([block[:, start : start + size] for start in starts], axis=1)
+    bands[0, 0, :2] = extremes(block)
+    return bands
+
+
+def _encoder_for(search: VideoTask, part: VideoTask, setting: float) -> Encoder:
+    """Choose SVT-AV1, for noise a faster one, or libaom where it is better in a trial.
+
+    libaom is by up to 5 dB in volumes of much background, such as skull-stripped brains, at small
     errors; in others both are level, and SVT-AV1 takes half the time.
 
     search: with SVT-AV1.
     part: shows the size of the errors.
     setting: log2 of the step.
     """
+    if isinstance(search.goal, BytesGoal) and search.goal.slope < _NOISE_SLOPE:
+        return SVT_NOISE
     low, high = map(float, extremes(search.voxels))
     _, psnr = part.trial(setting, high - low, quickly=True)
     corner = search.voxels.reshape(-1)[0]
@@ -319,7 +350,7 @@ def _slope_of(tried: Tried, usual: float) -> float:
         return usual
     (x0, y0), (x1, y1) = tried[-2:]
     slope = (y1 - y0) / (x1 - x0)
-    return slope if 0.3 < slope / usual < 3 else usual
+    return slope if _FLAT < slope / usual < _STEEP else usual
 
 
 def code_implicit(task: CodingTask, room: Room, volume: Volume, writer: Writer) -> CodedBlocks:
