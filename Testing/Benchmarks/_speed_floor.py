@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from _common import QUICK, Row
 
-from MedEnhanceLib.filters.layers import Layer, LayerArrays
+from MedEnhanceLib.filters.layers import Layer, LayerArrays, StageKind
 from MedEnhanceLib.filters.native_engine import NativeEngine
-from MedEnhanceLib.filters.torch_engine import LEAST_LEVEL
-from MedEnhanceLib.filters.torch_engine import _references as references
+from MedEnhanceLib.filters.torch_engine import references
 from MedEnhanceLib.learning.native_unet import NativeUNet
 from MedEnhanceLib.native import CELLS
 
@@ -123,8 +123,6 @@ def rate_single() -> float:
 
 def rate_of_networks() -> float:
     """Measure the same in the precision of the networks on this processor."""
-    import torch
-
     from MedEnhanceLib.learning.precision import cpu_has_bfloat16
 
     threads = torch.get_num_threads()
@@ -154,8 +152,8 @@ def _least(work: Callable[[], Any]) -> float:
 
 def _groups(layer: Layer, rows: range, arrays: LayerArrays, *, is_grouped: bool) -> int:
     """Count the references of some rows that have noise."""
-    at = references(layer, rows, arrays.level, is_grouped=is_grouped)
-    return int((arrays.level[layer.z + 1, at[:, 1] + 1, at[:, 2] + 1] > LEAST_LEVEL).sum())
+    kind: StageKind = "grouped" if is_grouped else "threshold"
+    return len(references(layer, kind, torch.from_numpy(arrays.level[layer.z + 1]), rows))
 
 
 def _of_a_block() -> float:
