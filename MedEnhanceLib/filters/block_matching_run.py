@@ -11,7 +11,7 @@ import math
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -23,7 +23,7 @@ from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
 from MedEnhanceLib.filters.regions import Air, reduce_windows
 from MedEnhanceLib.native import SIDE
-from MedEnhanceLib.runtime.machine import openmp_on_one_thread
+from MedEnhanceLib.runtime.pool import Pool
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ class Run:
         self.noisy, self._air, self._level = noisy, air, level
         self.spectrum, self.window = spectrum, window
         self._engine, self._threads, self.monitor = engine, threads, monitor
-        # OpenMP's own threads would compete with these.
-        self._pool = ThreadPoolExecutor(threads, "denoising", openmp_on_one_thread)
+        self._pool = Pool(threads, "denoising")
         self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
 
     def __enter__(self) -> Run:
