@@ -11,7 +11,7 @@ import math
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -31,7 +31,7 @@ from MedEnhanceLib.filters.layers import (
 )
 from MedEnhanceLib.filters.regions import Air, reduce_windows
 from MedEnhanceLib.native import SIDE
-from MedEnhanceLib.runtime.machine import openmp_on_one_thread
+from MedEnhanceLib.runtime.pool import Pool
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -143,8 +143,7 @@ class Run:
         self.window = window
         self.engine: Any = engine  # a NativeEngine; that of a TensorRun is another one
         self._threads, self.monitor = threads, monitor
-        # OpenMP's own threads would compete with these.
-        self._pool: Executor = ThreadPoolExecutor(threads, "denoising", openmp_on_one_thread)
+        self._pool: Executor = Pool(threads, "denoising")
         self._begun: deque[tuple[Callable[[Any], None], Future[Any]]] = deque()
         self._spare: dict[tuple[int, ...], list[Floats]] = {}  # zeros, by shape
 

@@ -9,7 +9,7 @@ On the CPU, where the compiled library is missing, the tensors share the memory 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,7 @@ from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.runtime.ordered import ahead
+from MedEnhanceLib.runtime.pool import Pool
 
 #: Slices of the input that are copied to a device ahead, and slabs that are computed ahead there.
 _SLICES_AHEAD, _SLABS_AHEAD = 8, 4
@@ -48,7 +49,7 @@ class TensorRun(Run):
         self._device, self._preparing = engine.device, self._pool
         if engine.device != "cpu":
             # A thread prepares the input; another one, of `ahead`, launches all that is computed.
-            self._preparing, self._pool, self._threads = ThreadPoolExecutor(1), _AtOnce(), 0
+            self._preparing, self._pool, self._threads = Pool(1, "medenhance-input"), _AtOnce(), 0
         self.spectrum = self._sent(self.spectrum)
         # The networks are behind the stages.
         self._input = lru_cache(_HELD * (len(self.stages) + 2))(self._begun_input)

@@ -62,8 +62,9 @@ def _limit_itk() -> Restore:
 
 
 #: Matrix products take one thread each. They are small, and many at a time: libraries that split
-#: each over all cores make their threads wait for each other (lossless encoding took twice as long,
-#: on two cores).
+#: each over all cores make their threads spin while they wait for each other (lossless encoding
+#: took twice as long, on two cores). It holds in the calls of every `Pool`, and in whole functions
+#: of compression, which have products between these.
 blas_on_one_thread = SharedSetting(_limit_blas)
 #: SimpleITK takes one thread. Sums of several depend on which ends first, and with them the last
 #: bits of a result.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.runtime.machine import blas_on_one_thread
+from MedEnhanceLib.runtime.pool import Pool
 from MedEnhanceLib.runtime.progress import Monitor
 
 _LOOK_SECONDS = 0.05
@@ -41,7 +41,7 @@ def ordered_map(
 
     An exception of a call is raised when its turn comes, after the calls under way have ended. A
     cancel waits for none, as a block can take seconds: their results are dropped. Either way
-    their next `safe_point` ends them. Matrix products take one thread each meanwhile.
+    their next `safe_point` ends them.
 
     Args:
         function: called in threads.
@@ -56,23 +56,22 @@ def ordered_map(
         return function(item)
 
     waiting: deque[Future[Outcome]] = deque()
-    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="medenhance")
+    pool = Pool(threads, "medenhance")
     is_left = False
-    with blas_on_one_thread:
-        try:
-            for item in items:
-                monitor.check()
-                waiting.append(pool.submit(call, item))
-                if len(waiting) > 2 * threads:
-                    yield _outcome(waiting.popleft(), monitor)
-            while waiting:
+    try:
+        for item in items:
+            monitor.check()
+            waiting.append(pool.submit(call, item))
+            if len(waiting) > 2 * threads:
                 yield _outcome(waiting.popleft(), monitor)
-        except GeneratorExit:
-            is_left = True  # perhaps by the garbage collector, which must not wait for threads
-            raise
-        finally:
-            stopped.set()
-            pool.shutdown(wait=not (is_left or monitor.cancelled), cancel_futures=True)
+        while waiting:
+            yield _outcome(waiting.popleft(), monitor)
+    except GeneratorExit:
+        is_left = True  # perhaps by the garbage collector, which must not wait for threads
+        raise
+    finally:
+        stopped.set()
+        pool.shutdown(wait=not (is_left or monitor.cancelled), cancel_futures=True)
 
 
 def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
@@ -81,12 +80,12 @@ def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
     An exception is raised at its turn. Whoever stops early waits for the item that is being made.
     """
     end = object()
-    pool = ThreadPoolExecutor(1, "medenhance-ahead")
+    pool = Pool(1, "medenhance-ahead")
     try:
         waiting = deque(pool.submit(next, items, end) for _ in range(count))
         while (item := waiting.popleft().result()) is not end:
             waiting.append(pool.submit(next, items, end))
-            yield item  # type: ignore[misc]
+            yield item
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -119,6 +119,11 @@ class CompressConfig(Options):
         """Whether no voxel differs by more than a bound, or at all."""
         return self.mode in ("lossless", "max_error")
 
+    @property
+    def has_predictor(self) -> bool:
+        """Whether blocks may be coded by the learned predictor."""
+        return self.is_bounded or self.speed != "fast"
+
 
 def thread_count(requested: int, most: int | None = None) -> int:
     """Choose the number of threads: 0 takes all processors; at most 16, and at most `most`."""

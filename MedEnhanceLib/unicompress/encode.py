@@ -24,6 +24,7 @@ from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.allocation.goals import quality_goal
@@ -99,6 +100,7 @@ class CompressResult:
         return f"<CompressResult {str(self.path)!r}: {self.mode}, {smaller}{loss}>"
 
 
+@blas_on_one_thread
 def compress(
     volume: Volume,
     path: str | Path,
@@ -145,7 +147,9 @@ def compress(
             config.speed,
             threads,
             monitor.part(0.0, coded),
-            shipped_predictors(draft.modality, monitor) if config.speed != "fast" else (),
+            shipped_predictors(draft.modality, config.speed, monitor)
+            if config.has_predictor
+            else (),
         )
         payload = _code(task, volume, draft, config)
         header = _header_of(draft, payload)

@@ -14,6 +14,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Voxels, slabs
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask
 from MedEnhanceLib.unicompress.allocation.goals import first_step, quality_goal
@@ -67,6 +68,7 @@ class Estimate:
         return f"<Estimate: {self.mode}, {smaller}{quality}>"
 
 
+@blas_on_one_thread
 def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None = None) -> Estimate:
     """Code a part of a volume and estimate what the whole would take.
 
@@ -143,7 +145,9 @@ def _coded(
         config.speed if config.is_bounded else "fast",
         thread_count(config.threads),
         monitor,
-        predictors=shipped_predictors(header.modality) if config.speed != "fast" else (),
+        predictors=shipped_predictors(header.modality, config.speed)
+        if config.has_predictor
+        else (),
     )
     if config.is_bounded:
         return code_bounded(task, config.max_error)

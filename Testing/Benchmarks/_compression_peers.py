@@ -66,7 +66,7 @@ def run(code: Callable[[Voxels], Coded], voxels: Voxels) -> Point:
 def lossless_peers() -> dict[str, Callable[[Voxels], Coded]]:
     """Slice by slice, as DICOM and image tools do; JPEG XL stacked too; gzip over all."""
     peers: dict[str, Callable[[Voxels], Coded]] = {
-        JPEGXL.format(effort): partial(_by_slice, partial(_jpegxl, effort)) for effort in (7, 9)
+        JPEGXL.format(effort): partial(_by_slice, partial(_jpegxl, effort)) for effort in (3, 7, 9)
     }
     for effort in (7, 9):
         name = JPEGXL.format(effort) + STACKED

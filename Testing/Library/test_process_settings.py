@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import threadpoolctl
+import torch
 
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.io.dicom.structure import silence
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import blas_on_one_thread, itk_on_one_thread
+from MedEnhanceLib.runtime.pool import Pool
+from MedEnhanceLib.unicompress import CompressConfig, estimate
 
 #: A scan with noise for a plain Python process, small.
 _SCAN = """
@@ -139,6 +142,85 @@ def test_settings_of_overlapping_users_are_restored_by_the_last_one(setting: str
     overlap(use, use)
     assert changed[0] == changed[1] != before
     assert read() == before
+
+
+@pytest.mark.usefixtures("several_threads")
+def test_calls_of_a_pool_have_one_thread_of_each_library_and_users_theirs() -> None:
+    threads_of_torch = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with Pool(2, "test") as pool:
+            for _ in range(2):
+                assert set(pool.submit(blas_threads).result()) == {1}
+                assert set(blas_threads()) == {2}, "between calls they are the user's"
+                assert pool.submit(torch.get_num_threads).result() == 1
+                assert torch.get_num_threads() == 2
+            failing = pool.submit(int, "no number")
+            assert isinstance(failing.exception(), ValueError)
+        assert set(blas_threads()) == {2}
+    finally:
+        torch.set_num_threads(threads_of_torch)
+
+
+def _compress(folder: Path) -> None:
+    me.compress(_waves(), folder / "a.ucv", lossless=True, progress=False)
+
+
+def _decompress(folder: Path) -> None:
+    _compress(folder)
+    me.decompress(folder / "a.ucv", progress=False)
+
+
+def _enhance(_: Path) -> None:
+    me.enhance(_waves(), noise=30, denoiser="block-matching", progress=False)
+
+
+def _waves() -> me.Volume:
+    scan = np.random.default_rng(0).normal(400, 30, (8, 40, 40)).astype(np.int16)
+    scan[:, :12] = 0
+    return me.Volume.from_array(scan, spacing=(1, 1, 1), modality="MR")
+
+
+@pytest.mark.usefixtures("several_threads")
+@pytest.mark.parametrize("door", [_compress, _decompress, _enhance])
+def test_a_door_computes_in_pools_whose_blas_has_one_thread(
+    door: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_pools: list[int] = []
+
+    def submit(pool: Pool, function: Callable[..., Any], /, *args: Any) -> Any:
+        def watched(*inner: Any) -> Any:
+            in_pools.extend(blas_threads())
+            return function(*inner)
+
+        return genuine(pool, watched, *args)
+
+    genuine = Pool.submit
+    monkeypatch.setattr(Pool, "submit", submit)
+    door(tmp_path)
+    assert set(in_pools) == {1}
+    assert set(blas_threads()) == {2}
+
+
+def _estimate(_: Path) -> None:
+    estimate(_waves(), CompressConfig(lossless=True))
+
+
+@pytest.mark.usefixtures("several_threads")
+@pytest.mark.parametrize("door", [_compress, _estimate])
+def test_compression_solves_no_equations_with_several_threads(
+    door: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def solve(*args: Any) -> Any:
+        seen.extend(blas_threads())
+        return genuine(*args)
+
+    seen: list[int] = []
+    genuine = np.linalg.solve
+    monkeypatch.setattr(np.linalg, "solve", solve)
+    door(tmp_path)
+    assert set(seen) == {1}
+    assert set(blas_threads()) == {2}
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ the same in another process, and in a resumed training.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -30,6 +30,7 @@ from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.noise.rician import mean_magnitude
 from MedEnhanceLib.runtime.machine import cpu_threads
+from MedEnhanceLib.runtime.pool import Pool
 from MedEnhanceLib.runtime.progress import Monitor
 
 Made = TypeVar("Made")
@@ -309,7 +310,7 @@ class CropPool(Generic[Made]):
     def __init__(self, make: Callable[[int], list[Made]], size: int, every: int) -> None:
         self._make, self._size, self._every = make, size, every
         threads = min(_MOST_THREADS, max(1, cpu_threads() - 1))
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="crops")
+        self._executor = Pool(threads, "crops")
         self._crops: dict[int, Future[list[Made]]] = {}
 
     def draw(self, step: int, rng: np.random.Generator, monitor: Monitor) -> Made:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.io.voxels import rescale_slices
 from MedEnhanceLib.runtime.machine import cpu_threads, memory
+from MedEnhanceLib.runtime.pool import Pool
 from MedEnhanceLib.runtime.progress import Monitor
 
 _MOST_THREADS = 8
@@ -157,7 +158,7 @@ def refuse_too_large(shape: tuple[int, ...], name: str) -> None:
 
 def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> None:
     """Do `work` for 0 to count - 1 in threads; a cancel does not wait for those that run."""
-    pool = ThreadPoolExecutor(min(_MOST_THREADS, cpu_threads(), count), "dicom-pixels")
+    pool = Pool(min(_MOST_THREADS, cpu_threads(), count), "dicom-pixels")
     try:
         for count_read, future in enumerate([pool.submit(work, index) for index in range(count)]):
             while not wait([future], _LOOK_SECONDS).done:

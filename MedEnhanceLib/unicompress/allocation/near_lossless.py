@@ -20,6 +20,7 @@ from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
 from MedEnhanceLib.unicompress.codecs.lossless import BlockCode, code_block
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor, predictor_grid
+from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk, bytes_of
 
 #: Blocks, and slices, rows and columns of each, that decide between learned and classical types:
@@ -30,6 +31,9 @@ _PIECE = (16, 96, 96)
 _SLAB, _SLAB_VOXELS = 6, 1 << 12
 #: The predictor is skipped if its estimate exceeds the classical size by this factor.
 _TUNED_MOST = 1.1
+#: Bits per voxel above which noise is most of a volume: there full effort saves little, for much
+#: time, and takes about this share of the quick size. Labels and drawings take fewer.
+_NOISY_BITS, _FULL_EFFORT = 1.0, 0.97
 #: Largest factor by which sizes are overestimated, with much empty background.
 _OVERESTIMATED = 1.4
 #: Bytes that a block of the predictor takes beyond its estimate: weights, unused states.
@@ -72,17 +76,31 @@ def _all_coded(
 def _winning_predictor(task: CodingTask, bound: float | None) -> Predictor | None:
     """Choose a predictor and tune it to the volume; None where classical types take less."""
     voxels = task.voxels
-    pieces = [box.middle(voxels, _PIECE) for box in _some_boxes(voxels)]
+    boxes = _some_boxes(voxels)
+    boxes = boxes[len(boxes) // 2 :][:1] if task.speed == "fast" else boxes
+    pieces = [box.middle(voxels, _PIECE) for box in boxes]
     sizes = [learned.would_take(predictor, pieces, bound) for predictor in task.predictors]
     winner = task.predictors[int(np.argmin(sizes))]
-    classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
+    classical = sum(_classical_bytes(piece, bound, task.speed) for piece in pieces)
     if min(sizes) > _TUNED_MOST * classical:
         return None
-    winner = learned.fine_tuned(winner, voxels, bound, threads=task.threads, monitor=task.monitor)
+    tuned = winner
+    if task.speed != "fast":
+        monitor = task.monitor
+        tuned = learned.fine_tuned(winner, voxels, bound, threads=task.threads, monitor=monitor)
     share = sum(piece.size for piece in pieces) / voxels.size
-    saved = (classical - learned.would_take(winner, pieces, bound)) / share
-    fixed = winner.bytes_in_file + _NAMED_BYTES + _BLOCK_BYTES * len(predictor_grid(voxels.shape))
-    return winner if saved > fixed else None
+    fixed = tuned.bytes_in_file + _NAMED_BYTES + _BLOCK_BYTES * len(predictor_grid(voxels.shape))
+    if classical - min(sizes) > share * fixed:
+        return tuned
+    return tuned if classical - learned.would_take(tuned, pieces, bound) > share * fixed else None
+
+
+def _classical_bytes(piece: Voxels, bound: float | None, speed: Speed) -> float:
+    """Estimate the bytes of the best classical type."""
+    quick = len(code_block(piece, bound, speed="fast").data)
+    if speed == "normal" and 8 * quick > _NOISY_BITS * piece.size:
+        return _FULL_EFFORT * quick
+    return quick if speed == "fast" else len(code_block(piece, bound, speed=speed).data)
 
 
 def _some_boxes(voxels: Voxels) -> list[Box]:
@@ -94,7 +112,7 @@ def _some_boxes(voxels: Voxels) -> list[Box]:
 def _code_learned(task: CodingTask, bound: float | None, predictor: Predictor) -> CodedBlocks:
     def code(block: Voxels) -> BlockCode:
         coded = learned.code_learned(block, bound, predictor.network)
-        return coded or code_block(block, bound, speed="normal")
+        return coded or code_block(block, bound, speed=task.speed)
 
     tuned = (predictor.model,) if predictor.is_tuned else ()
     models = {"models": (predictor.model,), "tuned": tuned}

@@ -82,7 +82,8 @@ def test_its_card_says_what_it_learned_from_and_it_is_found_by_its_hash(tmp_path
         checkpoint.unlink()
     assert train(seed=1, license="CC BY 4.0") == folder
     assert "License of the weights: CC BY 4.0" in (folder / "docs/README.md").read_text()
-    assert sorted(path.stem for path in folder.glob("models/*")) == ["implicit", "predictor"]
+    names = sorted(path.stem for path in folder.glob("models/*"))
+    assert names == ["fast-predictor", "implicit", "predictor"]
     assert "seed 1" in read_bundle(folder).metadata["training"]["summary"]
     verify_bundle(read_bundle(folder))
     data = (folder / "models" / f"{part}.safetensors").read_bytes()

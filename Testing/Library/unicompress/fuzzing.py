@@ -77,10 +77,15 @@ class Base:
 def make_bases(folder: Path) -> list[Base]:
     """Tiny files of every mode, type of voxel and block type."""
     folder.mkdir(parents=True, exist_ok=True)
-    bases = []
+    bases: list[Base] = []
+    name = ""
+
+    def would_take(*_: object) -> float:
+        return -1e9 if name == "learned" else 1e9  # it codes a small volume, but no others
+
     with (
         mock.patch.object(near_lossless, "coding_grid", _small_grid),
-        mock.patch.object(learned, "would_take", lambda *_: -1e9),  # it codes small volumes too
+        mock.patch.object(learned, "would_take", would_take),
     ):
         for name, (volume, config) in _volumes().items():
             path = folder / f"{name}.ucv"

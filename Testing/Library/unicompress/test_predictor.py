@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -21,7 +22,11 @@ from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
-from MedEnhanceLib.unicompress.codec_models import DEFLATED_MODEL_CHUNK, shipped_model
+from MedEnhanceLib.unicompress.codec_models import (
+    DEFLATED_MODEL_CHUNK,
+    DecodeContext,
+    shipped_model,
+)
 from MedEnhanceLib.unicompress.codecs.predictor import (
     coder,
     features,
@@ -31,7 +36,8 @@ from MedEnhanceLib.unicompress.codecs.predictor import (
     tuning,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import samples_of
-from MedEnhanceLib.unicompress.container import NO_BLOCK
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.header import Header
 
 from ..conftest import WarningRecorder
 from . import minimal_predictor
@@ -233,6 +239,46 @@ def test_a_volume_is_coded_by_the_predictor(
     assert np.array_equal(one.voxels, four.voxels)
     part = decompress(path, region=np.s_[3:9, 10:30, 5:20])
     assert np.array_equal(part.voxels, one.voxels[3:9, 10:30, 5:20])
+
+
+def thin_slices() -> Block:
+    """A volume whose slices share structure and much of their noise."""
+    noise = np.random.default_rng(0).normal(0, 8, (26, 120, 120))
+    shared = anatomy((24, 120, 120), noise=0) + noise[:-2] + noise[1:-1] + noise[2:]
+    return np.maximum(shared, 0).astype(np.uint16)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "EM"])
+def test_a_fast_file_is_smaller_than_jpeg_xl_at_effort_3(write: Write, modality: str) -> None:
+    voxels = thin_slices()
+    fast = write(Volume(voxels, modality=modality), lossless=True, speed="fast")
+    image = (voxels - voxels.min()).astype(np.uint16)
+    slices = [imagecodecs.jpegxl_encode(plane, lossless=True, effort=3) for plane in image]
+    assert fast.stat().st_size < sum(map(len, slices))
+    assert {chunk.kind for chunk in chunks_of(fast)} >= {learned.LEARNED}
+    assert np.array_equal(decompress(fast).voxels, voxels)
+
+
+@pytest.mark.parametrize("bound", [None, 2])
+def test_both_speeds_keep_the_bound_and_fast_takes_a_smaller_network(
+    write: Write, bound: float | None
+) -> None:
+    voxels = thin_slices()
+    mode = {"lossless": True} if bound is None else {"max_error": bound}
+    files = [
+        write(Volume(voxels, modality="CT"), f"{speed}.ucv", speed=speed, **mode)
+        for speed in ("normal", "fast")
+    ]
+    nodes = []
+    for path in files:
+        assert np.abs(decompress(path).voxels.astype(int) - voxels).max() <= (bound or 0)
+        with Container(path) as container:
+            header = Header.from_json(container.header, path.name)
+            model = DecodeContext.of(container, header).models.get(learned.ROLE)
+        nodes.append(len(learned.network_of(model).matrices[0]))
+    assert nodes == [32, 8]
+    normal, fast = (path.stat().st_size for path in files)
+    assert normal < 1.05 * fast
 
 
 def test_a_taught_network_travels_in_the_file(

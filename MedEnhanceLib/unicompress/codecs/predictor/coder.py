@@ -47,8 +47,6 @@ _WEIGHTS_DTYPE = np.dtype("<i2")
 _VOXELS_PER_LANE, _MORE_VOXELS_PER_LANE = 8_000, 32_000
 _FEW_BITS = 1.5
 _LANES_BITS = (6, 10)
-#: Samples for the linear prediction of a block that a network is only trained on.
-_LEARNED_FROM = 8_000
 #: Steps between two safe points: some hundredths of a second.
 _STEPS_AT_ONCE = 64
 _PURPOSE = "The learned predictor"
@@ -182,18 +180,21 @@ def start_of(indices: Indices) -> int:
     return int(np.median(indices[0, 0]))
 
 
-def network_input(indices: Indices, numbers: Longs) -> tuple[Array, Array, Array]:
+def network_input(
+    indices: Indices, numbers: Longs, linear: Linear | None = None
+) -> tuple[Array, Array, Array]:
     """Compute a network's input for some of a block's voxels, without coding the block.
 
     Args:
         indices: the block, one that is `codable`.
         numbers: of n voxels, in C order; rising.
+        linear: the prediction; None fits it to the block.
     Returns:
         Features [n, COUNT], integers within ±127; the linear prediction [n], in sixteenths of an
         index; the logarithm of the local scale [n], in 1/16 octave.
     """
     start = start_of(indices)
-    linear = fit_linear(indices, start, _LEARNED_FROM)
+    linear = linear or fit_linear(indices)
     walk = _Walk(np.ascontiguousarray(indices, np.uint16), linear, start)
     count, picked = len(numbers), np.full(indices.size, -1, np.int32)
     picked[numbers] = np.arange(count)
@@ -207,7 +208,7 @@ def network_input(indices: Indices, numbers: Longs) -> tuple[Array, Array, Array
 def _encoding_walk(indices: Indices, network: Network) -> _Walk:
     """Walk over a known block to compute its symbols."""
     start = start_of(indices)
-    linear = fit_linear(indices, start)
+    linear = fit_linear(indices)
     walk = _Walk(np.ascontiguousarray(indices, np.uint16), linear, start)
     walk.code_with(network)
     walk.give(symbols=np.empty(indices.size, np.uint64), counts=np.zeros(walk.steps, np.int32))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +20,6 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Shape, Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.ordered import ordered_map
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, cut
@@ -37,25 +36,29 @@ from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     encode_block,
     ideal_bytes,
 )
+from MedEnhanceLib.unicompress.codecs.predictor.features import fit_linear
 from MedEnhanceLib.unicompress.codecs.predictor.integer_network import Network
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import Samples, ideal_bits, samples_of, tune
-from MedEnhanceLib.unicompress.config import MODALITIES
+from MedEnhanceLib.unicompress.config import MODALITIES, Speed
 
 #: Id of the block type, and role of its model.
 LEARNED, ROLE = 16, "predictor"
+#: Names of the files of shipped networks.
+NAMES: dict[Speed, str] = {"normal": ROLE, "fast": f"fast-{ROLE}"}
 
 #: Longest rows and columns, and most voxels of a block.
 _SIDE = 336
 _VOXELS = 1 << 22
 #: Blocks along k, at most; their slices and voxels, at least.
 _SLICE_BLOCKS, _LEAST_SLICES, _LEAST_VOXELS = 14, 8, 1 << 20
-#: Parts of blocks, slices of each, and voxels of all of them, that the network is tuned with.
+#: Parts of blocks, slices of each, and voxels of all of them, that the network is tuned with: at
+#: most, and for each step.
 _TUNED_PARTS = 10
 _TUNED_SLICES = 8
-_SAMPLES = 360_000
-#: A thousand steps give about 90 % of the possible gain, in half a second.
-_STEPS_PER_MVOXEL = 200
-_LEAST_STEPS, _MOST_STEPS = 300, 2000
+_SAMPLES, _SAMPLES_PER_STEP = 360_000, 1_000
+#: Steps of training: more of them gain more, but less and less.
+_STEPS_PER_MVOXEL = 70
+_LEAST_STEPS, _MOST_STEPS = 150, 600
 #: Voxels of a volume below which a tuned network cannot save its own bytes.
 _LEAST_TUNED = 1 << 18
 #: Bytes that a file takes for a chunk besides its data.
@@ -95,16 +98,24 @@ def predictor_grid(shape: tuple[int, ...]) -> Grid:
     return cut(shape, side, _VOXELS, -(-slices // max(1, most)))
 
 
-def shipped_predictors(modality: str, monitor: Monitor | None = None) -> list[Predictor]:
-    """List the networks for a modality: its own, or all if it has none.
+def shipped_predictors(
+    modality: str, speed: Speed = "normal", monitor: Monitor | None = None
+) -> list[Predictor]:
+    """List the networks of a speed for a modality: its own, or all if it has none.
 
     Without the compiled library there are none, with a warning: JPEG XL blocks are written then.
+
+    Args:
+        modality: of the volume.
+        speed: that of "fast" is a small network.
+        monitor: receives the warning.
     """
     if native.load(monitor=monitor) is None:
         return []
-    shipped = shipped_model(ROLE, modality) if modality in MODALITIES else None
-    models = [shipped] if shipped else [shipped_model(ROLE, other) for other in MODALITIES]
-    return [Predictor(model, network_of(model)) for model in models if model is not None]
+    shipped = shipped_model(NAMES[speed], modality) if modality in MODALITIES else None
+    models = [shipped] if shipped else [shipped_model(NAMES[speed], each) for each in MODALITIES]
+    named = [replace(model, role=ROLE) for model in models if model is not None]
+    return [Predictor(model, network_of(model)) for model in named]
 
 
 @lru_cache(maxsize=8)
@@ -157,14 +168,13 @@ def fine_tuned(
     """
     if voxels.size < _LEAST_TUNED:
         return predictor
-    samples = _samples(voxels, bound, threads, monitor)
+    steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
+    samples = _samples(voxels, bound, min(_SAMPLES, _SAMPLES_PER_STEP * steps), threads, monitor)
     if samples is None:
         return predictor
     held_out, learned_from = np.split(samples, [len(samples) // 10])
-    steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
-    with blas_on_one_thread:
-        network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
-        gain = ideal_bits(predictor.network, held_out) - ideal_bits(network, held_out)
+    network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
+    gain = ideal_bits(predictor.network, held_out) - ideal_bits(network, held_out)
     model = model_of(network, f"{predictor.model.id}+", {"from": predictor.model.sha256})
     tuned = Predictor(model, network, is_tuned=True)
     is_paid = gain * voxels.size / 8 > tuned.bytes_in_file - predictor.bytes_in_file
@@ -218,24 +228,31 @@ def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
     return from_integers(record, indices.astype(width), context.dtype, shape)
 
 
-def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> Samples | None:
+def _samples(
+    voxels: Voxels, bound: float | None, most: int, threads: int, monitor: Monitor
+) -> Samples | None:
     """Draw voxels of parts from all over the volume; None if no part can be coded."""
     grid = predictor_grid(voxels.shape)
     numbers = np.unique(np.linspace(0, len(grid) - 1, _TUNED_PARTS).astype(int)).tolist()
-    places = np.linspace(0, 1, 1 + -(-_TUNED_PARTS // len(numbers)))[:-1].tolist()
-    parts = [(number, place) for number in numbers for place in places]
 
-    def draw(part: tuple[int, float]) -> Samples | None:
-        block = grid.box(part[0]).of(voxels)
-        start = round((part[1] + 0.5 / len(places)) * max(0, len(block) - _TUNED_SLICES))
-        indices = to_bounded_integers(block[start : start + _TUNED_SLICES], bound).indices
+    def draw(number: int) -> Samples | None:
+        indices = to_bounded_integers(grid.box(number).of(voxels), bound).indices
         if not (indices.any() and codable(indices)):
             return None
-        # First slices of blocks are rare: only one part is used with its first slice.
-        with_first = part == parts[len(parts) // 2] or len(indices) == 1
-        generator = np.random.default_rng([part[0], start])
-        return samples_of(indices, _SAMPLES // len(parts), generator, first=0 if with_first else 1)
+        # Features depend on the linear prediction: that of a part alone would be too good.
+        linear, generator = fit_linear(indices), np.random.default_rng(number)
+        count = min(-(-_TUNED_PARTS // len(numbers)), max(1, len(indices) // _TUNED_SLICES))
+        samples = []
+        for part in range(count):
+            start = round((part + 0.5) / count * max(0, len(indices) - _TUNED_SLICES))
+            slices = indices[start : start + _TUNED_SLICES]
+            # First slices of blocks are rare: only one part is used with its first slice.
+            with_first = number == numbers[len(numbers) // 2] and part == 0
+            first = 0 if with_first or len(slices) == 1 else 1
+            drawn = most // (count * len(numbers))
+            samples.append(samples_of(slices, drawn, generator, first=first, linear=linear))
+        return np.concatenate(samples)
 
-    drawn = ordered_map(draw, parts, threads=threads, monitor=monitor)
+    drawn = ordered_map(draw, numbers, threads=threads, monitor=monitor)
     pieces = [samples for samples in drawn if samples is not None]
     return np.random.default_rng(0).permutation(np.concatenate(pieces)) if pieces else None

@@ -14,7 +14,7 @@ from MedEnhanceLib.core.arrays import Floats, Longs, Shape
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 
 #: Slices before, rows above and below, columns left and right of a block that neighbors reach.
-_BEFORE, _ABOVE, _BELOW, _LEFT, _RIGHT = 2, 3, 1, 3, 2
+_BEFORE, _ABOVE, _BELOW, LEFT, RIGHT = 2, 3, 1, 3, 2
 STEP = (7, 3, 1)
 #: Rows by which the first slice is moved down where it stands in for those before it.
 _MOVED = 2
@@ -75,24 +75,21 @@ def stand_ins(places: Longs, shape: Shape) -> Longs:
     return np.stack([k, j, np.clip(i, 0, shape[2] - 1)])
 
 
-def neighbors_of(block: Indices, numbers: Longs, start: int) -> Floats:
-    """Look up the neighbors of voxels, [25, n].
+def neighbors_of(block: Indices, numbers: Longs) -> Floats:
+    """Look up the neighbors of voxels away from the border, [25, n].
 
     Args:
         block: [K, J, I].
         numbers: of the n voxels, in C order.
-        start: see `coder`; for places of which none is known yet.
     """
-    _, J, I = block.shape  # noqa: E741 - the field's own names
-    k, j, i = places = np.array(np.unravel_index(numbers, block.shape))
-    in_rows, in_columns = (j >= _ABOVE) & (j < J - _BELOW), (i >= _LEFT) & (i < I - _RIGHT)
-    edge = np.flatnonzero(~((k >= _BEFORE) & in_rows & in_columns))
-    flat, at_edge = block.reshape(-1), places[:, edge]
+    plane, I = block[0].size, block.shape[2]  # noqa: E741 - the field's own name
+    # As `stand_ins`: the first slice, moved, stands in for those before it.
+    moved = numbers % plane - _MOVED * I
+    slices = [np.where(numbers < n * plane, moved, numbers - n * plane) for n in range(3)]
+    flat = block.reshape(-1)
     neighbors = np.empty((len(NEIGHBORS), len(numbers)), np.float32)
-    for row, away in zip(neighbors, NEIGHBORS, strict=True):
-        row[:] = flat.take(numbers + ((away[0] * J + away[1]) * I + away[2]), mode="clip")
-        k, j, i = stand_ins(at_edge + np.array(away)[:, None], block.shape)
-        row[edge] = np.where(k < 0, start, block[np.maximum(k, 0), j, i])
+    for row, (before, beside, along) in zip(neighbors, NEIGHBORS, strict=True):
+        row[:] = flat.take(slices[-before] + (beside * I + along), mode="clip")
     return neighbors
 
 
@@ -111,9 +108,9 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
     offsets = np.array(NEIGHBORS + ERRORS)
     lags = -(offsets @ np.array(STEP))
     lines = np.array([lines_of_slice(shape), 1])
-    axes = np.ogrid[-_BEFORE : shape[0], -_ABOVE : shape[1] + _BELOW, -_LEFT : shape[2] + _RIGHT]
+    axes = np.ogrid[-_BEFORE : shape[0], -_ABOVE : shape[1] + _BELOW, -LEFT : shape[2] + RIGHT]
     in_k, in_j, in_i = ((axis >= 0) & (axis < n) for axis, n in zip(axes, shape, strict=True))
-    corner = np.array([_BEFORE, _ABOVE, _LEFT])[:, None]
+    corner = np.array([_BEFORE, _ABOVE, LEFT])[:, None]
     padding = np.argwhere(~(in_k & in_j & in_i)).T - corner
     voxels = stand_ins(padding, shape)
     padding, voxels = padding[:, voxels[0] >= 0], voxels[:, voxels[0] >= 0]
