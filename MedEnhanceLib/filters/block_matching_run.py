@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.filters.cropping import Crop
 from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
 from MedEnhanceLib.filters.regions import Air, reduce_windows
 from MedEnhanceLib.native import SIDE
@@ -40,6 +41,8 @@ Level: TypeAlias = "Array | NoiseEstimate"
 #: Approximate number of references in a band. A thread computes one band at a time, and a job can
 #: be canceled between bands. The last bits of the result depend on this number.
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
+#: Memory for slices of σ.
+_HELD_BYTES = 1 << 26
 #: Slabs after which free memory returns to the system: the heap fragments with every slice.
 _PARTS_TO_A_TRIM = 8
 
@@ -57,7 +60,7 @@ class Stage:
         """Lay out a stage; shape: of the volume. window: starts of candidates along each axis."""
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
         self.kind, self._settings = kind, settings
-        self._window = widths[0], widths[1], widths[2]
+        self.window = widths[0], widths[1], widths[2]
         self.tall = widths[0] + SIDE - 1
         between = settings.step if kind == "grouped" else 1
         self._starts = places(shape[0], between, is_shifted=False)
@@ -67,7 +70,7 @@ class Stage:
     def layer(self, number: int) -> Layer:
         """Return a layer for the engine."""
         at = self._starts[number] - self.firsts[number]
-        return Layer(number, at, self._window, self._settings)
+        return Layer(number, at, self.window, self._settings)
 
     def layers_of(self, part: slice) -> list[int]:
         """Return the numbers of the layers that some slices depend on."""
@@ -92,6 +95,7 @@ class Run:
         window: starting places of candidates along slices, rows and columns.
         stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
         box: the voxels of `noisy` that the result has, without mirrored ones.
+        crop: of the slices, which `noisy` and all other arrays are.
         needed: the slices that the last stage has to yield.
     """
 
@@ -106,16 +110,20 @@ class Run:
         pilot: Array,
         matched: Array | None,
         box: tuple[slice, ...],
+        crop: Crop,
         air: Air | None,
         engine: Engine,
         threads: int,
         monitor: Monitor,
     ) -> None:
-        self.stages, self._pilot, self._box = stages, pilot, box
+        self.stages, self._pilot, self._box, self._crop = stages, pilot, box, crop
         self._matched = matched
         self.needed = box[0] if noisy.shape[0] > SIDE else slice(0, SIDE)
         self._stop, self._finished = self.needed.start, 0
-        self.noisy, self._air, self._level = noisy, air, level
+        self.noisy, self._air = noisy, air
+        # Each stage reads the map of the noise; slices are held for all of them.
+        held = max(1, _HELD_BYTES // (4 * math.prod(noisy.shape[1:])))
+        self._level = lru_cache(held)(lambda z: _floats(level[z : z + 1])[0])
         self.spectrum, self.window = spectrum, window
         self._engine, self._threads, self.monitor = engine, threads, monitor
         # OpenMP's own threads would compete with these.
@@ -212,7 +220,8 @@ class Run:
             matched = pilot
             if self._matched is not None:
                 matched = _floats(self._matched[first : first + stage.tall])
-            for rows in self._bands(stage.kind, layer):
+            at_once = REFERENCES_IN_BAND[stage.kind]
+            for rows in self._crop.bands(layer, at_once, self._number_of(stage)):
                 while len(self._begun) > self._threads:
                     self._add_first()
                 waiting.append(first)
@@ -245,7 +254,7 @@ class Run:
         assert self._air is not None
         smooth = pilot.copy()
         for z, plane, sigma in zip(range(part.start, part.stop), smooth, level, strict=True):
-            far = self._air.far_from_tissue(z)
+            far = self._air.far_from_tissue(z)[self._crop.region]
             if far.any():
                 total = reduce_windows(np.add, np.pad(plane, 1, mode="edge"), (3, 3))
                 mean = total / np.float32(9)
@@ -257,11 +266,9 @@ class Run:
         add, band = self._begun.popleft()
         add(band.result())
 
-    def _bands(self, kind: StageKind, layer: Layer) -> list[range]:
-        """Split the rows of references of a layer into bands for the threads."""
-        _, ny, nx = self.noisy.shape
-        rows, at_once = layer.rows(ny), max(1, REFERENCES_IN_BAND[kind] * layer.round.step // nx)
-        return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
+    def _number_of(self, stage: Stage) -> int:
+        """Return the number of a stage; one that is not of the run comes after."""
+        return self.stages.index(stage) if stage in self.stages else len(self.stages)
 
     def _band(
         self,
@@ -285,7 +292,7 @@ class Run:
 
     def level(self, part: slice) -> Floats:
         """Return σ of the noise in some slices."""
-        return _floats(self._level[part])
+        return np.stack([self._level(z) for z in range(part.start, part.stop)])
 
     def level_of(self, stage: Stage, number: int) -> Floats:
         """Return σ for a layer of a stage, as an engine reads it: [window[0] + 3, J, I].
@@ -294,10 +301,12 @@ class Run:
         """
         layer, first = stage.layer(number), stage.firsts[number]
         level = np.empty((layer.window[0] + SIDE - 1, *self.noisy.shape[1:]), np.float32)
-        middle = layer.z + 1
-        level[middle] = self.level(slice(first + middle, first + middle + 1))[0]
+        middle, z = level[layer.z + 1], first + layer.z + 1
+        needed = self._crop.references[self._number_of(stage)]
+        middle[...] = 0
+        middle[needed] = self.level(slice(z, z + 1))[0][needed]
         if self._air is not None and stage.kind == "grouped":
-            level[middle][self._air.far_from_tissue(first + middle)] = 0
+            middle[self._air.far_from_tissue(z)[self._crop.region]] = 0
         return level
 
 

@@ -7,12 +7,12 @@ DENOISERS; it is chosen by its name (`denoiser` of `EnhanceConfig`). CONTRIBUTIN
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from MedEnhanceLib.core.arrays import Array, Floats, let_go
+from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Region, let_go, within
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Run, Slab
@@ -49,6 +49,7 @@ class Frames:
         noise: of every frame.
         numbers: of the frames to denoise.
         slices: of each of them, along K.
+        region: rows and columns that are needed of these slices. A method may yield more.
         usable: numbers of all frames that show tissue.
         tops: intensity of bright tissue, by number of the frame.
         guides: images of other contrast on the grid, bright tissue at 1, NaN where they show
@@ -67,6 +68,7 @@ class Frames:
     slices: slice
     usable: Sequence[int]
     tops: Mapping[int, float]
+    region: Region = WHOLE
     guides: Sequence[Floats] = ()
     regions: Callable[[int], ConstantRegions] | None = None
     matched: Array | None = None
@@ -101,14 +103,25 @@ class FramePart:
     Attributes:
         number: of the frame.
         slices: along K; the parts of a frame come in order.
-        voxels: float32 [n, J, I].
+        voxels: float32 [n, J, I], or rows and columns of them.
         change: by guides, as `Slab.change`; None without.
+        region: rows and columns that `voxels` are.
     """
 
     number: int
     slices: slice
     voxels: Floats
     change: Floats | None = None
+    region: Region = WHOLE
+
+    def cropped(self, region: Region) -> FramePart:
+        """Return a region of the slices, which it contains."""
+        if region == self.region:
+            return self
+        rows, columns = within(region, self.region)
+        change = None if self.change is None else self.change[:, rows, columns]
+        voxels = self.voxels[:, rows, columns]
+        return replace(self, voxels=voxels, change=change, region=region)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,10 +209,12 @@ class BlockMatching:
     def _parts(self, frames: Frames, number: int) -> Iterator[FramePart]:
         """Filter the requested slices of a frame."""
         filtered = self._filter(frames, number, frames.volumes[number])
-        with filtered.run(frames.slices) as run:
+        # A guide's agreement is added up over groups around each group.
+        region = WHOLE if frames.guides else frames.region
+        with filtered.run(frames.slices, region, stages_after=int(self.needs_model)) as run:
             for slab in self._slabs(run, frames, number):
                 slices, result = run.finished(slab)
-                yield FramePart(number, slices, result.voxels, result.change)
+                yield FramePart(number, slices, result.voxels, result.change, region)
                 let_go(filtered.noisy)
 
     def _filter(

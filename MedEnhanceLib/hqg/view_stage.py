@@ -1,6 +1,7 @@
 """The view network on whole volumes: slices of the set network's result, corrected one by one.
 
-A slice depends on itself and two neighbors on each side alone, so that a preview equals the result.
+A slice depends on itself and two neighbors on each side alone, a pixel on those within `reach`, so
+that a preview equals the result.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.arrays import Floats, widened
 from MedEnhanceLib.filters.block_matching_run import Held
 from MedEnhanceLib.hqg.denoisers import Denoised, Denoiser, FramePart, Frames, Resources
 from MedEnhanceLib.hqg.network_stage import SetNetwork
@@ -68,15 +69,20 @@ class ViewNetwork:
 
     def _parts(self, frames: Frames, number: int) -> Iterator[FramePart]:
         """Yield the requested slices of a frame, one by one."""
-        count, requested = len(frames.volumes[number].voxels), frames.slices
-        reads = slice(max(0, requested.start - NEIGHBORS), min(count, requested.stop + NEIGHBORS))
+        (count, *sides), requested = frames.volumes[number].shape, frames.slices
+        reads, reach = widened(requested, NEIGHBORS, count), self.network.reach
+        rows, columns = map(widened, frames.region, (reach, reach), sides)
+        seen = rows, columns
         monitor = frames.monitors_of(number)[0]
         # The monitor has the share of the progress already.
-        given = replace(frames, slices=reads, numbers=[number], monitor=monitor, share=1.0)
+        given = replace(
+            frames, slices=reads, region=seen, numbers=[number], monitor=monitor, share=1.0
+        )
         changes: list[Floats | None] = []
 
         def before() -> Iterator[Floats]:
             for part in self.first.denoise(given).parts:
+                part = part.cropped(seen)
                 planes = range(len(part.voxels))
                 changes.extend(None if part.change is None else part.change[n] for n in planes)
                 yield part.voxels
@@ -88,13 +94,15 @@ class ViewNetwork:
             for z in range(requested.start, requested.stop):
                 near = np.clip(np.arange(z - NEIGHBORS, z + NEIGHBORS + 1), 0, count - 1)
                 first, stop = int(near[0]), int(near[-1]) + 1
-                smooth = held.at(first, stop)[near - first]
-                held.let_go(first)
-                noisy = np.asarray(regions.neutral[first:stop], np.float32)[near - first]
                 # Without the zeros of padding, which no training saw: padding is put back later.
+                noisy = np.asarray(regions.neutral[first:stop], np.float32)[near - first]
+                # The rounding of convolutions depends on the size of images: they stay whole.
+                smooth = noisy.copy()
+                smooth[:, rows, columns] = held.at(first, stop)[near - first]
+                held.let_go(first)
                 yield noisy / top, smooth / top, frames.noise[z : z + 1][0] / top
 
-        plane = math.prod(frames.volumes[number].shape[1:])
+        plane = math.prod(sides)
         threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // plane))
         results = ordered_map(
             self._correct, images(), threads=threads if self.device == "cpu" else 1,
@@ -103,7 +111,8 @@ class ViewNetwork:
         for z, result in enumerate(results, requested.start):
             change = changes[z - reads.start]
             use = None if change is None else change[None]
-            yield FramePart(number, slice(z, z + 1), result[None] * top, use)
+            part = FramePart(number, slice(z, z + 1), result[seen][None] * top, use, seen)
+            yield part.cropped(frames.region)
 
     @torch.inference_mode()
     def _correct(self, images: tuple[Floats, Floats, Floats]) -> Floats:
