@@ -34,6 +34,9 @@ Numbers = npt.NDArray[np.intp]
 #: Numbers of slices, rows and columns; and a box in a volume, in the same order.
 Shape = tuple[int, int, int]
 Where = tuple[slice, slice, slice]
+#: Rows and columns of a box in slices, and those of all voxels.
+Region = tuple[slice, slice]
+WHOLE: Region = (slice(None), slice(None))
 #: Volumes from this size on stay in their files where they can be processed in slabs.
 LARGE_BYTES = 1 << 28
 SLAB_BYTES = 1 << 24
@@ -58,6 +61,21 @@ def interpolated(values: Floats, places: Sequence[Array]) -> Floats:
         below, above = values.take(low, axis), values.take(np.minimum(low + 1, last), axis)
         values = below + share * (above - below)
     return values
+
+
+def widened(part: slice, reach: int, side: int) -> slice:
+    """Widen a part of an axis by `reach` to both ends, within its `side` voxels."""
+    start, stop, _ = part.indices(side)
+    return slice(max(0, start - reach), min(side, stop + reach))
+
+
+def within(region: Region, outer: Region) -> Region:
+    """Return a region as a part of an outer one."""
+    rows, columns = (
+        slice(part.start - start, part.stop - start)
+        for part, start in zip(region, [of.start or 0 for of in outer], strict=True)
+    )
+    return rows, columns
 
 
 def cubic_spline(distance: Doubles) -> Doubles:

@@ -37,8 +37,13 @@ def gaussian_blur(
     return result
 
 
+def blur_radius(sigma: float) -> int:
+    """Return the radius in pixels of the kernel of a Gaussian of this σ in pixels."""
+    return max(1, math.ceil(_TRUNCATE * sigma))
+
+
 def _blur_along(voxels: Floats, axis: int, sigma: float) -> Floats:
-    radius = max(1, math.ceil(_TRUNCATE * sigma))
+    radius = blur_radius(sigma)
     taps = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
     taps = (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)
     length = voxels.shape[axis]

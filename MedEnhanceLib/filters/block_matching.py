@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Region, widened, within
 from MedEnhanceLib.filters.block_matching_run import Engine as Engine
 from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough
+from MedEnhanceLib.filters.cropping import Crop
 from MedEnhanceLib.filters.layers import Round as Round
 from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.native import CELLS, SIDE
@@ -97,12 +98,21 @@ class BlockMatchingFilter:
             slabs = run.ahead(run.slabs())
             return np.concatenate([run.finished(slab)[1].voxels for slab in slabs])
 
-    def run(self, only: slice | None = None, margin: int = 0) -> Run:
+    def run(
+        self,
+        only: slice | None = None,
+        region: Region = WHOLE,
+        *,
+        margin: int = 0,
+        stages_after: int = 0,
+    ) -> Run:
         """Begin a run over the volume, mirrored along axes shorter than a block.
 
         Args:
             only: the slices of the result, equal to those of a whole run.
+            region: their rows and columns, likewise.
             margin: further slices on each side that are filtered.
+            stages_after: those with the same windows that continue from the run.
         """
         large, level, air = large_enough(self.noisy), self.level, self.air
         if large is not self.noisy:
@@ -115,16 +125,24 @@ class BlockMatchingFilter:
         stages = [Stage(large.shape, window, each) for each in self.rounds]
         if self.pilot is None:
             stages.insert(0, Stage(large.shape, (1, 1, 1), _THRESHOLD, "threshold"))
+        windows = [stage.window[1:] for stage in (*stages, *stages[-1:] * stages_after)]
+        rows, columns = (widened(region[axis], 0, self.noisy.shape[1 + axis]) for axis in (0, 1))
+        # Mirrored slices are small: they are computed whole.
+        sides = slice(0, large.shape[1]), slice(0, large.shape[2])
+        crop = Crop.around(
+            (rows, columns) if large is self.noisy else sides, large.shape[1:], windows
+        )
         engine = self.engine or engine_for("cpu", self.monitor)
         return _run_type(engine)(
-            large,
-            level,
+            crop.of(large),
+            crop.of(level),
             np.maximum(white, LEAST_SHARE).astype(np.float32),
             window=window,
             stages=stages,
-            pilot=large if self.pilot is None else large_enough(self.pilot),
-            matched=None if self.matched is None else large_enough(self.matched),
-            box=(only or slice(0, self.noisy.shape[0]), *map(slice, self.noisy.shape[1:])),
+            pilot=crop.of(large if self.pilot is None else large_enough(self.pilot)),
+            matched=None if self.matched is None else crop.of(large_enough(self.matched)),
+            box=(only or slice(0, self.noisy.shape[0]), *within((rows, columns), crop.region)),
+            crop=crop,
             margin=margin,
             air=air,
             engine=engine,

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.filters.cropping import Crop
 from MedEnhanceLib.filters.layers import (
     TAPER_LINE,
     BlockGroups,
@@ -50,6 +51,8 @@ ImageKind = Literal["noisy", "pilot", "matched"]
 #: Approximate number of references in a band. A thread computes one band at a time, and a job can
 #: be canceled between bands. The last bits of the result depend on this number.
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
+#: Memory for slices of σ.
+_HELD_BYTES = 1 << 26
 #: Slabs after which free memory returns to the system: the heap fragments with every slice.
 _PARTS_TO_A_TRIM = 8
 
@@ -77,7 +80,7 @@ class Stage:
         """
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
         self.kind, self.correct, self._settings = kind, correct, settings
-        self._window = widths[0], widths[1], widths[2]
+        self.window = widths[0], widths[1], widths[2]
         self.tall = widths[0] + SIDE - 1
         between = settings.step if kind == "grouped" else 1
         self._starts = places(shape[0], between, is_shifted=False)
@@ -87,7 +90,7 @@ class Stage:
     def layer(self, number: int) -> Layer:
         """Return a layer for the engine."""
         at = self._starts[number] - self.firsts[number]
-        return Layer(number, at, self._window, self._settings)
+        return Layer(number, at, self.window, self._settings)
 
     def layers_of(self, part: slice) -> list[int]:
         """Return the numbers of the layers that some slices depend on."""
@@ -112,6 +115,7 @@ class Run:
         window: starting places of candidates along slices, rows and columns.
         stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
         box: the voxels of `noisy` that the result has, without mirrored ones.
+        crop: of the slices, which `noisy` and all other arrays are.
         needed: the slices that the last stage has to yield: those of `box`, and `margin` slices
             on each side, which `finished` leaves out.
     """
@@ -127,18 +131,22 @@ class Run:
         pilot: Array,
         matched: Array | None,
         box: tuple[slice, ...],
+        crop: Crop,
         margin: int,
         air: Air | None,
         engine: Engine,
         threads: int,
         monitor: Monitor,
     ) -> None:
-        self.stages, self._pilot, self._box = stages, pilot, box
+        self.stages, self._pilot, self.box, self._crop = stages, pilot, box, crop
         self._matched = matched
         first, stop = max(0, box[0].start - margin), min(noisy.shape[0], box[0].stop + margin)
         self.needed = slice(first, stop) if noisy.shape[0] > SIDE else slice(0, SIDE)
         self._stop, self._finished = self.needed.start, 0
-        self.noisy, self._air, self._level = noisy, air, level
+        self.noisy, self._air, self._map = noisy, air, level
+        # Each stage reads the map of the noise; slices are held for all of them.
+        held = max(1, _HELD_BYTES // (4 * math.prod(noisy.shape[1:])))
+        self._level = lru_cache(held)(lambda z: _floats(level[z : z + 1])[0])
         self.spectrum: Any = spectrum
         self.window = window
         self.engine: Any = engine  # a NativeEngine; that of a TensorRun is another one
@@ -171,14 +179,14 @@ class Run:
                 "This is an error of MedEnhance. Report it, with the range of the intensities.",
             )
         start, self._stop = self._stop, self._stop + len(slab.voxels)
-        stop = min(self._stop, self._box[0].stop)
-        part = slice(min(max(start, self._box[0].start), stop), stop)
+        stop = min(self._stop, self.box[0].stop)
+        part = slice(min(max(start, self.box[0].start), stop), stop)
         if self._finished % _PARTS_TO_A_TRIM == 0:
             trim()
         self._finished += 1
         fraction = (self._stop - self.needed.start) / (self.needed.stop - self.needed.start)
         self.monitor.progress(fraction, "removing noise")
-        inner = slice(part.start - start, part.stop - start), *self._box[1:]
+        inner = slice(part.start - start, part.stop - start), *self.box[1:]
         change = None if slab.change is None else slab.change[inner]
         return part, Slab(slab.voxels[inner], change)
 
@@ -249,7 +257,7 @@ class Run:
             matched = pilot if self._matched is None else self.slices("matched", slab)
             if before is not None:
                 matched, pilot = pilot, before(slab.start, slab.stop)
-            for rows in self._bands(stage.kind, layer, level):
+            for rows in self._bands(stage, layer, level):
                 while len(self._begun) > self._threads:
                     self._add_first()
                 waiting.append(first)
@@ -288,7 +296,7 @@ class Run:
         assert self._air is not None
         smooth = pilot.copy()
         for z, plane, sigma in zip(range(part.start, part.stop), smooth, level, strict=True):
-            far = self._air.far_from_tissue(z)
+            far = self._air.far_from_tissue(z)[self._crop.region]
             if far.any():
                 total = reduce_windows(np.add, np.pad(plane, 1, mode="edge"), (3, 3))
                 mean = total / np.float32(9)
@@ -300,11 +308,13 @@ class Run:
         add, band = self._begun.popleft()
         add(band.result())
 
-    def _bands(self, kind: StageKind, layer: Layer, _level: Any) -> Iterable[Any]:
+    def _bands(self, stage: Stage, layer: Layer, _level: Any) -> Iterable[Any]:
         """Split the rows of references of a layer into bands for the threads."""
-        _, ny, nx = self.noisy.shape
-        rows, at_once = layer.rows(ny), max(1, REFERENCES_IN_BAND[kind] * layer.round.step // nx)
-        return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
+        return self._crop.bands(layer, REFERENCES_IN_BAND[stage.kind], self._number_of(stage))
+
+    def _number_of(self, stage: Stage) -> int:
+        """Return the number of a stage; one that is not of the run comes after."""
+        return self.stages.index(stage) if stage in self.stages else len(self.stages)
 
     def _band(self, stage: Stage, layer: Layer, rows: Any, *slabs: Any) -> Any:
         """Compute the sums of some rows of references of a layer."""
@@ -361,11 +371,11 @@ class Run:
 
     def map_at(self, noise: NoiseEstimate, z: int) -> Any:
         """Return the map of σ in a slice, [1, J, I]."""
-        return noise[z : z + 1]
+        return noise[z : z + 1][:, *self._crop.region]
 
     def level(self, part: slice) -> Any:
         """Return σ of the noise in some slices."""
-        return _floats(self._level[part])
+        return np.stack([self._level(z) for z in range(part.start, part.stop)])
 
     def level_of(self, stage: Stage, number: int) -> Any:
         """Return σ for a layer of a stage, as an engine reads it: [window[0] + 3, J, I].
@@ -374,10 +384,12 @@ class Run:
         """
         layer, first = stage.layer(number), stage.firsts[number]
         level = np.empty((layer.window[0] + SIDE - 1, *self.noisy.shape[1:]), np.float32)
-        middle = layer.z + 1
-        level[middle] = self.level(slice(first + middle, first + middle + 1))[0]
+        middle, z = level[layer.z + 1], first + layer.z + 1
+        needed = self._crop.references[self._number_of(stage)]
+        middle[...] = 0
+        middle[needed] = self.level(slice(z, z + 1))[0][needed]
         if self._air is not None and stage.kind == "grouped":
-            level[middle][self._air.far_from_tissue(first + middle)] = 0
+            middle[self._air.far_from_tissue(z)[self._crop.region]] = 0
         return level
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, Mask, extremes, let_go
+from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Mask, Region, extremes, let_go
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
@@ -99,13 +99,18 @@ class ConstantRegions:
 
         return _Slices(self._voxels.shape, level)
 
-    def put_back(self, numbers: Sequence[int], out: Array, *others: Floats | None) -> None:
-        """Restore the constant voxels of some slices in `out`, [n, J, I]; set `others` 0 there."""
+    def put_back(
+        self, numbers: Sequence[int], out: Array, *others: Floats | None, region: Region = WHOLE
+    ) -> None:
+        """Restore the constant voxels of some slices in `out`, [n, J, I]; set `others` 0 there.
+
+        region: rows and columns of the slices that these arrays are.
+        """
         for at, z in enumerate([] if self._is_empty else numbers):
-            np.copyto(out[at], self._voxels[z], where=self.mask(z))
+            np.copyto(out[at], self._voxels[z][region], where=self.mask(z)[region])
             for other in others:
                 if other is not None:
-                    other[at][self.mask(z)] = 0
+                    other[at][self.mask(z)[region]] = 0
         let_go(self._voxels)
 
     def _constant(self, z: int) -> Mask:
@@ -142,6 +147,8 @@ class ConstantRegions:
 
     def _values(self, z: int) -> Iterator[tuple[Any, int]]:
         """Yield values with 4 × 4 equal voxels in slice z, and the number of such places."""
+        if not _has_runs(self._voxels[z], self._sides[1:]):  # in most slices; much faster
+            return
         low, high = self._extremes(z)
         rest = low[low == high]
         while rest.size:
@@ -180,6 +187,7 @@ class Air:
         """Search `voxels`, [K, J, I]; a cell is air by its `mean` and `largest` value at most."""
         self._voxels, self._mean, self._largest = voxels, mean, largest
         self._air = lru_cache(_HELD)(self._cells_of_air)
+        self.far_from_tissue = lru_cache(_HELD)(self._far_from_tissue)
 
     @classmethod
     def of(cls, volume: Volume, noise: NoiseEstimate, voxels: Any) -> Air | None:
@@ -196,7 +204,7 @@ class Air:
             return None
         return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
 
-    def far_from_tissue(self, z: int) -> Mask:
+    def _far_from_tissue(self, z: int) -> Mask:
         """Mask the air of slice z with nothing else near, [J, I]."""
         count, rows, columns = self._voxels.shape
         near = range(max(0, z - _SLICES_FAR), min(count, z + _SLICES_FAR + 1))
@@ -209,8 +217,11 @@ class Air:
         """Mask the cells of slice z that are air and connected to the border."""
         plane = self._voxels[z : z + 1][0].astype(np.float32)
         plane = np.pad(plane, [(0, -side % _SIDE) for side in plane.shape], mode="edge")
-        cells = plane.reshape(len(plane) // _SIDE, _SIDE, -1, _SIDE)
-        air = (cells.mean((1, 3)) < self._mean) & (cells.max((1, 3)) < self._largest)
+        rows = plane.reshape(len(plane) // _SIDE, _SIDE, -1)  # along rows first: thrice as fast
+        total, most = (
+            f.reduce(rows, 1).reshape(len(rows), -1, _SIDE) for f in (np.add, np.maximum)
+        )
+        air = (total.mean(2) / _SIDE < self._mean) & (most.max(2) < self._largest)
         border = np.ones(air.shape, np.bool_)
         border[1:-1, 1:-1] = False
         return connected(air, border)
@@ -224,6 +235,13 @@ class _Slices:
 
     def __getitem__(self, part: slice) -> Array:
         return np.stack([self._make(z) for z in range(*part.indices(self.shape[0]))])
+
+
+def _has_runs(plane: Array, sides: Sequence[int]) -> bool:
+    """Return whether all rows of any window of a plane are constant; sides: as `reduce_windows`."""
+    rows, columns = sides
+    equal = plane[:, 1:] == plane[:, :-1]
+    return columns < 2 or bool(reduce_windows(np.logical_and, equal, (rows, columns - 1)).any())
 
 
 def reduce_windows(function: np.ufunc, plane: Array, sides: Sequence[int]) -> Array:

@@ -80,7 +80,7 @@ class TensorRun(Run):
             at_once: not used, as the engine has its own.
         """
         groups = TorchGroups(layer, pilot, pilot, pilot, level)
-        return self.in_order(groups.groups, self._bands("grouped", layer, level))
+        return self.in_order(groups.groups, self._split("grouped", layer, level))
 
     def sums(self, stage: Stage, part: slice) -> TensorSums:
         """Begin the sums of some slices of a stage."""
@@ -117,7 +117,11 @@ class TensorRun(Run):
         cells = interpolated(noise.sigma, (noise.places[0][z : z + 1],))[0]
         return (rows @ self._sent(cells) @ columns.T)[None]
 
-    def _bands(self, kind: StageKind, layer: Layer, level: Tensor) -> Iterable[Tensor]:
+    def _bands(self, stage: Stage, layer: Layer, level: Tensor) -> Iterable[Tensor]:
+        """Split the references of a layer of a stage."""
+        return self._split(stage.kind, layer, level)
+
+    def _split(self, kind: StageKind, layer: Layer, level: Tensor) -> Iterable[Tensor]:
         """Split the references of a layer into those that are computed at once."""
         at_once = self.engine.at_once * (_BLOCKS_AT_ONCE if kind == "threshold" else 1)
         at = references(layer, kind, level)
@@ -149,7 +153,7 @@ class TensorRun(Run):
 
     def _input_of(self, z: int) -> dict[str, Tensor]:
         """Copy a slice of the input to the device, [J, I] each, with its σ and the mask of air."""
-        part, level = slice(z, z + 1), self._level
+        part, level = slice(z, z + 1), self._map
         if isinstance(level, NoiseEstimate):
             sigma = self.map_at(level, z)
         else:

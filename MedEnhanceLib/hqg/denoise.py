@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, extremes, parts_of
+from MedEnhanceLib.core.imaging import blur_radius
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.regions import ConstantRegions
@@ -28,6 +29,8 @@ _MOST_OF_AIR = float(np.float32(1.15))
 #: Excess of the mean of neighbors over the mean of air, in σ: below the first it is air, above the
 #: second signal.
 _ABOVE_AIR = (0.08, 0.16)
+#: Neighbors to each side in that mean.
+_AROUND = 2
 #: σ over the contrast of the tissue at which half of the correction is applied; shares from which
 #: all of it, and below which none of it is.
 _HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.15
@@ -70,6 +73,12 @@ class Removal:
         """Standard deviation of the noise in the band, as a share of that of all noise."""
         return self.band.share_of(self.noise.spectrum) if self.band else 0.0
 
+    @property
+    def reach(self) -> int:
+        """Voxels along rows and columns that the correction of a voxel depends on."""
+        sigmas = self.band.sigma_px if self.band else ()
+        return max([_AROUND, *map(blur_radius, sigmas)])
+
     def acts_on(self, volume: Volume) -> bool:
         """Return whether something is removed, and is more than rounding in single precision."""
         largest = max(abs(float(end)) for end in extremes(volume.voxels))
@@ -81,7 +90,7 @@ class Removal:
         That is the share of the correction, without the band.
 
         Args:
-            part: of a frame.
+            part: of a frame; of a region, all but the outer `reach` voxels are as in the whole.
             regions: of that frame; padding is not put back.
         """
         level, corrected = regions.level(self.noise), np.empty_like(part.voxels)
@@ -89,9 +98,10 @@ class Removal:
             z = part.slices.start + place
             at, values = slice(z, z + 1), filtered[None]
             if self.noise.rician:
-                values = _without_rician_bias(values, np.asarray(level[at]), self.noise)
+                sigma = np.asarray(level[at][:, *part.region])
+                values = _without_rician_bias(values, sigma, self.noise)
             if self.share < 1 or self.band:
-                before = regions.neutral[at].astype(np.float32)
+                before = regions.neutral[at][:, *part.region].astype(np.float32)
                 change = np.float32(self.share) * (values - before)
                 values = before + (change - self.band.of(change) if self.band else change)
             corrected[place] = values[0]
@@ -255,7 +265,8 @@ def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) ->
     signal = amplitude(mean, sigma)
     # The inverse of the bias amplifies the noise left in air: there the mean of neighbors decides,
     # within a slice, so that slices do not depend on how many are treated at once.
-    around = F.avg_pool2d(F.pad(mean[None], (2, 2, 2, 2), mode="replicate"), 5, stride=1)[0]
+    padded = F.pad(mean[None], 4 * (_AROUND,), mode="replicate")
+    around = F.avg_pool2d(padded, 2 * _AROUND + 1, stride=1)[0]
     above = around / air - AIR_MEAN
     low, high = _ABOVE_AIR
     return (signal * ((above - low) / (high - low)).clamp(0, 1)).numpy()

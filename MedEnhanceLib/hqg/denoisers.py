@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from MedEnhanceLib.core.arrays import Array, Floats, let_go
+from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Region, let_go, within
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Run, Slab
@@ -50,6 +50,7 @@ class Frames:
         noise: of every frame.
         numbers: of the frames to denoise.
         slices: of each of them, along K.
+        region: rows and columns that are needed of these slices. A method may yield more.
         usable: numbers of all frames that show tissue.
         tops: intensity of bright tissue, by number of the frame.
         guides: images of other contrast on the grid, bright tissue at 1, NaN where they show
@@ -68,6 +69,7 @@ class Frames:
     slices: slice
     usable: Sequence[int]
     tops: Mapping[int, float]
+    region: Region = WHOLE
     guides: Sequence[Floats] = ()
     regions: Callable[[int], ConstantRegions] | None = None
     matched: Array | None = None
@@ -102,14 +104,25 @@ class FramePart:
     Attributes:
         number: of the frame.
         slices: along K; the parts of a frame come in order.
-        voxels: float32 [n, J, I].
+        voxels: float32 [n, J, I], or rows and columns of them.
         change: by guides, as `Slab.change`; None without.
+        region: rows and columns that `voxels` are.
     """
 
     number: int
     slices: slice
     voxels: Floats
     change: Floats | None = None
+    region: Region = WHOLE
+
+    def cropped(self, region: Region) -> FramePart:
+        """Return a region of the slices, which it contains."""
+        if region == self.region:
+            return self
+        rows, columns = within(region, self.region)
+        change = None if self.change is None else self.change[:, rows, columns]
+        voxels = self.voxels[:, rows, columns]
+        return replace(self, voxels=voxels, change=change, region=region)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,12 +234,21 @@ class BlockMatching:
     def _filtered(self, frames: Frames, number: int) -> Iterator[FramePart]:
         """Filter the requested slices of a frame."""
         filtered = self._filter(frames, number, frames.volumes[number])
-        with filtered.run(frames.slices, self.margin) as run:
+        region = self._region(frames)
+        stages_after = int(self.needs_model)
+        with filtered.run(
+            frames.slices, region, margin=self.margin, stages_after=stages_after
+        ) as run:
             for slab in run.ahead(self._slabs(run, frames, number)):
                 slices, result = run.finished(slab)
                 if slices.stop > slices.start:
-                    yield FramePart(number, slices, result.voxels, result.change)
+                    yield FramePart(number, slices, result.voxels, result.change, region)
                 let_go(filtered.noisy)
+
+    def _region(self, frames: Frames) -> Region:
+        """Return the rows and columns that are computed; all, where regions would save nothing."""
+        # A guide's agreement is added up over groups around each group; a device is fast.
+        return WHOLE if frames.guides or self.device != "cpu" else frames.region
 
     def _with_less(self, cause: Exception, monitor: Monitor) -> BlockMatching:
         """Return the method that goes on after an error, with a warning; or raise the error."""

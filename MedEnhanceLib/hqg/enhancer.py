@@ -17,7 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
-from MedEnhanceLib.core.arrays import Array, foreground, let_go, slabs, trim
+from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
@@ -70,6 +70,8 @@ def enhance(
     guide: Volume | Sequence[Volume] | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
+    rows: tuple[int, int] | None = None,
+    columns: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     scratch: Path | None = None,
     monitor: Monitor | None = None,
@@ -87,13 +89,16 @@ def enhance(
         frame: number of the only frame to enhance, as in a run over the whole sequence.
         slices: (start, stop) along K, stop excluded, of the crop that is returned. It equals a
             whole run, but where that has slices along another axis (`Geometry.turn`).
+        rows: of these slices, likewise, along J; None for all.
+        columns: the same along I.
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder; if given, a large result stays in an unnamed file there, not in memory.
         monitor: receives progress, messages and warnings, and can cancel.
     Returns:
         The result at `config.strength`; a number scales the correction of "auto", by blending.
     Raises:
-        ConfigError: slices are out of range, or combined with N4; or the task is slices.
+        ConfigError: slices, rows or columns are out of range, or combined with N4; rows or columns
+            without slices, or with uncertainty; or the task is slices.
         ModelError: no model fits.
         InputError: the volume or a guide cannot be used, there is no such frame, or N4 is
             requested for a CT.
@@ -103,7 +108,8 @@ def enhance(
     began = time.monotonic()
     config, monitor = config or EnhanceConfig(), monitor or Monitor()
     run = _prepared(
-        volume, config, guide, frame=frame, slices=slices, cache=cache or VolumeCache(),
+        volume, config, guide, frame=frame, box=(slices, rows, columns),
+        cache=cache or VolumeCache(),
         scratch=scratch, monitor=monitor.part(0.0, _REGISTRATION if guide else 0.0),
     )  # fmt: skip
     monitor = monitor.part(_REGISTRATION if guide else 0.0, 1.0)
@@ -127,6 +133,7 @@ def _denoised(
     share = _FILTER if run.decision.blur or run.config.correct_bias_field else 1.0
     given = Frames(
         volumes=run.frames, noise=removal.noise, numbers=acting, slices=run.around,
+        region=run.region_around,
         usable=[n for n in range(len(run.frames)) if n not in run.empty],
         tops={number: run.cache.ranges[number][0] for number in acting}, guides=run.shown,
         regions=run.regions_of, scratch=run.scratch, monitor=monitor, share=share,
@@ -157,7 +164,7 @@ def _prepared(
     guide: Volume | Sequence[Volume] | None,
     *,
     frame: int | None,
-    slices: tuple[int, int] | None,
+    box: Sequence[tuple[int, int] | None],
     cache: VolumeCache,
     scratch: Path | None,
     monitor: Monitor,
@@ -172,8 +179,8 @@ def _prepared(
     bundle, volume = _opened(volume, config, monitor)
     method = _method_of(config, bundle, is_joint=is_joint)
     original = volume if frame is None else volume.frame(frame)
-    part = _requested_slices(slices, volume, config)
-    turn = _turn_of(volume, slices)
+    part, is_part = _requested_part(box, volume, config), box[0] is not None
+    turn = _turn_of(volume, is_part=is_part)
     seen = (volume if turn == AS_STORED else volume.canonical()).compact(scratch)
     if cache.turn != turn:  # measured in another order
         vars(cache).update(vars(VolumeCache(turn=turn)))
@@ -186,7 +193,7 @@ def _prepared(
             method = _method_of(config, bundle, is_joint=False)
     device, denoiser = _on_device(method, bundle, config.device, monitor)
     # Blur is measured and corrected in the whole volume, not in previews.
-    task = config if slices is None else replace(config, task="noise")
+    task = replace(config, task="noise") if is_part else config
     kind = seen.sequence_kind
     decision = decide(frames, cache, task, monitor, is_joint=is_joint, kind=kind)
     if bundle is not None and not is_joint:
@@ -203,26 +210,29 @@ def _prepared(
     del mean
     let_go(seen.voxels)
     trim()
-    within = _turned_slices(part if slices else None, turn, len(frames[0].voxels))
+    within, *region = _turned(part, turn, volume.shape[-3:])
     return EnhancerRun(
         config=config, bundle=bundle, method=_name_of(method), device=device, denoiser=denoiser,
-        original=original.crop(k=part), frames=frames, numbers=numbers, empty=empty, slices=within,
-        turn=turn, decision=replace(decision, facts=decision.facts | facts), guides=aligned,
+        original=original.crop(*part), frames=frames, numbers=numbers, empty=empty, slices=within,
+        region=(region[0], region[1]), turn=turn,
+        decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
     )  # fmt: skip
 
 
-def _turn_of(volume: Volume, slices: tuple[int, int] | None) -> AxisTurn:
+def _turn_of(volume: Volume, *, is_part: bool) -> AxisTurn:
     """Return the turn to canonical order; none where the requested slices are no slices there."""
     turn = volume.geometry.turn
-    return AS_STORED if slices is not None and turn.axes[0] != 0 else turn
+    return AS_STORED if is_part and turn.axes[0] != 0 else turn
 
 
-def _turned_slices(part: slice | None, turn: AxisTurn, depth: int) -> slice:
-    """Return where stored slices are in canonical order; all slices for None."""
-    if part is None:
-        return slice(0, depth)
-    return part if turn.steps[0] > 0 else slice(depth - part.stop, depth - part.start)
+def _turned(part: Where, turn: AxisTurn, shape: Sequence[int]) -> list[slice]:
+    """Return where a part of stored voxels is in canonical order; shape: of the volume, stored."""
+    turned = [
+        each if step > 0 else slice(side - each.stop, side - each.start)
+        for each, step, side in zip(part, turn.steps, shape, strict=True)
+    ]
+    return [turned[axis] for axis in turn.axes]
 
 
 def _way_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[bool, str]:
@@ -346,27 +356,38 @@ def _checked(
         yield each
 
 
-def _requested_slices(
-    slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig
-) -> slice:
+def _requested_part(
+    box: Sequence[tuple[int, int] | None], volume: Volume, config: EnhanceConfig
+) -> Where:
+    """Return slices, rows and columns, all where they are None, after a check."""
     if config.correct_bias_field and volume.modality == "CT":
         raise InputError(
             f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
             "A CT needs no correction of the bias field (--correct-bias-field).",
         )
-    count = volume.shape[-3]
-    first, stop = slices or (0, count)
-    if not 0 <= first < stop <= count:
+    parts = []
+    for name, part, count in zip(
+        ("slices", "rows", "columns"), box, volume.shape[-3:], strict=True
+    ):
+        first, stop = part or (0, count)
+        if not 0 <= first < stop <= count:
+            raise ConfigError(
+                f"{name} {first}:{stop} (stop excluded) are not within the volume's {count} {name}",
+                f"Give start and stop within 0 to {count}.",
+            )
+        parts.append(slice(first, stop))
+    slices, *region = box
+    if any(region) and (slices is None or config.uncertainty):
         raise ConfigError(
-            f"slices {first}:{stop} (stop excluded) are not within the volume's {count} slices",
-            f"Give start and stop within 0 to {count}.",
+            "rows and columns are for previews of slices, without uncertainty",
+            "Give slices too, and leave out uncertainty.",
         )
     if slices is not None and config.correct_bias_field:
         raise ConfigError(
             "N4 needs the whole volume, not some slices of it",
             "Leave the correction of the bias field out, or enhance the whole volume.",
         )
-    return slice(first, stop)
+    return parts[0], parts[1], parts[2]
 
 
 def _measure_ranges(
@@ -479,7 +500,7 @@ def _result_of(
         measured=facts,
         noises=(decision.noise,) * len(run.numbers),
         turn=run.turn,
-        first_slice=run.slices.start,
+        part=(run.slices, *run.region),
     )
 
 

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.core.arrays import Array, Floats, foreground, let_go, parts_of, slabs
+from MedEnhanceLib.core.arrays import (
+    Array,
+    Floats,
+    Region,
+    foreground,
+    let_go,
+    parts_of,
+    slabs,
+    widened,
+)
 from MedEnhanceLib.core.geometry import AxisTurn
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
@@ -46,6 +55,7 @@ class EnhancerRun:
         numbers: of the frames to enhance.
         empty: numbers of the frames without tissue, which stay as they are.
         slices: of each of `frames`, along K.
+        region: rows and columns of the result in these slices.
         turn: from the input's order to the canonical one.
         decision: with all warnings and facts.
         guides: on the grid of the volume; none where the model uses none.
@@ -63,6 +73,7 @@ class EnhancerRun:
     numbers: Sequence[int]
     empty: Sequence[int]
     slices: slice
+    region: Region
     turn: AxisTurn
     decision: Decision
     guides: tuple[AlignedGuide, ...]
@@ -82,7 +93,13 @@ class EnhancerRun:
         part, count = self.slices, len(self.frames[0].voxels)
         if self.decision.blur is not None:
             return slice(0, count)
-        return slice(max(0, part.start - 1), min(count, part.stop + 1)) if self.needs_all else part
+        return widened(part, 1, count) if self.needs_all else part
+
+    @property
+    def region_around(self) -> Region:
+        """Rows and columns to denoise, for the correction of the region."""
+        reach, (rows, columns) = self.decision.removal.reach, self.frames[0].shape[-2:]
+        return widened(self.region[0], reach, rows), widened(self.region[1], reach, columns)
 
     def regions_of(self, number: int) -> ConstantRegions:
         """Return the constant regions of a frame, measured once for all runs with this σ."""
@@ -153,20 +170,22 @@ class Frame:
         """Fill the result with the frame as it is; what is no tissue is not corrected either."""
         run, part = self.run, self.run.slices
         if self.number in run.empty:
-            self._out.voxels[...] = self.volume.voxels[part]
+            self._out.voxels[...] = self.volume.voxels[part, *run.region]
             if self._out.deviation is not None:
                 constant = not np.ptp(self._out.voxels)
                 self._out.deviation[...] = 0 if constant else run.decision.noise[part]
             return
         for slices in parts_of(run.around.start, run.around.stop):
-            self._take(slices, self.volume.voxels[slices].astype(np.float32))
+            self._take(slices, self.volume.voxels[slices, *run.region].astype(np.float32))
             let_go(self.volume.voxels)
 
     def add(self, part: FramePart) -> None:
         """Correct denoised slices, and write them; parts come in order."""
+        corrected = replace(part, voxels=self.removal.correct(part, self.regions))
+        part = corrected.cropped(self.run.region)
         if part.change is not None:
             self._changes.append(part.change)
-        self._take(part.slices, self.removal.correct(part, self.regions))
+        self._take(part.slices, part.voxels)
 
     def _take(self, slices: slice, values: Floats) -> None:
         """Round slices into the result; what needs all of them keeps them until the last."""
@@ -203,7 +222,9 @@ class Frame:
             inner = slice(start, start + part.stop - part.start)
             np.minimum(np.concatenate(self._changes)[inner], 1, out=out.use)
         self._monitor.progress(1.0, "removing noise")  # also where nothing is removed
-        self.regions.put_back(range(part.start, part.stop), out.voxels, out.deviation, out.use)
+        self.regions.put_back(
+            range(part.start, part.stop), out.voxels, out.deviation, out.use, region=run.region
+        )
 
     def _write(self, values: Floats, first: int, out: Outputs) -> None:
         """Measure the deviation, divide by the bias field, and round to the type of the result.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
+from MedEnhanceLib.core.arrays import Where
 from MedEnhanceLib.core.findings import describe
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note, manifest_at_strength
@@ -57,7 +58,7 @@ class Enhanced:
             bias field, guide; empty for models that do not measure.
         noises: the noise of each frame; likewise empty.
         turn: from the order of `volume` to that of `noises`.
-        first_slice: of `volume`, in `noises`.
+        part: of `noises`, in their order, that `volume` covers.
     """
 
     volume: Volume
@@ -76,7 +77,7 @@ class Enhanced:
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
     turn: AxisTurn = AS_STORED
-    first_slice: int = 0
+    part: Where = (slice(None),) * 3
 
     def __repr__(self) -> str:
         maps = {"uncertainty": self.uncertainty, "segmentation": self.segmentation}
@@ -89,9 +90,9 @@ class Enhanced:
         """Measured σ at each voxel, float32 in the input's units; None if unmeasured."""
         if not self.noises:
             return None
-        count = self.turn.apply(self.volume.voxels).shape[-3]
-        where = slice(self.first_slice, self.first_slice + count)
-        maps = [np.ascontiguousarray(self.turn.undo(noise[where])) for noise in self.noises]
+        slices, rows, columns = self.part
+        crops = [noise[slices][:, rows, columns] for noise in self.noises]
+        maps = [np.ascontiguousarray(self.turn.undo(crop)) for crop in crops]
         voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 

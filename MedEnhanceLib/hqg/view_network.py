@@ -41,6 +41,11 @@ class ViewNet(ResidualUNet):
         super().__init__(_IMAGES, config.widths, config.depth)
         self.config = config
 
+    @property
+    def reach(self) -> int:
+        """As of the U-Net, with the mean that values are relative to."""
+        return super().reach + _AROUND // 2
+
     def forward(self, noisy: Tensor, filtered: Tensor, sigma: Tensor) -> Tensor:
         """Correct filtered slices.
 

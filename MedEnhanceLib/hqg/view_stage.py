@@ -1,6 +1,7 @@
 """The view network on whole volumes: slices of the set network's result, corrected one by one.
 
-A slice depends on itself and two neighbors on each side alone, so that a preview equals the result.
+A slice depends on itself and two neighbors on each side alone, a pixel on those within `reach`, so
+that a preview equals the result.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.arrays import Numbers
+from MedEnhanceLib.core.arrays import Numbers, Region
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab
 from MedEnhanceLib.filters.tensor_run import as_tensor
 from MedEnhanceLib.hqg.denoisers import Frames, Resources
@@ -68,9 +69,22 @@ class ViewNetwork(SetNetwork):
             compiled=None if library is None else NativeUNet(view, library),
         )  # fmt: skip
 
+    def _region(self, frames: Frames) -> Region:
+        """Return the rows and columns that are computed: all that the view network sees."""
+        region, reach, multiple = super()._region(frames), self.view.reach, self.view.multiple
+        # In PyTorch the rounding of convolutions depends on the size of images.
+        if self.compiled is None or region == WHOLE:
+            return WHOLE
+        rows, columns = map(widened, region, (reach, reach), frames.volumes[0].shape[-2:])
+        return (
+            slice(rows.start // multiple * multiple, rows.stop),
+            slice(columns.start // multiple * multiple, columns.stop),
+        )
+
     def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
         """Yield the slabs of a run after both networks: slices before the requested, then those."""
         count, *sides = frames.volumes[number].shape
+        seen = run.box[1:]  # rows and columns
         requested, top = frames.slices, float(np.float32(frames.tops[number]))
         changes: deque[Any] = deque()
         slabs = super()._slabs(run, frames, number)
@@ -90,18 +104,18 @@ class ViewNetwork(SetNetwork):
                 smooth = held.at(part.start, part.stop)
                 held.let_go(part.start)
                 # Without the zeros of padding, which no training saw: padding is put back later.
-                seen = run.slices("noisy", part), smooth, run.map_at(frames.noise, z)
-                yield near - part.start, seen
+                images = run.slices("noisy", part), smooth, run.map_at(frames.noise, z)
+                yield near - part.start, images
 
         def corrected(item: tuple[Numbers, tuple[Any, ...]]) -> Tensor:
-            near, seen = item
-            noisy, smooth, sigma = (
-                as_tensor(each, self.device)[:, : sides[0], : sides[1]] / top for each in seen
-            )
+            near, images = item
+            noisy, smooth, sigma = (as_tensor(each, self.device)[:, *seen] / top for each in images)
             noisy, smooth = (
                 torch.stack([each[number] for number in near]) for each in (noisy, smooth)
             )
-            return self._correct((noisy, smooth, sigma))
+            whole = as_tensor(images[1], self.device)[near[NEIGHBORS]].clone()
+            whole[seen] = self._correct((noisy, smooth, sigma))[0] * top
+            return whole[None]
 
         threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // math.prod(sides)))
         results = ordered_map(
@@ -114,7 +128,7 @@ class ViewNetwork(SetNetwork):
             changes.popleft()
         for result in results:
             change = changes.popleft()
-            yield Slab(result * top, None if change is None else change[None])
+            yield Slab(result, None if change is None else change[None])
 
     def _correct(self, images: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Correct a slice: noisy and filtered ones, [5, J, I], and σ, [1, J, I]."""

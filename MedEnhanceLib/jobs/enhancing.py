@@ -53,6 +53,8 @@ def enhance_volume(
     segmenter: SegmentConfig | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
+    rows: tuple[int, int] | None = None,
+    columns: tuple[int, int] | None = None,
     cache: hqg.VolumeCache | None = None,
     scratch: Path | None = None,
     monitor: Monitor,
@@ -67,6 +69,8 @@ def enhance_volume(
             If it refuses the volume, that is a warning; a missing one is an error at once.
         frame: as in `hqg.enhance`.
         slices: (start, stop) along K, stop excluded; None for all.
+        rows: the same along J, of these slices.
+        columns: the same along I.
         cache: measurements of an earlier run over this volume.
         scratch: a folder for a large result; None: it stays in memory.
         monitor: receives progress, messages and warnings, and can cancel.
@@ -95,6 +99,8 @@ def enhance_volume(
             guide=guide,
             frame=frame,
             slices=slices,
+            rows=rows,
+            columns=columns,
             cache=cache,
             scratch=scratch,
             monitor=part,

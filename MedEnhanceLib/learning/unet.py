@@ -32,7 +32,13 @@ class ResidualUNet(nn.Module):
         self.up = nn.ModuleList(_Block(a) for a, _ in pairs)
         self.last = nn.Conv2d(widths[0], 1, 3, padding=1)
         _start_at_zero(self.last)
-        self.multiple = 2 ** len(pairs)
+        self.multiple = 1 << len(pairs)
+
+    @property
+    def reach(self) -> int:
+        """Pixels to each side, at most, that a pixel of the change depends on."""
+        blocks = [len(down) + (level < len(self.up)) for level, down in enumerate(self.down)]  # type: ignore[arg-type]
+        return sum(2 * count << level for level, count in enumerate(blocks)) + self.multiple + 1
 
     def change(self, x: Tensor) -> Tensor:
         """Compute a change, [B, M, W], from images [B, channels, M, W]."""

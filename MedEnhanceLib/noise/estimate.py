@@ -290,33 +290,30 @@ class _Fit:
         self._blocks, self.quiet, self.modality = blocks, quiet, modality
         frequencies = blocks.power.shape[1]
         index = np.stack(np.unravel_index(np.arange(frequencies), (blocks.depth, BLOCK, BLOCK)))
-        odd = index.sum(axis=0) % 2 == 1
-        self._folds = np.flatnonzero(~odd & (np.arange(frequencies) > 0)), np.flatnonzero(odd)
-        sample = blocks.power[:: max(1, blocks.count // 20_000)]
-        spectrum = np.maximum(np.quantile(sample, 0.1, axis=0).astype(np.float64), TINY)
+        self._folds, self._powers = zip(*blocks.folds, strict=True)
+        spectrum = np.maximum(blocks.quiet_power.astype(np.float64), TINY)
         spectrum[0] = spectrum[1:].mean()
         self.spectrum = spectrum / spectrum.mean()
         self.weight = np.where(np.arange(frequencies) > 0, 1.0, 0.0)
         share = quiet
         for _ in range(_ROUNDS):
             # Each fold is measured in the blocks that the other one selects.
-            choices = [self._choose(fold, share) for fold in reversed(self._folds)]
+            choices = [self._choose(number, share) for number in (1, 0)]
             rises = self._measure_cells(choices)
             energies = self._coefficients(choices, rises)
             self.spectrum, self.weight = _factors(*energies, index, modality)
             if modality != "CT" and self.weight.sum() < _FREE * frequencies:
                 share = max(share / 2, _LEAST_QUIET)
 
-    def _choose(self, fold: Numbers, share: float) -> tuple[Mask, Mask]:
-        """Select the blocks [n] with the least energy in a fold, and the next quiet ones."""
+    def _choose(self, fold: int, share: float) -> tuple[Mask, Mask]:
+        """Select the blocks [n] with the least energy in a fold (0, 1), and the next quiet ones."""
         blocks, number = self._blocks, self._blocks.per_cell
         start = np.concatenate([[0], np.cumsum(number)])[:-1]
         most = np.maximum(share * number, 3)[blocks.cell]
         width = self.quiet * number[blocks.cell]
         far = np.maximum(width, most)
-        scale = (1 / (self.spectrum[fold] + _FAINT_CHOICE)).astype(np.float32)
-        energy = blocks.power[:, fold] @ scale
-        order = np.lexsort((energy, blocks.cell))
+        scale = (1 / (self.spectrum[self._folds[fold]] + _FAINT_CHOICE)).astype(np.float32)
+        order = _by_cell_and_energy(blocks.cell, self._powers[fold] @ scale)
         place = np.empty(blocks.count)
         place[order] = np.arange(blocks.count) - start[blocks.cell[order]]
         return place < most, (place >= far) & (place < far + width + 1)
@@ -329,9 +326,10 @@ class _Fit:
         blocks, scaled = self._blocks, self.weight / (self.spectrum + _FAINT_LEVEL)
         shares = [float(scaled[fold] @ self.spectrum[fold]) for fold in self._folds]
         self.variance, self.excess, rises = np.zeros(()), np.zeros(()), []
-        for fold, whole, (quiet, following) in zip(self._folds, shares, choices, strict=True):
+        given = zip(self._folds, self._powers, shares, choices, strict=True)
+        for fold, power, whole, (quiet, following) in given:
             share = whole / max(sum(shares), TINY)
-            energy = blocks.power[:, fold] @ (scaled[fold] / max(whole, TINY)).astype(np.float32)
+            energy = power @ (scaled[fold] / max(whole, TINY)).astype(np.float32)
             low, high = blocks.mean_by_cell(energy, quiet), blocks.mean_by_cell(energy, following)
             noise = np.maximum(low - _OFF_LEVEL * (high - low), 0.3 * low)
             self.variance = self.variance + share * noise
@@ -360,6 +358,20 @@ class _Fit:
                     by = scale[blocks.cell[use]].astype(np.float32)
                     result[fold] = by @ blocks.power[np.ix_(use, fold)] / use.size
         return results[0], results[1]
+
+
+def _by_cell_and_energy(cell: Numbers, energy: Floats) -> Numbers:
+    """Sort blocks by cell, then energy (≥ 0), then place: `np.lexsort`, in a fifth of its time."""
+    # Bits of floats that are not negative are ordered as these are.
+    keys = (energy.view(np.uint32).astype(np.uint64) << np.uint64(32)) | np.arange(
+        len(energy), dtype=np.uint64
+    )
+    keys.sort()
+    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
+    cells = cell[order]
+    # Two bytes are sorted by counting.
+    small = cells.astype(np.uint16) if cells.max(initial=0) < 1 << 16 else cells
+    return order[np.argsort(small, kind="stable")]
 
 
 def _factors(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,20 @@ class Blocks:
         """Number of blocks in each cell of the flat map."""
         return np.bincount(self.cell, minlength=math.prod(self.cells))
 
+    @cached_property
+    def folds(self) -> list[tuple[Numbers, Floats]]:
+        """Frequencies that add up to an even and to an odd number, and the power in them."""
+        index = np.indices((self.depth, BLOCK, BLOCK)).reshape(3, -1).sum(axis=0)
+        index[0] = -2  # the constant one is in none
+        folds = [np.flatnonzero((index >= 0) & (index % 2 == odd)) for odd in (0, 1)]
+        return [(fold, self.power[:, fold]) for fold in folds]
+
+    @cached_property
+    def quiet_power(self) -> Floats:
+        """Squares of each coefficient, [f], that a tenth of the blocks stay below."""
+        sample = self.power[:: max(1, self.count // 20_000)]
+        return np.asarray(np.quantile(sample, 0.1, axis=0))
+
     def mean_by_cell(self, value: Array, use: Mask) -> Doubles:
         """Average the values [n] of some blocks by cell; 0 in cells without any."""
         cells = math.prod(self.cells)
@@ -109,11 +124,9 @@ class Blocks:
             lowest: HU below which a voxel of CT is of air, whose blocks are left out.
         """
         depth = BLOCK if voxels.shape[0] >= BLOCK else 1
-        grid = voxels.shape[0] // depth, voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
-        stride = max(1, math.ceil(math.prod(grid) * depth * BLOCK**2 / _MOST_VOXELS))
-        layers = range(0, grid[0] if min(grid) else 0, stride)
-        wide = cell_blocks(spacing, (depth * stride, BLOCK, BLOCK))
-        counts = len(layers), grid[1], grid[2]
+        layers = _layers_of(voxels, depth)
+        wide = cell_blocks(spacing, (depth * layers.step, BLOCK, BLOCK))
+        counts = len(layers), voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
         cells = tuple(max(1, -(-n // m)) for n, m in zip(counts, wide, strict=True))
         parts = _cut(voxels, layers, depth)
         magnitude = modality == "MR" and float(voxels.min()) >= 0
@@ -141,12 +154,19 @@ class Blocks:
             cell=np.ravel_multi_index(at, cells) if keep.size else keep,
             cells=(cells[0], cells[1], cells[2]),
             depth=depth,
-            size=(wide[0] * depth * stride, wide[1] * BLOCK, wide[2] * BLOCK),
+            size=(wide[0] * depth * layers.step, wide[1] * BLOCK, wide[2] * BLOCK),
             air=air,
             magnitude=magnitude,
             step=quantum(voxels),
             share=float(is_tissue.mean()) if is_tissue.size else 0.0,
         )
+
+
+def _layers_of(voxels: Array, depth: int) -> range:
+    """Return the numbers of the layers of blocks that are measured; none without a block."""
+    grid = voxels.shape[0] // depth, voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
+    stride = max(1, math.ceil(math.prod(grid) * depth * BLOCK**2 / _MOST_VOXELS))
+    return range(0, grid[0] if min(grid) else 0, stride)
 
 
 def _cut(voxels: Array, layers: Sequence[int], depth: int) -> list[Floats]:
@@ -183,7 +203,7 @@ def blocks_of_layer(voxels: Array, start: int, depth: int) -> Floats:
 
 
 def structure_of(voxels: Array) -> float:
-    """Correlate the means of blocks two apart within slices, -1 to 1.
+    """Correlate the means of blocks two apart within slices, -1 to 1, in the measured layers.
 
     voxels: [K, J, I]. Returns 1 where blocks are too few, or all have one mean.
     """
@@ -193,10 +213,10 @@ def structure_of(voxels: Array) -> float:
     grid = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
     means = np.stack(
         [
-            blocks_of_layer(voxels, layer, depth).mean(axis=1, dtype=np.float64).reshape(grid)
-            for layer in range(0, len(voxels) // depth * depth, depth)
+            blocks_of_layer(voxels, layer * depth, depth).mean(axis=1, dtype=np.float64)
+            for layer in _layers_of(voxels, depth)
         ]
-    )
+    ).reshape(-1, *grid)
     let_go(voxels)
     down, across = (means[:, :-2], means[:, 2:]), (means[:, :, :-2], means[:, :, 2:])
     pairs = zip(down, across, strict=True)

@@ -199,6 +199,29 @@ class PreviewTest(ViewTestCase):
         self.view("Red").JumpSliceByCentering(0, 0, 5000)
         self.assertIsNone(self.module.currentSlice(self.source))
 
+    def test_ofALargeSliceWhatIsInSightComesFirst(self):
+        node, view = self.smallVolume(name="large"), self.view("Red")
+        slicer.util.updateVolumeFromArray(node, np.zeros((3, 300, 400), np.int16))
+        node.SetSpacing(0.5, 0.5, 2.0)
+        self.source = node
+        self.lookAt(1)
+        view.SetDimensions(200, 100, 1)
+        view.SetFieldOfView(40.0, 20.0, 1.0)
+        (top, bottom), (left, right) = self.module.firstRegion(node, view)
+        for start, stop, middle, size in ((top, bottom, 150, 40), (left, right, 200, 80)):
+            self.assertAlmostEqual((start + stop) / 2, middle, delta=2)
+            self.assertTrue(size <= stop - start <= size + 3)
+        view.SetFieldOfView(400.0, 400.0, 1.0)  # all of it: the middle
+        (top, bottom), (left, right) = self.module.firstRegion(node, view)
+        self.assertEqual((bottom - top, right - left), (128, 128))
+        self.assertEqual((top + 64, left + 64), (150, 200))
+        view.SetFieldOfView(40.0, 40.0, 1.0)
+        view.SetXYZOrigin(-1000.0, 0.0, 0.0)  # panned out of sight
+        self.assertIsNone(self.module.firstRegion(node, view))
+
+    def test_ofASmallSliceAllIsShownAtOnce(self):
+        self.assertIsNone(self.module.firstRegion(self.source, self.view("Red")))
+
     def test_thePreviewIsShownInPlaceAndTakenAway(self):
         other = self.makeOutput()
         layers = self.layers("Red")

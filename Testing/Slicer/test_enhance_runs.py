@@ -96,6 +96,49 @@ class PreviewTest(EnhanceTestCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
 
     @slow
+    def test_aLargeSliceBeginsWithWhatIsInSightAndEqualsItselfInTheEnd(self):
+        node = self.brain(part=np.s_[60:64, 0:200, 0:200])
+        self.choose(node)
+        shown, jobs, show = [], [], self.panel.preview.show
+
+        def noted(slab, *others):
+            shown.append((slicer.util.arrayFromVolume(slab).copy(), self.ijkToRas(slab)))
+            show(slab, *others)
+
+        def note(job):
+            if job.kind == "enhance" and job not in jobs:
+                jobs.append(job)
+
+        self.runner.onChange(note)
+        self.addCleanup(self.runner.offChange, note)
+        with mock.patch.object(self.panel.preview, "show", noted):
+            self.previewed()
+        first, rest = jobs
+        (top, bottom), (left, right) = first.params["rows"], first.params["columns"]
+        self.assertTrue(0 < bottom - top <= 128 and 0 < right - left <= 128)
+        self.assertFalse({"rows", "columns"} & set(rest.params))
+        (part, place), (whole, origin) = shown
+        np.testing.assert_array_equal(part, whole[:, top:bottom, left:right])
+        expected = origin @ (left, top, 0, 1)
+        np.testing.assert_allclose(place[:3, 3], expected[:3], atol=1e-6)
+        self.ui.previewButton.click()  # both are gone
+        self.assertNotIn("preview", " ".join(slicer.util.getNodes("vtkMRMLScalarVolumeNode*")))
+
+    @slow
+    def test_hidingTheFirstPartEndsTheRest(self):
+        self.choose(self.brain(part=np.s_[60:64, 0:200, 0:200]))
+        before = self.nodeIDs()
+        self.ui.previewButton.click()
+        self.waitUntil(lambda: self.panel.preview.isShown, 60)
+        rest = self.panel.job
+        self.assertNotIn("rows", rest.params)
+        self.ui.previewButton.click()
+        self.waitUntil(lambda: rest.isFinished, 60)
+        self.processEvents(50)
+        self.assertEqual((rest.state, self.message), ("cancelled", ""))
+        self.assertEqual(self.nodeIDs(), before)
+
+    @slow
     def test_aVolumeIsSentAndMeasuredBeforeItsPreviewAndOnceForAll(self):
         node, prepared, sent, workers = self.brain(), [], [], []
         write = sending.sendVolume

@@ -7,6 +7,9 @@ import vtk
 
 from MedEnhancePanels.nodes import bridge, results
 
+#: Most voxels along a side of what a preview shows first; more takes little less than all.
+_FIRST = 128
+
 
 def showVolume(node):
     """Show a new volume in the slice views, as Slicer does with what it loads."""
@@ -35,6 +38,28 @@ def currentSlice(volume):
     if best is None or not 0 <= best[2] < volume.GetImageData().GetDimensions()[2]:
         return None
     return best[1:]
+
+
+def firstRegion(volume, sliceNode):
+    """Return the rows and columns of a slice to compute first: (start, stop) each.
+
+    They are in sight, and at most _FIRST voxels along each side, about the middle of the view. None
+    where that is most of the slice, or nothing.
+    """
+    toIjk, toRas = _worldToIjk(volume), sliceNode.GetXYToRAS()
+    across, down = sliceNode.GetDimensions()[:2]
+    corners = [
+        toIjk(toRas.MultiplyPoint((x, y, 0.0, 1.0))[:3]) for x in (0, across) for y in (0, down)
+    ]
+    region, sides = [], volume.GetImageData().GetDimensions()[:2]
+    for axis in (1, 0):
+        places = [corner[axis] for corner in corners]
+        start, stop = max(0, int(min(places))), min(sides[axis], int(max(places)) + 2)
+        first = max(start, (start + stop - _FIRST) // 2)
+        region.append((first, min(stop, first + _FIRST)))
+    size = [stop - start for start, stop in region]
+    isPart = min(size) > 0 and 2 * size[0] * size[1] <= sides[0] * sides[1]
+    return region if isPart else None
 
 
 def sliceNodes():

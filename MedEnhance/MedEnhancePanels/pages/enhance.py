@@ -283,8 +283,11 @@ class EnhancePanel(Page):
 
     @guarded
     def onPreview(self, *_checked):
-        """Enhance the slice that is shown, or take the preview away."""
+        """Enhance the slice that is shown, what is in sight first, or take the preview away."""
         if self.preview.isShown:
+            rest, self.job = self.job, None
+            if rest is not None:
+                rest.cancel()
             self.preview.hide()
             self.context.clearMessage()
             self.update()
@@ -293,10 +296,15 @@ class EnhancePanel(Page):
             return
         node, options = self.target, self.options
         sliceNode, index = preview.currentSlice(node)
-        job = enhancement.startPreview(self.context.runner, node, index, options)
+        # With a guide the whole slice is computed in any way.
+        region = preview.firstRegion(node, sliceNode) if options.guide is None else None
 
-        def onSuccess(job):
-            if self.isOff:
+        def start(region, isRest=False):
+            job = enhancement.startPreview(self.context.runner, node, index, options, region)
+            self.follow(job, lambda job: onSuccess(job, region, isRest))
+
+        def onSuccess(job, region, isRest):
+            if self.isOff or (isRest and not self.preview.isShown):
                 results.remove(job.nodes["output"])
                 return
             self.preview.show(job.nodes["output"], node, sliceNode)
@@ -305,9 +313,12 @@ class EnhancePanel(Page):
             )
             if options.config.task == "sharpness" or options.config.correct_bias_field:
                 shown += " " + _("It shows noise removal alone; Apply does the rest too.")
+            if region is not None:
+                start(None, isRest=True)
+                shown += " " + _("The rest of the slice follows.")
             self.context.report(job, shown)
 
-        self.follow(job, onSuccess)
+        start(region)
 
     def follow(self, job, onSuccess):
         self.context.clearMessage()

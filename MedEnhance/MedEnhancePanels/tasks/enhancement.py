@@ -44,14 +44,14 @@ def start(runner, node, options):
     return _Enhancement(runner, node, options).submit("enhance", title)
 
 
-def startPreview(runner, node, index, options):
+def startPreview(runner, node, index, options, region=None):
     """Enhance the slice `index`, along k, of a volume node; returns the Job.
 
-    At its end job.nodes["output"] is a volume node of this slice, which is hidden from lists and
-    not saved.
+    region: (start, stop) of its rows and of its columns; None for all. At its end
+    job.nodes["output"] is a volume node of them, which is hidden from lists and not saved.
     """
     title = _("Preview of {name}").format(name=node.GetName())
-    return _Preview(runner, node, options, index).submit("enhance", title)
+    return _Preview(runner, node, options, index, region).submit("enhance", title)
 
 
 def startPreparation(runner, node, device):
@@ -212,16 +212,18 @@ class _Enhancement(NodeJob):
 
 
 class _Preview(NodeJob):
-    def __init__(self, runner, node, options, index):
+    def __init__(self, runner, node, options, index, region):
         super().__init__(runner, node)
         # Both need the whole volume.
         config = dataclasses.replace(options.config, uncertainty=False, correct_bias_field=False)
         self.options = dataclasses.replace(options, config=config)
-        self.index = int(index)
+        self.index, self.region = int(index), region
 
     def before(self, job):
         yield from _sendInputs(self.node, job, self.options, keeps=True)
         job.params["slices"] = [self.index, self.index + 1]
+        if self.region is not None:
+            job.params["rows"], job.params["columns"] = map(list, self.region)
 
     def place(self, job):
         source = self.node
@@ -231,7 +233,8 @@ class _Preview(NodeJob):
         node.SetHideFromEditors(True)
         node.SetSaveWithScene(False)
         bridge.copyGeometry(source, node)
-        corner = (0.0, 0.0, float(self.index), 1.0)
+        row, column = (start for start, _stop in self.region or ((0, 0), (0, 0)))
+        corner = (float(column), float(row), float(self.index), 1.0)
         node.SetOrigin(*bridge.matrixOf(source).MultiplyPoint(corner)[:3])
         node.SetAndObserveImageData(image)
         slicer.mrmlScene.AddNode(node)

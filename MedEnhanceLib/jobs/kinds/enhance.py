@@ -84,6 +84,12 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
         high=1_000_000,
         flag=None,
     )
+    rows: tuple[int, int] | None = option(
+        None, help="rows of the preview, likewise", low=0, high=1_000_000, flag=None
+    )
+    columns: tuple[int, int] | None = option(
+        None, help="columns of the preview, likewise", low=0, high=1_000_000, flag=None
+    )
     frame: int | None = option(
         None, help="enhance this frame of a sequence alone", low=0, high=1_000_000, flag=None
     )
@@ -102,6 +108,10 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
             raise ConfigError(
                 "slices cannot be combined with segment or report, which need the whole volume",
                 "Leave one of them out.",
+            )
+        if (self.rows or self.columns) and self.dicom:
+            raise ConfigError(
+                "dicom takes whole slices, and rows or columns are given", "Leave one of them out."
             )
         if not self.dicom:
             for name, is_made in (
@@ -165,6 +175,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         ),
         frame=frame,
         slices=params.slices,
+        rows=params.rows,
+        columns=params.columns,
         cache=cache,
         scratch=scratch,
         monitor=monitor.part(0.06, 0.9),
@@ -174,7 +186,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.write(objects, monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(enhanced, params, monitor), monitor.part(0.9, 0.95))
-    stated = {n: v for n, v in (("slices", params.slices), ("frame", frame)) if v is not None}
+    box = {name: getattr(params, name) for name in ("slices", "rows", "columns")}
+    stated = {name: value for name, value in (box | {"frame": frame}).items() if value is not None}
     result = work.finish(
         config=enhanced.report["config"] | stated,
         figures=enhanced.report["results"],

@@ -110,6 +110,13 @@ def test_some_slices_equal_those_of_the_whole(trained: Path, part: tuple[int, in
     assert np.array_equal(some.volume.voxels, whole.volume.voxels[slice(*part)])
 
 
+def test_a_region_equals_that_of_the_whole(trained: Path) -> None:
+    options = EnhanceConfig(model=str(trained), device="cpu")
+    whole = _enhanced(trained, noisy(), part=(4, 5)).volume.voxels
+    some = enhance(noisy(), options, slices=(4, 5), rows=(3, 11), columns=(0, 5)).volume.voxels
+    assert np.array_equal(some, whole[:, 3:11, :5])
+
+
 @pytest.mark.parametrize("slices", [1, 2, 5])
 def test_thin_volumes_have_fewer_neighbors(trained: Path, slices: int) -> None:
     volume = noisy().crop(k=slice(0, slices))
