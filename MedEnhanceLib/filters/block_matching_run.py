@@ -20,7 +20,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.filters.cropping import Crop
+from MedEnhanceLib.filters.cropping import RegionCrop
 from MedEnhanceLib.filters.layers import TAPER_LINE, Layer, LayerArrays, Round, StageKind, places
 from MedEnhanceLib.filters.regions import Air, reduce_windows
 from MedEnhanceLib.native import SIDE
@@ -110,7 +110,7 @@ class Run:
         pilot: Array,
         matched: Array | None,
         box: tuple[slice, ...],
-        crop: Crop,
+        crop: RegionCrop,
         air: Air | None,
         engine: Engine,
         threads: int,

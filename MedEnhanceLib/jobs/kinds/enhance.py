@@ -174,9 +174,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
             params.segmenter, config.device, params, requested=params.wants_segmentation
         ),
         frame=frame,
-        slices=params.slices,
-        rows=params.rows,
-        columns=params.columns,
+        **params.box,
         cache=cache,
         scratch=scratch,
         monitor=monitor.part(0.06, 0.9),
@@ -186,8 +184,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.write(objects, monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(enhanced, params, monitor), monitor.part(0.9, 0.95))
-    box = {name: getattr(params, name) for name in ("slices", "rows", "columns")}
-    stated = {name: value for name, value in (box | {"frame": frame}).items() if value is not None}
+    stated = {n: v for n, v in (params.box | {"frame": frame}).items() if v is not None}
     result = work.finish(
         config=enhanced.report["config"] | stated,
         figures=enhanced.report["results"],
