@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.options import option
@@ -127,6 +127,11 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
                 "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
                 "job: leave out all of *_output and *_map).",
             )
+
+    @property
+    def box(self) -> dict[str, Any]:
+        """Slices, rows and columns of a preview; None for all."""
+        return {name: getattr(self, name) for name in ("slices", "rows", "columns")}
 
     @property
     def wants_segmentation(self) -> bool:
