@@ -64,7 +64,13 @@ def interpolated(values: Floats, places: Sequence[Array]) -> Floats:
 
 
 def widened(part: slice, reach: int, side: int) -> slice:
-    """Widen a part of an axis by `reach` to both ends, within its `side` voxels."""
+    """Widen a part of an axis.
+
+    Args:
+        part: to widen.
+        reach: voxels to add at both ends.
+        side: voxels of the axis, within which the result stays.
+    """
     start, stop, _ = part.indices(side)
     return slice(max(0, start - reach), min(side, stop + reach))
 

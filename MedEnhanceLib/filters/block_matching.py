@@ -33,7 +33,7 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Region, widened, within
 from MedEnhanceLib.filters.block_matching_run import Engine as Engine
 from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough
-from MedEnhanceLib.filters.cropping import Crop
+from MedEnhanceLib.filters.cropping import RegionCrop
 from MedEnhanceLib.filters.layers import Round as Round
 from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.native import CELLS, SIDE
@@ -129,7 +129,7 @@ class BlockMatchingFilter:
         rows, columns = (widened(region[axis], 0, self.noisy.shape[1 + axis]) for axis in (0, 1))
         # Mirrored slices are small: they are computed whole.
         sides = slice(0, large.shape[1]), slice(0, large.shape[2])
-        crop = Crop.around(
+        crop = RegionCrop.around(
             (rows, columns) if large is self.noisy else sides, large.shape[1:], windows
         )
         engine = self.engine or engine_for("cpu", self.monitor)

@@ -20,7 +20,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.filters.cropping import Crop
+from MedEnhanceLib.filters.cropping import RegionCrop
 from MedEnhanceLib.filters.layers import (
     TAPER_LINE,
     BlockGroups,
@@ -131,7 +131,7 @@ class Run:
         pilot: Array,
         matched: Array | None,
         box: tuple[slice, ...],
-        crop: Crop,
+        crop: RegionCrop,
         margin: int,
         air: Air | None,
         engine: Engine,

@@ -24,7 +24,7 @@ _GRID = 2 * math.lcm(1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
-class Crop:
+class RegionCrop:
     """A crop of slices, for one region.
 
     Attributes:
@@ -39,7 +39,9 @@ class Crop:
     shape: Sequence[int]
 
     @classmethod
-    def around(cls, region: Region, shape: Sequence[int], windows: Sequence[Sequence[int]]) -> Crop:
+    def around(
+        cls, region: Region, shape: Sequence[int], windows: Sequence[Sequence[int]]
+    ) -> RegionCrop:
         """Plan the crop for a region.
 
         Args:

@@ -102,9 +102,13 @@ class ConstantRegions:
     def put_back(
         self, numbers: Sequence[int], out: Array, *others: Floats | None, region: Region = WHOLE
     ) -> None:
-        """Restore the constant voxels of some slices in `out`, [n, J, I]; set `others` 0 there.
+        """Restore the constant voxels of some slices in `out`; set `others` 0 there.
 
-        region: rows and columns of the slices that these arrays are.
+        Args:
+            numbers: of the slices.
+            out: [n, J, I], or a region of them.
+            others: maps, likewise; None is skipped.
+            region: rows and columns that these arrays are.
         """
         for at, z in enumerate([] if self._is_empty else numbers):
             np.copyto(out[at], self._voxels[z][region], where=self.mask(z)[region])

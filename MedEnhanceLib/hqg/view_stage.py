@@ -20,7 +20,7 @@ from torch import Tensor
 
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.arrays import Numbers, Region
+from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, widened
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab
 from MedEnhanceLib.filters.tensor_run import as_tensor
 from MedEnhanceLib.hqg.denoisers import Frames, Resources

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.options import option
@@ -129,6 +129,11 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
             )
 
     @property
+    def box(self) -> dict[str, Any]:
+        """Slices, rows and columns of a preview; None for all."""
+        return {name: getattr(self, name) for name in ("slices", "rows", "columns")}
+
+    @property
     def wants_segmentation(self) -> bool:
         """Whether labels are requested."""
         return self.segment or self.segmentation_output is not None
@@ -174,9 +179,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
             params.segmenter, config.device, params, requested=params.wants_segmentation
         ),
         frame=frame,
-        slices=params.slices,
-        rows=params.rows,
-        columns=params.columns,
+        **params.box,
         cache=cache,
         scratch=scratch,
         monitor=monitor.part(0.06, 0.9),
@@ -186,8 +189,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.write(objects, monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(enhanced, params, monitor), monitor.part(0.9, 0.95))
-    box = {name: getattr(params, name) for name in ("slices", "rows", "columns")}
-    stated = {name: value for name, value in (box | {"frame": frame}).items() if value is not None}
+    stated = {n: v for n, v in (params.box | {"frame": frame}).items() if v is not None}
     result = work.finish(
         config=enhanced.report["config"] | stated,
         figures=enhanced.report["results"],
