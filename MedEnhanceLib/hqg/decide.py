@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contr
 from MedEnhanceLib.noise.movement import STILL, typical_movement
 from MedEnhanceLib.noise.sequence import FrameKinds, measure_frames, sort_frames
 from MedEnhanceLib.noise.tissue_blocks import structure_of
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
@@ -104,7 +105,7 @@ class VolumeCache:
         monitor.check()
         if number not in self.noises:
             monitor.progress(0.0, "measuring the noise")
-            self.noises[number] = noise_of(frame)
+            self.noises[number] = attend(partial(noise_of, frame), monitor)
         return self.noises[number]
 
     def movement_of(self, frames: Sequence[Volume], monitor: Monitor) -> float:
