@@ -503,14 +503,14 @@ class Sums:
             before: the slices before the stage, which stay where there is no noise or no block.
             level: σ in the slices.
         """
-        result = np.empty_like(before)
+        result, weight, part = (np.empty_like(each) for each in (before, before[0], before[0]))
         for z in range(self.first, end):
-            weight = np.zeros_like(before[0])
+            weight.fill(0)
             for k, share in enumerate(TAPER_LINE):
                 if z - k in self._weights:
                     self._spread[z - k] = _spread_in_plane(self._weights.pop(z - k))
                 if z - k in self._spread:
-                    weight += share * self._spread[z - k]
+                    weight += np.multiply(self._spread[z - k], share, out=part)
             row = z - self.first
             is_noisy = (weight > 0) & (level[row] > 0)
             np.copyto(result[row], before[row])

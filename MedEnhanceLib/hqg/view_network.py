@@ -69,25 +69,26 @@ class ViewNet(ResidualUNet):
         return middle + sigma * self.change(images)
 
 
-def inputs_of(noisy: Floats, filtered: Floats, sigma: Floats) -> Floats:
+def inputs_of(noisy: Floats, filtered: Floats, sigma: Floats, top: float) -> Floats:
     """Compute in NumPy what `ViewNet.forward` gives to the U-Net: [12, J, I], for one slice.
 
     Args:
-        noisy: [5, J, I], on the network's scale.
+        noisy: [5, J, I].
         filtered: the same, filtered.
         sigma: [J, I], of the noise in the middle slice.
+        top: what is 1 on the network's scale.
     """
     images = np.empty((_IMAGES, *sigma.shape), np.float32)
     removed, relative = images[: len(noisy)], images[len(noisy) : -2]
-    middle, unit = filtered[NEIGHBORS], np.maximum(sigma, np.float32(_LEAST_SIGMA))
+    middle, unit = filtered[NEIGHBORS], np.maximum(sigma, np.float32(_LEAST_SIGMA * top))
     padded = np.pad(middle, _AROUND // 2, mode="edge")
     around = reduce_windows(np.add, padded, (_AROUND, _AROUND)) / np.float32(_AROUND**2)
     np.subtract(noisy, filtered, out=removed)
     np.subtract(filtered, around, out=relative)
     images[:-2] /= unit
     np.arcsinh(relative, out=relative)
-    np.log(unit / np.float32(_TYPICAL_SIGMA), out=images[-2])
-    np.divide(middle, np.float32(_TYPICAL_VALUE), out=images[-1])
+    np.log(unit / np.float32(_TYPICAL_SIGMA * top), out=images[-2])
+    np.divide(middle, np.float32(_TYPICAL_VALUE * top), out=images[-1])
     return images
 
 

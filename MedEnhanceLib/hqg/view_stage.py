@@ -109,12 +109,11 @@ class ViewNetwork(SetNetwork):
 
         def corrected(item: tuple[Numbers, tuple[Any, ...]]) -> Tensor:
             near, images = item
-            noisy, smooth, sigma = (as_tensor(each, self.device)[:, *seen] / top for each in images)
-            noisy, smooth = (
-                torch.stack([each[number] for number in near]) for each in (noisy, smooth)
-            )
             whole = as_tensor(images[1], self.device)[near[NEIGHBORS]].clone()
-            whole[seen] = self._correct((noisy, smooth, sigma))[0] * top
+            noisy, smooth, sigma = (as_tensor(each, self.device)[:, *seen] for each in images)
+            if len(noisy) < len(near):  # at an end of the volume
+                noisy, smooth = noisy[near], smooth[near]
+            whole[seen] = self._correct(noisy, smooth, sigma[0], top)
             return whole[None]
 
         threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // math.prod(sides)))
@@ -130,13 +129,12 @@ class ViewNetwork(SetNetwork):
             change = changes.popleft()
             yield Slab(result, None if change is None else change[None])
 
-    def _correct(self, images: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Correct a slice: noisy and filtered ones, [5, J, I], and σ, [1, J, I]."""
-        noisy, smooth, sigma = images
+    def _correct(self, noisy: Tensor, smooth: Tensor, sigma: Tensor, top: float) -> Tensor:
+        """Correct a slice, [J, I]: noisy and filtered ones, [5, J, I], and its σ."""
         if self.compiled is not None and self.device == "cpu":
-            inputs = inputs_of(noisy.numpy(), smooth.numpy(), sigma[0].numpy())
-            change = torch.from_numpy(self.compiled.change(inputs))
-            return (smooth[NEIGHBORS] + sigma[0] * change)[None]
+            inputs = inputs_of(noisy.numpy(), smooth.numpy(), sigma.numpy(), top)
+            return smooth[NEIGHBORS] + sigma * torch.from_numpy(self.compiled.change(inputs))
+        scaled = (each[None] / top for each in (noisy, smooth, sigma))
         with torch.inference_mode(), mixed_precision(self.device):
-            result: Tensor = self.view(noisy[None], smooth[None], sigma)
-        return result
+            result: Tensor = self.view(*scaled)
+        return result[0] * top

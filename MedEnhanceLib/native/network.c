@@ -274,9 +274,10 @@ static void add_inputs(struct workspace *w, const struct layer_task *t, int foun
   n->sigma[n->groups++] = sigma;
 }
 
-/* Layer norm of a row: mean 0 and variance 1 over `width`, scaled and shifted; padding stays 0. */
-static NATIVE_INLINE void normalize(float *restrict out, const float *restrict row,
-                                    const struct norm *norm, int width) {
+/* Layer norm of a row: mean 0 and variance 1 over `width`, scaled and shifted; padding stays 0. The
+ * output may be the row. */
+static NATIVE_INLINE void normalize(float *out, const float *row, const struct norm *norm,
+                                    int width) {
   vector sums = {0}, squares = {0};
   const int whole = width / WIDTH * WIDTH;
   for (int c = 0; c < whole; c += WIDTH) sums += load(row + c);
@@ -331,11 +332,14 @@ static void mix_features(struct network *n, const struct mixing *m, int tokens, 
 static void add_residual(const struct workspace *w, const struct layer_task *t, int token) {
   const struct network *n = w->network;
   const int group = token / n->keep;
-  const float *gains = n->outputs + token * OUTPUTS, *features = n->normal;
+  const float *gains = n->outputs + token * OUTPUTS, *features = n->features + token * n->width;
   const float *noisy = n->noisy + token * CELLS, *pilot = n->pilot + token * CELLS;
   const float *mean = n->mean + group * CELLS;
-  float weight = n->weight_of_block[t->width];
-  for (int c = 0; c < t->width; c++) weight += features[c] * n->weight_of_block[c];
+  const int width = (int)t->width, whole = width / WIDTH * WIDTH;
+  vector products = {0};
+  for (int c = 0; c < whole; c += WIDTH) products += load(features + c) * load(n->weight_of_block + c);
+  float weight = n->weight_of_block[width] + sum_of_lanes(products);
+  for (int c = whole; c < width; c++) weight += features[c] * n->weight_of_block[c];
   weight = expf(weight < -MOST_WEIGHT ? -MOST_WEIGHT : weight > MOST_WEIGHT ? MOST_WEIGHT : weight);
   float residual[CELLS], voxels[CELLS];
   for (int f = 0; f < CELLS; f += WIDTH) {
@@ -372,15 +376,11 @@ static void flush(struct workspace *w, const struct layer_task *t) {
   }
   for (int i = 0; i < tokens; i++) {
     float *row = n->features + i * n->width;
-    normalize(n->normal, row, &n->norm, width);
-    memcpy(row, n->normal, (size_t)width * sizeof *row);
+    normalize(row, row, &n->norm, width);
     for (int c = 0; c < n->width; c += WIDTH) put(n->within + i * n->width + c, load(row + c));
   }
   multiply(n->outputs, n->within, &n->out, padded(tokens), 0);
-  for (int i = 0; i < tokens; i++) {
-    memcpy(n->normal, n->features + i * n->width, (size_t)width * sizeof *n->normal);
-    add_residual(w, t, i);
-  }
+  for (int i = 0; i < tokens; i++) add_residual(w, t, i);
   n->groups = 0;
 }
 

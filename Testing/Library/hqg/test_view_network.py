@@ -162,7 +162,9 @@ def test_c_and_pytorch_agree(widths: tuple, depth: int, shape: tuple, native_pat
     noisy, filtered = torch.randn(2, 1, 5, *shape)
     sigma = torch.rand(1, *shape) / 50
     expected = network(noisy, filtered, sigma)[0].numpy()
-    inputs = inputs_of(noisy[0].numpy(), filtered[0].numpy(), sigma[0].numpy())
+    top = 1000.0
+    scaled = ((each[0] * top).numpy() for each in (noisy, filtered, sigma))
+    inputs = inputs_of(*scaled, top)
     changed = np.abs(expected - filtered[0, 2].numpy()).max()
     for width in native.Library(native_path).widths:
         compiled = NativeUNet(network, native.Library(native_path, width))
