@@ -96,7 +96,7 @@ SCRIPTS = {
     "fuzz": Script(0.4, ()),
     "kills": Script(0.3, ()),
     "compression": Script(0.5, ("data", "video"), alone=True),
-    "speed": Script(0.1, ("data",), alone=True),
+    "speed": Script(0.2, ("data", "bm4d"), alone=True),
     "dicom": Script(0.1, ("data",), alone=True),
     "scale": Script(0.2, (), alone=True),
     "cuda": Script(0.1, ("cuda",), alone=True),
