@@ -51,8 +51,8 @@ ImageKind = Literal["noisy", "pilot", "matched"]
 #: Approximate number of references in a band. A thread computes one band at a time, and a job can
 #: be canceled between bands. The last bits of the result depend on this number.
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
-#: Memory for slices of σ.
-_HELD_BYTES = 1 << 26
+#: Slices of σ that are held: stages and networks are about ten slices behind one another.
+_HELD = 64
 #: Slabs after which free memory returns to the system: the heap fragments with every slice.
 _PARTS_TO_A_TRIM = 8
 
@@ -145,8 +145,7 @@ class Run:
         self._stop, self._finished = self.needed.start, 0
         self.noisy, self._air, self._map = noisy, air, level
         # Each stage reads the map of the noise; slices are held for all of them.
-        held = max(1, _HELD_BYTES // (4 * math.prod(noisy.shape[1:])))
-        self._level = lru_cache(held)(lambda z: _floats(level[z : z + 1])[0])
+        self._level = lru_cache(_HELD)(lambda z: _floats(level[z : z + 1])[0])
         self.spectrum: Any = spectrum
         self.window = window
         self.engine: Any = engine  # a NativeEngine; that of a TensorRun is another one
