@@ -75,7 +75,10 @@ class RegionCrop:
 
     def of(self, values: Any) -> Any:
         """Crop an array, [K, J, I], or what makes its slices as they are read."""
-        return _Cropped(values, self.region)
+        is_whole = all(
+            part == slice(0, side) for part, side in zip(self.region, self.shape, strict=True)
+        )
+        return values if is_whole else _Cropped(values, self.region)
 
     def bands(self, layer: Layer, references: int, stage: int) -> list[range]:
         """Split the rows of references of a layer as in the whole; only bands with groups.

@@ -73,7 +73,7 @@ class NativeUNet:
             (ctypes.c_int64 * _MOST_LEVELS)(*self.widths),
             self._weights.ctypes.data, len(self._weights),
         )  # fmt: skip
-        self._call(task)  # which tells the size
+        self._call(task)  # which computes the size
         memory = np.zeros(task.size + _LINE, np.uint8)
         task.memory = memory.ctypes.data + -memory.ctypes.data % _LINE
         return task, memory

@@ -25,6 +25,7 @@ from Library.hqg.test_slices import _scan
 from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
+from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import open_bundle, shipped_folder
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
@@ -61,7 +62,13 @@ def _scan_of_mr(slices: int, side: int) -> Volume:
 
 @pytest.fixture
 def single(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half precision is for neither the cards nor the CPU."""
     monkeypatch.setattr(precision, "computes_in_half", lambda _: False)
+    library = native.load()
+    if library is not None:
+        *_, width = (name for name in library.widths if name != "amx")
+        in_single = native.Library(library.path, width)
+        monkeypatch.setattr(native, "load", lambda *_, **__: in_single)
 
 
 def on(card: str, config: EnhanceConfig, volume: Volume) -> Enhanced:

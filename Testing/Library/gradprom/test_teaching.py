@@ -345,6 +345,7 @@ def test_a_head_of_two_images_is_refused_by_name(tmp_path: Path) -> None:
             read(two)
 
 
+@pytest.mark.slow
 def test_what_the_noise_adds_to_magnitudes_is_known_of_labeled_crops(
     data: Path, segmenter: str
 ) -> None:
