@@ -270,8 +270,9 @@ class CompressTest(MedEnhanceTestCase):
         node = self.smallVolume((70, 70, 70))
         self.choose(node)
         self.compress()
+        page = 1024  # parity of a file of this size repairs one
         with open(self.path, "r+b") as file:
-            file.seek(os.path.getsize(self.path) // 3)
+            file.seek(os.path.getsize(self.path) // 3 // page * page)
             file.write(b"\0" * 40)
         back = self.opened()
         self.assertSameVoxels(back, node)

@@ -101,8 +101,9 @@ def damaged(run: Callable, head: Volume, tmp_path: Path, without_parity: None) -
 
 
 def _damaged(run: Callable, head: Volume, folder: Path, place: int | None = None) -> Path:
-    noise = np.random.default_rng(0).integers(-20, 20, (12, 320, 324), np.int16)
-    voxels = np.tile(head.voxels, (1, 8, 9)) + noise
+    """Beyond 16 bits, where the predictor is not used: its blocks hold a million voxels or more."""
+    noise = np.random.default_rng(0).integers(-2000, 2000, (12, 320, 324), np.int32)
+    voxels = 100 * np.tile(head.voxels.astype(np.int32), (1, 8, 9)) + noise
     io.save(Volume(voxels, modality="MR"), folder / "large.nrrd")
     path, source = folder / "large.ucv", folder / "large.nrrd"
     run("compress", source, path, "--lossless", "--speed", "fast")

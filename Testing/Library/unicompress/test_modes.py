@@ -70,10 +70,13 @@ def test_report_and_history_state_what_was_reached(scan: Volume, tmp_path: Path)
 class TestRatio:
     @pytest.mark.slow
     def test_it_spends_what_it_may(self, scan: Volume, tmp_path: Path) -> None:
+        """All but 6 %: from its second coding on the search ends within two tolerances, of 2 %
+        each, and a volume of so much noise leaves most of the 2 % unused that filters may take.
+        """
         large = np.tile(scan.voxels, (2, 3, 3))
         noise = np.random.default_rng(0).normal(0, 4, large.shape).astype(np.int16)
         done = compress(Volume(large + noise), tmp_path / "a.ucv", CompressConfig(ratio=12))
-        assert 12 <= done.ratio < 12.3
+        assert 12 <= done.ratio < 12 * 1.02**3
 
     def test_where_lossless_fits_nothing_is_lost(self, scan: Volume, tmp_path: Path) -> None:
         done = compress(scan, tmp_path / "a.ucv", CompressConfig(ratio=1.5))
