@@ -531,7 +531,7 @@ def time() -> Table:
         whole("enhance CT, 512×512×300", "whole volume"), whole("enhance MR, 256×256×160", "head"),
     ]  # fmt: skip
     # Peers got a slab, and ours beside them: the ratio counts.
-    head, cost = "speed.rows[case=head].cpu_s", "speed.rows[case=peers; arm={}].cpu_s"
+    head, cost = "speed.rows[case=head].cpu_s:mean", "speed.rows[case=peers; arm={}].cpu_s:mean"
     rows += [
         (name, "–", Cell(f"{head} * {cost.format(arm)} / {cost.format('ours')}", ".0f"), "–")
         for name, arm in (("the same by NLM", "NLM"), ("the same by BM4D", "BM4D"))
