@@ -149,7 +149,7 @@ def _wantsCompiler():
     if isDeclined or slicer.app.testingEnabled() or not lacksLibrary():
         return False
     text = _(
-        "The compiled library, which computes ten times as fast, is not built yet. Install a "
+        "The compiled library, which computes six times as fast, is not built yet. Install a "
         "compiler (0.1 GB, {package}) into Slicer's Python, to build it at the first run? If you "
         "decline, only the page Models offers it again."
     ).format(package=_COMPILER)

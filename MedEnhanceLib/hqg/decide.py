@@ -34,6 +34,7 @@ from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contr
 from MedEnhanceLib.noise.movement import STILL, typical_movement
 from MedEnhanceLib.noise.sequence import FrameKinds, measure_frames, sort_frames
 from MedEnhanceLib.noise.tissue_blocks import structure_of
+from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ class Decision:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@blas_on_one_thread
 def decide(
     frames: Sequence[Volume],
     cache: VolumeCache,

@@ -26,7 +26,7 @@ NO_MEMORY, BAD_STREAM = 2, 3
 WIDTHS = ("plain", "avx2", "avx512", "amx")
 #: Consequences of a missing library, for messages; the ratio of CPU time is measured.
 _SLOWER = (
-    "denoising takes about ten times as long, reading lossless files about fifteen times, and "
+    "denoising takes about six times as long, reading lossless files about fifteen times, and "
     "lossless files that are written are larger"
 )
 HERE = Path(__file__).resolve().parent

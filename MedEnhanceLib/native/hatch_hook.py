@@ -45,7 +45,7 @@ class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is ther
             library = build.build()
         except (build.BuildError, OSError) as error:
             self.app.display_warning(
-                f"NOT COMPILED: denoising will take ten times as long. {error}\n"
+                f"NOT COMPILED: denoising will take six times as long. {error}\n"
                 "Then install again, or run: python -m MedEnhanceLib.native.build"
             )
             return

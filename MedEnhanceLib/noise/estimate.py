@@ -38,6 +38,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.noise.regressor import estimate_sigma
 from MedEnhanceLib.noise.tissue_blocks import BLOCK, CT_TISSUE, TINY, Blocks
+from MedEnhanceLib.runtime.machine import blas_on_one_thread
 
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4
@@ -162,6 +163,7 @@ def noise_to_contrast(estimate: NoiseEstimate) -> float:
     return estimate.level / estimate.contrast if estimate.contrast > 0 else 0.0
 
 
+@blas_on_one_thread  # or the last bits would depend on what other threads do
 def measure_noise(
     voxels: Array, *, modality: str, spacing: Sequence[float] = (1.0, 1.0, 1.0)
 ) -> NoiseEstimate:

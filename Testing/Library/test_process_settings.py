@@ -19,6 +19,8 @@ import torch
 
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.io.dicom.structure import silence
+from MedEnhanceLib.noise.estimate import measure_noise
+from MedEnhanceLib.noise.tissue_blocks import Blocks
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import blas_on_one_thread, itk_on_one_thread
 from MedEnhanceLib.runtime.pool import Pool
@@ -199,6 +201,24 @@ def test_a_door_computes_in_pools_whose_blas_has_one_thread(
     monkeypatch.setattr(Pool, "submit", submit)
     door(tmp_path)
     assert set(in_pools) == {1}
+    assert set(blas_threads()) == {2}
+
+
+@pytest.mark.usefixtures("several_threads")
+def test_noise_is_measured_alike_whatever_other_threads_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    genuine = Blocks.of
+
+    def watched(*inner: Any) -> Blocks:
+        seen.extend(blas_threads())
+        return genuine(*inner)
+
+    monkeypatch.setattr(Blocks, "of", watched)
+    _enhance(tmp_path)
+    measure_noise(_waves().voxels, modality="MR")
+    assert set(seen) == {1}
     assert set(blas_threads()) == {2}
 
 

@@ -318,7 +318,7 @@ class InstallationTest(MedEnhanceTestCase):
         self.confirm.return_value = False
         self.assertTrue(dependencies.ensure() and dependencies.ensure())
         self.confirm.assert_called_once()
-        self.assertIn("ten times as fast", self.confirm.call_args.args[0])
+        self.assertIn("six times as fast", self.confirm.call_args.args[0])
         self.confirm.return_value = True
         self.widget.showPage("models")
         button = self.widget.panels["models"].ui.compilerButton

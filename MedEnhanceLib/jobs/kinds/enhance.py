@@ -23,7 +23,7 @@ from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import DEVICES
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
@@ -300,9 +300,17 @@ def run_prepare(params: PrepareParams, monitor: Monitor, kept: KeptVolumes) -> R
         kept: keeps the volume and its measurements.
     """
     volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.2))
+    rest = monitor.part(0.2, 1.0)
+
+    def tell_progress(event: Event) -> None:
+        """Leave out what is said of the noise, which is none of the volume's."""
+        if event.kind == "progress":
+            rest.progress(event.fields["fraction"], event.fields["stage"])
+
     # Such noise is below the precision of floats and not removed: only shared steps are run.
     config = EnhanceConfig(device=params.device, noise=_NO_NOISE)
-    hqg.enhance(volume, config, frame=0, slices=(0, 1), cache=cache, monitor=monitor.part(0.2, 1.0))
+    quiet = Monitor(tell_progress, lambda: rest.cancelled)
+    hqg.enhance(volume, config, frame=0, slices=(0, 1), cache=cache, monitor=quiet)
     return Result()
 
 

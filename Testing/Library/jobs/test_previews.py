@@ -16,6 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.jobs import JobSpec, files, run_job
 from MedEnhanceLib.jobs.files import KeptVolumes
+from MedEnhanceLib.runtime.progress import Event
 
 pytest.importorskip("torch")
 
@@ -80,7 +81,10 @@ def test_a_volume_is_measured_ahead_of_its_previews(
 ) -> None:
     expected = _preview(scan, [3, 5])
     KEPT.__init__()  # type: ignore[misc]
-    run_job(JobSpec("prepare", {"device": "cpu", "input": str(scan)}), kept=KEPT)
+    events: list[Event] = []
+    job = JobSpec("prepare", {"device": "cpu", "input": str(scan)})
+    run_job(job, progress=events.append, kept=KEPT)
+    assert {event.kind for event in events} <= {"started", "progress", "result"}
     monkeypatch.setattr("MedEnhanceLib.hqg.decide.noise_of", None)  # not called any more
     link = scan.with_name("link.nrrd")
     link.hardlink_to(scan)
