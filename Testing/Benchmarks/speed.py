@@ -223,8 +223,8 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     whole, head = cases["whole volume"], cases["head"]
     name = "CT 512×512×300 and MR 256×256×160: CPU s over 75 and 15, the larger"
     why = (
-        "work of NumPy between the stages takes more than a quarter of the time; blocks take 3 to "
-        "4, the set network 4 to 5 times as long as their arithmetic"
+        "work of NumPy between the stages takes about a quarter of the time; blocks take about "
+        "3, the set network 4 to 5 times as long as their arithmetic"
     )
     yield at_most(name, max(whole["cpu_s"] / 75, head["cpu_s"] / 15), 1, why)
     yield at_most("CT 512×512×300: peak GiB", whole["peak_gib"], 1.5)
