@@ -43,7 +43,7 @@ class ViewNet(ResidualUNet):
 
     @property
     def reach(self) -> int:
-        """As of the U-Net, with the mean that values are relative to."""
+        """Pixels to each side, as of the U-Net, with the mean that values are relative to."""
         return super().reach + _AROUND // 2
 
     def forward(self, noisy: Tensor, filtered: Tensor, sigma: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def thin_slices() -> list[Row]:
 
 
 def stages() -> list[Row]:
-    """What the stages of both take, and what the machine needs for their arithmetic."""
+    """Stages of both, and the time of the machine for their arithmetic."""
     rows = []
     for name, volume in (("ct", _ct(_STAGED)), ("mr", _mr())):
         _enhance(replace(volume, voxels=volume.voxels[:12]))  # loads what is needed

@@ -20,7 +20,7 @@ from MedEnhanceLib.unicompress.codecs.video.av1 import SVT, SVT_NOISE, Encoder, 
 
 @dataclass
 class Codings:
-    """What is coded of a volume: the encoder of each full coding of it all, and its bytes.
+    """Encoder of each full coding of a volume, and its bytes.
 
     shape: of the volume.
     quick_share: what a quick coding of it all seems to take, as a share of its bytes.
