@@ -1,0 +1,322 @@
+"""The common space of label maps: its priors, and the placement of a volume in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.core.arrays import Bytes, Doubles
+from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Side of the priors' cells and of nodes of displacements; room around the structures; mm.
+CELL_MM, _NODE_MM, _ROOM_MM = 4.0, 12.0, 24.0
+#: Share of structures' cells beyond each face of the priors, such as fluid of the spine.
+_TRIM = 0.002
+#: Rounds of registration of all maps to their mean, and steps of each.
+_ROUNDS, _STEPS = 3, 40
+#: Share of each class in every cell, so that nothing is excluded.
+_FLOOR = 1e-3
+#: Weight of the displacements' gradient against the likelihood of a cell.
+_STIFFNESS = 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """One label map, cropped to what it labels.
+
+    Attributes:
+        tissues: [K, J, I], indices of tissues; the highest bit marks the left side.
+        to_mm: 4 × 4, from indices (i, j, k) to LPS mm.
+    """
+
+    tissues: Bytes
+    to_mm: Doubles
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Priors of all classes over cells of 4 mm.
+
+    Attributes:
+        prior: [C, K, J, I], shares that add up to 1.
+        origin: (x, y, z) of the first cell's center, LPS mm from the center of all structures.
+    """
+
+    prior: Tensor
+    origin: tuple[float, float, float]
+
+    def at(self, points: Tensor) -> Tensor:
+        """Interpolate the priors at points [..., 3] of this space, mm: [C, ...]."""
+        sides = torch.tensor(self.prior.shape[:0:-1], dtype=torch.float32)
+        places = (points - torch.tensor(self.origin)) / CELL_MM / (sides - 1) * 2 - 1
+        flat = places.reshape(1, 1, 1, -1, 3)
+        values = F.grid_sample(
+            self.prior[None], flat, mode="bilinear", padding_mode="border", align_corners=True
+        )
+        return values.reshape(len(self.prior), *points.shape[:-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Map from LPS mm of a volume to mm of the space: an affine and smooth displacements.
+
+    Attributes:
+        affine: [3, 4].
+        field: [3, k, j, i], mm, on nodes.
+        low, node: (x, y, z) of the first node, and mm between nodes along x, y, z.
+    """
+
+    affine: Tensor
+    field: Tensor
+    low: Tensor
+    node: Tensor
+
+    @classmethod
+    def linear(cls, affine: Doubles) -> Placement:
+        """Make a placement without displacements."""
+        zero = torch.zeros(3)
+        return cls(torch.from_numpy(affine[:3]).float(), torch.zeros(3, 2, 2, 2), zero, zero + 1e6)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Return the places [..., 3] of points [..., 3]."""
+        return points @ self.affine[:, :3].T + self.affine[:, 3] + self._displacement(points)
+
+    def _displacement(self, points: Tensor) -> Tensor:
+        sides = torch.tensor(self.field.shape[:0:-1], dtype=torch.float32)
+        places = (points - self.low) / self.node / (sides - 1) * 2 - 1
+        values = F.grid_sample(
+            self.field[None],
+            places.reshape(1, 1, 1, -1, 3),
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=True,
+        )
+        return values.reshape(3, -1).T.reshape(points.shape)
+
+
+def make_space(
+    maps: Sequence[LabelMap], anatomy: Anatomy, monitor: Monitor
+) -> tuple[Space, list[Placement]]:
+    """Bring label maps into a common space, and average them.
+
+    Affines fit the structures' centers and extents; then displacements make the maps' labels
+    likely under the mean of all, some rounds.
+
+    Args:
+        maps: with the tissues of `anatomy`.
+        anatomy: classes and tissues.
+        monitor: progress and cancelling.
+    Returns the space, and the placement of each map in it.
+    """
+    affines = _fit_affines([_landmarks(item, anatomy) for item in maps], anatomy)
+    placements = [Placement.linear(affine) for affine in affines]
+    cells = [_cells(item, anatomy) for item in maps]
+    low, sides = _extent(cells, placements, anatomy)
+    space = _average(cells, placements, low, sides, anatomy, blur=1.5)
+    for number in range(_ROUNDS):
+        moved = []
+        for index, (points, shares) in enumerate(cells):
+            monitor.progress((number + index / len(cells)) / _ROUNDS, "aligning the label maps")
+            near = _near(shares, anatomy)
+            grid = _node_grid(points[near])
+            goal = shares[:, near]
+            moved.append(fit_placement(space, points[near], goal, affines[index], grid, _STEPS))
+        placements = moved
+        last = number == _ROUNDS - 1
+        space = _average(cells, placements, low, sides, anatomy, blur=0.6 if last else 1.0)
+    return space, placements
+
+
+def fit_placement(
+    space: Space,
+    points: Tensor,
+    shares: Tensor,
+    affine: Doubles | Tensor,
+    grid: tuple[Tensor, Tensor, tuple[int, ...]],
+    steps: int,
+    start: Tensor | None = None,
+) -> Placement:
+    """Find displacements that make the classes of points likely under the priors.
+
+    Args:
+        space: the priors.
+        points: [..., 3], LPS mm of the volume.
+        shares: [C, ...], of the classes at these points.
+        affine: [3, 4] at least, to the space.
+        grid: first node, mm between nodes, and number of nodes along k, j, i.
+        steps: of the optimizer (Adam).
+        start: displacements [3, k, j, i] to begin with; None: 0.
+    """
+    low, node, sides = grid
+    linear = torch.as_tensor(np.asarray(affine)[:3], dtype=torch.float32)
+    field = torch.zeros(3, *sides) if start is None else start.clone()
+    field.requires_grad_()
+    optimizer = torch.optim.Adam([field], lr=0.6)
+    weight = shares.sum(0).clamp_min(1e-6).sum()
+    for _ in range(steps):
+        placement = Placement(linear, field, low, node)
+        likelihood = (shares * (space.at(placement(points)) + _FLOOR).log()).sum() / weight
+        bending = sum((field.diff(dim=axis) ** 2).mean() for axis in (1, 2, 3))
+        optimizer.zero_grad()
+        (_STIFFNESS * bending / 9 - likelihood).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return Placement(linear, field.detach(), low, node)
+
+
+def _landmarks(item: LabelMap, anatomy: Anatomy) -> Doubles:
+    """Return center and center ± σ along x, y, z of each structure and side: [N, 7, 3] mm."""
+    classes = anatomy.tissue_classes[item.tissues & 127].astype(np.int64)
+    sided = classes + len(anatomy.classes) * (item.tissues >> 7)
+    inner = np.flatnonzero((classes > 0) & (classes <= len(anatomy.structures)))
+    groups = sided.ravel()[inner]
+    index = np.stack(np.unravel_index(inner, sided.shape)[::-1])
+    places = item.to_mm[:3, :3] @ index + item.to_mm[:3, 3:]
+    count = 2 * len(anatomy.classes)
+    total = np.maximum(np.bincount(groups, minlength=count), 1)
+    center = np.stack([np.bincount(groups, line, count) / total for line in places], -1)
+    square = np.stack([np.bincount(groups, line**2, count) / total for line in places], -1)
+    sigma = np.sqrt(np.maximum(square - center**2, 0))
+    marks = (
+        center[:, None] + np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]) * sigma[:, None]
+    )
+    marks[np.bincount(groups, minlength=count) < 30] = np.nan
+    return marks
+
+
+def _solve(source: Doubles, target: Doubles) -> Doubles:
+    """Fit the affine [4, 4] that maps landmarks [N, 7, 3] to others, without those missing."""
+    known = np.isfinite(source).all((1, 2)) & np.isfinite(target).all((1, 2))
+    a, b = source[known].reshape(-1, 3), target[known].reshape(-1, 3)
+    rows = np.linalg.lstsq(np.c_[a, np.ones(len(a))], b, rcond=None)[0].T
+    return np.r_[rows, [[0, 0, 0, 1]]]
+
+
+def _moved(affine: Doubles, marks: Doubles) -> Doubles:
+    return marks @ affine[:3, :3].T + affine[:3, 3]
+
+
+def _fit_affines(marks: list[Doubles], anatomy: Anatomy) -> list[Doubles]:
+    """Map each list of landmarks to their mean, which keeps the maps' own size and direction."""
+    goal = marks[0]
+    for _ in range(4):
+        goal = np.nanmean([_moved(_solve(item, goal), item) for item in marks], 0)
+        mean = np.mean([_solve(item, goal) for item in marks], 0)
+        goal = _moved(np.linalg.inv(mean), goal)
+        goal = goal - np.nanmean(goal[:, :1], (0, 1))
+        if anatomy.has_sides:  # symmetric about x = 0
+            half = len(anatomy.classes)
+            mirrored = goal[:, [0, 4, 2, 3, 1, 5, 6]] * [-1, 1, 1]
+            lonely = np.isnan(goal[half:, 0, 0])
+            swapped = np.concatenate([mirrored[half:], mirrored[:half]])
+            swapped[:half][lonely], swapped[half:][lonely] = mirrored[:half][lonely], np.nan
+            goal = (goal + swapped) / 2
+    return [_solve(item, goal) for item in marks]
+
+
+def _cells(item: LabelMap, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
+    """Average a map over cells of about 4 mm: points [k, j, i, 3] mm, and shares [C, k, j, i]."""
+    mm = np.linalg.norm(item.to_mm[:3, :3], axis=0)
+    steps = tuple(max(1, round(CELL_MM / side)) for side in mm[::-1])
+    sides = tuple(
+        max(1, side // step) for side, step in zip(item.tissues.shape, steps, strict=True)
+    )
+    inside = tuple(slice(0, side * step) for side, step in zip(sides, steps, strict=True))
+    classes = torch.from_numpy(anatomy.tissue_classes[item.tissues[inside] & 127])
+    shares = torch.stack(
+        [
+            F.avg_pool3d((classes == index)[None, None].float(), steps)[0, 0]
+            for index in range(len(anatomy.classes))
+        ]
+    )
+    places = [(np.arange(n) + 0.5) * step - 0.5 for n, step in zip(sides, steps, strict=True)]
+    index = np.stack(np.meshgrid(*places, indexing="ij")[::-1], -1)
+    points = index @ item.to_mm[:3, :3].T + item.to_mm[:3, 3]
+    return torch.from_numpy(points).float(), shares
+
+
+def _near(shares: Tensor, anatomy: Anatomy) -> Tensor:
+    """Mark cells within about 20 mm of a structure, [k, j, i]."""
+    inner = shares[1 : len(anatomy.structures) + 1].sum(0)
+    return F.max_pool3d(inner[None, None], 11, stride=1, padding=5)[0, 0] > 0.5
+
+
+def _node_grid(points: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    low, high = points.reshape(-1, 3).min(0).values, points.reshape(-1, 3).max(0).values
+    sides = ((high - low) / _NODE_MM).ceil().long() + 1
+    node = (high - low) / (sides - 1)
+    return low, node, tuple(sides.flip(0).tolist())
+
+
+def _extent(
+    cells: list[tuple[Tensor, Tensor]], placements: list[Placement], anatomy: Anatomy
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Return the first cell's center and the sides of a grid around all structures."""
+    last = len(anatomy.structures) + 1
+    lows, highs = [], []
+    for (points, shares), placement in zip(cells, placements, strict=True):
+        inner = placement(points[shares[1:last].sum(0) > 0.5])
+        lows.append(inner.quantile(_TRIM, 0))
+        highs.append(inner.quantile(1 - _TRIM, 0))
+    low, high = (
+        torch.stack(lows).min(0).values - _ROOM_MM,
+        torch.stack(highs).max(0).values + _ROOM_MM,
+    )
+    if anatomy.has_sides:
+        low[0] = min(low[0], -high[0])
+        high[0] = -low[0]
+    sides = ((high - low) / CELL_MM).ceil().long() + 1
+    low = (low + high) / 2 - (sides - 1) * CELL_MM / 2
+    return low, tuple(sides.flip(0).tolist())
+
+
+def _average(
+    cells: list[tuple[Tensor, Tensor]],
+    placements: list[Placement],
+    low: Tensor,
+    sides: tuple[int, ...],
+    anatomy: Anatomy,
+    *,
+    blur: float,
+) -> Space:
+    """Average the classes of all maps in the cells of the space; blur: σ in cells."""
+    total = torch.zeros(len(anatomy.classes), sides[0] * sides[1] * sides[2])
+    for (points, shares), placement in zip(cells, placements, strict=True):
+        place = (placement(points).reshape(-1, 3) - low) / CELL_MM
+        flat = shares.reshape(len(shares), -1)
+        base = place.floor()
+        for corner in range(8):
+            step = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], dtype=torch.float32)
+            i, j, k = (base + step).long().unbind(-1)
+            share = (1 - (place - base - step).abs()).prod(-1)
+            known = (
+                (i >= 0) & (j >= 0) & (k >= 0) & (i < sides[2]) & (j < sides[1]) & (k < sides[0])
+            )
+            index = ((k * sides[1] + j) * sides[2] + i)[known]
+            total.index_add_(1, index, (flat * share)[:, known])
+    prior = total.reshape(-1, *sides)
+    for axis in (1, 2, 3):
+        prior = smooth(prior, blur, axis)
+    if anatomy.has_sides:
+        prior = (prior + prior.flip(3)) / 2
+    prior[0] += 1e-4
+    prior = prior / prior.sum(0)
+    return Space(prior, (float(low[0]), float(low[1]), float(low[2])))
+
+
+def smooth(values: Tensor, sigma: float, axis: int) -> Tensor:
+    """Convolve along an axis with a Gaussian of σ cells; ends are repeated."""
+    if sigma < 0.15:
+        return values
+    radius = max(1, int(np.ceil(2.5 * sigma)))
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    moved = values.movedim(axis, -1)
+    lines = F.pad(moved.reshape(-1, 1, moved.shape[-1]), (radius, radius), mode="replicate")
+    return (
+        F.conv1d(lines, (taps / taps.sum()).view(1, 1, -1)).reshape(moved.shape).movedim(-1, axis)
+    )
