@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ class Levels(nn.Module):
         super().__init__()
         inputs = (channels, *widths[:-1])
         self.down = nn.ModuleList(_block(a, b) for a, b in zip(inputs, widths, strict=True))
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(itertools.pairwise(widths))
         self.up = nn.ModuleList(_block(a + b, a) for a, b in pairs)
 
     def forward(self, values: Tensor) -> Tensor:

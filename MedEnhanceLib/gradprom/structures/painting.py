@@ -92,7 +92,7 @@ class Painter:
             is_plain: without thick slices, missing parts and lesions.
         """
         number = int(rng.integers(len(self._maps)))
-        item, placement = self._maps[number], self._placements[number]
+        placement = self._placements[number]
         mirrored = self._anatomy.has_sides and rng.random() < 0.5
         turn, shift = _pose(rng, shape, voxel_mm, mirrored)
         center = self._centers[number]
