@@ -27,7 +27,7 @@ from MedEnhanceLib.gradprom.structures.space import (
     transformed,
 )
 from MedEnhanceLib.gradprom.structures.training import ROUNDS
-from MedEnhanceLib.learning.precision import mixed_precision
+from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -38,6 +38,8 @@ _MORE_LOOKS, _LEAST = 1, 16
 _ROOM, _MULTIPLE = 8, 16
 #: σ of the smoothing of displacements, in cells.
 _FIELD_BLUR = 1.5
+#: Voxels at an end of the image that count as its edge; share of structures there that is much.
+_EDGE, _CUT_SHARE = 2, 0.01
 #: Fewer cells with structures are none.
 _FEWEST_CELLS = 100
 #: Steps by which a placement is refined.
@@ -117,17 +119,17 @@ def make_grid(volume: Volume) -> Grid:
     return Grid(image, scale_of(image), torch.tensor(step[::-1], dtype=torch.float32))
 
 
-def locate(grid: Grid, model: StructureModel) -> Location | None:
+def locate(grid: Grid, model: StructureModel, device: str = "cpu") -> Location | None:
     """Place a grid in the space of a head; None where it shows no structures.
 
     The first look is at the whole image; each later one at a window of the space, into which the
     affine of the last look brings the image: pose and field of view matter less and less.
     """
     image, to_mm = _halved(grid)
-    look = _look(image, to_mm, model)
+    look = _look(image, to_mm, model, device)
     for _ in range(_MORE_LOOKS):
         if look is not None:
-            look = _look(*_window(image, to_mm, look.affine, model), model)
+            look = _look(*_window(image, to_mm, look.affine, model), model, device)
     if look is None:
         return None
     inner = look.shown > 0.5
@@ -183,13 +185,13 @@ def _halved(grid: Grid) -> tuple[Tensor, Tensor]:
     return image, torch.cat([torch.diag(2 * grid.step_mm), 0.5 * grid.step_mm[:, None]], 1)
 
 
-def _look(image: Tensor, to_mm: Tensor, model: StructureModel) -> _Look | None:
+def _look(image: Tensor, to_mm: Tensor, model: StructureModel, device: str) -> _Look | None:
     sides = [max(_LEAST, -(-side // 2) * 2) for side in image.shape]
     ends = [side - size for side, size in zip(sides, image.shape, strict=True)]
     padded = F.pad(image, [end for pair in ((0, end) for end in ends[::-1]) for end in pair])
-    with torch.inference_mode(), mixed_precision("cpu"):
-        places, logits = model.locator(padded[None, None])
-    places, shown = places[0].float().clone(), logits[0].float().sigmoid().clone()
+    with torch.inference_mode(), mixed_precision(device):
+        places, logits = move(model.locator, device)(padded[None, None].to(device))
+    places, shown = places[0].float().cpu().clone(), logits[0].float().sigmoid().cpu().clone()
     shown = _largest(shown > 0.5) * shown
     inner = shown > 0.5
     if int(inner.sum()) < _FEWEST_CELLS:
@@ -271,7 +273,7 @@ class Window:
 
 
 def correct(
-    grid: Grid, location: Location, model: StructureModel, *, rounds: int = 2, mirror: bool = True
+    grid: Grid, location: Location, model: StructureModel, device: str = "cpu", *, rounds: int = 3
 ) -> Window:
     """Estimate classes in voxels of the grid, and refine the placement between rounds."""
     image = _scaled(grid.image, grid.scale)
@@ -291,7 +293,7 @@ def correct(
         if number:
             assert share is not None
             placement = _refine(placement, points, F.avg_pool3d(share, 2), model)
-        share, left = _probabilities(part, placement(points).movedim(-1, 0), model, mirror)
+        share, left = _probabilities(part, placement(points).movedim(-1, 0), model, device)
     assert share is not None and left is not None
     return Window(tuple(start), share, left, placement)
 
@@ -315,21 +317,25 @@ def _refine(
 
 
 def _probabilities(
-    image: Tensor, places: Tensor, model: StructureModel, mirror: bool
+    image: Tensor, places: Tensor, model: StructureModel, device: str
 ) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(), mixed_precision("cpu"):
-        prior = model.space.at(places.movedim(0, -1))
-        share = posteriors(image, prior, ROUNDS)
-        logits, side = model.corrector(image[None, None], share[None], prior[None], places[None])
-        classes, left = logits[0].float().softmax(0), side[0].float().sigmoid()
-        if mirror and model.anatomy.has_sides:
-            turned = (places * torch.tensor([-1.0, 1, 1]).view(3, 1, 1, 1)).flip(3)
-            logits, side = model.corrector(
-                image.flip(2)[None, None], share.flip(3)[None], prior.flip(3)[None], turned[None]
-            )
-            classes = (classes + logits[0].float().softmax(0).flip(3)) / 2
-            left = (left + 1 - side[0].float().sigmoid().flip(2)) / 2
-    return classes.clone(), left.clone()
+    """Return probabilities [C, K, J, I], and of the left side, averaged with those mirrored."""
+    prior = model.space.at(places.movedim(0, -1))
+    share = posteriors(image, prior, ROUNDS)
+    network = move(model.corrector, device)
+
+    def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(), mixed_precision(device):
+            logits, side = network(*(item[None].to(device) for item in inputs))
+        return logits[0].float().softmax(0).cpu().clone(), side[0].float().sigmoid().cpu().clone()
+
+    classes, left = run(image[None], share, prior, places)
+    if not model.anatomy.has_sides:
+        return classes, left
+    mirrored = places * torch.tensor([-1.0, 1, 1]).view(3, 1, 1, 1)
+    turned = (item.flip(3) for item in (image[None], share, prior, mirrored))
+    other, right = run(*turned)
+    return (classes + other.flip(3)) / 2, (left + 1 - right.flip(2)) / 2
 
 
 def label_voxels(
@@ -444,10 +450,11 @@ def expected_dice(share: Tensor, classes: Tensor, index: int) -> float:
     return 2 * float(share[index][shown].sum()) / (count + float(share[index].sum()))
 
 
-def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Tensor] | None:
+def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Tensor, float] | None:
     """Segment an image of 2 mm, 0 to 1; None where no structures are shown.
 
-    Returns the location, and the probabilities [C, K, J, I] on the image's grid.
+    Returns the location, the probabilities [C, K, J, I] on the image's grid, and their mean entropy
+    in the structures.
     """
     grid = Grid(image, (0.0, 1.0), torch.full((3,), VOXEL_MM))
     location = locate(grid, model)
@@ -462,7 +469,8 @@ def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Ten
         places.append(slice(low, high))
         parts.append(slice(low - first, high - first))
     share[(slice(None), *places)] = window.share[(slice(None), *parts)]
-    return location, share
+    inner = share[1 : len(model.anatomy.structures) + 1].sum(0) > 0.5
+    return location, share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
 
 
 def find_unlike(volume: Volume, model: StructureModel) -> str:
@@ -496,39 +504,71 @@ def segment_structures(
     Args:
         volume: any spacing.
         model: the head.
-        device: as PyTorch names it; the networks take seconds on a CPU, and run there.
+        device: of the networks, as PyTorch names it.
         monitor: progress and cancelling.
     """
     monitor.progress(0.0, "placing the structures")
     grid = make_grid(volume)
-    location = locate(grid, model)
+    location = locate(grid, model, device)
     if location is None:
         empty = np.zeros(volume.shape, np.float32)
         quality = {label.name: float("nan") for label in model.anatomy.labels}
         return Segmented(empty.astype(np.uint8), empty, quality, ("no structures are recognized",))
     monitor.progress(0.15, "recognizing structures")
-    window = correct(grid, location, model)
+    window = correct(grid, location, model, device)
     labels, uncertainty = label_voxels(volume, grid, window, model, monitor.part(0.6, 1))
     return Segmented(
-        labels, uncertainty, _quality(window, model), _warnings(location, window, model)
+        labels,
+        uncertainty,
+        _quality(window, model),
+        tuple(_warnings(grid, location, window, model)),
     )
 
 
 def _quality(window: Window, model: StructureModel) -> dict[str, float]:
     """Return the expected Dice of each label, by the calibration of the head."""
     classes = window.share.argmax(0)
-    found = {}
+    by_class = {}
     for index, name in enumerate(model.anatomy.structures, 1):
         slope, offset = model.quality.get(name, (1.0, 0.0))
-        found[index] = min(
-            1.0, max(0.0, slope * expected_dice(window.share, classes, index) + offset)
-        )
+        promised = slope * expected_dice(window.share, classes, index) + offset
+        by_class[index] = min(1.0, max(0.0, promised)) if promised == promised else promised
     right, left = model.anatomy.values
     return {
-        label.name: found[int(np.flatnonzero((right == label.value) | (left == label.value))[0])]
+        label.name: by_class[int(((right == label.value) | (left == label.value)).argmax())]
         for label in model.anatomy.labels
     }
 
 
-def _warnings(location: Location, window: Window, model: StructureModel) -> tuple[str, ...]:
-    return ()
+def _warnings(grid: Grid, location: Location, window: Window, model: StructureModel) -> list[str]:
+    """State what limits the labels: structures cut off, uncertain, or of an unusual size."""
+    warnings = []
+    inner = window.share[1 : len(model.anatomy.structures) + 1].sum(0) > 0.5
+    ends = zip(inner.nonzero().T, window.start, grid.image.shape, strict=True)
+    cut = [
+        float(
+            (places + first < _EDGE).float().mean()
+            + (places + first >= size - _EDGE).float().mean()
+        )
+        for places, first, size in ends
+    ]
+    if max(cut) > _CUT_SHARE:
+        warnings.append("part of the structures lies outside the volume")
+    unsure = float(_entropy(window.share)[inner].mean())
+    if unsure > model.limits.get("entropy", 1.0):
+        warnings.append(
+            f"the model is unsure of many voxels (entropy {unsure:.2f}; at most "
+            f"{model.limits['entropy']:.2f} in its measurement)"
+        )
+    low, high = model.limits.get("low_ml", 0.0), model.limits.get("high_ml", float("inf"))
+    if not low <= location.volume_ml <= high:
+        warnings.append(
+            f"structures take {location.volume_ml:.0f} mL; {low:.0f} to {high:.0f} mL were learned "
+            "(a child, a crop, another anatomy)"
+        )
+    return warnings
+
+
+def _entropy(share: Tensor) -> Tensor:
+    """Return the entropy of probabilities [C, ...] over that of equal ones."""
+    return -(share * share.clamp_min(1e-6).log()).sum(0) / float(np.log(len(share)))

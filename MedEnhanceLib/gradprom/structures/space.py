@@ -202,9 +202,8 @@ def _landmarks(item: LabelMap, anatomy: Anatomy) -> Doubles:
     center = np.stack([np.bincount(groups, line, count) / total for line in places], -1)
     square = np.stack([np.bincount(groups, line**2, count) / total for line in places], -1)
     sigma = np.sqrt(np.maximum(square - center**2, 0))
-    marks = (
-        center[:, None] + np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]) * sigma[:, None]
-    )
+    ways = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
+    marks: Doubles = center[:, None] + ways * sigma[:, None]
     marks[np.bincount(groups, minlength=count) < 30] = np.nan
     return marks
 
@@ -223,14 +222,23 @@ def _moved(affine: Doubles, marks: Doubles) -> Doubles:
     return result
 
 
+def _mean_known(values: list[Doubles]) -> Doubles:
+    """Average arrays without what is NaN; NaN where it is in all."""
+    stack = np.stack(values)
+    known = np.isfinite(stack)
+    total = np.where(known, stack, 0).sum(0)
+    result: Doubles = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+    return result
+
+
 def _fit_affines(marks: list[Doubles], count: int, anatomy: Anatomy) -> list[Doubles]:
     """Map each list of landmarks to the mean of the first, which keeps their size and direction."""
     averaged, goal = marks[:count], marks[0]
     for _ in range(4):
-        goal = np.nanmean([_moved(_solve(item, goal), item) for item in averaged], 0)
+        goal = _mean_known([_moved(_solve(item, goal), item) for item in averaged])
         mean = np.mean([_solve(item, goal) for item in averaged], 0)
         goal = _moved(np.linalg.inv(mean), goal)
-        goal = goal - np.nanmean(goal[:, :1], (0, 1))
+        goal = goal - np.nanmean(goal[:, 0], 0)
         if anatomy.has_sides:  # symmetric about x = 0
             half = len(anatomy.classes)
             mirrored = goal[:, [0, 4, 2, 3, 1, 5, 6]] * [-1, 1, 1]
