@@ -65,11 +65,10 @@ def imagesText(segmenter):
     images = config_of(segmenter)
     text = _(
         "Trains the enhancer further that {name} was trained with, taught by it. The folder needs "
-        "its training's files, named as there (* is any text): images {images}; labels, or their "
-        "atlas, {labels}; of patients held out, who decide what is kept: {held_out}."
+        "its training's files, named as there (* is any text): images {images}; labels "
+        "{labels}; of patients held out, who decide what is kept: {held_out}."
     )
-    labels = images.labels or (images.atlas_image, images.atlas_labels)
-    lists = {"images": images.images, "labels": labels, "held_out": images.held_out}
+    lists = {"images": images.images, "labels": images.labels, "held_out": images.held_out}
     lists = {name: _(" and ").join(patterns) for name, patterns in lists.items()}
     warnings = model_choice.warningOf(segmenter)
     return " ".join(filter(None, [text.format(name=segmenter.name, **lists), *warnings]))
