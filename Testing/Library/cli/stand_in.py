@@ -12,6 +12,7 @@ import pytest
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom import Label
+from MedEnhanceLib.gradprom.slice_segmenter import SliceSegmenter
 from MedEnhanceLib.hqg.strength import Enhanced
 
 LABELS = (
@@ -77,11 +78,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         model = {"name": "h", "sha256": "1" * 64}
         return SimpleNamespace(
             volume=labels, labels=LABELS, table=table, model=model, device="cpu", seconds=0.1,
-            warning="", limits=(),
+            warning="", limits=(), uncertainty=None,
         )  # fmt: skip
 
     monkeypatch.setattr(hqg, "enhance", enhance)
     monkeypatch.setattr(gradprom, "segment", segment)
     # Small pieces and phantoms are unlike what the models that ship learned from.
-    monkeypatch.setattr("MedEnhanceLib.gradprom.infer.find_unlike", lambda *_: "")
+    monkeypatch.setattr(
+        "MedEnhanceLib.gradprom.slice_segmenter.SliceSegmenter.find_unlike", lambda *_: ""
+    )
     return calls
