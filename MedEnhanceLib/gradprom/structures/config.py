@@ -18,6 +18,7 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {
             "steps": 4,
+            "locator_steps": 4,
             "sides": (32, 32, 32),
             "widths": (8, 8, 8, 8),
             "locator_widths": (4, 8, 8, 8),
@@ -44,6 +45,7 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
     warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
     name: str = "structures"
     steps: int = option(9000, help="of the optimizers", low=1, high=10_000_000)
+    locator_steps: int = option(6000, help="of the optimizer of the locator", low=1, high=10_000_000)
     sides: tuple[int, ...] = option(
         (48, 64, 48),
         help="voxels of 2 mm of a painted scan along slices, rows and columns; late steps have "
@@ -59,7 +61,7 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
         (32, 48, 72, 104), help="channels of stages, finest first", low=1, high=4096, items=(2, 5)
     )
     locator_widths: tuple[int, ...] = option(
-        (12, 24, 48, 64), help="the same of the locator", low=1, high=4096, items=(2, 5)
+        (24, 40, 64, 96), help="the same of the locator", low=1, high=4096, items=(2, 5)
     )
 
     @property

@@ -11,12 +11,14 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 #: Scale of places, mm, as networks see them.
 PLACE_MM = 50.0
+#: Points of a locator's affine.
+_POINTS = 32
 #: Channels at half resolution that carry details to voxels.
 _DETAILS = 14
 
 
 class Levels(nn.Module):
-    """U-Net body: [B, C, k, j, i] → [B, widths[0], k, j, i]; sides are multiples of 2^(levels-1)."""
+    """U-Net body: [B, C, k, j, i] → [B, widths[0], k, j, i]."""
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -40,22 +42,37 @@ class Levels(nn.Module):
 class Locator(nn.Module):
     """Predicts where cells lie in the common space, and which show structures.
 
-    Takes an image [B, 1, k, j, i] of 4 mm; returns places [B, 3, k, j, i] in mm and logits
-    [B, 1, k, j, i].
+    Points to which heat maps gravitate give an affine, which layers that normalize each feature
+    over the volume could not; the rest is predicted cell by cell.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.body = Levels(4, widths)
+        self.body = Levels(8, widths)
         self.out = nn.Conv3d(widths[0], 4, 1)
+        self.heat = nn.Conv3d(widths[0], _POINTS, 1)
+        self.affine = nn.Linear(3 * _POINTS, 12)
+        for layer in (self.out, self.affine):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Locate all cells."""
-        lines = [(torch.arange(n, device=image.device) - (n - 1) / 2) * 4 for n in image.shape[2:]]
-        grid = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1])[None] / PLACE_MM
-        grid = grid.expand(len(image), -1, -1, -1, -1)
-        values = self.out(self.body(torch.cat([image, grid.to(image.dtype)], 1))).float()
-        return (values[:, :3] + grid) * PLACE_MM, values[:, 3:]
+        """Locate the cells of an image.
+
+        Args:
+            image: [B, 1, K, J, I], 0 to 1, voxels of 4 mm; sides are even.
+        Returns places [B, 3, K/2, J/2, I/2] in mm, and logits [B, K/2, J/2, I/2].
+        """
+        features = self.body(_to_depth(image))
+        lines = [(torch.arange(n) - (n - 1) / 2) * 8 / PLACE_MM for n in features.shape[2:]]
+        grid = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1]).to(image.device)
+        heat = self.heat(features).float().flatten(2).softmax(2)
+        points = torch.einsum("bmn,dn->bmd", heat, grid.flatten(1))
+        affine = self.affine(points.flatten(1)).view(-1, 3, 4)
+        linear = affine[:, :, :3] + torch.eye(3, device=image.device)
+        places = torch.einsum("bde,ekji->bdkji", linear, grid) + affine[:, :, 3, None, None, None]
+        values = self.out(features).float()
+        return (values[:, :3] + places) * PLACE_MM, values[:, 3]
 
 
 class Corrector(nn.Module):

@@ -251,14 +251,19 @@ def smooth_all(values: Tensor, sigma: float) -> Tensor:
 
 def normalize(image: Tensor) -> Tensor:
     """Scale to 0 to 1 between the percentiles 0.5 and 99.5 of what is not 0."""
+    low, high = scale_of(image)
+    return ((image - low) / (high - low)).clamp(0, 1)
+
+
+def scale_of(image: Tensor) -> tuple[float, float]:
+    """Return what becomes 0 and 1: the percentiles 0.5 and 99.5 of what is not 0, or the least."""
     values = image[image != 0]
     values = values[:: max(1, values.numel() // 100_000)]
     if values.numel() < 100:
-        return image.clamp(0, 1)
-    low, high = torch.quantile(values, torch.tensor([0.005, 0.995]))
-    if image.min() >= 0:
-        low = torch.minimum(low, image.min())
-    return ((image - low) / (high - low + 1e-6)).clamp(0, 1)
+        return 0.0, 1.0
+    low, high = torch.quantile(values, torch.tensor([0.005, 0.995])).tolist()
+    least = float(image.min())
+    return (min(low, least) if least >= 0 else low), high + 1e-6 * (abs(high) + 1e-30)
 
 
 def _center(item: LabelMap, anatomy: Anatomy) -> Doubles:

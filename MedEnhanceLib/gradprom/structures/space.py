@@ -101,7 +101,7 @@ class Placement:
 
 
 def make_space(
-    maps: Sequence[LabelMap], anatomy: Anatomy, monitor: Monitor
+    maps: Sequence[LabelMap], anatomy: Anatomy, count: int, monitor: Monitor
 ) -> tuple[Space, list[Placement]]:
     """Bring label maps into a common space, and average them.
 
@@ -111,14 +111,15 @@ def make_space(
     Args:
         maps: with the tissues of `anatomy`.
         anatomy: classes and tissues.
+        count: the first so many maps are averaged; the others are only placed.
         monitor: progress and cancelling.
     Returns the space, and the placement of each map in it.
     """
-    affines = _fit_affines([_landmarks(item, anatomy) for item in maps], anatomy)
+    affines = _fit_affines([_landmarks(item, anatomy) for item in maps], count, anatomy)
     placements = [Placement.linear(affine) for affine in affines]
     cells = [_cells(item, anatomy) for item in maps]
-    low, sides = _extent(cells, placements, anatomy)
-    space = _average(cells, placements, low, sides, anatomy, blur=1.5)
+    low, sides = _extent(cells[:count], placements[:count], anatomy)
+    space = _average(cells[:count], placements[:count], low, sides, anatomy, blur=1.5)
     for number in range(_ROUNDS):
         moved = []
         for index, (points, shares) in enumerate(cells):
@@ -129,7 +130,8 @@ def make_space(
             moved.append(fit_placement(space, points[near], goal, affines[index], grid, _STEPS))
         placements = moved
         last = number == _ROUNDS - 1
-        space = _average(cells, placements, low, sides, anatomy, blur=0.6 if last else 1.0)
+        blur = 0.6 if last else 1.0
+        space = _average(cells[:count], placements[:count], low, sides, anatomy, blur=blur)
     return space, placements
 
 
@@ -201,12 +203,12 @@ def _moved(affine: Doubles, marks: Doubles) -> Doubles:
     return marks @ affine[:3, :3].T + affine[:3, 3]
 
 
-def _fit_affines(marks: list[Doubles], anatomy: Anatomy) -> list[Doubles]:
-    """Map each list of landmarks to their mean, which keeps the maps' own size and direction."""
-    goal = marks[0]
+def _fit_affines(marks: list[Doubles], count: int, anatomy: Anatomy) -> list[Doubles]:
+    """Map each list of landmarks to the mean of the first, which keeps their size and direction."""
+    averaged, goal = marks[:count], marks[0]
     for _ in range(4):
-        goal = np.nanmean([_moved(_solve(item, goal), item) for item in marks], 0)
-        mean = np.mean([_solve(item, goal) for item in marks], 0)
+        goal = np.nanmean([_moved(_solve(item, goal), item) for item in averaged], 0)
+        mean = np.mean([_solve(item, goal) for item in averaged], 0)
         goal = _moved(np.linalg.inv(mean), goal)
         goal = goal - np.nanmean(goal[:, :1], (0, 1))
         if anatomy.has_sides:  # symmetric about x = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,23 +22,23 @@ from MedEnhanceLib.runtime.ordered import ahead
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: A locator's scan covers twice the sides, in voxels twice as large.
-_LOCATOR_MM = 4.0
+LOCATOR_MM = 4.0
 #: Share of the steps after which larger scans are drawn as well, and how often each: sides of the
 #: configuration, and these plus 16 and plus 32.
 _LATE, _SIZES_EARLY, _SIZES_LATE = 0.6, (0.94, 0.06, 0.0), (0.3, 0.5, 0.2)
 #: Rounds of the mixture.
 ROUNDS = 6
-#: Weights of the side's loss, and of the places' (per 10 mm).
-_SIDE_WEIGHT, _PLACE_WEIGHT = 0.3, 1.0
+#: Weight of the side's loss.
+_SIDE_WEIGHT = 0.3
 _BETAS = (0.9, 0.99)
 #: A structure of fewer voxels in a scan does not enter the Dice term.
 _FEWEST = 20
 
 
-def train_networks(
+def train_locator(
     config: TrainFromLabelsConfig, painter: Painter, anatomy: Anatomy, out: Path, monitor: Monitor
-) -> tuple[Locator, Corrector, float]:
-    """Train both networks; returns them with averaged weights, and the seconds.
+) -> Locator:
+    """Train the locator; returns it with averaged weights.
 
     Args:
         config: of the training.
@@ -47,49 +48,77 @@ def train_networks(
         monitor: progress, metrics and cancelling.
     """
     torch.manual_seed(config.seed)
-    inner = len(anatomy.structures)
-    locating = Learner(Locator(config.locator_widths), config.learning_rate, config.ema, _BETAS)
-    correcting = Learner(
-        Corrector(len(anatomy.classes), config.widths), config.learning_rate, config.ema, _BETAS
-    )
-    scans: Iterator[tuple[Painted, Tensor, Painted]] | None = None
+    learner = Learner(Locator(config.locator_widths), config.learning_rate, config.ema, _BETAS)
+    scans: Iterator[Painted] | None = None
+
+    def paint(first: int) -> Iterator[Painted]:
+        k, j, i = config.sides
+        for number in range(first, config.locator_steps):
+            rng = np.random.default_rng([config.seed, 2, number])
+            yield painter.draw(rng, (k, j, i), voxel_mm=LOCATOR_MM)
+
+    def step(number: int) -> dict[str, float]:
+        nonlocal scans
+        scans = scans or ahead(paint(number), 2)
+        scan = next(scans)
+        places, logits = learner.network(scan.image[None, None])
+        inner = (scan.classes > 0) & (scan.classes <= len(anatomy.structures))
+        shown = F.avg_pool3d(inner[None].float(), 2)[0]
+        distance = ((places[0] - scan.places) ** 2).sum(0).add(1e-2).sqrt()
+        mean = (distance * shown).sum() / shown.sum().clamp_min(1)
+        loss = mean / 10 + F.binary_cross_entropy_with_logits(logits[0], shown)
+        learner.step(loss, number, config.locator_steps)
+        return {"locator, mm": mean.item()}
+
+    _run(step, config, config.locator_steps, learner, out, monitor)
+    return learner.averaged()
+
+
+def train_corrector(
+    config: TrainFromLabelsConfig, painter: Painter, anatomy: Anatomy, out: Path, monitor: Monitor
+) -> tuple[Corrector, float]:
+    """Train the corrector as `train_locator`; returns the seconds as well."""
+    torch.manual_seed(config.seed)
+    network = Corrector(len(anatomy.classes), config.widths)
+    learner = Learner(network, config.learning_rate, config.ema, _BETAS)
+    scans: Iterator[tuple[Painted, Tensor]] | None = None
 
     def step(number: int) -> dict[str, float]:
         nonlocal scans
         scans = scans or ahead(_scans(config, painter, number), 2)
-        scan, share, whole = next(scans)
+        scan, share = next(scans)
         with mixed_precision("cpu"):
-            logits, side = correcting.network(
+            logits, side = learner.network(
                 scan.image[None, None], share[None], scan.prior[None], scan.about[None]
             )
         loss = class_loss(logits, scan.classes) + _SIDE_WEIGHT * _side_loss(side[0], scan.left)
-        correcting.step(loss, number, config.steps)
-        with mixed_precision("cpu"):
-            places, shown = locating.network(whole.image[None, None])
-        target = ((whole.classes > 0) & (whole.classes <= inner)).float()
-        place_loss = _place_loss(places, whole.places, target)
-        locator_loss = place_loss + F.binary_cross_entropy_with_logits(shown[0, 0], target)
-        locating.step(locator_loss, number, config.steps)
-        return {"loss": loss.item(), "locator": locator_loss.item(), "mm": 10 * place_loss.item()}
+        learner.step(loss, number, config.steps)
+        return {"loss": loss.item()}
 
+    seconds = _run(step, config, config.steps, learner, out, monitor)
+    return learner.averaged(), seconds
+
+
+def _run(
+    step: Callable[[int], dict[str, float]],
+    config: TrainFromLabelsConfig,
+    steps: int,
+    learner: Learner[Any],
+    out: Path,
+    monitor: Monitor,
+) -> float:
     parts = {
         "config": config.to_json() | {"device": ""},
-        "modules": {
-            "corrector": correcting.network,
-            "average": correcting.average,
-            "locator": locating.network,
-            "locator_average": locating.average,
-        },
-        "optimizers": {"corrector": correcting.optimizer, "locator": locating.optimizer},
+        "modules": {"network": learner.network, "average": learner.average},
+        "optimizers": {"adam": learner.optimizer},
         "generator": np.random.default_rng(config.seed),
     }
-    seconds = run_steps(step, config.steps, out, parts, monitor)
-    return locating.averaged(), correcting.averaged(), seconds
+    return run_steps(step, steps, out, parts, monitor)
 
 
 def _scans(
     config: TrainFromLabelsConfig, painter: Painter, first: int
-) -> Iterator[tuple[Painted, Tensor, Painted]]:
+) -> Iterator[tuple[Painted, Tensor]]:
     """Paint the scans of all steps from `first` on; each depends on seed and step alone."""
     for number in range(first, config.steps):
         rng = np.random.default_rng([config.seed, number])
@@ -97,9 +126,7 @@ def _scans(
         more = 16 * int(rng.choice(3, p=chances))
         k, j, i = (side + more for side in config.sides)
         scan = painter.draw(rng, (k, j, i))
-        k, j, i = (side // 16 * 16 for side in config.sides)
-        whole = painter.draw(rng, (k, j, i), voxel_mm=_LOCATOR_MM)
-        yield scan, posteriors(scan.image, scan.prior, ROUNDS), whole
+        yield scan, posteriors(scan.image, scan.prior, ROUNDS)
 
 
 def class_loss(logits: Tensor, classes: Tensor) -> Tensor:
@@ -128,16 +155,3 @@ def _side_loss(side: Tensor, left: Tensor) -> Tensor:
     if not known.any():
         return side.sum() * 0
     return F.binary_cross_entropy_with_logits(side[known], left[known].float())
-
-
-def _place_loss(places: Tensor, true: Tensor, shown: Tensor) -> Tensor:
-    """Mean distance of predicted places within the structures, in units of 10 mm.
-
-    Args:
-        places: [1, 3, K, J, I], mm.
-        true: [3, K/2, J/2, I/2], of the middles of 2 × 2 × 2 of them.
-        shown: [K, J, I], 1 within the structures.
-    """
-    weight = F.avg_pool3d(shown[None], 2)[0]
-    distance = ((F.avg_pool3d(places, 2)[0] - true) ** 2).sum(0).add(1e-2).sqrt() / 10
-    return (distance * weight).sum() / weight.sum().clamp_min(1)

@@ -1,0 +1,179 @@
+"""The training of a head from a folder of label maps, from reading to its bundle."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.bundles.export import record_fields
+from MedEnhanceLib.core.labels import Label
+from MedEnhanceLib.core.metrics import dice
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
+from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
+from MedEnhanceLib.gradprom.structures.head import StructureModel, export_structures
+from MedEnhanceLib.gradprom.structures.painting import Painter
+from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, segment_painted
+from MedEnhanceLib.gradprom.structures.space import LabelMap, make_space
+from MedEnhanceLib.gradprom.structures.training import train_networks
+from MedEnhanceLib.io import load
+from MedEnhanceLib.learning.training import begin_training
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Largest value of a label map; room around what it labels, in voxels.
+_LARGEST, _MARGIN = 65535, 8
+#: Painted scans of held-out maps on which a head is measured, and their sides beyond those of the
+#: training.
+_MEASURED, _LARGER = 24, 32
+
+
+def train_from_labels(
+    config: TrainFromLabelsConfig, folder: Path, out: Path, monitor: Monitor | None = None
+) -> Path:
+    """Train a head from label maps alone, export its bundle, and measure it on painted scans.
+
+    Args:
+        config: of the training.
+        folder: of the label maps, which the configuration's patterns are relative to.
+        out: for checkpoint and bundle. A training of the same configuration continues from the
+            checkpoint there.
+        monitor: progress, metrics and cancelling.
+    Returns:
+        The bundle's folder, `out/<name>`.
+    Raises:
+        Cancelled: after writing a checkpoint.
+        ConfigError: structures or tissues contradict one another.
+        InputError: no label maps, or files that are none.
+        ModelError: the training diverged.
+    """
+    monitor = monitor or Monitor()
+    begin_training("cpu", out, monitor)
+    training, held_out = _split(config, folder)
+    volumes = _read([*training, *held_out], monitor.part(0, 0.02))
+    values = sorted({int(value) for volume in volumes for value in np.unique(volume.voxels)})
+    anatomy = Anatomy.of(
+        config.label_set or [*_labels_of(values)], config.tissues, config.merged, values
+    )
+    maps = [_map_of(volume, anatomy) for volume in volumes]
+    count = len(training)
+    space, placements = make_space(maps, anatomy, count, monitor.part(0.02, 0.08))
+    painter = Painter(maps[:count], placements[:count], space, anatomy)
+    steps = monitor.part(0.08, 0.97)
+    locator, corrector, seconds = train_networks(config, painter, anatomy, out, steps)
+    model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
+    measured: dict[str, Any] = {}
+    if held_out:
+        painter = Painter(maps[count:], placements[count:], space, anatomy)
+        model, measured = _measure(model, painter, config, monitor.part(0.97, 1))
+    bundle = export_structures(out / config.name, config, model, count, seconds)
+    if measured:
+        record_fields(bundle.folder, measured)
+    monitor.progress(1.0, "model written")
+    return bundle.folder
+
+
+def _split(config: TrainFromLabelsConfig, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Find the label maps for training, and those held out."""
+    paths = sorted({path for pattern in config.images for path in folder.glob(pattern)})
+    paths = [path for path in paths if path.is_file()]
+    names = {path: path.relative_to(folder).as_posix() for path in paths}
+    held = [
+        path for path in paths if any(fnmatchcase(names[path], item) for item in config.held_out)
+    ]
+    training = [path for path in paths if path not in held]
+    if not training:
+        raise InputError(
+            f"{folder}: no label map for training matches {', '.join(config.images)}",
+            "Give the folder that the patterns start from, with more files than are held out.",
+        )
+    return training, held
+
+
+def _read(paths: list[Path], monitor: Monitor) -> list[Volume]:
+    volumes = []
+    for number, path in enumerate(paths):
+        monitor.progress(number / len(paths), f"reading {path.name}")
+        volume = load(path, modality="SEG").single().canonical()
+        voxels = volume.voxels
+        is_whole = np.issubdtype(voxels.dtype, np.integer) or bool((voxels == voxels.round()).all())
+        if not is_whole or voxels.min() < 0 or voxels.max() > _LARGEST or not voxels.any():
+            raise InputError(
+                f"{path.name} is no label map: its values are {voxels.min():g} to {voxels.max():g}",
+                f"Give whole numbers from 0 (background) to {_LARGEST}, and at least one label.",
+            )
+        volumes.append(volume)
+    return volumes
+
+
+def _labels_of(values: list[int]) -> Iterable[Label]:
+    """Make a label of each value up to 255."""
+    for value in values:
+        if 0 < value <= 255:
+            color = colorsys.hsv_to_rgb(value * 0.618034 % 1.0, 0.75, 0.95)
+            parts = "".join(f"{round(255 * part):02x}" for part in color)
+            yield Label(value=value, name=f"value {value}", color=f"#{parts}")
+
+
+def _map_of(volume: Volume, anatomy: Anatomy) -> LabelMap:
+    """Crop a map to what it labels."""
+    tissues = anatomy.painted(volume.voxels.astype(np.int64))
+    index = np.argwhere(tissues)
+    low = np.maximum(index.min(0) - _MARGIN, 0)
+    part = tuple(slice(a, b + _MARGIN + 1) for a, b in zip(low, index.max(0), strict=True))
+    geometry = volume.geometry.cropped((int(low[2]), int(low[1]), int(low[0])))
+    return LabelMap(np.ascontiguousarray(tissues[part]), geometry.affine_lps)
+
+
+def _measure(
+    model: StructureModel, painter: Painter, config: TrainFromLabelsConfig, monitor: Monitor
+) -> tuple[StructureModel, dict[str, Any]]:
+    """Measure a head on painted scans of held-out maps.
+
+    Returns the model with its quality (how Dice follows from certainty) and its limits (beyond
+    which a volume is refused), and fields of the card.
+    """
+    names = model.anatomy.structures
+    true, expected = np.full((2, _MEASURED, len(names)), np.nan)
+    misfits, scales, misses = [], [], 0
+    k, j, i = (side + _LARGER for side in config.sides)
+    for number in range(_MEASURED):
+        monitor.progress(number / _MEASURED, "measuring painted scans")
+        rng = np.random.default_rng([config.seed, 1, number])
+        scan = painter.draw(rng, (k, j, i))
+        result = segment_painted(scan.image, model)
+        if result is None:
+            misses += 1
+            continue
+        location, share = result
+        classes = share.argmax(0).numpy()
+        misfits.append(location.misfit_mm)
+        scales += [location.scales[0], location.scales[-1]]
+        for index in range(len(names)):
+            if int((scan.classes == index + 1).sum()) > 50:
+                true[number, index] = dice(scan.classes.numpy(), classes, index + 1)
+                expected[number, index] = expected_dice(share, share.argmax(0), index + 1)
+    quality = {}
+    for index, name in enumerate(names):
+        known = np.isfinite(true[:, index]) & np.isfinite(expected[:, index])
+        if known.sum() >= 4 and expected[known, index].std() > 0.01:
+            slope, offset = np.polyfit(expected[known, index], true[known, index], 1)
+            quality[name] = (round(float(slope), 4), round(float(offset), 4))
+    limits = {}
+    if misfits:
+        limits = {
+            "misfit_mm": round(1.5 * float(np.max(misfits)), 2),
+            "scale_low": round(0.85 * float(np.min(scales)), 3),
+            "scale_high": round(1.15 * float(np.max(scales)), 3),
+        }
+    row: dict[str, Any] = {"subject": f"{_MEASURED} painted scans of held-out maps"}
+    means = np.nanmean(true, axis=0) if misses < _MEASURED else np.full(len(names), np.nan)
+    row |= {name: round(float(mean), 3) for name, mean in zip(names, means, strict=True)}
+    measured = {"measured": [row]}
+    return replace(model, quality=quality, limits=limits), measured
