@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -79,7 +80,9 @@ def _table(
             "voxels": int(counts[structure.value]),
             "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
             "surface_mm2": round(areas[structure.value], 1),
-            **({"quality": round(quality[structure.name], 3)} if structure.name in quality else {}),
+            # Unknown of a structure that the volume does not show.
+            **({"quality": round(dice, 3)} if math.isfinite(dice) else {}),
         }
         for structure in structures
+        for dice in [quality.get(structure.name, math.nan)]
     ]

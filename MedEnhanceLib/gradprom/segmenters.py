@@ -40,7 +40,7 @@ class VoxelLabels:
     Attributes:
         labels: [K, J, I], 0 for the background.
         uncertainty: [K, J, I], 0 to 1; None of a segmenter that does not estimate it.
-        quality: expected Dice by label name; {} if unknown.
+        quality: expected Dice by label name, NaN or missing if unknown.
         warnings: why labels of this volume may be wrong.
     """
 

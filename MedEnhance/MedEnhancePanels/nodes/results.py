@@ -293,12 +293,12 @@ def makeTable(rows, source, name):
         (_("Expected Dice"), vtk.vtkDoubleArray, "quality"),
     )
     for title, kind, field in columns:
-        if not all(field in row for row in rows):  # not every model estimates its quality
+        if not any(field in row for row in rows):  # not every model estimates its quality
             continue
         column = kind()
         column.SetName(title)
         for row in rows:
-            column.InsertNextValue(row[field])
+            column.InsertNextValue(row.get(field, math.nan))
         node.AddColumn(column)
     bridge.placeBeside(source, node)
     return node

@@ -45,7 +45,9 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
     warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
     name: str = "structures"
     steps: int = option(9000, help="of the optimizers", low=1, high=10_000_000)
-    locator_steps: int = option(6000, help="of the optimizer of the locator", low=1, high=10_000_000)
+    locator_steps: int = option(
+        6000, help="of the optimizer of the locator", low=1, high=10_000_000
+    )
     sides: tuple[int, ...] = option(
         (48, 64, 48),
         help="voxels of 2 mm of a painted scan along slices, rows and columns; late steps have "

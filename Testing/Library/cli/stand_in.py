@@ -12,7 +12,6 @@ import pytest
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom import Label
-from MedEnhanceLib.gradprom.slice_segmenter import SliceSegmenter
 from MedEnhanceLib.hqg.strength import Enhanced
 
 LABELS = (
