@@ -189,7 +189,8 @@ class Anatomy:
         ]
         left += [value for value, label in self.merged.items() if label in left]
         table[left] |= 128
-        return table[voxels]
+        result: Bytes = table[voxels]
+        return result
 
     def to_json(self) -> dict[str, Any]:
         """Return what `Anatomy.of` takes, without labels."""

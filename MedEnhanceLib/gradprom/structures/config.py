@@ -46,7 +46,7 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
     name: str = "structures"
     steps: int = option(9000, help="of the optimizers", low=1, high=10_000_000)
     locator_steps: int = option(
-        6000, help="of the optimizer of the locator", low=1, high=10_000_000
+        3000, help="of the optimizer of the locator", low=1, high=10_000_000
     )
     sides: tuple[int, ...] = option(
         (48, 64, 48),

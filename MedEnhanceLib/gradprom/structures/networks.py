@@ -67,10 +67,12 @@ class Locator(nn.Module):
         lines = [(torch.arange(n) - (n - 1) / 2) * 8 / PLACE_MM for n in features.shape[2:]]
         grid = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1]).to(image.device)
         heat = self.heat(features).float().flatten(2).softmax(2)
-        points = torch.einsum("bmn,dn->bmd", heat, grid.flatten(1))
-        affine = self.affine(points.flatten(1)).view(-1, 3, 4)
-        linear = affine[:, :, :3] + torch.eye(3, device=image.device)
-        places = torch.einsum("bde,ekji->bdkji", linear, grid) + affine[:, :, 3, None, None, None]
+        with torch.autocast(image.device.type, enabled=False):
+            points = torch.einsum("bmn,dn->bmd", heat, grid.flatten(1))
+            affine = self.affine(points.flatten(1)).view(-1, 3, 4)
+            linear = affine[:, :, :3] + torch.eye(3, device=image.device)
+            places = torch.einsum("bde,ekji->bdkji", linear, grid)
+            places = places + affine[:, :, 3, None, None, None]
         values = self.out(features).float()
         return (values[:, :3] + places) * PLACE_MM, values[:, 3]
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
@@ -97,7 +99,7 @@ class Painter:
         turn, shift = _pose(rng, shape, voxel_mm, mirrored)
         center = self._centers[number]
 
-        def points(places: Sequence[Doubles]) -> Tensor:
+        def points(places: Sequence[npt.NDArray[Any]]) -> Tensor:
             grid = np.stack(np.meshgrid(*places, indexing="ij")[::-1], -1) * voxel_mm
             return torch.from_numpy((grid @ turn.T + center + shift).astype(np.float32))
 

@@ -31,6 +31,8 @@ ROUNDS = 6
 #: Weight of the side's loss.
 _SIDE_WEIGHT = 0.3
 _BETAS = (0.9, 0.99)
+#: Learning rate of the locator over that of the corrector.
+_FASTER = 2.0
 #: A structure of fewer voxels in a scan does not enter the Dice term.
 _FEWEST = 20
 
@@ -48,7 +50,9 @@ def train_locator(
         monitor: progress, metrics and cancelling.
     """
     torch.manual_seed(config.seed)
-    learner = Learner(Locator(config.locator_widths), config.learning_rate, config.ema, _BETAS)
+    learner = Learner(
+        Locator(config.locator_widths), _FASTER * config.learning_rate, config.ema, _BETAS
+    )
     scans: Iterator[Painted] | None = None
 
     def paint(first: int) -> Iterator[Painted]:
@@ -61,7 +65,8 @@ def train_locator(
         nonlocal scans
         scans = scans or ahead(paint(number), 2)
         scan = next(scans)
-        places, logits = learner.network(scan.image[None, None])
+        with mixed_precision("cpu"):
+            places, logits = learner.network(scan.image[None, None])
         inner = (scan.classes > 0) & (scan.classes <= len(anatomy.structures))
         shown = F.avg_pool3d(inner[None].float(), 2)[0]
         distance = ((places[0] - scan.places) ** 2).sum(0).add(1e-2).sqrt()
