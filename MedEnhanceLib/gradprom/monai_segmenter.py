@@ -45,7 +45,7 @@ class MonaiSegmenter:
         return ""
 
     def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
-        """Label a volume by MONAI's windows."""
+        """Label a volume by MONAI's windows; as `Segmenter.segment`."""
         self._bundle.network.to(device)
         return VoxelLabels(self._bundle.segment(volume, monitor))
 

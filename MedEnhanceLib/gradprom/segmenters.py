@@ -85,7 +85,13 @@ class Segmenter(Protocol):
         """State what makes a volume unlike the training images; "" for nothing."""
 
     def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
-        """Label a volume on a device, as torch names it."""
+        """Label a volume.
+
+        Args:
+            volume: single, in canonical order.
+            device: as torch names it.
+            monitor: receives progress; may cancel.
+        """
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
     Args:
         volume: its modality selects the head for "auto".
         config: model or monai_bundle.
-        monitor: told that packages are loaded.
+        monitor: receives a message before packages are loaded.
     Raises:
         ConfigError: both are given.
         ModelError: there is none for the modality, or it is damaged, or of an unknown kind.

@@ -65,7 +65,7 @@ class SliceSegmenter(HeadSegmenter):
             ) from cause
 
     def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
-        """Give each voxel the most likely label."""
+        """Give each voxel the most likely label; as `Segmenter.segment`."""
         model = self._model
 
         def network(batch: Tensor, device: str) -> Tensor:

@@ -25,7 +25,7 @@ class StructureSegmenter(HeadSegmenter):
         return find_unlike(volume, self._model)
 
     def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
-        """Find the structures."""
+        """Label the structures; as `Segmenter.segment`."""
         made = segment_structures(volume, self._model, device, monitor)
         return VoxelLabels(made.labels, made.uncertainty, made.quality, made.warnings)
 

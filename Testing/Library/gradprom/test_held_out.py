@@ -182,7 +182,7 @@ def recipe(name: str) -> dict[str, Any]:
     return found
 
 
-def test_every_label_of_the_brain_has_its_terminology_and_one_name_on_both_sides() -> None:
+def test_every_label_of_the_brain_has_its_terminology() -> None:
     labels = labels_of(recipe("brain")["structures"])
     types: dict[str, set[str]] = {}
     for label in labels:

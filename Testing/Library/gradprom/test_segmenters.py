@@ -68,9 +68,7 @@ def stripes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(export_bundle(tmp_path / "stripes", {"w": torch.zeros(1)}, metadata).folder)
 
 
-def test_labels_uncertainty_and_quality_come_back_in_the_order_of_the_input(
-    head: Volume, stripes: str
-) -> None:
+def test_labels_and_uncertainty_have_the_order_of_the_input(head: Volume, stripes: str) -> None:
     plain = me.segment(head, model=stripes, device="cpu")
     assert plain.uncertainty is not None
     for storage in SOME:
