@@ -45,7 +45,13 @@ class MonaiSegmenter:
         return ""
 
     def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
-        """Label a volume by MONAI's windows; as `Segmenter.segment`."""
+        """Label a volume by MONAI's windows.
+
+        Args:
+            volume: single, in canonical order.
+            device: as torch names it.
+            monitor: receives progress; may cancel.
+        """
         self._bundle.network.to(device)
         return VoxelLabels(self._bundle.segment(volume, monitor))
 

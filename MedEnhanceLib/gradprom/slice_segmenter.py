@@ -65,7 +65,13 @@ class SliceSegmenter(HeadSegmenter):
             ) from cause
 
     def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
-        """Give each voxel the most likely label; as `Segmenter.segment`."""
+        """Give each voxel the most likely label.
+
+        Args:
+            volume: single, in canonical order.
+            device: as torch names it.
+            monitor: receives progress; may cancel.
+        """
         model = self._model
 
         def network(batch: Tensor, device: str) -> Tensor:

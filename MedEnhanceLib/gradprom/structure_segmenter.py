@@ -25,7 +25,13 @@ class StructureSegmenter(HeadSegmenter):
         return find_unlike(volume, self._model)
 
     def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
-        """Label the structures; as `Segmenter.segment`."""
+        """Label the structures.
+
+        Args:
+            volume: single, in canonical order.
+            device: as torch names it.
+            monitor: receives progress; may cancel.
+        """
         made = segment_structures(volume, self._model, device, monitor)
         return VoxelLabels(made.labels, made.uncertainty, made.quality, made.warnings)
 
