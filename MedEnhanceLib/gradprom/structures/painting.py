@@ -272,7 +272,8 @@ def _center(item: LabelMap, anatomy: Anatomy) -> Doubles:
     """Return the middle of the structures' box, LPS mm."""
     index = np.argwhere(~anatomy.is_outside[item.tissues & 127] & ((item.tissues & 127) > 0))
     middle = (index.min(0) + index.max(0))[::-1] / 2
-    return item.to_mm[:3, :3] @ middle + item.to_mm[:3, 3]
+    center: Doubles = item.to_mm[:3, :3] @ middle + item.to_mm[:3, 3]
+    return center
 
 
 def _growth(item: LabelMap, anatomy: Anatomy) -> Placement | None:
@@ -372,7 +373,8 @@ def _blob(rng: np.random.Generator, inner: Tensor, voxel_mm: float) -> Tensor:
     scales = rng.uniform(0.7, 1.4, 3)
     distance = ((k * scales[0]) ** 2 + (j * scales[1]) ** 2 + (i * scales[2]) ** 2).sqrt()
     ragged = distance / radius + 0.25 * noise_field(rng, 16, inner.shape)
-    return ((1 - ragged) * 5 + 0.5).clamp(0, 1) * inner
+    soft: Tensor = ((1 - ragged) * 5 + 0.5).clamp(0, 1) * inner
+    return soft
 
 
 def _scan(

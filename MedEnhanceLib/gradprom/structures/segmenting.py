@@ -22,20 +22,24 @@ from MedEnhanceLib.gradprom.structures.space import (
     CELL_MM,
     Placement,
     fit_placement,
+    sampled,
     smooth,
+    transformed,
 )
 from MedEnhanceLib.gradprom.structures.training import ROUNDS
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Room around the structures in the window of the corrector, in cells; sides are multiples of
-#: this many voxels.
-_ROOM, _MULTIPLE = 4, 16
+#: Looks of the locator after the first, and the least side of an image that it takes.
+_MORE_LOOKS, _LEAST = 1, 16
+#: Room around the structures in the window of the corrector, in voxels; sides of the window are
+#: multiples of the second number.
+_ROOM, _MULTIPLE = 8, 16
 #: σ of the smoothing of displacements, in cells.
-_FIELD_BLUR = 3.0
-#: Fewer cells of 4 mm with structures are none.
-_FEWEST_CELLS = 500
+_FIELD_BLUR = 1.5
+#: Fewer cells with structures are none.
+_FEWEST_CELLS = 100
 #: Steps by which a placement is refined.
 _REFINED = 25
 #: Voxels of a slab; share from which a voxel enters the histogram of a class; weight of the
@@ -83,15 +87,13 @@ class Location:
 
     Attributes:
         placement: from mm along the grid's own axes to the space.
-        shown: [k, j, i], probability of structures in cells.
-        box: first and last cell + 1 along k, j, i.
+        box: first and last voxel + 1 along k, j, i of a window around them.
         misfit_mm: median distance of predicted places from their best affine.
         scales: singular values of that affine's linear part, descending.
         volume_ml: of the cells with structures, in the volume.
     """
 
     placement: Placement
-    shown: Tensor
     box: tuple[tuple[int, int], ...]
     misfit_mm: float
     scales: tuple[float, ...]
@@ -116,34 +118,116 @@ def make_grid(volume: Volume) -> Grid:
 
 
 def locate(grid: Grid, model: StructureModel) -> Location | None:
-    """Place a grid in the space of a head; None where it shows no structures."""
-    image = _scaled(grid.image, grid.scale)
-    with torch.inference_mode(), mixed_precision("cpu"):
-        places, logits = model.locator(F.avg_pool3d(image[None, None], 2))
-    places, shown = places[0].float(), logits[0, 0].float().sigmoid()
-    shown = _largest(shown > 0.5) * shown
-    if int((shown > 0.5).sum()) < _FEWEST_CELLS:
+    """Place a grid in the space of a head; None where it shows no structures.
+
+    The first look is at the whole image; each later one at a window of the space, into which the
+    affine of the last look brings the image: pose and field of view matter less and less.
+    """
+    image, to_mm = _halved(grid)
+    look = _look(image, to_mm, model)
+    for _ in range(_MORE_LOOKS):
+        if look is not None:
+            look = _look(*_window(image, to_mm, look.affine, model), model)
+    if look is None:
         return None
-    sides = torch.tensor(shown.shape)
-    lines = [torch.arange(int(n)) * 2 + 0.5 for n in sides]
-    index = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1)
-    points = index * grid.step_mm
-    affine, distance = _fit(points[shown > 0.5], places[:, shown > 0.5].T)
-    linear = Placement.linear(affine.numpy())
-    residual = (places - linear(points).movedim(-1, 0)) * shown
-    weight = smooth_all(shown, _FIELD_BLUR) + 0.02
-    field = smooth_all(residual, _FIELD_BLUR) / weight
-    low, node = 0.5 * grid.step_mm, 2 * grid.step_mm
-    where = (shown > 0.5).nonzero()
-    first, last = where.min(0).values - _ROOM, where.max(0).values + 1 + _ROOM
+    inner = look.shown > 0.5
+    residual = look.places - transformed(look.affine, look.points).movedim(-1, 0)
+    weight = smooth_all(look.shown, _FIELD_BLUR) + 0.02
+    field = smooth_all(residual * look.shown, _FIELD_BLUR) / weight
+    low, node, sides = model.space.nodes()
+    nodes = _grid_of(sides) * node + low
+    cells = transformed(_inverse(look.cell_to_mm), transformed(_inverse(look.affine), nodes))
+    last = torch.tensor(field.shape[:0:-1]) - 1
+    field = sampled(field, cells / last * 2 - 1, beyond="zeros")
+    corners = look.points[inner] / grid.step_mm
+    first, end = corners.min(0).values - _ROOM, corners.max(0).values + 1 + _ROOM
     box = tuple(
-        (max(0, int(a)), min(int(n), int(b))) for a, b, n in zip(first, last, sides, strict=True)
+        (max(0, int(a) // 2 * 2), min(n, -(-int(b) // 2) * 2))
+        for a, b, n in zip(first.flip(0), end.flip(0), grid.image.shape, strict=True)
     )
-    scales = torch.linalg.svdvals(affine[:, :3]).tolist()
-    volume = float((shown > 0.5).sum() * (2 * grid.step_mm).prod()) / 1000
+    linear = torch.linalg.svdvals(look.affine[:, :3])
+    cell_ml = float(torch.linalg.det(look.cell_to_mm[:, :3]).abs()) / 1000
     return Location(
-        Placement(affine, field, low, node), shown, box, float(distance), tuple(scales), volume
+        Placement(look.affine, field, low, node),
+        box,
+        look.misfit_mm,
+        tuple(linear.tolist()),
+        float(inner.sum()) * cell_ml,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What the locator says of a window.
+
+    Attributes:
+        points: [k, j, i, 3], mm along the volume's axes.
+        places: [3, k, j, i], mm of the space.
+        shown: [k, j, i], probability of structures.
+        affine: [3, 4] from points to places.
+        misfit_mm: median distance from it.
+        cell_to_mm: [3, 4] from indices of cells to points.
+    """
+
+    points: Tensor
+    places: Tensor
+    shown: Tensor
+    affine: Tensor
+    misfit_mm: float
+    cell_to_mm: Tensor
+
+
+def _halved(grid: Grid) -> tuple[Tensor, Tensor]:
+    """Average a grid to voxels of 4 mm: [K, J, I], and the affine [3, 4] of their indices to mm."""
+    image = F.avg_pool3d(_scaled(grid.image, grid.scale)[None], 2)[0]
+    return image, torch.cat([torch.diag(2 * grid.step_mm), 0.5 * grid.step_mm[:, None]], 1)
+
+
+def _look(image: Tensor, to_mm: Tensor, model: StructureModel) -> _Look | None:
+    sides = [max(_LEAST, -(-side // 2) * 2) for side in image.shape]
+    ends = [side - size for side, size in zip(sides, image.shape, strict=True)]
+    padded = F.pad(image, [end for pair in ((0, end) for end in ends[::-1]) for end in pair])
+    with torch.inference_mode(), mixed_precision("cpu"):
+        places, logits = model.locator(padded[None, None])
+    places, shown = places[0].float().clone(), logits[0].float().sigmoid().clone()
+    shown = _largest(shown > 0.5) * shown
+    inner = shown > 0.5
+    if int(inner.sum()) < _FEWEST_CELLS:
+        return None
+    cell_to_mm = torch.cat(
+        [to_mm[:, :3] * 2, transformed(to_mm, torch.full((3,), 0.5))[:, None]], 1
+    )
+    points = transformed(cell_to_mm, _grid_of(tuple(shown.shape)))
+    affine, misfit = _fit(points[inner], places[:, inner].T)
+    return _Look(points, places, shown, affine, misfit, cell_to_mm)
+
+
+def _window(
+    image: Tensor, to_mm: Tensor, affine: Tensor, model: StructureModel
+) -> tuple[Tensor, Tensor]:
+    """Bring an image into a window of the space: [K, J, I] of 4 mm, and its affine to mm."""
+    sides = torch.tensor([-(-side // 2) * 2 for side in model.space.prior.shape[1:]])
+    index = torch.cat([torch.eye(3) * CELL_MM, torch.tensor(model.space.origin)[:, None]], 1)
+    back = _inverse(affine)
+    window_to_mm = torch.cat(
+        [back[:, :3] @ index[:, :3], transformed(back, index[:, 3])[:, None]], 1
+    )
+    points = transformed(window_to_mm, _grid_of(tuple(sides.tolist())))
+    at = transformed(_inverse(to_mm), points)
+    last = torch.tensor(image.shape[::-1]) - 1
+    return sampled(image[None], at / last * 2 - 1, beyond="zeros")[0], window_to_mm
+
+
+def _grid_of(sides: tuple[int, ...]) -> Tensor:
+    """Return the indices (i, j, k) of a grid: [K, J, I, 3]."""
+    lines = [torch.arange(n, dtype=torch.float32) for n in sides]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1)
+
+
+def _inverse(affine: Tensor) -> Tensor:
+    """Invert an affine [3, 4]."""
+    linear = torch.linalg.inv(affine[:, :3])
+    return torch.cat([linear, -(linear @ affine[:, 3])[:, None]], 1)
 
 
 def _scaled(image: Tensor, scale: tuple[float, float]) -> Tensor:
@@ -193,10 +277,9 @@ def correct(
     image = _scaled(grid.image, grid.scale)
     start, sides = [], []
     for first, last in location.box:
-        count = -(-2 * (last - first) // _MULTIPLE) * _MULTIPLE
-        start.append((first + last) - count // 2 - (count // 2 + first + last) % 2)
+        count = -(-(last - first) // _MULTIPLE) * _MULTIPLE
+        start.append((first + last - count) // 4 * 2)
         sides.append(count)
-    start = [value // 2 * 2 for value in start]
     part = _cut(image, start, sides)
     lines = [
         torch.arange(count // 2) * 2 + 0.5 + first
@@ -226,21 +309,8 @@ def _refine(
 ) -> Placement:
     inner = share[1 : len(model.anatomy.structures) + 1].sum(0)
     near = F.max_pool3d(inner[None, None], 7, stride=1, padding=3)[0, 0] > 0.5
-    low, high = points.reshape(-1, 3).min(0).values, points.reshape(-1, 3).max(0).values
-    sides = ((high - low) / 12.0).ceil().long() + 1
-    node = (high - low) / (sides - 1)
-    lines = [torch.arange(int(n)) for n in sides.flip(0)]
-    nodes = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1) * node + low
-    start = placement(nodes) - nodes @ placement.affine[:, :3].T - placement.affine[:, 3]
-    grid = (low, node, tuple(sides.flip(0).tolist()))
     return fit_placement(
-        model.space,
-        points[near],
-        share[:, near],
-        placement.affine,
-        grid,
-        _REFINED,
-        start.movedim(-1, 0).contiguous(),
+        model.space, points[near], share[:, near], placement, _REFINED, is_affine_fixed=False
     )
 
 

@@ -22,7 +22,7 @@ from MedEnhanceLib.gradprom.structures.head import StructureModel, export_struct
 from MedEnhanceLib.gradprom.structures.painting import Painter
 from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, segment_painted
 from MedEnhanceLib.gradprom.structures.space import LabelMap, make_space
-from MedEnhanceLib.gradprom.structures.training import train_networks
+from MedEnhanceLib.gradprom.structures.training import train_corrector, train_locator
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.training import begin_training
 from MedEnhanceLib.runtime.progress import Monitor
@@ -65,8 +65,9 @@ def train_from_labels(
     count = len(training)
     space, placements = make_space(maps, anatomy, count, monitor.part(0.02, 0.08))
     painter = Painter(maps[:count], placements[:count], space, anatomy)
-    steps = monitor.part(0.08, 0.97)
-    locator, corrector, seconds = train_networks(config, painter, anatomy, out, steps)
+    locator = train_locator(config, painter, anatomy, out / "locator", monitor.part(0.08, 0.25))
+    steps = monitor.part(0.25, 0.97)
+    corrector, seconds = train_corrector(config, painter, anatomy, out, steps)
     model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
     if held_out:

@@ -56,9 +56,11 @@ def train_locator(
     scans: Iterator[Painted] | None = None
 
     def paint(first: int) -> Iterator[Painted]:
-        k, j, i = config.sides
         for number in range(first, config.locator_steps):
             rng = np.random.default_rng([config.seed, 2, number])
+            # Windows of one size, and whole fields of view.
+            more = (0, 0, 0) if rng.random() < 0.75 else rng.integers(0, 3, 3) * 8
+            k, j, i = (side + int(extra) for side, extra in zip(config.sides, more, strict=True))
             yield painter.draw(rng, (k, j, i), voxel_mm=LOCATOR_MM)
 
     def step(number: int) -> dict[str, float]:
