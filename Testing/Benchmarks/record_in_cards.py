@@ -15,7 +15,7 @@ from MedEnhanceLib.bundles.export import record_fields
 MODELS = REPOSITORY / "Resources" / "models"
 ENHANCERS = {"mr": "MR", "ct": "CT"}
 ARMS = ("filter", "network")
-HEADS = ("brain-tissue", "sarcoma-ct")
+HEADS = ("sarcoma-ct",)
 #: Shipped models of the codec, and the start of the names of the volumes in their cards.
 SETTINGS_OF_CODEC = (("lossless", None), ("ratio", 32), ("ratio", 128), ("ratio", 512))
 CODECS = {"codec-ct": "CT ", "codec-mr": "MR ", "codec-em": "EM "}

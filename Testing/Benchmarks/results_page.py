@@ -301,8 +301,7 @@ def slices() -> Table:
 def segmented() -> Table:
     """The heads that ship, on images as they are and enhanced."""
     rows = []
-    for model, cases in (("brain-tissue", ("undamaged", "Rician 10 %", "composite")),
-                         ("sarcoma-ct", ("undamaged", "5,000 photons"))):  # fmt: skip
+    for model, cases in (("sarcoma-ct", ("undamaged", "5,000 photons")),):
         for case in cases:
             base = f"segmentation.rows[model={model}; case={case}; input="
             rows.append((
@@ -316,14 +315,6 @@ def segmented() -> Table:
 def refused() -> Table:
     """Volumes that the segmentation models refuse, by what they show."""
     kinds = {
-        "brain-tissue": {
-            "T1 brains, also noisy, defaced, cropped, of thick slices":
-                "kind~learned or other sources or brains, T1",
-            "brains, T2": "kind=brains, T2",
-            "brains, FLAIR": "kind=brains, FLAIR",
-            "limbs and trunk, MR": "kind=limbs and trunk, MR",
-            "CT called MR": "kind~named MR",
-        },
         "sarcoma-ct": {
             "limbs and trunk, CT": "kind=learned, as it is",
             "abdomen, CT": "kind=abdomen, CT",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from _atlas import propagate_labels
 from _common import (
     QUICK,
     REPOSITORY,
@@ -28,7 +29,6 @@ from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite
 from MedEnhanceLib.gradprom import SegmentConfig, segment
-from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder

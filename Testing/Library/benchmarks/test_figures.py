@@ -124,7 +124,6 @@ def stated(name: str) -> list[dict[str, object]]:
     [
         ("mr", "denoising", "enhancement_rows", "MR"),
         ("ct", "denoising", "enhancement_rows", "CT"),
-        ("brain-tissue", "segmentation", "head_rows", "brain-tissue"),
         ("sarcoma-ct", "segmentation", "head_rows", "sarcoma-ct"),
         ("codec-ct", "compression", "codec_rows", "CT "),
         ("codec-mr", "compression", "codec_rows", "MR "),
