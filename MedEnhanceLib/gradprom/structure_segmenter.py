@@ -32,8 +32,7 @@ class StructureSegmenter(HeadSegmenter):
             device: as torch names it.
             monitor: receives progress; may cancel.
         """
-        made = segment_structures(volume, self._model, device, monitor)
-        return VoxelLabels(made.labels, made.uncertainty, made.quality, made.warnings)
+        return segment_structures(volume, self._model, device, monitor)
 
 
 @lru_cache(maxsize=4)

@@ -29,7 +29,7 @@ _STEP_MM, _ARM_MM = 0.6, 60.0
 
 
 @dataclass(frozen=True, eq=False)
-class LabelMap:
+class TissueMap:
     """One label map, cropped to what it labels.
 
     Attributes:
@@ -107,7 +107,14 @@ def transformed(affine: Tensor, points: Tensor) -> Tensor:
 
 
 def sampled(values: Tensor, at: Tensor, *, beyond: str = "border") -> Tensor:
-    """Interpolate values [C, K, J, I] at places [..., 3] of -1 to 1 along i, j, k: [C, ...]."""
+    """Interpolate values at places.
+
+    Args:
+        values: [C, K, J, I].
+        at: [..., 3], along i, j, k: -1 is the first voxel's center, 1 the last one's.
+        beyond: "border" repeats the ends, "zeros" does not.
+    Returns [C, ...].
+    """
     flat = at.reshape(1, 1, 1, -1, 3)
     result = F.grid_sample(
         values[None], flat, mode="bilinear", padding_mode=beyond, align_corners=True
@@ -116,7 +123,7 @@ def sampled(values: Tensor, at: Tensor, *, beyond: str = "border") -> Tensor:
 
 
 def make_space(
-    maps: Sequence[LabelMap], anatomy: Anatomy, count: int, monitor: Monitor
+    maps: Sequence[TissueMap], anatomy: Anatomy, count: int, monitor: Monitor
 ) -> tuple[Space, list[Placement]]:
     """Bring label maps into a common space, and average them.
 
@@ -126,7 +133,7 @@ def make_space(
     Args:
         maps: with the tissues of `anatomy`.
         anatomy: classes and tissues.
-        count: the first so many maps are averaged; the others are only placed.
+        count: number of the first maps, which are averaged; the others are only placed.
         monitor: progress and cancelling.
     Returns the space, and the placement of each map in it.
     """
@@ -189,7 +196,7 @@ def fit_placement(
     return Placement(placement.affine.detach(), field.detach(), low, node)
 
 
-def _landmarks(item: LabelMap, anatomy: Anatomy) -> Doubles:
+def _landmarks(item: TissueMap, anatomy: Anatomy) -> Doubles:
     """Return center and center ± σ along x, y, z of each structure and side: [N, 7, 3] mm."""
     classes = anatomy.tissue_classes[item.tissues & 127].astype(np.int64)
     sided = classes + len(anatomy.classes) * (item.tissues >> 7)
@@ -249,7 +256,7 @@ def _fit_affines(marks: list[Doubles], count: int, anatomy: Anatomy) -> list[Dou
     return [_solve(item, goal) for item in marks]
 
 
-def _cells(item: LabelMap, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
+def _cells(item: TissueMap, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
     """Average a map over cells of about 4 mm: points [k, j, i, 3] mm, and shares [C, k, j, i]."""
     mm = np.linalg.norm(item.to_mm[:3, :3], axis=0)
     steps = tuple(max(1, round(CELL_MM / side)) for side in mm[::-1])
@@ -333,7 +340,13 @@ def _average(
 
 
 def smooth(values: Tensor, sigma: float, axis: int) -> Tensor:
-    """Convolve along an axis with a Gaussian of σ cells; ends are repeated."""
+    """Convolve with a Gaussian; ends are repeated.
+
+    Args:
+        values: of any shape.
+        sigma: in cells; under 0.15 nothing is done.
+        axis: along which to convolve.
+    """
     if sigma < 0.15:
         return values
     radius = max(1, int(np.ceil(2.5 * sigma)))

@@ -19,9 +19,10 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.gradprom.structures.head import StructureModel, export_structures
+from MedEnhanceLib.gradprom.structures.locating import Location
 from MedEnhanceLib.gradprom.structures.painting import Painter
-from MedEnhanceLib.gradprom.structures.segmenting import Location, expected_dice, segment_painted
-from MedEnhanceLib.gradprom.structures.space import LabelMap, make_space
+from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, segment_painted
+from MedEnhanceLib.gradprom.structures.space import TissueMap, make_space
 from MedEnhanceLib.gradprom.structures.training import train_corrector, train_locator
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.training import begin_training
@@ -126,14 +127,14 @@ def _labels_of(values: list[int]) -> Iterable[Label]:
             yield Label(value=value, name=f"value {value}", color=f"#{parts}")
 
 
-def _map_of(volume: Volume, anatomy: Anatomy) -> LabelMap:
+def _map_of(volume: Volume, anatomy: Anatomy) -> TissueMap:
     """Crop a map to what it labels."""
     tissues = anatomy.painted(volume.voxels.astype(np.int64))
     index = np.argwhere(tissues)
     low = np.maximum(index.min(0) - _MARGIN, 0)
     part = tuple(slice(a, b + _MARGIN + 1) for a, b in zip(low, index.max(0), strict=True))
     geometry = volume.geometry.cropped((int(low[2]), int(low[1]), int(low[0])))
-    return LabelMap(np.ascontiguousarray(tissues[part]), geometry.affine_lps)
+    return TissueMap(np.ascontiguousarray(tissues[part]), geometry.affine_lps)
 
 
 def _measure(

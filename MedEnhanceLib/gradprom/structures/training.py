@@ -94,7 +94,16 @@ def train_corrector(
     out: Path,
     monitor: Monitor,
 ) -> tuple[Corrector, float]:
-    """Train the corrector as `train_locator`; returns the seconds as well."""
+    """Train the corrector; returns it with averaged weights, and the seconds.
+
+    Args:
+        config: of the training.
+        painter: of the maps that are trained on.
+        anatomy: classes.
+        device: of the network; scans are painted on the CPU.
+        out: folder of the checkpoint.
+        monitor: progress, metrics and cancelling.
+    """
     torch.manual_seed(config.seed)
     network = move(Corrector(len(anatomy.classes), config.widths), device)
     learner = Learner(network, config.learning_rate, config.ema, _BETAS)

@@ -6,7 +6,7 @@ import numpy as np
 
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.space import LabelMap
+from MedEnhanceLib.gradprom.structures.space import TissueMap
 
 #: Values: left and right hemisphere, left and right core, stem; scalp.
 LEFT, RIGHT, LEFT_CORE, RIGHT_CORE, STEM, SCALP = 1, 2, 3, 4, 5, 300
@@ -46,7 +46,7 @@ def anatomy() -> Anatomy:
     return Anatomy.of(LABELS, TISSUES, {}, [LEFT, RIGHT, LEFT_CORE, RIGHT_CORE, STEM, SCALP])
 
 
-def maps(count: int = 3) -> list[LabelMap]:
+def maps(count: int = 3) -> list[TissueMap]:
     """Draw some maps."""
     to_mm = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
-    return [LabelMap(anatomy().painted(label_values(seed)), to_mm) for seed in range(count)]
+    return [TissueMap(anatomy().painted(label_values(seed)), to_mm) for seed in range(count)]

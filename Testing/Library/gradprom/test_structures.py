@@ -113,7 +113,9 @@ def test_a_shifted_placement_is_found_again(
 ) -> None:
     space, placements, _ = placed
     item = heads.maps()[0]
-    index = torch.from_numpy(np.argwhere(item.tissues >= 0)[::5, ::-1].copy()).float() * heads.VOXEL_MM
+    index = (
+        torch.from_numpy(np.argwhere(item.tissues >= 0)[::5, ::-1].copy()).float() * heads.VOXEL_MM
+    )
     classes = heads.anatomy().tissue_classes[item.tissues.ravel()[::5] & 127]
     shares = torch.nn.functional.one_hot(torch.from_numpy(classes).long(), 5).T.float()
     affine = placements[0].affine.clone()
