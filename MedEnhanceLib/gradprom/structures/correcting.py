@@ -13,7 +13,7 @@ from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, ind
 from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement
 from MedEnhanceLib.gradprom.structures.training import ROUNDS
-from MedEnhanceLib.learning.precision import mixed_precision, move
+from MedEnhanceLib.learning.precision import mixed_precision
 
 #: Sides of a window are multiples of this many voxels.
 _MULTIPLE = 16
@@ -98,7 +98,7 @@ def _probabilities(
     """Return probabilities [C, K, J, I], and of the left side, averaged with those mirrored."""
     prior = model.space.at(places.movedim(0, -1))
     share = posteriors(image, prior, ROUNDS)
-    network = move(model.corrector, device)
+    network = model.corrector.to(device)
 
     def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(), mixed_precision(device):

@@ -19,11 +19,11 @@ from MedEnhanceLib.gradprom.structures.space import (
     smooth,
     transformed,
 )
-from MedEnhanceLib.learning.precision import mixed_precision, move
+from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.runtime.dependencies import require
 
 #: Looks of the locator after the first, and the least side of an image that it takes.
-_MORE_LOOKS, _LEAST = 1, 16
+_MORE_LOOKS, _LEAST = 2, 16
 #: Room around the structures in their box, in voxels.
 _ROOM = 8
 #: σ of the smoothing of displacements, in cells.
@@ -159,7 +159,7 @@ def _look(image: Tensor, to_mm: Tensor, model: StructureModel, device: str) -> _
     ends = [side - size for side, size in zip(sides, image.shape, strict=True)]
     padded = F.pad(image, [end for pair in ((0, end) for end in ends[::-1]) for end in pair])
     with torch.inference_mode(), mixed_precision(device):
-        places, logits = move(model.locator, device)(padded[None, None].to(device))
+        places, logits = model.locator.to(device)(padded[None, None].to(device))
     places, shown = places[0].float().cpu().clone(), logits[0].float().sigmoid().cpu().clone()
     shown = _largest(shown > 0.5) * shown
     inner = shown > 0.5

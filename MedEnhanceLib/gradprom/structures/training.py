@@ -16,7 +16,7 @@ from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.painting import NO_SIDE, Painted, Painter
-from MedEnhanceLib.learning.precision import mixed_precision, move
+from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.learning.training import Learner, run_steps
 from MedEnhanceLib.runtime.ordered import ahead
 from MedEnhanceLib.runtime.progress import Monitor
@@ -56,7 +56,7 @@ def train_locator(
         monitor: progress, metrics and cancelling.
     """
     torch.manual_seed(config.seed)
-    network = move(Locator(config.locator_widths), device)
+    network = Locator(config.locator_widths).to(device)
     learner = Learner(network, _FASTER * config.learning_rate, config.ema, _BETAS)
     scans: Iterator[Painted] | None = None
 
@@ -83,7 +83,7 @@ def train_locator(
         return {"locator, mm": mean.item()}
 
     _run(step, config, config.locator_steps, learner, out, monitor)
-    return move(learner.averaged(), "cpu")  # type: ignore[return-value]
+    return learner.averaged().cpu()
 
 
 def train_corrector(
@@ -105,7 +105,7 @@ def train_corrector(
         monitor: progress, metrics and cancelling.
     """
     torch.manual_seed(config.seed)
-    network = move(Corrector(len(anatomy.classes), config.widths), device)
+    network = Corrector(len(anatomy.classes), config.widths).to(device)
     learner = Learner(network, config.learning_rate, config.ema, _BETAS)
     scans: Iterator[tuple[Painted, Tensor]] | None = None
 
@@ -122,7 +122,7 @@ def train_corrector(
         return {"loss": loss.item()}
 
     seconds = _run(step, config, config.steps, learner, out, monitor)
-    return move(learner.averaged(), "cpu"), seconds  # type: ignore[return-value]
+    return learner.averaged().cpu(), seconds
 
 
 def _run(
