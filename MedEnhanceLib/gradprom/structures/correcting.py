@@ -69,7 +69,9 @@ def correct(
         if number:
             assert share is not None
             placement = _refine(placement, points, F.avg_pool3d(share, 2), model)
-        share, left = _probabilities(part, placement(points).movedim(-1, 0), model, device)
+        places = placement(points).movedim(-1, 0)
+        is_last = number == rounds - 1
+        share, left = _probabilities(part, places, model, device, is_averaged=is_last)
     assert share is not None and left is not None
     return ClassShares(tuple(start), share, left, placement)
 
@@ -93,9 +95,9 @@ def _refine(
 
 
 def _probabilities(
-    image: Tensor, places: Tensor, model: StructureModel, device: str
+    image: Tensor, places: Tensor, model: StructureModel, device: str, *, is_averaged: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return probabilities [C, K, J, I], and of the left side, averaged with those mirrored."""
+    """Return probabilities [C, K, J, I], and of the left side; averaged with those mirrored."""
     prior = model.space.at(places.movedim(0, -1))
     share = posteriors(image, prior, ROUNDS)
     network = model.corrector.to(device)
@@ -106,7 +108,7 @@ def _probabilities(
         return logits[0].float().softmax(0).cpu().clone(), side[0].float().sigmoid().cpu().clone()
 
     classes, left = run(image[None], share, prior, places)
-    if not model.anatomy.has_sides:
+    if not (is_averaged and model.anatomy.has_sides):
         return classes, left
     mirrored = places * torch.tensor([-1.0, 1, 1]).view(3, 1, 1, 1)
     turned = (item.flip(3) for item in (image[None], share, prior, mirrored))

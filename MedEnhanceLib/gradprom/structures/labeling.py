@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +22,10 @@ from MedEnhanceLib.runtime.progress import Monitor
 _SLAB, _SURE, _TRUST = 2_000_000, 0.5, 0.7
 #: Bins of the intensities of voxels, and σ of their smoothing.
 _BINS, _BIN_BLUR = 64, 1.5
+#: Least share of a class where it counts.
+_LEAST = 2e-3
+#: First and last voxel + 1 along k, j, i.
+Box = tuple[tuple[int, int], ...]
 
 
 def label_voxels(
@@ -39,92 +46,104 @@ def label_voxels(
     labels = np.zeros(volume.shape, np.uint8)
     uncertainty = np.zeros(volume.shape, np.float32)
     values = torch.from_numpy(model.anatomy.values)
-    spacing = torch.tensor(volume.geometry.spacing, dtype=torch.float32)
-    ratio = (spacing / scan.step_mm).flip(0).tolist()  # voxels of the grid per voxel, k, j, i
-    box = []
-    for axis, (first, count) in enumerate(zip(window.start, window.share.shape[1:], strict=True)):
-        low = max(0, int(np.ceil((first + 0.5) / ratio[axis] - 0.5)))
-        high = min(volume.shape[axis], int((first + count - 0.5) / ratio[axis] - 0.5) + 1)
-        box.append((low, high))
-    slabs = _slabs(box)
-    likelihood = _intensities(volume, scan, window, slabs, box, ratio)
-    for number, (first, last) in enumerate(slabs):
-        monitor.progress(number / len(slabs), "labeling voxels")
-        bins = _bins(volume, scan.scale, first, last, box)
-        total, weighted = torch.zeros(bins.shape), torch.zeros(bins.shape)
-        best, chosen = torch.full(bins.shape, -np.inf), torch.zeros(bins.shape, dtype=torch.long)
-        for index in range(len(window.share)):
-            share = _lines(window.share[index], window.start, first, last, box, ratio)
-            score = share.clamp_min(1e-6).log() + likelihood[index][bins]
-            better = score > best
-            best[better], chosen[better] = score[better], index
-            part = score.exp()
-            total += part
-            weighted += part * score
-        entropy = (total.log() - weighted / total) / np.log(len(window.share))
-        left = _lines(window.left, window.start, first, last, box, ratio) > 0.5
-        where = (slice(first, last), slice(*box[1]), slice(*box[2]))
-        labels[where] = values[left.long(), chosen].numpy()
-        uncertainty[where] = entropy.clamp(0, 1).numpy()
+    fine = _Fine(volume, scan, window)
+    likelihood = fine.likelihood()
+    for number, slab in enumerate(fine.slabs):
+        monitor.progress(number / len(fine.slabs), "labeling voxels")
+        bins = fine.bins(slab)
+        total = torch.full(bins.shape, 1e-12)
+        weighted, best = torch.zeros(bins.shape), torch.zeros(bins.shape)
+        chosen = torch.zeros(bins.shape, dtype=torch.long)
+        for index, where, share in fine.classes(slab):
+            score = share * likelihood[index][bins[where]]
+            better = score > best[where]
+            best[where] = torch.where(better, score, best[where])
+            chosen[where] = torch.where(better, index, chosen[where])
+            total[where] += score
+            weighted[where] += score * score.clamp_min(1e-12).log()
+        entropy = (total.log() - weighted / total) / math.log(len(window.share))
+        left = fine.read(window.left, slab) > 0.5
+        inside = tuple(slice(*ends) for ends in slab)
+        labels[inside] = values[left.long(), chosen].numpy()
+        uncertainty[inside] = entropy.clamp(0, 1).numpy()
     return labels, uncertainty
 
 
-def _slabs(box: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    (low, high), rows, columns = box
-    size = max(1, _SLAB // max(1, (rows[1] - rows[0]) * (columns[1] - columns[0])))
-    return [(first, min(first + size, high)) for first in range(low, high, size)]
+class _Fine:
+    """A window's classes at the voxels of a volume.
 
+    Attributes:
+        slabs: boxes of voxels that together cover the window.
+    """
 
-def _bins(
-    volume: Volume,
-    scale: tuple[float, float],
-    first: int,
-    last: int,
-    box: list[tuple[int, int]],
-) -> Tensor:
-    part = volume.voxels[first:last, slice(*box[1]), slice(*box[2])].astype(np.float32)
-    unit = scaled(torch.from_numpy(part), scale)
-    return (unit * (_BINS - 1)).round().long()
+    def __init__(self, volume: Volume, scan: CoarseScan, window: ClassShares) -> None:
+        self._volume, self._scan, self._window = volume, scan, window
+        spacing = torch.tensor(volume.geometry.spacing, dtype=torch.float32)
+        self._ratio: list[float] = (spacing / scan.step_mm).flip(0).tolist()
+        low, rows, columns = box = self._box([(0, side) for side in window.share.shape[1:]])
+        size = max(1, _SLAB // max(1, (rows[1] - rows[0]) * (columns[1] - columns[0])))
+        firsts = range(low[0], low[1], size)
+        self.slabs: list[Box] = [((k, min(k + size, low[1])), *box[1:]) for k in firsts]
+        self._boxes = [self._class_box(share) for share in window.share]
 
+    def bins(self, slab: Box) -> Tensor:
+        """Return the bins of the intensities of a slab."""
+        part = self._volume.voxels[tuple(slice(*ends) for ends in slab)].astype(np.float32)
+        unit = scaled(torch.from_numpy(part), self._scan.scale)
+        return (unit * (_BINS - 1)).round().long()
 
-def _lines(
-    values: Tensor,
-    start: tuple[int, ...],
-    first: int,
-    last: int,
-    box: list[tuple[int, int]],
-    ratio: list[float],
-) -> Tensor:
-    """Interpolate values [K, J, I] of a window at voxels of a slab of the volume."""
-    for axis, (low, high) in enumerate(((first, last), box[1], box[2])):
-        at = (torch.arange(low, high) + 0.5) * ratio[axis] - 0.5 - start[axis]
-        at = at.clamp(0, values.shape[axis] - 1)
-        base = at.floor().long().clamp(max=max(0, values.shape[axis] - 2))
-        share = (at - base).view([-1 if other == axis else 1 for other in range(3)])
-        following = (base + 1).clamp(max=values.shape[axis] - 1)
-        values = torch.lerp(
-            values.index_select(axis, base), values.index_select(axis, following), share
-        )
-    return values
+    def classes(self, slab: Box) -> Iterator[tuple[int, tuple[slice, ...], Tensor]]:
+        """Yield index, place in the slab, and share of each class that it shows."""
+        for index, box in enumerate(self._boxes):
+            pairs = list(zip(box, slab, strict=True))
+            part = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in pairs)
+            if all(first < last for first, last in part):
+                where = tuple(
+                    slice(first - start, last - start)
+                    for (first, last), (start, _) in zip(part, slab, strict=True)
+                )
+                yield index, where, self.read(self._window.share[index], part)
 
+    def read(self, values: Tensor, part: Box) -> Tensor:
+        """Interpolate values [K, J, I] of the window at the voxels of a box."""
+        for axis, (low, high) in enumerate(part):
+            at = (torch.arange(low, high) + 0.5) * self._ratio[axis] - 0.5
+            at = (at - self._window.start[axis]).clamp(0, values.shape[axis] - 1)
+            base = at.floor().long().clamp(max=max(0, values.shape[axis] - 2))
+            share = (at - base).view([-1 if other == axis else 1 for other in range(3)])
+            after = (base + 1).clamp(max=values.shape[axis] - 1)
+            values = torch.lerp(
+                values.index_select(axis, base), values.index_select(axis, after), share
+            )
+        return values
 
-def _intensities(
-    volume: Volume,
-    scan: CoarseScan,
-    window: ClassShares,
-    slabs: list[tuple[int, int]],
-    box: list[tuple[int, int]],
-    ratio: list[float],
-) -> list[Tensor]:
-    """Return the log-likelihood of each bin of intensity for each class."""
-    counts = torch.zeros(len(window.share), _BINS)
-    for first, last in slabs:
-        bins = _bins(volume, scan.scale, first, last, box).reshape(-1)
-        for index in range(len(window.share)):
-            share = _lines(window.share[index], window.start, first, last, box, ratio)
-            counts[index].index_add_(0, bins, (share * (share > _SURE)).reshape(-1))
-    total = counts.sum(1, keepdim=True)
-    smoothed = smooth(counts / (total + 1), _BIN_BLUR, 1) + 2e-3
-    trust = (total / (total + 2000)).clamp(0, 1)
-    smoothed = trust * smoothed / smoothed.sum(1, keepdim=True) + (1 - trust) / _BINS
-    return list(smoothed.log() * _TRUST)
+    def likelihood(self) -> Tensor:
+        """Return how likely each bin of intensity is for each class: [C, bins]."""
+        counts = torch.zeros(len(self._window.share), _BINS)
+        for slab in self.slabs:
+            bins = self.bins(slab)
+            for index, where, share in self.classes(slab):
+                sure = (share * (share > _SURE)).reshape(-1)
+                counts[index].index_add_(0, bins[where].reshape(-1), sure)
+        total = counts.sum(1, keepdim=True)
+        smoothed = smooth(counts / (total + 1), _BIN_BLUR, 1) + 2e-3
+        trust = total / (total + 2000)
+        smoothed = trust * smoothed / smoothed.sum(1, keepdim=True) + (1 - trust) / _BINS
+        return smoothed**_TRUST
+
+    def _box(self, ends: list[tuple[int, int]]) -> Box:
+        """Return the voxels whose centers lie between voxels (first, last + 1) of the window."""
+        box = []
+        for axis, (first, last) in enumerate(ends):
+            start, ratio = self._window.start[axis], self._ratio[axis]
+            low = max(0, math.ceil((first + start + 0.5) / ratio - 0.5))
+            high = math.floor((last + start - 0.5) / ratio - 0.5) + 1
+            box.append((low, min(self._volume.shape[axis], high)))
+        return tuple(box)
+
+    def _class_box(self, share: Tensor) -> Box:
+        index = (share > _LEAST).nonzero()
+        if len(index) == 0:
+            return ((0, 0),) * 3
+        first, last = index.min(0).values - 1, index.max(0).values + 2
+        return self._box(list(zip(first.tolist(), last.tolist(), strict=True)))

@@ -11,7 +11,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.structures.head import StructureModel
-from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scale_of, smooth_all
+from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scale_of
+from MedEnhanceLib.gradprom.structures.registering import register
 from MedEnhanceLib.gradprom.structures.space import (
     CELL_MM,
     Placement,
@@ -23,11 +24,9 @@ from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.runtime.dependencies import require
 
 #: Looks of the locator after the first, and the least side of an image that it takes.
-_MORE_LOOKS, _LEAST = 2, 16
+_MORE_LOOKS, _LEAST = 1, 32
 #: Room around the structures in their box, in voxels.
-_ROOM = 8
-#: σ of the smoothing of displacements, in cells.
-_FIELD_BLUR = 1.5
+_ROOM = 4
 #: Fewer cells with structures are none.
 _FEWEST_CELLS = 100
 
@@ -54,7 +53,7 @@ class Location:
     Attributes:
         placement: from mm along the grid's own axes to the space.
         box: first and last voxel + 1 along k, j, i of a window around them.
-        misfit_mm: median distance of predicted places from their best affine.
+        misfit_mm: median distance of the locator's places from those of the registration.
         scales: singular values of that affine's linear part, descending.
         volume_ml: of the cells with structures, in the volume.
     """
@@ -95,36 +94,52 @@ def locate(scan: CoarseScan, model: StructureModel, device: str = "cpu") -> Loca
         device: of the network, as PyTorch names it.
     """
     image, to_mm = _halved(scan)
-    look = _look(image, to_mm, model, device)
+    looks = [_look(image, to_mm, model, device)]
     for _ in range(_MORE_LOOKS):
-        if look is not None:
-            look = _look(*_window(image, to_mm, look.affine, model), model, device)
+        if (last := looks[-1]) is not None:
+            looks.append(_look(*_window(image, to_mm, last.affine, model), model, device))
+    starts = [look.affine for look in looks if look is not None]
+    if len(starts) < len(looks):
+        return None
+    affine = register(image, to_mm, [*starts, _upright(starts[-1], looks[-1])], model)
+    look = _look(*_window(image, to_mm, affine, model), model, device)
     if look is None:
         return None
     inner = look.shown > 0.5
-    residual = look.places - transformed(look.affine, look.points).movedim(-1, 0)
-    weight = smooth_all(look.shown, _FIELD_BLUR) + 0.02
-    field = smooth_all(residual * look.shown, _FIELD_BLUR) / weight
-    low, node, sides = model.space.nodes()
-    nodes = index_grid(sides) * node + low
-    cells = transformed(_inverse(look.cell_to_mm), transformed(_inverse(look.affine), nodes))
-    last = torch.tensor(field.shape[:0:-1]) - 1
-    field = sampled(field, cells / last * 2 - 1, beyond="zeros")
-    corners = look.points[inner] / scan.step_mm
+    distance = look.places - transformed(affine, look.points).movedim(-1, 0)
+    corners = transformed(_inverse(affine), _corners(model)) / scan.step_mm
     first, end = corners.min(0).values - _ROOM, corners.max(0).values + 1 + _ROOM
     box = tuple(
         (max(0, int(a) // 2 * 2), min(n, -(-int(b) // 2) * 2))
         for a, b, n in zip(first.flip(0), end.flip(0), scan.image.shape, strict=True)
     )
-    linear = torch.linalg.svdvals(look.affine[:, :3])
+    if any(first >= last for first, last in box):
+        return None
     cell_ml = float(torch.linalg.det(look.cell_to_mm[:, :3]).abs()) / 1000
     return Location(
-        Placement(look.affine, field, low, node),
+        Placement.linear(affine),
         box,
-        look.misfit_mm,
-        tuple(linear.tolist()),
+        float(distance.norm(dim=0)[inner].median()),
+        tuple(torch.linalg.svdvals(affine[:, :3]).tolist()),
         float(inner.sum()) * cell_ml,
     )
+
+
+def _upright(start: Tensor, look: _Look | None) -> Tensor:
+    """Keep what an affine says of the middle of the structures, and nothing of turn and size."""
+    assert look is not None
+    middle = look.points[look.shown > 0.5].mean(0)
+    shift = transformed(start, middle) - middle
+    return torch.cat([torch.eye(3), shift[:, None]], 1)
+
+
+def _corners(model: StructureModel) -> Tensor:
+    """Return the corners [8, 3] of the box of likely structures, mm of the space."""
+    inner = model.space.prior[1 : len(model.anatomy.structures) + 1].sum(0) > 0.5
+    index = inner.nonzero().flip(1)
+    ends = torch.stack([index.min(0).values, index.max(0).values]) * CELL_MM
+    ends = ends + torch.tensor(model.space.origin)
+    return torch.cartesian_prod(*ends.T)
 
 
 @dataclass(frozen=True, eq=False)
