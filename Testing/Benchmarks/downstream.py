@@ -29,7 +29,7 @@ from MedEnhanceLib.io import load
 
 #: Volumes, and the segmentation model that each is given to.
 SCANS = {
-    "mr/open_ms/C19/T1.nii.gz": "brain-tissue",
+    "mr/open_ms/C19/T1.nii.gz": "brain",
     "ct/sts/STS_013/CT.nii.gz": "sarcoma-ct",
     "ct/sts/STS_002/CT.nii.gz": "",
     "mr/sts/STS_008/MR_T1.nii.gz": "",
