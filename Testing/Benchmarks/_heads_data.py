@@ -131,7 +131,7 @@ def volumes_of(labels: Any) -> Floats:
 
 def onto(labels: Volume, grid: Volume) -> Any:
     """Labels at the places of another grid; −1 outside their own."""
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813 - its own short name
 
     image = sitk.Cast(labels.to_sitk(), sitk.sitkInt32)
     nearest = sitk.sitkNearestNeighbor

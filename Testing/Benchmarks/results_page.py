@@ -329,7 +329,7 @@ def segmented() -> Table:
     """Labels of heads, where the goal is missed by most first; last those without a goal."""
     ranked, others = [], []
     for name, selected, figure, goal in _LABELS:
-        before = [what for what, rows, *_ in _LABELS if rows == selected][0]
+        before = next(what for what, rows, *_ in _LABELS if rows == selected)
         if name.startswith("…"):
             name = f"{before.partition(':')[0]}: {name[2:]}"
         base = f"segmentation.rows[{selected}"
@@ -342,9 +342,9 @@ def segmented() -> Table:
         if goal is None:
             others.append(row)
         else:
-            ranked.append((
-                f"0 - {ours}:mean + {goal}" if goal < 0.5 else f"{ours}:mean - {goal}", row
-            ))
+            ranked.append(
+                (f"0 - {ours}:mean + {goal}" if goal < 0.5 else f"{ours}:mean - {goal}", row)
+            )
     head = ("labels", "goal", "mixture alone", "one template", "model (range)", "n")
     return Table(head, [*_worst_first(ranked), *others])
 
@@ -536,7 +536,7 @@ class Best(Cell):
 
 def downstream() -> Table:
     """What radiomics and segmentation keep of a volume that was compressed."""
-    labels = {"MR": "Gray matter", "CT": "Gross tumor volume"}
+    labels = {"MR": "Left cerebral cortex", "CT": "Gross tumor volume"}
     rows: list[Sequence[Content]] = []
     for modality, label in labels.items():
         for setting in ("error 1", "error 2", "error 8", "ratio 8", "ratio 32"):
@@ -544,7 +544,7 @@ def downstream() -> Table:
             rows.append((
                 modality, setting, Cell(f"{path}.ratio:mean", ".1f"),
                 Cell(f"{path}.within:mean * 100", ".0f"), Cell(f"{path}.within:min * 100", ".0f"),
-                Cell(f'{path}.dice_original."{label}":min', ".3f"),
+                _one(f'{path}.dice_original."{label}":min', ".3f"),
             ))  # fmt: skip
     head = ("modality", "setting", "ratio, mean", "features kept, %", "worst patient, %",
             "Dice with the labels before")  # fmt: skip

@@ -16,7 +16,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -144,6 +144,11 @@ def labeled(volume: Volume, arm: str = HEAD) -> Labeled:
     expected = {name: value for name, value in result.quality.items() if np.isfinite(value)}
     cpu_s = time.process_time() - began
     return Labeled(volume.with_voxels(result.labels.astype(np.int32)), expected, cpu_s)
+
+
+def verdict(volume: Volume) -> str:
+    """State why a canonical volume is refused; "" where it is not."""
+    return find_unlike(volume, model())
 
 
 @dataclass(frozen=True)
@@ -299,7 +304,7 @@ def thick_rows(scan: Scan) -> Iterator[Row]:
     count = len(image.voxels) // times
     means = image.voxels[: count * times].reshape(count, times, *image.shape[1:]).mean(axis=1)
     across_mm, down_mm, along_mm = image.spacing
-    geometry = image.geometry.cropped((0, 0, times // 2))
+    geometry = image.geometry.cropped((times // 2, 0, 0))
     geometry = replace(geometry, spacing=(across_mm, down_mm, along_mm * times))
     thick = Volume(means.astype(np.float32), geometry, modality="MR")
     middles = labeled(image).labels.voxels[times // 2 :: times][:count]
@@ -309,7 +314,7 @@ def thick_rows(scan: Scan) -> Iterator[Row]:
 
 def storage_rows(scan: Scan) -> Iterator[Row]:
     """Labels of the same scan, its axes in another order and direction, in two formats."""
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813 - its own short name
 
     first = labeled(scan.image).labels
     turned = sitk.Flip(sitk.PermuteAxes(scan.image.to_sitk(), [2, 0, 1]), [True, False, True])
@@ -338,7 +343,7 @@ def template_rows(heads: Heads, scan: Scan) -> Iterator[Row]:
 def verdict_rows(scan: Scan) -> Iterator[Row]:
     """Whether a volume is refused, and why."""
     entry = scan.entry
-    reason = find_unlike(scan.image, model())
+    reason = verdict(scan.image)
     kind = entry["kind"] if entry["group"] in ("brain", "not brain") else "labeled or masked"
     row = {"table": "refused", "model": "brain", "kind": kind, "volume": entry["file"]}
     is_like = entry["group"] != "not brain"
