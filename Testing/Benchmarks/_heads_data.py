@@ -98,9 +98,12 @@ def _table(groups: tuple[tuple[int, ...], ...]) -> Any:
     return table
 
 
+_VALUES = tuple(STRUCTURES.values())
+
+
 def structures_of(labels: Any) -> Any:
     """Number of each voxel's structure, from 1 on."""
-    return _table(tuple(STRUCTURES.values()))[labels]
+    return _table(_VALUES)[labels]
 
 
 def agreement(labels: Any, others: Any) -> dict[str, float]:

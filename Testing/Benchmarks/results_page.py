@@ -322,16 +322,18 @@ _LABELS = (
     ("… enhanced", "table=noise; percent=10; arm=enhanced", "dice", None),
     ("noise of 15 % beside none", "table=noise; percent=15; arm=noisy", "dice", 0.95),
     ("… enhanced", "table=noise; percent=15; arm=enhanced", "dice", 0.97),
+    ("expected Dice: correlation with the true", "table=quality", "r", None),
+    ("… error", "table=quality", "error", None),
 )
 
 
 def segmented() -> Table:
     """Labels of heads, where the goal is missed by most first; last those without a goal."""
-    ranked, others = [], []
+    ranked, others, group = [], [], ""
     for name, selected, figure, goal in _LABELS:
-        before = next(what for what, rows, *_ in _LABELS if rows == selected)
         if name.startswith("…"):
-            name = f"{before.partition(':')[0]}: {name[2:]}"
+            name = f"{group}: {name[2:]}"
+        group = name.partition(":")[0]
         base = f"segmentation.rows[{selected}"
         ours = f"{base}].{figure}" if "arm" in selected else f"{base}; arm=head].{figure}"
         if not _there(ours):

@@ -29,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from _atlas import carry_labels
 from _common import (
     QUICK,
     REPOSITORY,
@@ -56,7 +57,6 @@ from _heads_data import (
     structures_of,
     volumes_of,
 )
-from _heads_template import carried
 from _sarcoma_rows import ENHANCED, gains, sarcoma_parts
 
 from MedEnhanceLib.bundles.store import read_bundle
@@ -275,7 +275,7 @@ def quality_rows(judged: Iterable[Part]) -> Iterator[Row]:
         r = np.corrcoef(expected, true)[0, 1] if np.ptp(expected) and np.ptp(true) else 0.0
         error = float(np.mean(abs(expected - true)))
         row = {"r": round(float(r), 3), "error": error, "bias": float(np.mean(expected - true))}
-        yield {"table": "quality", "structures": len(pairs), **row}
+        yield {"table": "quality", "arm": HEAD, "structures": len(pairs), **row}
 
 
 # --- the same scan, otherwise
@@ -332,7 +332,7 @@ def template_rows(heads: Heads, scan: Scan) -> Iterator[Row]:
     (listed,) = heads.of("template").values()
     template = Scan(heads, listed[0])
     began = time.process_time()
-    labels = carried(template.image, template.drawn("labels"), scan.image)
+    labels = carry_labels(template.image, template.drawn("labels"), scan.image)
     row: Row = {"table": "manual", "subject": scan.name, "arm": TEMPLATE}
     row["cpu_s"] = round(time.process_time() - began, 1)
     truth = scan.drawn("labels")

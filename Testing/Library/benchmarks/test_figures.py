@@ -124,8 +124,7 @@ def stated(name: str) -> list[dict[str, object]]:
     [
         ("mr", "denoising", "enhancement_rows", "MR"),
         ("ct", "denoising", "enhancement_rows", "CT"),
-        ("brain-tissue", "segmentation", "head_rows", "brain-tissue"),
-        ("sarcoma-ct", "segmentation", "head_rows", "sarcoma-ct"),
+        ("sarcoma-ct", "segmentation", "head_rows", ""),
         ("codec-ct", "compression", "codec_rows", "CT "),
         ("codec-mr", "compression", "codec_rows", "MR "),
         ("codec-em", "compression", "codec_rows", "EM "),
@@ -137,7 +136,8 @@ def test_the_cards_of_models_state_what_was_measured(
     origins: ModuleType, name: str, benchmark: str, rows_of: str, chosen: str
 ) -> None:
     cards = import_module("record_in_cards")
-    rows = getattr(cards, rows_of)(origins.record(benchmark)["rows"], chosen)
+    arguments = [chosen] if chosen else []
+    rows = getattr(cards, rows_of)(origins.record(benchmark)["rows"], *arguments)
     assert rows
     both = [
         sorted(json.dumps(row, sort_keys=True) for row in each) for each in (stated(name), rows)
