@@ -262,8 +262,10 @@ def segment(call: SegmentCall) -> Segmentation:
         call: the volume and the options.
 
     Returns:
-        An object with .volume (labels, uint8, same grid), .labels (value, name, color) and .table
-        (voxels, milliliters and mm² of surface of each).
+        An object with .volume (labels, uint8, same grid), .labels (value, name, color), .table
+        (voxels, milliliters, mm² of surface, and the expected Dice of each as "quality") and
+        .uncertainty (0 to 1, same grid); a model that does not estimate the last two has neither,
+        and .uncertainty is None.
 
     Raises:
         MedEnhanceError: as `enhance`.

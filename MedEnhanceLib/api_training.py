@@ -14,11 +14,18 @@ from MedEnhanceLib.api import Progress
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import PathLike, local_path
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.kinds.distill import distill_config, distill_into, refuse_among_patients
 from MedEnhanceLib.jobs.kinds.evaluate import evaluate_bundle
-from MedEnhanceLib.jobs.kinds.train import check_training, set_of, train_method, training_config
+from MedEnhanceLib.jobs.kinds.train import (
+    check_training,
+    method_of,
+    set_of,
+    train_method,
+    training_config,
+)
 from MedEnhanceLib.runtime.progress import Cancel
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
@@ -26,11 +33,17 @@ from MedEnhanceLib.spg.config import DistillConfig
 
 def train(
     method: str,
-    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig,
+    config: str
+    | Mapping[str, Any]
+    | TrainConfig
+    | TrainHeadConfig
+    | TrainFromLabelsConfig
+    | TrainSlicesConfig,
     data: PathLike,
     out: PathLike,
     *,
     distilled: PathLike | None = None,
+    from_labels: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Path:
@@ -40,12 +53,14 @@ def train(
         method: "hqg": an enhancer; "head": segmentation; "slices": a network that restores thin
             slices; "codec": a network of the compression, chosen by the field part.
         config: a preset ("smoke", "cpu", "full"), the method's fields as an object, or its
-            TrainConfig, TrainHeadConfig or TrainSlicesConfig.
+            TrainConfig, TrainHeadConfig (from label maps: TrainFromLabelsConfig) or
+            TrainSlicesConfig.
         data: the folder that patterns in config are relative to; for hqg and slices also a
             distilled set. Without patterns: hq/* (hqg), images/* (head), **/*.nii.gz (slices,
-            codec).
+            codec), * (head from label maps).
         out: the folder for checkpoint and bundle.
         distilled: a distilled set, besides the volumes of data.
+        from_labels: head: data holds label maps, and no images are needed.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -60,6 +75,7 @@ def train(
         folder = me.train("hqg", config, "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
     """
+    method = method_of(method, from_labels=from_labels)
     fields = {"preset": config} if isinstance(config, str) else config
     if isinstance(fields, Mapping):
         check_training(method, fields)

@@ -96,7 +96,14 @@ class State:
     compressCodec = Field.of(CompressConfig, "block_type")  # of a ratio
 
     distillTask = Field(
-        "distillMR", "distillMR", "distillCT", "trainMR", "trainCT", "slicesMR", "slicesCT"
+        "distillMR",
+        "distillMR",
+        "distillCT",
+        "trainMR",
+        "trainCT",
+        "slicesMR",
+        "slicesCT",
+        "labelsMR",
     )
     distillCohort = Field("")
     distillName = Field("my-run")

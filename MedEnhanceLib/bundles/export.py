@@ -175,6 +175,7 @@ def make_card(metadata: dict[str, Any]) -> str:
         f"- Version: {metadata['version']}",
         f"- License of the weights: {metadata['license']}",
         f"- How it was trained: {metadata.get('training', {}).get('summary', 'see metadata.json')}",
+        *([f"- Gradient gate: {_gate_text(metadata)}"] if metadata["kind"] == "head" else []),
         "",
         "## Training data",
         "",
@@ -189,6 +190,19 @@ def make_card(metadata: dict[str, Any]) -> str:
         *(f"- {text}" for name in ("warnings", "limits") for text in metadata.get(name, [])),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _gate_text(metadata: Mapping[str, Any]) -> str:
+    """Say whether an enhancer was trained together with a head, and how often the gate was open."""
+    record = metadata.get("gradprom") or {}
+    steps = record.get("trial") or record.get("taught")
+    if not steps:
+        return "none, as no enhancer was trained together with this model"
+    decision = "accepted" if steps["accepted"] else "not accepted: the weights before them stay"
+    return (
+        f"{steps['gate']}, open in {100 * steps['open_fraction']:.0f}% of {steps['steps']} steps, "
+        f"for {100 * steps['open_share']:.0f}% of the enhancer's weights; {decision}"
+    )
 
 
 def _measured_table(metadata: dict[str, Any]) -> list[str]:

@@ -81,6 +81,11 @@ def _declare_train(parser: Parser) -> None:
         help="hqg: rule by which the gradient of the segmentation loss is used (default: ema)",
     )
     add_flags(parser, TrainHeadConfig, only=["enhancer"])
+    parser.add_argument(
+        "--from-labels",
+        metavar="DIR",
+        help="head: label maps to learn from, without images; structures are named in --config",
+    )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     parser.add_argument(
         "--data",
@@ -98,12 +103,19 @@ def _train(args: argparse.Namespace) -> int:
     data, distilled = args.data, None
     if data is not None and find_set(Path(data)):
         distilled = data
-    if args.high_quality:
+    if args.from_labels:
+        if data or args.high_quality:
+            raise ConfigError(
+                "--from-labels needs no images", "Leave out --data and --high-quality."
+            )
+        data = args.from_labels
+    elif args.high_quality:
         data, config = _with_cohort(args, config)
     elif data is None:
         raise ConfigError(
             "no training data",
-            "Name images of high quality (--high-quality DIR), or a folder (--data DIR).",
+            "Name images of high quality (--high-quality DIR), label maps (--from-labels DIR), or "
+            "a folder (--data DIR).",
         )
     stated = {name: getattr(args, name) for name in _FIELDS}
     config |= {name: value for name, value in stated.items() if value is not None}
@@ -116,6 +128,7 @@ def _train(args: argparse.Namespace) -> int:
         "config": config,
         "data": str(data),
         "distilled": distilled,
+        "from_labels": bool(args.from_labels),
     }
     fields = args.console.run("train", params)
     return int(args.console.report(fields, "\n".join(_lines(fields))))
@@ -123,10 +136,11 @@ def _train(args: argparse.Namespace) -> int:
 
 def _check_file(args: argparse.Namespace, config: Mapping[str, Any], distilled: str | None) -> None:
     """Raise ConfigError, with the file's name, for a configuration that the job would refuse."""
-    from MedEnhanceLib.jobs.kinds.train import set_of, training_config
+    from MedEnhanceLib.jobs.kinds.train import method_of, set_of, training_config
 
     try:
-        training_config(args.method, config, set_of(Path(), distilled))
+        method = method_of(args.method, from_labels=bool(args.from_labels))
+        training_config(method, config, set_of(Path(), distilled))
     except ConfigError as error:
         raise ConfigError(f"{args.config}: {error.message}", error.hint) from error
 
@@ -180,7 +194,8 @@ TRAIN = Command(
     summary="train an enhancer, a head, thin slices, or a model of the codec",
     description="Train a model on your own volumes. hqg: an enhancer, on a folder of\n"
     "high-quality images, or on a distilled set (--data SET), or both. head: a segmentation\n"
-    "model, with --data, and --config with its labels. slices: a network for thin slices,\n"
+    "model, with --data, and --config with its labels, or from label maps alone\n"
+    "(--from-labels). slices: a network for thin slices,\n"
     "likewise or on the volumes below --data that --config names; codec: models of the codec,\n"
     "on those.\n"
     "The same command continues a training that was stopped. How to: docs/training.md.",

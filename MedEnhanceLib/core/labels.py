@@ -61,12 +61,14 @@ class Segmentation:
     Attributes:
         volume: labels, uint8, on the input's grid, 0 for the background.
         labels: the structures.
-        table: one row for each label with its volume in mL and its surface area in mm².
+        table: one row for each label with its volume in mL, its surface area in mm², and its
+            expected Dice as "quality" if the model estimates it.
         model: name and sha256.
         device: where it ran.
         seconds: of wall time.
         warning: why labels may be wrong, by the model itself and by the volume; "" for no reason.
         limits: of the model, as its card states them: what the table is not to be used for.
+        uncertainty: of the labels, 0 to 1, float32; None if the model does not estimate it.
     """
 
     volume: Volume
@@ -77,6 +79,7 @@ class Segmentation:
     seconds: float
     warning: str = ""
     limits: tuple[str, ...] = ()
+    uncertainty: Volume | None = None
 
     def __repr__(self) -> str:
         names = ", ".join(label.name for label in self.labels)

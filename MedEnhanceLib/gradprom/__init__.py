@@ -7,22 +7,20 @@ The import needs numpy alone; torch is loaded by the first call of `segment` and
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig, TrainHeadConfig
-from MedEnhanceLib.gradprom.sequences import other_warnings, sequence_warning
+from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
+from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
-from MedEnhanceLib.runtime.dependencies import load_packages, require
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
-    from MedEnhanceLib.gradprom.monai_bundle import MonaiBundle
 
 _ONE_FRAME = "Segment one frame at a time, in Python volume.frame(0)."
 _FORCE_SEGMENTER = "--force-segmenter (Python: force_segmenter=True). In Slicer: Segment anyway"
@@ -37,6 +35,7 @@ __all__ = [
     "Label",
     "SegmentConfig",
     "Segmentation",
+    "TrainFromLabelsConfig",
     "TrainHeadConfig",
     "open_head_for",
     "segment",
@@ -56,7 +55,7 @@ def segment(
     volume: Volume,
     config: SegmentConfig | None = None,
     *,
-    head: tuple[Bundle, str] | None = None,
+    head: tuple[Segmenter, str] | None = None,
     monitor: Monitor | None = None,
 ) -> Segmentation:
     """Label every voxel of a single volume.
@@ -78,39 +77,28 @@ def segment(
     """
     config = config or SegmentConfig()
     monitor = monitor or Monitor()
-    bundle: Bundle | MonaiBundle
-    if config.monai_bundle:
-        if config.model != "auto":
-            raise ConfigError(
-                f"model {config.model} and MONAI bundle {config.monai_bundle}",
-                "Name one of them.",
-            )
-        load_packages("torch", purpose="Segmenting a volume", monitor=monitor)
-        from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
-
-        bundle, warning = read_monai_bundle(Path(config.monai_bundle)), ""
-    else:
-        volume = volume.single(_ONE_FRAME)
-        bundle, warning = head or open_head_for(volume, config, monitor)
-        if volume.modality_is_guess:
-            volume = replace(volume, modality=bundle.modality)
+    segmenter, warning = head or open_head_for(volume, config, monitor)
+    volume = volume.single(_ONE_FRAME)
+    if volume.modality_is_guess:
+        volume = replace(volume, modality=segmenter.modality)
     from MedEnhanceLib.gradprom import infer
 
-    return infer.segment(volume, bundle, config, warning=warning, monitor=monitor)
+    return infer.segment(volume, segmenter, config.device, warning=warning, monitor=monitor)
 
 
 def open_head_for(
     volume: Volume, config: SegmentConfig, monitor: Monitor | None = None
-) -> tuple[Bundle, str]:
-    """Open the head for a volume, and check that the volume suits it.
+) -> tuple[Segmenter, str]:
+    """Open the segmenter for a volume, and check that the volume suits it.
 
     Args:
         volume: single; its modality selects the head for "auto".
-        config: model and force_segmenter are used.
+        config: model or MONAI bundle, and force_segmenter.
         monitor: receives progress, and warnings of all that limits the labels.
     Returns:
-        The head, and the warnings as one text, "" for none.
+        The segmenter, and the warnings as one text, "" for none.
     Raises:
+        ConfigError: a model and a MONAI bundle are given.
         InputError: the volume is a sequence, constant, too large in its values, or unlike the
             training images and not forced.
         ModelError: no head fits.
@@ -120,25 +108,19 @@ def open_head_for(
     volume = volume.single(_ONE_FRAME)
     refuse_too_large(volume)  # first: NaN leaves the modality unknown, which no head fits
     on_request, remedy = config.force_segmenter, _FORCE_SEGMENTER
-    refuse_unfit(volume, monitor, model=config.model, on_request=on_request, remedy=remedy)
-    bundle = open_bundle(config.model, kind="head", modality=volume.modality)
-    volume = replace(volume, modality=bundle.modality)
-    packages = ("torch", "monai", "monai.networks.nets.unet")
-    load_packages(*packages, purpose="Segmenting a volume", monitor=monitor)
+    model = config.monai_bundle or config.model
+    refuse_unfit(volume, monitor, model=model, on_request=on_request, remedy=remedy)
+    segmenter = open_segmenter(volume, config, monitor)
+    seen = volume.canonical()
+    if volume.modality == "OT":
+        seen = replace(seen, modality=segmenter.modality)
     monitor.progress(0.0, "comparing the volume with the training images")
-    from MedEnhanceLib.gradprom.infer import find_unlike
-
-    sequence = sequence_warning(bundle, Path(volume.source).name)
-    warnings, unlike = [*([sequence] if sequence else []), *other_warnings(bundle)], ""
-    if "likeness" not in bundle.metadata:
-        warnings.append(
-            f"{bundle.name} has no description of its training images: it was not checked whether "
-            "this volume is like them"
-        )
-    elif difference := find_unlike(volume, bundle):
-        kind = f"{bundle.modality}{f' of the {bundle.anatomy}' if bundle.anatomy else ''}"
+    warnings, unlike = segmenter.warnings, ""
+    if difference := segmenter.find_unlike(seen):
+        anatomy = f" of the {segmenter.anatomy}" if segmenter.anatomy else ""
         unlike = (
-            f"does not look like the images that {bundle.name} was trained on, {kind}: {difference}"
+            f"does not look like the images that {segmenter.name} was trained on, "
+            f"{segmenter.modality}{anatomy}: {difference}"
         )
         name = volume.source or "the volume"
         if not config.force_segmenter:
@@ -148,4 +130,4 @@ def open_head_for(
     for warning in warnings:
         monitor.warn(warning)
     # The history names no file: its name may be a patient's.
-    return bundle, "; ".join([*([f"the volume {unlike}"] if unlike else []), *warnings])
+    return segmenter, "; ".join([*([f"the volume {unlike}"] if unlike else []), *warnings])

@@ -12,6 +12,9 @@ from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
 
+#: Kinds of a head's network: over slices, trained on images; in space, trained on label maps.
+SLICES, STRUCTURES = "slices", "structures"
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(Options):
@@ -40,13 +43,26 @@ class HeadConfig(Options):
             )
 
 
+def network_kind(network: Mapping[str, Any]) -> str:
+    """Return the kind of network that a head's metadata states; one that states none is of slices.
+
+    network: the object of this name in the metadata.
+    """
+    return str(network.get("kind", SLICES))
+
+
 def size_of(network: Mapping[str, Any]) -> HeadConfig:
-    """Read the size of a head from its metadata; ModelError if it takes several images."""
+    """Read the size of a head of slices; ModelError if it is another, or takes several images."""
+    if network_kind(network) != SLICES:
+        raise ModelError(
+            "the head was trained on label maps (network.kind)",
+            "Use it to segment. A head that teaches an enhancer was trained on images.",
+        )
     if network.get("images", 1) != 1:
         raise ModelError(
             "the head takes two images, enhanced and noisy (network.images)", "Train it on one."
         )
-    return HeadConfig.from_json({n: v for n, v in network.items() if n != "images"})
+    return HeadConfig.from_json({n: v for n, v in network.items() if n not in ("images", "kind")})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +84,8 @@ class TrainHeadConfig(NetworkTrainingConfig):
     images: tuple[str, ...] = option(("images/*",), help="patterns of files below the data folder")
     labels: tuple[str, ...] = option(
         (),
-        help="patterns of their label volumes, in the same order; empty: labels are propagated "
-        "from atlas_image and atlas_labels by registration, and refined by intensity",
+        help="patterns of their label volumes, in the same order",
     )
-    atlas_image: str = option("", help="file of an atlas")
-    atlas_labels: str = option("", help="file of its labels")
     structures: tuple[dict[str, Any], ...] = option(
         (), help="value, name and color of each label, and its codes: fields of gradprom.Label"
     )
@@ -104,7 +117,7 @@ class TrainHeadConfig(NetworkTrainingConfig):
         "its modality",
     )
     warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
-    name: str = "brain-tissue"
+    name: str = "segmentation"
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(6, help="patches per step", low=1, high=4096)
     patch: int = option(160, help="side of a patch", low=32, high=4096, multiple=16, unit="pixels")
@@ -114,11 +127,8 @@ class TrainHeadConfig(NetworkTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.labels and not (self.atlas_image and self.atlas_labels):
-            raise ConfigError(
-                "neither labels nor an atlas are given",
-                "State labels, or atlas_image and atlas_labels.",
-            )
+        if not self.labels:
+            raise ConfigError("labels is empty", "State the patterns of the label volumes.")
         if not self.structures:
             raise ConfigError("structures is empty", "List value, name and color of each label.")
         _ = self.label_set  # raises ConfigError for invalid ones

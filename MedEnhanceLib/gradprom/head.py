@@ -18,7 +18,6 @@ from MedEnhanceLib.core.volume import Enhance
 from MedEnhanceLib.gradprom.config import HeadConfig, TrainHeadConfig, size_of
 from MedEnhanceLib.learning.precision import move
 
-_PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
 _RESEARCH = "A research tool: do not use it for measurements of patients."
 
 
@@ -113,9 +112,6 @@ def export_head(
         enhancer: of the low-quality images; None: they were not enhanced.
     """
     enhanced, gradprom, recorded = "", {}, config.to_json()
-    for name in ("atlas_image", "atlas_labels"):  # a whole path would state a folder
-        path = Path(recorded[name])
-        recorded[name] = path.name if path.is_absolute() else recorded[name]
     if enhancer:
         enhanced = ", on these enhanced by {name} ({sha256:.12})".format(**enhancer.identity)
         recorded["enhancer"] = enhancer.identity["name"]
@@ -126,11 +122,9 @@ def export_head(
     )
     if enhancer and enhancer.taught:
         summary += f". That enhancer: {enhancer.taught['summary']}"
-    origin, limits = config.label_origin or "given; who drew them is not stated", []
-    if not config.labels:
-        origin, limits = "propagated from an atlas and refined by intensity", [_PROPAGATED]
+    origin = config.label_origin or "given; who drew them is not stated"
     images = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
-    limits += [f"Trained on {config.modality} {images}; not validated on anything else.", _RESEARCH]
+    limits = [f"Trained on {config.modality} {images}; not validated on anything else.", _RESEARCH]
     metadata: dict[str, Any] = {
         "name": config.name,
         "kind": "head",

@@ -1,4 +1,4 @@
-"""Labeled images for the training of heads: drawn or propagated labels, split by patient."""
+"""Labeled images for the training of heads: split by patient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.gradprom.config import TrainHeadConfig, size_of
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
@@ -23,9 +22,9 @@ _NAMED = 5
 #: Most different values of a label volume; an image has more.
 _MOST_LABELS = 512
 #: Options of a head's training that define its labeled images.
-_DATA_OPTIONS = ("images", "labels", "atlas_image", "atlas_labels", "held_out", "labeled_share")
-#: An image and its labels, None where an atlas gives them.
-Files = tuple[Path, Path | None]
+_DATA_OPTIONS = ("images", "labels", "held_out", "labeled_share")
+#: An image and its labels.
+Files = tuple[Path, Path]
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,12 @@ class LabeledImage:
         return LabeledImage(self.image.crop(k=part), self.indices[part])
 
 
-def read_labeled(
-    config: TrainHeadConfig, data: Path, files: Files, monitor: Monitor
-) -> LabeledImage:
+def read_labeled(config: TrainHeadConfig, files: Files, monitor: Monitor) -> LabeledImage:
     """Read an image of `find_split` with its labels.
 
     Args:
-        config: modality, structures and the atlas.
-        data: the folder that the atlas's paths are relative to.
-        files: the image, and its labels; None: labels are propagated from the atlas.
+        config: modality and structures.
+        files: the image, and its labels.
         monitor: receives progress.
     Raises InputError where labels are on another grid, are no labels, or contain no structure.
     """
@@ -66,14 +62,8 @@ def read_labeled(
     # In the order that networks see in use.
     image = load(path, modality=config.modality, monitor=begin).single().canonical().compact()
     refuse_unfit(image, Monitor(), on_request=True)
-    if label_path:
-        labels = load(label_path).single().canonical()
-        _check_labels(image, labels, path, label_path)
-    else:
-        atlas_path = data / config.atlas_image
-        atlas = load(atlas_path, modality=config.modality, monitor=begin).single()
-        drawn = load(data / config.atlas_labels).single()
-        labels = propagate_labels(atlas, drawn, image, monitor)
+    labels = load(label_path).single().canonical()
+    _check_labels(image, labels, path, label_path)
     indices = np.zeros(labels.shape, np.uint8)
     for index, label in enumerate(config.label_set, start=1):
         indices[labels.voxels == label.value] = index
@@ -81,7 +71,7 @@ def read_labeled(
         stated = ", ".join(str(label.value) for label in config.label_set)
         present = ", ".join(f"{value:g}" for value in np.unique(labels.voxels)[:_NAMED])
         raise InputError(
-            f"{label_path or path}: no voxel has a value of the structures ({stated}); "
+            f"{label_path}: no voxel has a value of the structures ({stated}); "
             f"its values: {present}",
             "Check the value of each structure.",
         )
@@ -120,7 +110,7 @@ def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[F
 
     A patient is a folder of images, or a single image if all are in one folder. A pattern of
     `held_out` that matches an image holds out its patient. Raises InputError where there are no
-    images, no atlas, or not as many labels, a pattern matches nothing, or no image remains.
+    images, or not as many labels, a pattern matches nothing, or no image remains.
     """
     pairs = _pairs(config, data)
     names = [path.relative_to(data).as_posix() for path, _ in pairs]
@@ -144,7 +134,7 @@ def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[F
 
 
 def _pairs(config: TrainHeadConfig, data: Path) -> list[Files]:
-    """Find images and their labels in the same order; labels are None where an atlas gives them.
+    """Find images and their labels in the same order.
 
     Raises InputError for another number of labels, and where some names agree and others do not:
     one missing and one extra file would silently give wrong pairs.
@@ -158,11 +148,6 @@ def _pairs(config: TrainHeadConfig, data: Path) -> list[Files]:
             f"{data}: no image matches {', '.join(config.images)}",
             "Give the folder that these patterns start from, with files of such names.",
         )
-    if not config.labels:
-        for name in (config.atlas_image, config.atlas_labels):
-            if not (data / name).exists():
-                raise InputError(f"{data}: the atlas is missing ({name})", "Put its file there.")
-        return [(path, None) for path in images]
     stems, drawn = ([path.name.partition(".")[0] for path in files] for files in (images, labels))
     is_by_name = not set(stems).isdisjoint(drawn) and len(set(stems)) == len(stems)
     if len(images) != len(labels) or (is_by_name and stems != drawn):

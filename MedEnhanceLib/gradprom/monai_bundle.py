@@ -57,9 +57,14 @@ class MonaiBundle:
     sha256: str
     notes: tuple[str, ...]
 
-    def identity(self) -> dict[str, str]:
-        """Return name, kind and hash, as manifests record them."""
-        return {"name": self.name, "kind": "monai-bundle", "sha256": self.sha256}
+    def refuse_other_modality(self, volume: Volume) -> None:
+        """Raise UnfitModelError for a volume of another modality."""
+        if volume.modality not in (self.modality, "OT"):
+            raise UnfitModelError(
+                f"MONAI bundle {self.name!r} is for {self.modality}, {volume.source or 'volume'} "
+                f"is {volume.modality}",
+                f"Use another bundle, or correct the modality: {SET_MODALITY}.",
+            )
 
     def segment(self, volume: Volume, monitor: Monitor) -> npt.NDArray[np.uint8]:
         """Find label indices of a whole volume on its grid, 0 for the background.
@@ -71,11 +76,7 @@ class MonaiBundle:
         name = volume.source or "volume"
         volume = volume.single("Give one frame at a time.")
         refuse_too_large(volume)
-        if volume.modality not in (self.modality, "OT"):
-            raise UnfitModelError(
-                f"MONAI bundle {self.name!r} is for {self.modality}, {name} is {volume.modality}",
-                f"Use another bundle, or correct the modality: {SET_MODALITY}.",
-            )
+        self.refuse_other_modality(volume)
         try:
             with torch.no_grad():
                 image = self._transformed(volume)

@@ -72,7 +72,7 @@ class SegmentationTask:
         count = len(training)
         for number, files in enumerate(training):
             part = reading.part(number / count, (number + 1) / count)
-            labeled = read_labeled(self._config, self._data, files, part)
+            labeled = read_labeled(self._config, files, part)
             yield files[0], labeled.image, labeled.indices
 
     def measure(
@@ -106,7 +106,7 @@ class SegmentationTask:
             part = monitor.part(number / len(held_out), (number + 1) / len(held_out))
             subject = f"held-out patient {number + 1}"
             monitor.log(f"{subject}: {files[0].relative_to(self._data)}")
-            labeled = read_labeled(config, self._data, files, part.part(0, 0.1))
+            labeled = read_labeled(config, files, part.part(0, 0.1))
             labeled = labeled.slab(depth) if depth else labeled
             is_ct = config.modality == "CT"
             noise = LowDose(_PHOTONS, _ELECTRONIC, number) if is_ct else Rician(_SIGMA, number)

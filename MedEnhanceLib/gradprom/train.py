@@ -134,7 +134,7 @@ def prepare_examples(
     examples = []
     for index, pair in enumerate(files):
         part = monitor.part(index / len(files), (index + 1) / len(files))
-        labeled = read_labeled(config, data, pair, part.part(0, 0.5))
+        labeled = read_labeled(config, pair, part.part(0, 0.5))
         name = pair[0].relative_to(data).as_posix()
         rng = np.random.default_rng([config.seed, zlib.crc32(name.encode())])
         versions = tuple(

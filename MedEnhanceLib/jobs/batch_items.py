@@ -214,14 +214,13 @@ _BIDS_IMAGE = re.compile(
 )
 
 
-def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -> list[Item]:
+def bids_items(root: Path, out: Path, task: str) -> list[Item]:
     """Return the images of a BIDS dataset to process, and their names in a derivative dataset.
 
     Args:
         root: of the dataset.
         out: folder of the derivative dataset.
         task: of the batch, for names.
-        suffixes: of the images to take, "T1w" …; empty for all.
     Raises InputError if `root` is not a dataset, OutputError if `out` lies among its raw files.
     """
     if not (root / _DESCRIPTION).is_file():
@@ -240,7 +239,7 @@ def bids_items(root: Path, out: Path, task: str, suffixes: Sequence[str] = ()) -
     levels = [f"{level}/{folder}/*" for level in ("sub-*", "sub-*/ses-*") for folder in folders]
     for path in sorted(path for level in levels for path in root.glob(level)):
         image = _BIDS_IMAGE.fullmatch(path.name)
-        if image is None or (suffixes and image["suffix"] not in suffixes):
+        if image is None:
             continue
         # The entity desc comes last; two contrasts of a subject keep their labels apart.
         name = f"{image['entities']}_desc-enhanced_{image['suffix']}.nii.gz"

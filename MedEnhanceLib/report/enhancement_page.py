@@ -27,6 +27,7 @@ _HEADS = {
     "voxels": "Voxels",
     "volume_ml": "Volume, ml",
     "surface_mm2": "Surface, mm²",
+    "quality": "Expected Dice",
 }
 
 
@@ -66,7 +67,8 @@ def enhancement_report(
         enhanced: after enhancement, on the same grid.
         picture: the comparison.
         manifest: as `make_manifest` returns it.
-        table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
+        table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}, and
+            "quality" if the model estimates it.
         comparisons: further tables, above that of the labels.
         reference: what the result is compared with, in a sentence; "" for no reference.
         overwrite: whether files may be replaced.
@@ -83,6 +85,7 @@ def enhancement_report(
     lines = findings.describe(measured, results.get("strength", 1.0))
     uncertainty = results.get("uncertainty")
     note = " ".join(caveats_of(results))
+    heads = {name: head for name, head in _HEADS.items() if any(name in row for row in table)}
     beneath = str(results.get("segmentation_warning", "")) if table else ""
     text = _template(jinja2).render(
         notice=RESEARCH_ONLY,
@@ -100,7 +103,7 @@ def enhancement_report(
         **draw_sequence(target / "frames", volume, enhanced, overwrite=overwrite),
         findings=[*lines, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
-        tables=[*comparisons, *([Table("Segmentation", _HEADS, table, note)] if table else [])],
+        tables=[*comparisons, *([Table("Segmentation", heads, table, note)] if table else [])],
         reference=reference,
         warnings=[
             f"{warning.rstrip('.')}." for warning in manifest["warnings"] if warning not in beneath

@@ -35,6 +35,7 @@ from unittest import mock
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from _atlas import propagate_labels
 from _common import (
     QUICK,
     REPOSITORY,
@@ -53,7 +54,6 @@ from _enhancement_statistics import difference, difference_gate
 from MedEnhanceLib.api_training import train
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.head import Enhancer
 from MedEnhanceLib.gradprom.task import SegmentationTask

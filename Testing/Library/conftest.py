@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from MedEnhanceLib import io
+from MedEnhanceLib.bundles.store import Bundle, set_default
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -73,6 +75,21 @@ def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Imported models go to a folder of the test's own."""
     monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
     return tmp_path / "models"
+
+
+@pytest.fixture(scope="session")
+def tissue_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head of slices for T1 brains; see `tissue_head.py`."""
+    from Library.tissue_head import write_tissue_head
+
+    return write_tissue_head(tmp_path_factory.mktemp("tissue head"))
+
+
+@pytest.fixture
+def default_head(tissue_head: Path, user_models: Path) -> Bundle:
+    """The same, installed as the default for MR."""
+    shutil.copytree(tissue_head, user_models / tissue_head.name)
+    return set_default(tissue_head.name)
 
 
 @pytest.fixture

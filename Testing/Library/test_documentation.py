@@ -287,6 +287,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/segmenters.md": _plain,
     "docs/slices.md": _slices,
     "docs/start.md": _plain,
+    "docs/training.md": _plain,
     "docs/uncertainty.md": _plain,
 }
 #: Run by tests of their subjects.

@@ -142,7 +142,7 @@ def test_links_of_the_documents_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "docs/recipes").glob("*.json")), ids=str)
 def test_recipes_are_valid_configurations(recipe: Path) -> None:
-    from MedEnhanceLib.gradprom import TrainHeadConfig
+    from MedEnhanceLib.gradprom import TrainFromLabelsConfig, TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.config import TrainSlicesConfig
     from MedEnhanceLib.jobs.kinds.train import training_config
@@ -153,7 +153,8 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
         assert recipe.stem == f"codec-{modality.lower()}-{fields['part']}"
         return
     enhancer = TrainSlicesConfig if recipe.stem.endswith("-slices") else TrainConfig
-    made = (TrainHeadConfig if "structures" in fields else enhancer).from_json(fields)
+    head = TrainFromLabelsConfig if "tissues" in fields else TrainHeadConfig
+    made = (head if "structures" in fields else enhancer).from_json(fields)
     assert made.name == recipe.stem
 
 

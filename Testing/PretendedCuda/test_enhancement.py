@@ -8,7 +8,6 @@ Half precision (float16 on a card) has a bound of its own.
 from __future__ import annotations
 
 import itertools
-import shutil
 import threading
 from dataclasses import replace
 from functools import partial
@@ -22,11 +21,12 @@ from Library.conftest import WarningRecorder, recorder  # noqa: F401
 from Library.gradprom.test_head import phantom
 from Library.hqg.conftest import brain
 from Library.hqg.test_slices import _scan
+from Library.tissue_head import write_tissue_head
 from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
 from MedEnhanceLib import native
-from MedEnhanceLib.bundles.store import open_bundle, shipped_folder
+from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled
@@ -114,8 +114,8 @@ def test_thin_slices_and_a_head_agree(tmp_path: Path) -> None:
     small = replace(image, voxels=image.voxels[8:14])
 
     def labels(card: str) -> Volume:
-        folder = tmp_path / card[:4]  # one of its own: heads stay loaded, on the device last used
-        shutil.copytree(shipped_folder() / "brain-tissue", folder)
+        # One of its own: heads stay loaded, on the device last used.
+        folder = write_tissue_head(tmp_path / card[:4])
         config = SegmentConfig(model=str(folder), device=card, force_segmenter=True)
         return segment(small, config).volume
 

@@ -10,6 +10,7 @@ import numpy as np
 import qt
 import slicer
 from Library.jobs.conftest import brain
+from Library.label_maps import write_label_maps
 from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 from MedEnhanceLib.core.options import config_from_json, option_of
@@ -67,7 +68,9 @@ class DistillTestCase(MedEnhanceTestCase):
     def teacher(self, name, **fields):
         """A segmentation model that learned from what the enhancer mr makes of labeled images."""
         config = {"enhancer": "mr", "images": ["hq/*"], "labels": ["labels/*"], **fields}
-        copyOfModel("brain-tissue", os.path.join(self.models, name), training={"config": config})
+        training = {"config": config}
+        ofMr = {"modality": "MR", "on_request": False, "warnings": []}
+        copyOfModel("sarcoma-ct", os.path.join(self.models, name), training=training, **ofMr)
 
     def train(self, **fields):
         """Begin a training with these fields of its configuration; its job."""
@@ -145,6 +148,26 @@ class TrainPageTest(DistillTestCase):
             self.assertNotIn("files", config, "the set says itself where its volumes are")
             self.assertNotIn("high_quality", config)
 
+    def test_labelMapsTeachASegmentationModelWithoutImages(self):
+        """What it needs and how long it takes is stated before the start."""
+        ui = self.ui
+        self.choose("labelsMR")
+        self.assertEqual(ui.pathLabel.text, "Label maps:")
+        self.assertIn("no images", ui.shareLabel.text)
+        for preset, duration in (("cpu", "8 hours"), ("full", "days"), ("smoke", "a minute")):
+            self.pick(ui.presetSelector, preset)
+            self.assertIn(duration, ui.shareLabel.text)
+        self.assertEqual(self.visible(ui.trainingLabel, ui.taughtArea, ui.estimateButton), [])
+        self.assertFalse(ui.startButton.enabled)
+        ui.pathEdit.text = folder = str(write_label_maps(Path(self.temporaryFolder())))
+        ui.nameEdit.text = "mine"
+        with mock.patch.object(self.context.runner, "submit") as submit:
+            ui.startButton.click()
+        taken = config_from_json(TrainParams, submit.call_args.args[1])
+        self.assertEqual((taken.method, taken.from_labels, taken.data), ("head", True, folder))
+        self.assertEqual(taken.config["name"], "mine")
+        self.assertEqual(taken.config["preset"], "smoke")
+
     def test_aSegmentationModelTeachesAnEnhancerThroughTheGate(self):
         """GradProm, with the options that the training takes."""
         self.teacher("mine", held_out=["hq/*1.nrrd"])
@@ -156,7 +179,7 @@ class TrainPageTest(DistillTestCase):
         self.assertEqual(ui.segmenterSelector.findData("unable"), -1)
         self.pick(ui.segmenterSelector, "mine")
         self.assertEqual(ui.pathLabel.text, "Images and labels:")
-        self.assertIn("images hq/*; labels, or their atlas, labels/*; of", ui.shareLabel.text)
+        self.assertIn("images hq/*; labels labels/*; of", ui.shareLabel.text)
         self.assertIn("2 images and 0 labels match", ui.problemLabel.text)
         self.assertFalse(ui.startButton.enabled)
         shutil.copytree(Path(folder, "hq"), Path(folder, "labels"))

@@ -11,9 +11,7 @@ import vtk
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import copyOfModel, slow
 
-from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import dicom_source
 from MedEnhancePanels.tasks import enhancement
 
 
@@ -182,16 +180,17 @@ class ChoicesTest(EnhanceTestCase):
     def test_theSegmentationModelIsChosenAndAnExperimentIsNamed(self):
         folder = self.temporaryFolder()
         self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=folder))
-        copyOfModel("brain-tissue", os.path.join(folder, "mine"))
+        ofMr = {"modality": "MR", "on_request": False}
+        copyOfModel("sarcoma-ct", os.path.join(folder, "mine"), **ofMr)
         node, ui, box = self.smallVolume(modality="MR"), self.ui, self.ui.segmenterComboBox
         self.choose(node)
         texts = [box.itemText(at) for at in range(box.count)]
-        self.assertEqual(texts, ["Automatic", "brain-tissue", "mine"])
+        self.assertEqual(texts, ["Automatic", "brain", "mine"])
         ui.segmentCheckBox.checked = True
         self.assertEqual(self.panel.options.segmenter, "auto")
         self.pick(box, "mine")
         self.assertEqual(self.panel.options.segmenter, "mine")
-        self.assertIn("How it was trained: 1500 steps", box.toolTip)
+        self.assertIn("How it was trained: 2400 steps", box.toolTip)
         self.assertNotIn("by the rule", box.toolTip)
         node.SetAttribute(self.bridge.MODALITY, "CT")
         slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) - 1000)
@@ -213,27 +212,6 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIn("sarcoma-ct is an experiment", ui.problemLabel.text)
         self.assertIn("Every outline needs a reader", ui.problemDetails.text)
         self.assertTrue(ui.applyButton.enabled)
-
-    def test_aModelForAnotherSequenceIsNamedBeforeTheRun(self):
-        node, ui = self.smallVolume(modality="MR"), self.ui
-        self.choose(node)
-        ui.segmentCheckBox.checked = True
-        card = find_bundle("brain-tissue").warnings[0]
-        ask = self.enterContext(mock.patch.object(dicom_source, "descriptionOf"))
-        for name, ask.return_value, warning in (
-            ("MNI152T1-noisy", "", ""),
-            ("FLAIR", "", f"{card}; this volume is FLAIR by its name."),
-            ("scan", "", f"{card}."),
-            ("scan", "t1_mprage_sag", ""),
-            ("T1", "ax T2 TSE", f"{card}; this volume is T2 by DICOM."),
-        ):
-            node.SetName(name)
-            node.Modified()
-            self.processEvents(80)
-            self.assertEqual(ui.problemLabel.text, warning)
-            self.assertTrue(ui.applyButton.enabled)
-        ui.segmentCheckBox.checked = False
-        self.assertEqual(ui.problemLabel.text, "")
 
     def test_guideAndOutputAreChecked(self):
         """Only earlier results of the volume are written over."""
@@ -343,7 +321,7 @@ class ApplyTest(EnhanceTestCase):
             self.assertTrue(json.loads(made.GetAttribute("MedEnhance.manifest")))
         uncertainty = slicer.util.arrayFromVolume(job.nodes["uncertainty"])
         self.assertGreater(uncertainty.max(), 0)
-        self.assertEqual(job.nodes["segmentation"].GetAttribute("MedEnhance.model"), "brain-tissue")
+        self.assertEqual(job.nodes["segmentation"].GetAttribute("MedEnhance.model"), "brain")
         for role in ("segmentation", "table"):
             self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.anatomy"), "brain")
             self.assertIn("images of the brain only", job.nodes[role].GetDescription())

@@ -74,7 +74,7 @@ class LogicTest(MedEnhanceTestCase):
         ]
         for hint in hints:
             self.assertNotRegex(hint, r"--[a-z]|medenhance|modality=")
-        error = self.refusal(self.logic.enhance, node, model="brain-tissue")
+        error = self.refusal(self.logic.enhance, node, model="sarcoma-ct")
         self.assertIn("segments; a model that enhances is needed", error.message)
         error = self.refusal(self.logic.enhance, ct, segment=True)
         self.assertIn("no model that segments CT", error.message)
@@ -94,7 +94,7 @@ class LogicTest(MedEnhanceTestCase):
         self.assertEqual(manifest["config"]["segmenter"]["model"], "sarcoma-ct")
         for options, says in (
             ({"segmenter": "sarcoma-ct"}, "no segmentation is requested"),
-            ({"segmenter": "brain-tissue", "segment": True}, "is for MR, the volume is CT"),
+            ({"segmenter": "brain", "segment": True}, "is for MR, the volume is CT"),
             ({"segmenter": None, "segment": True}, "segmenter is None"),
         ):
             error = self.refusal(self.logic.enhance, node, **options)

@@ -16,7 +16,6 @@ INHERITED = "MedEnhance.instanceUIDs"
 SERIES, STUDY = "MedEnhance.series", "MedEnhance.study"
 #: DICOM tags of the UIDs of a study and of a series.
 _STUDY_TAG, _SERIES_TAG = "0020,000D", "0020,000E"
-_DESCRIPTION_TAG = "0008,103E"
 
 
 def database():
@@ -64,12 +63,6 @@ def uidsOf(node):
 def valueOf(instance, tag):
     """Look up an element of an image in the database, such as "0010,0020"."""
     return openDatabase().instanceValue(instance, tag) or ""
-
-
-def descriptionOf(node):
-    """Return the SeriesDescription of a node's images; empty where it is not known."""
-    instances = instancesOf(node) if database() is not None else []
-    return valueOf(instances[0], _DESCRIPTION_TAG) if instances else ""
 
 
 def listFiles(instances, folder):

@@ -2,9 +2,8 @@
 
 from MedEnhanceLib.bundles.store import known_bundles
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
-from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, results, sending
+from MedEnhancePanels.nodes import bridge, results, sending
 from MedEnhancePanels.nodes.bridge import modalityOf
 from MedEnhancePanels.texts import tr as _
 
@@ -43,18 +42,12 @@ def segmenterTexts(models):
     }
 
 
-def warningOf(segmenter, node=None):
-    """Say that a segmentation model is an experiment, or not for a node's images; or ("", "")."""
-    from MedEnhanceLib.gradprom.sequences import sequence_warning
-
-    if segmenter.on_request:
-        text = _("The segmentation model {name} is an experiment.").format(name=segmenter.name)
-        return text, " ".join(segmenter.metadata.get("warnings", ()))
-    if node is None:
+def warningOf(segmenter):
+    """Say that a segmentation model is an experiment, and what its card warns of; or ("", "")."""
+    if not segmenter.on_request:
         return "", ""
-    text = sequence_warning(segmenter, node.GetName() or "", dicom_source.descriptionOf(node))
-    remedy = _("Clear Segmentation, or choose a model for such images.")
-    return (sentence(text), remedy) if text else ("", "")
+    text = _("The segmentation model {name} is an experiment.").format(name=segmenter.name)
+    return text, " ".join(segmenter.metadata.get("warnings", ()))
 
 
 def installed(modality, kind):

@@ -290,12 +290,15 @@ def makeTable(rows, source, name):
         (_("Voxels"), vtk.vtkLongLongArray, "voxels"),
         (_("Volume (mL)"), vtk.vtkDoubleArray, "volume_ml"),
         (_("Surface (mm²)"), vtk.vtkDoubleArray, "surface_mm2"),
+        (_("Expected Dice"), vtk.vtkDoubleArray, "quality"),
     )
     for title, kind, field in columns:
+        if not any(field in row for row in rows):  # not every model estimates its quality
+            continue
         column = kind()
         column.SetName(title)
         for row in rows:
-            column.InsertNextValue(row[field])
+            column.InsertNextValue(row.get(field, math.nan))
         node.AddColumn(column)
     bridge.placeBeside(source, node)
     return node

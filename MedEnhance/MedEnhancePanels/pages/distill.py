@@ -35,6 +35,7 @@ class DistillPanel(Page):
             "trainCT": _("An enhancer for CT"),
             "slicesMR": _("Thin slices for MR"),
             "slicesCT": _("Thin slices for CT"),
+            "labelsMR": _("Segmentation for MR, from label maps (no images)"),
         }
         fill(ui.taskSelector, entries)
         entries = {
@@ -103,10 +104,13 @@ class DistillPanel(Page):
         ui, state, isRunning = self.ui, self.state, self.runs.isRunning
         isDistilling = distillation.kindOf(state) == "distill"
         segmenter = self._segmenter
-        ui.trainingLabel.visible = not isDistilling and segmenter is None
+        isOfLabels = distillation.learnsFromLabels(state)
+        ui.trainingLabel.visible = not isDistilling and segmenter is None and not isOfLabels
         ui.distillingLabel.visible = isDistilling
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
         ui.pathLabel.text = _("Cohort:") if segmenter is None else _("Images and labels:")
+        if isOfLabels:
+            ui.pathLabel.text = _("Label maps:")
         ui.pathEdit.accessibleName = ui.pathLabel.text.rstrip(":")
         table = _("A folder, or a table (CSV)")
         ui.pathEdit.placeholderText = table if isDistilling else _("A folder")

@@ -215,7 +215,7 @@ class EnhancePanel(Page):
             notes = [volume_warnings.warningOf(self.target)]
             if self.options.segment:
                 segmenter = model_choice.segmenterFor(self.target, self.state.segmenter)
-                notes.append(model_choice.warningOf(segmenter, self.target))
+                notes.append(model_choice.warningOf(segmenter))
             level = "warning" if any(text for text, _remedy in notes) else "info"
             if self.options.config.sequence == "auto":
                 notes.append(volume_warnings.questionOf(self.target))

@@ -29,10 +29,18 @@ def kindOf(state):
     return "distill" if state.distillTask.startswith("distill") else "train"
 
 
+def learnsFromLabels(state):
+    """Return whether a segmentation model is to be trained on label maps alone."""
+    return state.distillTask.startswith("labels")
+
+
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
     folder, modality = state.distillCohort.strip(), state.distillTask[-2:]
     config = {"preset": state.distillPreset, "device": state.distillDevice}
+    if learnsFromLabels(state):
+        config |= {"modality": modality, "name": state.distillName.strip()}
+        return {"method": "head", "from_labels": True, "config": config, "data": folder}
     if kindOf(state) == "train":
         method = "slices" if state.distillTask.startswith("slices") else "hqg"
         if segmenter := segmentersOf(state)[1]:  # whose training says which images
@@ -60,16 +68,31 @@ def segmentersOf(state):
     return able, segmenter, "" if able else "\n".join([problem, *reasons])
 
 
+def labelsText(state):
+    """Say which files a training from label maps takes, and how long it lasts."""
+    durations = {
+        "smoke": _("It takes about a minute, and is good for nothing else."),
+        "cpu": _("It takes up to 8 hours on two cores."),
+        "full": _("It takes two to three days on two cores."),
+    }
+    text = _(
+        "Trains a segmentation model on scans that are painted from label maps, in random "
+        "contrasts: it needs a folder of label maps (whole numbers up to 255), ten or more, and no "
+        "images. Each value becomes a label; a configuration with names, sides and skull is for "
+        "the command line (medenhance train head --from-labels)."
+    )
+    return f"{text} {durations[state.distillPreset]}"
+
+
 def imagesText(segmenter):
     """Say which images a training takes that a segmentation model teaches, and how they lie."""
     images = config_of(segmenter)
     text = _(
         "Trains the enhancer further that {name} was trained with, taught by it. The folder needs "
-        "its training's files, named as there (* is any text): images {images}; labels, or their "
-        "atlas, {labels}; of patients held out, who decide what is kept: {held_out}."
+        "its training's files, named as there (* is any text): images {images}; labels "
+        "{labels}; of patients held out, who decide what is kept: {held_out}."
     )
-    labels = images.labels or (images.atlas_image, images.atlas_labels)
-    lists = {"images": images.images, "labels": labels, "held_out": images.held_out}
+    lists = {"images": images.images, "labels": images.labels, "held_out": images.held_out}
     lists = {name: _(" and ").join(patterns) for name, patterns in lists.items()}
     warnings = model_choice.warningOf(segmenter)
     return " ".join(filter(None, [text.format(name=segmenter.name, **lists), *warnings]))
@@ -115,6 +138,8 @@ def _dataProblem(state, folder, segmenter):
 
 def dataText(state, segmenter, problem):
     """Say what a set has of its patients, counted without a problem; or what a head teaches on."""
+    if learnsFromLabels(state):
+        return labelsText(state)
     if kindOf(state) == "train":
         return imagesText(segmenter) if segmenter is not None else ""
     count = count_of_numbers("CT" if state.distillTask == "distillCT" else "MR")

@@ -88,7 +88,7 @@ class Anatomy:
             raise ConfigError("a value is in two tissues", "State each value once in tissues.")
         merges = {int(value): label for value, label in merged.items()}
         inner = {label.value for label in labels} | set(merges)
-        for value in sorted(set(values) - known - {0}):
+        for value in sorted((inner | set(values)) - known - {0}):
             outside = "" if value in inner else "other"
             stated.append(Tissue(name=f"value {value}", values=(value,), outside=outside))
         air = [tissue for tissue in stated if tissue.name == AIR] or [Tissue(name=AIR)]

@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.degradation.acquisition import Scanner
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.space import LabelMap, Placement, Space, smooth
+from MedEnhanceLib.gradprom.structures.space import Placement, Space, TissueMap, smooth
 
 #: Side of a painted scan's voxels, mm.
 VOXEL_MM = 2.0
@@ -62,7 +62,7 @@ class Painter:
 
     def __init__(
         self,
-        maps: Sequence[LabelMap],
+        maps: Sequence[TissueMap],
         placements: Sequence[Placement],
         space: Space,
         anatomy: Anatomy,
@@ -239,7 +239,13 @@ class _Bend:
 
 
 def noise_field(rng: np.random.Generator, nodes: int, shape: Sequence[int]) -> Tensor:
-    """Interpolate standard normal values of a cube of nodes to a shape."""
+    """Interpolate standard normal values of a cube of nodes to a shape.
+
+    Args:
+        rng: of the values.
+        nodes: along each side of the cube.
+        shape: of the field, [K, J, I].
+    """
     values = torch.from_numpy(rng.standard_normal((1, 1, nodes, nodes, nodes), np.float32))
     return F.interpolate(values, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]
 
@@ -268,14 +274,15 @@ def scale_of(image: Tensor) -> tuple[float, float]:
     return (min(low, least) if least >= 0 else low), high + 1e-6 * (abs(high) + 1e-30)
 
 
-def _center(item: LabelMap, anatomy: Anatomy) -> Doubles:
+def _center(item: TissueMap, anatomy: Anatomy) -> Doubles:
     """Return the middle of the structures' box, LPS mm."""
     index = np.argwhere(~anatomy.is_outside[item.tissues & 127] & ((item.tissues & 127) > 0))
     middle = (index.min(0) + index.max(0))[::-1] / 2
-    return item.to_mm[:3, :3] @ middle + item.to_mm[:3, 3]
+    center: Doubles = item.to_mm[:3, :3] @ middle + item.to_mm[:3, 3]
+    return center
 
 
-def _growth(item: LabelMap, anatomy: Anatomy) -> Placement | None:
+def _growth(item: TissueMap, anatomy: Anatomy) -> Placement | None:
     """Make the displacement towards the middle of what varies in size, at most about 4 mm."""
     chosen = np.array([tissue.enlarges for tissue in anatomy.tissues])
     if not chosen.any():
@@ -372,7 +379,8 @@ def _blob(rng: np.random.Generator, inner: Tensor, voxel_mm: float) -> Tensor:
     scales = rng.uniform(0.7, 1.4, 3)
     distance = ((k * scales[0]) ** 2 + (j * scales[1]) ** 2 + (i * scales[2]) ** 2).sqrt()
     ragged = distance / radius + 0.25 * noise_field(rng, 16, inner.shape)
-    return ((1 - ragged) * 5 + 0.5).clamp(0, 1) * inner
+    soft: Tensor = ((1 - ragged) * 5 + 0.5).clamp(0, 1) * inner
+    return soft
 
 
 def _scan(

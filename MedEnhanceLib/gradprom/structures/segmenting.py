@@ -6,367 +6,31 @@ volume → 2 mm → locator → placement in the space → priors → mixture �
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.gradprom.segmenters import VoxelLabels
+from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
 from MedEnhanceLib.gradprom.structures.head import StructureModel
-from MedEnhanceLib.gradprom.structures.mixture import posteriors
-from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scale_of, smooth_all
-from MedEnhanceLib.gradprom.structures.space import (
-    CELL_MM,
-    Placement,
-    fit_placement,
-    smooth,
-)
-from MedEnhanceLib.gradprom.structures.training import ROUNDS
-from MedEnhanceLib.learning.precision import mixed_precision
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.gradprom.structures.labeling import label_voxels
+from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, locate, make_scan
+from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Room around the structures in the window of the corrector, in cells; sides are multiples of
-#: this many voxels.
-_ROOM, _MULTIPLE = 4, 16
-#: σ of the smoothing of displacements, in cells.
-_FIELD_BLUR = 3.0
-#: Fewer cells of 4 mm with structures are none.
-_FEWEST_CELLS = 500
-#: Steps by which a placement is refined.
-_REFINED = 25
-#: Voxels of a slab; share from which a voxel enters the histogram of a class; weight of the
-#: intensities against the corrector.
-_SLAB, _SURE, _TRUST = 2_000_000, 0.5, 0.7
-#: Bins of the intensities of voxels, and σ of their smoothing.
-_BINS, _BIN_BLUR = 64, 1.5
-
-
-@dataclass(frozen=True, eq=False)
-class Segmented:
-    """Labels of a volume.
-
-    Attributes:
-        labels: [K, J, I], values of the labels, 0 for the background.
-        uncertainty: [K, J, I], entropy of the classes over that of equal shares, 0 to 1.
-        quality: expected Dice of each label, by name; NaN for one that is not shown.
-        warnings: why labels may be wrong.
-    """
-
-    labels: Bytes
-    uncertainty: Floats
-    quality: dict[str, float]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """An image of voxels of about 2 mm along the volume's own axes.
-
-    Attributes:
-        image: [K, J, I], 0 to 1; sides are even.
-        scale: of intensities: (low, high).
-        step_mm: along i, j, k.
-    """
-
-    image: Tensor
-    scale: tuple[float, float]
-    step_mm: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Location:
-    """Where the structures of a grid lie.
-
-    Attributes:
-        placement: from mm along the grid's own axes to the space.
-        shown: [k, j, i], probability of structures in cells.
-        box: first and last cell + 1 along k, j, i.
-        misfit_mm: median distance of predicted places from their best affine.
-        scales: singular values of that affine's linear part, descending.
-        volume_ml: of the cells with structures, in the volume.
-    """
-
-    placement: Placement
-    shown: Tensor
-    box: tuple[tuple[int, int], ...]
-    misfit_mm: float
-    scales: tuple[float, ...]
-    volume_ml: float
-
-
-def make_grid(volume: Volume) -> Grid:
-    """Resample a canonical volume to voxels of about 2 mm."""
-    voxels = torch.from_numpy(np.ascontiguousarray(volume.voxels, dtype=np.float32))
-    spacing = volume.geometry.spacing[::-1]
-    size = [
-        max(16, round(n * mm / VOXEL_MM / 2) * 2)
-        for n, mm in zip(volume.shape, spacing, strict=True)
-    ]
-    for axis, mm in enumerate(spacing):
-        voxels = smooth(voxels, max(0.0, (VOXEL_MM / mm) ** 2 - 1) ** 0.5 / 2.355, axis)
-    image = F.interpolate(voxels[None, None], size=size, mode="trilinear", align_corners=False)[
-        0, 0
-    ]
-    step = [n * mm / m for n, mm, m in zip(volume.shape, spacing, size, strict=True)]
-    return Grid(image, scale_of(image), torch.tensor(step[::-1], dtype=torch.float32))
-
-
-def locate(grid: Grid, model: StructureModel) -> Location | None:
-    """Place a grid in the space of a head; None where it shows no structures."""
-    image = _scaled(grid.image, grid.scale)
-    with torch.inference_mode(), mixed_precision("cpu"):
-        places, logits = model.locator(F.avg_pool3d(image[None, None], 2))
-    places, shown = places[0].float(), logits[0, 0].float().sigmoid()
-    shown = _largest(shown > 0.5) * shown
-    if int((shown > 0.5).sum()) < _FEWEST_CELLS:
-        return None
-    sides = torch.tensor(shown.shape)
-    lines = [torch.arange(int(n)) * 2 + 0.5 for n in sides]
-    index = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1)
-    points = index * grid.step_mm
-    affine, distance = _fit(points[shown > 0.5], places[:, shown > 0.5].T)
-    linear = Placement.linear(affine.numpy())
-    residual = (places - linear(points).movedim(-1, 0)) * shown
-    weight = smooth_all(shown, _FIELD_BLUR) + 0.02
-    field = smooth_all(residual, _FIELD_BLUR) / weight
-    low, node = 0.5 * grid.step_mm, 2 * grid.step_mm
-    where = (shown > 0.5).nonzero()
-    first, last = where.min(0).values - _ROOM, where.max(0).values + 1 + _ROOM
-    box = tuple(
-        (max(0, int(a)), min(int(n), int(b))) for a, b, n in zip(first, last, sides, strict=True)
-    )
-    scales = torch.linalg.svdvals(affine[:, :3]).tolist()
-    volume = float((shown > 0.5).sum() * (2 * grid.step_mm).prod()) / 1000
-    return Location(
-        Placement(affine, field, low, node), shown, box, float(distance), tuple(scales), volume
-    )
-
-
-def _scaled(image: Tensor, scale: tuple[float, float]) -> Tensor:
-    return ((image - scale[0]) / (scale[1] - scale[0])).clamp(0, 1)
-
-
-def _fit(points: Tensor, places: Tensor) -> tuple[Tensor, float]:
-    """Fit an affine [3, 4] to places of points [N, 3], robustly; returns the median distance."""
-    rows = torch.cat([points, torch.ones(len(points), 1)], 1).double()
-    weight = torch.ones(len(points), 1, dtype=torch.float64)
-    for _ in range(4):
-        solution = torch.linalg.lstsq(rows * weight, places.double() * weight).solution
-        distance = (rows @ solution - places).norm(dim=1, keepdim=True)
-        weight = 1 / (1 + (distance / 8.0) ** 2)
-    return solution.T.float(), float(distance.median())
-
-
-def _largest(mask: Tensor) -> Tensor:
-    """Keep the largest connected part of a mask [K, J, I]."""
-    sitk = require("SimpleITK", purpose="Segmenting a volume")
-    parts = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.numpy().astype(np.uint8)))
-    labels = sitk.GetArrayFromImage(sitk.RelabelComponent(parts, sortByObjectSize=True))
-    return torch.from_numpy(labels == 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """The part of a grid around the structures, with what the corrector says of it.
-
-    Attributes:
-        start: first voxel along k, j, i, which may be negative: the window is padded.
-        share: [C, K, J, I], probabilities of the classes.
-        left: [K, J, I], probability of the left side.
-        placement: the last.
-    """
-
-    start: tuple[int, ...]
-    share: Tensor
-    left: Tensor
-    placement: Placement
-
-
-def correct(
-    grid: Grid, location: Location, model: StructureModel, *, rounds: int = 2, mirror: bool = True
-) -> Window:
-    """Estimate classes in voxels of the grid, and refine the placement between rounds."""
-    image = _scaled(grid.image, grid.scale)
-    start, sides = [], []
-    for first, last in location.box:
-        count = -(-2 * (last - first) // _MULTIPLE) * _MULTIPLE
-        start.append((first + last) - count // 2 - (count // 2 + first + last) % 2)
-        sides.append(count)
-    start = [value // 2 * 2 for value in start]
-    part = _cut(image, start, sides)
-    lines = [
-        torch.arange(count // 2) * 2 + 0.5 + first
-        for first, count in zip(start, sides, strict=True)
-    ]
-    points = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1) * grid.step_mm
-    placement, share, left = location.placement, None, None
-    for number in range(rounds):
-        if number:
-            assert share is not None
-            placement = _refine(placement, points, F.avg_pool3d(share, 2), model)
-        share, left = _probabilities(part, placement(points).movedim(-1, 0), model, mirror)
-    assert share is not None and left is not None
-    return Window(tuple(start), share, left, placement)
-
-
-def _cut(image: Tensor, start: list[int], sides: list[int]) -> Tensor:
-    """Cut a window out of an image; 0 beyond its ends."""
-    padding = []
-    for first, count, size in zip(start[::-1], sides[::-1], image.shape[::-1], strict=True):
-        padding += [-first, first + count - size]
-    return F.pad(image, padding)
-
-
-def _refine(
-    placement: Placement, points: Tensor, share: Tensor, model: StructureModel
-) -> Placement:
-    inner = share[1 : len(model.anatomy.structures) + 1].sum(0)
-    near = F.max_pool3d(inner[None, None], 7, stride=1, padding=3)[0, 0] > 0.5
-    low, high = points.reshape(-1, 3).min(0).values, points.reshape(-1, 3).max(0).values
-    sides = ((high - low) / 12.0).ceil().long() + 1
-    node = (high - low) / (sides - 1)
-    lines = [torch.arange(int(n)) for n in sides.flip(0)]
-    nodes = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1) * node + low
-    start = placement(nodes) - nodes @ placement.affine[:, :3].T - placement.affine[:, 3]
-    grid = (low, node, tuple(sides.flip(0).tolist()))
-    return fit_placement(
-        model.space,
-        points[near],
-        share[:, near],
-        placement.affine,
-        grid,
-        _REFINED,
-        start.movedim(-1, 0).contiguous(),
-    )
-
-
-def _probabilities(
-    image: Tensor, places: Tensor, model: StructureModel, mirror: bool
-) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(), mixed_precision("cpu"):
-        prior = model.space.at(places.movedim(0, -1))
-        share = posteriors(image, prior, ROUNDS)
-        logits, side = model.corrector(image[None, None], share[None], prior[None], places[None])
-        classes, left = logits[0].float().softmax(0), side[0].float().sigmoid()
-        if mirror and model.anatomy.has_sides:
-            turned = (places * torch.tensor([-1.0, 1, 1]).view(3, 1, 1, 1)).flip(3)
-            logits, side = model.corrector(
-                image.flip(2)[None, None], share.flip(3)[None], prior.flip(3)[None], turned[None]
-            )
-            classes = (classes + logits[0].float().softmax(0).flip(3)) / 2
-            left = (left + 1 - side[0].float().sigmoid().flip(2)) / 2
-    return classes.clone(), left.clone()
-
-
-def label_voxels(
-    volume: Volume, grid: Grid, window: Window, model: StructureModel, monitor: Monitor
-) -> tuple[Bytes, Floats]:
-    """Bring classes to the voxels of the volume, sharpened by their own intensities.
-
-    A histogram of each class, weighted by its probability, says how likely each intensity is.
-
-    Returns labels [K, J, I], and uncertainty [K, J, I].
-    """
-    labels = np.zeros(volume.shape, np.uint8)
-    uncertainty = np.zeros(volume.shape, np.float32)
-    values = torch.from_numpy(model.anatomy.values)
-    spacing = torch.tensor(volume.geometry.spacing, dtype=torch.float32)
-    ratio = (spacing / grid.step_mm).flip(0).tolist()  # voxels of the grid per voxel, k, j, i
-    box = []
-    for axis, (first, count) in enumerate(zip(window.start, window.share.shape[1:], strict=True)):
-        low = max(0, int(np.ceil((first + 0.5) / ratio[axis] - 0.5)))
-        high = min(volume.shape[axis], int((first + count - 0.5) / ratio[axis] - 0.5) + 1)
-        box.append((low, high))
-    slabs = _slabs(box)
-    likelihood = _intensities(volume, grid, window, slabs, box, ratio)
-    for number, (first, last) in enumerate(slabs):
-        monitor.progress(number / len(slabs), "labeling voxels")
-        bins = _bins(volume, grid.scale, first, last, box)
-        total, weighted = torch.zeros(bins.shape), torch.zeros(bins.shape)
-        best, chosen = torch.full(bins.shape, -np.inf), torch.zeros(bins.shape, dtype=torch.long)
-        for index in range(len(window.share)):
-            share = _lines(window.share[index], window.start, first, last, box, ratio)
-            score = share.clamp_min(1e-6).log() + likelihood[index][bins]
-            better = score > best
-            best[better], chosen[better] = score[better], index
-            part = score.exp()
-            total += part
-            weighted += part * score
-        entropy = (total.log() - weighted / total) / np.log(len(window.share))
-        left = _lines(window.left, window.start, first, last, box, ratio) > 0.5
-        where = (slice(first, last), slice(*box[1]), slice(*box[2]))
-        labels[where] = values[left.long(), chosen].numpy()
-        uncertainty[where] = entropy.clamp(0, 1).numpy()
-    return labels, uncertainty
-
-
-def _slabs(box: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    (low, high), rows, columns = box
-    size = max(1, _SLAB // max(1, (rows[1] - rows[0]) * (columns[1] - columns[0])))
-    return [(first, min(first + size, high)) for first in range(low, high, size)]
-
-
-def _bins(
-    volume: Volume,
-    scale: tuple[float, float],
-    first: int,
-    last: int,
-    box: list[tuple[int, int]],
-) -> Tensor:
-    part = volume.voxels[first:last, slice(*box[1]), slice(*box[2])].astype(np.float32)
-    unit = _scaled(torch.from_numpy(part), scale)
-    return (unit * (_BINS - 1)).round().long()
-
-
-def _lines(
-    values: Tensor,
-    start: tuple[int, ...],
-    first: int,
-    last: int,
-    box: list[tuple[int, int]],
-    ratio: list[float],
-) -> Tensor:
-    """Interpolate values [K, J, I] of a window at voxels of a slab of the volume."""
-    for axis, (low, high) in enumerate(((first, last), box[1], box[2])):
-        at = (torch.arange(low, high) + 0.5) * ratio[axis] - 0.5 - start[axis]
-        at = at.clamp(0, values.shape[axis] - 1)
-        base = at.floor().long().clamp(max=max(0, values.shape[axis] - 2))
-        share = (at - base).view([-1 if other == axis else 1 for other in range(3)])
-        following = (base + 1).clamp(max=values.shape[axis] - 1)
-        values = torch.lerp(
-            values.index_select(axis, base), values.index_select(axis, following), share
-        )
-    return values
-
-
-def _intensities(
-    volume: Volume,
-    grid: Grid,
-    window: Window,
-    slabs: list[tuple[int, int]],
-    box: list[tuple[int, int]],
-    ratio: list[float],
-) -> list[Tensor]:
-    """Return the log-likelihood of each bin of intensity for each class."""
-    counts = torch.zeros(len(window.share), _BINS)
-    for first, last in slabs:
-        bins = _bins(volume, grid.scale, first, last, box).reshape(-1)
-        for index in range(len(window.share)):
-            share = _lines(window.share[index], window.start, first, last, box, ratio)
-            counts[index].index_add_(0, bins, (share * (share > _SURE)).reshape(-1))
-    total = counts.sum(1, keepdim=True)
-    smoothed = smooth(counts / (total + 1), _BIN_BLUR, 1) + 2e-3
-    trust = (total / (total + 2000)).clamp(0, 1)
-    smoothed = trust * smoothed / smoothed.sum(1, keepdim=True) + (1 - trust) / _BINS
-    return list(smoothed.log() * _TRUST)
+#: Voxels at an end of the image that count as its edge; share of structures there that is much.
+_EDGE, _CUT_SHARE = 2, 0.01
 
 
 def expected_dice(share: Tensor, classes: Tensor, index: int) -> float:
-    """Return the Dice that probabilities promise for a class; NaN where it is not shown."""
+    """Estimate the Dice of a class from its probabilities; NaN where it is not shown.
+
+    Args:
+        share: [C, K, J, I], probabilities.
+        classes: [K, J, I], the most likely class of each voxel.
+        index: of the class.
+    """
     shown = classes == index
     count = float(shown.sum())
     if count == 0:
@@ -374,16 +38,17 @@ def expected_dice(share: Tensor, classes: Tensor, index: int) -> float:
     return 2 * float(share[index][shown].sum()) / (count + float(share[index].sum()))
 
 
-def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Tensor] | None:
+def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Tensor, float] | None:
     """Segment an image of 2 mm, 0 to 1; None where no structures are shown.
 
-    Returns the location, and the probabilities [C, K, J, I] on the image's grid.
+    Returns the location, the probabilities [C, K, J, I] on the image's grid, and their mean entropy
+    in the structures.
     """
-    grid = Grid(image, (0.0, 1.0), torch.full((3,), VOXEL_MM))
-    location = locate(grid, model)
+    scan = CoarseScan(image, (0.0, 1.0), torch.full((3,), VOXEL_MM))
+    location = locate(scan, model)
     if location is None:
         return None
-    window = correct(grid, location, model)
+    window = correct(scan, location, model)
     share = torch.zeros(len(window.share), *image.shape)
     share[0] = 1
     parts, places = [], []
@@ -392,12 +57,13 @@ def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Ten
         places.append(slice(low, high))
         parts.append(slice(low - first, high - first))
     share[(slice(None), *places)] = window.share[(slice(None), *parts)]
-    return location, share
+    inner = share[1 : len(model.anatomy.structures) + 1].sum(0) > 0.5
+    return location, share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
 
 
 def find_unlike(volume: Volume, model: StructureModel) -> str:
     """State why a canonical single volume cannot be segmented; "" if it can."""
-    return _unlike(locate(make_grid(volume), model), model)
+    return _unlike(locate(make_scan(volume), model), model)
 
 
 def _unlike(location: Location | None, model: StructureModel) -> str:
@@ -420,45 +86,81 @@ def _unlike(location: Location | None, model: StructureModel) -> str:
 
 def segment_structures(
     volume: Volume, model: StructureModel, device: str, monitor: Monitor
-) -> Segmented:
+) -> VoxelLabels:
     """Segment a canonical single volume.
 
     Args:
         volume: any spacing.
         model: the head.
-        device: as PyTorch names it; the networks take seconds on a CPU, and run there.
+        device: of the networks, as PyTorch names it.
         monitor: progress and cancelling.
     """
     monitor.progress(0.0, "placing the structures")
-    grid = make_grid(volume)
-    location = locate(grid, model)
+    scan = make_scan(volume)
+    location = locate(scan, model, device)
     if location is None:
         empty = np.zeros(volume.shape, np.float32)
         quality = {label.name: float("nan") for label in model.anatomy.labels}
-        return Segmented(empty.astype(np.uint8), empty, quality, ("no structures are recognized",))
+        return VoxelLabels(
+            empty.astype(np.uint8), empty, quality, ("no structures are recognized",)
+        )
     monitor.progress(0.15, "recognizing structures")
-    window = correct(grid, location, model)
-    labels, uncertainty = label_voxels(volume, grid, window, model, monitor.part(0.6, 1))
-    return Segmented(
-        labels, uncertainty, _quality(window, model), _warnings(location, window, model)
+    window = correct(scan, location, model, device)
+    labels, uncertainty = label_voxels(volume, scan, window, model, monitor.part(0.6, 1))
+    return VoxelLabels(
+        labels,
+        uncertainty,
+        _quality(window, model),
+        tuple(_warnings(scan, location, window, model)),
     )
 
 
-def _quality(window: Window, model: StructureModel) -> dict[str, float]:
+def _quality(window: ClassShares, model: StructureModel) -> dict[str, float]:
     """Return the expected Dice of each label, by the calibration of the head."""
     classes = window.share.argmax(0)
-    found = {}
+    by_class = {}
     for index, name in enumerate(model.anatomy.structures, 1):
         slope, offset = model.quality.get(name, (1.0, 0.0))
-        found[index] = min(
-            1.0, max(0.0, slope * expected_dice(window.share, classes, index) + offset)
-        )
+        expected = slope * expected_dice(window.share, classes, index) + offset
+        by_class[index] = min(1.0, max(0.0, expected)) if expected == expected else expected
     right, left = model.anatomy.values
     return {
-        label.name: found[int(np.flatnonzero((right == label.value) | (left == label.value))[0])]
+        label.name: by_class[int(((right == label.value) | (left == label.value)).argmax())]
         for label in model.anatomy.labels
     }
 
 
-def _warnings(location: Location, window: Window, model: StructureModel) -> tuple[str, ...]:
-    return ()
+def _warnings(
+    scan: CoarseScan, location: Location, window: ClassShares, model: StructureModel
+) -> list[str]:
+    """State what limits the labels: structures cut off, uncertain, or of an unusual size."""
+    warnings = []
+    inner = window.share[1 : len(model.anatomy.structures) + 1].sum(0) > 0.5
+    ends = zip(inner.nonzero().T, window.start, scan.image.shape, strict=True)
+    cut = [
+        float(
+            (places + first < _EDGE).float().mean()
+            + (places + first >= size - _EDGE).float().mean()
+        )
+        for places, first, size in ends
+    ]
+    if max(cut) > _CUT_SHARE:
+        warnings.append("part of the structures lies outside the volume")
+    unsure = float(_entropy(window.share)[inner].mean())
+    if unsure > model.limits.get("entropy", 1.0):
+        warnings.append(
+            f"the model is unsure of many voxels (entropy {unsure:.2f}; at most "
+            f"{model.limits['entropy']:.2f} in its measurement)"
+        )
+    low, high = model.limits.get("low_ml", 0.0), model.limits.get("high_ml", float("inf"))
+    if not low <= location.volume_ml <= high:
+        warnings.append(
+            f"structures take {location.volume_ml:.0f} mL; {low:.0f} to {high:.0f} mL were learned "
+            "(a child, a crop, another anatomy)"
+        )
+    return warnings
+
+
+def _entropy(share: Tensor) -> Tensor:
+    """Return the entropy of probabilities [C, ...] over that of equal ones."""
+    return -(share * share.clamp_min(1e-6).log()).sum(0) / float(np.log(len(share)))

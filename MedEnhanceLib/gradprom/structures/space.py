@@ -24,10 +24,12 @@ _ROUNDS, _STEPS = 3, 40
 _FLOOR = 1e-3
 #: Weight of the displacements' gradient against the likelihood of a cell.
 _STIFFNESS = 0.15
+#: Rate of the placements' optimizer; arm of the affine's linear part; mm.
+_STEP_MM, _ARM_MM = 0.6, 60.0
 
 
 @dataclass(frozen=True, eq=False)
-class LabelMap:
+class TissueMap:
     """One label map, cropped to what it labels.
 
     Attributes:
@@ -54,21 +56,28 @@ class Space:
     def at(self, points: Tensor) -> Tensor:
         """Interpolate the priors at points [..., 3] of this space, mm: [C, ...]."""
         sides = torch.tensor(self.prior.shape[:0:-1], dtype=torch.float32)
-        places = (points - torch.tensor(self.origin)) / CELL_MM / (sides - 1) * 2 - 1
-        flat = places.reshape(1, 1, 1, -1, 3)
-        values = F.grid_sample(
-            self.prior[None], flat, mode="bilinear", padding_mode="border", align_corners=True
+        return sampled(
+            self.prior, (points - torch.tensor(self.origin)) / CELL_MM / (sides - 1) * 2 - 1
         )
-        return values.reshape(len(self.prior), *points.shape[:-1])
+
+    def nodes(self) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """Return the grid of a placement's displacements.
+
+        Returns the first node and the mm between nodes, along x, y, z, and their number along k,
+        j, i.
+        """
+        extent = (torch.tensor(self.prior.shape[:0:-1]) - 1) * CELL_MM
+        sides = (extent / _NODE_MM).ceil().long() + 1
+        return torch.tensor(self.origin), extent / (sides - 1), tuple(sides.flip(0).tolist())
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Map from LPS mm of a volume to mm of the space: an affine and smooth displacements.
+    """Map from mm of a volume to mm of the space: an affine, then smooth displacements.
 
     Attributes:
         affine: [3, 4].
-        field: [3, k, j, i], mm, on nodes.
+        field: [3, k, j, i], mm, on nodes in the space.
         low, node: (x, y, z) of the first node, and mm between nodes along x, y, z.
     """
 
@@ -78,30 +87,43 @@ class Placement:
     node: Tensor
 
     @classmethod
-    def linear(cls, affine: Doubles) -> Placement:
-        """Make a placement without displacements."""
+    def linear(cls, affine: Doubles | Tensor) -> Placement:
+        """Make a placement without displacements; affine: [3, 4] at least."""
+        matrix = torch.as_tensor(np.asarray(affine)[:3], dtype=torch.float32)
         zero = torch.zeros(3)
-        return cls(torch.from_numpy(affine[:3]).float(), torch.zeros(3, 2, 2, 2), zero, zero + 1e6)
+        return cls(matrix, torch.zeros(3, 2, 2, 2), zero, zero + 1e6)
 
     def __call__(self, points: Tensor) -> Tensor:
         """Return the places [..., 3] of points [..., 3]."""
-        return points @ self.affine[:, :3].T + self.affine[:, 3] + self._displacement(points)
-
-    def _displacement(self, points: Tensor) -> Tensor:
+        places = transformed(self.affine, points)
         sides = torch.tensor(self.field.shape[:0:-1], dtype=torch.float32)
-        places = (points - self.low) / self.node / (sides - 1) * 2 - 1
-        values = F.grid_sample(
-            self.field[None],
-            places.reshape(1, 1, 1, -1, 3),
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=True,
-        )
-        return values.reshape(3, -1).T.reshape(points.shape)
+        at = (places - self.low) / self.node / (sides - 1) * 2 - 1
+        return places + sampled(self.field, at).movedim(0, -1)
+
+
+def transformed(affine: Tensor, points: Tensor) -> Tensor:
+    """Apply an affine [3, 4] to points [..., 3]."""
+    return points @ affine[:, :3].T + affine[:, 3]
+
+
+def sampled(values: Tensor, at: Tensor, *, beyond: str = "border") -> Tensor:
+    """Interpolate values at places.
+
+    Args:
+        values: [C, K, J, I].
+        at: [..., 3], along i, j, k: -1 is the first voxel's center, 1 the last one's.
+        beyond: "border" repeats the ends, "zeros" does not.
+    Returns [C, ...].
+    """
+    flat = at.reshape(1, 1, 1, -1, 3)
+    result = F.grid_sample(
+        values[None], flat, mode="bilinear", padding_mode=beyond, align_corners=True
+    )
+    return result.reshape(len(values), *at.shape[:-1])
 
 
 def make_space(
-    maps: Sequence[LabelMap], anatomy: Anatomy, count: int, monitor: Monitor
+    maps: Sequence[TissueMap], anatomy: Anatomy, count: int, monitor: Monitor
 ) -> tuple[Space, list[Placement]]:
     """Bring label maps into a common space, and average them.
 
@@ -111,7 +133,7 @@ def make_space(
     Args:
         maps: with the tissues of `anatomy`.
         anatomy: classes and tissues.
-        count: the first so many maps are averaged; the others are only placed.
+        count: number of the first maps, which are averaged; the others are only placed.
         monitor: progress and cancelling.
     Returns the space, and the placement of each map in it.
     """
@@ -125,9 +147,8 @@ def make_space(
         for index, (points, shares) in enumerate(cells):
             monitor.progress((number + index / len(cells)) / _ROUNDS, "aligning the label maps")
             near = _near(shares, anatomy)
-            grid = _node_grid(points[near])
-            goal = shares[:, near]
-            moved.append(fit_placement(space, points[near], goal, affines[index], grid, _STEPS))
+            start = Placement.linear(affines[index])
+            moved.append(fit_placement(space, points[near], shares[:, near], start, _STEPS))
         placements = moved
         last = number == _ROUNDS - 1
         blur = 0.6 if last else 1.0
@@ -139,39 +160,43 @@ def fit_placement(
     space: Space,
     points: Tensor,
     shares: Tensor,
-    affine: Doubles | Tensor,
-    grid: tuple[Tensor, Tensor, tuple[int, ...]],
+    start: Placement,
     steps: int,
-    start: Tensor | None = None,
+    *,
+    is_affine_fixed: bool = True,
 ) -> Placement:
     """Find displacements that make the classes of points likely under the priors.
 
     Args:
         space: the priors.
-        points: [..., 3], LPS mm of the volume.
+        points: [..., 3], mm of the volume.
         shares: [C, ...], of the classes at these points.
-        affine: [3, 4] at least, to the space.
-        grid: first node, mm between nodes, and number of nodes along k, j, i.
+        start: to begin with.
         steps: of the optimizer (Adam).
-        start: displacements [3, k, j, i] to begin with; None: 0.
+        is_affine_fixed: whether the affine of `start` stays.
     """
-    low, node, sides = grid
-    linear = torch.as_tensor(np.asarray(affine)[:3], dtype=torch.float32)
-    field = torch.zeros(3, *sides) if start is None else start.clone()
-    field.requires_grad_()
-    optimizer = torch.optim.Adam([field], lr=0.6)
+    low, node, sides = space.nodes()
+    lines = [torch.arange(n, dtype=torch.float32) for n in sides]
+    nodes = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1) * node + low
+    begin = Placement(torch.eye(3, 4), start.field, start.low, start.node)
+    field = (begin(nodes) - nodes).movedim(-1, 0).contiguous().requires_grad_()
+    change = torch.zeros(3, 4, requires_grad=not is_affine_fixed)
+    optimizer = torch.optim.Adam([field] if is_affine_fixed else [field, change], lr=_STEP_MM)
     weight = shares.sum(0).clamp_min(1e-6).sum()
+    square = torch.cat([start.affine, torch.tensor([[0.0, 0, 0, 1]])])
     for _ in range(steps):
-        placement = Placement(linear, field, low, node)
+        # Entries of the linear part move places at _ARM_MM from the center as a shift does.
+        moved = torch.cat([change[:, :3] / _ARM_MM + torch.eye(3), change[:, 3:]], 1)
+        placement = Placement(moved @ square, field, low, node)
         likelihood = (shares * (space.at(placement(points)) + _FLOOR).log()).sum() / weight
         bending = sum((field.diff(dim=axis) ** 2).mean() for axis in (1, 2, 3))
         optimizer.zero_grad()
         (_STIFFNESS * bending / 9 - likelihood).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return Placement(linear, field.detach(), low, node)
+    return Placement(placement.affine.detach(), field.detach(), low, node)
 
 
-def _landmarks(item: LabelMap, anatomy: Anatomy) -> Doubles:
+def _landmarks(item: TissueMap, anatomy: Anatomy) -> Doubles:
     """Return center and center ± σ along x, y, z of each structure and side: [N, 7, 3] mm."""
     classes = anatomy.tissue_classes[item.tissues & 127].astype(np.int64)
     sided = classes + len(anatomy.classes) * (item.tissues >> 7)
@@ -184,9 +209,8 @@ def _landmarks(item: LabelMap, anatomy: Anatomy) -> Doubles:
     center = np.stack([np.bincount(groups, line, count) / total for line in places], -1)
     square = np.stack([np.bincount(groups, line**2, count) / total for line in places], -1)
     sigma = np.sqrt(np.maximum(square - center**2, 0))
-    marks = (
-        center[:, None] + np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]) * sigma[:, None]
-    )
+    ways = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
+    marks: Doubles = center[:, None] + ways * sigma[:, None]
     marks[np.bincount(groups, minlength=count) < 30] = np.nan
     return marks
 
@@ -196,21 +220,32 @@ def _solve(source: Doubles, target: Doubles) -> Doubles:
     known = np.isfinite(source).all((1, 2)) & np.isfinite(target).all((1, 2))
     a, b = source[known].reshape(-1, 3), target[known].reshape(-1, 3)
     rows = np.linalg.lstsq(np.c_[a, np.ones(len(a))], b, rcond=None)[0].T
-    return np.r_[rows, [[0, 0, 0, 1]]]
+    result: Doubles = np.r_[rows, [[0, 0, 0, 1]]]
+    return result
 
 
 def _moved(affine: Doubles, marks: Doubles) -> Doubles:
-    return marks @ affine[:3, :3].T + affine[:3, 3]
+    result: Doubles = marks @ affine[:3, :3].T + affine[:3, 3]
+    return result
+
+
+def _mean_known(values: list[Doubles]) -> Doubles:
+    """Average arrays without what is NaN; NaN where it is in all."""
+    stack = np.stack(values)
+    known = np.isfinite(stack)
+    total = np.where(known, stack, 0).sum(0)
+    result: Doubles = np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+    return result
 
 
 def _fit_affines(marks: list[Doubles], count: int, anatomy: Anatomy) -> list[Doubles]:
     """Map each list of landmarks to the mean of the first, which keeps their size and direction."""
     averaged, goal = marks[:count], marks[0]
     for _ in range(4):
-        goal = np.nanmean([_moved(_solve(item, goal), item) for item in averaged], 0)
+        goal = _mean_known([_moved(_solve(item, goal), item) for item in averaged])
         mean = np.mean([_solve(item, goal) for item in averaged], 0)
         goal = _moved(np.linalg.inv(mean), goal)
-        goal = goal - np.nanmean(goal[:, :1], (0, 1))
+        goal = goal - np.nanmean(goal[:, 0], 0)
         if anatomy.has_sides:  # symmetric about x = 0
             half = len(anatomy.classes)
             mirrored = goal[:, [0, 4, 2, 3, 1, 5, 6]] * [-1, 1, 1]
@@ -221,7 +256,7 @@ def _fit_affines(marks: list[Doubles], count: int, anatomy: Anatomy) -> list[Dou
     return [_solve(item, goal) for item in marks]
 
 
-def _cells(item: LabelMap, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
+def _cells(item: TissueMap, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
     """Average a map over cells of about 4 mm: points [k, j, i, 3] mm, and shares [C, k, j, i]."""
     mm = np.linalg.norm(item.to_mm[:3, :3], axis=0)
     steps = tuple(max(1, round(CELL_MM / side)) for side in mm[::-1])
@@ -246,13 +281,6 @@ def _near(shares: Tensor, anatomy: Anatomy) -> Tensor:
     """Mark cells within about 20 mm of a structure, [k, j, i]."""
     inner = shares[1 : len(anatomy.structures) + 1].sum(0)
     return F.max_pool3d(inner[None, None], 11, stride=1, padding=5)[0, 0] > 0.5
-
-
-def _node_grid(points: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    low, high = points.reshape(-1, 3).min(0).values, points.reshape(-1, 3).max(0).values
-    sides = ((high - low) / _NODE_MM).ceil().long() + 1
-    node = (high - low) / (sides - 1)
-    return low, node, tuple(sides.flip(0).tolist())
 
 
 def _extent(
@@ -312,7 +340,13 @@ def _average(
 
 
 def smooth(values: Tensor, sigma: float, axis: int) -> Tensor:
-    """Convolve along an axis with a Gaussian of σ cells; ends are repeated."""
+    """Convolve with a Gaussian; ends are repeated.
+
+    Args:
+        values: of any shape.
+        sigma: in cells; under 0.15 nothing is done.
+        axis: along which to convolve.
+    """
     if sigma < 0.15:
         return values
     radius = max(1, int(np.ceil(2.5 * sigma)))

@@ -19,16 +19,19 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.gradprom.structures.head import StructureModel, export_structures
+from MedEnhanceLib.gradprom.structures.locating import Location
 from MedEnhanceLib.gradprom.structures.painting import Painter
 from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, segment_painted
-from MedEnhanceLib.gradprom.structures.space import LabelMap, make_space
-from MedEnhanceLib.gradprom.structures.training import train_networks
+from MedEnhanceLib.gradprom.structures.space import TissueMap, make_space
+from MedEnhanceLib.gradprom.structures.training import train_corrector, train_locator
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.training import begin_training
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Largest value of a label map; room around what it labels, in voxels.
 _LARGEST, _MARGIN = 65535, 8
+#: Least voxels of a structure, and least scans that show it, for its measurement.
+_FEWEST, _LEAST_SCANS = 50, 4
 #: Painted scans of held-out maps on which a head is measured, and their sides beyond those of the
 #: training.
 _MEASURED, _LARGER = 24, 32
@@ -54,7 +57,7 @@ def train_from_labels(
         ModelError: the training diverged.
     """
     monitor = monitor or Monitor()
-    begin_training("cpu", out, monitor)
+    device = begin_training(config.device, out, monitor)
     training, held_out = _split(config, folder)
     volumes = _read([*training, *held_out], monitor.part(0, 0.02))
     values = sorted({int(value) for volume in volumes for value in np.unique(volume.voxels)})
@@ -65,8 +68,11 @@ def train_from_labels(
     count = len(training)
     space, placements = make_space(maps, anatomy, count, monitor.part(0.02, 0.08))
     painter = Painter(maps[:count], placements[:count], space, anatomy)
-    steps = monitor.part(0.08, 0.97)
-    locator, corrector, seconds = train_networks(config, painter, anatomy, out, steps)
+    locator = train_locator(
+        config, painter, anatomy, device, out / "locator", monitor.part(0.08, 0.25)
+    )
+    steps = monitor.part(0.25, 0.97)
+    corrector, seconds = train_corrector(config, painter, anatomy, device, out, steps)
     model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
     if held_out:
@@ -121,14 +127,14 @@ def _labels_of(values: list[int]) -> Iterable[Label]:
             yield Label(value=value, name=f"value {value}", color=f"#{parts}")
 
 
-def _map_of(volume: Volume, anatomy: Anatomy) -> LabelMap:
+def _map_of(volume: Volume, anatomy: Anatomy) -> TissueMap:
     """Crop a map to what it labels."""
     tissues = anatomy.painted(volume.voxels.astype(np.int64))
     index = np.argwhere(tissues)
     low = np.maximum(index.min(0) - _MARGIN, 0)
     part = tuple(slice(a, b + _MARGIN + 1) for a, b in zip(low, index.max(0), strict=True))
     geometry = volume.geometry.cropped((int(low[2]), int(low[1]), int(low[0])))
-    return LabelMap(np.ascontiguousarray(tissues[part]), geometry.affine_lps)
+    return TissueMap(np.ascontiguousarray(tissues[part]), geometry.affine_lps)
 
 
 def _measure(
@@ -141,7 +147,8 @@ def _measure(
     """
     names = model.anatomy.structures
     true, expected = np.full((2, _MEASURED, len(names)), np.nan)
-    misfits, scales, misses = [], [], 0
+    locations: list[Location] = []
+    entropies: list[float] = []
     k, j, i = (side + _LARGER for side in config.sides)
     for number in range(_MEASURED):
         monitor.progress(number / _MEASURED, "measuring painted scans")
@@ -149,31 +156,43 @@ def _measure(
         scan = painter.draw(rng, (k, j, i))
         result = segment_painted(scan.image, model)
         if result is None:
-            misses += 1
             continue
-        location, share = result
-        classes = share.argmax(0).numpy()
-        misfits.append(location.misfit_mm)
-        scales += [location.scales[0], location.scales[-1]]
+        location, share, entropy = result
+        classes = share.argmax(0)
+        locations.append(location)
+        entropies.append(entropy)
         for index in range(len(names)):
-            if int((scan.classes == index + 1).sum()) > 50:
-                true[number, index] = dice(scan.classes.numpy(), classes, index + 1)
-                expected[number, index] = expected_dice(share, share.argmax(0), index + 1)
+            if int((scan.classes == index + 1).sum()) > _FEWEST:
+                true[number, index] = dice(scan.classes.numpy(), classes.numpy(), index + 1)
+                expected[number, index] = expected_dice(share, classes, index + 1)
     quality = {}
     for index, name in enumerate(names):
         known = np.isfinite(true[:, index]) & np.isfinite(expected[:, index])
-        if known.sum() >= 4 and expected[known, index].std() > 0.01:
+        if known.sum() >= _LEAST_SCANS and expected[known, index].std() > 0.01:
             slope, offset = np.polyfit(expected[known, index], true[known, index], 1)
             quality[name] = (round(float(slope), 4), round(float(offset), 4))
-    limits = {}
-    if misfits:
-        limits = {
-            "misfit_mm": round(1.5 * float(np.max(misfits)), 2),
-            "scale_low": round(0.85 * float(np.min(scales)), 3),
-            "scale_high": round(1.15 * float(np.max(scales)), 3),
-        }
     row: dict[str, Any] = {"subject": f"{_MEASURED} painted scans of held-out maps"}
-    means = np.nanmean(true, axis=0) if misses < _MEASURED else np.full(len(names), np.nan)
-    row |= {name: round(float(mean), 3) for name, mean in zip(names, means, strict=True)}
-    measured = {"measured": [row]}
-    return replace(model, quality=quality, limits=limits), measured
+    means = np.nanmean(true, axis=0) if locations else np.full(len(names), np.nan)
+    row |= {
+        name: round(float(mean), 3)
+        for name, mean in zip(names, means, strict=True)
+        if np.isfinite(mean)
+    }
+    limits = _limits(locations, entropies)
+    return replace(model, quality=quality, limits=limits), {"measured": [row]}
+
+
+def _limits(locations: list[Location], entropies: list[float]) -> dict[str, float]:
+    """Return what a volume is refused or warned for: a margin beyond the painted scans'."""
+    if not locations:
+        return {}
+    scales = [scale for location in locations for scale in location.scales]
+    volumes = [location.volume_ml for location in locations]
+    return {
+        "misfit_mm": round(1.5 * max(location.misfit_mm for location in locations), 2),
+        "scale_low": round(0.85 * min(scales), 3),
+        "scale_high": round(1.15 * max(scales), 3),
+        "low_ml": round(0.8 * min(volumes), 1),
+        "high_ml": round(1.2 * max(volumes), 1),
+        "entropy": round(1.2 * max(entropies), 3),
+    }

@@ -38,7 +38,12 @@ _FEWEST = 20
 
 
 def train_locator(
-    config: TrainFromLabelsConfig, painter: Painter, anatomy: Anatomy, out: Path, monitor: Monitor
+    config: TrainFromLabelsConfig,
+    painter: Painter,
+    anatomy: Anatomy,
+    device: str,
+    out: Path,
+    monitor: Monitor,
 ) -> Locator:
     """Train the locator; returns it with averaged weights.
 
@@ -46,45 +51,61 @@ def train_locator(
         config: of the training.
         painter: of the maps that are trained on.
         anatomy: classes.
+        device: of the network; scans are painted on the CPU.
         out: folder of the checkpoint.
         monitor: progress, metrics and cancelling.
     """
     torch.manual_seed(config.seed)
-    learner = Learner(
-        Locator(config.locator_widths), _FASTER * config.learning_rate, config.ema, _BETAS
-    )
+    network = Locator(config.locator_widths).to(device)
+    learner = Learner(network, _FASTER * config.learning_rate, config.ema, _BETAS)
     scans: Iterator[Painted] | None = None
 
     def paint(first: int) -> Iterator[Painted]:
-        k, j, i = config.sides
         for number in range(first, config.locator_steps):
             rng = np.random.default_rng([config.seed, 2, number])
+            # Windows of one size, and whole fields of view.
+            more = (0, 0, 0) if rng.random() < 0.75 else rng.integers(0, 3, 3) * 8
+            k, j, i = (side + int(extra) for side, extra in zip(config.sides, more, strict=True))
             yield painter.draw(rng, (k, j, i), voxel_mm=LOCATOR_MM)
 
     def step(number: int) -> dict[str, float]:
         nonlocal scans
         scans = scans or ahead(paint(number), 2)
         scan = next(scans)
-        with mixed_precision("cpu"):
-            places, logits = learner.network(scan.image[None, None])
+        with mixed_precision(device):
+            places, logits = learner.network(scan.image[None, None].to(device))
         inner = (scan.classes > 0) & (scan.classes <= len(anatomy.structures))
-        shown = F.avg_pool3d(inner[None].float(), 2)[0]
-        distance = ((places[0] - scan.places) ** 2).sum(0).add(1e-2).sqrt()
+        shown = F.avg_pool3d(inner[None].float(), 2)[0].to(device)
+        distance = ((places[0] - scan.places.to(device)) ** 2).sum(0).add(1e-2).sqrt()
         mean = (distance * shown).sum() / shown.sum().clamp_min(1)
         loss = mean / 10 + F.binary_cross_entropy_with_logits(logits[0], shown)
         learner.step(loss, number, config.locator_steps)
         return {"locator, mm": mean.item()}
 
     _run(step, config, config.locator_steps, learner, out, monitor)
-    return learner.averaged()
+    return learner.averaged().cpu()
 
 
 def train_corrector(
-    config: TrainFromLabelsConfig, painter: Painter, anatomy: Anatomy, out: Path, monitor: Monitor
+    config: TrainFromLabelsConfig,
+    painter: Painter,
+    anatomy: Anatomy,
+    device: str,
+    out: Path,
+    monitor: Monitor,
 ) -> tuple[Corrector, float]:
-    """Train the corrector as `train_locator`; returns the seconds as well."""
+    """Train the corrector; returns it with averaged weights, and the seconds.
+
+    Args:
+        config: of the training.
+        painter: of the maps that are trained on.
+        anatomy: classes.
+        device: of the network; scans are painted on the CPU.
+        out: folder of the checkpoint.
+        monitor: progress, metrics and cancelling.
+    """
     torch.manual_seed(config.seed)
-    network = Corrector(len(anatomy.classes), config.widths)
+    network = Corrector(len(anatomy.classes), config.widths).to(device)
     learner = Learner(network, config.learning_rate, config.ema, _BETAS)
     scans: Iterator[tuple[Painted, Tensor]] | None = None
 
@@ -92,16 +113,16 @@ def train_corrector(
         nonlocal scans
         scans = scans or ahead(_scans(config, painter, number), 2)
         scan, share = next(scans)
-        with mixed_precision("cpu"):
-            logits, side = learner.network(
-                scan.image[None, None], share[None], scan.prior[None], scan.about[None]
-            )
-        loss = class_loss(logits, scan.classes) + _SIDE_WEIGHT * _side_loss(side[0], scan.left)
+        inputs = (scan.image[None], share, scan.prior, scan.about)
+        with mixed_precision(device):
+            logits, side = learner.network(*(item[None].to(device) for item in inputs))
+        loss = class_loss(logits, scan.classes.to(device))
+        loss = loss + _SIDE_WEIGHT * _side_loss(side[0], scan.left.to(device))
         learner.step(loss, number, config.steps)
         return {"loss": loss.item()}
 
     seconds = _run(step, config, config.steps, learner, out, monitor)
-    return learner.averaged(), seconds
+    return learner.averaged().cpu(), seconds
 
 
 def _run(
@@ -146,7 +167,7 @@ def class_loss(logits: Tensor, classes: Tensor) -> Tensor:
     target = classes.reshape(-1).long()
     true = logs.gather(0, target[None])[0]
     size = torch.bincount(target, minlength=count).float()
-    both = torch.zeros(count).index_add(0, target, true.exp())
+    both = torch.zeros(count, device=logits.device).index_add(0, target, true.exp())
     dice = (2 * both + 1) / (logs.exp().sum(1) + size + 1)
     shown = size > _FEWEST
     shown[0] = False

@@ -158,11 +158,7 @@ def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
     from MedEnhanceLib.jobs.batch_items import bids_items, gather
 
     if params.bids:
-        config = params.params.get("config", {})
-        is_ours = config.get("model", "auto") == "auto" and not config.get("monai_bundle")
-        # The shipped head was trained on T1w only.
-        suffixes = ["T1w"] if params.task == "segment" and is_ours else []
-        return bids_items(resolved(Path(params.inputs[0])), out, params.task, suffixes)
+        return bids_items(resolved(Path(params.inputs[0])), out, params.task)
     # Derived series inside the tree of their sources would be sources of the next run.
     for folder in (resolved(Path(place)) for place in params.inputs if params.makes_folders):
         if folder.is_dir() and out.is_relative_to(folder):

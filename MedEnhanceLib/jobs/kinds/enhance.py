@@ -319,6 +319,19 @@ class SegmentParams(DicomParams, VolumeParams):
     """Find labels in a volume."""
 
     config: SegmentConfig = option(factory=SegmentConfig, help="how it is segmented")
+    uncertainty_map: str | None = option(
+        None,
+        help="write a map of how uncertain the labels are, 0 to 1, if the model estimates it",
+        metavar="FILE",
+        place="output",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dicom and self.uncertainty_map:
+            raise ConfigError(
+                "with dicom, no map of uncertainty is written", "Leave uncertainty_map out."
+            )
 
     @property
     def has_objects(self) -> bool:
@@ -338,7 +351,9 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     if params.dicom:
         work.write(replace(enhancing.objects_of(labels, volume), template=template), part)
     else:
-        work.save({"output": labels.volume}, part)
+        if params.uncertainty_map and labels.uncertainty is None:
+            monitor.warn("this model does not estimate uncertainty: no map is written")
+        work.save({"output": labels.volume, "uncertainty_map": labels.uncertainty}, part)
     return work.finish(
         config=params.config.to_json(),
         figures=enhancing.segmentation_figures(labels),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.bundles.export import NOT_STATED, comparison, record_fields
@@ -17,6 +17,7 @@ from MedEnhanceLib.bundles.schema import CODEC
 from MedEnhanceLib.bundles.store import is_taken, read_bundle
 from MedEnhanceLib.core.options import About, Options, Params, check_fields, option
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
@@ -28,9 +29,12 @@ from MedEnhanceLib.spg.dataset import PATTERN, Distilled, find_set, load_distill
 from MedEnhanceLib.unicompress.config import CodecTrainingConfig
 
 Method = Literal["hqg", "head", "slices", "codec"]
+#: The method of a head that is trained on label maps; its parameters say head, and from_labels.
+_FROM_LABELS = "head from label maps"
 _CONFIGS: dict[str, Any] = {
     "hqg": hqg.TrainConfig,
     "head": gradprom.TrainHeadConfig,
+    _FROM_LABELS: TrainFromLabelsConfig,
     "slices": TrainSlicesConfig,
     CODEC: CodecTrainingConfig,
 }
@@ -58,32 +62,47 @@ class TrainParams(Params):
         str | None,
         About(help="a distilled set, besides the volumes of data", flag=None, place="input"),
     ] = None
+    from_labels: bool = option(
+        False, help="head: data holds label maps, and no images are needed", flag=None
+    )
     out: Annotated[str, About(help="folder of checkpoint and model", metavar="DIR", place="folder")]
     config: dict[str, Any] = option(
         factory=dict,
         help="fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig, "
-        "hqg.slices.TrainSlicesConfig, or those of a part of the codec); "
+        "from label maps gradprom.TrainFromLabelsConfig, hqg.slices.TrainSlicesConfig, or those of "
+        "a part of the codec); "
         "preset (smoke, cpu, full) sets the others",
         flag=None,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_training(self.method, self.config)
+        check_training(method_of(self.method, from_labels=self.from_labels), self.config)
+
+
+def method_of(method: str, *, from_labels: bool) -> str:
+    """Return the method as the functions below name it.
+
+    Raises ConfigError if another model than a head is to learn from label maps.
+    """
+    if from_labels and method != "head":
+        raise ConfigError(f"{method} does not learn from label maps", "It is for head.")
+    return _FROM_LABELS if from_labels else method
 
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
     """Train, or resume a training; returns the model's folder, and a head's held-out figures."""
     began, data, out = time.monotonic(), Path(params.data), Path(params.out)
     lower_priority()
+    method = method_of(params.method, from_labels=params.from_labels)
     distilled = set_of(data, params.distilled)
-    config = training_config(params.method, params.config, distilled)
+    config = training_config(method, params.config, distilled)
     if is_taken(str(params.config.get("name", ""))):
         monitor.warn(
             f"a model {config.name!r} is installed already: this one is installed under another "
             "name (medenhance models import FOLDER --name NAME)"
         )
-    folder = train_method(params.method, config, data, out, monitor, distilled)
+    folder = train_method(method, config, data, out, monitor, distilled)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
     metadata = {} if params.method == CODEC else read_bundle(folder).metadata
@@ -170,7 +189,8 @@ def check_training(method: str, fields: Mapping[str, Any]) -> None:
 
 def _config_class(method: str) -> Any:
     if method not in _CONFIGS:
-        raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(_CONFIGS)}.")
+        names = ", ".join(get_args(Method))
+        raise ConfigError(f"unknown method {method!r}", f"Use one of {names}.")
     return _CONFIGS[method]
 
 
@@ -180,7 +200,7 @@ def training_config(
     """Make the method's configuration from its JSON object; a configuration is returned as it is.
 
     Args:
-        method: "hqg", "head", "slices" or "codec".
+        method: "hqg", "head", "slices" or "codec", or from `method_of`.
         fields: the JSON object, or the configuration.
         distilled: a set to learn from; its modality is the default.
     Raises ConfigError for an unknown method, and for fields that its configuration does not have.
@@ -215,13 +235,13 @@ def train_method(
     monitor: Monitor,
     distilled: Distilled | None = None,
 ) -> Path:
-    """Train a model by one of the four methods, and return the folder of its bundle.
+    """Train a model by one of the methods, and return the folder of its bundle.
 
     A training from a distilled set adds the set's limits to the bundle, and warns if its audit
     found a leak.
 
     Args:
-        method: "hqg", "head", "slices" or "codec".
+        method: "hqg", "head", "slices" or "codec", or from `method_of`.
         config: made by `training_config` for this method.
         data: the folder that the configuration's patterns are relative to.
         out: folder of bundle and checkpoint; a training that was stopped there continues.
@@ -261,6 +281,10 @@ def _trained(method: str, config: Any, data: Path, out: Path, monitor: Monitor) 
         return train_codec(config, data, out, monitor)
     if method == "slices":
         return train_slices(config, data, out, monitor)
+    if method == _FROM_LABELS:
+        from MedEnhanceLib.gradprom.structures.train import train_from_labels
+
+        return train_from_labels(config, data, out, monitor)
     if method == "head":
         return train_head(config, data, out, monitor, enhancer=enhancer_of(config))
     return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))

@@ -17,7 +17,7 @@ import torch
 from MedEnhanceLib.bundles import importing, store
 from MedEnhanceLib.bundles.export import comparison, export_bundle, load_tensors, make_card
 from MedEnhanceLib.bundles.importing import import_bundle, remove_bundle
-from MedEnhanceLib.bundles.schema import METADATA, WEIGHTS
+from MedEnhanceLib.bundles.schema import CARD, METADATA, WEIGHTS
 from MedEnhanceLib.bundles.store import (
     Bundle,
     find_bundle,
@@ -57,6 +57,21 @@ def test_an_exported_bundle_reads_back(toy: Bundle) -> None:
     assert "| a | 30.0 |" in card
 
 
+def test_the_card_of_a_head_says_how_often_the_gate_was_open() -> None:
+    steps = {"gate": "ema", "open_fraction": 0.24, "open_share": 0.024, "steps": 100}
+    head = METADATA_FIELDS | {"kind": "head", "version": "1"}
+    for name, accepted, decision in (
+        ("trial", False, "not accepted"),
+        ("taught", True, "accepted"),
+    ):
+        record = {"taught": None, name: {**steps, "accepted": accepted}}
+        card = make_card(head | {"gradprom": record})
+        assert "- Gradient gate: ema, open in 24% of 100 steps, for 2% of the" in card
+        assert f"weights; {decision}" in card
+    shipped = (find_bundle("sarcoma-ct").folder / CARD).read_text(encoding="utf-8")
+    assert "- Gradient gate: ema, open in 24% of 100 steps" in shipped
+
+
 def test_a_card_says_what_the_model_is_for_and_what_its_table_states() -> None:
     for kind, purpose, measure in (
         ("enhancer", "Enhances", "PSNR"),
@@ -67,6 +82,7 @@ def test_a_card_says_what_the_model_is_for_and_what_its_table_states() -> None:
         card = make_card(METADATA_FIELDS | {"kind": kind, "version": "1"})
         assert f"- {purpose}" in card
         assert f"## Measured\n\n{measure}" in card
+        assert ("- Gradient gate: none, as no enhancer was trained" in card) == (kind == "head")
     taught = make_card(METADATA_FIELDS | {"version": "1", "gradprom": {}})
     assert "## Measured\n\nDice" in taught
     gains = {"gain_db": 0.3, "over_shipped_db": -0.446, "over_shipped_error_db": 0.05}
@@ -194,7 +210,7 @@ def test_kind_and_modality_must_fit(toy: Bundle) -> None:
 
 def test_shipped_models_verify_and_cannot_be_removed() -> None:
     shipped = [bundle for bundle in list_bundles() if bundle.shipped]
-    names = {"brain-tissue", "ct", "mr", "sarcoma-ct", "ct-slices", "mr-slices"}
+    names = {"ct", "mr", "sarcoma-ct", "ct-slices", "mr-slices"}
     names |= {"codec-ct", "codec-em", "codec-mr"}
     assert {bundle.name for bundle in shipped} == names
     for bundle in shipped:

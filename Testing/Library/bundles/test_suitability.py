@@ -12,7 +12,7 @@ import pytest
 from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.bundles.schema import METADATA
-from MedEnhanceLib.bundles.store import Bundle, find_bundle
+from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
     training_length_limits,
@@ -36,8 +36,10 @@ def _mr(body_part: str) -> Volume:
 
 
 @pytest.mark.parametrize("part", ["", "BRAIN", "Head", "HEADNECK", "SKULL", "WHOLEBODY"])
-def test_images_of_the_brain_or_without_a_body_part_give_no_warning(part: str) -> None:
-    head = find_bundle("brain-tissue")
+def test_images_of_the_brain_or_without_a_body_part_give_no_warning(
+    part: str, tissue_head: Path
+) -> None:
+    head = read_bundle(tissue_head)
     assert head.anatomy == "brain"
     assert anatomy_warning(head, part) is None
 

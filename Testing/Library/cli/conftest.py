@@ -48,7 +48,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch, coarse_pictures: None) -> list[dict[str, Any]]:
+def networks(
+    monkeypatch: pytest.MonkeyPatch, coarse_pictures: None, default_head: object
+) -> list[dict[str, Any]]:
     """Stand-ins for trained networks; gives what they are called with."""
     return stand_in(monkeypatch)
 

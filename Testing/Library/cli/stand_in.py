@@ -77,11 +77,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         model = {"name": "h", "sha256": "1" * 64}
         return SimpleNamespace(
             volume=labels, labels=LABELS, table=table, model=model, device="cpu", seconds=0.1,
-            warning="", limits=(),
+            warning="", limits=(), uncertainty=None,
         )  # fmt: skip
 
     monkeypatch.setattr(hqg, "enhance", enhance)
     monkeypatch.setattr(gradprom, "segment", segment)
     # Small pieces and phantoms are unlike what the models that ship learned from.
-    monkeypatch.setattr("MedEnhanceLib.gradprom.infer.find_unlike", lambda *_: "")
+    monkeypatch.setattr(
+        "MedEnhanceLib.gradprom.slice_segmenter.SliceSegmenter.find_unlike", lambda *_: ""
+    )
     return calls

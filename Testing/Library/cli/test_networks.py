@@ -49,12 +49,12 @@ def test_everything_else_is_written_where_requested(
     reported = ran.json
     assert set(reported["outputs"]) == {"output", "segmentation", "uncertainty", "report"}
     assert reported["warnings"][-1] == "only a stand-in"
-    assert "brain-tissue: Made for T1-weighted images" in reported["warnings"][0]
+    assert "tissue: Labels are rough" in reported["warnings"][0]
     assert [row["label"] for row in reported["table"]] == ["gray matter", "white matter"]
     assert io.load(tmp_path / "labels.nrrd").voxels.max() == 2
     assert io.load(tmp_path / "out-uncertainty.nii.gz").dtype == "float32"
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "gray matter" in page and "brain-tissue: Made for T1-weighted images" in page
+    assert "gray matter" in page and "tissue: Labels are rough" in page
     assert (tmp_path / "report" / "comparison.png").is_file()
 
 
@@ -75,7 +75,7 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
 @pytest.mark.parametrize(
     ("options", "status", "says"),
     [
-        (("--segmenter", "brain-tissue"), 2, "no segmentation is requested"),
+        (("--segmenter", "tissue"), 2, "no segmentation is requested"),
         (("--segment", "--segmenter", "no-such-head"), 4, "no-such-head"),
         (("--segment", "--segmenter", "sarcoma-ct"), 3, "is for CT"),
         (("--segment", "--modality", "PT"), 3, "segments PT\nModels are installed for CT, MR."),

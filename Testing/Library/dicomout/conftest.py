@@ -116,9 +116,7 @@ def labels(study: Study) -> Volume:
 
 @pytest.fixture
 def derivation() -> Derivation:
-    return Derivation(
-        "segmented", model={"name": "brain-tissue", "version": "0.1.0", "sha256": "ab" * 32}
-    )
+    return Derivation("segmented", model={"name": "brain", "version": "0.1.0", "sha256": "ab" * 32})
 
 
 def decoded(dataset: Dataset, labels: Volume, tolerance: float = 1e-6) -> np.ndarray:

@@ -53,7 +53,7 @@ def test_the_model_is_named_as_the_algorithm_and_none_where_there_was_none(
 ) -> None:
     for item in built.SegmentSequence:
         assert item.SegmentAlgorithmType == "AUTOMATIC"
-        assert item.SegmentAlgorithmName == "brain-tissue"
+        assert item.SegmentAlgorithmName == "brain"
         algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
         assert algorithm.AlgorithmFamilyCodeSequence[0].CodeValue == "123110"
         assert algorithm.AlgorithmVersion == "0.1.0"

@@ -1,4 +1,4 @@
-"""Heads: labels from an atlas, training, segmentation."""
+"""Heads: training, segmentation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - the name of its documentation
 
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
@@ -15,7 +14,6 @@ from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, segment
-from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.gradprom.head import Enhancer
 from MedEnhanceLib.gradprom.labeled import find_split
 from MedEnhanceLib.gradprom.train import (
@@ -147,25 +145,6 @@ def test_a_card_states_the_dice_of_noisy_enhanced_and_clean_scans() -> None:
     assert said == (
         "Mean Dice in persons held out: 0.64 on a noisy scan, 0.84 enhanced, 0.85 on a clean scan."
     )
-
-
-@pytest.mark.slow
-def test_labels_follow_a_shifted_image() -> None:
-    atlas, labels = phantom()
-    moved, truth = phantom(shift_mm=7.0, seed=3)
-    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads
-    before, used = threads(), dict[str, int]()
-    monitor = Monitor(lambda event: used.update({event.fields["stage"]: threads()}))
-    found = propagate_labels(atlas, labels, moved, monitor)
-    assert found.geometry == moved.geometry
-    for value in (1, 5):
-        assert dice(truth.voxels, found.voxels, value) > 0.9
-    # Sums of several threads depend on which ends first, and so would labels, by chance.
-    assert [n for stage, n in used.items() if stage.startswith("registering")] == [1, 1]
-    assert threads() == before
-    short = Volume(labels.voxels[:-1], labels.geometry)
-    with pytest.raises(InputError, match="drawn on the atlas"):
-        propagate_labels(atlas, short, atlas)
 
 
 def test_what_cannot_be_segmented_is_refused(head_model: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
     assert ("warning", "organs: its license: A. Author; CC BY 4.0[31m") in said
     assert any(kind == "warning" and "is not a MedEnhance model" in text for kind, text in said)
     with pytest.raises(ConfigError, match="and MONAI bundle"):
-        segment(ct(), replace(config, model="brain-tissue"))
+        segment(ct(), replace(config, model="sarcoma-ct"))
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_a_source_that_is_none_says_why(tmp_path: Path) -> None:
     for source, sentence in (
         (tmp_path / "gone", "configs/metadata.json cannot be read"),
         (Path("organs.zip"), "configs/metadata.json cannot be read"),
-        (Path("Resources/models/brain-tissue"), "is a model of MedEnhance"),
+        (Path("Resources/models/sarcoma-ct"), "is a model of MedEnhance"),
     ):
         with pytest.raises(ModelError, match=sentence) as caught:
             read_monai_bundle(source)

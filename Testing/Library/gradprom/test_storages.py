@@ -9,32 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.storages import SOME, STORAGES, Storage, restored, stored
+from Library.tissue_head import STRUCTURES, sample
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
-from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import compare_likeness
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.infer import find_unlike
 from MedEnhanceLib.gradprom.labeled import read_labeled
+from MedEnhanceLib.gradprom.slice_segmenter import SliceSegmenter
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.resources import resource_folder
 
-
-def sample(step: int) -> Volume:
-    """The template, every n-th voxel."""
-    whole = load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
-    voxels = whole.voxels[::step, ::step, ::step].copy()
-    return Volume(voxels, Geometry((step,) * 3, (3, 5, -7)), modality="MR")
+ORIGIN = (3, 5, -7)
+pytestmark = pytest.mark.usefixtures("default_head")
 
 
 @pytest.fixture(scope="module")
 def brain() -> Volume:
-    return sample(4)
+    return sample(4, ORIGIN)
 
 
 def segmented(volume: Volume) -> Segmentation:
@@ -52,14 +48,14 @@ def assert_same_labels(first: Segmentation, volume: Volume, storage: Storage) ->
 
 def test_labels_and_table_are_those_of_any_other_storage(brain: Volume) -> None:
     first = segmented(brain)
-    assert len(np.unique(first.volume.voxels)) == 4
+    assert len(np.unique(first.volume.voxels)) == 1 + len(STRUCTURES)
     for storage in SOME:
         assert_same_labels(first, brain, storage)
 
 
 @pytest.mark.slow
 def test_storages_of_the_sample_have_the_same_labels() -> None:
-    brain = sample(4)
+    brain = sample(4, ORIGIN)
     noise = np.random.default_rng(0).normal(0, 4, brain.shape)
     brain = brain.with_voxels((brain.voxels + noise).astype(np.float32))
     first = segmented(brain)
@@ -88,16 +84,17 @@ def test_the_command_labels_all_storages_alike(brain: Volume, tmp_path: Path) ->
 
 
 def test_likeness_to_training_images_does_not_depend_on_the_storage(
-    brain: Volume, monkeypatch: pytest.MonkeyPatch
+    brain: Volume, default_head: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head, described = open_bundle("brain-tissue", kind="head", modality="MR"), []
+    described: list[dict[str, float]] = []
 
     def compare(likeness: dict[str, Any], numbers: dict[str, float]) -> tuple[float, str]:
         described.append(numbers)
         return compare_likeness(likeness, numbers)
 
-    monkeypatch.setattr("MedEnhanceLib.gradprom.infer.compare_likeness", compare)
-    reasons = {find_unlike(stored(brain, storage), head) for storage in SOME[::2]}
+    monkeypatch.setattr("MedEnhanceLib.gradprom.slice_segmenter.compare_likeness", compare)
+    head = SliceSegmenter(default_head)
+    reasons = {head.find_unlike(stored(brain, each).canonical()) for each in SOME[::2]}
     assert len(reasons) == 1
     assert len(described[0]) > 5
     assert all(each == described[0] for each in described)
@@ -112,6 +109,6 @@ def test_heads_learn_in_the_order_in_which_they_are_used(brain: Volume, tmp_path
         files = tmp_path / "image.nrrd", tmp_path / "labels.nrrd"
         for volume, path in zip((brain, drawn), files, strict=True):
             save(stored(volume, storage), path, overwrite=True)
-        labeled = read_labeled(config, tmp_path, files, Monitor())
+        labeled = read_labeled(config, files, Monitor())
         assert np.array_equal(labeled.image.voxels, brain.voxels)
         assert np.array_equal(labeled.indices, drawn.voxels)

@@ -207,7 +207,7 @@ def test_a_head_teaches_and_stays_as_it_is(
     before, shares = weights(segmenter), [0.0]
 
     def read(config: Any, data: Path, files: Any, monitor: Monitor) -> LabeledImage:
-        labeled = read_labeled(config, data, files, monitor)
+        labeled = read_labeled(config, files, monitor)
         monitor.progress(0.8, "propagating labels")
         return labeled
 

@@ -67,7 +67,7 @@ def test_guides_cohorts_labels_and_other_libraries_take_it(frame: Volume, path: 
     save(replace(frame, voxels=(frame.voxels > 300).astype(np.uint8)), labels)
     structures = ({"value": 1, "name": "ball", "color": "#ffffff"},)
     config = TrainHeadConfig(labels=("labels.nii.gz",), structures=structures)
-    labeled = read_labeled(config, path.parent, (path, labels), Monitor())
+    labeled = read_labeled(config, (path, labels), Monitor())
     assert labeled.image.shape == labeled.indices.shape == (12, 48, 48)
     assert frame.to_sitk().GetDimension() == 3
 

@@ -157,7 +157,7 @@ def test_segment_writes_labels_and_their_volumes(scan: Path, head_model: str) ->
     assert (label["value"], label["name"], label["color"]) == (1, "bright", "#ff0000")
     assert label["category"] is label["type"] is None
     assert result["table"][0]["voxels"] == int((labels.voxels == 1).sum())
-    assert (result["device"], result["head"]["name"]) == ("cpu", "brain-tissue")
+    assert (result["device"], result["head"]["name"]) == ("cpu", "segmentation")
     limits = read_bundle(Path(head_model)).metadata["limits"]
     assert limits
     assert result["segmentation_limits"] == limits

@@ -1,0 +1,174 @@
+"""Segmenters, which label a volume, and their registry.
+
+A head is opened as the segmenter for the kind of network that its card states. Another one is a
+class in a file of its own, and a line in SEGMENTERS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from MedEnhanceLib.bundles.store import Bundle, open_bundle
+from MedEnhanceLib.core.arrays import Bytes, Floats
+from MedEnhanceLib.core.labels import Label
+from MedEnhanceLib.core.options import config_from_json
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.gradprom.config import SLICES, STRUCTURES, SegmentConfig, network_kind
+from MedEnhanceLib.runtime.dependencies import load_packages
+from MedEnhanceLib.runtime.progress import Monitor
+
+_PURPOSE = "Segmenting a volume"
+MONAI = "monai"
+#: Kind of network that the card of a head states, or MONAI → class, which takes the head's bundle,
+#: or the folder of MONAI's.
+SEGMENTERS = {
+    SLICES: "MedEnhanceLib.gradprom.slice_segmenter:SliceSegmenter",
+    STRUCTURES: "MedEnhanceLib.gradprom.structure_segmenter:StructureSegmenter",
+    MONAI: "MedEnhanceLib.gradprom.monai_segmenter:MonaiSegmenter",
+}
+
+
+@dataclass(frozen=True)
+class VoxelLabels:
+    """Labels of a volume, before they are measured and turned back to its order.
+
+    Attributes:
+        labels: [K, J, I], 0 for the background.
+        uncertainty: [K, J, I], 0 to 1; None of a segmenter that does not estimate it.
+        quality: expected Dice by label name, NaN or missing if unknown.
+        warnings: why labels of this volume may be wrong.
+    """
+
+    labels: Bytes
+    uncertainty: Floats | None = None
+    quality: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Segmenter(Protocol):
+    """A model that labels single volumes in canonical order.
+
+    Attributes:
+        name: that users give.
+        origin: where it is from, such as "shipped with MedEnhance".
+        modality: of the images that it was trained on.
+        anatomy: the same, "" if none is stated.
+        labels: that it finds.
+        limits: what its labels are not to be used for.
+        warnings: that hold for every volume.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - above
+    @property
+    def origin(self) -> str: ...  # noqa: D102
+    @property
+    def modality(self) -> str: ...  # noqa: D102
+    @property
+    def anatomy(self) -> str: ...  # noqa: D102
+    @property
+    def labels(self) -> tuple[Label, ...]: ...  # noqa: D102
+    @property
+    def limits(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def identity(self) -> dict[str, str]:
+        """Return name, kind and hash, as manifests record them."""
+
+    def find_unlike(self, volume: Volume) -> str:
+        """State what makes a volume unlike the training images; "" for nothing."""
+
+    def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
+        """Label a volume.
+
+        Args:
+            volume: single, in canonical order.
+            device: as torch names it.
+            monitor: receives progress; may cancel.
+        """
+
+
+@dataclass(frozen=True)
+class HeadSegmenter:
+    """The part of a segmenter that a head's bundle states."""
+
+    bundle: Bundle
+
+    @property
+    def name(self) -> str:
+        """The name that users give."""
+        return self.bundle.name
+
+    @property
+    def origin(self) -> str:
+        """Where it is from."""
+        return self.bundle.origin
+
+    @property
+    def modality(self) -> str:
+        """The modality of its training data."""
+        return self.bundle.modality
+
+    @property
+    def anatomy(self) -> str:
+        """The body part of its training data, or ""."""
+        return self.bundle.anatomy
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The structures, as its card states them."""
+        return tuple(config_from_json(Label, each) for each in self.bundle.metadata["labels"])
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Limits, as its card states them."""
+        return tuple(self.bundle.metadata.get("limits", ()))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings of its card."""
+        return self.bundle.warnings
+
+    def identity(self) -> dict[str, str]:
+        """Return name, version and hash."""
+        return self.bundle.identity()
+
+
+def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmenter:
+    """Open the segmenter that a configuration names for a volume.
+
+    Args:
+        volume: its modality selects the head for "auto".
+        config: model or monai_bundle.
+        monitor: receives a message before packages are loaded.
+    Raises:
+        ConfigError: both are given.
+        ModelError: there is none for the modality, or it is damaged, or of an unknown kind.
+    """
+    if config.monai_bundle:
+        if config.model != "auto":
+            raise ConfigError(
+                f"model {config.model} and MONAI bundle {config.monai_bundle}",
+                "Name one of them.",
+            )
+        load_packages("torch", purpose=_PURPOSE, monitor=monitor)
+        return _class_of(MONAI)(Path(config.monai_bundle))
+    head = open_bundle(config.model, kind="head", modality=volume.modality)
+    kind = network_kind(head.metadata.get("network", {}))
+    if kind not in SEGMENTERS or kind == MONAI:
+        raise ModelError(
+            f"head {head.name}: unknown kind of network {kind!r}", "Update MedEnhance."
+        )
+    load_packages("torch", "monai", "monai.networks.nets.unet", purpose=_PURPOSE, monitor=monitor)
+    return _class_of(kind)(head)
+
+
+def _class_of(kind: str) -> Callable[[Bundle | Path], Segmenter]:
+    module, _, name = SEGMENTERS[kind].partition(":")
+    return cast("Callable[[Bundle | Path], Segmenter]", getattr(import_module(module), name))

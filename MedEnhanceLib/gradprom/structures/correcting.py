@@ -1,0 +1,114 @@
+"""Classes of the voxels around the structures: priors, mixture, corrector, some rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.gradprom.structures.head import StructureModel
+from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, index_grid, scaled
+from MedEnhanceLib.gradprom.structures.mixture import posteriors
+from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement
+from MedEnhanceLib.gradprom.structures.training import ROUNDS
+from MedEnhanceLib.learning.precision import mixed_precision
+
+#: Sides of a window are multiples of this many voxels.
+_MULTIPLE = 16
+#: Steps by which a placement is refined.
+_REFINED = 25
+
+
+@dataclass(frozen=True, eq=False)
+class ClassShares:
+    """The part of a scan around the structures, with what the corrector says of it.
+
+    Attributes:
+        start: first voxel along k, j, i, which may be negative: the window is padded.
+        share: [C, K, J, I], probabilities of the classes.
+        left: [K, J, I], probability of the left side.
+        placement: the last.
+    """
+
+    start: tuple[int, ...]
+    share: Tensor
+    left: Tensor
+    placement: Placement
+
+
+def correct(
+    scan: CoarseScan,
+    location: Location,
+    model: StructureModel,
+    device: str = "cpu",
+    *,
+    rounds: int = 3,
+) -> ClassShares:
+    """Estimate classes in voxels of a scan, and refine the placement between rounds.
+
+    Args:
+        scan: resampled by `make_scan`.
+        location: of its structures.
+        model: the head.
+        device: of the network, as PyTorch names it.
+        rounds: of the estimation.
+    """
+    image = scaled(scan.image, scan.scale)
+    start, sides = [], []
+    for first, last in location.box:
+        count = -(-(last - first) // _MULTIPLE) * _MULTIPLE
+        start.append((first + last - count) // 4 * 2)
+        sides.append(count)
+    part = _cut(image, start, sides)
+    cells = index_grid(tuple(count // 2 for count in sides)) * 2 + 0.5
+    points = (cells + torch.tensor(start[::-1])) * scan.step_mm
+    placement, share, left = location.placement, None, None
+    for number in range(rounds):
+        if number:
+            assert share is not None
+            placement = _refine(placement, points, F.avg_pool3d(share, 2), model)
+        share, left = _probabilities(part, placement(points).movedim(-1, 0), model, device)
+    assert share is not None and left is not None
+    return ClassShares(tuple(start), share, left, placement)
+
+
+def _cut(image: Tensor, start: list[int], sides: list[int]) -> Tensor:
+    """Cut a window out of an image; 0 beyond its ends."""
+    padding = []
+    for first, count, size in zip(start[::-1], sides[::-1], image.shape[::-1], strict=True):
+        padding += [-first, first + count - size]
+    return F.pad(image, padding)
+
+
+def _refine(
+    placement: Placement, points: Tensor, share: Tensor, model: StructureModel
+) -> Placement:
+    inner = share[1 : len(model.anatomy.structures) + 1].sum(0)
+    near = F.max_pool3d(inner[None, None], 7, stride=1, padding=3)[0, 0] > 0.5
+    return fit_placement(
+        model.space, points[near], share[:, near], placement, _REFINED, is_affine_fixed=False
+    )
+
+
+def _probabilities(
+    image: Tensor, places: Tensor, model: StructureModel, device: str
+) -> tuple[Tensor, Tensor]:
+    """Return probabilities [C, K, J, I], and of the left side, averaged with those mirrored."""
+    prior = model.space.at(places.movedim(0, -1))
+    share = posteriors(image, prior, ROUNDS)
+    network = model.corrector.to(device)
+
+    def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(), mixed_precision(device):
+            logits, side = network(*(item[None].to(device) for item in inputs))
+        return logits[0].float().softmax(0).cpu().clone(), side[0].float().sigmoid().cpu().clone()
+
+    classes, left = run(image[None], share, prior, places)
+    if not model.anatomy.has_sides:
+        return classes, left
+    mirrored = places * torch.tensor([-1.0, 1, 1]).view(3, 1, 1, 1)
+    turned = (item.flip(3) for item in (image[None], share, prior, mirrored))
+    other, right = run(*turned)
+    return (classes + other.flip(3)) / 2, (left + 1 - right.flip(2)) / 2

@@ -1,0 +1,225 @@
+"""Where the structures of a volume lie: a scan of 2 mm, the locator, a placement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.gradprom.structures.head import StructureModel
+from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scale_of, smooth_all
+from MedEnhanceLib.gradprom.structures.space import (
+    CELL_MM,
+    Placement,
+    sampled,
+    smooth,
+    transformed,
+)
+from MedEnhanceLib.learning.precision import mixed_precision
+from MedEnhanceLib.runtime.dependencies import require
+
+#: Looks of the locator after the first, and the least side of an image that it takes.
+_MORE_LOOKS, _LEAST = 2, 16
+#: Room around the structures in their box, in voxels.
+_ROOM = 8
+#: σ of the smoothing of displacements, in cells.
+_FIELD_BLUR = 1.5
+#: Fewer cells with structures are none.
+_FEWEST_CELLS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseScan:
+    """An image of voxels of about 2 mm along the volume's own axes.
+
+    Attributes:
+        image: [K, J, I], 0 to 1; sides are even.
+        scale: of intensities: (low, high).
+        step_mm: along i, j, k.
+    """
+
+    image: Tensor
+    scale: tuple[float, float]
+    step_mm: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Location:
+    """Where the structures of a grid lie.
+
+    Attributes:
+        placement: from mm along the grid's own axes to the space.
+        box: first and last voxel + 1 along k, j, i of a window around them.
+        misfit_mm: median distance of predicted places from their best affine.
+        scales: singular values of that affine's linear part, descending.
+        volume_ml: of the cells with structures, in the volume.
+    """
+
+    placement: Placement
+    box: tuple[tuple[int, int], ...]
+    misfit_mm: float
+    scales: tuple[float, ...]
+    volume_ml: float
+
+
+def make_scan(volume: Volume) -> CoarseScan:
+    """Resample a canonical volume to voxels of about 2 mm."""
+    voxels = torch.from_numpy(np.ascontiguousarray(volume.voxels, dtype=np.float32))
+    spacing = volume.geometry.spacing[::-1]
+    size = [
+        max(16, round(n * mm / VOXEL_MM / 2) * 2)
+        for n, mm in zip(volume.shape, spacing, strict=True)
+    ]
+    for axis, mm in enumerate(spacing):
+        voxels = smooth(voxels, max(0.0, (VOXEL_MM / mm) ** 2 - 1) ** 0.5 / 2.355, axis)
+    image = F.interpolate(voxels[None, None], size=size, mode="trilinear", align_corners=False)[
+        0, 0
+    ]
+    step = [n * mm / m for n, mm, m in zip(volume.shape, spacing, size, strict=True)]
+    return CoarseScan(image, scale_of(image), torch.tensor(step[::-1], dtype=torch.float32))
+
+
+def locate(scan: CoarseScan, model: StructureModel, device: str = "cpu") -> Location | None:
+    """Place a scan in the space of a head; None where it shows no structures.
+
+    The first look is at the whole image; each later one at a window of the space, into which the
+    affine of the last look brings the image: pose and field of view matter less and less.
+
+    Args:
+        scan: resampled by `make_scan`.
+        model: the head.
+        device: of the network, as PyTorch names it.
+    """
+    image, to_mm = _halved(scan)
+    look = _look(image, to_mm, model, device)
+    for _ in range(_MORE_LOOKS):
+        if look is not None:
+            look = _look(*_window(image, to_mm, look.affine, model), model, device)
+    if look is None:
+        return None
+    inner = look.shown > 0.5
+    residual = look.places - transformed(look.affine, look.points).movedim(-1, 0)
+    weight = smooth_all(look.shown, _FIELD_BLUR) + 0.02
+    field = smooth_all(residual * look.shown, _FIELD_BLUR) / weight
+    low, node, sides = model.space.nodes()
+    nodes = index_grid(sides) * node + low
+    cells = transformed(_inverse(look.cell_to_mm), transformed(_inverse(look.affine), nodes))
+    last = torch.tensor(field.shape[:0:-1]) - 1
+    field = sampled(field, cells / last * 2 - 1, beyond="zeros")
+    corners = look.points[inner] / scan.step_mm
+    first, end = corners.min(0).values - _ROOM, corners.max(0).values + 1 + _ROOM
+    box = tuple(
+        (max(0, int(a) // 2 * 2), min(n, -(-int(b) // 2) * 2))
+        for a, b, n in zip(first.flip(0), end.flip(0), scan.image.shape, strict=True)
+    )
+    linear = torch.linalg.svdvals(look.affine[:, :3])
+    cell_ml = float(torch.linalg.det(look.cell_to_mm[:, :3]).abs()) / 1000
+    return Location(
+        Placement(look.affine, field, low, node),
+        box,
+        look.misfit_mm,
+        tuple(linear.tolist()),
+        float(inner.sum()) * cell_ml,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What the locator says of a window.
+
+    Attributes:
+        points: [k, j, i, 3], mm along the volume's axes.
+        places: [3, k, j, i], mm of the space.
+        shown: [k, j, i], probability of structures.
+        affine: [3, 4] from points to places.
+        misfit_mm: median distance from it.
+        cell_to_mm: [3, 4] from indices of cells to points.
+    """
+
+    points: Tensor
+    places: Tensor
+    shown: Tensor
+    affine: Tensor
+    misfit_mm: float
+    cell_to_mm: Tensor
+
+
+def _halved(scan: CoarseScan) -> tuple[Tensor, Tensor]:
+    """Average a scan to voxels of 4 mm: [K, J, I], and the affine [3, 4] of their indices to mm."""
+    image = F.avg_pool3d(scaled(scan.image, scan.scale)[None], 2)[0]
+    return image, torch.cat([torch.diag(2 * scan.step_mm), 0.5 * scan.step_mm[:, None]], 1)
+
+
+def _look(image: Tensor, to_mm: Tensor, model: StructureModel, device: str) -> _Look | None:
+    sides = [max(_LEAST, -(-side // 2) * 2) for side in image.shape]
+    ends = [side - size for side, size in zip(sides, image.shape, strict=True)]
+    padded = F.pad(image, [end for pair in ((0, end) for end in ends[::-1]) for end in pair])
+    with torch.inference_mode(), mixed_precision(device):
+        places, logits = model.locator.to(device)(padded[None, None].to(device))
+    places, shown = places[0].float().cpu().clone(), logits[0].float().sigmoid().cpu().clone()
+    shown = _largest(shown > 0.5) * shown
+    inner = shown > 0.5
+    if int(inner.sum()) < _FEWEST_CELLS:
+        return None
+    cell_to_mm = torch.cat(
+        [to_mm[:, :3] * 2, transformed(to_mm, torch.full((3,), 0.5))[:, None]], 1
+    )
+    points = transformed(cell_to_mm, index_grid(tuple(shown.shape)))
+    affine, misfit = _fit(points[inner], places[:, inner].T)
+    return _Look(points, places, shown, affine, misfit, cell_to_mm)
+
+
+def _window(
+    image: Tensor, to_mm: Tensor, affine: Tensor, model: StructureModel
+) -> tuple[Tensor, Tensor]:
+    """Bring an image into a window of the space: [K, J, I] of 4 mm, and its affine to mm."""
+    sides = torch.tensor([-(-side // 2) * 2 for side in model.space.prior.shape[1:]])
+    index = torch.cat([torch.eye(3) * CELL_MM, torch.tensor(model.space.origin)[:, None]], 1)
+    back = _inverse(affine)
+    window_to_mm = torch.cat(
+        [back[:, :3] @ index[:, :3], transformed(back, index[:, 3])[:, None]], 1
+    )
+    points = transformed(window_to_mm, index_grid(tuple(sides.tolist())))
+    at = transformed(_inverse(to_mm), points)
+    last = torch.tensor(image.shape[::-1]) - 1
+    return sampled(image[None], at / last * 2 - 1, beyond="zeros")[0], window_to_mm
+
+
+def index_grid(sides: tuple[int, ...]) -> Tensor:
+    """Return the indices (i, j, k) of a grid: [K, J, I, 3]."""
+    lines = [torch.arange(n, dtype=torch.float32) for n in sides]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1)
+
+
+def _inverse(affine: Tensor) -> Tensor:
+    """Invert an affine [3, 4]."""
+    linear = torch.linalg.inv(affine[:, :3])
+    return torch.cat([linear, -(linear @ affine[:, 3])[:, None]], 1)
+
+
+def scaled(image: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Map intensities from scale[0] and scale[1] to 0 and 1, and clip the others."""
+    return ((image - scale[0]) / (scale[1] - scale[0])).clamp(0, 1)
+
+
+def _fit(points: Tensor, places: Tensor) -> tuple[Tensor, float]:
+    """Fit an affine [3, 4] to places of points [N, 3], robustly; returns the median distance."""
+    rows = torch.cat([points, torch.ones(len(points), 1)], 1).double()
+    weight = torch.ones(len(points), 1, dtype=torch.float64)
+    for _ in range(4):
+        solution = torch.linalg.lstsq(rows * weight, places.double() * weight).solution
+        distance = (rows @ solution - places).norm(dim=1, keepdim=True)
+        weight = 1 / (1 + (distance / 8.0) ** 2)
+    return solution.T.float(), float(distance.median())
+
+
+def _largest(mask: Tensor) -> Tensor:
+    """Keep the largest connected part of a mask [K, J, I]."""
+    sitk = require("SimpleITK", purpose="Segmenting a volume")
+    parts = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.numpy().astype(np.uint8)))
+    labels = sitk.GetArrayFromImage(sitk.RelabelComponent(parts, sortByObjectSize=True))
+    return torch.from_numpy(labels == 1)

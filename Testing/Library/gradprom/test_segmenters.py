@@ -1,0 +1,172 @@
+"""Every kind of segmenter stands behind the same doors; one in space, with 28 labels, stands in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from Library.storages import SOME, restored, stored
+from pydicom import dcmread
+
+import MedEnhanceLib as me  # noqa: N813 - as its users do
+from MedEnhanceLib.bundles.export import export_bundle
+from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.gradprom import segmenters
+from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, HeadSegmenter, VoxelLabels
+from MedEnhanceLib.gradprom.task import SegmentationTask
+from MedEnhanceLib.io import load
+from MedEnhanceLib.runtime.progress import Monitor
+
+_RECIPE = Path(__file__).resolve().parents[3] / "docs/recipes/brain.json"
+_QUALITY = {"Left thalamus": 0.8765, "Right thalamus": 0.5}
+
+
+@dataclass(frozen=True)
+class Stripes(HeadSegmenter):
+    """Labels columns in turn; knows how certain it is, and refuses what is as dark as night."""
+
+    seen: ClassVar[list[Volume]] = []
+
+    def find_unlike(self, volume: Volume) -> str:
+        self.seen.append(volume)
+        return "it is dark" if float(volume.voxels.mean()) < 10 else ""
+
+    def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
+        self.seen.append(volume)
+        columns = np.arange(volume.shape[2])
+        values = np.array([0, *(label.value for label in self.labels)], np.uint8)
+        labels = np.broadcast_to(values[columns % len(values)], volume.shape).copy()
+        spread = np.broadcast_to(columns / volume.shape[2], volume.shape).astype(np.float32)
+        return VoxelLabels(labels, spread.copy(), _QUALITY, ("its border is cut off",))
+
+
+@pytest.fixture
+def stripes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The folder of a head for MR in space, whose class is `Stripes`."""
+    monkeypatch.setitem(SEGMENTERS, "structures", f"{__name__}:Stripes")
+    Stripes.seen.clear()
+    metadata: dict[str, Any] = {
+        "name": "stripes",
+        "kind": "head",
+        "modality": "MR",
+        "anatomy": "brain",
+        "description": "Stripes.",
+        "license": "CC0-1.0",
+        "network": {"kind": "structures"},
+        "labels": json.loads(_RECIPE.read_text(encoding="utf-8"))["structures"],
+        "limits": ["Of stripes alone."],
+        "warnings": ["It sees stripes."],
+    }
+    return str(export_bundle(tmp_path / "stripes", {"w": torch.zeros(1)}, metadata).folder)
+
+
+def test_labels_and_uncertainty_have_the_order_of_the_input(head: Volume, stripes: str) -> None:
+    plain = me.segment(head, model=stripes, device="cpu")
+    assert plain.uncertainty is not None
+    for storage in SOME:
+        volume = stored(head, storage)
+        result = me.segment(volume, model=stripes, device="cpu")
+        assert result.uncertainty is not None
+        for made, same in (
+            (result.volume, plain.volume),
+            (result.uncertainty, plain.uncertainty),
+        ):
+            assert made.geometry == volume.geometry
+            assert np.array_equal(restored(made.voxels, storage), same.voxels)
+        assert result.table == plain.table
+    assert {volume.geometry.turn.axes for volume in Stripes.seen} == {(0, 1, 2)}
+    assert plain.limits == ("Of stripes alone.",)
+    assert (plain.uncertainty.units, plain.uncertainty.modality) == ("1", "MR")
+
+
+def test_the_command_writes_the_map_and_states_the_expected_dice(
+    scan: Path, stripes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, spread = tmp_path / "labels.nii.gz", tmp_path / "spread.nii.gz"
+    command = ["segment", str(scan), str(labels), "--model", stripes]
+    assert main([*command, "--uncertainty-map", str(spread)]) == 0
+    printed = capsys.readouterr()
+    assert "expected Dice" in printed.out and "0.876" in printed.out
+    assert "warning: its border is cut off" in printed.err
+    assert np.unique(load(labels).voxels).size == 29
+    found = load(spread)
+    assert (found.voxels.dtype, found.geometry) == (np.float32, load(labels).geometry)
+    assert 0 < found.voxels.max() < 1
+    manifest = json.loads(Path(f"{labels}.json").read_text(encoding="utf-8"))
+    rows = {row["label"]: row for row in manifest["results"]["table"]}
+    assert rows["Left thalamus"]["quality"] == 0.876
+    assert "quality" not in rows["Left caudate"]
+    assert manifest["results"]["segmentation_warning"].endswith("its border is cut off")
+
+
+def test_a_map_that_the_model_cannot_make_is_warned_of(
+    scan: Path, default_head: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, spread = tmp_path / "labels.nii.gz", tmp_path / "spread.nii.gz"
+    command = ["segment", str(scan), str(labels), "--force-segmenter"]
+    assert main([*command, "--uncertainty-map", str(spread)]) == 0
+    assert "does not estimate uncertainty: no map" in capsys.readouterr().err
+    assert labels.exists() and not spread.exists()
+    assert me.segment(load(scan, modality="MR"), force_segmenter=True).uncertainty is None
+    with_dicom = [*command[:2], str(tmp_path / "dicom"), "--dicom", "--uncertainty-map", "a.nrrd"]
+    assert main(with_dicom) == ConfigError.exit_status
+
+
+def test_an_unlike_volume_is_refused_by_every_kind_in_the_same_words(
+    head: Volume, stripes: str
+) -> None:
+    dark = head.with_voxels((head.voxels // 100).astype(np.int16))
+    says = "does not look like the images that stripes was trained on, MR of the brain: it is dark"
+    with pytest.raises(InputError, match=says) as caught:
+        me.segment(dark, model=stripes)
+    assert "--force-segmenter" in caught.value.hint
+    forced = me.segment(dark, model=stripes, force_segmenter=True)
+    assert forced.warning.startswith("the volume does not look like")
+    assert "stripes: It sees stripes" in forced.warning
+
+
+def test_enhance_states_quality_and_warnings_of_the_segmenter(head: Volume, stripes: str) -> None:
+    result = me.enhance(head, segment=True, segmenter=stripes, device="cpu")
+    assert result.segmentation is not None and result.segmentation.uncertainty is not None
+    assert "its border is cut off" in result.report["results"]["segmentation_warning"]
+    assert result.report["results"]["table"][5]["quality"] == 0.876
+
+
+def test_28_labels_become_28_segments_of_dicom(scan: Path, stripes: str, tmp_path: Path) -> None:
+    folder = tmp_path / "dicom"
+    command = ["segment", str(scan), str(folder), "--model", stripes, "--modality", "MR"]
+    assert main([*command, "--dicom", "--patient-id", "1"]) == 0
+    (path,) = folder.glob("*.dcm")
+    segments = {item.SegmentLabel: item for item in dcmread(path).SegmentSequence}
+    stated = json.loads(_RECIPE.read_text(encoding="utf-8"))["structures"]
+    assert [*segments] == [entry["name"] for entry in stated]
+    for entry in stated:
+        kind = segments[entry["name"]].SegmentedPropertyTypeCodeSequence[0]
+        assert (kind.CodeValue, kind.CodingSchemeDesignator) == (
+            entry["type"]["value"],
+            entry["type"]["scheme"],
+        )
+    back = load(path)
+    assert np.array_equal(
+        back.voxels > 0, me.segment(load(scan, modality="MR"), model=stripes).volume.voxels > 0
+    )
+
+
+def test_a_kind_of_another_release_is_named(head: Volume, stripes: str) -> None:
+    del segmenters.SEGMENTERS["structures"]
+    with pytest.raises(ModelError, match="unknown kind of network 'structures'"):
+        me.segment(head, model=stripes)
+
+
+def test_a_head_from_label_maps_cannot_teach_by_slices(stripes: str, tmp_path: Path) -> None:
+    assert open_bundle(stripes, kind="head", modality="MR").name == "stripes"
+    with pytest.raises(ModelError, match="trained on label maps"):
+        SegmentationTask(stripes, tmp_path, "cpu", modality="MR")
