@@ -1,4 +1,4 @@
-"""Labels for images that have none: from an atlas by registration, refined by intensity.
+"""Labels of others, carried by registration: a peer of heads, and tissue refined by intensity.
 
 Affine (mutual information), then diffeomorphic demons inside the brain, by SimpleITK; the
 propagated labels become the prior of a mixture of one Gaussian per structure, fitted to the image
@@ -72,6 +72,23 @@ def propagate_labels(
     interior = sitk.GetArrayFromImage(filled) > 0
     indices = _mixture(image.voxels.astype(np.float32), priors, interior)
     return image.with_voxels(indices, did="labels propagated from an atlas")
+
+
+def carry_labels(image: Volume, labels: Any, target: Volume) -> Any:
+    """Carry labels [K, J, I] of an image to a target of the same contrast, as they are."""
+    sitk = require("SimpleITK", purpose="Carrying labels")
+    fixed, moving = (sitk.Cast(each.to_sitk(), sitk.sitkFloat32) for each in (target, image))
+    drawn = sitk.GetImageFromArray(labels.astype(np.float32))
+    drawn.CopyInformation(moving)
+    coarse_fixed, coarse_moving = (
+        sitk.Shrink(each, [max(1, round(_WORKING_MM / spacing)) for spacing in each.GetSpacing()])
+        for each in (fixed, moving)
+    )
+    with itk_on_one_thread:
+        affine = _affine(coarse_fixed, coarse_moving, sitk)
+        transform = _demons(coarse_fixed, coarse_moving, drawn, affine, sitk)
+    carried = sitk.Resample(drawn, fixed, transform, sitk.sitkNearestNeighbor)
+    return sitk.GetArrayFromImage(carried).astype(np.int32)
 
 
 def _affine(fixed: Any, moving: Any, sitk: Any) -> Any:

@@ -42,7 +42,7 @@ _SCRATCH = tempfile.TemporaryDirectory(prefix="benchmarks-") if QUICK else None
 #: How names of fields end that differ from run to run: times and memory.
 _PASSING = re.compile(r"(_s|seconds|_mib|_gib|peak_bytes|cpu_s_per_mvoxel)$")
 #: Options of scripts that name folders of further volumes.
-FURTHER = ("--more", "--unlearned", "--besides")
+FURTHER = ("--more", "--unlearned", "--heads")
 #: The open volumes kept beside the project; of a quick run small ones of the same names.
 SHARED_DATA = small_data(KEPT / "quick-data") if QUICK else REPOSITORY.parent / "shared" / "data"
 

@@ -18,6 +18,7 @@ _READ = {
     "gradprom": "docs/recipes",
     "kills": "Testing/Library/unicompress/killing.py",
     "real_ct": "Testing/Benchmarks/real_ct_scans.json",
+    "segmentation": "Testing/Benchmarks/heads.json",
     "sequences": "Testing/Benchmarks/sequence_scans.json",
 }
 #: The module that names others by text, and where these are.

@@ -68,7 +68,7 @@ NEEDS = {
         "--unlearned FOLDER: volumes of other sources",
         lambda: "--unlearned" in sys.argv,
     ),
-    "besides": ("--besides FOLDER: T1 brains of other sources", lambda: "--besides" in sys.argv),
+    "heads": ("--heads FOLDER …: volumes of heads.json", lambda: "--heads" in sys.argv),
     "cuda": ("an NVIDIA device", lambda: _has_cuda()),
 }
 SCRIPTS = {
@@ -86,8 +86,7 @@ SCRIPTS = {
     "noise": Script(0.1),
     "uncertainty": Script(0.1),
     "slices": Script(0.5),
-    "segmentation": Script(0.1),
-    "likeness": Script(0.3, ("data", "besides")),
+    "segmentation": Script(0.4, ("data", "heads")),
     "registration": Script(0.1),
     "gradprom": Script(1.1),
     "distillation": Script(8.0),
@@ -110,7 +109,7 @@ def main() -> int:
     parser.add_argument("--more", type=Path, help="of real.py: folder of further sequences")
     parser.add_argument("--scans", type=Path, help="of sequences.py: folder of further series")
     parser.add_argument("--ct-scans", type=Path, help="of real_ct.py: folder of listed phantoms")
-    parser.add_argument("--besides", type=Path, help="of likeness.py: folder of T1 brains")
+    parser.add_argument("--heads", nargs="+", help="of segmentation.py: folders of heads.json")
     parser.add_argument("--unlearned", type=Path, help="of denoising.py: volumes of other sources")
     options = parser.parse_args()
     unknown = sorted(set(options.only or ()) - SCRIPTS.keys())
@@ -129,10 +128,11 @@ def main() -> int:
         "real": ("more", options.more),
         "real_ct": ("more", options.ct_scans),
         "sequences": ("more", options.scans),
-        "likeness": ("besides", options.besides),
         "denoising": ("unlearned", options.unlearned),
     }
     given = {name: [f"--{word}", str(place)] for name, (word, place) in more.items() if place}
+    if options.heads:
+        given["segmentation"] = ["--heads", *options.heads]
     present = {
         name for name in names if not options.anew and is_present(name, folder, given.get(name, ()))
     }

@@ -120,7 +120,7 @@ class Bench:
         thin, labels = [], []
         for device in ("cpu", self.device):
             thin.append(me.enhance(thick, task="slices", device=device).volume.voxels)
-            labels.append(me.segment(head, model="brain-tissue", device=device).volume.voxels)
+            labels.append(me.segment(head, model="brain", device=device).volume.voxels)
         far = np.abs(thin[1].astype(float) - thin[0]) / np.percentile(head.voxels, 99.5)
         return {
             "thin_largest_percent": float(f"{100 * far.max():.3g}"),

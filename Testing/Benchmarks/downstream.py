@@ -2,7 +2,7 @@
 
     python Testing/Benchmarks/downstream.py
 
-Sixteen slices of each scan, around the tumor or the middle. Features are taken in tumors that
+Sixteen slices of each scan around its tumor; of a head all. Features are taken in tumors that
 readers outlined; the segmentation models are asked on patients that they did not learn from.
 """
 
@@ -29,7 +29,7 @@ from MedEnhanceLib.io import load
 
 #: Volumes, and the segmentation model that each is given to.
 SCANS = {
-    "mr/open_ms/C19/T1.nii.gz": "brain-tissue",
+    "mr/open_ms/C19/T1.nii.gz": "brain",
     "ct/sts/STS_013/CT.nii.gz": "sarcoma-ct",
     "ct/sts/STS_002/CT.nii.gz": "",
     "mr/sts/STS_008/MR_T1.nii.gz": "",
@@ -69,12 +69,12 @@ def _scan(file: str, model: str) -> Scan:
     volume = load(path, modality=file[:2].upper())
     outline = path.with_name(path.name.replace(".nii.gz", "_gtv.nii.gz"))
     tumor = load(outline, modality="SEG").voxels > 0 if outline.is_file() else None
-    center = len(volume.voxels) // 2
-    if tumor is not None:
-        center = int(np.median(np.flatnonzero(tumor.any(axis=(1, 2)))))
+    if tumor is None:
+        return Scan(file, volume.crop(k=slice(SLICES if QUICK else None)), None, model)
+    center = int(np.median(np.flatnonzero(tumor.any(axis=(1, 2)))))
     start = min(max(center - SLICES // 2, 0), max(len(volume.voxels) - SLICES, 0))
     part = slice(start, start + SLICES)
-    return Scan(file, volume.crop(k=part), None if tumor is None else tumor[part], model)
+    return Scan(file, volume.crop(k=part), tumor[part], model)
 
 
 def _rows(file: str, model: str) -> Iterator[Row]:

@@ -15,7 +15,14 @@ from MedEnhanceLib.bundles.export import record_fields
 MODELS = REPOSITORY / "Resources" / "models"
 ENHANCERS = {"mr": "MR", "ct": "CT"}
 ARMS = ("filter", "network")
-HEADS = ("sarcoma-ct",)
+#: What the card of the brain's head states: rows of a table, and figures.
+BRAIN = {
+    "FreeSurfer": ("dice", "cortex", "white", "worst"),
+    "manual": ("dice", "cortex", "white", "worst"),
+    "sequences": ("dice", "cortex", "white", "worst"),
+    "outside": ("outside", "missed"),
+    "retest": ("difference", "largest"),
+}
 #: Shipped models of the codec, and the start of the names of the volumes in their cards.
 SETTINGS_OF_CODEC = (("lossless", None), ("ratio", 32), ("ratio", 128), ("ratio", 512))
 CODECS = {"codec-ct": "CT ", "codec-mr": "MR ", "codec-em": "EM "}
@@ -27,8 +34,9 @@ def main() -> None:
         record_fields(
             MODELS / name, {"measured": enhancement_rows(_rows_of("denoising"), modality)}
         )
-    for name in HEADS:
-        record_fields(MODELS / name, {"measured": head_rows(_rows_of("segmentation"), name)})
+    rows = _rows_of("segmentation")
+    record_fields(MODELS / "brain", {"measured": brain_rows(rows)})
+    record_fields(MODELS / "sarcoma-ct", {"measured": head_rows(rows)})
     for name, start in CODECS.items():
         record_fields(MODELS / name, {"measured": codec_rows(_rows_of("compression"), start)})
     for name, modality in SLICES.items():
@@ -41,12 +49,25 @@ def _rows_of(benchmark: str) -> list[dict[str, Any]]:
     return rows
 
 
-def head_rows(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Dice of each label in each subject, of the head that ships."""
-    model_rows = [row for row in rows if row["model"] == name]
+def brain_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means and ranges over subjects of what labels of heads were compared with."""
+    table = []
+    for name, figures in BRAIN.items():
+        known = [row for row in rows if row["table"] == name and row["arm"] == "head"]
+        for figure in figures if known else ():
+            values = [row[figure] for row in known]
+            spread = f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+            table.append({"compared": name, "figure": figure, "mean (range)": spread,
+                          "n": len(values)})  # fmt: skip
+    return table
+
+
+def head_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Dice of each label in each patient, of the experiment for sarcomas."""
     return [
         {key: row[key] for key in ("subject", "case", "input")} | row["labels"]
-        for row in model_rows
+        for row in rows
+        if row["table"] == "sarcomas"
     ]
 
 
