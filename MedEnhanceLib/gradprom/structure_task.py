@@ -8,6 +8,7 @@ through the image alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,6 @@ from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.gradprom.structures.training import ROUNDS, class_loss
 from MedEnhanceLib.gradprom.task import READING, FrozenTask
 from MedEnhanceLib.learning.intensity import scaling_for
-from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Noise of the measured images, σ over the brightest tissue: less hardly changes such labels.
@@ -87,6 +87,7 @@ class StructuresTask(FrozenTask):
         )
         super().__init__(bundle, config, data, device)
         self._model = open_structures(bundle)
+        self._corrector = deepcopy(self._model.corrector).to(device)  # segmenting is the CPU's
         self._scenes: list[_Scene] = []
 
     def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
@@ -141,8 +142,7 @@ class StructuresTask(FrozenTask):
             prior = self._model.space.at(places.movedim(0, -1))
             share = scene.share[(slice(None), *box)].float()
             inputs = (each.to(image.device)[None] for each in (share, prior, places))
-            corrector = move(self._model.corrector, image.device.type)
-            logits, _ = corrector(scan[None, None], *inputs)
+            logits, _ = self._corrector(scan[None, None], *inputs)
             inside = logits[(slice(None), slice(None), *seen)].cpu()
             return class_loss(inside, scene.classes[box][seen])
 

@@ -108,6 +108,7 @@ class FrozenTask:
                 rows.append({"subject": subject, "image": name, **figures})
         return rows
 
+
 class SegmentationTask(FrozenTask):
     """Loss of a trained head on enhanced images, and its Dice in held-out patients.
 
