@@ -85,7 +85,14 @@ def read_labeled(
 
 
 def read_image(config: TrainHeadConfig, path: Path, monitor: Monitor) -> Volume:
-    """Read an image in the order that networks see in use; raises InputError for an unfit one."""
+    """Read an image in the order that networks see in use.
+
+    Args:
+        config: its modality.
+        path: of the image.
+        monitor: receives progress.
+    Raises InputError for an unfit one.
+    """
     monitor.progress(0, f"reading {path.name}")
     begin = monitor.part(0, 0)
     image = load(path, modality=config.modality, monitor=begin).single().canonical().compact()

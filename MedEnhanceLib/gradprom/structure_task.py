@@ -115,7 +115,13 @@ class StructuresTask(FrozenTask):
     def measure(
         self, enhancers: Mapping[str, Enhance], monitor: Monitor, *, depth: int | None = None
     ) -> list[dict[str, Any]]:
-        """Segment held-out scans, by default all slices; see `FrozenTask.measure`."""
+        """Segment held-out scans as `FrozenTask.measure`, by default all slices.
+
+        Args:
+            enhancers: by name.
+            monitor: progress and cancelling.
+            depth: slices that are measured; None: all.
+        """
         return super().measure(enhancers, monitor, depth=depth)
 
     def loss(self, image: Tensor, labels: Tensor) -> Tensor:

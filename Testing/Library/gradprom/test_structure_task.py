@@ -94,9 +94,7 @@ def task_of(segmenter: str, data: Path) -> StructuresTask:
     return StructuresTask(segmenter, data, "cpu", modality="MR", **files)
 
 
-def test_a_window_stands_where_it_was_in_the_image_that_the_head_sees(
-    segmenter: str, data: Path
-) -> None:
+def test_a_window_stands_where_it_was_in_the_scan(segmenter: str, data: Path) -> None:
     """The same as if the whole scan, with other voxels in the window, was resampled."""
     task = task_of(segmenter, data)
     _, volume, _ = [*task.subjects(Monitor())][1]
@@ -115,9 +113,7 @@ def test_a_window_stands_where_it_was_in_the_image_that_the_head_sees(
     assert float((padded - inside).abs().max()) < 1e-5
 
 
-def test_the_loss_knows_scan_and_place_by_numbers_and_reaches_the_window_alone(
-    segmenter: str, data: Path
-) -> None:
+def test_numbers_say_which_scan_and_place_the_loss_is_of(segmenter: str, data: Path) -> None:
     task = task_of(segmenter, data)
     subjects = [(volume, numbers) for _, volume, numbers in task.subjects(Monitor())]
     where = (slice(8, 24), slice(6, 42), slice(4, 40))
@@ -137,9 +133,7 @@ def test_the_loss_knows_scan_and_place_by_numbers_and_reaches_the_window_alone(
     assert task.loss(nowhere, torch.zeros(4, 5, 6, dtype=torch.long)) == 0
 
 
-def test_the_truth_of_a_held_out_scan_is_what_the_head_labels_on_the_clean_one(
-    segmenter: str, data: Path
-) -> None:
+def test_the_truth_is_what_the_head_labels_on_the_clean_scan(segmenter: str, data: Path) -> None:
     rows = {row["image"]: row for row in task_of(segmenter, data).measure({}, Monitor())}
     assert (rows["clean"]["dice"], rows["clean"]["volume_error"]) == (1, 0)
     assert rows["clean"]["psnr_db"] is None
