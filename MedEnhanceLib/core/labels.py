@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from MedEnhanceLib.core.arrays import Bytes
+from MedEnhanceLib.core.arrays import Bytes, Ints
 from MedEnhanceLib.core.options import About, Options, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 
-#: An image's file, the image, and its label indices [K, J, I], 0: background.
-LabeledFile = tuple[Path, Volume, Bytes]
+#: An image's file, the image, and its label indices, or what a task knows its places by, [K, J, I];
+#: 0: background.
+LabeledFile = tuple[Path, Volume, Bytes | Ints]
 
 
 @dataclass(frozen=True, kw_only=True)

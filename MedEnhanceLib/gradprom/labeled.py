@@ -57,11 +57,7 @@ def read_labeled(config: TrainHeadConfig, files: Files, monitor: Monitor) -> Lab
     Raises InputError where labels are on another grid, are no labels, or contain no structure.
     """
     path, label_path = files
-    monitor.progress(0, f"reading {path.name}")
-    begin = monitor.part(0, 0)
-    # In the order that networks see in use.
-    image = load(path, modality=config.modality, monitor=begin).single().canonical().compact()
-    refuse_unfit(image, Monitor(), on_request=True)
+    image = read_image(config, path, monitor)
     labels = load(label_path).single().canonical()
     _check_labels(image, labels, path, label_path)
     indices = np.zeros(labels.shape, np.uint8)
@@ -76,6 +72,22 @@ def read_labeled(config: TrainHeadConfig, files: Files, monitor: Monitor) -> Lab
             "Check the value of each structure.",
         )
     return LabeledImage(image, indices)
+
+
+def read_image(config: TrainHeadConfig, path: Path, monitor: Monitor) -> Volume:
+    """Read an image in the order that networks see in use.
+
+    Args:
+        config: its modality.
+        path: of the image.
+        monitor: receives progress.
+    Raises InputError for an unfit one.
+    """
+    monitor.progress(0, f"reading {path.name}")
+    begin = monitor.part(0, 0)
+    image = load(path, modality=config.modality, monitor=begin).single().canonical().compact()
+    refuse_unfit(image, Monitor(), on_request=True)
+    return image
 
 
 def _check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -> None:
@@ -112,7 +124,7 @@ def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[F
     `held_out` that matches an image holds out its patient. Raises InputError where there are no
     images, or not as many labels, a pattern matches nothing, or no image remains.
     """
-    pairs = _pairs(config, data)
+    pairs = [*dict.fromkeys(_pairs(config, data))]
     names = [path.relative_to(data).as_posix() for path, _ in pairs]
     folders = [str(path.parent) for path, _ in pairs]
     patients = folders if len(set(folders)) > 1 else names

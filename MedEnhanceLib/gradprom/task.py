@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.bundles.store import Bundle, open_bundle
+from MedEnhanceLib.core.arrays import Bytes
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.volume import Enhance, Volume
@@ -20,7 +21,7 @@ from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import open_head, segmentation_loss
-from MedEnhanceLib.gradprom.labeled import LabeledImage, config_of, find_split, read_labeled
+from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, config_of, find_split, read_labeled
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.runtime.progress import Monitor
@@ -33,47 +34,37 @@ _MOST_SLICES = 4
 #: Slices of a held-out patient that are measured by default, those with most labels.
 _MEASURED_SLICES = 48
 #: Share of a training's progress that reading the labeled images takes, before its first step.
-_READING = 0.03
+READING = 0.03
 
 
-class SegmentationTask:
-    """Loss of a trained head on enhanced images, and its Dice in held-out patients.
-
-    The images are those of the head's training. It runs in float32, as differences of its loss
-    would vanish in bfloat16.
+class FrozenTask:
+    """A head that does not change: what it makes of held-out images.
 
     Args:
-        segmenter: name or folder of the head.
+        bundle: of the head.
+        config: modality, structures, images and who of them is held out.
         data: folder that patterns are relative to.
         device: as torch names it.
-        modality: of the images.
-    Raises:
-        ModelError: there is no such head.
     """
 
-    def __init__(self, segmenter: str, data: Path, device: str, *, modality: str) -> None:
-        self._bundle = open_bundle(segmenter, kind="head", modality=modality)
-        self._config = config_of(self._bundle)
-        self._network = move(open_head(self._bundle).network, device)
+    #: Noise of the measured images of MR, σ over the brightest tissue.
+    sigma = _SIGMA
+
+    def __init__(self, bundle: Bundle, config: TrainHeadConfig, data: Path, device: str) -> None:
+        self._bundle, self._config = bundle, config
         self._data, self._device = data, device
-        self._criterion = segmentation_loss(over_batch=self._config.labeled_share > 0)
 
     def identity(self) -> Mapping[str, str]:
         """Return name and hash of the head."""
         return self._bundle.identity()
 
-    def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
-        """Yield each training image and its labels as indices, without held-out patients.
+    def _read(self, files: Files, monitor: Monitor) -> LabeledImage:
+        """Read an image and its true labels."""
+        raise NotImplementedError
 
-        Raises InputError for data that do not fit together.
-        """
-        training, _ = find_split(self._config, self._data)
-        reading = monitor.part(0.0, _READING, is_typical=False)
-        count = len(training)
-        for number, files in enumerate(training):
-            part = reading.part(number / count, (number + 1) / count)
-            labeled = read_labeled(self._config, files, part)
-            yield files[0], labeled.image, labeled.indices
+    def _segmented(self, volume: Volume) -> Bytes:
+        """Return the head's label values [K, J, I]."""
+        raise NotImplementedError
 
     def measure(
         self,
@@ -93,32 +84,64 @@ class SegmentationTask:
             depth: slices that are measured, those with most labels; None: all.
         Returns:
             A row for each patient and image: "subject", "image" ("clean", "noisy" or an enhancer's
-            name), "dice" (mean over the structures), "psnr_db" (of tissue; None for the clean
-            image), and "LABEL (Dice)".
+            name), "dice" (mean over the structures), "volume_error" (of the structures: mean
+            absolute difference as a share of the true volume), "psnr_db" (of tissue; None for the
+            clean image), and "LABEL (Dice)".
         """
         rows, config = [], self._config
-        head = str(self._bundle.folder)
-        options = SegmentConfig(model=head, device=self._device, force_segmenter=True)
-        quiet = Monitor(cancel=lambda: monitor.cancelled)  # warnings of each image would repeat
         names = [_CLEAN, _NOISY, *enhancers]
         _, held_out = find_split(config, self._data)
         for number, files in enumerate(held_out):
             part = monitor.part(number / len(held_out), (number + 1) / len(held_out))
             subject = f"held-out patient {number + 1}"
             monitor.log(f"{subject}: {files[0].relative_to(self._data)}")
-            labeled = read_labeled(config, files, part.part(0, 0.1))
+            labeled = self._read(files, part.part(0, 0.1))
             labeled = labeled.slab(depth) if depth else labeled
             is_ct = config.modality == "CT"
-            noise = LowDose(_PHOTONS, _ELECTRONIC, number) if is_ct else Rician(_SIGMA, number)
+            noise = LowDose(_PHOTONS, _ELECTRONIC, number) if is_ct else Rician(self.sigma, number)
             noisy = noise.apply(labeled.image)
             for index, name in enumerate(names):
                 part.progress(0.1 + 0.9 * index / len(names), f"measuring the {name} image")
                 volume = labeled.image if name == _CLEAN else noisy
                 volume = enhancers[name](noisy) if name in enhancers else volume
-                labels = segment(volume, options, monitor=quiet).volume
-                figures = _figures(labeled, volume, labels, config)
+                figures = _figures(labeled, volume, self._segmented(volume), config)
                 rows.append({"subject": subject, "image": name, **figures})
         return rows
+
+
+class SegmentationTask(FrozenTask):
+    """Loss of a trained head on enhanced images, and its Dice in held-out patients.
+
+    The images are those of the head's training. It runs in float32, as differences of its loss
+    would vanish in bfloat16.
+
+    Args:
+        segmenter: name or folder of the head.
+        data: folder that patterns are relative to.
+        device: as torch names it.
+        modality: of the images.
+    Raises:
+        ModelError: there is no such head.
+    """
+
+    def __init__(self, segmenter: str, data: Path, device: str, *, modality: str) -> None:
+        bundle = open_bundle(segmenter, kind="head", modality=modality)
+        super().__init__(bundle, config_of(bundle), data, device)
+        self._network = move(open_head(bundle).network, device)
+        self._criterion = segmentation_loss(over_batch=self._config.labeled_share > 0)
+
+    def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
+        """Yield each training image and its labels as indices, without held-out patients.
+
+        Raises InputError for data that do not fit together.
+        """
+        training, _ = find_split(self._config, self._data)
+        reading = monitor.part(0.0, READING, is_typical=False)
+        count = len(training)
+        for number, files in enumerate(training):
+            part = reading.part(number / count, (number + 1) / count)
+            labeled = self._read(files, part)
+            yield files[0], labeled.image, labeled.indices
 
     def loss(self, image: Tensor, labels: Tensor) -> Tensor:
         """Compute cross-entropy + Dice of up to four slices of a slab, each with its neighbors.
@@ -146,20 +169,38 @@ class SegmentationTask:
             loss: Tensor = self._criterion(logits, labels[middles.tolist()][:, None].float())
         return loss
 
+    def _read(self, files: Files, monitor: Monitor) -> LabeledImage:
+        return read_labeled(self._config, files, monitor)
+
+    def _segmented(self, volume: Volume) -> Bytes:
+        head = str(self._bundle.folder)
+        options = SegmentConfig(model=head, device=self._device, force_segmenter=True)
+        # Warnings of each image would repeat.
+        labels: Bytes = segment(volume, options, monitor=Monitor()).volume.voxels
+        return labels
+
 
 def _figures(
-    labeled: LabeledImage, volume: Volume, labels: Volume, config: TrainHeadConfig
+    labeled: LabeledImage, volume: Volume, labels: Bytes, config: TrainHeadConfig
 ) -> dict[str, Any]:
     """Compute the Dice of labels, and the PSNR of their volume in the tissue of the clean image."""
     scaling = scaling_for(labeled.image)
     clean, voxels = (scaling.apply(image.voxels) for image in (labeled.image, volume))
     fidelity = psnr(clean, voxels, 1.0, mask=clean > TISSUE[config.modality])
     scores = {
-        label.name: dice(labeled.indices == index, labels.voxels == label.value, 1)
+        label.name: dice(labeled.indices == index, labels == label.value, 1)
         for index, label in enumerate(config.label_set, 1)
     }
+    sizes = {
+        label.value: np.count_nonzero(labeled.indices == index)
+        for index, label in enumerate(config.label_set, 1)
+    }
+    errors = [
+        abs(np.count_nonzero(labels == value) / size - 1) for value, size in sizes.items() if size
+    ]
     return {
         "dice": round(float(np.mean([*scores.values()])), 4),
+        "volume_error": round(float(np.mean(errors)), 4),
         "psnr_db": round(fidelity, 3) if math.isfinite(fidelity) else None,
         **{f"{label} (Dice)": round(score, 3) for label, score in scores.items()},
     }

@@ -377,7 +377,7 @@ def refused() -> Table:
 
 
 _ANATOMIES = {
-    "tissue": "brain tissue, MR",
+    "brain": "brain, 16 structures, MR",
     "lesions": "multiple sclerosis, MR",
     "sarcoma-ct": "sarcoma, CT",
     "sarcoma-mr": "sarcoma, MR",
@@ -396,8 +396,8 @@ def gate() -> Table:
         images = ("noisy", "head of noisy images", "enhanced", "clean")
         lost = [_over(base, (arm, "enhancement only"), "psnr") for arm in taught]
         rows.append((
-            what, *(Cell(f"{base}{arm}].dice:mean", ".3f") for arm in images),
-            *(Cell(f"{path}:mean", "+.2f") for path in lost),
+            what, *(_one(f"{base}{arm}].dice:mean", ".3f") for arm in images),
+            *(_one(f"{path}:mean", "+.2f") for path in lost),
             Cell(f"{base}clean].dice:count", ".0f"),
         ))  # fmt: skip
     return Table((

@@ -54,6 +54,7 @@ class Location:
         placement: from mm along the grid's own axes to the space.
         box: first and last voxel + 1 along k, j, i of a window around them.
         misfit_mm: median distance of the locator's places from those of the registration.
+        information: mutual information of the scan and the painted priors.
         scales: singular values of that affine's linear part, descending.
         volume_ml: of the cells with structures, in the volume.
     """
@@ -61,13 +62,14 @@ class Location:
     placement: Placement
     box: tuple[tuple[int, int], ...]
     misfit_mm: float
+    information: float
     scales: tuple[float, ...]
     volume_ml: float
 
 
 def make_scan(volume: Volume) -> CoarseScan:
     """Resample a canonical volume to voxels of about 2 mm."""
-    voxels = torch.from_numpy(np.ascontiguousarray(volume.voxels, dtype=np.float32))
+    voxels = torch.from_numpy(np.array(volume.voxels, dtype=np.float32, order="C"))
     spacing = volume.geometry.spacing[::-1]
     size = [
         max(16, round(n * mm / VOXEL_MM / 2) * 2)
@@ -101,7 +103,7 @@ def locate(scan: CoarseScan, model: StructureModel, device: str = "cpu") -> Loca
     starts = [look.affine for look in looks if look is not None]
     if len(starts) < len(looks):
         return None
-    affine = register(image, to_mm, [*starts, _upright(starts[-1], looks[-1])], model)
+    affine, information = register(image, to_mm, [*starts, _upright(starts[-1], looks[-1])], model)
     look = _look(*_window(image, to_mm, affine, model), model, device)
     if look is None:
         return None
@@ -120,6 +122,7 @@ def locate(scan: CoarseScan, model: StructureModel, device: str = "cpu") -> Loca
         Placement.linear(affine),
         box,
         float(distance.norm(dim=0)[inner].median()),
+        information,
         tuple(torch.linalg.svdvals(affine[:, :3]).tolist()),
         float(inner.sum()) * cell_ml,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,8 +22,8 @@ _AROUND = 2
 
 def register(
     image: Tensor, to_mm: Tensor, starts: Sequence[Tensor], model: StructureModel
-) -> Tensor:
-    """Refine affines from a scan to the space, and return the best.
+) -> tuple[Tensor, float]:
+    """Refine affines from a scan to the space; return the best, and its mutual information.
 
     Only the structures and a rim of 8 mm count, so scalp and neck pull nothing. Source: Mattes et
     al., IEEE Trans. Med. Imaging 22 (2003) 120, as in SimpleITK.
@@ -40,7 +39,7 @@ def register(
     fixed = _image(sitk, template, [CELL_MM] * 3, model.space.origin)
     inner = sitk.Cast(_image(sitk, mask, [CELL_MM] * 3, model.space.origin), sitk.sitkUInt8)
     moving = _image(sitk, image, torch.diagonal(to_mm[:, :3]).tolist(), to_mm[:, 3].tolist())
-    best, best_value = starts[0], math.inf
+    best, best_value = starts[0], 0.0
     for start in starts:
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(_BINS)
@@ -64,7 +63,7 @@ def register(
             matrix[:3, :3] = np.array(found.GetMatrix()).reshape(3, 3)
             matrix[:3, 3] = found.TransformPoint((0.0, 0.0, 0.0))
             best = torch.from_numpy(np.linalg.inv(matrix)[:3]).float()
-    return best
+    return best, -best_value
 
 
 def _run(method: Any, initial: Any, fixed: Any, moving: Any) -> Any:

@@ -114,7 +114,7 @@ class Crop:
         where: its place in the volume.
         guide: of the examination, with what is known about it; None without.
         planted: the same crop with the guide's lesion in the input; None without.
-        labels: [K, J, I], indices of a task's labels; None without.
+        labels: [K, J, I], as the task gave them; None without.
         bias: [K, J, I], what noise adds to the mean of magnitudes; None where it adds nothing.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from MedEnhanceLib.core.arrays import Bytes, Floats
+from MedEnhanceLib.core.arrays import Bytes, Floats, Ints
 from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.volume import Volume
@@ -44,7 +44,7 @@ class Target:
         name: of the file or of the examination that it comes from.
         least_sigma: σ of its own noise, 0 where that may be anatomy; added noise must be above it.
         is_raw: whether it has the resolution of its file.
-        labels: [K, J, I] indices of a task's labels, 0 for the background; None without.
+        labels: [K, J, I], as the task gave them, 0 for the background; None without.
     """
 
     series: tuple[Floats, ...]
@@ -52,7 +52,7 @@ class Target:
     name: str
     least_sigma: float
     is_raw: bool = True
-    labels: Bytes | None = None
+    labels: Bytes | Ints | None = None
 
 
 def load_data(
@@ -223,7 +223,7 @@ def scaled_target(
     return replace(target, least_sigma=0.0) if is_clean else target
 
 
-def _labeled(volume: Volume, labels: Bytes) -> Target:
+def _labeled(volume: Volume, labels: Bytes | Ints) -> Target:
     """Make a target of a task's volume at its own resolution, whatever its noise."""
     target = _target(volume)
     # Its noise may be larger, but must not demand more added noise than that of other targets.

@@ -46,14 +46,14 @@ class Task(Protocol):
     """Frozen downstream task of enhanced images, such as that in `gradprom.task`."""
 
     def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
-        """Yield labeled volumes."""
+        """Yield volumes, and labels by which `loss` knows what is shown where."""
 
     def loss(self, image: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of the task, a scalar.
 
         Args:
             image: [D, H, W] on the network's scale, enhanced.
-            labels: [D, H, W], indices.
+            labels: [D, H, W], those of `subjects` at the same place.
         """
 
     def measure(

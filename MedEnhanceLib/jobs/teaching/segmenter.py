@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.head import Enhancer
     from MedEnhanceLib.hqg.train.trainer import Gate, Task
 
+#: Kind of network of a head from label maps, which teaches on any clean scans.
+_STRUCTURES = "structures"
+#: Clean scans below the data folder, if none are stated.
+_SCANS = ("hq/*",)
 #: Decay of the gradients that the gate averages, and first steps in which it only averages.
 _GATE_EMA, _GATE_WARM_UP = 0.99, 20
 #: Crops in the pool of a short training, and steps after which one is replaced; in CT one
@@ -46,7 +50,8 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the fields of an enhancer's training that a head teaches, from the bundles.
 
     The training starts from the enhancer that the head was trained with, has taught steps only, and
-    uses the head's images. Fields that are stated are kept.
+    uses the head's images. A head from label maps learned from none: the training starts from the
+    default enhancer, and uses those of high_quality and held_out. Fields that are stated are kept.
 
     Raises ConfigError if no head or no enhancer is named, or the head's training held nobody out;
     ModelError if one is missing.
@@ -55,7 +60,10 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(task, Mapping) or not task.get("segmenter"):
         raise ConfigError("task names no segmenter", "Name a segmentation head (--segmenter).")
     head = find_bundle(str(task["segmenter"]))
-    _require_held_out(head)
+    if _is_of_maps(head):
+        fields = {"start": "auto", "high_quality": list(_SCANS), **fields}
+    else:
+        _require_held_out(head)
     modality = fields.get("modality", head.modality)
     start = fields.get("start") or head.metadata.get("training", {}).get("config", {}).get(
         "enhancer"
@@ -100,6 +108,11 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _is_of_maps(head: Bundle) -> bool:
+    """Return whether a head learned from label maps alone."""
+    return bool(head.metadata.get("network", {}).get("kind") == _STRUCTURES)
+
+
 def _require_held_out(head: Bundle) -> None:
     """Raise ConfigError if a head's training held nobody out to validate its teaching on."""
     if not head.metadata.get("training", {}).get("config", {}).get("held_out"):
@@ -130,7 +143,7 @@ def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task,
 
     task = config.task
     assert task is not None
-    _require_held_out(find_bundle(task.segmenter))
+    head = find_bundle(task.segmenter)
     averages = task.gate == "ema"
     gate = GradientGate(
         ema=_GATE_EMA if averages else 0.0,
@@ -139,7 +152,23 @@ def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task,
         relative=True,
         warm_up=min(_GATE_WARM_UP, task.steps // 5) if averages else 0,
     )
-    return SegmentationTask(task.segmenter, data, device, modality=config.modality), gate
+    modality = config.modality
+    if not _is_of_maps(head):
+        _require_held_out(head)
+        return SegmentationTask(task.segmenter, data, device, modality=modality), gate
+    if not config.held_out:
+        raise ConfigError(
+            f"head {head.name} teaches, and nobody is held out to decide whether taught weights "
+            "are accepted",
+            "Name clean scans of other patients in held_out.",
+        )
+    from MedEnhanceLib.gradprom.structure_task import StructuresTask
+
+    images, held_out = (*config.high_quality, *config.held_out), config.held_out
+    of_maps = StructuresTask(
+        task.segmenter, data, device, images=images, held_out=held_out, modality=modality
+    )
+    return of_maps, gate
 
 
 def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:
