@@ -8,7 +8,7 @@ from pathlib import Path
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
-from MedEnhanceLib.gradprom.structures.head import StructureModel, open_structures
+from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.segmenting import find_unlike, segment_structures
 from MedEnhanceLib.runtime.progress import Monitor
 

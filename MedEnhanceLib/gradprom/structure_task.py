@@ -26,13 +26,13 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, find_split, read_image
 from MedEnhanceLib.gradprom.structures.correcting import correct
-from MedEnhanceLib.gradprom.structures.head import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, locate, make_scan
 from MedEnhanceLib.gradprom.structures.mixture import posteriors
+from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
+from MedEnhanceLib.gradprom.structures.network_training import ROUNDS, class_loss
 from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM
 from MedEnhanceLib.gradprom.structures.segmenting import segment_structures
 from MedEnhanceLib.gradprom.structures.space import smooth
-from MedEnhanceLib.gradprom.structures.training import ROUNDS, class_loss
 from MedEnhanceLib.gradprom.task import READING, FrozenTask
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor

@@ -62,7 +62,7 @@ from _sarcoma_rows import ENHANCED, gains, sarcoma_parts
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
-from MedEnhanceLib.gradprom.structures.head import StructureModel, open_structures
+from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.segmenting import find_unlike, segment_structures
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load, save

@@ -59,6 +59,13 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
     )
     learning_rate: float = option(1e-3, help="of the optimizers", low=1e-9, high=1)
     ema: float = option(0.995, help="decay of the averaged weights", low=0, high=0.99999)
+    least_information: float = option(
+        0.0,
+        help="mutual information with the priors below which a volume is refused; 0: by painted "
+        "scans",
+        low=0,
+        high=10,
+    )
     widths: tuple[int, ...] = option(
         (32, 48, 72, 104), help="channels of stages, finest first", low=1, high=4096, items=(2, 5)
     )

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.gradprom.structures.head import StructureModel
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, index_grid, scaled
 from MedEnhanceLib.gradprom.structures.mixture import posteriors
+from MedEnhanceLib.gradprom.structures.model import StructureModel
+from MedEnhanceLib.gradprom.structures.network_training import ROUNDS
 from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement
-from MedEnhanceLib.gradprom.structures.training import ROUNDS
 from MedEnhanceLib.learning.precision import mixed_precision
 
 #: Sides of a window are multiples of this many voxels.

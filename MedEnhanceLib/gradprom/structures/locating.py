@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom.structures.head import StructureModel
+from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scale_of
 from MedEnhanceLib.gradprom.structures.registering import register
 from MedEnhanceLib.gradprom.structures.space import (
@@ -53,7 +53,6 @@ class Location:
     Attributes:
         placement: from mm along the grid's own axes to the space.
         box: first and last voxel + 1 along k, j, i of a window around them.
-        misfit_mm: median distance of the locator's places from those of the registration.
         information: mutual information of the scan and the painted priors.
         scales: singular values of that affine's linear part, descending.
         volume_ml: of the cells with structures, in the volume.
@@ -61,7 +60,6 @@ class Location:
 
     placement: Placement
     box: tuple[tuple[int, int], ...]
-    misfit_mm: float
     information: float
     scales: tuple[float, ...]
     volume_ml: float
@@ -103,12 +101,12 @@ def locate(scan: CoarseScan, model: StructureModel, device: str = "cpu") -> Loca
     starts = [look.affine for look in looks if look is not None]
     if len(starts) < len(looks):
         return None
-    affine, information = register(image, to_mm, [*starts, _upright(starts[-1], looks[-1])], model)
+    starts += [_upright(look) for look in looks if look is not None]
+    affine, information = register(image, to_mm, starts, model)
     look = _look(*_window(image, to_mm, affine, model), model, device)
     if look is None:
         return None
     inner = look.shown > 0.5
-    distance = look.places - transformed(affine, look.points).movedim(-1, 0)
     corners = transformed(_inverse(affine), _corners(model)) / scan.step_mm
     first, end = corners.min(0).values - _ROOM, corners.max(0).values + 1 + _ROOM
     box = tuple(
@@ -121,18 +119,16 @@ def locate(scan: CoarseScan, model: StructureModel, device: str = "cpu") -> Loca
     return Location(
         Placement.linear(affine),
         box,
-        float(distance.norm(dim=0)[inner].median()),
         information,
         tuple(torch.linalg.svdvals(affine[:, :3]).tolist()),
         float(inner.sum()) * cell_ml,
     )
 
 
-def _upright(start: Tensor, look: _Look | None) -> Tensor:
-    """Keep what an affine says of the middle of the structures, and nothing of turn and size."""
-    assert look is not None
+def _upright(look: _Look) -> Tensor:
+    """Keep what a look says of the middle of the structures, and nothing of turn and size."""
     middle = look.points[look.shown > 0.5].mean(0)
-    shift = transformed(start, middle) - middle
+    shift = transformed(look.affine, middle) - middle
     return torch.cat([torch.eye(3), shift[:, None]], 1)
 
 
@@ -151,18 +147,14 @@ class _Look:
 
     Attributes:
         points: [k, j, i, 3], mm along the volume's axes.
-        places: [3, k, j, i], mm of the space.
         shown: [k, j, i], probability of structures.
         affine: [3, 4] from points to places.
-        misfit_mm: median distance from it.
         cell_to_mm: [3, 4] from indices of cells to points.
     """
 
     points: Tensor
-    places: Tensor
     shown: Tensor
     affine: Tensor
-    misfit_mm: float
     cell_to_mm: Tensor
 
 
@@ -187,8 +179,8 @@ def _look(image: Tensor, to_mm: Tensor, model: StructureModel, device: str) -> _
         [to_mm[:, :3] * 2, transformed(to_mm, torch.full((3,), 0.5))[:, None]], 1
     )
     points = transformed(cell_to_mm, index_grid(tuple(shown.shape)))
-    affine, misfit = _fit(points[inner], places[:, inner].T)
-    return _Look(points, places, shown, affine, misfit, cell_to_mm)
+    affine = _fit(points[inner], places[:, inner].T)
+    return _Look(points, shown, affine, cell_to_mm)
 
 
 def _window(
@@ -224,15 +216,15 @@ def scaled(image: Tensor, scale: tuple[float, float]) -> Tensor:
     return ((image - scale[0]) / (scale[1] - scale[0])).clamp(0, 1)
 
 
-def _fit(points: Tensor, places: Tensor) -> tuple[Tensor, float]:
-    """Fit an affine [3, 4] to places of points [N, 3], robustly; returns the median distance."""
+def _fit(points: Tensor, places: Tensor) -> Tensor:
+    """Fit an affine [3, 4] to places of points [N, 3], robustly."""
     rows = torch.cat([points, torch.ones(len(points), 1)], 1).double()
     weight = torch.ones(len(points), 1, dtype=torch.float64)
     for _ in range(4):
         solution = torch.linalg.lstsq(rows * weight, places.double() * weight).solution
         distance = (rows @ solution - places).norm(dim=1, keepdim=True)
         weight = 1 / (1 + (distance / 8.0) ** 2)
-    return solution.T.float(), float(distance.median())
+    return solution.T.float()
 
 
 def _largest(mask: Tensor) -> Tensor:

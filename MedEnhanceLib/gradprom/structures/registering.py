@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.gradprom.structures.head import StructureModel
+from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.space import CELL_MM
 from MedEnhanceLib.runtime.dependencies import require
 
 #: Bins of the histogram, steps of the optimizer, and its first and last step in mm.
 _BINS, _STEPS, _FIRST_MM, _LAST_MM = 32, 60, 2.0, 0.02
+#: Sizes over the usual that are likely, and the factor of the others' information.
+_SIZES, _UNLIKELY = (0.75, 1.3), 0.7
 #: Cells around the structures that count as well.
 _AROUND = 2
 
@@ -25,7 +27,8 @@ def register(
 ) -> tuple[Tensor, float]:
     """Refine affines from a scan to the space; return the best, and its mutual information.
 
-    Only the structures and a rim of 8 mm count, so scalp and neck pull nothing. Source: Mattes et
+    Only the structures and a rim of 8 mm count, so scalp and neck pull nothing. Information counts
+    less for unlikely sizes. Source: Mattes et
     al., IEEE Trans. Med. Imaging 22 (2003) 120, as in SimpleITK.
 
     Args:
@@ -57,12 +60,15 @@ def register(
             found = sitk.AffineTransform(_run(method, initial, fixed, moving))
         except RuntimeError:  # too few voxels overlap
             continue
-        if method.GetMetricValue() < best_value:
-            best_value = method.GetMetricValue()
-            matrix = np.eye(4)
-            matrix[:3, :3] = np.array(found.GetMatrix()).reshape(3, 3)
-            matrix[:3, 3] = found.TransformPoint((0.0, 0.0, 0.0))
-            best = torch.from_numpy(np.linalg.inv(matrix)[:3]).float()
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.array(found.GetMatrix()).reshape(3, 3)
+        matrix[:3, 3] = found.TransformPoint((0.0, 0.0, 0.0))
+        sizes = np.linalg.svd(matrix[:3, :3])[1]
+        value = method.GetMetricValue()
+        if not _SIZES[0] <= sizes.min() <= sizes.max() <= _SIZES[1]:
+            value *= _UNLIKELY
+        if value < best_value:
+            best, best_value = torch.from_numpy(np.linalg.inv(matrix)[:3]).float(), value
     return best, -best_value
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import VoxelLabels
 from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
-from MedEnhanceLib.gradprom.structures.head import StructureModel
 from MedEnhanceLib.gradprom.structures.labeling import label_voxels
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, locate, make_scan
+from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -70,10 +70,10 @@ def _unlike(location: Location | None, model: StructureModel) -> str:
     if location is None:
         return "no such structures were recognized"
     limits = model.limits
-    if location.misfit_mm > limits.get("misfit_mm", np.inf):
+    if location.information < limits.get("information", 0.0):
         return (
-            f"places of its structures do not fit together (off by {location.misfit_mm:.0f} mm; at "
-            f"most {limits['misfit_mm']:.0f})"
+            f"its structures do not match the averages of the training (mutual information "
+            f"{location.information:.2f}; at least {limits['information']:.2f})"
         )
     low, high = limits.get("scale_low", 0.0), limits.get("scale_high", np.inf)
     if location.scales[-1] < low or location.scales[0] > high:

@@ -18,18 +18,20 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
-from MedEnhanceLib.gradprom.structures.head import StructureModel, export_structures
 from MedEnhanceLib.gradprom.structures.locating import Location
+from MedEnhanceLib.gradprom.structures.model import StructureModel, export_structures
+from MedEnhanceLib.gradprom.structures.network_training import train_corrector, train_locator
 from MedEnhanceLib.gradprom.structures.painting import Painter
 from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, segment_painted
 from MedEnhanceLib.gradprom.structures.space import TissueMap, make_space
-from MedEnhanceLib.gradprom.structures.training import train_corrector, train_locator
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.training import begin_training
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Largest value of a label map; room around what it labels, in voxels.
-_LARGEST, _MARGIN = 65535, 8
+_LARGEST, _RIM = 65535, 8
+#: What lies within this share of the painted scans' range is usual.
+_MARGIN = 0.9
 #: Least voxels of a structure, and least scans that show it, for its measurement.
 _FEWEST, _LEAST_SCANS = 50, 4
 #: Painted scans of held-out maps on which a head is measured, and their sides beyond those of the
@@ -131,8 +133,8 @@ def _map_of(volume: Volume, anatomy: Anatomy) -> TissueMap:
     """Crop a map to what it labels."""
     tissues = anatomy.painted(volume.voxels.astype(np.int64))
     index = np.argwhere(tissues)
-    low = np.maximum(index.min(0) - _MARGIN, 0)
-    part = tuple(slice(a, b + _MARGIN + 1) for a, b in zip(low, index.max(0), strict=True))
+    low = np.maximum(index.min(0) - _RIM, 0)
+    part = tuple(slice(a, b + _RIM + 1) for a, b in zip(low, index.max(0), strict=True))
     geometry = volume.geometry.cropped((int(low[2]), int(low[1]), int(low[0])))
     return TissueMap(np.ascontiguousarray(tissues[part]), geometry.affine_lps)
 
@@ -178,21 +180,25 @@ def _measure(
         for name, mean in zip(names, means, strict=True)
         if np.isfinite(mean)
     }
-    limits = _limits(locations, entropies)
+    limits = _limits(config, locations, entropies)
     return replace(model, quality=quality, limits=limits), {"measured": [row]}
 
 
-def _limits(locations: list[Location], entropies: list[float]) -> dict[str, float]:
-    """Return what a volume is refused or warned for: a margin beyond the painted scans'."""
+def _limits(
+    config: TrainFromLabelsConfig, locations: list[Location], entropies: list[float]
+) -> dict[str, float]:
+    """Return what a volume is refused or warned for: a margin beyond most painted scans."""
     if not locations:
         return {}
     scales = [scale for location in locations for scale in location.scales]
     volumes = [location.volume_ml for location in locations]
+    information = [location.information for location in locations]
+    least = config.least_information or _MARGIN * float(np.percentile(information, 5))
     return {
-        "misfit_mm": round(1.5 * max(location.misfit_mm for location in locations), 2),
-        "scale_low": round(0.85 * min(scales), 3),
-        "scale_high": round(1.15 * max(scales), 3),
-        "low_ml": round(0.8 * min(volumes), 1),
-        "high_ml": round(1.2 * max(volumes), 1),
-        "entropy": round(1.2 * max(entropies), 3),
+        "information": round(least, 3),
+        "scale_low": round(_MARGIN * float(np.percentile(scales, 5)), 3),
+        "scale_high": round(float(np.percentile(scales, 95)) / _MARGIN, 3),
+        "low_ml": round(_MARGIN * min(volumes), 1),
+        "high_ml": round(max(volumes) / _MARGIN, 1),
+        "entropy": round(max(entropies) / _MARGIN, 3),
     }

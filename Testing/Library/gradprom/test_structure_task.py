@@ -19,8 +19,8 @@ from MedEnhanceLib.gradprom.structure_task import StructuresTask
 from MedEnhanceLib.gradprom.structures import correcting, segmenting
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
-from MedEnhanceLib.gradprom.structures.head import StructureModel, export_structures
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location
+from MedEnhanceLib.gradprom.structures.model import StructureModel, export_structures
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.space import Placement, Space
 from MedEnhanceLib.hqg import TrainConfig
@@ -78,7 +78,7 @@ def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         center = torch.tensor(grid.image.shape[::-1]) * grid.step_mm / 2
         affine = torch.cat([torch.eye(3), -center[:, None]], 1)
         box = tuple((0, side) for side in grid.image.shape)
-        return Location(Placement.linear(affine), box, 0.0, 1.0, (1.0, 1.0, 1.0), 500.0)
+        return Location(Placement.linear(affine), box, 1.0, (1.0, 1.0, 1.0), 500.0)
 
     for module in (segmenting, structure_task):
         monkeypatch.setattr(module, "locate", locate)
