@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, index_grid, scaled
+from MedEnhanceLib.gradprom.structures.locating import (
+    CoarseScan,
+    Location,
+    index_grid,
+    largest,
+    scaled,
+)
 from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.network_training import ROUNDS
@@ -73,7 +79,16 @@ def correct(
         is_last = number == rounds - 1
         share, left = _probabilities(part, places, model, device, is_averaged=is_last)
     assert share is not None and left is not None
+    _remove_islands(share, len(model.anatomy.structures))
     return ClassShares(tuple(start), share, left, placement)
+
+
+def _remove_islands(share: Tensor, structures: int) -> None:
+    """Give islands of structures to the last class outside, or to the background."""
+    inner = share[1 : structures + 1].sum(0)
+    islands = (inner > 0.5) & ~largest(inner > 0.5)
+    share[-1 if len(share) > structures + 1 else 0][islands] += inner[islands]
+    share[1 : structures + 1, islands] = 0
 
 
 def _cut(image: Tensor, start: list[int], sides: list[int]) -> Tensor:

@@ -171,7 +171,7 @@ def _look(image: Tensor, to_mm: Tensor, model: StructureModel, device: str) -> _
     with torch.inference_mode(), mixed_precision(device):
         places, logits = model.locator.to(device)(padded[None, None].to(device))
     places, shown = places[0].float().cpu().clone(), logits[0].float().sigmoid().cpu().clone()
-    shown = _largest(shown > 0.5) * shown
+    shown = largest(shown > 0.5) * shown
     inner = shown > 0.5
     if int(inner.sum()) < _FEWEST_CELLS:
         return None
@@ -224,12 +224,14 @@ def _fit(points: Tensor, places: Tensor) -> Tensor:
         solution = torch.linalg.lstsq(rows * weight, places.double() * weight).solution
         distance = (rows @ solution - places).norm(dim=1, keepdim=True)
         weight = 1 / (1 + (distance / 8.0) ** 2)
-    return solution.T.float()
+    affine: Tensor = solution.T.float()
+    return affine
 
 
-def _largest(mask: Tensor) -> Tensor:
+def largest(mask: Tensor) -> Tensor:
     """Keep the largest connected part of a mask [K, J, I]."""
     sitk = require("SimpleITK", purpose="Segmenting a volume")
     parts = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.numpy().astype(np.uint8)))
     labels = sitk.GetArrayFromImage(sitk.RelabelComponent(parts, sortByObjectSize=True))
-    return torch.from_numpy(labels == 1)
+    part: Tensor = torch.from_numpy(labels == 1)
+    return part

@@ -25,7 +25,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 LOCATOR_MM = 4.0
 #: Share of the steps after which larger scans are drawn as well, and how often each: sides of the
 #: configuration, and these plus 16 and plus 32.
-_LATE, _SIZES_EARLY, _SIZES_LATE = 0.6, (0.94, 0.06, 0.0), (0.3, 0.5, 0.2)
+_LATE, _SIZES_EARLY, _SIZES_LATE = 0.6, (0.94, 0.06, 0.0), (0.55, 0.35, 0.1)
 #: Rounds of the mixture.
 ROUNDS = 6
 #: Weight of the side's loss.
