@@ -73,8 +73,8 @@ BUNDLE = REPOSITORY / "Resources" / "models" / "brain"
 HEAD, MIXTURE, TEMPLATE, NOISY = "head", "mixture", "one template", "noisy"
 #: Volumes of heads.json: noisy ones, one in thick slices, one in other storages, to which labels
 #: are carried, and whose time is measured.
-_NOISY = ("malf/malf_1104_T1", "multi/open_ms_C26_T2", "multi/open_ms_C26_FLAIR")
-_THICK = ("malf/malf_1003_T1", "multi/open_ms_C26_T1", "multi/open_ms_C26_T2")
+_NOISY = ("malf/malf_1104_T1", "multi/open_ms_C26_T2")
+_THICK = ("malf/malf_1003_T1", "multi/open_ms_C26_T2")
 _STORED = ("malf/malf_1003_T1",)
 _CARRIED = ("malf/malf_1104_T1", "malf/malf_1116_T1", "malf/malf_1128_T1")
 _TIMED = ("fs/fstrain_01_T1",)
@@ -110,6 +110,8 @@ def parts(heads: Heads) -> Iterator[Part]:
             if QUICK or entry["file"].startswith(files):
                 yield f"{table} {entry['file']}", partial(make, Scan(heads, entry))
     for entry in heads.entries:
+        if entry["group"] not in ("brain", "not brain"):
+            continue
         yield f"refused {entry['file']}", partial(verdict_rows, Scan(heads, entry))
     yield from sarcoma_parts()
 
@@ -184,7 +186,7 @@ def person_rows(group: str, heads: Heads, listed: Iterable[Entry]) -> Iterator[R
     """Compare each volume of a person with labels and masks, and all with each other."""
     scans = [Scan(heads, entry) for entry in listed]
     for arm in (HEAD, MIXTURE):
-        if arm == MIXTURE and group not in ("FreeSurfer", "manual", "sequences"):
+        if arm == MIXTURE and group != "FreeSurfer":
             continue
         results = [labeled(scan.image, arm) for scan in scans]
         for scan, result in zip(scans, results, strict=True):

@@ -174,7 +174,7 @@ def test_the_examples_of_the_python_page_run(
     _folder(desk)
     names = run_blocks(ROOT / "docs/python.md")
     printed = capsys.readouterr().out
-    assert "Gray matter" in printed
+    assert "Left thalamus" in printed
     assert "100% removing noise\n" in printed, "events are not shown"
     assert [path.name for path in (desk / "enhanced").iterdir()] == ["scan.nii.gz"]
     assert names["image"].shape == (1, 49, 58, 63) and float(names["image"].max()) == 1
@@ -317,7 +317,7 @@ def test_the_examples_of_a_page_run(
     if page != "README.md":
         return
     assert len(names["array"]) == 10
-    assert "Gray matter" in capfd.readouterr().out
+    assert "Left thalamus" in capfd.readouterr().out
     assert (desk / "report/index.html").is_file()
     load = MedEnhanceLib.load
     files = ("clean.nii.gz", "scan.nii.gz", "better.nii.gz", "scan.ucv", "enhanced/scan.nii.gz")
@@ -383,7 +383,7 @@ def test_the_examples_of_the_docstrings_run(desk: Path, capsys: pytest.CaptureFi
             Path("scan.ucv").unlink()
         whose = {"volume": MedEnhanceLib.load("SERIES")} if name == "save_dicom" else {}
         exec(compile(code, name, "exec"), names | whose)
-    assert "Gray matter" in capsys.readouterr().out
+    assert "Left thalamus" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [n for n in MedEnhanceLib.__all__ if n.islower() and n[0] != "_"])
