@@ -146,7 +146,7 @@ ANATOMIES = {
 #: Scans of the brain on which a head from label maps teaches, and of persons held out.
 TRAINED = ("mr/studyforrest/T1.nii.gz", "sample/mni152_t1.nii.gz")
 HELD_OUT = ("mr/open_ms/C07/FLAIR.nii.gz", "mr/open_ms/C19/T1.nii.gz")
-BRAIN_ARMS, BRAIN_STEPS, BRAIN_SEEDS = (ALONE, JOINT, EMA), 60, (0, 1, 2)
+BRAIN_ARMS, BRAIN_STEPS, BRAIN_SEEDS = (ALONE, JOINT, EMA), 40, (0, 1, 2)
 #: Side of the voxels of these scans, mm, and voxels around a lesion that its contrast is against.
 _VOXEL_MM, _AROUND = 2.0, (1, 3)
 

@@ -36,7 +36,7 @@ _MARGIN = 0.9
 _FEWEST, _LEAST_SCANS = 50, 4
 #: Painted scans of held-out maps on which a head is measured, and their sides beyond those of the
 #: training.
-_MEASURED, _LARGER = 24, 32
+_MEASURED, _LARGER = 12, 32
 
 
 def train_from_labels(
