@@ -6,6 +6,8 @@ volume → 2 mm → locator → placement in the space → priors → mixture �
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,13 +65,17 @@ def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Ten
 
 def find_unlike(volume: Volume, model: StructureModel) -> str:
     """State why a canonical single volume cannot be segmented; "" if it can."""
-    return _unlike(locate(make_scan(volume), model), model)
+    return _unlike(locate(make_scan(volume), model), model.limits)
 
 
-def _unlike(location: Location | None, model: StructureModel) -> str:
+def is_like(location: Location, limits: Mapping[str, float]) -> bool:
+    """Test whether a location is within the limits of a head."""
+    return not _unlike(location, limits)
+
+
+def _unlike(location: Location | None, limits: Mapping[str, float]) -> str:
     if location is None:
         return "no such structures were recognized"
-    limits = model.limits
     if location.information < limits.get("information", 0.0):
         return (
             f"its structures do not match the averages of the training (mutual information "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.bundles.export import record_fields
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
@@ -22,7 +23,7 @@ from MedEnhanceLib.gradprom.structures.locating import Location
 from MedEnhanceLib.gradprom.structures.model import StructureModel, export_structures
 from MedEnhanceLib.gradprom.structures.network_training import train_corrector, train_locator
 from MedEnhanceLib.gradprom.structures.painting import Painter
-from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, segment_painted
+from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, is_like, segment_painted
 from MedEnhanceLib.gradprom.structures.space import TissueMap, make_space
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.training import begin_training
@@ -33,7 +34,9 @@ _LARGEST, _RIM = 65535, 8
 #: What lies within this share of the painted scans' range is usual.
 _MARGIN = 0.9
 #: Least voxels of a structure, and least scans that show it, for its measurement.
-_FEWEST, _LEAST_SCANS = 50, 4
+_FEWEST, _LEAST_SCANS = 50, 3
+#: Slopes of true Dice by expected that are credible.
+_SLOPES = (0.0, 2.0)
 #: Painted scans of held-out maps on which a head is measured, and their sides beyond those of the
 #: training.
 _MEASURED, _LARGER = 12, 32
@@ -160,28 +163,50 @@ def _measure(
         if result is None:
             continue
         location, share, entropy = result
-        classes = share.argmax(0)
+        classes, place = share.argmax(0), len(locations)
         locations.append(location)
         entropies.append(entropy)
         for index in range(len(names)):
             if int((scan.classes == index + 1).sum()) > _FEWEST:
-                true[number, index] = dice(scan.classes.numpy(), classes.numpy(), index + 1)
-                expected[number, index] = expected_dice(share, classes, index + 1)
-    quality = {}
-    for index, name in enumerate(names):
-        known = np.isfinite(true[:, index]) & np.isfinite(expected[:, index])
-        if known.sum() >= _LEAST_SCANS and expected[known, index].std() > 0.01:
-            slope, offset = np.polyfit(expected[known, index], true[known, index], 1)
-            quality[name] = (round(float(slope), 4), round(float(offset), 4))
-    row: dict[str, Any] = {"subject": f"{_MEASURED} painted scans of held-out maps"}
-    means = np.nanmean(true, axis=0) if locations else np.full(len(names), np.nan)
-    row |= {
-        name: round(float(mean), 3)
-        for name, mean in zip(names, means, strict=True)
-        if np.isfinite(mean)
-    }
+                true[place, index] = dice(scan.classes.numpy(), classes.numpy(), index + 1)
+                expected[place, index] = expected_dice(share, classes, index + 1)
     limits = _limits(config, locations, entropies)
+    refused = [not is_like(location, limits) for location in locations]
+    quality = _calibration(names, expected[: len(locations)], true[: len(locations)], refused)
+    known = ~np.isnan(true[: len(locations)])
+    row: dict[str, Any] = {"subject": f"{_MEASURED} painted scans of held-out maps"}
+    row |= {
+        name: round(float(true[: len(locations), index][known[:, index]].mean()), 3)
+        for index, name in enumerate(names)
+        if known[:, index].any()
+    }
     return replace(model, quality=quality, limits=limits), {"measured": [row]}
+
+
+def _calibration(
+    names: tuple[str, ...], expected: Doubles, true: Doubles, refused: list[bool]
+) -> dict[str, tuple[float, float]]:
+    """Fit true by expected Dice: one slope, and an offset for each structure.
+
+    Args:
+        names: of the structures.
+        expected: [scans, structures], NaN where one is not shown.
+        true: the same.
+        refused: of the scans, which users do not see either.
+    """
+    known = np.isfinite(expected) & np.isfinite(true) & ~np.array(refused, bool)[:, None]
+    count = known.sum(0)
+    if not known.any():
+        return {}
+    x, y = np.where(known, expected, 0), np.where(known, true, 0)
+    mean_x, mean_y = x.sum(0) / np.maximum(count, 1), y.sum(0) / np.maximum(count, 1)
+    dx, dy = np.where(known, x - mean_x, 0), np.where(known, y - mean_y, 0)
+    slope = float(np.clip((dx * dy).sum() / max(1e-6, (dx**2).sum()), *_SLOPES))
+    return {
+        name: (round(slope, 4), round(float(mean_y[index] - slope * mean_x[index]), 4))
+        for index, name in enumerate(names)
+        if count[index] >= _LEAST_SCANS
+    }
 
 
 def _limits(
