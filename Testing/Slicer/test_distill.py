@@ -13,6 +13,7 @@ from Library.jobs.conftest import brain
 from Library.label_maps import write_label_maps
 from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
+from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.options import config_from_json, option_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load, save
@@ -69,7 +70,8 @@ class DistillTestCase(MedEnhanceTestCase):
         """A segmentation model that learned from what the enhancer mr makes of labeled images."""
         config = {"enhancer": "mr", "images": ["hq/*"], "labels": ["labels/*"], **fields}
         training = {"config": config}
-        ofMr = {"modality": "MR", "on_request": False, "warnings": []}
+        enhancer = {"enhancer": open_bundle("mr", kind="enhancer", modality="MR").identity()}
+        ofMr = {"modality": "MR", "on_request": False, "warnings": [], "gradprom": enhancer}
         copyOfModel("sarcoma-ct", os.path.join(self.models, name), training=training, **ofMr)
 
     def train(self, **fields):

@@ -277,10 +277,9 @@ def test_a_task_without_what_it_needs_is_refused(
     monkeypatch.setenv("MEDENHANCE_MODELS", str(Path(enhancer).parent))
     alone = new_head(tmp_path / "alone")
     made = Enhancer(lambda volume: volume, {"name": "plain", "sha256": "of before"})
-    atlas = str(tmp_path / "Doe^Jane" / "labels.nii.gz")
-    stale = new_head(tmp_path / "stale", made, enhancer=enhancer, atlas_labels=atlas)
+    stale = new_head(tmp_path / "stale", made, enhancer=enhancer)
     metadata = (tmp_path / "stale" / "configs" / "metadata.json").read_text()
-    assert "labels.nii.gz" in metadata and "Doe" not in metadata and enhancer not in metadata
+    assert enhancer not in metadata
     for task, said in (
         ({}, "no segmenter"),
         ({"segmenter": alone}, "did not learn from enhanced images"),
@@ -373,7 +372,8 @@ def test_the_card_of_a_head_says_how_its_enhancer_was_taught(data: Path, tmp_pat
             **FILES,
         }
     )
-    taught = {"accepted": True, "summary": "taught by a head: accepted"}
+    taught = {"accepted": True, "summary": "taught by a head: accepted", "gate": "ema"}
+    taught |= {"steps": 10, "open_fraction": 0.5, "open_share": 0.2}
     made = Enhancer(lambda volume: volume, {"name": "mr", "sha256": "abc"}, taught)
     folder = export_head(tmp_path, settings, make_head(settings.network, 1), 60.0, made).folder
     assert read_bundle(folder).metadata["gradprom"] == {
@@ -381,5 +381,6 @@ def test_the_card_of_a_head_says_how_its_enhancer_was_taught(data: Path, tmp_pat
         "taught": taught,
     }
     card = (folder / "docs/README.md").read_text(encoding="utf-8")
-    for said in ("on these enhanced by mr (abc)", taught["summary"], "drawn by two readers"):
+    gate = "ema, open in 50% of 10 steps, for 20% of the enhancer's weights; accepted"
+    for said in ("on these enhanced by mr (abc)", taught["summary"], "drawn by two readers", gate):
         assert said in card

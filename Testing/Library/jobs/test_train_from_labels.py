@@ -23,6 +23,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_label_maps(tmp_path_factory.mktemp("maps"))
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_on_label_maps_and_segments(maps: Path, tmp_path: Path) -> None:
     config = tmp_path / "toy.json"
     config.write_text(json.dumps(fields()), encoding="utf-8")
