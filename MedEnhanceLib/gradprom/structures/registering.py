@@ -57,7 +57,7 @@ def register(
         initial.SetMatrix(back[:3, :3].flatten().tolist())
         initial.SetTranslation(back[:3, 3].tolist())
         try:
-            found = sitk.AffineTransform(_run(method, initial, fixed, moving))
+            found = sitk.AffineTransform(_run(sitk, method, initial, fixed, moving))
         except RuntimeError:  # too few voxels overlap
             continue
         matrix = np.eye(4)
@@ -72,10 +72,19 @@ def register(
     return best, -best_value
 
 
-def _run(method: Any, initial: Any, fixed: Any, moving: Any) -> Any:
-    """Run a registration from an initial transform, which stays as it is."""
+def _run(sitk: Any, method: Any, initial: Any, fixed: Any, moving: Any) -> Any:
+    """Run a registration from an initial transform, which stays as it is.
+
+    It has one thread: sums in another order would lead elsewhere. Its metric has no number of
+    threads of its own.
+    """
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     method.SetInitialTransform(initial, inPlace=False)
-    result = method.Execute(fixed, moving)
+    try:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+        result = method.Execute(fixed, moving)
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     return result.GetNthTransform(0) if hasattr(result, "GetNthTransform") else result
 
 
