@@ -44,7 +44,7 @@ Entry = Mapping[str, Any]
 def entries() -> list[Entry]:
     """What heads.json lists; of a quick run a painted head of each group."""
     if QUICK:
-        groups = ("FreeSurfer", "manual", "retest", "retest", "sequences", "sequences", "template")
+        groups = ("manual", "sequences", "sequences")
         names = [*((g, f"{g} {n}") for n, g in enumerate(groups)), ("not brain", "phantom")]
         return [{"group": g, "subject": g, "sequence": n, "file": n, "kind": "phantom",
                  "labels": "painted", "mask": "painted"} for g, n in names]  # fmt: skip
