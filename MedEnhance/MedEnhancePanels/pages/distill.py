@@ -35,7 +35,7 @@ class DistillPanel(Page):
             "trainCT": _("An enhancer for CT"),
             "slicesMR": _("Thin slices for MR"),
             "slicesCT": _("Thin slices for CT"),
-            "labelsMR": _("Segmentation for MR, from label maps (no images)"),
+            "labelsMR": _("Segmentation, from label maps (no images)"),
         }
         fill(ui.taskSelector, entries)
         entries = {
