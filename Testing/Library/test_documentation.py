@@ -32,6 +32,7 @@ from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.gradprom import TrainFromLabelsConfig
 from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.jobs.kinds.train import training_config
@@ -424,7 +425,11 @@ def test_the_configurations_of_a_page_are_valid(
     monkeypatch.setattr("MedEnhanceLib.jobs.kinds.train.taught_fields", dict)
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     found = re.findall(r"^```json\n(.*?)^```", text, re.S | re.M)
-    for method, block in zip(methods, found, strict=True):
+    of_labels = [block for block in found if '"tissues"' in block]
+    for block in of_labels:
+        TrainFromLabelsConfig.from_json(json.loads(block))
+    others = [block for block in found if block not in of_labels]
+    for method, block in zip(methods, others, strict=True):
         training_config(method, json.loads(block))
 
 

@@ -206,7 +206,7 @@ def test_a_head_teaches_and_stays_as_it_is(
     """Progress never falls, though labels may be propagated to each image before the steps."""
     before, shares = weights(segmenter), [0.0]
 
-    def read(config: Any, data: Path, files: Any, monitor: Monitor) -> LabeledImage:
+    def read(config: Any, files: Any, monitor: Monitor) -> LabeledImage:
         labeled = read_labeled(config, files, monitor)
         monitor.progress(0.8, "propagating labels")
         return labeled
