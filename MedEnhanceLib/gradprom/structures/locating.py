@@ -20,6 +20,7 @@ from MedEnhanceLib.gradprom.structures.space import (
     smooth,
     transformed,
 )
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.runtime.dependencies import require
 
@@ -67,6 +68,7 @@ class Location:
 
 def make_scan(volume: Volume) -> CoarseScan:
     """Resample a canonical volume to voxels of about 2 mm."""
+    scaling_for(volume)  # refuses what single precision does not hold
     voxels = torch.from_numpy(np.array(volume.voxels, dtype=np.float32, order="C"))
     spacing = volume.geometry.spacing[::-1]
     size = [
