@@ -117,6 +117,7 @@ def test_previews_in_any_storage_leave_the_whole_run_as_it_is(
     assert np.sqrt(np.square(difference).mean()) < 0.15 * 15
 
 
+@pytest.mark.slow
 def test_labels_of_enhanced_images_do_not_depend_on_the_storage(
     part: Volume, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def path(frame: Volume, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_is_segmented_and_batch_takes_it(path: Path, tmp_path: Path) -> None:
     labels, forced = tmp_path / "labels.nii.gz", ["--modality", "MR", "--force-segmenter"]
     assert main(["segment", str(path), str(labels), *forced]) == 0
