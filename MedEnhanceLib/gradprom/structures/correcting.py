@@ -21,8 +21,9 @@ from MedEnhanceLib.gradprom.structures.network_training import ROUNDS
 from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement
 from MedEnhanceLib.learning.precision import mixed_precision
 
-#: Sides of a window are multiples of this many voxels.
-_MULTIPLE = 16
+#: Sides of a window are multiples of the first number of voxels, and at least the second: the
+#: coarsest stage needs more than one.
+_MULTIPLE, _LEAST = 16, 32
 #: Steps by which a placement is refined.
 _REFINED = 25
 
@@ -64,7 +65,7 @@ def correct(
     image = scaled(scan.image, scan.scale)
     start, sides = [], []
     for first, last in location.box:
-        count = -(-(last - first) // _MULTIPLE) * _MULTIPLE
+        count = max(_LEAST, -(-(last - first) // _MULTIPLE) * _MULTIPLE)
         start.append((first + last - count) // 4 * 2)
         sides.append(count)
     part = _cut(image, start, sides)
