@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,13 @@ class Label(Options):
             raise ConfigError(
                 f"the color of {self.name!r} is {self.color!r}", "Write it as #rrggbb."
             )
+
+
+def color_of(value: int) -> str:
+    """Choose a color for a label that states none, unlike those of the next labels."""
+    hue = value * 0.618034 % 1.0  # steps of the golden angle
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 0.95)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import colorsys
 from pathlib import Path
 
-from MedEnhanceLib.core.labels import Label
+from MedEnhanceLib.core.labels import Label, color_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
 from MedEnhanceLib.gradprom.segmenters import VoxelLabels
@@ -22,7 +21,7 @@ class MonaiSegmenter:
         self._bundle = bundle = read_monai_bundle(folder)
         self.name, self.modality = bundle.name, bundle.modality
         self.labels = tuple(
-            Label(value=value, name=name, color=_color_of(value))
+            Label(value=value, name=name, color=color_of(value))
             for value, name in enumerate(bundle.labels, 1)
         )
         self.warnings = (
@@ -54,10 +53,3 @@ class MonaiSegmenter:
         """
         self._bundle.network.to(device)
         return VoxelLabels(self._bundle.segment(volume, monitor))
-
-
-def _color_of(value: int) -> str:
-    """Choose a color for a label that states none, unlike those of the next labels."""
-    hue = value * 0.618034 % 1.0  # steps of the golden angle
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 0.95)
-    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"

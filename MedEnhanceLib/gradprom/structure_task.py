@@ -26,13 +26,12 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, find_split, read_image
 from MedEnhanceLib.gradprom.structures.correcting import correct
-from MedEnhanceLib.gradprom.structures.locating import CoarseScan, locate, make_scan
+from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening, locate, make_scan
 from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.network_training import ROUNDS, class_loss
-from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM
 from MedEnhanceLib.gradprom.structures.segmenting import segment_structures
-from MedEnhanceLib.gradprom.structures.space import smooth
+from MedEnhanceLib.gradprom.structures.space import index_grid, smooth
 from MedEnhanceLib.gradprom.task import READING, FrozenTask
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
@@ -161,7 +160,7 @@ class StructuresTask(FrozenTask):
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """What a head makes of a clean scan; tensors of 2 mm cover the corrector's window.
+    """Result of a head on a clean scan; tensors of 2 mm cover the corrector's window.
 
     Attributes:
         first: number of the scan's first voxel.
@@ -193,10 +192,8 @@ class _Scene:
         window = correct(grid, location, model)
         low, high = grid.scale
         sides = window.share.shape[1:]
-        lines = [
-            torch.arange(n // 2) * 2 + 0.5 + at for at, n in zip(window.start, sides, strict=True)
-        ]
-        points = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1) * grid.step_mm
+        cells = index_grid([n // 2 for n in sides]) * 2 + 0.5
+        points = (cells + torch.tensor(window.start[::-1])) * grid.step_mm
         places = window.placement(points)
         image = (grid.image - low) / (high - low)
         for axis, (at, n) in enumerate(zip(window.start, sides, strict=True)):
@@ -249,7 +246,7 @@ def _resampling(
     parts = []
     for axis, mm in enumerate(volume.geometry.spacing[::-1]):
         count, goal = volume.shape[axis], grid.image.shape[axis]
-        lines = smooth(torch.eye(count), max(0.0, (VOXEL_MM / mm) ** 2 - 1) ** 0.5 / 2.355, 1)
+        lines = smooth(torch.eye(count), coarsening(mm), 1)
         lines = F.interpolate(lines[None], size=goal, mode="linear", align_corners=False)[0]
         parts.append(_part(lines.T.contiguous(), 0, start[axis], sides[axis]))
     return tuple(parts)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from MedEnhanceLib.core.arrays import Bytes, Doubles
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import Options, config_from_json, option
 from MedEnhanceLib.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: A side at the beginning of a label's name: "Left thalamus" and "Right thalamus" are one class.
 _SIDE = re.compile(r"(left|right)[ _-]+(.+)", re.I)
@@ -103,7 +106,7 @@ class Anatomy:
     @cached_property
     def _sides(self) -> list[tuple[str, str]]:
         """Class name and side ("left", "right", "") of each label."""
-        found = []
+        pairs = []
         names = {label.name.lower() for label in self.labels}
         for label in self.labels:
             match = _SIDE.fullmatch(label.name)
@@ -113,10 +116,10 @@ class Anatomy:
                 and label.name.lower().replace(match[1].lower(), other[match[1].lower()], 1)
                 in names
             ):
-                found.append((match[2].lower(), match[1].lower()))
+                pairs.append((match[2].lower(), match[1].lower()))
             else:
-                found.append((label.name, ""))
-        return found
+                pairs.append((label.name, ""))
+        return pairs
 
     @cached_property
     def structures(self) -> tuple[str, ...]:
@@ -128,6 +131,10 @@ class Anatomy:
         """Names of all classes; the first is the background."""
         outside = dict.fromkeys(tissue.outside for tissue in self.tissues if tissue.outside)
         return ("background", *self.structures, *outside)
+
+    def inner(self, shares: Tensor) -> Tensor:
+        """Add up the shares [C, ...] of the structures."""
+        return shares[1 : len(self.structures) + 1].sum(0)
 
     @property
     def has_sides(self) -> bool:

@@ -11,14 +11,13 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.gradprom.structures.locating import (
     CoarseScan,
     Location,
-    index_grid,
     largest,
-    scaled,
 )
 from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.network_training import ROUNDS
-from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement
+from MedEnhanceLib.gradprom.structures.painting import scaled
+from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement, index_grid
 from MedEnhanceLib.learning.precision import mixed_precision
 
 #: Sides of a window are multiples of the first number of voxels, and at least the second: the
@@ -30,7 +29,7 @@ _REFINED = 25
 
 @dataclass(frozen=True, eq=False)
 class ClassShares:
-    """The part of a scan around the structures, with what the corrector says of it.
+    """Classes of the part of a scan around the structures, by the corrector.
 
     Attributes:
         start: first voxel along k, j, i, which may be negative: the window is padded.
@@ -71,15 +70,13 @@ def correct(
     part = _cut(image, start, sides)
     cells = index_grid(tuple(count // 2 for count in sides)) * 2 + 0.5
     points = (cells + torch.tensor(start[::-1])) * scan.step_mm
-    placement, share, left = location.placement, None, None
-    for number in range(rounds):
-        if number:
-            assert share is not None
-            placement = _refine(placement, points, F.avg_pool3d(share, 2), model)
+    placement = location.placement
+    for _ in range(rounds - 1):
         places = placement(points).movedim(-1, 0)
-        is_last = number == rounds - 1
-        share, left = _probabilities(part, places, model, device, is_averaged=is_last)
-    assert share is not None and left is not None
+        share, _ = _probabilities(part, places, model, device, is_averaged=False)
+        placement = _refine(placement, points, F.avg_pool3d(share, 2), model)
+    places = placement(points).movedim(-1, 0)
+    share, left = _probabilities(part, places, model, device, is_averaged=True)
     _remove_islands(share, len(model.anatomy.structures))
     return ClassShares(tuple(start), share, left, placement)
 
@@ -103,7 +100,7 @@ def _cut(image: Tensor, start: list[int], sides: list[int]) -> Tensor:
 def _refine(
     placement: Placement, points: Tensor, share: Tensor, model: StructureModel
 ) -> Placement:
-    inner = share[1 : len(model.anatomy.structures) + 1].sum(0)
+    inner = model.anatomy.inner(share)
     near = F.max_pool3d(inner[None, None], 7, stride=1, padding=3)[0, 0] > 0.5
     near &= index_grid(tuple(near.shape)).sum(-1) % 2 == 0  # half of the cells say as much
     return fit_placement(

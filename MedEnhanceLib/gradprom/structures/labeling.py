@@ -12,8 +12,9 @@ from torch import Tensor
 from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.structures.correcting import ClassShares
-from MedEnhanceLib.gradprom.structures.locating import CoarseScan, scaled
+from MedEnhanceLib.gradprom.structures.locating import CoarseScan
 from MedEnhanceLib.gradprom.structures.model import StructureModel
+from MedEnhanceLib.gradprom.structures.painting import scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.runtime.progress import Monitor
 

@@ -1,4 +1,4 @@
-"""Where the structures of a volume lie: a scan of 2 mm, the locator, a placement."""
+"""Places the structures of a volume: a scan of 2 mm, the locator, a registration."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scale_of
+from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scale_of, scaled
 from MedEnhanceLib.gradprom.structures.registering import register
 from MedEnhanceLib.gradprom.structures.space import (
     CELL_MM,
     Placement,
+    index_grid,
     sampled,
     smooth,
     transformed,
@@ -49,10 +50,10 @@ class CoarseScan:
 
 @dataclass(frozen=True, eq=False)
 class Location:
-    """Where the structures of a grid lie.
+    """Location of the structures of a scan.
 
     Attributes:
-        placement: from mm along the grid's own axes to the space.
+        placement: from mm along the scan's own axes to the space.
         box: first and last voxel + 1 along k, j, i of a window around them.
         information: mutual information of the scan and the painted priors.
         scales: singular values of that affine's linear part, descending.
@@ -76,12 +77,17 @@ def make_scan(volume: Volume) -> CoarseScan:
         for n, mm in zip(volume.shape, spacing, strict=True)
     ]
     for axis, mm in enumerate(spacing):
-        voxels = smooth(voxels, max(0.0, (VOXEL_MM / mm) ** 2 - 1) ** 0.5 / 2.355, axis)
+        voxels = smooth(voxels, coarsening(mm), axis)
     image = F.interpolate(voxels[None, None], size=size, mode="trilinear", align_corners=False)[
         0, 0
     ]
     step = [n * mm / m for n, mm, m in zip(volume.shape, spacing, size, strict=True)]
     return CoarseScan(image, scale_of(image), torch.tensor(step[::-1], dtype=torch.float32))
+
+
+def coarsening(mm: float) -> float:
+    """Return the σ, in voxels of this side, of the blur to the resolution of a scan."""
+    return float(max(0.0, (VOXEL_MM / mm) ** 2 - 1) ** 0.5 / 2.355)
 
 
 def locate(scan: CoarseScan, model: StructureModel, device: str = "cpu") -> Location | None:
@@ -136,7 +142,7 @@ def _upright(look: _Look) -> Tensor:
 
 def _corners(model: StructureModel) -> Tensor:
     """Return the corners [8, 3] of the box of likely structures, mm of the space."""
-    inner = model.space.prior[1 : len(model.anatomy.structures) + 1].sum(0) > 0.5
+    inner = model.anatomy.inner(model.space.prior) > 0.5
     index = inner.nonzero().flip(1)
     ends = torch.stack([index.min(0).values, index.max(0).values]) * CELL_MM
     ends = ends + torch.tensor(model.space.origin)
@@ -145,7 +151,7 @@ def _corners(model: StructureModel) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """What the locator says of a window.
+    """Answer of the locator for a window.
 
     Attributes:
         points: [k, j, i, 3], mm along the volume's axes.
@@ -201,21 +207,10 @@ def _window(
     return sampled(image[None], at / last * 2 - 1, beyond="zeros")[0], window_to_mm
 
 
-def index_grid(sides: tuple[int, ...]) -> Tensor:
-    """Return the indices (i, j, k) of a grid: [K, J, I, 3]."""
-    lines = [torch.arange(n, dtype=torch.float32) for n in sides]
-    return torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1)
-
-
 def _inverse(affine: Tensor) -> Tensor:
     """Invert an affine [3, 4]."""
     linear = torch.linalg.inv(affine[:, :3])
     return torch.cat([linear, -(linear @ affine[:, 3])[:, None]], 1)
-
-
-def scaled(image: Tensor, scale: tuple[float, float]) -> Tensor:
-    """Map intensities from scale[0] and scale[1] to 0 and 1, and clip the others."""
-    return ((image - scale[0]) / (scale[1] - scale[0])).clamp(0, 1)
 
 
 def _fit(points: Tensor, places: Tensor) -> Tensor:

@@ -259,8 +259,12 @@ def smooth_all(values: Tensor, sigma: float) -> Tensor:
 
 def normalize(image: Tensor) -> Tensor:
     """Scale to 0 to 1 between the percentiles 0.5 and 99.5 of what is not 0."""
-    low, high = scale_of(image)
-    return ((image - low) / (high - low)).clamp(0, 1)
+    return scaled(image, scale_of(image))
+
+
+def scaled(image: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Map intensities from scale[0] and scale[1] to 0 and 1, and clip the others."""
+    return ((image - scale[0]) / (scale[1] - scale[0])).clamp(0, 1)
 
 
 def scale_of(image: Tensor) -> tuple[float, float]:

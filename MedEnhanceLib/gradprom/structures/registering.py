@@ -57,12 +57,12 @@ def register(
         initial.SetMatrix(back[:3, :3].flatten().tolist())
         initial.SetTranslation(back[:3, 3].tolist())
         try:
-            found = sitk.AffineTransform(_run(sitk, method, initial, fixed, moving))
+            result = sitk.AffineTransform(_run(sitk, method, initial, fixed, moving))
         except RuntimeError:  # too few voxels overlap
             continue
         matrix = np.eye(4)
-        matrix[:3, :3] = np.array(found.GetMatrix()).reshape(3, 3)
-        matrix[:3, 3] = found.TransformPoint((0.0, 0.0, 0.0))
+        matrix[:3, :3] = np.array(result.GetMatrix()).reshape(3, 3)
+        matrix[:3, 3] = result.TransformPoint((0.0, 0.0, 0.0))
         sizes = np.linalg.svd(matrix[:3, :3])[1]
         value = method.GetMetricValue()
         if not _SIZES[0] <= sizes.min() <= sizes.max() <= _SIZES[1]:
@@ -97,7 +97,7 @@ def _template(model: StructureModel) -> tuple[Tensor, Tensor]:
         for index in range(1, len(prior)):
             known = means[(anatomy.tissue_classes == index) & np.isfinite(means)]
             levels[index] = float(known[0]) if len(known) else levels[index]
-    inner = prior[1 : len(anatomy.structures) + 1].sum(0)
+    inner = anatomy.inner(prior)
     rim = F.max_pool3d(inner[None, None], 2 * _AROUND + 1, stride=1, padding=_AROUND)[0, 0]
     return torch.einsum("c,ckji->kji", levels, prior), (rim > 0.5).float()
 

@@ -59,7 +59,7 @@ def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Ten
         places.append(slice(low, high))
         parts.append(slice(low - first, high - first))
     share[(slice(None), *places)] = window.share[(slice(None), *parts)]
-    inner = share[1 : len(model.anatomy.structures) + 1].sum(0) > 0.5
+    inner = model.anatomy.inner(share) > 0.5
     return location, share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
 
 
@@ -141,7 +141,7 @@ def _warnings(
 ) -> list[str]:
     """State what limits the labels: structures cut off, uncertain, or of an unusual size."""
     warnings = []
-    inner = window.share[1 : len(model.anatomy.structures) + 1].sum(0) > 0.5
+    inner = model.anatomy.inner(window.share) > 0.5
     ends = zip(inner.nonzero().T, window.start, scan.image.shape, strict=True)
     cut = [
         float(

@@ -122,6 +122,12 @@ def sampled(values: Tensor, at: Tensor, *, beyond: str = "border") -> Tensor:
     return result.reshape(len(values), *at.shape[:-1])
 
 
+def index_grid(sides: Sequence[int]) -> Tensor:
+    """Return the indices (i, j, k) of a grid: [K, J, I, 3]."""
+    lines = [torch.arange(n, dtype=torch.float32) for n in sides]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1)
+
+
 def make_space(
     maps: Sequence[TissueMap], anatomy: Anatomy, count: int, monitor: Monitor
 ) -> tuple[Space, list[Placement]]:
@@ -176,8 +182,7 @@ def fit_placement(
         is_affine_fixed: whether the affine of `start` stays.
     """
     low, node, sides = space.nodes()
-    lines = [torch.arange(n, dtype=torch.float32) for n in sides]
-    nodes = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], -1) * node + low
+    nodes = index_grid(sides) * node + low
     begin = Placement(torch.eye(3, 4), start.field, start.low, start.node)
     field = (begin(nodes) - nodes).movedim(-1, 0).contiguous().requires_grad_()
     change = torch.zeros(3, 4, requires_grad=not is_affine_fixed)
@@ -279,7 +284,7 @@ def _cells(item: TissueMap, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
 
 def _near(shares: Tensor, anatomy: Anatomy) -> Tensor:
     """Mark cells within about 20 mm of a structure, [k, j, i]."""
-    inner = shares[1 : len(anatomy.structures) + 1].sum(0)
+    inner = anatomy.inner(shares)
     return F.max_pool3d(inner[None, None], 11, stride=1, padding=5)[0, 0] > 0.5
 
 
@@ -287,10 +292,9 @@ def _extent(
     cells: list[tuple[Tensor, Tensor]], placements: list[Placement], anatomy: Anatomy
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Return the first cell's center and the sides of a grid around all structures."""
-    last = len(anatomy.structures) + 1
     lows, highs = [], []
     for (points, shares), placement in zip(cells, placements, strict=True):
-        inner = placement(points[shares[1:last].sum(0) > 0.5])
+        inner = placement(points[anatomy.inner(shares) > 0.5])
         lows.append(inner.quantile(_TRIM, 0))
         highs.append(inner.quantile(1 - _TRIM, 0))
     low, high = (

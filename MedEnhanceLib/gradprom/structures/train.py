@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -13,7 +12,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.core.arrays import Doubles
-from MedEnhanceLib.core.labels import Label
+from MedEnhanceLib.core.labels import Label, color_of
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -127,9 +126,7 @@ def _labels_of(values: list[int]) -> Iterable[Label]:
     """Make a label of each value up to 255."""
     for value in values:
         if 0 < value <= 255:
-            color = colorsys.hsv_to_rgb(value * 0.618034 % 1.0, 0.75, 0.95)
-            parts = "".join(f"{round(255 * part):02x}" for part in color)
-            yield Label(value=value, name=f"value {value}", color=f"#{parts}")
+            yield Label(value=value, name=f"value {value}", color=color_of(value))
 
 
 def _map_of(volume: Volume, anatomy: Anatomy) -> TissueMap:
