@@ -26,6 +26,9 @@ _PAPERS = (
     ("UniCompress", "Yang et al. 2024", "10.48550/arXiv.2405.16850"),
     ("SPG", "Xu et al. 2025", "10.48550/arXiv.2511.13106"),
 )
+#: What is reloaded with the module. Each name has the extension's, as texts are translated by the
+#: names of folder and file.
+_PACKAGES = ("MedEnhancePanels", "MedEnhancePages", "MedEnhanceTasks", "MedEnhanceNodes")
 #: The first page to read; below the home page that CMakeLists.txt states.
 _GUIDE = "https://github.com/medenhance/SlicerMedEnhance/blob/main/docs/slicer/user-guide.md"
 
@@ -82,7 +85,7 @@ def registerDicomPlugin():
 
 def registerSampleData():
     """Offer our sample in Slicer's Sample Data module."""
-    from MedEnhancePanels.tasks import samples
+    from MedEnhanceTasks import samples
 
     samples.registerSampleData()
 
@@ -92,10 +95,10 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     #: name, title, module, class
     PAGES = (
-        ("enhance", _("Enhance"), "MedEnhancePanels.pages.enhance", "EnhancePanel"),
-        ("compress", _("Compress"), "MedEnhancePanels.pages.compress", "CompressPanel"),
-        ("distill", _("Distill"), "MedEnhancePanels.pages.distill", "DistillPanel"),
-        ("models", _("Models"), "MedEnhancePanels.pages.models", "ModelsPanel"),
+        ("enhance", _("Enhance"), "MedEnhancePages.enhance", "EnhancePanel"),
+        ("compress", _("Compress"), "MedEnhancePages.compress", "CompressPanel"),
+        ("distill", _("Distill"), "MedEnhancePages.distill", "DistillPanel"),
+        ("models", _("Models"), "MedEnhancePages.models", "ModelsPanel"),
     )
 
     def __init__(self, parent=None):
@@ -107,9 +110,9 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shown = None
 
     def setup(self):
+        from MedEnhancePages.job_bar import JobBar
+        from MedEnhancePages.volume_row import VolumeRow
         from MedEnhancePanels.context import Context
-        from MedEnhancePanels.pages.job_bar import JobBar
-        from MedEnhancePanels.pages.volume_row import VolumeRow
         from MedEnhancePanels.runner import sharedRunner
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -174,7 +177,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MedEnhancePanels.runner import endSharedRunner
 
         endSharedRunner()
-        for name in [name for name in sys.modules if name.startswith("MedEnhancePanels")]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]:
             del sys.modules[name]
         registerDicomPlugin()
         ScriptedLoadableModuleWidget.onReload(self)
@@ -235,7 +238,7 @@ class MedEnhanceFileReader:
         return [_("MedEnhance compressed volume") + " (*.ucv)"]
 
     def load(self, properties):
-        from MedEnhancePanels.tasks import files
+        from MedEnhanceTasks import files
 
         return files.load(self.parent, properties)
 

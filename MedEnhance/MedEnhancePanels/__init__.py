@@ -1,1 +1,1 @@
-"""The code of the module MedEnhance: pages on top, the tasks that they start, MRML nodes below."""
+"""What pages and tasks of the module MedEnhance share: state, jobs and workers, errors."""

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.texts import tr as _
 
 
 def checkNodes(**nodes):

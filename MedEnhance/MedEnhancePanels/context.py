@@ -6,10 +6,10 @@ import os
 import qt
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.texts import tr as _
 
 #: Priority of observers that are called before those of Slicer's selectors, which have 0.
 _FIRST = 10.0
@@ -26,8 +26,8 @@ class Context:
     """
 
     def __init__(self, logic, runner, modulePath):
-        from MedEnhancePanels.pages.enhance_choices import DeviceChoice
-        from MedEnhancePanels.pages.widgets import Notice, singleShot
+        from MedEnhancePages.enhance_choices import DeviceChoice
+        from MedEnhancePages.widgets import Notice, singleShot
 
         self.logic, self.runner, self.state, self.isEntered = logic, runner, None, False
         self._folder = os.path.join(os.path.dirname(modulePath), "Resources", "UI")

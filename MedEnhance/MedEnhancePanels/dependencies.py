@@ -15,10 +15,10 @@ from pathlib import Path
 import qt
 import slicer
 import slicer.packaging
+from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.runner import sharedRunner
-from MedEnhancePanels.texts import tr as _
 
 #: Uses of packages: opening, compressing, exporting and samples; everything, with PyTorch.
 COMPRESS, ENHANCE = "compress", "enhance"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import slicer
 from DICOMLib import DICOMPlugin
+from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import sentence
+from MedEnhanceNodes import bridge, dicom_source, provenance, results
 from MedEnhancePanels import dependencies, runner, waiting
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, provenance, results
-from MedEnhancePanels.tasks import dicom_export
-from MedEnhancePanels.texts import tr as _
+from MedEnhanceTasks import dicom_export
 
 #: By this name Slicer's dialog finds the plugin of an exportable again.
 NAME = "MedEnhanceDICOMPlugin"

@@ -3,7 +3,7 @@
 import functools
 import traceback
 
-from MedEnhancePanels.texts import tr as _
+from slicer.i18n import tr as _
 
 
 class PanelError(Exception):

@@ -6,8 +6,9 @@ import shutil
 import sys
 import time
 
+from slicer.i18n import tr as _
+
 from MedEnhanceLib.runtime.text import duration_text
-from MedEnhancePanels.texts import tr as _
 
 _LOG_LINES = 5000
 _LINES_IN_DETAILS = 200

@@ -60,7 +60,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         also .input, .uncertainty, .noise, .table, .difference.
         """
         from MedEnhanceLib.hqg.config import EnhanceConfig
-        from MedEnhancePanels.tasks import enhancement
+        from MedEnhanceTasks import enhancement
 
         nodes = {"guide": guide, "output": output}
         nodes = {name: each for name, each in nodes.items() if each is not None}
@@ -84,7 +84,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         The file appears only after it was decoded again and compared.
         """
         from MedEnhanceLib.unicompress.config import CompressConfig
-        from MedEnhancePanels.tasks import compression
+        from MedEnhanceTasks import compression
 
         arguments.checkNodes(node=node)
         arguments.checkPath("path", path)
@@ -98,7 +98,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         region: for each axis, slices first, a pair (start, stop) or None for all of it:
         ((40, 60), None, None). The stop is not part of it.
         """
-        from MedEnhancePanels.tasks import compression
+        from MedEnhanceTasks import compression
 
         arguments.checkPath("path", path)
         job = compression.startDecompress(self.runner, path, region=region, name=name)
@@ -110,7 +110,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         Returns the path. Unlike with Slicer's own Save, the header of a result has the entry
         DERIVED with all steps, and its manifest is written beside the file, <path>.json.
         """
-        from MedEnhancePanels.tasks import files
+        from MedEnhanceTasks import files
 
         arguments.checkNodes(node=node)
         arguments.checkPath("path", path)
@@ -125,7 +125,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         needs patientId. The other options: patientName, studyDescription, seriesDescription;
         segmentation and uncertainty (True): export what a result refers to as well.
         """
-        from MedEnhancePanels.tasks import dicom_export
+        from MedEnhanceTasks import dicom_export
 
         arguments.checkNodes(node=node)
         if folder:

@@ -13,12 +13,12 @@ import time
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.text import without_commands
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
-from MedEnhancePanels.texts import tr as _
 from MedEnhancePanels.worker import Worker, encoded
 
 #: How long a worker may take to stop a cancelled job before it is killed.
@@ -42,7 +42,7 @@ class Runner:
         """Start workers by `command`, for tests; else by Slicer's Python with our library."""
         self.jobs = []
         self.listeners = []
-        self.run = None  # of a training or a distillation, see tasks/long_run.py
+        self.run = None  # of a training or a distillation, see MedEnhanceTasks/long_run.py
         self._command = command
         self._workers, self._shared, self._waiting = [], None, []
         #: Jobs whose own steps run here, and whether a turn of them is due.

@@ -10,8 +10,8 @@ import vtk
 from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhanceLib.io import stepwise
+from MedEnhanceNodes import bridge, results, sending
 from MedEnhancePanels import dependencies, worker
-from MedEnhancePanels.nodes import bridge, results, sending
 from MedEnhancePanels.runner import Runner
 
 #: A part of the sample that the model takes a fraction of a second for.

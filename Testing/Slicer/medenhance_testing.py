@@ -76,7 +76,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         sys.excepthook = self._onException
         if not self.KEEPS_WORKER:
             # The page in front asks a worker for devices, whose start takes seconds.
-            from MedEnhancePanels.pages.enhance_choices import DeviceChoice, Preparation
+            from MedEnhancePages.enhance_choices import DeviceChoice, Preparation
 
             self.enterContext(mock.patch.object(DeviceChoice, "ask", lambda _self: None))
             self.enterContext(mock.patch.object(Preparation, "follow", lambda *_given: None))
@@ -301,7 +301,7 @@ class MedEnhanceTestCase(unittest.TestCase):
 
         change: what its voxels have more. linked: further nodes by their roles.
         """
-        from MedEnhancePanels.nodes import bridge, results
+        from MedEnhanceNodes import bridge, results
 
         voxels = slicer.util.arrayFromVolume(source)
         output = bridge.newVolumeLike(source, name)

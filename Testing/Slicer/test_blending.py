@@ -10,9 +10,9 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import finished, slow
 from test_compare import ViewTestCase
 
+from MedEnhanceNodes import preview, provenance
 from MedEnhancePanels import waiting
-from MedEnhancePanels.nodes import preview, provenance
-from MedEnhancePanels.tasks import blending
+from MedEnhanceTasks import blending
 
 
 class StrengthTest(ViewTestCase):

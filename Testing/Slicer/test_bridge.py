@@ -10,8 +10,8 @@ from medenhance_testing import MedEnhanceTestCase, finished
 
 import MedEnhanceLib
 from MedEnhanceLib.io import stepwise
+from MedEnhanceNodes import bridge, sending
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, sending
 
 
 class BridgeTest(MedEnhanceTestCase):

@@ -5,10 +5,10 @@ import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
 
-from MedEnhancePanels.nodes import bridge, preview, results
-from MedEnhancePanels.nodes.compare import Compare
-from MedEnhancePanels.nodes.preview import compositeOf
-from MedEnhancePanels.tasks import blending
+from MedEnhanceNodes import bridge, preview, results
+from MedEnhanceNodes.compare import Compare
+from MedEnhanceNodes.preview import compositeOf
+from MedEnhanceTasks import blending
 
 
 class ViewTestCase(MedEnhanceTestCase):

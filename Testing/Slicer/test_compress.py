@@ -11,10 +11,10 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhanceNodes import preview
+from MedEnhancePages import compress
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import preview
-from MedEnhancePanels.pages import compress
-from MedEnhancePanels.tasks import compression
+from MedEnhanceTasks import compression
 
 
 class CompressTest(MedEnhanceTestCase):

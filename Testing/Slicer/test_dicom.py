@@ -16,9 +16,9 @@ from pydicom import dcmread
 
 from MedEnhanceLib.io import load, stepwise
 from MedEnhanceLib.unicompress import CompressConfig, compress
+from MedEnhanceNodes import bridge, dicom_source, provenance, results
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, provenance, results
-from MedEnhancePanels.tasks import dicom_export
+from MedEnhanceTasks import dicom_export
 
 STUDY = "1.2.826.0.1.3680043.8.498.7"
 

@@ -11,7 +11,7 @@ import slicer
 from medenhance_testing import slow
 from test_dicom import STUDY, ExportTestCase
 
-from MedEnhancePanels.nodes import bridge, provenance, results
+from MedEnhanceNodes import bridge, provenance, results
 
 #: That of Slicer's plugin of scalar volumes, which writes ORIGINAL.
 STOCK = 0.5

@@ -20,10 +20,10 @@ from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs.kinds.distill import DistillParams
 from MedEnhanceLib.jobs.kinds.train import TrainParams, training_config
 from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhancePages import distill
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
-from MedEnhancePanels.pages import distill
-from MedEnhancePanels.tasks import distillation, long_run
+from MedEnhanceTasks import distillation, long_run
 
 
 class DistillTestCase(MedEnhanceTestCase):

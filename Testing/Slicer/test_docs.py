@@ -15,9 +15,9 @@ from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 import MedEnhanceLib
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhanceNodes.preview import compositeOf
 from MedEnhancePanels.logic import MedEnhanceLogic
-from MedEnhancePanels.nodes.preview import compositeOf
-from MedEnhancePanels.tasks.dicom_export import ExportOptions
+from MedEnhanceTasks.dicom_export import ExportOptions
 
 PAGE = ROOT / "docs/slicer/console.md"
 #: A block of Python, and the comment before it that says why it is not run.

@@ -12,7 +12,7 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import copyOfModel, slow
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.tasks import enhancement
+from MedEnhanceTasks import enhancement
 
 
 class ChoicesTest(EnhanceTestCase):

@@ -10,9 +10,9 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 from test_runner import WORKER
 
+from MedEnhanceNodes import sending
 from MedEnhancePanels import waiting
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import sending
 
 #: A worker whose results lack the segmentation, with the reason; it refuses to undo blur.
 STUB = (

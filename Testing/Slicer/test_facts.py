@@ -5,8 +5,8 @@ import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
-from MedEnhancePanels.nodes import provenance
-from MedEnhancePanels.pages import result_texts
+from MedEnhanceNodes import provenance
+from MedEnhancePages import result_texts
 
 _CALIBRATED = {"samples": 8, "calibration": {"fitted_on": "held-out heads", "sha256": "ab"}}
 

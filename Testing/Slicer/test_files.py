@@ -9,8 +9,8 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
 import MedEnhanceLib
+from MedEnhanceNodes import provenance
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import provenance
 
 
 class FileTest(MedEnhanceTestCase):

@@ -9,7 +9,7 @@ from medenhance_testing import MedEnhanceTestCase, finished
 from test_enhance_runs import STUB
 
 import MedEnhanceLib
-from MedEnhancePanels.nodes import bridge, dicom_source, results, sending
+from MedEnhanceNodes import bridge, dicom_source, results, sending
 
 ELEMENT, LABELS = "MultiVolume.FrameIdentifyingDICOMTagName", "MultiVolume.FrameLabels"
 WARNING = "the mean of all frames changed by ±54 in tissue, by noise alone ±33"

@@ -13,10 +13,10 @@ from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.runtime import dependencies as library
+from MedEnhanceNodes import results
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import results
-from MedEnhancePanels.tasks import samples
+from MedEnhanceTasks import samples
 
 
 class VolumeRowTest(MedEnhanceTestCase):
@@ -282,7 +282,7 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertEqual(self.context.runner.activeJobs(), [job])
         self.assertRegex(job.log[0], "^install torch>=2.5 nibabel>=5.3 -c .*constraints.txt ")
         self.absent = []
-        with mock.patch("MedEnhancePanels.pages.enhance.enhancement.start") as start:
+        with mock.patch("MedEnhancePages.enhance.enhancement.start") as start:
             self.end.touch()
             self.waitUntil(lambda: start.called)
         start.assert_called_once()

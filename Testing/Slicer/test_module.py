@@ -1,20 +1,32 @@
 """The module as a whole: it opens quickly, survives everything, and leaves nothing behind."""
 
+import ast
 import gc
 import itertools
 import os
 import time
 import types
 import weakref
+from pathlib import Path
 from unittest import mock
 
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
+from slicer import i18n
 
 from MedEnhancePanels.errors import PanelError
 
 PAGES = ["enhance", "compress", "distill", "models"]
+
+
+def extracted():
+    """Yield the texts of `_()` as Slicer's tool takes them from files: (context, text)."""
+    folder = Path(slicer.modules.medenhance.path).parent
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "_":
+                yield i18n.getContext(str(path)), ast.literal_eval(node.args[0])
 
 
 class ModuleTest(MedEnhanceTestCase):
@@ -26,18 +38,21 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertEqual(self.widget.ui.tabs.count, len(PAGES))
         slicer.selfTests["MedEnhance"]()  # Slicer's Reload and Test
 
-    def test_allTextsAreTranslatedUnderTheExtensionsName(self):
+    def test_textsAreLookedUpWhereSlicersToolsExtractThem(self):
+        """By folder and file, and so in contexts that no other extension has."""
         asked, translate = set(), slicer.app.translate
 
         def noted(context, text):
-            asked.add(context)
+            asked.add((context, text))
             return translate(context, text)
 
         with mock.patch.object(type(slicer.app), "translate", lambda _app, *texts: noted(*texts)):
             self.reload(PAGES[0])
             for name in PAGES:
                 self.widget.showPage(name)
-        self.assertEqual(asked, {"MedEnhance"})
+        self.assertGreater(len(asked), 50)
+        self.assertEqual(asked - set(extracted()), set())
+        self.assertEqual({context[:10] for context, _text in extracted()}, {"MedEnhance"})
 
     def test_openingTakesLessThanHalfASecond(self):
         times = []

@@ -4,7 +4,7 @@ import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase, finished
 
-from MedEnhancePanels.nodes import bridge, provenance, results
+from MedEnhanceNodes import bridge, provenance, results
 
 LABELS = [
     {"value": 1, "name": "Fluid", "color": "#3b82c4"},

@@ -21,7 +21,7 @@ from SlicerHost import qt  # noqa: E402
 _BINDINGS = re.compile(r"(PySide\d?|PyQt\d?|Qt|shiboken\d?)(\.|$)")
 _AT_FILE_SCOPE = {
     *sys.stdlib_module_names, "numpy", "slicer", "qt", "ctk", "vtk", "DICOMLib", "MedEnhanceLib",
-    "MedEnhancePanels", "MedEnhance",
+    "MedEnhancePanels", "MedEnhancePages", "MedEnhanceTasks", "MedEnhanceNodes", "MedEnhance",
 }  # fmt: skip
 #: Of Slicer's module DICOM, whose classes the table does not have.
 _CLASSES_OF_MODULES = {"qSlicerDICOMExportable"}

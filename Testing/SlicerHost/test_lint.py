@@ -21,15 +21,18 @@ def test_nothing_is_found_in_the_panels():
 
 
 def test_the_panels_import_downwards_and_in_no_circle():
-    paths = {_module_name(path): path for path in (MODULE / "MedEnhancePanels").rglob("*.py")}
+    paths = {_module_name(path): path for path in MODULE.rglob("*.py")}
     imports = {name: _imported(path) & set(paths) for name, path in paths.items()}
     graphlib.TopologicalSorter(imports).prepare()  # raises CycleError
-    above = {"nodes": {"tasks", "pages"}, "tasks": {"pages"}}
+    above = {
+        "MedEnhanceNodes": {"MedEnhanceTasks", "MedEnhancePages"},
+        "MedEnhanceTasks": {"MedEnhancePages"},
+    }
     assert [
         (name, other)
         for name, others in imports.items()
         for other in others
-        if other.split(".")[1] in above.get(name.split(".")[1], ())
+        if other.split(".")[0] in above.get(name.split(".")[0], ())
     ] == []
 
 
@@ -86,7 +89,7 @@ def test_every_text_of_the_panel_is_translated():
 
 def test_all_colors_are_those_of_the_theme():
     """Light or dark: the panel sets none itself."""
-    for path in (*FORMS, *MODULE.rglob("pages/*.py")):
+    for path in (*FORMS, *MODULE.rglob("MedEnhancePages/*.py")):
         found = re.search("styleSheet|QColor|QPalette|QBrush", path.read_text(encoding="utf-8"))
         assert not found, (path.name, found)
 

@@ -1,0 +1,173 @@
+"""The run on the page Distill: its buttons and result, and runs to resume."""
+
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhanceLib.spg.folder import AUDIT_REPORT, SHEET
+from MedEnhancePages.widgets import fill, showText, showWeight
+from MedEnhancePanels.errors import guarded
+from MedEnhanceTasks import long_run
+
+#: More pictures than these are not looked at in a panel; the folder has them all.
+_MOST_PICTURES = 100
+#: Texts of a result to be read: their entries in the menu, and where they lie.
+_TEXTS = {
+    "privacy": (_("Privacy sheet"), SHEET),
+    "audit": (_("Audit report"), AUDIT_REPORT),
+}
+
+
+class RunArea:
+    """Part of the page that shows a run, and resumes one."""
+
+    def __init__(self, page):
+        self.context, self._page, self._ui = page.context, page, page.ui
+        self._run = None
+        ui = self._ui
+        ui.pauseButton.clicked.connect(lambda *_checked: self._end("paused"))
+        ui.cancelButton.clicked.connect(lambda *_checked: self._end("cancelled"))
+        ui.resumeButton.clicked.connect(self._onResume)
+        ui.trainButton.clicked.connect(self._onTrain)
+        self._menu, self.actions = qt.QMenu(ui.openButton), {}
+        for name, (text, _path) in _TEXTS.items():
+            self.actions[name] = self._menu.addAction(text)
+            self.actions[name].triggered.connect(lambda *_on, name=name: self._onText(name))
+        self.actions["folder"] = self._menu.addAction(_("Result folder"))
+        self.actions["folder"].triggered.connect(self._onFolder)
+        ui.openButton.setMenu(self._menu)
+        self._showRun(None)
+
+    @property
+    def isRunning(self):
+        return self._run is not None and self._run.isActive
+
+    def cleanup(self):
+        """Release the widgets; a run continues."""
+        self._page = self._run = None
+
+    def begin(self, run):
+        """Follow a run that has just begun."""
+        self.context.state.distillRun = str(run.folder)
+        self._showRun(run)
+        run.job.onFinished(self._onFinished)
+        self._page.update()
+
+    def recall(self, folder):
+        """Show the run that the scene remembers, where its folder is still there."""
+        if not self.isRunning:
+            self._showRun(long_run.Run.at(Path(folder)))
+
+    def show(self):
+        ui, isRunning = self._ui, self.isRunning
+        for button in (ui.pauseButton, ui.cancelButton):
+            button.visible = isRunning
+            button.enabled = isRunning and not self._run.job.wantsCancel
+        ui.startButton.visible = not isRunning
+        ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
+        ui.resumeButton.enabled = self._page.job is None
+
+    @guarded
+    def _end(self, state):
+        """Stop the run, "paused" or "cancelled"."""
+        question = _("End {name} for good? It cannot be resumed.").format(name=self._run.name)
+        isAsked, box = state == "cancelled" and not slicer.app.testingEnabled(), qt.QMessageBox
+        texts, answers = (_("End run"), question), (box.Yes | box.No, box.No)  # Enter answers No
+        if isAsked and box.question(self._page.widget, *texts, *answers) != box.Yes:
+            return
+        self._run.stop(state)
+        self._page.update()
+
+    def _onFinished(self, job):
+        run = self._run
+        if run is None or job is not run.job:
+            return
+        self._showRun(run)
+        self.list()
+        self._page.update()
+        if job.state == "failed":
+            self.context.showError(job.error)
+        elif job.state == "done" and run.kind == "train":
+            title = _("Add {name} to the models").format(name=run.name)
+            params = {"action": "import", "path": run.record["model"]}
+            importing = self.context.runner.submit("models", params, title=title)
+            importing.onFinished(lambda job: self._onImported(job, run))
+        elif job.state == "done":
+            level, verdict = run.verdict()
+            text = _("{name} is finished. {verdict} Details: Open → Privacy sheet.")
+            self.context.message(level, text.format(name=run.name, verdict=verdict))
+
+    def _onImported(self, job, run):
+        if job.state == "done":
+            text = _("{name} is trained, and listed on the page Models. {measured}")
+            measured = run.record["sentence"] or _("It was not compared with a model.")
+            self.context.message("info", text.format(name=run.name, measured=measured))
+        else:
+            text = _("{name} is trained, but could not be added to the models: {why}")
+            text = text.format(name=run.name, why=job.error.text)
+            self.context.message("warning", text, job.error.shown, job.error.report)
+        if self._page is not None:
+            self._page.update()  # its name is taken now
+
+    def _showRun(self, run):
+        """Show how a run ended, and its results; nothing while it is in progress."""
+        ui, self._run = self._ui, run
+        hasEnded = run is not None and not run.isActive
+        manifest = run.manifest() if hasEnded and run.kind == "distill" else {}
+        ui.resultBox.visible = hasEnded
+        ui.distilledArea.visible = bool(manifest)
+        if hasEnded:
+            ui.resultLabel.text = long_run.runText(run)
+        if manifest:
+            images = run.images()
+            _fillGallery(ui.imageGallery, list(map(str, images[:_MOST_PICTURES])))
+            text = _("Middle slices of the volumes ({count})")
+            ui.imagesTitle.text = text.format(count=len(images))
+            level, verdict = run.verdict()
+            for name, (_text, path) in _TEXTS.items():
+                self.actions[name].visible = (run.out / path).is_file()
+            showWeight(ui.auditIcon, level)
+            ui.auditLabel.text = verdict
+
+    @guarded
+    def _onText(self, name):
+        title, path = _TEXTS[name]
+        showText(self._page.widget, title, self._run.out / path)
+
+    @guarded
+    def _onTrain(self, _checked=False):
+        """Choose the set as the data of a training."""
+        state, modality = self.context.state, self._run.manifest()["modality"]
+        state.distillTask, state.distillSegmenter = f"train{modality}", ""
+        state.distillCohort = str(self._run.out)
+
+    @guarded
+    def _onFolder(self, _checked=False):
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._run.out)))
+
+    def list(self):
+        """Offer the runs that can be resumed, and select that of the scene."""
+        if self.context.state is not None:
+            runs, box = long_run.Run.resumable(long_run.root()), self._ui.runSelector
+            fill(box, {str(run.folder): long_run.choiceText(run) for run in runs})
+            box.currentIndex = max(0, box.findData(self.context.state.distillRun))
+
+    @guarded
+    def _onResume(self, _checked=False):
+        self.context.clearMessage()
+        self.begin(long_run.resume(self.context.runner, self._ui.runSelector.currentData))
+
+
+def _fillGallery(gallery, paths):
+    """Show pictures in a list, as large as its icons, with their paths as tool tips."""
+    gallery.clear()
+    size = gallery.iconSize
+    for path in paths:
+        picture = qt.QPixmap(path)
+        if not picture.isNull():
+            picture = picture.scaled(size.width(), size.height(), qt.Qt.KeepAspectRatio)
+        item = qt.QListWidgetItem(qt.QIcon(picture), "")
+        item.setToolTip(path)
+        gallery.addItem(item)

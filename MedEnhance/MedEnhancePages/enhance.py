@@ -1,0 +1,345 @@
+"""The page Enhance: choose, preview in place, apply, compare."""
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhanceLib.core.findings import final_log
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.runtime.text import duration_text
+from MedEnhanceNodes import bridge, guides, model_choice, preview, results, volume_warnings
+from MedEnhancePages.enhance_choices import Preparation
+from MedEnhancePages.enhance_result import ResultArea
+from MedEnhancePages.result_texts import equalsInput, findingsOf
+from MedEnhancePages.widgets import Notice, Page, allow, fill, showValue
+from MedEnhancePanels import arguments, dependencies
+from MedEnhancePanels.errors import guarded
+from MedEnhanceTasks import enhancement
+
+
+class EnhancePanel(Page):
+    """Page whose choices live in the state; the widgets show it and change it."""
+
+    def __init__(self, context):
+        super().__init__(context, "Enhance")
+        ui = self.ui
+        self._shownInput = self._suggestedGuide = None
+        self.preview = preview.Preview()
+        self.result = ResultArea(self)
+        self._devices = context.devices
+        self._preparation = Preparation(context.runner, self.widget)
+        self._problem = Notice(ui, "problem")
+        ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
+        ui.noiseSpinBox.valueChanged.connect(self._onOfVolume)
+        ui.framesComboBox.activated.connect(self._onOfVolume)
+        self.bind(
+            task=ui.taskComboBox,
+            correctBiasField=ui.biasFieldCheckBox,
+            smooth=ui.smoothCheckBox,
+            guideVolume=ui.guideSelector,
+            outputVolume=ui.outputSelector,
+            noise=ui.noiseSpinBox,  # after _onOfVolume, as the next
+            sequence=ui.framesComboBox,
+            uncertainty=ui.uncertaintyCheckBox,
+            noiseMap=ui.noiseMapCheckBox,
+            segment=ui.segmentCheckBox,
+            segmenter=ui.segmenterComboBox,
+            forceSegmenter=ui.forceSegmenterCheckBox,
+            device=ui.deviceComboBox,
+        )
+        ui.modalityComboBox.activated.connect(self._onModality)
+        ui.suggestedGuideButton.clicked.connect(self._onSuggestedGuide)
+        ui.previewButton.clicked.connect(self.onPreview)
+        ui.applyButton.clicked.connect(self.onApply)
+
+    def cleanup(self):
+        self._preparation.follow(None, "")
+        self.preview.hide()
+        self.result.leave()
+        self.result.forget()
+        self.job = None
+
+    def forget(self):
+        self._preparation.follow(None, "")
+        self.preview.forget()
+        self.result.forget()
+        self._shownInput = self._suggestedGuide = None
+
+    @property
+    def target(self):
+        return self.state.inputVolume if self.state is not None else None
+
+    @property
+    def options(self):
+        """The choices as an enhancement takes them; what does not fit the volume is left out."""
+        state, target, isSlices = self.state, self.target, self.state.task == "slices"
+        hasMaps = not model_choice.taskProblem(target, state.task)
+        hasField = not model_choice.biasFieldProblem(target, state.task)
+        hasBlobs = not model_choice.smoothProblem(target, state.task)
+        config = arguments.checkedConfig(
+            EnhanceConfig,
+            task=state.task,
+            correct_bias_field=state.correctBiasField and hasField,
+            smooth=state.smooth and hasBlobs,
+            noise=None if isSlices else state.noise or None,
+            uncertainty=state.uncertainty and hasMaps,
+            device=state.device,
+            sequence=state.sequence if bridge.hasFrames(target) else "auto",
+        )
+        segmenters = [model.name for model in model_choice.segmentersFor(target)]
+        segment = state.segment and hasMaps and bool(segmenters)
+        return enhancement.EnhanceOptions(
+            config,
+            guide=None if isSlices else state.guideVolume,
+            noiseMap=state.noiseMap and hasMaps,
+            segment=segment,
+            segmenter=state.segmenter if segment and state.segmenter in segmenters else "auto",
+            forceSegmenter=segment and state.forceSegmenter,
+            output=None if isSlices or bridge.hasFrames(target) else state.outputVolume,
+        )
+
+    @guarded
+    def _onModality(self, *_index):
+        """Keep the modality, by which the model is chosen, with the node."""
+        bridge.chooseModality(self.target, self.ui.modalityComboBox.currentData)
+
+    @guarded
+    def _onOfVolume(self, *_value):
+        """Keep noise and filtering of frames with the volume that they were chosen for."""
+        if self.state is not None and not self.isShowing:
+            with slicer.util.NodeModify(self.state.node):
+                self.state.chosenFor = self.target
+                self.state.noise = self.ui.noiseSpinBox.value
+                self.state.sequence = self.ui.framesComboBox.currentData
+
+    @guarded
+    def _onSuggestedGuide(self, *_checked):
+        self.state.guideVolume = self._suggestedGuide
+
+    def onNewState(self):
+        self._shownInput = self.state.inputVolume  # the scene has the result to show
+
+    def enter(self):
+        super().enter()
+        self._devices.ask()  # a worker that answers is then warm
+
+    def exit(self):
+        """Put the views back as they were."""
+        self._preparation.stop()
+        self.preview.hide()
+        self.result.leave()
+
+    def offer(self):
+        state, ui, target = self.state, self.ui, self.target
+        if target is not state.chosenFor:
+            state.noise, state.sequence = 0.0, "auto"
+        modality, box = bridge.modalityOf(target), ui.modalityComboBox
+        fill(box, model_choice.modalityTexts(target))
+        box.enabled, isOpen = bridge.isUsable(target), len(bridge.modalitiesOf(target)) != 1
+        box.currentIndex = -1 if isOpen else box.findData(modality)
+        about = _("The modality decides which model is used. Correct it here if it is wrong.")
+        box.toolTip = f"{box.currentText}\n{about}"
+        # A task from before this volume stays, and the page says where it does not fit.
+        offered = {state.task, *model_choice.tasks(modality)}
+        tasks = {task: text for task, (text, _about) in model_choice.tasks().items()}
+        fill(ui.taskComboBox, {task: tasks[task] for task in tasks if task in offered})
+        ui.framesComboBox.visible = bridge.hasFrames(target)
+        fill(ui.framesComboBox, model_choice.framesTexts(target))
+        fill(ui.deviceComboBox, self._devices.entries, state.device)
+        segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
+        hasDefault = model_choice.segmenterFor(target, "auto") is not None
+        automatic = _("Automatic") if hasDefault else _("Choose a model")
+        fill(ui.segmenterComboBox, {"auto": automatic} | segmenters)
+        allow(ui.noiseSpinBox, model_choice.taskProblem(None, state.task))
+        showValue(ui.noiseSpinBox, "suffix", f" {results.unitOf(target)}")
+
+    def show(self):
+        node = self.target
+        if self.preview.source is None or self.preview.source is not node:
+            self.preview.hide()
+        if node is not self._shownInput:
+            self._shownInput = node
+            self.result.follow(node)
+        self._showChoices()
+        self._showGuide()
+        self._showActions()
+        self.result.show()
+
+    def _showChoices(self):
+        state, ui, target = self.state, self.ui, self.target
+        isSlices = state.task == "slices"
+        ui.outputSelector.enabled = not (bridge.hasFrames(target) or isSlices)
+        taskProblem = model_choice.taskProblem(target, state.task)
+        segmenter, segmenterProblem = model_choice.segmenterFor(target, state.segmenter), ""
+        about = segmenter.about if segmenter is not None else _("The page Models imports others")
+        ui.segmenterComboBox.toolTip = about
+        if ui.segmenterComboBox.count == 1:
+            segmenterProblem = _("There is no segmentation model for this modality.")
+        for checkBox, problem in (
+            (ui.biasFieldCheckBox, model_choice.biasFieldProblem(target, state.task)),
+            (ui.smoothCheckBox, model_choice.smoothProblem(target, state.task)),
+            (ui.uncertaintyCheckBox, taskProblem),
+            (ui.noiseMapCheckBox, taskProblem),
+            (ui.segmentCheckBox, taskProblem or segmenterProblem),
+        ):
+            allow(checkBox, problem)
+            if problem:
+                checkBox.checked = False
+        for widget in (ui.segmenterComboBox, ui.forceSegmenterCheckBox):
+            widget.visible = ui.segmentCheckBox.checked
+        # In a narrow panel a box has no room for all of its text.
+        about = model_choice.tasks()[state.task][1]
+        ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
+        ui.deviceComboBox.toolTip = self._devices.reason or ui.deviceComboBox.currentText
+
+    def _showGuide(self):
+        """Suggest a guide while none is chosen."""
+        state, button = self.state, self.ui.suggestedGuideButton
+        problem = model_choice.taskProblem(None, state.task)
+        allow(self.ui.guideSelector, problem)
+        isOpen = state.guideVolume is None and not problem
+        suggested, reason = guides.suggested(self.target) if isOpen else (None, "")
+        self._suggestedGuide, button.toolTip = suggested, reason
+        button.visible = suggested is not None
+        if suggested is not None:
+            name = suggested.GetName().replace("&", "&&")  # no mnemonic
+            button.text = _("Suggested: {name}").format(name=name)
+
+    def _showActions(self):
+        problem = dependencies.enhancingProblem() or model_choice.problemOf(
+            self.target, self.options
+        )
+        ui, busy = self.ui, self._busy()
+        if problem:
+            self._problem.show("info" if self.target is None else "error", problem)
+        else:
+            notes = [volume_warnings.warningOf(self.target)]
+            if self.options.segment:
+                segmenter = model_choice.segmenterFor(self.target, self.state.segmenter)
+                notes.append(model_choice.warningOf(segmenter))
+            level = "warning" if any(text for text, _remedy in notes) else "info"
+            if self.options.config.sequence == "auto":
+                notes.append(volume_warnings.questionOf(self.target))
+            note, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
+            self._problem.show(level, note or dependencies.missingText(), remedy)
+        ui.applyButton.enabled = not (problem or busy)
+        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
+        isShown = self.preview.isShown
+        ui.previewButton.text = _("Hide preview") if isShown else _("Preview")
+        reason = "" if isShown else problem or busy or self._previewProblem()
+        if not (reason or isShown) and preview.currentSlice(self.target) is None:
+            reason = _("No slice view shows a slice of the volume: fit the views to it.")
+        ui.previewButton.enabled = not reason
+        ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
+        ui.planLabel.text = "" if problem else busy or self._plan()
+        ui.planLabel.visible = bool(ui.planLabel.text)
+        hasPreview = not (problem or dependencies.missing() or self._previewProblem())
+        self._preparation.follow(self.target if hasPreview else None, self.state.device)
+
+    def _plan(self):
+        """Say what the run will do, with which model, where, and for how long."""
+        state = self.state
+        model = model_choice.modelFor(self.target, state.task)
+        if model is None:
+            return ""
+        self.ui.planLabel.toolTip = model.about
+        what = model_choice.tasks()[state.task][1]
+        if self.options.config.correct_bias_field:
+            what = _("{what}; corrects the bias field").format(what=what)
+        if self.options.config.smooth:
+            what = _("{what}, and small faint lesions with it").format(what=what)
+        plan = _("{what}. Runs model {model} on the {device}").format(
+            what=what, model=model.name, device=self._devices.nameOf(state.device)
+        )
+        expected = self._devices.expectedText(self.target, self.options)
+        return ", ".join(filter(None, [plan, expected])) + "."
+
+    def _busy(self):
+        """Say what must end before another run can start; empty for nothing."""
+        if self.job is not None:
+            return _("Wait for the run to finish, or cancel it. Changes are for the next run.")
+        if self.result.isBlending:
+            return _("Wait until the strength has been applied.")
+        return ""
+
+    def _previewProblem(self):
+        """Say why there is no preview of any slice; empty where there is."""
+        if self.state.task == "slices":
+            return _("Thin slices have a new grid: no preview is available.")
+        if bridge.hasFrames(self.target):
+            return _("A preview needs a single volume, such as one that shows a frame.")
+        return ""
+
+    @guarded
+    def onApply(self, *_checked):
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.applyButton):
+            return
+        self.preview.hide()
+        options = self.options
+        job = enhancement.start(self.context.runner, self.target, options)
+        if bridge.isGuessed(self.target):  # and shown as a guess: Apply confirms it
+            bridge.chooseModality(self.target, bridge.modalityOf(self.target))
+        self._devices.rememberPace(self.target, options, job)
+        self.follow(job, lambda job: self.onApplied(job, options.segment))
+
+    @guarded
+    def onPreview(self, *_checked):
+        """Enhance the slice that is shown, what is in sight first, or take the preview away."""
+        if self.preview.isShown:
+            rest, self.job = self.job, None
+            if rest is not None:
+                rest.cancel()
+            self.preview.hide()
+            self.context.clearMessage()
+            self.update()
+            return
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.previewButton):
+            return
+        node, options = self.target, self.options
+        sliceNode, index = preview.currentSlice(node)
+        # With a guide the whole slice is computed in any way.
+        region = preview.firstRegion(node, sliceNode) if options.guide is None else None
+
+        def start(region, isRest=False):
+            job = enhancement.startPreview(self.context.runner, node, index, options, region)
+            self.follow(job, lambda job: onSuccess(job, region, isRest))
+
+        def onSuccess(job, region, isRest):
+            if self.isOff or (isRest and not self.preview.isShown):
+                results.remove(job.nodes["output"])
+                return
+            self.preview.show(job.nodes["output"], node, sliceNode)
+            shown = _("Preview of slice {number} in the {view} view.").format(
+                number=index + 1, view=sliceNode.GetLayoutName()
+            )
+            if options.config.task == "sharpness" or options.config.correct_bias_field:
+                shown += " " + _("It shows noise removal alone; Apply does the rest too.")
+            if region is not None:
+                start(None, isRest=True)
+                shown += " " + _("The rest of the slice follows.")
+            self.context.report(job, shown)
+
+        start(region)
+
+    def follow(self, job, onSuccess):
+        self.context.clearMessage()
+        self._preparation.stop()
+        super().follow(job, onSuccess)
+
+    def onApplied(self, job, hasSegments=False):
+        """Show a result; hasSegments: whether a segmentation was asked for."""
+        output = job.nodes["output"]
+        job.log[:] = final_log(job.log, findingsOf(output))
+        ready = _("{name} is ready.").format(name=output.GetName())
+        if equalsInput(output):
+            ready += " " + _("It equals its input.")
+        if bridge.hasFrames(output):
+            preview.showVolume(preview.shownVolume(output))
+            time = _("It took {time}.").format(time=duration_text(job.ended - job.started))
+            self.context.report(job, " ".join([ready, time, *findingsOf(output)]))
+        else:  # facts and warnings stand under Result
+            self.state.enhancedVolume = output
+            self.result.showNew(output)
+            if hasSegments and "segmentation" not in job.nodes:
+                self.context.report(job, ready + " " + _("It was not segmented."))
+            else:
+                self.context.message("info", ready, "\n".join(job.log))

@@ -1,0 +1,155 @@
+"""The devices to choose from, the expected time, and the preparation of previews."""
+
+import importlib.util
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhanceLib.hqg import duration
+from MedEnhanceLib.runtime.text import duration_text
+from MedEnhanceNodes import bridge, sending
+from MedEnhancePages.widgets import singleShot
+from MedEnhancePanels import dependencies
+from MedEnhanceTasks import enhancement, node_job
+
+#: How long a volume must stay unchanged before it is measured: not while frames are played.
+_SETTLE_MS = 500
+#: Millions of voxels above which a volume is sent when it is asked for, not ahead.
+_MOST_AHEAD = 200
+
+
+class DeviceChoice:
+    """The devices that the job `doctor` finds.
+
+    entries: of a list of them. reason: of the automatic choice. onChange: called when the job has
+    found the devices.
+    """
+
+    def __init__(self, runner, onChange):
+        self._runner, self._onChange = runner, onChange
+        self.entries = {"auto": _("Automatic"), "cpu": _("CPU")}
+        self._job, self._choice, self._threads, self._isCompiled = None, "", 0, True
+        self.reason = ""
+
+    def ask(self):
+        """Start the job `doctor`, once; its worker imports PyTorch for it and stays."""
+        isKnown = self._job is not None and self._job.state not in ("failed", "cancelled")
+        if not (isKnown or dependencies.missing()):
+            self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
+            self._job.onFinished(self.take)
+
+    def nameOf(self, device):
+        """Return the name of a device in a sentence."""
+        name = self._choice if device == "auto" else device
+        return name.upper() or _("best device")
+
+    def expectedText(self, node, options):
+        """Say about how long a run takes, from the last one with these options on the device.
+
+        Without such a run, from one without the extra options; empty if not known.
+        """
+        config, extras = options.config, _extrasOf(options)
+        device = self._choice if config.device == "auto" else config.device
+        text, pace = _("about {time}"), _pace(device, config.task, extras)
+        if extras and not pace:
+            text, pace = _("more than {time}"), _pace(device, config.task)
+        isOnCores = device == "cpu" and config.task != "slices"
+        seconds = duration.expected_seconds(
+            _millionVoxels(node),
+            pace,
+            threads=self._threads if isOnCores else 0,
+            is_compiled=self._isCompiled,
+            is_built_first=self._isBuildDue(device),
+        )
+        return text.format(time=duration_text(seconds)) if seconds else ""
+
+    def rememberPace(self, node, options, job):
+        """Record at the end of a run how long it took, to estimate the next one."""
+        millions = _millionVoxels(node)
+
+        def onFinished(job):
+            device = job.result.get("device", "")
+            if job.state == "done" and self._isBuildDue(device):
+                self._isCompiled = True  # the build makes this time useless for the next one
+            elif job.state == "done":
+                pace = (job.ended - job.started - duration.START_SECONDS) / millions
+                key = _paceKey(device, options.config.task, _extrasOf(options))
+                slicer.app.userSettings().setValue(key, max(0.01, float(pace)))
+
+        job.onFinished(onFinished)
+
+    def _isBuildDue(self, device):
+        """Return whether the next run on a device begins with building the compiled library."""
+        isMissing = device == "cpu" and not self._isCompiled
+        return isMissing and importlib.util.find_spec("ziglang") is not None
+
+    def take(self, job):
+        """Offer the devices that the job `doctor` has found."""
+        if job.state != "done":
+            return
+        choice = job.result.get("choice") or {}
+        self._threads = int(job.result.get("cpu_threads") or 0)
+        self._isCompiled = (job.result.get("native") or "").startswith("compiled")
+        if choice.get("name"):
+            self._choice, self.reason = choice["name"], choice.get("reason") or ""
+            self.entries["auto"] = _("Automatic: {name}").format(name=self._choice.upper())
+        for device in job.result.get("devices") or ():
+            name, what = device.get("name", ""), device.get("what") or ""
+            self.entries[name] = f"{name.upper()}: {what}" if what else name.upper()
+        self._onChange()
+
+
+class Preparation:
+    """Work that previews of a volume share, done ahead of them; previews report its errors."""
+
+    def __init__(self, runner, parent):
+        """Wait by a timer of `parent`, a widget."""
+        self._runner, self._settle = runner, singleShot(parent, _SETTLE_MS, self._begin)
+        self._node = self._device = self._state = self._job = None
+
+    def follow(self, node, device):
+        """Prepare for previews of a volume node; None for none."""
+        state = (sending.stateOf(node), device) if node is not None else None
+        if state == self._state:
+            return
+        self.stop()
+        self._node, self._device, self._state = node, device, state
+        if node is None:
+            node_job.forgetSent()
+        elif _millionVoxels(node) < _MOST_AHEAD:
+            self._settle.start()
+
+    def stop(self):
+        """Leave the work to the preview, unless a worker has begun it."""
+        self._settle.stop()
+        if self._job is not None and self._job.worker is None:
+            self._job.cancel()
+
+    def _begin(self):
+        if bridge.isInScene(self._node):
+            self._job = enhancement.startPreparation(self._runner, self._node, self._device)
+
+
+def _paceKey(device, task, extras=()):
+    """Return the name of the setting with the seconds per million voxels."""
+    return "+".join((f"MedEnhance/Pace/{device}/{task}", *extras))
+
+
+def _pace(*run):
+    return slicer.util.settingsValue(_paceKey(*run), 0.0, converter=float)
+
+
+def _extrasOf(options):
+    """Name the options that a run takes longer with."""
+    extras = {
+        "guide": options.guide is not None,
+        "uncertainty": options.config.uncertainty,
+        "noiseMap": options.noiseMap,
+        "segments": options.segment,
+        "biasField": options.config.correct_bias_field,
+    }
+    return [name for name, isAsked in extras.items() if isAsked]
+
+
+def _millionVoxels(node):
+    return sum(frame.size for frame in bridge.framesOf(node)) / 1e6

@@ -1,0 +1,115 @@
+"""The page Models: installed models with their cards; import, default."""
+
+import os
+
+import qt
+from slicer.i18n import tr as _
+
+from MedEnhanceLib.runtime.text import size_text
+from MedEnhanceNodes import bridge
+from MedEnhancePages.widgets import Page, askForFile
+from MedEnhancePanels import dependencies
+from MedEnhancePanels.errors import guarded
+
+
+class ModelsPanel(Page):
+    """A list of the models on this computer. A job reads it: it checks the hash of every file."""
+
+    def __init__(self, context):
+        super().__init__(context, "Models")
+        self.models = []
+        ui = self.ui
+        ui.importButton.clicked.connect(self._onImport)
+        ui.defaultButton.clicked.connect(self._onDefault)
+        ui.compilerButton.clicked.connect(self._onCompiler)
+        ui.modelList.currentRowChanged.connect(self.update)
+
+    def enter(self):
+        """Ask for the models again: some may have come or gone."""
+        self._ask(_("List models"), action="list")
+
+    def cleanup(self):
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
+
+    @property
+    def selected(self):
+        row = self.ui.modelList.currentRow
+        return self.models[row] if 0 <= row < len(self.models) else None
+
+    @guarded
+    def _onImport(self, *_checked):
+        title = _("Choose a model's zip file")
+        path = askForFile(self.widget, title, kinds=_("Zip files (*.zip)"))
+        if path:
+            title = _("Import {name}").format(name=os.path.basename(path))
+            self._ask(title, action="import", path=path)
+
+    @guarded
+    def _onDefault(self, *_checked):
+        name = self.selected["name"]
+        self._ask(_("Use {name} by default").format(name=name), action="default", name=name)
+
+    @guarded
+    def _onCompiler(self, *_checked):
+        dependencies.offerCompilerAgain()
+        self.update()
+
+    def _ask(self, title, **params):
+        if params["action"] != "list":
+            self.context.clearMessage()
+        job = self.context.runner.submit("models", params, title=title)
+        self.follow(job, self._onAnswer)
+
+    def _onAnswer(self, job):
+        imported = job.result.get("imported")
+        self._fillList(job.result["models"], imported)
+        if imported:
+            text = _("The model {name} is installed.").format(name=imported)
+            self.context.message("info", text)
+
+    def _fillList(self, models, name):
+        """List the models, and select one by name, by default the one selected before."""
+        name = name or (self.selected["name"] if self.selected else None)
+        self.models = models = [each for each in models if each["kind"] != "codec"]
+        box, style = self.ui.modelList, self.widget.style()
+        box.clear()
+        for model in models:
+            item = qt.QListWidgetItem(_title(model))
+            if not model["ok"]:
+                item.setIcon(style.standardIcon(qt.QStyle.SP_MessageBoxWarning))
+            box.addItem(item)
+        names = [model["name"] for model in models]
+        box.currentRow = names.index(name) if name in names else 0
+
+    def show(self):
+        ui, model, isIdle = self.ui, self.selected, self.job is None
+        ui.progressBar.visible = not isIdle
+        ui.importButton.enabled = isIdle
+        ui.compilerButton.visible = dependencies.lacksLibrary()
+        ui.defaultButton.enabled = isIdle and model is not None and not model["default"]
+        ui.cardBox.visible = model is not None
+        if model is not None:
+            ui.summaryLabel.text = _origin(model) if model["ok"] else model["message"]
+            ui.cardBrowser.setMarkdown(model["card"] or model["description"])
+
+
+def _title(model):
+    purposes = {
+        "enhancer": _("enhances"),
+        "head": _("segments"),
+        "slices": _("makes thin slices of"),
+    }
+    purpose = purposes.get(model["kind"], model["kind"])
+    title = f"{model['name']}: {purpose} {bridge.modalityName(model['modality'])}"
+    return _("{title} (default)").format(title=title) if model["default"] else title
+
+
+def _origin(model):
+    return _("Version {version}, {size}, license {license}. {origin}").format(
+        version=model["version"],
+        size=size_text(model["bytes"]),
+        license=model["license"],
+        origin=_("Came with MedEnhance.") if model["shipped"] else model["folder"],
+    )

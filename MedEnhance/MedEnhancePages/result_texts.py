@@ -1,0 +1,81 @@
+"""Texts of the page Enhance about a result: facts, warnings, and how uncertain it is.
+
+All from what is saved with the nodes: a scene that is opened later shows the same.
+"""
+
+from slicer.i18n import tr as _
+
+from MedEnhanceLib.core import findings
+from MedEnhanceLib.core.manifest import calibration_in_words
+from MedEnhanceLib.runtime.text import duration_text, sentence
+from MedEnhanceNodes import bridge, provenance, results
+
+
+def factsOf(output):
+    """Say what was measured and done, and by which model and device, a line each."""
+    return "\n".join(filter(None, [*findingsOf(output), _madeBy(output)]))
+
+
+def moreFactsOf(output):
+    """Describe the model's training data, and the uncertainty."""
+    return "\n".join(filter(None, [*_scopes(output), _uncertainty(output)]))
+
+
+def noticeOf(output, isTableShown=False):
+    """Say what to know before viewing a result: (level, sentence, details), for a Notice.
+
+    The sentence is the most severe warning; the details say what to do, and have the others.
+    Beside the table of volumes the model card's reasons against using them follow.
+    """
+    warnings = provenance.warningsOf(output)
+    limits = results.limitsOf(results.linked(output, "table")) if isTableShown else []
+    known = "\n".join(message for _level, message, _hint in warnings)
+    limits = [limit for limit in limits if limit.rstrip(".") not in known]
+    if not (warnings or limits):
+        text = _("The original volume is not in the scene, so the result cannot be compared.")
+        return "info", text if results.linked(output, "input") is None else "", ""
+    (level, message, hint), *others = warnings or [("warning", limits.pop(0), "")]
+    text = sentence(message)
+    if others:
+        text = _("{sentence} And {count} more.").format(sentence=text, count=len(others))
+    lines = [hint, *(f"{each}: {more}" if more else each for _level, each, more in others)]
+    return level, " ".join([text, *limits]), "\n".join(map(sentence, filter(None, lines)))
+
+
+def _uncertainty(output):
+    facts = provenance.part(output, "results", "uncertainty")
+    if not facts or results.linked(output, "uncertainty") is None:
+        return ""
+    text = _("Uncertainty: 1 SD, in {unit}.").format(unit=results.unitOf(output))
+    return f"{text} {sentence(calibration_in_words(facts))}"
+
+
+def _madeBy(output):
+    manifest = provenance.manifestOf(output) or {}
+    facts = [output.GetAttribute("MedEnhance.model"), str(manifest.get("device") or "").upper()]
+    if manifest.get("seconds") is not None:
+        facts.append(duration_text(manifest["seconds"]))
+    if results.strengthOf(output) != 1.0:
+        facts.append(_("strength {strength:.2f}").format(strength=results.strengthOf(output)))
+    return " · ".join(str(fact) for fact in facts if fact)
+
+
+def findingsOf(output):
+    """Say what was measured in the volume and done about it, a sentence each."""
+    measured, strength = provenance.part(output, "results", "measured"), results.strengthOf(output)
+    options = {"units": results.unitOf(output), "remedy": _("Advanced → Noise")}
+    modality = bridge.modalityName(bridge.modalityOf(output))
+    guess = _("{modality} (guessed from the values).").format(modality=modality)
+    lines = list(map(sentence, findings.describe(measured, strength, **options)))
+    return [guess, *lines] if output.GetAttribute(bridge.GUESSED) else lines
+
+
+def equalsInput(output):
+    """Return whether a run left all voxels as they were."""
+    return provenance.part(output, "results", "measured", "noise").get("changed") == 0
+
+
+def _scopes(output):
+    nodes = filter(None, (output, results.linked(output, "segmentation")))
+    anatomies = dict.fromkeys(node.GetAttribute("MedEnhance.anatomy") for node in nodes)
+    return [f"{results.scopeText(anatomy)}." for anatomy in anatomies if anatomy]

@@ -1,0 +1,289 @@
+"""Starts enhancements of nodes and adds the results to the scene.
+
+start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes
+startPreview: the same for a slice, into a node that no list shows
+startPreparation: the work that previews of a volume share, ahead of them
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.io import stepwise
+from MedEnhanceNodes import bridge, provenance, results, sending
+from MedEnhancePanels.errors import PanelError
+from MedEnhanceTasks import blending
+from MedEnhanceTasks.node_job import NodeJob, send
+
+
+@dataclasses.dataclass(frozen=True)
+class EnhanceOptions:
+    """Options of an enhancement: the library's, and what is a node here."""
+
+    config: EnhanceConfig = dataclasses.field(default_factory=EnhanceConfig)
+    guide: object = None  # a volume node of another series of the examination
+    noiseMap: bool = False  # make a volume of the measured noise too
+    segment: bool = False  # find labels too
+    segmenter: str = "auto"  # the model that finds them
+    forceSegmenter: bool = False  # even in a volume unlike those that it learned from
+    output: object = None  # a volume node to write into, instead of a new one
+
+
+def start(runner, node, options):
+    """Enhance a volume node, or the frames of a sequence or diffusion-weighted volume; a Job.
+
+    At its end job.nodes has "output" and, as requested, "uncertainty", "noise", "segmentation" and
+    "table". Raises PanelError where the options do not fit the node.
+    """
+    title = _("Enhance {name}").format(name=node.GetName())
+    return _Enhancement(runner, node, options).submit("enhance", title)
+
+
+def startPreview(runner, node, index, options, region=None):
+    """Enhance the slice `index`, along k, of a volume node; returns the Job.
+
+    region: (start, stop) of its rows and of its columns; None for all. At its end
+    job.nodes["output"] is a volume node of them, which is hidden from lists and not saved.
+    """
+    title = _("Preview of {name}").format(name=node.GetName())
+    return _Preview(runner, node, options, index, region).submit("enhance", title)
+
+
+def startPreparation(runner, node, device):
+    """Have the worker read and measure a volume node ahead of its previews; returns the Job."""
+    title = _("Measure {name}").format(name=node.GetName())
+    before = functools.partial(send, node=node, keeps=True)
+    return runner.submit("prepare", {"device": device}, title=title, before=before)
+
+
+class _Enhancement(NodeJob):
+    def __init__(self, runner, node, options):
+        super().__init__(runner, node)
+        _checkOptions(node, options)
+        self.options, self._isGuess = options, bridge.isGuessed(node)
+
+    def before(self, job):
+        options = self.options
+        yield from _sendInputs(self.node, job, options)
+        asked = {
+            "segmentation_output": options.segment,
+            "uncertainty_output": options.config.uncertainty,
+            "noise_map": options.noiseMap,
+        }
+        for name in (name for name, isAsked in asked.items() if isAsked):
+            job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+        job.params["segmenter"] = options.segmenter
+        job.params["force_segmenter"] = options.forceSegmenter
+
+    def place(self, job):
+        self._names = _namesFor(self.node)
+        self._model = job.result.get("model") or {}
+        self._manifest = provenance.jsonIn(job.result.get("manifest", ""))
+        if self.options.config.task == "slices":
+            yield from self._placeThinSlices(job)
+        elif bridge.isSequence(self.node):
+            yield from self._placeSequence(job)
+        elif bridge.isDiffusion(self.node):
+            yield from self._placeDiffusion(job)
+        else:
+            yield from self._placeVolume(job)
+
+    def _placeVolume(self, job):
+        source, nodes = self.node, job.nodes
+        images, histories, limits = {}, {}, {}
+        for name, path in job.result["outputs"].items():
+            role = name.removesuffix("_map")
+            images[role], histories[role] = yield from _take(path)
+        for image in (source.GetImageData(), images["output"]):
+            yield from bridge.checksumSteps(image)  # for `remember`
+        for role in ("uncertainty", "noise"):
+            if role in images:
+                limits[role] = results.typicalMagnitude(images[role])
+                yield
+        output = nodes["output"] = self._output(images["output"])
+        self._describe(output, "output", histories["output"])
+        if bridge.voxelState(source) != self.voxels:
+            text = _("{name} was changed during the run: the result is of its former voxels")
+            provenance.addWarning(output, text.format(name=source.GetName()))
+        for role, limit in limits.items():
+            nodes[role] = bridge.newVolumeLike(source, self._names[role], images[role])
+            results.styleMap(nodes[role], role, results.unitOf(source), limit)
+            self._describe(nodes[role], role, histories.get(role, ()))
+        if "segmentation" in images:
+            self._placeLabels(job, images["segmentation"])
+        linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
+        results.link(output, input=source, **linked)
+        if results.strengthOf(output) == 1.0:
+            blending.remember(output, self.voxels)
+        yield  # the page shows it in a turn of its own
+
+    def _placeLabels(self, job, image):
+        """Add the segmentation and the table of a result to the scene."""
+        source, names, result = self.node, self._names, job.result
+        labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
+        table = results.makeTable(result["table"], source, names["table"])
+        for role, node in (("segmentation", labels), ("table", table)):
+            job.nodes[role] = node
+            results.stamp(node, role, source, result.get("head"), self._manifest)
+            self._noteStrength(node)
+        lines = [table.GetDescription(), *results.limitsOf(table)]
+        table.SetDescription(". ".join(line.rstrip(".") for line in lines) + ".")
+
+    def _output(self, image):
+        """Return the volume for the result: the user's choice, unchanged so far, or a new one."""
+        output = self.options.output
+        if output is None:
+            output = bridge.newVolumeLike(self.node, self._names["output"], image)
+        elif not bridge.isInScene(output):
+            message = _("The output volume was removed from the scene")
+            raise PanelError(message, _("Choose another."), "input")
+        else:
+            output.SetAndObserveImageData(image)
+            bridge.copyGeometry(self.node, output)
+            output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
+        results.copyDisplay(self.node, output)
+        return output
+
+    def _placeThinSlices(self, job):
+        """Add a volume on a grid of its own: there is no difference from its input."""
+        path = job.result["outputs"]["output"]
+        output = job.nodes["output"] = yield from bridge.receiveVolume(path, self._names["output"])
+        output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
+        bridge.placeBeside(self.node, output)
+        results.copyDisplay(self.node, output)
+        self._describe(output, "output", provenance.historyOf(output))
+        results.link(output, input=self.node)
+
+    def _placeSequence(self, job):
+        """Add a sequence of frames where those of the source are, played with it."""
+        source, file = self.node, stepwise.NrrdFile(job.result["outputs"]["output"])
+        originals, history = iter(bridge.frameNodes(source)), file.tags.get("DERIVED") or ()
+
+        def frame(image):
+            node = slicer.vtkMRMLScalarVolumeNode()
+            bridge.copyGeometry(next(originals), node)
+            node.SetAndObserveImageData(image)
+            self._describe(node, "output", history)  # what shows a frame takes its attributes
+            return node
+
+        output = slicer.vtkMRMLSequenceNode()
+        output.SetIndexName(source.GetIndexName())
+        output.SetIndexUnit(source.GetIndexUnit())
+        output.SetIndexType(source.GetIndexType())
+        values = [source.GetNthIndexValue(at) for at in range(source.GetNumberOfDataNodes())]
+        yield from bridge.fillSequence(output, file.frames, values, frame)
+        output.SetName(bridge.uniqueName(self._names["output"]))
+        job.nodes["output"] = slicer.mrmlScene.AddNode(output)
+        bridge.placeBeside(source, output)
+        self._describe(output, "output", history)
+        sending.copyFrameFacts(source, output)
+        logic = slicer.modules.sequences.logic()
+        browser = logic.GetFirstBrowserNodeForSequenceNode(source)
+        if browser is None:
+            browser = bridge.browse(output)
+        else:
+            browser.AddSynchronizedSequenceNode(output)
+        logic.UpdateProxyNodesFromSequences(browser)
+
+    def _placeDiffusion(self, job):
+        """Add a diffusion-weighted volume with the gradients of the source."""
+        image, history = yield from _take(job.result["outputs"]["output"])
+        output = job.nodes["output"] = self._output(image)
+        sending.copyFrameFacts(self.node, output)
+        self._describe(output, "output", history)
+
+    def _describe(self, node, role, history):
+        """Record on the result, or on a map, what it is, with the history in the worker's file."""
+        derived = "enhanced" if role == "output" else role
+        results.stamp(node, derived, self.node, self._model, self._manifest, history)
+        self._noteStrength(node)
+        node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
+        node.SetAttribute(bridge.GUESSED, "true" if self._isGuess else None)
+
+    def _noteStrength(self, node):
+        isFull = self.options.config.strength in ("auto", "full")
+        strength = 1.0 if isFull else float(self.options.config.strength)
+        node.SetAttribute(results.STRENGTH, repr(strength))
+
+
+class _Preview(NodeJob):
+    def __init__(self, runner, node, options, index, region):
+        super().__init__(runner, node)
+        # Both need the whole volume.
+        config = dataclasses.replace(options.config, uncertainty=False, correct_bias_field=False)
+        self.options = dataclasses.replace(options, config=config)
+        self.index, self.region = int(index), region
+
+    def before(self, job):
+        yield from _sendInputs(self.node, job, self.options, keeps=True)
+        job.params["slices"] = [self.index, self.index + 1]
+        if self.region is not None:
+            job.params["rows"], job.params["columns"] = map(list, self.region)
+
+    def place(self, job):
+        source = self.node
+        image, _history = yield from _take(job.result["outputs"]["output"])
+        node = job.nodes["output"] = slicer.vtkMRMLScalarVolumeNode()
+        node.SetName(_("{name} preview").format(name=source.GetName()))
+        node.SetHideFromEditors(True)
+        node.SetSaveWithScene(False)
+        bridge.copyGeometry(source, node)
+        row, column = (start for start, _stop in self.region or ((0, 0), (0, 0)))
+        corner = (float(column), float(row), float(self.index), 1.0)
+        node.SetOrigin(*bridge.matrixOf(source).MultiplyPoint(corner)[:3])
+        node.SetAndObserveImageData(image)
+        slicer.mrmlScene.AddNode(node)
+        node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
+        results.copyDisplay(source, node)
+        node.GetDisplayNode().SetSaveWithScene(False)
+        results.stamp(node, "preview", source, job.result.get("model"))
+
+
+def _sendInputs(source, job, options, *, keeps=False):
+    """Send the volume and the guide, and say what to do with them."""
+    yield from send(job, source, keeps=keeps)
+    if options.guide is not None:
+        yield from send(job, options.guide, "guide", keeps=keeps)
+        job.params["guide"] = [job.params["guide"]]
+    job.params["config"] = dataclasses.asdict(options.config)
+    job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
+
+
+def _take(path):
+    """Read image and history of a file of the worker, which is removed, in steps."""
+    file = stepwise.NrrdFile(path)
+    image = yield from bridge.readImage(*file.frames)
+    history = file.tags.get("DERIVED") or ()
+    del file
+    # Freeing all files at once, at the end, would keep Slicer waiting.
+    with contextlib.suppress(OSError):  # Windows keeps a file that is mapped
+        os.remove(path)
+    yield
+    return image, history
+
+
+def _namesFor(node):
+    texts = {
+        "output": _("{name} enhanced"),
+        "uncertainty": _("{name} uncertainty"),
+        "noise": _("{name} noise"),
+        "segmentation": _("{name} segmentation"),
+        "table": _("{name} structures"),
+    }
+    return {role: text.format(name=node.GetName()) for role, text in texts.items()}
+
+
+def _checkOptions(node, options):
+    results.checkOutput(options.output, node)
+    if options.config.task == "slices" and options.output is not None:
+        message = _("Thin slices have a new grid, so they cannot be written into a volume")
+        raise PanelError(message, _("Do not set an output."), "config")
+    needsVolume = options.segment or options.config.uncertainty or options.noiseMap
+    if needsVolume and bridge.hasFrames(node):
+        message = _("Maps and segmentations are made of single volumes")
+        raise PanelError(message, _("Choose one frame, as a volume."), "input")
