@@ -369,6 +369,11 @@ def framesOf(node):
     return [each for frame in frameNodes(node) for each in componentsOf(frame.GetImageData())]
 
 
+def millionVoxels(node):
+    """Return the size of a volume, with all frames."""
+    return sum(frame.size for frame in framesOf(node)) / 1e6
+
+
 def readImage(*frames):
     """Copy voxels of a file, [K, J, I] for each component, into an image; a generator of steps."""
     image = newImage(frames[0].shape, frames[0].dtype, len(frames))

@@ -7,8 +7,8 @@ from MedEnhanceLib.core.findings import final_log
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceNodes import bridge, guides, model_choice, preview, results, volume_warnings
-from MedEnhancePages.enhance_choices import Preparation
 from MedEnhancePages.enhance_result import ResultArea
+from MedEnhancePages.noise_area import NoiseArea
 from MedEnhancePages.result_texts import equalsInput, findingsOf
 from MedEnhancePages.widgets import Notice, Page, allow, fill, showValue
 from MedEnhancePanels import arguments, dependencies
@@ -26,7 +26,7 @@ class EnhancePanel(Page):
         self.preview = preview.Preview()
         self.result = ResultArea(self)
         self._devices = context.devices
-        self._preparation = Preparation(context.runner, self.widget)
+        self._noise = NoiseArea(self)
         self._problem = Notice(ui, "problem")
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.noiseSpinBox.valueChanged.connect(self._onOfVolume)
@@ -34,7 +34,7 @@ class EnhancePanel(Page):
         self.bind(
             task=ui.taskComboBox,
             correctBiasField=ui.biasFieldCheckBox,
-            smooth=ui.smoothCheckBox,
+            smooth=ui.lesionsComboBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
             noise=ui.noiseSpinBox,  # after _onOfVolume, as the next
@@ -52,14 +52,14 @@ class EnhancePanel(Page):
         ui.applyButton.clicked.connect(self.onApply)
 
     def cleanup(self):
-        self._preparation.follow(None, "")
+        self._noise.follow(None)
         self.preview.hide()
         self.result.leave()
         self.result.forget()
         self.job = None
 
     def forget(self):
-        self._preparation.follow(None, "")
+        self._noise.follow(None)
         self.preview.forget()
         self.result.forget()
         self._shownInput = self._suggestedGuide = None
@@ -106,10 +106,14 @@ class EnhancePanel(Page):
     def _onOfVolume(self, *_value):
         """Keep noise and filtering of frames with the volume that they were chosen for."""
         if self.state is not None and not self.isShowing:
-            with slicer.util.NodeModify(self.state.node):
-                self.state.chosenFor = self.target
-                self.state.noise = self.ui.noiseSpinBox.value
-                self.state.sequence = self.ui.framesComboBox.currentData
+            self.stateNoise(self.ui.noiseSpinBox.value)
+
+    def stateNoise(self, sigma):
+        """State the noise of the volume, 1 SD in its units."""
+        with slicer.util.NodeModify(self.state.node):
+            self.state.chosenFor = self.target
+            self.state.noise = sigma
+            self.state.sequence = self.ui.framesComboBox.currentData
 
     @guarded
     def _onSuggestedGuide(self, *_checked):
@@ -124,7 +128,7 @@ class EnhancePanel(Page):
 
     def exit(self):
         """Put the views back as they were."""
-        self._preparation.stop()
+        self._noise.leave()
         self.preview.hide()
         self.result.leave()
 
@@ -144,6 +148,9 @@ class EnhancePanel(Page):
         fill(ui.taskComboBox, {task: tasks[task] for task in tasks if task in offered})
         ui.framesComboBox.visible = bridge.hasFrames(target)
         fill(ui.framesComboBox, model_choice.framesTexts(target))
+        hasLesions = not model_choice.smoothProblem(target, state.task)
+        ui.lesionsComboBox.visible, state.smooth = hasLesions, state.smooth and hasLesions
+        fill(ui.lesionsComboBox, model_choice.lesionsTexts())
         fill(ui.deviceComboBox, self._devices.entries, state.device)
         segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
         hasDefault = model_choice.segmenterFor(target, "auto") is not None
@@ -176,7 +183,6 @@ class EnhancePanel(Page):
             segmenterProblem = _("There is no segmentation model for this modality.")
         for checkBox, problem in (
             (ui.biasFieldCheckBox, model_choice.biasFieldProblem(target, state.task)),
-            (ui.smoothCheckBox, model_choice.smoothProblem(target, state.task)),
             (ui.uncertaintyCheckBox, taskProblem),
             (ui.noiseMapCheckBox, taskProblem),
             (ui.segmentCheckBox, taskProblem or segmenterProblem),
@@ -196,6 +202,7 @@ class EnhancePanel(Page):
         state, button = self.state, self.ui.suggestedGuideButton
         problem = model_choice.taskProblem(None, state.task)
         allow(self.ui.guideSelector, problem)
+        self.ui.guideAboutLabel.visible = state.guideVolume is None and not problem
         isOpen = state.guideVolume is None and not problem
         suggested, reason = guides.suggested(self.target) if isOpen else (None, "")
         self._suggestedGuide, button.toolTip = suggested, reason
@@ -232,8 +239,7 @@ class EnhancePanel(Page):
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         ui.planLabel.text = "" if problem else busy or self._plan()
         ui.planLabel.visible = bool(ui.planLabel.text)
-        hasPreview = not (problem or dependencies.missing() or self._previewProblem())
-        self._preparation.follow(self.target if hasPreview else None, self.state.device)
+        self._noise.follow(None if problem else self.target)
 
     def _plan(self):
         """Say what the run will do, with which model, where, and for how long."""
@@ -322,7 +328,7 @@ class EnhancePanel(Page):
 
     def follow(self, job, onSuccess):
         self.context.clearMessage()
-        self._preparation.stop()
+        self._noise.stop()
         super().follow(job, onSuccess)
 
     def onApplied(self, job, hasSegments=False):

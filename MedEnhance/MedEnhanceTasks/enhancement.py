@@ -2,7 +2,7 @@
 
 start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes
 startPreview: the same for a slice, into a node that no list shows
-startPreparation: the work that previews of a volume share, ahead of them
+startMeasuring: the noise of a volume, which its previews share, or in a box
 """
 
 import contextlib
@@ -54,11 +54,15 @@ def startPreview(runner, node, index, options, region=None):
     return _Preview(runner, node, options, index, region).submit("enhance", title)
 
 
-def startPreparation(runner, node, device):
-    """Have the worker read and measure a volume node ahead of its previews; returns the Job."""
+def startMeasuring(runner, node, box=None):
+    """Measure the noise of a volume node, ahead of its previews, or in a box; returns the Job.
+
+    box: (start, stop) along k, j, i. job.result has "noise" and a "sentence" at the end.
+    """
     title = _("Measure {name}").format(name=node.GetName())
     before = functools.partial(send, node=node, keeps=True)
-    return runner.submit("prepare", {"device": device}, title=title, before=before)
+    params = {"region": list(map(list, box))} if box else {}
+    return runner.submit("noise", params, title=title, before=before)
 
 
 class _Enhancement(NodeJob):

@@ -46,22 +46,26 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(ui.biasFieldCheckBox.enabled)
         self.assertFalse(self.panel.options.config.correct_bias_field)
 
-    def test_smoothIsForCTAndSaysThatLesionsGo(self):
+    def test_faintLesionsOfCTAreKeptUnlessTheUserSmoothsThem(self):
         ui, node = self.ui, self.smallVolume(name="scan", modality="CT")
         self.choose(node)
+        self.assertEqual(ui.lesionsComboBox.currentText, "Faint lesions: keep (default)")
         self.assertFalse(self.panel.options.config.smooth)
-        ui.smoothCheckBox.checked = True
+        self.pick(ui.lesionsComboBox, True)
         self.assertTrue(self.panel.options.config.smooth)
         self.assertIn("Removes noise, and small faint lesions with it.", ui.planLabel.text)
-        self.pick(ui.taskComboBox, "slices")
-        self.assertFalse(ui.smoothCheckBox.enabled)
-        self.assertFalse(self.panel.options.config.smooth)
-        self.pick(ui.taskComboBox, "noise")
-        ui.smoothCheckBox.checked = True
+        for another in (lambda: self.pick(ui.taskComboBox, "slices"), lambda: self.mr(node)):
+            another()
+            self.assertTrue(ui.lesionsComboBox.isHidden())
+            self.assertFalse(self.panel.options.config.smooth)
+            self.pick(ui.taskComboBox, "noise")
+            self.assertNotIn("lesions", ui.planLabel.text)
+            self.setModality(node, "CT")
+            self.assertFalse(self.panel.options.config.smooth)
+            self.pick(ui.lesionsComboBox, True)
+
+    def mr(self, node):
         self.setModality(node, "MR")
-        self.assertFalse(ui.smoothCheckBox.enabled)
-        self.assertFalse(self.panel.options.config.smooth)
-        self.assertNotIn("lesions", ui.planLabel.text)
 
     def test_theNoiseIsEnteredForOneVolume(self):
         box = self.ui.noiseSpinBox

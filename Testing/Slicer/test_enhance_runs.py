@@ -148,7 +148,7 @@ class PreviewTest(EnhanceTestCase):
         self.enterContext(count)
 
         def note(job):
-            prepared.extend([job] if job.kind == "prepare" else [])
+            prepared.extend([job] if job.kind == "noise" else [])
             workers.extend([job.worker] if job.worker else [])
 
         self.runner.onChange(note)
