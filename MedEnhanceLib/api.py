@@ -36,8 +36,8 @@ from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, cube_around, noise_verdict, region_verdict
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.hqg.verdict import NoiseVerdict, cube_around, noise_verdict, region_verdict
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.enhancing import enhance_volume, segmenter_config

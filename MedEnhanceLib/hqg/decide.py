@@ -108,7 +108,13 @@ class VolumeCache:
         return self.noises[number]
 
     def regions_of(self, number: int, frame: Volume, sigma: float) -> ConstantRegions:
-        """Return the constant regions of a frame, found only once for a σ of the noise."""
+        """Return the constant regions of a frame, searched once for a σ of the noise.
+
+        Args:
+            number: of the frame.
+            frame: to search.
+            sigma: of the noise, in the units of the volume.
+        """
         key = (number, sigma)
         if key not in self.regions:
             self.regions[key] = ConstantRegions(frame.voxels, sigma)

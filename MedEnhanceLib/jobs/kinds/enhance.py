@@ -13,8 +13,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, cube_around, noise_verdict, region_verdict
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.hqg.verdict import NoiseVerdict, cube_around, noise_verdict, region_verdict
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume

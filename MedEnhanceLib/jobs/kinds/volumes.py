@@ -98,7 +98,7 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
 
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
     """Return the card of a volume, see `io.describe.card`, with its measured noise."""
-    from MedEnhanceLib.hqg.verdict import noise_verdict
+    from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 
     verdict = noise_verdict(volume)
     return card(volume, path) | {"noise": verdict.to_json() if verdict else None}

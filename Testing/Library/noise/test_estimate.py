@@ -15,7 +15,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
 from MedEnhanceLib.hqg.denoise import removal_of
-from MedEnhanceLib.hqg.verdict import noise_verdict
+from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 from MedEnhanceLib.noise.estimate import measure_noise, noise_of
 from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.synthetic import synthetic_volume

@@ -6,7 +6,7 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.verdict import noise_verdict
+from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 from MedEnhanceLib.runtime.resources import resource_folder
 
 
@@ -34,7 +34,7 @@ def test_as_much_of_the_error_goes_as_the_verdict_says(percent: float) -> None:
     assert f"about {round(20 * verdict.removed) * 5} % of the error" in verdict.sentence
 
 
-def test_of_a_clean_scan_nothing_is_promised() -> None:
+def test_of_a_clean_scan_nothing_is_to_go() -> None:
     verdict = noise_verdict(_head())
     assert verdict is not None
     assert verdict.removed is not None
@@ -43,7 +43,7 @@ def test_of_a_clean_scan_nothing_is_promised() -> None:
     assert verdict.sentence.endswith(": hardly anything to do")
 
 
-def test_uncertain_noise_is_said_to_be_uncertain_and_promises_nothing() -> None:
+def test_uncertain_noise_is_said_to_be_uncertain_and_has_no_share() -> None:
     rng = np.random.default_rng(0)
     texture = np.repeat(np.repeat(rng.uniform(50, 250, (24, 40, 40)), 3, axis=1), 3, axis=2)
     texture *= rng.uniform(0.2, 1.8, (6, 12, 12)).repeat(4, 0).repeat(10, 1).repeat(10, 2)
