@@ -191,8 +191,9 @@ def test_inspect_and_enhance_state_the_same_limits_of_uncertain_noise(
 
 def test_noise_is_measured_in_even_tissue_and_used(run: Callable, tmp_path: Path) -> None:
     path = tmp_path / "ct.nrrd"
-    voxels = 300 + 20 * np.random.default_rng(0).standard_normal((12, 40, 40))
-    me.save(brain().with_voxels(voxels.astype(np.float32)).as_modality("CT"), path)
+    even = brain()
+    voxels = 300 + 20 * np.random.default_rng(0).standard_normal(even.shape)
+    me.save(even.with_voxels(voxels.astype(np.float32)).as_modality("CT"), path)
     ran = run("noise", path, "--at", "6,20,20", "--json")
     assert ran.status == 0
     assert json.loads(ran.out)["noise"]["sigma"] == pytest.approx(20, rel=0.15)
