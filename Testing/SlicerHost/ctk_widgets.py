@@ -8,7 +8,7 @@ from SlicerHost import qt
 from SlicerHost.standins import behavior, in_row, make, stored
 
 
-@behavior
+@behavior()
 class ctkCollapsibleButton:
     """A header that shows and hides what lies below it."""
 
@@ -103,7 +103,7 @@ ctkQDoubleSpinBox = type(qt.QDoubleSpinBox)(
 )
 
 
-@behavior
+@behavior()
 class ctkSliderWidget:
     """A slider and a spin box for one number; without tracking it reports a drag at its end."""
 
@@ -155,7 +155,7 @@ class ctkSliderWidget:
         slider.blockSignals(False)
 
 
-@behavior
+@behavior()
 class ctkMessageBox:
     """A message box, in which slicer.util asks; "Don't show again" has no behavior."""
 

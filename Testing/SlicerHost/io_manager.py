@@ -11,7 +11,7 @@ from SlicerHost import qt
 from SlicerHost.standins import behavior, make
 
 
-@behavior
+@behavior()
 class qSlicerIO:
     """What a script that reads or writes sees as its `parent`."""
 
@@ -33,7 +33,7 @@ _nodes = property(
 )
 
 
-@behavior
+@behavior()
 class qSlicerScriptedFileReader:
     """Reads the files that its script has extensions for, unless that decides by itself."""
 
@@ -45,7 +45,7 @@ class qSlicerScriptedFileReader:
         return [each for each in filters if _fits(path, each)]
 
 
-@behavior
+@behavior()
 class qSlicerScriptedFileWriter:
     """Writes the nodes that its script says it can write."""
 
@@ -85,7 +85,7 @@ def _surest(ios: Any, confidence: Any, *arguments: Any) -> list[Any]:
     return sorted((io for io in ios if sure[io] > 0), key=lambda io: -sure[io])
 
 
-@behavior
+@behavior()
 class qSlicerCoreIOManager:
     """Finds the script that reads a file or writes a node."""
 
@@ -180,7 +180,7 @@ def _run(io: Any, method: str, properties: Any, messages: Any) -> bool:
     return done
 
 
-@behavior
+@behavior()
 class qSlicerIOManager:
     """Asks for files in Qt's own dialogs."""
 

@@ -13,7 +13,7 @@ from SlicerHost import qt, scene
 from SlicerHost.standins import behavior, make, stored
 
 
-@behavior
+@behavior()
 class qSlicerAbstractCoreModule:
     """A module that has a name and a logic."""
 
@@ -24,7 +24,7 @@ class qSlicerAbstractCoreModule:
         return self._own.logic
 
 
-@behavior
+@behavior()
 class qSlicerScriptedLoadableModule:
     """What a scripted module sees as its `parent`."""
 
@@ -49,7 +49,7 @@ class qSlicerScriptedLoadableModule:
         return widget
 
 
-@behavior
+@behavior()
 class qSlicerWidget:
     """Passes the scene on."""
 
@@ -57,7 +57,7 @@ class qSlicerWidget:
         self.mrmlSceneChanged.emit(new_scene)
 
 
-@behavior
+@behavior()
 class qSlicerScriptedLoadableModuleWidget:
     """What a module's ...Widget sees as its `parent`."""
 

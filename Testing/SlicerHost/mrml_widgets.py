@@ -44,16 +44,10 @@ class _NodeWatch(_Watch):
 
 def _refreshing(default: Any) -> property:
     """A property that decides which nodes are shown."""
-    remembered = stored(default)
-
-    def write(self: Any, value: Any) -> None:
-        remembered.fset(self, list(value) if isinstance(default, list) else value)
-        self._refresh()
-
-    return property(remembered.fget, write)
+    return stored(default, lambda self: self._refresh())
 
 
-@behavior
+@behavior()
 class qMRMLWidget:
     """Keeps the scene and signals when it changes."""
 
@@ -63,7 +57,7 @@ class qMRMLWidget:
             self.mrmlSceneChanged.emit(scene)
 
 
-@behavior
+@behavior()
 class qMRMLNodeComboBox:
     """The nodes of the scene that have one of the types, and the chosen one."""
 
@@ -201,7 +195,7 @@ def _by_id(self: Any, node_id: str) -> Any:
     return self._own.scene.GetNodeByID(node_id)
 
 
-@behavior
+@behavior()
 class qMRMLSegmentEditorWidget:
     """The nodes that are edited, over the genuine logic; it has no effects."""
 
@@ -221,7 +215,7 @@ class qMRMLSegmentEditorWidget:
         return self._own.logic.GetSegmentEditorNode()
 
 
-@behavior
+@behavior()
 class qMRMLSubjectHierarchyTreeView:
     """The items of the scene's subject hierarchy whose nodes have one of the types, as a tree.
 

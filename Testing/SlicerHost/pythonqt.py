@@ -83,44 +83,32 @@ def is_native(cls: type) -> bool:
     return cls.__module__.startswith("PySide6.") or "stand_in" in cls.__dict__
 
 
-def normalized(signature: str) -> str:
-    return bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
-
-
 # --- signals by signature ------------------------------------------------------------------------
+
+#: C++ types of signals' arguments in Python; those of Slicer are objects.
+TYPES = {"int": int, "bool": bool, "QString": str, "double": float, "QStringList": list}
 
 
 def signal_of(sender: Any, signature: str) -> Any:
     """The signal of that full signature, or None, which is written down."""
-    signature = normalized(signature)
-    stand_in = getattr(sender, "_signal", None)
-    found = stand_in(signature) if stand_in else None
-    if found is None and sender.metaObject().indexOfSignal(signature) >= 0:
-        name, _, arguments = signature.rstrip(")").partition("(")
-        found = getattr(sender, name)
-        overloads = [each for each in _overloads(sender, name) if each != signature]
-        if overloads and arguments:
-            found = found[tuple_of_types(arguments)]
-    if found is None:
+    signature = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
+    name, _, arguments = signature.rstrip(")").partition("(")
+    known = {each for each in getattr(sender, "_signals", ()) if each.startswith(f"{name}(")}
+    other = object if known else None
+    known = known or set(_native_signals(sender, name))
+    if signature not in known:
         refused.append(f"{sender.metaObject().className()} has no signal {signature}")
-    return found
+        return None
+    types_ = tuple(TYPES.get(each, other or each) for each in arguments.split(",") if each)
+    found = getattr(sender, name)
+    return found[types_ if len(types_) > 1 else types_[0]] if types_ and len(known) > 1 else found
 
 
-def _overloads(sender: Any, name: str) -> list[str]:
+def _native_signals(sender: Any, name: str) -> Iterator[str]:
     meta = sender.metaObject()
-    methods = (meta.method(index) for index in range(meta.methodCount()))
-    return [
-        bytes(each.methodSignature()).decode()
-        for each in methods
-        if each.methodType() == QtCore.QMetaMethod.MethodType.Signal
-        and bytes(each.name()).decode() == name
-    ]
-
-
-def tuple_of_types(arguments: str) -> Any:
-    known = {"int": int, "bool": bool, "QString": str, "double": float}
-    types_ = tuple(known.get(each, each) for each in arguments.split(","))
-    return types_[0] if len(types_) == 1 else types_
+    for method in map(meta.method, range(meta.methodCount())):
+        if method.methodType() == QtCore.QMetaMethod.MethodType.Signal and method.name() == name:
+            yield bytes(method.methodSignature()).decode()
 
 
 def _connect(self: Any, native: Callable[..., Any], signature: str, *receiver: Any) -> bool:
