@@ -9,17 +9,17 @@ from typing import Any
 import slicer
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, make, own
+from SlicerHost.standins import behavior, make, part
 
 
 @behavior()
 class qSlicerCoreApplication:
     """Settings and files in a folder of its own, and the way to scene, logics and managers."""
 
-    temporaryPath, slicerHome = property(own("folder.name")), property(own("home"))
-    userSettings = settings = own("settings")
-    applicationLogic, moduleManager = own("logic"), own("modules")
-    coreIOManager, dicomDatabase = own("io"), own("dicom")
+    temporaryPath, slicerHome = property(part("folder.name")), property(part("home"))
+    userSettings = settings = part("settings")
+    applicationLogic, moduleManager = part("logic"), part("modules")
+    coreIOManager, dicomDatabase = part("io"), part("dicom")
     #: As the genuine one it deletes nothing that is to be deleted later: an event loop does.
     processEvents = staticmethod(qt.QCoreApplication.processEvents)
 
@@ -68,7 +68,7 @@ class qSlicerModuleManager:
 class qSlicerMainWindow:
     """Is there for slicer.util, which looks for it by its name."""
 
-    moduleSelector = own("selector")
+    moduleSelector = part("selector")
 
     def construct(self: Any) -> None:
         self.objectName = "qSlicerMainWindow"

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import os
+import types
 from typing import Any
 
 import slicer
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, make
+from SlicerHost.standins import behavior, make, part
 
 
 @behavior()
 class qSlicerIO:
     """What a script that reads or writes sees as its `parent`."""
 
+    userMessages = part("messages")
+
     def construct(self: Any) -> None:
-        own = self._own
-        own.python, own.nodes, own.scene = None, [], None
-        own.messages = slicer.vtkMRMLMessageCollection()
-
-    def userMessages(self: Any) -> Any:
-        return self._own.messages
+        self._own.messages = slicer.vtkMRMLMessageCollection()
 
 
-def _script(self: Any) -> Any:
-    return self._own.python
-
-
-_nodes = property(
-    lambda self: self._own.nodes, lambda self, value: setattr(self._own, "nodes", value)
-)
-
-
-@behavior()
+@behavior(loadedNodes=())
 class qSlicerScriptedFileReader:
     """Reads the files that its script has extensions for, unless that decides by itself."""
 
-    self, loadedNodes = _script, _nodes
+    self = part("python")
 
     def supportedNameFilters(self: Any, path: str) -> list[str]:
         """The filters of a file that is there, such as "Compressed volume (*.ucv)"."""
@@ -45,11 +34,11 @@ class qSlicerScriptedFileReader:
         return [each for each in filters if _fits(path, each)]
 
 
-@behavior()
+@behavior(writtenNodes=())
 class qSlicerScriptedFileWriter:
     """Writes the nodes that its script says it can write."""
 
-    self, writtenNodes = _script, _nodes
+    self = part("python")
 
 
 def _asked(io: Any, method: str, kind: type, *arguments: Any, default: Any = None) -> Any:
@@ -68,21 +57,14 @@ def _fits(path: str, name_filter: str) -> bool:
     return path.lower().endswith(tuple(endings))
 
 
-def _read_confidence(reader: Any, path: str) -> float:
-    fits = bool(reader.supportedNameFilters(path))
-    can = _asked(reader, "canLoadFile", bool, path, default=fits)
-    return _asked(reader, "canLoadFileConfidence", float, path, default=0.5 * can)
+def _surest(ios: Any, confidence: Any) -> list[Any]:
+    """Those that are sure of it at all, the surest first, of equals that which was there first."""
+    sure = {io: confidence(io) for io in ios}
+    return sorted(filter(sure.get, sure), key=sure.get, reverse=True)
 
 
-def _write_confidence(writer: Any, node: Any) -> float:
-    can = hasattr(writer.self(), "canWriteObject") and _asked(writer, "canWriteObject", bool, node)
-    return _asked(writer, "canWriteObjectConfidence", float, node, default=0.5 * can)
-
-
-def _surest(ios: Any, confidence: Any, *arguments: Any) -> list[Any]:
-    """Those that can, by their confidence; of equals the first comes first."""
-    sure = {io: confidence(io, *arguments) for io in ios}
-    return sorted((io for io in ios if sure[io] > 0), key=lambda io: -sure[io])
+def _of_type(file_type: str, ios: Any) -> list[Any]:
+    return [io for io in ios if _asked(io, "fileType", str) == file_type]
 
 
 @behavior()
@@ -90,30 +72,50 @@ class qSlicerCoreIOManager:
     """Finds the script that reads a file or writes a node."""
 
     def construct(self: Any) -> None:
-        self._own.ios = {"Reader": {}, "Writer": {}}
-        for kind, name, script in _BUILT_IN:
-            self._register(kind, name, script)
+        self._own.readers, self._own.writers = {}, {}
+        for name, scripts in _BUILT_IN.items():
+            self._register(name, scripts)
 
-    def _register(self: Any, kind: str, name: str, script: type) -> None:
-        parent = make(f"qSlicerScriptedFile{kind}")()
-        self._own.ios[kind][name] = parent
-        parent._own.python = script(parent)
+    def _register(self: Any, name: str, scripts: Any) -> None:
+        """Take the scripts that a module called `name` has."""
+        for kind, ios in (("Reader", self._own.readers), ("Writer", self._own.writers)):
+            if hasattr(scripts, f"{name}File{kind}"):
+                ios[name] = parent = make(f"qSlicerScriptedFile{kind}")()
+                parent._own.python = getattr(scripts, f"{name}File{kind}")(parent)
 
-    def _of(self: Any, kind: str, file_type: str = "") -> list[Any]:
-        ios = self._own.ios[kind].values()
-        return [io for io in ios if file_type in ("", _asked(io, "fileType", str))]
+    def _unregister(self: Any, name: str) -> None:
+        for ios in (self._own.readers, self._own.writers):
+            ios.pop(name, None)
+
+    def _readers(self: Any, path: str) -> list[Any]:
+        """Those that can read the file."""
+
+        def confidence(reader: Any) -> float:
+            fits = bool(reader.supportedNameFilters(path))
+            can = _asked(reader, "canLoadFile", bool, path, default=fits)
+            return _asked(reader, "canLoadFileConfidence", float, path, default=0.5 * can)
+
+        return _surest(self._own.readers.values(), confidence)
+
+    def _writers(self: Any, node: Any) -> list[Any]:
+        """Those that can write the node."""
+
+        def confidence(writer: Any) -> float:
+            can = _asked(writer, "canWriteObject", bool, node, default=False)
+            return _asked(writer, "canWriteObjectConfidence", float, node, default=0.5 * can)
+
+        return _surest(self._own.writers.values(), confidence)
 
     def fileType(self: Any, path: str) -> str:
-        readers = _surest(self._of("Reader"), _read_confidence, path)
+        readers = self._readers(path)
         return _asked(readers[0], "fileType", str) if readers else "NoFile"
 
     def loadNodes(
         self: Any, file_type: str, properties: Any, loaded: Any = None, messages: Any = None
     ) -> bool:
-        path, readers = properties["fileName"], self._of("Reader", file_type)
-        for reader in _surest(readers, _read_confidence, path):
-            reader.loadedNodes = []
-            if not _run(reader, "load", properties, messages):
+        for reader in _of_type(file_type, self._readers(properties["fileName"])):
+            reader.loadedNodes = ()
+            if not _runs(reader, "load", properties, messages):
                 continue
             for node in reader.loadedNodes if loaded is not None else ():
                 loaded.AddItem(slicer.mrmlScene.GetNodeByID(node))
@@ -122,13 +124,12 @@ class qSlicerCoreIOManager:
         return False
 
     def fileWriterFileType(self: Any, node: Any, file_format: str = "") -> str:
-        writers = _surest(self._of("Writer"), _write_confidence, node)
+        writers = self._writers(node)
         exact = [io for io in writers if file_format in ("", *_asked(io, "extensions", list, node))]
         return _asked((exact or writers)[0], "fileType", str) if writers else "NoFile"
 
     def fileWriterExtensions(self: Any, node: Any) -> tuple[str, ...]:
-        writers = _surest(self._of("Writer"), _write_confidence, node)
-        found = [each for io in writers for each in _asked(io, "extensions", list, node)]
+        found = (each for io in self._writers(node) for each in _asked(io, "extensions", list, node))
         return tuple(dict.fromkeys(found))
 
     def extractKnownExtension(self: Any, path: str, node: Any) -> str:
@@ -143,12 +144,10 @@ class qSlicerCoreIOManager:
         path, scene = properties["fileName"], scene or slicer.mrmlScene
         node = scene.GetNodeByID(properties.get("nodeID", ""))
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        for writer in self._of("Writer", file_type):
+        for writer in _of_type(file_type, self._own.writers.values()):
             filters = _asked(writer, "extensions", list, node)
-            writer._own.scene = scene
-            if any(_fits(path, each) for each in filters) and _run(
-                writer, "write", properties, messages
-            ):
+            isFit = any(_fits(path, each) for each in filters)
+            if isFit and _runs(writer, "write", properties, messages):
                 self.fileSaved.emit(properties)
                 return file_type == "SceneFile" or bool(writer.writtenNodes)
         return False
@@ -165,14 +164,14 @@ class qSlicerCoreIOManager:
             slicer.mrmlScene.CopyRegisteredNodesToScene(scene)
             copy = scene.AddNewNodeByClass(node.GetClassName())
             copy.CopyContent(node, False)
-            copy.AddDefaultStorageNode()
             kind = self.fileWriterFileType(node, properties["fileFormat"])
             given = {**properties, "nodeID": copy.GetID(), "fileName": path}
             done.append(self.saveNodes(kind, given, messages, scene))
         return all(done)
 
 
-def _run(io: Any, method: str, properties: Any, messages: Any) -> bool:
+def _runs(io: Any, method: str, properties: Any, messages: Any) -> bool:
+    """Have a script do it; False where it failed. What it says is passed on."""
     io.userMessages().ClearMessages()
     done = _asked(io, method, bool, dict(properties))
     if messages is not None:
@@ -192,14 +191,33 @@ class qSlicerIOManager:
 # --- what Slicer's own modules register ----------------------------------------------------------
 
 
-class _Volumes:
-    """Reads volumes by the logic of the module Volumes."""
+class _Script:
+    TYPE = "SceneFile"
 
     def __init__(self, parent: Any) -> None:
         self.parent = parent
 
     def fileType(self) -> str:
-        return "VolumeFile"
+        return self.TYPE
+
+
+class _Scenes(_Script):
+    """Reads and writes bundles of a whole scene."""
+
+    def extensions(self, _scene: Any = None) -> list[str]:
+        return ["Medical Reality Bundle (.mrb)"]
+
+    def load(self, properties: Any) -> bool:
+        return bool(slicer.mrmlScene.ReadFromMRB(properties["fileName"], False))
+
+    def write(self, properties: Any) -> bool:
+        return bool(slicer.mrmlScene.WriteToMRB(properties["fileName"]))
+
+
+class _Volumes(_Script):
+    """Reads volumes by the logic of the module Volumes."""
+
+    TYPE = "VolumeFile"
 
     def extensions(self) -> list[str]:
         return ["Volume (*.nii.gz *.nii *.nrrd *.mha *.dcm)"]
@@ -212,65 +230,32 @@ class _Volumes:
         return bool(node)
 
 
-class _Scenes:
-    """Reads and writes bundles of a whole scene."""
-
-    def __init__(self, parent: Any) -> None:
-        self.parent = parent
-
-    def fileType(self) -> str:
-        return "SceneFile"
-
-    def extensions(self, _scene: Any = None) -> list[str]:
-        return ["Medical Reality Bundle (.mrb)"]
-
-    def load(self, properties: Any) -> bool:
-        return bool(slicer.mrmlScene.ReadFromMRB(properties["fileName"], False))
-
-    def write(self, properties: Any) -> bool:
-        return bool(slicer.mrmlScene.WriteToMRB(properties["fileName"]))
-
-
-class _Nodes:
+class _Nodes(_Script):
     """Writes nodes of a class by their storage nodes."""
 
-    def __init__(self, parent: Any) -> None:
-        self.parent = parent
-
-    def fileType(self) -> str:
-        return self.FILE_TYPE
-
     def canWriteObject(self, node: Any) -> bool:
-        return bool(node.IsA(self.NODES))
+        return bool(node.IsA(self.KIND))
 
     def extensions(self, node: Any) -> list[str]:
-        types = self._storage(node).GetSupportedWriteFileTypes()
+        self.node = node
+        if node.GetStorageNode() is None:
+            node.AddDefaultStorageNode()
+        types = node.GetStorageNode().GetSupportedWriteFileTypes()
         return [types.GetValue(index) for index in range(types.GetNumberOfValues())]
 
     def write(self, properties: Any) -> bool:
-        node = self.parent._own.scene.GetNodeByID(properties["nodeID"])
-        storage = self._storage(node)
-        storage.SetFileName(properties["fileName"])
-        self.parent.writtenNodes = [node.GetID()]
-        return bool(storage.WriteData(node))
-
-    def _storage(self, node: Any) -> Any:
-        if node.GetStorageNode() is None:
-            node.AddDefaultStorageNode()
-        return node.GetStorageNode()
+        self.node.GetStorageNode().SetFileName(properties["fileName"])
+        self.parent.writtenNodes = [properties["nodeID"]]
+        return bool(self.node.GetStorageNode().WriteData(self.node))
 
 
-_WRITTEN = {
-    "VolumeFile": "vtkMRMLVolumeNode", "SegmentationFile": "vtkMRMLSegmentationNode",
-    "TableFile": "vtkMRMLTableNode", "MarkupsFile": "vtkMRMLMarkupsNode",
-    "SequenceFile": "vtkMRMLSequenceNode", "TransformFile": "vtkMRMLTransformNode",
-}  # fmt: skip
-_BUILT_IN = [
-    ("Reader", "Volumes", _Volumes),
-    ("Reader", "Scenes", _Scenes),
-    ("Writer", "Scenes", _Scenes),
-    *(
-        ("Writer", kind, type(kind, (_Nodes,), {"FILE_TYPE": kind, "NODES": nodes}))
-        for kind, nodes in _WRITTEN.items()
-    ),
-]
+def _nodes(name: str) -> Any:
+    kind = {"TYPE": f"{name}File", "KIND": f"vtkMRML{name}Node"}
+    return types.SimpleNamespace(**{f"{name}FileWriter": type(name, (_Nodes,), kind)})
+
+
+_BUILT_IN = {
+    "Scene": types.SimpleNamespace(SceneFileReader=_Scenes, SceneFileWriter=_Scenes),
+    "Volumes": types.SimpleNamespace(VolumesFileReader=_Volumes),
+    **{name: _nodes(name) for name in ("Volume", "Segmentation", "Table", "Markups", "Sequence")},
+}

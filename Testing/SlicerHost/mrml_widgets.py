@@ -9,7 +9,7 @@ import slicer
 import vtk
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, in_row, make, stored
+from SlicerHost.standins import behavior, in_row, make, part, stored
 
 
 class _Watch:
@@ -17,29 +17,33 @@ class _Watch:
 
     def __init__(self, method: Any) -> None:
         self.subject, self._tags, self._method = None, [], weakref.WeakMethod(method)
+        method.__self__.destroyed.connect(self.stop)
 
-    def watch(self, subject: Any, *events: int) -> None:
+    def watch(self, subject: Any, *events: str) -> None:
         """Watch that object instead of the one that was watched."""
         for tag in self._tags:
             self.subject.RemoveObserver(tag)
-        self.subject = subject
-        self._tags = [subject.AddObserver(event, self._call) for event in events]
+        self.subject, self._tags = subject, []
+        for event in events if subject is not None else ():
+            self._tags.append(subject.AddObserver(getattr(subject, f"{event}Event"), self._call))
 
-    def _call(self, _subject: Any, _event: Any, *node: Any) -> None:
+    def _call(self, *_: Any) -> None:
         method = self._method()
         if method is not None:
-            method(*node)
+            method()
 
     def stop(self, *_: Any) -> None:
         self.watch(None)
 
 
-class _NodeWatch(_Watch):
-    """Passes on the node that an event of the scene is about."""
+class _Leaving(_Watch):
+    """Passes on the node that is about to go: the genuine models take its row out then."""
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _call(self, scene: Any, event: Any, node: Any) -> None:
-        super()._call(scene, event, node)
+    def _call(self, _scene: Any, _event: Any, node: Any) -> None:
+        method = self._method()
+        if method is not None:
+            method(node)
 
 
 def _refreshing(default: Any) -> property:
@@ -52,26 +56,23 @@ class qMRMLWidget:
     """Keeps the scene and signals when it changes."""
 
     def setMRMLScene(self: Any, scene: Any) -> None:
-        if scene is not self._own.__dict__.get("scene"):
+        if scene is not vars(self._own).get("scene"):
             self._own.scene = scene
             self.mrmlSceneChanged.emit(scene)
 
 
-@behavior()
+@behavior(noneDisplay="None", addEnabled=True, removeEnabled=True)
 class qMRMLNodeComboBox:
     """The nodes of the scene that have one of the types, and the chosen one."""
 
     nodeTypes = _refreshing([])
     noneEnabled, showHidden, showChildNodeTypes = map(_refreshing, (False, False, True))
-    noneDisplay = stored("None")
-    addEnabled = stored(True)
-    removeEnabled = stored(True)
 
     def construct(self: Any) -> None:
         own = self._own
-        own.combo = make("ctkComboBox")()
-        own.watch, own.leaves = _Watch(self._refresh), _NodeWatch(self._leave)
-        own.ids, own.names, own.attributes, own.current, own.leaving = [], [], [], None, None
+        own.combo, own.leaving = make("ctkComboBox")(), None
+        own.watch, own.leaves = _Watch(self._refresh), _Leaving(self._leave)
+        own.ids, own.names, own.attributes, own.current = [], [], [], None
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
@@ -79,26 +80,18 @@ class qMRMLNodeComboBox:
         self.setFocusPolicy(qt.Qt.NoFocus)
         own.combo.setFocusProxy(self)  # so that the tab key skips both
         own.combo.activated.connect(lambda row: self._choose(own.ids[row]))
-        self.destroyed.connect(own.watch.stop)
-        self.destroyed.connect(own.leaves.stop)
 
     def setMRMLScene(self: Any, scene: Any) -> None:
-        own, events = self._own, () if scene is None else (
-            scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent,
-            scene.EndImportEvent, scene.EndBatchProcessEvent,
-        )  # fmt: skip
-        own.watch.watch(scene, *events)
-        # Before a node goes, as the genuine models take its row out then.
-        own.leaves.watch(scene, *[scene.NodeAboutToBeRemovedEvent] if events else [])
+        own, events = self._own, ("NodeAdded", "NodeRemoved", "EndClose", "EndImport")
+        own.watch.watch(scene, *events, "EndBatchProcess")
+        own.leaves.watch(scene, "NodeAboutToBeRemoved")
         own.combo.enabled = scene is not None
         self._refresh()
 
     def _leave(self: Any, node: Any) -> None:
         self._own.leaving = node
-        try:
-            self._refresh()
-        finally:
-            self._own.leaving = None
+        self._refresh()
+        self._own.leaving = None
 
     def addAttribute(self: Any, node_type: str, name: str, value: Any = None) -> None:
         self._own.attributes.append((node_type, name, value))
@@ -106,27 +99,29 @@ class qMRMLNodeComboBox:
 
     def _nodes(self: Any) -> list[Any]:
         """The nodes that are offered. Every change of the scene asks, so classes are asked once."""
-        scene, leaving = self._own.watch.subject, self._own.leaving
-        if scene is None:
-            return []
-        kinds = self.nodeTypes
+        scene, kinds, fits, nodes = self._own.watch.subject, self.nodeTypes, {}, []
         with_children, with_hidden = self.showChildNodeTypes, self.showHidden
-        attributes, fits, nodes = self._own.attributes, {}, []
-        for index in range(scene.GetNumberOfNodes()):
-            node = scene.GetNthNode(index)
+        for node in map(scene.GetNthNode, range(scene.GetNumberOfNodes())) if scene else ():
             name = node.GetClassName()
             if name not in fits:
                 fits[name] = any(map(node.IsA, kinds)) if with_children else name in kinds
-            if not fits[name] or node is leaving or (node.GetHideFromEditors() and not with_hidden):
-                continue
-            if all(_has(node, *attribute) for attribute in attributes):
+            is_shown = fits[name] and (with_hidden or not node.GetHideFromEditors())
+            if is_shown and node is not self._own.leaving and self._has_attributes(node):
                 nodes.append(node)
         return nodes
 
+    def _has_attributes(self: Any, node: Any) -> bool:
+        """Whether a node has what nodes of its type need to be offered, of any or of one value."""
+        asked = [each for each in self._own.attributes if node.IsA(each[0])]
+        given = [node.GetAttribute(name) for _kind, name, _value in asked]
+        values = [value for _kind, _name, value in asked]
+        return None not in given and all(v in (None, g) for v, g in zip(values, given, strict=True))
+
     def _refresh(self: Any) -> None:
-        if self._own.watch.subject is not None and self._own.watch.subject.IsClosing():
+        own, scene = self._own, self._own.watch.subject
+        if scene is not None and scene.IsClosing():
             return
-        own, nodes, before = self._own, self._nodes(), self._own.ids
+        nodes, before = self._nodes(), own.ids
         own.ids = [None] * self.noneEnabled + [node.GetID() for node in nodes]
         names = [self.noneDisplay] * self.noneEnabled + [node.GetName() or "" for node in nodes]
         if names != own.names:
@@ -165,57 +160,36 @@ class qMRMLNodeComboBox:
         return len(self._nodes())
 
 
-def _has(node: Any, node_type: str, name: str, value: Any) -> bool:
-    """Whether a node has the attribute that nodes of a type need to be offered."""
-    found = node.GetAttribute(name)
-    return not node.IsA(node_type) or (found is not None and value in (None, found))
-
-
-def _chosen(kind: str) -> dict[str, Any]:
-    """The four members by which the segment editor shows a node that its logic keeps."""
-
-    def node(self: Any) -> Any:
-        return getattr(self._own.logic, f"Get{kind}")()
-
-    def set_node(self: Any, new: Any) -> None:
-        if new is not node(self):
-            getattr(self._own.logic, f"Set{kind}")(new)
-            getattr(self, f"{name}Changed").emit(new)
-
-    name = kind[0].lower() + kind[1:]
-    return {
-        name: node,
-        f"set{kind}": set_node,
-        f"{name}ID": lambda self: node(self).GetID() if node(self) else "",
-        f"set{kind}ID": lambda self, node_id: set_node(self, _by_id(self, node_id)),
-    }
-
-
-def _by_id(self: Any, node_id: str) -> Any:
-    return self._own.scene.GetNodeByID(node_id)
+def _logic(name: str) -> Any:
+    """The logic's method of that name, as one of the widget."""
+    return lambda self, *nodes: getattr(self._own.logic, name)(*nodes)
 
 
 @behavior()
 class qMRMLSegmentEditorWidget:
     """The nodes that are edited, over the genuine logic; it has no effects."""
 
-    locals().update(_chosen("SegmentationNode") | _chosen("SourceVolumeNode"))
+    setMRMLScene, setMRMLSegmentEditorNode = _logic("SetMRMLScene"), _logic("SetSegmentEditorNode")
+    setSegmentationNode, segmentationNode = map(
+        _logic, ("SetSegmentationNode", "GetSegmentationNode")
+    )
+    setSourceVolumeNode, sourceVolumeNode = map(
+        _logic, ("SetSourceVolumeNode", "GetSourceVolumeNode")
+    )
 
     def construct(self: Any) -> None:
         self._own.logic = slicer.vtkSlicerSegmentEditorLogic()
 
-    def setMRMLScene(self: Any, scene: Any) -> None:
-        self._own.scene = scene
-        self._own.logic.SetMRMLScene(scene)
 
-    def setMRMLSegmentEditorNode(self: Any, node: Any) -> None:
-        self._own.logic.SetSegmentEditorNode(node)
-
-    def mrmlSegmentEditorNode(self: Any) -> Any:
-        return self._own.logic.GetSegmentEditorNode()
-
-
-@behavior()
+@behavior(
+    visibilityColumnVisible=True,
+    colorColumnVisible=True,
+    transformColumnVisible=True,
+    descriptionColumnVisible=False,
+    idColumnVisible=False,
+    contextMenuEnabled=True,
+    editMenuActionVisible=True,
+)
 class qMRMLSubjectHierarchyTreeView:
     """The items of the scene's subject hierarchy whose nodes have one of the types, as a tree.
 
@@ -223,15 +197,13 @@ class qMRMLSubjectHierarchyTreeView:
     fills a vtkIdList: a list of item IDs never reaches Python.
     """
 
+    _MODES = qt.QAbstractItemView.SingleSelection, qt.QAbstractItemView.ExtendedSelection
+    _ITEM = qt.Qt.UserRole + 1
     nodeTypes = _refreshing([])
-    contextMenuEnabled, editMenuActionVisible, highlightReferencedItems = map(stored, [True] * 3)
-    visibilityColumnVisible, colorColumnVisible, transformColumnVisible = map(stored, [True] * 3)
-    idColumnVisible, descriptionColumnVisible = map(stored, [False] * 2)
+    mrmlScene, subjectHierarchyNode = part("watch.subject"), part("items.subject")
     multiSelection = property(
-        lambda self: self.selectionMode() == qt.QAbstractItemView.ExtendedSelection,
-        lambda self, isOn: self.setSelectionMode(
-            qt.QAbstractItemView.ExtendedSelection if isOn else qt.QAbstractItemView.SingleSelection
-        ),
+        lambda self: self.selectionMode() == self._MODES[True],
+        lambda self, isOn: self.setSelectionMode(self._MODES[isOn]),
     )
 
     def construct(self: Any) -> None:
@@ -242,46 +214,30 @@ class qMRMLSubjectHierarchyTreeView:
         self.setModel(own.rows)
         self.setHeaderHidden(True)
         self.selectionModel().selectionChanged.connect(self._select)
-        for watch in (own.watch, own.items, own.closes):
-            self.destroyed.connect(watch.stop)
 
     def setMRMLScene(self: Any, scene: Any) -> None:
-        events = (scene.EndCloseEvent, scene.EndImportEvent, scene.EndBatchProcessEvent)
-        self._own.watch.watch(scene, *events)
-        self._own.closes.watch(scene, scene.StartCloseEvent)
+        self._own.watch.watch(scene, "EndClose", "EndImport", "EndBatchProcess")
+        self._own.closes.watch(scene, "StartClose")
         self._refresh()
 
-    def mrmlScene(self: Any) -> Any:
-        return self._own.watch.subject
+    def _forget(self: Any) -> None:
+        """The scene closes: nothing is selected any more, and nobody learns of it.
 
-    def subjectHierarchyNode(self: Any) -> Any:
-        return self._own.items.subject
+        Nor may anything hold the hierarchy, or the scene takes it for that of the next scene.
+        """
+        self.clearSelection()
+        self._own.selected = []
+        self._own.items.stop()
 
     def _refresh(self: Any) -> None:
-        """Follow the hierarchy, which is another one after the scene was closed."""
         own, scene = self._own, self.mrmlScene()
         if scene is None or scene.IsBatchProcessing():
             return
         hierarchy = scene.GetSubjectHierarchyNode()
-        events = ("Added", "Removed", "Modified", "Reparented")
         if hierarchy is not own.items.subject:
-            names = [f"SubjectHierarchyItem{each}Event" for each in events]
-            own.items.watch(hierarchy, *[getattr(hierarchy, name) for name in names])
+            events = ("Added", "Removed", "Modified", "Reparented")
+            own.items.watch(hierarchy, *[f"SubjectHierarchyItem{each}" for each in events])
         self._fill(own.rows.invisibleRootItem(), hierarchy.GetSceneItemID())
-
-    def _below(self: Any, item: int) -> list[int]:
-        """The items directly below one that are shown."""
-        ids = vtk.vtkIdList()
-        self.subjectHierarchyNode().GetItemChildren(item, ids, False)
-        return [each for each in map(ids.GetId, range(ids.GetNumberOfIds())) if self._shows(each)]
-
-    def _shows(self: Any, item: int) -> bool:
-        """Folders are shown; an item of another type for the sake of those below it."""
-        node = self.subjectHierarchyNode().GetItemDataNode(item)
-        if node is None or node.GetHideFromEditors():
-            return node is None
-        fits = not self.nodeTypes or any(map(node.IsA, self.nodeTypes))
-        return fits or bool(self._below(item))
 
     def _fill(self: Any, parent: Any, item: int) -> None:
         """Take rows out and put rows in; those that stay remain selected."""
@@ -297,38 +253,36 @@ class qMRMLSubjectHierarchyTreeView:
             parent.child(row).setText(self.subjectHierarchyNode().GetItemName(each))
             self._fill(parent.child(row), each)
 
-    def _forget(self: Any) -> None:
-        """The scene closes: nothing is selected any more, and nobody is told.
+    def _below(self: Any, item: int) -> list[int]:
+        """The items directly below that are shown: folders, and nodes of the types.
 
-        Nor may anything hold the hierarchy, or the scene takes it for that of the next scene.
+        A node of another type is shown for the sake of those below it.
         """
-        self.clearSelection()
-        self._own.selected = []
-        self._own.items.stop()
+        hierarchy, shown = self.subjectHierarchyNode(), []
+        hierarchy.GetItemChildren(item, children := vtk.vtkIdList(), False)
+        for each in map(children.GetId, range(children.GetNumberOfIds())):
+            node = hierarchy.GetItemDataNode(each)
+            isFolder = node is None
+            isHidden = not isFolder and node.GetHideFromEditors()
+            fits = isFolder or not self.nodeTypes or any(map(node.IsA, self.nodeTypes))
+            if not isHidden and (fits or self._below(each)):
+                shown.append(each)
+        return shown
 
     def _select(self: Any, *_: Any) -> None:
-        own = self._own
         if self.mrmlScene().IsBatchProcessing():
             return
-        selected = [index.data(_ITEM) for index in self.selectedIndexes()]
-        own.selected = selected or [self.subjectHierarchyNode().GetSceneItemID()]
-        self.currentItemChanged.emit(own.selected[0])
+        selected = [index.data(self._ITEM) for index in self.selectedIndexes()]
+        self._own.selected = selected or [self.subjectHierarchyNode().GetSceneItemID()]
+        self.currentItemChanged.emit(self.currentItem())
         self.currentItemsChanged.emit(object())
         self.currentNodeChanged.emit(self.currentNode())
 
-    def _index(self: Any, item: int) -> Any:
-        rows = self._own.rows
-        how = qt.Qt.MatchExactly | qt.Qt.MatchRecursive
-        return next(iter(rows.match(rows.index(0, 0), _ITEM, item, 1, how)), qt.QModelIndex())
-
     def displayedItemCount(self: Any) -> int:
-        def count(parent: Any) -> int:
-            return sum(1 + count(parent.child(row)) for row in range(parent.rowCount()))
-
-        return count(self._own.rows.invisibleRootItem())
+        return len(self._indexes())
 
     def currentItem(self: Any) -> int:
-        return next(iter(self._own.selected), 0)
+        return self._own.selected[0] if self._own.selected else 0
 
     def currentItems(self: Any, ids: Any) -> None:
         for item in self._own.selected:
@@ -339,23 +293,23 @@ class qMRMLSubjectHierarchyTreeView:
         return self.subjectHierarchyNode().GetItemDataNode(item) if item else None
 
     def setCurrentItem(self: Any, item: int) -> None:
-        self._choose(item, qt.QItemSelectionModel.ClearAndSelect)
+        index = self._indexes().get(item, qt.QModelIndex())
+        self.selectionModel().setCurrentIndex(index, qt.QItemSelectionModel.ClearAndSelect)
 
     def setCurrentItems(self: Any, ids: Any) -> None:
         """Deselect and select one after the other, with a signal for each, as Slicer does."""
-        items = [ids.GetId(at) for at in range(ids.GetNumberOfIds())]
-        for index in self.selectedIndexes():
-            if index.data(_ITEM) not in items:
-                self.selectionModel().select(index, qt.QItemSelectionModel.Deselect)
+        model, indexes = self.selectionModel(), self._indexes()
+        items = {ids.GetId(at) for at in range(ids.GetNumberOfIds())} & indexes.keys()
+        for item in indexes.keys() - items:
+            model.select(indexes[item], qt.QItemSelectionModel.Deselect)
         for item in items:
-            self._choose(item, qt.QItemSelectionModel.Select)
+            model.setCurrentIndex(indexes[item], qt.QItemSelectionModel.Select)
 
     def setCurrentNode(self: Any, node: Any) -> None:
-        if node is not None:
-            self.setCurrentItem(self.subjectHierarchyNode().GetItemByDataNode(node))
+        self.setCurrentItem(self.subjectHierarchyNode().GetItemByDataNode(node))
 
-    def _choose(self: Any, item: int, how: Any) -> None:
-        self.selectionModel().setCurrentIndex(self._index(item), how)
-
-
-_ITEM = qt.Qt.UserRole + 1
+    def _indexes(self: Any) -> dict[int, Any]:
+        """The place of each item that is shown."""
+        rows, how = self._own.rows, qt.Qt.MatchWildcard | qt.Qt.MatchRecursive
+        every = rows.match(rows.index(0, 0), qt.Qt.DisplayRole, "*", -1, how)
+        return {index.data(self._ITEM): index for index in every}

@@ -40,6 +40,9 @@ def start(app: Any) -> None:
     logic.SetMRMLScene(scene)
     # Without these no .mrb can be read.
     app._own.io_logics = slicer.vtkMRMLRemoteIOLogic(), slicer.vtkDataIOManagerLogic()
+    cache = app._own.io_logics[0].GetCacheManager()
+    cache.CreateSentinelFileInDirectory(app.temporaryPath)
+    cache.SetRemoteCacheDirectory(app.temporaryPath)
     logic.SetMRMLSceneDataIO(scene, *app._own.io_logics)
     for name, class_name in LOGICS.items():
         module_logic = getattr(slicer, class_name)()
@@ -62,12 +65,13 @@ def add_module(module: Any, name: str, logic: Any) -> None:
 
 
 def _start_colors(scene: Any) -> None:
-    """Tables that Slicer reads from files, which slicer-core does not bring: their IDs alone."""
+    """Tables that Slicer reads from files, which slicer-core does not bring: with other colors, blue to red."""
     for name in ("FileDivergingBlueRed.txt", "FileViridis.txt"):
         node = slicer.vtkMRMLColorTableNode()
-        node.SetTypeToRainbow()
+        node.SetTypeToReverseRainbow()
         node.SetSingletonTag(name)  # of which the scene makes its ID
         node.SetHideFromEditors(True)
+        node.SetSaveWithScene(False)
         scene.AddNode(node)
 
 

@@ -43,7 +43,7 @@ def stored(default: Any, then: Callable[[Any], None] = lambda self: None) -> pro
     return property(lambda self: self._own.stored.get(key, default), write)
 
 
-def own(name: str) -> Callable[[Any], Any]:
+def part(name: str) -> Callable[[Any], Any]:
     """A method that returns a part of the object's state."""
     read = operator.attrgetter(f"_own.{name}")
     return lambda self: read(self)
