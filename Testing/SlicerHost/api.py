@@ -14,6 +14,18 @@ SECTIONS = ("properties", "signals", "slots", "invokable")
 ALSO = {
     "qSlicerAbstractCoreModule": {"widgetRepresentation", "createNewWidgetRepresentation", "logic"},
 }
+#: Classes that the table lacks, after their headers.
+OTHERS = {
+    "qSlicerDICOMExportable": {
+        "header": "Modules/Scripted/DICOMLib/Widgets/qSlicerDICOMExportable.h",
+        "bases": ["QObject"],
+        "properties": dict.fromkeys(("name", "tooltip", "pluginClass", "directory"), "QString")
+        | {"subjectHierarchyItemID": "int", "confidence": "double"},
+        "signals": {},
+        "slots": {},
+        "invokable": {"tag": ["(QString)"], "setTag": ["(QString,QString)"]},
+    }
+}
 
 
 @functools.cache
@@ -21,8 +33,9 @@ def table() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("api.json").read_text(encoding="utf-8"))
 
 
+@functools.cache
 def classes() -> dict[str, Any]:
-    return table()["qt"]
+    return table()["qt"] | OTHERS
 
 
 def chain(name: str) -> Iterator[tuple[str, dict[str, Any]]]:

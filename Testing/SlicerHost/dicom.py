@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from SlicerHost import qt
+from SlicerHost import pythonqt, qt
 from SlicerHost.standins import behavior
 
 #: How many files one turn of a background import takes.
@@ -142,3 +142,24 @@ class ctkDICOMIndexer:
         keywords = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
         counts = [len({each.get(keyword) for each in own.added}) for keyword in keywords]
         self.indexingComplete.emit(*counts, len(own.added))
+
+
+@behavior(
+    name="Unknown exporter",
+    tooltip="Creates a DICOM file from the selected data",
+    subjectHierarchyItemID=0,
+    pluginClass="",
+    directory="",
+    confidence=0.0,
+)
+class qSlicerDICOMExportable:
+    """What a plugin offers to export, with its tags."""
+
+    def construct(self: Any) -> None:
+        self._own.tags = {}
+
+    def tag(self: Any, name: str) -> str:
+        return self._own.tags.get(name, "")
+
+    def setTag(self: Any, name: str, value: str) -> None:
+        self._own.tags[name] = pythonqt.convert("QString", value, name)

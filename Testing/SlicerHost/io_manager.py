@@ -129,7 +129,9 @@ class qSlicerCoreIOManager:
         return _asked((exact or writers)[0], "fileType", str) if writers else "NoFile"
 
     def fileWriterExtensions(self: Any, node: Any) -> tuple[str, ...]:
-        found = (each for io in self._writers(node) for each in _asked(io, "extensions", list, node))
+        found = (
+            each for io in self._writers(node) for each in _asked(io, "extensions", list, node)
+        )
         return tuple(dict.fromkeys(found))
 
     def extractKnownExtension(self: Any, path: str, node: Any) -> str:

@@ -23,10 +23,7 @@ refused: list[str] = []
 
 #: PySide says "property" for values that PythonQt's meta-object has as properties too; these
 #: are the kinds whose conversions differ between the two.
-_KINDS = {
-    "QString": "QString", "bool": "bool", "int": "int", "double": "double", "float": "double",
-    "QStringList": "QStringList",
-}  # fmt: skip
+KINDS = {"QString", "bool", "int", "double", "QStringList"}
 _METHOD = type(QObject.objectName)
 
 
@@ -53,7 +50,8 @@ class QtProperty:
     """A property of a Qt class: on an instance it is its value, on the class the native method."""
 
     def __init__(self, name: str, kind: str, native: Any) -> None:
-        self.name, self.kind, self.native = name, _KINDS.get(kind, ""), native
+        self.name, self.native = name, native
+        self.kind = "double" if kind == "float" else kind
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:

@@ -65,7 +65,7 @@ def add_module(module: Any, name: str, logic: Any) -> None:
 
 
 def _start_colors(scene: Any) -> None:
-    """Tables that Slicer reads from files, which slicer-core does not bring: with other colors, blue to red."""
+    """Tables that Slicer reads from files, which slicer-core has not: other blues to reds."""
     for name in ("FileDivergingBlueRed.txt", "FileViridis.txt"):
         node = slicer.vtkMRMLColorTableNode()
         node.SetTypeToReverseRainbow()

@@ -100,7 +100,8 @@ class StandInProperty(Property):
         self.kind, _, read_only = kind.partition(" (read only")
         self.where, without = f"property '{name}' of {owner}", missing(owner, name)
         read, write = getattr(does, "fget", None), getattr(does, "fset", None)
-        super().__init__(self.kind, read or without, None if read_only else write or without)
+        kind = self.kind if self.kind in pythonqt.KINDS else "QVariant"
+        super().__init__(kind, read or without, None if read_only else write or without)
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:

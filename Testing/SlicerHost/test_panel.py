@@ -34,32 +34,18 @@ class CatchingTest(MedEnhanceTestCase):
 
         class Inner(MedEnhanceTestCase):
             def runTest(self):
-                body(self)
+                body()
 
         result = unittest.TestResult()
         unittest.TestSuite([Inner()]).run(result)
         return "".join(text for _test, text in [*result.failures, *result.errors])
 
     def test_anExceptionInASlotAndWhatSlicerWouldRefuseFail(self):
-        def raises(inner):
-            button = qt.QPushButton()
-            button.clicked.connect(lambda: {}["missing"])
-            button.click()
-
-        def isRefused(inner):
-            qt.QPushButton().connect("clicked(int)", print)
-
-        self.assertIn("KeyError", self.failuresOf(raises))
-        self.assertIn("has no signal clicked(int)", self.failuresOf(isRefused))
-
-
-#: The colors of a dark theme, as roles of a palette.
-_DARK = {
-    "Window": "#353535", "Button": "#353535", "Base": "#232323", "AlternateBase": "#353535",
-    "WindowText": "#fff", "ButtonText": "#fff", "Text": "#fff", "PlaceholderText": "#999",
-    "Light": "#505050", "Midlight": "#454545", "Mid": "#2a2a2a", "Dark": "#202020",
-    "Highlight": "#2a82da", "HighlightedText": "#000",
-}  # fmt: skip
+        button = qt.QPushButton()
+        button.clicked.connect(lambda: {}["missing"])
+        self.assertIn("KeyError", self.failuresOf(button.click))
+        wrong = self.failuresOf(lambda: button.connect("clicked(int)", print))
+        self.assertIn("has no signal clicked(int)", wrong)
 
 
 class LooksTest(MedEnhanceTestCase):
@@ -67,12 +53,8 @@ class LooksTest(MedEnhanceTestCase):
 
     def setUp(self):
         super().setUp()
-        self.themes = {"light": qt.QApplication.palette(), "dark": qt.QPalette()}
-        for role, color in _DARK.items():
-            self.themes["dark"].setColor(getattr(qt.QPalette, role), qt.QColor(color))
-            if role.endswith("Text"):
-                disabled = (qt.QPalette.Disabled, getattr(qt.QPalette, role))
-                self.themes["dark"].setColor(*disabled, qt.QColor("#7f7f7f"))
+        dark = qt.QPalette(qt.QColor("#353535"))  # of which Qt makes all colors
+        self.themes = {"light": qt.QApplication.palette(), "dark": dark}
         self.addCleanup(qt.QApplication.setPalette, self.themes["light"])
         self.cut = []
 
@@ -92,28 +74,26 @@ class LooksTest(MedEnhanceTestCase):
                 self.assertTrue(panel.grab().save(str(path)))
 
     def cutTexts(self, panel):
-        for each in slicer.util.findChildren(panel, className="QWidget"):
-            for line in each.toolTip.splitlines():  # which Qt cuts at the edge of the screen
-                if len(line) > 200:
-                    yield each.objectName, len(line), 200, line
-        for kind in ("QLabel", "QPushButton", "QToolButton", "QCheckBox", "QRadioButton"):
-            for each in slicer.util.findChildren(panel, className=kind):
-                isWrapped = kind == "QLabel" and each.wordWrap
-                needs = each.heightForWidth(each.width) if isWrapped else each.sizeHint.width()
-                room = each.height if isWrapped else each.width
-                if each.text and each.isVisibleTo(panel) and needs > room + 1:
-                    yield each.objectName, needs, room, each.text
-        for kind in ("QSpinBox", "QDoubleSpinBox"):
-            for box in slicer.util.findChildren(panel, className=kind):
-                needs, room = box.fontMetrics().horizontalAdvance(box.text), box.width - 24
-                if box.isVisibleTo(panel) and needs > room:
-                    yield box.objectName, needs, room, box.text
-        for box in slicer.util.findChildren(panel, className="QComboBox"):
-            texts = [box.itemText(at) for at in range(box.count)]
-            needs = {text: box.fontMetrics().horizontalAdvance(text) for text in texts}
-            for text in needs if box.isVisibleTo(panel) else ():
-                if needs[text] > box.width - 34 and text not in box.toolTip:
-                    yield box.objectName, needs[text], box.width - 34, text
+        """Names and texts of widgets that need more pixels than they have."""
+        for each in slicer.util.findChildren(panel, className="*"):
+            texts = self.neededBy(each) if each.isWidgetType() and each.isVisibleTo(panel) else ()
+            yield from [(each.objectName, *text) for text in texts if text[0] > text[1]]
+
+    def neededBy(self, widget):
+        """What each text of a widget needs, what room it has, and the text."""
+        kind, width = widget.className(), widget.fontMetrics().horizontalAdvance
+        for line in widget.toolTip.splitlines():  # which Qt cuts at the edge of the screen
+            yield len(line), 200, line
+        if kind == "QLabel" and widget.wordWrap:
+            yield widget.heightForWidth(widget.width), widget.height + 1, widget.text
+        elif kind in ("QLabel", "QPushButton", "QToolButton", "QCheckBox", "QRadioButton"):
+            yield widget.sizeHint.width() if widget.text else 0, widget.width + 1, widget.text
+        elif kind in ("QSpinBox", "QDoubleSpinBox"):
+            yield width(widget.text), widget.width - 24, widget.text
+        elif kind == "QComboBox":
+            for text in map(widget.itemText, range(widget.count)):
+                if text not in widget.toolTip:
+                    yield width(text), widget.width - 34, text
 
     @pytest.mark.slow
     def test_noTextIsCut(self):
@@ -125,7 +105,8 @@ class LooksTest(MedEnhanceTestCase):
         self.context.state.inputVolume = node
         for name in pages:
             self.showPage(name)
-            self.addCleanup(self.fold, self.unfold(self.panel.widget))
+            for section in self.unfold(self.panel.widget):
+                self.addCleanup(setattr, section, "collapsed", True)
             self.look(f"{name}-volume")
         self.context.state.inputVolume = self.smallVolume(dtype=np.float32, modality="MR")
         self.showPage("compress")
@@ -148,7 +129,3 @@ class LooksTest(MedEnhanceTestCase):
         self.ui.segmentCheckBox.checked = self.ui.biasFieldCheckBox.checked = True
         self.look("enhance-result")
         self.assertEqual(self.cut, [])
-
-    def fold(self, sections):
-        for section in sections:
-            section.collapsed = True

@@ -12,24 +12,19 @@ class SegmentEditorWidget(ScriptedLoadableModuleWidget):
     def setup(self):
         self.editor = slicer.qMRMLSegmentEditorWidget()
         self.layout.addWidget(self.editor)
-        self.selectParameterNode()
+        self.editor.setMRMLSegmentEditorNode(firstNode("vtkMRMLSegmentEditorNode"))
         self.editor.setMRMLScene(slicer.mrmlScene)
-
-    def selectParameterNode(self):
-        node = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag("SegmentEditor")
-            slicer.mrmlScene.AddNode(node)
-        self.editor.setMRMLSegmentEditorNode(node)
 
     def enter(self):
         """As the genuine one: choose the first segmentation, or add an empty one."""
-        self.selectParameterNode()
+        self.editor.setMRMLSegmentEditorNode(firstNode("vtkMRMLSegmentEditorNode"))
         if self.editor.segmentationNode() is None:
-            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-            added = first or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-            self.editor.setSegmentationNode(added)
+            self.editor.setSegmentationNode(firstNode("vtkMRMLSegmentationNode"))
 
     def exit(self):
         """Nothing to do: the editor has no effects."""
+
+
+def firstNode(name):
+    scene = slicer.mrmlScene
+    return scene.GetFirstNodeByClass(name) or scene.AddNewNodeByClass(name)
