@@ -83,7 +83,7 @@ def ids(*items):
     return made
 
 
-def test_a_tree_shows_the_subject_hierarchy_and_selects_several_of_its_items():
+def test_a_tree_shows_the_subject_hierarchy_and_selects_several_items():
     slicer.mrmlScene.Clear(0)
     tree, signaled = slicer.qMRMLSubjectHierarchyTreeView(), []
     tree.multiSelection, tree.nodeTypes = True, ["vtkMRMLScalarVolumeNode"]

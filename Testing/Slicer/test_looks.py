@@ -1,31 +1,13 @@
-"""The panel on the host alone: what its tests catch, and the looks of its pages."""
+"""What the tests of the panel catch, and the looks of its pages."""
 
 import os
-import sys
 import unittest
 from pathlib import Path
 
 import numpy as np
-import pytest
 import qt
 import slicer
-
-from SlicerHost import modules
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "Slicer"))
-
-from medenhance_testing import ROOT, MedEnhanceTestCase
-
-
-@pytest.fixture(autouse=True, scope="module")
-def module():
-    """The module MedEnhance, which the tests of Testing/Slicer load too."""
-    isLoaded = hasattr(slicer.modules, "medenhance")
-    if not isLoaded:
-        modules.load(ROOT / "MedEnhance/MedEnhance.py")
-    yield
-    if not isLoaded:
-        modules.unload("MedEnhance")
+from medenhance_testing import MedEnhanceTestCase, slow
 
 
 class CatchingTest(MedEnhanceTestCase):
@@ -95,7 +77,7 @@ class LooksTest(MedEnhanceTestCase):
                 if text not in widget.toolTip:
                     yield width(text), widget.width - 34, text
 
-    @pytest.mark.slow
+    @slow
     def test_noTextIsCut(self):
         pages = [name for name, *_page in self.widget.PAGES]
         for name in pages:
