@@ -91,8 +91,8 @@ def _untranslated(node: ast.AST) -> Iterator[tuple[int, str]]:
     """Lines and texts of a syntax tree that are neither docstrings nor arguments of `_()`."""
     if isinstance(node, ast.Call) and ast.unparse(node.func) in ("_", "translate"):
         return
-    text = node.value if isinstance(node, ast.Constant) else None
-    if isinstance(text, str) and re.search(r"[A-Za-z]{2}[,:;]? [A-Za-z]{2}", text):
+    text = str(node.value) if isinstance(node, ast.Constant) else ""
+    if isinstance(node, ast.expr) and re.search(r"[A-Za-z]{2}[,:;]? [A-Za-z]{2}", text):
         yield node.lineno, text
     for child in ast.iter_child_nodes(node):
         if not (isinstance(node, ast.Expr) and isinstance(child, ast.Constant)):

@@ -119,7 +119,6 @@ class qSlicerCoreIOManager:
                 continue
             for node in reader.loadedNodes if loaded is not None else ():
                 loaded.AddItem(slicer.mrmlScene.GetNodeByID(node))
-            self.newFileLoaded.emit({**properties, "fileType": file_type})
             return True
         return False
 
@@ -150,7 +149,6 @@ class qSlicerCoreIOManager:
             filters = _asked(writer, "extensions", list, node)
             isFit = any(_fits(path, each) for each in filters)
             if isFit and _runs(writer, "write", properties, messages):
-                self.fileSaved.emit(properties)
                 return file_type == "SceneFile" or bool(writer.writtenNodes)
         return False
 

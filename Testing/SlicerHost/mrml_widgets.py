@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import slicer
@@ -36,7 +37,7 @@ class _Watch:
         self.watch(None)
 
 
-class _Leaving(_Watch):
+class _NodeWatch(_Watch):
     """Passes on the node that is about to go: the genuine models take its row out then."""
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -66,26 +67,26 @@ class qMRMLNodeComboBox:
     """The nodes of the scene that have one of the types, and the chosen one."""
 
     nodeTypes = _refreshing([])
-    noneEnabled, showHidden, showChildNodeTypes = map(_refreshing, (False, False, True))
+    noneEnabled, showChildNodeTypes = _refreshing(False), _refreshing(True)
 
     def construct(self: Any) -> None:
         own = self._own
         own.combo, own.leaving = make("ctkComboBox")(), None
-        own.watch, own.leaves = _Watch(self._refresh), _Leaving(self._leave)
-        own.ids, own.names, own.attributes, own.current = [], [], [], None
+        own.watch, own.leaves = _Watch(self._refresh), _NodeWatch(self._leave)
+        own.rows, own.attributes, own.current = {}, [], None
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
         in_row(self, own.combo)
         self.setFocusPolicy(qt.Qt.NoFocus)
         own.combo.setFocusProxy(self)  # so that the tab key skips both
-        own.combo.activated.connect(lambda row: self._choose(own.ids[row]))
+        own.combo.activated.connect(lambda row: self._choose([*own.rows][row]))
 
     def setMRMLScene(self: Any, scene: Any) -> None:
-        own, events = self._own, ("NodeAdded", "NodeRemoved", "EndClose", "EndImport")
-        own.watch.watch(scene, *events, "EndBatchProcess")
-        own.leaves.watch(scene, "NodeAboutToBeRemoved")
-        own.combo.enabled = scene is not None
+        events = ("NodeAdded", "NodeRemoved", "EndClose", "EndImport", "EndBatchProcess")
+        self._own.watch.watch(scene, *events)
+        self._own.leaves.watch(scene, "NodeAboutToBeRemoved")
+        self._own.combo.enabled = scene is not None
         self._refresh()
 
     def _leave(self: Any, node: Any) -> None:
@@ -97,67 +98,60 @@ class qMRMLNodeComboBox:
         self._own.attributes.append((node_type, name, value))
         self._refresh()
 
-    def _nodes(self: Any) -> list[Any]:
+    def _nodes(self: Any) -> Iterator[Any]:
         """The nodes that are offered. Every change of the scene asks, so classes are asked once."""
-        scene, kinds, fits, nodes = self._own.watch.subject, self.nodeTypes, {}, []
-        with_children, with_hidden = self.showChildNodeTypes, self.showHidden
+        scene, kinds, fits = self._own.watch.subject, self.nodeTypes, {}
         for node in map(scene.GetNthNode, range(scene.GetNumberOfNodes())) if scene else ():
             name = node.GetClassName()
             if name not in fits:
-                fits[name] = any(map(node.IsA, kinds)) if with_children else name in kinds
-            is_shown = fits[name] and (with_hidden or not node.GetHideFromEditors())
-            if is_shown and node is not self._own.leaving and self._has_attributes(node):
-                nodes.append(node)
-        return nodes
+                inherits = self.showChildNodeTypes and any(map(node.IsA, kinds))
+                fits[name] = inherits or name in kinds
+            is_gone = node is self._own.leaving or node.GetHideFromEditors()
+            if fits[name] and not is_gone and self._has_attributes(node):
+                yield node
 
     def _has_attributes(self: Any, node: Any) -> bool:
         """Whether a node has what nodes of its type need to be offered, of any or of one value."""
-        asked = [each for each in self._own.attributes if node.IsA(each[0])]
-        given = [node.GetAttribute(name) for _kind, name, _value in asked]
-        values = [value for _kind, _name, value in asked]
-        return None not in given and all(v in (None, g) for v, g in zip(values, given, strict=True))
+        for kind, name, value in self._own.attributes:
+            given = node.GetAttribute(name)
+            if node.IsA(kind) and (given is None or value not in (None, given)):
+                return False
+        return True
 
     def _refresh(self: Any) -> None:
         own, scene = self._own, self._own.watch.subject
         if scene is not None and scene.IsClosing():
             return
-        nodes, before = self._nodes(), own.ids
-        own.ids = [None] * self.noneEnabled + [node.GetID() for node in nodes]
-        names = [self.noneDisplay] * self.noneEnabled + [node.GetName() or "" for node in nodes]
-        if names != own.names:
-            own.names = names
+        before, own.rows = own.rows, {None: self.noneDisplay} if self.noneEnabled else {}
+        own.rows |= {node.GetID(): node.GetName() or "" for node in self._nodes()}
+        if [*own.rows.values()] != [*before.values()]:
             own.combo.clear()
-            own.combo.addItems(names)
+            own.combo.addItems([*own.rows.values()])
         # Without "None" the genuine widget chooses the first node by itself. Where its node goes it
         # stays at that row, with "None" too, as QComboBox does: that is the neighbor's then.
-        row = before.index(own.current) if own.current in before else 0
-        neighbor = own.ids[min(row, len(own.ids) - 1)] if own.ids else None
-        self._choose(own.current if own.current in own.ids else neighbor)
+        row = [*before].index(own.current) if own.current in before else 0
+        neighbor = [*own.rows][min(row, len(own.rows) - 1)] if own.rows else None
+        self._choose(own.current if own.current in own.rows else neighbor)
 
     def _choose(self: Any, node_id: str | None) -> None:
         own = self._own
-        own.combo.currentIndex = own.ids.index(node_id) if node_id in own.ids else -1
-        if node_id == own.current:
-            return
-        own.current = node_id
-        self.currentNodeChanged.emit(self.currentNode())
-        self.currentNodeChanged[bool].emit(node_id is not None)
-        self.currentNodeIDChanged.emit(node_id or "")
+        own.combo.currentIndex = [*own.rows].index(node_id) if node_id in own.rows else -1
+        if node_id != own.current:
+            own.current = node_id
+            self.currentNodeChanged.emit(self.currentNode())
 
     def currentNode(self: Any) -> Any:
         scene, current = self._own.watch.subject, self._own.current
         return scene.GetNodeByID(current) if current and scene else None
 
     def setCurrentNode(self: Any, node: Any) -> None:
-        self.setCurrentNodeID(node.GetID() if node is not None else "")
-
-    def setCurrentNodeID(self: Any, node_id: str | None) -> None:
-        if node_id and node_id not in self._own.ids:
+        node_id = node and node.GetID()
+        if node_id not in self._own.rows:
             self._refresh()  # the genuine one looks again when a node is modified
-        self._choose(node_id if node_id in self._own.ids else None)
+        self._choose(node_id if node_id in self._own.rows else None)
 
     def nodeCount(self: Any) -> int:
-        return len(self._nodes())
+        return len([*self._nodes()])
 
 
 def _logic(name: str) -> Any:
@@ -170,26 +164,22 @@ class qMRMLSegmentEditorWidget:
     """The nodes that are edited, over the genuine logic; it has no effects."""
 
     setMRMLScene, setMRMLSegmentEditorNode = _logic("SetMRMLScene"), _logic("SetSegmentEditorNode")
-    setSegmentationNode, segmentationNode = map(
-        _logic, ("SetSegmentationNode", "GetSegmentationNode")
+    segmentationNode, sourceVolumeNode = (
+        _logic("GetSegmentationNode"),
+        _logic("GetSourceVolumeNode"),
     )
-    setSourceVolumeNode, sourceVolumeNode = map(
-        _logic, ("SetSourceVolumeNode", "GetSourceVolumeNode")
-    )
+    setSegmentationNode = _logic("SetSegmentationNode")
+    setSourceVolumeNode = _logic("SetSourceVolumeNode")
 
     def construct(self: Any) -> None:
         self._own.logic = slicer.vtkSlicerSegmentEditorLogic()
 
 
 @behavior(
-    visibilityColumnVisible=True,
-    colorColumnVisible=True,
-    transformColumnVisible=True,
-    descriptionColumnVisible=False,
-    idColumnVisible=False,
-    contextMenuEnabled=True,
+    visibilityColumnVisible=True, colorColumnVisible=True, transformColumnVisible=True,
+    descriptionColumnVisible=False, idColumnVisible=False, contextMenuEnabled=True,
     editMenuActionVisible=True,
-)
+)  # fmt: skip
 class qMRMLSubjectHierarchyTreeView:
     """The items of the scene's subject hierarchy whose nodes have one of the types, as a tree.
 
@@ -262,9 +252,8 @@ class qMRMLSubjectHierarchyTreeView:
         hierarchy.GetItemChildren(item, children := vtk.vtkIdList(), False)
         for each in map(children.GetId, range(children.GetNumberOfIds())):
             node = hierarchy.GetItemDataNode(each)
-            isFolder = node is None
-            isHidden = not isFolder and node.GetHideFromEditors()
-            fits = isFolder or not self.nodeTypes or any(map(node.IsA, self.nodeTypes))
+            fits = node is None or not self.nodeTypes or any(map(node.IsA, self.nodeTypes))
+            isHidden = node is not None and node.GetHideFromEditors()
             if not isHidden and (fits or self._below(each)):
                 shown.append(each)
         return shown
@@ -293,8 +282,7 @@ class qMRMLSubjectHierarchyTreeView:
         return self.subjectHierarchyNode().GetItemDataNode(item) if item else None
 
     def setCurrentItem(self: Any, item: int) -> None:
-        index = self._indexes().get(item, qt.QModelIndex())
-        self.selectionModel().setCurrentIndex(index, qt.QItemSelectionModel.ClearAndSelect)
+        self.setCurrentIndex(self._indexes().get(item, qt.QModelIndex()))
 
     def setCurrentItems(self: Any, ids: Any) -> None:
         """Deselect and select one after the other, with a signal for each, as Slicer does."""

@@ -78,7 +78,7 @@ def make(name: str) -> type:
         if key in does or key not in inherited:
             body[key] = StandInProperty(name, key, kind, does.get(key))
     _made[name] = cls = type(qt.QObject)(name, (base,), body)
-    cls.__setattr__ = pythonqt._set_attribute
+    cls.__setattr__ = pythonqt.set_attribute
     return cls
 
 
