@@ -11,7 +11,6 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from SlicerHost import boot  # noqa: E402
-from SlicerHost.collection import makemodule  # noqa: E402
 
 if not boot.missing():
     app = boot.start()
@@ -20,7 +19,7 @@ if not boot.missing():
     modules.load(HERE.parents[1] / "MedEnhance/MedEnhance.py")
     app.startupCompleted.emit()
 
-pytest_pycollect_makemodule = makemodule
+pytest_pycollect_makemodule = boot.skipped_where_missing
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

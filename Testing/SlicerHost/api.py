@@ -8,23 +8,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
 SECTIONS = ("properties", "signals", "slots", "invokable")
-
 #: Members that slicer.util, which is genuine, calls though the table, made from declarations in
 #: headers, does not list them. A test looks for each of them there.
 ALSO = {
     "qSlicerAbstractCoreModule": {"widgetRepresentation", "createNewWidgetRepresentation", "logic"},
 }
+#: Classes that the table lacks, after their headers.
+OTHERS = {
+    "qSlicerDICOMExportable": {
+        "header": "Modules/Scripted/DICOMLib/Widgets/qSlicerDICOMExportable.h",
+        "bases": ["QObject"],
+        "properties": dict.fromkeys(("name", "tooltip", "pluginClass", "directory"), "QString")
+        | {"subjectHierarchyItemID": "int", "confidence": "double"},
+        "signals": {},
+        "slots": {},
+        "invokable": {"tag": ["(QString)"], "setTag": ["(QString,QString)"]},
+    }
+}
 
 
 @functools.cache
 def table() -> dict[str, Any]:
-    return json.loads((HERE / "api.json").read_text(encoding="utf-8"))
+    return json.loads(Path(__file__).with_name("api.json").read_text(encoding="utf-8"))
 
 
+@functools.cache
 def classes() -> dict[str, Any]:
-    return table()["qt"]
+    return table()["qt"] | OTHERS
 
 
 def chain(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -35,19 +46,6 @@ def chain(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         name = entry["bases"][0] if entry["bases"] else ""
 
 
-def qt_base(name: str) -> str:
-    """The first base that is Qt's own."""
-    for _, entry in chain(name):
-        base = entry["bases"][0] if entry["bases"] else "QObject"
-        if base not in classes():
-            return base
-    return name
-
-
-def properties(name: str) -> dict[str, str]:
-    return {key: kind for _, entry in chain(name) for key, kind in entry["properties"].items()}
-
-
 def members(name: str) -> set[str]:
     listed = {key for _, entry in chain(name) for section in SECTIONS for key in entry[section]}
     return listed.union(*(ALSO.get(each, set()) for each, _ in chain(name)))
@@ -55,17 +53,16 @@ def members(name: str) -> set[str]:
 
 def signatures(name: str, section: str) -> set[str]:
     """Full signatures, one for each way in which arguments may be left out."""
-    found = set()
-    for _, entry in chain(name):
-        for method, overloads in entry[section].items():
-            for overload in overloads:
-                found |= {method + arguments for arguments in _with_defaults(overload)}
-    return found
+    return {
+        f"{method}({','.join(arguments).replace('=', '')})"
+        for _, entry in chain(name)
+        for method, overloads in entry[section].items()
+        for overload in overloads
+        for arguments in _with_defaults(overload.strip("()").split(","))
+    }
 
 
-def _with_defaults(overload: str) -> Iterator[str]:
-    arguments = [each for each in overload.strip("()").split(",") if each]
-    yield "(" + ",".join(each.rstrip("=") for each in arguments) + ")"
-    while arguments and arguments[-1].endswith("="):
-        arguments.pop()
-        yield "(" + ",".join(each.rstrip("=") for each in arguments) + ")"
+def _with_defaults(arguments: list[str]) -> Iterator[list[str]]:
+    yield arguments
+    if arguments[-1].endswith("="):
+        yield from _with_defaults(arguments[:-1] or [""])

@@ -6,46 +6,34 @@ import os
 import tempfile
 from typing import Any
 
+import slicer
+
 from SlicerHost import qt
-from SlicerHost.standins import behavior, make
+from SlicerHost.standins import behavior, make, part
 
 
-@behavior
+@behavior()
 class qSlicerCoreApplication:
     """Settings and files in a folder of its own, and the way to scene, logics and managers."""
 
+    temporaryPath, slicerHome = property(part("folder.name")), property(part("home"))
+    userSettings = settings = part("settings")
+    applicationLogic, moduleManager = part("logic"), part("modules")
+    coreIOManager, dicomDatabase = part("io"), part("dicom")
+    #: As the genuine one it deletes nothing that is to be deleted later: an event loop does.
+    processEvents = staticmethod(qt.QCoreApplication.processEvents)
+
     def construct(self: Any) -> None:
-        own = self._own
-        own.folder = tempfile.TemporaryDirectory(prefix="SlicerHost-")
-        own.temporary = own.folder.name
-        os.makedirs(f"{own.folder.name}/home/bin")
+        state = self._own
+        state.folder = tempfile.TemporaryDirectory(prefix="SlicerHost-")
+        state.home = f"{state.folder.name}/home"
+        os.makedirs(f"{state.home}/bin")
         qt.QCoreApplication.setOrganizationName("NA-MIC")
         qt.QCoreApplication.setApplicationName("Slicer")
         qt.QCoreApplication.setApplicationVersion("5.12.4")
         qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
-        qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, own.folder.name)
-        own.settings = qt.QSettings()
-        own.logic = own.modules = own.io = own.dicom = None
-
-    temporaryPath = property(lambda self: self._own.temporary)
-    slicerHome = property(lambda self: f"{self._own.folder.name}/home")
-
-    def userSettings(self: Any) -> Any:
-        return self._own.settings
-
-    settings = userSettings
-
-    def applicationLogic(self: Any) -> Any:
-        return self._own.logic
-
-    def moduleManager(self: Any) -> Any:
-        return self._own.modules
-
-    def coreIOManager(self: Any) -> Any:
-        return self._own.io
-
-    def dicomDatabase(self: Any) -> Any:
-        return self._own.dicom
+        qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, state.folder.name)
+        state.settings = qt.QSettings()
 
     def testingEnabled(self: Any) -> bool:
         """As with --testing, by which Slicer runs the tests: messages are logged alone."""
@@ -56,20 +44,16 @@ class qSlicerCoreApplication:
 
     resumeRender = pauseRender
 
-    def processEvents(self: Any) -> None:
-        """As the genuine one it deletes nothing that is to be deleted later: an event loop does."""
-        qt.QCoreApplication.processEvents()
 
-
-@behavior
+@behavior()
 class qSlicerApplication:
-    """As that of a Slicer without main window."""
+    """Its main window has a module selector and no views, and is not shown."""
 
     def layoutManager(self: Any) -> Any:
         return None
 
 
-@behavior
+@behavior()
 class qSlicerModuleManager:
     """Modules by their names."""
 
@@ -80,14 +64,40 @@ class qSlicerModuleManager:
         return self._own.by_name.get(name)
 
 
+@behavior()
+class qSlicerMainWindow:
+    """Is there for slicer.util, which looks for it by its name."""
+
+    moduleSelector = part("selector")
+
+    def construct(self: Any) -> None:
+        self.objectName = "qSlicerMainWindow"
+        self._own.selector = make("qSlicerModuleSelectorToolBar")(self)
+
+
+@behavior(selectedModule="")
+class qSlicerModuleSelectorToolBar:
+    """Leaves the module that is open and enters another."""
+
+    def selectModule(self: Any, name: str) -> None:
+        modules = slicer.app.moduleManager()._own.by_name
+        for module in modules.values():
+            widget = getattr(module._own, "widget", None)
+            if widget is not None and widget.isEntered:
+                widget.exit()
+        if hasattr(modules[name]._own, "widget"):
+            modules[name].widgetRepresentation().enter()
+        self.selectedModule = name
+        self.moduleSelected.emit(name)
+
+
 def start() -> Any:
     if qt.QApplication.instance() is not None:
         raise RuntimeError("there is a QApplication already; Slicer's has to be the first")
     app = make("qSlicerApplication")(["SlicerHost"])
     app._own.modules = make("qSlicerModuleManager")()
     app._own.io = make("qSlicerIOManager")()
+    app._own.window = make("qSlicerMainWindow")()
     app._own.dicom = make("ctkDICOMDatabase")()
-    folder = f"{app._own.folder.name}/SlicerDICOMDatabase"
-    os.mkdir(folder)
-    app._own.dicom.openDatabase(f"{folder}/ctkDICOM.sql", "SLICER")
+    app._own.dicom.openDatabase(f"{app.temporaryPath}/SlicerDICOMDatabase/ctkDICOM.sql", "SLICER")
     return app

@@ -9,54 +9,51 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("QT_PREFERRED_BINDING", "PySide6")
+# Enums that are ints, as PythonQt's are; read when PySide6 is first imported.
+os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")
 
 
 def missing() -> str:
     """Why the host cannot run here, in a sentence; empty where it can."""
-    _prepare()
     try:
+        import slicer  # noqa: F401
         from PySide6 import QtGui, QtNetwork, QtUiTools, QtWidgets  # noqa: F401
     except ImportError as error:
         return (
-            f"Qt cannot be loaded ({error}). PySide6-Essentials needs the libraries libEGL, libGL "
-            "and libxkbcommon of the system (Debian and Ubuntu: apt-get install libegl1 libgl1 "
-            "libxkbcommon0 libdbus-1-3 libfontconfig1)."
+            f"Qt or MRML cannot be loaded ({error}). They are in the packages PySide6-Essentials "
+            "and slicer-core; Qt needs the libraries libEGL, libGL and libxkbcommon of the system "
+            "(Debian and Ubuntu: apt-get install libegl1 libgl1 libxkbcommon0 libdbus-1-3 "
+            "libfontconfig1)."
         )
-    try:
-        import slicer  # noqa: F401
-    except ImportError as error:
-        return f"MRML cannot be loaded ({error}): the package slicer-core is needed."
     return ""
 
 
-def _prepare() -> None:
-    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    os.environ.setdefault("QT_PREFERRED_BINDING", "PySide6")
-    # Enums that are ints, as PythonQt's are; read when PySide6 is first imported.
-    os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")
+def skipped_where_missing(module_path: Any, parent: Any) -> Any:
+    """The hook pytest_pycollect_makemodule: skips the files of a folder where no host can run."""
+    import pytest
+
+    class Skipped(pytest.Module):
+        def collect(self) -> Any:
+            pytest.skip(missing(), allow_module_level=True)
+
+    return Skipped.from_parent(parent, path=module_path) if missing() else None
 
 
 def start() -> Any:
     """The running application; starts it when it is first called."""
-    if "slicer" in sys.modules and hasattr(sys.modules["slicer"], "app"):
-        return sys.modules["slicer"].app
-    _prepare()
     import slicer
     import vtk
 
+    if hasattr(slicer, "app"):
+        return slicer.app
     vtk.vtkObject.GlobalWarningDisplayOff()  # slicer-core misses a home directory, harmlessly
     from SlicerHost import qt
 
     sys.modules["qt"] = slicer.qt = qt
-    from SlicerHost import (  # noqa: F401
-        app,
-        ctk_widgets,
-        dicom,
-        io_manager,
-        mrml_widgets,
-        standins,
-        uiloader,
-    )
+    from SlicerHost import ctk_widgets, dicom, io_manager, mrml_widgets  # noqa: F401
+    from SlicerHost import app, standins, uiloader  # isort: skip
 
     qt.QUiLoader = uiloader.QUiLoader
     sys.modules["ctk"] = standins.Namespace("ctk", "ctk")
@@ -67,9 +64,10 @@ def start() -> Any:
     slicer.moduleNames, slicer.selfTests = types.SimpleNamespace(), {}
     slicer.app = app.start()
     slicer.dicomDatabase = slicer.app.dicomDatabase()  # Slicer's module DICOM does this
-    from SlicerHost import modules, scene  # noqa: F401
+    from SlicerHost import modules, scene
 
     scene.start(slicer.app)
     scene.add_module(standins.make("qSlicerAbstractCoreModule")(), "SampleData", None)
+    modules.load(HERE / "scripted/SegmentEditor.py")
     vtk.vtkObject.GlobalWarningDisplayOn()
     return slicer.app

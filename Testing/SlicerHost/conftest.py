@@ -1,16 +1,24 @@
 """Tests of the host itself: it is started for them."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from SlicerHost import boot
-from SlicerHost.collection import makemodule
 
+pytest_pycollect_makemodule = boot.skipped_where_missing
 if not boot.missing():
     boot.start()
 
-pytest_pycollect_makemodule = makemodule
+
+@pytest.fixture
+def refused():
+    """What the host wrote down, emptied before and after the test."""
+    from SlicerHost import pythonqt
+
+    pythonqt.refused.clear()
+    yield pythonqt.refused
+    pythonqt.refused.clear()

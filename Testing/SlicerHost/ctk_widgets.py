@@ -5,55 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, in_row, make, stored
+from SlicerHost.standins import behavior, in_row, make
+
+_HEADER = 24
 
 
-@behavior
+@behavior()
 class ctkCollapsibleButton:
     """A header that shows and hides what lies below it."""
 
-    _HEADER = 24
+    collapsed = property(
+        lambda self: not self.checked, lambda self, value: self.setChecked(not value)
+    )
 
     def construct(self: Any) -> None:
-        self._own.collapsed = False
         self.setCheckable(True)
         self.setChecked(True)
-        self.toggled.connect(lambda checked: self._collapse(not checked))
+        self.toggled.connect(self._fold)
         self.setSizePolicy(qt.QSizePolicy.Minimum, qt.QSizePolicy.Preferred)
 
-    @property
-    def collapsed(self: Any) -> bool:
-        return self._own.collapsed
-
-    @collapsed.setter
-    def collapsed(self: Any, value: bool) -> None:
-        self._collapse(bool(value))
-
-    def _collapse(self: Any, collapsed: bool) -> None:
-        if collapsed == self._own.collapsed:
-            return
-        self._own.collapsed = collapsed
-        self.setChecked(not collapsed)
+    def _fold(self: Any, isOpen: bool) -> None:
         self._show_children()
         self.updateGeometry()
-        self.contentsCollapsed.emit(collapsed)
+        self.contentsCollapsed.emit(not isOpen)
 
     def _show_children(self: Any) -> None:
         """Show or hide what lies below; nothing is hidden before the first show."""
         for child in self.children() if self.testAttribute(qt.Qt.WA_WState_Created) else ():
             if child.isWidgetType():
-                child.setVisible(not self._own.collapsed)
+                child.setVisible(self.checked)
 
     def showEvent(self: Any, event: Any) -> None:
-        if self._own.collapsed:
+        if self.collapsed:
             self._show_children()
 
-    def childEvent(self: Any, event: Any) -> None:
-        """A child that comes later is hidden too, and lies below the header."""
-        if self.layout():
-            self.layout().setContentsMargins(9, self._HEADER + 6, 9, 6)
-        if event.added() and self._own.collapsed:
-            self._show_children()
+    childEvent = showEvent  # a child that comes later is hidden too
 
     def sizeHint(self: Any) -> Any:
         return self._size("sizeHint")
@@ -62,88 +48,77 @@ class ctkCollapsibleButton:
         return self._size("minimumSize")
 
     def _size(self: Any, of_layout: str) -> Any:
-        if self._own.collapsed or not self.layout():
-            return qt.QSize(120, self._HEADER)
-        self.layout().setContentsMargins(9, self._HEADER + 6, 9, 6)
+        if self.collapsed or not self.layout():
+            return qt.QSize(120, _HEADER)
+        self.layout().setContentsMargins(9, _HEADER + 6, 9, 6)
         return getattr(self.layout(), of_layout)()
 
     def paintEvent(self: Any, event: Any) -> None:
         painter, option = qt.QPainter(self), qt.QStyleOptionButton()
         option.initFrom(self)
-        option.rect = qt.QRect(0, 0, self.width, self._HEADER)
+        option.rect = qt.QRect(0, 0, self.width, _HEADER)
         self.style().drawControl(qt.QStyle.CE_PushButtonBevel, option, painter, self)
-        arrow = "▸" if self._own.collapsed else "▾"
-        place = option.rect.adjusted(8, 0, -8, 0)
         painter.setPen(self.palette.color(qt.QPalette.ButtonText))
-        painter.drawText(place, int(qt.Qt.AlignVCenter | qt.Qt.AlignLeft), f"{arrow} {self.text}")
+        painter.drawText(8, 16, f"{'▸' if self.collapsed else '▾'} {self.text}")
         painter.end()
 
 
-def _of(child: str, name: str) -> property:
-    """A property that a child widget holds."""
-    return property(
-        lambda self: getattr(getattr(self._own, child), name),
-        lambda self, value: setattr(getattr(self._own, child), name, value),
-    )
-
-
 def _of_box(name: str) -> property:
-    """A property of the spin box that changes what the slider's steps mean."""
+    """A property of the spin box, which may change what the slider's steps mean."""
 
-    def write(self: Any, value: float) -> None:
+    def write(self: Any, value: Any) -> None:
         setattr(self._own.box, name, value)
         self._fit()
 
     return property(lambda self: getattr(self._own.box, name), write)
 
 
-ctkSlider = type(qt.QSlider)("ctkSlider", (qt.QSlider,), {"stand_in": True})
-ctkQDoubleSpinBox = type(qt.QDoubleSpinBox)(
-    "ctkQDoubleSpinBox", (qt.QDoubleSpinBox,), {"stand_in": True}
-)
+def _named(name: str, base: type) -> type:
+    return type(base)(name, (base,), {"stand_in": True})
 
 
-@behavior
+ctkSlider = _named("ctkSlider", qt.QSlider)
+ctkQDoubleSpinBox = _named("ctkQDoubleSpinBox", qt.QDoubleSpinBox)
+
+
+@behavior(tracking=True, pageStep=10.0)
 class ctkSliderWidget:
     """A slider and a spin box for one number; without tracking it reports a drag at its end."""
 
-    tracking = stored(True)
-    pageStep = stored(10.0)
-    prefix, suffix = _of("box", "prefix"), _of("box", "suffix")
-    decimals, value = _of("box", "decimals"), _of("box", "value")
-    minimum, maximum = _of_box("minimum"), _of_box("maximum")
+    prefix, suffix, decimals = _of_box("prefix"), _of_box("suffix"), _of_box("decimals")
+    minimum, maximum, value = _of_box("minimum"), _of_box("maximum"), _of_box("value")
     singleStep = _of_box("singleStep")
 
     def construct(self: Any) -> None:
-        self._own.slider, self._own.box = ctkSlider(qt.Qt.Horizontal), ctkQDoubleSpinBox()
+        own = self._own
+        own.slider, own.box, own.before = ctkSlider(qt.Qt.Horizontal), ctkQDoubleSpinBox(), None
         holders = make("ctkDoubleSlider")(), make("ctkDoubleSpinBox")()
-        for holder, widget in zip(holders, (self._own.slider, self._own.box), strict=True):
+        for holder, widget in zip(holders, (own.slider, own.box), strict=True):
             in_row(holder, widget)
         in_row(self, *holders)
-        self._own.isHeld, self._own.before = False, 0.0
-        self._own.slider.sliderPressed.connect(self._held)
-        self._own.slider.sliderReleased.connect(self._released)
-        self._own.slider.valueChanged.connect(self._moved)
-        self._own.box.valueChanged.connect(self._changed)
+        own.slider.sliderPressed.connect(self._press)
+        own.slider.sliderReleased.connect(self._release)
+        own.slider.valueChanged.connect(self._move)
+        own.box.valueChanged.connect(self._change)
         self._fit()
 
-    def _moved(self: Any, position: int) -> None:
+    def _move(self: Any, position: int) -> None:
         box = self._own.box
         box.value = box.minimum + position * box.singleStep
 
-    def _changed(self: Any, value: float) -> None:
+    def _change(self: Any, value: float) -> None:
         self._fit()
         if not self.tracking:
             self.valueIsChanging.emit(value)
-        if self.tracking or not self._own.isHeld:
+        if self._own.before is None:
             self.valueChanged.emit(value)
 
-    def _held(self: Any) -> None:
-        self._own.isHeld, self._own.before = not self.tracking, self.value
+    def _press(self: Any) -> None:
+        self._own.before = None if self.tracking else self.value
 
-    def _released(self: Any) -> None:
-        was_held, self._own.isHeld = self._own.isHeld, False
-        if was_held and self.value != self._own.before:
+    def _release(self: Any) -> None:
+        before, self._own.before = self._own.before, None
+        if before not in (None, self.value):
             self.valueChanged.emit(self.value)
 
     def _fit(self: Any) -> None:
@@ -155,7 +130,7 @@ class ctkSliderWidget:
         slider.blockSignals(False)
 
 
-@behavior
+@behavior()
 class ctkMessageBox:
     """A message box, in which slicer.util asks; "Don't show again" has no behavior."""
 

@@ -6,37 +6,59 @@ The index is kept in memory: a database that is opened anew is empty.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from SlicerHost import qt
-from SlicerHost.standins import behavior, stored
+from SlicerHost import pythonqt, qt
+from SlicerHost.standins import behavior
 
 #: How many files one turn of a background import takes.
 _FILES_A_TURN = 4
 
 
-@behavior
+def _each(keyword: str, known: str) -> Callable[[Any, str], tuple[str, ...]]:
+    """A method that returns what the files have as `keyword` whose `known` is the argument."""
+
+    def method(self: Any, value: str) -> tuple[str, ...]:
+        headers = self._own.headers.values()
+        found = [each for each in headers if str(getattr(each, known, "")) == value]
+        return tuple(dict.fromkeys(str(getattr(each, keyword, "")) for each in found))
+
+    return method
+
+
+def _first(keyword: str, known: str) -> Callable[[Any, str], str]:
+    method = _each(keyword, known)
+    return lambda self, value: next(iter(method(self, value)), "")
+
+
+@behavior()
 class ctkDICOMDatabase:
     """Patients, studies, series and files of a folder."""
 
-    def construct(self: Any) -> None:
-        self._own.headers, self._own.file = {}, ""  # headers: by SOP instance, with the file's path
-
+    studiesForPatient = _each("StudyInstanceUID", "PatientID")
+    seriesForStudy = _each("SeriesInstanceUID", "StudyInstanceUID")
+    instancesForSeries = _each("SOPInstanceUID", "SeriesInstanceUID")
+    filesForSeries = _each("filename", "SeriesInstanceUID")
+    studyForSeries = _first("StudyInstanceUID", "SeriesInstanceUID")
+    fileForInstance = _first("filename", "SOPInstanceUID")
     isOpen = property(lambda self: bool(self._own.file))
-    databaseDirectory = property(
-        lambda self: str(Path(self._own.file).parent) if self.isOpen else ""
-    )
+    databaseDirectory = property(lambda self: str(self._own.file.parent) if self.isOpen else "")
+
+    def construct(self: Any) -> None:
+        self._own.headers, self._own.file = {}, None
 
     def openDatabase(self: Any, file: str, connection: str = "") -> bool:
         self.closeDatabase()
-        self._own.file = str(file)
+        self._own.file = Path(file)
+        self._own.file.parent.mkdir(exist_ok=True)
         self.opened.emit()
         return True
 
     def closeDatabase(self: Any) -> None:
         wasOpen = self.isOpen
-        self._own.headers, self._own.file = {}, ""
+        self._own.headers, self._own.file = {}, None
         if wasOpen:
             self.closed.emit()
 
@@ -47,78 +69,44 @@ class ctkDICOMDatabase:
 
         try:
             header = dcmread(path, stop_before_pixels=True)
-            study, series = header.StudyInstanceUID, header.SeriesInstanceUID
-            instance = str(header.SOPInstanceUID)
+            place = (header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID)
         except (InvalidDicomError, OSError, AttributeError):
             return None
-        if instance in self._own.headers:
+        if place[-1] in self._own.headers:
             return None
         if copies:
-            target = Path(self.databaseDirectory, "dicom", study, series, instance)
+            target = Path(self.databaseDirectory, "dicom", *place)
             target.parent.mkdir(parents=True, exist_ok=True)
-            path = Path(shutil.copyfile(path, target))
-        self._own.headers[instance] = header, str(path)
+            header.filename = shutil.copyfile(path, target)
+        self._own.headers[place[-1]] = header
         return header
-
-    def _of(self: Any, keyword: str, value: str, named: str) -> tuple[str, ...]:
-        """The values of `named` of all files with a value of an element; files by "file"."""
-        found = [
-            file if named == "file" else str(header.get(named, ""))
-            for header, file in self._own.headers.values()
-            if str(header.get(keyword, "")) == str(value)
-        ]
-        return tuple(dict.fromkeys(found))
 
     def removeSeries(self: Any, series: str, *_flags: bool) -> bool:
         """Out of the index, and the copies of its files with it."""
         for instance in self.instancesForSeries(series):
-            file = Path(self._own.headers.pop(instance)[1])
+            file = Path(self._own.headers.pop(instance).filename)
             if Path(self.databaseDirectory).resolve() in file.resolve().parents:
                 file.unlink()
         self.seriesRemoved.emit(series)
         return True
 
     def patients(self: Any) -> tuple[str, ...]:
-        headers = (header for header, _file in self._own.headers.values())
-        return tuple(dict.fromkeys(str(header.get("PatientID", "")) for header in headers))
-
-    def studiesForPatient(self: Any, patient: str) -> tuple[str, ...]:
-        return self._of("PatientID", patient, "StudyInstanceUID")
-
-    def seriesForStudy(self: Any, study: str) -> tuple[str, ...]:
-        return self._of("StudyInstanceUID", study, "SeriesInstanceUID")
-
-    def instancesForSeries(self: Any, series: str) -> tuple[str, ...]:
-        return self._of("SeriesInstanceUID", series, "SOPInstanceUID")
-
-    def filesForSeries(self: Any, series: str) -> tuple[str, ...]:
-        return self._of("SeriesInstanceUID", series, "file")
-
-    def studyForSeries(self: Any, series: str) -> str:
-        return next(iter(self._of("SeriesInstanceUID", series, "StudyInstanceUID")), "")
-
-    def fileForInstance(self: Any, instance: str) -> str:
-        return next(iter(self._of("SOPInstanceUID", instance, "file")), "")
+        headers = self._own.headers.values()
+        return tuple(dict.fromkeys(str(each.get("PatientID", "")) for each in headers))
 
     def instanceValue(self: Any, instance: str, tag: str) -> str:
         """The value of an element, named as "0010,0020"."""
-        header, _file = self._own.headers.get(instance, ({}, ""))
-        element = header.get(int(tag.replace(",", ""), 16))
-        return str(element.value) if element is not None and element.value is not None else ""
+        element = self._own.headers.get(instance, {}).get(int(tag.replace(",", ""), 16))
+        return "" if element is None or element.value is None else str(element.value)
 
 
-@behavior
+@behavior(backgroundImportEnabled=False)
 class ctkDICOMIndexer:
     """Takes the files of a folder into a database, at once or between Qt's events."""
 
-    backgroundImportEnabled = stored(False)
-
     def construct(self: Any) -> None:
-        own = self._own
-        own.database, own.waiting, own.added = None, [], []
-        own.timer = qt.QTimer()
-        own.timer.setInterval(0)
-        own.timer.timeout.connect(self._turn)
+        self._own.timer = qt.QTimer()
+        self._own.timer.timeout.connect(self._turn)
 
     def setDatabase(self: Any, database: Any) -> None:
         self._own.database = database
@@ -126,11 +114,10 @@ class ctkDICOMIndexer:
     def addDirectory(self: Any, *arguments: Any) -> None:
         if not isinstance(arguments[0], str):
             self._own.database, *arguments = arguments
-        folder, copies = arguments[0], len(arguments) > 1 and bool(arguments[1])
-        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        self._own.waiting = [(path, copies) for path in files]
-        self._own.count, self._own.added = len(files), []
-        self._own.timer.start()
+        folder, *flags = arguments
+        own, files = self._own, sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        own.waiting, own.count, own.copies, own.added = files, len(files), any(flags[:1]), []
+        own.timer.start(0)
         if not self.backgroundImportEnabled:
             self.waitForImportFinished()
 
@@ -143,11 +130,9 @@ class ctkDICOMIndexer:
 
     def _turn(self: Any) -> None:
         own = self._own
-        for path, copies in own.waiting[:_FILES_A_TURN]:
-            header = own.database._insert(path, copies)
-            if header is not None:
-                own.added.append(header)
-        own.waiting = own.waiting[_FILES_A_TURN:]
+        taken, own.waiting = own.waiting[:_FILES_A_TURN], own.waiting[_FILES_A_TURN:]
+        headers = [own.database._insert(path, own.copies) for path in taken]
+        own.added += [each for each in headers if each is not None]
         self.progress.emit(int(100 * (1 - len(own.waiting) / max(1, own.count))))
         if own.waiting:
             return
@@ -157,3 +142,24 @@ class ctkDICOMIndexer:
         keywords = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
         counts = [len({each.get(keyword) for each in own.added}) for keyword in keywords]
         self.indexingComplete.emit(*counts, len(own.added))
+
+
+@behavior(
+    name="Unknown exporter",
+    tooltip="Creates a DICOM file from the selected data",
+    subjectHierarchyItemID=0,
+    pluginClass="",
+    directory="",
+    confidence=0.0,
+)
+class qSlicerDICOMExportable:
+    """What a plugin offers to export, with its tags."""
+
+    def construct(self: Any) -> None:
+        self._own.tags = {}
+
+    def tag(self: Any, name: str) -> str:
+        return self._own.tags.get(name, "")
+
+    def setTag(self: Any, name: str, value: str) -> None:
+        self._own.tags[name] = pythonqt.convert("QString", value, name)

@@ -10,46 +10,40 @@ from typing import Any
 import slicer
 
 from SlicerHost import qt, scene
-from SlicerHost.standins import behavior, make, stored
+from SlicerHost.standins import behavior, make, part
 
 
-@behavior
+@behavior()
 class qSlicerAbstractCoreModule:
     """A module that has a name and a logic."""
 
-    name = property(lambda self: self._own.name)
-    path = property(lambda self: self._own.path)
-
-    def logic(self: Any) -> Any:
-        return self._own.logic
+    name, path, logic = property(part("name")), property(part("path")), part("logic")
 
 
-@behavior
+@behavior(
+    title="", helpText="", acknowledgementText="", categories=(), contributors=(), dependencies=(),
+    icon=None, hidden=False, index=-1,
+)  # fmt: skip
 class qSlicerScriptedLoadableModule:
     """What a scripted module sees as its `parent`."""
-
-    title, helpText, acknowledgementText = stored(""), stored(""), stored("")
-    categories, contributors, dependencies = stored([]), stored([]), stored([])
-    icon, hidden, index = stored(None), stored(False), stored(-1)
 
     def construct(self: Any) -> None:
         self._own.widget = None
 
     def widgetRepresentation(self: Any) -> Any:
-        if self._own.widget is None:
-            self._own.widget = self.createNewWidgetRepresentation()
+        self._own.widget = self._own.widget or self.createNewWidgetRepresentation()
         return self._own.widget
 
     def createNewWidgetRepresentation(self: Any) -> Any:
         widget = make("qSlicerScriptedLoadableModuleWidget")()
         qt.QVBoxLayout(widget)
-        widget._own.name = self._own.name
+        widget._own.name = self.name
         widget.reload()
         widget.setMRMLScene(slicer.mrmlScene)
         return widget
 
 
-@behavior
+@behavior()
 class qSlicerWidget:
     """Passes the scene on."""
 
@@ -57,15 +51,15 @@ class qSlicerWidget:
         self.mrmlSceneChanged.emit(new_scene)
 
 
-@behavior
+@behavior()
 class qSlicerScriptedLoadableModuleWidget:
     """What a module's ...Widget sees as its `parent`."""
 
-    def construct(self: Any) -> None:
-        self._own.python, self._own.isEntered = None, False
+    moduleName, isEntered = property(part("name")), property(part("isEntered"))
+    self = part("python")
 
-    moduleName = property(lambda self: self._own.name)
-    isEntered = property(lambda self: self._own.isEntered)
+    def construct(self: Any) -> None:
+        self._own.isEntered = False
 
     def enter(self: Any) -> None:
         self._own.isEntered = True
@@ -75,15 +69,11 @@ class qSlicerScriptedLoadableModuleWidget:
         self._own.isEntered = False
         self.self().exit()
 
-    def self(self: Any) -> Any:
-        return self._own.python
-
     def reload(self: Any) -> None:
         """Make the Python side again; as in Slicer the old one's widgets stay, hidden."""
-        name = self._own.name
-        widget = getattr(sys.modules[name], f"{name}Widget")(self)
-        self._own.python = widget
-        setattr(slicer.modules, f"{name}Widget", widget)
+        name = f"{self.moduleName}Widget"
+        self._own.python = widget = getattr(sys.modules[self.moduleName], name)(self)
+        setattr(slicer.modules, name, widget)
         widget.setup()
 
 
@@ -98,21 +88,11 @@ def load(path: Path | str) -> Any:
     spec.loader.exec_module(python)
     module = make("qSlicerScriptedLoadableModule")()
     module._own.path = str(path)
-    instance = getattr(python, name)(module)
-    setattr(slicer.modules, f"{name}Instance", instance)
+    setattr(slicer.modules, f"{name}Instance", getattr(python, name)(module))
     scene.add_module(module, name, slicer.vtkSlicerScriptedLoadableModuleLogic())
-    _register_io(python, name)
+    slicer.app.coreIOManager()._register(name, python)
     slicer.app.moduleManager().moduleLoaded.emit(name)
     return module
-
-
-def _register_io(python: Any, name: str) -> None:
-    if hasattr(python, f"{name}FileWriter"):
-        raise NotImplementedError(f"{name}FileWriter: the host has readers of modules alone")
-    if hasattr(python, f"{name}FileReader"):
-        parent = make("qSlicerScriptedFileReader")()
-        slicer.app.coreIOManager()._own.readers[name] = parent
-        parent._own.python = getattr(python, f"{name}FileReader")(parent)
 
 
 def unload(name: str) -> None:
@@ -121,7 +101,6 @@ def unload(name: str) -> None:
     module = slicer.app.moduleManager()._own.by_name.pop(name)
     if module._own.widget is not None:
         module._own.widget.deleteLater()
-    slicer.app.coreIOManager()._own.readers.pop(name, None)
+    slicer.app.coreIOManager()._unregister(name)
     for attribute in (name.lower(), f"{name}Widget", f"{name}Instance"):
-        if hasattr(slicer.modules, attribute):
-            delattr(slicer.modules, attribute)
+        vars(slicer.modules).pop(attribute, None)

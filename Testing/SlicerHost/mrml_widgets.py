@@ -3,173 +3,301 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
+import slicer
 import vtk
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, in_row, make, stored
+from SlicerHost.standins import behavior, in_row, make, part, stored
 
 
 class _Watch:
-    """Calls a widget's method whenever nodes come or go; holds no reference to the widget.
+    """Calls a widget's method at events of a MRML object; holds no reference to the widget."""
 
-    leaves(node): called before one goes, as the genuine models take its row out then.
-    """
+    def __init__(self, method: Any) -> None:
+        self.subject, self._tags, self._method = None, [], weakref.WeakMethod(method)
+        method.__self__.destroyed.connect(self.stop)
 
-    def __init__(self, method: Any, leaves: Any) -> None:
-        self.scene, self._observed, self._method = None, [], weakref.WeakMethod(method)
-        self._leaves = weakref.WeakMethod(leaves)
-
-    def watch(self, scene: Any) -> None:
-        """Watch the scene instead of the one that was watched."""
-        for tag in self._observed:
-            self.scene.RemoveObserver(tag)
-        self.scene, self._observed = scene, []
-        if scene is None:
-            return
-        events = (
-            scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent,
-            scene.EndImportEvent, scene.EndBatchProcessEvent,
-        )  # fmt: skip
-        self._observed = [scene.AddObserver(event, self._call) for event in events]
-        self._observed.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._going))
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _going(self, _scene: Any, _event: Any, node: Any) -> None:
-        method = self._leaves()
-        if method is not None and not self.scene.IsClosing():
-            method(node)
+    def watch(self, subject: Any, *events: str) -> None:
+        """Watch that object instead of the one that was watched."""
+        for tag in self._tags:
+            self.subject.RemoveObserver(tag)
+        self.subject, self._tags = subject, []
+        for event in events if subject is not None else ():
+            self._tags.append(subject.AddObserver(getattr(subject, f"{event}Event"), self._call))
 
     def _call(self, *_: Any) -> None:
         method = self._method()
-        if method is not None and not self.scene.IsClosing():
+        if method is not None:
             method()
 
     def stop(self, *_: Any) -> None:
         self.watch(None)
 
 
+class _NodeWatch(_Watch):
+    """Passes on the node that is about to go: the genuine models take its row out then."""
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _call(self, _scene: Any, _event: Any, node: Any) -> None:
+        method = self._method()
+        if method is not None:
+            method(node)
+
+
 def _refreshing(default: Any) -> property:
     """A property that decides which nodes are shown."""
-    remembered = stored(default)
-
-    def write(self: Any, value: Any) -> None:
-        remembered.fset(self, list(value) if isinstance(default, list) else value)
-        self._refresh()
-
-    return property(remembered.fget, write)
+    return stored(default, lambda self: self._refresh())
 
 
-@behavior
+@behavior()
 class qMRMLWidget:
     """Keeps the scene and signals when it changes."""
 
     def setMRMLScene(self: Any, scene: Any) -> None:
-        if scene is not self._own.__dict__.get("scene"):
+        if scene is not vars(self._own).get("scene"):
             self._own.scene = scene
             self.mrmlSceneChanged.emit(scene)
 
 
-@behavior
+@behavior(noneDisplay="None", addEnabled=True, removeEnabled=True)
 class qMRMLNodeComboBox:
     """The nodes of the scene that have one of the types, and the chosen one."""
 
     nodeTypes = _refreshing([])
-    noneEnabled, showHidden, showChildNodeTypes = map(_refreshing, (False, False, True))
-    noneDisplay = stored("None")
-    addEnabled = stored(True)
-    removeEnabled = stored(True)
+    noneEnabled, showChildNodeTypes = _refreshing(False), _refreshing(True)
 
     def construct(self: Any) -> None:
         own = self._own
-        own.combo, own.watch = make("ctkComboBox")(), _Watch(self._refresh, self._leave)
-        own.ids, own.names, own.attributes, own.current, own.leaving = [], [], [], None, None
+        own.combo, own.leaving = make("ctkComboBox")(), None
+        own.watch, own.leaves = _Watch(self._refresh), _NodeWatch(self._leave)
+        own.rows, own.attributes, own.current = {}, [], None
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
         in_row(self, own.combo)
         self.setFocusPolicy(qt.Qt.NoFocus)
         own.combo.setFocusProxy(self)  # so that the tab key skips both
-        own.combo.activated.connect(lambda row: self._choose(own.ids[row]))
-        self.destroyed.connect(own.watch.stop)
+        own.combo.activated.connect(lambda row: self._choose([*own.rows][row]))
 
     def setMRMLScene(self: Any, scene: Any) -> None:
-        self._own.watch.watch(scene)
+        events = ("NodeAdded", "NodeRemoved", "EndClose", "EndImport", "EndBatchProcess")
+        self._own.watch.watch(scene, *events)
+        self._own.leaves.watch(scene, "NodeAboutToBeRemoved")
         self._own.combo.enabled = scene is not None
         self._refresh()
 
     def _leave(self: Any, node: Any) -> None:
         self._own.leaving = node
-        try:
-            self._refresh()
-        finally:
-            self._own.leaving = None
+        self._refresh()
+        self._own.leaving = None
 
     def addAttribute(self: Any, node_type: str, name: str, value: Any = None) -> None:
         self._own.attributes.append((node_type, name, value))
         self._refresh()
 
-    def _nodes(self: Any) -> list[Any]:
+    def _nodes(self: Any) -> Iterator[Any]:
         """The nodes that are offered. Every change of the scene asks, so classes are asked once."""
-        scene, leaving = self._own.watch.scene, self._own.leaving
-        if scene is None:
-            return []
-        kinds = self.nodeTypes
-        with_children, with_hidden = self.showChildNodeTypes, self.showHidden
-        attributes, fits, nodes = self._own.attributes, {}, []
-        for index in range(scene.GetNumberOfNodes()):
-            node = scene.GetNthNode(index)
+        scene, kinds, fits = self._own.watch.subject, self.nodeTypes, {}
+        for node in map(scene.GetNthNode, range(scene.GetNumberOfNodes())) if scene else ():
             name = node.GetClassName()
             if name not in fits:
-                fits[name] = any(map(node.IsA, kinds)) if with_children else name in kinds
-            if not fits[name] or node is leaving or (node.GetHideFromEditors() and not with_hidden):
-                continue
-            if all(_has(node, *attribute) for attribute in attributes):
-                nodes.append(node)
-        return nodes
+                inherits = self.showChildNodeTypes and any(map(node.IsA, kinds))
+                fits[name] = inherits or name in kinds
+            is_gone = node is self._own.leaving or node.GetHideFromEditors()
+            if fits[name] and not is_gone and self._has_attributes(node):
+                yield node
+
+    def _has_attributes(self: Any, node: Any) -> bool:
+        """Whether a node has what nodes of its type need to be offered, of any or of one value."""
+        for kind, name, value in self._own.attributes:
+            given = node.GetAttribute(name)
+            if node.IsA(kind) and (given is None or value not in (None, given)):
+                return False
+        return True
 
     def _refresh(self: Any) -> None:
-        own, nodes, before = self._own, self._nodes(), self._own.ids
-        own.ids = [None] * self.noneEnabled + [node.GetID() for node in nodes]
-        names = [self.noneDisplay] * self.noneEnabled + [node.GetName() or "" for node in nodes]
-        if names != own.names:
-            own.names = names
+        own, scene = self._own, self._own.watch.subject
+        if scene is not None and scene.IsClosing():
+            return
+        before, own.rows = own.rows, {None: self.noneDisplay} if self.noneEnabled else {}
+        own.rows |= {node.GetID(): node.GetName() or "" for node in self._nodes()}
+        if [*own.rows.values()] != [*before.values()]:
             own.combo.clear()
-            own.combo.addItems(names)
+            own.combo.addItems([*own.rows.values()])
         # Without "None" the genuine widget chooses the first node by itself. Where its node goes it
         # stays at that row, with "None" too, as QComboBox does: that is the neighbor's then.
-        row = before.index(own.current) if own.current in before else 0
-        neighbor = own.ids[min(row, len(own.ids) - 1)] if own.ids else None
-        self._choose(own.current if own.current in own.ids else neighbor)
+        row = [*before].index(own.current) if own.current in before else 0
+        neighbor = [*own.rows][min(row, len(own.rows) - 1)] if own.rows else None
+        self._choose(own.current if own.current in own.rows else neighbor)
 
     def _choose(self: Any, node_id: str | None) -> None:
         own = self._own
-        own.combo.currentIndex = own.ids.index(node_id) if node_id in own.ids else -1
-        if node_id == own.current:
-            return
-        own.current = node_id
-        self.currentNodeChanged.emit(self.currentNode())
-        self.currentNodeChanged[bool].emit(node_id is not None)
-        self.currentNodeIDChanged.emit(node_id or "")
+        own.combo.currentIndex = [*own.rows].index(node_id) if node_id in own.rows else -1
+        if node_id != own.current:
+            own.current = node_id
+            self.currentNodeChanged.emit(self.currentNode())
 
     def currentNode(self: Any) -> Any:
-        own = self._own
-        return own.watch.scene.GetNodeByID(own.current) if own.current and own.watch.scene else None
+        scene, current = self._own.watch.subject, self._own.current
+        return scene.GetNodeByID(current) if current and scene else None
 
     def setCurrentNode(self: Any, node: Any) -> None:
-        self.setCurrentNodeID(node.GetID() if node is not None else "")
-
-    def setCurrentNodeID(self: Any, node_id: str | None) -> None:
-        if node_id and node_id not in self._own.ids:
+        node_id = node and node.GetID()
+        if node_id not in self._own.rows:
             self._refresh()  # the genuine one looks again when a node is modified
-        self._choose(node_id if node_id in self._own.ids else None)
+        self._choose(node_id if node_id in self._own.rows else None)
 
     def nodeCount(self: Any) -> int:
-        return len(self._nodes())
+        return len([*self._nodes()])
 
 
-def _has(node: Any, node_type: str, name: str, value: Any) -> bool:
-    """Whether a node has the attribute that nodes of a type need to be offered."""
-    found = node.GetAttribute(name)
-    return not node.IsA(node_type) or (found is not None and value in (None, found))
+def _logic(name: str) -> Any:
+    """The logic's method of that name, as one of the widget."""
+    return lambda self, *nodes: getattr(self._own.logic, name)(*nodes)
+
+
+@behavior()
+class qMRMLSegmentEditorWidget:
+    """The nodes that are edited, over the genuine logic; it has no effects."""
+
+    setMRMLScene, setMRMLSegmentEditorNode = _logic("SetMRMLScene"), _logic("SetSegmentEditorNode")
+    segmentationNode, sourceVolumeNode = (
+        _logic("GetSegmentationNode"),
+        _logic("GetSourceVolumeNode"),
+    )
+    setSegmentationNode = _logic("SetSegmentationNode")
+    setSourceVolumeNode = _logic("SetSourceVolumeNode")
+
+    def construct(self: Any) -> None:
+        self._own.logic = slicer.vtkSlicerSegmentEditorLogic()
+
+
+@behavior(
+    visibilityColumnVisible=True, colorColumnVisible=True, transformColumnVisible=True,
+    descriptionColumnVisible=False, idColumnVisible=False, contextMenuEnabled=True,
+    editMenuActionVisible=True,
+)  # fmt: skip
+class qMRMLSubjectHierarchyTreeView:
+    """The items of the scene's subject hierarchy whose nodes have one of the types, as a tree.
+
+    As in Slicer the scene itself is the current item where none is selected, and `currentItems`
+    fills a vtkIdList: a list of item IDs never reaches Python.
+    """
+
+    _MODES = qt.QAbstractItemView.SingleSelection, qt.QAbstractItemView.ExtendedSelection
+    _ITEM = qt.Qt.UserRole + 1
+    nodeTypes = _refreshing([])
+    mrmlScene, subjectHierarchyNode = part("watch.subject"), part("items.subject")
+    multiSelection = property(
+        lambda self: self.selectionMode() == self._MODES[True],
+        lambda self, isOn: self.setSelectionMode(self._MODES[isOn]),
+    )
+
+    def construct(self: Any) -> None:
+        own = self._own
+        own.selected, own.rows = [], qt.QStandardItemModel(self)
+        own.watch, own.items = _Watch(self._refresh), _Watch(self._refresh)
+        own.closes = _Watch(self._forget)
+        self.setModel(own.rows)
+        self.setHeaderHidden(True)
+        self.selectionModel().selectionChanged.connect(self._select)
+
+    def setMRMLScene(self: Any, scene: Any) -> None:
+        self._own.watch.watch(scene, "EndClose", "EndImport", "EndBatchProcess")
+        self._own.closes.watch(scene, "StartClose")
+        self._refresh()
+
+    def _forget(self: Any) -> None:
+        """The scene closes: nothing is selected any more, and nobody learns of it.
+
+        Nor may anything hold the hierarchy, or the scene takes it for that of the next scene.
+        """
+        self.clearSelection()
+        self._own.selected = []
+        self._own.items.stop()
+
+    def _refresh(self: Any) -> None:
+        own, scene = self._own, self.mrmlScene()
+        if scene is None or scene.IsBatchProcessing():
+            return
+        hierarchy = scene.GetSubjectHierarchyNode()
+        if hierarchy is not own.items.subject:
+            events = ("Added", "Removed", "Modified", "Reparented")
+            own.items.watch(hierarchy, *[f"SubjectHierarchyItem{each}" for each in events])
+        self._fill(own.rows.invisibleRootItem(), hierarchy.GetSceneItemID())
+
+    def _fill(self: Any, parent: Any, item: int) -> None:
+        """Take rows out and put rows in; those that stay remain selected."""
+        below = self._below(item)
+        for row in reversed(range(parent.rowCount())):
+            if parent.child(row).data() not in below:
+                parent.removeRow(row)
+        for row, each in enumerate(below):
+            if row >= parent.rowCount() or parent.child(row).data() != each:
+                parent.removeRows(row, parent.rowCount() - row)
+                parent.appendRow(qt.QStandardItem())
+                parent.child(row).setData(each)
+            parent.child(row).setText(self.subjectHierarchyNode().GetItemName(each))
+            self._fill(parent.child(row), each)
+
+    def _below(self: Any, item: int) -> list[int]:
+        """The items directly below that are shown: folders, and nodes of the types.
+
+        A node of another type is shown for the sake of those below it.
+        """
+        hierarchy, shown = self.subjectHierarchyNode(), []
+        hierarchy.GetItemChildren(item, children := vtk.vtkIdList(), False)
+        for each in map(children.GetId, range(children.GetNumberOfIds())):
+            node = hierarchy.GetItemDataNode(each)
+            fits = node is None or not self.nodeTypes or any(map(node.IsA, self.nodeTypes))
+            isHidden = node is not None and node.GetHideFromEditors()
+            if not isHidden and (fits or self._below(each)):
+                shown.append(each)
+        return shown
+
+    def _select(self: Any, *_: Any) -> None:
+        if self.mrmlScene().IsBatchProcessing():
+            return
+        selected = [index.data(self._ITEM) for index in self.selectedIndexes()]
+        self._own.selected = selected or [self.subjectHierarchyNode().GetSceneItemID()]
+        self.currentItemChanged.emit(self.currentItem())
+        self.currentItemsChanged.emit(object())
+        self.currentNodeChanged.emit(self.currentNode())
+
+    def displayedItemCount(self: Any) -> int:
+        return len(self._indexes())
+
+    def currentItem(self: Any) -> int:
+        return self._own.selected[0] if self._own.selected else 0
+
+    def currentItems(self: Any, ids: Any) -> None:
+        for item in self._own.selected:
+            ids.InsertNextId(item)
+
+    def currentNode(self: Any) -> Any:
+        item = self.currentItem()
+        return self.subjectHierarchyNode().GetItemDataNode(item) if item else None
+
+    def setCurrentItem(self: Any, item: int) -> None:
+        self.setCurrentIndex(self._indexes().get(item, qt.QModelIndex()))
+
+    def setCurrentItems(self: Any, ids: Any) -> None:
+        """Deselect and select one after the other, with a signal for each, as Slicer does."""
+        model, indexes = self.selectionModel(), self._indexes()
+        items = {ids.GetId(at) for at in range(ids.GetNumberOfIds())} & indexes.keys()
+        for item in indexes.keys() - items:
+            model.select(indexes[item], qt.QItemSelectionModel.Deselect)
+        for item in items:
+            model.setCurrentIndex(indexes[item], qt.QItemSelectionModel.Select)
+
+    def setCurrentNode(self: Any, node: Any) -> None:
+        self.setCurrentItem(self.subjectHierarchyNode().GetItemByDataNode(node))
+
+    def _indexes(self: Any) -> dict[int, Any]:
+        """The place of each item that is shown."""
+        rows, how = self._own.rows, qt.Qt.MatchWildcard | qt.Qt.MatchRecursive
+        every = rows.match(rows.index(0, 0), qt.Qt.DisplayRole, "*", -1, how)
+        return {index.data(self._ITEM): index for index in every}

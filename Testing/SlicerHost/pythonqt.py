@@ -20,13 +20,10 @@ from shiboken6 import getCppPointer, isValid
 
 QObject = QtCore.QObject
 refused: list[str] = []
-
-#: PySide says "property" for values that PythonQt's meta-object has as properties too; these
-#: are the kinds whose conversions differ between the two.
-_KINDS = {
-    "QString": "QString", "bool": "bool", "int": "int", "double": "double", "float": "double",
-    "QStringList": "QStringList",
-}  # fmt: skip
+#: Kinds of properties whose conversions differ between PythonQt and PySide.
+KINDS = {"QString", "bool", "int", "double", "QStringList"}
+#: C++ types of signals' arguments in Python; those of Slicer are objects.
+TYPES = {"int": int, "bool": bool, "QString": str, "double": float, "QStringList": list}
 _METHOD = type(QObject.objectName)
 
 
@@ -53,7 +50,8 @@ class QtProperty:
     """A property of a Qt class: on an instance it is its value, on the class the native method."""
 
     def __init__(self, name: str, kind: str, native: Any) -> None:
-        self.name, self.kind, self.native = name, _KINDS.get(kind, ""), native
+        self.name, self.native = name, native
+        self.kind = "double" if kind == "float" else kind
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
@@ -68,23 +66,8 @@ class QtProperty:
             raise AttributeError(f"{where} does not accept {value!r} ({type(value).__name__})")
 
 
-def subclasses(cls: type) -> Iterator[type]:
-    for each in cls.__subclasses__():
-        yield each
-        yield from subclasses(each)
-
-
 def find(cls: type, name: str) -> Any:
-    return next((each.__dict__[name] for each in cls.__mro__ if name in each.__dict__), None)
-
-
-def is_native(cls: type) -> bool:
-    """Whether PythonQt would see a C++ class here, rather than one that Python derived from it."""
-    return cls.__module__.startswith("PySide6.") or "stand_in" in cls.__dict__
-
-
-def normalized(signature: str) -> str:
-    return bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
+    return next((vars(each)[name] for each in cls.__mro__ if name in vars(each)), None)
 
 
 # --- signals by signature ------------------------------------------------------------------------
@@ -92,69 +75,45 @@ def normalized(signature: str) -> str:
 
 def signal_of(sender: Any, signature: str) -> Any:
     """The signal of that full signature, or None, which is written down."""
-    signature = normalized(signature)
-    stand_in = getattr(sender, "_signal", None)
-    found = stand_in(signature) if stand_in else None
-    if found is None and sender.metaObject().indexOfSignal(signature) >= 0:
-        name, _, arguments = signature.rstrip(")").partition("(")
-        found = getattr(sender, name)
-        overloads = [each for each in _overloads(sender, name) if each != signature]
-        if overloads and arguments:
-            found = found[tuple_of_types(arguments)]
-    if found is None:
+    signature = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
+    name, _, arguments = signature.rstrip(")").partition("(")
+    known = {each for each in getattr(sender, "_signals", ()) if each.startswith(f"{name}(")}
+    other = object if known else None
+    known = known or set(_native_signals(sender, name))
+    if signature not in known:
         refused.append(f"{sender.metaObject().className()} has no signal {signature}")
-    return found
-
-
-def _overloads(sender: Any, name: str) -> list[str]:
-    meta = sender.metaObject()
-    methods = (meta.method(index) for index in range(meta.methodCount()))
-    return [
-        bytes(each.methodSignature()).decode()
-        for each in methods
-        if each.methodType() == QtCore.QMetaMethod.MethodType.Signal
-        and bytes(each.name()).decode() == name
-    ]
-
-
-def tuple_of_types(arguments: str) -> Any:
-    known = {"int": int, "bool": bool, "QString": str, "double": float}
-    types_ = tuple(known.get(each, each) for each in arguments.split(","))
-    return types_[0] if len(types_) == 1 else types_
-
-
-def _connect(self: Any, native: Callable[..., Any], signature: str, *receiver: Any) -> bool:
-    if not isinstance(signature, str):
-        return native(signature, *receiver)  # PySide6's own form, which its QTimer.singleShot uses
-    signal, slot = signal_of(self, signature), _slot(*receiver)
-    if signal is None or slot is None:
-        return False
-    signal.connect(slot)
-    return True
-
-
-def _disconnect(self: Any, native: Callable[..., Any], signature: str, *receiver: Any) -> bool:
-    if not isinstance(signature, str):
-        return native(signature, *receiver)
-    signal, slot = signal_of(self, signature), _slot(*receiver) if receiver else None
-    if signal is None:
-        return False
-    try:
-        signal.disconnect(*[slot] if slot else [])
-    except (RuntimeError, TypeError):
-        return False
-    return True
-
-
-def _slot(receiver: Any, name: str | None = None) -> Callable[..., Any] | None:
-    """What is to be called: a Python callable, or the slot of an object, given by its signature."""
-    if name is None:
-        return receiver
-    slot = getattr(receiver, name.partition("(")[0], None)
-    if not callable(slot):
-        refused.append(f"{receiver.metaObject().className()} has no slot {name}")
         return None
-    return slot
+    types_ = tuple(TYPES.get(each, other or each) for each in arguments.split(",") if each)
+    found = getattr(sender, name)
+    return found[types_ if len(types_) > 1 else types_[0]] if types_ and len(known) > 1 else found
+
+
+def _native_signals(sender: Any, name: str) -> Iterator[str]:
+    meta = sender.metaObject()
+    for method in map(meta.method, range(meta.methodCount())):
+        if method.methodType() == QtCore.QMetaMethod.MethodType.Signal and method.name() == name:
+            yield bytes(method.methodSignature()).decode()
+
+
+def _by_signature(verb: str) -> Callable[..., bool]:
+    """QObject.connect or disconnect: to a Python callable, or an object's slot by its signature."""
+
+    def method(self: Any, native: Callable[..., Any], signature: Any, *receiver: Any) -> bool:
+        if not isinstance(signature, str):
+            return native(signature, *receiver)  # PySide6's own form, as its singleShot uses it
+        signal, slot = signal_of(self, signature), receiver[0]
+        if len(receiver) > 1:
+            slot = getattr(receiver[0], receiver[1].partition("(")[0], None)
+        if not callable(slot):
+            refused.append(f"{receiver[0].className()} has no slot {receiver[1]}")
+        if signal is None or not callable(slot):
+            return False
+        try:
+            return getattr(signal, verb)(slot) is not False
+        except (RuntimeError, TypeError):  # it was not connected
+            return False
+
+    return method
 
 
 # --- connections that hold their slots -----------------------------------------------------------
@@ -180,14 +139,13 @@ class Signal:
     def connect(self, slot: Any, *kind: Any) -> Any:
         if isinstance(slot, Signal):
             return self._native.connect(slot._native, *kind)
-        done = self._native.connect(slot, *kind)
         address = getCppPointer(self._sender)[0]
         if address not in _held:
             _held[address] = []
             destroyed = _native_attribute(self._sender, "destroyed")
-            destroyed.connect(functools.partial(_release, address))
+            destroyed.connect(lambda *_: _held.pop(address, None))
         _held[address].append((self._name, slot))
-        return done
+        return self._native.connect(slot, *kind)
 
     def disconnect(self, *slots: Any) -> Any:
         done = self._native.disconnect(*slots)
@@ -196,10 +154,6 @@ class Signal:
         for each in gone if not slots else gone[:1]:
             held.remove(each)
         return done
-
-
-def _release(address: int, *_: Any) -> None:
-    _held.pop(address, None)
 
 
 def _delete_later(self: Any, native: Callable[..., Any]) -> None:
@@ -233,16 +187,20 @@ _native_attribute = QObject.__getattribute__
 # --- attributes ----------------------------------------------------------------------------------
 
 
-def _set_attribute(self: Any, name: str, value: Any) -> None:
+def set_attribute(self: Any, name: str, value: Any) -> None:
     cls = type(self)
     found = find(cls, name)
+    is_native = cls.__module__.startswith("PySide6.") or "stand_in" in vars(cls)
+    # PySide6 keeps as attributes: its description of slots, bound signals, a form's children.
+    is_own = name.startswith("__") or type(value).__name__ == "SignalInstance"
+    is_child = isinstance(value, QObject) and value.objectName == name
     if hasattr(found, "__set__"):
         found.__set__(self, value)
-    elif not is_native(cls) or _is_bookkeeping(name, value):
+    elif is_own or is_child or not is_native:
         self.__dict__[name] = value
     elif found is not None:
         raise AttributeError(f"'{name}' can not be overwritten on {cls.__name__} object")
-    elif name.encode() in [bytes(each) for each in self.dynamicPropertyNames()]:
+    elif name.encode() in map(bytes, self.dynamicPropertyNames()):
         self.setProperty(name, value)
     else:
         raise AttributeError(
@@ -251,20 +209,14 @@ def _set_attribute(self: Any, name: str, value: Any) -> None:
         )
 
 
-def _is_bookkeeping(name: str, value: Any) -> bool:
-    """PySide6 keeps as attributes: bound signals, its description of slots, a form's children."""
-    is_own = name.startswith("__") or type(value).__name__ == "SignalInstance"
-    return is_own or (isinstance(value, QObject) and value.objectName == name)
-
-
 def _meta_object(self: Any, native: Callable[..., Any]) -> Any:
     """The class's own: PySide6 would let it die with an instance that a form brought."""
     return type(self).staticMetaObject
 
 
 _INSTEAD = {
-    "connect": _connect, "disconnect": _disconnect, "metaObject": _meta_object,
-    "deleteLater": _delete_later,
+    "connect": _by_signature("connect"), "disconnect": _by_signature("disconnect"),
+    "metaObject": _meta_object, "deleteLater": _delete_later,
 }  # fmt: skip
 
 
@@ -276,13 +228,36 @@ def _get_attribute(native: Callable[[Any, str], Any]) -> Callable[[Any, str], An
             return functools.partial(_INSTEAD[name], self, native(self, name))
         try:
             found = native(self, name)
-            return Signal(self, name, found) if type(found).__name__ == "SignalInstance" else found
         except AttributeError:
             if name[:2] == "__" or name.encode() not in map(bytes, self.dynamicPropertyNames()):
                 raise
             return self.property(name)
+        return Signal(self, name, found) if type(found).__name__ == "SignalInstance" else found
 
     return __getattribute__
+
+
+# --- the change itself ---------------------------------------------------------------------------
+
+
+def _add_properties(cls: Any) -> None:
+    """The class's own, and setters that check what they set: `setText(None)` shows "None"."""
+    meta = cls.staticMetaObject
+    for index in range(meta.propertyCount()):
+        described = meta.property(index)
+        name, native = described.name(), vars(cls).get(described.name())
+        if isinstance(native, QtProperty) or (native is None and index < meta.propertyOffset()):
+            continue
+        inherited = find(cls, name)
+        inherited = inherited.native if isinstance(inherited, QtProperty) else inherited
+        setattr(cls, name, QtProperty(name, described.typeName(), inherited))
+        setter = "set" + name[0].upper() + name[1:]
+        if described.typeName() == "QString" and isinstance(vars(cls).get(setter), _METHOD):
+            setattr(cls, setter, _checked(vars(cls)[setter], f"{cls.__name__}.{setter}"))
+
+
+def _checked(native: Any, where: str) -> Callable[..., Any]:
+    return lambda self, value, *more: native(self, convert("QString", value, where), *more)
 
 
 def _without_keywords(cls: type) -> Callable[..., None]:
@@ -296,49 +271,14 @@ def _without_keywords(cls: type) -> Callable[..., None]:
     return __init__
 
 
-# --- the change itself ---------------------------------------------------------------------------
-
-
-def add_properties(cls: Any) -> None:
-    meta = cls.staticMetaObject
-    for index in range(meta.propertyCount()):
-        described = meta.property(index)
-        name, native = described.name(), cls.__dict__.get(described.name())
-        if isinstance(native, QtProperty) or (native is None and index < meta.propertyOffset()):
-            continue
-        inherited = native if native is not None else find(cls, name)
-        inherited = inherited.native if isinstance(inherited, QtProperty) else inherited
-        setattr(cls, name, QtProperty(name, described.typeName(), inherited))
-
-
-def _add_setter_checks(cls: Any) -> None:
-    """`setText(None)` shows "None" in PythonQt, as the property does."""
-    for name, found in list(cls.__dict__.items()):
-        if isinstance(found, QtProperty) and found.kind == "QString":
-            setter = "set" + name[0].upper() + name[1:]
-            if isinstance(cls.__dict__.get(setter), _METHOD):
-                setattr(cls, setter, _checked(cls.__dict__[setter], cls.__name__, setter))
-
-
-def _checked(native: Any, owner: str, name: str) -> Callable[..., Any]:
-    def setter(self: Any, value: Any, *more: Any) -> Any:
-        return native(self, convert("QString", value, f"{owner}.{name}"), *more)
-
-    return setter
-
-
-def _watched(native: Any) -> Callable[..., Any]:
+def _watched(native: Any, self: Any, *flags: Any) -> Any:
     """QEventLoop.exec_, refused where a second click could begin anew what waits for its end.
 
     Excluding user input only delays that: clicks are delivered afterwards, to a hidden dialog too.
     """
-
-    def exec_(self: Any, *flags: Any) -> Any:
-        if QtWidgets.QApplication.activeModalWidget() is None:
-            refused.append("QEventLoop.exec_: a second click recurses, show a modal dialog")
-        return native(self, *flags)
-
-    return exec_
+    if QtWidgets.QApplication.activeModalWidget() is None:
+        refused.append("QEventLoop.exec_: a second click recurses, show a modal dialog")
+    return native(self, *flags)
 
 
 def _send(native: Callable[..., Any], receiver: Any, *more: Any) -> Any:
@@ -348,24 +288,29 @@ def _send(native: Callable[..., Any], receiver: Any, *more: Any) -> Any:
     return native(receiver, *more)
 
 
+def _subclasses(cls: type) -> Iterator[type]:
+    for each in cls.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
 def behave() -> None:
     """Change every class that Qt brought, once."""
-    classes = [QObject, *dict.fromkeys(subclasses(QObject))]
+    classes = [QObject, *dict.fromkeys(_subclasses(QObject))]
     for cls in classes:
-        add_properties(cls)
+        _add_properties(cls)
     for cls in classes:
-        _add_setter_checks(cls)
-        cls.__init__ = _without_keywords(cls)
-        if hasattr(cls, "exec") and "exec" in cls.__dict__:
-            cls.exec_ = cls.__dict__["exec"]
-    QtCore.QEventLoop.exec_ = _watched(QtCore.QEventLoop.exec_)
+        cls.__init__, cls.__setattr__ = _without_keywords(cls), set_attribute
+        if "exec" in vars(cls):
+            cls.exec_ = cls.exec
+        if "__getattribute__" in vars(cls):
+            cls.__getattribute__ = _get_attribute(cls.__getattribute__)
+    loop, application = QtCore.QEventLoop, QtCore.QCoreApplication
+    native = loop.exec_
+    loop.exec_ = lambda self, *flags: _watched(native, self, *flags)
     for name in ("sendEvent", "postEvent"):
-        send = functools.partial(_send, getattr(QtCore.QCoreApplication, name))
-        setattr(QtCore.QCoreApplication, name, staticmethod(send))
-    for cls in classes:
-        cls.__setattr__ = _set_attribute
-        if "__getattribute__" in cls.__dict__:
-            cls.__getattribute__ = _get_attribute(cls.__dict__["__getattribute__"])
+        send = functools.partial(_send, getattr(application, name))
+        setattr(application, name, staticmethod(send))
     QObject.name = property(
         lambda self: self.objectName, lambda self, value: self.setObjectName(value)
     )

@@ -11,16 +11,7 @@ import pytest
 import qt
 import slicer
 
-from SlicerHost import pythonqt
-
 SKETCH = Path(__file__).resolve().parent / "fixtures/Resources/UI/Sketch.ui"
-
-
-@pytest.fixture(autouse=True)
-def refused():
-    pythonqt.refused.clear()
-    yield pythonqt.refused
-    pythonqt.refused.clear()
 
 
 def test_properties_are_values():

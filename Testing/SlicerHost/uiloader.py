@@ -1,7 +1,7 @@
 """Reads .ui files as Slicer does, and refuses what Slicer would only warn about.
 
-PySide6's loader makes Qt's own widgets. Ours makes those of CTK and Slicer, sets their properties
-and connects what the form connects, each checked against the table.
+PySide6's loader makes Qt's own widgets. Ours makes those of CTK and Slicer, and connects what the
+form connects; each class, property, signal and slot is checked before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from PySide6.QtUiTools import QUiLoader as _QUiLoader
 
-from SlicerHost import api, qt
+from SlicerHost import api, pythonqt, qt
 from SlicerHost.standins import make
 
 
@@ -32,73 +32,48 @@ class QUiLoader(_QUiLoader):
         for custom in form.iter("customwidget"):
             if custom.findtext("class") not in api.classes():
                 raise FormError(f"Slicer has no widget class {custom.findtext('class')}")
-        context = form.findtext("class") or ""
-        later = [
-            each for widget in form.iter("widget") for each in _take_properties(widget, context)
-        ]
-        wires = [
-            [wire.findtext(part) for part in ("sender", "signal", "receiver", "slot")]
-            for wire in form.iter("connection")
-        ]
+        for widget in form.iter("widget"):
+            _check_properties(widget.get("name"), widget.get("class"), widget.findall("property"))
+        wires = list(form.iter("connection"))
         for connections in form.findall("connections"):
-            form.remove(connections)
+            form.remove(connections)  # Qt's loader does not know the signals of stand-ins
         buffer = qt.QBuffer()
         buffer.setData(ElementTree.tostring(form))
         buffer.open(qt.QIODevice.ReadOnly)
-        widget = super().load(buffer, parent) if parent else super().load(buffer)
-        if widget is None:
+        made = super().load(buffer, parent) if parent else super().load(buffer)
+        if made is None:
             raise FormError(self.errorString())
-        for name, attribute, value in later:
-            setattr(_named(widget, name), attribute, value)
-        for sender, signal, receiver, slot in wires:
-            _wire(_named(widget, sender), signal, _named(widget, receiver), slot)
-        return widget
+        for wire in wires:
+            _connect(made, *map(wire.findtext, ("sender", "signal", "receiver", "slot")))
+        return made
+
+
+def _check_properties(name: str, class_name: str, properties: list[Any]) -> None:
+    try:
+        cls = make(class_name)
+    except AttributeError as error:
+        raise FormError(f"{name}: Slicer has no widget class {class_name}") from error
+    for key in (each.get("name") for each in properties if each.get("stdset") != "0"):
+        if key == "buddy":
+            continue  # Qt's loader makes setBuddy() of it, in Slicer too
+        if cls.staticMetaObject.indexOfProperty(key) < 0:
+            raise FormError(f"{name}: {class_name} has no property {key}")
+        set_it = getattr(pythonqt.find(cls, key), "fset", None)
+        if getattr(set_it, "__name__", "") == "without_behavior":
+            set_it(None)
 
 
 def _named(form: Any, name: str) -> Any:
-    if form.objectName == name:
-        return form
-    found = form.findChild(qt.QObject, name)
+    found = form if form.objectName == name else form.findChild(qt.QObject, name)
     if found is None:
-        raise FormError(f"the form connects or sets '{name}', which it does not have")
+        raise FormError(f"the form connects '{name}', which it does not have")
     return found
 
 
-def _take_properties(widget: Any, context: str) -> list[tuple[str, str, Any]]:
-    """Take the stand-ins' own properties out of the form, to be set once it stands.
-
-    context: of the form's texts, for their translation.
-    """
-    name, class_name = widget.get("name"), widget.get("class")
-    own, taken = api.properties(class_name), []
-    native = getattr(qt, api.qt_base(class_name), None)
-    if native is None:
-        raise FormError(f"{name}: Slicer has no widget class {class_name}")
-    for entry in widget.findall("property"):
-        key = entry.get("name")
-        if key in own:
-            widget.remove(entry)
-            taken.append((name, key, _value(entry[0], context)))
-        elif key == "buddy":
-            continue  # Qt's loader makes setBuddy() of it, in Slicer too
-        elif entry.get("stdset") != "0" and native.staticMetaObject.indexOfProperty(key) < 0:
-            raise FormError(f"{name}: {class_name} has no property {key}")
-    return taken
-
-
-def _value(element: Any, context: str) -> Any:
-    text = element.text or ""
-    if element.tag == "string" and text and element.get("notr") != "true":
-        return qt.QCoreApplication.translate(context, text)
-    convert = {"bool": lambda t: t == "true", "number": int, "double": float, "float": float}
-    if element.tag == "stringlist":
-        return [each.text or "" for each in element.findall("string")]
-    return convert.get(element.tag, str)(text)
-
-
-def _wire(sender: Any, signal: str, receiver: Any, slot: str) -> None:
-    known = api.signatures(receiver.metaObject().className(), "slots")
-    if slot not in known and receiver.metaObject().indexOfSlot(slot) < 0:
-        raise FormError(f"{receiver.objectName}: {receiver.className()} has no slot {slot}")
-    if not sender.connect(signal, receiver, slot):
-        raise FormError(f"{sender.objectName}: {sender.className()} has no signal {signal}")
+def _connect(form: Any, sender: str, signal: str, receiver: str, slot: str) -> None:
+    sends, takes = _named(form, sender), _named(form, receiver)
+    known = api.signatures(takes.className(), "slots")
+    if slot not in known and takes.metaObject().indexOfSlot(slot) < 0:
+        raise FormError(f"{receiver}: {takes.className()} has no slot {slot}")
+    if not sends.connect(signal, takes, slot):
+        raise FormError(f"{sender}: {sends.className()} has no signal {signal}")

@@ -8,13 +8,6 @@ import unittest
 import qt
 import slicer
 
-__all__ = [
-    "ScriptedLoadableModule",
-    "ScriptedLoadableModuleLogic",
-    "ScriptedLoadableModuleTest",
-    "ScriptedLoadableModuleWidget",
-]
-
 
 class ScriptedLoadableModule:
     def __init__(self, parent):
@@ -39,9 +32,8 @@ class ScriptedLoadableModuleWidget:
         super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Widget")
         self.parent, self.layout = parent, parent.layout()
-        slicer.app.moduleManager().connect(
-            "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
-        )
+        going = slicer.app.moduleManager().moduleAboutToBeUnloaded
+        going.connect(self._onModuleAboutToBeUnloaded)
 
     def resourcePath(self, filename):
         folder = os.path.dirname(slicer.util.modulePath(self.moduleName))
@@ -53,9 +45,8 @@ class ScriptedLoadableModuleWidget:
     def _onModuleAboutToBeUnloaded(self, moduleName):
         if moduleName == self.moduleName:
             self.cleanup()
-            slicer.app.moduleManager().disconnect(
-                "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
-            )
+            going = slicer.app.moduleManager().moduleAboutToBeUnloaded
+            going.disconnect(self._onModuleAboutToBeUnloaded)
 
     def setup(self):
         """In Slicer's developer mode: buttons to reload, test and edit the module."""
@@ -68,18 +59,17 @@ class ScriptedLoadableModuleLogic:
 
     def getParameterNode(self):
         node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
-        if node:
-            node.SetAttribute("ModuleName", self.moduleName)
-            return node
-        return slicer.mrmlScene.AddNode(self.createParameterNode())
+        if node is None:
+            return slicer.mrmlScene.AddNode(self.createParameterNode())
+        node.SetAttribute("ModuleName", self.moduleName)
+        return node
 
     def getAllParameterNodes(self):
         nodes = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
         return [node for node in nodes if node.GetAttribute("ModuleName") == self.moduleName]
 
     def createParameterNode(self):
-        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
-        node.UnRegister(None)  # the reference that CreateNodeByClass returned
+        node = slicer.vtkMRMLScriptedModuleNode()
         node.SetSingletonTag(self.moduleName)
         node.SetModuleName(self.moduleName)
         node.SetAttribute("ModuleName", self.moduleName)
@@ -91,12 +81,6 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
     def delayDisplay(self, message, requestedDelay=None, msec=None):
         logging.info(message)
         slicer.app.processEvents()
-
-    def setUp(self):
-        """Prepare a test, in derived classes."""
-
-    def tearDown(self):
-        """Clean up after a test, in derived classes."""
 
     def runTest(self):
         """Slicer's own test calls this one; derived classes run their tests from here."""

@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
+import slicer
+
 
 def translate(context, text):
-    from slicer import app
-
-    return app.translate(context, text)
+    return slicer.app.translate(context, text)
 
 
 def getContext(sourceFile):

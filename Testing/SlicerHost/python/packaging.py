@@ -6,13 +6,7 @@ def isPipInstallInProgress():
 
 
 def pip_ensure(
-    requirements,
-    constraints=None,
-    skip_packages=None,
-    prompt_install=True,
-    prompt_restart=True,
-    requester=None,
-    skip_in_testing=True,
-    show_progress=True,
-):
+    requirements, constraints=None, skip_packages=None, prompt_install=True, prompt_restart=True,
+    requester=None, skip_in_testing=True, show_progress=True,
+):  # fmt: skip
     raise NotImplementedError("the host installs nothing")

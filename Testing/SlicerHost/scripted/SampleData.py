@@ -8,36 +8,22 @@ import slicer
 class SampleDataLogic:
     @staticmethod
     def sampleDataSourcesByCategory(category=None):
-        if not hasattr(slicer.modules, "sampleDataSources"):
-            slicer.modules.sampleDataSources = {}
-        sources = slicer.modules.sampleDataSources
+        sources = vars(slicer.modules).setdefault("sampleDataSources", {})
         return sources if category is None else sources.get(category, [])
 
     @staticmethod
     def registerCustomSampleDataSource(
-        category="Custom",
-        sampleName=None,
-        uris=None,
-        fileNames=None,
-        nodeNames=None,
-        customDownloader=None,
-        thumbnailFileName=None,
-        loadFileType="VolumeFile",
-        loadFiles=None,
-        loadFileProperties=None,
-        checksums=None,
-    ):
+        category="Custom", sampleName=None, uris=None, fileNames=None, nodeNames=None,
+        customDownloader=None, thumbnailFileName=None, loadFileType="VolumeFile", loadFiles=None,
+        loadFileProperties=None, checksums=None,
+    ):  # fmt: skip
         """As the genuine one, which counts what each list has, refuse a source without them."""
         if len(uris) != len(fileNames):
             raise ValueError("All fields of sample data source must have the same length")
         sources = SampleDataLogic.sampleDataSourcesByCategory().setdefault(category, [])
-        source = types.SimpleNamespace(
-            sampleName=sampleName,
-            customDownloader=customDownloader,
-            thumbnailFileName=thumbnailFileName,
-        )
-        if not any(each.sampleName == sampleName for each in sources):
-            sources.append(source)
+        if all(each.sampleName != sampleName for each in sources):
+            about = {"sampleName": sampleName, "customDownloader": customDownloader}
+            sources.append(types.SimpleNamespace(**about, thumbnailFileName=thumbnailFileName))
 
     def sourceForSampleName(self, sampleName):
         every = (each for some in self.sampleDataSourcesByCategory().values() for each in some)

@@ -1,0 +1,106 @@
+"""The panel's files, read without Qt and Slicer: imports, texts and colors; names in its tests."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "MedEnhance"
+FORMS = sorted(MODULE.rglob("*.ui"))
+#: Folders, and those that they may not import from.
+_ABOVE = {
+    "MedEnhanceNodes": {"MedEnhanceTasks", "MedEnhancePages"},
+    "MedEnhanceTasks": {"MedEnhancePages"},
+}
+#: Texts in Slicer's or DICOM's own words, of papers, for scripts and for tests.
+_NOT_TRANSLATED = re.compile(
+    r"\w+( and \w+| et al\.) \d{4}|The MedEnhance developers .*|Research use only\. .*"
+    r"|.* - (3D Slicer General Anatomy|DICOM master) list|: use one of |pip install|Pages open"
+)
+
+
+def _trees(folder: Path) -> dict[Path, ast.Module]:
+    paths = sorted(folder.rglob("*.py"))
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def test_the_panels_import_downwards_and_in_no_circle() -> None:
+    modules = {
+        ".".join(path.relative_to(MODULE).with_suffix("").parts): tree
+        for path, tree in _trees(MODULE).items()
+    }
+    imports = {name: _imported(tree) & modules.keys() for name, tree in modules.items()}
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError
+    upwards = [
+        (name, other)
+        for name, others in imports.items()
+        for other in others
+        if other.partition(".")[0] in _ABOVE.get(name.partition(".")[0], ())
+    ]
+    assert upwards == []
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """What a file imports: each module, and each name in it, which may be a module."""
+    return {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for name in (node.module or "", *(f"{node.module}.{each.name}" for each in node.names))
+    }
+
+
+def test_no_test_of_the_module_uses_what_is_private() -> None:
+    """Neither as an attribute of anything but the test itself, nor by name, for a mock."""
+    assert [
+        f"{path.name}: {text}"
+        for path, tree in _trees(ROOT / "Testing/Slicer").items()
+        for node in ast.walk(tree)
+        for text in _names(node)
+        if re.fullmatch(r"(\w+\.)*_[A-Za-z]\w*", str(text))
+    ] == []
+
+
+def _names(node: ast.AST) -> list[object]:
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+        return [node.attr]
+    if isinstance(node, ast.ImportFrom):
+        return [each.name for each in node.names]
+    if isinstance(node, ast.keyword):  # of mock.patch.multiple
+        return [node.arg]
+    return [node.value] if isinstance(node, ast.Constant) else []
+
+
+def test_every_text_of_the_panel_is_translated() -> None:
+    """Every string of several words goes through `_()`; forms are translated as a whole."""
+    assert [
+        f"{path.name}:{line}: {text}"
+        for path, tree in _trees(MODULE).items()
+        for line, text in _untranslated(tree)
+        if not _NOT_TRANSLATED.fullmatch(text)
+    ] == []
+    for form in FORMS:
+        assert "<class>MedEnhance</class>" in form.read_text(encoding="utf-8"), form.name
+
+
+def _untranslated(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """Lines and texts of a syntax tree that are neither docstrings nor arguments of `_()`."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("_", "translate"):
+        return
+    text = str(node.value) if isinstance(node, ast.Constant) else ""
+    if isinstance(node, ast.expr) and re.search(r"[A-Za-z]{2}[,:;]? [A-Za-z]{2}", text):
+        yield node.lineno, text
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(node, ast.Expr) and isinstance(child, ast.Constant)):
+            yield from _untranslated(child)
+
+
+def test_all_colors_are_those_of_the_theme() -> None:
+    """Light or dark: the panel sets none itself."""
+    for path in (*FORMS, *MODULE.rglob("MedEnhancePages/*.py")):
+        found = re.search("styleSheet|QColor|QPalette|QBrush", path.read_text(encoding="utf-8"))
+        assert not found, (path.name, found)
