@@ -10,6 +10,7 @@ import sys
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -241,6 +242,43 @@ class MedEnhanceFileReader:
         from MedEnhanceTasks import files
 
         return files.load(self.parent, properties)
+
+
+class MedEnhanceFileWriter:
+    """Writer of .ucv files, without loss, in Slicer's Save and Export dialogs."""
+
+    def __init__(self, parent):
+        self.parent = parent
+        #: What Slicer asked about last: right before it has a node written, that node. Its ID would
+        #: not do, as Export has a copy written, in a scene of its own.
+        self._asked = vtk.vtkWeakReference()
+
+    def description(self):
+        return _("MedEnhance compressed volume")
+
+    def fileType(self):
+        return "MedEnhanceCompressedVolume"
+
+    def extensions(self, obj):
+        self._asked.Set(obj)
+        return [_("MedEnhance compressed volume") + " (.ucv)"]
+
+    def canWriteObject(self, obj):
+        from MedEnhanceTasks import files
+
+        return files.canWrite(obj)
+
+    def canWriteObjectConfidence(self, obj):
+        """Return less than Slicer's writers do, which would otherwise not be the default ones."""
+        return 0.2 if self.canWriteObject(obj) else 0.0
+
+    def write(self, properties):
+        from MedEnhanceTasks import files
+
+        node = self._asked.Get()
+        if node is None or node.GetID() != properties["nodeID"]:
+            return False
+        return files.write(self.parent, node, properties)
 
 
 class MedEnhanceTest(ScriptedLoadableModuleTest):

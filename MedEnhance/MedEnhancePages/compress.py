@@ -181,16 +181,11 @@ class CompressPanel(Page):
         job = compression.startCompress(
             self.context.runner, node, path, self.config, overwrite=isConfirmed
         )
-        units = results.unitOf(node)
-
-        def onSuccess(job):
-            self.context.report(job, compression.resultText(job.result, units, path))
-
-        self.follow(job, onSuccess)
+        self.follow(job, lambda _job: None)  # the panel shows its summary
 
     @guarded
     def _onOpen(self, _checked=False):
         path = askForFile(self.widget, _("Open a compressed volume"), kinds=compression.FILTER)
         if path:
             self.context.clearMessage()
-            self.state.inputVolume = files.opened(path, isShown=True)
+            self.state.inputVolume = files.opened(path, isShown=True).nodes["output"]
