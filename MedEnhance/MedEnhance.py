@@ -4,8 +4,11 @@ Pages, tasks and nodes are in MedEnhancePanels; all computing happens in MedEnha
 separate process.
 """
 
+import importlib.machinery
 import importlib.util
+import logging
 import os
+import runpy
 import sys
 
 import qt
@@ -35,13 +38,29 @@ _GUIDE = "https://github.com/medenhance/SlicerMedEnhance/blob/main/docs/slicer/u
 
 
 def findLibrary():
-    """Make MedEnhanceLib importable from a source tree too, where it is one folder up."""
-    module = os.path.dirname(os.path.abspath(__file__))
-    for folder in (module, os.path.dirname(module)):
-        if os.path.isdir(os.path.join(folder, "MedEnhanceLib")):
-            if folder not in sys.path:
-                sys.path.append(folder)
-            return
+    """Import MedEnhanceLib from beside this module, or from one folder up in a source tree.
+
+    It is not the first one in sys.path: Slicer appends the folders of modules, so that a package
+    that pip installed, for other scripts, would win. Neither an older nor a newer one will do, as
+    the panel is tested with its own, whose jobs and parameters it knows.
+    """
+    if "MedEnhanceLib" in sys.modules:  # the module is reloaded
+        return
+    module, name = os.path.dirname(os.path.abspath(__file__)), "MedEnhanceLib"
+    other = importlib.util.find_spec(name)
+    spec = importlib.machinery.PathFinder.find_spec(name, [module, os.path.dirname(module)])
+    sys.modules[name] = library = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(library)
+    version = _versionOf(other)
+    if version not in ("", library.__version__):
+        text = "MedEnhance uses its own library, %s, not version %s in %s"
+        logging.info(text, library.__version__, version, other.origin)
+
+
+def _versionOf(spec):
+    """Return the version of a library that is not imported; "" for none."""
+    path = os.path.join(os.path.dirname((spec and spec.origin) or ""), "_version.py")
+    return runpy.run_path(path)["__version__"] if os.path.isfile(path) else ""
 
 
 findLibrary()
