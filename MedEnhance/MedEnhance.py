@@ -77,7 +77,7 @@ class MedEnhance(ScriptedLoadableModule):
         parent.title = _("MedEnhance")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering")]
         parent.dependencies = []
-        parent.contributors = ["The MedEnhance developers (github.com/medenhance)"]
+        parent.contributors = ["The MedEnhance developers (MedEnhance)"]
         parent.helpText = _(
             "Enhances, segments and compresses volumes: choose one, or load one, then press Apply."
             " Research use only: not a medical device, not for diagnosis. Every result is marked"
@@ -304,9 +304,60 @@ class MedEnhanceTest(ScriptedLoadableModuleTest):
     """Short test of the module, for Reload and Test; Testing/Slicer has the others."""
 
     def runTest(self):
+        from MedEnhancePanels import dependencies
+
         slicer.mrmlScene.Clear(0)
         widget = slicer.util.getModuleWidget("MedEnhance")
+        wasEntered = widget.parent.isEntered
+        widget.parent.enter()
+        try:
+            self.checkPages(widget)
+            if dependencies.missing():
+                self.delayDisplay(f"Only pages were tested. {dependencies.missingText()}")
+            else:
+                self.checkEnhancing(widget.logic)
+        finally:
+            if not wasEntered:
+                widget.parent.exit()
+
+    def checkPages(self, widget):
         for name, *_rest in reversed(widget.PAGES):
             widget.showPage(name)
             self.assertEqual(widget.context.state.page, name)
         self.delayDisplay("Pages open")
+
+    def checkEnhancing(self, logic):
+        """Enhance some slices of the sample that ships; compare them with their input."""
+        from MedEnhanceNodes.compare import Compare
+        from MedEnhanceTasks import samples
+
+        node, compare = samples.load(samples.SAMPLES[0]), Compare()
+        voxels = slicer.util.arrayFromVolume(node)[80:92].copy()
+        slicer.util.updateVolumeFromArray(node, voxels)
+        result, before = logic.enhance(node), self.views()
+        compare.show(result, "sideBySide")
+        self.assertEqual((compare.mode, compare.output), ("sideBySide", result))
+        self.delayDisplay("Enhanced, beside its input")
+        compare.leave()
+        self.assertEqual(self.views(), before, "what the views show is restored")
+        enhanced = slicer.util.arrayFromVolume(result)
+        self.assertEqual(enhanced.shape, voxels.shape)
+        self.assertLess(_roughness(enhanced), 0.8 * _roughness(voxels), "the noise is lower")
+        matrices = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
+        for volume, matrix in zip((node, result), matrices, strict=True):
+            volume.GetIJKToRASMatrix(matrix)
+        grids = [slicer.util.arrayFromVTKMatrix(matrix).tolist() for matrix in matrices]
+        self.assertEqual(*grids)
+
+    def views(self):
+        """Return the arrangement of the views, and what each shows."""
+        from MedEnhanceNodes.preview import compositeOf, layoutNode, sliceNodes
+
+        layout, shown = layoutNode(), [compositeOf(view) for view in sliceNodes()]
+        shown = [each.GetBackgroundVolumeID() for each in shown]
+        return layout.GetViewArrangement() if layout is not None else None, shown
+
+
+def _roughness(voxels):
+    """Return the standard deviation of the differences of neighbors, most of which is noise."""
+    return (voxels[:, :, 1:].astype(float) - voxels[:, :, :-1]).std()

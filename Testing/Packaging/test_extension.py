@@ -261,6 +261,16 @@ def test_icons_have_the_size_that_slicer_asks_for(icon: str) -> None:
     assert struct.unpack(">II", head[16:24]) == (128, 128)
 
 
+def test_contributors_are_the_authors_that_every_file_names() -> None:
+    """As name and affiliation, which Slicer asks for."""
+    module = (ROOT / "MedEnhance/MedEnhance.py").read_text(encoding="utf-8")
+    assert f'parent.contributors = ["{FIELDS["CONTRIBUTORS"]}"]' in module
+    name, _, affiliation = FIELDS["CONTRIBUTORS"].partition(" (")
+    assert affiliation == "MedEnhance)"
+    for file in ("CITATION.cff", "codemeta.json", "pyproject.toml"):
+        assert name in (ROOT / file).read_text(encoding="utf-8")
+
+
 def test_help_leads_to_a_page_of_this_repository() -> None:
     text = (ROOT / "MedEnhance/MedEnhance.py").read_text(encoding="utf-8")
     (page,) = re.findall(re.escape(FIELDS["HOMEPAGE"]) + r"/blob/main/([\w/-]+\.md)", text)

@@ -43,6 +43,9 @@ class qSlicerCoreApplication:
     def moduleManager(self: Any) -> Any:
         return self._own.modules
 
+    def extensionsManagerModel(self: Any) -> Any:
+        """None: the host has no extensions."""
+
     def coreIOManager(self: Any) -> Any:
         return self._own.io
 
