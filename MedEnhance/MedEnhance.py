@@ -13,7 +13,6 @@ import sys
 
 import qt
 import slicer
-import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -44,22 +43,23 @@ def findLibrary():
     that pip installed, for other scripts, would win. Neither an older nor a newer one will do, as
     the panel is tested with its own, whose jobs and parameters it knows.
     """
-    if "MedEnhanceLib" in sys.modules:  # the module is reloaded
-        return
     module, name = os.path.dirname(os.path.abspath(__file__)), "MedEnhanceLib"
-    other = importlib.util.find_spec(name)
     spec = importlib.machinery.PathFinder.find_spec(name, [module, os.path.dirname(module)])
+    if name in sys.modules or spec is None:  # the module is reloaded, or was copied alone
+        return
+    other = importlib.util.find_spec(name)
     sys.modules[name] = library = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(library)
     version = _versionOf(other)
     if version not in ("", library.__version__):
-        text = "MedEnhance uses its own library, %s, not version %s in %s"
-        logging.info(text, library.__version__, version, other.origin)
+        text = _("MedEnhance uses its own library, {own}, not version {version} in {path}")
+        text = text.format(own=library.__version__, version=version, path=other.origin)
+        logging.info(text)
 
 
 def _versionOf(spec):
     """Return the version of a library that is not imported; "" for none."""
-    path = os.path.join(os.path.dirname((spec and spec.origin) or ""), "_version.py")
+    path = os.path.join(os.path.dirname(spec.origin), "_version.py") if spec and spec.origin else ""
     return runpy.run_path(path)["__version__"] if os.path.isfile(path) else ""
 
 
@@ -239,11 +239,8 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._enterPage()
 
 
-class MedEnhanceFileReader:
-    """Reader of .ucv files, through Slicer's own dialogs, and by drag and drop.
-
-    Slicer decides by the ending alone: a damaged file gets our sentence, not "no reader".
-    """
+class _CompressedVolume:
+    """What Slicer asks of a format's reader and writer alike."""
 
     def __init__(self, parent):
         self.parent = parent
@@ -254,8 +251,15 @@ class MedEnhanceFileReader:
     def fileType(self):
         return "MedEnhanceCompressedVolume"
 
+
+class MedEnhanceFileReader(_CompressedVolume):
+    """Reader of .ucv files, through Slicer's own dialogs, and by drag and drop.
+
+    Slicer decides by the ending alone: a damaged file gets our sentence, not "no reader".
+    """
+
     def extensions(self):
-        return [_("MedEnhance compressed volume") + " (*.ucv)"]
+        return [f"{self.description()} (*.ucv)"]
 
     def load(self, properties):
         from MedEnhanceTasks import files
@@ -263,33 +267,25 @@ class MedEnhanceFileReader:
         return files.load(self.parent, properties)
 
 
-class MedEnhanceFileWriter:
-    """Writer of .ucv files, without loss, in Slicer's Save and Export dialogs."""
+class MedEnhanceFileWriter(_CompressedVolume):
+    """Writer of .ucv files, without loss, in Slicer's Save and Export dialogs.
 
-    def __init__(self, parent):
-        self.parent = parent
-        #: What Slicer asked about last: right before it has a node written, that node. Its ID would
-        #: not do, as Export has a copy written, in a scene of its own.
-        self._asked = vtk.vtkWeakReference()
-
-    def description(self):
-        return _("MedEnhance compressed volume")
-
-    def fileType(self):
-        return "MedEnhanceCompressedVolume"
+    Right before a node is written, Slicer asks for its extensions: that node is kept, as an ID does
+    not lead to the copies, in a scene of their own, that Export has written.
+    """
 
     def extensions(self, obj):
+        from vtk import vtkWeakReference
+
+        self._asked = vtkWeakReference()
         self._asked.Set(obj)
-        return [_("MedEnhance compressed volume") + " (.ucv)"]
-
-    def canWriteObject(self, obj):
-        from MedEnhanceTasks import files
-
-        return files.canWrite(obj)
+        return [f"{self.description()} (.ucv)"]
 
     def canWriteObjectConfidence(self, obj):
         """Return less than Slicer's writers do, which would otherwise not be the default ones."""
-        return 0.2 if self.canWriteObject(obj) else 0.0
+        from MedEnhanceTasks import files
+
+        return 0.2 if files.canWrite(obj) else 0.0
 
     def write(self, properties):
         from MedEnhanceTasks import files
@@ -313,7 +309,8 @@ class MedEnhanceTest(ScriptedLoadableModuleTest):
         try:
             self.checkPages(widget)
             if dependencies.missing():
-                self.delayDisplay(f"Only pages were tested. {dependencies.missingText()}")
+                text = _("Only the pages were tested. {lack}")
+                self.delayDisplay(text.format(lack=dependencies.missingText()))
             else:
                 self.checkEnhancing(widget.logic)
         finally:
@@ -324,38 +321,24 @@ class MedEnhanceTest(ScriptedLoadableModuleTest):
         for name, *_rest in reversed(widget.PAGES):
             widget.showPage(name)
             self.assertEqual(widget.context.state.page, name)
-        self.delayDisplay("Pages open")
+        self.delayDisplay(_("Pages open"))
 
     def checkEnhancing(self, logic):
-        """Enhance some slices of the sample that ships; compare them with their input."""
-        from MedEnhanceNodes.compare import Compare
+        """Enhance some slices of the sample that ships, and compare them with their input."""
+        from MedEnhanceNodes import bridge, compare, preview
         from MedEnhanceTasks import samples
 
-        node, compare = samples.load(samples.SAMPLES[0]), Compare()
-        voxels = slicer.util.arrayFromVolume(node)[80:92].copy()
-        slicer.util.updateVolumeFromArray(node, voxels)
-        result, before = logic.enhance(node), self.views()
-        compare.show(result, "sideBySide")
-        self.assertEqual((compare.mode, compare.output), ("sideBySide", result))
-        self.delayDisplay("Enhanced, beside its input")
-        compare.leave()
-        self.assertEqual(self.views(), before, "what the views show is restored")
-        enhanced = slicer.util.arrayFromVolume(result)
-        self.assertEqual(enhanced.shape, voxels.shape)
-        self.assertLess(_roughness(enhanced), 0.8 * _roughness(voxels), "the noise is lower")
-        matrices = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
-        for volume, matrix in zip((node, result), matrices, strict=True):
-            volume.GetIJKToRASMatrix(matrix)
-        grids = [slicer.util.arrayFromVTKMatrix(matrix).tolist() for matrix in matrices]
-        self.assertEqual(*grids)
-
-    def views(self):
-        """Return the arrangement of the views, and what each shows."""
-        from MedEnhanceNodes.preview import compositeOf, layoutNode, sliceNodes
-
-        layout, shown = layoutNode(), [compositeOf(view) for view in sliceNodes()]
-        shown = [each.GetBackgroundVolumeID() for each in shown]
-        return layout.GetViewArrangement() if layout is not None else None, shown
+        node, comparison = samples.load(samples.SAMPLES[0]), compare.Compare()
+        slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node)[80:92].copy())
+        result, wasShown = logic.enhance(node), preview.isShown(node)
+        comparison.show(result, "sideBySide")
+        self.assertIs(comparison.output, result)
+        self.delayDisplay(_("Enhanced, beside its input"))
+        comparison.leave()
+        self.assertEqual([preview.isShown(node), preview.isShown(result)], [wasShown, False])
+        before, after = (slicer.util.arrayFromVolume(each) for each in (node, result))
+        self.assertLess(_roughness(after), 0.8 * _roughness(before))
+        self.assertEqual(bridge.geometryOf(result), bridge.geometryOf(node))
 
 
 def _roughness(voxels):

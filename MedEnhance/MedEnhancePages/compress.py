@@ -18,7 +18,11 @@ _UNBOUNDED = _("The error of a single voxel is not bounded.")
 #: By mode: its name, what it guarantees, and the properties of its value.
 _MODES = {
     "lossless": (_("Lossless"), _("Every voxel is restored exactly."), ()),
-    "maxError": (_("Maximum error"), _("No voxel differs by more than this."), ()),
+    "maxError": (
+        _("Maximum error"),
+        _("No voxel differs by more than this."),
+        (0, 1.0, 1e6, 1.0, ""),
+    ),
     "psnr": (_("PSNR at least"), _UNBOUNDED, (1, 10.0, 120.0, 1.0, " dB")),
     "ssim": (_("SSIM at least"), _UNBOUNDED, (4, 0.5, 0.9999, 0.01, "")),
     "ratio": (_("Compression ratio"), _UNBOUNDED, (1, 1.1, 1000.0, 1.0, "")),
@@ -73,12 +77,12 @@ class CompressPanel(Page):
 
     def show(self):
         ui, mode = self.ui, self.state.compressMode
-        ui.valueSpinBox.accessibleName, ui.guaranteeLabel.text, field = _MODES[mode]
+        ui.valueSpinBox.accessibleName, ui.guaranteeLabel.text, _field = _MODES[mode]
         ui.codecRow.visible = mode == "ratio"
         ui.valueSpinBox.visible = mode != "lossless"
         if mode != "lossless":
-            field = (*(field or self._errorField()), getattr(self.state, mode))
-            for name, value in zip(_PROPERTIES, field, strict=True):
+            values = (*self._fieldOf(mode), getattr(self.state, mode))
+            for name, value in zip(_PROPERTIES, values, strict=True):
                 showValue(ui.valueSpinBox, name, value)
         problem = self._problem()
         ui.compressButton.enabled = not problem
@@ -87,16 +91,22 @@ class CompressPanel(Page):
         ui.problemLabel.visible = bool(problem) and self.job is None
         self._scheduleEstimate()
 
-    def _errorField(self):
-        """Return the properties of a maximum error: steps of 1, or of 1 % of the range."""
+    def _fieldOf(self, mode):
+        """Return the properties of a mode's value.
+
+        Of a maximum error: the volume's unit, and steps of 1, or of 1 % of the range.
+        """
+        _name, _guarantee, field = _MODES[mode]
         node = self.state.inputVolume
-        if not bridge.isUsable(node):
-            return 0, 1.0, 1e6, 1.0, ""
-        image, units = bridge.frameNodes(node)[0].GetImageData(), f" {results.unitOf(node)}"
-        if bridge.isWhole(image):
-            return 0, 1.0, 1e6, 1.0, units
-        low, high = bridge.rangeOf(image)
-        return 4, 0.0001, 1e6, max(0.0001, (high - low) / 100), units
+        if mode == "ratio" and self.state.compressCodec == "implicit":
+            field = (field[0], compression.IMPLICIT_RATIO, *field[2:])
+        elif mode == "maxError" and bridge.isUsable(node):
+            image, units = bridge.frameNodes(node)[0].GetImageData(), f" {results.unitOf(node)}"
+            field = (*field[:4], units)
+            if not bridge.isWhole(image):
+                low, high = bridge.rangeOf(image)
+                field = 4, 0.0001, 1e6, max(0.0001, (high - low) / 100), units
+        return field
 
     def _onValue(self, value):
         if self.state is not None:

@@ -47,7 +47,7 @@ class ModuleTest(MedEnhanceTestCase):
             self.assertLogs(level="INFO") as log,
         ):
             slicer.selfTests["MedEnhance"]()  # Slicer's Reload and Test
-        self.assertRegex(log.output[-1], r"Only pages were tested\. .*(PyTorch|packages: 1)")
+        self.assertRegex(log.output[-1], r"Only the pages were tested\. .*(PyTorch|packages: 1)")
         self.assertFalse(self.widget.parent.isEntered)
 
     @slow
