@@ -106,7 +106,8 @@ def checkVolume(node):
 
 
 def _isScalar(node):
-    return node is not None and node.IsA("vtkMRMLScalarVolumeNode")
+    isVolume = node is not None and node.IsA("vtkMRMLScalarVolumeNode")
+    return isVolume and not node.IsA("vtkMRMLTensorVolumeNode")  # which has no scalars
 
 
 def isUsable(node):

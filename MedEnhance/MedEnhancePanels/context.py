@@ -6,7 +6,6 @@ import os
 import qt
 import slicer
 import vtk
-from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePanels.errors import PanelError
@@ -101,11 +100,9 @@ class Context:
         qt.QApplication.clipboard().setText(self._report)
 
     def _onJob(self, job):
-        """Say that a compressed file was opened, from any page or dialog."""
-        if job.kind == "decompress" and job.state == "done":
-            name, path = job.nodes["output"].GetName(), job.params["input"]
-            text = _("{name} was opened from {file}.")
-            self.report(job, text.format(name=name, file=os.path.basename(path)))
+        """Say that a file was written or opened, from any page or dialog."""
+        if job.summary and job.isFinished:
+            self.report(job, job.summary)
 
     def clearMessage(self, *_checked):
         self.message("info", "")

@@ -18,8 +18,8 @@ class Job:
     """Piece of work; see Runner.submit for how it is made.
 
     state: waiting, running, done, failed, cancelled. fraction: 0…1. result: the worker's result
-    event. error: a PanelError, or None. nodes: MRML nodes that came out, by name. folder: private
-    to this job, gone when it has ended.
+    event. error: a PanelError, or None. nodes: MRML nodes that came out, by name. summary: what to
+    tell when it is done, if a page does not. folder: private to this job, gone when it has ended.
     """
 
     _numbers = itertools.count(1)
@@ -31,7 +31,7 @@ class Job:
         self.after, self.dedicated, self.isUrgent = after, dedicated, isUrgent
         self.state, self.stage, self.fraction, self.etaSeconds = "waiting", _("waiting"), 0.0, None
         self.log, self.warnings = [], []
-        self.result, self.error, self.nodes = {}, None, {}
+        self.result, self.error, self.nodes, self.summary = {}, None, {}, ""
         self.started, self.ended = None, None
         self.folder = ""
         #: The worker that has it, and its line for that; the generator that runs for it here.

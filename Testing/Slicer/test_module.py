@@ -15,6 +15,8 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 from slicer import i18n
 
+from MedEnhanceLib.runtime import dependencies as library
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 
 PAGES = ["enhance", "compress", "distill", "models"]
@@ -36,7 +38,23 @@ class ModuleTest(MedEnhanceTestCase):
             self.widget.showPage(name)
             self.assertEqual(self.context.state.page, name)
         self.assertEqual(self.widget.ui.tabs.count, len(PAGES))
-        slicer.selfTests["MedEnhance"]()  # Slicer's Reload and Test
+
+    def test_theSelfTestOpensThePagesAloneWherePackagesAreMissing(self):
+        absent = [library.Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")]
+        self.widget.parent.exit()
+        with (
+            mock.patch.object(dependencies, "missing", lambda *_use: absent),
+            self.assertLogs(level="INFO") as log,
+        ):
+            slicer.selfTests["MedEnhance"]()  # Slicer's Reload and Test
+        self.assertRegex(log.output[-1], r"Only the pages were tested\. .*(PyTorch|packages: 1)")
+        self.assertFalse(self.widget.parent.isEntered)
+
+    @slow
+    def test_theSelfTestEnhancesTheSampleAndCompares(self):
+        with self.assertLogs(level="INFO") as log:
+            slicer.selfTests["MedEnhance"]()
+        self.assertIn("Enhanced, beside its input", log.output[-1])
 
     def test_textsAreLookedUpWhereSlicersToolsExtractThem(self):
         """By folder and file, and so in contexts that no other extension has."""

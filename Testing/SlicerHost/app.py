@@ -35,6 +35,9 @@ class qSlicerCoreApplication:
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, state.folder.name)
         state.settings = qt.QSettings()
 
+    def extensionsManagerModel(self: Any) -> Any:
+        """Return None: the host has no extensions."""
+
     def testingEnabled(self: Any) -> bool:
         """As with --testing, by which Slicer runs the tests: messages are logged alone."""
         return True
