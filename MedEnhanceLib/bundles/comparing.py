@@ -24,13 +24,13 @@ def doubt_about(bundle: Bundle, rival: Bundle | None) -> str:
         return ""
     figures = _figures(bundle, rival)
     if figures is None:
-        unknown = f"{bundle.name} was not compared with {rival.name} on the same images"
+        unknown = f"the model {bundle.name} was not compared with {rival.name} on the same images"
         return "" if bundle.shipped else unknown
     own, other, unit = figures
     if round(own, 2) >= round(other, 2):
         return ""
     return (
-        f"{bundle.name} is worse than {rival.name} on the same images: {own:.2f} against "
+        f"the model {bundle.name} is worse than {rival.name} on the same images: {own:.2f} against "
         f"{other:.2f} {unit}"
     )
 
@@ -52,9 +52,9 @@ def _beside_shipped(bundle: Bundle, shipped: Bundle) -> Figures | None:
     """Return what the training of a model measured of it and of the shipped one."""
     training = bundle.metadata.get("training") or {}
     taught = bundle.metadata.get("gradprom")
-    if bundle.kind == "enhancer" and _has(taught, "dice"):  # judged by the model that taught it
+    if bundle.kind == "enhancer" and isinstance(taught, Mapping):  # judged by what taught it
         has_start = (training.get("config") or {}).get("start") == shipped.name
-        return _numbers(taught["dice"], "taught", "untaught", "(Dice)") if has_start else None
+        return _numbers(taught.get("dice"), "taught", "untaught", "(Dice)") if has_start else None
     if bundle.kind == SLICES:
         rows = bundle.metadata.get("measured") or [{}]
         return _numbers(rows[0], "restored (dB)", "shipped model (dB)", "dB (PSNR)")
@@ -63,14 +63,8 @@ def _beside_shipped(bundle: Bundle, shipped: Bundle) -> Figures | None:
     return _numbers(training.get("validation"), "gain_db", "shipped_gain_db", "dB over the filter")
 
 
-def _has(fields: Any, name: str) -> bool:
-    return isinstance(fields, Mapping) and name in fields
-
-
 def _numbers(fields: Any, own: str, other: str, unit: str) -> Figures | None:
-    if not (_has(fields, own) and _has(fields, other)):
-        return None
-    values = fields[own], fields[other]
+    values = [fields.get(own), fields.get(other)] if isinstance(fields, Mapping) else [None]
     return (*values, unit) if all(map(_is_number, values)) else None
 
 

@@ -386,7 +386,7 @@ def _names_hint(kind: str, modality: str) -> str:
 
 def default_beside(bundle: Bundle) -> Bundle | None:
     """Return the default model of a model's kind and modality; None if each has to be named."""
-    rivals = (b for b in list_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
+    rivals = (b for b in known_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
     return next((rival for rival in rivals if not rival.on_request), None)
 
 

@@ -109,4 +109,8 @@ def duration_text(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes >= 2880:
         return f"{minutes / 1440:.0f} days"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    return (
+        f"{minutes} min"
+        if minutes < 90
+        else f"{minutes // 60} h {minutes % 60} min".replace(" 0 min", "")
+    )

@@ -59,7 +59,9 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
         before = store.read_defaults()
         remove_bundle(str(params.name))
         for which in before.keys() - store.read_defaults().keys():
-            monitor.warn(f"{params.name} was the default {which}: the one that ships is it again")
+            monitor.warn(
+                f"the model {params.name} was the default {which}: the one that ships is it again"
+            )
         changed = {"removed": params.name}
     elif params.action == "default":
         doubt = _doubt_about(store.by_name(str(params.name)))
