@@ -54,7 +54,7 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         choices=tuple(TrainConfig.PRESETS),
-        help="smoke: for tests; quick: minutes; an enhancer or thin slices from the shipped model "
+        help="smoke: for tests; quick: minutes, an enhancer or thin slices from the shipped model "
         "on; cpu: an hour or more on two cores; full: for a GPU (default: what --config says, else "
         "cpu)",
     )

@@ -190,7 +190,7 @@ class TrainSlicesConfig(NetworkTrainingConfig):
             "columns": 16,
             "network": {"widths": (8, 8)},
         },
-        "quick": {"steps": 400},
+        "quick": {"steps": 400, "learning_rate": 1e-4},
         "cpu": {},
         "full": {"steps": 60_000, "batch": 64},
     }
@@ -211,6 +211,7 @@ class TrainSlicesConfig(NetworkTrainingConfig):
     batch: int = option(8, help="patches per step", low=1, high=4096)
     rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)
     columns: int = option(64, help="pixels of a patch within the slices", low=16, high=1024)
+    learning_rate: float = option(1e-3, help="learning rate of AdamW", low=1e-9, high=1)
     network: SliceNetConfig = option(factory=SliceNetConfig, help="size of the network")
 
 
