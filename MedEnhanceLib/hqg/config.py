@@ -119,7 +119,7 @@ class TrainConfig(NetworkTrainingConfig):
     }
 
     #: Without guides.
-    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 6, "cpu": 60, "full": 900}
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 5, "cpu": 60, "full": 4000}
 
     high_quality: tuple[str, ...] = option(
         ("hq/*",), help="patterns of clean volumes below the data folder"
@@ -194,7 +194,7 @@ class TrainSlicesConfig(NetworkTrainingConfig):
         "cpu": {},
         "full": {"steps": 60_000, "batch": 64},
     }
-    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 6, "cpu": 86, "full": 6900}
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 6, "cpu": 90, "full": 6900}
 
     files: tuple[str, ...] = option(
         ("**/*.nii.gz",),

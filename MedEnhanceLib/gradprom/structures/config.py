@@ -27,7 +27,7 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
         "cpu": {},
         "full": {"steps": 60_000},
     }
-    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 1, "quick": 8, "cpu": 480, "full": 3600}
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 1, "quick": 10, "cpu": 480, "full": 3600}
 
     images: tuple[str, ...] = option(("*",), help="patterns of label maps below the data folder")
     structures: tuple[dict[str, Any], ...] = option(
