@@ -116,7 +116,10 @@ class Page:
         """Forget a scene that closes."""
 
     def cleanup(self):
-        """Release resources when the module is closed or reloaded; jobs continue."""
+        """Release resources, and end the page's job, when the module is closed or reloaded."""
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
 
 
 def _read(widget, name):
@@ -208,6 +211,12 @@ def singleShot(parent, milliseconds, callback):
 def askForFile(parent, title, start="", kinds=""):
     """Return the path of a file that the user opens; "" where the dialog was cancelled."""
     return answerOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
+
+
+def confirm(parent, title, question):
+    """Ask before something is lost: Enter answers No. Automatic tests are not asked."""
+    box, isTest = qt.QMessageBox, slicer.app.testingEnabled()
+    return isTest or box.question(parent, title, question, box.Yes | box.No, box.No) == box.Yes
 
 
 def showText(parent, title, path):

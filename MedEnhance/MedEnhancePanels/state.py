@@ -115,7 +115,7 @@ class State:
     distillDevice = Field.of(DistillConfig, "device")
     distillSegmenter = Field("")  # "" for an enhancer by its own loss alone
     distillGate = Field("ema", "ema", "binary")
-    distillPreset = Field("cpu", "cpu", "smoke", "full")
+    distillPreset = Field("cpu", *DistillConfig.PRESETS)
     distillRun = Field("")
 
     def __init__(self, node):
