@@ -153,7 +153,7 @@ class EnhancePanel(Page):
         self.preview.keepTo(node)
         if node is not self._shownInput:
             self._shownInput = node
-            self.result.follow(node)
+            self.result.turnTo(node)
         self._showChoices()
         self._showGuide()
         self._showActions()

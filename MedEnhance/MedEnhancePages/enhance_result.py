@@ -171,8 +171,8 @@ class ResultArea(Follower):
         if not self._page.isOff:
             self.compare.show(output, "sideBySide")
 
-    def follow(self, node):
-        """Follow another input: its latest result belongs here, and no comparison of others."""
+    def turnTo(self, node):
+        """Turn to another input: its latest result belongs here, and no comparison of others."""
         if node is None:
             return
         source = results.linked(self.compare.output, "input")

@@ -39,9 +39,11 @@ def record(output, **sums):
 
 
 def _partsOf(output):
-    """Return the volumes whose voxels go together, by role."""
+    """Return the volumes whose voxels go together, by role; nothing for a sequence."""
+    if bridge.isSequence(output):
+        return {}
     parts = {"output": output} | {role: results.linked(output, role) for role in _PARTS}
-    return {role: node for role, node in parts.items() if node and node.GetImageData()}
+    return {role: node for role, node in parts.items() if bridge.isUsable(node)}
 
 
 def _recordedOf(output):

@@ -87,14 +87,42 @@ class StrengthTest(ViewTestCase):
         self.parts = [slicer.util.getNode(name) for name in names]
         self.output = self.context.state.enhancedVolume = self.parts[1]
 
-    def test_afterASceneIsLoadedOnlyAFullResultIsBlended(self):
+    def full(self):
+        return self.results.linked(self.output, "full")
+
+    def test_belowOneTheFullResultIsAHiddenVolumeThatGoesWithItsResult(self):
+        self.assertIsNone(self.full())
+        whole = self.voxels()[1]
+        self.set(0.5)
+        full = self.full()
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(full), whole)
+        self.assertTrue(full.GetHideFromEditors() and full.GetSaveWithScene())
+        self.set(0.25)
+        self.assertIs(self.full(), full)
+        self.set(1.0)
+        self.assertIsNone(self.full())
+        self.assertFalse(self.bridge.isInScene(full))
+        self.set(0.5)
+        full = self.full()
+        self.remove(self.output)
+        self.assertFalse(self.bridge.isInScene(full))
+
+    def test_afterASceneIsLoadedAnyStrengthFollowsAndTheFullResultComesBack(self):
+        before = self.whatItIs()
         self.set(0.5)
         self.reload()
         slider = self.widget.panels["enhance"].ui.strengthSlider
-        self.assertEqual((slider.value, slider.enabled), (0.5, False))
-        self.refused("change the strength 0.5, enhance again", strength=1.0)
-        self.output.RemoveAttribute("MedEnhance.strength")
-        self.refused("changed after the run")
+        self.assertEqual((slider.value, slider.enabled), (0.5, True), slider.toolTip)
+        self.set(0.25)
+        np.testing.assert_array_equal(self.voxels()[1], self.voxels()[0] + 5)
+        self.set(1.0)
+        np.testing.assert_array_equal(self.voxels(), before[0])
+        self.assertEqual(self.whatItIs()[2], before[2])
+
+    def test_withoutTheFullResultTheStrengthStays(self):
+        self.set(0.5)
+        slicer.mrmlScene.RemoveNode(self.full())  # as in a scene that is no bundle
+        self.refused("scene bundles", "change the strength 0.5, enhance again", strength=1.0)
 
     def test_aMapOfTheUncertaintyStaysAsItIsAndIsMarked(self):
         self.output = self.makeOutput("uncertainty")
@@ -117,10 +145,10 @@ class StrengthTest(ViewTestCase):
         for changed in (0, 1):
             self.add(changed, 9)
             self.reload()
-            self.assertIn("changed after the run", slider.toolTip)
+            self.assertIn("were changed. Enhance again", slider.toolTip)
             self.assertFalse(slider.enabled)
             for strength in (0.5, 1.0):
-                self.refused("changed after the run", strength=strength)
+                self.refused("were changed. Enhance again", strength=strength)
             self.add(changed, -9)
         self.reload()
         self.assertTrue(slider.enabled)
@@ -164,12 +192,11 @@ class SliderTest(ViewTestCase):
         self.showPage("enhance")
         self.area = self.panel.result
         self.choose(self.source)
-        self.ui.differenceButton.click()
-        self.ui.differenceButton.click()
+        self.pick(self.ui.compareComboBox, "single")
         self.before = slicer.util.arrayFromVolume(self.source).copy()
 
     def wait(self):
-        self.waitUntil(lambda: not self.area.isBlending)
+        self.waitUntil(lambda: self.area.job is None)
 
     def added(self):
         """What the voxels of the result have more than those of the input."""
@@ -189,12 +216,12 @@ class SliderTest(ViewTestCase):
             handle.setSliderPosition(position)
             self.assertIs(self.shown(), self.output)
         self.panel.update()  # whatever happens meanwhile
-        self.assertEqual((self.added(), self.area.isBlending), ({20}, False))
+        self.assertEqual((self.added(), self.area.job), ({20}, None))
         handle.setSliderDown(False)
         self.wait()
         self.assertEqual((self.added(), self.shown()), ({5}, self.output))
         self.assertEqual(self.ui.strengthSlider.value, 0.25)
-        self.assertIn("strength 0.25", self.ui.factsLabel.text)
+        self.assertIn("Strength 0.25", self.ui.factsLabel.text)
 
     def test_aBlendThatFailsLeavesTheSliderAtTheStrengthOfTheVoxels(self):
         self.ui.strengthSlider.value = 0.5
@@ -205,7 +232,7 @@ class SliderTest(ViewTestCase):
 
     def test_theDifferenceFollowsTheStrengthAndGoesWithItsResult(self):
         self.remove(self.results.linked(self.output, "difference"))
-        self.ui.differenceButton.click()
+        self.pick(self.ui.compareComboBox, "difference")
         self.waitUntil(lambda: self.area.compare.overlay == "difference")
         made = self.results.linked(self.output, "difference")
         self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {20.0})
@@ -231,13 +258,15 @@ class SliderTest(ViewTestCase):
         actions = self.area.actions
         shown = [name for name, action in actions.items() if action.checkable and action.visible]
         self.assertEqual(shown, ["segments", "threeD", "table"])
+        self.assertTrue(actions["editor"].visible)
         layout, before = preview.layoutNode(), self.everything()
         for press, arrangement in (
             (actions["table"].trigger, layout.SlicerLayoutFourUpTableView),
-            (self.ui.sideBySideButton.click, layout.SlicerLayoutSideBySideView),
+            (lambda: self.pick(self.ui.compareComboBox, "sideBySide"), layout.SlicerLayoutSideBySideView),
             (actions["threeD"].trigger, layout.SlicerLayoutFourUpView),
         ):
             press()
+            self.wait()
             self.assertEqual(layout.GetViewArrangement(), arrangement)
             isTable = arrangement == layout.SlicerLayoutFourUpTableView
             said = "Look; closely. And 1 more." + " Trained on few. Measure nothing." * isTable
@@ -276,9 +305,9 @@ class SliderTest(ViewTestCase):
 
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5
-        self.assertTrue(self.area.isBlending)
+        self.assertIsNotNone(self.area.job)
         self.assertFalse(self.ui.applyButton.enabled or self.ui.saveButton.enabled)
-        self.assertIn("strength has been applied", self.ui.applyButton.toolTip)
+        self.assertIn("end of: Strength of scan enhanced", self.ui.applyButton.toolTip)
         slicer.app.processEvents()
         self.ui.strengthSlider.value = 0.75
         self.wait()
@@ -295,7 +324,7 @@ class StrengthOfARunTest(EnhanceTestCase):
     def set(self, strength):
         self.assertTrue(self.ui.strengthSlider.enabled, self.ui.strengthSlider.toolTip)
         self.ui.strengthSlider.value = strength
-        self.waitUntil(lambda: not self.panel.result.isBlending)
+        self.waitUntil(lambda: self.panel.result.job is None)
 
     @slow
     def test_itIsWhatARunAtThatStrengthGives(self):

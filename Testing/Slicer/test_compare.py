@@ -67,8 +67,8 @@ class ViewTestCase(MedEnhanceTestCase):
             plane = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).tolist()
             found.append((name, plane, node.GetFieldOfView(), node.GetXYZOrigin()))
             found.append(self.ids(name))
-            found.append((layers.GetForegroundOpacity(), layers.GetLinkedControl()))
-            found.append(layers.GetNumberOfAdditionalLayers())
+            found.append([layers.GetForegroundOpacity(), layers.GetLinkedControl()])
+            found.append((layers.GetHotLinkedControl(), layers.GetNumberOfAdditionalLayers()))
         return found
 
 

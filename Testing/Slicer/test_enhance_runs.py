@@ -68,14 +68,24 @@ class ThinSlicesTest(EnhanceTestCase):
         self.assertAlmostEqual(output.GetSpacing()[2], 1.0, delta=0.2)
         self.assertIs(output.GetNodeReference("MedEnhance.input"), node)
         self.assertEqual(output.GetTransformNodeID(), node.GetTransformNodeID())
-        for widget in (self.ui.strengthSlider, self.ui.differenceButton):
-            self.assertFalse(widget.enabled)
+        self.assertFalse(self.ui.strengthSlider.enabled)
+        for widget in (self.ui.strengthSlider, self.ui.compareComboBox):
             self.assertIn("differ from those of its input", widget.toolTip)
+        self.assertEqual(self.ui.compareComboBox.findData("difference"), -1)
 
 
 class PreviewTest(EnhanceTestCase):
     def previewed(self):
-        return self.apply(button=self.ui.previewButton)
+        """Press Preview, and wait for all of the slice; the job."""
+        self.ui.previewButton.click()
+        return self.awaited()
+
+    def awaited(self):
+        job = self.panel.preview.job
+        self.assertIsNotNone(job, self.message)
+        self.waitUntil(lambda: self.panel.preview.job is None, 240)
+        self.assertEqual(job.state, "done", self.message)
+        return job
 
     @slow
     def test_thePreviewEqualsTheWholeRun(self):
@@ -130,7 +140,7 @@ class PreviewTest(EnhanceTestCase):
         before = self.nodeIDs()
         self.ui.previewButton.click()
         self.waitUntil(lambda: self.panel.preview.isShown, 60)
-        rest = self.panel.job
+        rest = self.panel.preview.job
         self.assertNotIn("rows", rest.params)
         self.ui.previewButton.click()
         self.waitUntil(lambda: rest.isFinished, 60)
@@ -249,7 +259,8 @@ class TroubleTest(EnhanceTestCase):
         slicer.util.updateVolumeFromArray(node, 0 * slicer.util.arrayFromVolume(node))
         self.waitUntil(lambda: self.panel.job is None, 90)
         self.assertEqual(job.state, "done", self.message)
-        self.assertFalse(self.ui.differenceButton.enabled or self.ui.strengthSlider.enabled)
+        self.assertFalse(self.ui.strengthSlider.enabled)
+        self.assertEqual(self.ui.compareComboBox.findData("difference"), -1)
         said = [self.message, self.ui.warningLabel.text, self.ui.warningDetails.text]
         self.assertEqual("\n".join(said).count("changed during the run"), 1)
 
@@ -363,8 +374,9 @@ class SequenceTest(EnhanceTestCase):
             self.assertIn("Not available for several frames", widget.toolTip)
         self.assertIn("needs a single volume", self.ui.previewButton.toolTip)
         output = self.apply().nodes["output"]
-        self.assertIn("Noise found: ±", self.message)
-        self.assertTrue(self.ui.resultButton.isHidden())
+        self.assertIn("Noise found: ±", self.ui.factsLabel.text)
+        self.assertIn("3 frames were filtered one by one", self.ui.factsLabel.text)
+        self.assertEqual(self.panel.result.compare.mode, "sideBySide")
         self.assertEqual(output.GetName(), "beating enhanced")
         self.assertEqual([output.GetNthIndexValue(at) for at in range(3)], ["0.25", "0.5", "0.75"])
         self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("time", "s"))
@@ -378,7 +390,7 @@ class SequenceTest(EnhanceTestCase):
         for index in (2, 0):
             browser.SetSelectedItemNumber(index)
             slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
-            self.assertEqual(shown.GetAttribute("MedEnhance.derived"), "enhanced")
+            self.assertEqual(shown.GetAttribute("MedEnhance.derived"), "enhanced frame")
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), whole[index])
         layers = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
         self.assertEqual(layers.GetBackgroundVolumeID(), shown.GetID())
