@@ -240,7 +240,7 @@ class Preview(Showing):
         """Take the preview away, and put the view back; but what others have put there stays."""
         node = nodeOf(self._nodeID)
         self._restore(isMoved=False)
-        self.forget()
+        Showing.forget(self)
         if node is not None:
             results.remove(node)
 

@@ -49,7 +49,7 @@ class SlicePreview(preview.Preview, Follower):
             self.hide()
             self.update()
         elif dependencies.ensure(dependencies.ENHANCE, self.context, page.ui.previewButton):
-            self._begin(*preview.currentSlice(page.target))
+            self._compute(*preview.currentSlice(page.target))
 
     def keepTo(self, node):
         """Take the preview away unless it is of this volume."""
@@ -86,9 +86,9 @@ class SlicePreview(preview.Preview, Follower):
             return
         index = preview.sliceIn(self._view, self._node)
         if index not in (None, self._index):
-            self._begin(self._view, index)
+            self._compute(self._view, index)
 
-    def _begin(self, view, index):
+    def _compute(self, view, index):
         """Compute a slice: what is in sight first, then the rest."""
         node, options = self._page.target, self._page.options
         self._node, self._view, self._index = node, view, index

@@ -190,7 +190,7 @@ class SliderTest(ViewTestCase):
         super().setUp()
         self.output = self.makeOutput("difference")
         self.showPage("enhance")
-        self.area = self.panel.result
+        self.area, self.runner = self.panel.result, self.context.runner
         self.choose(self.source)
         self.pick(self.ui.compareComboBox, "single")
         self.before = slicer.util.arrayFromVolume(self.source).copy()
@@ -277,6 +277,107 @@ class SliderTest(ViewTestCase):
         self.assertEqual(self.everything(), before)
         self.area.showNew(self.output)  # as a run that ends while another module is open
         self.assertEqual(self.everything(), before)
+
+    def labeled(self):
+        """Two segments of the result, with a table."""
+        voxels = np.zeros((8, 24, 20), np.uint8)
+        voxels[1:5, 3:12, 3:12], voxels[4:7, 14:20, 5:15] = 1, 2
+        image = finished(self.bridge.readImage(voxels))
+        names = [{"value": value, "name": name} for value, name in ((1, "first"), (2, "second"))]
+        labels = self.results.makeSegmentation(image, self.source, names, "labels")
+        table = self.results.makeTable([], self.source, "table")
+        self.results.link(self.output, segmentation=labels, table=table)
+        self.panel.update()
+        return labels, table
+
+    def test_surfacesComeInStepsAreThoseOfSlicerAndAreUsedAgain(self):
+        labels, _table = self.labeled()
+        segments, kind = labels.GetSegmentation(), "Closed surface"
+        self.area.actions["threeD"].trigger()
+        self.assertEqual(self.area.job.title, "Surfaces of labels")
+        self.assertFalse(segments.ContainsRepresentation(kind), "not at once")
+        self.area.job.cancel()
+        self.wait()
+        self.assertFalse(segments.ContainsRepresentation(kind))
+        self.assertEqual(self.area.compare.mode, "single")
+        self.area.actions["threeD"].trigger()
+        self.wait()
+        self.assertEqual(self.area.compare.mode, "threeD")
+        segments = [segments.GetNthSegment(at) for at in range(2)]
+        made = [segment.GetRepresentation(kind) for segment in segments]
+        points = [each.GetNumberOfPoints() for each in made]
+        labels.GetSegmentation().CreateRepresentation(kind, True)
+        again = [segment.GetRepresentation(kind).GetNumberOfPoints() for segment in segments]
+        self.assertEqual(points, again)
+        self.assertGreater(min(points), 0)
+        self.area.actions["threeD"].trigger()
+        self.area.actions["threeD"].trigger()
+        self.assertEqual((self.area.job, self.area.compare.mode), (None, "threeD"))
+
+    def test_theSegmentsOpenInTheSegmentEditorOverTheResult(self):
+        labels, _table = self.labeled()
+        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "another")
+        before = self.everything()
+        self.area.choose("sideBySide")
+        self.area.actions["editor"].trigger()
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        self.assertIs(editor.segmentationNode(), labels)
+        self.assertIs(editor.sourceVolumeNode(), self.output)
+        self.assertEqual(slicer.util.selectedModule(), "SegmentEditor")
+        self.assertIsNot(editor.segmentationNode(), other)
+        self.assertEqual(before[0], self.everything()[0], "the layout is the user's again")
+
+    def test_usingTheResultDropsWhatWasForComparingAfterAQuestion(self):
+        labels, table = self.labeled()
+        noise = self.smallVolume(name="scan noise")
+        self.results.link(self.output, noise=noise)
+        second = self.makeOutput("difference")
+        itsTable = self.results.makeTable([], self.source, "other table")
+        self.results.link(second, table=itsTable)
+        rest = [self.results.linked(self.output, "difference"), noise, second, itsTable]
+        rest.append(self.results.linked(second, "difference"))
+        self.context.state.enhancedVolume = self.output
+        self.pick(self.ui.compareComboBox, "sideBySide")
+        ask = "slicer.util.confirmOkCancelDisplay"
+        with mock.patch(ask, return_value=False) as asked:
+            self.ui.useButton.click()
+        for node in rest:
+            self.assertIn(node.GetName(), asked.call_args.args[0])
+            self.assertTrue(self.bridge.isInScene(node))
+        self.assertEqual(self.area.compare.mode, "sideBySide")
+        with mock.patch(ask, return_value=True):
+            self.ui.useButton.click()
+        self.assertEqual([node for node in rest if self.bridge.isInScene(node)], [])
+        for node in (self.source, self.output, labels, table):
+            self.assertTrue(self.bridge.isInScene(node), node.GetName())
+        self.assertEqual(self.area.compare.mode, "none")
+        for name in ("Red", "Yellow", "Green"):
+            self.assertEqual(self.ids(name)[0], self.output.GetID())
+        with mock.patch(ask) as asked:  # with nothing to remove there is nothing to ask
+            self.ui.useButton.click()
+        asked.assert_not_called()
+
+    def test_theCheckerboardOfOtherVoxelsGoes(self):
+        self.pick(self.ui.compareComboBox, "checkerboard")
+        self.wait()
+        self.assertEqual(self.ui.compareComboBox.currentData, "checkerboard")
+        self.ui.strengthSlider.value = 0.5
+        self.wait()
+        self.assertEqual((self.ui.compareComboBox.currentData, self.added()), ("single", {10}))
+        self.assertEqual(slicer.util.getNodes("*checkerboard*"), {})
+
+    def test_largeVoxelsOfALoadedSceneAreLookedAtInSteps(self):
+        self.source = self.smallVolume((130, 256, 256), name="large")
+        self.output = self.makeOutput("noise")
+        self.choose(self.source)
+        self.assertTrue(self.ui.strengthSlider.enabled)
+        for number, isSame in ((1, False), (-1, True)):
+            voxels = slicer.util.arrayFromVolume(self.source) + number
+            slicer.util.updateVolumeFromArray(self.source, voxels.astype(np.int16))
+            self.panel.update()
+            self.assertIn("are being compared", self.ui.strengthSlider.toolTip)
+            self.waitUntil(lambda: not self.runner.activeJobs())
+            self.assertEqual(self.ui.strengthSlider.enabled, isSame)
 
     def test_theResultIsSavedWithItsManifestOrOpenedOnThePageCompress(self):
         path = os.path.join(self.temporaryFolder(), "better.nrrd")
