@@ -106,9 +106,10 @@ class ResultArea(Follower):
             self._check = blending.startCheck(self.context.runner, output)
             self._check.onFinished(self._onChecked)
 
-    def _onChecked(self, _job):
+    def _onChecked(self, job):
         self._check = None
-        self.update()
+        if job.state == "done":
+            self.update()
 
     def _showCompare(self, canCompare):
         """Offer the ways to compare that the result has."""
@@ -204,30 +205,33 @@ class ResultArea(Follower):
 
     def choose(self, mode):
         """Compare in one of the ways of the list; what has to be made first comes after a while."""
-        runner, output = self.context.runner, self.output
-        self.compare.setOverlay(None)
+        runner, output, compare = self.context.runner, self.output, self.compare
+        compare.setOverlay(None)
         if mode == "none":
-            self.compare.leave()
+            compare.leave()
         elif mode == "checkerboard":
-            self.follow(comparing.startCheckerboard(runner, output), self._showCheckerboard)
+            job = comparing.startCheckerboard(runner, output)
+            self._make(job, lambda job: compare.show(output, mode, job.nodes[mode]))
         elif mode == "difference" and results.linked(output, mode) is None:
-            self.follow(comparing.startDifference(runner, output), self._showDifference)
+            self._make(comparing.startDifference(runner, output), lambda _job: self.choose(mode))
         elif mode == "difference":
-            self._showDifference()
+            compare.show(output, "single")
+            compare.setOverlay(mode)
         else:
-            self.compare.show(output, mode)
+            compare.show(output, mode)
         self.update()
 
-    def _showDifference(self, *_job):
-        self.compare.show(self.output, "single")
-        self.compare.setOverlay("difference")
+    def _make(self, job, then):
+        """Wait for a job, then call then(job), unless the page or the result has changed."""
+        output = self.output
 
-    def _showCheckerboard(self, job):
-        board = job.nodes["checkerboard"]
-        if self._page.isOff:
-            results.remove(board)
-        else:
-            self.compare.show(self.output, "checkerboard", board)
+        def onSuccess(job):
+            if not self._page.isOff and output is self.output:
+                then(job)
+            elif "checkerboard" in job.nodes:
+                results.remove(job.nodes["checkerboard"])
+
+        self.follow(job, onSuccess)
 
     @guarded
     def _onFade(self, value):
@@ -281,7 +285,7 @@ class ResultArea(Follower):
         segmentation = results.linked(self.output, "segmentation")
         if isOn and not comparing.hasSurfaces(segmentation):
             job = comparing.startSurfaces(self.context.runner, segmentation)
-            self.follow(job, lambda _job: self._onThreeD(True))
+            self._make(job, lambda _job: self._onThreeD(True))
             return
         if isOn:
             segmentation.GetDisplayNode().SetVisibility(True)

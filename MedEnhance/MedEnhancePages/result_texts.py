@@ -72,16 +72,10 @@ def _devices():
 
 def _framesOf(output):
     """Say what the frames of a result differ in."""
-    kinds = {
-        "diffusion": _("Frames: diffusion."),
-        "echoes": _("Frames: echoes."),
-        "inversion times": _("Frames: inversion times."),
-        "functional": _("Frames: functional MRI."),
-        "perfusion": _("Frames: perfusion."),
-        "dynamic": _("Frames: a dynamic series."),
-    }
-    unknown = _("Frames: nothing states what they differ in.")
-    return kinds.get(sending.kindOf(output), unknown) if bridge.hasFrames(output) else ""
+    if not bridge.hasFrames(output):
+        return ""
+    kind = sending.kindOf(output) or _("not stated")
+    return _("Kind of frames: {kind}.").format(kind=kind)
 
 
 def findingsOf(output):

@@ -262,7 +262,7 @@ class SliderTest(ViewTestCase):
         layout, before = preview.layoutNode(), self.everything()
         for press, arrangement in (
             (actions["table"].trigger, layout.SlicerLayoutFourUpTableView),
-            (lambda: self.pick(self.ui.compareComboBox, "sideBySide"), layout.SlicerLayoutSideBySideView),
+            (lambda: self.area.choose("sideBySide"), layout.SlicerLayoutSideBySideView),
             (actions["threeD"].trigger, layout.SlicerLayoutFourUpView),
         ):
             press()

@@ -188,7 +188,7 @@ class FramesOnThePageTest(EnhanceTestCase):
         output = self.applied(node, "joint")
         lines = self.ui.factsLabel.text.splitlines()
         joint = "3 frames were filtered together; 2 principal images hold signal."
-        self.assertEqual(lines[:2], ["Frames: echoes.", joint.capitalize()])
+        self.assertEqual(lines[:2], ["Kind of frames: echoes.", joint])
         self.assertIs(self.ui.resultSelector.currentNode(), output)
         self.assertFalse(self.ui.strengthSlider.isVisibleTo(self.panel.widget))
         self.assertEqual(self.ui.frameSlider.maximum, 2)
