@@ -28,7 +28,7 @@ _PARTS = ("input", "full", "difference")
 def remember(output, voxels):
     """Record the checksums of a run's result; voxels: bridge.voxelState of the enhanced input."""
     isSame = bridge.voxelState(results.linked(output, "input")) == voxels
-    record(output, **({} if isSame else {"input": "changed during the run"}))
+    record(output, **({} if isSame else {"input": "changed"}))
 
 
 def record(output, **sums):

@@ -194,7 +194,7 @@ class _Enhancement(NodeJob):
 
     def _describe(self, node, role, history):
         """Record on the result, or on a map, what it is, with the history in the worker's file."""
-        derived = {"output": "enhanced", "frame": "enhanced frame"}.get(role, role)
+        derived = {"output": "enhanced", "frame": "enhanced-frame"}.get(role, role)
         results.stamp(node, derived, self.node, self._model, self._manifest, history)
         self._noteStrength(node)
         node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))

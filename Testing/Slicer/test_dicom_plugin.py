@@ -134,7 +134,7 @@ class PluginTest(ExportTestCase):
                 dicom_source.inherit(source, frame)
                 if at:
                     history = ["DERIVED: enhanced with ct"]
-                    results.stamp(frame, "enhanced frame", source, history=history)
+                    results.stamp(frame, "enhanced-frame", source, history=history)
                 sequence.SetDataNodeAtValue(frame, str(number))
                 slicer.mrmlScene.RemoveNode(frame)
             sequence.SetName(name)

@@ -471,10 +471,10 @@ class SequenceTest(EnhanceTestCase):
         for index in (2, 0):
             browser.SetSelectedItemNumber(index)
             slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
-            self.assertEqual(shown.GetAttribute("MedEnhance.derived"), "enhanced frame")
+            self.assertEqual(shown.GetAttribute("MedEnhance.derived"), "enhanced-frame")
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), whole[index])
-        layers = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
-        self.assertEqual(layers.GetBackgroundVolumeID(), shown.GetID())
+        right = slicer.mrmlScene.GetSingletonNode("Yellow", "vtkMRMLSliceNode")
+        self.assertEqual(compositeOf(right).GetBackgroundVolumeID(), shown.GetID())
 
 
 class AnswersTest(EnhanceTestCase):
