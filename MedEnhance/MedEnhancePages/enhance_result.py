@@ -26,7 +26,6 @@ _SHOWN = {
     "table": _("Table of volumes"),
 }
 _OF_SEGMENTS = ("segments", "threeD", "table")
-_ENHANCED = ("MedEnhance.derived", "enhanced")
 
 
 class ResultArea(Follower):
@@ -42,12 +41,12 @@ class ResultArea(Follower):
         self._isHeld = False
         self._notice = Notice(ui, "warning")
         for kind in ui.resultSelector.nodeTypes:
-            ui.resultSelector.addAttribute(kind, *_ENHANCED)
+            ui.resultSelector.addAttribute(kind, "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
         ui.inputButton.released.connect(lambda: self._showInput(False))
-        ui.compareComboBox.activated.connect(self._onCompare)
-        ui.fadeSlider.valueChanged.connect(self._onFade)
+        ui.compareComboBox.activated.connect(lambda _at: self.choose(ui.compareComboBox.currentData))
+        ui.fadeSlider.valueChanged.connect(self.compare.setFading)
         ui.frameSlider.valueChanged.connect(self._onFrame)
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
@@ -200,9 +199,6 @@ class ResultArea(Follower):
             self.update()
 
     @guarded
-    def _onCompare(self, *_index):
-        self.choose(self.ui.compareComboBox.currentData)
-
     def choose(self, mode):
         """Compare in one of the ways of the list; what has to be made first comes after a while."""
         runner, output, compare = self.context.runner, self.output, self.compare
@@ -232,10 +228,6 @@ class ResultArea(Follower):
                 results.remove(job.nodes["checkerboard"])
 
         self.follow(job, onSuccess)
-
-    @guarded
-    def _onFade(self, value):
-        self.compare.setFading(value)
 
     @guarded
     def _onFrame(self, value):

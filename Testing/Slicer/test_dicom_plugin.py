@@ -141,7 +141,7 @@ class PluginTest(ExportTestCase):
             slicer.mrmlScene.AddNode(sequence)
         bridge.play(frames, output)
         self.assertEqual(self.export(bridge.proxyOf(output)), "")
-        self.assertEqual(len(self.assertDerived("enhanced with ct")), 6)
+        self.assertEqual(len(self.assertDerived("Enhanced by MedEnhance", "with ct")), 6)
 
     def test_aSecondExportLiesBesideTheFirstAndNoFolderIsLeft(self):
         """Slicer removes the files of its temporary folder after an import, and no folder in it."""
