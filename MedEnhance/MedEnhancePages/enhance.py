@@ -5,8 +5,8 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.findings import final_log
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceNodes import bridge, guides, model_choice, preview, results, volume_warnings
+from MedEnhancePages.enhance_preview import SlicePreview
 from MedEnhancePages.enhance_result import ResultArea
 from MedEnhancePages.noise_area import NoiseArea
 from MedEnhancePages.result_texts import equalsInput, findingsOf
@@ -23,10 +23,9 @@ class EnhancePanel(Page):
         super().__init__(context, "Enhance")
         ui = self.ui
         self._shownInput = self._suggestedGuide = None
-        self.preview = preview.Preview()
-        self.result = ResultArea(self)
+        self.preview, self.result = SlicePreview(self), ResultArea(self)
         self._devices = context.devices
-        self._noise = NoiseArea(self)
+        self.noise = NoiseArea(self)
         self._problem = Notice(ui, "problem")
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.noiseSpinBox.valueChanged.connect(self._onOfVolume)
@@ -48,18 +47,17 @@ class EnhancePanel(Page):
         )
         ui.modalityComboBox.activated.connect(self._onModality)
         ui.suggestedGuideButton.clicked.connect(self._onSuggestedGuide)
-        ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
 
     def cleanup(self):
-        self._noise.follow(None)
+        self.noise.follow(None)
         self.preview.hide()
         self.result.leave()
         self.result.forget()
         self.job = None
 
     def forget(self):
-        self._noise.follow(None)
+        self.noise.follow(None)
         self.preview.forget()
         self.result.forget()
         self._shownInput = self._suggestedGuide = None
@@ -128,7 +126,7 @@ class EnhancePanel(Page):
 
     def exit(self):
         """Put the views back as they were."""
-        self._noise.leave()
+        self.noise.leave()
         self.preview.hide()
         self.result.leave()
 
@@ -161,11 +159,10 @@ class EnhancePanel(Page):
 
     def show(self):
         node = self.target
-        if self.preview.source is None or self.preview.source is not node:
-            self.preview.hide()
+        self.preview.keepTo(node)
         if node is not self._shownInput:
             self._shownInput = node
-            self.result.follow(node)
+            self.result.turnTo(node)
         self._showChoices()
         self._showGuide()
         self._showActions()
@@ -230,16 +227,16 @@ class EnhancePanel(Page):
             self._problem.show(level, note or dependencies.missingText(), remedy)
         ui.applyButton.enabled = not (problem or busy)
         ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
-        isShown = self.preview.isShown
-        ui.previewButton.text = _("Hide preview") if isShown else _("Preview")
-        reason = "" if isShown else problem or busy or self._previewProblem()
-        if not (reason or isShown) and preview.currentSlice(self.target) is None:
+        isOn = self.preview.isOn
+        ui.previewButton.text = _("Hide preview") if isOn else _("Preview")
+        reason = "" if isOn else problem or busy or self.preview.problem()
+        if not (reason or isOn) and preview.currentSlice(self.target) is None:
             reason = _("No slice view shows a slice of the volume: fit the views to it.")
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         ui.planLabel.text = "" if problem else busy or self._plan()
         ui.planLabel.visible = bool(ui.planLabel.text)
-        self._noise.follow(None if problem else self.target)
+        self.noise.follow(None if problem else self.target)
 
     def _plan(self):
         """Say what the run will do, with which model, where, and for how long."""
@@ -263,16 +260,8 @@ class EnhancePanel(Page):
         """Say what must end before another run can start; empty for nothing."""
         if self.job is not None:
             return _("Wait for the run to finish, or cancel it. Changes are for the next run.")
-        if self.result.isBlending:
-            return _("Wait until the strength has been applied.")
-        return ""
-
-    def _previewProblem(self):
-        """Say why there is no preview of any slice; empty where there is."""
-        if self.state.task == "slices":
-            return _("Thin slices have a new grid: no preview is available.")
-        if bridge.hasFrames(self.target):
-            return _("A preview needs a single volume, such as one that shows a frame.")
+        if self.result.job is not None:
+            return _("Wait for the end of: {title}.").format(title=self.result.job.title)
         return ""
 
     @guarded
@@ -287,48 +276,9 @@ class EnhancePanel(Page):
         self._devices.rememberPace(self.target, options, job)
         self.follow(job, lambda job: self.onApplied(job, options.segment))
 
-    @guarded
-    def onPreview(self, *_checked):
-        """Enhance the slice that is shown, what is in sight first, or take the preview away."""
-        if self.preview.isShown:
-            rest, self.job = self.job, None
-            if rest is not None:
-                rest.cancel()
-            self.preview.hide()
-            self.context.clearMessage()
-            self.update()
-            return
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.previewButton):
-            return
-        node, options = self.target, self.options
-        sliceNode, index = preview.currentSlice(node)
-        # With a guide the whole slice is computed in any way.
-        region = preview.firstRegion(node, sliceNode) if options.guide is None else None
-
-        def start(region, isRest=False):
-            job = enhancement.startPreview(self.context.runner, node, index, options, region)
-            self.follow(job, lambda job: onSuccess(job, region, isRest))
-
-        def onSuccess(job, region, isRest):
-            if self.isOff or (isRest and not self.preview.isShown):
-                results.remove(job.nodes["output"])
-                return
-            self.preview.show(job.nodes["output"], node, sliceNode)
-            shown = _("Preview of slice {number} in the {view} view.").format(
-                number=index + 1, view=sliceNode.GetLayoutName()
-            )
-            if options.config.task == "sharpness" or options.config.correct_bias_field:
-                shown += " " + _("It shows noise removal alone; Apply does the rest too.")
-            if region is not None:
-                start(None, isRest=True)
-                shown += " " + _("The rest of the slice follows.")
-            self.context.report(job, shown)
-
-        start(region)
-
     def follow(self, job, onSuccess):
         self.context.clearMessage()
-        self._noise.stop()
+        self.noise.stop()
         super().follow(job, onSuccess)
 
     def onApplied(self, job, hasSegments=False):
@@ -338,14 +288,10 @@ class EnhancePanel(Page):
         ready = _("{name} is ready.").format(name=output.GetName())
         if equalsInput(output):
             ready += " " + _("It equals its input.")
-        if bridge.hasFrames(output):
-            preview.showVolume(preview.shownVolume(output))
-            time = _("It took {time}.").format(time=duration_text(job.ended - job.started))
-            self.context.report(job, " ".join([ready, time, *findingsOf(output)]))
-        else:  # facts and warnings stand under Result
-            self.state.enhancedVolume = output
-            self.result.showNew(output)
-            if hasSegments and "segmentation" not in job.nodes:
-                self.context.report(job, ready + " " + _("It was not segmented."))
-            else:
-                self.context.message("info", ready, "\n".join(job.log))
+        # Facts and warnings stand under Result.
+        self.state.enhancedVolume = output
+        self.result.showNew(output)
+        if hasSegments and "segmentation" not in job.nodes:
+            self.context.report(job, ready + " " + _("It was not segmented."))
+        else:
+            self.context.message("info", ready, "\n".join(job.log))
