@@ -26,7 +26,7 @@ def currentSlice(volume):
     (slice node, index), or None where no view of the layout shows a slice; the volume's transform
     is taken into account.
     """
-    toIjk, best = _worldToIjk(volume), None
+    toIjk, best = worldToIjk(volume), None
     views = sliceNodes()
     for sliceNode in [view for view in views if view.IsMappedInLayout()] or views:
         plane = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())[:3]
@@ -46,7 +46,7 @@ def firstRegion(volume, sliceNode):
     They are in sight, and at most _FIRST voxels along each side, about the middle of the view. None
     where that is most of the slice, or nothing.
     """
-    toIjk, toRas = _worldToIjk(volume), sliceNode.GetXYToRAS()
+    toIjk, toRas = worldToIjk(volume), sliceNode.GetXYToRAS()
     across, down = sliceNode.GetDimensions()[:2]
     corners = [
         toIjk(toRas.MultiplyPoint((x, y, 0.0, 1.0))[:3]) for x in (0, across) for y in (0, down)
@@ -219,7 +219,7 @@ class Preview(Showing):
     _onOthersShown = hide
 
 
-def _worldToIjk(volume):
+def worldToIjk(volume):
     """Make a function from world coordinates to voxel indices, through the volume's transform."""
     toLocal = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(

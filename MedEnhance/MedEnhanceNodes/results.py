@@ -121,15 +121,6 @@ def latestOf(source):
     return nodes[-1] if nodes else None
 
 
-def removeLostDifferences():
-    """Remove difference maps whose result has left the scene, or was overwritten."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    differences = [linked(node, "difference") for node in nodes]
-    for node in nodes:
-        if node.GetAttribute(provenance.DERIVED) == "difference" and node not in differences:
-            remove(node)
-
-
 def checkOutput(output, source):
     """Raise PanelError for a node that the enhanced `source` may not be written into.
 

@@ -79,7 +79,6 @@ class ResultArea:
         """Show the result of the state, and enable what can be done with it."""
         ui, output, compare = self.ui, self.output, self.compare
         blending.forgetRemoved()
-        results.removeLostDifferences()
         source = results.linked(output, "input")
         if compare.mode != "none" and (compare.output is not output or compare.source is None):
             compare.leave()

@@ -5,6 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.messages import PageContext
 
 _ICON_PIXELS = 20
 #: By class of a widget: the signal of a choice, and the property that has it.
@@ -25,11 +26,11 @@ class Page:
 
     def __init__(self, context, name):
         """Load the .ui file of that name."""
-        self.context = context
+        self.context = PageContext(context, name.lower())
         self.widget, self.ui = context.ui(name)
         self._bound, self._shownState = [], None
-        #: The job that the page follows; None for none.
-        self.job = None
+        #: The jobs that the page follows until their end.
+        self.jobs = []
         #: Whether a change of a widget comes from here, not from the user.
         self.isShowing = False
         context.onChange(self.update)
@@ -38,6 +39,11 @@ class Page:
     def state(self):
         """The State of the scene; None while that closes, and after the module was closed."""
         return self.context.state
+
+    @property
+    def job(self):
+        """The newest job that the page follows; None for none."""
+        return self.jobs[-1] if self.jobs else None
 
     @property
     def isOff(self):
@@ -81,16 +87,16 @@ class Page:
             self.isShowing = False
 
     def follow(self, job, onSuccess):
-        """Show a job, in place of another, until its end: its error, or onSuccess(job)."""
-        self.job = job
+        """Wait for the end of a job, and show its error, or call onSuccess(job)."""
+        self.jobs.append(job)
         job.onFinished(lambda job: self._onEnded(job, onSuccess))
         self.update()
 
     @guarded
     def _onEnded(self, job, onSuccess):
-        if job is not self.job:
+        if job not in self.jobs:
             return
-        self.job = None
+        self.jobs.remove(job)
         if job.error is not None:
             self.context.showError(job.error)
         elif self.state is not None:

@@ -1,0 +1,76 @@
+"""What belongs to a result and goes with it: maps, difference, table, segmentation."""
+
+import zlib
+
+import numpy as np
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhanceNodes import bridge, provenance, results
+
+#: Attribute of a segmentation: the checksum of its labels at the end of the run that made them.
+_LABELS = "MedEnhance.labels"
+_ROLES = [role for role in results.ROLES if role != "input"]
+
+
+def of(output):
+    """Return the nodes that a result, or None, refers to, without its input."""
+    linked = [results.linked(output, role) for role in _ROLES]
+    return [node for node in linked if node is not None]
+
+
+def keepLabels(segmentation):
+    """Keep the checksum of labels as a run made them, in steps."""
+    segmentation.SetAttribute(_LABELS, (yield from _checksum(segmentation)))
+
+
+def removable(nodes):
+    """Return those of the nodes that may go, in steps.
+
+    A node that another result refers to stays, as a copy of a result does, and so does a
+    segmentation that was edited.
+    """
+    others = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    shared = [each for other in others for each in of(other)]
+    going = []
+    for node in nodes:
+        isEdited = False
+        if bridge.isInScene(node) and node.IsA("vtkMRMLSegmentationNode"):
+            isEdited = node.GetAttribute(_LABELS) != (yield from _checksum(node))
+        if bridge.isInScene(node) and node not in shared and not isEdited:
+            going.append(node)
+    return going
+
+
+def removeWith(runner, output):
+    """Remove what belonged to a result that leaves the scene, unless the scene closes."""
+    isResult = output.GetAttribute(provenance.DERIVED) == "enhanced"
+    nodes = of(output) if isResult and not slicer.mrmlScene.IsClosing() else []
+    if nodes:
+        title = _("Remove what belongs to {name}").format(name=output.GetName())
+        # Later: the scene is in the middle of a removal.
+        qt.QTimer.singleShot(0, lambda: runner.submit("", {}, title=title, before=remove))
+
+    def remove(_job):
+        for node in (yield from removable(nodes)):
+            results.remove(node)
+
+
+def _checksum(segmentation):
+    """Make a checksum of names and labels, wherever their images begin and end; in steps."""
+    labels = segmentation.GetSegmentation()
+    kind = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+    segments = [labels.GetNthSegment(at) for at in range(labels.GetNumberOfSegments())]
+    total = zlib.crc32("\n".join(segment.GetName() for segment in segments).encode())
+    for layer in range(labels.GetNumberOfLayers(kind)):
+        image = labels.GetLayerDataObject(layer, kind)
+        columns, _last, rows, _last, slices, _last = image.GetExtent()
+        for number, voxels in enumerate(bridge.arrayOf(image), slices):
+            places = np.nonzero(voxels)
+            if places[0].size:
+                parts = ([number], places[0] + rows, places[1] + columns, voxels[places])
+                for part in parts:
+                    total = zlib.crc32(np.asarray(part, np.int32).tobytes(), total)
+            yield
+    return f"{total:08x}"
