@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from MedEnhanceNodes import bridge, provenance, results
 
 #: Attribute of a segmentation: the checksum of its labels at the end of the run that made them.
-_LABELS = "MedEnhance.labels"
+LABELS = "MedEnhance.labels"
 _ROLES = [role for role in results.ROLES if role != "input"]
 
 
@@ -18,11 +18,6 @@ def of(output):
     """Return the nodes that a result, or None, refers to, without its input."""
     linked = [results.linked(output, role) for role in _ROLES]
     return [node for node in linked if node is not None]
-
-
-def keepLabels(segmentation):
-    """Keep the checksum of labels as a run made them, in steps."""
-    segmentation.SetAttribute(_LABELS, (yield from _checksum(segmentation)))
 
 
 def removable(nodes):
@@ -37,7 +32,7 @@ def removable(nodes):
     for node in nodes:
         isEdited = False
         if bridge.isInScene(node) and node.IsA("vtkMRMLSegmentationNode"):
-            isEdited = node.GetAttribute(_LABELS) != (yield from _checksum(node))
+            isEdited = node.GetAttribute(LABELS) != (yield from _checksumOf(node))
         if bridge.isInScene(node) and node not in shared and not isEdited:
             going.append(node)
     return going
@@ -57,14 +52,18 @@ def removeWith(runner, output):
             results.remove(node)
 
 
-def _checksum(segmentation):
-    """Make a checksum of names and labels, wherever their images begin and end; in steps."""
+def _checksumOf(segmentation):
     labels = segmentation.GetSegmentation()
     kind = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
     segments = [labels.GetNthSegment(at) for at in range(labels.GetNumberOfSegments())]
-    total = zlib.crc32("\n".join(segment.GetName() for segment in segments).encode())
-    for layer in range(labels.GetNumberOfLayers(kind)):
-        image = labels.GetLayerDataObject(layer, kind)
+    layers = [labels.GetLayerDataObject(at, kind) for at in range(labels.GetNumberOfLayers(kind))]
+    return (yield from checksum([segment.GetName() for segment in segments], layers))
+
+
+def checksum(names, images):
+    """Make a checksum of segments and labels, wherever their images begin and end; in steps."""
+    total = zlib.crc32("\n".join(names).encode())
+    for image in images:
         columns, _last, rows, _last, slices, _last = image.GetExtent()
         for number, voxels in enumerate(bridge.arrayOf(image), slices):
             places = np.nonzero(voxels)

@@ -283,13 +283,17 @@ def makeTable(rows, source, name):
         (_("Surface (mm²)"), vtk.vtkDoubleArray, "surface_mm2"),
         (_("Expected Dice"), vtk.vtkDoubleArray, "quality"),
     )
+    # Not every model estimates its quality.
+    addColumns(node, [each for each in columns if any(each[2] in row for row in rows)], rows)
+    bridge.placeBeside(source, node)
+    return node
+
+
+def addColumns(table, columns, rows):
+    """Fill a table node: columns: (title, class of array, field) of each; rows: their fields."""
     for title, kind, field in columns:
-        if not any(field in row for row in rows):  # not every model estimates its quality
-            continue
         column = kind()
         column.SetName(title)
         for row in rows:
-            column.InsertNextValue(row.get(field, math.nan))
-        node.AddColumn(column)
-    bridge.placeBeside(source, node)
-    return node
+            column.InsertNextValue(row.get(field, "" if column.IsA("vtkStringArray") else math.nan))
+        table.AddColumn(column)

@@ -21,11 +21,12 @@ class Context(Speaker):
     logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes
     and before the module is opened. isEntered: whether the module is in front: else nothing is
     observed, and no page is updated. panel: the widget with everything, mainUi: its parts. devices:
-    the DeviceChoice.
+    the DeviceChoice. several: the Several volumes that are selected.
     """
 
     def __init__(self, logic, runner, modulePath):
         from MedEnhancePages.enhance_choices import DeviceChoice
+        from MedEnhancePages.several import Several
         from MedEnhancePages.widgets import Notice, singleShot
 
         self.logic, self.runner, self.state, self.isEntered = logic, runner, None, False
@@ -41,6 +42,7 @@ class Context(Speaker):
         self._listeners, self._observed = [], {}
         self._settle = singleShot(self.panel, _SETTLE_MS, self._notify)
         self.devices = DeviceChoice(runner, self.changeSoon)
+        self.several = Several(self, ui)
 
     def enter(self):
         """Follow scene and state until `exit`."""
@@ -136,10 +138,11 @@ class Context(Speaker):
 
     def _notify(self, *_event):
         self._settle.stop()
-        # Voxels, modality and name of the input belong to what is shown.
-        node = self.state.inputVolume if self.state is not None else None
-        if node is not self._observed.get("input", (None,))[0]:
-            self._observe("input", node, vtk.vtkCommand.ModifiedEvent, self.changeSoon)
+        # Voxels, modality and name of the input belong to what is shown, and where a region lies.
+        for role in ("inputVolume", "roi"):
+            node = getattr(self.state, role) if self.state is not None else None
+            if node is not self._observed.get(role, (None,))[0]:
+                self._observe(role, node, vtk.vtkCommand.ModifiedEvent, self.changeSoon)
         for callback in list(self._listeners):
             callback()
 

@@ -17,10 +17,7 @@ class Speaker:
 
     def showError(self, exception):
         """Show an exception, and log it with its traceback; a cancellation is information."""
-        error = PanelError.fromException(exception)
-        if error.report:
-            log = logging.error if error.code == "internal" else logging.warning
-            log("MedEnhance: %s", error.report)
+        error = logged(exception)
         if error.text:  # else the scene has closed
             level = "info" if error.isCancellation else "error"
             self.message(level, error.text, error.shown, error.report)
@@ -33,6 +30,15 @@ class Speaker:
             level = "warning" if job.warnings else "info"
             lines = [text, *map(sentence, job.warnings)]
             self.message(level, "\n".join(lines), "\n".join(job.log))
+
+
+def logged(exception):
+    """Log an exception with its traceback, unless it is a cancellation; returns its PanelError."""
+    error = PanelError.fromException(exception)
+    if error.report:
+        log = logging.error if error.code == "internal" else logging.warning
+        log("MedEnhance: %s", error.report)
+    return error
 
 
 class PageContext(Speaker):

@@ -127,6 +127,9 @@ class _Enhancement(NodeJob):
             images["output"] = yield from region.placed(images["output"], box, source)
             *before, last = histories["output"]
             histories["output"] = [*before, f"{last}; {region.textOf(box)}"]
+        if "segmentation" in images:
+            names = [label["name"] for label in job.result["labels"]]
+            labels = yield from belongings.checksum(names, [images["segmentation"]])
         former = yield from belongings.removable(belongings.of(self._chosenOutput()))
         for image in (source.GetImageData(), images["output"]):
             yield from bridge.checksumSteps(image)  # for `remember`
@@ -145,6 +148,7 @@ class _Enhancement(NodeJob):
             self._describe(nodes[role], role, histories.get(role, ()))
         if "segmentation" in images:
             self._placeLabels(job, images["segmentation"])
+            nodes["segmentation"].SetAttribute(belongings.LABELS, labels)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
@@ -152,8 +156,6 @@ class _Enhancement(NodeJob):
         for node in former:  # of voxels that are gone
             results.remove(node)
         yield  # the page shows it in a turn of its own
-        if "segmentation" in nodes:
-            yield from belongings.keepLabels(nodes["segmentation"])
 
     def _placeLabels(self, job, image):
         """Add the segmentation and the table of a result to the scene."""
