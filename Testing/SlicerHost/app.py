@@ -6,8 +6,10 @@ import os
 import tempfile
 from typing import Any
 
+import slicer
+
 from SlicerHost import qt
-from SlicerHost.standins import behavior, make
+from SlicerHost.standins import behavior, make, stored
 
 
 @behavior
@@ -63,7 +65,7 @@ class qSlicerCoreApplication:
 
 @behavior
 class qSlicerApplication:
-    """As that of a Slicer without main window."""
+    """Its main window has a module selector and no views, and is not shown."""
 
     def layoutManager(self: Any) -> Any:
         return None
@@ -80,12 +82,43 @@ class qSlicerModuleManager:
         return self._own.by_name.get(name)
 
 
+@behavior
+class qSlicerMainWindow:
+    """Is there for slicer.util, which looks for it by its name."""
+
+    def construct(self: Any) -> None:
+        self.objectName = "qSlicerMainWindow"
+        self._own.selector = make("qSlicerModuleSelectorToolBar")(self)
+
+    def moduleSelector(self: Any) -> Any:
+        return self._own.selector
+
+
+@behavior
+class qSlicerModuleSelectorToolBar:
+    """Leaves the module that is open and enters another."""
+
+    selectedModule = stored("")
+
+    def selectModule(self: Any, name: str) -> None:
+        modules = slicer.app.moduleManager()._own.by_name
+        for module in modules.values():
+            widget = getattr(module._own, "widget", None)
+            if widget is not None and widget.isEntered:
+                widget.exit()
+        if hasattr(modules[name]._own, "widget"):
+            modules[name].widgetRepresentation().enter()
+        self.selectedModule = name
+        self.moduleSelected.emit(name)
+
+
 def start() -> Any:
     if qt.QApplication.instance() is not None:
         raise RuntimeError("there is a QApplication already; Slicer's has to be the first")
     app = make("qSlicerApplication")(["SlicerHost"])
     app._own.modules = make("qSlicerModuleManager")()
     app._own.io = make("qSlicerIOManager")()
+    app._own.window = make("qSlicerMainWindow")()
     app._own.dicom = make("ctkDICOMDatabase")()
     folder = f"{app._own.folder.name}/SlicerDICOMDatabase"
     os.mkdir(folder)

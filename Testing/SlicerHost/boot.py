@@ -67,9 +67,10 @@ def start() -> Any:
     slicer.moduleNames, slicer.selfTests = types.SimpleNamespace(), {}
     slicer.app = app.start()
     slicer.dicomDatabase = slicer.app.dicomDatabase()  # Slicer's module DICOM does this
-    from SlicerHost import modules, scene  # noqa: F401
+    from SlicerHost import modules, scene
 
     scene.start(slicer.app)
     scene.add_module(standins.make("qSlicerAbstractCoreModule")(), "SampleData", None)
+    modules.load(HERE / "scripted/SegmentEditor.py")
     vtk.vtkObject.GlobalWarningDisplayOn()
     return slicer.app

@@ -107,12 +107,10 @@ def load(path: Path | str) -> Any:
 
 
 def _register_io(python: Any, name: str) -> None:
-    if hasattr(python, f"{name}FileWriter"):
-        raise NotImplementedError(f"{name}FileWriter: the host has readers of modules alone")
-    if hasattr(python, f"{name}FileReader"):
-        parent = make("qSlicerScriptedFileReader")()
-        slicer.app.coreIOManager()._own.readers[name] = parent
-        parent._own.python = getattr(python, f"{name}FileReader")(parent)
+    for kind in ("Reader", "Writer"):
+        script = getattr(python, f"{name}File{kind}", None)
+        if script is not None:
+            slicer.app.coreIOManager()._register(kind, name, script)
 
 
 def unload(name: str) -> None:
@@ -121,7 +119,8 @@ def unload(name: str) -> None:
     module = slicer.app.moduleManager()._own.by_name.pop(name)
     if module._own.widget is not None:
         module._own.widget.deleteLater()
-    slicer.app.coreIOManager()._own.readers.pop(name, None)
+    for ios in slicer.app.coreIOManager()._own.ios.values():
+        ios.pop(name, None)
     for attribute in (name.lower(), f"{name}Widget", f"{name}Instance"):
         if hasattr(slicer.modules, attribute):
             delattr(slicer.modules, attribute)

@@ -13,6 +13,7 @@ from SlicerHost.standins import make
 #: Module -> the logic that it brings
 LOGICS = {
     "Colors": "vtkSlicerColorLogic",
+    "Markups": "vtkSlicerMarkupsLogic",
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "Sequences": "vtkSlicerSequencesLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
@@ -35,6 +36,9 @@ def start(app: Any) -> None:
     scene = slicer.mrmlScene = slicer.vtkMRMLScene()
     scene.SetRootDirectory(app.temporaryPath)
     _start_cache(own, scene, app.temporaryPath)
+    crosshair = slicer.vtkMRMLCrosshairNode()
+    crosshair.SetCrosshairName("default")
+    scene.AddNode(crosshair)
     own.logic.SetTemporaryPath(app.temporaryPath)
     own.logic.SetMRMLScene(scene)
     _start_modules(app, scene)
