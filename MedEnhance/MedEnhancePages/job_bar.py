@@ -1,5 +1,7 @@
 """The queue: the job that runs, on the page in front, or in Slicer's status bar; jobs that wait."""
 
+import itertools
+
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -31,6 +33,7 @@ class JobBar:
         ui.jobCancelButton.clicked.connect(self._onCancel)
         ui.queueRemoveButton.clicked.connect(self._onRemove)
         ui.queueList.itemSelectionChanged.connect(self._show)
+        ui.jobFrame.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Maximum)
         shortcut = qt.QShortcut(qt.QKeySequence(qt.Qt.Key_Delete), ui.queueList)
         shortcut.context = qt.Qt.WidgetShortcut
         shortcut.activated.connect(self._onRemove)
@@ -55,6 +58,7 @@ class JobBar:
         """Move the frame to a page that comes to the front, below its main button."""
         self._page, self._name = page, name
         self._place()
+        self._show()  # as a widget that gets another parent is hidden
 
     def _place(self):
         """Place the frame on the page; below all of them while they are disabled."""
@@ -69,7 +73,7 @@ class JobBar:
         layout.insertWidget(at, frame)
         order = [getattr(self._page.ui, before), self._ui.jobCancelButton]
         order += [self._ui.queueList, self._ui.queueRemoveButton]
-        for first, second in zip(order, order[1:]):
+        for first, second in itertools.pairwise(order):
             qt.QWidget.setTabOrder(first, second)
 
     def _onChange(self, job):

@@ -86,7 +86,7 @@ class Context(Speaker):
         return widget, slicer.util.childWidgetVariables(widget)
 
     def message(self, level, text, details="", report="", page=""):
-        """Keep the message of a page, by default the one in front, until it is closed or replaced."""
+        """Keep the message of a page, by default the one in front, until it is replaced."""
         self._messages[page or self._front] = level, text, details, report
         self.showMessageOf(self._front)
 

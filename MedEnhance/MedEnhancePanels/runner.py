@@ -327,7 +327,7 @@ def endSharedRunner():
 
 
 def _lost(worker):
-    """Make the error of a worker that has ended before its job; what is not known is not guessed."""
+    """Make the error of a worker that ended before its job; what is not known is not guessed."""
     code, hint = worker.exitCode, _("Your data are unchanged. Try again.")
     if worker.lackedMemory:
         text = _("The memory ran out, so the system ended the computing process")

@@ -100,7 +100,8 @@ class _Enhancement(NodeJob):
         for name in (name for name, isAsked in asked.items() if isAsked):
             job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
         if options.box is not None:
-            job.params |= dict(zip(("slices", "rows", "columns"), map(list, options.box)))
+            for axis, part in zip(("slices", "rows", "columns"), options.box, strict=True):
+                job.params[axis] = list(part)
         job.params["segmenter"] = options.segmenter
         job.params["force_segmenter"] = options.forceSegmenter
 

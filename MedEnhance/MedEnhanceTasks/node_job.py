@@ -53,8 +53,8 @@ class NodeJob:
     """A job that starts from a node; subclasses say what to ask for and where results go.
 
     voxels: the bridge.voxelState of the node as it is sent, when the job's turn comes. before(job),
-    place(job): generators of steps. What `place` makes comes into the scene in one step, at its end, so that a job that is
-    stopped half-way leaves nothing.
+    place(job): generators of steps. What `place` makes comes into the scene in one step, at its
+    end, so that a job that is stopped half-way leaves nothing.
     """
 
     def __init__(self, runner, node):

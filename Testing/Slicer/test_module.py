@@ -107,10 +107,8 @@ class ModuleTest(MedEnhanceTestCase):
         self.context.changeSoon()  # as a job that ends
         self.processEvents(80)
         self.assertEqual(updates, [])
-        times = {"started": 0, "ended": 1}
-        page.onApplied(
-            types.SimpleNamespace(nodes={"output": result}, warnings=[], log=[], **times)
-        )
+        job = types.SimpleNamespace(nodes={"output": result}, params={}, warnings=[], log=[])
+        page.runs.showResult(job, node, page.options)
         self.assertEqual((self.observers()[1:], compare.mode), (alone, "none"))
         parent.enter()
         self.assertIsNone(page.ui.guideSelector.currentNode() or self.context.state.guideVolume)
