@@ -20,14 +20,14 @@ def of(output):
     return [node for node in linked if node is not None]
 
 
-def removable(nodes):
-    """Return those of the nodes that may go, in steps.
+def removable(nodes, output=None):
+    """Return those of the nodes that may go with the voxels of a result, in steps.
 
     A node that another result refers to stays, as a copy of a result does, and so does a
     segmentation that was edited.
     """
     others = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    shared = [each for other in others for each in of(other)]
+    shared = [each for other in others if other is not output for each in of(other)]
     going = []
     for node in nodes:
         isEdited = False

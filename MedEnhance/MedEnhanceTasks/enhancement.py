@@ -131,7 +131,8 @@ class _Enhancement(NodeJob):
         if "segmentation" in images:
             names = [label["name"] for label in job.result["labels"]]
             labels = yield from belongings.checksum(names, [images["segmentation"]])
-        former = yield from belongings.removable(belongings.of(self._chosenOutput()))
+        chosen = self._chosenOutput()
+        former = yield from belongings.removable(belongings.of(chosen), chosen)
         for image in (source.GetImageData(), images["output"]):
             yield from bridge.checksumSteps(image)  # for `remember`
         for role in ("uncertainty", "noise"):

@@ -277,8 +277,8 @@ class SliderTest(ViewTestCase):
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5
         self.assertTrue(self.area.isBlending)
-        self.assertFalse(self.ui.applyButton.enabled or self.ui.saveButton.enabled)
-        self.assertIn("strength has been applied", self.ui.applyButton.toolTip)
+        self.assertFalse(self.ui.previewButton.enabled or self.ui.saveButton.enabled)
+        self.assertIn("strength has been applied", self.ui.previewButton.toolTip)
         slicer.app.processEvents()
         self.ui.strengthSlider.value = 0.75
         self.wait()

@@ -83,6 +83,22 @@ class ModuleTest(MedEnhanceTestCase):
         ui.messageCloseButton.click()
         self.assertTrue(ui.messageFrame.isHidden())
 
+    def test_aMessageIsShownOnThePageThatItCameFromAlone(self):
+        ui, panels = self.widget.ui, self.widget.panels
+        panels["enhance"].context.message("error", "of Enhance")
+        self.assertEqual(self.message, "of Enhance")
+        panels["compress"].context.message("info", "of Compress")
+        self.assertEqual(self.message, "of Enhance")
+        self.widget.showPage("compress")
+        self.assertEqual(self.message, "of Compress")
+        self.assertEqual(ui.messageIcon.accessibleName, "Information")
+        ui.messageCloseButton.click()
+        self.assertEqual(self.message, "")
+        self.widget.showPage("models")
+        self.assertEqual(self.message, "")
+        self.widget.showPage("enhance")
+        self.assertEqual(self.message, "of Enhance")
+
     def observers(self):
         """Count those of the scene and of the nodes behind the page Enhance."""
         state = self.context.state
