@@ -11,8 +11,8 @@ import os
 import runpy
 import sys
 
-import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -148,13 +148,13 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             panel = getattr(importlib.import_module(module), className)(self.context)
             self.panels[name] = panel
             self.ui.tabs.addTab(panel.widget, title)
-        # The pages were made last: the tab key would come to them after what stands below them.
-        qt.QWidget.setTabOrder(self.panels["models"].ui.cardBrowser, self.ui.jobCancelButton)
         self.ui.tabs.currentChanged.connect(self.onPageChanged)
+        self.onPageChanged(self.ui.tabs.currentIndex)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.initializeState)
         self.addObserver(scene, scene.EndImportEvent, self.initializeState)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeRemoval)
         if self.parent.isEntered:  # a module that is reloaded while it is in front
             self.enter()
 
@@ -219,6 +219,12 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         else:
             state.page = self.pageName(self.ui.tabs.currentIndex)
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeRemoval(self, scene, event, node):
+        from MedEnhanceNodes import belongings
+
+        belongings.removeWith(self.context.runner, node)
+
     def onSceneStartClose(self, caller=None, event=None):
         for panel in self.panels.values():
             panel.forget()
@@ -234,8 +240,11 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.ui.tabs.setCurrentIndex(index)
 
     def onPageChanged(self, index):
+        name = self.pageName(index)
+        self.jobBar.standOn(self.panels.get(name), name)
+        self.context.showMessageOf(name)
         if self.context.state is not None:
-            self.context.state.page = self.pageName(index)
+            self.context.state.page = name
         self._enterPage()
 
 

@@ -32,7 +32,7 @@ MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
 _DICOM_MODALITY = "DICOM.Modality"
 _LARGEST_SAMPLE = 500_000
-_KNOWN_IMAGES = 32
+_KNOWN_IMAGES = 512
 #: Bytes of which a checksum is taken at a time.
 _PART_BYTES = 1 << 25
 #: Bytes whose checksum takes no step of its own.

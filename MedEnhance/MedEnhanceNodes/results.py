@@ -15,8 +15,6 @@ from MedEnhancePanels.errors import PanelError
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
 ROLES = ("input", "uncertainty", "noise", "segmentation", "table", "difference", "full")
 _MAPS = ("difference", "uncertainty", "noise")
-#: Those that are made after the run, and are nothing without their result.
-_LATER = ("difference", "full")
 #: Attribute: the strength of a result, 0 to 1 of the correction that its run chose.
 STRENGTH = "MedEnhance.strength"
 RESEARCH_USE = "Research use only. Not a medical device, not for diagnosis."
@@ -146,15 +144,6 @@ def restOf(output):
 def _candidates():
     kinds = ("vtkMRMLScalarVolumeNode", "vtkMRMLSequenceNode")
     return [node for kind in kinds for node in slicer.util.getNodesByClass(kind)]
-
-
-def removeLost():
-    """Remove differences and full results whose result has left the scene, or was overwritten."""
-    nodes = _candidates()
-    kept = [linked(node, role) for node in nodes for role in _LATER]
-    for node in nodes:
-        if node.GetAttribute(provenance.DERIVED) in _LATER and node not in kept:
-            remove(node)
 
 
 def checkOutput(output, source):
@@ -322,13 +311,17 @@ def makeTable(rows, source, name):
         (_("Surface (mm²)"), vtk.vtkDoubleArray, "surface_mm2"),
         (_("Expected Dice"), vtk.vtkDoubleArray, "quality"),
     )
+    # Not every model estimates its quality.
+    addColumns(node, [each for each in columns if any(each[2] in row for row in rows)], rows)
+    bridge.placeBeside(source, node)
+    return node
+
+
+def addColumns(table, columns, rows):
+    """Fill a table node: columns: (title, class of array, field) of each; rows: their fields."""
     for title, kind, field in columns:
-        if not any(field in row for row in rows):  # not every model estimates its quality
-            continue
         column = kind()
         column.SetName(title)
         for row in rows:
-            column.InsertNextValue(row.get(field, math.nan))
-        node.AddColumn(column)
-    bridge.placeBeside(source, node)
-    return node
+            column.InsertNextValue(row.get(field, "" if column.IsA("vtkStringArray") else math.nan))
+        table.AddColumn(column)

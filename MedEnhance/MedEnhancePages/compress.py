@@ -49,7 +49,7 @@ class CompressPanel(Page):
 
     def cleanup(self):
         self.exit()
-        self.job = None
+        self.jobs.clear()
 
     @property
     def config(self):

@@ -3,10 +3,10 @@
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import sentence
-from MedEnhanceNodes import bridge, regions, results, sending
+from MedEnhanceNodes import bridge, region, results, sending
 from MedEnhancePages.widgets import singleShot
 from MedEnhancePanels import dependencies
-from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhanceTasks import enhancement, node_job
 
 #: How long a volume must stay unchanged before it is measured: not while frames are played.
@@ -96,10 +96,12 @@ class NoiseArea:
     def _onRegion(self, *_checked):
         """Place the box, or measure in it."""
         if not bridge.isInScene(self._roi):
-            self._roi = regions.newRegion(self._node, _("Noise region"), _REGION_MM)
+            self._roi = region.newRegion(self._node, _("Noise region"), _REGION_MM)
             self._show()
             return
-        box = regions.boxOf(self._roi, self._node)
+        if problem := region.problemOf(self._roi, self._node):
+            raise PanelError(problem, code="input")
+        box = region.boxOf(self._roi, self._node)
         self.context.clearMessage()
         self._regionJob = enhancement.startMeasuring(self.context.runner, self._node, box)
         self._regionJob.onFinished(self._onRegionMeasured)

@@ -5,6 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.messages import PageContext
 
 _ICON_PIXELS = 20
 #: By class of a widget: the signal of a choice, and the property that has it.
@@ -18,35 +19,47 @@ _BINDINGS = {
 
 
 class Follower:
-    """A part of the panel that follows one job at a time to its end.
+    """A part of the panel that follows jobs to their ends.
 
     context: the Context. update(): called when a job has begun or ended.
     """
 
-    #: The job that is followed; None for none.
-    job = None
+    #: The jobs that are followed.
+    jobs = ()
+
+    @property
+    def job(self):
+        """The newest job that is followed; None for none."""
+        return self.jobs[-1] if self.jobs else None
 
     def follow(self, job, onSuccess=lambda _job: None):
-        """Follow a job, in place of another, until its end: its error, or onSuccess(job)."""
-        self.job = job
+        """Follow a job until its end, and show its error, or call onSuccess(job)."""
+        self.jobs = (*self.jobs, job)
         job.onFinished(lambda job: self._onEnded(job, onSuccess))
         self.update()
 
     @guarded
     def _onEnded(self, job, onSuccess):
-        if job is not self.job:
+        if not self.drop(job):
             return
-        self.job = None
         if job.error is not None:
             self.context.showError(job.error)
         elif self.context.state is not None:
             onSuccess(job)
         self.update()
 
+    def drop(self, job):
+        """Follow a job no more; returns whether it was followed."""
+        isFollowed, self.jobs = (
+            job in self.jobs,
+            tuple(each for each in self.jobs if each is not job),
+        )
+        return isFollowed
+
     def stop(self):
-        """Cancel the job."""
-        job, self.job = self.job, None
-        if job is not None:
+        """Cancel the jobs."""
+        jobs, self.jobs = self.jobs, ()
+        for job in jobs:
             job.cancel()
 
 
@@ -58,7 +71,7 @@ class Page(Follower):
 
     def __init__(self, context, name):
         """Load the .ui file of that name."""
-        self.context = context
+        self.context = PageContext(context, name.lower())
         self.widget, self.ui = context.ui(name)
         self._bound, self._shownState = [], None
         #: Whether a change of a widget comes from here, not from the user.
@@ -69,6 +82,11 @@ class Page(Follower):
     def state(self):
         """The State of the scene; None while that closes, and after the module was closed."""
         return self.context.state
+
+    @property
+    def job(self):
+        """The newest job that the page follows; None for none."""
+        return self.jobs[-1] if self.jobs else None
 
     @property
     def isOff(self):

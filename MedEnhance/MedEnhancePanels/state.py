@@ -82,6 +82,8 @@ class State:
     noise = Field(0.0)  # 1 SD in the units of `chosenFor`; 0 where it is measured
     sequence = Field.of(EnhanceConfig, "sequence")  # of the frames of `chosenFor`
     chosenFor = NodeReference()
+    roi = NodeReference()  # of a region, and what is enhanced of it
+    roiUse = Field("first", "first", "alone")
     uncertainty = Field.of(EnhanceConfig, "uncertainty")
     noiseMap = Field(False)
     forceSegmenter = Field(False)

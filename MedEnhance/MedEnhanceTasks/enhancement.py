@@ -1,6 +1,7 @@
 """Starts enhancements of nodes and adds the results to the scene.
 
-start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes
+start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes;
+    with a region that is first: the same for the region, then for the whole volume
 startPreview: the same for a slice, into a node that no list shows
 startMeasuring: the noise of a volume, which its previews share, or in a box
 """
@@ -15,7 +16,7 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io import stepwise
-from MedEnhanceNodes import bridge, provenance, results, sending
+from MedEnhanceNodes import belongings, bridge, provenance, region, results, sending
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import blending
 from MedEnhanceTasks.node_job import NodeJob, send
@@ -32,16 +33,36 @@ class EnhanceOptions:
     segmenter: str = "auto"  # the model that finds them
     forceSegmenter: bool = False  # even in a volume unlike those that it learned from
     output: object = None  # a volume node to write into, instead of a new one
+    box: tuple | None = None  # a region, see region.boxOf, that is enhanced first
+    isBoxAlone: bool = False  # what is around the region stays as it is
 
 
 def start(runner, node, options):
-    """Enhance a volume node, or the frames of a sequence or diffusion-weighted volume; a Job.
+    """Enhance a volume node, or the frames of a sequence or diffusion-weighted volume.
 
-    At its end job.nodes has "output" and, as requested, "uncertainty", "noise", "segmentation" and
-    "table". Raises PanelError where the options do not fit the node.
+    Returns a list of Jobs: that of the whole, after that of a region which is first. At its end
+    job.nodes has "output" and, as requested, "uncertainty", "noise", "segmentation" and "table".
+    Raises PanelError where the options do not fit the node.
     """
-    title = _("Enhance {name}").format(name=node.GetName())
-    return _Enhancement(runner, node, options).submit("enhance", title)
+    texts = _("Enhance {name}"), _("Enhance a region of {name}")
+    whole, part = (text.format(name=node.GetName()) for text in texts)
+    if options.box is None:
+        return [_Enhancement(runner, node, options).submit("enhance", whole)]
+    first = _Enhancement(runner, node, options if options.isBoxAlone else _ofBox(options))
+    jobs = [first.submit("enhance", part)]
+    if not options.isBoxAlone:
+        rest = _Enhancement(runner, node, dataclasses.replace(options, box=None), jobs[0])
+        jobs.append(rest.submit("enhance", whole))
+        jobs[0].onFinished(lambda job: job.state == "cancelled" and jobs[1].cancel(""))
+    return jobs
+
+
+def _ofBox(options):
+    """Leave out what needs the whole volume."""
+    config = dataclasses.replace(
+        options.config, task="noise", uncertainty=False, correct_bias_field=False
+    )
+    return dataclasses.replace(options, config=config, noiseMap=False, segment=False)
 
 
 def startPreview(runner, node, index, options, region=None):
@@ -66,10 +87,11 @@ def startMeasuring(runner, node, box=None):
 
 
 class _Enhancement(NodeJob):
-    def __init__(self, runner, node, options):
+    def __init__(self, runner, node, options, first=None):
+        """Enhance with options; first: the job of a region, whose result is filled."""
         super().__init__(runner, node)
         _checkOptions(node, options)
-        self.options, self._isGuess = options, bridge.isGuessed(node)
+        self.options, self._first, self._isGuess = options, first, bridge.isGuessed(node)
 
     def before(self, job):
         options = self.options
@@ -81,6 +103,9 @@ class _Enhancement(NodeJob):
         }
         for name in (name for name, isAsked in asked.items() if isAsked):
             job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+        if options.box is not None:
+            for axis, part in zip(("slices", "rows", "columns"), options.box, strict=True):
+                job.params[axis] = list(part)
         job.params["segmenter"] = options.segmenter
         job.params["force_segmenter"] = options.forceSegmenter
 
@@ -103,6 +128,15 @@ class _Enhancement(NodeJob):
         for name, path in job.result["outputs"].items():
             role = name.removesuffix("_map")
             images[role], histories[role] = yield from _take(path)
+        if (box := self.options.box) is not None:
+            images["output"] = yield from region.placed(images["output"], box, source)
+            *before, last = histories["output"]
+            histories["output"] = [*before, f"{last}; {region.textOf(box)}"]
+        if "segmentation" in images:
+            names = [label["name"] for label in job.result["labels"]]
+            labels = yield from belongings.checksum(names, [images["segmentation"]])
+        chosen = self._chosenOutput()
+        former = yield from belongings.removable(belongings.of(chosen), chosen)
         for image in (source.GetImageData(), images["output"]):
             yield from bridge.checksumSteps(image)  # which `remember` records
         for role in ("uncertainty", "noise"):
@@ -120,9 +154,12 @@ class _Enhancement(NodeJob):
             self._describe(nodes[role], role, histories.get(role, ()))
         if "segmentation" in images:
             self._placeLabels(job, images["segmentation"])
+            nodes["segmentation"].SetAttribute(belongings.LABELS, labels)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
         blending.remember(output, self.voxels)
+        for node in former:  # of voxels that are gone
+            results.remove(node)
         yield  # the page shows it in a turn of its own
 
     def _placeLabels(self, job, image):
@@ -139,7 +176,7 @@ class _Enhancement(NodeJob):
 
     def _output(self, image):
         """Return the volume for the result: the user's choice, unchanged so far, or a new one."""
-        output = self.options.output
+        output = self._chosenOutput()
         if output is None:
             output = bridge.newVolumeLike(self.node, self._names["output"], image)
         elif not bridge.isInScene(output):
@@ -151,6 +188,11 @@ class _Enhancement(NodeJob):
             output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
         results.copyDisplay(self.node, output)
         return output
+
+    def _chosenOutput(self):
+        """Return the volume to fill: the user's choice, or the result of a region; or None."""
+        made = self._first.nodes.get("output") if self._first is not None else None
+        return self.options.output or (made if bridge.isInScene(made) else None)
 
     def _placeThinSlices(self, job):
         """Add a volume on a grid of its own: there is no difference from its input."""

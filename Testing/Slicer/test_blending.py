@@ -407,8 +407,8 @@ class SliderTest(ViewTestCase):
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5
         self.assertIsNotNone(self.area.job)
-        self.assertFalse(self.ui.applyButton.enabled or self.ui.saveButton.enabled)
-        self.assertIn("end of: Strength of scan enhanced", self.ui.applyButton.toolTip)
+        self.assertFalse(self.ui.previewButton.enabled or self.ui.saveButton.enabled)
+        self.assertIn("end of: Strength of scan enhanced", self.ui.previewButton.toolTip)
         slicer.app.processEvents()
         self.ui.strengthSlider.value = 0.75
         self.wait()

@@ -297,17 +297,19 @@ class TroubleTest(EnhanceTestCase):
         self.ui.uncertaintyCheckBox.checked = False
         self.apply()
 
-    def test_aRunEndsWithItsInputAndWithTheScene(self):
-        node = self.brain()
-        self.choose(node)
-        for end in (lambda: slicer.mrmlScene.RemoveNode(node), lambda: slicer.mrmlScene.Clear(0)):
-            if not self.bridge.isInScene(node):
-                self.choose(self.brain())
+    def test_aRunEndsWithItsInputAndWithTheSceneOfWhichNothingIsSaid(self):
+        scene, said = slicer.mrmlScene, "Brain was removed from the scene, so the job on it was"
+        for end, text in (
+            (scene.RemoveNode, f"{said} stopped"),
+            (lambda _node: scene.Clear(0), ""),
+        ):
+            node = self.brain()
+            self.choose(node)
             job = self.slowApply()
-            self.assertIn("Changes are for the next run", self.ui.planLabel.text)
-            end()
+            self.assertIn("in the queue with these options already", self.ui.planLabel.text)
+            end(node)
             self.assertEqual(self.finish(job).state, "cancelled")
-            self.assertIn("Brain was removed", self.message)
+            self.assertEqual(self.message, text)
             self.processEvents(80)
             self.assertIsNone(self.panel.job)
             self.assertFalse(self.ui.applyButton.enabled)

@@ -209,7 +209,7 @@ class JobBarTest(MedEnhanceTestCase):
         job = runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping " * 40)
         self.waitUntil(lambda: job.state == "running" and job.fraction > 0)
         self.processEvents(200)
-        self.assertLess(ui.jobFrame.height, 45)
+        self.assertLess(ui.jobFrame.height, 85)
         job.cancel()
         self.waitUntil(lambda: job.isFinished)
         self.assertTrue(ui.jobFrame.isHidden())
@@ -243,7 +243,7 @@ class InstallationTest(MedEnhanceTestCase):
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
         self.extend(None)
         self.panel, folder = self.widget.panels["enhance"], Path(self.temporaryFolder())
-        self.addCleanup(setattr, self.panel, "job", None)  # a stub never ends
+        self.addCleanup(self.panel.jobs.clear)  # a stub never ends
         (folder / "pip.py").write_text(PIP)
         self.end = folder / "end"
         paths = {"PYTHONPATH": str(folder), "PIP_ENDS": str(self.end)}
@@ -289,7 +289,8 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertEqual(self.context.runner.activeJobs(), [job])
         self.assertRegex(job.log[0], "^install torch>=2.5 nibabel>=5.3 -c .*constraints.txt ")
         self.absent = []
-        with mock.patch("MedEnhancePages.enhance.enhancement.start") as start:
+        jobs = {"return_value": [mock.Mock()]}
+        with mock.patch("MedEnhancePages.enhance.enhancement.start", **jobs) as start:
             self.end.touch()
             self.waitUntil(lambda: start.called)
         start.assert_called_once()

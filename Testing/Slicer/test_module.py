@@ -101,6 +101,22 @@ class ModuleTest(MedEnhanceTestCase):
         ui.messageCloseButton.click()
         self.assertTrue(ui.messageFrame.isHidden())
 
+    def test_aMessageIsShownOnThePageThatItCameFromAlone(self):
+        ui, panels = self.widget.ui, self.widget.panels
+        panels["enhance"].context.message("error", "of Enhance")
+        self.assertEqual(self.message, "of Enhance")
+        panels["compress"].context.message("info", "of Compress")
+        self.assertEqual(self.message, "of Enhance")
+        self.widget.showPage("compress")
+        self.assertEqual(self.message, "of Compress")
+        self.assertEqual(ui.messageIcon.accessibleName, "Information")
+        ui.messageCloseButton.click()
+        self.assertEqual(self.message, "")
+        self.widget.showPage("models")
+        self.assertEqual(self.message, "")
+        self.widget.showPage("enhance")
+        self.assertEqual(self.message, "of Enhance")
+
     def observers(self):
         """Count those of the scene and of the nodes behind the page Enhance."""
         state = self.context.state
@@ -125,10 +141,8 @@ class ModuleTest(MedEnhanceTestCase):
         self.context.changeSoon()  # as a job that ends
         self.processEvents(80)
         self.assertEqual(updates, [])
-        times = {"started": 0, "ended": 1}
-        page.onApplied(
-            types.SimpleNamespace(nodes={"output": result}, warnings=[], log=[], **times)
-        )
+        job = types.SimpleNamespace(nodes={"output": result}, params={}, warnings=[], log=[])
+        page.runs.showResult(job, node, page.options)
         self.assertEqual((self.observers()[1:], compare.mode), (alone, "none"))
         parent.enter()
         self.assertIsNone(page.ui.guideSelector.currentNode() or self.context.state.guideVolume)

@@ -5,31 +5,6 @@ import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
-from MedEnhanceNodes import regions
-from MedEnhancePanels.errors import PanelError
-
-
-class RegionTest(EnhanceTestCase):
-    def roi(self, center, size):
-        roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
-        roi.SetCenter(*center)
-        roi.SetSize(*size)
-        return roi
-
-    def test_theBoxOfAnROIHoldsItsVoxelsAndNoMore(self):
-        node = self.smallVolume((10, 20, 30), spacing=(1.0, 1.0, 2.0))  # RAS: columns go left
-        at = self.bridge.matrixOf(node).MultiplyPoint((12.0, 8.0, 5.0, 1.0))[:3]
-        self.assertEqual(regions.boxOf(self.roi(at, (4, 6, 4)), node), [(4, 7), (5, 12), (10, 15)])
-        self.turn(node, 30, 0, 0, 1)
-        at = self.bridge.matrixOf(node).MultiplyPoint((12.0, 8.0, 5.0, 1.0))[:3]
-        (low, high), rows, columns = regions.boxOf(self.roi(at, (4, 6, 4)), node)
-        self.assertEqual((low, high), (4, 7))  # turned in plane: the smallest box around it
-        self.assertGreater(rows[1] - rows[0], 7)
-        self.assertGreater(columns[1] - columns[0], 5)
-        with self.assertRaises(PanelError) as caught:
-            regions.boxOf(self.roi((1000, 0, 0), (4, 4, 4)), node)
-        self.assertIn("outside the volume", caught.exception.text)
-
 
 class VerdictTest(EnhanceTestCase):
     @slow
