@@ -45,7 +45,9 @@ class ResultArea(Follower):
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
         ui.inputButton.released.connect(lambda: self._showInput(False))
-        ui.compareComboBox.activated.connect(lambda _at: self.choose(ui.compareComboBox.currentData))
+        ui.compareComboBox.activated.connect(
+            lambda _at: self.choose(ui.compareComboBox.currentData)
+        )
         ui.fadeSlider.valueChanged.connect(self.compare.setFading)
         ui.frameSlider.valueChanged.connect(self._onFrame)
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
