@@ -300,10 +300,18 @@ class SliderTest(ViewTestCase):
         self.wait()
         self.assertFalse(segments.ContainsRepresentation(kind))
         self.assertEqual(self.area.compare.mode, "single")
+        segments, left, convert = [segments.GetNthSegment(at) for at in range(2)], [], None
+
+        def rest():
+            left.extend(each for each in segments if each.GetRepresentation(kind) is None)
+            return convert()
+
+        convert = labels.CreateClosedSurfaceRepresentation
+        labels.CreateClosedSurfaceRepresentation = rest
         self.area.actions["threeD"].trigger()
         self.wait()
+        self.assertEqual(left, segments[1:], "the other has its surface before")
         self.assertEqual(self.area.compare.mode, "threeD")
-        segments = [segments.GetNthSegment(at) for at in range(2)]
         made = [segment.GetRepresentation(kind) for segment in segments]
         points = [each.GetNumberOfPoints() for each in made]
         labels.GetSegmentation().CreateRepresentation(kind, True)
