@@ -35,6 +35,8 @@ _LARGEST_SAMPLE = 500_000
 _KNOWN_IMAGES = 512
 #: Bytes of which a checksum is taken at a time.
 _PART_BYTES = 1 << 25
+#: Bytes whose checksum takes no step of its own.
+_BYTES_AT_ONCE = 1 << 24
 #: From RAS, as nodes have it, to LPS, as the library has it, and back.
 _FLIP = np.array([-1.0, -1.0, 1.0])
 
@@ -288,6 +290,12 @@ def rangeOf(image):
     return _once(image, look)
 
 
+def isChecksumDue(image):
+    """Return whether the checksum of an image takes a pass over its voxels that is felt."""
+    isKnown = _keyOf(image, "checksum") in _known
+    return not isKnown and _valuesOf(image).nbytes > _BYTES_AT_ONCE
+
+
 def checksumOf(image):
     """Return a checksum of an image's voxels, with their size and type."""
     sums = [*checksumSteps(image)]
@@ -380,15 +388,23 @@ def readImage(*frames):
     return image
 
 
-def newVolumeLike(node, name, image=None):
-    """Make a volume node on the grid of `node`, with its transform and place in the hierarchy."""
-    kind = DIFFUSION_CLASS if isDiffusion(node) else "vtkMRMLScalarVolumeNode"
-    new = slicer.mrmlScene.AddNewNodeByClass(kind, uniqueName(name))
+def newVolumeLike(node, name, image=None, *, isHidden=False):
+    """Make a volume node on the grid of `node`, with its transform and place in the hierarchy.
+
+    isHidden: whether lists leave it out, and the hierarchy too. An image of one component becomes a
+    scalar volume, beside a diffusion-weighted one too.
+    """
+    isScalar = image is not None and image.GetNumberOfScalarComponents() == 1
+    kind = DIFFUSION_CLASS if isDiffusion(node) and not isScalar else "vtkMRMLScalarVolumeNode"
+    new = getattr(slicer, kind)()
+    new.SetName(uniqueName(name))
+    new.SetHideFromEditors(isHidden)
     copyGeometry(node, new)
-    new.SetAndObserveTransformNodeID(node.GetTransformNodeID())
-    placeBeside(node, new)
     if image is not None:
         new.SetAndObserveImageData(image)
+    slicer.mrmlScene.AddNode(new)
+    new.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+    placeBeside(node, new)
     return new
 
 
@@ -456,6 +472,24 @@ def fillSequence(sequence, frames, values, volume):
     """Put frames [K, J, I] into a sequence, in steps; volume(image) makes the node of each."""
     for voxels, value in zip(frames, values, strict=True):
         sequence.SetDataNodeAtValue(volume((yield from readImage(voxels))), value)
+
+
+def browserOf(sequence):
+    """Return the first browser that plays a sequence, or None."""
+    return slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(sequence)
+
+
+def proxyOf(sequence):
+    """Return the volume that shows the current frame of a sequence, or None."""
+    browser = browserOf(sequence)
+    return browser.GetProxyNode(sequence) if browser is not None else None
+
+
+def play(source, output):
+    """Have a new sequence played with its source."""
+    browser = browserOf(source) or browse(source)
+    browser.AddSynchronizedSequenceNode(output)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
 
 
 def browse(sequence):

@@ -76,8 +76,8 @@ class DistillPanel(Page):
         self.context.devices.ask()
 
     def cleanup(self):
-        jobs, self.jobs = self.jobs, []
-        for job in jobs:
+        job, self.job = self.job, None
+        if job is not None:
             job.cancel()
         self.runs.cleanup()
 

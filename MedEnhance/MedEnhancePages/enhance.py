@@ -5,7 +5,7 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceNodes import bridge, guides, model_choice, preview, region, results, volume_warnings
-from MedEnhancePages.enhance_choices import Preparation
+from MedEnhancePages.enhance_preview import SlicePreview
 from MedEnhancePages.enhance_queue import Runs
 from MedEnhancePages.enhance_result import ResultArea
 from MedEnhancePages.widgets import Notice, Page, allow, fill, showValue
@@ -20,11 +20,9 @@ class EnhancePanel(Page):
     def __init__(self, context):
         super().__init__(context, "Enhance")
         ui = self.ui
-        self._shownInput = self._suggestedGuide = self._previewJob = None
-        self.preview = preview.Preview()
-        self.result = ResultArea(self)
+        self._shownInput = self._suggestedGuide = None
+        self.preview, self.result = SlicePreview(self), ResultArea(self)
         self._devices = context.devices
-        self._preparation = Preparation(context.runner, self.widget)
         self.problem, self.runs = Notice(ui, "problem"), Runs(self)
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.noiseSpinBox.valueChanged.connect(self._onOfVolume)
@@ -50,19 +48,17 @@ class EnhancePanel(Page):
         )
         ui.modalityComboBox.activated.connect(self._onModality)
         ui.suggestedGuideButton.clicked.connect(self._onSuggestedGuide)
-        ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
 
     def cleanup(self):
-        self._preparation.follow(None, "")
+        self.preview.preparation.follow(None, "")
         self.preview.hide()
         self.result.leave()
         self.result.forget()
         self.runs.forget()
-        self.jobs.clear()
 
     def forget(self):
-        self._preparation.follow(None, "")
+        self.preview.preparation.follow(None, "")
         self.preview.forget()
         self.result.forget()
         self.runs.forget()
@@ -71,6 +67,11 @@ class EnhancePanel(Page):
     @property
     def target(self):
         return self.state.inputVolume if self.state is not None else None
+
+    @property
+    def job(self):
+        """The newest run that has not ended; None for none."""
+        return self.runs.newest
 
     @property
     def options(self):
@@ -153,7 +154,7 @@ class EnhancePanel(Page):
 
     def exit(self):
         """Put the views back as they were."""
-        self._preparation.stop()
+        self.preview.preparation.stop()
         self.preview.hide()
         self.result.leave()
 
@@ -183,11 +184,10 @@ class EnhancePanel(Page):
 
     def show(self):
         node = self.target
-        if self.preview.source is None or self.preview.source is not node:
-            self.preview.hide()
+        self.preview.keepTo(node)
         if node is not self._shownInput:
             self._shownInput = node
-            self.result.follow(node)
+            self.result.turnTo(node)
         self._showChoices()
         self._showGuide()
         self._showActions()
@@ -246,7 +246,7 @@ class EnhancePanel(Page):
         several, options = self.context.several.nodes(), self.options
         if several:
             self.preview.hide()
-            self._preparation.follow(None, "")
+            self.preview.preparation.follow(None, "")
             self.runs.showSeveral(several)
             return
         problem = dependencies.enhancingProblem() or self.problemOf(self.target, options)
@@ -265,17 +265,17 @@ class EnhancePanel(Page):
             self.problem.show(level, note or dependencies.missingText(), remedy)
         ui.applyButton.text, ui.applyButton.enabled = _("Apply"), not (problem or isQueued)
         ui.applyButton.toolTip = problem or isQueued or _("Enhance the volume, after those before")
-        isShown = self.preview.isShown
-        ui.previewButton.text = _("Hide preview") if isShown else _("Preview")
-        reason = "" if isShown else problem or busy or self._previewProblem()
-        if not (reason or isShown) and preview.currentSlice(self.target) is None:
+        isOn = self.preview.isOn
+        ui.previewButton.text = _("Hide preview") if isOn else _("Preview")
+        reason = "" if isOn else problem or busy or self.preview.problem()
+        if not (reason or isOn) and preview.currentSlice(self.target) is None:
             reason = _("No slice view shows a slice of the volume: fit the views to it.")
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         ui.planLabel.text = "" if problem else isQueued or self._plan()
         ui.planLabel.visible = bool(ui.planLabel.text)
-        hasPreview = not (problem or dependencies.missing() or self._previewProblem())
-        self._preparation.follow(self.target if hasPreview else None, self.state.device)
+        hasPreview = not (problem or dependencies.missing() or self.preview.problem())
+        self.preview.preparation.follow(self.target if hasPreview else None, self.state.device)
 
     def _plan(self):
         """Say what the run will do, with which model, where, and for how long."""
@@ -299,84 +299,25 @@ class EnhancePanel(Page):
 
     def _busy(self):
         """Say what must end before a preview can start; empty for nothing."""
-        if self.job is not None or not self.runs.isEmpty:
+        if self.runs.newest is not None:
             return _("A preview has to wait for the runs in the queue.")
-        if self.result.isBlending:
-            return _("Wait until the strength has been applied.")
-        return ""
-
-    def _previewProblem(self):
-        """Say why there is no preview of any slice; empty where there is."""
-        if self.state.task == "slices":
-            return _("Thin slices have a new grid: no preview is available.")
-        if bridge.hasFrames(self.target):
-            return _("A preview needs a single volume, such as one that shows a frame.")
+        if self.result.job is not None:
+            return _("Wait for the end of: {title}.").format(title=self.result.job.title)
         return ""
 
     @guarded
     def onApply(self, *_checked):
         if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.applyButton):
             return
-        self._hidePreview()
+        self.preview.hide()
         if self.context.several.nodes():
             self.runs.startSeveral()
             return
         node, options = self.target, self.options
         if problem := self.problemOf(node, options):  # as the region may have moved
             raise PanelError(problem, code="input")
-        self._preparation.stop()
         job = self.runs.start(node, options)
         if bridge.isGuessed(node):  # and shown as a guess: Apply confirms it
             bridge.chooseModality(node, bridge.modalityOf(node))
         if not options.isBoxAlone:
             self._devices.rememberPace(node, options, job)
-
-    def _hidePreview(self):
-        """Take the preview away, and end the job of one that is not complete."""
-        job, self._previewJob = self._previewJob, None
-        if job in self.jobs:
-            self.jobs.remove(job)
-            job.cancel()
-        self.preview.hide()
-
-    @guarded
-    def onPreview(self, *_checked):
-        """Enhance the slice that is shown, what is in sight first, or take the preview away."""
-        if self.preview.isShown:
-            self._hidePreview()
-            self.context.clearMessage()
-            self.update()
-            return
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.previewButton):
-            return
-        node, options = self.target, self.options
-        sliceNode, index = preview.currentSlice(node)
-        # With a guide the whole slice is computed in any way.
-        region = preview.firstRegion(node, sliceNode) if options.guide is None else None
-
-        def start(region, isRest=False):
-            job = enhancement.startPreview(self.context.runner, node, index, options, region)
-            self._previewJob = job
-            self.follow(job, lambda job: onSuccess(job, region, isRest))
-
-        def onSuccess(job, region, isRest):
-            if self.isOff or (isRest and not self.preview.isShown):
-                results.remove(job.nodes["output"])
-                return
-            self.preview.show(job.nodes["output"], node, sliceNode)
-            shown = _("Preview of slice {number} in the {view} view.").format(
-                number=index + 1, view=sliceNode.GetLayoutName()
-            )
-            if options.config.task == "sharpness" or options.config.correct_bias_field:
-                shown += " " + _("It shows noise removal alone; Apply does the rest too.")
-            if region is not None:
-                start(None, isRest=True)
-                shown += " " + _("The rest of the slice follows.")
-            self.context.report(job, shown)
-
-        start(region)
-
-    def follow(self, job, onSuccess):
-        self.context.clearMessage()
-        self._preparation.stop()
-        super().follow(job, onSuccess)

@@ -29,8 +29,8 @@ class ModelsPanel(Page):
         self._ask(_("List models"), action="list")
 
     def cleanup(self):
-        jobs, self.jobs = self.jobs, []
-        for job in jobs:
+        job, self.job = self.job, None
+        if job is not None:
             job.cancel()
 
     @property

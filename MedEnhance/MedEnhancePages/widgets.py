@@ -18,7 +18,40 @@ _BINDINGS = {
 }
 
 
-class Page:
+class Follower:
+    """A part of the panel that follows one job at a time to its end.
+
+    context: the Context. update(): called when a job has begun or ended.
+    """
+
+    #: The job that is followed; None for none.
+    job = None
+
+    def follow(self, job, onSuccess=lambda _job: None):
+        """Follow a job, in place of another, until its end: its error, or onSuccess(job)."""
+        self.job = job
+        job.onFinished(lambda job: self._onEnded(job, onSuccess))
+        self.update()
+
+    @guarded
+    def _onEnded(self, job, onSuccess):
+        if job is not self.job:
+            return
+        self.job = None
+        if job.error is not None:
+            self.context.showError(job.error)
+        elif self.context.state is not None:
+            onSuccess(job)
+        self.update()
+
+    def stop(self):
+        """Cancel the job."""
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
+
+
+class Page(Follower):
     """A page of the panel: it shows the state, and changes it.
 
     A page that is not in front, or whose module is not, is not updated; `enter` does that.
@@ -29,8 +62,6 @@ class Page:
         self.context = PageContext(context, name.lower())
         self.widget, self.ui = context.ui(name)
         self._bound, self._shownState = [], None
-        #: The jobs that the page follows until their end.
-        self.jobs = []
         #: Whether a change of a widget comes from here, not from the user.
         self.isShowing = False
         context.onChange(self.update)
@@ -39,11 +70,6 @@ class Page:
     def state(self):
         """The State of the scene; None while that closes, and after the module was closed."""
         return self.context.state
-
-    @property
-    def job(self):
-        """The newest job that the page follows; None for none."""
-        return self.jobs[-1] if self.jobs else None
 
     @property
     def isOff(self):
@@ -85,23 +111,6 @@ class Page:
             self.show()
         finally:
             self.isShowing = False
-
-    def follow(self, job, onSuccess):
-        """Wait for the end of a job, and show its error, or call onSuccess(job)."""
-        self.jobs.append(job)
-        job.onFinished(lambda job: self._onEnded(job, onSuccess))
-        self.update()
-
-    @guarded
-    def _onEnded(self, job, onSuccess):
-        if job not in self.jobs:
-            return
-        self.jobs.remove(job)
-        if job.error is not None:
-            self.context.showError(job.error)
-        elif self.state is not None:
-            onSuccess(job)
-        self.update()
 
     def onNewState(self):
         """Adapt to another scene; called by `update`."""

@@ -134,7 +134,7 @@ class _Enhancement(NodeJob):
         chosen = self._chosenOutput()
         former = yield from belongings.removable(belongings.of(chosen), chosen)
         for image in (source.GetImageData(), images["output"]):
-            yield from bridge.checksumSteps(image)  # for `remember`
+            yield from bridge.checksumSteps(image)  # which `remember` records
         for role in ("uncertainty", "noise"):
             if role in images:
                 limits[role] = results.typicalMagnitude(images[role])
@@ -153,8 +153,7 @@ class _Enhancement(NodeJob):
             nodes["segmentation"].SetAttribute(belongings.LABELS, labels)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
-        if results.strengthOf(output) == 1.0:
-            blending.remember(output, self.voxels)
+        blending.remember(output, self.voxels)
         for node in former:  # of voxels that are gone
             results.remove(node)
         yield  # the page shows it in a turn of its own
@@ -210,7 +209,7 @@ class _Enhancement(NodeJob):
             node = slicer.vtkMRMLScalarVolumeNode()
             bridge.copyGeometry(next(originals), node)
             node.SetAndObserveImageData(image)
-            self._describe(node, "output", history)  # what shows a frame takes its attributes
+            self._describe(node, "frame", history)  # what shows a frame takes its attributes
             return node
 
         output = slicer.vtkMRMLSequenceNode()
@@ -224,13 +223,8 @@ class _Enhancement(NodeJob):
         bridge.placeBeside(source, output)
         self._describe(output, "output", history)
         sending.copyFrameFacts(source, output)
-        logic = slicer.modules.sequences.logic()
-        browser = logic.GetFirstBrowserNodeForSequenceNode(source)
-        if browser is None:
-            browser = bridge.browse(output)
-        else:
-            browser.AddSynchronizedSequenceNode(output)
-        logic.UpdateProxyNodesFromSequences(browser)
+        results.link(output, input=source)
+        bridge.play(source, output)
 
     def _placeDiffusion(self, job):
         """Add a diffusion-weighted volume with the gradients of the source."""
@@ -238,10 +232,11 @@ class _Enhancement(NodeJob):
         output = job.nodes["output"] = self._output(image)
         sending.copyFrameFacts(self.node, output)
         self._describe(output, "output", history)
+        results.link(output, input=self.node)
 
     def _describe(self, node, role, history):
         """Record on the result, or on a map, what it is, with the history in the worker's file."""
-        derived = "enhanced" if role == "output" else role
+        derived = {"output": "enhanced", "frame": "enhanced-frame"}.get(role, role)
         results.stamp(node, derived, self.node, self._model, self._manifest, history)
         self._noteStrength(node)
         node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
@@ -270,17 +265,12 @@ class _Preview(NodeJob):
     def place(self, job):
         source = self.node
         image, _history = yield from _take(job.result["outputs"]["output"])
-        node = job.nodes["output"] = slicer.vtkMRMLScalarVolumeNode()
-        node.SetName(_("{name} preview").format(name=source.GetName()))
-        node.SetHideFromEditors(True)
+        name = _("{name} preview").format(name=source.GetName())
+        node = job.nodes["output"] = bridge.newVolumeLike(source, name, image, isHidden=True)
         node.SetSaveWithScene(False)
-        bridge.copyGeometry(source, node)
         row, column = (start for start, _stop in self.region or ((0, 0), (0, 0)))
         corner = (float(column), float(row), float(self.index), 1.0)
         node.SetOrigin(*bridge.matrixOf(source).MultiplyPoint(corner)[:3])
-        node.SetAndObserveImageData(image)
-        slicer.mrmlScene.AddNode(node)
-        node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
         results.copyDisplay(source, node)
         node.GetDisplayNode().SetSaveWithScene(False)
         results.stamp(node, "preview", source, job.result.get("model"))

@@ -242,7 +242,7 @@ class InstallationTest(MedEnhanceTestCase):
         self.enterContext(mock.patch.object(dependencies, "missing", self.missing))
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
         self.panel, folder = self.widget.panels["enhance"], Path(self.temporaryFolder())
-        self.addCleanup(self.panel.jobs.clear)  # a stub never ends
+        self.addCleanup(self.panel.forget)  # a stub never ends
         (folder / "pip.py").write_text(PIP)
         self.end = folder / "end"
         paths = {"PYTHONPATH": str(folder), "PIP_ENDS": str(self.end)}
