@@ -26,8 +26,8 @@ def removable(nodes, output=None):
     A node that another result refers to stays, as a copy of a result does, and so does a
     segmentation that was edited.
     """
-    others = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    shared = [each for other in others if other is not output for each in of(other)]
+    others = [other for other in results.candidates() if other is not output]
+    shared = [each for other in others for each in of(other)]
     going = []
     for node in nodes:
         isEdited = False

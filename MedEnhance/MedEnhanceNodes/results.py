@@ -122,7 +122,7 @@ def resultsOf(source):
     """Return all enhanced volumes or sequences of a source, in the order of the scene."""
     return [
         node
-        for node in _candidates()
+        for node in candidates()
         if node.GetAttribute(provenance.DERIVED) == "enhanced" and linked(node, "input") is source
     ]
 
@@ -141,7 +141,8 @@ def restOf(output):
     return [node for node in dict.fromkeys(rest) if node not in (None, output, source)]
 
 
-def _candidates():
+def candidates():
+    """Return the nodes that may be results: volumes, sequences."""
     kinds = ("vtkMRMLScalarVolumeNode", "vtkMRMLSequenceNode")
     return [node for kind in kinds for node in slicer.util.getNodesByClass(kind)]
 

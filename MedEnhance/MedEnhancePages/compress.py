@@ -49,7 +49,7 @@ class CompressPanel(Page):
 
     def cleanup(self):
         self.exit()
-        self.jobs.clear()
+        self.job = None
 
     @property
     def config(self):

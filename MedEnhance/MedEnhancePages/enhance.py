@@ -58,7 +58,6 @@ class EnhancePanel(Page):
         self.result.leave()
         self.result.forget()
         self.runs.forget()
-        self.jobs = ()
 
     def forget(self):
         self.noise.follow(None)
@@ -70,6 +69,11 @@ class EnhancePanel(Page):
     @property
     def target(self):
         return self.state.inputVolume if self.state is not None else None
+
+    @property
+    def job(self):
+        """The newest run that has not ended; None for none."""
+        return self.runs.newest
 
     @property
     def options(self):
@@ -303,7 +307,7 @@ class EnhancePanel(Page):
 
     def _busy(self):
         """Say what must end before a preview can start; empty for nothing."""
-        if not self.runs.isEmpty:
+        if self.runs.newest is not None:
             return _("A preview has to wait for the runs in the queue.")
         if self.result.job is not None:
             return _("Wait for the end of: {title}.").format(title=self.result.job.title)
@@ -320,14 +324,8 @@ class EnhancePanel(Page):
         node, options = self.target, self.options
         if problem := self.problemOf(node, options):  # as the region may have moved
             raise PanelError(problem, code="input")
-        self.noise.stop()
         job = self.runs.start(node, options)
         if bridge.isGuessed(node):  # and shown as a guess: Apply confirms it
             bridge.chooseModality(node, bridge.modalityOf(node))
         if not options.isBoxAlone:
             self._devices.rememberPace(node, options, job)
-
-    def follow(self, job, onSuccess):
-        self.context.clearMessage()
-        self.noise.stop()
-        super().follow(job, onSuccess)

@@ -44,38 +44,39 @@ class Runs:
         return text.format(name=node.GetName())
 
     @property
-    def isEmpty(self):
-        return not self._open
+    def newest(self):
+        """The job that was put into the queue last and has not ended; None for none."""
+        return next(reversed(self._open), None)
 
     def start(self, node, options):
         """Put the enhancement of a volume into the queue; returns its last job."""
-        jobs = self._submit(node, options)
-        for job in jobs:
-            self._page.jobs = (*self._page.jobs, job)
-            job.onFinished(lambda job: self._onEnded(job, node, options))
-        self._page.update()
-        return jobs[-1]
+        return self._submit(node, options, lambda job: self._onEnded(job, node, options))
 
-    def _submit(self, node, options):
-        if self.isEmpty:
+    def _submit(self, node, options, onEnded):
+        if self.newest is None:
             self._kept = []
             self.context.clearMessage()
+        self._page.noise.stop()
         jobs = enhancement.start(self.context.runner, node, options)
         for job in jobs:
             self._open[job] = node, options
-            job.onFinished(lambda job: self._open.pop(job, None))
-        return jobs
+            job.onFinished(lambda job: self._close(job, onEnded))
+        self._page.update()
+        return jobs[-1]
 
     @guarded
-    def _onEnded(self, job, node, options):
-        page = self._page
-        if not page.drop(job):
+    def _close(self, job, onEnded):
+        if self._open.pop(job, None) is None:
             return
+        if self._page.state is not None:
+            onEnded(job)
+        self._page.update()
+
+    def _onEnded(self, job, node, options):
         if job.error is not None:
             self._sayError(node, job.error)
-        elif page.state is not None:
+        else:
             self.showResult(job, node, options)
-        page.update()
 
     def showResult(self, job, node, options):
         """Show a result, unless another volume is chosen by now, and say that it is ready."""
@@ -98,7 +99,7 @@ class Runs:
     def _add(self, job, node):
         """Choose a result of the volume that is chosen; the labels of another one are hidden."""
         labels = job.nodes.get("segmentation")
-        if node is self._page.target:
+        if node is self._page.target and "output" in job.nodes:
             self._page.state.enhancedVolume = job.nodes["output"]
         elif labels is not None and labels.GetDisplayNode() is not None:
             labels.GetDisplayNode().SetVisibility(False)
@@ -186,16 +187,9 @@ class Runs:
         """Put a job for each volume that fits into the queue; they end with a table."""
         batch = Batch(self.leftOut, self._onEnd)
         for node, options in self.fitting:
-            job = self._submit(node, options)[-1]
-            batch.add(node, job)
-            job.onFinished(lambda job, node=node: self._onOfSeveral(job, node))
-        self._page.update()
-
-    @guarded
-    def _onOfSeveral(self, job, node):
-        if job.state == "done" and self._page.state is not None:
-            self._add(job, node)
-        self._page.update()
+            batch.add(
+                node, self._submit(node, options, lambda job, node=node: self._add(job, node))
+            )
 
     def _onEnd(self, batch):
         """Say how the volumes of a batch ended."""

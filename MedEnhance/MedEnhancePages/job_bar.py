@@ -8,12 +8,12 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.job import stageText
 
-#: By page: the control after which the tab key comes to the frame, and what the frame stands above.
-_PLACES = {
-    "enhance": ("previewButton", "planLabel"),
-    "compress": ("openButton", "advancedButton"),
-    "distill": ("cancelButton", "resumeArea"),
-    "models": ("cardBrowser", ""),
+#: By page: the control after which the tab key comes to the frame.
+_BEFORE = {
+    "enhance": "previewButton",
+    "compress": "openButton",
+    "distill": "cancelButton",
+    "models": "importButton",
 }
 #: Waiting jobs that are seen without scrolling.
 _ROWS = 4
@@ -66,12 +66,8 @@ class JobBar:
         if self._page is None or not tabs.enabled:
             tabs.parentWidget().layout().addWidget(frame)
             return
-        before, below = _PLACES[self._name]
-        layout = self._page.widget.layout()
-        layout.removeWidget(frame)
-        at = layout.indexOf(getattr(self._page.ui, below)) if below else -1
-        layout.insertWidget(at, frame)
-        order = [getattr(self._page.ui, before), self._ui.jobCancelButton]
+        self._page.ui.progressArea.layout().addWidget(frame)
+        order = [getattr(self._page.ui, _BEFORE[self._name]), self._ui.jobCancelButton]
         order += [self._ui.queueList, self._ui.queueRemoveButton]
         for first, second in itertools.pairwise(order):
             qt.QWidget.setTabOrder(first, second)

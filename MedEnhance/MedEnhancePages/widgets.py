@@ -19,47 +19,35 @@ _BINDINGS = {
 
 
 class Follower:
-    """A part of the panel that follows jobs to their ends.
+    """A part of the panel that follows one job at a time to its end.
 
     context: the Context. update(): called when a job has begun or ended.
     """
 
-    #: The jobs that are followed.
-    jobs = ()
-
-    @property
-    def job(self):
-        """The newest job that is followed; None for none."""
-        return self.jobs[-1] if self.jobs else None
+    #: The job that is followed; None for none.
+    job = None
 
     def follow(self, job, onSuccess=lambda _job: None):
-        """Follow a job until its end, and show its error, or call onSuccess(job)."""
-        self.jobs = (*self.jobs, job)
+        """Follow a job, in place of another, until its end: its error, or onSuccess(job)."""
+        self.job = job
         job.onFinished(lambda job: self._onEnded(job, onSuccess))
         self.update()
 
     @guarded
     def _onEnded(self, job, onSuccess):
-        if not self.drop(job):
+        if job is not self.job:
             return
+        self.job = None
         if job.error is not None:
             self.context.showError(job.error)
         elif self.context.state is not None:
             onSuccess(job)
         self.update()
 
-    def drop(self, job):
-        """Follow a job no more; returns whether it was followed."""
-        isFollowed, self.jobs = (
-            job in self.jobs,
-            tuple(each for each in self.jobs if each is not job),
-        )
-        return isFollowed
-
     def stop(self):
-        """Cancel the jobs."""
-        jobs, self.jobs = self.jobs, ()
-        for job in jobs:
+        """Cancel the job."""
+        job, self.job = self.job, None
+        if job is not None:
             job.cancel()
 
 
@@ -82,11 +70,6 @@ class Page(Follower):
     def state(self):
         """The State of the scene; None while that closes, and after the module was closed."""
         return self.context.state
-
-    @property
-    def job(self):
-        """The newest job that the page follows; None for none."""
-        return self.jobs[-1] if self.jobs else None
 
     @property
     def isOff(self):
@@ -149,9 +132,7 @@ class Page(Follower):
 
     def cleanup(self):
         """Release resources, and end the page's job, when the module is closed or reloaded."""
-        job, self.job = self.job, None
-        if job is not None:
-            job.cancel()
+        self.stop()
 
 
 def _read(widget, name):

@@ -98,7 +98,7 @@ class DistillTestCase(MedEnhanceTestCase):
         jobs = []
 
         def submit(kind, params, *, title, dedicated=False):
-            jobs.append(Job(self.context.runner, kind, params, title, None, dedicated, False))
+            jobs.append(Job(self.context.runner, kind, params, title, None, None, dedicated))
             return jobs[-1]
 
         self.enterContext(mock.patch.object(self.context.runner, "submit", submit))

@@ -243,7 +243,7 @@ class InstallationTest(MedEnhanceTestCase):
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
         self.extend(None)
         self.panel, folder = self.widget.panels["enhance"], Path(self.temporaryFolder())
-        self.addCleanup(self.panel.jobs.clear)  # a stub never ends
+        self.addCleanup(self.panel.forget)  # a stub never ends
         (folder / "pip.py").write_text(PIP)
         self.end = folder / "end"
         paths = {"PYTHONPATH": str(folder), "PIP_ENDS": str(self.end)}

@@ -115,7 +115,7 @@ class RegionTest(WithRegions, QueueTestCase):
         seen = []
         self.ui.uncertaintyCheckBox.checked = False
         self.ui.applyButton.click()
-        first, whole = self.panel.jobs
+        first, whole = self.runner.activeJobs()
         first.onFinished(lambda job: seen.append(self.changes(job.nodes["output"], self.node)))
         self.release()
         np.testing.assert_array_equal(seen[0], self.inside)
@@ -127,7 +127,7 @@ class RegionTest(WithRegions, QueueTestCase):
 
     def test_cancellingTheRegionEndsTheRestToo(self):
         self.ui.applyButton.click()
-        first, whole = self.panel.jobs
+        first, whole = self.runner.activeJobs()
         self.widget.ui.jobCancelButton.click()
         self.release()
         self.assertEqual((first.state, whole.state), ("cancelled", "cancelled"))
