@@ -100,7 +100,13 @@ class ModelsTest(MedEnhanceTestCase):
 
     def listing(self, **fields):
         """Show two models of a kind, of which the second, an imported one, has these fields."""
-        model = {"name": "mr", "kind": "enhancer", "modality": "MR", "shipped": True, "doubt": ""}
+        model = {
+            "name": "mr",
+            "kind": "enhancer",
+            "modality": "MR",
+            "shipped": True,
+            "default_warning": "",
+        }
         model |= {"default": True, "ok": True, "version": "1", "bytes": 1000, "license": "MIT"}
         model |= {"card": "Card", "description": "", "folder": "/models/mr"}
         mine = {"name": "mine", "shipped": False, "default": False, "folder": "/models/mine"}
@@ -141,8 +147,8 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertFalse(ui.removeButton.enabled)
 
     def test_aWorseDefaultIsMadeOnAQuestionWithBothNumbers(self):
-        doubt = "the model mine is worse than mr on the same images: 0.10 against 0.29 dB"
-        self.listing(doubt=doubt)
+        text = "the model mine is worse than mr on the same images: 0.10 against 0.29 dB"
+        self.listing(default_warning=text)
         self.assertIn("0.10 against 0.29 dB", self.asks(self.panel.ui.defaultButton))
         params = {"action": "default", "name": "mine"}
         self.assertEqual(self.submitted.call_args.args, ("models", params))
