@@ -91,8 +91,8 @@ class DistillConfig(WithPresets):
         "statistics",
         help="statistics: the prior with the cohort's spacing and mean textures, for MR also mean "
         "intensities (101 numbers, CT: 68; a minute); matching: for study, volumes for each "
-        "patient whose gradients match those of the patient's scans (SPG, half an hour per patient; "
-        "it teaches no more than statistics)",
+        "patient whose gradients match those of the patient's scans (SPG, half an hour each; it "
+        "teaches no more than statistics)",
     )
     volumes: int = option(
         24,
