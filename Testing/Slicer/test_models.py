@@ -76,7 +76,8 @@ class ModelsTest(MedEnhanceTestCase):
     @slow
     def test_aModelIsImportedAndADamagedOneIsNotListed(self):
         self.refresh()
-        self.importFrom(self.bundle())
+        archive = self.bundle()
+        self.importFrom(archive)
         self.assertEqual(self.listed(), sorted([*SHIPPED, "mine"]))
         self.assertIn("mine is installed", self.message)
         self.assertEqual(self.panel.selected["name"], "mine")
@@ -90,7 +91,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, 60)
         self.assertEqual((self.listed(), os.listdir(self.installed)), (SHIPPED, ["defaults.json"]))
         self.assertIn("mine was removed", self.message)
-        self.importFrom(self.bundle())
+        self.importFrom(archive)
         self.assertNotIn("(default)", ui.modelList.currentItem().text())
         path = Path(self.installed, "mine/configs/metadata.json")
         path.chmod(0o644)
