@@ -45,10 +45,10 @@ class ModelsPanel(Page):
     @guarded
     def _onDefault(self, *_checked):
         """Make a model the default; one that is worse than that, or not compared, on a question."""
-        name, doubt = self.selected["name"], self.selected["doubt"]
+        name, warning = self.selected["name"], self.selected["default_warning"]
         title = _("Use {name} by default").format(name=name)
-        question = _("{doubt} Use it all the same?").format(doubt=sentence(doubt))
-        if not doubt or confirm(self.widget, title, question):
+        question = _("{warning} Use it all the same?").format(warning=sentence(warning))
+        if not warning or confirm(self.widget, title, question):
             self._ask(title, action="default", name=name)
 
     @guarded

@@ -14,7 +14,7 @@ from MedEnhanceLib.bundles.store import Bundle
 Figures = tuple[float, float, str]
 
 
-def doubt_about(bundle: Bundle, rival: Bundle | None) -> str:
+def default_warning(bundle: Bundle, rival: Bundle | None) -> str:
     """Say why a model should not replace another as the default; "" if nothing speaks against it.
 
     It is worse on the same images, or was never compared. One that ships is the reference: it may

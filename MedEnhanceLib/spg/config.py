@@ -68,8 +68,8 @@ class LoopConfig(Options):
 class DistillConfig(WithPresets):
     """Options of a distillation, reproducible from this and the data.
 
-    Presets: smoke: for tests; cpu; quick: a quarter of its matches; full: ten times as many, for a
-    GPU.
+    Presets: smoke: for tests; cpu; quick: a twentieth of its steps; full: ten times as many
+    matches, for a GPU.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -80,18 +80,18 @@ class DistillConfig(WithPresets):
                 "outer": 1, "inner": 2, "teaching": 1, "batch": 1, "pool": 1, "full_size": False,
             },
         },
-        "quick": {"loop": {"outer": 1}},
+        "quick": {"loop": {"outer": 1, "inner": 4, "teaching": 2}},
         "cpu": {},
         "full": {"loop": {"outer": 20, "inner": 24, "teaching": 8, "batch": 4, "pool": 24}},
     }  # fmt: skip
     #: With matching, of each patient; statistics make a set in a minute.
-    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.1, "quick": 1.5, "cpu": 6, "full": 130}
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.1, "quick": 2, "cpu": 30, "full": 1200}
 
     method: Method = option(
         "statistics",
         help="statistics: the prior with the cohort's spacing and mean textures, for MR also mean "
         "intensities (101 numbers, CT: 68; a minute); matching: for study, volumes for each "
-        "patient whose gradients match those of the patient's scans (SPG, minutes per patient; it "
+        "patient whose gradients match those of the patient's scans (SPG, half an hour each; it "
         "teaches no more than statistics)",
     )
     volumes: int = option(

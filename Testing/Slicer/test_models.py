@@ -76,7 +76,8 @@ class ModelsTest(MedEnhanceTestCase):
     @slow
     def test_aModelIsImportedAndADamagedOneIsNotListed(self):
         self.refresh()
-        self.importFrom(self.bundle())
+        archive = self.bundle()
+        self.importFrom(archive)
         self.assertEqual(self.listed(), sorted([*SHIPPED, "mine"]))
         self.assertIn("mine is installed", self.message)
         self.assertEqual(self.panel.selected["name"], "mine")
@@ -90,7 +91,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, 60)
         self.assertEqual((self.listed(), os.listdir(self.installed)), (SHIPPED, ["defaults.json"]))
         self.assertIn("mine was removed", self.message)
-        self.importFrom(self.bundle())
+        self.importFrom(archive)
         self.assertNotIn("(default)", ui.modelList.currentItem().text())
         path = Path(self.installed, "mine/configs/metadata.json")
         path.chmod(0o644)
@@ -100,7 +101,13 @@ class ModelsTest(MedEnhanceTestCase):
 
     def listing(self, **fields):
         """Show two models of a kind, of which the second, an imported one, has these fields."""
-        model = {"name": "mr", "kind": "enhancer", "modality": "MR", "shipped": True, "doubt": ""}
+        model = {
+            "name": "mr",
+            "kind": "enhancer",
+            "modality": "MR",
+            "shipped": True,
+            "default_warning": "",
+        }
         model |= {"default": True, "ok": True, "version": "1", "bytes": 1000, "license": "MIT"}
         model |= {"card": "Card", "description": "", "folder": "/models/mr"}
         mine = {"name": "mine", "shipped": False, "default": False, "folder": "/models/mine"}
@@ -141,8 +148,8 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertFalse(ui.removeButton.enabled)
 
     def test_aWorseDefaultIsMadeOnAQuestionWithBothNumbers(self):
-        doubt = "the model mine is worse than mr on the same images: 0.10 against 0.29 dB"
-        self.listing(doubt=doubt)
+        text = "the model mine is worse than mr on the same images: 0.10 against 0.29 dB"
+        self.listing(default_warning=text)
         self.assertIn("0.10 against 0.29 dB", self.asks(self.panel.ui.defaultButton))
         params = {"action": "default", "name": "mine"}
         self.assertEqual(self.submitted.call_args.args, ("models", params))

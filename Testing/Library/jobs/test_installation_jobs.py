@@ -13,7 +13,7 @@ from MedEnhanceLib.jobs import JobSpec, run_job
 _FIELDS = {
     "name", "kind", "modality", "version", "description", "license", "sha256", "shipped", "bytes",
     "folder", "card", "training", "ok", "message", "anatomy",
-    "default", "doubt", "origin", "imported_from",
+    "default", "default_warning", "origin", "imported_from",
 }  # fmt: skip
 
 
