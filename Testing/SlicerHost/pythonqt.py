@@ -162,10 +162,12 @@ def _delete_later(self: Any, native: Callable[..., Any]) -> None:
     They go in its destructor, and the wrapper with them, which deletes the widget once more.
     """
     isAlone = self.isWidgetType() and self.parent() is None
-    for sender in (self, *self.findChildren(QObject)) if isAlone else ():
-        for signal, slot in _held.get(getCppPointer(sender)[0], ()):
-            if _leads_to(slot, self):
-                refused.append(f"{type(self).__name__}.deleteLater: disconnect {signal} first")
+    senders = (self, *self.findChildren(QObject)) if isAlone else ()
+    held = [each for sender in senders for each in _held.get(getCppPointer(sender)[0], ())]
+    # All slots at once, as most lead to the same objects; each by itself only to name it.
+    for signal, slot in held if _leads_to([slot for _signal, slot in held], self) else ():
+        if _leads_to(slot, self):
+            refused.append(f"{type(self).__name__}.deleteLater: disconnect {signal} first")
     native()
 
 
