@@ -1,10 +1,6 @@
 """Behavior of Slicer's widgets that show nodes of a scene."""
 
-from __future__ import annotations
-
 import weakref
-from collections.abc import Iterator
-from typing import Any
 
 import slicer
 import vtk
@@ -16,11 +12,11 @@ from SlicerHost.standins import behavior, in_row, make, part, stored
 class _Watch:
     """Calls a widget's method at events of a MRML object; holds no reference to the widget."""
 
-    def __init__(self, method: Any) -> None:
+    def __init__(self, method):
         self.subject, self._tags, self._method = None, [], weakref.WeakMethod(method)
         method.__self__.destroyed.connect(self.stop)
 
-    def watch(self, subject: Any, *events: str) -> None:
+    def watch(self, subject, *events):
         """Watch that object instead of the one that was watched."""
         for tag in self._tags:
             self.subject.RemoveObserver(tag)
@@ -28,12 +24,12 @@ class _Watch:
         for event in events if subject is not None else ():
             self._tags.append(subject.AddObserver(getattr(subject, f"{event}Event"), self._call))
 
-    def _call(self, *_: Any) -> None:
+    def _call(self, *_):
         method = self._method()
         if method is not None:
             method()
 
-    def stop(self, *_: Any) -> None:
+    def stop(self, *_):
         self.watch(None)
 
 
@@ -41,13 +37,13 @@ class _NodeWatch(_Watch):
     """Passes on the node that is about to go: the genuine models take its row out then."""
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _call(self, _scene: Any, _event: Any, node: Any) -> None:
+    def _call(self, _scene, _event, node):
         method = self._method()
         if method is not None:
             method(node)
 
 
-def _refreshing(default: Any) -> property:
+def _refreshing(default):
     """A property that decides which nodes are shown."""
     return stored(default, lambda self: self._refresh())
 
@@ -56,7 +52,7 @@ def _refreshing(default: Any) -> property:
 class qMRMLWidget:
     """Keeps the scene and signals when it changes."""
 
-    def setMRMLScene(self: Any, scene: Any) -> None:
+    def setMRMLScene(self, scene):
         if scene is not vars(self._own).get("scene"):
             self._own.scene = scene
             self.mrmlSceneChanged.emit(scene)
@@ -69,7 +65,7 @@ class qMRMLNodeComboBox:
     nodeTypes = _refreshing([])
     noneEnabled, showChildNodeTypes = _refreshing(False), _refreshing(True)
 
-    def construct(self: Any) -> None:
+    def construct(self):
         own = self._own
         own.combo, own.leaving = make("ctkComboBox")(), None
         own.watch, own.leaves = _Watch(self._refresh), _NodeWatch(self._leave)
@@ -82,23 +78,23 @@ class qMRMLNodeComboBox:
         own.combo.setFocusProxy(self)  # so that the tab key skips both
         own.combo.activated.connect(lambda row: self._choose([*own.rows][row]))
 
-    def setMRMLScene(self: Any, scene: Any) -> None:
+    def setMRMLScene(self, scene):
         events = ("NodeAdded", "NodeRemoved", "EndClose", "EndImport", "EndBatchProcess")
         self._own.watch.watch(scene, *events)
         self._own.leaves.watch(scene, "NodeAboutToBeRemoved")
         self._own.combo.enabled = scene is not None
         self._refresh()
 
-    def _leave(self: Any, node: Any) -> None:
+    def _leave(self, node):
         self._own.leaving = node
         self._refresh()
         self._own.leaving = None
 
-    def addAttribute(self: Any, node_type: str, name: str, value: Any = None) -> None:
+    def addAttribute(self, node_type, name, value=None):
         self._own.attributes.append((node_type, name, value))
         self._refresh()
 
-    def _nodes(self: Any) -> Iterator[Any]:
+    def _nodes(self):
         """The nodes that are offered. Every change of the scene asks, so classes are asked once."""
         scene, kinds, fits = self._own.watch.subject, self.nodeTypes, {}
         for node in map(scene.GetNthNode, range(scene.GetNumberOfNodes())) if scene else ():
@@ -110,7 +106,7 @@ class qMRMLNodeComboBox:
             if fits[name] and not is_gone and self._has_attributes(node):
                 yield node
 
-    def _has_attributes(self: Any, node: Any) -> bool:
+    def _has_attributes(self, node):
         """Whether a node has what nodes of its type need to be offered, of any or of one value."""
         for kind, name, value in self._own.attributes:
             given = node.GetAttribute(name)
@@ -118,7 +114,7 @@ class qMRMLNodeComboBox:
                 return False
         return True
 
-    def _refresh(self: Any) -> None:
+    def _refresh(self):
         own, scene = self._own, self._own.watch.subject
         if scene is not None and scene.IsClosing():
             return
@@ -133,28 +129,28 @@ class qMRMLNodeComboBox:
         neighbor = [*own.rows][min(row, len(own.rows) - 1)] if own.rows else None
         self._choose(own.current if own.current in own.rows else neighbor)
 
-    def _choose(self: Any, node_id: str | None) -> None:
+    def _choose(self, node_id):
         own = self._own
         own.combo.currentIndex = [*own.rows].index(node_id) if node_id in own.rows else -1
         if node_id != own.current:
             own.current = node_id
             self.currentNodeChanged.emit(self.currentNode())
 
-    def currentNode(self: Any) -> Any:
+    def currentNode(self):
         scene, current = self._own.watch.subject, self._own.current
         return scene.GetNodeByID(current) if current and scene else None
 
-    def setCurrentNode(self: Any, node: Any) -> None:
+    def setCurrentNode(self, node):
         node_id = node and node.GetID()
         if node_id not in self._own.rows:
             self._refresh()  # the genuine one looks again when a node is modified
         self._choose(node_id if node_id in self._own.rows else None)
 
-    def nodeCount(self: Any) -> int:
+    def nodeCount(self):
         return len([*self._nodes()])
 
 
-def _logic(name: str) -> Any:
+def _logic(name):
     """The logic's method of that name, as one of the widget."""
     return lambda self, *nodes: getattr(self._own.logic, name)(*nodes)
 
@@ -171,7 +167,7 @@ class qMRMLSegmentEditorWidget:
     setSegmentationNode = _logic("SetSegmentationNode")
     setSourceVolumeNode = _logic("SetSourceVolumeNode")
 
-    def construct(self: Any) -> None:
+    def construct(self):
         self._own.logic = slicer.vtkSlicerSegmentEditorLogic()
 
 
@@ -196,7 +192,7 @@ class qMRMLSubjectHierarchyTreeView:
         lambda self, isOn: self.setSelectionMode(self._MODES[isOn]),
     )
 
-    def construct(self: Any) -> None:
+    def construct(self):
         own = self._own
         own.selected, own.rows = [], qt.QStandardItemModel(self)
         own.watch, own.items = _Watch(self._refresh), _Watch(self._refresh)
@@ -205,12 +201,12 @@ class qMRMLSubjectHierarchyTreeView:
         self.setHeaderHidden(True)
         self.selectionModel().selectionChanged.connect(self._select)
 
-    def setMRMLScene(self: Any, scene: Any) -> None:
+    def setMRMLScene(self, scene):
         self._own.watch.watch(scene, "EndClose", "EndImport", "EndBatchProcess")
         self._own.closes.watch(scene, "StartClose")
         self._refresh()
 
-    def _forget(self: Any) -> None:
+    def _forget(self):
         """The scene closes: nothing is selected any more, and nobody learns of it.
 
         Nor may anything hold the hierarchy, or the scene takes it for that of the next scene.
@@ -219,7 +215,7 @@ class qMRMLSubjectHierarchyTreeView:
         self._own.selected = []
         self._own.items.stop()
 
-    def _refresh(self: Any) -> None:
+    def _refresh(self):
         own, scene = self._own, self.mrmlScene()
         if scene is None or scene.IsBatchProcessing():
             return
@@ -229,7 +225,7 @@ class qMRMLSubjectHierarchyTreeView:
             own.items.watch(hierarchy, *[f"SubjectHierarchyItem{each}" for each in events])
         self._fill(own.rows.invisibleRootItem(), hierarchy.GetSceneItemID())
 
-    def _fill(self: Any, parent: Any, item: int) -> None:
+    def _fill(self, parent, item):
         """Take rows out and put rows in; those that stay remain selected."""
         below = self._below(item)
         for row in reversed(range(parent.rowCount())):
@@ -243,7 +239,7 @@ class qMRMLSubjectHierarchyTreeView:
             parent.child(row).setText(self.subjectHierarchyNode().GetItemName(each))
             self._fill(parent.child(row), each)
 
-    def _below(self: Any, item: int) -> list[int]:
+    def _below(self, item):
         """The items directly below that are shown: folders, and nodes of the types.
 
         A node of another type is shown for the sake of those below it.
@@ -258,7 +254,7 @@ class qMRMLSubjectHierarchyTreeView:
                 shown.append(each)
         return shown
 
-    def _select(self: Any, *_: Any) -> None:
+    def _select(self, *_):
         if self.mrmlScene().IsBatchProcessing():
             return
         selected = [index.data(self._ITEM) for index in self.selectedIndexes()]
@@ -267,24 +263,24 @@ class qMRMLSubjectHierarchyTreeView:
         self.currentItemsChanged.emit(object())
         self.currentNodeChanged.emit(self.currentNode())
 
-    def displayedItemCount(self: Any) -> int:
+    def displayedItemCount(self):
         return len(self._indexes())
 
-    def currentItem(self: Any) -> int:
+    def currentItem(self):
         return self._own.selected[0] if self._own.selected else 0
 
-    def currentItems(self: Any, ids: Any) -> None:
+    def currentItems(self, ids):
         for item in self._own.selected:
             ids.InsertNextId(item)
 
-    def currentNode(self: Any) -> Any:
+    def currentNode(self):
         item = self.currentItem()
         return self.subjectHierarchyNode().GetItemDataNode(item) if item else None
 
-    def setCurrentItem(self: Any, item: int) -> None:
+    def setCurrentItem(self, item):
         self.setCurrentIndex(self._indexes().get(item, qt.QModelIndex()))
 
-    def setCurrentItems(self: Any, ids: Any) -> None:
+    def setCurrentItems(self, ids):
         """Deselect and select one after the other, with a signal for each, as Slicer does."""
         model, indexes = self.selectionModel(), self._indexes()
         items = {ids.GetId(at) for at in range(ids.GetNumberOfIds())} & indexes.keys()
@@ -293,10 +289,10 @@ class qMRMLSubjectHierarchyTreeView:
         for item in items:
             model.setCurrentIndex(indexes[item], qt.QItemSelectionModel.Select)
 
-    def setCurrentNode(self: Any, node: Any) -> None:
+    def setCurrentNode(self, node):
         self.setCurrentItem(self.subjectHierarchyNode().GetItemByDataNode(node))
 
-    def _indexes(self: Any) -> dict[int, Any]:
+    def _indexes(self):
         """The place of each item that is shown."""
         rows, how = self._own.rows, qt.Qt.MatchWildcard | qt.Qt.MatchRecursive
         every = rows.match(rows.index(0, 0), qt.Qt.DisplayRole, "*", -1, how)

@@ -5,7 +5,6 @@ import importlib
 import inspect
 import json
 
-import ctk
 import pytest
 import slicer
 
@@ -36,28 +35,6 @@ def test_no_member_is_outside_the_table(name):
 def test_exceptions_to_the_table_are_called_by_the_genuine_slicer_util():
     source = inspect.getsource(slicer.util)
     assert all(f".{name}" in source for names in api.ALSO.values() for name in names)
-
-
-def test_what_has_no_behavior_says_so():
-    combo = slicer.qMRMLNodeComboBox()
-    with pytest.raises(NotImplementedError, match="sortFilterProxyModel"):
-        combo.sortFilterProxyModel()
-    with pytest.raises(NotImplementedError, match="interactionNodeSingletonTag"):
-        combo.interactionNodeSingletonTag = "x"
-    with pytest.raises(NotImplementedError):
-        slicer.app.restart()
-
-
-def test_what_the_table_lacks_is_an_attribute_error():
-    slider = ctk.ctkSliderWidget()
-    for owner, name in (
-        (slider, "setMaximum"), (slider, "setRange"), (slider, "jobs"), (slicer.app, "jobs"),
-        (ctk, "ctkNothing"), (slicer, "qMRMLNothing"),
-    ):  # fmt: skip
-        with pytest.raises(AttributeError, match=name):
-            getattr(owner, name)
-    with pytest.raises(AttributeError, match="setRange"):
-        slider.setRange = 1
 
 
 @pytest.mark.parametrize(("module", "names"), sorted(api.table()["python"].items()))
