@@ -1,7 +1,6 @@
 """Reading and writing files, by scripts: those of modules, and ours around MRML's own logics."""
 
 import os
-import types
 
 import slicer
 
@@ -38,6 +37,12 @@ class qSlicerScriptedFileWriter:
     self = part("python")
 
 
+def _parent(kind, script):
+    parent = make(f"qSlicerScriptedFile{kind}")()
+    parent._own.python = script(parent)
+    return parent
+
+
 def _asked(io, method, kind, *arguments, default=None):
     """What the script answers; Slicer takes no answer but one of exactly that type."""
     if default is not None and not hasattr(io.self(), method):
@@ -69,16 +74,14 @@ class qSlicerCoreIOManager:
     """Finds the script that reads a file or writes a node."""
 
     def construct(self):
-        self._own.readers, self._own.writers = {}, {}
-        for name, scripts in _BUILT_IN.items():
-            self._register(name, scripts)
+        self._own.readers = {script: _parent("Reader", script) for script in _READERS}
+        self._own.writers = {script: _parent("Writer", script) for script in _WRITERS}
 
-    def _register(self, name, scripts):
-        """Take the scripts that a module called `name` has."""
+    def _register(self, name, module):
+        """Take the scripts that a module has."""
         for kind, ios in (("Reader", self._own.readers), ("Writer", self._own.writers)):
-            if hasattr(scripts, f"{name}File{kind}"):
-                ios[name] = parent = make(f"qSlicerScriptedFile{kind}")()
-                parent._own.python = getattr(scripts, f"{name}File{kind}")(parent)
+            if hasattr(module, f"{name}File{kind}"):
+                ios[name] = _parent(kind, getattr(module, f"{name}File{kind}"))
 
     def _unregister(self, name):
         for ios in (self._own.readers, self._own.writers):
@@ -182,18 +185,14 @@ class qSlicerIOManager:
 # --- what Slicer's own modules register ----------------------------------------------------------
 
 
-class _Script:
-    TYPE = "SceneFile"
+class _Scene:
+    """Bundles of a whole scene."""
 
     def __init__(self, parent):
         self.parent = parent
 
     def fileType(self):
-        return self.TYPE
-
-
-class _Scenes(_Script):
-    """Reads and writes bundles of a whole scene."""
+        return f"{type(self).__name__.strip('_')}File"
 
     def extensions(self, _scene=None):
         return ["Medical Reality Bundle (.mrb)"]
@@ -205,13 +204,20 @@ class _Scenes(_Script):
         return bool(slicer.mrmlScene.WriteToMRB(properties["fileName"]))
 
 
-class _Volumes(_Script):
-    """Reads volumes by the logic of the module Volumes."""
+class _Volume(_Scene):
+    """Volumes, and nodes of other classes by what derives from it; their storage nodes write."""
 
-    TYPE = "VolumeFile"
+    def canWriteObject(self, node):
+        return bool(node.IsA(f"vtkMRML{type(self).__name__.strip('_')}Node"))
 
-    def extensions(self):
-        return ["Volume (*.nii.gz *.nii *.nrrd *.mha *.dcm)"]
+    def extensions(self, node=None):
+        if node is None:
+            return ["Volume (*.nii.gz *.nii *.nrrd *.mha *.dcm)"]
+        self.node = node
+        if node.GetStorageNode() is None:
+            node.AddDefaultStorageNode()
+        kinds = node.GetStorageNode().GetSupportedWriteFileTypes()
+        return [kinds.GetValue(index) for index in range(kinds.GetNumberOfValues())]
 
     def load(self, properties):
         path = properties["fileName"]
@@ -220,33 +226,13 @@ class _Volumes(_Script):
         self.parent.loadedNodes = [node.GetID()] if node else []
         return bool(node)
 
-
-class _Nodes(_Script):
-    """Writes nodes of a class by their storage nodes."""
-
-    def canWriteObject(self, node):
-        return bool(node.IsA(self.KIND))
-
-    def extensions(self, node):
-        self.node = node
-        if node.GetStorageNode() is None:
-            node.AddDefaultStorageNode()
-        types = node.GetStorageNode().GetSupportedWriteFileTypes()
-        return [types.GetValue(index) for index in range(types.GetNumberOfValues())]
-
     def write(self, properties):
         self.node.GetStorageNode().SetFileName(properties["fileName"])
         self.parent.writtenNodes = [properties["nodeID"]]
         return bool(self.node.GetStorageNode().WriteData(self.node))
 
 
-def _nodes(name):
-    kind = {"TYPE": f"{name}File", "KIND": f"vtkMRML{name}Node"}
-    return types.SimpleNamespace(**{f"{name}FileWriter": type(name, (_Nodes,), kind)})
-
-
-_BUILT_IN = {
-    "Scene": types.SimpleNamespace(SceneFileReader=_Scenes, SceneFileWriter=_Scenes),
-    "Volumes": types.SimpleNamespace(VolumesFileReader=_Volumes),
-    **{name: _nodes(name) for name in ("Volume", "Segmentation", "Table", "Markups", "Sequence")},
-}
+_READERS = [_Scene, _Volume]
+_WRITERS = [_Scene, _Volume] + [
+    type(name, (_Volume,), {}) for name in ("Segmentation", "Table", "Markups", "Sequence")
+]

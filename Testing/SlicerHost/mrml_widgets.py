@@ -1,7 +1,5 @@
 """Behavior of Slicer's widgets that show nodes of a scene."""
 
-import weakref
-
 import slicer
 import vtk
 
@@ -9,38 +7,16 @@ from SlicerHost import qt
 from SlicerHost.standins import behavior, in_row, make, part, stored
 
 
-class _Watch:
-    """Calls a widget's method at events of a MRML object; holds no reference to the widget."""
-
-    def __init__(self, method):
-        self.subject, self._tags, self._method = None, [], weakref.WeakMethod(method)
-        method.__self__.destroyed.connect(self.stop)
-
-    def watch(self, subject, *events):
-        """Watch that object instead of the one that was watched."""
-        for tag in self._tags:
-            self.subject.RemoveObserver(tag)
-        self.subject, self._tags = subject, []
-        for event in events if subject is not None else ():
-            self._tags.append(subject.AddObserver(getattr(subject, f"{event}Event"), self._call))
-
-    def _call(self, *_):
-        method = self._method()
-        if method is not None:
-            method()
-
-    def stop(self, *_):
-        self.watch(None)
+def watching(widget):
+    """Slicer's own keeper of observers, which ends with the widget."""
+    keeper = slicer.util.VTKObservationMixin()
+    widget.destroyed.connect(lambda *_: keeper.removeObservers())
+    return keeper
 
 
-class _NodeWatch(_Watch):
-    """Passes on the node that is about to go: the genuine models take its row out then."""
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _call(self, _scene, _event, node):
-        method = self._method()
-        if method is not None:
-            method(node)
+def watch(keeper, subject, method, *events):
+    for event in events if subject is not None else ():
+        keeper.addObserver(subject, getattr(subject, f"{event}Event"), method)
 
 
 def _refreshing(default):
@@ -67,9 +43,9 @@ class qMRMLNodeComboBox:
 
     def construct(self):
         own = self._own
-        own.combo, own.leaving = make("ctkComboBox")(), None
-        own.watch, own.leaves = _Watch(self._refresh), _NodeWatch(self._leave)
+        own.combo, own.scene, own.leaving = make("ctkComboBox")(), None, None
         own.rows, own.attributes, own.current = {}, [], None
+        own.keeper = watching(self)
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
@@ -79,13 +55,15 @@ class qMRMLNodeComboBox:
         own.combo.activated.connect(lambda row: self._choose([*own.rows][row]))
 
     def setMRMLScene(self, scene):
-        events = ("NodeAdded", "NodeRemoved", "EndClose", "EndImport", "EndBatchProcess")
-        self._own.watch.watch(scene, *events)
-        self._own.leaves.watch(scene, "NodeAboutToBeRemoved")
-        self._own.combo.enabled = scene is not None
+        own, events = self._own, ("NodeAdded", "NodeRemoved", "EndClose", "EndImport")
+        own.keeper.removeObservers()
+        watch(own.keeper, scene, self._refresh, *events, "EndBatchProcess")
+        watch(own.keeper, scene, self._leave, "NodeAboutToBeRemoved")
+        own.scene, own.combo.enabled = scene, scene is not None
         self._refresh()
 
-    def _leave(self, node):
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _leave(self, _scene, _event, node):
         self._own.leaving = node
         self._refresh()
         self._own.leaving = None
@@ -96,7 +74,7 @@ class qMRMLNodeComboBox:
 
     def _nodes(self):
         """The nodes that are offered. Every change of the scene asks, so classes are asked once."""
-        scene, kinds, fits = self._own.watch.subject, self.nodeTypes, {}
+        scene, kinds, fits = self._own.scene, self.nodeTypes, {}
         for node in map(scene.GetNthNode, range(scene.GetNumberOfNodes())) if scene else ():
             name = node.GetClassName()
             if name not in fits:
@@ -114,8 +92,8 @@ class qMRMLNodeComboBox:
                 return False
         return True
 
-    def _refresh(self):
-        own, scene = self._own, self._own.watch.subject
+    def _refresh(self, *_):
+        own, scene = self._own, self._own.scene
         if scene is not None and scene.IsClosing():
             return
         before, own.rows = own.rows, {None: self.noneDisplay} if self.noneEnabled else {}
@@ -137,7 +115,7 @@ class qMRMLNodeComboBox:
             self.currentNodeChanged.emit(self.currentNode())
 
     def currentNode(self):
-        scene, current = self._own.watch.subject, self._own.current
+        scene, current = self._own.scene, self._own.current
         return scene.GetNodeByID(current) if current and scene else None
 
     def setCurrentNode(self, node):
@@ -186,7 +164,7 @@ class qMRMLSubjectHierarchyTreeView:
     _MODES = qt.QAbstractItemView.SingleSelection, qt.QAbstractItemView.ExtendedSelection
     _ITEM = qt.Qt.UserRole + 1
     nodeTypes = _refreshing([])
-    mrmlScene, subjectHierarchyNode = part("watch.subject"), part("items.subject")
+    mrmlScene, subjectHierarchyNode = part("scene"), part("hierarchy")
     multiSelection = property(
         lambda self: self.selectionMode() == self._MODES[True],
         lambda self, isOn: self.setSelectionMode(self._MODES[isOn]),
@@ -195,35 +173,37 @@ class qMRMLSubjectHierarchyTreeView:
     def construct(self):
         own = self._own
         own.selected, own.rows = [], qt.QStandardItemModel(self)
-        own.watch, own.items = _Watch(self._refresh), _Watch(self._refresh)
-        own.closes = _Watch(self._forget)
+        own.scene, own.hierarchy = None, None
+        own.keeper, own.items = watching(self), watching(self)
         self.setModel(own.rows)
         self.setHeaderHidden(True)
         self.selectionModel().selectionChanged.connect(self._select)
 
     def setMRMLScene(self, scene):
-        self._own.watch.watch(scene, "EndClose", "EndImport", "EndBatchProcess")
-        self._own.closes.watch(scene, "StartClose")
+        self._own.keeper.removeObservers()
+        watch(self._own.keeper, scene, self._refresh, "EndClose", "EndImport", "EndBatchProcess")
+        watch(self._own.keeper, scene, self._forget, "StartClose")
+        self._own.scene = scene
         self._refresh()
 
-    def _forget(self):
+    def _forget(self, *_):
         """The scene closes: nothing is selected any more, and nobody learns of it.
 
         Nor may anything hold the hierarchy, or the scene takes it for that of the next scene.
         """
         self.clearSelection()
-        self._own.selected = []
-        self._own.items.stop()
+        self._own.selected, self._own.hierarchy = [], None
+        self._own.items.removeObservers()
 
-    def _refresh(self):
-        own, scene = self._own, self.mrmlScene()
-        if scene is None or scene.IsBatchProcessing():
+    def _refresh(self, *_):
+        own = self._own
+        if own.scene is None or own.scene.IsBatchProcessing():
             return
-        hierarchy = scene.GetSubjectHierarchyNode()
-        if hierarchy is not own.items.subject:
-            events = ("Added", "Removed", "Modified", "Reparented")
-            own.items.watch(hierarchy, *[f"SubjectHierarchyItem{each}" for each in events])
-        self._fill(own.rows.invisibleRootItem(), hierarchy.GetSceneItemID())
+        if own.hierarchy is None:
+            own.hierarchy = own.scene.GetSubjectHierarchyNode()
+            for event in ("Added", "Removed", "Modified", "Reparented"):
+                watch(own.items, own.hierarchy, self._refresh, f"SubjectHierarchyItem{event}")
+        self._fill(own.rows.invisibleRootItem(), own.hierarchy.GetSceneItemID())
 
     def _fill(self, parent, item):
         """Take rows out and put rows in; those that stay remain selected."""

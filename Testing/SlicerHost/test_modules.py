@@ -25,7 +25,7 @@ def volume(name="volume"):
 
 def test_a_selector_whose_node_goes_takes_the_neighbor_and_signals_it(scene):
     """With "None" too: what the genuine widget does, and what panels have to cope with."""
-    form = slicer.util.loadUI(str(HERE / "fixtures/Resources/UI/Sketch.ui"))
+    form = slicer.util.loadUI(str(HERE / "fixtures/Sketch.ui"))
     form.setMRMLScene(scene)
     selector, signaled = slicer.util.childWidgetVariables(form).inputSelector, []
     selector.currentNodeChanged.connect(lambda node: signaled.append(node and node.GetName()))

@@ -11,7 +11,7 @@ import pytest
 import qt
 import slicer
 
-SKETCH = Path(__file__).resolve().parent / "fixtures/Resources/UI/Sketch.ui"
+SKETCH = Path(__file__).resolve().parent / "fixtures/Sketch.ui"
 
 
 def test_properties_are_values():

@@ -1,11 +1,15 @@
 """Finds in panel code what works in PySide6 and not in PythonQt, and what tests may never run.
 
-The rest is refused when it runs: by `pythonqt`, by the stand-ins, by the loader of forms.
+The rest is refused when it runs in the host: by its Qt, its stand-ins and its loader of forms.
 """
+
+from __future__ import annotations
 
 import ast
 import re
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from xml.etree import ElementTree
 
 from SlicerHost import api, qt
@@ -30,7 +34,7 @@ _WRONG = (
 )
 
 
-def check(path, forms):
+def check(path: Path, forms: list[Path]) -> list[str]:
     """Findings in one file; forms: all .ui files of the module."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     named = {each.get("name") for form in forms for each in ElementTree.parse(form).iter()}
@@ -41,19 +45,19 @@ def check(path, forms):
     return [f"{path.name}:{line}: {text}" for line, text in sorted(found)]
 
 
-def _imported(node):
+def _imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [each.name for each in node.names]
     return [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
 
 
-def _at_file_scope(node):
+def _at_file_scope(node: ast.stmt) -> Iterator[str]:
     for name in _imported(node):
         if name.partition(".")[0] not in _AT_FILE_SCOPE:
             yield f"import {name} at file scope: it may not be installed"
 
 
-def _wrong(node):
+def _wrong(node: ast.AST) -> Iterator[str]:
     for name in _imported(node):
         if re.match(r"(PySide\d?|PyQt\d?|Qt|shiboken\d?)(\.|$)", name):
             yield f"import {name}: Slicer has only qt"
@@ -62,7 +66,7 @@ def _wrong(node):
             yield f"{ast.unparse(node)}: {why}"
 
 
-def _unknown(node, named):
+def _unknown(node: ast.AST, named: set[str | None]) -> Iterator[str]:
     """What neither Slicer nor a form has."""
     if not isinstance(node, ast.Attribute):
         return
