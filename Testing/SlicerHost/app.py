@@ -32,6 +32,9 @@ class qSlicerCoreApplication:
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, state.folder.name)
         state.settings = qt.QSettings()
 
+    def extensionsManagerModel(self):
+        """None: the host has no extensions."""
+
     def testingEnabled(self):
         """As with --testing, by which Slicer runs the tests: messages are logged alone."""
         return True

@@ -19,10 +19,8 @@ def missing():
         from PySide6 import QtGui, QtNetwork, QtUiTools, QtWidgets  # noqa: F401
     except ImportError as error:
         return (
-            f"Qt or MRML cannot be loaded ({error}). They are in the packages PySide6-Essentials "
-            "and slicer-core; Qt needs the libraries libEGL, libGL and libxkbcommon of the system "
-            "(Debian and Ubuntu: apt-get install libegl1 libgl1 libxkbcommon0 libdbus-1-3 "
-            "libfontconfig1)."
+            f"{error}. Needed are slicer-core, PySide6-Essentials and its libraries (Debian: "
+            "apt-get install libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1)."
         )
     return ""
 

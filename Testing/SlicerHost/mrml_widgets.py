@@ -7,14 +7,14 @@ from SlicerHost import qt
 from SlicerHost.standins import behavior, in_row, make, part, stored
 
 
-def watching(widget):
+def _watching(widget):
     """Slicer's own keeper of observers, which ends with the widget."""
     keeper = slicer.util.VTKObservationMixin()
     widget.destroyed.connect(lambda *_: keeper.removeObservers())
     return keeper
 
 
-def watch(keeper, subject, method, *events):
+def _watch(keeper, subject, method, *events):
     for event in events if subject is not None else ():
         keeper.addObserver(subject, getattr(subject, f"{event}Event"), method)
 
@@ -45,7 +45,7 @@ class qMRMLNodeComboBox:
         own = self._own
         own.combo, own.scene, own.leaving = make("ctkComboBox")(), None, None
         own.rows, own.attributes, own.current = {}, [], None
-        own.keeper = watching(self)
+        own.keeper = _watching(self)
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
@@ -57,8 +57,8 @@ class qMRMLNodeComboBox:
     def setMRMLScene(self, scene):
         own, events = self._own, ("NodeAdded", "NodeRemoved", "EndClose", "EndImport")
         own.keeper.removeObservers()
-        watch(own.keeper, scene, self._refresh, *events, "EndBatchProcess")
-        watch(own.keeper, scene, self._leave, "NodeAboutToBeRemoved")
+        _watch(own.keeper, scene, self._refresh, *events, "EndBatchProcess")
+        _watch(own.keeper, scene, self._leave, "NodeAboutToBeRemoved")
         own.scene, own.combo.enabled = scene, scene is not None
         self._refresh()
 
@@ -138,12 +138,10 @@ class qMRMLSegmentEditorWidget:
     """The nodes that are edited, over the genuine logic; it has no effects."""
 
     setMRMLScene, setMRMLSegmentEditorNode = _logic("SetMRMLScene"), _logic("SetSegmentEditorNode")
-    segmentationNode, sourceVolumeNode = (
-        _logic("GetSegmentationNode"),
-        _logic("GetSourceVolumeNode"),
-    )
     setSegmentationNode = _logic("SetSegmentationNode")
+    segmentationNode = _logic("GetSegmentationNode")
     setSourceVolumeNode = _logic("SetSourceVolumeNode")
+    sourceVolumeNode = _logic("GetSourceVolumeNode")
 
     def construct(self):
         self._own.logic = slicer.vtkSlicerSegmentEditorLogic()
@@ -174,15 +172,15 @@ class qMRMLSubjectHierarchyTreeView:
         own = self._own
         own.selected, own.rows = [], qt.QStandardItemModel(self)
         own.scene, own.hierarchy = None, None
-        own.keeper, own.items = watching(self), watching(self)
+        own.keeper, own.items = _watching(self), _watching(self)
         self.setModel(own.rows)
         self.setHeaderHidden(True)
         self.selectionModel().selectionChanged.connect(self._select)
 
     def setMRMLScene(self, scene):
         self._own.keeper.removeObservers()
-        watch(self._own.keeper, scene, self._refresh, "EndClose", "EndImport", "EndBatchProcess")
-        watch(self._own.keeper, scene, self._forget, "StartClose")
+        _watch(self._own.keeper, scene, self._refresh, "EndClose", "EndImport", "EndBatchProcess")
+        _watch(self._own.keeper, scene, self._forget, "StartClose")
         self._own.scene = scene
         self._refresh()
 
@@ -202,7 +200,7 @@ class qMRMLSubjectHierarchyTreeView:
         if own.hierarchy is None:
             own.hierarchy = own.scene.GetSubjectHierarchyNode()
             for event in ("Added", "Removed", "Modified", "Reparented"):
-                watch(own.items, own.hierarchy, self._refresh, f"SubjectHierarchyItem{event}")
+                _watch(own.items, own.hierarchy, self._refresh, f"SubjectHierarchyItem{event}")
         self._fill(own.rows.invisibleRootItem(), own.hierarchy.GetSceneItemID())
 
     def _fill(self, parent, item):

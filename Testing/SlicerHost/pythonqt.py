@@ -101,13 +101,15 @@ def _by_signature(verb):
         if len(receiver) > 1:
             slot = getattr(receiver[0], receiver[1].partition("(")[0], None)
         if not callable(slot):
-            refused.append(f"{receiver[0].className()} has no slot {receiver[1]}")
+            refused.append(f"{type(receiver[0]).__name__} has no slot {receiver[-1]}")
         if signal is None or not callable(slot):
             return False
         try:
             return getattr(signal, verb)(slot) is not False
-        except (RuntimeError, TypeError):  # it was not connected
-            return False
+        except (RuntimeError, TypeError):
+            if verb == "connect":
+                raise
+            return False  # it was not connected
 
     return method
 

@@ -120,17 +120,12 @@ def _signal(overloads):
 
 def _constructor(name, base):
     def __init__(self, *arguments, **keywords):
-        if keywords:
-            raise ValueError(f"{name} takes no keyword arguments: {', '.join(keywords)}")
-        if "_own" not in self.__dict__:
-            self.__dict__["_own"] = types.SimpleNamespace(stored={})
-        text = arguments[0] if arguments and isinstance(arguments[0], str) else None
-        base.__init__(self, *arguments[text is not None :])
-        if text is not None:
+        vars(self).setdefault("_own", types.SimpleNamespace(stored={}))
+        texts = [each for each in arguments[:1] if isinstance(each, str)]
+        base.__init__(self, *arguments[len(texts) :], **keywords)
+        for text in texts:
             self.text = text
-        construct = vars(BEHAVIOR.get(name, object)).get("construct")
-        if construct is not None:
-            construct(self)
+        vars(BEHAVIOR.get(name, object)).get("construct", lambda self: None)(self)
 
     return __init__
 
