@@ -4,12 +4,15 @@ Pages, tasks and nodes are in MedEnhancePanels; all computing happens in MedEnha
 separate process.
 """
 
+import importlib.machinery
 import importlib.util
+import logging
 import os
+import runpy
 import sys
 
-import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -34,13 +37,30 @@ _GUIDE = "https://github.com/medenhance/SlicerMedEnhance/blob/main/docs/slicer/u
 
 
 def findLibrary():
-    """Make MedEnhanceLib importable from a source tree too, where it is one folder up."""
-    module = os.path.dirname(os.path.abspath(__file__))
-    for folder in (module, os.path.dirname(module)):
-        if os.path.isdir(os.path.join(folder, "MedEnhanceLib")):
-            if folder not in sys.path:
-                sys.path.append(folder)
-            return
+    """Import MedEnhanceLib from beside this module, or from one folder up in a source tree.
+
+    It is not the first one in sys.path: Slicer appends the folders of modules, so that a package
+    that pip installed, for other scripts, would win. Neither an older nor a newer one will do, as
+    the panel is tested with its own, whose jobs and parameters it knows.
+    """
+    module, name = os.path.dirname(os.path.abspath(__file__)), "MedEnhanceLib"
+    spec = importlib.machinery.PathFinder.find_spec(name, [module, os.path.dirname(module)])
+    if name in sys.modules or spec is None:  # the module is reloaded, or was copied alone
+        return
+    other = importlib.util.find_spec(name)
+    sys.modules[name] = library = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(library)
+    version = _versionOf(other)
+    if version not in ("", library.__version__):
+        text = _("MedEnhance uses its own library, {own}, not version {version} in {path}")
+        text = text.format(own=library.__version__, version=version, path=other.origin)
+        logging.info(text)
+
+
+def _versionOf(spec):
+    """Return the version of a library that is not imported; "" for none."""
+    path = os.path.join(os.path.dirname(spec.origin), "_version.py") if spec and spec.origin else ""
+    return runpy.run_path(path)["__version__"] if os.path.isfile(path) else ""
 
 
 findLibrary()
@@ -57,7 +77,7 @@ class MedEnhance(ScriptedLoadableModule):
         parent.title = _("MedEnhance")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering")]
         parent.dependencies = []
-        parent.contributors = ["The MedEnhance developers (github.com/medenhance)"]
+        parent.contributors = ["The MedEnhance developers (MedEnhance)"]
         parent.helpText = _(
             "Enhances, segments and compresses volumes: choose one, or load one, then press Apply."
             " Research use only: not a medical device, not for diagnosis. Every result is marked"
@@ -128,13 +148,13 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             panel = getattr(importlib.import_module(module), className)(self.context)
             self.panels[name] = panel
             self.ui.tabs.addTab(panel.widget, title)
-        # The pages were made last: the tab key would come to them after what stands below them.
-        qt.QWidget.setTabOrder(self.panels["models"].ui.cardBrowser, self.ui.jobCancelButton)
         self.ui.tabs.currentChanged.connect(self.onPageChanged)
+        self.onPageChanged(self.ui.tabs.currentIndex)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.initializeState)
         self.addObserver(scene, scene.EndImportEvent, self.initializeState)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeRemoval)
         if self.parent.isEntered:  # a module that is reloaded while it is in front
             self.enter()
 
@@ -199,6 +219,12 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         else:
             state.page = self.pageName(self.ui.tabs.currentIndex)
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeRemoval(self, scene, event, node):
+        from MedEnhanceNodes import belongings
+
+        belongings.removeWith(self.context.runner, node)
+
     def onSceneStartClose(self, caller=None, event=None):
         for panel in self.panels.values():
             panel.forget()
@@ -214,16 +240,16 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.ui.tabs.setCurrentIndex(index)
 
     def onPageChanged(self, index):
+        name = self.pageName(index)
+        self.jobBar.standOn(self.panels.get(name), name)
+        self.context.showMessageOf(name)
         if self.context.state is not None:
-            self.context.state.page = self.pageName(index)
+            self.context.state.page = name
         self._enterPage()
 
 
-class MedEnhanceFileReader:
-    """Reader of .ucv files, through Slicer's own dialogs, and by drag and drop.
-
-    Slicer decides by the ending alone: a damaged file gets our sentence, not "no reader".
-    """
+class _CompressedVolume:
+    """What Slicer asks of a format's reader and writer alike."""
 
     def __init__(self, parent):
         self.parent = parent
@@ -234,8 +260,15 @@ class MedEnhanceFileReader:
     def fileType(self):
         return "MedEnhanceCompressedVolume"
 
+
+class MedEnhanceFileReader(_CompressedVolume):
+    """Reader of .ucv files, through Slicer's own dialogs, and by drag and drop.
+
+    Slicer decides by the ending alone: a damaged file gets our sentence, not "no reader".
+    """
+
     def extensions(self):
-        return [_("MedEnhance compressed volume") + " (*.ucv)"]
+        return [f"{self.description()} (*.ucv)"]
 
     def load(self, properties):
         from MedEnhanceTasks import files
@@ -243,13 +276,80 @@ class MedEnhanceFileReader:
         return files.load(self.parent, properties)
 
 
+class MedEnhanceFileWriter(_CompressedVolume):
+    """Writer of .ucv files, without loss, in Slicer's Save and Export dialogs.
+
+    Right before a node is written, Slicer asks for its extensions: that node is kept, as an ID does
+    not lead to the copies, in a scene of their own, that Export has written.
+    """
+
+    def extensions(self, obj):
+        from vtk import vtkWeakReference
+
+        self._asked = vtkWeakReference()
+        self._asked.Set(obj)
+        return [f"{self.description()} (.ucv)"]
+
+    def canWriteObjectConfidence(self, obj):
+        """Return less than Slicer's writers do, which would otherwise not be the default ones."""
+        from MedEnhanceTasks import files
+
+        return 0.2 if files.canWrite(obj) else 0.0
+
+    def write(self, properties):
+        from MedEnhanceTasks import files
+
+        node = self._asked.Get()
+        if node is None or node.GetID() != properties["nodeID"]:
+            return False
+        return files.write(self.parent, node, properties)
+
+
 class MedEnhanceTest(ScriptedLoadableModuleTest):
     """Short test of the module, for Reload and Test; Testing/Slicer has the others."""
 
     def runTest(self):
+        from MedEnhancePanels import dependencies
+
         slicer.mrmlScene.Clear(0)
         widget = slicer.util.getModuleWidget("MedEnhance")
+        wasEntered = widget.parent.isEntered
+        widget.parent.enter()
+        try:
+            self.checkPages(widget)
+            if dependencies.missing():
+                text = _("Only the pages were tested. {lack}")
+                self.delayDisplay(text.format(lack=dependencies.missingText()))
+            else:
+                self.checkEnhancing(widget.logic)
+        finally:
+            if not wasEntered:
+                widget.parent.exit()
+
+    def checkPages(self, widget):
         for name, *_rest in reversed(widget.PAGES):
             widget.showPage(name)
             self.assertEqual(widget.context.state.page, name)
-        self.delayDisplay("Pages open")
+        self.delayDisplay(_("Pages open"))
+
+    def checkEnhancing(self, logic):
+        """Enhance some slices of the sample that ships, and compare them with their input."""
+        from MedEnhanceNodes import bridge, compare, preview
+        from MedEnhanceTasks import samples
+
+        node, comparison = samples.load(samples.SAMPLES[0]), compare.Compare()
+        slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node)[80:92].copy())
+        result, wasShown = logic.enhance(node), preview.isShown(node)
+        comparison.show(result, "sideBySide")
+        self.assertIs(comparison.output, result)
+        self.delayDisplay(_("Enhanced, beside its input"))
+        comparison.leave()
+        self.assertEqual([preview.isShown(node), preview.isShown(result)], [wasShown, False])
+        before, after = (slicer.util.arrayFromVolume(each) for each in (node, result))
+        self.assertLess(_roughness(after), 0.8 * _roughness(before))
+        self.assertEqual(bridge.geometryOf(result), bridge.geometryOf(node))
+
+
+def _roughness(voxels):
+    """Return the standard deviation of the differences of neighbors, most of which is noise."""
+    return (voxels[:, :, 1:].astype(float) - voxels[:, :, :-1]).std()

@@ -36,6 +36,7 @@ from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, cube_around, noise_verdict, region_verdict
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.bar import watched
@@ -468,3 +469,53 @@ def inspect(
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
         return described(as_volume(path_or_volume))
+
+
+def measure_noise(
+    volume: Any,
+    *,
+    region: tuple[slice | EllipsisType, ...] | None = None,
+    at: tuple[int, int, int] | None = None,
+    modality: str | None = None,
+    affine: Any = None,
+    spacing: Any = None,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> NoiseVerdict | None:
+    """Measure the noise of a volume, or in a region of even tissue.
+
+    Where that of the volume is uncertain, measure a region, and give its `sigma` to `enhance` as
+    `noise`.
+
+    Args:
+        volume: a Volume, a path, an image of SimpleITK or nibabel, a MetaTensor, or an array
+            [slice, row, column] with spacing or affine.
+        region: slices over K, J, I in even tissue, 64 voxels or more.
+        at: slice, row and column of a voxel instead: the region is 12 mm around it.
+        modality: "CT", "MR" …; None: that of the volume, else guessed from its values.
+        affine: of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing.
+        spacing: of an array: mm between columns, rows and slices.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        An object with sigma and interval in the volume's units, snr, and removed: the share of the
+        error that an enhancement can be expected to remove; print its sentence. None for what is
+        neither CT nor MR, or no image.
+
+    Raises:
+        ConfigError: both region and at, or a region outside the volume.
+        InputError: the volume cannot be read, or the region is too small or shows no tissue.
+
+        print(me.measure_noise("scan.nii.gz").sentence)
+        me.measure_noise("scan.nii.gz", at=(40, 120, 96)).sigma
+    """
+    if region is not None and at is not None:
+        raise ConfigError("region and at name two regions", "Give one of them.")
+    placed = Placed(affine=affine, spacing=spacing, modality=modality)
+    with watched(progress, cancel) as monitor:
+        opened = placed.opened(volume, monitor)
+        place = cube_around(opened, at) if at is not None else region
+        if place is not None:
+            return region_verdict(opened, place)
+        return noise_verdict(opened, monitor=monitor)

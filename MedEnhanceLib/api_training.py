@@ -52,7 +52,7 @@ def train(
     Args:
         method: "hqg": an enhancer; "head": segmentation; "slices": a network that restores thin
             slices; "codec": a network of the compression, chosen by the field part.
-        config: a preset ("smoke", "cpu", "full"), the method's fields as an object, or its
+        config: a preset ("smoke", "quick", "cpu", "full"), the method's fields as an object, or its
             TrainConfig, TrainHeadConfig (from label maps: TrainFromLabelsConfig) or
             TrainSlicesConfig.
         data: the folder that patterns in config are relative to; for hqg and slices also a
@@ -101,7 +101,7 @@ def distill(
     Args:
         cohort: patients, or the path of a folder or table for `Cohort.open`.
         out: a folder for the result.
-        config: a preset ("smoke", "cpu", "full"), fields as an object, or a DistillConfig.
+        config: a preset ("smoke", "quick", "cpu", "full"), fields as an object, or a DistillConfig.
         overwrite: replace an earlier distillation there.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.

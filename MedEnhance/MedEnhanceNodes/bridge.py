@@ -32,9 +32,11 @@ MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
 _DICOM_MODALITY = "DICOM.Modality"
 _LARGEST_SAMPLE = 500_000
-_KNOWN_IMAGES = 32
+_KNOWN_IMAGES = 512
 #: Bytes of which a checksum is taken at a time.
 _PART_BYTES = 1 << 25
+#: Bytes whose checksum takes no step of its own.
+_BYTES_AT_ONCE = 1 << 24
 #: From RAS, as nodes have it, to LPS, as the library has it, and back.
 _FLIP = np.array([-1.0, -1.0, 1.0])
 
@@ -106,7 +108,8 @@ def checkVolume(node):
 
 
 def _isScalar(node):
-    return node is not None and node.IsA("vtkMRMLScalarVolumeNode")
+    isVolume = node is not None and node.IsA("vtkMRMLScalarVolumeNode")
+    return isVolume and not node.IsA("vtkMRMLTensorVolumeNode")  # which has no scalars
 
 
 def isUsable(node):
@@ -288,6 +291,12 @@ def rangeOf(image):
     return _once(image, look)
 
 
+def isChecksumDue(image):
+    """Return whether the checksum of an image takes a pass over its voxels that is felt."""
+    isKnown = _keyOf(image, "checksum") in _known
+    return not isKnown and _valuesOf(image).nbytes > _BYTES_AT_ONCE
+
+
 def checksumOf(image):
     """Return a checksum of an image's voxels, with their size and type."""
     sums = [*checksumSteps(image)]
@@ -369,6 +378,11 @@ def framesOf(node):
     return [each for frame in frameNodes(node) for each in componentsOf(frame.GetImageData())]
 
 
+def millionVoxels(node):
+    """Return the size of a volume, with all frames."""
+    return sum(frame.size for frame in framesOf(node)) / 1e6
+
+
 def readImage(*frames):
     """Copy voxels of a file, [K, J, I] for each component, into an image; a generator of steps."""
     image = newImage(frames[0].shape, frames[0].dtype, len(frames))
@@ -380,15 +394,23 @@ def readImage(*frames):
     return image
 
 
-def newVolumeLike(node, name, image=None):
-    """Make a volume node on the grid of `node`, with its transform and place in the hierarchy."""
-    kind = DIFFUSION_CLASS if isDiffusion(node) else "vtkMRMLScalarVolumeNode"
-    new = slicer.mrmlScene.AddNewNodeByClass(kind, uniqueName(name))
+def newVolumeLike(node, name, image=None, *, isHidden=False):
+    """Make a volume node on the grid of `node`, with its transform and place in the hierarchy.
+
+    isHidden: whether lists leave it out, and the hierarchy too. An image of one component becomes a
+    scalar volume, beside a diffusion-weighted one too.
+    """
+    isScalar = image is not None and image.GetNumberOfScalarComponents() == 1
+    kind = DIFFUSION_CLASS if isDiffusion(node) and not isScalar else "vtkMRMLScalarVolumeNode"
+    new = getattr(slicer, kind)()
+    new.SetName(uniqueName(name))
+    new.SetHideFromEditors(isHidden)
     copyGeometry(node, new)
-    new.SetAndObserveTransformNodeID(node.GetTransformNodeID())
-    placeBeside(node, new)
     if image is not None:
         new.SetAndObserveImageData(image)
+    slicer.mrmlScene.AddNode(new)
+    new.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+    placeBeside(node, new)
     return new
 
 
@@ -456,6 +478,24 @@ def fillSequence(sequence, frames, values, volume):
     """Put frames [K, J, I] into a sequence, in steps; volume(image) makes the node of each."""
     for voxels, value in zip(frames, values, strict=True):
         sequence.SetDataNodeAtValue(volume((yield from readImage(voxels))), value)
+
+
+def browserOf(sequence):
+    """Return the first browser that plays a sequence, or None."""
+    return slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(sequence)
+
+
+def proxyOf(sequence):
+    """Return the volume that shows the current frame of a sequence, or None."""
+    browser = browserOf(sequence)
+    return browser.GetProxyNode(sequence) if browser is not None else None
+
+
+def play(source, output):
+    """Have a new sequence played with its source."""
+    browser = browserOf(source) or browse(source)
+    browser.AddSynchronizedSequenceNode(output)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
 
 
 def browse(sequence):

@@ -1,9 +1,9 @@
-"""An enhanced volume and its input in the views: side by side, or one in place of the other.
+"""An enhanced volume and its input in the views: side by side, faded, or one in place of the other.
 
 Everything goes through MRML (layout, slice and composite nodes), so that Slicer's own controls show
-and change the same things; leaving puts the views back as they were. A view always shows the
-voxels of one volume, never a mixture of two, so that it shows the strength that the data have; a
-map, such as the difference, is the view's foreground, with Slicer's own legend.
+and change the same things; leaving puts the views back as they were. All views are linked
+meanwhile. What lies over the background, the faded result or a map with Slicer's own legend, is the
+view's foreground. Of frames, the volumes that show the current one are compared.
 """
 
 import slicer
@@ -15,12 +15,17 @@ from MedEnhanceNodes.preview import (
     copyPlane,
     currentSlice,
     layoutNode,
+    nodeOf,
+    planeOf,
+    shownVolume,
     sliceNodes,
 )
 
 #: The two views of Slicer's side-by-side layout.
 _LEFT, _RIGHT = "Red", "Yellow"
 _OVERLAY_OPACITY = 0.6
+#: The modes that show both volumes in the same view, and no map over them.
+_MIXED = ("fade", "checkerboard")
 #: By mode: the layout of Slicer that it takes.
 _LAYOUTS = {
     "sideBySide": "SlicerLayoutSideBySideView",
@@ -32,38 +37,46 @@ _LAYOUTS = {
 class Compare(Showing):
     """Comparison of a result, one at a time.
 
-    mode: "none", "single", "sideBySide", "table" or "threeD". overlay: the role of the map on top
-    of the result, such as "difference", or None. isInput: whether the input stands in for the
-    result for a while.
+    mode: "none", "single", "sideBySide", "fade", "checkerboard", "table" or "threeD". overlay: the
+    role of the map on top of the result, such as "difference", or None. isInput: whether the input
+    stands in for the result for a while. fading: 0 shows the input, 1 the result, in mode "fade".
     onEnded() is called when it ends because another volume was put into its views.
     """
 
     def __init__(self, onEnded=lambda: None):
         super().__init__()
-        self.mode, self.overlay, self.isInput = "none", None, False
+        self.mode, self.overlay, self.isInput, self.fading = "none", None, False, 0.5
+        self._outputID = self._boardID = None
         self._onEnded = onEnded
 
     @property
     def output(self):
-        return slicer.mrmlScene.GetNodeByID(self._nodeID) if self._nodeID else None
+        return nodeOf(self._outputID)
 
-    def show(self, output, mode):
-        """Compare an enhanced volume with its input; another mode or volume replaces the former."""
+    def show(self, output, mode, board=None):
+        """Compare an enhanced volume with its input; another mode or volume replaces the former.
+
+        board: the volume for mode "checkerboard", which is removed at the end.
+        """
         if mode == self.mode and output is self.output:
             return
-        overlay, source = self.overlay, results.linked(output, "input")
+        overlay, view = None if mode in _MIXED else self.overlay, self._viewLookedAt()
         self.leave()
-        if source is None and mode in ("single", "sideBySide"):
+        shown, source = shownVolume(output), shownVolume(results.linked(output, "input"))
+        if shown is None or (source is None and mode not in ("table", "threeD")):
             return
-        source = source or output  # whose table and surfaces are shown without it
-        self._begin(output, source, [compositeOf(view) for view in sliceNodes()])
-        self.mode, self.overlay = mode, overlay
-        self._followDisplay(source, output)
-        _arrange(mode, source)
+        source = source or shown  # whose table and surfaces are shown without it
+        self._begin(shown, source, [compositeOf(each) for each in sliceNodes()])
+        self.mode, self.overlay, self._outputID = mode, overlay, output.GetID()
+        self._boardID = board.GetID() if board is not None else None
+        self._followDisplay(source, shown)
+        _arrange(mode, source, view)
         self._setLayers()
         self._watch(self._resultViews())
 
     def setOverlay(self, role):
+        if self.mode in _MIXED:
+            self.show(self.output, "single")
         self._showLegend(False)
         self.overlay = role
         self._setLayers()
@@ -72,20 +85,37 @@ class Compare(Showing):
         self.isInput = isInput
         self._setLayers()
 
+    def setFading(self, fading):
+        self.fading = fading
+        self._setLayers()
+
     def leave(self):
         """Put the views back as they were; but what others have put there stays."""
         if self.mode != "none":
             self._showLegend(False)
             self._restore(isMoved=self.mode in _LAYOUTS)
+            board = nodeOf(self._boardID)
             self.forget()
+            if board is not None:
+                results.remove(board)
 
     def forget(self):
         super().forget()
         self.mode, self.overlay, self.isInput = "none", None, False
+        self._outputID = self._boardID = None
 
     def _onOthersShown(self):
         self.leave()
         self._onEnded()
+
+    def _viewLookedAt(self):
+        """Return a copy of the view that a comparison was looked at in, or None."""
+        current = currentSlice(self.source) if self.mode != "none" and self.source else None
+        if current is None:
+            return None
+        view = slicer.vtkMRMLSliceNode()
+        copyPlane(view, current[0])
+        return view
 
     def _followDisplay(self, source, output):
         """Keep the output's window and level those of the source."""
@@ -106,38 +136,55 @@ class Compare(Showing):
     def _setLayers(self):
         if self.mode == "none":
             return
-        overlay = results.linked(self.output, self.overlay) if self.overlay else None
-        overlay = None if self.isInput else overlay
-        shown = self._sourceID if self.isInput else self._nodeID
+        source, overlay = self._sourceID, self._overlay()
+        layers = {
+            "fade": (source, self._nodeID, self.fading),
+            "checkerboard": (source, self._boardID, 1.0),
+        }.get(self.mode, (self._nodeID, overlay and overlay.GetID(), _OVERLAY_OPACITY))
         for composite in self._resultViews():
-            _setLayers(composite, shown, overlay)
+            _setLayers(composite, *((source,) if self.isInput else layers))
         leftNodes = [node for node in sliceNodes() if node.GetLayoutName() == _LEFT]
         for node in leftNodes if self.mode == "sideBySide" else ():
-            _setLayers(compositeOf(node), self._sourceID)
-        self._showLegend(overlay is not None)
+            _setLayers(compositeOf(node), source)
+        self._showLegend(overlay is not None and not self.isInput)
+
+    def _overlay(self):
+        """Return the map on top of the result, or None."""
+        return results.linked(self.output, self.overlay) if self.overlay else None
 
     def _showLegend(self, isShown):
         """Show or hide Slicer's legend of the map, where it has one."""
-        overlay = results.linked(self.output, self.overlay) if self.overlay else None
-        legends = slicer.vtkSlicerColorLogic
+        overlay, legends = self._overlay(), slicer.vtkSlicerColorLogic
         legend = legends.GetColorLegendDisplayNode(overlay) if overlay is not None else None
         if legend is not None:
             legend.SetVisibility(isShown)
 
 
-def _setLayers(composite, background, overlay=None):
+def _setLayers(composite, background, foreground=None, opacity=0.0):
     with slicer.util.NodeModify(composite):
         composite.SetBackgroundVolumeID(background)
-        composite.SetForegroundVolumeID(overlay.GetID() if overlay else None)
-        composite.SetForegroundOpacity(_OVERLAY_OPACITY if overlay else 0.0)
+        composite.SetForegroundVolumeID(foreground)
+        composite.SetForegroundOpacity(opacity if foreground else 0.0)
 
 
-def _arrange(mode, source):
-    """Take the layout of a mode; two views side by side are linked, on the slice looked at."""
-    current, layout = currentSlice(source), layoutNode()
+def _arrange(mode, source, before):
+    """Take the layout of a mode, and link all views.
+
+    Two views side by side show the slice looked at; `before`, the view of a former mode, is where
+    the views with its direction go on.
+    """
+    current, layout = before or (currentSlice(source) or (None,))[0], layoutNode()
     if layout is not None and mode in _LAYOUTS:
         layout.SetViewArrangement(getattr(layout, _LAYOUTS[mode]))
-    for node in sliceNodes() if mode == "sideBySide" and current is not None else ():
-        if node.GetLayoutName() in (_LEFT, _RIGHT):
-            copyPlane(node, current[0])
-            compositeOf(node).SetLinkedControl(True)
+    for view in sliceNodes():
+        isBeside = mode == "sideBySide" and view.GetLayoutName() in (_LEFT, _RIGHT)
+        if current is not None and isBeside:
+            copyPlane(view, current)
+        elif before is not None and _areParallel(view, before):
+            view.JumpSliceByOffsetting(*planeOf(before)[:, 3].tolist())
+        compositeOf(view).SetLinkedControl(True)
+        compositeOf(view).SetHotLinkedControl(True)
+
+
+def _areParallel(view, other):
+    return abs(planeOf(view)[:, 2] @ planeOf(other)[:, 2]) > 0.999

@@ -94,6 +94,14 @@ def framesTexts(node):
     return {"auto": automatic, "joint": _("Frames: together"), "each": _("Frames: one by one")}
 
 
+def lesionsTexts():
+    """Return a text for each value of the option `smooth`."""
+    return {
+        False: _("Faint lesions: keep (default)"),
+        True: _("Faint lesions: smooth with the noise"),
+    }
+
+
 def taskProblem(node, task):
     """Say why a task, or a node with frames, excludes the other options; empty if it does not."""
     if task == "slices":

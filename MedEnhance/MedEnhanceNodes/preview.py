@@ -26,18 +26,30 @@ def currentSlice(volume):
     (slice node, index), or None where no view of the layout shows a slice; the volume's transform
     is taken into account.
     """
-    toIjk, best = _worldToIjk(volume), None
     views = sliceNodes()
-    for sliceNode in [view for view in views if view.IsMappedInLayout()] or views:
-        plane = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())[:3]
-        at = toIjk(plane[:, 3])
-        step = (toIjk(plane[:, 3] + plane[:, 2]) - at) * volume.GetSpacing()
-        along = round(abs(step[2]) / max(1e-9, np.linalg.norm(step)), 3)
-        if best is None or along > best[0]:
-            best = along, sliceNode, int(np.floor(at[2] + 0.5))
-    if best is None or not 0 <= best[2] < volume.GetImageData().GetDimensions()[2]:
-        return None
-    return best[1:]
+    views = [view for view in views if view.IsMappedInLayout()] or views
+    view = max(views, key=lambda view: _cut(volume, view)[0], default=None)
+    index = sliceIn(view, volume) if view is not None else None
+    return None if index is None else (view, index)
+
+
+def sliceIn(view, volume):
+    """Return the slice of a volume that a slice view shows, or None outside of the volume."""
+    index = _cut(volume, view)[1]
+    return index if 0 <= index < volume.GetImageData().GetDimensions()[2] else None
+
+
+def _cut(volume, view):
+    """Return how well a view cuts a volume along its slices, 1 at best, and at which of them."""
+    toIjk, plane = worldToIjk(volume), planeOf(view)
+    at = toIjk(plane[:, 3])
+    step = (toIjk(plane[:, 3] + plane[:, 2]) - at) * volume.GetSpacing()
+    return round(abs(step[2]) / max(1e-9, np.linalg.norm(step)), 3), int(np.floor(at[2] + 0.5))
+
+
+def planeOf(view):
+    """Return the directions of a slice view, across it at last, and its middle, as columns."""
+    return slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3]
 
 
 def firstRegion(volume, sliceNode):
@@ -46,7 +58,7 @@ def firstRegion(volume, sliceNode):
     They are in sight, and at most _FIRST voxels along each side, about the middle of the view. None
     where that is most of the slice, or nothing.
     """
-    toIjk, toRas = _worldToIjk(volume), sliceNode.GetXYToRAS()
+    toIjk, toRas = worldToIjk(volume), sliceNode.GetXYToRAS()
     across, down = sliceNode.GetDimensions()[:2]
     corners = [
         toIjk(toRas.MultiplyPoint((x, y, 0.0, 1.0))[:3]) for x in (0, across) for y in (0, down)
@@ -85,10 +97,25 @@ def isShown(volume):
 
 def shownVolume(node):
     """Return the volume that stands for a node in the views: itself, or a current frame."""
-    if not bridge.isSequence(node):
-        return node
-    browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(node)
-    return browser.GetProxyNode(node) if browser is not None else None
+    return bridge.proxyOf(node) if bridge.isSequence(node) else node
+
+
+def shownFrame(node):
+    """Return which frame of a sequence or diffusion-weighted volume is shown."""
+    if bridge.isSequence(node):
+        browser = bridge.browserOf(node)
+        return browser.GetSelectedItemNumber() if browser is not None else 0
+    return results.displayOf(node).GetDiffusionComponent()
+
+
+def showFrame(node, index):
+    """Show a frame of a sequence, and of all that are played with it, or of a diffusion volume."""
+    if bridge.isSequence(node):
+        browser = bridge.browserOf(node)
+        browser.SetSelectedItemNumber(index)
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    else:
+        results.displayOf(node).SetDiffusionComponent(index)
 
 
 class Showing:
@@ -104,7 +131,7 @@ class Showing:
     @property
     def source(self):
         """The input of what is shown; None where it is not in the scene any more."""
-        return _present(self._sourceID)
+        return nodeOf(self._sourceID)
 
     def _begin(self, node, source, composites):
         """Remember the layout, all planes, and the layers of views that will show `node`."""
@@ -116,8 +143,8 @@ class Showing:
             copyPlane(plane, view)
         for layers in composites:
             volumes = (layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID())
-            how = (layers.GetForegroundOpacity(), layers.GetLinkedControl())
-            self._layers[layers.GetID()] = (*volumes, *how)
+            links = (layers.GetLinkedControl(), layers.GetHotLinkedControl())
+            self._layers[layers.GetID()] = (*volumes, layers.GetForegroundOpacity(), *links)
 
     def _watch(self, composites):
         """Watch that the background of each of these stays one of our volumes."""
@@ -133,7 +160,7 @@ class Showing:
         ]
 
     def _look(self):
-        nodes = [_present(identifier) for identifier, _tag in self._observed]
+        nodes = [nodeOf(identifier) for identifier, _tag in self._observed]
         views = [node for node in nodes if node is None or node.IsA("vtkMRMLSliceCompositeNode")]
         ours = (self._nodeID, self._sourceID)
         if any(node is None or node.GetBackgroundVolumeID() not in ours for node in views):
@@ -146,32 +173,33 @@ class Showing:
         """
         if isMoved and layoutNode() is not None:
             layoutNode().SetViewArrangement(self._layout)
-        for identifier, (background, foreground, opacity, linked) in self._layers.items():
-            node = _present(identifier)
+        for identifier, (background, foreground, opacity, *links) in self._layers.items():
+            node = nodeOf(identifier)
             if node is None:
                 continue
-            shown = _present(node.GetBackgroundVolumeID())
+            shown = nodeOf(node.GetBackgroundVolumeID())
             with slicer.util.NodeModify(node):
-                node.SetLinkedControl(linked)
+                node.SetLinkedControl(links[0])
+                node.SetHotLinkedControl(links[1])
                 node.SetForegroundVolumeID(None)  # what lay over the former volume fits no other
                 if shown is None or shown.GetID() in (self._nodeID, self._sourceID):
-                    node.SetBackgroundVolumeID(background if _present(background) else None)
-                    node.SetForegroundVolumeID(foreground if _present(foreground) else None)
+                    node.SetBackgroundVolumeID(background if nodeOf(background) else None)
+                    node.SetForegroundVolumeID(foreground if nodeOf(foreground) else None)
                     node.SetForegroundOpacity(opacity)
         for identifier, plane in self._planes.items() if isMoved else ():
-            if _present(identifier) is not None:
-                copyPlane(_present(identifier), plane)
+            if nodeOf(identifier) is not None:
+                copyPlane(nodeOf(identifier), plane)
 
     def forget(self):
         """Stop watching the views without restoring them: at the end, or when the scene closes."""
         for identifier, tag in self._observed:
-            if _present(identifier) is not None:
-                _present(identifier).RemoveObserver(tag)
+            if nodeOf(identifier) is not None:
+                nodeOf(identifier).RemoveObserver(tag)
         self._nodeID = self._sourceID = self._layout = None
         self._layers, self._planes, self._observed = {}, {}, []
 
 
-def _present(identifier):
+def nodeOf(identifier):
     """Return the node of an ID that is still in the scene, or None."""
     return slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
 
@@ -195,11 +223,11 @@ class Preview(Showing):
 
     @property
     def isShown(self):
-        return _present(self._nodeID) is not None
+        return nodeOf(self._nodeID) is not None
 
     def show(self, node, source, sliceNode):
-        """Put a preview of `source` in front of it in a view."""
-        self.hide()
+        """Put a preview of `source` in front of it in a view, in place of a former one."""
+        Preview.hide(self)
         composite = compositeOf(sliceNode)
         self._begin(node, source, [composite])
         with slicer.util.NodeModify(composite):
@@ -210,16 +238,16 @@ class Preview(Showing):
 
     def hide(self):
         """Take the preview away, and put the view back; but what others have put there stays."""
-        node = _present(self._nodeID)
+        node = nodeOf(self._nodeID)
         self._restore(isMoved=False)
-        self.forget()
+        Showing.forget(self)
         if node is not None:
             results.remove(node)
 
     _onOthersShown = hide
 
 
-def _worldToIjk(volume):
+def worldToIjk(volume):
     """Make a function from world coordinates to voxel indices, through the volume's transform."""
     toLocal = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(

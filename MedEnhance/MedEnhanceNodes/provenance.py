@@ -21,7 +21,7 @@ FROM_FILE = "file"
 
 def historyOf(node):
     """Return the steps that made a volume, oldest first, as sentences; empty for an original."""
-    steps = _read(node, HISTORY, list)
+    steps = jsonOf(node, HISTORY, list)
     if steps:
         return [str(step) for step in steps]
     derived = node.GetAttribute(DERIVED)
@@ -46,12 +46,12 @@ def takeFrom(node, tags):
 
 def lossyOf(node):
     """Return the lossy steps of a node as in a file's tags; empty if nothing was lost."""
-    return _read(node, LOSSY, list) or []
+    return jsonOf(node, LOSSY, list) or []
 
 
 def manifestOf(node):
     """Return the record of how a node was made, as a JSON object; None where it has none."""
-    return _read(node, MANIFEST, dict)
+    return jsonOf(node, MANIFEST, dict)
 
 
 def jsonIn(path):
@@ -64,7 +64,7 @@ def jsonIn(path):
     return fields if isinstance(fields, dict) else {}
 
 
-def _read(node, attribute, kind):
+def jsonOf(node, attribute, kind):
     """Read the JSON value of an attribute; None where it is of another kind or damaged."""
     try:
         value = json.loads(node.GetAttribute(attribute) or "null")

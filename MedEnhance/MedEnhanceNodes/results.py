@@ -13,7 +13,8 @@ from MedEnhanceNodes import bridge, dicom_source, provenance
 from MedEnhancePanels.errors import PanelError
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
-ROLES = ("input", "uncertainty", "noise", "segmentation", "table", "difference")
+ROLES = ("input", "uncertainty", "noise", "segmentation", "table", "difference", "full")
+_MAPS = ("difference", "uncertainty", "noise")
 #: Attribute: the strength of a result, 0 to 1 of the correction that its run chose.
 STRENGTH = "MedEnhance.strength"
 RESEARCH_USE = "Research use only. Not a medical device, not for diagnosis."
@@ -113,21 +114,37 @@ def scopeText(anatomy):
 
 def latestOf(source):
     """Return the enhanced volume that was made last of a source, or None."""
-    nodes = [
-        node
-        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if node.GetAttribute("MedEnhance.derived") == "enhanced" and linked(node, "input") is source
-    ]
+    nodes = resultsOf(source)
     return nodes[-1] if nodes else None
 
 
-def removeLostDifferences():
-    """Remove difference maps whose result has left the scene, or was overwritten."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    differences = [linked(node, "difference") for node in nodes]
-    for node in nodes:
-        if node.GetAttribute(provenance.DERIVED) == "difference" and node not in differences:
-            remove(node)
+def resultsOf(source):
+    """Return all enhanced volumes or sequences of a source, in the order of the scene."""
+    return [
+        node
+        for node in candidates()
+        if node.GetAttribute(provenance.DERIVED) == "enhanced" and linked(node, "input") is source
+    ]
+
+
+def restOf(output):
+    """Return what a result needs no more once it is used: its maps, other results, their parts.
+
+    Other results of the same input go with all that was made with them.
+    """
+    source = linked(output, "input")
+    others = [each for each in resultsOf(source) if each is not output] if source else []
+    rest = [linked(output, role) for role in _MAPS]
+    for each in others:
+        proxy = bridge.proxyOf(each) if bridge.isSequence(each) else None
+        rest += [each, proxy, *(linked(each, role) for role in ROLES if role != "input")]
+    return [node for node in dict.fromkeys(rest) if node not in (None, output, source)]
+
+
+def candidates():
+    """Return the nodes that may be results: volumes, sequences."""
+    kinds = ("vtkMRMLScalarVolumeNode", "vtkMRMLSequenceNode")
+    return [node for kind in kinds for node in slicer.util.getNodesByClass(kind)]
 
 
 def checkOutput(output, source):
@@ -190,31 +207,34 @@ def copyDisplay(source, target):
     display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
 
 
-def differenceImage(source, enhanced):
-    """Make an image of an enhanced image − its source, a node, as floats, in steps."""
-    before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(enhanced)
-    image = bridge.newImage(before.shape, np.float32)
+def differenceImage(befores, afters):
+    """Make an image of the mean of enhanced frames − their sources, as floats, in steps."""
+    image = bridge.newImage(befores[0].shape, np.float32)
     target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.
-    exact = np.result_type(before.dtype, after.dtype, np.float32)
+    exact = np.result_type(befores[0].dtype, afters[0].dtype, np.float32)
     for slab in stepwise.steps(target):
-        np.subtract(after[slab], before[slab], out=target[slab], dtype=exact, casting="same_kind")
-        yield
+        target[slab] = 0
+        for before, after in zip(befores, afters, strict=True):
+            part = np.subtract(after[slab], before[slab], dtype=exact, casting="same_kind")
+            target[slab] += part / len(befores)
+            yield
     return image
 
 
 def styleMap(node, role, unit, limit):
     """Color a map on a window up to a limit, and give it a legend with the unit, hidden.
 
-    role: "difference", in diverging colors about zero; "uncertainty" or "noise", in perceptually
-    even ones from zero. limit: see `typicalMagnitude`.
+    role: "difference" or "meanDifference", in diverging colors about zero; "uncertainty" or
+    "noise", in perceptually even ones from zero. limit: see `typicalMagnitude`.
     """
-    display, isDifference = displayOf(node), role == "difference"
+    display, isDifference = displayOf(node), role in ("difference", "meanDifference")
     display.SetAndObserveColorNodeID(_DIVERGING if isDifference else _PERCEPTUAL)
     display.SetWindowLevelMinMax(-limit if isDifference else 0.0, limit)
     display.SetInterpolate(not isDifference)
     titles = {
         "difference": _("Enhanced − input"),
+        "meanDifference": _("Enhanced − input,\nmean of all frames"),
         "uncertainty": _("Uncertainty (1 SD)\nfor full strength"),
         "noise": _("Measured noise (1 SD)"),
     }
@@ -292,13 +312,17 @@ def makeTable(rows, source, name):
         (_("Surface (mm²)"), vtk.vtkDoubleArray, "surface_mm2"),
         (_("Expected Dice"), vtk.vtkDoubleArray, "quality"),
     )
+    # Not every model estimates its quality.
+    addColumns(node, [each for each in columns if any(each[2] in row for row in rows)], rows)
+    bridge.placeBeside(source, node)
+    return node
+
+
+def addColumns(table, columns, rows):
+    """Fill a table node: columns: (title, class of array, field) of each; rows: their fields."""
     for title, kind, field in columns:
-        if not any(field in row for row in rows):  # not every model estimates its quality
-            continue
         column = kind()
         column.SetName(title)
         for row in rows:
-            column.InsertNextValue(row.get(field, math.nan))
-        node.AddColumn(column)
-    bridge.placeBeside(source, node)
-    return node
+            column.InsertNextValue(row.get(field, "" if column.IsA("vtkStringArray") else math.nan))
+        table.AddColumn(column)

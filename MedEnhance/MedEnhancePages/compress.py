@@ -12,6 +12,21 @@ from MedEnhanceTasks import compression, files
 
 #: How long the page waits for further changes before it estimates.
 _SETTLE_MS = 500
+#: Properties of the field of a value, in the order that sets them: decimals round the others.
+_PROPERTIES = ("decimals", "minimum", "maximum", "singleStep", "suffix", "value")
+_UNBOUNDED = _("The error of a single voxel is not bounded.")
+#: By mode: its name, what it guarantees, and the properties of its value.
+_MODES = {
+    "lossless": (_("Lossless"), _("Every voxel is restored exactly."), ()),
+    "maxError": (
+        _("Maximum error"),
+        _("No voxel differs by more than this."),
+        (0, 1.0, 1e6, 1.0, ""),
+    ),
+    "psnr": (_("PSNR at least"), _UNBOUNDED, (1, 10.0, 120.0, 1.0, " dB")),
+    "ssim": (_("SSIM at least"), _UNBOUNDED, (4, 0.5, 0.9999, 0.01, "")),
+    "ratio": (_("Compression ratio"), _UNBOUNDED, (1, 1.1, 1000.0, 1.0, "")),
+}
 
 
 class CompressPanel(Page):
@@ -23,24 +38,9 @@ class CompressPanel(Page):
         self._estimate, self._estimated = None, None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
         ui = self.ui
-        #: The button of each mode, with the field of its value.
-        self._modes = {
-            "lossless": (ui.losslessButton, None),
-            "maxError": (ui.maxErrorButton, ui.maxErrorSpinBox),
-            "ratio": (ui.ratioButton, ui.ratioSpinBox),
-            "psnr": (ui.psnrButton, ui.psnrSpinBox),
-            "ssim": (ui.ssimButton, ui.ssimSpinBox),
-        }
-        for mode, (button, _field) in self._modes.items():
-            button.toggled.connect(lambda checked, mode=mode: self._onMode(checked, mode))
-        fields = {mode: field for mode, (_button, field) in self._modes.items()}
-        del fields["lossless"]
-        entries = {
-            "auto": _("Automatic"),
-            "implicit": _("Implicit (UniCompress)"),
-        }
-        fill(ui.codecSelector, entries)
-        self.bind(**fields, compressCodec=ui.codecSelector)
+        fill(ui.codecSelector, {"auto": _("Automatic"), "implicit": _("Implicit (UniCompress)")})
+        self.bind(compressMode=ui.modeSelector, compressCodec=ui.codecSelector)
+        ui.valueSpinBox.valueChanged.connect(self._onValue)
         ui.openButton.clicked.connect(self._onOpen)
         ui.compressButton.clicked.connect(self._onCompress)
 
@@ -68,23 +68,22 @@ class CompressPanel(Page):
         return dependencies.ENHANCE if isImplicit else dependencies.COMPRESS
 
     def offer(self):
-        node = self.state.inputVolume
-        if bridge.isLabelMap(node):
-            self.state.compressMode = "lossless"
-        self._setUnits(node)
-        least = compression.IMPLICIT_RATIO if self.state.compressCodec == "implicit" else 1.1
-        self.ui.ratioSpinBox.minimum = least
-        self.state.ratio = max(self.state.ratio, least)
+        state, names = self.state, {mode: each[0] for mode, each in _MODES.items()}
+        if bridge.isLabelMap(state.inputVolume):
+            state.compressMode, names = "lossless", {"lossless": names["lossless"]}
+        fill(self.ui.modeSelector, names)
+        if state.compressCodec == "implicit":
+            state.ratio = max(state.ratio, compression.IMPLICIT_RATIO)
 
     def show(self):
-        state, ui, node = self.state, self.ui, self.state.inputVolume
-        isLabelMap = bridge.isLabelMap(node)
-        for mode, (button, field) in self._modes.items():
-            button.checked = mode == state.compressMode
-            button.enabled = mode == "lossless" or not isLabelMap
-            if field is not None:
-                field.enabled = button.checked
-        ui.codecSelector.enabled = ui.ratioButton.checked
+        ui, mode = self.ui, self.state.compressMode
+        ui.valueSpinBox.accessibleName, ui.guaranteeLabel.text, _field = _MODES[mode]
+        ui.codecRow.visible = mode == "ratio"
+        ui.valueSpinBox.visible = mode != "lossless"
+        if mode != "lossless":
+            values = (*self._fieldOf(mode), getattr(self.state, mode))
+            for name, value in zip(_PROPERTIES, values, strict=True):
+                showValue(ui.valueSpinBox, name, value)
         problem = self._problem()
         ui.compressButton.enabled = not problem
         ui.compressButton.toolTip = problem or _("Choose a file, write it and verify it")
@@ -92,22 +91,26 @@ class CompressPanel(Page):
         ui.problemLabel.visible = bool(problem) and self.job is None
         self._scheduleEstimate()
 
-    def _setUnits(self, node):
-        """Set the error's unit and a sensible step: 1 for whole numbers, else 1 % of the range."""
-        spinBox = self.ui.maxErrorSpinBox
-        frames = bridge.frameNodes(node) if node is not None else []
-        image = frames[0].GetImageData() if frames and frames[0] is not None else None
-        showValue(spinBox, "suffix", f" {results.unitOf(node)}" if image is not None else "")
-        if image is not None:
-            (low, high), isWhole = bridge.rangeOf(image), bridge.isWhole(image)
-            showValue(spinBox, "decimals", 0 if isWhole else 4)
-            spinBox.minimum = 1.0 if isWhole else 0.0001
-            step = 1.0 if isWhole else max(0.0001, (high - low) / 100)
-            showValue(spinBox, "singleStep", step)
+    def _fieldOf(self, mode):
+        """Return the properties of a mode's value.
 
-    def _onMode(self, isChosen, mode):
-        if isChosen:
-            self._onEdited("compressMode", mode)
+        Of a maximum error: the volume's unit, and steps of 1, or of 1 % of the range.
+        """
+        _name, _guarantee, field = _MODES[mode]
+        node = self.state.inputVolume
+        if mode == "ratio" and self.state.compressCodec == "implicit":
+            field = (field[0], compression.IMPLICIT_RATIO, *field[2:])
+        elif mode == "maxError" and bridge.isUsable(node):
+            image, units = bridge.frameNodes(node)[0].GetImageData(), f" {results.unitOf(node)}"
+            field = (*field[:4], units)
+            if not bridge.isWhole(image):
+                low, high = bridge.rangeOf(image)
+                field = 4, 0.0001, 1e6, max(0.0001, (high - low) / 100), units
+        return field
+
+    def _onValue(self, value):
+        if self.state is not None:
+            self._onEdited(self.state.compressMode, value)
 
     def _problem(self):
         """Say what is missing before the volume can be compressed, or nothing."""
@@ -188,16 +191,11 @@ class CompressPanel(Page):
         job = compression.startCompress(
             self.context.runner, node, path, self.config, overwrite=isConfirmed
         )
-        units = results.unitOf(node)
-
-        def onSuccess(job):
-            self.context.report(job, compression.resultText(job.result, units, path))
-
-        self.follow(job, onSuccess)
+        self.follow(job, lambda _job: None)  # the panel shows its summary
 
     @guarded
     def _onOpen(self, _checked=False):
         path = askForFile(self.widget, _("Open a compressed volume"), kinds=compression.FILTER)
         if path:
             self.context.clearMessage()
-            self.state.inputVolume = files.opened(path, isShown=True)
+            self.state.inputVolume = files.opened(path, isShown=True).nodes["output"]

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhanceNodes import model_choice
 from MedEnhancePages.distill_run import RunArea
-from MedEnhancePages.widgets import Page, allow, askForFile, fill
+from MedEnhancePages.widgets import Notice, Page, allow, askForFile, fill
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhanceTasks import distillation
@@ -28,7 +28,7 @@ class DistillPanel(Page):
         self._estimated, self._estimate = None, None
         self._segmenter = None  # that teaches; see `offer`
         ui = self.ui
-        entries = {
+        tasks = {
             "distillMR": _("Distilled set, MR"),
             "distillCT": _("Distilled set, CT"),
             "trainMR": _("An enhancer for MR"),
@@ -37,21 +37,22 @@ class DistillPanel(Page):
             "slicesCT": _("Thin slices for CT"),
             "labelsMR": _("Segmentation, from label maps (no images)"),
         }
-        fill(ui.taskSelector, entries)
-        entries = {
+        fill(ui.taskSelector, tasks)
+        presets = {
+            "smoke": _("Tiny, for a test"),
+            "quick": _("Quick, minutes on a CPU"),
             "cpu": _("Short, for a CPU"),
             "full": _("Full, for a graphics card"),
-            "smoke": _("Tiny, for a test"),
         }
-        fill(ui.presetSelector, entries)
-        entries = {
+        fill(ui.presetSelector, presets)
+        methods = {
             "statistics": _("Synthetic volumes with statistics"),
             "matching": _("Gradient matching (SPG), for study"),
         }
-        fill(ui.methodSelector, entries)
+        fill(ui.methodSelector, methods)
         entries = {"ema": _("Averaged gradients"), "binary": _("Each step (published)")}
         fill(ui.gateSelector, entries)
-        self.runs = RunArea(self)
+        self.runs, self._about = RunArea(self), Notice(ui, "about")
         self.bind(
             distillTask=ui.taskSelector,
             distillCohort=ui.pathEdit,
@@ -76,9 +77,7 @@ class DistillPanel(Page):
         self.context.devices.ask()
 
     def cleanup(self):
-        job, self.job = self.job, None
-        if job is not None:
-            job.cancel()
+        super().cleanup()
         self.runs.cleanup()
 
     def onNewState(self):
@@ -104,12 +103,9 @@ class DistillPanel(Page):
         ui, state, isRunning = self.ui, self.state, self.runs.isRunning
         isDistilling = distillation.kindOf(state) == "distill"
         segmenter = self._segmenter
-        isOfLabels = distillation.learnsFromLabels(state)
-        ui.trainingLabel.visible = not isDistilling and segmenter is None and not isOfLabels
-        ui.distillingLabel.visible = isDistilling
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
         ui.pathLabel.text = _("Cohort:") if segmenter is None else _("Images and labels:")
-        if isOfLabels:
+        if distillation.learnsFromLabels(state):
             ui.pathLabel.text = _("Label maps:")
         ui.pathEdit.accessibleName = ui.pathLabel.text.rstrip(":")
         table = _("A folder, or a table (CSV)")
@@ -129,13 +125,13 @@ class DistillPanel(Page):
         ui.startButton.toolTip = problem
         ui.estimateButton.visible = isDistilling and not isRunning
         estimate = _("This trains the shipped models further, about half an hour on one core…")
-        if self.job is None:
+        if self.job is None or self.job is not self._estimate:
             isCurrent = isDistilling and self._estimated == distillation.paramsOf(state)
             estimate = self._estimate.result.get("sentence", "") if isCurrent else ""
-        data = distillation.dataText(state, segmenter, problem)
-        texts = (ui.shareLabel, data), (ui.estimateLabel, estimate), (ui.problemLabel, problem)
-        for label, text in texts:  # about the next run
-            label.text, label.visible = text, bool(text) and not isRunning
+        level, text, details = distillation.aboutOf(state, segmenter, problem, self.runs.earlier)
+        text = "\n".join(filter(None, [text, estimate]))
+        self._about.show(level, "" if isRunning else text, details)  # about the next run
+        ui.problemLabel.text, ui.problemLabel.visible = problem, bool(problem) and not isRunning
         self.runs.show()
 
     @guarded

@@ -1,13 +1,13 @@
-"""The run on the page Distill: its buttons and result, and runs to resume."""
+"""The run on the page Distill: its buttons and result; earlier runs to resume, see or remove."""
 
 from pathlib import Path
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.runtime.text import size_text
 from MedEnhanceLib.spg.folder import AUDIT_REPORT, SHEET
-from MedEnhancePages.widgets import fill, showText, showWeight
+from MedEnhancePages.widgets import confirm, fill, showText, showWeight
 from MedEnhancePanels.errors import guarded
 from MedEnhanceTasks import long_run
 
@@ -21,15 +21,17 @@ _TEXTS = {
 
 
 class RunArea:
-    """Part of the page that shows a run, and resumes one."""
+    """Part of the page that shows a run, and those on this computer: earlier."""
 
     def __init__(self, page):
         self.context, self._page, self._ui = page.context, page, page.ui
-        self._run = None
+        self._run, self.earlier = None, []
         ui = self._ui
         ui.pauseButton.clicked.connect(lambda *_checked: self._end("paused"))
         ui.cancelButton.clicked.connect(lambda *_checked: self._end("cancelled"))
+        ui.runSelector.activated.connect(self._onChosen)
         ui.resumeButton.clicked.connect(self._onResume)
+        ui.removeButton.clicked.connect(self._onRemove)
         ui.trainButton.clicked.connect(self._onTrain)
         self._menu, self.actions = qt.QMenu(ui.openButton), {}
         for name, (text, _path) in _TEXTS.items():
@@ -66,19 +68,18 @@ class RunArea:
             button.visible = isRunning
             button.enabled = isRunning and not self._run.job.wantsCancel
         ui.startButton.visible = not isRunning
-        ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
-        ui.resumeButton.enabled = self._page.job is None
+        chosen, isIdle = self._chosen, self._page.job is None
+        ui.runsArea.visible = chosen is not None and not isRunning
+        ui.resumeButton.enabled = isIdle and chosen is not None and chosen.is_resumable
+        ui.removeButton.enabled = isIdle
 
     @guarded
     def _end(self, state):
         """Stop the run, "paused" or "cancelled"."""
         question = _("End {name} for good? It cannot be resumed.").format(name=self._run.name)
-        isAsked, box = state == "cancelled" and not slicer.app.testingEnabled(), qt.QMessageBox
-        texts, answers = (_("End run"), question), (box.Yes | box.No, box.No)  # Enter answers No
-        if isAsked and box.question(self._page.widget, *texts, *answers) != box.Yes:
-            return
-        self._run.stop(state)
-        self._page.update()
+        if state == "paused" or confirm(self._page.widget, _("End run"), question):
+            self._run.stop(state)
+            self._page.update()
 
     def _onFinished(self, job):
         run = self._run
@@ -121,10 +122,7 @@ class RunArea:
         if hasEnded:
             ui.resultLabel.text = long_run.runText(run)
         if manifest:
-            images = run.images()
-            _fillGallery(ui.imageGallery, list(map(str, images[:_MOST_PICTURES])))
-            text = _("Middle slices of the volumes ({count})")
-            ui.imagesTitle.text = text.format(count=len(images))
+            _fillGallery(ui.imageGallery, list(map(str, run.images()[:_MOST_PICTURES])))
             level, verdict = run.verdict()
             for name, (_text, path) in _TEXTS.items():
                 self.actions[name].visible = (run.out / path).is_file()
@@ -148,16 +146,46 @@ class RunArea:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._run.out)))
 
     def list(self):
-        """Offer the runs that can be resumed, and select that of the scene."""
+        """Offer the runs on this computer, and select that of the scene."""
         if self.context.state is not None:
-            runs, box = long_run.Run.resumable(long_run.root()), self._ui.runSelector
-            fill(box, {str(run.folder): long_run.choiceText(run) for run in runs})
+            self.earlier, box = long_run.Run.below(long_run.root()), self._ui.runSelector
+            fill(box, {str(run.folder): long_run.choiceText(run) for run in self.earlier})
             box.currentIndex = max(0, box.findData(self.context.state.distillRun))
+
+    @property
+    def _chosen(self):
+        folder = self._ui.runSelector.currentData
+        return next((run for run in self.earlier if str(run.folder) == folder), None)
+
+    @guarded
+    def _onChosen(self, *_index):
+        """Show how the chosen run ended, and its results."""
+        self.context.state.distillRun = self._ui.runSelector.currentData
+        self.recall(self.context.state.distillRun)
+        self._page.update()
 
     @guarded
     def _onResume(self, _checked=False):
         self.context.clearMessage()
         self.begin(long_run.resume(self.context.runner, self._ui.runSelector.currentData))
+
+    @guarded
+    def _onRemove(self, _checked=False):
+        run, title = self._chosen, _("Remove {name}").format(name=self._chosen.name)
+        question = _(
+            "Remove the run {name} with its folder {folder} ({size})? A distilled set or a model "
+            "in it is deleted for good; models on the page Models stay."
+        ).format(name=run.name, folder=run.folder, size=size_text(run.size))
+        if confirm(self._page.widget, title, question):
+            job = self.context.runner.submit("", {}, title=title, before=lambda _job: run.remove())
+            self._page.follow(job, lambda _job: self._forget(run))
+
+    def _forget(self, run):
+        """Show no run that was removed."""
+        if self.context.state.distillRun == str(run.folder):
+            self.context.state.distillRun = ""
+            self._showRun(None)
+        self.list()
 
 
 def _fillGallery(gallery, paths):

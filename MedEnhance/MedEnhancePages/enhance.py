@@ -3,16 +3,15 @@
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.core.findings import final_log
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.runtime.text import duration_text
-from MedEnhanceNodes import bridge, guides, model_choice, preview, results, volume_warnings
-from MedEnhancePages.enhance_choices import Preparation
+from MedEnhanceNodes import bridge, guides, model_choice, preview, region, results, volume_warnings
+from MedEnhancePages.enhance_preview import SlicePreview
+from MedEnhancePages.enhance_queue import Runs
 from MedEnhancePages.enhance_result import ResultArea
-from MedEnhancePages.result_texts import equalsInput, findingsOf
+from MedEnhancePages.noise_area import NoiseArea
 from MedEnhancePages.widgets import Notice, Page, allow, fill, showValue
 from MedEnhancePanels import arguments, dependencies
-from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhanceTasks import enhancement
 
 
@@ -23,18 +22,19 @@ class EnhancePanel(Page):
         super().__init__(context, "Enhance")
         ui = self.ui
         self._shownInput = self._suggestedGuide = None
-        self.preview = preview.Preview()
-        self.result = ResultArea(self)
+        self.preview, self.result = SlicePreview(self), ResultArea(self)
         self._devices = context.devices
-        self._preparation = Preparation(context.runner, self.widget)
-        self._problem = Notice(ui, "problem")
+        self.noise = NoiseArea(self)
+        self.problem, self.runs = Notice(ui, "problem"), Runs(self)
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.noiseSpinBox.valueChanged.connect(self._onOfVolume)
         ui.framesComboBox.activated.connect(self._onOfVolume)
+        uses = {"first": _("First, then the whole volume"), "alone": _("Only there")}
+        fill(ui.roiUseComboBox, uses)
         self.bind(
             task=ui.taskComboBox,
             correctBiasField=ui.biasFieldCheckBox,
-            smooth=ui.smoothCheckBox,
+            smooth=ui.lesionsComboBox,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
             noise=ui.noiseSpinBox,  # after _onOfVolume, as the next
@@ -45,23 +45,25 @@ class EnhancePanel(Page):
             segmenter=ui.segmenterComboBox,
             forceSegmenter=ui.forceSegmenterCheckBox,
             device=ui.deviceComboBox,
+            roi=ui.roiSelector,
+            roiUse=ui.roiUseComboBox,
         )
         ui.modalityComboBox.activated.connect(self._onModality)
         ui.suggestedGuideButton.clicked.connect(self._onSuggestedGuide)
-        ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
 
     def cleanup(self):
-        self._preparation.follow(None, "")
+        self.noise.follow(None)
         self.preview.hide()
         self.result.leave()
         self.result.forget()
-        self.job = None
+        self.runs.forget()
 
     def forget(self):
-        self._preparation.follow(None, "")
+        self.noise.follow(None)
         self.preview.forget()
         self.result.forget()
+        self.runs.forget()
         self._shownInput = self._suggestedGuide = None
 
     @property
@@ -69,33 +71,63 @@ class EnhancePanel(Page):
         return self.state.inputVolume if self.state is not None else None
 
     @property
+    def job(self):
+        """The newest run that has not ended; None for none."""
+        return self.runs.newest
+
+    @property
     def options(self):
-        """The choices as an enhancement takes them; what does not fit the volume is left out."""
-        state, target, isSlices = self.state, self.target, self.state.task == "slices"
-        hasMaps = not model_choice.taskProblem(target, state.task)
-        hasField = not model_choice.biasFieldProblem(target, state.task)
-        hasBlobs = not model_choice.smoothProblem(target, state.task)
+        return self.optionsFor(self.target)
+
+    def optionsFor(self, target):
+        """Return the choices as an enhancement takes them, without what does not fit the volume.
+
+        Of a volume other than the one chosen also without what only goes with that one.
+        """
+        state, isOther = self.state, target is not self.target
+        isOffered = not isOther or state.task in model_choice.tasks(bridge.modalityOf(target))
+        task = state.task if isOffered else "noise"
+        isSlices, roi = task == "slices", self._roiFor(target, task)
+        box = region.boxOf(roi, target) if roi is not None else None
+        isBoxAlone = box is not None and state.roiUse == "alone"
+        hasMaps = not (isBoxAlone or model_choice.taskProblem(target, task))
+        hasField = not (isBoxAlone or model_choice.biasFieldProblem(target, task))
+        hasBlobs = not model_choice.smoothProblem(target, task)
         config = arguments.checkedConfig(
             EnhanceConfig,
-            task=state.task,
+            task=task,
             correct_bias_field=state.correctBiasField and hasField,
             smooth=state.smooth and hasBlobs,
-            noise=None if isSlices else state.noise or None,
+            noise=None if isSlices or isOther else state.noise or None,
             uncertainty=state.uncertainty and hasMaps,
             device=state.device,
-            sequence=state.sequence if bridge.hasFrames(target) else "auto",
+            sequence=state.sequence if bridge.hasFrames(target) and not isOther else "auto",
         )
         segmenters = [model.name for model in model_choice.segmentersFor(target)]
         segment = state.segment and hasMaps and bool(segmenters)
         return enhancement.EnhanceOptions(
             config,
-            guide=None if isSlices else state.guideVolume,
+            guide=None if isSlices or isOther else state.guideVolume,
             noiseMap=state.noiseMap and hasMaps,
             segment=segment,
             segmenter=state.segmenter if segment and state.segmenter in segmenters else "auto",
             forceSegmenter=segment and state.forceSegmenter,
-            output=None if isSlices or bridge.hasFrames(target) else state.outputVolume,
+            output=None if isOther or isSlices or bridge.hasFrames(target) else state.outputVolume,
+            box=box,
+            isBoxAlone=isBoxAlone,
         )
+
+    def _roiFor(self, target, task):
+        """Return the region chosen, where a volume can be enhanced in a part; else None."""
+        isWhole = model_choice.taskProblem(target, task) or not bridge.isUsable(target)
+        return None if isWhole else self.state.roi
+
+    def problemOf(self, target, options):
+        """Say why a volume cannot be enhanced; empty where it can."""
+        problem = region.problemOf(self._roiFor(target, options.config.task), target)
+        if options.isBoxAlone and options.config.task == "sharpness":
+            problem = _("Blur is measured in a whole volume: choose the task Noise for a region.")
+        return problem or model_choice.problemOf(target, options)
 
     @guarded
     def _onModality(self, *_index):
@@ -106,10 +138,14 @@ class EnhancePanel(Page):
     def _onOfVolume(self, *_value):
         """Keep noise and filtering of frames with the volume that they were chosen for."""
         if self.state is not None and not self.isShowing:
-            with slicer.util.NodeModify(self.state.node):
-                self.state.chosenFor = self.target
-                self.state.noise = self.ui.noiseSpinBox.value
-                self.state.sequence = self.ui.framesComboBox.currentData
+            self.stateNoise(self.ui.noiseSpinBox.value)
+
+    def stateNoise(self, sigma):
+        """State the noise of the volume, 1 SD in its units."""
+        with slicer.util.NodeModify(self.state.node):
+            self.state.chosenFor = self.target
+            self.state.noise = sigma
+            self.state.sequence = self.ui.framesComboBox.currentData
 
     @guarded
     def _onSuggestedGuide(self, *_checked):
@@ -124,7 +160,7 @@ class EnhancePanel(Page):
 
     def exit(self):
         """Put the views back as they were."""
-        self._preparation.stop()
+        self.noise.leave()
         self.preview.hide()
         self.result.leave()
 
@@ -144,6 +180,9 @@ class EnhancePanel(Page):
         fill(ui.taskComboBox, {task: tasks[task] for task in tasks if task in offered})
         ui.framesComboBox.visible = bridge.hasFrames(target)
         fill(ui.framesComboBox, model_choice.framesTexts(target))
+        hasLesions = not model_choice.smoothProblem(target, state.task)
+        ui.lesionsComboBox.visible, state.smooth = hasLesions, state.smooth and hasLesions
+        fill(ui.lesionsComboBox, model_choice.lesionsTexts())
         fill(ui.deviceComboBox, self._devices.entries, state.device)
         segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
         hasDefault = model_choice.segmenterFor(target, "auto") is not None
@@ -154,11 +193,10 @@ class EnhancePanel(Page):
 
     def show(self):
         node = self.target
-        if self.preview.source is None or self.preview.source is not node:
-            self.preview.hide()
+        self.preview.keepTo(node)
         if node is not self._shownInput:
             self._shownInput = node
-            self.result.follow(node)
+            self.result.turnTo(node)
         self._showChoices()
         self._showGuide()
         self._showActions()
@@ -169,14 +207,22 @@ class EnhancePanel(Page):
         isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.hasFrames(target) or isSlices)
         taskProblem = model_choice.taskProblem(target, state.task)
+        allow(ui.roiSelector, taskProblem)
+        ui.roiUseComboBox.visible = state.roi is not None and not taskProblem
+        aloneProblem = ""
+        if self.options.isBoxAlone:
+            aloneProblem = _("It needs the whole volume: not available for a region alone.")
+            taskProblem = taskProblem or aloneProblem
         segmenter, segmenterProblem = model_choice.segmenterFor(target, state.segmenter), ""
         about = segmenter.about if segmenter is not None else _("The page Models imports others")
         ui.segmenterComboBox.toolTip = about
         if ui.segmenterComboBox.count == 1:
             segmenterProblem = _("There is no segmentation model for this modality.")
         for checkBox, problem in (
-            (ui.biasFieldCheckBox, model_choice.biasFieldProblem(target, state.task)),
-            (ui.smoothCheckBox, model_choice.smoothProblem(target, state.task)),
+            (
+                ui.biasFieldCheckBox,
+                model_choice.biasFieldProblem(target, state.task) or aloneProblem,
+            ),
             (ui.uncertaintyCheckBox, taskProblem),
             (ui.noiseMapCheckBox, taskProblem),
             (ui.segmentCheckBox, taskProblem or segmenterProblem),
@@ -196,6 +242,7 @@ class EnhancePanel(Page):
         state, button = self.state, self.ui.suggestedGuideButton
         problem = model_choice.taskProblem(None, state.task)
         allow(self.ui.guideSelector, problem)
+        self.ui.guideAboutLabel.visible = state.guideVolume is None and not problem
         isOpen = state.guideVolume is None and not problem
         suggested, reason = guides.suggested(self.target) if isOpen else (None, "")
         self._suggestedGuide, button.toolTip = suggested, reason
@@ -205,12 +252,16 @@ class EnhancePanel(Page):
             button.text = _("Suggested: {name}").format(name=name)
 
     def _showActions(self):
-        problem = dependencies.enhancingProblem() or model_choice.problemOf(
-            self.target, self.options
-        )
-        ui, busy = self.ui, self._busy()
+        several, options = self.context.several.nodes(), self.options
+        if several:
+            self.preview.hide()
+            self.noise.follow(None)
+            self.runs.showSeveral(several)
+            return
+        problem = dependencies.enhancingProblem() or self.problemOf(self.target, options)
+        ui, busy, isQueued = self.ui, self._busy(), self.runs.problemOf(self.target, options)
         if problem:
-            self._problem.show("info" if self.target is None else "error", problem)
+            self.problem.show("info" if self.target is None else "error", problem)
         else:
             notes = [volume_warnings.warningOf(self.target)]
             if self.options.segment:
@@ -220,20 +271,19 @@ class EnhancePanel(Page):
             if self.options.config.sequence == "auto":
                 notes.append(volume_warnings.questionOf(self.target))
             note, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
-            self._problem.show(level, note or dependencies.missingText(), remedy)
-        ui.applyButton.enabled = not (problem or busy)
-        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
-        isShown = self.preview.isShown
-        ui.previewButton.text = _("Hide preview") if isShown else _("Preview")
-        reason = "" if isShown else problem or busy or self._previewProblem()
-        if not (reason or isShown) and preview.currentSlice(self.target) is None:
+            self.problem.show(level, note or dependencies.missingText(), remedy)
+        ui.applyButton.text, ui.applyButton.enabled = _("Apply"), not (problem or isQueued)
+        ui.applyButton.toolTip = problem or isQueued or _("Enhance the volume, after those before")
+        isOn = self.preview.isOn
+        ui.previewButton.text = _("Hide preview") if isOn else _("Preview")
+        reason = "" if isOn else problem or busy or self.preview.problem()
+        if not (reason or isOn) and preview.currentSlice(self.target) is None:
             reason = _("No slice view shows a slice of the volume: fit the views to it.")
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
-        ui.planLabel.text = "" if problem else busy or self._plan()
+        ui.planLabel.text = "" if problem else isQueued or self._plan()
         ui.planLabel.visible = bool(ui.planLabel.text)
-        hasPreview = not (problem or dependencies.missing() or self._previewProblem())
-        self._preparation.follow(self.target if hasPreview else None, self.state.device)
+        self.noise.follow(None if problem else self.target)
 
     def _plan(self):
         """Say what the run will do, with which model, where, and for how long."""
@@ -250,23 +300,17 @@ class EnhancePanel(Page):
         plan = _("{what}. Runs model {model} on the {device}").format(
             what=what, model=model.name, device=self._devices.nameOf(state.device)
         )
-        expected = self._devices.expectedText(self.target, self.options)
+        isPart, expected = self.options.isBoxAlone, ""
+        if not isPart:
+            expected = self._devices.expectedText(self.target, self.options)
         return ", ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):
-        """Say what must end before another run can start; empty for nothing."""
-        if self.job is not None:
-            return _("Wait for the run to finish, or cancel it. Changes are for the next run.")
-        if self.result.isBlending:
-            return _("Wait until the strength has been applied.")
-        return ""
-
-    def _previewProblem(self):
-        """Say why there is no preview of any slice; empty where there is."""
-        if self.state.task == "slices":
-            return _("Thin slices have a new grid: no preview is available.")
-        if bridge.hasFrames(self.target):
-            return _("A preview needs a single volume, such as one that shows a frame.")
+        """Say what must end before a preview can start; empty for nothing."""
+        if self.runs.newest is not None:
+            return _("A preview has to wait for the runs in the queue.")
+        if self.result.job is not None:
+            return _("Wait for the end of: {title}.").format(title=self.result.job.title)
         return ""
 
     @guarded
@@ -274,72 +318,14 @@ class EnhancePanel(Page):
         if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.applyButton):
             return
         self.preview.hide()
-        options = self.options
-        job = enhancement.start(self.context.runner, self.target, options)
-        if bridge.isGuessed(self.target):  # and shown as a guess: Apply confirms it
-            bridge.chooseModality(self.target, bridge.modalityOf(self.target))
-        self._devices.rememberPace(self.target, options, job)
-        self.follow(job, lambda job: self.onApplied(job, options.segment))
-
-    @guarded
-    def onPreview(self, *_checked):
-        """Enhance the slice that is shown, what is in sight first, or take the preview away."""
-        if self.preview.isShown:
-            rest, self.job = self.job, None
-            if rest is not None:
-                rest.cancel()
-            self.preview.hide()
-            self.context.clearMessage()
-            self.update()
-            return
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.previewButton):
+        if self.context.several.nodes():
+            self.runs.startSeveral()
             return
         node, options = self.target, self.options
-        sliceNode, index = preview.currentSlice(node)
-        # With a guide the whole slice is computed in any way.
-        region = preview.firstRegion(node, sliceNode) if options.guide is None else None
-
-        def start(region, isRest=False):
-            job = enhancement.startPreview(self.context.runner, node, index, options, region)
-            self.follow(job, lambda job: onSuccess(job, region, isRest))
-
-        def onSuccess(job, region, isRest):
-            if self.isOff or (isRest and not self.preview.isShown):
-                results.remove(job.nodes["output"])
-                return
-            self.preview.show(job.nodes["output"], node, sliceNode)
-            shown = _("Preview of slice {number} in the {view} view.").format(
-                number=index + 1, view=sliceNode.GetLayoutName()
-            )
-            if options.config.task == "sharpness" or options.config.correct_bias_field:
-                shown += " " + _("It shows noise removal alone; Apply does the rest too.")
-            if region is not None:
-                start(None, isRest=True)
-                shown += " " + _("The rest of the slice follows.")
-            self.context.report(job, shown)
-
-        start(region)
-
-    def follow(self, job, onSuccess):
-        self.context.clearMessage()
-        self._preparation.stop()
-        super().follow(job, onSuccess)
-
-    def onApplied(self, job, hasSegments=False):
-        """Show a result; hasSegments: whether a segmentation was asked for."""
-        output = job.nodes["output"]
-        job.log[:] = final_log(job.log, findingsOf(output))
-        ready = _("{name} is ready.").format(name=output.GetName())
-        if equalsInput(output):
-            ready += " " + _("It equals its input.")
-        if bridge.hasFrames(output):
-            preview.showVolume(preview.shownVolume(output))
-            time = _("It took {time}.").format(time=duration_text(job.ended - job.started))
-            self.context.report(job, " ".join([ready, time, *findingsOf(output)]))
-        else:  # facts and warnings stand under Result
-            self.state.enhancedVolume = output
-            self.result.showNew(output)
-            if hasSegments and "segmentation" not in job.nodes:
-                self.context.report(job, ready + " " + _("It was not segmented."))
-            else:
-                self.context.message("info", ready, "\n".join(job.log))
+        if problem := self.problemOf(node, options):  # as the region may have moved
+            raise PanelError(problem, code="input")
+        job = self.runs.start(node, options)
+        if bridge.isGuessed(node):  # and shown as a guess: Apply confirms it
+            bridge.chooseModality(node, bridge.modalityOf(node))
+        if not options.isBoxAlone:
+            self._devices.rememberPace(node, options, job)

@@ -1,4 +1,4 @@
-"""The devices to choose from, the expected time, and the preparation of previews."""
+"""The devices to choose from, and the expected time."""
 
 import importlib.util
 
@@ -7,15 +7,8 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg import duration
 from MedEnhanceLib.runtime.text import duration_text
-from MedEnhanceNodes import bridge, sending
-from MedEnhancePages.widgets import singleShot
+from MedEnhanceNodes import bridge
 from MedEnhancePanels import dependencies
-from MedEnhanceTasks import enhancement, node_job
-
-#: How long a volume must stay unchanged before it is measured: not while frames are played.
-_SETTLE_MS = 500
-#: Millions of voxels above which a volume is sent when it is asked for, not ahead.
-_MOST_AHEAD = 200
 
 
 class DeviceChoice:
@@ -55,7 +48,7 @@ class DeviceChoice:
             text, pace = _("more than {time}"), _pace(device, config.task)
         isOnCores = device == "cpu" and config.task != "slices"
         seconds = duration.expected_seconds(
-            _millionVoxels(node),
+            bridge.millionVoxels(node),
             pace,
             threads=self._threads if isOnCores else 0,
             is_compiled=self._isCompiled,
@@ -65,7 +58,7 @@ class DeviceChoice:
 
     def rememberPace(self, node, options, job):
         """Record at the end of a run how long it took, to estimate the next one."""
-        millions = _millionVoxels(node)
+        millions = bridge.millionVoxels(node)
 
         def onFinished(job):
             device = job.result.get("device", "")
@@ -99,37 +92,6 @@ class DeviceChoice:
         self._onChange()
 
 
-class Preparation:
-    """Work that previews of a volume share, done ahead of them; previews report its errors."""
-
-    def __init__(self, runner, parent):
-        """Wait by a timer of `parent`, a widget."""
-        self._runner, self._settle = runner, singleShot(parent, _SETTLE_MS, self._begin)
-        self._node = self._device = self._state = self._job = None
-
-    def follow(self, node, device):
-        """Prepare for previews of a volume node; None for none."""
-        state = (sending.stateOf(node), device) if node is not None else None
-        if state == self._state:
-            return
-        self.stop()
-        self._node, self._device, self._state = node, device, state
-        if node is None:
-            node_job.forgetSent()
-        elif _millionVoxels(node) < _MOST_AHEAD:
-            self._settle.start()
-
-    def stop(self):
-        """Leave the work to the preview, unless a worker has begun it."""
-        self._settle.stop()
-        if self._job is not None and self._job.worker is None:
-            self._job.cancel()
-
-    def _begin(self):
-        if bridge.isInScene(self._node):
-            self._job = enhancement.startPreparation(self._runner, self._node, self._device)
-
-
 def _paceKey(device, task, extras=()):
     """Return the name of the setting with the seconds per million voxels."""
     return "+".join((f"MedEnhance/Pace/{device}/{task}", *extras))
@@ -149,7 +111,3 @@ def _extrasOf(options):
         "biasField": options.config.correct_bias_field,
     }
     return [name for name, isAsked in extras.items() if isAsked]
-
-
-def _millionVoxels(node):
-    return sum(frame.size for frame in bridge.framesOf(node)) / 1e6

@@ -6,13 +6,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceNodes import bridge, results
+from MedEnhanceNodes import bridge, preview, results
 from MedEnhanceNodes.compare import Compare
 from MedEnhancePages import result_texts
 from MedEnhancePages.export_dicom import exportDicom
-from MedEnhancePages.widgets import Notice, allow, answerOf
+from MedEnhancePages.widgets import Follower, Notice, allow, answerOf, fill
 from MedEnhancePanels.errors import guarded
-from MedEnhanceTasks import blending, compression, files
+from MedEnhanceTasks import blending, comparing, compression, files
 
 #: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
@@ -20,6 +20,7 @@ _MAPS = ("uncertainty", "noise")
 _SHOWN = {
     "segments": _("Segments"),
     "threeD": _("Segments in 3D"),
+    "editor": _("Open in Segment Editor"),
     "uncertainty": _("Uncertainty (for full strength)"),
     "noise": _("Noise map"),
     "table": _("Table of volumes"),
@@ -27,31 +28,37 @@ _SHOWN = {
 _OF_SEGMENTS = ("segments", "threeD", "table")
 
 
-class ResultArea:
+class ResultArea(Follower):
     """Comparison of an enhanced volume (state.enhancedVolume) with its input; its strength."""
 
     def __init__(self, page):
-        self.context, self._page = page.context, page
+        self.context, self.update, self._page = page.context, page.update, page
         self.ui = ui = page.ui
         self.compare = Compare(page.update)
-        #: The job that blends, or makes a difference.
-        self._job = None
+        #: The job that looks at voxels; `job` changes them, or makes what they are compared by.
+        self._check = None
         #: Whether the slider is held somewhere else than at the strength of the voxels.
         self._isHeld = False
         self._notice = Notice(ui, "warning")
-        ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
+        for kind in ui.resultSelector.nodeTypes:
+            ui.resultSelector.addAttribute(kind, "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
         ui.inputButton.pressed.connect(lambda: self._showInput(True))
         ui.inputButton.released.connect(lambda: self._showInput(False))
-        ui.sideBySideButton.clicked.connect(lambda isOn=False: self._onMode("sideBySide", isOn))
-        ui.differenceButton.clicked.connect(lambda isOn=False: self._onDifference(isOn))
+        ui.compareComboBox.activated.connect(
+            lambda _at: self.choose(ui.compareComboBox.currentData)
+        )
+        ui.fadeSlider.valueChanged.connect(self.compare.setFading)
+        ui.frameSlider.valueChanged.connect(self._onFrame)
         ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
+        ui.useButton.clicked.connect(self._onUse)
         self.actions = {}
         self._menus = [qt.QMenu(button) for button in (ui.showButton, ui.saveButton)]
         for name, text, slot in (
             ("segments", _SHOWN["segments"], lambda isOn: self._onSegments(isOn)),
             ("threeD", _SHOWN["threeD"], lambda isOn: self._onThreeD(isOn)),
+            ("editor", _SHOWN["editor"], self._onEditor),
             ("uncertainty", _SHOWN["uncertainty"], lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _SHOWN["noise"], lambda isOn: self._onMap("noise", isOn)),
             ("table", _SHOWN["table"], lambda isOn: self._onTable(isOn)),
@@ -61,7 +68,7 @@ class ResultArea:
         ):
             isShown = name in _SHOWN
             action = self.actions[name] = self._menus[0 if isShown else 1].addAction(text)
-            action.checkable = isShown
+            action.checkable = isShown and name != "editor"
             action.triggered.connect(slot)
         ui.showButton.setMenu(self._menus[0])
         ui.saveButton.setMenu(self._menus[1])
@@ -71,50 +78,78 @@ class ResultArea:
         state = self.context.state
         return state.enhancedVolume if state is not None else None
 
-    @property
-    def isBlending(self):
-        return self._job is not None
-
     def show(self):
         """Show the result of the state, and enable what can be done with it."""
         ui, output, compare = self.ui, self.output, self.compare
-        blending.forgetRemoved()
-        results.removeLostDifferences()
         source = results.linked(output, "input")
         if compare.mode != "none" and (compare.output is not output or compare.source is None):
             compare.leave()
-        canCompare = source is not None and not self.isBlending
+        isThere = bridge.isInScene(output)
+        if isThere:
+            self._look(output)
+        canCompare = source is not None and self.job is None
         isAlone = self._page.target is None and ui.resultSelector.nodeCount() > 0
         ui.resultButton.visible = output is not None or isAlone
         ui.resultSelector.setCurrentNode(output)
-        isThere = bridge.isInScene(output)
         ui.factsLabel.text = result_texts.factsOf(output) if isThere else ""
         ui.factsLabel.toolTip = result_texts.moreFactsOf(output) if isThere else ""
         ui.factsLabel.visible = bool(ui.factsLabel.text)
         isTable = compare.mode == "table"
         self._notice.show(*(result_texts.noticeOf(output, isTable) if isThere else ("info", "")))
-        for button in (ui.inputButton, ui.sideBySideButton):
-            allow(button, blending.pairProblemOf(output) if source is None else "")
-            button.enabled = canCompare
-        ui.sideBySideButton.checked = compare.mode == "sideBySide"
-        allow(ui.differenceButton, blending.pairProblemOf(output))
-        ui.differenceButton.enabled = ui.differenceButton.enabled and canCompare
-        ui.differenceButton.checked = compare.overlay == "difference"
-        self._showStrength()
+        self._showCompare(canCompare)
+        self._showSliders()
         self._showMenu(canCompare)
 
-    def _showStrength(self):
-        """Show the strength of the voxels, unless they are about to get another."""
-        slider, output = self.ui.strengthSlider, self.output
-        allow(slider, blending.problemOf(output))
-        if not (self._isHeld or self.isBlending):
-            slider.value = results.strengthOf(output) if output is not None else 1.0
+    def _look(self, output):
+        """Have large voxels looked at, in steps, where they may have changed."""
+        if self._check is None and self.job is None and blending.isCheckDue(output):
+            self._check = blending.startCheck(self.context.runner, output)
+            self._check.onFinished(self._onChecked)
+
+    def _onChecked(self, job):
+        self._check = None
+        if job.state == "done":
+            self.update()
+
+    def _showCompare(self, canCompare):
+        """Offer the ways to compare that the result has."""
+        ui, compare, problem = self.ui, self.compare, blending.pairProblemOf(self.output)
+        modes = {
+            "none": _("Views as before"),
+            "single": _("Result"),
+            "sideBySide": _("Side by side"),
+            "fade": _("Fade"),
+        }
+        if not problem and not bridge.hasFrames(self.output):
+            modes["checkerboard"] = _("Checkerboard")
+        if not problem:
+            modes["difference"] = _("Difference")
+        fill(ui.compareComboBox, modes)
+        mode = "difference" if compare.overlay == "difference" else compare.mode
+        ui.compareComboBox.currentIndex = ui.compareComboBox.findData(mode)
+        allow(ui.inputButton, "" if canCompare else problem)
+        allow(ui.compareComboBox, problem)  # the tool tip says what is not offered
+        ui.inputButton.enabled = ui.compareComboBox.enabled = canCompare
+
+    def _showSliders(self):
+        """Show frame and fading, and the strength of the voxels unless they get another."""
+        ui, output = self.ui, self.output
+        ui.fadeSlider.visible = self.compare.mode == "fade"
+        ui.frameSlider.visible = hasFrames = bridge.hasFrames(output)
+        if hasFrames:
+            ui.frameSlider.maximum = len(bridge.framesOf(output)) - 1
+            ui.frameSlider.value = preview.shownFrame(output)
+        ui.strengthSlider.visible = not hasFrames
+        allow(ui.strengthSlider, blending.problemOf(output))
+        if not (self._isHeld or self.job is not None):
+            ui.strengthSlider.value = results.strengthOf(output) if output is not None else 1.0
 
     def _showMenu(self, canCompare):
         ui, output, actions = self.ui, self.output, self.actions
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
-        actions["segments"].visible = actions["threeD"].visible = display is not None
+        for name in ("segments", "threeD", "editor"):
+            actions[name].visible = display is not None
         actions["segments"].checked = display is not None and bool(display.GetVisibility())
         actions["table"].visible = results.linked(output, "table") is not None
         isOther = results.isOfOtherStrength(output, "segmentation")
@@ -127,8 +162,9 @@ class ResultArea:
             actions[role].visible = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
         ui.showButton.visible = any(actions[name].visible for name in _SHOWN)
-        isReady = bridge.isInScene(output) and not self.isBlending
-        ui.showButton.enabled = ui.saveButton.enabled = isReady
+        isReady = bridge.isInScene(output) and self.job is None
+        for button in (ui.showButton, ui.saveButton, ui.useButton):
+            button.enabled = isReady
 
     def showNew(self, output):
         """Show a new result beside its input, unless another page or module is in front."""
@@ -136,24 +172,24 @@ class ResultArea:
         if not self._page.isOff:
             self.compare.show(output, "sideBySide")
 
-    def follow(self, node):
-        """Follow another input: its latest result belongs here, and no comparison of others."""
+    def turnTo(self, node):
+        """Turn to another input: its latest result belongs here, and no comparison of others."""
         if node is None:
             return
-        if self.compare.mode != "none" and node not in (self.compare.source, self.output):
+        source = results.linked(self.compare.output, "input")
+        if self.compare.mode != "none" and node not in (source, self.output):
             self.compare.leave()
         if node is not self.output and results.linked(self.output, "input") is not node:
             self.context.state.enhancedVolume = results.latestOf(node)
 
     def leave(self):
         self.compare.leave()
-        self._page.update()
+        self.update()
 
     def forget(self):
         """Forget a scene that closes: voxels stay, and no view is restored."""
-        self._stop()
-        self._isHeld = False
-        blending.forgetRemoved()
+        self.stop()
+        self._isHeld, self._check = False, None
         self.compare.forget()
 
     @guarded
@@ -161,13 +197,64 @@ class ResultArea:
         if self.context.isEntered and not self._page.isShowing and self.context.state is not None:
             self.context.state.enhancedVolume = self.ui.resultSelector.currentNode()
             _hideLabelsOfOthers(self.output)
-            self._page.update()
+            self.update()
 
     @guarded
-    def _onMode(self, mode, isOn):
-        if self.output is not None:
-            self.compare.show(self.output, mode if isOn else "single")
-        self._page.update()
+    def choose(self, mode):
+        """Compare in one of the ways of the list; what has to be made first comes after a while."""
+        runner, output, compare = self.context.runner, self.output, self.compare
+        compare.setOverlay(None)
+        if mode == "none":
+            compare.leave()
+        elif mode == "checkerboard":
+            job = comparing.startCheckerboard(runner, output)
+            self._make(job, lambda job: compare.show(output, mode, job.nodes[mode]))
+        elif mode == "difference" and results.linked(output, mode) is None:
+            self._make(comparing.startDifference(runner, output), lambda _job: self.choose(mode))
+        elif mode == "difference":
+            compare.show(output, "single")
+            compare.setOverlay(mode)
+        else:
+            compare.show(output, mode)
+        self.update()
+
+    def _make(self, job, then):
+        """Wait for a job, then call then(job), unless the page or the result has changed."""
+        output = self.output
+
+        def onSuccess(job):
+            if not self._page.isOff and output is self.output:
+                then(job)
+            elif "checkerboard" in job.nodes:
+                results.remove(job.nodes["checkerboard"])
+
+        self.follow(job, onSuccess)
+
+    @guarded
+    def _onFrame(self, value):
+        """Show a frame of the result, and of its input."""
+        for node in (self.output, results.linked(self.output, "input")):
+            if node is not None and not self._page.isShowing:
+                preview.showFrame(node, int(value))
+
+    @guarded
+    def _onUse(self, *_checked):
+        """Show the result alone, and remove what it needs no more, after a question."""
+        rest = [node for node in results.restOf(self.output) if node is not self._page.target]
+        names, title = "\n".join(node.GetName() for node in rest), _("Use this result")
+        text = _("The result stays, with its segments and table. These leave the scene:\n\n{names}")
+        if rest and not slicer.util.confirmOkCancelDisplay(text.format(names=names), title):
+            return
+        self.compare.leave()
+        for node in rest:
+            results.remove(node)
+        preview.showVolume(preview.shownVolume(self.output))
+        self.update()
+
+    @guarded
+    def _onView(self, mode, isOn):
+        self.compare.show(self.output, mode if isOn else "single")
+        self.update()
 
     def _begin(self):
         """Show the result, where nothing of it is shown yet."""
@@ -183,39 +270,43 @@ class ResultArea:
     def _onMap(self, role, isOn):
         self._begin()
         self.compare.setOverlay(role if isOn else None)
-        self._page.update()
-
-    @guarded
-    def _onDifference(self, isOn):
-        """Make the difference where there is none yet, and show it."""
-        if not isOn or results.linked(self.output, "difference") is not None:
-            self._onMap("difference", isOn)
-            return
-        self._follow(blending.startDifference(self.context.runner, self.output))
+        self.update()
 
     @guarded
     def _onThreeD(self, isOn):
-        """Show the surfaces of the segments in a 3D view."""
+        """Show the surfaces of the segments in a 3D view, once they are made."""
+        segmentation = results.linked(self.output, "segmentation")
+        if isOn and not comparing.hasSurfaces(segmentation):
+            job = comparing.startSurfaces(self.context.runner, segmentation)
+            self._make(job, lambda _job: self._onThreeD(True))
+            return
         if isOn:
-            segmentation = results.linked(self.output, "segmentation")
-            segmentation.CreateClosedSurfaceRepresentation()
             segmentation.GetDisplayNode().SetVisibility(True)
-        self._onMode("threeD", isOn)
+        self._onView("threeD", isOn)
         if isOn and slicer.app.layoutManager() is not None:
             slicer.util.resetThreeDViews()
+
+    @guarded
+    def _onEditor(self, *_checked):
+        """Open the segments in Slicer's Segment Editor, over the result."""
+        output, segmentation = self.output, results.linked(self.output, "segmentation")
+        slicer.util.selectModule("SegmentEditor")
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(segmentation)
+        editor.setSourceVolumeNode(output)
 
     @guarded
     def _onSegments(self, isOn):
         segmentation = results.linked(self.output, "segmentation")
         segmentation.GetDisplayNode().SetVisibility(bool(isOn))
-        self._page.update()
+        self.update()
 
     @guarded
     def _onTable(self, isOn):
         logic = slicer.app.applicationLogic()
         logic.GetSelectionNode().SetActiveTableID(results.linked(self.output, "table").GetID())
         logic.PropagateTableSelection()
-        self._onMode("table", isOn)
+        self._onView("table", isOn)
 
     @guarded
     def _onSave(self, *_checked):
@@ -252,30 +343,11 @@ class ResultArea:
         """Blend when the slider was released, or a value was entered."""
         if self._page.isShowing or self.output is None:
             return
-        self._stop()
+        self.stop()
         self._isHeld = False
-        self._follow(blending.start(self.context.runner, self.output, value))
-
-    def _follow(self, job):
-        self._job = job
-        job.onFinished(self._onWorked)
-        self._page.update()
-
-    def _onWorked(self, job):
-        if job is not self._job:
-            return
-        self._job = None
-        if job.error is not None:
-            self.context.showError(job.error)
-        elif "difference" in job.nodes:
-            self._onMap("difference", True)
-        self._page.update()
-
-    def _stop(self):
-        """Leave the voxels as they are, where a blend has begun."""
-        job, self._job = self._job, None
-        if job is not None:
-            job.cancel()
+        if self.compare.mode == "checkerboard":  # of other voxels
+            self.compare.show(self.output, "single")
+        self.follow(blending.start(self.context.runner, self.output, value))
 
 
 def _hideLabelsOfOthers(output):

@@ -1,13 +1,13 @@
-"""The page Models: installed models with their cards; import, default."""
+"""The page Models: installed models with their cards; import, default, removal."""
 
 import os
 
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.runtime.text import size_text
+from MedEnhanceLib.runtime.text import sentence, size_text
 from MedEnhanceNodes import bridge
-from MedEnhancePages.widgets import Page, askForFile
+from MedEnhancePages.widgets import Page, askForFile, confirm
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 
@@ -21,17 +21,13 @@ class ModelsPanel(Page):
         ui = self.ui
         ui.importButton.clicked.connect(self._onImport)
         ui.defaultButton.clicked.connect(self._onDefault)
+        ui.removeButton.clicked.connect(self._onRemove)
         ui.compilerButton.clicked.connect(self._onCompiler)
         ui.modelList.currentRowChanged.connect(self.update)
 
     def enter(self):
         """Ask for the models again: some may have come or gone."""
         self._ask(_("List models"), action="list")
-
-    def cleanup(self):
-        job, self.job = self.job, None
-        if job is not None:
-            job.cancel()
 
     @property
     def selected(self):
@@ -48,8 +44,20 @@ class ModelsPanel(Page):
 
     @guarded
     def _onDefault(self, *_checked):
-        name = self.selected["name"]
-        self._ask(_("Use {name} by default").format(name=name), action="default", name=name)
+        """Make a model the default; one that is worse than that, or not compared, on a question."""
+        name, doubt = self.selected["name"], self.selected["doubt"]
+        title = _("Use {name} by default").format(name=name)
+        question = _("{doubt} Use it all the same?").format(doubt=sentence(doubt))
+        if not doubt or confirm(self.widget, title, question):
+            self._ask(title, action="default", name=name)
+
+    @guarded
+    def _onRemove(self, *_checked):
+        model = self.selected
+        title = _("Remove {name}").format(name=model["name"])
+        question = _("Remove the model {name} with its folder {folder}? It is deleted for good.")
+        if confirm(self.widget, title, question.format(**model)):
+            self._ask(title, action="remove", name=model["name"])
 
     @guarded
     def _onCompiler(self, *_checked):
@@ -63,11 +71,14 @@ class ModelsPanel(Page):
         self.follow(job, self._onAnswer)
 
     def _onAnswer(self, job):
-        imported = job.result.get("imported")
-        self._fillList(job.result["models"], imported)
-        if imported:
-            text = _("The model {name} is installed.").format(name=imported)
-            self.context.message("info", text)
+        texts = {
+            "imported": _("The model {name} is installed."),
+            "removed": _("The model {name} was removed."),
+        }
+        self._fillList(job.result["models"], job.result.get("imported"))
+        for change, text in texts.items():
+            if name := job.result.get(change):
+                self.context.report(job, text.format(name=name))
 
     def _fillList(self, models, name):
         """List the models, and select one by name, by default the one selected before."""
@@ -89,6 +100,7 @@ class ModelsPanel(Page):
         ui.importButton.enabled = isIdle
         ui.compilerButton.visible = dependencies.lacksLibrary()
         ui.defaultButton.enabled = isIdle and model is not None and not model["default"]
+        ui.removeButton.enabled = isIdle and model is not None and not model["shipped"]
         ui.cardBox.visible = model is not None
         if model is not None:
             ui.summaryLabel.text = _origin(model) if model["ok"] else model["message"]

@@ -8,12 +8,12 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.manifest import calibration_in_words
 from MedEnhanceLib.runtime.text import duration_text, sentence
-from MedEnhanceNodes import bridge, provenance, results
+from MedEnhanceNodes import bridge, provenance, results, sending
 
 
 def factsOf(output):
     """Say what was measured and done, and by which model and device, a line each."""
-    return "\n".join(filter(None, [*findingsOf(output), _madeBy(output)]))
+    return "\n".join(filter(None, [_framesOf(output), *findingsOf(output), _madeBy(output)]))
 
 
 def moreFactsOf(output):
@@ -52,12 +52,30 @@ def _uncertainty(output):
 
 def _madeBy(output):
     manifest = provenance.manifestOf(output) or {}
-    facts = [output.GetAttribute("MedEnhance.model"), str(manifest.get("device") or "").upper()]
+    facts, device = [], str(manifest.get("device") or "").partition(":")[0]
+    if model := output.GetAttribute("MedEnhance.model"):
+        version = provenance.part(output, "model").get("version") or ""
+        facts.append(_("Model {model}").format(model=f"{model} {version}".strip()))
+    if device:
+        facts.append(_("on the {device}").format(device=_devices().get(device, device)))
     if manifest.get("seconds") is not None:
         facts.append(duration_text(manifest["seconds"]))
     if results.strengthOf(output) != 1.0:
         facts.append(_("strength {strength:.2f}").format(strength=results.strengthOf(output)))
-    return " · ".join(str(fact) for fact in facts if fact)
+    text = ", ".join(facts)
+    return text[:1].upper() + text[1:]
+
+
+def _devices():
+    return {"cpu": _("CPU"), "cuda": _("NVIDIA graphics card"), "mps": _("Apple graphics")}
+
+
+def _framesOf(output):
+    """Say what the frames of a result differ in."""
+    if not bridge.hasFrames(output):
+        return ""
+    kind = sending.kindOf(output) or _("not stated")
+    return _("Kind of frames: {kind}.").format(kind=kind)
 
 
 def findingsOf(output):

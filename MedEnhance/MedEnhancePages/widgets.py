@@ -5,6 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.messages import PageContext
 
 _ICON_PIXELS = 20
 #: By class of a widget: the signal of a choice, and the property that has it.
@@ -17,7 +18,40 @@ _BINDINGS = {
 }
 
 
-class Page:
+class Follower:
+    """A part of the panel that follows one job at a time to its end.
+
+    context: the Context. update(): called when a job has begun or ended.
+    """
+
+    #: The job that is followed; None for none.
+    job = None
+
+    def follow(self, job, onSuccess=lambda _job: None):
+        """Follow a job, in place of another, until its end: its error, or onSuccess(job)."""
+        self.job = job
+        job.onFinished(lambda job: self._onEnded(job, onSuccess))
+        self.update()
+
+    @guarded
+    def _onEnded(self, job, onSuccess):
+        if job is not self.job:
+            return
+        self.job = None
+        if job.error is not None:
+            self.context.showError(job.error)
+        elif self.context.state is not None:
+            onSuccess(job)
+        self.update()
+
+    def stop(self):
+        """Cancel the job."""
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
+
+
+class Page(Follower):
     """A page of the panel: it shows the state, and changes it.
 
     A page that is not in front, or whose module is not, is not updated; `enter` does that.
@@ -25,11 +59,9 @@ class Page:
 
     def __init__(self, context, name):
         """Load the .ui file of that name."""
-        self.context = context
+        self.context = PageContext(context, name.lower())
         self.widget, self.ui = context.ui(name)
         self._bound, self._shownState = [], None
-        #: The job that the page follows; None for none.
-        self.job = None
         #: Whether a change of a widget comes from here, not from the user.
         self.isShowing = False
         context.onChange(self.update)
@@ -80,23 +112,6 @@ class Page:
         finally:
             self.isShowing = False
 
-    def follow(self, job, onSuccess):
-        """Show a job, in place of another, until its end: its error, or onSuccess(job)."""
-        self.job = job
-        job.onFinished(lambda job: self._onEnded(job, onSuccess))
-        self.update()
-
-    @guarded
-    def _onEnded(self, job, onSuccess):
-        if job is not self.job:
-            return
-        self.job = None
-        if job.error is not None:
-            self.context.showError(job.error)
-        elif self.state is not None:
-            onSuccess(job)
-        self.update()
-
     def onNewState(self):
         """Adapt to another scene; called by `update`."""
 
@@ -116,7 +131,8 @@ class Page:
         """Forget a scene that closes."""
 
     def cleanup(self):
-        """Release resources when the module is closed or reloaded; jobs continue."""
+        """Release resources, and end the page's job, when the module is closed or reloaded."""
+        self.stop()
 
 
 def _read(widget, name):
@@ -208,6 +224,12 @@ def singleShot(parent, milliseconds, callback):
 def askForFile(parent, title, start="", kinds=""):
     """Return the path of a file that the user opens; "" where the dialog was cancelled."""
     return answerOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
+
+
+def confirm(parent, title, question):
+    """Ask before something is lost: Enter answers No. Automatic tests are not asked."""
+    box, isTest = qt.QMessageBox, slicer.app.testingEnabled()
+    return isTest or box.question(parent, title, question, box.Yes | box.No, box.No) == box.Yes
 
 
 def showText(parent, title, path):

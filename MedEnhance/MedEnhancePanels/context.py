@@ -1,46 +1,47 @@
 """Objects that all pages share: logic, runner of jobs, state, messages, loading of .ui files."""
 
-import logging
 import os
 
 import qt
 import slicer
 import vtk
-from slicer.i18n import tr as _
 
-from MedEnhanceLib.runtime.text import sentence
-from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.messages import Speaker
 
 #: Priority of observers that are called before those of Slicer's selectors, which have 0.
 _FIRST = 10.0
 _SETTLE_MS = 50
+_FRAME_MARGINS = (6, 4, 6, 4)
 
 
-class Context:
+class Context(Speaker):
     """Objects shared by all pages of one widget.
 
     logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes
     and before the module is opened. isEntered: whether the module is in front: else nothing is
     observed, and no page is updated. panel: the widget with everything, mainUi: its parts. devices:
-    the DeviceChoice.
+    the DeviceChoice. several: the Several volumes that are selected.
     """
 
     def __init__(self, logic, runner, modulePath):
         from MedEnhancePages.enhance_choices import DeviceChoice
+        from MedEnhancePages.several import Several
         from MedEnhancePages.widgets import Notice, singleShot
 
         self.logic, self.runner, self.state, self.isEntered = logic, runner, None, False
         self._folder = os.path.join(os.path.dirname(modulePath), "Resources", "UI")
         self.panel, self.mainUi = self.ui("MedEnhance")
         self._notice = Notice(self.mainUi, "message")
-        self._report, ui = "", self.mainUi
-        ui.messageCloseButton.clicked.connect(self.clearMessage)
+        #: By page: level, text, details and report of its message; the page in front.
+        self._messages, self._front, ui = {}, "", self.mainUi
+        ui.messageCloseButton.clicked.connect(lambda *_checked: self.message("info", ""))
         ui.messageCopyButton.clicked.connect(self._onCopy)
         ui.messageDetailsButton.toggled.connect(self._showCopyButton)
         runner.onChange(self._onJob)
         self._listeners, self._observed = [], {}
         self._settle = singleShot(self.panel, _SETTLE_MS, self._notify)
         self.devices = DeviceChoice(runner, self.changeSoon)
+        self.several = Several(self, ui)
 
     def enter(self):
         """Follow scene and state until `exit`."""
@@ -61,7 +62,7 @@ class Context:
         self.runner.offChange(self._onJob)
         self.exit()
         self.setState(None)
-        self.message = lambda *_arguments: None
+        self.message = lambda *_arguments, **_options: None
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onRemoval(self, scene, _event, node):
@@ -83,15 +84,27 @@ class Context:
         widget.layout().setContentsMargins(0, 0, 0, 0)
         return widget, slicer.util.childWidgetVariables(widget)
 
-    def message(self, level, text, details="", report=""):
-        """Show a sentence above the pages until it is closed or replaced.
+    def message(self, level, text, details="", report="", page=""):
+        """Keep the message of a page, by default the one in front, until it is replaced."""
+        self._messages[page or self._front] = level, text, details, report
+        self.showMessageOf(self._front)
 
-        level: "info", "warning" or "error". details: shown on demand. report: for the clipboard, by
-        the button below the details.
-        """
-        self._report = report
+    def clearMessage(self, *_checked):
+        """Forget the messages of all pages."""
+        self._messages.clear()
+        self.showMessageOf(self._front)
+
+    def showMessageOf(self, page):
+        """Show the message of a page that comes to the front."""
+        self._front = page
+        level, text, details, _report = self._messages.get(page, ("info", "", "", ""))
         self._notice.show(level, text, details)
         self._showCopyButton()
+
+    @property
+    def _report(self):
+        """The report of the message that is shown; "" for none."""
+        return self._messages.get(self._front, ("",))[-1]
 
     def _showCopyButton(self, *_isOn):
         isOpen = self.mainUi.messageDetailsButton.checked
@@ -101,32 +114,9 @@ class Context:
         qt.QApplication.clipboard().setText(self._report)
 
     def _onJob(self, job):
-        """Say that a compressed file was opened, from any page or dialog."""
-        if job.kind == "decompress" and job.state == "done":
-            name, path = job.nodes["output"].GetName(), job.params["input"]
-            text = _("{name} was opened from {file}.")
-            self.report(job, text.format(name=name, file=os.path.basename(path)))
-
-    def clearMessage(self, *_checked):
-        self.message("info", "")
-
-    def showError(self, exception):
-        """Show an exception, and log it with its traceback; a cancellation is information."""
-        error = PanelError.fromException(exception)
-        if error.report:
-            log = logging.error if error.code == "internal" else logging.warning
-            log("MedEnhance: %s", error.report)
-        level = "info" if error.isCancellation else "error"
-        self.message(level, error.text, error.shown, error.report)
-
-    def report(self, job, text):
-        """Say how a job ended: its error, or the text, with its warnings."""
-        if job.error is not None:
-            self.showError(job.error)
-        else:
-            level = "warning" if job.warnings else "info"
-            lines = [text, *map(sentence, job.warnings)]
-            self.message(level, "\n".join(lines), "\n".join(job.log))
+        """Say that a file was written or opened, from any page or dialog."""
+        if job.summary and job.isFinished:
+            self.report(job, job.summary)
 
     def onChange(self, callback):
         """Call callback() when another State is shown, and when it or its input has changed."""
@@ -145,10 +135,11 @@ class Context:
 
     def _notify(self, *_event):
         self._settle.stop()
-        # Voxels, modality and name of the input belong to what is shown.
-        node = self.state.inputVolume if self.state is not None else None
-        if node is not self._observed.get("input", (None,))[0]:
-            self._observe("input", node, vtk.vtkCommand.ModifiedEvent, self.changeSoon)
+        # Voxels, modality and name of the input belong to what is shown, and where a region lies.
+        for role in ("inputVolume", "roi"):
+            node = getattr(self.state, role) if self.state is not None else None
+            if node is not self._observed.get(role, (None,))[0]:
+                self._observe(role, node, vtk.vtkCommand.ModifiedEvent, self.changeSoon)
         for callback in list(self._listeners):
             callback()
 
@@ -169,6 +160,9 @@ def _complete(widget):
     for container in slicer.util.findChildren(widget, className="QWidget"):
         if container.layout() is not None:  # what has no frame needs no margins
             container.layout().setContentsMargins(0, 0, 0, 0)
+    for frame in slicer.util.findChildren(widget, className="QFrame"):
+        if frame.layout() is not None:
+            frame.layout().setContentsMargins(*_FRAME_MARGINS)
     for section in slicer.util.findChildren(widget, className="ctkCollapsibleButton"):
         # Its own policy keeps it as wide as its form with no row wrapped, whatever there is.
         section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
@@ -178,7 +172,7 @@ def _complete(widget):
     for selector in slicer.util.findChildren(widget, className="qMRMLNodeComboBox"):
         selector.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
         selector.addEnabled = selector.removeEnabled = False
-        selector.noneEnabled = True
+        selector.noneEnabled, selector.showChildNodeTypes = True, False
         # As they come, the tab key skips them.
         box = slicer.util.findChildren(selector, className="ctkComboBox")[0]
         box.setFocusProxy(None)

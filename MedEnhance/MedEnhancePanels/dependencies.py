@@ -2,8 +2,10 @@
 
 Nothing is installed without consent or in testing mode, and what Slicer or another extension
 installed keeps its version. Small packages are installed at once by Slicer's own installer. PyTorch
-has gigabytes: a job in a process of its own installs it, with log, progress and Cancel. Without a
-compiled library, the package ziglang is offered, with which the worker builds one.
+has gigabytes: a job in a process of its own installs it, with log, progress and Cancel, in the
+build that Slicer's extension PyTorch chooses for the graphics card; without the extension, that is
+asked for. Without a compiled library, the package ziglang is offered, with which the worker builds
+one.
 """
 
 import contextlib
@@ -25,6 +27,7 @@ COMPRESS, ENHANCE = "compress", "enhance"
 #: The uses for which nothing is missing: that stays so while Slicer runs, and checking takes time.
 _complete = set()
 _COMPILER = "ziglang>=0.13"
+_EXTENSION = "PyTorch"
 #: The setting of a user who declined the compiler: computing works without it, and slower.
 _DECLINED = "MedEnhance/compilerDeclined"
 
@@ -43,6 +46,8 @@ def missingText(use=ENHANCE):
     """Say what is missing, in a sentence; empty for nothing."""
     packages = missing(use)
     size = sum(package.megabytes for package in packages)
+    if _manager(packages):
+        return _("PyTorch is missing: it comes with Slicer's extension PyTorch, when you agree.")
     text = _(
         "Missing Python packages: {count} (about {size} to download, once). They are installed "
         "before the first run, when you agree."
@@ -83,6 +88,10 @@ def ensure(use=ENHANCE, context=None, button=None):
         return False
     if packages := missing(use):
         _refuseInTesting(packages)
+        if manager := _manager(packages):
+            if ensure(COMPRESS):  # the other packages
+                _installExtension(manager)
+            return False
         lines = [f"{each.requirement.split(';')[0]}: {each.purpose}" for each in packages]
         if _choosesBuild(packages):
             lines.append(_("light-the-torch: chooses PyTorch's build for the graphics card"))
@@ -116,6 +125,9 @@ def start(use, isAgreed):
     _refuseInTesting(packages)
     if isInstalling():
         raise PanelError(_("Packages are being installed already"), code="dependency")
+    if _manager(packages):
+        hint = _("Install it in Slicer's Extensions Manager, and restart Slicer.")
+        raise PanelError(_("PyTorch comes with Slicer's extension PyTorch"), hint, "dependency")
     params = {
         "requirements": [package.requirement for package in packages],
         "megabytes": sum(package.megabytes for package in packages),
@@ -128,6 +140,40 @@ def start(use, isAgreed):
 def _choosesBuild(packages):
     isExtended = hasattr(slicer.modules, "pytorchutils")  # by the extension PyTorch
     return isExtended and any(package.name == "torch" for package in packages)
+
+
+def _manager(packages):
+    """Return Slicer's model of extensions where one of them is to bring PyTorch; else None.
+
+    Not where it is loaded, and neither in a Slicer without extensions nor without a window to ask.
+    """
+    isNeeded = any(package.name == "torch" for package in packages) and not _choosesBuild(packages)
+    if not isNeeded or slicer.util.mainWindow() is None:
+        return None
+    return getattr(slicer.app, "extensionsManagerModel", lambda: None)()
+
+
+def _installExtension(manager):
+    """Ask for Slicer's extension PyTorch, and install it; Slicer loads it when it starts again."""
+    if manager.activeTasks:  # a second click meanwhile
+        return
+    if not manager.isExtensionInstalled(_EXTENSION):
+        question = _(
+            "Enhancing needs PyTorch, which comes with Slicer's extension PyTorch. Install the "
+            "extension from Slicer's server? Slicer has to restart then: save your data before."
+        )
+        if not slicer.util.confirmOkCancelDisplay(question, _("MedEnhance: install an extension")):
+            return
+        isInteractive, manager.interactive = manager.interactive, False  # it was asked
+        try:
+            isInstalled = manager.installExtensionFromServer(_EXTENSION, False)
+        finally:
+            manager.interactive = isInteractive
+        if not isInstalled:
+            message = _("Slicer's extension PyTorch could not be installed")
+            hint = _("Install it in Slicer's Extensions Manager, or look there for the reason.")
+            raise PanelError(message, hint, "dependency")
+    slicer.app.confirmRestart(_("Slicer loads the extension PyTorch when it starts. Restart now?"))
 
 
 def lacksLibrary():

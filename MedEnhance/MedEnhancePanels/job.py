@@ -18,26 +18,26 @@ class Job:
     """Piece of work; see Runner.submit for how it is made.
 
     state: waiting, running, done, failed, cancelled. fraction: 0…1. result: the worker's result
-    event. error: a PanelError, or None. nodes: MRML nodes that came out, by name. folder: private
-    to this job, gone when it has ended.
+    event. error: a PanelError, or None. nodes: MRML nodes that came out, by name. summary: what to
+    tell when it is done, if a page does not. folder: private to this job, gone when it has ended.
     """
 
     _numbers = itertools.count(1)
 
-    def __init__(self, runner, kind, params, title, after, dedicated, isUrgent):
+    def __init__(self, runner, kind, params, title, before, after, dedicated):
         self._listeners, self._finishers, self._runner = [], [], runner
         self.id = f"{os.getpid()}-{next(Job._numbers)}"
         self.kind, self.params, self.title = kind, dict(params), title
-        self.after, self.dedicated, self.isUrgent = after, dedicated, isUrgent
+        self.before, self.after, self.dedicated = before, after, dedicated
         self.state, self.stage, self.fraction, self.etaSeconds = "waiting", _("waiting"), 0.0, None
         self.log, self.warnings = [], []
-        self.result, self.error, self.nodes = {}, None, {}
+        self.result, self.error, self.nodes, self.summary = {}, None, {}, ""
         self.started, self.ended = None, None
         self.folder = ""
         #: The worker that has it, and its line for that; the generator that runs for it here.
         self.worker, self.line, self.steps, self.then = None, b"", None, None
         #: Whether a worker started it, whether it was sent twice, whether it is to stop, and why.
-        self.reached, self.isResent, self.wantsCancel, self.why = False, False, False, ""
+        self.reached, self.isResent, self.wantsCancel, self.why = False, False, False, None
 
     @property
     def isFinished(self):
@@ -54,8 +54,11 @@ class Job:
 
         return self.kind in JOBS and getattr(JOBS[self.kind], property)
 
-    def cancel(self, why=""):
-        """Stop at the next safe point; returns at once. why: a sentence, where no user did it."""
+    def cancel(self, why=None):
+        """Stop at the next safe point; returns at once.
+
+        why: a sentence, where no user did it; empty where nobody is to be told.
+        """
         self._runner.cancel(self, why)
 
     def onEvent(self, callback):

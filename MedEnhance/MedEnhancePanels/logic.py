@@ -74,7 +74,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             segmenter=segmenter,
             forceSegmenter=force_segmenter,
         )
-        return _end(enhancement.start(self.runner, node, options), wait, _output)
+        return _end(enhancement.start(self.runner, node, options)[-1], wait, _output)
 
     def compress(self, node, path, *, overwrite=False, wait=True, **options):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.

@@ -27,6 +27,8 @@ GRACE_MS = 5000
 CLOSING_MS = 2000
 #: How long steps may keep the event loop waiting.
 _TURN_SECONDS = 0.02
+#: Signals that no process sends itself when it crashes: INT, KILL, TERM.
+_ENDED_BY_OTHERS = (2, 9, 15)
 #: What every event has, besides its own fields.
 _ENVELOPE = ("v", "job", "event")
 
@@ -34,8 +36,9 @@ _ENVELOPE = ("v", "job", "event")
 class Runner:
     """Owner of the worker processes, and the jobs that have not ended.
 
-    The shared worker has one job at a time; the others wait here, so that none of them ends with
-    a worker that crashed.
+    The shared worker has one job at a time; the others wait here in a queue, so that none of them
+    ends with a worker that crashed. What a job sends is written when its turn comes: a queue takes
+    no room on the disk.
     """
 
     def __init__(self, command=None):
@@ -44,7 +47,8 @@ class Runner:
         self.listeners = []
         self.run = None  # of a training or a distillation, see MedEnhanceTasks/long_run.py
         self._command = command
-        self._workers, self._shared, self._waiting = [], None, []
+        #: The shared worker, the job whose turn it is there, and those that wait for it.
+        self._workers, self._shared, self._current, self._waiting = [], None, None, []
         #: Jobs whose own steps run here, and whether a turn of them is due.
         self._stepping, self._isTurning = [], False
         self._workspace = None
@@ -65,14 +69,16 @@ class Runner:
             isUrgent: whether it gets one where the shared worker is busy, as somebody waits for it.
         """
         self.jobs = self.activeJobs()
-        job = Job(self, kind, params, title, after, dedicated, isUrgent)
+        isAlone = dedicated or (isUrgent and self._current is not None)
+        job = Job(self, kind, params, title, before, after, isAlone)
         job.folder = tempfile.mkdtemp(prefix="job-", dir=self.folder())
         self.jobs.append(job)
-        if before is None:
-            self._send(job)
+        if isAlone or not kind:
+            self._start(job)
         else:
-            self._run(job, before(job), self._send)
-            self._begin(job, _("sending the volume") if kind else _("computing"))
+            self._waiting.append(job)
+            self._startNext()
+            job.notify("state", state=job.state)  # that it waits
         return job
 
     def onChange(self, callback):
@@ -83,10 +89,14 @@ class Runner:
         if callback in self.listeners:
             self.listeners.remove(callback)
 
+    def waitingJobs(self):
+        """Return the jobs that wait for the shared worker, the next one first."""
+        return [job for job in self._waiting if not job.isFinished]
+
     def activeJobs(self):
         return [job for job in self.jobs if not job.isFinished]
 
-    def cancel(self, job, why=""):
+    def cancel(self, job, why=None):
         if job.isFinished or job.wantsCancel:
             return
         job.wantsCancel, job.why = True, why
@@ -163,6 +173,20 @@ class Runner:
 
     # --- phases -------------------------------------------------------------------------------
 
+    def _startNext(self):
+        """Start the next job of the queue, unless it is the turn of another."""
+        self._waiting = self.waitingJobs()
+        if self._waiting and self._current is None:
+            self._current = self._waiting.pop(0)
+            self._start(self._current)
+
+    def _start(self, job):
+        if job.before is None:
+            self._send(job)
+        else:
+            self._run(job, job.before(job), self._send)
+            self._begin(job, _("sending the volume") if job.kind else _("computing"))
+
     def _begin(self, job, stage):
         if job.state == "waiting":
             job.state, job.started = "running", time.time()
@@ -170,7 +194,7 @@ class Runner:
         job.progress(job.fraction, stage)
 
     def _send(self, job):
-        """Hand the job to a worker, as soon as there is one for it."""
+        """Hand the job to a worker, which starts now if there is none."""
         if not job.kind:
             job.finish("done")
             return
@@ -180,20 +204,11 @@ class Runner:
             message = _("{title}: a value is not valid: {why}").format(title=job.title, why=cause)
             self._fail(job, PanelError(message, _("Use plain text and finite numbers."), "config"))
             return
-        if job.isUrgent and self._shared is not None and self._shared.job is not None:
-            job.dedicated = True
         if job.dedicated:
             self._give(job, self._newWorker())
         else:
-            self._waiting.append(job)
-            self._sendNext()
-
-    def _sendNext(self):
-        """Give the shared worker, which starts now if there is none, the next job."""
-        self._waiting = [job for job in self._waiting if not job.isFinished]
-        if self._waiting and (self._shared is None or self._shared.job is None):
             self._shared = self._shared or self._newWorker()
-            self._give(self._waiting.pop(0), self._shared)
+            self._give(job, self._shared)
 
     def _give(self, job, worker):
         job.worker, worker.job = worker, job
@@ -209,7 +224,7 @@ class Runner:
             job.progress(1.0, _("showing the result"))
 
     def _fail(self, job, error):
-        if error.isCancellation and job.why:
+        if error.isCancellation and job.why is not None:
             error = PanelError(job.why, code=error.code)
         steps, job.steps = job.steps, None
         if steps is not None and not steps.gi_running:  # else `_step` closes it
@@ -224,8 +239,9 @@ class Runner:
             worker.job = None
             if job.dedicated:
                 worker.close()
-            elif worker is self._shared:
-                self._sendNext()
+        if job is self._current:
+            self._current = None
+            self._startNext()
 
     # --- workers ------------------------------------------------------------------------------
 
@@ -278,7 +294,6 @@ class Runner:
                 self._send(job)
             else:
                 self._fail(job, _lost(worker))
-        self._sendNext()
 
     def folder(self):
         """Return this process's private folder; the first call removes those of crashed ones."""
@@ -312,9 +327,16 @@ def endSharedRunner():
 
 
 def _lost(worker):
-    crashed, ended = _("crashed"), _("ended with status {code}").format(code=worker.exitCode)
-    return PanelError(
-        _("The computing process {how}").format(how=crashed if worker.crashed else ended),
-        _("Your data are unchanged. Try again; close other programs if memory is low."),
-        "worker",
-    )
+    """Make the error of a worker that ended before its job; what is not known is not guessed."""
+    code, hint = worker.exitCode, _("Your data are unchanged. Try again.")
+    if worker.lackedMemory:
+        text = _("The memory ran out, so the system ended the computing process")
+        hint = _("Your data are unchanged. Close other programs, or choose a smaller region.")
+        return PanelError(text, hint, "memory")
+    if worker.crashed and code in _ENDED_BY_OTHERS:
+        text = _("The system or another program ended the computing process (signal {code})")
+    elif worker.crashed:
+        text = _("The computing process crashed (signal {code})")
+    else:
+        text = _("The computing process ended with status {code}")
+    return PanelError(text.format(code=code), hint, "worker")

@@ -82,6 +82,8 @@ class State:
     noise = Field(0.0)  # 1 SD in the units of `chosenFor`; 0 where it is measured
     sequence = Field.of(EnhanceConfig, "sequence")  # of the frames of `chosenFor`
     chosenFor = NodeReference()
+    roi = NodeReference()  # of a region, and what is enhanced of it
+    roiUse = Field("first", "first", "alone")
     uncertainty = Field.of(EnhanceConfig, "uncertainty")
     noiseMap = Field(False)
     forceSegmenter = Field(False)
@@ -115,7 +117,7 @@ class State:
     distillDevice = Field.of(DistillConfig, "device")
     distillSegmenter = Field("")  # "" for an enhancer by its own loss alone
     distillGate = Field("ema", "ema", "binary")
-    distillPreset = Field("cpu", "cpu", "smoke", "full")
+    distillPreset = Field("cpu", *DistillConfig.PRESETS)
     distillRun = Field("")
 
     def __init__(self, node):

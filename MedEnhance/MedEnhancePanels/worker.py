@@ -10,6 +10,9 @@ from pathlib import Path
 
 import qt
 
+#: The signal that no process can handle; Windows has but one for all purposes.
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
 
 class Worker:
     """Process of the library. Callbacks run on the main thread, from Qt's event loop.
@@ -24,6 +27,8 @@ class Worker:
         self._pending = {"out": b"", "err": b""}
         self.job, self.pid = None, 0
         self.exitCode, self.crashed = None, False
+        #: Whether the system says that processes had to end for lack of memory meanwhile.
+        self.lackedMemory, self._killsBefore = False, 0
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(_environment())
         self._process.readyReadStandardOutput.connect(self._onOutput)
@@ -33,6 +38,7 @@ class Worker:
 
     def start(self):
         """Start the process; a failure is reported by onEnded."""
+        self._killsBefore = memoryKills()
         self._process.start(self._command[0], self._command[1:])
 
     @property
@@ -53,7 +59,7 @@ class Worker:
         """End it at once; PythonSlicer is a launcher, so the process behind it is ended as well."""
         if self.pid:
             with contextlib.suppress(OSError):  # it may have ended by itself in the meantime
-                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+                os.kill(self.pid, _KILL)
         if self.isAlive:
             self._process.kill()
 
@@ -105,6 +111,9 @@ class Worker:
     def _end(self, code, crashed):
         if self.exitCode is None:
             self.exitCode, self.crashed = code or int(crashed), crashed
+            # PythonSlicer, a launcher, ends with a status where the process behind it was killed.
+            mayBeKilled = code == _KILL if crashed else code != 0
+            self.lackedMemory = mayBeKilled and memoryKills() > self._killsBefore
             # Not from here: its listeners release the process, which is in the middle of
             # its own signal and must not be destroyed by that.
             qt.QTimer.singleShot(0, self._tellEnd)
@@ -122,6 +131,21 @@ def encoded(fields):
     refuse the line without knowing its job.
     """
     return json.dumps(fields, allow_nan=False).encode("ascii") + b"\n"
+
+
+def memoryKills():
+    """Count the processes that Linux has ended for lack of memory; 0 where nothing counts them.
+
+    Those of our own control group, where it counts, else those of the whole system.
+    """
+    with contextlib.suppress(OSError):
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
+        for path in (Path("/sys/fs/cgroup", group, "memory.events"), Path("/proc/vmstat")):
+            lines = path.read_text().splitlines() if path.is_file() else ()
+            for name, _separator, count in (line.partition(" ") for line in lines):
+                if name == "oom_kill":
+                    return int(count)
+    return 0
 
 
 def pythonExecutable():

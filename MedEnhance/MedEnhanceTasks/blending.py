@@ -1,12 +1,14 @@
 """Gives a result another strength: its voxels become input + strength · (full result − input).
 
 It uses the library's functions, so the command line and Python give the same voxels and history.
-The new voxels replace the old ones at the end only, so a run that is stopped changes nothing. The
-full result stays in memory as long as its node is in the scene, so that any strength can follow;
-it is not saved with the scene. In a scene that is loaded a result at strength 1 is blended where
-it and its input have the voxels that its run left. An uncertainty map is of the full result, and
+The new voxels replace the old ones at the end only, so a run that is stopped changes nothing. Below
+strength 1 the full result is kept as a hidden volume, which scene bundles (.mrb) save, so that any
+strength can follow. By checksums that are saved with the result, its voxels and those that go with
+it are known to be as run and blending left them. An uncertainty map is of the full result, and
 marked so.
 """
+
+import json
 
 import slicer
 from slicer.i18n import tr as _
@@ -18,83 +20,93 @@ from MedEnhanceLib.io import stepwise
 from MedEnhanceNodes import bridge, provenance, results
 from MedEnhancePanels.errors import PanelError
 
-#: Attribute of a result: checksums of the voxels of its input and of its own, at its run's end.
+#: Attribute of a result: the checksums of its own voxels, and of those of its parts by role.
 _CHECKSUMS = "MedEnhance.checksums"
-#: The full result of each enhanced volume, by node.
-_full = {}
-
-
-class _Full:
-    """A result at strength 1, in memory."""
-
-    def __init__(self, output):
-        self.image, self.history = output.GetImageData(), provenance.historyOf(output)
-        self.manifest = provenance.manifestOf(output)
-        self.note(output)
-
-    def note(self, output):
-        """Remember the state of the voxels, to find changes by others."""
-        nodes = [results.linked(output, role) for role in ("input", "difference")]
-        self.states = {node: bridge.voxelState(node) for node in (output, *nodes) if node}
-
-    def changed(self):
-        """Return a node whose voxels somebody else has changed since, or None."""
-        for node, state in self.states.items():
-            if bridge.isInScene(node) and bridge.voxelState(node) != state:
-                return node
-        return None
+_PARTS = ("input", "full", "difference")
 
 
 def remember(output, voxels):
-    """Keep a run's result at strength 1; voxels: bridge.voxelState of the enhanced input."""
-    forgetRemoved()
-    full, source = _Full(output), results.linked(output, "input")
-    full.states[source], _full[output] = voxels, full
-    isSame = bridge.voxelState(source) == voxels
-    output.SetAttribute(_CHECKSUMS, _checksums(output) if isSame else None)
+    """Record the checksums of a run's result; voxels: bridge.voxelState of the enhanced input."""
+    isSame = bridge.voxelState(results.linked(output, "input")) == voxels
+    record(output, **({} if isSame else {"input": "changed"}))
 
 
-def _checksums(output):
-    """Return the checksums of input and result; the first call takes a pass over the voxels."""
-    nodes = (results.linked(output, "input"), output)
-    return "; ".join(bridge.checksumOf(node.GetImageData()) for node in nodes)
+def record(output, **sums):
+    """Record the checksums of a result and its parts; sums: by role, in place of the present."""
+    images = {role: node.GetImageData() for role, node in _partsOf(output).items()}
+    sums = {role: bridge.checksumOf(image) for role, image in images.items()} | sums
+    output.SetAttribute(_CHECKSUMS, json.dumps(sums))
 
 
-def forgetRemoved():
-    """Free the memory of results that have left the scene."""
-    for node in [node for node in _full if not bridge.isInScene(node)]:
-        del _full[node]
+def _partsOf(output):
+    """Return the volumes whose voxels go together, by role; nothing for a sequence."""
+    if bridge.isSequence(output):
+        return {}
+    parts = {"output": output} | {role: results.linked(output, role) for role in _PARTS}
+    return {role: node for role, node in parts.items() if bridge.isUsable(node)}
+
+
+def _recordedOf(output):
+    """Return the parts whose checksums were recorded: (node, image, checksum) of each."""
+    sums, parts = provenance.jsonOf(output, _CHECKSUMS, dict) or {}, _partsOf(output)
+    return [(parts[role], parts[role].GetImageData(), sums[role]) for role in sums if role in parts]
+
+
+def isCheckDue(output):
+    """Return whether voxels have to be looked at, by `startCheck`, before a problem is known."""
+    return any(bridge.isChecksumDue(image) for _node, image, _sum in _recordedOf(output))
+
+
+def checkSteps(output):
+    """Look at the voxels of a result and its parts, in steps."""
+    for _node, image, _sum in _recordedOf(output):
+        yield from bridge.checksumSteps(image)
+
+
+def startCheck(runner, output):
+    """Look at the voxels of a result and its parts; returns a Job."""
+    title = _("Check {name}").format(name=output.GetName())
+    return runner.submit("", {}, title=title, before=lambda _job: checkSteps(output))
 
 
 def pairProblemOf(output):
     """Say why the voxels of a result and of its input cannot be compared; empty where they can."""
-    source, full = results.linked(output, "input"), _full.get(output)
+    source = results.linked(output, "input")
     if source is None:
         return _("Its input is not in the scene.")
     if provenance.part(output, "config").get("task") == "slices":
         return _("Its slices differ from those of its input.")
-    images = (source.GetImageData(), output.GetImageData())
-    if None in images or images[0].GetDimensions() != images[1].GetDimensions():
+    sizes = [_sizesOf(node) for node in (source, output)]
+    if not sizes[1] or sizes[0] != sizes[1]:
         text = _("The size of {name} has changed since it was enhanced.")
         return text.format(name=source.GetName())
-    changed = full.changed() if full is not None else None
-    if changed is not None:
-        text = _("The voxels of {name} were changed. Enhance again.")
-        return text.format(name=changed.GetName())
+    if isCheckDue(output):
+        return _("The voxels are being compared with those of the run.")
+    for node, image, checksum in _recordedOf(output):
+        if bridge.checksumOf(image) != checksum:
+            text = _("The voxels of {name} were changed. Enhance again.")
+            return text.format(name=node.GetName())
     return ""
+
+
+def _sizesOf(node):
+    return [each.shape for each in bridge.framesOf(node)] if bridge.isUsable(node) else []
 
 
 def problemOf(output):
     """Say why a result cannot get another strength; empty where it can."""
-    if (problem := pairProblemOf(output)) or output in _full:
+    if problem := pairProblemOf(output):
         return problem
-    if results.strengthOf(output) != 1.0:  # of a scene that was loaded, as all from here
+    if bridge.hasFrames(output):
+        return _("The strength of several frames cannot be changed.")
+    if results.strengthOf(output) != 1.0 and "full" not in _partsOf(output):
         text = _(
-            "The full result was not saved. To change the strength {strength:g}, enhance again."
+            "The full result is not in the scene; scene bundles (.mrb) keep it. To change the "
+            "strength {strength:g}, enhance again."
         )
         return text.format(strength=results.strengthOf(output))
-    if output.GetAttribute(_CHECKSUMS) != _checksums(output):
-        return _("The voxels of the result or of its input changed after the run. Enhance again.")
+    if not _recordedOf(output):
+        return _("Nothing was recorded to check its voxels by. Enhance again.")
     return ""
 
 
@@ -107,75 +119,66 @@ def start(runner, output, strength):
     return runner.submit("", {}, title=title, before=lambda _job: _steps(output, strength))
 
 
-def startDifference(runner, output):
-    """Make the difference of a result from its input, a map that goes with it; returns a Job."""
-    title = _("Difference of {name}").format(name=output.GetName())
-    return runner.submit("", {}, title=title, before=lambda job: _difference(job, output))
-
-
-def _raise(problem):
+def refuse(problem):
+    """Raise PanelError for a problem in words; nothing for none."""
     if problem:
         raise PanelError(problem, code="input")
 
 
-def _difference(job, output):
-    _raise(pairProblemOf(output))
-    source = results.linked(output, "input")
-    image = yield from results.differenceImage(source, output.GetImageData())
-    limit = results.typicalMagnitude(image)
-    yield
-    _raise(pairProblemOf(output))
-    name = _("{name} difference").format(name=source.GetName())
-    node = job.nodes["difference"] = bridge.newVolumeLike(output, name, image)
-    results.styleMap(node, "difference", results.unitOf(source), limit)
-    results.stamp(node, "difference", output)
-    results.link(output, difference=node)
-    if _full.get(output) is not None:
-        _full[output].states[node] = bridge.voxelState(node)
-
-
 def _steps(output, strength):
-    _raise(problemOf(output))
+    yield from checkSteps(output)
+    refuse(problemOf(output))
     strength = float(f"{strength:g}")  # as the history will state it
-    if output not in _full:
-        _full[output] = _Full(output)
-    source, full = results.linked(output, "input"), _full[output]
-    image, history, manifest = full.image, full.history, full.manifest
+    source, full = results.linked(output, "input"), results.linked(output, "full") or output
+    image, history = full.GetImageData(), provenance.historyOf(full)
+    manifest = provenance.manifestOf(full)
     if strength != 1.0:
-        image, history = yield from _blend(source, output, full, strength)
+        image, history = yield from _blend(source, full, strength)
         manifest = manifest_at_strength(manifest, strength) if manifest else None
-    images = {output: image}
-    difference = results.linked(output, "difference")
+    images, difference = {output: image}, results.linked(output, "difference")
     if difference is not None:
-        images[difference] = yield from results.differenceImage(source, image)
-    _raise(problemOf(output))  # of what happened meanwhile
+        befores, afters = [slicer.util.arrayFromVolume(source)], [bridge.arrayOf(image)]
+        images[difference] = yield from results.differenceImage(befores, afters)
+    for voxels in images.values():
+        yield from bridge.checksumSteps(voxels)
+    refuse(problemOf(output))  # of what happened meanwhile
+    _keepFull(output, strength)
     for node, voxels in images.items():
         node.SetAndObserveImageData(voxels)
-        slicer.util.arrayFromVolumeModified(node)
     output.SetAttribute(results.STRENGTH, repr(strength))
     results.nameByStrength(output)
     if manifest:
         provenance.setManifest(output, manifest)
     results.setHistory(output, history)
-    full.note(output)
+    record(output)
 
 
-def _blend(source, output, full, strength):
-    before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(full.image)
+def _keepFull(output, strength):
+    """Keep the full result of a result that gets another strength; away with it at strength 1."""
+    full = results.linked(output, "full")
+    if full is None and strength != 1.0:
+        name = _("{name} at full strength").format(name=output.GetName())
+        full = bridge.newVolumeLike(output, name, output.GetImageData(), isHidden=True)
+        manifest, history = provenance.manifestOf(output), provenance.historyOf(output)
+        results.stamp(full, "full", manifest=manifest, history=history)
+        results.link(output, full=full)
+    elif full is not None and strength == 1.0:
+        results.link(output, full=None)
+        results.remove(full)
+
+
+def _blend(source, full, strength):
+    before, after = (slicer.util.arrayFromVolume(node) for node in (source, full))
     image = bridge.newImage(after.shape, after.dtype)
     modality = bridge.modalityOf(source)
 
-    def part(node, array, slab, history):
-        geometry = bridge.geometryOf(node).cropped((slab.start, 0, 0))
-        name = node.GetName() or ""
+    def part(node, array, slab):
+        geometry, name = bridge.geometryOf(node).cropped((slab.start, 0, 0)), node.GetName() or ""
+        history = provenance.historyOf(node)
         return Volume(array[slab], geometry, modality=modality, source=name, history=history)
 
     for slab in stepwise.steps(after):
-        blended = blend(
-            part(source, before, slab, provenance.historyOf(source)),
-            part(output, after, slab, full.history),
-            strength,
-        )
+        blended = blend(part(source, before, slab), part(full, after, slab), strength)
         bridge.arrayOf(image)[slab] = blended.voxels
         yield
     return image, blended.history

@@ -6,7 +6,7 @@ import os
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import cell_text, size_text
-from MedEnhanceNodes import bridge, dicom_source, sending
+from MedEnhanceNodes import bridge, dicom_source, results, sending
 from MedEnhanceNodes.provenance import jsonIn
 from MedEnhanceNodes.volume_warnings import NOTES
 from MedEnhancePanels import arguments
@@ -36,6 +36,13 @@ def startCompress(runner, node, path, config, overwrite=False):
     }
     title = _("Compress {name}").format(name=node.GetName())
     job = runner.submit("compress", params, title=title, before=lambda job: send(job, node))
+    units = results.unitOf(node)
+
+    def summarize(job):
+        if job.error is None:
+            job.summary = resultText(job.result, units, params["output"])
+
+    job.onFinished(summarize)
     if bridge.isSequence(node) and sending.frameInterval(node) is None:
         text = _("The frame times are uneven, or not in s or ms: the file keeps only the order.")
         job.warnings.append(text)
@@ -63,6 +70,8 @@ def startDecompress(runner, path, region=None, name=None):
         dicom = jsonIn(job.result["manifest"]).get("dicom", {})
         dicom_source.rememberSeries(node, dicom.get("series", ""), dicom.get("study", ""))
         job.nodes["output"] = node
+        text = _("{name} was opened from {file} and verified by its checksums.")
+        job.summary = text.format(name=node.GetName(), file=os.path.basename(path))
 
     title = _("Open {name}").format(name=os.path.basename(path))
     params = {"input": str(path), "region": region}
@@ -103,17 +112,19 @@ def estimateText(estimate, units):
 
 
 def resultText(result, units, path):
-    text = _("{name} was compressed and verified: {figures}. Open… reads it.")
+    text = _("{name} was compressed and verified equal: {figures}.")
+    if result.get("max_error"):
+        text = _("{name} was compressed and verified: {figures}.")
     return text.format(name=os.path.basename(path), figures=_figures(result, units))
 
 
 def _figures(result, units):
     """Describe a file's size and loss: the library's `loss_text`, translated."""
-    loss = _("every voxel is equal")
+    text = _("{size}, {ratio:.1f} times smaller")
+    figures = text.format(size=size_text(result["file_bytes"]), ratio=result["ratio"])
     if result.get("max_error"):
         text, error = _("largest error {error} {units}"), cell_text(result["max_error"])
-        loss = text.format(error=error, units=units).strip()
-        loss += f", PSNR {result['psnr']:.1f} dB" if result.get("psnr") else ""
-        loss += f", SSIM {result['ssim']:.4f}" if result.get("ssim") else ""
-    text = _("{size}, {ratio:.1f} times smaller, {loss}")
-    return text.format(size=size_text(result["file_bytes"]), ratio=result["ratio"], loss=loss)
+        figures += ", " + text.format(error=error, units=units).strip()
+        figures += f", PSNR {result['psnr']:.1f} dB" if result.get("psnr") else ""
+        figures += f", SSIM {result['ssim']:.4f}" if result.get("ssim") else ""
+    return figures

@@ -62,7 +62,7 @@ class _Export(NodeJob):
             "output": options.folder or os.path.join(job.folder, "dicom"),
             "series_description": options.seriesDescription.strip(),
             # What was done before a file was read is part of its history.
-            "action": "" if derived == provenance.FROM_FILE else derived,
+            "action": "" if derived == provenance.FROM_FILE else derived.removesuffix("-frame"),
             "model": provenance.part(self.node, "model"),
             "patient_id": options.patientId.strip(),
             "patient_name": options.patientName.strip(),

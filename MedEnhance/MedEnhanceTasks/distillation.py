@@ -8,10 +8,18 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.gradprom.labeled import config_of, find_split
+from MedEnhanceLib.jobs.durations import expected_duration
 from MedEnhanceLib.jobs.kinds.train import volumes_in
 from MedEnhanceLib.jobs.teaching.segmenter import teachers
+from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.spg.cohort import count_patients, require_patients
-from MedEnhanceLib.spg.config import FEWEST_PATIENTS, SYNTHETIC, TEMPLATE, DistillConfig
+from MedEnhanceLib.spg.config import (
+    FEWEST_PATIENTS,
+    MANY_PATIENTS,
+    SYNTHETIC,
+    TEMPLATE,
+    DistillConfig,
+)
 from MedEnhanceLib.spg.dataset import find_set
 from MedEnhanceLib.spg.prepare import plan_text
 from MedEnhanceLib.spg.statistics import count_of_numbers
@@ -37,22 +45,31 @@ def learnsFromLabels(state):
 
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
-    folder, modality = state.distillCohort.strip(), state.distillTask[-2:]
-    config = {"preset": state.distillPreset, "device": state.distillDevice}
+    params, folder = _choicesOf(state, segmentersOf(state)[1]), state.distillCohort.strip()
+    if kindOf(state) == "distill":
+        return params | {"cohort": folder}
+    isNamed = learnsFromLabels(state) or "task" in params["config"]  # which files
+    if not isNamed and not find_set(Path(folder)):
+        folder, fields = volumes_in(folder, params["method"])
+        params["config"] |= fields
+    return params | {"data": folder}
+
+
+def _choicesOf(state, segmenter):
+    """Return the parameters that do not depend on the files in the folder."""
+    config, modality = {"preset": state.distillPreset}, state.distillTask[-2:]
+    config |= {"device": state.distillDevice}
+    if kindOf(state) == "distill":
+        config |= {"method": state.distillMethod, "prior": state.distillTemplate}
+        config |= {"volumes": state.distillVolumes}
+        return {"modality": modality, "config": config}
+    config |= {"modality": modality, "name": state.distillName.strip()}
     if learnsFromLabels(state):
-        config |= {"modality": modality, "name": state.distillName.strip()}
-        return {"method": "head", "from_labels": True, "config": config, "data": folder}
-    if kindOf(state) == "train":
-        method = "slices" if state.distillTask.startswith("slices") else "hqg"
-        if segmenter := segmentersOf(state)[1]:  # whose training says which images
-            fields = {"task": {"segmenter": segmenter.name, "gate": state.distillGate}}
-        else:
-            folder, fields = (folder, {}) if find_set(Path(folder)) else volumes_in(folder, method)
-        config |= {"modality": modality, "name": state.distillName.strip(), **fields}
-        return {"method": method, "config": config, "data": folder}
-    config |= {"method": state.distillMethod, "prior": state.distillTemplate}
-    config |= {"volumes": state.distillVolumes}
-    return {"cohort": folder, "modality": modality, "config": config}
+        return {"method": "head", "from_labels": True, "config": config}
+    if segmenter is not None:  # its training says which images
+        config["task"] = {"segmenter": segmenter.name, "gate": state.distillGate}
+    method = "slices" if state.distillTask.startswith("slices") else "hqg"
+    return {"method": method, "config": config}
 
 
 def segmentersOf(state):
@@ -69,34 +86,64 @@ def segmentersOf(state):
     return able, segmenter, "" if able else "\n".join([problem, *reasons])
 
 
-def labelsText(state):
-    """Say which files a training from label maps takes, and how long it lasts."""
-    durations = {
-        "smoke": _("It takes about a minute, and is good for nothing else."),
-        "cpu": _("It takes up to 8 hours on two cores."),
-        "full": _("It takes two to three days on two cores."),
-    }
-    text = _(
-        "Trains a segmentation model on scans that are painted from label maps, in random "
-        "contrasts: it needs a folder of label maps (whole numbers up to 255), ten or more, and no "
-        "images. Each value becomes a label; a configuration with names, sides and skull is for "
-        "the command line (medenhance train head --from-labels)."
+def aboutOf(state, segmenter, problem, earlier):
+    """Describe the next run for a Notice: (level, what it makes and how long that takes, details).
+
+    earlier: the runs on this computer, from which the time is estimated.
+    """
+    if kindOf(state) == "distill":
+        level, text, details = _aboutSet(state, problem)
+    else:
+        about = _aboutLabels() if learnsFromLabels(state) else _aboutTraining(state)
+        level, (text, details) = "info", _aboutTaught(segmenter) if segmenter else about
+    duration = expected_duration(kindOf(state), _choicesOf(state, segmenter), earlier)
+    return level, f"{text} {_durationText(duration)}", details
+
+
+def _durationText(duration):
+    time = duration_text(duration.seconds)
+    if duration.is_of_patient:
+        time = _("{time} a patient").format(time=time)
+    text = _("It takes about {time} on two cores.")
+    if duration.is_known:
+        text = _("It takes about {time}, as before on this computer.")
+    return text.format(time=time)
+
+
+def _aboutTraining(state):
+    """Say what a training learns from, and what its model has of that."""
+    details = _(
+        "All volumes of the folder are taken, or those in its subfolder hq, as free of noise; or a "
+        "distilled set. The model can carry traces of patients whose images it learned from: treat "
+        "it as carefully as these. It is then listed on Models; nothing uses it by itself."
     )
-    return f"{text} {durations[state.distillPreset]}"
+    if state.distillPreset == "quick":
+        details = _("The shipped model is trained further. {details}").format(details=details)
+    return _("Trains a model on the volumes of the folder."), details
 
 
-def imagesText(segmenter):
+def _aboutLabels():
+    """Say which files a training from label maps takes."""
+    return _("Trains a segmentation model on ten or more label maps, without images."), _(
+        "Scans are painted from the maps (whole numbers up to 255), in random contrasts. Each "
+        "value becomes a label; a configuration with names, sides and skull is for the command "
+        "line (medenhance train head --from-labels). Tiny and Quick only show that it works."
+    )
+
+
+def _aboutTaught(segmenter):
     """Say which images a training takes that a segmentation model teaches, and how they lie."""
     images = config_of(segmenter)
-    text = _(
-        "Trains the enhancer further that {name} was trained with, taught by it. The folder needs "
-        "its training's files, named as there (* is any text): images {images}; labels "
-        "{labels}; of patients held out, who decide what is kept: {held_out}."
+    text = _("Trains the enhancer further that {name} was trained with, taught by it.")
+    details = _(
+        "The folder needs its training's files, named as there (* is any text): images {images}; "
+        "labels {labels}; of patients held out, who decide what is kept: {held_out}."
     )
     lists = {"images": images.images, "labels": images.labels, "held_out": images.held_out}
     lists = {name: _(" and ").join(patterns) for name, patterns in lists.items()}
-    warnings = model_choice.warningOf(segmenter)
-    return " ".join(filter(None, [text.format(name=segmenter.name, **lists), *warnings]))
+    experiment, warnings = model_choice.warningOf(segmenter)
+    texts = [text.format(name=segmenter.name), experiment]
+    return " ".join(filter(None, texts)), " ".join([details.format(**lists), warnings]).strip()
 
 
 def problemOf(state, segmenter):
@@ -137,30 +184,32 @@ def _dataProblem(state, folder, segmenter):
     return ""
 
 
-def dataText(state, segmenter, problem):
-    """Say what a set has of its patients, counted without a problem; or what a head teaches on."""
-    if learnsFromLabels(state):
-        return labelsText(state)
-    if kindOf(state) == "train":
-        return imagesText(segmenter) if segmenter is not None else ""
-    count = count_of_numbers("CT" if state.distillTask == "distillCT" else "MR")
-    shared = _(
-        "With these choices, a new set contains {count} averages over all patients, rounded voxel "
-        "spacings, and no patient image. Starting sends nothing."
-    ).format(count=count)
+def _aboutSet(state, problem):
+    """Say what a set has of its patients, who are counted where there is no problem."""
+    count = _MANY if problem else count_patients(state.distillCohort.strip(), _MANY)
+    isFew = state.distillMethod == "statistics" and count < MANY_PATIENTS
+    numbers = count_of_numbers("CT" if state.distillTask == "distillCT" else "MR")
+    text = _("The set contains {numbers} averages over {patients} and no patient image.")
     if state.distillMethod == "matching":
-        shared = _(
-            "With these choices, a new set contains volumes for each patient, changed to teach "
-            "what that patient's scans teach. Starting sends nothing."
-        )
-    if not problem and (count := count_patients(state.distillCohort.strip(), _MANY)) < _MANY:
-        config = DistillConfig(method=state.distillMethod, license=state.distillLicense.strip())
-        shared = f"{shared}\n{plan_text(count, config)}"
-    anatomy = _(
-        "Every volume will show the anatomy of the file: use a public volume, or one whose patient "
-        "consented."
-    )
-    return shared if state.distillTemplate in TEMPLATES else f"{shared}\n{anatomy}"
+        text = _("The set contains volumes for each patient, changed to teach what scans teach.")
+    patients = _("only {count} patients").format(count=count) if isFew else _("all patients")
+    sends = _("{sentence} Starting sends nothing.")
+    text = sends.format(sentence=text.format(numbers=numbers, patients=patients))
+    details = [
+        _(
+            "Synthetic volumes replace the cohort in training, with rounded voxel spacings. The "
+            "privacy sheet of the result states what they contain of the patients; this does not "
+            "prove that nobody can be recognized. The shipped models need no distilled set: first "
+            "estimate the gain."
+        ),
+    ]
+    if count < _MANY:
+        options = {"method": state.distillMethod, "license": state.distillLicense.strip()}
+        details.append(plan_text(count, DistillConfig(**options)))
+    if state.distillTemplate not in TEMPLATES:
+        anatomy = _("Every volume will show the anatomy of the file: use a public one.")
+        text = f"{text} {anatomy}"
+    return "warning" if isFew else "info", text, "\n".join(details)
 
 
 def start(runner, state):

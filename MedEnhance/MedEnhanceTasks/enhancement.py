@@ -1,8 +1,9 @@
 """Starts enhancements of nodes and adds the results to the scene.
 
-start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes
+start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes;
+    with a region that is first: the same for the region, then for the whole volume
 startPreview: the same for a slice, into a node that no list shows
-startPreparation: the work that previews of a volume share, ahead of them
+startMeasuring: the noise of a volume, which its previews share, or in a box
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io import stepwise
-from MedEnhanceNodes import bridge, provenance, results, sending
+from MedEnhanceNodes import belongings, bridge, provenance, region, results, sending
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import blending
 from MedEnhanceTasks.node_job import NodeJob, send
@@ -32,16 +33,36 @@ class EnhanceOptions:
     segmenter: str = "auto"  # the model that finds them
     forceSegmenter: bool = False  # even in a volume unlike those that it learned from
     output: object = None  # a volume node to write into, instead of a new one
+    box: tuple | None = None  # a region, see region.boxOf, that is enhanced first
+    isBoxAlone: bool = False  # what is around the region stays as it is
 
 
 def start(runner, node, options):
-    """Enhance a volume node, or the frames of a sequence or diffusion-weighted volume; a Job.
+    """Enhance a volume node, or the frames of a sequence or diffusion-weighted volume.
 
-    At its end job.nodes has "output" and, as requested, "uncertainty", "noise", "segmentation" and
-    "table". Raises PanelError where the options do not fit the node.
+    Returns a list of Jobs: that of the whole, after that of a region which is first. At its end
+    job.nodes has "output" and, as requested, "uncertainty", "noise", "segmentation" and "table".
+    Raises PanelError where the options do not fit the node.
     """
-    title = _("Enhance {name}").format(name=node.GetName())
-    return _Enhancement(runner, node, options).submit("enhance", title)
+    texts = _("Enhance {name}"), _("Enhance a region of {name}")
+    whole, part = (text.format(name=node.GetName()) for text in texts)
+    if options.box is None:
+        return [_Enhancement(runner, node, options).submit("enhance", whole)]
+    first = _Enhancement(runner, node, options if options.isBoxAlone else _ofBox(options))
+    jobs = [first.submit("enhance", part)]
+    if not options.isBoxAlone:
+        rest = _Enhancement(runner, node, dataclasses.replace(options, box=None), jobs[0])
+        jobs.append(rest.submit("enhance", whole))
+        jobs[0].onFinished(lambda job: job.state == "cancelled" and jobs[1].cancel(""))
+    return jobs
+
+
+def _ofBox(options):
+    """Leave out what needs the whole volume."""
+    config = dataclasses.replace(
+        options.config, task="noise", uncertainty=False, correct_bias_field=False
+    )
+    return dataclasses.replace(options, config=config, noiseMap=False, segment=False)
 
 
 def startPreview(runner, node, index, options, region=None):
@@ -54,18 +75,23 @@ def startPreview(runner, node, index, options, region=None):
     return _Preview(runner, node, options, index, region).submit("enhance", title)
 
 
-def startPreparation(runner, node, device):
-    """Have the worker read and measure a volume node ahead of its previews; returns the Job."""
+def startMeasuring(runner, node, box=None):
+    """Measure the noise of a volume node, ahead of its previews, or in a box; returns the Job.
+
+    box: (start, stop) along k, j, i. job.result has "noise" and a "sentence" at the end.
+    """
     title = _("Measure {name}").format(name=node.GetName())
     before = functools.partial(send, node=node, keeps=True)
-    return runner.submit("prepare", {"device": device}, title=title, before=before)
+    params = {"region": list(map(list, box))} if box else {}
+    return runner.submit("noise", params, title=title, before=before)
 
 
 class _Enhancement(NodeJob):
-    def __init__(self, runner, node, options):
+    def __init__(self, runner, node, options, first=None):
+        """Enhance with options; first: the job of a region, whose result is filled."""
         super().__init__(runner, node)
         _checkOptions(node, options)
-        self.options, self._isGuess = options, bridge.isGuessed(node)
+        self.options, self._first, self._isGuess = options, first, bridge.isGuessed(node)
 
     def before(self, job):
         options = self.options
@@ -77,6 +103,9 @@ class _Enhancement(NodeJob):
         }
         for name in (name for name, isAsked in asked.items() if isAsked):
             job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+        if options.box is not None:
+            for axis, part in zip(("slices", "rows", "columns"), options.box, strict=True):
+                job.params[axis] = list(part)
         job.params["segmenter"] = options.segmenter
         job.params["force_segmenter"] = options.forceSegmenter
 
@@ -99,8 +128,17 @@ class _Enhancement(NodeJob):
         for name, path in job.result["outputs"].items():
             role = name.removesuffix("_map")
             images[role], histories[role] = yield from _take(path)
+        if (box := self.options.box) is not None:
+            images["output"] = yield from region.placed(images["output"], box, source)
+            *before, last = histories["output"]
+            histories["output"] = [*before, f"{last}; {region.textOf(box)}"]
+        if "segmentation" in images:
+            names = [label["name"] for label in job.result["labels"]]
+            labels = yield from belongings.checksum(names, [images["segmentation"]])
+        chosen = self._chosenOutput()
+        former = yield from belongings.removable(belongings.of(chosen), chosen)
         for image in (source.GetImageData(), images["output"]):
-            yield from bridge.checksumSteps(image)  # for `remember`
+            yield from bridge.checksumSteps(image)  # which `remember` records
         for role in ("uncertainty", "noise"):
             if role in images:
                 limits[role] = results.typicalMagnitude(images[role])
@@ -116,10 +154,12 @@ class _Enhancement(NodeJob):
             self._describe(nodes[role], role, histories.get(role, ()))
         if "segmentation" in images:
             self._placeLabels(job, images["segmentation"])
+            nodes["segmentation"].SetAttribute(belongings.LABELS, labels)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
-        if results.strengthOf(output) == 1.0:
-            blending.remember(output, self.voxels)
+        blending.remember(output, self.voxels)
+        for node in former:  # of voxels that are gone
+            results.remove(node)
         yield  # the page shows it in a turn of its own
 
     def _placeLabels(self, job, image):
@@ -136,7 +176,7 @@ class _Enhancement(NodeJob):
 
     def _output(self, image):
         """Return the volume for the result: the user's choice, unchanged so far, or a new one."""
-        output = self.options.output
+        output = self._chosenOutput()
         if output is None:
             output = bridge.newVolumeLike(self.node, self._names["output"], image)
         elif not bridge.isInScene(output):
@@ -148,6 +188,11 @@ class _Enhancement(NodeJob):
             output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
         results.copyDisplay(self.node, output)
         return output
+
+    def _chosenOutput(self):
+        """Return the volume to fill: the user's choice, or the result of a region; or None."""
+        made = self._first.nodes.get("output") if self._first is not None else None
+        return self.options.output or (made if bridge.isInScene(made) else None)
 
     def _placeThinSlices(self, job):
         """Add a volume on a grid of its own: there is no difference from its input."""
@@ -168,7 +213,7 @@ class _Enhancement(NodeJob):
             node = slicer.vtkMRMLScalarVolumeNode()
             bridge.copyGeometry(next(originals), node)
             node.SetAndObserveImageData(image)
-            self._describe(node, "output", history)  # what shows a frame takes its attributes
+            self._describe(node, "frame", history)  # what shows a frame takes its attributes
             return node
 
         output = slicer.vtkMRMLSequenceNode()
@@ -182,13 +227,8 @@ class _Enhancement(NodeJob):
         bridge.placeBeside(source, output)
         self._describe(output, "output", history)
         sending.copyFrameFacts(source, output)
-        logic = slicer.modules.sequences.logic()
-        browser = logic.GetFirstBrowserNodeForSequenceNode(source)
-        if browser is None:
-            browser = bridge.browse(output)
-        else:
-            browser.AddSynchronizedSequenceNode(output)
-        logic.UpdateProxyNodesFromSequences(browser)
+        results.link(output, input=source)
+        bridge.play(source, output)
 
     def _placeDiffusion(self, job):
         """Add a diffusion-weighted volume with the gradients of the source."""
@@ -196,10 +236,11 @@ class _Enhancement(NodeJob):
         output = job.nodes["output"] = self._output(image)
         sending.copyFrameFacts(self.node, output)
         self._describe(output, "output", history)
+        results.link(output, input=self.node)
 
     def _describe(self, node, role, history):
         """Record on the result, or on a map, what it is, with the history in the worker's file."""
-        derived = "enhanced" if role == "output" else role
+        derived = {"output": "enhanced", "frame": "enhanced-frame"}.get(role, role)
         results.stamp(node, derived, self.node, self._model, self._manifest, history)
         self._noteStrength(node)
         node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
@@ -228,17 +269,12 @@ class _Preview(NodeJob):
     def place(self, job):
         source = self.node
         image, _history = yield from _take(job.result["outputs"]["output"])
-        node = job.nodes["output"] = slicer.vtkMRMLScalarVolumeNode()
-        node.SetName(_("{name} preview").format(name=source.GetName()))
-        node.SetHideFromEditors(True)
+        name = _("{name} preview").format(name=source.GetName())
+        node = job.nodes["output"] = bridge.newVolumeLike(source, name, image, isHidden=True)
         node.SetSaveWithScene(False)
-        bridge.copyGeometry(source, node)
         row, column = (start for start, _stop in self.region or ((0, 0), (0, 0)))
         corner = (float(column), float(row), float(self.index), 1.0)
         node.SetOrigin(*bridge.matrixOf(source).MultiplyPoint(corner)[:3])
-        node.SetAndObserveImageData(image)
-        slicer.mrmlScene.AddNode(node)
-        node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
         results.copyDisplay(source, node)
         node.GetDisplayNode().SetSaveWithScene(False)
         results.stamp(node, "preview", source, job.result.get("model"))

@@ -52,27 +52,26 @@ def askForVolume(job):
 class NodeJob:
     """A job that starts from a node; subclasses say what to ask for and where results go.
 
-    voxels: the bridge.voxelState of the node as it is sent. before(job), place(job): generators of
-    steps. What `place` makes comes into the scene in one step, at its end, so that a job that is
-    stopped half-way leaves nothing.
+    voxels: the bridge.voxelState of the node as it is sent, when the job's turn comes. before(job),
+    place(job): generators of steps. What `place` makes comes into the scene in one step, at its
+    end, so that a job that is stopped half-way leaves nothing.
     """
 
     def __init__(self, runner, node):
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
         self.runner, self.node = runner, node
-        self._grid = _gridOf(node)
+        self.voxels, self._grid = 0, []
 
     def submit(self, kind, title, isUrgent=False):
-        """Start the job; it ends as soon as its input leaves the scene.
+        """Put the job into the queue; it ends as soon as its input leaves the scene.
 
         A copy of a node in another scene, as frames of a sequence are, is taken into this one: its
         ID names something else here.
         """
         if self.node.GetScene() is not slicer.mrmlScene:
             self.node = slicer.mrmlScene.CopyNode(self.node)
-        self.voxels = bridge.voxelState(self.node)
-        how = {"before": self.before, "after": self._after, "isUrgent": isUrgent}
+        how = {"before": self._before, "after": self._after, "isUrgent": isUrgent}
         job = self.runner.submit(kind, {}, title=title, **how)
         scene, node = slicer.mrmlScene, self.node
         why = _("{name} was removed from the scene, so the job on it was stopped")
@@ -80,11 +79,15 @@ class NodeJob:
 
         def onRemoved(_scene, _event):
             if not bridge.isInScene(node):
-                job.cancel(why)
+                job.cancel("" if scene.IsClosing() else why)
 
         tag = scene.AddObserver(scene.NodeRemovedEvent, onRemoved)
         job.onFinished(lambda _job: scene.RemoveObserver(tag))
         return job
+
+    def _before(self, job):
+        self.voxels, self._grid = bridge.voxelState(self.node), _gridOf(self.node)
+        yield from self.before(job)
 
     def _after(self, job):
         if _gridOf(self.node) != self._grid:

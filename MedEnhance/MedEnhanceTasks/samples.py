@@ -55,9 +55,12 @@ def registerSampleData():
         return
     import SampleData
 
+    logic = SampleData.SampleDataLogic
+    if hasattr(logic, "registerCustomSampleDataCategory"):  # since 5.13 a title is shown
+        logic.registerCustomSampleDataCategory(CATEGORY, _("MedEnhance"))
     icons = os.path.join(os.path.dirname(slicer.modules.medenhance.path), "Resources", "Icons")
     for sample in SAMPLES:
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        logic.registerCustomSampleDataSource(
             CATEGORY,
             sample.name,
             uris=[],  # the genuine function asks for both, and for nothing of them

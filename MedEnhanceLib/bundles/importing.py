@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 import zlib
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -15,7 +16,7 @@ from MedEnhanceLib.bundles.schema import METADATA, MOST_BYTES, MOST_FILES, safe_
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import NAMES, is_name
 from MedEnhanceLib.errors import MedEnhanceError, ModelError, OutputError
-from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, write_json
+from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, remove_folder, write_json
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.locks import remove_abandoned
 from MedEnhanceLib.runtime.text import renamed_in_errors
@@ -45,6 +46,7 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
             staged, target = _copy(folder, staging / "staged"), root / bundle.name
             metadata = bundle.metadata | {"imported_from": source.absolute().name}
             write_json(staged / METADATA, metadata, overwrite=True)
+        _forget_default(bundle.name)  # set for another model, whose folder is gone
         staged.replace(target)
     return store.read_bundle(target)
 
@@ -80,7 +82,8 @@ def remove_bundle(name: str) -> None:
     """Delete an imported bundle, or a model folder that cannot be read.
 
     name: of the bundle, or of the unreadable folder.
-    Raises ModelError without one, MedEnhanceError if it is shipped; OSError if that fails.
+    Raises ModelError without one, MedEnhanceError if it is shipped, OutputError for a link and
+    where that fails.
     """
     broken = store.user_folder() / name
     folder = broken
@@ -91,13 +94,20 @@ def remove_bundle(name: str) -> None:
                 f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
             )
         folder = bundle.folder
-    defaults = {key: value for key, value in store.read_defaults().items() if value != name}
-    if defaults != store.read_defaults():
+    if folder.parent != store.user_folder():
+        raise OutputError(f"{folder} is not a folder of a model", "Name a model.")
+    steps = remove_folder(folder)
+    next(steps)  # it is gone, or nothing has changed
+    _forget_default(name)
+    deque(steps, 0)
+
+
+def _forget_default(name: str) -> None:
+    """Let the shipped model be the default again, if one of this name is."""
+    before = store.read_defaults()
+    defaults = {key: value for key, value in before.items() if value != name}
+    if defaults != before:
         write_json(store.user_folder() / store.DEFAULTS, defaults, overwrite=True)
-    if folder.is_symlink():
-        folder.unlink()
-    else:
-        shutil.rmtree(folder)
 
 
 def _unpack(archive: Path, folder: Path) -> Path:

@@ -384,10 +384,15 @@ def _names_hint(kind: str, modality: str) -> str:
     return f"Select one by name ({options}): {', '.join(names)}."
 
 
+def default_beside(bundle: Bundle) -> Bundle | None:
+    """Return the default model of a model's kind and modality; None if each has to be named."""
+    rivals = (b for b in known_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
+    return next((rival for rival in rivals if not rival.on_request), None)
+
+
 def details(bundle: Bundle) -> dict[str, Any]:
     """Return a model's row for lists, with whether its files match their hashes."""
     metadata = bundle.metadata
-    rivals = (b for b in list_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
     files = [path for path in bundle.folder.rglob("*") if path.is_file()]
     try:
         verify_bundle(bundle)
@@ -405,7 +410,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
         "shipped": bundle.shipped,
         "origin": bundle.origin,
         "imported_from": str(metadata.get("imported_from", "")),
-        "default": bundle == next((rival for rival in rivals if not rival.on_request), None),
+        "default": bundle == default_beside(bundle),
         "bytes": sum(path.stat().st_size for path in files),
         "sha256": bundle.sha256,
         "folder": str(bundle.folder),

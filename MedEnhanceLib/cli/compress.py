@@ -25,7 +25,8 @@ def _compress_lines(fields: dict[str, Any]) -> list[str]:
     ]
 
 
-def _add_region(parser: Parser) -> None:
+def add_region(parser: Parser) -> None:
+    """Add the option --region, which `parse_region` reads."""
     parser.add_argument(
         "--region",
         metavar="K,J,I",
@@ -112,7 +113,7 @@ DECOMPRESS = Command(
     description="Decode a .ucv into a volume. A region reads only the chunks it needs,\n"
     "and its geometry follows the crop.",
     example="medenhance decompress scan.ucv part.nii.gz --region 40:60,:,100:228",
-    extra=_add_region,
+    extra=add_region,
     params=_decompress_params,
     lines=job_lines,
 )

@@ -37,8 +37,8 @@ def _declare_distill(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         choices=tuple(DistillConfig.PRESETS),
-        help="smoke: seconds, for tests; cpu: minutes a patient; full: for a GPU (default: "
-        "what --config says, else cpu)",
+        help="of matching: smoke: for tests; quick: a quarter of cpu; cpu: minutes a patient; "
+        "full: for a GPU (default: what --config says, else cpu)",
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     add_flags(parser, declaration_of("distill"), only=["pattern", "modality", "overwrite"])

@@ -25,6 +25,7 @@ COMMANDS = (
     volumes.DEMO,
     volumes.CONVERT,
     volumes.INSPECT,
+    volumes.NOISE,
     enhance.ENHANCE,
     enhance.BLEND,
     enhance.SEGMENT,

@@ -54,8 +54,9 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         choices=tuple(TrainConfig.PRESETS),
-        help="smoke: seconds, for tests; cpu: within an hour on two cores; full: for a GPU "
-        "(default: what --config says, else cpu)",
+        help="smoke: for tests; quick: minutes, an enhancer or thin slices from the shipped model "
+        "on; cpu: an hour or more on two cores; full: for a GPU (default: what --config says, else "
+        "cpu)",
     )
     parser.add_argument(
         "--part",

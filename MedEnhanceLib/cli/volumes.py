@@ -9,6 +9,7 @@ from dataclasses import replace
 from shlex import quote
 from typing import Any
 
+from MedEnhanceLib.cli.compress import add_region, parse_region
 from MedEnhanceLib.cli.parser import Command, Parser, add_flags, declaration_of, params_of, reader
 from MedEnhanceLib.cli.terminal import inline, job_lines, pairs, size, slices_of, table, wrote
 from MedEnhanceLib.core.findings import noise_level
@@ -48,6 +49,42 @@ def _inspect(args: argparse.Namespace) -> int:
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(args.input, fields["card"])
     return int(args.console.report(fields, _card_text(fields["card"]), fault))
+
+
+def _noise_params(args: argparse.Namespace) -> dict[str, Any]:
+    params = params_of(args, declaration_of("noise"))
+    region = {} if args.region is None else {"region": parse_region(args.region)}
+    at = {} if args.at is None else {"at": _voxel(args.at)}
+    return params | region | at
+
+
+def _voxel(text: str) -> list[int]:
+    """Parse "40,120,96"; ConfigError for anything else."""
+    parts = text.split(",")
+    if len(parts) != len("kji") or not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(f"--at {text!r} is not slice,row,column", "For example: --at 40,120,96")
+    return [int(part) for part in parts]
+
+
+def _noise_lines(fields: Mapping[str, Any]) -> list[str]:
+    noise, lines = fields["noise"] or {}, [f"{fields['sentence']}."]
+    if noise and not noise["is_certain"]:
+        lines.append(
+            "To measure it in even tissue: medenhance noise INPUT --at SLICE,ROW,COLUMN, and then "
+            "medenhance enhance INPUT OUTPUT --noise SIGMA"
+        )
+    elif noise.get("region"):
+        lines.append(f"To use it: medenhance enhance INPUT OUTPUT --noise {noise['sigma']:g}")
+    return lines
+
+
+def _add_place(parser: Parser) -> None:
+    add_region(parser)
+    parser.add_argument(
+        "--at",
+        metavar="K,J,I",
+        help="slice, row and column of a voxel in even tissue, from 0: measure in 12 mm around it",
+    )
 
 
 def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -225,6 +262,18 @@ INSPECT = Command(
     "if it is damaged. Several DICOM series are listed in a table.",
     example="medenhance inspect scan.nii.gz",
     run=_inspect,
+)
+
+NOISE = Command(
+    name="noise",
+    summary="measure the noise of a volume, or in a region of even tissue",
+    description="Measure the noise, and say what an enhancement can be expected to remove.\n"
+    "Where the noise is uncertain, measure it in a region of even tissue, and state it\n"
+    "with enhance --noise.",
+    example="medenhance noise scan.nii.gz --at 40,120,96",
+    extra=_add_place,
+    params=_noise_params,
+    lines=_noise_lines,
 )
 
 DEGRADE = Command(

@@ -293,9 +293,11 @@ class WithPresets(Options):
 
     Attributes:
         PRESETS: by name, a JSON object with what differs from the defaults.
+        MINUTES: by name, about how long it takes on two cores; of full, from steps and size alone.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]
+    MINUTES: ClassVar[Mapping[str, float]]
 
     @classmethod
     def preset(cls, name: str, /, **fields: Any) -> Self:

@@ -77,9 +77,11 @@ class TrainHeadConfig(NetworkTrainingConfig):
             "damaged": 1,
             "network": {"context": 1, "widths": (4, 8, 8, 8)},
         },
+        "quick": {"steps": 1000, "damaged": 1},
         "cpu": {},
         "full": {"steps": 30_000, "batch": 24, "damaged": 10},
     }
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 6, "cpu": 20, "full": 500}
 
     images: tuple[str, ...] = option(("images/*",), help="patterns of files below the data folder")
     labels: tuple[str, ...] = option(

@@ -13,13 +13,13 @@ from MedEnhanceLib.runtime.lazy import imported_when_used
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
     from MedEnhanceLib.hqg.decide import VolumeCache
-    from MedEnhanceLib.hqg.enhancer import enhance
+    from MedEnhanceLib.hqg.enhancer import enhance, measure
 
-__all__ = ["EnhanceConfig", "TrainConfig", "VolumeCache", "enhance"]
+__all__ = ["EnhanceConfig", "TrainConfig", "VolumeCache", "enhance", "measure"]
 
 _HOMES = {
     "config": ["EnhanceConfig", "TrainConfig"],
     "decide": ["VolumeCache"],
-    "enhancer": ["enhance"],
+    "enhancer": ["enhance", "measure"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -66,6 +66,8 @@ class TaskConfig(Options):
     The taught weights are accepted only if the head gains on persons held out at the same fidelity.
     """
 
+    MINUTES: ClassVar[float] = 10  # about, on two cores
+
     segmenter: Annotated[str, About(help="name or folder of the head")]
     gate: Literal["ema", "binary"] = option(
         "ema",
@@ -86,8 +88,8 @@ class TrainConfig(NetworkTrainingConfig):
     """One training of the enhancer, reproducible from this, the seed and the data.
 
     Three stages follow one another: without a guide, with guides, and with planted lesions. Without
-    examinations there is the first alone. Presets: smoke: seconds, for tests; cpu: about an hour of
-    two cores; full: for a GPU.
+    examinations there is the first alone. Presets: smoke: for tests; quick: some further steps of a
+    trained enhancer (`start`); cpu; full: for a GPU.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -99,6 +101,14 @@ class TrainConfig(NetworkTrainingConfig):
             "validated": 1,
             "network": {"width": 16, "hidden": 16, "layers": 1, "guide_layers": 1, "blocks": 8},
         },
+        "quick": {
+            "steps": 800,
+            "guide_steps": 300,
+            "lesion_steps": 200,
+            "crops": 60,
+            "validated": 12,
+            "learning_rate": 5e-4,
+        },
         "cpu": {},
         "full": {
             "steps": 60_000,
@@ -107,6 +117,9 @@ class TrainConfig(NetworkTrainingConfig):
             "network": {"width": 192, "hidden": 384, "layers": 4, "guide_layers": 3, "blocks": 32},
         },
     }
+
+    #: Without guides.
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 5, "cpu": 60, "full": 4000}
 
     high_quality: tuple[str, ...] = option(
         ("hq/*",), help="patterns of clean volumes below the data folder"
@@ -165,7 +178,8 @@ class SliceNetConfig(Options):
 class TrainSlicesConfig(NetworkTrainingConfig):
     """One training run, reproducible from this, the seed and the data.
 
-    Presets: smoke: seconds, for tests; cpu: half an hour on one core; full: for a GPU.
+    Presets: smoke: for tests; quick: some further steps of a trained network (`start`); cpu; full:
+    for a GPU.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -176,9 +190,11 @@ class TrainSlicesConfig(NetworkTrainingConfig):
             "columns": 16,
             "network": {"widths": (8, 8)},
         },
+        "quick": {"steps": 400, "learning_rate": 1e-4},
         "cpu": {},
         "full": {"steps": 60_000, "batch": 64},
     }
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 6, "cpu": 90, "full": 6900}
 
     files: tuple[str, ...] = option(
         ("**/*.nii.gz",),
@@ -195,6 +211,7 @@ class TrainSlicesConfig(NetworkTrainingConfig):
     batch: int = option(8, help="patches per step", low=1, high=4096)
     rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)
     columns: int = option(64, help="pixels of a patch within the slices", low=16, high=1024)
+    learning_rate: float = option(1e-3, help="learning rate of AdamW", low=1e-9, high=1)
     network: SliceNetConfig = option(factory=SliceNetConfig, help="size of the network")
 
 

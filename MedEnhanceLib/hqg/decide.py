@@ -18,7 +18,6 @@ from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.arrays import extremes
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
-from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -28,7 +27,6 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
 from MedEnhanceLib.hqg.lesion_band import LesionBand
 from MedEnhanceLib.io import load
-from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.contrasts import measure_contrasts
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
 from MedEnhanceLib.noise.movement import STILL, typical_movement
@@ -108,6 +106,19 @@ class VolumeCache:
             monitor.progress(0.0, "measuring the noise")
             self.noises[number] = attend(partial(noise_of, frame), monitor)
         return self.noises[number]
+
+    def regions_of(self, number: int, frame: Volume, sigma: float) -> ConstantRegions:
+        """Return the constant regions of a frame, searched once for a σ of the noise.
+
+        Args:
+            number: of the frame.
+            frame: to search.
+            sigma: of the noise, in the units of the volume.
+        """
+        key = (number, sigma)
+        if key not in self.regions:
+            self.regions[key] = ConstantRegions(frame.voxels, sigma)
+        return self.regions[key]
 
     def movement_of(self, frames: Sequence[Volume], monitor: Monitor) -> float:
         """Return the movement of the frames with tissue in voxels, measured only once."""
@@ -369,28 +380,6 @@ def frames_warning(
 
 def _unfit(message: str, hint: str) -> ModelWarning:
     return ModelWarning("noise-model", message, hint)
-
-
-def noise_facts(volume: Volume) -> dict[str, Any] | None:
-    """Measure the noise of a CT or MR volume as `decide` does; as JSON.
-
-    Returns sigma and its interval in the volume's units, confidence 0 to 1, and the reason where it
-    is not certain; None for other modalities, for voxels that are not finite or too large, and for
-    what is no image: phase, labels, maps.
-    """
-    low, high = extremes(volume.voxels)
-    if volume.modality not in ("CT", "MR") or not (low >= -LARGEST and high <= LARGEST):
-        return None
-    if quantity_of(volume)[0]:
-        return None
-    seen = volume.canonical().compact()
-    kind = seen.sequence_kind
-    decision = decide(
-        seen.frames(), VolumeCache(), EnhanceConfig(), Monitor(),
-        is_joint=differs_in_contrast(kind), kind=kind,
-    )  # fmt: skip
-    facts = {name: decision.facts["noise"][name] for name in ("sigma", "interval", "confidence")}
-    return facts | ({"reason": decision.noise.reason} if decision.noise.reason else {})
 
 
 def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) -> NoiseEstimate:

@@ -25,7 +25,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.block_matching import engine_for
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.decide import VolumeCache, decide, mean_frame
+from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
 from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.denoisers import (
     BLOCK_MATCHING,
@@ -121,6 +121,34 @@ def enhance(
     return replace(result, uncertainty=full.uncertainty, seconds=time.monotonic() - began)
 
 
+def measure(
+    volume: Volume,
+    config: EnhanceConfig | None = None,
+    *,
+    cache: VolumeCache | None = None,
+    monitor: Monitor | None = None,
+) -> Decision:
+    """Measure a volume and decide on its correction, without enhancing it.
+
+    Args:
+        volume: a volume or a sequence of any modality.
+        config: as of `enhance`; guides are not known.
+        cache: filled with all that a preview of the volume measures in it.
+        monitor: receives progress; may cancel.
+    Raises:
+        InputError: the volume cannot be used.
+        Cancelled: the monitor asked to stop.
+    """
+    config, cache, monitor = config or EnhanceConfig(), cache or VolumeCache(), monitor or Monitor()
+    is_joint, _reason = _way_of(volume, config, guided=False)
+    seen, numbers, empty = _seen(volume, None, cache, is_part=True, scratch=None)
+    frames, kind = seen.frames(), seen.sequence_kind
+    decision = decide(frames, cache, config, monitor, is_joint=is_joint, kind=kind)
+    for number in numbers if len(frames) == 1 and not empty else ():
+        cache.regions_of(number, frames[number], decision.noise.level)
+    return decision
+
+
 def _denoised(
     run: EnhancerRun, outputs: Outputs, monitor: Monitor
 ) -> tuple[list[float], dict[str, Any]]:
@@ -180,13 +208,8 @@ def _prepared(
     method = _method_of(config, bundle, is_joint=is_joint)
     original = volume if frame is None else volume.frame(frame)
     part, is_part = _requested_part(box, volume, config), box[0] is not None
-    turn = _turn_of(volume, is_part=is_part)
-    seen = (volume if turn == AS_STORED else volume.canonical()).compact(scratch)
-    if cache.turn != turn:  # measured in another order
-        vars(cache).update(vars(VolumeCache(turn=turn)))
-    frames = seen.frames()
-    numbers = range(len(frames)) if frame is None else [frame]
-    empty = _measure_ranges(volume, frames, numbers, cache)
+    seen, numbers, empty = _seen(volume, frame, cache, is_part=is_part, scratch=scratch)
+    frames, turn = seen.frames(), cache.turn
     if is_joint and (reason := _apart(frames, empty, cache, monitor)):
         is_joint, method = False, method[-1:]
         if config.denoiser == "auto":
@@ -218,6 +241,22 @@ def _prepared(
         decision=replace(decision, facts=decision.facts | facts), guides=aligned,
         bias_field=bias_field, cache=cache, scratch=scratch,
     )  # fmt: skip
+
+
+def _seen(
+    volume: Volume, frame: int | None, cache: VolumeCache, *, is_part: bool, scratch: Path | None
+) -> tuple[Volume, Sequence[int], tuple[int, ...]]:
+    """Turn a volume to the order in which it is measured, and measure its ranges.
+
+    Returns it, the numbers of the frames to enhance, and of those without content.
+    """
+    turn = _turn_of(volume, is_part=is_part)
+    seen = (volume if turn == AS_STORED else volume.canonical()).compact(scratch)
+    if cache.turn != turn:  # measured in another order
+        vars(cache).update(vars(VolumeCache(turn=turn)))
+    frames = seen.frames()
+    numbers = range(len(frames)) if frame is None else [frame]
+    return seen, numbers, _measure_ranges(volume, frames, numbers, cache)
 
 
 def _turn_of(volume: Volume, *, is_part: bool) -> AxisTurn:

@@ -103,10 +103,7 @@ class EnhancerRun:
 
     def regions_of(self, number: int) -> ConstantRegions:
         """Return the constant regions of a frame, measured once for all runs with this σ."""
-        key, regions = (number, self.decision.noise.level), self.cache.regions
-        if key not in regions:
-            regions[key] = ConstantRegions(self.frames[number].voxels, key[1])
-        return regions[key]
+        return self.cache.regions_of(number, self.frames[number], self.decision.noise.level)
 
     @property
     def shown(self) -> list[Floats]:

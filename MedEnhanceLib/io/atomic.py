@@ -173,6 +173,28 @@ def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Itera
             flush_folder(real.parent)
 
 
+def remove_folder(folder: Path) -> Iterator[None]:
+    """Remove a folder in steps, each of some milliseconds; `deque(…, 0)` takes them all.
+
+    It gets a hidden name first, so a failure leaves all of it, and what a killed process leaves
+    hidden is removed by the next writer in the same place.
+    Raises OutputError for a link, and without permission.
+    """
+    if folder.is_symlink():
+        raise OutputError(f"{folder} is a link to another folder", "Remove the link yourself.")
+    remove_abandoned(PREFIX, folder.parent)
+    with hidden_folder(folder.parent, folder) as hidden:
+        moved = hidden / "removed"
+        with _as_output_error(folder):
+            folder.rename(moved)
+        yield
+        for place, _, names in os.walk(moved, topdown=False):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    Path(place, name).unlink()
+                yield
+
+
 def refuse_no_folder(target: Path) -> None:
     """Raise OutputError if no folder can be made at `target`; call it before long work."""
     if os.path.lexists(target) and not target.is_dir():

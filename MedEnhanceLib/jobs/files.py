@@ -199,6 +199,18 @@ def _key_of(params: VolumeParams) -> Hashable:
     return place, state.st_size, state.st_mtime_ns, params.series, params.modality
 
 
+def region_from_json(region: list[list[int | None] | None] | None) -> tuple[slice, ...] | None:
+    """Convert [[40, 60], null] to slices, None to None; ConfigError for an invalid entry."""
+    if region is None:
+        return None
+    for ends in region:
+        if ends is not None and len(ends) != 2:
+            raise ConfigError(
+                f"region has the entry {ends!r}", "Give a list [start, stop], or null for all."
+            )
+    return tuple(slice(*(ends or (None, None))) for ends in region)
+
+
 def check_outputs(
     outputs: Mapping[str, Path],
     *,

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.io.atomic import remove_folder, write_json
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.spg.folder import AUDIT_FIGURES, CHECKPOINT, RUN, WORK
 from MedEnhanceLib.spg.readme import few_patients, is_averaged, verdict
@@ -88,11 +88,10 @@ class LongRun:
             return None
 
     @classmethod
-    def resumable(cls, root: Path) -> list[Self]:
-        """Return the runs below a folder that can continue, newest first, without damaged ones."""
-        runs = [cls.at(path.parent) for path in root.glob(f"*/{RECORD}")]
-        rows = [run for run in runs if run is not None and run.is_resumable]
-        return sorted(rows, key=lambda run: run.record["created"], reverse=True)
+    def below(cls, root: Path) -> list[Self]:
+        """Return the runs in a folder, without damaged ones: the newest first that can continue."""
+        runs = filter(None, (cls.at(path.parent) for path in root.glob(f"*/{RECORD}")))
+        return sorted(runs, key=lambda run: (run.is_resumable, run.record["created"]), reverse=True)
 
     @property
     def state(self) -> str:
@@ -109,6 +108,25 @@ class LongRun:
     def save(self) -> None:
         """Write the record; raises OutputError if that is not possible."""
         write_json(self.folder / RECORD, self.record, overwrite=True)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(path.lstat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+    def remove(self) -> Iterator[None]:
+        """Remove its folder in steps, as `remove_folder` does.
+
+        Raises OutputError if it holds what is not of a run.
+        """
+        ours = {RECORD, self.out.name, self.confidential.name}
+        others = [path.name for path in self.folder.iterdir() if path.name not in ours]
+        if others:
+            raise OutputError(
+                f"{self.folder} holds {others[0]}, which MedEnhance did not write",
+                "Move it to another folder first.",
+            )
+        yield from remove_folder(self.folder)
 
     def images(self) -> list[Path]:
         """List the pictures of a distilled set, in order."""

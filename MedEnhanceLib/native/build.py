@@ -1,9 +1,10 @@
 """Builds the compiled library: python -m MedEnhanceLib.native.build.
 
-For Windows a library comes with the sources, in `windows`; `--windows` (with ziglang) builds it.
-The hook of installations (`hatch_hook.py`) uses this module too. The extension's CMake compiles by
-itself, with the same files and flags from `build.json`, and runs this file for the digest. It needs
-only the standard library: hook and CMake run it before MedEnhanceLib is installed.
+For Windows a library comes with the sources, in `windows`; `--windows` builds it, byte for byte the
+same in any folder, and its log. The hook of installations (`hatch_hook.py`) uses this module too.
+The extension's CMake compiles by itself, with the same files and flags from `build.json`, and runs
+this file for the digest. It needs only the standard library: hook and CMake run it before
+MedEnhanceLib is installed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -37,7 +39,9 @@ TARGETS = {
     "macosx_11_0_arm64": "aarch64-macos.11.0",
 }
 WINDOWS_FILE = "medenhance_native.dll"
-_SECONDS = 300
+#: The version that builds the library for Windows: another one gives other bytes.
+ZIGLANG = "0.17.0"
+_SECONDS = 900
 
 
 class BuildError(Exception):
@@ -76,9 +80,13 @@ def answers(compiler: Sequence[str]) -> bool:
 def digest(file: Path) -> str:
     """Hash a library together with the sources, so that one of other sources does not match."""
     sha256 = hashlib.sha256(file.read_bytes())
-    for source in sorted([*HERE.glob("*.[ch]"), HERE / "build.json"]):
+    for source in _sources():
         sha256.update(source.read_bytes())
     return sha256.hexdigest()
+
+
+def _sources() -> list[Path]:
+    return sorted([*HERE.glob("*.[ch]"), HERE / "build.json"])
 
 
 def build(folder: Path = HERE, *, compiler: Sequence[str] = ()) -> Path:
@@ -117,8 +125,55 @@ def build_for(tag: str, folder: Path) -> Path:
         raise BuildError(f"{shlex.join(compiler)}:\n{output.strip()[-2000:]}") from error
 
 
+def installed_ziglang() -> str:
+    """Return the version of the package ziglang, "not installed" without it."""
+    try:
+        return metadata.version("ziglang")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def build_for_windows(folder: Path = HERE / "windows") -> Path:
+    """Build the library that comes with the sources, with its log; returns its path.
+
+    Raises BuildError unless ziglang has the version that always gives the same bytes.
+    """
+    version = installed_ziglang()
+    if version != ZIGLANG:
+        raise BuildError(f"ziglang is {version}: python -m pip install ziglang=={ZIGLANG}")
+    library = build_for("win_amd64", folder)
+    library.with_suffix(".log").write_text(windows_log(library), encoding="utf-8", newline="\n")
+    return library
+
+
+def windows_log(library: Path) -> str:
+    """Return how a library for Windows is built: version, commands, SHA-256 of each file."""
+    target = TARGETS["win_amd64"]
+    compiler = ["python", "-m", "ziglang", "cc", "-target", target]
+    commands = [shlex.join(command) for command in _commands(compiler, target, Path(), Path())]
+    files = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}"
+        for file in (*_sources(), library)
+    ]
+    return "\n".join([f"ziglang {ZIGLANG}, SOURCE_DATE_EPOCH=0", *commands, *files, ""])
+
+
 def _build(compiler: list[str], folder: Path, target: str = "") -> Path:
     target = target or _run([*compiler, "-dumpmachine"])
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as place:
+        commands = _commands(compiler, target, HERE, Path(place))
+        for command in commands:
+            _run(command)
+        temporary = Path(commands[-1][commands[-1].index("-o") + 1])
+        expected, final = digest(temporary), folder / temporary.name
+        temporary.replace(final)
+        _write_digest(final, expected)
+    return final
+
+
+def _commands(compiler: list[str], target: str, sources: Path, place: Path) -> list[list[str]]:
+    """List the commands that build the library from a folder of sources in another folder."""
     is_windows = "windows" in target or "mingw" in target
     is_mac = "macos" in target or "darwin" in target
     is_x86 = target.startswith(("x86_64", "amd64"))
@@ -128,23 +183,16 @@ def _build(compiler: list[str], folder: Path, target: str = "") -> Path:
     for width, wide in widths.items():
         for source, sums in KERNELS.items():
             parts.append((source, width, [f"-DNATIVE_WIDTH={width}", sums, *wide.split()]))
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as place:
-        objects = []
-        for source, width, flags in parts:
-            part = str(Path(place, f"{Path(source).stem}-{width}.o"))
-            options = [*_SETTINGS["flags"].split(), *position, *flags]
-            _run([*compiler, *options, "-c", str(HERE / source), "-o", part])
-            objects.append(part)
-        ending = ".dll" if is_windows else ".dylib" if is_mac else ".so"
-        name = f"medenhance_native{ending}"
-        temporary, final = Path(place, name), folder / name
-        last = ["-s"] if is_windows else ["-lm"]
-        _run([*compiler, "-shared", "-o", str(temporary), *objects, *last])
-        expected = digest(temporary)
-        temporary.replace(final)
-        _write_digest(final, expected)
-    return final
+    commands, objects = [], []
+    for source, width, flags in parts:
+        part = str(place / f"{Path(source).stem}-{width}.o")
+        options = [*_SETTINGS["flags"].split(), *position, *flags]
+        commands.append([*compiler, *options, "-c", str(sources / source), "-o", part])
+        objects.append(part)
+    ending = ".dll" if is_windows else ".dylib" if is_mac else ".so"
+    last = ["-s"] if is_windows else ["-lm"]
+    file = str(place / f"medenhance_native{ending}")
+    return [*commands, [*compiler, "-shared", "-o", file, *objects, *last]]
 
 
 def _write_digest(file: Path, value: str) -> None:
@@ -175,15 +223,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--digest", type=Path, metavar="LIBRARY", help="only write the digest of this library"
     )
     parser.add_argument(
-        "--windows", action="store_true", help="build the library for Windows, with ziglang"
+        "--windows", action="store_true", help="build the library for Windows, with its log"
     )
     options = parser.parse_args(arguments)
     if options.digest:
         _write_digest(options.digest, digest(options.digest))
         return 0
     try:
-        is_for_windows, shipped = options.windows, HERE / "windows"
-        path = build_for("win_amd64", shipped) if is_for_windows else build(options.folder)
+        path = build_for_windows() if options.windows else build(options.folder)
     except BuildError as error:
         sys.stderr.write(f"{error}\n")
         return 1

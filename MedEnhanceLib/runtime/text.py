@@ -103,8 +103,14 @@ def loss_text(figures: Mapping[str, Any], units: str = "") -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Format a duration: "40 s", "3 min", "2 h 5 min"."""
+    """Format a duration: "40 s", "3 min", "2 h 5 min", "3 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes >= 2880:
+        return f"{minutes / 1440:.0f} days"
+    return (
+        f"{minutes} min"
+        if minutes < 90
+        else f"{minutes // 60} h {minutes % 60} min".replace(" 0 min", "")
+    )

@@ -180,6 +180,38 @@ def test_the_module_opens_from_the_package_alone(installed: Path) -> None:
     assert all(place.is_relative_to(installed.resolve()) for place in places), said
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["0.9.0", "9.0.0"])
+def test_the_library_of_the_extension_is_used_where_pip_installed_another(
+    installed: Path, tmp_path: Path, version: str
+) -> None:
+    """In Slicer, what pip installed comes before the folders of modules."""
+    modules = installed / MODULES
+    (tmp_path / "MedEnhanceLib").mkdir()
+    (tmp_path / "MedEnhanceLib/__init__.py").write_text("raise ImportError('the wrong one')\n")
+    (tmp_path / "MedEnhanceLib/_version.py").write_text(f"__version__ = {version!r}\n")
+    said = run_alone(
+        modules,
+        "import logging, sys",
+        f"sys.path.insert(0, {str(tmp_path)!r})",
+        "logging.basicConfig(level=logging.INFO, stream=sys.stdout)",
+        "from SlicerHost import boot",
+        "if boot.missing(): print('cannot run:', boot.missing()); raise SystemExit",
+        "boot.start()",
+        "from SlicerHost import modules",
+        f"modules.load({str(modules / 'MedEnhance.py')!r})",
+        "import MedEnhanceLib.errors",
+        "print(MedEnhanceLib.errors.__file__)",
+        also=(ROOT / "Testing",),
+    )
+    if said.startswith("cannot run"):
+        pytest.skip(said)
+    *logged, place = said.splitlines()
+    assert Path(place).is_relative_to(installed.resolve())
+    (line,) = (line for line in logged if "own library" in line)
+    assert f"not version {version} in {tmp_path}" in line
+
+
 def run_alone(modules: Path, *lines: str, also: tuple[Path, ...] = ()) -> str:
     """Run lines of Python that see the package, site-packages and `also`, and nothing else.
 
@@ -227,6 +259,16 @@ def test_icons_have_the_size_that_slicer_asks_for(icon: str) -> None:
     head = (ROOT / icon).read_bytes()[:24]
     assert head[:8] == b"\x89PNG\r\n\x1a\n", f"{icon} is no PNG"
     assert struct.unpack(">II", head[16:24]) == (128, 128)
+
+
+def test_contributors_are_the_authors_that_every_file_names() -> None:
+    """As name and affiliation, which Slicer asks for."""
+    module = (ROOT / "MedEnhance/MedEnhance.py").read_text(encoding="utf-8")
+    assert f'parent.contributors = ["{FIELDS["CONTRIBUTORS"]}"]' in module
+    name, _, affiliation = FIELDS["CONTRIBUTORS"].partition(" (")
+    assert affiliation == "MedEnhance)"
+    for file in ("CITATION.cff", "codemeta.json", "pyproject.toml"):
+        assert name in (ROOT / file).read_text(encoding="utf-8")
 
 
 def test_help_leads_to_a_page_of_this_repository() -> None:

@@ -76,10 +76,11 @@ class MedEnhanceTestCase(unittest.TestCase):
         sys.excepthook = self._onException
         if not self.KEEPS_WORKER:
             # The page in front asks a worker for devices, whose start takes seconds.
-            from MedEnhancePages.enhance_choices import DeviceChoice, Preparation
+            from MedEnhancePages.enhance_choices import DeviceChoice
+            from MedEnhancePages.noise_area import NoiseArea
 
             self.enterContext(mock.patch.object(DeviceChoice, "ask", lambda _self: None))
-            self.enterContext(mock.patch.object(Preparation, "follow", lambda *_given: None))
+            self.enterContext(mock.patch.object(NoiseArea, "follow", lambda *_given: None))
         self._children = _children()
         slicer.mrmlScene.Clear(0)
         self.widget = slicer.util.getModuleWidget("MedEnhance")

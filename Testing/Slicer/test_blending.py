@@ -87,14 +87,42 @@ class StrengthTest(ViewTestCase):
         self.parts = [slicer.util.getNode(name) for name in names]
         self.output = self.context.state.enhancedVolume = self.parts[1]
 
-    def test_afterASceneIsLoadedOnlyAFullResultIsBlended(self):
+    def full(self):
+        return self.results.linked(self.output, "full")
+
+    def test_belowOneTheFullResultIsAHiddenVolumeThatGoesWithItsResult(self):
+        self.assertIsNone(self.full())
+        whole = self.voxels()[1]
+        self.set(0.5)
+        full = self.full()
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(full), whole)
+        self.assertTrue(full.GetHideFromEditors() and full.GetSaveWithScene())
+        self.set(0.25)
+        self.assertIs(self.full(), full)
+        self.set(1.0)
+        self.assertIsNone(self.full())
+        self.assertFalse(self.bridge.isInScene(full))
+        self.set(0.5)
+        full = self.full()
+        self.remove(self.output)
+        self.assertFalse(self.bridge.isInScene(full))
+
+    def test_afterASceneIsLoadedAnyStrengthFollowsAndTheFullResultComesBack(self):
+        before = self.whatItIs()
         self.set(0.5)
         self.reload()
         slider = self.widget.panels["enhance"].ui.strengthSlider
-        self.assertEqual((slider.value, slider.enabled), (0.5, False))
-        self.refused("change the strength 0.5, enhance again", strength=1.0)
-        self.output.RemoveAttribute("MedEnhance.strength")
-        self.refused("changed after the run")
+        self.assertEqual((slider.value, slider.enabled), (0.5, True), slider.toolTip)
+        self.set(0.25)
+        np.testing.assert_array_equal(self.voxels()[1], self.voxels()[0] + 5)
+        self.set(1.0)
+        np.testing.assert_array_equal(self.voxels(), before[0])
+        self.assertEqual(self.whatItIs()[2], before[2])
+
+    def test_withoutTheFullResultTheStrengthStays(self):
+        self.set(0.5)
+        slicer.mrmlScene.RemoveNode(self.full())  # as in a scene that is no bundle
+        self.refused("scene bundles", "change the strength 0.5, enhance again", strength=1.0)
 
     def test_aMapOfTheUncertaintyStaysAsItIsAndIsMarked(self):
         self.output = self.makeOutput("uncertainty")
@@ -117,10 +145,10 @@ class StrengthTest(ViewTestCase):
         for changed in (0, 1):
             self.add(changed, 9)
             self.reload()
-            self.assertIn("changed after the run", slider.toolTip)
+            self.assertIn("were changed. Enhance again", slider.toolTip)
             self.assertFalse(slider.enabled)
             for strength in (0.5, 1.0):
-                self.refused("changed after the run", strength=strength)
+                self.refused("were changed. Enhance again", strength=strength)
             self.add(changed, -9)
         self.reload()
         self.assertTrue(slider.enabled)
@@ -162,14 +190,13 @@ class SliderTest(ViewTestCase):
         super().setUp()
         self.output = self.makeOutput("difference")
         self.showPage("enhance")
-        self.area = self.panel.result
+        self.area, self.runner = self.panel.result, self.context.runner
         self.choose(self.source)
-        self.ui.differenceButton.click()
-        self.ui.differenceButton.click()
+        self.pick(self.ui.compareComboBox, "single")
         self.before = slicer.util.arrayFromVolume(self.source).copy()
 
     def wait(self):
-        self.waitUntil(lambda: not self.area.isBlending)
+        self.waitUntil(lambda: self.area.job is None)
 
     def added(self):
         """What the voxels of the result have more than those of the input."""
@@ -189,12 +216,12 @@ class SliderTest(ViewTestCase):
             handle.setSliderPosition(position)
             self.assertIs(self.shown(), self.output)
         self.panel.update()  # whatever happens meanwhile
-        self.assertEqual((self.added(), self.area.isBlending), ({20}, False))
+        self.assertEqual((self.added(), self.area.job), ({20}, None))
         handle.setSliderDown(False)
         self.wait()
         self.assertEqual((self.added(), self.shown()), ({5}, self.output))
         self.assertEqual(self.ui.strengthSlider.value, 0.25)
-        self.assertIn("strength 0.25", self.ui.factsLabel.text)
+        self.assertIn("Strength 0.25", self.ui.factsLabel.text)
 
     def test_aBlendThatFailsLeavesTheSliderAtTheStrengthOfTheVoxels(self):
         self.ui.strengthSlider.value = 0.5
@@ -205,7 +232,7 @@ class SliderTest(ViewTestCase):
 
     def test_theDifferenceFollowsTheStrengthAndGoesWithItsResult(self):
         self.remove(self.results.linked(self.output, "difference"))
-        self.ui.differenceButton.click()
+        self.pick(self.ui.compareComboBox, "difference")
         self.waitUntil(lambda: self.area.compare.overlay == "difference")
         made = self.results.linked(self.output, "difference")
         self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {20.0})
@@ -231,13 +258,15 @@ class SliderTest(ViewTestCase):
         actions = self.area.actions
         shown = [name for name, action in actions.items() if action.checkable and action.visible]
         self.assertEqual(shown, ["segments", "threeD", "table"])
+        self.assertTrue(actions["editor"].visible)
         layout, before = preview.layoutNode(), self.everything()
         for press, arrangement in (
             (actions["table"].trigger, layout.SlicerLayoutFourUpTableView),
-            (self.ui.sideBySideButton.click, layout.SlicerLayoutSideBySideView),
+            (lambda: self.area.choose("sideBySide"), layout.SlicerLayoutSideBySideView),
             (actions["threeD"].trigger, layout.SlicerLayoutFourUpView),
         ):
             press()
+            self.wait()
             self.assertEqual(layout.GetViewArrangement(), arrangement)
             isTable = arrangement == layout.SlicerLayoutFourUpTableView
             said = "Look; closely. And 1 more." + " Trained on few. Measure nothing." * isTable
@@ -248,6 +277,115 @@ class SliderTest(ViewTestCase):
         self.assertEqual(self.everything(), before)
         self.area.showNew(self.output)  # as a run that ends while another module is open
         self.assertEqual(self.everything(), before)
+
+    def labeled(self):
+        """Two segments of the result, with a table."""
+        voxels = np.zeros((8, 24, 20), np.uint8)
+        voxels[1:5, 3:12, 3:12], voxels[4:7, 14:20, 5:15] = 1, 2
+        image = finished(self.bridge.readImage(voxels))
+        names = [{"value": value, "name": name} for value, name in ((1, "first"), (2, "second"))]
+        labels = self.results.makeSegmentation(image, self.source, names, "labels")
+        table = self.results.makeTable([], self.source, "table")
+        self.results.link(self.output, segmentation=labels, table=table)
+        self.panel.update()
+        return labels, table
+
+    def test_surfacesComeInStepsAreThoseOfSlicerAndAreUsedAgain(self):
+        labels, _table = self.labeled()
+        segments, kind = labels.GetSegmentation(), "Closed surface"
+        self.area.actions["threeD"].trigger()
+        self.assertEqual(self.area.job.title, "Surfaces of labels")
+        self.assertFalse(segments.ContainsRepresentation(kind), "not at once")
+        self.area.job.cancel()
+        self.wait()
+        self.assertFalse(segments.ContainsRepresentation(kind))
+        self.assertEqual(self.area.compare.mode, "single")
+        segments, left, convert = [segments.GetNthSegment(at) for at in range(2)], [], None
+
+        def rest():
+            left.extend(each for each in segments if each.GetRepresentation(kind) is None)
+            return convert()
+
+        convert = labels.CreateClosedSurfaceRepresentation
+        labels.CreateClosedSurfaceRepresentation = rest
+        self.area.actions["threeD"].trigger()
+        self.wait()
+        self.assertEqual(left, segments[1:], "the other has its surface before")
+        self.assertEqual(self.area.compare.mode, "threeD")
+        made = [segment.GetRepresentation(kind) for segment in segments]
+        points = [each.GetNumberOfPoints() for each in made]
+        labels.GetSegmentation().CreateRepresentation(kind, True)
+        again = [segment.GetRepresentation(kind).GetNumberOfPoints() for segment in segments]
+        self.assertEqual(points, again)
+        self.assertGreater(min(points), 0)
+        self.area.actions["threeD"].trigger()
+        self.area.actions["threeD"].trigger()
+        self.assertEqual((self.area.job, self.area.compare.mode), (None, "threeD"))
+
+    def test_theSegmentsOpenInTheSegmentEditorOverTheResult(self):
+        labels, _table = self.labeled()
+        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "another")
+        before = self.everything()
+        self.area.choose("sideBySide")
+        self.area.actions["editor"].trigger()
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        self.assertIs(editor.segmentationNode(), labels)
+        self.assertIs(editor.sourceVolumeNode(), self.output)
+        self.assertEqual(slicer.util.selectedModule(), "SegmentEditor")
+        self.assertIsNot(editor.segmentationNode(), other)
+        self.assertEqual(before[0], self.everything()[0], "the layout is the user's again")
+
+    def test_usingTheResultDropsWhatWasForComparingAfterAQuestion(self):
+        labels, table = self.labeled()
+        noise = self.smallVolume(name="scan noise")
+        self.results.link(self.output, noise=noise)
+        second = self.makeOutput("difference")
+        itsTable = self.results.makeTable([], self.source, "other table")
+        self.results.link(second, table=itsTable)
+        rest = [self.results.linked(self.output, "difference"), noise, second, itsTable]
+        rest.append(self.results.linked(second, "difference"))
+        self.context.state.enhancedVolume = self.output
+        self.pick(self.ui.compareComboBox, "sideBySide")
+        ask = "slicer.util.confirmOkCancelDisplay"
+        with mock.patch(ask, return_value=False) as asked:
+            self.ui.useButton.click()
+        for node in rest:
+            self.assertIn(node.GetName(), asked.call_args.args[0])
+            self.assertTrue(self.bridge.isInScene(node))
+        self.assertEqual(self.area.compare.mode, "sideBySide")
+        with mock.patch(ask, return_value=True):
+            self.ui.useButton.click()
+        self.assertEqual([node for node in rest if self.bridge.isInScene(node)], [])
+        for node in (self.source, self.output, labels, table):
+            self.assertTrue(self.bridge.isInScene(node), node.GetName())
+        self.assertEqual(self.area.compare.mode, "none")
+        for name in ("Red", "Yellow", "Green"):
+            self.assertEqual(self.ids(name)[0], self.output.GetID())
+        with mock.patch(ask) as asked:  # with nothing to remove there is nothing to ask
+            self.ui.useButton.click()
+        asked.assert_not_called()
+
+    def test_theCheckerboardOfOtherVoxelsGoes(self):
+        self.pick(self.ui.compareComboBox, "checkerboard")
+        self.wait()
+        self.assertEqual(self.ui.compareComboBox.currentData, "checkerboard")
+        self.ui.strengthSlider.value = 0.5
+        self.wait()
+        self.assertEqual((self.ui.compareComboBox.currentData, self.added()), ("single", {10}))
+        self.assertEqual(slicer.util.getNodes("*checkerboard*"), {})
+
+    def test_largeVoxelsOfALoadedSceneAreLookedAtInSteps(self):
+        self.source = self.smallVolume((130, 256, 256), name="large")
+        self.output = self.makeOutput("noise")
+        self.choose(self.source)
+        self.assertTrue(self.ui.strengthSlider.enabled)
+        for number, isSame in ((1, False), (-1, True)):
+            voxels = slicer.util.arrayFromVolume(self.source) + number
+            slicer.util.updateVolumeFromArray(self.source, voxels.astype(np.int16))
+            self.panel.update()
+            self.assertIn("are being compared", self.ui.strengthSlider.toolTip)
+            self.waitUntil(lambda: not self.runner.activeJobs())
+            self.assertEqual(self.ui.strengthSlider.enabled, isSame)
 
     def test_theResultIsSavedWithItsManifestOrOpenedOnThePageCompress(self):
         path = os.path.join(self.temporaryFolder(), "better.nrrd")
@@ -276,9 +414,9 @@ class SliderTest(ViewTestCase):
 
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):
         self.ui.strengthSlider.value = 0.5
-        self.assertTrue(self.area.isBlending)
-        self.assertFalse(self.ui.applyButton.enabled or self.ui.saveButton.enabled)
-        self.assertIn("strength has been applied", self.ui.applyButton.toolTip)
+        self.assertIsNotNone(self.area.job)
+        self.assertFalse(self.ui.previewButton.enabled or self.ui.saveButton.enabled)
+        self.assertIn("end of: Strength of scan enhanced", self.ui.previewButton.toolTip)
         slicer.app.processEvents()
         self.ui.strengthSlider.value = 0.75
         self.wait()
@@ -295,7 +433,7 @@ class StrengthOfARunTest(EnhanceTestCase):
     def set(self, strength):
         self.assertTrue(self.ui.strengthSlider.enabled, self.ui.strengthSlider.toolTip)
         self.ui.strengthSlider.value = strength
-        self.waitUntil(lambda: not self.panel.result.isBlending)
+        self.waitUntil(lambda: self.panel.result.job is None)
 
     @slow
     def test_itIsWhatARunAtThatStrengthGives(self):

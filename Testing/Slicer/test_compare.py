@@ -8,7 +8,8 @@ from medenhance_testing import MedEnhanceTestCase
 from MedEnhanceNodes import bridge, preview, results
 from MedEnhanceNodes.compare import Compare
 from MedEnhanceNodes.preview import compositeOf
-from MedEnhanceTasks import blending
+from MedEnhancePanels import waiting
+from MedEnhanceTasks import blending, comparing
 
 
 class ViewTestCase(MedEnhanceTestCase):
@@ -58,6 +59,12 @@ class ViewTestCase(MedEnhanceTestCase):
         """What a run leaves at its end for other strengths."""
         blending.remember(output, self.bridge.voxelState(self.source))
 
+    def slab(self):
+        node = self.bridge.newVolumeLike(self.source, "slab")
+        slicer.util.updateVolumeFromArray(node, np.zeros((3, 24, 20), np.int16))
+        node.SetHideFromEditors(True)
+        return node
+
     def everything(self):
         """All that a comparison may change."""
         layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
@@ -67,8 +74,8 @@ class ViewTestCase(MedEnhanceTestCase):
             plane = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).tolist()
             found.append((name, plane, node.GetFieldOfView(), node.GetXYZOrigin()))
             found.append(self.ids(name))
-            found.append((layers.GetForegroundOpacity(), layers.GetLinkedControl()))
-            found.append(layers.GetNumberOfAdditionalLayers())
+            found.append([layers.GetForegroundOpacity(), layers.GetLinkedControl()])
+            found.append((layers.GetHotLinkedControl(), layers.GetNumberOfAdditionalLayers()))
         return found
 
 
@@ -116,12 +123,62 @@ class CompareTest(ViewTestCase):
             self.assertEqual(self.ids(name), (node.GetID(), None))
             self.assertTrue(self.layers(name).GetLinkedControl())
 
+    def test_fadingShowsTheResultOverItsInputInAllViews(self):
+        self.compare.show(self.output, "fade")
+        for fading in (0.5, 0.0, 0.8):
+            self.compare.setFading(fading)
+            for name in ("Red", "Yellow", "Green"):
+                self.assertEqual(self.ids(name), (self.source.GetID(), self.output.GetID()))
+                self.assertAlmostEqual(self.layers(name).GetForegroundOpacity(), fading)
+        self.compare.setInput(True)
+        self.assertEqual(self.shown(), {self.source.GetID()})
+        self.compare.setInput(False)
+        self.assertEqual(self.ids("Red"), (self.source.GetID(), self.output.GetID()))
+        self.compare.setOverlay("difference")  # which lies over the result alone
+        self.assertEqual((self.compare.mode, self.ids("Red")[0]), ("single", self.output.GetID()))
+
+    def test_theCheckerboardIsOfBothAndGoesWhenItIsLeft(self):
+        job = waiting.wait(comparing.startCheckerboard(self.context.runner, self.output))
+        board = job.nodes["checkerboard"]
+        self.assertTrue(board.GetHideFromEditors())
+        self.assertFalse(board.GetSaveWithScene() or board.GetDisplayNode().GetSaveWithScene())
+        np.testing.assert_array_equal(self.ijkToRas(board), self.ijkToRas(self.source))
+        voxels, added = map(slicer.util.arrayFromVolume, (board, self.source))
+        added = voxels - added
+        self.assertEqual({*added.flat}, {0, 20})
+        rows = added[0, :, 0].reshape(8, 3)  # eight fields along the longest side
+        np.testing.assert_array_equal(rows, np.repeat([[0], [20]] * 4, 3, axis=1))
+        self.compare.show(self.output, "checkerboard", board)
+        for name in ("Red", "Yellow", "Green"):
+            self.assertEqual(self.ids(name), (self.source.GetID(), board.GetID()))
+            self.assertEqual(self.layers(name).GetForegroundOpacity(), 1.0)
+        self.compare.show(self.output, "single")
+        self.assertFalse(self.bridge.isInScene(board))
+
+    def test_allViewsAreLinkedWhileComparing(self):
+        for mode in ("single", "sideBySide", "fade"):
+            self.compare.show(self.output, mode)
+            for name in ("Red", "Yellow", "Green"):
+                layers = self.layers(name)
+                self.assertTrue(layers.GetLinkedControl() and layers.GetHotLinkedControl(), mode)
+
+    def test_anotherModeGoesOnAtTheSliceLookedAt(self):
+        self.compare.show(self.output, "sideBySide")
+        for name in ("Red", "Yellow"):
+            self.lookAt(6, name)
+        for mode in ("fade", "sideBySide", "single"):
+            self.compare.show(self.output, mode)
+            self.assertEqual(preview.sliceIn(self.view("Red"), self.source), 6, mode)
+        self.compare.leave()
+
     def test_leavingRestoresEverything(self):
         self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
         before = self.everything()
-        for mode in ("single", "sideBySide", "table", "threeD"):
-            self.compare.show(self.output, mode)
-            self.compare.setOverlay("difference")
+        for mode in ("single", "sideBySide", "fade", "checkerboard", "table", "threeD"):
+            board = self.slab() if mode == "checkerboard" else None
+            self.compare.show(self.output, mode, board)
+            if mode not in ("fade", "checkerboard"):
+                self.compare.setOverlay("difference")
             self.assertNotEqual(self.everything(), before)
             self.compare.leave()
             self.assertEqual(self.everything(), before, mode)
@@ -169,12 +226,6 @@ class PreviewTest(ViewTestCase):
         super().setUp()
         self.module, self.preview = preview, preview.Preview()
         self.addCleanup(self.preview.forget)
-
-    def slab(self):
-        node = self.bridge.newVolumeLike(self.source, "slab")
-        slicer.util.updateVolumeFromArray(node, np.zeros((3, 24, 20), np.int16))
-        node.SetHideFromEditors(True)
-        return node
 
     def assertSees(self, index, view):
         self.lookAt(index, view)

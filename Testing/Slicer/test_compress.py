@@ -16,6 +16,8 @@ from MedEnhancePages import compress
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import compression
 
+OPENED = "scan was opened from scan.ucv and verified by its checksums."
+
 
 class CompressTest(MedEnhanceTestCase):
     KEEPS_WORKER = True
@@ -30,10 +32,10 @@ class CompressTest(MedEnhanceTestCase):
         turn, spacing = (20, 1, 2, 3), (0.7, 0.8, 2.5)
         return self.smallVolume((24, 40, 36), modality="CT", spacing=spacing, turn=turn)
 
-    def choose(self, node, button="losslessButton"):
+    def choose(self, node, mode="lossless"):
         """Pick a volume and a mode as a user does."""
         self.widget.ui.inputSelector.setCurrentNode(node)
-        getattr(self.ui, button).checked = True
+        self.pick(self.ui.modeSelector, mode)
 
     def press(self):
         """Press Compress, and choose the path in the dialog; the job."""
@@ -65,24 +67,44 @@ class CompressTest(MedEnhanceTestCase):
         with mock.patch.object(compression, "_", lambda text: f"«{text}»"):
             text = compression.resultText(figures, "HU", self.path)
         self.assertIn("«largest error 2 HU», PSNR 50.0 dB", text)
-        self.choose(self.smallVolume(modality="MR"))
-        self.assertEqual(self.ui.maxErrorSpinBox.suffix, " intensity units")
-        self.choose(self.smallVolume(modality="CT", dtype=np.float32), "maxErrorButton")
-        (edit,) = slicer.util.findChildren(self.ui.maxErrorSpinBox, className="QLineEdit")
+        self.choose(self.smallVolume(modality="MR"), "maxError")
+        self.assertEqual(self.ui.valueSpinBox.suffix, " intensity units")
+        self.choose(self.smallVolume(modality="CT", dtype=np.float32), "maxError")
+        (edit,) = slicer.util.findChildren(self.ui.valueSpinBox, className="QLineEdit")
         for text in ("3 HU", "3. HU", "3.5 HU"):  # as it is typed
             edit.text = text
             self.assertEqual(edit.text, text)
         self.assertEqual(self.panel.config.max_error, 3.5)
+
+    def test_theChosenModeIsSeenWithItsValueAndWhatItGuarantees(self):
+        self.choose(self.smallVolume(modality="CT"))
+        ui, field = self.ui, self.ui.valueSpinBox
+        self.assertTrue(field.isHidden() and ui.codecRow.isHidden())
+        self.assertIn("restored exactly", ui.guaranteeLabel.text)
+        shown = {}
+        for mode, value in (("maxError", 3), ("psnr", 50.5), ("ssim", 0.9875), ("ratio", 20)):
+            self.context.state.compressMode = mode  # as a scene that is loaded has it
+            self.assertEqual(ui.modeSelector.currentData, mode)
+            self.assertFalse(field.isHidden())
+            field.value = value
+            shown[mode] = (field.text, field.accessibleName == ui.modeSelector.currentText)
+            isBounded = "not bounded" not in ui.guaranteeLabel.text
+            self.assertEqual(
+                (ui.codecRow.isHidden(), isBounded), (mode != "ratio", mode == "maxError")
+            )
+        texts = {"maxError": "3 HU", "psnr": "50.5 dB", "ssim": "0.9875", "ratio": "20.0"}
+        self.assertEqual(shown, {mode: (text, True) for mode, text in texts.items()})
+        values = [self.context.state.maxError, self.panel.config.ratio, self.context.state.ssim]
+        self.assertEqual(values, [3, 20, 0.9875], "each keeps its own")
 
     def test_losslessReturnsEveryVoxelAndTheGeometry(self):
         node = self.obliqueVolume()
         self.choose(node)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
-        self.assertIn("every voxel is equal", self.message)
-        self.assertIn("compressed and verified", self.message)
+        self.assertIn("compressed and verified equal", self.message)
         back = self.opened()
-        self.assertEqual(self.message, "scan was opened from scan.ucv.")
+        self.assertEqual(self.message, OPENED)
         voxels = slicer.util.arrayFromVolume(back)
         self.assertEqual(voxels.dtype, np.int16)
         np.testing.assert_array_equal(voxels, slicer.util.arrayFromVolume(node))
@@ -96,9 +118,9 @@ class CompressTest(MedEnhanceTestCase):
     @slow
     def test_theLargestErrorIsHeldAndReportedInTheVolumesUnits(self):
         node = self.obliqueVolume()
-        self.choose(node, "maxErrorButton")
-        self.ui.maxErrorSpinBox.value = 3
-        self.assertIn("HU", self.ui.maxErrorSpinBox.suffix)
+        self.choose(node, "maxError")
+        self.ui.valueSpinBox.value = 3
+        self.assertIn("HU", self.ui.valueSpinBox.suffix)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
         self.assertTrue(self.ui.problemLabel.isHidden())
@@ -108,39 +130,38 @@ class CompressTest(MedEnhanceTestCase):
         self.assertLessEqual(error, 3)
         self.assertEqual(job.result["max_error"], error)
         self.assertIn(f"{error} HU", said)
-        self.ui.psnrButton.checked = True
-        self.assertFalse(self.ui.maxErrorButton.checked)
-        self.ui.psnrSpinBox.value = 40.0
+        self.pick(self.ui.modeSelector, "psnr")
+        self.ui.valueSpinBox.value = 40.0
         self.assertGreaterEqual(self.compress().result["psnr"], 40.0)
         self.assertIn("PSNR", self.message)
 
     def test_theImplicitNetworkIsACodecOfRatiosThatItAllows(self):
         node, ui, box = self.obliqueVolume(), self.ui, self.ui.codecSelector
         self.choose(node)
-        self.assertFalse(box.enabled, "it is a codec of a ratio")
-        ui.ratioButton.checked = True
+        self.assertTrue(ui.codecRow.isHidden(), "it is a codec of a ratio")
+        self.pick(ui.modeSelector, "ratio")
         self.assertEqual((self.panel.config.block_type, self.panel.config.ratio), ("auto", 10.0))
         self.pick(box, "implicit")
-        self.assertEqual((self.panel.config.block_type, ui.ratioSpinBox.value), ("implicit", 100.0))
+        self.assertEqual((self.panel.config.block_type, ui.valueSpinBox.value), ("implicit", 100.0))
         self.assertIn("no estimate", ui.estimateLabel.text)
         self.assertTrue(ui.compressButton.enabled)
-        ui.ratioSpinBox.value = 5
+        ui.valueSpinBox.value = 5
         self.assertEqual(self.panel.config.ratio, 100.0)
         node.SetAttribute("MedEnhance.modality", "PT")
         self.processEvents(80)
         self.assertIn("CT, MR and EM", ui.problemLabel.text)
-        ui.losslessButton.checked = True
+        self.pick(ui.modeSelector, "lossless")
         self.assertTrue(ui.compressButton.enabled and self.panel.config.lossless)
         with mock.patch.object(compression, "startEstimate", side_effect=PanelError("none")):
             self.waitUntil(lambda: ui.estimateLabel.text == "none")
-        ui.ratioButton.checked = True
-        ui.losslessButton.checked = True
+        self.pick(ui.modeSelector, "ratio")
+        self.pick(ui.modeSelector, "lossless")
         self.assertEqual(ui.estimateLabel.text, "Estimating…")
 
     @slow
     def test_theImplicitNetworkWritesAFileThatOpenReads(self):
         node = self.smallVolume((32, 96, 96), modality="CT")
-        self.choose(node, "ratioButton")
+        self.choose(node, "ratio")
         self.pick(self.ui.codecSelector, "implicit")
         job = self.compress()
         self.assertEqual(set(job.result["block_types"]), {"implicit"}, self.message)
@@ -149,7 +170,7 @@ class CompressTest(MedEnhanceTestCase):
         with mock.patch.object(compress, "askForFile", return_value=self.path):
             self.ui.openButton.click()
         back = self.context.state.inputVolume
-        self.assertEqual((back.GetName(), self.message), ("scan", "scan was opened from scan.ucv."))
+        self.assertEqual((back.GetName(), self.message), ("scan", OPENED))
         self.assertTrue(preview.isShown(back))
         self.assertEqual(back.GetImageData().GetDimensions(), node.GetImageData().GetDimensions())
 
@@ -194,10 +215,10 @@ class CompressTest(MedEnhanceTestCase):
         values = np.arange(8000, dtype=np.int16).reshape(20, 20, 20)
         slicer.util.updateVolumeFromArray(named, values)
         for labels in (named, slicer.util.addVolumeFromArray(values % 5, name="scalars")):
-            self.choose(self.smallVolume(), "maxErrorButton")
+            self.choose(self.smallVolume(), "maxError")
             self.choose(labels)
             self.assertEqual(self.context.state.compressMode, "lossless")
-            self.assertFalse(self.ui.maxErrorButton.enabled or self.ui.ratioButton.enabled)
+            self.assertEqual(self.ui.modeSelector.count, 1)
             with self.assertRaisesRegex(PanelError, "labels"):
                 options = CompressConfig(ratio=10)
                 compression.startCompress(self.context.runner, labels, self.path, options)
@@ -247,7 +268,7 @@ class CompressTest(MedEnhanceTestCase):
 
     @slow
     def test_theEstimateIsCloseToTheOutcome(self):
-        self.choose(self.loadSample(), "maxErrorButton")
+        self.choose(self.loadSample(), "maxError")
         text = self.estimate()
         self.assertRegex(text, r"measured on \d+% of the volume")
         estimated = float(re.search(r"([\d.]+) times smaller", text).group(1))
@@ -261,7 +282,7 @@ class CompressTest(MedEnhanceTestCase):
         runner = self.context.runner
         self.waitUntil(lambda: any(job.kind == "estimate" for job in runner.activeJobs()))
         first = next(job for job in runner.activeJobs() if job.kind == "estimate")
-        self.ui.maxErrorButton.checked = True
+        self.pick(self.ui.modeSelector, "maxError")
         self.assertEqual(self.finish(first).state, "cancelled")
         self.assertIn("error", self.estimate())
 

@@ -11,7 +11,9 @@ import slicer
 from medenhance_testing import slow
 from test_dicom import STUDY, ExportTestCase
 
-from MedEnhanceNodes import bridge, provenance, results
+from MedEnhanceNodes import bridge, dicom_source, provenance, results
+from MedEnhancePanels import waiting
+from MedEnhanceTasks import blending
 
 #: That of Slicer's plugin of scalar volumes, which writes ORIGINAL.
 STOCK = 0.5
@@ -87,6 +89,59 @@ class PluginTest(ExportTestCase):
         self.assertEqual(int(segmentation.pixel_array.sum()), int(np.count_nonzero(labels)))
         (manifest,) = Path(self.folder).glob("*.json")
         self.assertEqual(json.loads(manifest.read_text("utf-8"))["config"]["action"], "enhanced")
+
+    def assertDerived(self, *words):
+        """The images in the folder are DERIVED, and state all of these words."""
+        images = self.written()
+        for image in images:
+            self.assertEqual((image.ImageType[0], image.PatientID), ("DERIVED", "P-17"))
+            for word in ("Research use only", *words):
+                self.assertIn(word, image.DerivationDescription)
+        return images
+
+    def test_aResultOfThinSlicesOrOfARegionIsDerivedToo(self):
+        """Both lie on grids of their own."""
+        source = self.loaded()
+        voxels = slicer.util.arrayFromVolume(source)
+        for part, spacing in ((np.repeat(voxels, 2, axis=0), 0.5), (voxels[1:4, 2:20, 3:18], 1.0)):
+            node = self.smallVolume(name="on another grid")
+            slicer.util.updateVolumeFromArray(node, part)
+            bridge.copyGeometry(source, node)
+            node.SetSpacing(*np.multiply(source.GetSpacing(), (1, 1, spacing)))
+            history = ["DERIVED: enhanced with ct-slices"]
+            results.stamp(node, "enhanced", source, {"name": "ct-slices"}, history=history)
+            results.link(node, input=source)
+            self.folder = os.path.join(self.temporaryFolder(), "out")
+            self.assertEqual(self.export(node), "")
+            self.assertEqual(len(self.assertDerived("with ct-slices")), len(part))
+
+    def test_aResultBelowStrengthOneIsDerivedAndItsFullResultIsNotOffered(self):
+        source = self.loaded()
+        node = self.derived(source)
+        blending.remember(node, bridge.voxelState(source))
+        waiting.wait(blending.start(self.runner, node, 0.25))
+        self.assertEqual(self.export(node), "")
+        self.assertDerived("blended with its input at strength 0.25", "ct abababababab")
+        self.assertEqual(self.offered(results.linked(node, "full")), [])
+
+    def test_aFrameOfAResultIsDerivedWithTheHistoryOfItsSequence(self):
+        source = self.loaded()
+        frames, output = slicer.vtkMRMLSequenceNode(), slicer.vtkMRMLSequenceNode()
+        for at, (sequence, name) in enumerate(((frames, "frames"), (output, "frames enhanced"))):
+            for number in range(2):
+                frame = bridge.newVolumeLike(source, f"frame {number}")
+                slicer.util.updateVolumeFromArray(frame, slicer.util.arrayFromVolume(source) + at)
+                dicom_source.inherit(source, frame)
+                if at:
+                    history = ["DERIVED: enhanced with ct"]
+                    results.stamp(frame, "enhanced-frame", source, history=history)
+                sequence.SetDataNodeAtValue(frame, str(number))
+                slicer.mrmlScene.RemoveNode(frame)
+            sequence.SetName(name)
+            slicer.mrmlScene.AddNode(sequence)
+        bridge.play(frames, output)
+        self.assertEqual(self.export(bridge.proxyOf(output)), "")
+        self.assertEqual(len(self.assertDerived("Enhanced by MedEnhance", "with ct")), 6)
 
     def test_aSecondExportLiesBesideTheFirstAndNoFolderIsLeft(self):
         """Slicer removes the files of its temporary folder after an import, and no folder in it."""

@@ -98,7 +98,7 @@ class DistillTestCase(MedEnhanceTestCase):
         jobs = []
 
         def submit(kind, params, *, title, dedicated=False):
-            jobs.append(Job(self.context.runner, kind, params, title, None, dedicated, False))
+            jobs.append(Job(self.context.runner, kind, params, title, None, None, dedicated))
             return jobs[-1]
 
         self.enterContext(mock.patch.object(self.context.runner, "submit", submit))
@@ -130,9 +130,8 @@ class TrainPageTest(DistillTestCase):
         self.assertIn("Choose the folder", ui.problemLabel.text)
         self.assertEqual(ui.startButton.toolTip, ui.problemLabel.text)
         self.assertEqual(ui.pathEdit.placeholderText, "A folder")
-        hidden = (ui.shareLabel, ui.estimateButton, ui.tableButton, ui.distillingLabel)
-        shown = self.visible(ui.trainingLabel, ui.resumeArea, *hidden)
-        self.assertEqual(shown, [ui.trainingLabel])
+        hidden = (ui.aboutDetails, ui.estimateButton, ui.tableButton, ui.runsArea)
+        self.assertEqual(self.visible(ui.aboutLabel, *hidden), [ui.aboutLabel])
 
     def test_aSetOrVolumesTeachAnEnhancerOrThinSlices(self):
         folder, state = self.cohort(), self.context.state
@@ -151,24 +150,22 @@ class TrainPageTest(DistillTestCase):
             self.assertNotIn("high_quality", config)
 
     def test_labelMapsTeachASegmentationModelWithoutImages(self):
-        """What it needs and how long it takes is stated before the start."""
         ui = self.ui
         self.choose("labelsMR")
         self.assertEqual(ui.pathLabel.text, "Label maps:")
-        self.assertIn("no images", ui.shareLabel.text)
-        for preset, duration in (("cpu", "8 hours"), ("full", "days"), ("smoke", "a minute")):
-            self.pick(ui.presetSelector, preset)
-            self.assertIn(duration, ui.shareLabel.text)
-        self.assertEqual(self.visible(ui.trainingLabel, ui.taughtArea, ui.estimateButton), [])
+        self.assertIn("without images", ui.aboutLabel.text)
+        self.assertIn("whole numbers up to 255", ui.aboutDetails.text)
+        self.assertEqual(self.visible(ui.taughtArea, ui.estimateButton), [])
         self.assertFalse(ui.startButton.enabled)
         ui.pathEdit.text = folder = str(write_label_maps(Path(self.temporaryFolder())))
         ui.nameEdit.text = "mine"
+        self.pick(ui.presetSelector, "quick")
         with mock.patch.object(self.context.runner, "submit") as submit:
             ui.startButton.click()
         taken = config_from_json(TrainParams, submit.call_args.args[1])
         self.assertEqual((taken.method, taken.from_labels, taken.data), ("head", True, folder))
         self.assertEqual(taken.config["name"], "mine")
-        self.assertEqual(taken.config["preset"], "smoke")
+        self.assertEqual(taken.config["preset"], "quick")
 
     def test_aSegmentationModelTeachesAnEnhancerThroughTheGate(self):
         """GradProm, with the options that the training takes."""
@@ -181,7 +178,7 @@ class TrainPageTest(DistillTestCase):
         self.assertEqual(ui.segmenterSelector.findData("unable"), -1)
         self.pick(ui.segmenterSelector, "mine")
         self.assertEqual(ui.pathLabel.text, "Images and labels:")
-        self.assertIn("images hq/*; labels labels/*; of", ui.shareLabel.text)
+        self.assertIn("images hq/*; labels labels/*; of", ui.aboutDetails.text)
         self.assertIn("2 images and 0 labels match", ui.problemLabel.text)
         self.assertFalse(ui.startButton.enabled)
         shutil.copytree(Path(folder, "hq"), Path(folder, "labels"))
@@ -215,7 +212,8 @@ class TrainPageTest(DistillTestCase):
             self.assertEqual(len(columns), 1, "the fields of Advanced stand in one column")
         self.choose("trainCT")
         self.pick(ui.segmenterSelector, "sarcoma-ct")  # it ships
-        self.assertIn("sarcoma-ct is an experiment. It misses tumor", ui.shareLabel.text)
+        self.assertIn("sarcoma-ct is an experiment.", ui.aboutLabel.text)
+        self.assertIn("It misses tumor", ui.aboutDetails.text)
         Path(folder, "manifest.json").write_text('{"format": "medenhance-distilled"}')
         self.panel.update()
         self.assertIn("has no labels", ui.problemLabel.text)
@@ -227,12 +225,62 @@ class TrainPageTest(DistillTestCase):
             run.save()
         self.widget.exit()
         self.widget.enter()
-        self.assertFalse(self.ui.resumeArea.isHidden())
+        self.assertFalse(self.ui.runsArea.isHidden())
         self.assertRegex(self.ui.runSelector.currentText, r"^interrupted, [\d-]+ [\d:]+: tiny")
-        self.assertEqual(self.ui.runSelector.count, 1, "what failed left no checkpoint")
+        self.assertTrue(self.ui.resumeButton.enabled)
+        self.pick(self.ui.runSelector, str(run.folder))
+        self.assertFalse(self.ui.resumeButton.enabled, "what failed left no checkpoint")
+        self.assertIn("broken: failed", self.ui.resultLabel.text)
         Path(run.out, "checkpoint.safetensors").touch()
         self.panel.runs.list()
-        self.assertEqual(self.ui.runSelector.count, 2)
+        self.panel.update()
+        self.assertTrue(self.ui.resumeButton.enabled)
+
+    def test_aRunIsRemovedWithItsFolderAfterAQuestion(self):
+        """Its files go in steps; a folder with files of somebody else stays."""
+        runs = [long_run.Run.create(self.root, self.KIND, name) for name in ("old", "kept")]
+        for run in runs:
+            run.record |= {"state": "done", "params": {"data": "data", "out": "out"}}
+            run.save()
+            Path(run.out, "checkpoint.safetensors").write_bytes(bytes(20_000))
+        self.panel.enter()
+        self.pick(self.ui.runSelector, str(runs[0].folder))
+        self.assertFalse(self.ui.resultBox.isHidden())
+        self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
+        asked = self.enterContext(mock.patch.object(qt.QMessageBox, "question"))
+        for asked.return_value in (qt.QMessageBox.No, qt.QMessageBox.Yes):
+            self.assertTrue(runs[0].folder.is_dir())
+            self.ui.removeButton.click()
+        for words in ("run old with", str(runs[0].folder), "20.", "model in it is deleted"):
+            self.assertIn(words, asked.call_args.args[2])
+        self.waitUntil(lambda: self.panel.job is None)
+        self.assertEqual([path.name for path in self.root.iterdir()], [runs[1].folder.name])
+        self.assertTrue(self.ui.resultBox.isHidden())
+        self.assertEqual(self.context.state.distillRun, "")
+        Path(runs[1].folder, "thesis.txt").touch()
+        self.ui.removeButton.click()
+        self.waitUntil(lambda: self.panel.job is None)
+        self.assertIn("thesis.txt, which MedEnhance did not write", self.message)
+        self.assertTrue(Path(runs[1].out, "checkpoint.safetensors").is_file())
+
+    def test_thePageSaysHowLongEachTaskTakes(self):
+        ui = self.ui
+        for box in (ui.taskSelector, ui.presetSelector):
+            for value in [box.itemData(at) for at in range(box.count)]:
+                self.pick(box, value)
+                self.assertRegex(ui.aboutLabel.text, r"It takes about \d+ \S+.* on two cores\.$")
+        self.choose("trainMR")
+        self.cohort()
+        self.pick(ui.presetSelector, "quick")
+        for seconds, number in ((600.0, 1), (1200.0, 2)):
+            run = long_run.Run.create(self.root, "train", "earlier")
+            run.record |= {"state": "done", "seconds": seconds, "created": number}
+            run.record["params"] = distillation.paramsOf(self.context.state) | {"out": "out"}
+            run.save()
+        self.panel.enter()
+        self.assertIn("about 20 min, as before on this computer.", ui.aboutLabel.text)
+        self.pick(ui.presetSelector, "cpu")
+        self.assertIn("on two cores", ui.aboutLabel.text)
 
     def test_whatATrainingCameToIsSaidAndKeptAndItsNameIsTaken(self):
         self.cohort()
@@ -284,7 +332,7 @@ class TrainingTest(DistillTestCase):
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
         self.waitUntil(lambda: "is trained, and listed" in self.message)
         self.assertRegex(self.message, r"dB (better|worse) than the shipped mr")
-        self.assertTrue(self.ui.resumeArea.isHidden())
+        self.assertFalse(self.ui.resumeButton.enabled)
 
     @slow
     def test_anEnhancerIsTaughtByASegmentationModel(self):
@@ -321,7 +369,7 @@ class TrainingTest(DistillTestCase):
         self.finish(job)
         self.assertEqual(long_run.Run.open(folder).state, "cancelled")
         self.assertIn("cancelled", self.ui.resultLabel.text)
-        self.assertTrue(self.ui.resumeArea.isHidden())
+        self.assertFalse(self.ui.resumeButton.enabled)
         with self.assertRaisesRegex(PanelError, "cannot be resumed"):
             long_run.resume(self.context.runner, folder)
 
@@ -349,19 +397,24 @@ class ChoiceTest(DistillingTestCase):
         """Before anything starts, and for the method that is chosen."""
         self.cohort()
         ui = self.ui
-        self.assertIn("does not prove", ui.distillingLabel.text)
+        self.assertIn("does not prove", ui.aboutDetails.text)
+        self.assertEqual(self.visible(ui.aboutDetails), [])
         offered = [ui.methodSelector.itemData(at) for at in range(ui.methodSelector.count)]
         self.assertEqual(sorted(offered), sorted(option_of(DistillConfig, "method").choices))
         self.assertTrue(ui.startButton.enabled, ui.problemLabel.text)
         self.picture("distill-ready")  # as high as Slicer's scroll area makes the panel
         self.assertLessEqual(self.widget.parent.height, 900, "it fits a usual screen")
-        for words in ("101 averages", "no patient image", "nobody may use this set"):
-            self.assertIn(words, ui.shareLabel.text)
-        self.assertIn("cohort: 3. Averages over only 3 patients tell much", ui.shareLabel.text)
+        for words in ("101 averages over only 3 patients", "no patient image", "sends nothing"):
+            self.assertIn(words, ui.aboutLabel.text)
+        self.assertEqual(ui.aboutIcon.accessibleName, "Warning")
+        ui.aboutDetailsButton.click()
+        self.assertEqual(self.visible(ui.aboutDetails), [ui.aboutDetails])
+        for words in ("cohort: 3. Averages over only 3 patients tell", "nobody may use this set"):
+            self.assertIn(words, ui.aboutDetails.text)
         self.context.state.distillTemplate = "other.nrrd"
-        self.assertIn("show the anatomy of the file", ui.shareLabel.text)
+        self.assertIn("show the anatomy of the file", ui.aboutLabel.text)
         self.pick(ui.methodSelector, "matching")
-        self.assertIn("volumes for each patient", ui.shareLabel.text)
+        self.assertIn("volumes for each patient", ui.aboutLabel.text)
 
     def test_theChoicesAreKeptInTheSceneAndAreWhatTheJobTakes(self):
         self.assertIn("Choose a folder with a folder", self.ui.problemLabel.text)
@@ -390,10 +443,10 @@ class ChoiceTest(DistillingTestCase):
             self.cohort(count)
             self.pick(self.ui.methodSelector, "matching")
             self.assertEqual(self.ui.startButton.enabled, count >= 2)
-            self.assertEqual("Nobody is held out" in self.ui.shareLabel.text, count in (2, 3))
+            self.assertEqual("Nobody is held out" in self.ui.aboutDetails.text, count in (2, 3))
             said = f"needs 2 patients or more; the cohort has {count}. Give a folder for each"
             self.assertEqual(said in self.ui.problemLabel.text, count < 2)
-        self.assertIn("cohort: 4. Held out for the audit: 2.", self.ui.shareLabel.text)
+        self.assertIn("cohort: 4. Held out for the audit: 2.", self.ui.aboutDetails.text)
         table = os.path.join(self.temporaryFolder(), "patients.csv")
         Path(table).write_text("patient,path\na,\n")
         self.ui.pathEdit.text = table
@@ -416,18 +469,18 @@ class ChoiceTest(DistillingTestCase):
         ui.estimateButton.click()
         [job] = jobs
         self.assertEqual((job.kind, job.dedicated), ("distill-estimate", True))
-        self.assertIn("half an hour", ui.estimateLabel.text)
+        self.assertIn("half an hour", ui.aboutLabel.text)
         fixed = (ui.taskSelector, ui.volumesSpinBox, ui.startButton, ui.estimateButton)
         self.assertFalse(any(each.isEnabled() for each in fixed), "the estimate is about them")
         self.assertFalse(job.isQuestion, "has a bar, Cancel")
         job.result = {"sentence": sentence}
         job.finish("done")
         self.assertTrue(all(each.isEnabled() for each in fixed))
-        self.assertEqual(ui.estimateLabel.text, sentence)
+        self.assertIn(sentence, ui.aboutLabel.text)
         ui.volumesSpinBox.value = 3
-        self.assertEqual(self.visible(ui.estimateLabel), [])
+        self.assertNotIn(sentence, ui.aboutLabel.text)
         ui.volumesSpinBox.value = 2
-        self.assertEqual(ui.estimateLabel.text, sentence, "it is kept")
+        self.assertIn(sentence, ui.aboutLabel.text, "it is kept")
         ui.nameEdit.text = ""
         self.assertEqual((ui.nameEdit.text, ui.estimateButton.enabled), ("", False))
 

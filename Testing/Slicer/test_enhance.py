@@ -14,6 +14,9 @@ from medenhance_testing import copyOfModel, slow
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import enhancement
 
+#: What a run leaves, by role; the others come with comparing and blending.
+ROLES_OF_A_RUN = ("input", "uncertainty", "noise", "segmentation", "table")
+
 
 class ChoicesTest(EnhanceTestCase):
     def test_fourChoicesAreVisibleAndTheTaskIsInWords(self):
@@ -46,22 +49,26 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(ui.biasFieldCheckBox.enabled)
         self.assertFalse(self.panel.options.config.correct_bias_field)
 
-    def test_smoothIsForCTAndSaysThatLesionsGo(self):
+    def test_faintLesionsOfCTAreKeptUnlessTheUserSmoothsThem(self):
         ui, node = self.ui, self.smallVolume(name="scan", modality="CT")
         self.choose(node)
+        self.assertEqual(ui.lesionsComboBox.currentText, "Faint lesions: keep (default)")
         self.assertFalse(self.panel.options.config.smooth)
-        ui.smoothCheckBox.checked = True
+        self.pick(ui.lesionsComboBox, True)
         self.assertTrue(self.panel.options.config.smooth)
         self.assertIn("Removes noise, and small faint lesions with it.", ui.planLabel.text)
-        self.pick(ui.taskComboBox, "slices")
-        self.assertFalse(ui.smoothCheckBox.enabled)
-        self.assertFalse(self.panel.options.config.smooth)
-        self.pick(ui.taskComboBox, "noise")
-        ui.smoothCheckBox.checked = True
+        for another in (lambda: self.pick(ui.taskComboBox, "slices"), lambda: self.mr(node)):
+            another()
+            self.assertTrue(ui.lesionsComboBox.isHidden())
+            self.assertFalse(self.panel.options.config.smooth)
+            self.pick(ui.taskComboBox, "noise")
+            self.assertNotIn("lesions", ui.planLabel.text)
+            self.setModality(node, "CT")
+            self.assertFalse(self.panel.options.config.smooth)
+            self.pick(ui.lesionsComboBox, True)
+
+    def mr(self, node):
         self.setModality(node, "MR")
-        self.assertFalse(ui.smoothCheckBox.enabled)
-        self.assertFalse(self.panel.options.config.smooth)
-        self.assertNotIn("lesions", ui.planLabel.text)
 
     def test_theNoiseIsEnteredForOneVolume(self):
         box = self.ui.noiseSpinBox
@@ -314,7 +321,7 @@ class ApplyTest(EnhanceTestCase):
         self.assertTrue(self.widget.ui.jobCancelButton.enabled)
         self.waitUntil(lambda: self.panel.job is None, 60)
         self.assertEqual(job.state, "done", self.message)
-        self.assertEqual({"input", *job.nodes}, {"output", *self.results.ROLES[:-1]})
+        self.assertEqual({"input", *job.nodes}, {"output", *ROLES_OF_A_RUN})
         for made in job.nodes.values():
             self.assertTrue(made.GetAttribute("MedEnhance.derived"))
             self.assertIn("Research use only", made.GetAttribute("MedEnhance.use"))
@@ -341,10 +348,10 @@ class ApplyTest(EnhanceTestCase):
         self.throughAScene()
         output = slicer.util.getNode("Brain enhanced")
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output), expected)
-        for role in self.results.ROLES[:-1]:  # the difference is made on request
+        for role in ROLES_OF_A_RUN:
             self.assertIsNotNone(self.results.linked(output, role), role)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
-        self.ui.sideBySideButton.click()
+        self.pick(self.ui.compareComboBox, "sideBySide")
         self.assertEqual(self.panel.result.compare.mode, "sideBySide")
         self.panel.result.leave()
 

@@ -11,6 +11,7 @@ from medenhance_testing import slow
 from test_runner import WORKER
 
 from MedEnhanceNodes import sending
+from MedEnhanceNodes.preview import compositeOf
 from MedEnhancePanels import waiting
 from MedEnhancePanels.errors import PanelError
 
@@ -36,6 +37,14 @@ for line in sys.stdin:
         report(job, "result", outputs={"output": params["output"]})
 """
 )
+
+#: In place of the copy: the slices that were asked for, plus 7.
+SLICES = """
+        import numpy as np
+        from MedEnhanceLib.io import stepwise
+        source, part = stepwise.NrrdFile(params["input"]), slice(*params["slices"])
+        list(stepwise.write(params["output"], [source.frames[0][part] + 7], source.geometry, {}))
+"""
 
 
 class ThinSlicesTest(EnhanceTestCase):
@@ -68,14 +77,24 @@ class ThinSlicesTest(EnhanceTestCase):
         self.assertAlmostEqual(output.GetSpacing()[2], 1.0, delta=0.2)
         self.assertIs(output.GetNodeReference("MedEnhance.input"), node)
         self.assertEqual(output.GetTransformNodeID(), node.GetTransformNodeID())
-        for widget in (self.ui.strengthSlider, self.ui.differenceButton):
-            self.assertFalse(widget.enabled)
+        self.assertFalse(self.ui.strengthSlider.enabled)
+        for widget in (self.ui.strengthSlider, self.ui.compareComboBox):
             self.assertIn("differ from those of its input", widget.toolTip)
+        self.assertEqual(self.ui.compareComboBox.findData("difference"), -1)
 
 
 class PreviewTest(EnhanceTestCase):
     def previewed(self):
-        return self.apply(button=self.ui.previewButton)
+        """Press Preview, and wait for all of the slice; the job."""
+        self.ui.previewButton.click()
+        return self.awaited()
+
+    def awaited(self):
+        job = self.panel.preview.job
+        self.assertIsNotNone(job, self.message)
+        self.waitUntil(lambda: self.panel.preview.job is None, 240)
+        self.assertEqual(job.state, "done", self.message)
+        return job
 
     @slow
     def test_thePreviewEqualsTheWholeRun(self):
@@ -130,7 +149,7 @@ class PreviewTest(EnhanceTestCase):
         before = self.nodeIDs()
         self.ui.previewButton.click()
         self.waitUntil(lambda: self.panel.preview.isShown, 60)
-        rest = self.panel.job
+        rest = self.panel.preview.job
         self.assertNotIn("rows", rest.params)
         self.ui.previewButton.click()
         self.waitUntil(lambda: rest.isFinished, 60)
@@ -148,7 +167,7 @@ class PreviewTest(EnhanceTestCase):
         self.enterContext(count)
 
         def note(job):
-            prepared.extend([job] if job.kind == "prepare" else [])
+            prepared.extend([job] if job.kind == "noise" else [])
             workers.extend([job.worker] if job.worker else [])
 
         self.runner.onChange(note)
@@ -187,6 +206,78 @@ class PreviewTest(EnhanceTestCase):
         self.assertFalse(self.bridge.isInScene(slab))
 
 
+class FollowingTest(EnhanceTestCase):
+    """Previews while one scrolls, over a worker whose slices are those of the input, plus 7."""
+
+    def setUp(self):
+        super().setUp()
+        copy = 'shutil.copyfile(params["input"], params["output"])'
+        self.replaceWorker(STUB.replace(copy, SLICES))
+        self.node = self.smallVolume(name="scan", modality="MR")
+        slicer.util.setSliceViewerLayers(background=self.node)
+        self.view = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceNode")
+        self.view.SetOrientation("Axial")
+        self.layers = compositeOf(self.view)
+        self.jobs = []
+        self.runner.onChange(lambda job: job in self.jobs or self.jobs.append(job))
+        self.scrollTo(2)
+        self.choose(self.node)
+
+    def scrollTo(self, index):
+        self.view.JumpSliceByCentering(*(self.ijkToRas(self.node) @ (10, 12, index, 1))[:3])
+
+    def waitFor(self, index):
+        """Wait until the preview of a slice is shown, of which there is no other then."""
+        self.waitUntil(lambda: self.shown() == index, 60)
+        self.processEvents(300)
+        self.assertEqual((self.shown(), self.panel.preview.job), (index, None))
+        self.assertEqual(len(slicer.util.getNodes("*preview*", useLists=True)), 1)
+
+    def shown(self):
+        """The slice of which the view shows a preview; None for none, or one of other voxels."""
+        slab = slicer.mrmlScene.GetNodeByID(self.layers.GetForegroundVolumeID() or "")
+        if slab is None:
+            return None
+        voxels = slicer.util.arrayFromVolume(slab)[0]
+        whole = slicer.util.arrayFromVolume(self.node)
+        return next((at for at, each in enumerate(whole) if (voxels == each + 7).all()), None)
+
+    def slices(self):
+        return [job.params["slices"][0] for job in self.jobs if "slices" in job.params]
+
+    def test_thePreviewFollowsTheViewAndTheFormerOneGoes(self):
+        self.ui.previewButton.click()
+        self.waitFor(2)
+        self.scrollTo(5)
+        self.waitFor(5)
+        self.assertEqual(self.slices(), [2, 5])
+        self.scrollTo(90)  # outside of the volume
+        self.processEvents(300)
+        self.scrollTo(5)  # as it is there
+        self.waitFor(5)
+        self.assertEqual(self.slices(), [2, 5])
+        self.ui.previewButton.click()
+        self.assertIsNone(self.layers.GetForegroundVolumeID())
+        self.scrollTo(3)
+        self.processEvents(300)
+        self.assertEqual(self.slices(), [2, 5])
+
+    def test_fastScrollingStartsNothingAndAFormerSliceIsCancelled(self):
+        self.ui.previewButton.click()
+        self.waitFor(2)
+        for index in (3, 4, 5, 6):
+            self.scrollTo(index)
+            self.processEvents(30)
+        self.assertEqual(self.slices(), [2])
+        self.waitUntil(lambda: self.slices() == [2, 6], 60)
+        former = self.jobs[-1]
+        self.scrollTo(7)
+        self.waitFor(7)
+        self.assertIn(former.state, ("cancelled", "done"))
+        self.assertEqual(self.slices(), [2, 6, 7])
+        self.assertEqual(self.runner.activeJobs(), [])
+
+
 class TroubleTest(EnhanceTestCase):
     @slow
     def test_aCancelledAndAKilledRunLeaveNothingAndTheNextOneWorks(self):
@@ -206,17 +297,19 @@ class TroubleTest(EnhanceTestCase):
         self.ui.uncertaintyCheckBox.checked = False
         self.apply()
 
-    def test_aRunEndsWithItsInputAndWithTheScene(self):
-        node = self.brain()
-        self.choose(node)
-        for end in (lambda: slicer.mrmlScene.RemoveNode(node), lambda: slicer.mrmlScene.Clear(0)):
-            if not self.bridge.isInScene(node):
-                self.choose(self.brain())
+    def test_aRunEndsWithItsInputAndWithTheSceneOfWhichNothingIsSaid(self):
+        scene, said = slicer.mrmlScene, "Brain was removed from the scene, so the job on it was"
+        for end, text in (
+            (scene.RemoveNode, f"{said} stopped"),
+            (lambda _node: scene.Clear(0), ""),
+        ):
+            node = self.brain()
+            self.choose(node)
             job = self.slowApply()
-            self.assertIn("Changes are for the next run", self.ui.planLabel.text)
-            end()
+            self.assertIn("in the queue with these options already", self.ui.planLabel.text)
+            end(node)
             self.assertEqual(self.finish(job).state, "cancelled")
-            self.assertIn("Brain was removed", self.message)
+            self.assertEqual(self.message, text)
             self.processEvents(80)
             self.assertIsNone(self.panel.job)
             self.assertFalse(self.ui.applyButton.enabled)
@@ -249,7 +342,8 @@ class TroubleTest(EnhanceTestCase):
         slicer.util.updateVolumeFromArray(node, 0 * slicer.util.arrayFromVolume(node))
         self.waitUntil(lambda: self.panel.job is None, 90)
         self.assertEqual(job.state, "done", self.message)
-        self.assertFalse(self.ui.differenceButton.enabled or self.ui.strengthSlider.enabled)
+        self.assertFalse(self.ui.strengthSlider.enabled)
+        self.assertEqual(self.ui.compareComboBox.findData("difference"), -1)
         said = [self.message, self.ui.warningLabel.text, self.ui.warningDetails.text]
         self.assertEqual("\n".join(said).count("changed during the run"), 1)
 
@@ -363,8 +457,9 @@ class SequenceTest(EnhanceTestCase):
             self.assertIn("Not available for several frames", widget.toolTip)
         self.assertIn("needs a single volume", self.ui.previewButton.toolTip)
         output = self.apply().nodes["output"]
-        self.assertIn("Noise found: ±", self.message)
-        self.assertTrue(self.ui.resultButton.isHidden())
+        self.assertIn("Noise found: ±", self.ui.factsLabel.text)
+        self.assertIn("3 frames were filtered one by one", self.ui.factsLabel.text)
+        self.assertEqual(self.panel.result.compare.mode, "sideBySide")
         self.assertEqual(output.GetName(), "beating enhanced")
         self.assertEqual([output.GetNthIndexValue(at) for at in range(3)], ["0.25", "0.5", "0.75"])
         self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("time", "s"))
@@ -378,10 +473,10 @@ class SequenceTest(EnhanceTestCase):
         for index in (2, 0):
             browser.SetSelectedItemNumber(index)
             slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
-            self.assertEqual(shown.GetAttribute("MedEnhance.derived"), "enhanced")
+            self.assertEqual(shown.GetAttribute("MedEnhance.derived"), "enhanced-frame")
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), whole[index])
-        layers = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
-        self.assertEqual(layers.GetBackgroundVolumeID(), shown.GetID())
+        right = slicer.mrmlScene.GetSingletonNode("Yellow", "vtkMRMLSliceNode")
+        self.assertEqual(compositeOf(right).GetBackgroundVolumeID(), shown.GetID())
 
 
 class AnswersTest(EnhanceTestCase):

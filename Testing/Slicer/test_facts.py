@@ -72,7 +72,7 @@ class FactsTest(EnhanceTestCase):
         self.assertIn("CPU", result_texts.factsOf(output))
         output.SetAttribute("MedEnhance.manifest", '{"results": 3, "config": []}')
         output.SetAttribute("MedEnhance.strength", "much")
-        self.assertEqual(result_texts.factsOf(output), "m")
+        self.assertEqual(result_texts.factsOf(output), "Model m")
         self.assertEqual(result_texts.noticeOf(output), ("info", "", ""))
 
     def test_theFactsAreALineEachWithMoreInTheirToolTip(self):
@@ -83,7 +83,7 @@ class FactsTest(EnhanceTestCase):
         self.choose(self.results.linked(output, "input"))
         text = self.ui.factsLabel.text
         self.assertIn("±7.6 HU (1 SD); removed: 19 %, because anatomy may be in it.\nBlur", text)
-        self.assertRegex(text, r"sharp\.\nBias .* \(N4\)\.\nThe guide .* 0\.31 SD .*\nm · CPU$")
+        self.assertRegex(text, r"sharp\.\nBias .* \(N4\)\.\nThe guide .* 0\.31 SD .*\nModel m,")
         self.assertIn("1 SD, in HU. Calibrated on held-out heads", self.ui.factsLabel.toolTip)
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
         self.assertIn("removed: 10 %", result_texts.factsOf(output))
@@ -93,6 +93,20 @@ class FactsTest(EnhanceTestCase):
         ):
             output = self.result(measured={"noise": noise | more})
             self.assertIn(text, result_texts.factsOf(output))
+
+    def test_theModelItsVersionDeviceAndTimeAreNamedInWords(self):
+        output, model = self.result(), {"name": "m", "version": "1.2"}
+        for manifest, text in (
+            ({"device": "cuda:0", "seconds": 12}, "on the NVIDIA graphics card, 12 s"),
+            ({"device": "xpu"}, "on the xpu"),
+            ({}, ""),
+        ):
+            provenance.setManifest(output, manifest | {"model": model})
+            expected = ", ".join(filter(None, ["Model m 1.2", text]))
+            self.assertEqual(result_texts.factsOf(output), expected)
+        output.RemoveAttribute("MedEnhance.model")
+        provenance.setManifest(output, {"device": "cpu"})
+        self.assertEqual(result_texts.factsOf(output), "On the CPU")
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
         first, second = self.result(), self.result()

@@ -7,9 +7,10 @@ import numpy as np
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
+from test_frames import diffusionVolume
 
 import MedEnhanceLib
-from MedEnhanceNodes import provenance
+from MedEnhanceNodes import bridge, provenance
 from MedEnhancePanels.errors import PanelError
 
 
@@ -23,12 +24,84 @@ class FileTest(MedEnhanceTestCase):
     def path(self, name="scan.ucv"):
         return os.path.join(self.folder, name)
 
-    def test_slicersSaveDialogDoesNotOfferIt(self):
-        """A scene refers to the file of a node's storage, and no storage of Slicer's reads it."""
+    def formats(self, node):
+        """The formats that Slicer's Save dialog offers for a node."""
+        return [*slicer.app.coreIOManager().fileWriterExtensions(node)]
+
+    def savedByDialog(self, node, path, isAsked=True):
+        """Save as Slicer's Save dialog does; returns whether it did, and what it would show."""
+        manager = slicer.app.coreIOManager()
+        node.AddDefaultStorageNode()
+        storage, dialog = node.GetStorageNode(), qt.QDialog()
+        if storage.GetFileName() is None:
+            storage.SetFileName(self.path(f"{node.GetName()}.nrrd"))
+        (kind,) = (each for each in self.formats(node) if "ucv" in each)
+        properties = {"nodeID": node.GetID(), "fileName": path, "fileFormat": kind}
+        dialog.setModal(True)
+        dialog.visible = isAsked  # it has then asked whether to replace a file
+        storage.GetUserMessages().ClearMessages()
+        isSaved = manager.saveNodes(manager.fileWriterFileType(node, kind), properties)
+        dialog.visible = False
+        return isSaved, storage.GetUserMessages().GetAllMessagesAsString()
+
+    def test_slicersSaveDialogWritesEveryKindOfVolume(self):
+        labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+        slicer.util.updateVolumeFromArray(labels, np.eye(8, dtype=np.uint8)[None].repeat(4, 0))
+        diffusion, _frames = diffusionVolume(self)
+        sequence = self.sequenceOf("beating", (0, 0.5))
+        for node in (self.smallVolume(), labels, diffusion, sequence):
+            path = self.path(f"{node.GetName()}.ucv")
+            self.assertNotIn("ucv", self.formats(node)[0], "Slicer's own format is the default")
+            self.assertTrue(self.savedByDialog(node, path)[0])
+            last = (bridge.framesOf(each)[-1] for each in (node, self.logic.decompress(path)))
+            np.testing.assert_array_equal(*last)
+
+    def test_whatIsNoVolumeIsNotOfferedInThatFormat(self):
+        scene = slicer.mrmlScene
+        for name in ("vtkMRMLDiffusionTensorVolumeNode", "vtkMRMLTableNode"):
+            self.assertFalse(
+                any("ucv" in each for each in self.formats(scene.AddNewNodeByClass(name)))
+            )
+        color = slicer.util.addVolumeFromArray(
+            np.zeros((2, 3, 4, 3), np.uint8), nodeClassName="vtkMRMLVectorVolumeNode"
+        )
+        self.assertFalse(any("ucv" in each for each in self.formats(color)))
+        self.assertTrue(slicer.util.saveNode(self.smallVolume(), self.path("as before.nrrd"), {}))
+
+    def test_aSceneThatWouldReferToNoFileIsWarnedOf(self):
         node = self.smallVolume()
-        offered = slicer.app.coreIOManager().fileWriterExtensions(node)
-        self.assertTrue(any("nrrd" in each for each in offered), offered)
-        self.assertFalse(any("ucv" in each for each in offered), offered)
+        isSaved, shown = self.savedByDialog(node, self.path())
+        self.assertTrue(isSaved)
+        self.assertIn("Scene files do not refer to .ucv", shown)
+        self.assertTrue(node.GetModifiedSinceRead(), "Slicer asks for it before it closes")
+        self.assertTrue(node.GetStorageNode().GetFileName().endswith("small.nrrd"))
+        slicer.util.saveNode(node, self.path("small.nrrd"), {})
+        self.assertEqual(self.savedByDialog(node, self.path()), (True, ""))
+
+    def test_aFileThatSlicerHasNotAskedAboutIsKept(self):
+        node, path = self.smallVolume(), self.path()
+        with open(path, "w") as file:
+            file.write("mine")
+        isSaved, shown = self.savedByDialog(node, path, isAsked=False)
+        self.assertFalse(isSaved)
+        self.assertIn("exists", shown)
+        self.assertEqual(os.path.getsize(path), 4)
+        self.assertTrue(self.savedByDialog(node, path)[0])
+        self.assertGreater(os.path.getsize(path), 100)
+
+    def test_exportWritesTheVolumeItselfAndSaysThatItIsEqual(self):
+        first, node = self.smallVolume(), self.smallVolume(seed=9, modality="MR")
+        manager, messages = slicer.app.coreIOManager(), slicer.vtkMRMLMessageCollection()
+        (kind,) = (each for each in self.formats(first) if "ucv" in each)
+        paths, properties = [self.path()], {"fileFormat": kind}
+        self.assertTrue(manager.exportNodes([node.GetID()], paths, properties, False, messages))
+        said = messages.GetAllMessagesAsString()
+        self.assertRegex(
+            said, r"^scan.ucv was compressed and verified equal: \d.* times smaller\.$"
+        )
+        back = self.logic.decompress(paths[0])
+        self.assertSameVoxels(back, node)
+        self.assertEqual(back.GetAttribute("MedEnhance.modality"), "MR")
 
     @slow
     def test_aDamagedFileIsReportedWithItsRemedyAndLeavesNothing(self):

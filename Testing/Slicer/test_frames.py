@@ -10,9 +10,28 @@ from test_enhance_runs import STUB
 
 import MedEnhanceLib
 from MedEnhanceNodes import bridge, dicom_source, results, sending
+from MedEnhanceNodes.preview import compositeOf
 
 ELEMENT, LABELS = "MultiVolume.FrameIdentifyingDICOMTagName", "MultiVolume.FrameLabels"
 WARNING = "the mean of all frames changed by ±54 in tissue, by noise alone ±33"
+#: A worker whose results are the input, less 3, with a record of how frames were filtered.
+PROGRAM = STUB.replace(
+    "shutil.copyfile(params['input'], params['output'])".replace("'", '"'),
+    """
+        import numpy as np
+        from MedEnhanceLib.io import stepwise
+        source = stepwise.NrrdFile(params["input"])
+        frames = [np.array(frame) - frame.dtype.type(3) for frame in source.frames]
+        list(stepwise.write(params["output"], frames, source.geometry, {"DERIVED": ["DERIVED: x"]}))
+        facts = {"frames": len(frames), "images": 2}
+        facts |= {} if params["config"]["sequence"] == "joint" else {"reason": "on request"}
+        record = {"warnings": [WARNING], "results": {"measured": {"sequence": facts}}}
+        open(params["output"] + ".json", "w").write(json.dumps(record))
+    """.replace("WARNING", repr(WARNING)),
+).replace(
+    'outputs={"output": params["output"]}',
+    'outputs={"output": params["output"]}, manifest=params["output"] + ".json"',
+)
 
 
 def diffusionVolume(test):
@@ -91,7 +110,7 @@ class SentFramesTest(MedEnhanceTestCase):
 class FramesOnThePageTest(EnhanceTestCase):
     def setUp(self):
         super().setUp()
-        self.replaceWorker(STUB.replace("not segmented: unlike the images of the model", WARNING))
+        self.replaceWorker(PROGRAM)
 
     def test_theChoiceIsOfferedForSeveralFramesAndKeptForTheirVolume(self):
         ui, box = self.ui, self.ui.framesComboBox
@@ -130,8 +149,9 @@ class FramesOnThePageTest(EnhanceTestCase):
         self.assertEqual([output.GetNthIndexValue(at) for at in range(2)], ["4.6", "9.2"])
         self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("EchoTime", "ms"))
         self.assertEqual(output.GetAttribute(bridge.SEQUENCE_KIND), "echoes")
-        self.assertIn(WARNING[1:], self.message)
-        self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Warning")
+        self.assertIn(WARNING[1:], self.ui.warningLabel.text)
+        self.assertEqual(self.ui.warningIcon.accessibleName, "Warning")
+        self.assertEqual(self.message, "echoes enhanced is ready.")
 
     def test_aDiffusionVolumeIsEnhancedIntoAnotherWithItsGradients(self):
         node, frames = diffusionVolume(self)
@@ -142,9 +162,73 @@ class FramesOnThePageTest(EnhanceTestCase):
         self.assertFalse(self.ui.previewButton.enabled or self.ui.uncertaintyCheckBox.enabled)
         output = self.apply().nodes["output"]
         self.assertEqual(output.GetClassName(), bridge.DIFFUSION_CLASS)
-        np.testing.assert_array_equal(bridge.framesOf(output), frames)
+        np.testing.assert_array_equal(bridge.framesOf(output), frames - 3)
         np.testing.assert_array_equal(self.ijkToRas(output), self.ijkToRas(node))
         self.assertEqual(sent(self, output).gradients, sent(self, node).gradients)
         display = output.GetDiffusionWeightedVolumeDisplayNode()
         self.assertEqual((display.GetWindow(), display.GetLevel()), (321.0, 123.0))
-        self.assertIsNone(results.latestOf(node), "there is no comparison")
+        self.assertIs(results.latestOf(node), output)
+
+    def applied(self, node, choice="auto"):
+        """The result of a node, shown beside it as after each run."""
+        self.choose(node)
+        self.pick(self.ui.framesComboBox, choice)
+        return self.apply().nodes["output"]
+
+    def pair(self, view="Red", other="Yellow"):
+        """The volumes in the two views side by side."""
+        views = [slicer.mrmlScene.GetSingletonNode(n, "vtkMRMLSliceNode") for n in (view, other)]
+        nodes = [compositeOf(each).GetBackgroundVolumeID() for each in views]
+        return [slicer.mrmlScene.GetNodeByID(each) for each in nodes]
+
+    def test_theResultOfASequenceSaysKindAndWayAndShowsAnyFrameBesideItsInput(self):
+        node = self.sequenceOf("echoes", [4.6, 9.2, 13.8], unit="ms", modality="MR")
+        node.SetIndexName("EchoTime")
+        originals = bridge.framesOf(node)
+        output = self.applied(node, "joint")
+        lines = self.ui.factsLabel.text.splitlines()
+        joint = "3 frames were filtered together; 2 principal images hold signal."
+        self.assertEqual(lines[:2], ["Kind of frames: echoes.", joint])
+        self.assertIs(self.ui.resultSelector.currentNode(), output)
+        self.assertFalse(self.ui.strengthSlider.isVisibleTo(self.panel.widget))
+        self.assertEqual(self.ui.frameSlider.maximum, 2)
+        for frame in (2, 1):
+            self.ui.frameSlider.value = frame
+            before, after = map(slicer.util.arrayFromVolume, self.pair())
+            np.testing.assert_array_equal(before, originals[frame])
+            np.testing.assert_array_equal(after, originals[frame] - 3)
+        self.panel.update()
+        self.assertEqual(self.ui.frameSlider.value, 1)
+        self.applied(node, "each")
+        self.assertIn("3 frames were filtered one by one: on request", self.ui.factsLabel.text)
+
+    def test_theMeanDifferenceOfFramesIsAVolumeOverTheResult(self):
+        for node in (self.sequenceOf("alike", range(3), modality="MR"), diffusionVolume(self)[0]):
+            output = self.applied(node)
+            self.assertEqual(self.ui.compareComboBox.findData("checkerboard"), -1)
+            self.pick(self.ui.compareComboBox, "difference")
+            self.waitUntil(lambda: self.panel.result.compare.overlay == "difference")
+            made = results.linked(output, "difference")
+            self.assertEqual(made.GetClassName(), "vtkMRMLScalarVolumeNode")
+            self.assertEqual({*slicer.util.arrayFromVolume(made).flat}, {-3.0})
+            view = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceNode")
+            self.assertEqual(compositeOf(view).GetForegroundVolumeID(), made.GetID())
+            legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(made)
+            self.assertIn("mean of all frames", legend.GetTitleText())
+            self.remove(output)
+            self.assertFalse(bridge.isInScene(made))
+
+    def test_aDiffusionVolumeShowsAnyComponentAndFadesIntoItsResult(self):
+        node, _frames = diffusionVolume(self)
+        output = self.applied(node)
+        self.ui.frameSlider.value = 4
+        displays = [each.GetDiffusionWeightedVolumeDisplayNode() for each in (node, output)]
+        self.assertEqual([each.GetDiffusionComponent() for each in displays], [4, 4])
+        self.pick(self.ui.compareComboBox, "fade")
+        self.ui.fadeSlider.value = 0.25
+        view = slicer.mrmlScene.GetSingletonNode("Green", "vtkMRMLSliceNode")
+        layers = compositeOf(view)
+        shown = [layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID()]
+        self.assertEqual(shown, [node.GetID(), output.GetID()])
+        self.assertEqual(layers.GetForegroundOpacity(), 0.25)
+        self.assertEqual(self.pair()[0], node)

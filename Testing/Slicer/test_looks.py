@@ -95,7 +95,7 @@ class LooksTest(MedEnhanceTestCase):
         self.look("compress-float")
         self.widget.parent.resize(400, 600)
         self.processEvents(20)
-        row = [getattr(self.ui, name) for name in ("modeLabel", "losslessButton")]
+        row = [getattr(self.ui, name) for name in ("modeLabel", "modeSelector")]
         places = [each.mapTo(self.panel.widget, qt.QPoint(0, 0)).y() for each in row]
         self.assertLess(abs(places[0] - places[1]), 9, "the label stands above its choices")
         self.context.state.inputVolume = node

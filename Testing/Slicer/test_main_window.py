@@ -209,7 +209,7 @@ class JobBarTest(MedEnhanceTestCase):
         job = runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping " * 40)
         self.waitUntil(lambda: job.state == "running" and job.fraction > 0)
         self.processEvents(200)
-        self.assertLess(ui.jobFrame.height, 45)
+        self.assertLess(ui.jobFrame.height, 85)
         job.cancel()
         self.waitUntil(lambda: job.isFinished)
         self.assertTrue(ui.jobFrame.isHidden())
@@ -241,8 +241,9 @@ class InstallationTest(MedEnhanceTestCase):
         self.absent, self.installed = [self.torch, self.small], []
         self.enterContext(mock.patch.object(dependencies, "missing", self.missing))
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
+        self.extend(None)
         self.panel, folder = self.widget.panels["enhance"], Path(self.temporaryFolder())
-        self.addCleanup(setattr, self.panel, "job", None)  # a stub never ends
+        self.addCleanup(self.panel.forget)  # a stub never ends
         (folder / "pip.py").write_text(PIP)
         self.end = folder / "end"
         paths = {"PYTHONPATH": str(folder), "PIP_ENDS": str(self.end)}
@@ -250,6 +251,12 @@ class InstallationTest(MedEnhanceTestCase):
         self.confirm = mock.Mock(return_value=True)
         for name in ("confirmOkCancelDisplay", "confirmYesNoDisplay"):
             self.enterContext(mock.patch.object(slicer.util, name, self.confirm))
+
+    def extend(self, manager):
+        """Let Slicer have a manager of extensions, or none."""
+        application = type(slicer.app)
+        answer = mock.patch.object(application, "extensionsManagerModel", lambda _app: manager)
+        self.enterContext(answer)
 
     def missing(self, use="enhance"):
         return [each for each in self.absent if each.use in ("compress", use)]
@@ -282,11 +289,36 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertEqual(self.context.runner.activeJobs(), [job])
         self.assertRegex(job.log[0], "^install torch>=2.5 nibabel>=5.3 -c .*constraints.txt ")
         self.absent = []
-        with mock.patch("MedEnhancePages.enhance.enhancement.start") as start:
+        jobs = {"return_value": [mock.Mock()]}
+        with mock.patch("MedEnhancePages.enhance.enhancement.start", **jobs) as start:
             self.end.touch()
             self.waitUntil(lambda: start.called)
         start.assert_called_once()
         self.assertTrue(self.widget.ui.tabs.enabled and self.widget.ui.loadButton.enabled)
+
+    def test_pyTorchIsAskedForByTheNameOfSlicersExtension(self):
+        manager = mock.Mock(**{"isExtensionInstalled.return_value": False}, interactive=True)
+        manager.activeTasks = ()
+        self.extend(manager)
+        server, restart = manager.installExtensionFromServer, mock.Mock()
+        self.enterContext(mock.patch.object(type(slicer.app), "confirmRestart", restart))
+        self.assertIn("Slicer's extension PyTorch", dependencies.missingText())
+        self.assertNotIn("extension", dependencies.missingText("compress"))
+        self.confirm.side_effect = [True, False]  # the other packages, and not the extension
+        self.assertFalse(dependencies.ensure())
+        self.assertEqual(self.installed[0][0], ["nibabel>=5.3"], "MONAI would bring PyTorch too")
+        self.assertIn("Slicer has to restart", self.confirm.call_args.args[0])
+        server.assert_not_called()
+        self.confirm.side_effect, server.side_effect = None, lambda *_: not manager.interactive
+        self.assertFalse(dependencies.ensure())
+        server.assert_called_once_with("PyTorch", False)
+        self.assertTrue(manager.interactive)
+        self.assertEqual((restart.call_count, self.context.runner.activeJobs()), (1, []))
+        server.side_effect = lambda *_: False
+        with self.assertRaisesRegex(PanelError, "could not be installed. Install it in Slicer's"):
+            dependencies.ensure()
+        with self.assertRaisesRegex(PanelError, "PyTorch comes with Slicer's extension PyTorch"):
+            self.context.logic.installDependencies(confirm=True)
 
     def test_aCancelledInstallationIsReportedAndCanBeBegunAgain(self):
         job = self.begin()
@@ -336,6 +368,20 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertFalse(self.panel.ui.applyButton.enabled)
         self.confirm.assert_not_called()
         self.assertTrue(dependencies.ensure("compress"))
+
+    def test_samplesHaveATitleWhereSlicerTranslatesThat(self):
+        import SampleData
+
+        title = mock.Mock()  # since Slicer 5.13
+        register = "registerCustomSampleDataCategory"
+        self.enterContext(
+            mock.patch.object(SampleData.SampleDataLogic, register, title, create=True)
+        )
+        samples.registerSampleData()
+        title.assert_called_once_with("MedEnhance", "MedEnhance")
+        self.assertEqual(
+            len(SampleData.SampleDataLogic.sampleDataSourcesByCategory("MedEnhance")), 3
+        )
 
     def test_aSampleAsksAndNeverFailsSilently(self):
         import SampleData

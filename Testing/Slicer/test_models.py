@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import qt
+import slicer
 from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -85,11 +86,72 @@ class ModelsTest(MedEnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, 60)
         self.assertIn("(default)", ui.modelList.currentItem().text())
         self.assertFalse(ui.defaultButton.enabled)
+        ui.removeButton.click()
+        self.waitUntil(lambda: self.panel.job is None, 60)
+        self.assertEqual((self.listed(), os.listdir(self.installed)), (SHIPPED, ["defaults.json"]))
+        self.assertIn("mine was removed", self.message)
+        self.importFrom(self.bundle())
+        self.assertNotIn("(default)", ui.modelList.currentItem().text())
         path = Path(self.installed, "mine/configs/metadata.json")
         path.chmod(0o644)
         path.write_text("{")
         self.refresh()
         self.assertEqual(self.listed(), SHIPPED)
+
+    def listing(self, **fields):
+        """Show two models of a kind, of which the second, an imported one, has these fields."""
+        model = {"name": "mr", "kind": "enhancer", "modality": "MR", "shipped": True, "doubt": ""}
+        model |= {"default": True, "ok": True, "version": "1", "bytes": 1000, "license": "MIT"}
+        model |= {"card": "Card", "description": "", "folder": "/models/mr"}
+        mine = {"name": "mine", "shipped": False, "default": False, "folder": "/models/mine"}
+        job = mock.Mock(error=None, warnings=[], log=[])
+        job.result = {"models": [model, model | mine | fields], "unreadable": []}
+        submit = mock.patch.object(self.context.runner, "submit", return_value=job)
+        self.submitted = self.enterContext(submit)
+        self.panel.enter()
+        self.end(job)
+        self.choose("mine")
+        self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
+        self.asked = self.enterContext(mock.patch.object(qt.QMessageBox, "question"))
+        return job
+
+    def end(self, job):
+        job.onFinished.call_args.args[0](job)
+
+    def asks(self, button):
+        """Press a button, answer its question with No, then with Yes; the question."""
+        for self.asked.return_value in (qt.QMessageBox.No, qt.QMessageBox.Yes):
+            count = self.submitted.call_count
+            button.click()
+        self.assertEqual(self.submitted.call_count, count + 1)
+        return self.asked.call_args.args[2]
+
+    def test_anImportedModelIsRemovedAfterAQuestionAShippedOneNever(self):
+        job, ui = self.listing(), self.panel.ui
+        self.assertIn("model mine with its folder /models/mine?", self.asks(ui.removeButton))
+        params = {"action": "remove", "name": "mine"}
+        self.assertEqual(self.submitted.call_args.args, ("models", params))
+        job.result = {"models": job.result["models"][:1], "removed": "mine"}
+        job.warnings = [
+            "the model mine was the default enhancer MR: the one that ships is it again"
+        ]
+        self.end(job)
+        self.assertEqual(self.listed(), ["mr"])
+        self.assertIn("The model mine was removed.\nThe model mine was the default", self.message)
+        self.assertFalse(ui.removeButton.enabled)
+
+    def test_aWorseDefaultIsMadeOnAQuestionWithBothNumbers(self):
+        doubt = "the model mine is worse than mr on the same images: 0.10 against 0.29 dB"
+        self.listing(doubt=doubt)
+        self.assertIn("0.10 against 0.29 dB", self.asks(self.panel.ui.defaultButton))
+        params = {"action": "default", "name": "mine"}
+        self.assertEqual(self.submitted.call_args.args, ("models", params))
+
+    def test_aBetterDefaultIsMadeWithoutAQuestion(self):
+        self.listing()
+        self.panel.ui.defaultButton.click()
+        self.assertEqual(self.submitted.call_args.args[1]["action"], "default")
+        self.asked.assert_not_called()
 
     @slow
     def test_whatIsNoModelIsRefusedWithASentence(self):

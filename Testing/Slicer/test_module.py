@@ -15,6 +15,8 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 from slicer import i18n
 
+from MedEnhanceLib.runtime import dependencies as library
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 
 PAGES = ["enhance", "compress", "distill", "models"]
@@ -36,7 +38,23 @@ class ModuleTest(MedEnhanceTestCase):
             self.widget.showPage(name)
             self.assertEqual(self.context.state.page, name)
         self.assertEqual(self.widget.ui.tabs.count, len(PAGES))
-        slicer.selfTests["MedEnhance"]()  # Slicer's Reload and Test
+
+    def test_theSelfTestOpensThePagesAloneWherePackagesAreMissing(self):
+        absent = [library.Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")]
+        self.widget.parent.exit()
+        with (
+            mock.patch.object(dependencies, "missing", lambda *_use: absent),
+            self.assertLogs(level="INFO") as log,
+        ):
+            slicer.selfTests["MedEnhance"]()  # Slicer's Reload and Test
+        self.assertRegex(log.output[-1], r"Only the pages were tested\. .*(PyTorch|packages: 1)")
+        self.assertFalse(self.widget.parent.isEntered)
+
+    @slow
+    def test_theSelfTestEnhancesTheSampleAndCompares(self):
+        with self.assertLogs(level="INFO") as log:
+            slicer.selfTests["MedEnhance"]()
+        self.assertIn("Enhanced, beside its input", log.output[-1])
 
     def test_textsAreLookedUpWhereSlicersToolsExtractThem(self):
         """By folder and file, and so in contexts that no other extension has."""
@@ -83,6 +101,22 @@ class ModuleTest(MedEnhanceTestCase):
         ui.messageCloseButton.click()
         self.assertTrue(ui.messageFrame.isHidden())
 
+    def test_aMessageIsShownOnThePageThatItCameFromAlone(self):
+        ui, panels = self.widget.ui, self.widget.panels
+        panels["enhance"].context.message("error", "of Enhance")
+        self.assertEqual(self.message, "of Enhance")
+        panels["compress"].context.message("info", "of Compress")
+        self.assertEqual(self.message, "of Enhance")
+        self.widget.showPage("compress")
+        self.assertEqual(self.message, "of Compress")
+        self.assertEqual(ui.messageIcon.accessibleName, "Information")
+        ui.messageCloseButton.click()
+        self.assertEqual(self.message, "")
+        self.widget.showPage("models")
+        self.assertEqual(self.message, "")
+        self.widget.showPage("enhance")
+        self.assertEqual(self.message, "of Enhance")
+
     def observers(self):
         """Count those of the scene and of the nodes behind the page Enhance."""
         state = self.context.state
@@ -107,10 +141,8 @@ class ModuleTest(MedEnhanceTestCase):
         self.context.changeSoon()  # as a job that ends
         self.processEvents(80)
         self.assertEqual(updates, [])
-        times = {"started": 0, "ended": 1}
-        page.onApplied(
-            types.SimpleNamespace(nodes={"output": result}, warnings=[], log=[], **times)
-        )
+        job = types.SimpleNamespace(nodes={"output": result}, params={}, warnings=[], log=[])
+        page.runs.showResult(job, node, page.options)
         self.assertEqual((self.observers()[1:], compare.mode), (alone, "none"))
         parent.enter()
         self.assertIsNone(page.ui.guideSelector.currentNode() or self.context.state.guideVolume)
@@ -212,7 +244,7 @@ class LeakTest(MedEnhanceTestCase):
         ui = widget.panels["enhance"].ui
         widget.context.state.enhancedVolume = self.resultOf(node, difference=node)
         widget.panels["enhance"].update()
-        ui.differenceButton.click()
+        self.pick(ui.compareComboBox, "difference")
         self.assertEqual(widget.panels["enhance"].result.compare.mode, "single")
         self.rounds = getattr(self, "rounds", 0) + 1
         if self.rounds % 2:

@@ -34,7 +34,7 @@ class ResultsTest(MedEnhanceTestCase):
 
     def difference(self, source, output, name="difference"):
         """The map of a result, as a run makes it."""
-        image = finished(self.results.differenceImage(source, output.GetImageData()))
+        image = finished(self.results.differenceImage(*map(self.bridge.framesOf, (source, output))))
         node = self.bridge.newVolumeLike(source, name, image)
         self.results.styleMap(node, "difference", "HU", self.results.typicalMagnitude(image))
         return node

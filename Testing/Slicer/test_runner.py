@@ -101,6 +101,22 @@ for line in sys.stdin:
             self.assertTrue(job.error.hint)
             runner.shutdown()
 
+    def test_aKilledWorkerLackedMemoryOnlyWhereTheSystemCountedIt(self):
+        kill, crash = "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 11)"
+        for end, kills, code, said in (
+            (kill, (5, 6), "memory", "The memory ran out.*choose a smaller region"),
+            (kill, (5, 5), "worker", r"The system or another program ended .* \(signal 9\)"),
+            (crash, (5, 6), "worker", r"process crashed \(signal 11\)"),
+            ("sys.exit(3)", (0, 0), "worker", "ended with status 3"),
+        ):
+            counts = mock.patch("MedEnhancePanels.worker.memoryKills", side_effect=kills)
+            runner = Runner([pythonExecutable(), "-c", f"{WORKER}\nsys.stdin.readline()\n{end}"])
+            with counts:
+                job = self.finish(runner.submit("ping", {}, title="Ping"))
+            self.assertEqual(job.error.code, code)
+            self.assertRegex(job.error.text, said)
+            runner.shutdown()
+
     def test_aWorkerThatDoesNotListenIsKilledAndItsFolderIsRemoved(self):
         """After the grace time, and when Slicer closes."""
         deaf = f"""{WORKER}

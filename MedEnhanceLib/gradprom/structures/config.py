@@ -23,9 +23,11 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
             "widths": (8, 8, 8, 8),
             "locator_widths": (4, 8, 8, 8),
         },
+        "quick": {"steps": 200, "locator_steps": 200},
         "cpu": {},
         "full": {"steps": 60_000},
     }
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 1, "quick": 10, "cpu": 480, "full": 3600}
 
     images: tuple[str, ...] = option(("*",), help="patterns of label maps below the data folder")
     structures: tuple[dict[str, Any], ...] = option(

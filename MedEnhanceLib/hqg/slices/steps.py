@@ -20,7 +20,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Errors below this count by their squares, larger ones by their absolute values.
 _ROUND = 0.02
-_LEARNING_RATE = 1e-3
 #: Tuning: steps for each million voxels of the result; least and most steps.
 _STEPS_PER_MVOXEL, TUNING_STEPS = 45, (60, 400)
 #: Largest ratio of the sides of a pixel for tuning.
@@ -34,7 +33,7 @@ class SliceTraining:
 
     def __init__(self, network: SliceNet, sampler: Sampler, device: str, ema: float) -> None:
         move(network, device).train().requires_grad_(True)
-        self.learner = Learner(network, _LEARNING_RATE, ema)
+        self.learner = Learner(network, sampler.config.learning_rate, ema)
         self._sampler, self._device = sampler, device
 
     def step(self, number: int, total: int) -> float:

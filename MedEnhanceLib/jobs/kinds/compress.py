@@ -61,7 +61,7 @@ class DecompressParams(DicomParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        region_from_json(self.region)
+        files.region_from_json(self.region)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) ->
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region → save, as a file or as DICOM → manifest."""
     work = Work("decompressed", params, monitor)
-    source, region = Path(params.input), region_from_json(params.region)
+    source, region = Path(params.input), files.region_from_json(params.region)
     if params.dicom:  # a series of another patient is refused before decoding
         place_volume(unicompress.outline(source, region), params, work.series, Monitor())
     volume = unicompress.decompress(source, region=region, monitor=monitor.part(0.01, 0.8))
@@ -176,15 +176,3 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
         mask = report.mask(volume) if report.lost else None
         work.save({"output": volume, "mask": mask}, monitor.part(0.9, 1.0))
     return work.finish(figures={"report": report})
-
-
-def region_from_json(region: list[list[int | None] | None] | None) -> tuple[slice, ...] | None:
-    """Convert [[40, 60], null] to slices, None to None; ConfigError for an invalid entry."""
-    if region is None:
-        return None
-    for ends in region:
-        if ends is not None and len(ends) != 2:
-            raise ConfigError(
-                f"region has the entry {ends!r}", "Give a list [start, stop], or null for all."
-            )
-    return tuple(slice(*(ends or (None, None))) for ends in region)

@@ -1,4 +1,4 @@
-"""The jobs that enhance a volume, prepare its previews, and segment a volume."""
+"""The jobs that enhance a volume, measure its noise, and segment a volume."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, cube_around, noise_verdict, region_verdict
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
@@ -22,14 +23,10 @@ from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.device import DEVICES
-from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
-
-#: σ below the noise of any volume.
-_NO_NOISE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,33 +282,56 @@ def _write_report(params: EnhanceParams, volume: Volume, enhanced: Enhanced, man
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareParams(VolumeParams):
-    """Read and measure a volume ahead of its previews, which then compute their slices alone."""
+class NoiseParams(VolumeParams):
+    """Measure the noise of a volume, or in a region of even tissue."""
 
-    device: str = option("auto", help=DEVICES)
+    region: list[list[int | None] | None] | None = option(
+        None,
+        help="[start, stop] or null (all) for each axis K, J, I, of even tissue; the last ones may "
+        "be missing",
+        low=-1_000_000,
+        high=1_000_000,
+        flag=None,
+    )
+    at: tuple[int, int, int] | None = option(
+        None,
+        help="slice, row and column of a voxel in even tissue: measure in 12 mm around it",
+        low=0,
+        high=1_000_000,
+        flag=None,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        files.region_from_json(self.region)
+        if self.region and self.at:
+            raise ConfigError("region and at name two regions", "Give one of them.")
 
 
-def run_prepare(params: PrepareParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → open the model → measure the noise, and keep all of it.
+def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Result:
+    """Load → measure the volume, and keep it for its previews, or a region.
 
     Args:
         params: of the job.
         monitor: receives progress; may cancel.
         kept: keeps the volume and its measurements.
+    Returns the measurement, and the sentence about it.
     """
-    volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.2))
-    rest = monitor.part(0.2, 1.0)
+    volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.3))
+    region = files.region_from_json(params.region)
+    if params.at:
+        region = cube_around(volume, params.at)
+    if region:
+        return _noise_result(region_verdict(volume, region), "")
+    verdict = noise_verdict(volume, cache=cache, monitor=monitor.part(0.3, 1.0))
+    why = f"{volume.modality} of this kind is not enhanced, and its noise not measured"
+    return _noise_result(verdict, why)
 
-    def tell_progress(event: Event) -> None:
-        """Leave out what is said of the noise, which is none of the volume's."""
-        if event.kind == "progress":
-            rest.progress(event.fields["fraction"], event.fields["stage"])
 
-    # Such noise is below the precision of floats and not removed: only shared steps are run.
-    config = EnhanceConfig(device=params.device, noise=_NO_NOISE)
-    quiet = Monitor(tell_progress, lambda: rest.cancelled)
-    hqg.enhance(volume, config, frame=0, slices=(0, 1), cache=cache, monitor=quiet)
-    return Result()
+def _noise_result(verdict: NoiseVerdict | None, why: str) -> Result:
+    if verdict is None:
+        return Result({"noise": None, "sentence": why})
+    return Result({"noise": verdict.to_json(), "sentence": verdict.sentence})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from MedEnhanceLib import native
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles import store
+from MedEnhanceLib.bundles.comparing import doubt_about
 from MedEnhanceLib.bundles.importing import import_bundle, remove_bundle
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
@@ -58,17 +59,26 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
         before = store.read_defaults()
         remove_bundle(str(params.name))
         for which in before.keys() - store.read_defaults().keys():
-            monitor.warn(f"{params.name} was the default {which}: the one that ships is it again")
+            monitor.warn(
+                f"the model {params.name} was the default {which}: the one that ships is it again"
+            )
         changed = {"removed": params.name}
     elif params.action == "default":
+        doubt = _doubt_about(store.by_name(str(params.name)))
         changed = {"default": store.set_default(str(params.name)).name}
+        if doubt:
+            monitor.warn(doubt)
     bundles = store.list_bundles()
     rows = []
     for count, bundle in enumerate(bundles):
         if not changed:  # a cancel would state that nothing was written
             monitor.progress(count / len(bundles), "checking the models")
-        rows.append(store.details(bundle))
+        rows.append(store.details(bundle) | {"doubt": _doubt_about(bundle)})
     return Result({"models": rows, "unreadable": store.unreadable_rows(), **changed})
+
+
+def _doubt_about(bundle: store.Bundle) -> str:
+    return doubt_about(bundle, store.default_beside(bundle))
 
 
 def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.bundles.export import NOT_STATED, comparison, record_fields
 from MedEnhanceLib.bundles.schema import CODEC
-from MedEnhanceLib.bundles.store import is_taken, read_bundle
+from MedEnhanceLib.bundles.store import is_taken, read_bundle, shipped_bundle
 from MedEnhanceLib.core.options import About, Options, Params, check_fields, option
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
@@ -71,7 +71,7 @@ class TrainParams(Params):
         help="fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig, "
         "from label maps gradprom.TrainFromLabelsConfig, hqg.slices.TrainSlicesConfig, or those of "
         "a part of the codec); "
-        "preset (smoke, cpu, full) sets the others",
+        "preset (smoke, quick, cpu, full) sets the others",
         flag=None,
     )
 
@@ -184,10 +184,11 @@ def check_training(method: str, fields: Mapping[str, Any]) -> None:
     if method == CODEC:
         training_config(method, fields)
     else:
-        check_fields(_config_class(method), fields)
+        check_fields(config_class(method), fields)
 
 
-def _config_class(method: str) -> Any:
+def config_class(method: str) -> Any:
+    """Return the configuration's class of a method; ConfigError for an unknown one."""
     if method not in _CONFIGS:
         names = ", ".join(get_args(Method))
         raise ConfigError(f"unknown method {method!r}", f"Use one of {names}.")
@@ -205,13 +206,12 @@ def training_config(
         distilled: a set to learn from; its modality is the default.
     Raises ConfigError for an unknown method, and for fields that its configuration does not have.
     """
-    config_class = _config_class(method)
-    if isinstance(fields, config_class):
+    kind = config_class(method)
+    if isinstance(fields, kind):
         return fields
     if not isinstance(fields, Mapping):
         raise ConfigError(
-            f"config is {fields!r}",
-            f"Give a preset's name, an object, or a {config_class.__name__}.",
+            f"config is {fields!r}", f"Give a preset's name, an object, or a {kind.__name__}."
         )
     if method == CODEC:
         from MedEnhanceLib.unicompress.train import codec_config
@@ -224,7 +224,23 @@ def training_config(
             fields = {"name": name, **fields}
     if method == "hqg" and fields.get("task") and distilled is None:
         fields = taught_fields(fields)
-    return config_class.from_json(dict(fields))
+    elif fields.get("preset") == "quick" and method in _FROM_SETS:
+        fields = _continued(method, fields)
+    return kind.from_json(dict(fields))
+
+
+def _continued(method: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let a quick training go on from the shipped model of its modality, of the same size.
+
+    One that states what it starts from, or another size, stays as it is.
+    """
+    if fields.keys() & {"start", "network", "view"}:
+        return fields
+    suffix = "-slices" if method == "slices" else ""
+    shipped = shipped_bundle(f"{fields.get('modality', 'MR').lower()}{suffix}")
+    names = ("network",) if fields.get("examinations") else ("network", "view")
+    size = {name: shipped.metadata[name] for name in names if name in shipped.metadata}
+    return {"start": shipped.name, **size, **fields}
 
 
 def train_method(

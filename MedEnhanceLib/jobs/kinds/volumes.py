@@ -98,9 +98,10 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
 
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
     """Return the card of a volume, see `io.describe.card`, with its measured noise."""
-    from MedEnhanceLib.hqg.decide import noise_facts
+    from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 
-    return card(volume, path) | {"noise": noise_facts(volume)}
+    verdict = noise_verdict(volume)
+    return card(volume, path) | {"noise": verdict.to_json() if verdict else None}
 
 
 def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:

@@ -158,6 +158,26 @@ def test_a_model_comes_in_and_goes(
     assert toy.folder.exists()
 
 
+def test_a_link_is_not_removed_and_what_it_leads_to_stays(toy: Bundle, user_models: Path) -> None:
+    user_models.mkdir(exist_ok=True)
+    (user_models / "toy").symlink_to(toy.folder)
+    for name, said in (("toy", "is a link"), (".", "no model '.'")):
+        with pytest.raises(MedEnhanceError, match=said):
+            remove_bundle(name)
+    assert (user_models / "toy").is_symlink()
+    assert toy.folder.exists()
+
+
+def test_an_imported_model_is_no_default_by_the_name_of_one_before(
+    toy: Bundle, user_models: Path
+) -> None:
+    import_bundle(toy.folder)
+    store.set_default("toy")
+    shutil.rmtree(user_models / "toy")
+    import_bundle(toy.folder)
+    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr"
+
+
 @pytest.mark.parametrize(("limit", "value"), [("MOST_BYTES", 250_000), ("MOST_FILES", 2)])
 def test_a_zip_of_more_than_a_model_is_refused_before_it_is_unpacked(
     tmp_path: Path, user_models: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int

@@ -93,8 +93,9 @@ def test_the_default_is_stated_and_goes_back_to_the_one_that_ships(
 
     run("models", "import", bundle)
     assert default() == ["ct", "mr"]
-    said = run("models", "default", "my-model").out
-    assert said == "my-model is now the default enhancer for MR (--model auto)\n"
+    said = run("models", "default", "my-model")
+    assert said.out == "my-model is now the default enhancer for MR (--model auto)\n"
+    assert "my-model was not compared with mr on the same images" in said.err
     assert default() == ["my-model", "ct"]
     run("models", "default", "mr")
     assert default() == ["mr", "ct"]

@@ -189,6 +189,22 @@ def test_inspect_and_enhance_state_the_same_limits_of_uncertain_noise(
     assert f"noise found: {limits}" in found
 
 
+def test_noise_is_measured_in_even_tissue_and_used(run: Callable, tmp_path: Path) -> None:
+    path = tmp_path / "ct.nrrd"
+    even = brain()
+    voxels = 300 + 20 * np.random.default_rng(0).standard_normal(even.shape)
+    me.save(even.with_voxels(voxels.astype(np.float32)).as_modality("CT"), path)
+    ran = run("noise", path, "--at", "6,20,20", "--json")
+    assert ran.status == 0
+    assert json.loads(ran.out)["noise"]["sigma"] == pytest.approx(20, rel=0.15)
+    verdict, remedy = run("noise", path, "--region", "4:8,10:30,10:30").out.splitlines()
+    assert verdict.startswith("Noise ±")
+    assert verdict.endswith("in the region.")
+    assert "--noise" in remedy
+    for wrong in ("6,20", "6,20,x", "6,20,96"):
+        assert run("noise", path, "--at", wrong).status == 2
+
+
 @pytest.mark.parametrize(("modality", "near"), [("mr", "MR"), ("MRI", "MR"), ("pet", "PT")])
 def test_a_modality_in_other_letters_is_recognized(
     modality: str, near: str, run: Callable, scan: Path, tmp_path: Path

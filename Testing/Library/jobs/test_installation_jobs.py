@@ -13,7 +13,7 @@ from MedEnhanceLib.jobs import JobSpec, run_job
 _FIELDS = {
     "name", "kind", "modality", "version", "description", "license", "sha256", "shipped", "bytes",
     "folder", "card", "training", "ok", "message", "anatomy",
-    "default", "origin", "imported_from",
+    "default", "doubt", "origin", "imported_from",
 }  # fmt: skip
 
 

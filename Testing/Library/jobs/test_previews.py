@@ -82,9 +82,10 @@ def test_a_volume_is_measured_ahead_of_its_previews(
     expected = _preview(scan, [3, 5])
     KEPT.__init__()  # type: ignore[misc]
     events: list[Event] = []
-    job = JobSpec("prepare", {"device": "cpu", "input": str(scan)})
+    job = JobSpec("noise", {"input": str(scan)})
     run_job(job, progress=events.append, kept=KEPT)
-    assert {event.kind for event in events} <= {"started", "progress", "result"}
+    assert {event.kind for event in events} <= {"started", "progress", "log", "result"}
+    assert events[-1].fields["noise"]["sigma"] > 0
     monkeypatch.setattr("MedEnhanceLib.hqg.decide.noise_of", None)  # not called any more
     link = scan.with_name("link.nrrd")
     link.hardlink_to(scan)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs.runs import LongRun
 
@@ -25,10 +26,14 @@ def test_a_damaged_run_hides_no_other(tmp_path: Path, text: str) -> None:
     run.save()
     assert run.folder.parent == tmp_path
     assert run.name == "my-run"
-    assert LongRun.resumable(tmp_path) == []  # it does not say yet what it works on
+    assert not run.is_resumable  # it does not say yet what it works on
     run.record["params"] = {"data": "data", "out": "out"}
     run.save()
-    assert [each.folder for each in LongRun.resumable(tmp_path)] == [run.folder]
+    newer = LongRun.create(tmp_path, "train", "done")
+    newer.record |= {"state": "done", "created": run.record["created"] + 9}
+    newer.save()
+    assert [each.name for each in LongRun.below(tmp_path)] == ["my-run", "done"]
+    assert [each.is_resumable for each in LongRun.below(tmp_path)] == [True, False]
     assert LongRun.create(tmp_path, "train", "../my run").folder != run.folder
 
 
@@ -43,6 +48,35 @@ def test_a_run_that_failed_is_resumed_only_from_a_checkpoint(tmp_path: Path) -> 
         (run.out / file).parent.mkdir(exist_ok=True)
         (run.out / file).touch()
         assert run.is_resumable
+
+
+def test_a_run_is_removed_with_its_folder_alone(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    run, other = (LongRun.create(root, "train", name) for name in ("a", "b"))
+    for each in (run, other):
+        each.save()
+        (each.out / "volumes").mkdir()
+        (each.out / "volumes" / "0.nii.gz").write_bytes(bytes(1000))
+    assert 1000 < run.size < 2000
+    next(steps := run.remove())
+    assert not run.folder.exists()
+    deque(steps, 0)
+    assert list(root.iterdir()) == [other.folder]
+
+
+def test_only_a_folder_of_a_run_is_removed(tmp_path: Path) -> None:
+    run = LongRun.create(tmp_path, "train", "a")
+    run.save()
+    (run.folder / "thesis.txt").touch()
+    with pytest.raises(OutputError, match=r"holds thesis.txt, which MedEnhance did not write"):
+        deque(run.remove(), 0)
+    (run.folder / "thesis.txt").unlink()
+    (tmp_path / "link").symlink_to(run.folder)
+    with pytest.raises(OutputError, match="is a link"):
+        deque(LongRun.open(tmp_path / "link").remove(), 0)
+    assert (run.folder / "run.json").is_file()
+    with pytest.raises(InputError, match="no readable run"):
+        LongRun.open(tmp_path)
 
 
 AVERAGES = {"config": {"method": "statistics"}}

@@ -52,6 +52,7 @@ def test_the_library_for_windows_is_of_these_sources_and_has_all_functions(
     shipped = build.HERE / "windows" / build.WINDOWS_FILE
     library = shipped.read_bytes()
     assert shipped.with_suffix(".sha256").read_text().strip() == build.digest(shipped)
+    assert shipped.with_suffix(".log").read_text("utf-8") == build.windows_log(shipped)
     assert library[:2] == b"MZ"
     at = int.from_bytes(library[0x3C:0x40], "little")
     assert library[at : at + 6] == b"PE\0\0\x64\x86"  # of x86_64
@@ -151,6 +152,24 @@ def test_the_sources_compile_for_every_system(tmp_path: Path, target: str) -> No
     made = build.build(tmp_path, compiler=[*zig, "-target", target])
     start = {"linux": b"\x7fELF", "windows": b"MZ", "macos": b"\xcf\xfa\xed\xfe"}
     assert made.read_bytes().startswith(start[target.split("-")[1]])
+
+
+def test_the_library_for_windows_is_built_by_the_version_in_its_log_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build.metadata, "version", lambda _name: "0.16.0")
+    with pytest.raises(build.BuildError, match=f"0.16.0: .* pip install ziglang=={build.ZIGLANG}"):
+        build.build_for_windows(tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_the_library_for_windows_has_the_same_bytes_in_another_folder(tmp_path: Path) -> None:
+    if build.installed_ziglang() != build.ZIGLANG:
+        pytest.skip(f"python -m pip install ziglang=={build.ZIGLANG}")
+    build.build_for_windows(tmp_path)
+    for shipped in (build.HERE / "windows").iterdir():
+        assert (tmp_path / shipped.name).read_bytes() == shipped.read_bytes(), shipped.name
 
 
 _CHILD = """

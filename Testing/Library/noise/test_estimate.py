@@ -14,8 +14,8 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
-from MedEnhanceLib.hqg.decide import noise_facts
 from MedEnhanceLib.hqg.denoise import removal_of
+from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 from MedEnhanceLib.noise.estimate import measure_noise, noise_of
 from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.synthetic import synthetic_volume
@@ -240,13 +240,13 @@ def test_uncertain_noise_of_ct_has_an_interval_that_is_of_use(seed: int) -> None
     noise = scanner.noise(clean.voxels, clean.geometry.spacing, rng)
     shown = scanner.shown(clean.voxels)
     noise *= 12 / np.sqrt(np.median(np.square(noise[shown > -300])) / 0.455)
-    facts = noise_facts(clean.with_voxels(np.round(shown + noise)))
-    assert facts is not None
-    assert facts["confidence"] < 0.5
-    low, high = facts["interval"]
+    verdict = noise_verdict(clean.with_voxels(np.round(shown + noise)))
+    assert verdict is not None
+    assert verdict.confidence < 0.5
+    low, high = verdict.interval
     assert low < 12 < high < 2.5 * low
-    assert facts["sigma"] == pytest.approx(12, rel=0.25)
-    assert facts["reason"] == "noise and anatomy can hardly be distinguished"
+    assert verdict.sigma == pytest.approx(12, rel=0.25)
+    assert verdict.reason == "noise and anatomy can hardly be distinguished"
 
 
 def test_uncertain_noise_of_ct_keeps_its_spectrum_and_flattens_its_map() -> None:

@@ -85,6 +85,15 @@ class ImplicitConfig(CodecTrainingConfig):
             "learning_rate": 1e-3,
             "warm_up": 0.3,
         },
+        "quick": {
+            "teacher_steps": 60,
+            "student_steps": 400,
+            "blocks": 4,
+            "coordinates": 512,
+            "warm_up": 0.02,
+            "match": 0.05,
+            "joint": 0.9,
+        },
         # Small batches: what counts in so short a time is the number of steps. Networks begin
         # as a linear transform, which a high rate would forget.
         "cpu": {
@@ -98,6 +107,7 @@ class ImplicitConfig(CodecTrainingConfig):
         },
         "full": {},
     }
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 6, "cpu": 15, "full": 30_000}
 
     modality: Literal["all", "CT", "MR", "EM"] = option(
         "all", help="all: one model for all three, sampled equally often"

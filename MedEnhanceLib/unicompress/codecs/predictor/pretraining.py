@@ -45,9 +45,11 @@ class PredictorConfig(CodecTrainingConfig):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"steps": 20},
+        "quick": {},  # the default takes a minute or two
         "cpu": {},
         "full": {"steps": 60_000},
     }
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.2, "quick": 2, "cpu": 2, "full": 15}
 
     modality: Literal["CT", "MR", "EM"] = option(
         "CT", help="modality as which all volumes are taken"

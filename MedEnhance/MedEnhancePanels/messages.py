@@ -1,0 +1,54 @@
+"""Messages above the pages: each belongs to the page that it came from, and is shown there only."""
+
+import logging
+
+from MedEnhanceLib.runtime.text import sentence
+from MedEnhancePanels.errors import PanelError
+
+
+class Speaker:
+    """Ways to say something; subclasses have message(level, text, details, report).
+
+    level: "info", "warning" or "error". details: shown on demand. report: for the clipboard.
+    """
+
+    def clearMessage(self, *_checked):
+        self.message("info", "")
+
+    def showError(self, exception):
+        """Show an exception, and log it with its traceback; a cancellation is information."""
+        error = logged(exception)
+        if error.text:  # else the scene has closed
+            level = "info" if error.isCancellation else "error"
+            self.message(level, error.text, error.shown, error.report)
+
+    def report(self, job, text):
+        """Say how a job ended: its error, or the text, with its warnings."""
+        if job.error is not None:
+            self.showError(job.error)
+        else:
+            level = "warning" if job.warnings else "info"
+            lines = [text, *map(sentence, job.warnings)]
+            self.message(level, "\n".join(lines), "\n".join(job.log))
+
+
+def logged(exception):
+    """Log an exception with its traceback, unless it is a cancellation; returns its PanelError."""
+    error = PanelError.fromException(exception)
+    if error.report:
+        log = logging.error if error.code == "internal" else logging.warning
+        log("MedEnhance: %s", error.report)
+    return error
+
+
+class PageContext(Speaker):
+    """The Context as a page has it: what is said through it is shown on that page."""
+
+    def __init__(self, context, page):
+        self._shared, self._page = context, page
+
+    def __getattr__(self, name):
+        return getattr(self._shared, name)
+
+    def message(self, level, text, details="", report=""):
+        self._shared.message(level, text, details, report, page=self._page)

@@ -1,0 +1,132 @@
+"""Measures the noise in a region of even tissue, which a user has chosen.
+
+What changes slowly over the region (a slope along each axis) is tissue or bias field; the rest is
+noise. Source of the Rician correction: Gudbjartsson and Patz, Magn. Reson. Med. 34 (1995) 910.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Array, Doubles
+from MedEnhanceLib.errors import InputError
+
+#: Voxels of the smallest region, and lags along each axis at which the noise is correlated.
+_FEWEST, _LAGS = 64, (1, 2, 3)
+#: Most voxels of noise that count as one: where more are alike, it is structure.
+_MOST_SHARED = 8.0
+#: Median absolute deviation of normal noise of σ = 1, over σ.
+_OF_MEDIAN = 0.6745
+#: σ of all voxels over that of the typical ones, and of one half of the region over the other,
+#: above which it holds more than even tissue: the larger of a factor and of 1 + a number / √n.
+_EDGES, _UNEQUAL = (1.25, 4.0), (1.3, 6.0)
+#: Mean over σ below which the mean of a magnitude is mostly noise.
+_LEAST_SNR = 2.5
+#: 5 % and 95 % of a normal distribution.
+_NINE_OF_TEN = 1.645
+
+
+@dataclass(frozen=True)
+class RegionNoise:
+    """Noise of a region.
+
+    Attributes:
+        level: σ, in the units of the volume.
+        low, high: ends of the interval that holds σ in nine of ten regions.
+        mean: of the region, in the same units.
+        voxels: number of them.
+        reason: why σ may be too large; "" for none.
+    """
+
+    level: float
+    low: float
+    high: float
+    mean: float
+    voxels: int
+    reason: str = ""
+
+
+def measure_region(voxels: Array, *, modality: str) -> RegionNoise:
+    """Measure the noise of a region of even tissue.
+
+    Args:
+        voxels: [k, j, i] of the region alone, in any unit.
+        modality: in "MR" they are magnitudes, whose spread is below σ where the signal is weak.
+    Raises:
+        InputError: fewer than 64 voxels, equal or infinite values, or a signal as weak as noise.
+    """
+    values = np.asarray(voxels, np.float64)
+    if values.size < _FEWEST:
+        text = f"the region has {values.size} voxels"
+        raise InputError(text, f"Choose {_FEWEST} or more, in even tissue.")
+    if not np.isfinite(values).all() or values.min() == values.max():
+        text = "the region has infinite values, or only one value"
+        raise InputError(text, "Choose a region of tissue.")
+    rest, parameters = _without_trend(values)
+    freedom = values.size - parameters
+    level = float(np.sqrt((rest**2).sum() / freedom))
+    typical = float(np.median(np.abs(rest))) / _OF_MEDIAN
+    mean = float(values.mean())
+    if modality == "MR":
+        factor = _rician_factor(mean / level)
+        level, typical = level * factor, typical * factor
+    free = freedom / min(_shared(rest), _MOST_SHARED)
+    edges, unequal = (max(least, 1 + step / math.sqrt(free)) for least, step in (_EDGES, _UNEQUAL))
+    is_even = level <= edges * typical and _ratio_of_halves(rest) <= unequal
+    reason = "" if is_even else "the region holds more than even tissue"
+    low, high = (level / _of_chi(free, end) for end in (1, -1))
+    return RegionNoise(level, low, high, mean, values.size, reason)
+
+
+def _without_trend(values: Doubles) -> tuple[Doubles, int]:
+    """Subtract the slopes that fit best; return the rest and the number of parameters."""
+    places = np.meshgrid(*(np.linspace(-1, 1, n) for n in values.shape), indexing="ij")
+    slopes = [place.reshape(-1) for place, n in zip(places, values.shape, strict=True) if n > 1]
+    design = np.stack([np.ones(values.size), *slopes], axis=1)
+    fitted = design @ np.linalg.lstsq(design, values.reshape(-1), rcond=None)[0]
+    return values - fitted.reshape(values.shape), len(slopes) + 1
+
+
+def _rician_factor(snr: float) -> float:
+    """Return σ over the standard deviation of magnitudes, by their mean over that deviation."""
+    if snr < _LEAST_SNR:
+        raise InputError(
+            "the region is as dark as its noise, which magnitudes do not show there",
+            "Choose brighter tissue.",
+        )
+    # Variance of Rician values: σ² (1 − σ² / 2 A²), where the mean is A + σ² / 2 A.
+    amplitude = (snr + math.sqrt(snr**2 - 2)) / 2
+    return 1 / math.sqrt(1 - 0.5 / amplitude**2)
+
+
+def _shared(rest: Doubles) -> float:
+    """Return how many voxels of correlated noise count as one of white noise, for its variance."""
+    shares = 1.0
+    for axis, count in enumerate(rest.shape):
+        lined = np.moveaxis(rest, axis, 0)
+        lags = [lag for lag in _LAGS if lag < count]
+        power = float((lined**2).mean())
+        cues = [float((lined[lag:] * lined[:-lag]).mean()) / power for lag in lags]
+        # Of a correlation by chance, 1 / n is expected.
+        shares *= 1 + 2 * sum(max(0.0, cue**2 - 1 / rest.size) for cue in cues)
+    return shares
+
+
+def _ratio_of_halves(rest: Doubles) -> float:
+    """Return the largest ratio of the spreads of both halves along an axis."""
+    ratios = [1.0]
+    for axis, count in enumerate(rest.shape):
+        if count > 1:
+            lined = np.moveaxis(rest, axis, 0)
+            spreads = [float(part.std()) for part in (lined[: count // 2], lined[count // 2 :])]
+            ratios.append(max(spreads) / max(min(spreads), 1e-12 * max(spreads)))
+    return max(ratios)
+
+
+def _of_chi(freedom: float, end: int) -> float:
+    """Return √(χ² / freedom) at the 95 % (end 1) or 5 % (end −1) point; by Wilson and Hilferty."""
+    part = 2 / (9 * max(freedom, 2.0))
+    return float((1 - part + end * _NINE_OF_TEN * math.sqrt(part)) ** 1.5)

@@ -1,0 +1,79 @@
+"""What is said of a volume before it is enhanced, and whether it comes true."""
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg.noise_verdict import noise_verdict
+from MedEnhanceLib.runtime.resources import resource_folder
+
+
+def _head() -> Volume:
+    """The sample's template, which has hardly any noise."""
+    volume = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+    return volume.crop(slice(30, 50), slice(None), slice(None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("percent", [4, 9, 15])
+def test_as_much_of_the_error_goes_as_the_verdict_says(percent: float) -> None:
+    clean = _head()
+    noisy = me.degrade(clean, rician=percent / 100, seed=1)
+    verdict = noise_verdict(noisy)
+    assert verdict is not None and verdict.is_certain and verdict.removed is not None
+    tissue = clean.voxels > clean.voxels.mean()
+    better = me.enhance(noisy).volume.voxels
+    before, after = (
+        float(np.sqrt(np.mean(np.square(voxels[tissue] - clean.voxels[tissue].astype(float)))))
+        for voxels in (noisy.voxels, better)
+    )
+    # An average of 152 heads is smoother than a scan, and more of its noise goes.
+    assert verdict.removed - 0.05 < 1 - after / before < verdict.removed + 0.3
+    assert f"about {round(20 * verdict.removed) * 5} % of the error" in verdict.sentence
+
+
+def test_of_a_clean_scan_nothing_is_to_go() -> None:
+    verdict = noise_verdict(_head())
+    assert verdict is not None
+    assert verdict.removed is not None
+    assert verdict.removed < 0.05
+    assert verdict.sentence.startswith("This scan is clean (SNR ")
+    assert verdict.sentence.endswith(": hardly anything to do")
+
+
+def test_uncertain_noise_is_said_to_be_uncertain_and_has_no_share() -> None:
+    rng = np.random.default_rng(0)
+    texture = np.repeat(np.repeat(rng.uniform(50, 250, (24, 40, 40)), 3, axis=1), 3, axis=2)
+    texture *= rng.uniform(0.2, 1.8, (6, 12, 12)).repeat(4, 0).repeat(10, 1).repeat(10, 2)
+    texture = 100 + texture + 5 * rng.standard_normal(texture.shape)
+    verdict = me.measure_noise(texture.astype(np.float32), modality="MR", spacing=(1, 1, 1))
+    assert verdict is not None
+    assert (verdict.is_certain, verdict.removed) == (False, None)
+    assert "uncertain, because" in verdict.sentence
+
+
+def test_a_region_is_measured_around_a_voxel_or_by_its_limits() -> None:
+    voxels = 500 + 25 * np.random.default_rng(0).standard_normal((20, 40, 40))
+    measured = me.measure_noise(voxels, at=(10, 20, 39), modality="CT", spacing=(1, 1, 3))
+    assert measured is not None
+    assert measured.region == ((8, 12), (14, 26), (33, 40))  # 12 mm, within the volume
+    assert measured.sigma == pytest.approx(25, rel=0.15)
+    assert measured.sentence.startswith("Noise ±")
+    region = (slice(2, 6), slice(0, 20))
+    limits = me.measure_noise(voxels, region=region, modality="CT", spacing=(1, 1, 3))
+    assert limits is not None
+    assert limits.region == ((2, 6), (0, 20), (0, 40))
+    outside: list[dict[str, object]] = [{"at": (10, 40, 0)}, {"region": (slice(50, 60),)}]
+    for wrong in (*outside, {"at": (1, 1, 1), "region": region}):
+        with pytest.raises(ConfigError):
+            me.measure_noise(voxels, modality="CT", spacing=(1, 1, 3), **wrong)
+
+
+def test_what_is_no_image_of_ct_or_mr_has_no_verdict() -> None:
+    labels = np.zeros((8, 32, 32), np.uint8)
+    labels[:, 8:20, 8:20] = 2
+    assert me.measure_noise(labels, modality="MR", spacing=(1, 1, 1)) is None
+    pet = np.random.default_rng(0).random((8, 32, 32), np.float32)
+    assert me.measure_noise(pet, modality="PT", spacing=(4, 4, 4)) is None
