@@ -1,4 +1,4 @@
-"""The panel's files, read without Qt and Slicer: imports, texts and colors; names in its tests."""
+"""The panel's files as a reader has them: imports, texts and colors; names in its tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from SlicerHost import boot
+
+HERE = Path(__file__).resolve().parent
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "MedEnhance"
 FORMS = sorted(MODULE.rglob("*.ui"))
@@ -104,3 +108,31 @@ def test_all_colors_are_those_of_the_theme() -> None:
     for path in (*FORMS, *MODULE.rglob("MedEnhancePages/*.py")):
         found = re.search("styleSheet|QColor|QPalette|QBrush", path.read_text(encoding="utf-8"))
         assert not found, (path.name, found)
+
+
+needs_qt = pytest.mark.skipif(bool(boot.missing()), reason=boot.missing())
+
+
+@needs_qt
+def test_nothing_in_the_panels_is_wrong_in_pythonqt() -> None:
+    from Library import panel_lint
+
+    assert [each for path in _trees(MODULE) for each in panel_lint.check(path, FORMS)] == []
+
+
+@needs_qt
+def test_each_line_that_is_wrong_in_pythonqt_is_found_and_no_other() -> None:
+    from Library import panel_lint
+
+    path = HERE / "panel_wrong.py"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    expected = {
+        number: line.partition("  # ")[2] for number, line in enumerate(lines, 1) if "  # " in line
+    }
+    found: dict[int, str] = {}
+    for finding in panel_lint.check(path, [ROOT / "Testing/SlicerHost/fixtures/Sketch.ui"]):
+        _name, number, text = finding.split(":", 2)
+        found[int(number)] = found.get(int(number), "") + text + "\n"
+    assert found.keys() == expected.keys()
+    for number, words in expected.items():
+        assert words in found[number], (number, words, found[number])

@@ -1,12 +1,8 @@
 """What Slicer's and CTK's Qt classes really offer: api.json, written by make_api.py."""
 
-from __future__ import annotations
-
 import functools
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 SECTIONS = ("properties", "signals", "slots", "invokable")
 #: Members that slicer.util, which is genuine, calls though the table, made from declarations in
@@ -29,16 +25,16 @@ OTHERS = {
 
 
 @functools.cache
-def table() -> dict[str, Any]:
+def table():
     return json.loads(Path(__file__).with_name("api.json").read_text(encoding="utf-8"))
 
 
 @functools.cache
-def classes() -> dict[str, Any]:
+def classes():
     return table()["qt"] | OTHERS
 
 
-def chain(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def chain(name):
     """The class and its bases, as long as they are Slicer's or CTK's."""
     while name in classes():
         entry = classes()[name]
@@ -46,12 +42,12 @@ def chain(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         name = entry["bases"][0] if entry["bases"] else ""
 
 
-def members(name: str) -> set[str]:
+def members(name):
     listed = {key for _, entry in chain(name) for section in SECTIONS for key in entry[section]}
     return listed.union(*(ALSO.get(each, set()) for each, _ in chain(name)))
 
 
-def signatures(name: str, section: str) -> set[str]:
+def signatures(name, section):
     """Full signatures, one for each way in which arguments may be left out."""
     return {
         f"{method}({','.join(arguments).replace('=', '')})"
@@ -62,7 +58,7 @@ def signatures(name: str, section: str) -> set[str]:
     }
 
 
-def _with_defaults(arguments: list[str]) -> Iterator[list[str]]:
+def _with_defaults(arguments):
     yield arguments
     if arguments[-1].endswith("="):
         yield from _with_defaults(arguments[:-1] or [""])

@@ -1,10 +1,7 @@
 """The application object: a real QApplication with what Slicer's adds to it."""
 
-from __future__ import annotations
-
 import os
 import tempfile
-from typing import Any
 
 import slicer
 
@@ -23,7 +20,7 @@ class qSlicerCoreApplication:
     #: As the genuine one it deletes nothing that is to be deleted later: an event loop does.
     processEvents = staticmethod(qt.QCoreApplication.processEvents)
 
-    def construct(self: Any) -> None:
+    def construct(self):
         state = self._own
         state.folder = tempfile.TemporaryDirectory(prefix="SlicerHost-")
         state.home = f"{state.folder.name}/home"
@@ -35,14 +32,14 @@ class qSlicerCoreApplication:
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, state.folder.name)
         state.settings = qt.QSettings()
 
-    def extensionsManagerModel(self: Any) -> Any:
-        """Return None: the host has no extensions."""
+    def extensionsManagerModel(self):
+        """None: the host has no extensions."""
 
-    def testingEnabled(self: Any) -> bool:
+    def testingEnabled(self):
         """As with --testing, by which Slicer runs the tests: messages are logged alone."""
         return True
 
-    def pauseRender(self: Any) -> None:
+    def pauseRender(self):
         """Nothing is rendered but what is asked for."""
 
     resumeRender = pauseRender
@@ -52,7 +49,7 @@ class qSlicerCoreApplication:
 class qSlicerApplication:
     """Its main window has a module selector and no views, and is not shown."""
 
-    def layoutManager(self: Any) -> Any:
+    def layoutManager(self):
         return None
 
 
@@ -60,10 +57,10 @@ class qSlicerApplication:
 class qSlicerModuleManager:
     """Modules by their names."""
 
-    def construct(self: Any) -> None:
+    def construct(self):
         self._own.by_name = {}
 
-    def module(self: Any, name: str) -> Any:
+    def module(self, name):
         return self._own.by_name.get(name)
 
 
@@ -73,7 +70,7 @@ class qSlicerMainWindow:
 
     moduleSelector = part("selector")
 
-    def construct(self: Any) -> None:
+    def construct(self):
         self.objectName = "qSlicerMainWindow"
         self._own.selector = make("qSlicerModuleSelectorToolBar")(self)
 
@@ -82,7 +79,7 @@ class qSlicerMainWindow:
 class qSlicerModuleSelectorToolBar:
     """Leaves the module that is open and enters another."""
 
-    def selectModule(self: Any, name: str) -> None:
+    def selectModule(self, name):
         modules = slicer.app.moduleManager()._own.by_name
         for module in modules.values():
             widget = getattr(module._own, "widget", None)
@@ -94,7 +91,7 @@ class qSlicerModuleSelectorToolBar:
         self.moduleSelected.emit(name)
 
 
-def start() -> Any:
+def start():
     if qt.QApplication.instance() is not None:
         raise RuntimeError("there is a QApplication already; Slicer's has to be the first")
     app = make("qSlicerApplication")(["SlicerHost"])

@@ -1,12 +1,9 @@
 """Puts the host into place: `slicer`, `qt`, `ctk`, the application, the scene, its logics."""
 
-from __future__ import annotations
-
 import os
 import sys
 import types
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -15,33 +12,31 @@ os.environ.setdefault("QT_PREFERRED_BINDING", "PySide6")
 os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")
 
 
-def missing() -> str:
+def missing():
     """Why the host cannot run here, in a sentence; empty where it can."""
     try:
         import slicer  # noqa: F401
         from PySide6 import QtGui, QtNetwork, QtUiTools, QtWidgets  # noqa: F401
     except ImportError as error:
         return (
-            f"Qt or MRML cannot be loaded ({error}). They are in the packages PySide6-Essentials "
-            "and slicer-core; Qt needs the libraries libEGL, libGL and libxkbcommon of the system "
-            "(Debian and Ubuntu: apt-get install libegl1 libgl1 libxkbcommon0 libdbus-1-3 "
-            "libfontconfig1)."
+            f"{error}. Needed are slicer-core, PySide6-Essentials and its libraries (Debian: "
+            "apt-get install libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1)."
         )
     return ""
 
 
-def skipped_where_missing(module_path: Any, parent: Any) -> Any:
+def skipped_where_missing(module_path, parent):
     """The hook pytest_pycollect_makemodule: skips the files of a folder where no host can run."""
     import pytest
 
     class Skipped(pytest.Module):
-        def collect(self) -> Any:
+        def collect(self):
             pytest.skip(missing(), allow_module_level=True)
 
     return Skipped.from_parent(parent, path=module_path) if missing() else None
 
 
-def start() -> Any:
+def start():
     """The running application; starts it when it is first called."""
     import slicer
     import vtk

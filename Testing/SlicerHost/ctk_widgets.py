@@ -1,9 +1,5 @@
 """Behavior of the CTK widgets that the panels use."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from SlicerHost import qt
 from SlicerHost.standins import behavior, in_row, make
 
@@ -18,42 +14,42 @@ class ctkCollapsibleButton:
         lambda self: not self.checked, lambda self, value: self.setChecked(not value)
     )
 
-    def construct(self: Any) -> None:
+    def construct(self):
         self.setCheckable(True)
         self.setChecked(True)
         self.toggled.connect(self._fold)
         self.setSizePolicy(qt.QSizePolicy.Minimum, qt.QSizePolicy.Preferred)
 
-    def _fold(self: Any, isOpen: bool) -> None:
+    def _fold(self, isOpen):
         self._show_children()
         self.updateGeometry()
         self.contentsCollapsed.emit(not isOpen)
 
-    def _show_children(self: Any) -> None:
+    def _show_children(self):
         """Show or hide what lies below; nothing is hidden before the first show."""
         for child in self.children() if self.testAttribute(qt.Qt.WA_WState_Created) else ():
             if child.isWidgetType():
                 child.setVisible(self.checked)
 
-    def showEvent(self: Any, event: Any) -> None:
+    def showEvent(self, event):
         if self.collapsed:
             self._show_children()
 
     childEvent = showEvent  # a child that comes later is hidden too
 
-    def sizeHint(self: Any) -> Any:
+    def sizeHint(self):
         return self._size("sizeHint")
 
-    def minimumSizeHint(self: Any) -> Any:
+    def minimumSizeHint(self):
         return self._size("minimumSize")
 
-    def _size(self: Any, of_layout: str) -> Any:
+    def _size(self, of_layout):
         if self.collapsed or not self.layout():
             return qt.QSize(120, _HEADER)
         self.layout().setContentsMargins(9, _HEADER + 6, 9, 6)
         return getattr(self.layout(), of_layout)()
 
-    def paintEvent(self: Any, event: Any) -> None:
+    def paintEvent(self, event):
         painter, option = qt.QPainter(self), qt.QStyleOptionButton()
         option.initFrom(self)
         option.rect = qt.QRect(0, 0, self.width, _HEADER)
@@ -63,17 +59,17 @@ class ctkCollapsibleButton:
         painter.end()
 
 
-def _of_box(name: str) -> property:
+def _of_box(name):
     """A property of the spin box, which may change what the slider's steps mean."""
 
-    def write(self: Any, value: Any) -> None:
+    def write(self, value):
         setattr(self._own.box, name, value)
         self._fit()
 
     return property(lambda self: getattr(self._own.box, name), write)
 
 
-def _named(name: str, base: type) -> type:
+def _named(name, base):
     return type(base)(name, (base,), {"stand_in": True})
 
 
@@ -89,7 +85,7 @@ class ctkSliderWidget:
     minimum, maximum, value = _of_box("minimum"), _of_box("maximum"), _of_box("value")
     singleStep = _of_box("singleStep")
 
-    def construct(self: Any) -> None:
+    def construct(self):
         own = self._own
         own.slider, own.box, own.before = ctkSlider(qt.Qt.Horizontal), ctkQDoubleSpinBox(), None
         holders = make("ctkDoubleSlider")(), make("ctkDoubleSpinBox")()
@@ -102,26 +98,26 @@ class ctkSliderWidget:
         own.box.valueChanged.connect(self._change)
         self._fit()
 
-    def _move(self: Any, position: int) -> None:
+    def _move(self, position):
         box = self._own.box
         box.value = box.minimum + position * box.singleStep
 
-    def _change(self: Any, value: float) -> None:
+    def _change(self, value):
         self._fit()
         if not self.tracking:
             self.valueIsChanging.emit(value)
         if self._own.before is None:
             self.valueChanged.emit(value)
 
-    def _press(self: Any) -> None:
+    def _press(self):
         self._own.before = None if self.tracking else self.value
 
-    def _release(self: Any) -> None:
+    def _release(self):
         before, self._own.before = self._own.before, None
         if before not in (None, self.value):
             self.valueChanged.emit(self.value)
 
-    def _fit(self: Any) -> None:
+    def _fit(self):
         """The slider counts steps."""
         slider, box = self._own.slider, self._own.box
         slider.blockSignals(True)
@@ -134,6 +130,6 @@ class ctkSliderWidget:
 class ctkMessageBox:
     """A message box, in which slicer.util asks; "Don't show again" has no behavior."""
 
-    def deleteLater(self: Any) -> None:
+    def deleteLater(self):
         """Go after the answer, as where a main loop runs: slicer.util calls this before it asks."""
         self.finished.connect(lambda _result: qt.QMessageBox.deleteLater(self))

@@ -1,10 +1,6 @@
 """Reading and writing files, by scripts: those of modules, and ours around MRML's own logics."""
 
-from __future__ import annotations
-
 import os
-import types
-from typing import Any
 
 import slicer
 
@@ -18,7 +14,7 @@ class qSlicerIO:
 
     userMessages = part("messages")
 
-    def construct(self: Any) -> None:
+    def construct(self):
         self._own.messages = slicer.vtkMRMLMessageCollection()
 
 
@@ -28,7 +24,7 @@ class qSlicerScriptedFileReader:
 
     self = part("python")
 
-    def supportedNameFilters(self: Any, path: str) -> list[str]:
+    def supportedNameFilters(self, path):
         """The filters of a file that is there, such as "Compressed volume (*.ucv)"."""
         filters = _asked(self, "extensions", list) if os.path.isfile(path) else []
         return [each for each in filters if _fits(path, each)]
@@ -41,7 +37,13 @@ class qSlicerScriptedFileWriter:
     self = part("python")
 
 
-def _asked(io: Any, method: str, kind: type, *arguments: Any, default: Any = None) -> Any:
+def _parent(kind, script):
+    parent = make(f"qSlicerScriptedFile{kind}")()
+    parent._own.python = script(parent)
+    return parent
+
+
+def _asked(io, method, kind, *arguments, default=None):
     """What the script answers; Slicer takes no answer but one of exactly that type."""
     if default is not None and not hasattr(io.self(), method):
         return default
@@ -51,19 +53,19 @@ def _asked(io: Any, method: str, kind: type, *arguments: Any, default: Any = Non
     return answer
 
 
-def _fits(path: str, name_filter: str) -> bool:
+def _fits(path, name_filter):
     """Whether the file has one of the endings in a text such as "Volume (*.nii *.nrrd)"."""
     endings = name_filter[name_filter.rindex("(") + 1 : -1].lower().replace("*", "").split()
     return path.lower().endswith(tuple(endings))
 
 
-def _surest(ios: Any, confidence: Any) -> list[Any]:
+def _surest(ios, confidence):
     """Those that are sure of it at all, the surest first, of equals that which was there first."""
     sure = {io: confidence(io) for io in ios}
     return sorted(filter(sure.get, sure), key=sure.get, reverse=True)
 
 
-def _of_type(file_type: str, ios: Any) -> list[Any]:
+def _of_type(file_type, ios):
     return [io for io in ios if _asked(io, "fileType", str) == file_type]
 
 
@@ -71,48 +73,44 @@ def _of_type(file_type: str, ios: Any) -> list[Any]:
 class qSlicerCoreIOManager:
     """Finds the script that reads a file or writes a node."""
 
-    def construct(self: Any) -> None:
-        self._own.readers, self._own.writers = {}, {}
-        for name, scripts in _BUILT_IN.items():
-            self._register(name, scripts)
+    def construct(self):
+        self._own.readers = {script: _parent("Reader", script) for script in _READERS}
+        self._own.writers = {script: _parent("Writer", script) for script in _WRITERS}
 
-    def _register(self: Any, name: str, scripts: Any) -> None:
-        """Take the scripts that a module called `name` has."""
+    def _register(self, name, module):
+        """Take the scripts that a module has."""
         for kind, ios in (("Reader", self._own.readers), ("Writer", self._own.writers)):
-            if hasattr(scripts, f"{name}File{kind}"):
-                ios[name] = parent = make(f"qSlicerScriptedFile{kind}")()
-                parent._own.python = getattr(scripts, f"{name}File{kind}")(parent)
+            if hasattr(module, f"{name}File{kind}"):
+                ios[name] = _parent(kind, getattr(module, f"{name}File{kind}"))
 
-    def _unregister(self: Any, name: str) -> None:
+    def _unregister(self, name):
         for ios in (self._own.readers, self._own.writers):
             ios.pop(name, None)
 
-    def _readers(self: Any, path: str) -> list[Any]:
+    def _readers(self, path):
         """Those that can read the file."""
 
-        def confidence(reader: Any) -> float:
+        def confidence(reader):
             fits = bool(reader.supportedNameFilters(path))
             can = _asked(reader, "canLoadFile", bool, path, default=fits)
             return _asked(reader, "canLoadFileConfidence", float, path, default=0.5 * can)
 
         return _surest(self._own.readers.values(), confidence)
 
-    def _writers(self: Any, node: Any) -> list[Any]:
+    def _writers(self, node):
         """Those that can write the node."""
 
-        def confidence(writer: Any) -> float:
+        def confidence(writer):
             can = _asked(writer, "canWriteObject", bool, node, default=False)
             return _asked(writer, "canWriteObjectConfidence", float, node, default=0.5 * can)
 
         return _surest(self._own.writers.values(), confidence)
 
-    def fileType(self: Any, path: str) -> str:
+    def fileType(self, path):
         readers = self._readers(path)
         return _asked(readers[0], "fileType", str) if readers else "NoFile"
 
-    def loadNodes(
-        self: Any, file_type: str, properties: Any, loaded: Any = None, messages: Any = None
-    ) -> bool:
+    def loadNodes(self, file_type, properties, loaded=None, messages=None):
         for reader in _of_type(file_type, self._readers(properties["fileName"])):
             reader.loadedNodes = ()
             if not _runs(reader, "load", properties, messages):
@@ -122,25 +120,23 @@ class qSlicerCoreIOManager:
             return True
         return False
 
-    def fileWriterFileType(self: Any, node: Any, file_format: str = "") -> str:
+    def fileWriterFileType(self, node, file_format=""):
         writers = self._writers(node)
         exact = [io for io in writers if file_format in ("", *_asked(io, "extensions", list, node))]
         return _asked((exact or writers)[0], "fileType", str) if writers else "NoFile"
 
-    def fileWriterExtensions(self: Any, node: Any) -> tuple[str, ...]:
+    def fileWriterExtensions(self, node):
         found = (
             each for io in self._writers(node) for each in _asked(io, "extensions", list, node)
         )
         return tuple(dict.fromkeys(found))
 
-    def extractKnownExtension(self: Any, path: str, node: Any) -> str:
+    def extractKnownExtension(self, path, node):
         ending = slicer.vtkDataFileFormatHelper.GetFileExtensionFromFormatString
         known = [ending(each) for each in self.fileWriterExtensions(node)]
         return max((each for each in known if path.endswith(each)), key=len, default="")
 
-    def saveNodes(
-        self: Any, file_type: str, properties: Any, messages: Any = None, scene: Any = None
-    ) -> bool:
+    def saveNodes(self, file_type, properties, messages=None, scene=None):
         """By the first writer of that type, for that ending, that can; it says what it wrote."""
         path, scene = properties["fileName"], scene or slicer.mrmlScene
         node = scene.GetNodeByID(properties.get("nodeID", ""))
@@ -152,9 +148,7 @@ class qSlicerCoreIOManager:
                 return file_type == "SceneFile" or bool(writer.writtenNodes)
         return False
 
-    def exportNodes(
-        self: Any, ids: Any, paths: Any, properties: Any, hardens: bool, messages: Any = None
-    ) -> bool:
+    def exportNodes(self, ids, paths, properties, hardens, messages=None):
         """Save copies in a scene of their own, whose IDs are others in the scene that is open."""
         if hardens:
             raise NotImplementedError("the host exports no hardened transforms")
@@ -170,7 +164,7 @@ class qSlicerCoreIOManager:
         return all(done)
 
 
-def _runs(io: Any, method: str, properties: Any, messages: Any) -> bool:
+def _runs(io, method, properties, messages):
     """Have a script do it; False where it failed. What it says is passed on."""
     io.userMessages().ClearMessages()
     done = _asked(io, method, bool, dict(properties))
@@ -183,7 +177,7 @@ def _runs(io: Any, method: str, properties: Any, messages: Any) -> bool:
 class qSlicerIOManager:
     """Asks for files in Qt's own dialogs."""
 
-    def openAddDataDialog(self: Any) -> bool:
+    def openAddDataDialog(self):
         path, _filter = qt.QFileDialog.getOpenFileName(None, "Add data into the scene")
         return bool(path) and self.loadNodes(self.fileType(path), {"fileName": path})
 
@@ -191,71 +185,54 @@ class qSlicerIOManager:
 # --- what Slicer's own modules register ----------------------------------------------------------
 
 
-class _Script:
-    TYPE = "SceneFile"
+class _Scene:
+    """Bundles of a whole scene."""
 
-    def __init__(self, parent: Any) -> None:
+    def __init__(self, parent):
         self.parent = parent
 
-    def fileType(self) -> str:
-        return self.TYPE
+    def fileType(self):
+        return f"{type(self).__name__.strip('_')}File"
 
-
-class _Scenes(_Script):
-    """Reads and writes bundles of a whole scene."""
-
-    def extensions(self, _scene: Any = None) -> list[str]:
+    def extensions(self, _scene=None):
         return ["Medical Reality Bundle (.mrb)"]
 
-    def load(self, properties: Any) -> bool:
+    def load(self, properties):
         return bool(slicer.mrmlScene.ReadFromMRB(properties["fileName"], False))
 
-    def write(self, properties: Any) -> bool:
+    def write(self, properties):
         return bool(slicer.mrmlScene.WriteToMRB(properties["fileName"]))
 
 
-class _Volumes(_Script):
-    """Reads volumes by the logic of the module Volumes."""
+class _Volume(_Scene):
+    """Volumes, and nodes of other classes by what derives from it; their storage nodes write."""
 
-    TYPE = "VolumeFile"
+    def canWriteObject(self, node):
+        return bool(node.IsA(f"vtkMRML{type(self).__name__.strip('_')}Node"))
 
-    def extensions(self) -> list[str]:
-        return ["Volume (*.nii.gz *.nii *.nrrd *.mha *.dcm)"]
+    def extensions(self, node=None):
+        if node is None:
+            return ["Volume (*.nii.gz *.nii *.nrrd *.mha *.dcm)"]
+        self.node = node
+        if node.GetStorageNode() is None:
+            node.AddDefaultStorageNode()
+        kinds = node.GetStorageNode().GetSupportedWriteFileTypes()
+        return [kinds.GetValue(index) for index in range(kinds.GetNumberOfValues())]
 
-    def load(self, properties: Any) -> bool:
+    def load(self, properties):
         path = properties["fileName"]
         name = properties.get("name") or os.path.basename(path).split(".")[0]
         node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, 0)
         self.parent.loadedNodes = [node.GetID()] if node else []
         return bool(node)
 
-
-class _Nodes(_Script):
-    """Writes nodes of a class by their storage nodes."""
-
-    def canWriteObject(self, node: Any) -> bool:
-        return bool(node.IsA(self.KIND))
-
-    def extensions(self, node: Any) -> list[str]:
-        self.node = node
-        if node.GetStorageNode() is None:
-            node.AddDefaultStorageNode()
-        types = node.GetStorageNode().GetSupportedWriteFileTypes()
-        return [types.GetValue(index) for index in range(types.GetNumberOfValues())]
-
-    def write(self, properties: Any) -> bool:
+    def write(self, properties):
         self.node.GetStorageNode().SetFileName(properties["fileName"])
         self.parent.writtenNodes = [properties["nodeID"]]
         return bool(self.node.GetStorageNode().WriteData(self.node))
 
 
-def _nodes(name: str) -> Any:
-    kind = {"TYPE": f"{name}File", "KIND": f"vtkMRML{name}Node"}
-    return types.SimpleNamespace(**{f"{name}FileWriter": type(name, (_Nodes,), kind)})
-
-
-_BUILT_IN = {
-    "Scene": types.SimpleNamespace(SceneFileReader=_Scenes, SceneFileWriter=_Scenes),
-    "Volumes": types.SimpleNamespace(VolumesFileReader=_Volumes),
-    **{name: _nodes(name) for name in ("Volume", "Segmentation", "Table", "Markups", "Sequence")},
-}
+_READERS = [_Scene, _Volume]
+_WRITERS = [_Scene, _Volume] + [
+    type(name, (_Volume,), {}) for name in ("Segmentation", "Table", "Markups", "Sequence")
+]

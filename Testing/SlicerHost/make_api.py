@@ -5,12 +5,9 @@
 The full table lies beside the repository and not in it. A test compares the two where both exist.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -18,7 +15,7 @@ FULL_TABLE = ROOT.parent / "shared/slicer-api/slicer-api.json"
 PYTHON = ("slicer.ScriptedLoadableModule", "slicer.i18n", "slicer.packaging", "slicer.testing")
 
 
-def reduced(full: dict[str, Any]) -> dict[str, Any]:
+def reduced(full):
     """The classes whose names occur in our sources, with their bases."""
     folders = (ROOT / "MedEnhance", HERE, ROOT / "Testing/Slicer")
     sources = (

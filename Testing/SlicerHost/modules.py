@@ -1,11 +1,8 @@
 """Loads scripted modules as Slicer does, with reload, enter, exit, readers and writers."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
 
 import slicer
 
@@ -27,14 +24,14 @@ class qSlicerAbstractCoreModule:
 class qSlicerScriptedLoadableModule:
     """What a scripted module sees as its `parent`."""
 
-    def construct(self: Any) -> None:
+    def construct(self):
         self._own.widget = None
 
-    def widgetRepresentation(self: Any) -> Any:
+    def widgetRepresentation(self):
         self._own.widget = self._own.widget or self.createNewWidgetRepresentation()
         return self._own.widget
 
-    def createNewWidgetRepresentation(self: Any) -> Any:
+    def createNewWidgetRepresentation(self):
         widget = make("qSlicerScriptedLoadableModuleWidget")()
         qt.QVBoxLayout(widget)
         widget._own.name = self.name
@@ -47,7 +44,7 @@ class qSlicerScriptedLoadableModule:
 class qSlicerWidget:
     """Passes the scene on."""
 
-    def setMRMLScene(self: Any, new_scene: Any) -> None:
+    def setMRMLScene(self, new_scene):
         self.mrmlSceneChanged.emit(new_scene)
 
 
@@ -58,18 +55,18 @@ class qSlicerScriptedLoadableModuleWidget:
     moduleName, isEntered = property(part("name")), property(part("isEntered"))
     self = part("python")
 
-    def construct(self: Any) -> None:
+    def construct(self):
         self._own.isEntered = False
 
-    def enter(self: Any) -> None:
+    def enter(self):
         self._own.isEntered = True
         self.self().enter()
 
-    def exit(self: Any) -> None:
+    def exit(self):
         self._own.isEntered = False
         self.self().exit()
 
-    def reload(self: Any) -> None:
+    def reload(self):
         """Make the Python side again; as in Slicer the old one's widgets stay, hidden."""
         name = f"{self.moduleName}Widget"
         self._own.python = widget = getattr(sys.modules[self.moduleName], name)(self)
@@ -77,7 +74,7 @@ class qSlicerScriptedLoadableModuleWidget:
         widget.setup()
 
 
-def load(path: Path | str) -> Any:
+def load(path):
     """Load the module from its file; its widget is made when it is first asked for."""
     path = Path(path).resolve()
     name = path.stem
@@ -95,7 +92,7 @@ def load(path: Path | str) -> Any:
     return module
 
 
-def unload(name: str) -> None:
+def unload(name):
     """As when Slicer closes: the module is notified, then removed."""
     slicer.app.moduleManager().moduleAboutToBeUnloaded.emit(name)
     module = slicer.app.moduleManager()._own.by_name.pop(name)

@@ -1,11 +1,5 @@
 """Behavior of Slicer's widgets that show nodes of a scene."""
 
-from __future__ import annotations
-
-import weakref
-from collections.abc import Iterator
-from typing import Any
-
 import slicer
 import vtk
 
@@ -13,41 +7,19 @@ from SlicerHost import qt
 from SlicerHost.standins import behavior, in_row, make, part, stored
 
 
-class _Watch:
-    """Calls a widget's method at events of a MRML object; holds no reference to the widget."""
-
-    def __init__(self, method: Any) -> None:
-        self.subject, self._tags, self._method = None, [], weakref.WeakMethod(method)
-        method.__self__.destroyed.connect(self.stop)
-
-    def watch(self, subject: Any, *events: str) -> None:
-        """Watch that object instead of the one that was watched."""
-        for tag in self._tags:
-            self.subject.RemoveObserver(tag)
-        self.subject, self._tags = subject, []
-        for event in events if subject is not None else ():
-            self._tags.append(subject.AddObserver(getattr(subject, f"{event}Event"), self._call))
-
-    def _call(self, *_: Any) -> None:
-        method = self._method()
-        if method is not None:
-            method()
-
-    def stop(self, *_: Any) -> None:
-        self.watch(None)
+def _watching(widget):
+    """Slicer's own keeper of observers, which ends with the widget."""
+    keeper = slicer.util.VTKObservationMixin()
+    widget.destroyed.connect(lambda *_: keeper.removeObservers())
+    return keeper
 
 
-class _NodeWatch(_Watch):
-    """Passes on the node that is about to go: the genuine models take its row out then."""
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _call(self, _scene: Any, _event: Any, node: Any) -> None:
-        method = self._method()
-        if method is not None:
-            method(node)
+def _watch(keeper, subject, method, *events):
+    for event in events if subject is not None else ():
+        keeper.addObserver(subject, getattr(subject, f"{event}Event"), method)
 
 
-def _refreshing(default: Any) -> property:
+def _refreshing(default):
     """A property that decides which nodes are shown."""
     return stored(default, lambda self: self._refresh())
 
@@ -56,7 +28,7 @@ def _refreshing(default: Any) -> property:
 class qMRMLWidget:
     """Keeps the scene and signals when it changes."""
 
-    def setMRMLScene(self: Any, scene: Any) -> None:
+    def setMRMLScene(self, scene):
         if scene is not vars(self._own).get("scene"):
             self._own.scene = scene
             self.mrmlSceneChanged.emit(scene)
@@ -69,11 +41,11 @@ class qMRMLNodeComboBox:
     nodeTypes = _refreshing([])
     noneEnabled, showChildNodeTypes = _refreshing(False), _refreshing(True)
 
-    def construct(self: Any) -> None:
+    def construct(self):
         own = self._own
-        own.combo, own.leaving = make("ctkComboBox")(), None
-        own.watch, own.leaves = _Watch(self._refresh), _NodeWatch(self._leave)
+        own.combo, own.scene, own.leaving = make("ctkComboBox")(), None, None
         own.rows, own.attributes, own.current = {}, [], None
+        own.keeper = _watching(self)
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
@@ -82,25 +54,27 @@ class qMRMLNodeComboBox:
         own.combo.setFocusProxy(self)  # so that the tab key skips both
         own.combo.activated.connect(lambda row: self._choose([*own.rows][row]))
 
-    def setMRMLScene(self: Any, scene: Any) -> None:
-        events = ("NodeAdded", "NodeRemoved", "EndClose", "EndImport", "EndBatchProcess")
-        self._own.watch.watch(scene, *events)
-        self._own.leaves.watch(scene, "NodeAboutToBeRemoved")
-        self._own.combo.enabled = scene is not None
+    def setMRMLScene(self, scene):
+        own, events = self._own, ("NodeAdded", "NodeRemoved", "EndClose", "EndImport")
+        own.keeper.removeObservers()
+        _watch(own.keeper, scene, self._refresh, *events, "EndBatchProcess")
+        _watch(own.keeper, scene, self._leave, "NodeAboutToBeRemoved")
+        own.scene, own.combo.enabled = scene, scene is not None
         self._refresh()
 
-    def _leave(self: Any, node: Any) -> None:
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _leave(self, _scene, _event, node):
         self._own.leaving = node
         self._refresh()
         self._own.leaving = None
 
-    def addAttribute(self: Any, node_type: str, name: str, value: Any = None) -> None:
+    def addAttribute(self, node_type, name, value=None):
         self._own.attributes.append((node_type, name, value))
         self._refresh()
 
-    def _nodes(self: Any) -> Iterator[Any]:
+    def _nodes(self):
         """The nodes that are offered. Every change of the scene asks, so classes are asked once."""
-        scene, kinds, fits = self._own.watch.subject, self.nodeTypes, {}
+        scene, kinds, fits = self._own.scene, self.nodeTypes, {}
         for node in map(scene.GetNthNode, range(scene.GetNumberOfNodes())) if scene else ():
             name = node.GetClassName()
             if name not in fits:
@@ -110,7 +84,7 @@ class qMRMLNodeComboBox:
             if fits[name] and not is_gone and self._has_attributes(node):
                 yield node
 
-    def _has_attributes(self: Any, node: Any) -> bool:
+    def _has_attributes(self, node):
         """Whether a node has what nodes of its type need to be offered, of any or of one value."""
         for kind, name, value in self._own.attributes:
             given = node.GetAttribute(name)
@@ -118,8 +92,8 @@ class qMRMLNodeComboBox:
                 return False
         return True
 
-    def _refresh(self: Any) -> None:
-        own, scene = self._own, self._own.watch.subject
+    def _refresh(self, *_):
+        own, scene = self._own, self._own.scene
         if scene is not None and scene.IsClosing():
             return
         before, own.rows = own.rows, {None: self.noneDisplay} if self.noneEnabled else {}
@@ -133,28 +107,28 @@ class qMRMLNodeComboBox:
         neighbor = [*own.rows][min(row, len(own.rows) - 1)] if own.rows else None
         self._choose(own.current if own.current in own.rows else neighbor)
 
-    def _choose(self: Any, node_id: str | None) -> None:
+    def _choose(self, node_id):
         own = self._own
         own.combo.currentIndex = [*own.rows].index(node_id) if node_id in own.rows else -1
         if node_id != own.current:
             own.current = node_id
             self.currentNodeChanged.emit(self.currentNode())
 
-    def currentNode(self: Any) -> Any:
-        scene, current = self._own.watch.subject, self._own.current
+    def currentNode(self):
+        scene, current = self._own.scene, self._own.current
         return scene.GetNodeByID(current) if current and scene else None
 
-    def setCurrentNode(self: Any, node: Any) -> None:
+    def setCurrentNode(self, node):
         node_id = node and node.GetID()
         if node_id not in self._own.rows:
             self._refresh()  # the genuine one looks again when a node is modified
         self._choose(node_id if node_id in self._own.rows else None)
 
-    def nodeCount(self: Any) -> int:
+    def nodeCount(self):
         return len([*self._nodes()])
 
 
-def _logic(name: str) -> Any:
+def _logic(name):
     """The logic's method of that name, as one of the widget."""
     return lambda self, *nodes: getattr(self._own.logic, name)(*nodes)
 
@@ -164,14 +138,12 @@ class qMRMLSegmentEditorWidget:
     """The nodes that are edited, over the genuine logic; it has no effects."""
 
     setMRMLScene, setMRMLSegmentEditorNode = _logic("SetMRMLScene"), _logic("SetSegmentEditorNode")
-    segmentationNode, sourceVolumeNode = (
-        _logic("GetSegmentationNode"),
-        _logic("GetSourceVolumeNode"),
-    )
     setSegmentationNode = _logic("SetSegmentationNode")
+    segmentationNode = _logic("GetSegmentationNode")
     setSourceVolumeNode = _logic("SetSourceVolumeNode")
+    sourceVolumeNode = _logic("GetSourceVolumeNode")
 
-    def construct(self: Any) -> None:
+    def construct(self):
         self._own.logic = slicer.vtkSlicerSegmentEditorLogic()
 
 
@@ -190,46 +162,48 @@ class qMRMLSubjectHierarchyTreeView:
     _MODES = qt.QAbstractItemView.SingleSelection, qt.QAbstractItemView.ExtendedSelection
     _ITEM = qt.Qt.UserRole + 1
     nodeTypes = _refreshing([])
-    mrmlScene, subjectHierarchyNode = part("watch.subject"), part("items.subject")
+    mrmlScene, subjectHierarchyNode = part("scene"), part("hierarchy")
     multiSelection = property(
         lambda self: self.selectionMode() == self._MODES[True],
         lambda self, isOn: self.setSelectionMode(self._MODES[isOn]),
     )
 
-    def construct(self: Any) -> None:
+    def construct(self):
         own = self._own
         own.selected, own.rows = [], qt.QStandardItemModel(self)
-        own.watch, own.items = _Watch(self._refresh), _Watch(self._refresh)
-        own.closes = _Watch(self._forget)
+        own.scene, own.hierarchy = None, None
+        own.keeper, own.items = _watching(self), _watching(self)
         self.setModel(own.rows)
         self.setHeaderHidden(True)
         self.selectionModel().selectionChanged.connect(self._select)
 
-    def setMRMLScene(self: Any, scene: Any) -> None:
-        self._own.watch.watch(scene, "EndClose", "EndImport", "EndBatchProcess")
-        self._own.closes.watch(scene, "StartClose")
+    def setMRMLScene(self, scene):
+        self._own.keeper.removeObservers()
+        _watch(self._own.keeper, scene, self._refresh, "EndClose", "EndImport", "EndBatchProcess")
+        _watch(self._own.keeper, scene, self._forget, "StartClose")
+        self._own.scene = scene
         self._refresh()
 
-    def _forget(self: Any) -> None:
+    def _forget(self, *_):
         """The scene closes: nothing is selected any more, and nobody learns of it.
 
         Nor may anything hold the hierarchy, or the scene takes it for that of the next scene.
         """
         self.clearSelection()
-        self._own.selected = []
-        self._own.items.stop()
+        self._own.selected, self._own.hierarchy = [], None
+        self._own.items.removeObservers()
 
-    def _refresh(self: Any) -> None:
-        own, scene = self._own, self.mrmlScene()
-        if scene is None or scene.IsBatchProcessing():
+    def _refresh(self, *_):
+        own = self._own
+        if own.scene is None or own.scene.IsBatchProcessing():
             return
-        hierarchy = scene.GetSubjectHierarchyNode()
-        if hierarchy is not own.items.subject:
-            events = ("Added", "Removed", "Modified", "Reparented")
-            own.items.watch(hierarchy, *[f"SubjectHierarchyItem{each}" for each in events])
-        self._fill(own.rows.invisibleRootItem(), hierarchy.GetSceneItemID())
+        if own.hierarchy is None:
+            own.hierarchy = own.scene.GetSubjectHierarchyNode()
+            for event in ("Added", "Removed", "Modified", "Reparented"):
+                _watch(own.items, own.hierarchy, self._refresh, f"SubjectHierarchyItem{event}")
+        self._fill(own.rows.invisibleRootItem(), own.hierarchy.GetSceneItemID())
 
-    def _fill(self: Any, parent: Any, item: int) -> None:
+    def _fill(self, parent, item):
         """Take rows out and put rows in; those that stay remain selected."""
         below = self._below(item)
         for row in reversed(range(parent.rowCount())):
@@ -243,7 +217,7 @@ class qMRMLSubjectHierarchyTreeView:
             parent.child(row).setText(self.subjectHierarchyNode().GetItemName(each))
             self._fill(parent.child(row), each)
 
-    def _below(self: Any, item: int) -> list[int]:
+    def _below(self, item):
         """The items directly below that are shown: folders, and nodes of the types.
 
         A node of another type is shown for the sake of those below it.
@@ -258,7 +232,7 @@ class qMRMLSubjectHierarchyTreeView:
                 shown.append(each)
         return shown
 
-    def _select(self: Any, *_: Any) -> None:
+    def _select(self, *_):
         if self.mrmlScene().IsBatchProcessing():
             return
         selected = [index.data(self._ITEM) for index in self.selectedIndexes()]
@@ -267,24 +241,24 @@ class qMRMLSubjectHierarchyTreeView:
         self.currentItemsChanged.emit(object())
         self.currentNodeChanged.emit(self.currentNode())
 
-    def displayedItemCount(self: Any) -> int:
+    def displayedItemCount(self):
         return len(self._indexes())
 
-    def currentItem(self: Any) -> int:
+    def currentItem(self):
         return self._own.selected[0] if self._own.selected else 0
 
-    def currentItems(self: Any, ids: Any) -> None:
+    def currentItems(self, ids):
         for item in self._own.selected:
             ids.InsertNextId(item)
 
-    def currentNode(self: Any) -> Any:
+    def currentNode(self):
         item = self.currentItem()
         return self.subjectHierarchyNode().GetItemDataNode(item) if item else None
 
-    def setCurrentItem(self: Any, item: int) -> None:
+    def setCurrentItem(self, item):
         self.setCurrentIndex(self._indexes().get(item, qt.QModelIndex()))
 
-    def setCurrentItems(self: Any, ids: Any) -> None:
+    def setCurrentItems(self, ids):
         """Deselect and select one after the other, with a signal for each, as Slicer does."""
         model, indexes = self.selectionModel(), self._indexes()
         items = {ids.GetId(at) for at in range(ids.GetNumberOfIds())} & indexes.keys()
@@ -293,10 +267,10 @@ class qMRMLSubjectHierarchyTreeView:
         for item in items:
             model.setCurrentIndex(indexes[item], qt.QItemSelectionModel.Select)
 
-    def setCurrentNode(self: Any, node: Any) -> None:
+    def setCurrentNode(self, node):
         self.setCurrentItem(self.subjectHierarchyNode().GetItemByDataNode(node))
 
-    def _indexes(self: Any) -> dict[int, Any]:
+    def _indexes(self):
         """The place of each item that is shown."""
         rows, how = self._own.rows, qt.Qt.MatchWildcard | qt.Qt.MatchRecursive
         every = rows.match(rows.index(0, 0), qt.Qt.DisplayRole, "*", -1, how)

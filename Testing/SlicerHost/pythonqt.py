@@ -5,21 +5,17 @@ by their full signature, constructors take no keywords. What PythonQt would let 
 with a line on the terminal, is kept in `refused`: a test that leaves anything there has failed.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import os
 import types
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from Qt import QtCore, QtWidgets
 from shiboken6 import getCppPointer, isValid
 
 QObject = QtCore.QObject
-refused: list[str] = []
+refused = []
 #: Kinds of properties whose conversions differ between PythonQt and PySide.
 KINDS = {"QString", "bool", "int", "double", "QStringList"}
 #: C++ types of signals' arguments in Python; those of Slicer are objects.
@@ -27,7 +23,7 @@ TYPES = {"int": int, "bool": bool, "QString": str, "double": float, "QStringList
 _METHOD = type(QObject.objectName)
 
 
-def convert(kind: str, value: Any, where: str) -> Any:
+def convert(kind, value, where):
     """The value as a property of that kind would take it from PythonQt."""
     if isinstance(value, np.generic | os.PathLike):
         refused.append(f"{where}: {type(value).__name__} is only sometimes accepted, convert it")
@@ -49,31 +45,31 @@ def convert(kind: str, value: Any, where: str) -> Any:
 class QtProperty:
     """A property of a Qt class: on an instance it is its value, on the class the native method."""
 
-    def __init__(self, name: str, kind: str, native: Any) -> None:
+    def __init__(self, name, kind, native):
         self.name, self.native = name, native
         self.kind = "double" if kind == "float" else kind
 
-    def __get__(self, instance: Any, owner: type) -> Any:
+    def __get__(self, instance, owner):
         if instance is None:
             return self if self.native is None else self.native.__get__(None, owner)
         native = isinstance(self.native, _METHOD)
         value = self.native(instance) if native else instance.property(self.name)
         return tuple(value) if self.kind == "QStringList" else value
 
-    def __set__(self, instance: Any, value: Any) -> None:
+    def __set__(self, instance, value):
         where = f"property '{self.name}' of {type(instance).__name__}"
         if not instance.setProperty(self.name, convert(self.kind, value, where)):
             raise AttributeError(f"{where} does not accept {value!r} ({type(value).__name__})")
 
 
-def find(cls: type, name: str) -> Any:
+def find(cls, name):
     return next((vars(each)[name] for each in cls.__mro__ if name in vars(each)), None)
 
 
 # --- signals by signature ------------------------------------------------------------------------
 
 
-def signal_of(sender: Any, signature: str) -> Any:
+def signal_of(sender, signature):
     """The signal of that full signature, or None, which is written down."""
     signature = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
     name, _, arguments = signature.rstrip(")").partition("(")
@@ -88,30 +84,32 @@ def signal_of(sender: Any, signature: str) -> Any:
     return found[types_ if len(types_) > 1 else types_[0]] if types_ and len(known) > 1 else found
 
 
-def _native_signals(sender: Any, name: str) -> Iterator[str]:
+def _native_signals(sender, name):
     meta = sender.metaObject()
     for method in map(meta.method, range(meta.methodCount())):
         if method.methodType() == QtCore.QMetaMethod.MethodType.Signal and method.name() == name:
             yield bytes(method.methodSignature()).decode()
 
 
-def _by_signature(verb: str) -> Callable[..., bool]:
+def _by_signature(verb):
     """QObject.connect or disconnect: to a Python callable, or an object's slot by its signature."""
 
-    def method(self: Any, native: Callable[..., Any], signature: Any, *receiver: Any) -> bool:
+    def method(self, native, signature, *receiver):
         if not isinstance(signature, str):
             return native(signature, *receiver)  # PySide6's own form, as its singleShot uses it
         signal, slot = signal_of(self, signature), receiver[0]
         if len(receiver) > 1:
             slot = getattr(receiver[0], receiver[1].partition("(")[0], None)
         if not callable(slot):
-            refused.append(f"{receiver[0].className()} has no slot {receiver[1]}")
+            refused.append(f"{type(receiver[0]).__name__} has no slot {receiver[-1]}")
         if signal is None or not callable(slot):
             return False
         try:
             return getattr(signal, verb)(slot) is not False
-        except (RuntimeError, TypeError):  # it was not connected
-            return False
+        except (RuntimeError, TypeError):
+            if verb == "connect":
+                raise
+            return False  # it was not connected
 
     return method
 
@@ -119,24 +117,24 @@ def _by_signature(verb: str) -> Callable[..., bool]:
 # --- connections that hold their slots -----------------------------------------------------------
 
 #: Address of a sender -> (signal, slot) of each connection, until the sender is destroyed.
-_held: dict[int, list[tuple[str, Any]]] = {}
+_held = {}
 
 
 class Signal:
     """A signal of an object, whose connections hold their slots strongly, as PythonQt's do."""
 
-    def __init__(self, sender: Any, name: str, native: Any) -> None:
+    def __init__(self, sender, name, native):
         self._sender, self._name, self._native = sender, name, native
 
-    def __getitem__(self, types_: Any) -> Signal:
+    def __getitem__(self, types_):
         return Signal(self._sender, self._name, self._native[types_])
 
-    def __call__(self, *values: Any) -> None:
+    def __call__(self, *values):
         self._native.emit(*values)
 
     emit = __call__
 
-    def connect(self, slot: Any, *kind: Any) -> Any:
+    def connect(self, slot, *kind):
         if isinstance(slot, Signal):
             return self._native.connect(slot._native, *kind)
         address = getCppPointer(self._sender)[0]
@@ -147,7 +145,7 @@ class Signal:
         _held[address].append((self._name, slot))
         return self._native.connect(slot, *kind)
 
-    def disconnect(self, *slots: Any) -> Any:
+    def disconnect(self, *slots):
         done = self._native.disconnect(*slots)
         held = _held.get(getCppPointer(self._sender)[0], [])
         gone = [each for each in held if each[0] == self._name and slots in ((), (each[1],))]
@@ -156,7 +154,7 @@ class Signal:
         return done
 
 
-def _delete_later(self: Any, native: Callable[..., Any]) -> None:
+def _delete_later(self, native):
     """Refuse what deletes a widget without a parent twice: connections that hold its wrapper.
 
     They go in its destructor, and the wrapper with them, which deletes the widget once more.
@@ -171,7 +169,7 @@ def _delete_later(self: Any, native: Callable[..., Any]) -> None:
     native()
 
 
-def _leads_to(slot: Any, wrapper: Any) -> bool:
+def _leads_to(slot, wrapper):
     """Whether references lead from a slot to a wrapper; modules and classes lead nowhere."""
     due, known = [slot], {}
     while due:
@@ -189,7 +187,7 @@ _native_attribute = QObject.__getattribute__
 # --- attributes ----------------------------------------------------------------------------------
 
 
-def set_attribute(self: Any, name: str, value: Any) -> None:
+def set_attribute(self, name, value):
     cls = type(self)
     found = find(cls, name)
     is_native = cls.__module__.startswith("PySide6.") or "stand_in" in vars(cls)
@@ -211,7 +209,7 @@ def set_attribute(self: Any, name: str, value: Any) -> None:
         )
 
 
-def _meta_object(self: Any, native: Callable[..., Any]) -> Any:
+def _meta_object(self, native):
     """The class's own: PySide6 would let it die with an instance that a form brought."""
     return type(self).staticMetaObject
 
@@ -222,8 +220,8 @@ _INSTEAD = {
 }  # fmt: skip
 
 
-def _get_attribute(native: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    def __getattribute__(self: Any, name: str) -> Any:
+def _get_attribute(native):
+    def __getattribute__(self, name):
         if name[0] != "_" and not isValid(self):
             raise ValueError(f"Trying to use '{name}' of a destroyed {type(self).__name__} object")
         if name in _INSTEAD:
@@ -242,7 +240,7 @@ def _get_attribute(native: Callable[[Any, str], Any]) -> Callable[[Any, str], An
 # --- the change itself ---------------------------------------------------------------------------
 
 
-def _add_properties(cls: Any) -> None:
+def _add_properties(cls):
     """The class's own, and setters that check what they set: `setText(None)` shows "None"."""
     meta = cls.staticMetaObject
     for index in range(meta.propertyCount()):
@@ -258,14 +256,14 @@ def _add_properties(cls: Any) -> None:
             setattr(cls, setter, _checked(vars(cls)[setter], f"{cls.__name__}.{setter}"))
 
 
-def _checked(native: Any, where: str) -> Callable[..., Any]:
+def _checked(native, where):
     return lambda self, value, *more: native(self, convert("QString", value, where), *more)
 
 
-def _without_keywords(cls: type) -> Callable[..., None]:
+def _without_keywords(cls):
     native = cls.__init__
 
-    def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, *arguments, **keywords):
         if keywords:
             raise ValueError(f"{cls.__name__} takes no keyword arguments: {', '.join(keywords)}")
         native(self, *arguments)
@@ -273,7 +271,7 @@ def _without_keywords(cls: type) -> Callable[..., None]:
     return __init__
 
 
-def _watched(native: Any, self: Any, *flags: Any) -> Any:
+def _watched(native, self, *flags):
     """QEventLoop.exec_, refused where a second click could begin anew what waits for its end.
 
     Excluding user input only delays that: clicks are delivered afterwards, to a hidden dialog too.
@@ -283,20 +281,20 @@ def _watched(native: Any, self: Any, *flags: Any) -> Any:
     return native(self, *flags)
 
 
-def _send(native: Callable[..., Any], receiver: Any, *more: Any) -> Any:
+def _send(native, receiver, *more):
     """Send or post an event, by which Slicer crashes where nothing is there to receive it."""
     if receiver is None:
         raise ValueError("an event for None, such as no focusWidget(): Qt would crash")
     return native(receiver, *more)
 
 
-def _subclasses(cls: type) -> Iterator[type]:
+def _subclasses(cls):
     for each in cls.__subclasses__():
         yield each
         yield from _subclasses(each)
 
 
-def behave() -> None:
+def behave():
     """Change every class that Qt brought, once."""
     classes = [QObject, *dict.fromkeys(_subclasses(QObject))]
     for cls in classes:

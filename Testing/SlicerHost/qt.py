@@ -4,8 +4,6 @@ The names come through Qt.py, so that nothing here depends on which binding lies
 form loader, which Qt.py does not pass on, is asked for by its binding's name (see uiloader.py).
 """
 
-from __future__ import annotations
-
 from Qt import QtCore as _QtCore
 from Qt import QtGui as _QtGui
 from Qt import QtNetwork as _QtNetwork

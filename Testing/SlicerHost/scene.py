@@ -1,9 +1,5 @@
 """The scene and its logics: all of it real MRML, put together as the application does it."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import slicer
 import vtk
 
@@ -29,7 +25,7 @@ _IN_HIERARCHY = (
 )  # fmt: skip
 
 
-def start(app: Any) -> None:
+def start(app):
     app._own.logic = logic = slicer.vtkSlicerApplicationLogic()
     scene = slicer.mrmlScene = slicer.vtkMRMLScene()
     scene.SetRootDirectory(app.temporaryPath)
@@ -57,14 +53,14 @@ def start(app: Any) -> None:
     scene.AddObserver(scene.EndImportEvent, _after_import)
 
 
-def add_module(module: Any, name: str, logic: Any) -> None:
+def add_module(module, name, logic):
     module._own.name, module._own.logic = name, logic
     slicer.app.moduleManager()._own.by_name[name] = module
     setattr(slicer.modules, name.lower(), module)
     setattr(slicer.moduleNames, name, name)
 
 
-def _start_colors(scene: Any) -> None:
+def _start_colors(scene):
     """Tables that Slicer reads from files, which slicer-core has not: other blues to reds."""
     for name in ("FileDivergingBlueRed.txt", "FileViridis.txt"):
         node = slicer.vtkMRMLColorTableNode()
@@ -75,7 +71,7 @@ def _start_colors(scene: Any) -> None:
         scene.AddNode(node)
 
 
-def _start_slices(app: Any, scene: Any) -> None:
+def _start_slices(app, scene):
     """The layout, whose logic makes the nodes of the views, and a logic for each slice view.
 
     In Slicer the layout manager makes the logics, with the widgets of the views.
@@ -96,7 +92,7 @@ def _start_slices(app: Any, scene: Any) -> None:
 
 
 @vtk.calldata_type(vtk.VTK_OBJECT)
-def _add_to_hierarchy(scene: Any, event: str, node: Any) -> None:
+def _add_to_hierarchy(scene, event, node):
     """In Slicer a Qt class does this: every data node gets an item in the subject hierarchy."""
     hierarchy = None if scene.IsImporting() else scene.GetSubjectHierarchyNode()
     isData = any(map(node.IsA, _IN_HIERARCHY)) and not node.GetHideFromEditors()
@@ -104,14 +100,14 @@ def _add_to_hierarchy(scene: Any, event: str, node: Any) -> None:
         hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
 
-def _after_import(scene: Any, event: str) -> None:
+def _after_import(scene, event):
     """Nodes of a scene that was saved without their items get them now."""
     for node in slicer.util.getNodesByClass("vtkMRMLNode"):
         _add_to_hierarchy(scene, event, node)
 
 
 @vtk.calldata_type(vtk.VTK_OBJECT)
-def _remove_from_hierarchy(scene: Any, event: str, node: Any) -> None:
+def _remove_from_hierarchy(scene, event, node):
     hierarchy = None if scene.IsClosing() else scene.GetSubjectHierarchyNode()
     item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
     if item:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,71 +10,92 @@ import pytest
 import slicer
 import vtk
 
-from SlicerHost import modules
-
 HERE = Path(__file__).resolve().parent
 
 
-def test_a_selector_whose_node_goes_takes_the_neighbor_and_signals_it():
-    """With "None" too: what the genuine widget does, and what panels have to cope with."""
+@pytest.fixture(autouse=True)
+def scene():
     slicer.mrmlScene.Clear(0)
-    form = slicer.util.loadUI(str(HERE / "fixtures/Resources/UI/Sketch.ui"))
-    form.setMRMLScene(slicer.mrmlScene)
+    return slicer.mrmlScene
+
+
+def volume(name="volume"):
+    return slicer.util.addVolumeFromArray(np.zeros((2, 3, 4), np.int16), name=name)
+
+
+def test_a_selector_whose_node_goes_takes_the_neighbor_and_signals_it(scene):
+    """With "None" too: what the genuine widget does, and what panels have to cope with."""
+    form = slicer.util.loadUI(str(HERE / "fixtures/Sketch.ui"))
+    form.setMRMLScene(scene)
     selector, signaled = slicer.util.childWidgetVariables(form).inputSelector, []
     selector.currentNodeChanged.connect(lambda node: signaled.append(node and node.GetName()))
-    voxels = np.zeros((2, 3, 4), np.int16)
-    nodes = [slicer.util.addVolumeFromArray(voxels, name=name) for name in "ABC"]
+    nodes = [volume(name) for name in "ABC"]
     assert selector.currentNode() is None  # "None" is allowed, so nothing is chosen
     selector.setCurrentNode(nodes[1])
     for node in (nodes[1], nodes[2], nodes[0]):
-        slicer.mrmlScene.RemoveNode(node)
+        scene.RemoveNode(node)
     assert signaled == ["B", "C", "A", None]
 
 
+class Writer:
+    """Writes the description of a table; the ID may be that of a copy, in another scene."""
+
+    def __init__(self, parent):
+        self.parent = parent
+
+    def fileType(self):
+        return "NotesFile"
+
+    def canWriteObject(self, obj):
+        return bool(obj.IsA("vtkMRMLTableNode"))
+
+    def extensions(self, obj):
+        self.asked = obj
+        return ["Notes (.note)"]
+
+    def write(self, properties):
+        self.parent.userMessages().AddMessage(vtk.vtkCommand.WarningEvent, "no columns")
+        Path(properties["fileName"]).write_text(self.asked.GetDescription(), "utf-8")
+        self.parent.writtenNodes = [properties["nodeID"]]
+        return True
+
+
 @pytest.fixture
-def notes():
-    slicer.mrmlScene.Clear(0)
-    modules.load(HERE / "fixtures/Notes.py")
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "remarks")
+def tables(scene):
+    """The manager of files, with that writer, and the second of two tables."""
+    manager, module = slicer.app.coreIOManager(), types.SimpleNamespace(NotesFileWriter=Writer)
+    manager._register("Notes", module)
+    scene.AddNewNodeByClass("vtkMRMLTableNode")
+    node = scene.AddNewNodeByClass("vtkMRMLTableNode")
     node.SetDescription("seen")
-    yield node
-    modules.unload("Notes")
+    yield manager, node
+    manager._unregister("Notes")
 
 
-def test_a_module_writes_and_reads_nodes_in_a_format_of_its_own(notes, tmp_path):
-    manager, path = slicer.app.coreIOManager(), str(tmp_path / "new/a.note")
-    assert "Notes (.note)" in manager.fileWriterExtensions(notes)
-    assert manager.fileWriterFileType(notes) == "TableFile"  # equally sure, and there before
-    assert manager.fileWriterFileType(notes, "Notes (.note)") == "NotesFile"
-    assert not slicer.util.saveNode(notes, path)  # for that asks for the first type
+def test_a_module_writes_nodes_in_a_format_of_its_own(tables, tmp_path):
+    (manager, node), path = tables, tmp_path / "new/a.note"
+    assert "Notes (.note)" in manager.fileWriterExtensions(node)
+    assert manager.fileWriterFileType(node) == "TableFile"  # equally sure, and there before
+    assert manager.fileWriterFileType(node, "Notes (.note)") == "NotesFile"
+    assert not slicer.util.saveNode(node, str(path))  # for that asks for the first type
     messages = slicer.vtkMRMLMessageCollection()
-    properties = {"nodeID": notes.GetID(), "fileName": path}
+    properties = {"nodeID": node.GetID(), "fileName": str(path)}
     assert manager.saveNodes("NotesFile", properties, messages)
-    assert messages.GetNthMessageText(0) == "notes keep no columns"
-    assert slicer.util.loadNodeFromFile(path, "NotesFile", {}).GetDescription() == "seen"
-    assert manager.fileType(path) == "NotesFile"
-
-
-def test_what_is_exported_is_a_copy_in_another_scene(notes, tmp_path):
-    notes.SetDescription("first")
-    second = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
-    second.SetDescription("second")
-    path = tmp_path / "b.note"
-    assert slicer.util.exportNode(second, str(path), {})
-    assert path.read_text() == "second"
+    assert (path.read_text(), messages.GetNthMessageText(0)) == ("seen", "no columns")
+    assert slicer.util.exportNode(node, str(tmp_path / "b.note"), {})  # by a copy with other IDs
+    assert (tmp_path / "b.note").read_text() == "seen"
 
 
 @pytest.mark.parametrize(
     ("method", "answer"),
     [("write", 1), ("write", None), ("extensions", (".note",)), ("canWriteObject", 1)],
 )
-def test_a_writer_answers_with_the_types_that_slicer_takes(notes, monkeypatch, method, answer):
-    writer = sys.modules["Notes"].NotesFileWriter
-    monkeypatch.setattr(writer, method, lambda self, *given: answer)
+def test_a_script_answers_with_types_that_slicer_takes(tables, monkeypatch, method, answer):
+    manager, node = tables
+    monkeypatch.setattr(Writer, method, lambda self, *given: answer)
     with pytest.raises(TypeError, match=method):
-        properties = {"nodeID": notes.GetID(), "fileName": "/nowhere/a.note"}
-        slicer.app.coreIOManager().fileWriterFileType(notes, "Notes (.note)")
-        slicer.app.coreIOManager().saveNodes("NotesFile", properties)
+        manager.fileWriterExtensions(node)
+        manager.saveNodes("NotesFile", {"nodeID": node.GetID(), "fileName": "/tmp/a.note"})
 
 
 def ids(*items):
@@ -83,14 +105,12 @@ def ids(*items):
     return made
 
 
-def test_a_tree_shows_the_subject_hierarchy_and_selects_several_items():
-    slicer.mrmlScene.Clear(0)
+def test_a_tree_shows_the_subject_hierarchy_and_selects_several_items(scene):
     tree, signaled = slicer.qMRMLSubjectHierarchyTreeView(), []
     tree.multiSelection, tree.nodeTypes = True, ["vtkMRMLScalarVolumeNode"]
-    tree.setMRMLScene(slicer.mrmlScene)
-    voxels = np.zeros((2, 3, 4), np.int16)
-    nodes = [slicer.util.addVolumeFromArray(voxels, name=name) for name in "ABC"]
-    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+    tree.setMRMLScene(scene)
+    nodes = [volume(name) for name in "ABC"]
+    scene.AddNewNodeByClass("vtkMRMLTableNode")
     assert (tree.displayedItemCount(), tree.currentItem()) == (3, 0)
     hierarchy = tree.subjectHierarchyNode()
     folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "folder")
@@ -100,38 +120,34 @@ def test_a_tree_shows_the_subject_hierarchy_and_selects_several_items():
     tree.setCurrentItems(ids(*items[:2]))
     tree.currentItems(selected := ids())
     assert {selected.GetId(0), selected.GetId(1)} == set(items[:2])
-    slicer.mrmlScene.RemoveNode(nodes[1])
+    scene.RemoveNode(nodes[1])
     tree.currentItems(selected := ids())
     assert (selected.GetNumberOfIds(), tree.currentNode(), len(signaled)) == (1, nodes[0], 3)
     tree.setCurrentItems(ids())
     assert tree.currentItem() == hierarchy.GetSceneItemID()
     del hierarchy
-    slicer.mrmlScene.Clear(0)
+    scene.Clear(0)
     assert (tree.displayedItemCount(), tree.currentItem()) == (0, 0)
 
 
-def test_the_segment_editor_opens_with_its_nodes_kept():
-    slicer.mrmlScene.Clear(0)
-    names = ("first", "second")
-    nodes = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name) for name in names]
-    volume = slicer.util.addVolumeFromArray(np.zeros((2, 3, 4), np.int16))
+def test_the_segment_editor_opens_with_its_nodes_kept(scene):
+    nodes = [scene.AddNewNodeByClass("vtkMRMLSegmentationNode") for _each in range(2)]
     slicer.util.selectModule("SegmentEditor")
     assert slicer.util.selectedModule() == "SegmentEditor"
     editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
     assert editor.segmentationNode() is nodes[0]  # which it takes by itself
     editor.setSegmentationNode(nodes[1])
-    editor.setSourceVolumeNode(volume)
+    editor.setSourceVolumeNode(source := volume())
     slicer.util.selectModule("SampleData")
     slicer.util.selectModule(slicer.modules.segmenteditor)
-    assert (editor.segmentationNode(), editor.sourceVolumeNode()) == (nodes[1], volume)
+    assert (editor.segmentationNode(), editor.sourceVolumeNode()) == (nodes[1], source)
 
 
-def test_a_selector_offers_regions_of_interest():
-    slicer.mrmlScene.Clear(0)
+def test_a_selector_offers_regions_of_interest(scene):
     selector = slicer.qMRMLNodeComboBox()
     selector.nodeTypes = ["vtkMRMLMarkupsROINode"]
-    selector.setMRMLScene(slicer.mrmlScene)
-    region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    selector.setMRMLScene(scene)
+    region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
     assert selector.currentNode() is region
     assert slicer.modules.markups.logic().IsA("vtkSlicerMarkupsLogic")
 

@@ -4,12 +4,15 @@ import ast
 import importlib
 import inspect
 import json
+import re
+from pathlib import Path
 
-import ctk
 import pytest
 import slicer
 
-from SlicerHost import api, make_api, standins
+from SlicerHost import api, make_api, standins, uiloader
+
+SKETCH = Path(__file__).with_name("fixtures") / "Sketch.ui"
 
 
 def test_the_committed_table_is_part_of_the_full_one():
@@ -38,28 +41,6 @@ def test_exceptions_to_the_table_are_called_by_the_genuine_slicer_util():
     assert all(f".{name}" in source for names in api.ALSO.values() for name in names)
 
 
-def test_what_has_no_behavior_says_so():
-    combo = slicer.qMRMLNodeComboBox()
-    with pytest.raises(NotImplementedError, match="sortFilterProxyModel"):
-        combo.sortFilterProxyModel()
-    with pytest.raises(NotImplementedError, match="interactionNodeSingletonTag"):
-        combo.interactionNodeSingletonTag = "x"
-    with pytest.raises(NotImplementedError):
-        slicer.app.restart()
-
-
-def test_what_the_table_lacks_is_an_attribute_error():
-    slider = ctk.ctkSliderWidget()
-    for owner, name in (
-        (slider, "setMaximum"), (slider, "setRange"), (slider, "jobs"), (slicer.app, "jobs"),
-        (ctk, "ctkNothing"), (slicer, "qMRMLNothing"),
-    ):  # fmt: skip
-        with pytest.raises(AttributeError, match=name):
-            getattr(owner, name)
-    with pytest.raises(AttributeError, match="setRange"):
-        slider.setRange = 1
-
-
 @pytest.mark.parametrize(("module", "names"), sorted(api.table()["python"].items()))
 def test_slicers_python_modules_have_the_same_signatures(module, names):
     imported = vars(importlib.import_module(module))
@@ -77,3 +58,26 @@ def _names(text):
     given = ast.parse(f"def f({text}): ...").body[0].args
     stars = [each.arg for each in (given.vararg, given.kwarg) if each]
     return [each.arg for each in [*given.args, *given.kwonlyargs]] + stars
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        (">ctkSliderWidget<", ">ctkSliderBox<", "no widget class ctkSliderBox"),
+        ('name="minimum"', 'name="lowest"', "has no property lowest"),
+        ("<receiver>inputSelector", "<receiver>nothing", "'nothing', which it does not have"),
+        ("setMRMLScene(vtkMRMLScene*)", "setScene(vtkMRMLScene*)", "no slot setScene"),
+        ("<signal>mrmlSceneChanged(vtk", "<signal>sceneChanged(vtk", "no signal sceneChanged"),
+    ],
+)
+def test_a_wrong_form_is_refused(refused, tmp_path, right, wrong, words):
+    form, text = tmp_path / "Sketch.ui", SKETCH.read_text(encoding="utf-8")
+    assert right in text
+    form.write_text(text.replace(right, wrong, 1), encoding="utf-8")
+    with pytest.raises(uiloader.FormError, match=re.escape(words)):
+        slicer.util.loadUI(str(form))
+    refused.clear()
+    form.write_text(text.replace("noneEnabled", "renameEnabled"), encoding="utf-8")
+    slicer.util.loadUI(str(form))
+    assert refused == ["qMRMLNodeComboBox.renameEnabled has no behavior in the host"] * len(refused)
+    assert refused

@@ -1,6 +1,6 @@
 """Finds in panel code what works in PySide6 and not in PythonQt, and what tests may never run.
 
-The rest is refused when it runs: by `pythonqt`, by the stand-ins, by the loader of forms.
+The rest is refused when it runs in the host: by its Qt, its stand-ins and its loader of forms.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _imported(node: ast.AST) -> list[str]:
     return [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
 
 
-def _at_file_scope(node: ast.AST) -> Iterator[str]:
+def _at_file_scope(node: ast.stmt) -> Iterator[str]:
     for name in _imported(node):
         if name.partition(".")[0] not in _AT_FILE_SCOPE:
             yield f"import {name} at file scope: it may not be installed"
