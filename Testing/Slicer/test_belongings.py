@@ -2,7 +2,7 @@
 
 import numpy as np
 import slicer
-from medenhance_testing import MedEnhanceTestCase, finished
+from medenhance_testing import MedEnhanceTestCase, finished, slow
 
 from MedEnhanceNodes import belongings, bridge, results
 
@@ -12,6 +12,7 @@ class BelongingsTest(MedEnhanceTestCase):
 
     def setUp(self):
         super().setUp()
+        self.showPage("enhance")
         self.source = self.smallVolume(name="scan", modality="MR")
         self.result = self.resultOf(self.source)
         self.made = {role: self.make(role) for role in ("uncertainty", "noise", "difference")}
@@ -64,19 +65,19 @@ class BelongingsTest(MedEnhanceTestCase):
         self.made["segmentation"].GetSegmentation().GetNthSegment(0).SetName("tumor")
         self.assertEqual(self.removed(), ["segmentation"])
 
-    def test_copiesStayAndSoDoesWhatACopyOfTheResultRefersTo(self):
-        hierarchy = slicer.vtkSlicerSubjectHierarchyModuleLogic
-        copies = [self.resultOf(self.source, "copy of a map")]
-        results.stamp(copies[0], "difference", self.result)
+    def test_aCopyOfAMapStays(self):
+        copy = self.make("difference")
+        self.panel.update()
         self.assertEqual(self.removed(), [])
-        self.assertTrue(bridge.isInScene(copies[0]))
-        self.assertIsNotNone(hierarchy)
+        self.panel.update()
+        self.assertTrue(bridge.isInScene(copy))
 
     def test_whatACopyOfTheResultRefersToStaysWithIt(self):
         copy = self.resultOf(self.source, "copy")
         results.link(copy, uncertainty=self.made["uncertainty"])
         self.assertEqual(self.removed(), ["uncertainty"])
 
+    @slow
     def test_itIsSoInASceneThatIsLoadedAgain(self):
         for isEdited in (False, True):
             self.throughAScene()
@@ -95,4 +96,5 @@ class BelongingsTest(MedEnhanceTestCase):
     def test_aSceneThatClosesStartsNothing(self):
         slicer.mrmlScene.Clear(0)
         self.processEvents(50)
-        self.assertEqual(self.context.runner.activeJobs(), [])
+        jobs = [job.title for job in self.context.runner.activeJobs() if not job.isQuestion]
+        self.assertEqual(jobs, [])
