@@ -42,14 +42,18 @@ def removeWith(runner, output):
     """Remove what belonged to a result that leaves the scene, unless the scene closes."""
     isResult = output.GetAttribute(provenance.DERIVED) == "enhanced"
     nodes = of(output) if isResult and not slicer.mrmlScene.IsClosing() else []
-    if nodes:
-        title = _("Remove what belongs to {name}").format(name=output.GetName())
-        # Later: the scene is in the middle of a removal.
-        qt.QTimer.singleShot(0, lambda: runner.submit("", {}, title=title, before=remove))
+    title = _("Remove what belongs to {name}").format(name=output.GetName())
+
+    def start():
+        if any(map(bridge.isInScene, nodes)):
+            runner.submit("", {}, title=title, before=remove)
 
     def remove(_job):
         for node in (yield from removable(nodes)):
             results.remove(node)
+
+    if nodes:
+        qt.QTimer.singleShot(0, start)  # later: the scene is in the middle of a removal
 
 
 def _checksumOf(segmentation):

@@ -53,13 +53,6 @@ def problemOf(roi, volume):
     return text.format(roi=roi.GetName(), name=volume.GetName())
 
 
-def textOf(box):
-    """State a box for the history: the voxels of each axis, stop excluded."""
-    axes = zip("ijk", reversed(box), strict=True)
-    ranges = ", ".join(f"{axis} {start}:{stop}" for axis, (start, stop) in axes)
-    return f"only voxels {ranges} (stop excluded), the others are the input's"
-
-
 def placed(image, box, volume):
     """Make an image of a volume's voxels with those of an image in a box of them, in steps."""
     voxels, part = slicer.util.arrayFromVolume(volume), bridge.arrayOf(image)

@@ -57,7 +57,7 @@ class Job:
     def cancel(self, why=None):
         """Stop at the next safe point; returns at once.
 
-        why: a sentence, where no user did it; empty where nobody is to be told.
+        why: a sentence, where no user did it; empty to show none.
         """
         self._runner.cancel(self, why)
 

@@ -14,6 +14,7 @@ import os
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.core.manifest import note_of_box
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io import stepwise
 from MedEnhanceNodes import belongings, bridge, provenance, region, results, sending
@@ -131,7 +132,7 @@ class _Enhancement(NodeJob):
         if (box := self.options.box) is not None:
             images["output"] = yield from region.placed(images["output"], box, source)
             *before, last = histories["output"]
-            histories["output"] = [*before, f"{last}; {region.textOf(box)}"]
+            histories["output"] = [*before, note_of_box(last, box)]
         if "segmentation" in images:
             names = [label["name"] for label in job.result["labels"]]
             labels = yield from belongings.checksum(names, [images["segmentation"]])

@@ -49,6 +49,13 @@ def derived_note(action: str) -> str:
     return f"DERIVED: {action} by MedEnhance {__version__}; research use only"
 
 
+def note_of_box(note: str, box: Sequence[tuple[int, int]]) -> str:
+    """Add to the note of a step that it changed only a box of slices, rows and columns."""
+    axes = zip("ijk", reversed(box), strict=True)
+    ranges = ", ".join(f"{axis} {start}:{stop}" for axis, (start, stop) in axes)
+    return f"{note}; only voxels {ranges} (stop excluded), the others are the input's"
+
+
 def map_in_words(history: Sequence[str]) -> str:
     """Name the kind of map that MedEnhance wrote with this history; "" for other volumes."""
     newest = history[-1] if history else ""
