@@ -108,8 +108,10 @@ def checkVolume(node):
 
 
 def _isScalar(node):
-    isVolume = node is not None and node.IsA("vtkMRMLScalarVolumeNode")
-    return isVolume and not node.IsA("vtkMRMLTensorVolumeNode")  # which has no scalars
+    if node is None or not node.IsA("vtkMRMLScalarVolumeNode"):
+        return False
+    # A tensor has no scalars; colors, which derive from its class, are named as such.
+    return node.IsA("vtkMRMLVectorVolumeNode") or not node.IsA("vtkMRMLTensorVolumeNode")
 
 
 def isUsable(node):

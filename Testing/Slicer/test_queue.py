@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import qt
 import slicer
 import vtk
 from enhance_testing import EnhanceTestCase
@@ -162,7 +163,10 @@ class FrameOfJobsTest(MedEnhanceTestCase):
             self.processEvents(50)
             self.assertTrue(frame.isVisibleTo(self.panel.widget), name)
             button = getattr(self.ui, below.get(name, "importButton"))
-            space = frame.y - button.y - button.height
+            places = [
+                each.mapTo(self.panel.widget, qt.QPoint(0, 0)).y() for each in (button, frame)
+            ]
+            space = places[1] - places[0] - button.height
             self.assertGreaterEqual(space, 0, name)
             if name in below:
                 self.assertLess(space, 20, name)

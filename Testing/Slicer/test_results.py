@@ -2,7 +2,7 @@
 
 import numpy as np
 import slicer
-from medenhance_testing import MedEnhanceTestCase, finished
+from medenhance_testing import MedEnhanceTestCase, finished, slow
 
 from MedEnhanceNodes import bridge, provenance, results
 
@@ -90,6 +90,7 @@ class ResultsTest(MedEnhanceTestCase):
         self.assertEqual([float(cell) for cell in cells[2:]], [6.0, 1234.5])
         self.assertEqual(node.GetColumnName(3), "Surface (mm²)")
 
+    @slow
     def test_linksLooksAndProvenanceSurviveASavedScene(self):
         output = self.resultOf(self.source, change=25)
         difference = self.difference(self.source, output, "scan difference")
