@@ -115,7 +115,7 @@ class ResultArea(Follower):
         """Offer the ways to compare that the result has."""
         ui, compare, problem = self.ui, self.compare, blending.pairProblemOf(self.output)
         modes = {
-            "none": _("Views as before"),
+            "none": _("No comparison"),
             "single": _("Result"),
             "sideBySide": _("Side by side"),
             "fade": _("Fade"),
