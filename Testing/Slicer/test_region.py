@@ -23,6 +23,7 @@ class WithRegions:
         toNode = np.eye(4)
         toNode[:3, :3], toNode[:3, 3] = axes, matrix.MultiplyPoint((*middle, 1.0))[:3]
         roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(toNode))
+        roi.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         return roi
 
     def changes(self, output, source):
