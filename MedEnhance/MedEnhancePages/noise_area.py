@@ -47,9 +47,12 @@ class NoiseArea:
         self._show()
 
     def stop(self):
-        """Leave the work to the preview, unless a worker has begun it."""
+        """Put the work off for a preview or a run, unless a worker has begun it."""
+        if self._settle.active:
+            self._state = None
         self._settle.stop()
-        if self._job is not None and self._job.worker is None:
+        if self._job is not None and self._job.worker is None and not self._job.isFinished:
+            self._state = None
             self._job.cancel()
 
     def leave(self):
@@ -63,9 +66,10 @@ class NoiseArea:
             self._job.onFinished(self._onMeasured)
 
     def _onMeasured(self, job):
-        if job is self._job:
-            self._verdict = job.result if job.state == "done" else None
-            self._show()
+        if job is not self._job:
+            return
+        self._verdict = job.result if job.state == "done" else None
+        self._page.update()
 
     def _show(self):
         """Show the verdict, and offer a region where it is uncertain."""
