@@ -264,11 +264,11 @@ class EnhancePanel(Page):
             self.problem.show("info" if self.target is None else "error", problem)
         else:
             notes = [volume_warnings.warningOf(self.target)]
-            if self.options.segment:
+            if options.segment:
                 segmenter = model_choice.segmenterFor(self.target, self.state.segmenter)
                 notes.append(model_choice.warningOf(segmenter))
             level = "warning" if any(text for text, _remedy in notes) else "info"
-            if self.options.config.sequence == "auto":
+            if options.config.sequence == "auto":
                 notes.append(volume_warnings.questionOf(self.target))
             note, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
             self.problem.show(level, note or dependencies.missingText(), remedy)
@@ -281,11 +281,11 @@ class EnhancePanel(Page):
             reason = _("No slice view shows a slice of the volume: fit the views to it.")
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
-        ui.planLabel.text = "" if problem else isQueued or self._plan()
+        ui.planLabel.text = "" if problem else isQueued or self._plan(options)
         ui.planLabel.visible = bool(ui.planLabel.text)
         self.noise.follow(None if problem else self.target)
 
-    def _plan(self):
+    def _plan(self, options):
         """Say what the run will do, with which model, where, and for how long."""
         state = self.state
         model = model_choice.modelFor(self.target, state.task)
@@ -293,16 +293,16 @@ class EnhancePanel(Page):
             return ""
         self.ui.planLabel.toolTip = model.about
         what = model_choice.tasks()[state.task][1]
-        if self.options.config.correct_bias_field:
+        if options.config.correct_bias_field:
             what = _("{what}; corrects the bias field").format(what=what)
-        if self.options.config.smooth:
+        if options.config.smooth:
             what = _("{what}, and small faint lesions with it").format(what=what)
         plan = _("{what}. Runs model {model} on the {device}").format(
             what=what, model=model.name, device=self._devices.nameOf(state.device)
         )
-        isPart, expected = self.options.isBoxAlone, ""
+        isPart, expected = options.isBoxAlone, ""
         if not isPart:
-            expected = self._devices.expectedText(self.target, self.options)
+            expected = self._devices.expectedText(self.target, options)
         return ", ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):

@@ -1,5 +1,6 @@
 """Stands for slicer.i18n: the text itself, through Qt's translation."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ def translate(context, text):
     return slicer.app.translate(context, text)
 
 
+@functools.cache
 def getContext(sourceFile):
     path = Path(sourceFile)
     package = path.parent.name + "." if (path.parent / "__init__.py").is_file() else ""
