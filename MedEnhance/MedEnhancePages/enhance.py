@@ -297,6 +297,9 @@ class EnhancePanel(Page):
             what = _("{what}; corrects the bias field").format(what=what)
         if options.config.smooth:
             what = _("{what}, and small faint lesions with it").format(what=what)
+        if options.box is not None:
+            texts = _("{what}, first in the region"), _("{what}, only in the region")
+            what = texts[options.isBoxAlone].format(what=what)
         plan = _("{what}. Runs model {model} on the {device}").format(
             what=what, model=model.name, device=self._devices.nameOf(state.device)
         )

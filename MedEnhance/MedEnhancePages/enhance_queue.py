@@ -40,7 +40,7 @@ class Runs:
         """Say that the same run is in the queue; empty where it is not."""
         if (node, options) not in self._open.values():
             return ""
-        text = _("“{name}” is in the queue with these options already.")
+        text = _("“{name}” is being enhanced with these options, or waits for it in the queue.")
         return text.format(name=node.GetName())
 
     @property
@@ -185,11 +185,14 @@ class Runs:
 
     def startSeveral(self):
         """Put a job for each volume that fits into the queue; they end with a table."""
-        batch = Batch(self.leftOut, self._onEnd)
-        for node, options in self.fitting:
+        batch, fitting = Batch(self.leftOut, self._onEnd), self.fitting
+        self.context.several.close()  # another press would begin the same again
+        for node, options in fitting:
             batch.add(
                 node, self._submit(node, options, lambda job, node=node: self._add(job, node))
             )
+        text = _("In the queue: {count} volumes. A table follows at the end.")
+        self._say("info", text.format(count=len(fitting)))
 
     def _onEnd(self, batch):
         """Say how the volumes of a batch ended."""
@@ -199,4 +202,5 @@ class Runs:
         text = _("{count} of {total} volumes were enhanced. The table “{name}” lists all of them.")
         text = text.format(count=count, total=total, name=name)
         remarks = [f"{row['volume']}: {row['remark']}" for row in batch.rows if row.get("remark")]
-        self._say("info" if count == total else "warning", text, "\n".join(remarks))
+        isFine = count + batch.cancelled == total
+        self._say("info" if isFine else "warning", text, "\n".join(remarks))

@@ -13,7 +13,10 @@ from MedEnhanceNodes import bridge, provenance, results, sending
 
 def factsOf(output):
     """Say what was measured and done, and by which model and device, a line each."""
-    return "\n".join(filter(None, [_framesOf(output), *findingsOf(output), _madeBy(output)]))
+    isPart = "slices" in provenance.part(output, "config")
+    part = _("Only in a region; all around it is as in the input.") if isPart else ""
+    lines = [part, _framesOf(output), *findingsOf(output), _madeBy(output)]
+    return "\n".join(filter(None, lines))
 
 
 def moreFactsOf(output):

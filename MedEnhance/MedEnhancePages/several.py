@@ -33,6 +33,10 @@ class Several:
         self._ui.severalTree.visible = isOn
         self._context.changeSoon()
 
+    def close(self):
+        """Close the area: the page then works on the volume above it."""
+        self._ui.severalButton.checked = False
+
     def nodes(self):
         """Return the volumes that are selected, those below a folder too; [] while it is closed."""
         hierarchy = bridge.subjectHierarchy()

@@ -21,6 +21,8 @@ class Batch:
     def __init__(self, problems, onEnd):
         """problems: (volume, why it is not enhanced) of each that is left out."""
         self._onEnd, self._open, self._nodes = onEnd, 0, []
+        #: The number of runs that a user ended.
+        self.cancelled = 0
         self.rows = [{"volume": node.GetName(), "remark": why} for node, why in problems]
         self.table = None
 
@@ -42,6 +44,7 @@ class Batch:
             _describe(job, row)
         else:
             row["remark"] = job.error.text
+            self.cancelled += job.error.isCancellation
         self._open -= 1
         if self._open == 0:
             if any(map(bridge.isInScene, self._nodes)):  # else another scene is there by now

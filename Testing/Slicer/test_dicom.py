@@ -304,7 +304,8 @@ class DatabaseTest(ExportTestCase):
         before = []
         stops = {
             "Cancelled.": lambda job: job.cancel(),
-            "was removed from the scene": lambda _job: slicer.mrmlScene.Clear(0),
+            "removed from the scene, so the job": lambda _job: slicer.mrmlScene.RemoveNode(node),
+            "": lambda _job: slicer.mrmlScene.Clear(0),  # ends it without a word
         }
         for stage in ("", "copying into"):
             for why, stop in stops.items():
@@ -316,6 +317,7 @@ class DatabaseTest(ExportTestCase):
                     stop(job)
                     self.assertEqual(self.finish(job, 20).state, "cancelled")
                     self.assertIn(why, job.error.message)
+                    self.assertEqual(bool(why), bool(job.error.message))
                     self.assertEqual(self.series(), before)
 
     @slow

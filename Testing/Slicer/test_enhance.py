@@ -337,7 +337,8 @@ class ApplyTest(EnhanceTestCase):
         self.assertIn("measurements of patients", job.nodes["table"].GetDescription())
         self.assertEqual(self.ui.factsLabel.toolTip.count("images of the brain only"), 1)
         self.assertEqual(self.message, "Brain enhanced is ready.")  # the rest stands under Result
-        self.assertIn("trained on, MR of the brain", self.ui.warningLabel.text)
+        warnings = self.ui.warningLabel.text + self.ui.warningDetails.text
+        self.assertIn("trained on, MR of the brain", warnings)
         table = job.nodes["table"]
         parts = job.nodes["segmentation"].GetSegmentation()
         for index in range(parts.GetNumberOfSegments()):

@@ -306,7 +306,7 @@ class TroubleTest(EnhanceTestCase):
             node = self.brain()
             self.choose(node)
             job = self.slowApply()
-            self.assertIn("in the queue with these options already", self.ui.planLabel.text)
+            self.assertIn("is being enhanced with these options, or waits", self.ui.planLabel.text)
             end(node)
             self.assertEqual(self.finish(job).state, "cancelled")
             self.assertEqual(self.message, text)

@@ -254,6 +254,7 @@ class SeveralTest(QueueTestCase):
         self.assertEqual(remarks.pop(job.title), "Cancelled.")
         self.assertEqual(list(remarks.values()), ["", ""])
         self.hold.touch()
+        self.select(*map(hierarchy.GetItemByDataNode, nodes))
         self.ui.applyButton.click()
         slicer.mrmlScene.Clear(0)
         self.release()
