@@ -80,7 +80,7 @@ class QueueTest(QueueTestCase):
         a, b, c = map(self.volume, "ABC")
         first = self.applied(a)
         self.assertFalse(self.ui.applyButton.enabled)
-        self.assertIn("“A” is in the queue", self.ui.planLabel.text)
+        self.assertIn("“A” is being enhanced", self.ui.planLabel.text)
         self.ui.noiseMapCheckBox.checked = True
         self.processEvents(80)
         self.assertTrue(self.ui.applyButton.enabled, "other options are another run")
