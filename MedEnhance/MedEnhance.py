@@ -12,7 +12,6 @@ import runpy
 import sys
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -130,6 +129,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shown = None
 
     def setup(self):
+        from MedEnhanceNodes import belongings
         from MedEnhancePages.job_bar import JobBar
         from MedEnhancePages.volume_row import VolumeRow
         from MedEnhancePanels.context import Context
@@ -154,7 +154,9 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.initializeState)
         self.addObserver(scene, scene.EndImportEvent, self.initializeState)
-        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeRemoval)
+        self.addObserver(
+            scene, scene.NodeAboutToBeRemovedEvent, belongings.remover(self.context.runner)
+        )
         if self.parent.isEntered:  # a module that is reloaded while it is in front
             self.enter()
 
@@ -218,12 +220,6 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.showPage(state.page)
         else:
             state.page = self.pageName(self.ui.tabs.currentIndex)
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def onNodeRemoval(self, scene, event, node):
-        from MedEnhanceNodes import belongings
-
-        belongings.removeWith(self.context.runner, node)
 
     def onSceneStartClose(self, caller=None, event=None):
         for panel in self.panels.values():

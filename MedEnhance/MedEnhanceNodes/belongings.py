@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from MedEnhanceNodes import bridge, provenance, results
@@ -36,6 +37,16 @@ def removable(nodes, output=None):
         if bridge.isInScene(node) and node not in shared and not isEdited:
             going.append(node)
     return going
+
+
+def remover(runner):
+    """Make an observer of removals from the scene, which calls `removeWith`."""
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onRemoval(_scene, _event, node):
+        removeWith(runner, node)
+
+    return onRemoval
 
 
 def removeWith(runner, output):

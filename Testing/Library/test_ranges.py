@@ -109,6 +109,7 @@ VALID: dict[str, dict[str, Any]] = {
     "segment": {"input": "no.nii.gz", "output": "o.nii.gz"},
     "compress": {"input": "no.nii.gz", "output": "o.ucv", "config": {"lossless": True}},
     "estimate": {"input": "no.nii.gz", "config": {"lossless": True}},
+    "noise": {"input": "no.nii.gz"},
     "decompress": {"input": "no.ucv", "output": "o.nii.gz"},
     "degrade": {"input": "no.nii.gz", "output": "o.nii.gz"},
     "batch": {"inputs": ["no"], "output": "o"},
