@@ -245,7 +245,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class _CompressedVolume:
-    """What Slicer asks of a format's reader and writer alike."""
+    """Base of reader and writer: their format, as Slicer asks for it."""
 
     def __init__(self, parent):
         self.parent = parent

@@ -36,7 +36,7 @@ from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, cube_around, noise_verdict, region_verdict
+from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, measured_noise
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.bar import watched
@@ -510,12 +510,7 @@ def measure_noise(
         print(me.measure_noise("scan.nii.gz").sentence)
         me.measure_noise("scan.nii.gz", at=(40, 120, 96)).sigma
     """
-    if region is not None and at is not None:
-        raise ConfigError("region and at name two regions", "Give one of them.")
     placed = Placed(affine=affine, spacing=spacing, modality=modality)
     with watched(progress, cancel) as monitor:
         opened = placed.opened(volume, monitor)
-        place = cube_around(opened, at) if at is not None else region
-        if place is not None:
-            return region_verdict(opened, place)
-        return noise_verdict(opened, monitor=monitor)
+        return measured_noise(opened, region=region, at=at, monitor=monitor)

@@ -1,4 +1,4 @@
-"""What belongs to a result and goes with it: maps, difference, table, segmentation."""
+"""Nodes that belong to a result and go with it: maps, difference, table, segmentation."""
 
 import zlib
 

@@ -1,1 +1,1 @@
-"""What pages and tasks of the module MedEnhance share: state, jobs and workers, errors."""
+"""Parts that pages and tasks of the module MedEnhance share: state, jobs, workers, errors."""

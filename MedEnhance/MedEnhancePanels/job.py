@@ -18,8 +18,9 @@ class Job:
     """Piece of work; see Runner.submit for how it is made.
 
     state: waiting, running, done, failed, cancelled. fraction: 0…1. result: the worker's result
-    event. error: a PanelError, or None. nodes: MRML nodes that came out, by name. summary: what to
-    tell when it is done, if a page does not. folder: private to this job, gone when it has ended.
+    event. error: a PanelError, or None. nodes: MRML nodes that came out, by name. summary: its
+    outcome in words, for the panel if no page reports it. folder: private to this job, gone when it
+    has ended.
     """
 
     _numbers = itertools.count(1)

@@ -75,9 +75,9 @@ def load(parent, properties):
     try:
         job = opened(path, name, isShown=properties.get("show", True))
     except Exception as exception:  # the dialog shows it
-        return _tellError(exception, parent.userMessages())
+        return _reportError(exception, parent.userMessages())
     parent.loadedNodes = [job.nodes["output"].GetID()]
-    return _tellSuccess(job, parent.userMessages())
+    return _reportSuccess(job, parent.userMessages())
 
 
 def write(parent, node, properties):
@@ -97,8 +97,8 @@ def write(parent, node, properties):
         wait(job)
     except Exception as exception:
         if storage is not None:
-            _tellError(exception, storage.GetUserMessages())
-        return _tellError(exception, parent.userMessages())
+            _reportError(exception, storage.GetUserMessages())
+        return _reportError(exception, parent.userMessages())
     parent.writtenNodes = [node.GetID()]
     if node.GetScene() is slicer.mrmlScene and not _isStored(node):
         text = _(
@@ -106,7 +106,7 @@ def write(parent, node, properties):
         )
         text = text.format(name=node.GetName())
         storage.GetUserMessages().AddMessage(vtk.vtkCommand.WarningEvent, text)
-    return _tellSuccess(job, parent.userMessages())
+    return _reportSuccess(job, parent.userMessages())
 
 
 def _isStored(node):
@@ -116,15 +116,15 @@ def _isStored(node):
     return storage is None or (os.path.exists(path) and not node.GetModifiedSinceRead())
 
 
-def _tellSuccess(job, messages):
-    """Tell the summary and the warnings of a job, to Slicer's dialogs and in its status bar."""
+def _reportSuccess(job, messages):
+    """Report the summary and the warnings of a job, to Slicer's dialogs and in its status bar."""
     kind = vtk.vtkCommand.WarningEvent if job.warnings else vtk.vtkCommand.MessageEvent
     messages.AddMessage(kind, "\n".join([job.summary, *map(sentence, job.warnings)]))
     slicer.util.showStatusMessage(job.summary, _STATUS_MS)
     return True
 
 
-def _tellError(exception, messages):
+def _reportError(exception, messages):
     text = PanelError.fromException(exception).text
     messages.AddMessage(vtk.vtkCommand.ErrorEvent, text)
     return False

@@ -26,12 +26,12 @@ def default_warning(bundle: Bundle, rival: Bundle | None) -> str:
     if figures is None:
         unknown = f"the model {bundle.name} was not compared with {rival.name} on the same images"
         return "" if bundle.shipped else unknown
-    own, other, unit = figures
-    if round(own, 2) >= round(other, 2):
+    figure, rival_figure, unit = figures
+    if round(figure, 2) >= round(rival_figure, 2):
         return ""
     return (
-        f"the model {bundle.name} is worse than {rival.name} on the same images: {own:.2f} against "
-        f"{other:.2f} {unit}"
+        f"the model {bundle.name} is worse than {rival.name} on the same images: {figure:.2f} "
+        f"against {rival_figure:.2f} {unit}"
     )
 
 
@@ -44,8 +44,8 @@ def _figures(bundle: Bundle, rival: Bundle) -> Figures | None:
     pairs = list(_pairs(bundle.metadata, rival.metadata)) if bundle.kind == "head" else []
     if not pairs:
         return None
-    own, other = np.mean(pairs, axis=0).tolist()
-    return own, other, "(mean Dice)"
+    figure, rival_figure = np.mean(pairs, axis=0).tolist()
+    return figure, rival_figure, "(mean Dice)"
 
 
 def _beside_shipped(bundle: Bundle, shipped: Bundle) -> Figures | None:

@@ -61,7 +61,7 @@ def _noise_params(args: argparse.Namespace) -> dict[str, Any]:
 def _voxel(text: str) -> list[int]:
     """Parse "40,120,96"; ConfigError for anything else."""
     parts = text.split(",")
-    if len(parts) != len("kji") or not all(part.strip().isdigit() for part in parts):
+    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
         raise ConfigError(f"--at {text!r} is not slice,row,column", "For example: --at 40,120,96")
     return [int(part) for part in parts]
 

@@ -1,4 +1,4 @@
-"""What an enhancement of a volume can be expected to do, before it runs."""
+"""Noise of a volume, and what an enhancement of it can be expected to remove, before it runs."""
 
 from __future__ import annotations
 
@@ -89,6 +89,35 @@ class NoiseVerdict:
         return fields | {"is_certain": self.is_certain, "sentence": self.sentence}
 
 
+def measured_noise(
+    volume: Volume,
+    *,
+    region: Sequence[slice | EllipsisType] | None = None,
+    at: Sequence[int] | None = None,
+    cache: VolumeCache | None = None,
+    monitor: Monitor | None = None,
+) -> NoiseVerdict | None:
+    """Measure the noise of a volume, of a region of it, or in 12 mm around a voxel.
+
+    Args:
+        volume: as of `noise_verdict`.
+        region: as of `region_verdict`.
+        at: K, J and I of the voxel.
+        cache: as of `noise_verdict`.
+        monitor: receives progress; may cancel.
+    Raises:
+        ConfigError: both a region and a voxel, or one outside the volume.
+        InputError: the volume cannot be measured, or shows no even tissue there.
+    """
+    if region is not None and at is not None:
+        raise ConfigError("region and at name two regions", "Give one of them.")
+    if at is not None:
+        region = cube_around(volume, at)
+    if region is not None:
+        return region_verdict(volume, region)
+    return noise_verdict(volume, cache=cache, monitor=monitor)
+
+
 def noise_verdict(
     volume: Volume, *, cache: VolumeCache | None = None, monitor: Monitor | None = None
 ) -> NoiseVerdict | None:
@@ -167,7 +196,10 @@ def cube_around(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:
     Raises ConfigError for a voxel outside the volume.
     """
     shape, spacing = volume.shape[-3:], volume.geometry.spacing[::-1]
-    if len(voxel) != 3 or any(not 0 <= at < side for at, side in zip(voxel, shape, strict=False)):
+    is_inside = len(voxel) == 3 and all(
+        0 <= at < side for at, side in zip(voxel, shape, strict=True)
+    )
+    if not is_inside:
         raise ConfigError(
             f"there is no voxel {tuple(voxel)} in a volume of shape {shape}",
             "Give slice, row and column, from 0.",

@@ -19,13 +19,8 @@ from MedEnhancePanels.errors import PanelError
 STUB = (
     WORKER
     + """
-for line in sys.stdin:
-    fields = json.loads(line)
-    if "kind" not in fields:
-        continue
-    job, params = fields["id"], fields["params"]
-    report(job, "started")
-    if fields["kind"] != "enhance":
+for job, kind, params in orders():
+    if kind != "enhance":
         report(job, "result", choice={"name": "cpu"}, devices=[], cpu_threads=1)
     elif params["config"]["task"] == "sharpness":
         text, hint = "scan: it looks like a derived map, not intensities", "Give the images."

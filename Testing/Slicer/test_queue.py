@@ -21,12 +21,7 @@ ADDS = (
     + """
 import numpy as np
 from MedEnhanceLib.io import stepwise
-for line in sys.stdin:
-    fields = json.loads(line)
-    if "kind" not in fields:
-        continue
-    job, params = fields["id"], fields["params"]
-    report(job, "started")
+for job, kind, params in orders():
     while os.path.exists(os.environ["QUEUE_HOLD"]):
         time.sleep(0.005)
     file = stepwise.NrrdFile(params["input"])

@@ -19,6 +19,12 @@ WORKER = """
 import json, os, shutil, sys, time
 def report(job, event, **more):
     print(json.dumps({"v": 1, "job": job, "event": event, **more}), flush=True)
+def orders():
+    for line in sys.stdin:
+        fields = json.loads(line)
+        if "kind" in fields:  # no cancel
+            report(fields["id"], "started")
+            yield fields["id"], fields["kind"], fields["params"]
 """
 
 
@@ -64,12 +70,10 @@ class RunnerTest(MedEnhanceTestCase):
     def test_everyJobBehindOneThatCrashesGetsItsTurn(self):
         """As a queue of volumes of which two are too large for the memory."""
         dies = f"""{WORKER}
-for line in sys.stdin:
-    fields = json.loads(line)
-    report(fields["id"], "started")
-    if fields["params"]["dies"]:
+for job, kind, params in orders():
+    if params["dies"]:
         os._exit(9)
-    report(fields["id"], "result")
+    report(job, "result")
 """
         runner = Runner([pythonExecutable(), "-c", dies])
         try:

@@ -13,7 +13,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, cube_around, noise_verdict, region_verdict
+from MedEnhanceLib.hqg.noise_verdict import measured_noise
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
@@ -304,8 +304,6 @@ class NoiseParams(VolumeParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         files.region_from_json(self.region)
-        if self.region and self.at:
-            raise ConfigError("region and at name two regions", "Give one of them.")
 
 
 def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -318,19 +316,16 @@ def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Resul
     Returns the measurement, and the sentence about it.
     """
     volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.3))
-    region = files.region_from_json(params.region)
-    if params.at:
-        region = cube_around(volume, params.at)
-    if region:
-        return _noise_result(region_verdict(volume, region), "")
-    verdict = noise_verdict(volume, cache=cache, monitor=monitor.part(0.3, 1.0))
-    why = f"{volume.modality} of this kind is not enhanced, and its noise not measured"
-    return _noise_result(verdict, why)
-
-
-def _noise_result(verdict: NoiseVerdict | None, why: str) -> Result:
+    verdict = measured_noise(
+        volume,
+        region=files.region_from_json(params.region),
+        at=params.at,
+        cache=cache,
+        monitor=monitor.part(0.3, 1.0),
+    )
     if verdict is None:
-        return Result({"noise": None, "sentence": why})
+        sentence = f"{volume.modality} of this kind is not enhanced, and its noise not measured"
+        return Result({"noise": None, "sentence": sentence})
     return Result({"noise": verdict.to_json(), "sentence": verdict.sentence})
 
 

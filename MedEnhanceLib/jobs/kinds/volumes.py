@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from MedEnhanceLib import unicompress
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import card
 from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
 from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, Result, VolumeParams, load_volume
@@ -100,7 +101,9 @@ def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
     """Return the card of a volume, see `io.describe.card`, with its measured noise."""
     from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 
-    verdict = noise_verdict(volume)
+    verdict = None
+    with contextlib.suppress(InputError):  # what cannot be enhanced can be described
+        verdict = noise_verdict(volume)
     return card(volume, path) | {"noise": verdict.to_json() if verdict else None}
 
 

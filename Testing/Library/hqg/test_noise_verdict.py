@@ -1,11 +1,11 @@
-"""What is said of a volume before it is enhanced, and whether it comes true."""
+"""The verdict on a volume before it is enhanced, and whether it comes true."""
 
 import numpy as np
 import pytest
 
 import MedEnhanceLib as me  # noqa: N813
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.core.volume import Volume, as_volume
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -77,3 +77,15 @@ def test_what_is_no_image_of_ct_or_mr_has_no_verdict() -> None:
     assert me.measure_noise(labels, modality="MR", spacing=(1, 1, 1)) is None
     pet = np.random.default_rng(0).random((8, 32, 32), np.float32)
     assert me.measure_noise(pet, modality="PT", spacing=(4, 4, 4)) is None
+
+
+def test_values_too_small_for_a_measurement_are_described_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    tiny = as_volume(
+        (1e-6 + 2e-7 * rng.standard_normal((12, 40, 40))).astype(np.float32),
+        modality="MR",
+        spacing=(1, 1, 1),
+    )
+    with pytest.raises(InputError, match="too small to measure"):
+        me.measure_noise(tiny)
+    assert me.inspect(tiny)["noise"] is None
