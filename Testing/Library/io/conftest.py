@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,15 +28,21 @@ def ct(rng: np.random.Generator, oblique_geometry: Geometry) -> Volume:
 
 
 @pytest.fixture(scope="session")
-def full_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder on a disk of 256 KiB; skips where no such disk can be mounted."""
-    folder = tmp_path_factory.mktemp("disk")
+def full_disk() -> Iterator[Path]:
+    """A folder on a disk of 256 KiB; skips where no such disk can be mounted.
+
+    It lies outside pytest's own folders: if a run is killed and its disk stays mounted, the next run
+    would fail at removing it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="medenhance-disk-"))
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:
         mounted = False
     if not mounted:
+        folder.rmdir()
         pytest.skip("mounting a small disk needs Linux and root")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    folder.rmdir()
