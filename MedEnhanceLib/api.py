@@ -508,7 +508,7 @@ def measure_noise(
         InputError: the volume cannot be read, or the region is too small or shows no tissue.
 
         print(me.measure_noise("scan.nii.gz").sentence)
-        me.measure_noise("scan.nii.gz", at=(40, 120, 96)).sigma
+        me.measure_noise("scan.nii.gz", at=(32, 28, 24)).sigma
     """
     placed = Placed(affine=affine, spacing=spacing, modality=modality)
     with watched(progress, cancel) as monitor:

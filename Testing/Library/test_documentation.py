@@ -161,6 +161,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     voxels = coarse.voxels.round().astype(volume.dtype)
     MedEnhanceLib.save(coarse.with_voxels(voxels), tmp_path / "scan.nii.gz")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))  # pages import models
     return tmp_path
 
 

@@ -31,7 +31,7 @@ def ct(rng: np.random.Generator, oblique_geometry: Geometry) -> Volume:
 def full_disk() -> Iterator[Path]:
     """A folder on a disk of 256 KiB; skips where no such disk can be mounted.
 
-    It lies outside pytest's own folders: if a run is killed and its disk stays mounted, the next run
+    It lies outside pytest's own folders: the disk of a killed run stays mounted, and the next run
     would fail at removing it.
     """
     folder = Path(tempfile.mkdtemp(prefix="medenhance-disk-"))
