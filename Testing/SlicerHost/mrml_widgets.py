@@ -201,21 +201,26 @@ class qMRMLSubjectHierarchyTreeView:
             own.hierarchy = own.scene.GetSubjectHierarchyNode()
             for event in ("Added", "Removed", "Modified", "Reparented"):
                 _watch(own.items, own.hierarchy, self._refresh, f"SubjectHierarchyItem{event}")
-        self._fill(own.rows.invisibleRootItem(), own.hierarchy.GetSceneItemID())
+        self._fill(qt.QModelIndex(), own.hierarchy.GetSceneItemID())
 
     def _fill(self, parent, item):
-        """Take rows out and put rows in; those that stay remain selected."""
-        below = self._below(item)
-        for row in reversed(range(parent.rowCount())):
-            if parent.child(row).data() not in below:
-                parent.removeRow(row)
+        """Take rows out and put rows in; those that stay remain selected.
+
+        Rows are named by index: a row's own object in Python would outlive the row.
+        """
+        rows, below = self._own.rows, self._below(item)
+        for row in reversed(range(rows.rowCount(parent))):
+            if rows.index(row, 0, parent).data(self._ITEM) not in below:
+                rows.removeRow(row, parent)
         for row, each in enumerate(below):
-            if row >= parent.rowCount() or parent.child(row).data() != each:
-                parent.removeRows(row, parent.rowCount() - row)
-                parent.appendRow(qt.QStandardItem())
-                parent.child(row).setData(each)
-            parent.child(row).setText(self.subjectHierarchyNode().GetItemName(each))
-            self._fill(parent.child(row), each)
+            if rows.index(row, 0, parent).data(self._ITEM) != each:
+                rows.removeRows(row, rows.rowCount(parent) - row, parent)
+                rows.insertRow(row, parent)
+                rows.insertColumns(0, 1 - rows.columnCount(parent), parent)
+                rows.setData(rows.index(row, 0, parent), each, self._ITEM)
+            index = rows.index(row, 0, parent)
+            rows.setData(index, self.subjectHierarchyNode().GetItemName(each), qt.Qt.DisplayRole)
+            self._fill(index, each)
 
     def _below(self, item):
         """The items directly below that are shown: folders, and nodes of the types.
