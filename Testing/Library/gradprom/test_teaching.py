@@ -163,6 +163,7 @@ def record(folder: Path) -> dict[str, Any]:
     return stated
 
 
+@pytest.mark.slow
 def test_a_task_that_opposes_changes_no_bit(taught: Any) -> None:
     Multiple.air.clear()
     alone = taught(0.0)
@@ -172,6 +173,7 @@ def test_a_task_that_opposes_changes_no_bit(taught: Any) -> None:
     assert (record(opposed)["open_fraction"], record(opposed)["mean_cosine"]) == (0, -1)
 
 
+@pytest.mark.slow
 def test_a_task_that_agrees_is_let_in(taught: Any) -> None:
     helped = taught(3.0)
     assert (record(helped)["open_fraction"], record(helped)["mean_cosine"]) == (1, 1)

@@ -66,6 +66,7 @@ def test_together_far_less_noise_is_left_and_the_mean_keeps_its_anatomy(
     assert any("12 frames were filtered together" in line for line in together.findings)
 
 
+@pytest.mark.slow
 def test_what_files_state_decides_unless_the_user_does(rng: np.random.Generator) -> None:
     diffusion = _series(rng, 7)[1].crop(k=slice(0, 4))
     alike = replace(diffusion, gradients=(), sequence_kind="functional")
@@ -115,6 +116,7 @@ def _frames(volume: Volume, numbers: list[int]) -> Volume:
     return replace(volume, voxels=volume.voxels[numbers], gradients=gradients)
 
 
+@pytest.mark.slow
 def test_frames_that_move_are_filtered_one_by_one_with_a_warning(
     rng: np.random.Generator,
 ) -> None:

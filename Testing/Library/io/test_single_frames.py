@@ -53,6 +53,7 @@ def test_it_is_segmented_and_batch_takes_it(path: Path, tmp_path: Path) -> None:
     assert main([*batch, "--force-segmenter"]) == 0
 
 
+@pytest.mark.slow
 def test_it_comes_back_with_its_axis(frame: Volume, path: Path, tmp_path: Path) -> None:
     packed, back = tmp_path / "scan.ucv", tmp_path / "back.nii.gz"
     assert main(["compress", str(path), str(packed), "--lossless"]) == 0
