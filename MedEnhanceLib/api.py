@@ -36,7 +36,7 @@ from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, measured_noise
+from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.bar import watched
@@ -510,6 +510,7 @@ def measure_noise(
         print(me.measure_noise("scan.nii.gz").sentence)
         me.measure_noise("scan.nii.gz", at=(32, 28, 24)).sigma
     """
+    refuse_two_regions(region, at)
     placed = Placed(affine=affine, spacing=spacing, modality=modality)
     with watched(progress, cancel) as monitor:
         opened = placed.opened(volume, monitor)

@@ -101,7 +101,7 @@ def measured_noise(
 
     Args:
         volume: as of `noise_verdict`.
-        region: as of `region_verdict`.
+        region: as of `region_verdict`; None or empty: the volume.
         at: K, J and I of the voxel.
         cache: as of `noise_verdict`.
         monitor: receives progress; may cancel.
@@ -109,13 +109,18 @@ def measured_noise(
         ConfigError: both a region and a voxel, or one outside the volume.
         InputError: the volume cannot be measured, or shows no even tissue there.
     """
-    if region is not None and at is not None:
-        raise ConfigError("region and at name two regions", "Give one of them.")
+    refuse_two_regions(region, at)
     if at is not None:
         region = cube_around(volume, at)
-    if region is not None:
+    if region:
         return region_verdict(volume, region)
     return noise_verdict(volume, cache=cache, monitor=monitor)
+
+
+def refuse_two_regions(region: Sequence[object] | None, at: Sequence[int] | None) -> None:
+    """Raise ConfigError where both are given; call it before a file is read."""
+    if region is not None and at is not None:
+        raise ConfigError("region and at name two regions", "Give one of them.")
 
 
 def noise_verdict(

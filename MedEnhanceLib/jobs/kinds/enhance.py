@@ -13,7 +13,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.noise_verdict import measured_noise
+from MedEnhanceLib.hqg.noise_verdict import measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
@@ -303,7 +303,7 @@ class NoiseParams(VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        files.region_from_json(self.region)
+        refuse_two_regions(files.region_from_json(self.region), self.at)
 
 
 def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Result:

@@ -1,5 +1,7 @@
 """The verdict on a volume before it is enhanced, and whether it comes true."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.noise_verdict import noise_verdict
+from MedEnhanceLib.jobs.kinds.enhance import NoiseParams
 from MedEnhanceLib.runtime.resources import resource_folder
 
 
@@ -66,9 +69,19 @@ def test_a_region_is_measured_around_a_voxel_or_by_its_limits() -> None:
     assert limits is not None
     assert limits.region == ((2, 6), (0, 20), (0, 40))
     outside: list[dict[str, object]] = [{"at": (10, 40, 0)}, {"region": (slice(50, 60),)}]
-    for wrong in (*outside, {"at": (1, 1, 1), "region": region}):
+    for wrong in outside:
         with pytest.raises(ConfigError):
             me.measure_noise(voxels, modality="CT", spacing=(1, 1, 3), **wrong)
+
+
+def test_two_regions_are_refused_before_a_file_is_read_and_an_empty_one_is_the_volume() -> None:
+    both: dict[str, Any] = {"input": "none.nii.gz", "region": [[0, 4]], "at": [1, 1, 1]}
+    with pytest.raises(ConfigError, match="two regions"):
+        me.measure_noise("none.nii.gz", region=(slice(0, 4),), at=(1, 1, 1))
+    with pytest.raises(ConfigError, match="two regions"):
+        NoiseParams(**both)
+    head = _head()
+    assert me.measure_noise(head, region=()) == me.measure_noise(head)
 
 
 def test_what_is_no_image_of_ct_or_mr_has_no_verdict() -> None:
