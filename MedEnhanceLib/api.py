@@ -366,7 +366,7 @@ def open(path: PathLike) -> unicompress.StoredVolume:  # noqa: A001 - as gzip.op
 def recover(
     path: PathLike, *, progress: Progress = None, cancel: Cancel | None = None
 ) -> tuple[Volume, unicompress.RecoverReport]:
-    """Repair a damaged container in memory, and read every intact block.
+    """Read every intact block of a damaged container.
 
     Args:
         path: the .ucv file.
@@ -452,8 +452,7 @@ def inspect(
 
     Returns:
         A JSON object. For a container "check" is None or, with `verify`, an object: whether the
-        container is "intact", the "damaged" chunks with block and offset, and whether parity
-        repairs all of them ("repairable").
+        container is "intact", and the "damaged" chunks with block and offset.
 
     Raises:
         InputError, CodecError: it is neither a volume nor a container.

@@ -121,9 +121,8 @@ DECOMPRESS = Command(
 RECOVER = Command(
     name="recover",
     summary="save what is intact in a damaged .ucv",
-    description="Repair a damaged .ucv from its parity, decode every intact block, and report\n"
-    "what is missing; a mask beside OUTPUT marks it. FILE is not changed. OUTPUT.ucv becomes\n"
-    "a repaired copy, if parity repairs all damage.\n"
+    description="Decode every intact block of a damaged .ucv, and report what is missing; a mask\n"
+    "beside OUTPUT marks it. FILE is not changed.\n"
     "Exit status: 0 no block is lost; 7 some blocks are lost, OUTPUT is written; 6 no block\n"
     "can be read, nothing is written.",
     example="medenhance recover damaged.ucv rescued.nii.gz",

@@ -169,17 +169,14 @@ def _damage(path: str, card: Mapping[str, Any]) -> CodecError:
     """Return the error with the first damaged chunk, their number, and the lost slices."""
     check, damaged = card["check"], card["check"]["damaged"]
     lost = [chunk for chunk in damaged if chunk["block"] is not None]
-    what = "head, parity or SHA-256 at its end; all chunks are intact"
+    what = "SHA-256 at its end; all chunks are intact"
     if damaged:
         what = f"{damaged[0]['reason']}; {_how_many(check)}"
-    if check["repairable"]:
-        what += ", and its parity repairs them"
-    elif lost:
+    if lost:
         what += f"; lost: {slices_of(lost)}"
     advice = "Copy the file again"
-    if check["repairable"] or not damaged:
-        copy = "write a repaired copy (medenhance recover FILE.ucv REPAIRED.ucv)"
-        advice += f", or {copy}: no voxel is lost"
+    if not damaged:
+        advice += "; no voxel is lost"
     elif len(lost) < sum(card["blocks"].values()):
         advice += ", or save what is intact (medenhance recover)"
     return CodecError(f"{path} is damaged: {what}", f"{advice}.")

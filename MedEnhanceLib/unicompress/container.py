@@ -6,9 +6,9 @@
     last 32    SHA-256 of all bytes before it
 
 A chunk's place is the sum of the lengths before it: chunks can neither overlap nor leave gaps.
-Checksums are CRC-32 (zlib): they find damage, not forgery. The last chunk may be parity
-(`parity`), which undoes damage to all that lies before it, the head too. No size is trusted
-before it is compared with the file. This module knows bytes only: neither voxels nor networks.
+Checksums are CRC-32 (zlib): they find damage, not forgery. No size is
+trusted before it is compared with the file. This module knows bytes only: neither voxels nor
+networks.
 """
 
 from __future__ import annotations
@@ -22,21 +22,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn
 
 from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.errors import CodecError, InputError, NoContainerError
 from MedEnhanceLib.io.atomic import flush
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
-from MedEnhanceLib.unicompress.parity import Damage, Layout, RepairChunk
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
 VERSION = (1, 1)
-#: The block field of a chunk without voxels (a model, parity); unknown ones are skipped.
+#: The block field of a chunk without voxels (a model); unknown ones are skipped.
 NO_BLOCK = 0xFFFFFFFF
-#: The kind of the repair chunk (`parity`), the last one of a file.
-REPAIR_CHUNK = 65
 
 #: Magic, major, minor, file bytes, head bytes, CRC of the head, CRC of all this.
 PROLOGUE = struct.Struct("<4sHHQIII")
@@ -47,7 +44,6 @@ _MOST_HEAD_BYTES, _MOST_CHUNKS = 1 << 23, 1 << 16
 _COPY = "Copy the file again."
 _RECOVER = "Copy the file again, or save what is intact (medenhance recover, me.recover)."
 _AT_ONCE = 1 << 20
-Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True)
@@ -105,21 +101,6 @@ def build_front(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> bytes:
     return prologue + struct.pack("<I", zlib.crc32(prologue)) + head
 
 
-def with_repair(header: Mapping[str, Any], chunks: Sequence[Chunk]) -> tuple[bytes, list[Chunk]]:
-    """Lay out front and chunks of a file, the last of them its repair chunk where that pays.
-
-    The head states its length and checksum, which do not depend on its bytes, which cover the head.
-    """
-    front, chunks = build_front(header, chunks), list(chunks)
-    layout = Layout.for_size(len(front) + bytes_of(chunks))
-    if layout is None:
-        return front, chunks
-    front = build_front(header, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, layout.placeholder())])
-    covered = chain([front], (chunk.data for chunk in chunks))
-    data = layout.chunk(covered, len(front) + bytes_of(chunks))
-    return front, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, data)]
-
-
 def inflate(data: bytes, most: int) -> bytes:
     """Inflate a stream of up to `most` bytes, all of it; ValueError for anything else."""
     inflater = zlib.decompressobj()
@@ -144,7 +125,7 @@ def write_container(path: Path, front: bytes, chunks: Sequence[Chunk]) -> str:
 
     Args:
         path: an existing file is overwritten, not atomically.
-        front: from `build_front` or `with_repair`.
+        front: from `build_front`.
         chunks: those that the front was built for, in the same order.
     """
     digest = hashlib.sha256()
@@ -162,14 +143,10 @@ def write_container(path: Path, front: bytes, chunks: Sequence[Chunk]) -> str:
 class Container:
     """An open file: `header`, `chunks`, and the bytes of a chunk by `read`.
 
-    Bytes that are damaged are repaired in memory where the file holds parity for them; nothing is
-    written.
-
     Args:
         path: of the file.
         tolerant: also open a file that was cut, or is followed by other bytes.
-        mends: whether damage may be repaired; without it every byte counts as it is.
-        warn: called with a sentence on what was repaired, tolerated or replaced.
+        warn: called with a sentence on what was tolerated or replaced.
     """
 
     def __init__(
@@ -177,19 +154,16 @@ class Container:
         path: Path,
         *,
         tolerant: bool = False,
-        mends: bool = True,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path = path
         self.warn = warn
-        self._mends = mends
-        self._repaired: list[Damage] = []
         self.chunks: list[ChunkInfo] = []
         self._stream = _open(path)
         try:
             self.size = os.fstat(self._stream.fileno()).st_size
             self._check_magic()
-            self._with_mending(self._load)
+            self._load()
             self._check_size(tolerant)
         except BaseException:
             self._stream.close()
@@ -202,56 +176,13 @@ class Container:
         self._stream.close()
 
     def read(self, chunk: ChunkInfo) -> bytes:
-        """Read a chunk's bytes; raises CodecError where they are missing or beyond repair."""
-
-        def read() -> bytes:
-            data = self.bytes_at(chunk.offset, chunk.length)
-            if len(data) < chunk.length:
-                raise self.damaged(chunk, "is missing: the file is cut short")
-            if zlib.crc32(data) != chunk.crc:
-                raise self.damaged(chunk, "is damaged (checksum)")
-            return data
-
-        return self._with_mending(read)
-
-    def sound_chunks(self) -> list[Chunk]:
-        """Read all chunks but the repair chunk; raises CodecError where one is beyond repair."""
-        others = [c for c in self.chunks if (c.block, c.kind) != (NO_BLOCK, REPAIR_CHUNK)]
-        return [Chunk(chunk.block, chunk.kind, self.read(chunk)) for chunk in others]
-
-    def stop_mending(self) -> None:
-        """Read all bytes as they are from now on, also those that were repaired so far."""
-        self._mends, self._repaired = False, []
-
-    def damages(self) -> list[Damage] | None:
-        """Find all damage to what the repair chunk covers; None without a usable repair chunk."""
-        parity = RepairChunk.before(self._bytes_or_zeros, self.size - _DIGEST_BYTES)
-        return None if parity is None else parity.find(self._bytes_or_zeros)
-
-    def _with_mending(self, read: Callable[[], Outcome]) -> Outcome:
-        """Call `read`, once more after a repair if it meets damage that can be repaired."""
-        try:
-            return read()
-        except CodecError:
-            if not self._mends:
-                raise
-            self._mends = False  # only once
-            repairs = [each for each in self.damages() or [] if each.repaired is not None]
-            if not repairs:
-                raise
-            self._repair(repairs, "its parity")
-            return read()
-
-    def _repair(self, damages: list[Damage], source: str) -> None:
-        """Read these bytes as they were written from now on, and warn of what restored them."""
-        self._repaired = damages
-        name, first, more = self.path.name, damages[0], len(damages) - 1
-        places = f" and {more} more place{'s' if more > 1 else ''}" if more else ""
-        self.warn(
-            f"{name} is damaged: {first.length} bytes at byte {first.offset}{places} were "
-            f"repaired from {source}. The file itself is still damaged: copy it again, or "
-            f"write it anew (medenhance recover {name} NEW.ucv)"
-        )
+        """Read a chunk's bytes; raises CodecError where they are missing or damaged."""
+        data = self.bytes_at(chunk.offset, chunk.length)
+        if len(data) < chunk.length:
+            raise self.damaged(chunk, "is missing: the file is cut short")
+        if zlib.crc32(data) != chunk.crc:
+            raise self.damaged(chunk, "is damaged (checksum)")
+        return data
 
     def damaged(self, chunk: ChunkInfo, reason: str) -> CodecError:
         """Make the error that names a chunk and its place."""
@@ -273,16 +204,13 @@ class Container:
     def _check_magic(self) -> None:
         if self.size == 0:
             raise NoContainerError(f"{self.path.name} is empty (0 bytes)", "Copy the file again.")
-        if self._bytes_or_zeros(0, len(MAGIC)) == MAGIC or self.damages():
-            return
-        raw = self._bytes_or_zeros(0, PROLOGUE.size)
-        if raw[-4:] != struct.pack("<I", zlib.crc32(MAGIC + raw[len(MAGIC) : -4])):
+        raw = self.bytes_at(0, PROLOGUE.size)
+        is_prologue = raw[-4:] == struct.pack("<I", zlib.crc32(MAGIC + raw[len(MAGIC) : -4]))
+        if not raw.startswith(MAGIC) and not is_prologue:
             raise NoContainerError(
                 f"{self.path.name} is not a .ucv: it does not begin with {MAGIC.decode()}",
                 "Choose a file that MedEnhance compressed.",
             )
-        if self._mends:  # all but these bytes of the prologue are as they were written
-            self._repair([Damage(0, len(MAGIC), MAGIC)], "a checksum")
 
     def _load(self) -> None:
         raw = self.bytes_at(0, PROLOGUE.size)
@@ -344,32 +272,12 @@ class Container:
         self.warn(f"{self.path.name}: {reason}")
 
     def bytes_at(self, offset: int, length: int) -> bytes:
-        """Read up to that many bytes; those that were repaired are not read from the disk.
-
-        Raises CodecError where the disk cannot read them.
-        """
-        pieces, stop = [], min(offset + length, self.size)
-        for damage in self._repaired:  # in the order of the file
-            first, end = max(offset, damage.offset), min(stop, damage.offset + damage.length)
-            if first < end and damage.repaired is not None:
-                repaired = damage.repaired[first - damage.offset : end - damage.offset]
-                pieces += [self._from_disk(offset, first), repaired]
-                offset = end
-        return b"".join([*pieces, self._from_disk(offset, stop)])
-
-    def _from_disk(self, start: int, stop: int) -> bytes:
+        """Read up to that many bytes; raises CodecError where the disk cannot read them."""
         try:
-            self._stream.seek(start)
-            return self._stream.read(max(stop - start, 0))
+            self._stream.seek(offset)
+            return self._stream.read(length)
         except OSError as cause:
-            raise self.error(f"byte {start} cannot be read: {cause.strerror or cause}") from cause
-
-    def _bytes_or_zeros(self, offset: int, length: int) -> bytes:
-        """Read that many bytes: zeros where a disk gives none, or the file has ended."""
-        try:
-            return self.bytes_at(offset, length).ljust(length, b"\0")
-        except CodecError:
-            return bytes(length)
+            raise self.error(f"byte {offset} cannot be read: {cause.strerror or cause}") from cause
 
     def _fail(self, reason: str) -> NoReturn:
         raise self.error(reason)

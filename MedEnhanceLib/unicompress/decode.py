@@ -49,8 +49,7 @@ def decompress(
 ) -> Volume:
     """Read a `.ucv`, or the blocks of it that `region` touches and nothing else.
 
-    A whole volume is compared with its SHA-256, a part with its chunks' checksums. Damage that the
-    file's parity undoes is a warning.
+    A whole volume is compared with its SHA-256, a part with its chunks' checksums.
 
     Args:
         path: of the file.

@@ -42,12 +42,10 @@ from MedEnhanceLib.unicompress.container import (
     SMALLEST_FILE,
     Container,
     build_front,
-    with_repair,
     write_container,
 )
 from MedEnhanceLib.unicompress.decode import sound_blocks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
-from MedEnhanceLib.unicompress.parity import most_bytes
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
@@ -154,7 +152,7 @@ def compress(
         payload = _code(task, volume, draft, config)
         header = _header_of(draft, payload)
         chunks = payload.with_models(embed=config.embed_model or config.block_type == "auto")
-        file_sha256 = write_container(temporary, *with_repair(header.to_json(), chunks))
+        file_sha256 = write_container(temporary, build_front(header.to_json(), chunks), chunks)
         file_bytes = temporary.stat().st_size
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     return CompressResult(
@@ -338,7 +336,7 @@ def room_for_chunks(
 ) -> Room:
     """Compute the bytes that chunks may take in a file of a ratio.
 
-    They are the file's bytes less its header, fixed parts, parity, and any model that it carries.
+    They are the file's bytes less its header, fixed parts, and any model that it carries.
 
     Args:
         draft: the header, without models.
@@ -348,21 +346,17 @@ def room_for_chunks(
         embed: whether the file carries it.
     """
     models = {} if model is None else {model.role: model.identity}
-    file_bytes = int(voxels.nbytes / ratio)
     taken = len(build_front(replace(draft, models=models).to_json(), [])) + SMALLEST_FILE
     if model is not None and embed:
         taken += len(model.chunk.data)
-    return Room(ratio, file_bytes - taken - most_bytes(file_bytes))
+    return Room(ratio, int(voxels.nbytes / ratio) - taken)
 
 
 def _verify(
     path: Path, voxels: Voxels, config: CompressConfig, threads: int, monitor: Monitor
 ) -> float | None:
-    """Raise CodecError unless the file meets its target; returns the SSIM where it was the mode.
-
-    Nothing is repaired meanwhile: a disk that gives back other bytes must not go unseen.
-    """
-    with Container(path, mends=False) as container:
+    """Raise CodecError unless the file meets its target; returns the SSIM where it was the mode."""
+    with Container(path) as container:
         header = Header.from_json(container.header, path.name)
         grid = header.grid
         if damage := DecodeContext.of(container, header).models.damage:

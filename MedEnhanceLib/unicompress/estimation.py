@@ -26,7 +26,6 @@ from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import bytes_of
 from MedEnhanceLib.unicompress.encode import draft_header, room_for_chunks, valid_voxels, with_bound
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.unicompress.parity import most_bytes
 
 #: The part is one run of slices, as predictors and videos use the slices before: where several runs
 #: meet, they fail, and quiet volumes seem up to a fifth larger. Fewest slices, and voxels.
@@ -168,8 +167,8 @@ def _file_bytes(
     effort = 1.0 if config.is_bounded or config.speed == "fast" else _FULL_EFFORT
     models = bytes_of(payload.with_models()) - payload.bytes
     chunks = payload.bytes / sample.share * effort + models
-    head = raw_bytes - room_for_chunks(header, sample.whole, 1.0).bytes - most_bytes(raw_bytes)
-    return chunks + most_bytes(round(chunks)) + head
+    head = raw_bytes - room_for_chunks(header, sample.whole, 1.0).bytes
+    return chunks + head
 
 
 def _part_of(voxels: Voxels) -> Voxels:

@@ -32,16 +32,14 @@ def inspect_container(
         whether the file holds it), voxels_sha256,
         `missing` (what this installation lacks to decode it) and `check`: null without `verify`,
         else `intact`, the number of `chunks`, the `damaged` ones (chunk, block or null, start and
-        stop of its voxels, offset, length, reason), `sealed`, whether its SHA-256 fits, and
-        `repairable`, whether its parity undoes all damage before it.
+        stop of its voxels, offset, length, reason), and `sealed`, whether its SHA-256 fits.
     Raises:
-        CodecError: the head is damaged beyond repair, or the file's size is wrong.
+        CodecError: the head is damaged, or the file's size is wrong.
     """
     monitor = monitor or Monitor()
     with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
         models = DecodeContext.of(container, header).models
-        container.stop_mending()  # head and models were needed; all other damage is to be reported
         chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
         geometry = header.geometry
         return {
@@ -97,14 +95,12 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
             damaged.append({"chunk": chunk.index, **place})
     monitor.progress(0.5, "verifying the file")
     sealed = attend(container.is_sealed, monitor)
-    places = None if sealed else container.damages()
     monitor.progress(1.0, "verified")
     return {
         "intact": sealed and not damaged,
         "chunks": len(container.chunks),
         "damaged": damaged,
         "sealed": sealed,
-        "repairable": places is not None and all(place.repaired is not None for place in places),
     }
 
 

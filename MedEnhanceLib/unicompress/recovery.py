@@ -1,4 +1,4 @@
-"""Recovers what of a damaged container is intact, and repairs what its parity undoes."""
+"""Recovers what of a damaged container is intact."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, NoContainerError
-from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import whole_region
-from MedEnhanceLib.unicompress.container import Container, with_repair, write_container
+from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_blocks
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.verify import voxels_sha256
@@ -41,7 +40,7 @@ class RecoverReport:
 
     Attributes:
         lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
-        notes: damage to other parts of the file, that did no harm, or that was repaired.
+        notes: damage to other parts of the file, that did no harm.
         proved: whether all voxels are those of the file as it was written (SHA-256).
     """
 
@@ -61,7 +60,7 @@ class RecoverReport:
 
 
 def recover(path: str | Path, *, monitor: Monitor | None = None) -> tuple[Volume, RecoverReport]:
-    """Repair a damaged `.ucv` from its parity, read every intact block, and fill the others.
+    """Read every intact block of a damaged `.ucv`, and fill the others.
 
     Where blocks are lost the volume's history says so, and `RecoverReport.mask` which voxels they
     are. The file itself stays as it is.
@@ -122,26 +121,3 @@ def _recovered(container: Container, monitor: Monitor) -> tuple[Volume, RecoverR
         note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
         header = replace(header, history=(*header.history, note))
     return header.volume(voxels, header.geometry, str(container.path), container.size), report
-
-
-def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
-    """Write a file whose damage its parity repairs anew, and read it back.
-
-    Args:
-        path: the damaged file; it stays as it is.
-        output: the repaired one.
-        overwrite: whether a file at `output` is replaced.
-    Raises CodecError where a chunk is beyond repair, or what was written is not what is read;
-    OutputError where the file cannot be written, or is there already.
-    """
-    with Container(path, tolerant=True) as container:
-        chunks, header = container.sound_chunks(), container.header
-    with atomic_write(output, overwrite=overwrite) as temporary:
-        front, laid_out = with_repair(header, chunks)
-        write_container(temporary, front, laid_out)
-        with Container(temporary, mends=False) as written:
-            if not written.is_sealed() or written.sound_chunks() != chunks:
-                raise CodecError(
-                    f"{output.name}: the file differs when read back",
-                    "Check this machine's disk and memory; nothing was kept.",
-                )

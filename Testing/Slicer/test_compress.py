@@ -285,16 +285,3 @@ class CompressTest(MedEnhanceTestCase):
         self.pick(self.ui.modeSelector, "maxError")
         self.assertEqual(self.finish(first).state, "cancelled")
         self.assertIn("error", self.estimate())
-
-    @slow
-    def test_damageThatParityRepairsIsAWarning(self):
-        node = self.smallVolume((70, 70, 70))
-        self.choose(node)
-        self.compress()
-        page = 1024  # parity of a file of this size repairs one
-        with open(self.path, "r+b") as file:
-            file.seek(os.path.getsize(self.path) // 3 // page * page)
-            file.write(b"\0" * 40)
-        back = self.opened()
-        self.assertSameVoxels(back, node)
-        self.assertIn("repaired", back.GetAttribute("MedEnhance.notes"))

@@ -10,7 +10,7 @@ from MedEnhanceLib import unicompress
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.origin import DicomOrigin
-from MedEnhanceLib.errors import CodecError, ConfigError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
 from MedEnhanceLib.jobs.files import KeptVolumes, OutputParams, Result
@@ -66,16 +66,10 @@ class DecompressParams(DicomParams):
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverParams(OutputParams):
-    """Repair a damaged container in memory, and save what is intact."""
+    """Save what is intact in a damaged container."""
 
     input: Annotated[str, About(help="a damaged .ucv", flag="FILE", place="input")]
-    output: Annotated[
-        str,
-        About(
-            help="output file: .nii.gz, .nii, .nrrd or .mha, or .ucv for a repaired copy, if "
-            "nothing is lost"
-        ),
-    ]
+    output: Annotated[str, About(help="output file: .nii.gz, .nii, .nrrd or .mha")]
     mask_output: str | None = option(
         None,
         help="file of the mask of lost voxels, if there are any (default: beside OUTPUT)",
@@ -85,15 +79,9 @@ class RecoverParams(OutputParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.is_copy:
-            files.check_ending(Path(self.output))
-            mask = self.mask_output or files.beside(self.output, "lost")
-            object.__setattr__(self, "mask_output", mask)
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether a sound container is written, which has no mask."""
-        return self.output.lower().endswith(files.CONTAINER)
+        files.check_ending(Path(self.output))
+        mask = self.mask_output or files.beside(self.output, "lost")
+        object.__setattr__(self, "mask_output", mask)
 
 
 def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -157,22 +145,8 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
 
 def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     """Decode every intact block → save, with a mask of the others → manifest that lists them."""
-    from MedEnhanceLib.unicompress.recovery import save_repaired
-
-    is_copy = params.is_copy
-    ending = files.CONTAINER if is_copy else ""
-    work = Work("recovered from a damaged container", params, monitor, ending=ending)
-    source = Path(params.input)
-    volume, report = unicompress.recover(source, monitor=monitor.part(0.0, 0.9))
-    if is_copy:
-        if report.lost:
-            raise CodecError(
-                f"{source.name}: of {report.blocks} blocks {len(report.lost)} cannot be repaired:"
-                " no sound copy can be written",
-                "Save what is intact as .nii.gz, .nii, .nrrd or .mha.",
-            )
-        save_repaired(source, work.outputs["output"], overwrite=params.overwrite)
-    else:
-        mask = report.mask(volume) if report.lost else None
-        work.save({"output": volume, "mask": mask}, monitor.part(0.9, 1.0))
+    work = Work("recovered from a damaged container", params, monitor)
+    volume, report = unicompress.recover(Path(params.input), monitor=monitor.part(0.0, 0.9))
+    mask = report.mask(volume) if report.lost else None
+    work.save({"output": volume, "mask": mask}, monitor.part(0.9, 1.0))
     return work.finish(figures={"report": report})

@@ -12,7 +12,6 @@ from MedEnhanceLib import io
 from MedEnhanceLib.cli.compress import parse_region
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress.parity import Layout
 
 
 @pytest.fixture
@@ -66,17 +65,6 @@ def test_verifying_names_the_first_damaged_chunk_with_its_block(
     assert offset <= half < offset + found["length"]
 
 
-def test_a_damaged_beginning_is_verified_as_it_is_read(
-    run: Callable, head: Volume, tmp_path: Path
-) -> None:
-    path = _damaged(run, head, tmp_path, place=0)
-    assert run("decompress", path, tmp_path / "back.nrrd").status == 0
-    ran = run("inspect", path, "--verify", "--json")
-    assert (ran.status, ran.json["card"]["check"]["repairable"]) == (6, True)
-    assert "write a repaired copy" in ran.json["error"]["hint"]
-    assert run("inspect", path).status == 0
-
-
 def test_no_recovery_is_advised_where_the_only_block_is_lost(
     run: Callable, head: Volume, tmp_path: Path
 ) -> None:
@@ -90,12 +78,7 @@ def test_no_recovery_is_advised_where_the_only_block_is_lost(
 
 
 @pytest.fixture
-def without_parity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Layout, "for_size", lambda *_: None)
-
-
-@pytest.fixture
-def damaged(run: Callable, head: Volume, tmp_path: Path, without_parity: None) -> Path:
+def damaged(run: Callable, head: Volume, tmp_path: Path) -> Path:
     """A container of four blocks, one of which is damaged beyond repair."""
     return _damaged(run, head, tmp_path)
 
@@ -111,35 +94,7 @@ def _damaged(run: Callable, head: Volume, folder: Path, place: int | None = None
     return path
 
 
-def test_damage_that_parity_repairs_is_a_warning(
-    run: Callable, head: Volume, tmp_path: Path
-) -> None:
-    path = _damaged(run, head, tmp_path)
-    ran = run("inspect", path, "--verify")
-    assert ran.status == 6
-    assert "1 of 5 chunks is damaged, and its parity repairs them" in ran.err
-    assert "no voxel is lost" in ran.err
-    ran = run("decompress", path, tmp_path / "back.nrrd")
-    assert ran.status == 0
-    assert "large.ucv is damaged" in ran.err
-    assert "write it anew" in ran.err
-    saved = run("recover", path, tmp_path / "again.nrrd")
-    assert saved.status == 0
-    assert "repaired from its parity" in saved.out
-    assert "every voxel equals what was written" in saved.out
-    assert not (tmp_path / "again-lost.nrrd").exists()
-    assert run("recover", path, tmp_path / "sound.ucv").status == 0
-    assert "  intact: all " in run("inspect", tmp_path / "sound.ucv", "--verify").out
-    assert run("decompress", tmp_path / "sound.ucv", tmp_path / "sound.nrrd").status == 0
-    whole = io.load(tmp_path / "large.nrrd")
-    assert io.load(tmp_path / "sound.nrrd").is_equal(whole)
-    for name in ("back", "again"):
-        assert io.load(tmp_path / f"{name}.nrrd").is_equal(whole)
-
-
-def test_damage_names_the_slices_that_are_lost(
-    run: Callable, head: Volume, tmp_path: Path, without_parity: None
-) -> None:
+def test_damage_names_the_slices_that_are_lost(run: Callable, head: Volume, tmp_path: Path) -> None:
     """A file of many slices, damaged in the middle: what is lost is read off its mask."""
     tall = np.tile(head.voxels, (8, 4, 4))
     io.save(Volume(tall, modality="MR"), tmp_path / "tall.nrrd")
@@ -173,13 +128,6 @@ def test_a_recovery_in_part_is_status_seven_and_says_what_was_written(
     mask = io.load(tmp_path / "back-lost.nrrd")
     assert (mask.modality, mask.shape) == ("SEG", (12, 320, 324))
     assert mask.voxels.sum() == saved.json["report"]["lost_voxels"]
-
-
-def test_no_copy_is_called_sound_that_is_not(run: Callable, damaged: Path, tmp_path: Path) -> None:
-    ran = run("recover", damaged, tmp_path / "sound.ucv")
-    assert ran.status == 6
-    assert "of 4 blocks 1 cannot be repaired" in ran.err
-    assert not (tmp_path / "sound.ucv").exists()
 
 
 def damage(path: Path, place: int | None = None) -> None:

@@ -42,11 +42,10 @@ from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codec_models import DEFLATED_MODEL_CHUNK, MODEL_CHUNK
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.video import video
-from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Chunk, Container
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Chunk, Container
 from MedEnhanceLib.unicompress.header import DTYPES
-from MedEnhanceLib.unicompress.parity import Layout
 
-_PROLOGUE, _PARITY_HEAD = struct.Struct("<4sHHQIII"), struct.Struct("<4sIIIIQI")
+_PROLOGUE = struct.Struct("<4sHHQIII")
 #: Voxels of a forged header beyond this are refused, so that a case stays small.
 MEMORY_LIMIT = 64 << 20
 _ODD: tuple[Any, ...] = (
@@ -254,42 +253,12 @@ def _model(dice: random.Random, base: Base, other: Base) -> bytes:
     return lay_out(json.dumps(_head_of(header, rows)).encode(), rows)
 
 
-def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
-    """Parity over the base, its head and rows forged under checksums that fit, and damage to both.
-
-    What it covers is damaged under its own checksums: whatever is repaired must be the base.
-    """
-    columns, pages = dice.choice((1, 2)), -(-(25_000 + len(base.raw)) // 1024)
-    layout = Layout(1024, pages, columns * 1024, 2 // columns)
-    blank = layout.placeholder()
-    rows = [*base.rows, Chunk(NO_BLOCK, 99, dice.randbytes(24_000))]
-    rows.append(Chunk(NO_BLOCK, REPAIR_CHUNK, blank))
-    raw = bytearray(lay_out(json.dumps(_head_of(base.header, rows)).encode(), rows))
-    place = raw.index(blank)
-    chunk = bytearray(layout.chunk([bytes(raw[:place])], place))
-    if dice.random() < 0.5:
-        fields = list(_PARITY_HEAD.unpack_from(chunk, len(chunk) - 36))
-        field = dice.randrange(1, 6)
-        near = max(0, fields[field] + dice.choice((-1024, -2, -1, 1, 2, 1024)))
-        fields[field] = dice.choice((near, 0, 1, 65536, 1 << 31)) & 0xFFFFFFFF
-        forged = _PARITY_HEAD.pack(*fields[:-1], 0)[:-4]
-        chunk[-36:-4] = forged + zlib.crc32(forged).to_bytes(4, "little")
-    if dice.random() < 0.3:
-        chunk = bytearray(mangle(dice, bytes(chunk), other.raw)[: len(blank)].ljust(len(blank)))
-    raw[place : place + len(blank)] = chunk[:-4] + zlib.crc32(chunk[:-4]).to_bytes(4, "little")
-    for _ in range(dice.choice((1, 1, 2, 3))):
-        at, length = dice.randrange(place), dice.choice((1, 1, 50, 500, 3000))
-        raw[at : min(at + length, place)] = dice.randbytes(min(length, place - at))
-    return _sealed(bytes(raw[:-32]))
-
-
 Mutate = Callable[[random.Random, Base, Base], bytes]
 #: Name → mutation, its share, and whether its checksums were mended.
 MUTATIONS: dict[str, tuple[Mutate, int, bool]] = {
     "bytes": (_raw, 36, False),
     "header": (_header, 32, True),
     "code": (_code, 32, True),
-    "parity": (_parity, 12, False),
     "model": (_model, 8, True),
 }
 _NAMES = [name for name, (_, share, _) in MUTATIONS.items() for _ in range(share)]

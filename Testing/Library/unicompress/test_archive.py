@@ -271,21 +271,6 @@ def test_a_damaged_network_is_replaced_by_that_of_the_release(
     assert f"chunk {chunk.index} at byte {chunk.offset} is damaged" in recorder.warnings[0]
 
 
-def test_a_damaged_network_is_repaired_from_parity(
-    write: Write, monkeypatch: pytest.MonkeyPatch, no_models: None, recorder: WarningRecorder
-) -> None:
-    monkeypatch.setattr(learned, "would_take", lambda *_: -1e9)
-    noise = np.random.default_rng(0).integers(0, 1 << 16, (8, 112, 112), np.uint16)
-    file = write(Volume(noise, modality="CT"), lossless=True)
-    (chunk,) = model_chunks(file)
-    damage(file, (chunk.offset + 9, 3))
-    facts = inspect_container(file, verify=True)
-    assert (facts["missing"], facts["check"]["repairable"]) == ([], True)
-    assert np.array_equal(decompress(file, monitor=recorder.monitor).voxels, noise)
-    assert "repaired from its parity" in recorder.warnings[0]
-    assert recover(file)[1].proved
-
-
 def test_a_file_whose_network_was_written_wrong_never_gets_its_name(
     head: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

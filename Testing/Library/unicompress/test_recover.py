@@ -14,7 +14,6 @@ from MedEnhanceLib.errors import Cancelled, CodecError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import RecoverReport, blocks, decompress, inspect_container, recover
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.unicompress.recovery import save_repaired
 
 from .conftest import Write, damage
 from .test_round_trip import same_bits
@@ -61,31 +60,6 @@ def test_a_cut_file_keeps_what_was_before_the_cut(file: Path, scan: Volume) -> N
     assert_all_but_the_lost_is_equal(volume, report, scan)
 
 
-@pytest.mark.parametrize("place", [0, 3, 27, 28, 100])
-def test_a_damaged_beginning_is_repaired_from_parity(place: int, write: Write) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (10, 160, 160), np.uint8)
-    file = write(Volume(noise), lossless=True, speed="fast")
-    damage(file, (place, 3))
-    assert same_bits(decompress(file).voxels, noise)
-    volume, report = recover(file)
-    assert same_bits(volume.voxels, noise)
-    assert report.proved
-    assert "repaired" in report.notes[0]
-    check = inspect_container(file, verify=True)["check"]
-    assert (check["intact"], check["damaged"], check["repairable"]) == (False, [], True)
-
-
-def test_damage_to_beginning_and_chunk_is_repaired_and_reported_together(write: Write) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (28, 160, 160), np.uint8)
-    file = write(Volume(noise), lossless=True, speed="fast")
-    with Container(file) as opened:
-        chunk = opened.chunks[1]
-    damage(file, (0, 1), (chunk.offset + 5000, 1))
-    assert same_bits(decompress(file).voxels, noise)
-    check = inspect_container(file, verify=True)["check"]
-    assert ([row["chunk"] for row in check["damaged"]], check["repairable"]) == ([1], True)
-
-
 def test_every_lost_slice_is_named_and_no_other(file: Path) -> None:
     with Container(file) as opened:
         offsets = [opened.chunks[block].offset for block in (2, 20)]
@@ -124,7 +98,7 @@ def test_recovering_is_advised_only_where_it_can_save_something(
 
 def test_verifying_reports_every_damaged_chunk_with_its_block_and_place(file: Path) -> None:
     assert inspect_container(file)["check"] is None
-    state = {"intact": True, "chunks": 27, "damaged": [], "sealed": True, "repairable": False}
+    state = {"intact": True, "chunks": 27, "damaged": [], "sealed": True}
     assert inspect_container(file, verify=True)["check"] == state
     with Container(file) as opened:
         chunks = [opened.chunks[4], opened.chunks[20]]
@@ -140,16 +114,13 @@ def test_verifying_reports_every_damaged_chunk_with_its_block_and_place(file: Pa
 
 @pytest.mark.parametrize("place", [-1, -32])
 def test_damage_in_which_no_voxel_lies_is_found_and_does_no_harm(
-    place: int, file: Path, scan: Volume, tmp_path: Path
+    place: int, file: Path, scan: Volume
 ) -> None:
     damage(file, (file.stat().st_size + place, 1))
     check = inspect_container(file, verify=True)["check"]
     assert (check["intact"], check["damaged"], check["sealed"]) == (False, [], False)
     assert same_bits(decompress(file).voxels, scan.voxels)
     assert recover(file)[1].proved
-    save_repaired(file, tmp_path / "new.ucv", overwrite=False)
-    with Container(tmp_path / "new.ucv") as written:
-        assert written.is_sealed()
 
 
 @pytest.mark.parametrize("read", [decompress, partial(inspect_container, verify=True)])

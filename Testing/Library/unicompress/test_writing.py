@@ -41,7 +41,7 @@ def fail(*_: Any, **__: Any) -> Any:
 
 STAGES: dict[str, tuple[Any, str]] = {
     "coding": (encode, "code_bounded"),
-    "laying out": (encode, "with_repair"),
+    "laying out": (encode, "build_front"),
     "writing": (encode, "write_container"),
     "flushing": (container_module.os, "fsync"),
     "verifying": (encode, "check_target"),
