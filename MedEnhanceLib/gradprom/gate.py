@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import ConfigError, ModelError
 
-SCOPES = ("global", "layer", "parameter")
 #: Name of the sums of `GateDiagnostics` in a checkpoint.
 _TOTALS = "totals"
 #: A gradient, or None where a loss does not reach the parameter.
@@ -42,8 +41,7 @@ class GateReport:
         cosine: basis of the decision over all parameters, the lesser of the two that follow.
         batch_cosine: of this step's gradients.
         average_cosine: of their averages; the same number where ema is 0.
-        share: of the parameters' elements that the task's gradient was admitted to, 0 to 1; 0 or 1
-            with the scope "global".
+        share: of the parameters' elements that the task's gradient was admitted to, 0 to 1.
         main_norm, aux_norm: of this step's gradients over all parameters; 0 where one is not
             finite.
     """
@@ -79,38 +77,35 @@ class GateDiagnostics:
 class GradientGate:
     """Gate for the gradient of an auxiliary loss: open where it agrees with the main one.
 
+    Each layer, a weight and the vectors that follow it (its bias, its normalization), is decided
+    for itself.
+
     Args:
         ema: decay of the averages of both gradients, 0 to 0.99999; 0 decides on the mini-batch
             alone, as published. Above 0, the cosines of averages and mini-batch must both be
             positive: of the averages, because both gradients of a mini-batch have the same noise;
             of the mini-batch, so that <g, g_m> ≥ |g_m|² at every step.
-        scope: of one decision: "global" for all parameters together, "layer" for a weight and the
-            vectors that follow it (its bias, its normalization), or "parameter".
         weight: λ, 0 to 1e6. The decision depends neither on it nor on the scale of either loss.
         relative: whether λ is in units of mean |g_m| / mean |g_a|, over the steps so far and all
             parameters, so that the scale of the auxiliary loss does not matter.
         warm_up: number of first steps in which the gate is closed and only updates its averages,
             which are mostly noise after few steps. They span about 1/(1 − ema) steps.
     Raises:
-        ConfigError: scope is unknown, or a number is out of range.
+        ConfigError: a number is out of range.
     """
 
     def __init__(
         self,
         *,
         ema: float = 0.99,
-        scope: str = "global",
         weight: float = 1.0,
         relative: bool = False,
         warm_up: int = 0,
     ) -> None:
-        if scope not in SCOPES:
-            raise ConfigError(f"the gate's scope is {scope!r}", f"Use {', '.join(SCOPES)}.")
         check_range("the gate's ema", ema, 0.0, 0.99999)
         check_range("the gate's weight", weight, 0.0, 1e6)
         check_range("the gate's warm_up", warm_up, 0, 1e9)
-        self.ema, self.scope, self.weight = ema, scope, weight
-        self.relative, self.warm_up = relative, warm_up
+        self.ema, self.weight, self.relative, self.warm_up = ema, weight, relative, warm_up
         self._averages: dict[str, dict[int, Tensor]] = {"main": {}, "aux": {}}
         # Number of steps, and sums of the other fields of `GateDiagnostics`.
         self._totals = [0.0] * len(fields(GateDiagnostics))
@@ -147,7 +142,7 @@ class GradientGate:
                 main_sum, aux_sum = map(sum, zip(self._totals[-2:], norms, strict=True))
                 weight *= main_sum / (aux_sum or math.inf)
             gradients, admitted = list(main), 0
-            for group in _groups(self.scope, tensors):
+            for group in _layers(tensors):
                 cosine = min(batch.cosine(group), average.cosine(group))
                 if (
                     weight
@@ -226,15 +221,14 @@ class GradientGate:
         return _products(*sides)
 
 
-def _groups(scope: str, parameters: Sequence[Tensor]) -> list[list[int]]:
-    if scope == "global":
-        return [list(range(len(parameters)))]
-    groups: list[list[int]] = []
+def _layers(parameters: Sequence[Tensor]) -> list[list[int]]:
+    """Group the indices of parameters: each of several dimensions, and the vectors after it."""
+    layers: list[list[int]] = []
     for index, parameter in enumerate(parameters):
-        if scope == "parameter" or not groups or parameter.dim() > 1:
-            groups.append([])
-        groups[-1].append(index)
-    return groups
+        if not layers or parameter.dim() > 1:
+            layers.append([])
+        layers[-1].append(index)
+    return layers
 
 
 def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:

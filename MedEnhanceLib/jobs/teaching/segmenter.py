@@ -147,7 +147,6 @@ def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task,
     averages = task.gate == "ema"
     gate = GradientGate(
         ema=_GATE_EMA if averages else 0.0,
-        scope="layer",
         weight=task.weight,
         relative=True,
         warm_up=min(_GATE_WARM_UP, task.steps // 5) if averages else 0,

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom import GradientGate
 
-GATES = [
-    {"ema": ema, "scope": scope} for ema in (0.0, 0.9) for scope in ("global", "layer", "parameter")
-]
+EMAS = (0.0, 0.9)
 
 
 def averages(gate: GradientGate) -> dict[str, Tensor]:
@@ -26,16 +24,11 @@ def averages(gate: GradientGate) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in state if name != "totals"}
 
 
-@pytest.mark.parametrize(
-    ("options", "dtype"),
-    [
-        *((options, None) for options in GATES),
-        *(({"ema": ema}, half) for ema in (0.0, 0.9) for half in (torch.bfloat16, torch.float16)),
-    ],
-)
-def test_no_step_loses_main_descent(options: dict[str, object], dtype: torch.dtype | None) -> None:
+@pytest.mark.parametrize("ema", EMAS)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_no_step_loses_main_descent(ema: float, dtype: torch.dtype | None) -> None:
     """Under autocast neither, and gradients stay float32."""
-    gate, model = GradientGate(**{"weight": 3.0, **options}), network()
+    gate, model = GradientGate(ema=ema, weight=3.0), network()
     opened = 0.0
     for step in range(60):
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
@@ -81,12 +74,12 @@ def test_a_loss_that_says_nothing_is_left_out_and_forgotten(
         assert all(torch.equal(value, before[name]) for name, value in averages(gate).items())
 
 
-@pytest.mark.parametrize("options", GATES)
-def test_the_decision_knows_no_scale(options: dict[str, object]) -> None:
+@pytest.mark.parametrize("ema", EMAS)
+def test_the_decision_knows_no_scale(ema: float) -> None:
     """Not of the weight and not of either loss, even where squares of gradients underflow."""
 
     def decisions(main_scale: float, aux_scale: float, weight: float) -> list[tuple[bool, float]]:
-        gate, model = GradientGate(weight=weight, **options), network()
+        gate, model = GradientGate(weight=weight, ema=ema), network()
         reports = []
         for step in range(25):
             main, aux = losses(model, step)
@@ -149,17 +142,15 @@ def test_the_cosine_is_that_of_both_gradients() -> None:
 
 def test_each_layer_is_decided_for_itself() -> None:
     """The auxiliary loss agrees in the first layer and contradicts in the second."""
-    for scope, shares in (("layer", [1, -1e-3, 0, 0]), ("parameter", [1, 0, 0, 0])):
-        model = network()
-        squares = [parameter.square().sum() for parameter in model.parameters()]
-        # The bias of the first layer contradicts, and goes with its weight in a layer.
-        aux = squares[0] - 1e-3 * squares[1] - squares[2] - squares[3]
-        sizes = [parameter.numel() for parameter in model.parameters()]
-        gradients, report = GradientGate(scope=scope)(sum(squares), aux, model.parameters())
-        for parameter, gradient, share in zip(model.parameters(), gradients, shares, strict=True):
-            torch.testing.assert_close(gradient, 2 * parameter * (1 + share))
-        admitted = sum(size for size, share in zip(sizes, shares, strict=True) if share)
-        assert report.share == pytest.approx(admitted / sum(sizes))
+    model, shares = network(), [1, -1e-3, 0, 0]
+    squares = [parameter.square().sum() for parameter in model.parameters()]
+    # The bias of the first layer contradicts, and goes with its weight.
+    aux = squares[0] - 1e-3 * squares[1] - squares[2] - squares[3]
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    gradients, report = GradientGate()(sum(squares), aux, model.parameters())
+    for parameter, gradient, share in zip(model.parameters(), gradients, shares, strict=True):
+        torch.testing.assert_close(gradient, 2 * parameter * (1 + share))
+    assert report.share == pytest.approx(sum(sizes[:2]) / sum(sizes))
 
 
 def test_parameters_that_a_loss_does_not_reach() -> None:
@@ -190,12 +181,10 @@ def test_a_gate_that_warms_up_listens_before_it_opens() -> None:
             assert torch.equal(flat(gradients), wanted)
 
 
-@pytest.mark.parametrize("options", GATES)
-def test_the_gate_admits_a_multiple_of_the_main_loss_not_its_opposite(
-    options: dict[str, object],
-) -> None:
+@pytest.mark.parametrize("ema", EMAS)
+def test_the_gate_admits_a_multiple_of_the_main_loss_not_its_opposite(ema: float) -> None:
     for factor in (4.0, -1.0):
-        gate, model = GradientGate(weight=0.5, **options), network()
+        gate, model = GradientGate(weight=0.5, ema=ema), network()
         for step in range(5):
             main, _ = losses(model, step)
             wanted = alone(main, model)
@@ -209,8 +198,8 @@ def test_the_gate_admits_a_multiple_of_the_main_loss_not_its_opposite(
 
 
 def test_it_counts_what_happened_and_goes_on_from_its_state() -> None:
-    gate, model, reports = GradientGate(ema=0.9, scope="layer"), network(), []
-    other = GradientGate(ema=0.9, scope="layer")
+    gate, model, reports = GradientGate(ema=0.9), network(), []
+    other = GradientGate(ema=0.9)
     for step in range(40):
         if step == 20:
             other.load_state_dict(gate.state_dict())
@@ -256,7 +245,7 @@ def test_types_are_kept_and_frozen_parameters_get_none(dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize(
     "options",
-    [{"scope": "block"}, {"ema": 1.0}, {"weight": -1.0}, {"warm_up": 1e10}],
+    [{"ema": 1.0}, {"weight": -1.0}, {"warm_up": 1e10}],
 )
 def test_a_wrong_choice_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"the gate's {next(iter(options))}"):
