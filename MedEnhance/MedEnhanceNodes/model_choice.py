@@ -2,7 +2,7 @@
 
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.bundles.store import known_bundles
+from MedEnhanceLib.bundles.store import list_bundles
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
 from MedEnhanceNodes import bridge, results, sending
 from MedEnhanceNodes.bridge import modalityOf
@@ -55,7 +55,7 @@ def installed(modality, kind):
     """List the models of a kind for a modality."""
     return [
         bundle
-        for bundle in known_bundles()
+        for bundle in list_bundles()
         if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
     ]
 
@@ -63,7 +63,7 @@ def installed(modality, kind):
 def modalityTexts(node):
     """Return a text for each modality that a node may be of, or that some model is for."""
     modalities = bridge.modalitiesOf(node)
-    offered = {UNKNOWN, *modalities, *(bundle.modality for bundle in known_bundles())}
+    offered = {UNKNOWN, *modalities, *(bundle.modality for bundle in list_bundles())}
     texts = {name: bridge.modalityName(name) for name in bridge.MODALITIES if name in offered}
     if bridge.isGuessed(node):
         guess = modalities[0]

@@ -146,39 +146,33 @@ def codec_files() -> Iterator[Path]:
         yield from sorted(root.glob(f"{schema.CODEC_PREFIX}*/models/*.safetensors"))
 
 
+_listed: tuple[list[tuple[str, int, int, int]], list[Bundle]] = ([], [])
+
+
 def list_bundles() -> list[Bundle]:
     """List all readable bundles: the user's defaults, then shipped, then imported ones, by name.
 
-    The first one that fits is preferred. `unreadable_bundles` has the other folders.
+    The first one that fits is preferred. `unreadable_bundles` has the other folders. The list is
+    kept until a file changes.
     """
-    bundles = [bundle for _, bundle in _read_all() if not isinstance(bundle, ModelError)]
-    defaults = set(read_defaults().values())
-    return sorted(
-        bundles,
-        key=lambda bundle: (bundle.name not in defaults, not bundle.shipped, bundle.name),
-    )
-
-
-_known: tuple[list[tuple[str, int, int]], list[Bundle]] = ([], [])
-
-
-def known_bundles() -> list[Bundle]:
-    """Return `list_bundles`, cached until one of its files changes."""
-    global _known
+    global _listed
     files = _bundle_files()
-    if files != _known[0]:
-        _known = files, list_bundles()
-    return _known[1]
+    if files != _listed[0]:
+        bundles = [bundle for _, bundle in _read_all() if not isinstance(bundle, ModelError)]
+        defaults = set(read_defaults().values())
+        bundles.sort(key=lambda each: (each.name not in defaults, not each.shipped, each.name))
+        _listed = files, bundles
+    return [*_listed[1]]
 
 
-def _bundle_files() -> list[tuple[str, int, int]]:
-    """Return path, size and time of each file that `list_bundles` depends on."""
+def _bundle_files() -> list[tuple[str, int, int, int]]:
+    """Return path, size and times (of content, of rights) of files that `list_bundles` reads."""
     roots = (shipped_folder(), user_folder())
     paths = [
         p for root in roots for p in (root / DEFAULTS, root, *root.glob(f"*/{schema.METADATA}"))
     ]
     states = [(str(path), path.stat()) for path in sorted(paths) if path.exists()]
-    return [(path, state.st_size, state.st_mtime_ns) for path, state in states]
+    return [(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for path, state in states]
 
 
 def unreadable_bundles() -> dict[Path, ModelError]:
@@ -349,7 +343,7 @@ def by_name(name: str) -> Bundle:
 
 def is_taken(name: str) -> bool:
     """Return whether a model or a model folder already has this name."""
-    names = {bundle.name for bundle in known_bundles()}
+    names = {bundle.name for bundle in list_bundles()}
     return bool(name) and (name in names or (user_folder() / name).exists())
 
 
@@ -386,7 +380,7 @@ def _names_hint(kind: str, modality: str) -> str:
 
 def default_beside(bundle: Bundle) -> Bundle | None:
     """Return the default model of a model's kind and modality; None if each has to be named."""
-    rivals = (b for b in known_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
+    rivals = (b for b in list_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
     return next((rival for rival in rivals if not rival.on_request), None)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -162,7 +162,7 @@ class Run:
 
     def slabs(self) -> Iterator[Slab]:
         """Yield the needed slices after all stages, in order, in slabs."""
-        return map(Slab, self.stream(self.stages, self.needed))
+        return map(Slab, met(self.stream(self.stages, self.needed)))
 
     def finished(self, slab: Slab) -> tuple[slice, Slab]:
         """Check the next slab and crop it to the result's box; reports progress.
@@ -209,7 +209,7 @@ class Run:
             yield waiting.popleft().result()
 
     def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Any]:
-        """Yield slices after the first stages, in parts, from the pilot on.
+        """Yield slices after the first stages, in parts, from the pilot on; also a stage's needs.
 
         Args:
             stages: first to last.
@@ -231,12 +231,12 @@ class Run:
         pilots: Iterator[Any],
         before: Callable[[int, int], Any] | None = None,
     ) -> Iterator[Any]:
-        """Yield some slices of a stage, from a stream of the pilot's slices.
+        """Yield some slices of a stage, from a stream of the pilot's slices; also its needs.
 
         Args:
             stage: that filters.
             part: the slices that are yielded.
-            pilots: results of the stage before: all slices that this one reads.
+            pilots: results of the stage before, all slices that this one reads, and its needs.
             before: returns slices of the stage before that, for a network.
         """
         held = Held(pilots, stage.reads(part).start, self.stack)
@@ -250,6 +250,7 @@ class Run:
         for number in stage.layers_of(part):
             first, layer = stage.firsts[number], stage.layer(number)
             slab = slice(first, first + stage.tall)
+            yield Need(held, slab.stop)
             pilot = held.at(slab.start, slab.stop)
             held.let_go(min(first, sums.first))
             noisy, level = self.slices("noisy", slab), self.level_of(stage, number)
@@ -413,7 +414,11 @@ class Slab:
 
 
 class Held:
-    """Buffer of a stream's slices, which are kept until they are let go."""
+    """Buffer of a stream's slices, which are kept until they are let go.
+
+    A stream that reads another one yields a `Need` of its slices before it takes them, and whoever
+    reads it meets the need: stages do not call one another, however many there are.
+    """
 
     def __init__(
         self, stream: Iterator[Any], first: int, stack: Callable[[list[Any]], Any] = np.stack
@@ -423,15 +428,37 @@ class Held:
 
     def passing(self) -> Iterator[Any]:
         """Yield the stream to another reader, and keep its slices."""
-        while (slab := self._next()) is not None:
-            yield slab
+        for each in self._stream:
+            if not isinstance(each, Need):
+                self._keep(each)
+            yield each
+
+    def parts(self, part: slice) -> Iterator[Any]:
+        """Yield some slices, in parts, each after the need of it."""
+        for each in parts_of(part.start, part.stop):
+            yield Need(self, each.stop)
+            yield self.at(each.start, each.stop)
 
     def at(self, first: int, end: int) -> Any:
         """Return some slices, [n, J, I]; reads on as far as needed."""
-        while self._end < end:
-            if self._next() is None:
-                raise RuntimeError(f"a stream ended at slice {self._end}, before {end}")
+        self.read_to(end)
         return self._stack([self._slices[z - self._first] for z in range(first, end)])
+
+    def read_to(self, end: int) -> None:
+        """Read the stream up to a slice, excluded, and before it whatever that needs."""
+        waiting = [Need(self, end)]
+        while waiting:
+            held, end = waiting[-1]
+            if held._end >= end:
+                waiting.pop()
+                continue
+            each = next(held._stream, None)
+            if each is None:
+                raise RuntimeError(f"a stream ended at slice {held._end}, before {end}")
+            if isinstance(each, Need):
+                waiting.append(each)
+            else:
+                held._keep(each)
 
     def let_go(self, first: int) -> None:
         """Forget the slices before this one."""
@@ -439,12 +466,25 @@ class Held:
             self._slices.popleft()
             self._first += 1
 
-    def _next(self) -> Any:
-        slab = next(self._stream, None)
-        if slab is not None:
-            self._slices.extend(slab)
-            self._end += len(slab)
-        return slab
+    def _keep(self, slab: Any) -> None:
+        self._slices.extend(slab)
+        self._end += len(slab)
+
+
+class Need(NamedTuple):
+    """Slices that a stream is about to take from a buffer: those before `end`."""
+
+    held: Held
+    end: int
+
+
+def met(stream: Iterator[Any]) -> Iterator[Any]:
+    """Yield the slices of a stream, and meet its needs."""
+    for each in stream:
+        if isinstance(each, Need):
+            each.held.read_to(each.end)
+        else:
+            yield each
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,9 +111,8 @@ class NetworkStage:
         if self.device == "cpu" and isinstance(run.engine, NativeEngine):
             weights = native_weights(self.network)
             matching.correct = partial(run.engine.run_network, weights, self.top)
-            parts = parts_of(reads.start, reads.stop)
-            estimates_read = (estimates.at(part.start, part.stop) for part in parts)
-            compiled = Held(run.results(matching, needed, estimates_read, pilots.at), needed.start)
+            stream = run.results(matching, needed, estimates.parts(reads), pilots.at)
+            compiled = Held(stream, needed.start)
         if compiled is not None and not guides:
             for part in parts_of(needed.start, needed.stop):
                 yield Slab(compiled.at(part.start, part.stop))

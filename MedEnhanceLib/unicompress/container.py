@@ -162,8 +162,7 @@ class Container:
         self._stream = _open(path)
         try:
             self.size = os.fstat(self._stream.fileno()).st_size
-            self._check_magic()
-            self._load()
+            self._load(self._prologue())
             self._check_size(tolerant)
         except BaseException:
             self._stream.close()
@@ -201,7 +200,8 @@ class Container:
         except OSError:  # a disk that cannot read a place of it
             return False
 
-    def _check_magic(self) -> None:
+    def _prologue(self) -> bytes:
+        """Read the prologue; NoContainerError where the file is none of ours."""
         if self.size == 0:
             raise NoContainerError(f"{self.path.name} is empty (0 bytes)", "Copy the file again.")
         raw = self.bytes_at(0, PROLOGUE.size)
@@ -211,9 +211,10 @@ class Container:
                 f"{self.path.name} is not a .ucv: it does not begin with {MAGIC.decode()}",
                 "Choose a file that MedEnhance compressed.",
             )
+        return raw
 
-    def _load(self) -> None:
-        raw = self.bytes_at(0, PROLOGUE.size)
+    def _load(self, raw: bytes) -> None:
+        """Read the head; raw: the prologue."""
         if len(raw) < PROLOGUE.size:
             self._fail(f"cut short at byte {self.size}, before the first chunk")
         magic, *version, file_bytes, head_bytes, head_crc, crc = PROLOGUE.unpack(raw)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib import hqg
-from MedEnhanceLib.bundles.store import Bundle, find_bundle, known_bundles, open_bundle
+from MedEnhanceLib.bundles.store import Bundle, find_bundle, list_bundles, open_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError, ModelError
 
@@ -36,7 +36,7 @@ _POOLS = {"MR": {"crops": 40, "renewed_every": 2}, "CT": {"crops": 12, "renewed_
 def teachers(modality: str) -> tuple[list[Bundle], list[MedEnhanceError]]:
     """List the installed heads that can teach an enhancer, and why each other one cannot."""
     able, faults = [], []
-    for head in known_bundles():
+    for head in list_bundles():
         if (head.kind, head.modality) == ("head", modality):
             try:
                 taught_fields({"task": {"segmenter": head.name}})

@@ -74,7 +74,7 @@ def test_a_region_is_measured_around_a_voxel_or_by_its_limits() -> None:
             me.measure_noise(voxels, modality="CT", spacing=(1, 1, 3), **wrong)
 
 
-def test_two_regions_are_refused_before_a_file_is_read_and_an_empty_one_is_the_volume() -> None:
+def test_two_regions_are_refused_and_an_empty_one_is_the_volume() -> None:
     both: dict[str, Any] = {"input": "none.nii.gz", "region": [[0, 4]], "at": [1, 1, 1]}
     with pytest.raises(ConfigError, match="two regions"):
         me.measure_noise("none.nii.gz", region=(slice(0, 4),), at=(1, 1, 1))
