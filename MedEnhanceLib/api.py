@@ -40,7 +40,7 @@ from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, measured_noise, refuse
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.enhancing import enhance_volume, segmenter_config
+from MedEnhanceLib.jobs.enhancing import enhance_volume, manifest_of, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, load_volume, path_of
 from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
@@ -202,7 +202,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
             guides = _guides_of(call, volume, cache, monitor)
         else:
             guides = _as_volumes(call.guide, volume, call)
-        return enhance_volume(
+        result = enhance_volume(
             volume,
             EnhanceConfig(**shared(EnhanceConfig, call)),
             guide=guides or None,
@@ -210,6 +210,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
             cache=cache,
             monitor=monitor,
         )
+        return replace(result, report=manifest_of(result, volume, guides, monitor.warnings))
 
 
 def _guides_of(

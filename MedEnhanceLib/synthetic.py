@@ -18,6 +18,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles, Floats
 from MedEnhanceLib.core.geometry import Geometry, Triple
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 
 #: mm along slices, rows and columns: thick slices, and nearly cubic voxels.
@@ -74,7 +75,7 @@ def synthetic_volume(
     mm = spacing or _SPACINGS[modality][seed % 2]
     voxels = (_mr if modality == "MR" else _ct)(shape, mm, rng)
     spacing = (mm[2], mm[1], mm[0])
-    units = "HU" if modality == "CT" else ""
+    units = profile_of(modality).units
     source = f"synthetic {modality} {seed}"
     return Volume(voxels, Geometry(spacing=spacing), modality=modality, units=units, source=source)
 

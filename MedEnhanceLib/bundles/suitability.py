@@ -48,8 +48,8 @@ class ModelWarning:
     """One reason why a model's result on a volume may be wrong.
 
     Attributes:
-        code: "test-model", "anatomy", "not-better", "noise-model", "stated-noise",
-            "no-structure", "no-tissue" or "unlike-frames".
+        code: "test-model", "anatomy", "not-better", "noise-model", "stated-noise", "joint-filter",
+            "sequence-kind", "no-structure", "no-tissue", "unlike-frames", "blur" or "smooth".
         message: a clause.
         hint: what to do about it.
     """

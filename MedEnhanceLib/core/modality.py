@@ -1,8 +1,10 @@
-"""The likely modalities of a volume whose file states none, and the unit of its intensities."""
+"""Modalities: what decides how their volumes are computed, and which one values fit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +23,78 @@ FARTHEST_MM = 100.0
 #: Least share of dark voxels in MR (measured: .07 or more); least spread over mean of ultrasound in
 #: the smoothest tenth of squares of 8 voxels (measured in MR of 8 bits: .074 or less).
 _LEAST_DARK, _LEAST_SPECKLE = 0.002, 0.08
+
+
+#: Modalities that the library distinguishes; OT is DICOM's term for "other".
+ModalityName = Literal["CT", "MR", "PT", "EM", "SEG", "OT"]
+#: Those that have filters, calibrations, networks and simulations of their own.
+Like = Literal["CT", "MR"]
+#: HU of the soft-tissue window, which the compression tables use as well.
+SOFT_TISSUE = (-160.0, 240.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """Properties of a modality that decide how its volumes are computed.
+
+    Attributes:
+        name: of DICOM; OT is its term for "other".
+        like: the modality whose filter, calibrations, networks and simulations it takes.
+        units: of intensities whose file states none; "" where they are arbitrary.
+        window: lowest and highest intensity shown where tissue is within; None: by the values.
+        is_absolute: the scale is fixed (HU), so that air and tissue have known values; otherwise
+            values are relative to bright tissue.
+        is_magnitude: values are magnitudes, whose noise is Rician where none is below 0.
+        is_projected: noise comes from projections and a kernel, which give it a spectrum and a
+            map; otherwise it is white and even where nothing else is measured.
+        is_measured: noise can be measured in it.
+        has_blur, has_bias_field: these can be measured, and corrected on request.
+    """
+
+    name: ModalityName
+    like: Like = "MR"
+    units: str = ""
+    window: tuple[float, float] | None = None
+    is_absolute: bool = False
+    is_magnitude: bool = False
+    is_projected: bool = False
+    is_measured: bool = False
+    has_blur: bool = False
+    has_bias_field: bool = True
+
+    @property
+    def scale(self) -> str:
+        """The intensities that networks see, in words."""
+        return "HU / 1000" if self.is_absolute else "value / robust maximum"
+
+
+#: By name; another modality is an entry here.
+PROFILES: dict[str, Modality] = {
+    each.name: each
+    for each in (
+        Modality(
+            name="CT",
+            like="CT",
+            units="HU",
+            window=SOFT_TISSUE,
+            is_absolute=True,
+            is_projected=True,
+            is_measured=True,
+            has_bias_field=False,
+        ),
+        Modality(name="MR", is_magnitude=True, is_measured=True, has_blur=True),
+        Modality(name="PT"),
+        Modality(name="EM"),
+        Modality(name="SEG"),
+        Modality(name="OT"),
+    )
+}
+MODALITIES = tuple(PROFILES)
+
+
+def profile_of(modality: str) -> Modality:
+    """Return the properties of a modality; those of OT for an unknown one."""
+    return PROFILES.get(modality, PROFILES["OT"])
 
 
 def likely_modalities(voxels: Voxels, spacing: Sequence[float]) -> tuple[str, ...]:
@@ -88,8 +162,3 @@ def _is_speckle(voxels: Voxels, top: float) -> bool:
     mean, spread = squares.mean(axis=(2, 4)), squares.std(axis=(2, 4))
     shown = mean > 0.25 * top
     return bool(shown.any() and np.percentile(spread[shown] / mean[shown], 10) > _LEAST_SPECKLE)
-
-
-def default_units(modality: str) -> str:
-    """Return the unit of a modality's intensities if the file does not state one."""
-    return "HU" if modality == "CT" else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from MedEnhanceLib.core import exchange
 from MedEnhanceLib.core.arrays import Doubles, Voxels, empty, slabs
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry, Triple
-from MedEnhanceLib.core.modality import default_units, guess_modality
+from MedEnhanceLib.core.modality import MODALITIES, PROFILES, Modality, guess_modality, profile_of
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.core.sequence_kind import DIFFUSION, KINDS
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from MedEnhanceLib.report.figures import Picture
 
 __all__ = ["MODALITIES", "Enhance", "Modality", "Volume", "as_volume", "restore_dtype"]
-#: Modalities that the library distinguishes; OT is DICOM's term for "other".
-Modality = Literal["CT", "MR", "PT", "EM", "SEG", "OT"]
-MODALITIES: tuple[str, ...] = get_args(Modality)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +84,10 @@ class Volume:
             raise InputError(
                 f"{name}: voxels of type {voxels.dtype}", "Convert to integers, or to float64."
             )
-        if self.modality not in MODALITIES:
+        if self.modality not in PROFILES:
             raise InputError(
                 f"{name}: {self.modality!r} is no modality",
-                f"{did_you_mean(self.modality, MODALITIES)}Use one of {', '.join(MODALITIES)}.",
+                f"{did_you_mean(self.modality, PROFILES)}Use one of {', '.join(PROFILES)}.",
             )
         frames = voxels.shape[0] if voxels.ndim == 4 else 1
         if len(self.gradients) not in (0, frames):
@@ -162,7 +159,7 @@ class Volume:
         """Make a volume; if `modality` is None, it is guessed from the values."""
         volume = cls(image.voxels, image.geometry, frame_interval_s=image.frame_interval_s)
         resolved = modality or guess_modality(volume.voxels, volume.geometry.spacing)
-        units = default_units(resolved)
+        units = profile_of(resolved).units
         return replace(volume, modality=resolved, modality_is_guess=modality is None, units=units)
 
     def to_sitk(self) -> Any:
@@ -221,6 +218,11 @@ class Volume:
         return np.array(self.voxels)
 
     @property
+    def profile(self) -> Modality:
+        """The properties of its modality."""
+        return profile_of(self.modality)
+
+    @property
     def is_sequence(self) -> bool:
         """Whether there is a frame axis."""
         return self.voxels.ndim == 4
@@ -255,7 +257,7 @@ class Volume:
 
     def as_modality(self, modality: str) -> Volume:
         """Return the volume with this modality; if it differs, with its default units."""
-        units = self.units if modality == self.modality else default_units(modality)
+        units = self.units if modality == self.modality else profile_of(modality).units
         return replace(self, modality=modality, units=units, modality_is_guess=False)
 
     def frame(self, index: int) -> Volume:

@@ -49,6 +49,8 @@ _THRESHOLD = Round(step=2, keep=1, damp=2.7)
 MR_ROUNDS = (Round(step=4), Round(step=4, damp=1.2), Round(step=3, damp=1.2))
 #: For CT, whose noise neighbors share: in the first pilot, blocks nearby have much of it in common.
 CT_ROUNDS = (Round(step=4, damp=2.0, apart=4), Round(step=3, damp=1.4))
+#: By the modality that others are like.
+ROUNDS: dict[str, tuple[Round, ...]] = {"CT": CT_ROUNDS, "MR": MR_ROUNDS}
 #: Least relative variance of a frequency; 0 would give infinite weights.
 LEAST_SHARE = 1e-3
 

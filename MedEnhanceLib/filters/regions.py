@@ -202,7 +202,7 @@ class Air:
             noise: measured in it.
             voxels: its voxels without padding.
         """
-        if volume.modality == "CT":
+        if volume.profile.is_absolute:
             return cls(voxels, _AIR_HU, np.inf)
         if noise.air is None or noise.air > _MOST_OF_TISSUE * noise.level:
             return None

@@ -19,6 +19,7 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.bundles.suitability import fit_likeness
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.imaging import gaussian_blur
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
@@ -55,7 +56,7 @@ def views(volume: Volume) -> Iterator[Volume]:
     """Yield variants of a training image that users may have: whole, halves, and noisy MR."""
     middle = len(volume.voxels) // 2
     yield volume
-    if volume.modality == "MR":
+    if volume.profile.is_magnitude:
         yield Rician(_NOISE, 0).apply(volume)
     if middle:
         yield volume.crop(slice(None, middle))
@@ -74,7 +75,7 @@ def describe(volume: Volume, model: HeadModel) -> dict[str, float]:
 
 def _shifted(values: Floats, modality: str) -> Floats:
     """Map CT from _CT_ENDS to 0 and 1; MR is so already: air at 0, bright tissue at about 1."""
-    if modality == "CT":
+    if profile_of(modality).is_absolute:
         low, high = _CT_ENDS
         values = ((values * 1000 - low) / (high - low)).clip(0, 1.2)
     return values
@@ -115,7 +116,7 @@ def _body_numbers(cells: Floats, mm: tuple[float, ...], modality: str) -> dict[s
         "volume of the body in mL": float(np.log(body.sum() * np.prod(mm) / 1000)),
         "thickness of the body": float(np.median(depth[inside])),
     }
-    if modality == "CT":
+    if profile_of(modality).is_absolute:
         numbers["level of the body"] = float(np.median(fine[deepest]))
     for name, image in (("fine", fine), ("coarse", coarse)):
         values = image[deepest] / around

@@ -16,6 +16,7 @@ from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.arrays import Bytes
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.metrics import dice, psnr
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Enhance, Volume
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.gradprom import segment
@@ -97,7 +98,7 @@ class FrozenTask:
             monitor.log(f"{subject}: {files[0].relative_to(self._data)}")
             labeled = self._read(files, part.part(0, 0.1))
             labeled = labeled.slab(depth) if depth else labeled
-            is_ct = config.modality == "CT"
+            is_ct = profile_of(config.modality).is_projected
             noise = LowDose(_PHOTONS, _ELECTRONIC, number) if is_ct else Rician(self.sigma, number)
             noisy = noise.apply(labeled.image)
             for index, name in enumerate(names):

@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import draw
 from MedEnhanceLib.errors import InputError
@@ -222,7 +223,7 @@ def draw_batch(
 
 def _varied(image: Tensor, modality: str, rng: np.random.Generator) -> Tensor:
     """Give MR a random contrast; shift CT, whose scale is fixed, by up to 15 HU."""
-    if modality == "CT":
+    if profile_of(modality).is_absolute:
         return image + float(rng.uniform(-0.015, 0.015))
     # A wide range: bright scalp fat halves the scaled values of the brain, so tissue has to be
     # recognized by contrast, not by value.
@@ -255,7 +256,7 @@ def _patch(
     label = torch.from_numpy(labels[middle, rows, columns].astype(np.float32))
     missing = (0, extent - image.shape[2], 0, extent - image.shape[1])
     # Beyond the image there is air, which is 0 in MR and -1 (−1000 HU) in CT.
-    image = F.pad(image, missing, value=-1.0 if config.modality == "CT" else 0.0)
+    image = F.pad(image, missing, value=-1.0 if profile_of(config.modality).is_absolute else 0.0)
     label = F.pad(label[None], missing)
     image = F.interpolate(image[None], (side, side), mode="bilinear", align_corners=False)[0]
     label = F.interpolate(label[None], (side, side), mode="nearest")[0]

@@ -15,6 +15,7 @@ from MedEnhanceLib.bundles.export import (
     training_record,
 )
 from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
@@ -90,7 +91,7 @@ def export_enhancer(
         "license": config.license or NOT_STATED,
         "network": config.network.to_json(),
         "guided": is_guided,
-        "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
+        "intensity": profile_of(config.modality).scale,
         "training": {
             **recorded,
             "seconds": round(seconds),

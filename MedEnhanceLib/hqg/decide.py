@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
-from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.arrays import extremes
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
@@ -198,57 +197,84 @@ def decide(
         frames: [K, J, I] each, all of a sequence.
         cache: measurements of earlier runs over them, filled by this one.
         config: task, strength, stated noise and whether the bias field is corrected.
-        monitor: receives the measurements and warnings.
+        monitor: receives progress; may cancel.
         is_joint: whether the frames of a sequence are filtered together.
         kind: what the frames differ in, as `Volume.sequence_kind`.
     """
-    kinds = cache.kinds_of(frames)
-    numbers = _spread([n for n in range(len(frames)) if n not in kinds.empty])
+    numbers = _spread([n for n in range(len(frames)) if n not in cache.kinds_of(frames).empty])
+    measured = [frames[number] for number in numbers]
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
+    noise = _decide_noise(
+        frames, measured, noises, cache, config, monitor, is_joint=is_joint, kind=kind
+    )
+    blur, warning = None, None
+    if config.task == "sharpness":
+        blur, warning = _decide_blur(measured, noises, monitor)
+    facts = {"noise": noise.facts}
+    if config.correct_bias_field:
+        facts["bias_field"] = {"corrected": True}
+    if blur:
+        facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
+    warnings = tuple(filter(None, (*noise.warnings, warning)))
+    undone = blur if blur and blur.is_blurred else None
+    return Decision(noise.noise, noise.removal, undone, warnings, facts)
+
+
+@dataclass(frozen=True)
+class _NoiseDecision:
+    """The noise of a volume, and what is removed of it; as in `Decision`."""
+
+    noise: NoiseEstimate
+    removal: Removal
+    warnings: Sequence[ModelWarning | None]
+    facts: dict[str, Any]
+
+
+def _decide_noise(
+    frames: Sequence[Volume],
+    measured: Sequence[Volume],
+    noises: Sequence[NoiseEstimate],
+    cache: VolumeCache,
+    config: EnhanceConfig,
+    monitor: Monitor,
+    *,
+    is_joint: bool,
+    kind: str,
+) -> _NoiseDecision:
+    """Decide how much noise there is, and how much of it goes; arguments of `decide`.
+
+    measured: some of the frames; noises: of these.
+    """
+    kinds, is_full = cache.kinds_of(frames), config.strength == "full"
     middle = _median([*map(noise_to_contrast, noises)])
-    typical, noise = frames[numbers[middle]], noises[middle]
-    shared, is_full = None, config.strength == "full"
+    typical, own = measured[middle], noises[middle]
+    noise, shared = own, None
     warnings: list[ModelWarning | None] = [*frames_warning("no-tissue", kinds.empty, EMPTY)]
     if config.noise is not None:
-        measured, noise = noise, _stated_noise(config.noise, typical, noise)
-        warnings.append(_statement_warning(noise, measured, typical.units))
+        noise = _stated_noise(config.noise, typical, own)
+        warnings.append(_statement_warning(noise, own, typical.units))
     elif len(frames) > 1:
-        shared = cache.noise_of_frames(frames, noise, monitor, is_joint=is_joint)
-        noise = shared or noise
+        shared = cache.noise_of_frames(frames, own, monitor, is_joint=is_joint)
+        noise = shared or own
         if shared and not is_joint:  # otherwise frames may be weak by their contrast
             warnings += frames_warning("unlike-frames", kinds.quiet, _UNFIT)
         warnings.append(_sequence_warning(config, kind, shared, is_joint=is_joint))
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
-    removal = replace(removal, band=_band_of(typical, config, monitor))
     if removal.reason and len(frames) > 1 and shared is None and config.noise is None:
         removal = replace(removal, reason=removal.reason + _NOT_SHARED)
-    facts = {"noise": _facts_of(noise, removal, typical.units)}
+    if typical.profile.is_projected and not config.smooth:
+        removal = replace(removal, band=LesionBand.on(typical.geometry.spacing))
+    elif config.smooth and not typical.profile.is_projected:
+        hint = f"it is for CT, and this is {typical.modality}"
+        warnings.append(ModelWarning("smooth", "smooth changes nothing", hint))
+    facts = _facts_of(noise, removal, typical.units)
     if shared:
-        facts["noise"]["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
+        facts["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
     elif config.noise is not None:
-        facts["noise"] |= {"is_stated": True, "measured": float(f"{measured.level:.4g}")}
-    monitor.log(*findings.describe(facts))
+        facts |= {"is_stated": True, "measured": float(f"{own.level:.4g}")}
     warnings.append(noise_warning(typical, noise, is_full=is_full))
-    if config.correct_bias_field:
-        facts["bias_field"] = {"corrected": True}
-    blur = None
-    if config.task == "sharpness" and typical.modality != "MR":
-        monitor.warn("blur is measured only in MR: only noise is removed")
-    elif config.task == "sharpness":
-        blur = _blur_of([frames[number] for number in numbers], noises, monitor)
-        facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
-    undone = blur if blur and blur.is_blurred else None
-    return Decision(noise, removal, undone, tuple(filter(None, warnings)), facts)
-
-
-def _band_of(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> LesionBand | None:
-    """Return what is given back of the correction; warn where `smooth` changes nothing."""
-    if volume.modality == "CT":
-        return None if config.smooth else LesionBand.on(volume.geometry.spacing)
-    if config.smooth:
-        monitor.warn(f"smooth changes nothing: it is for CT, and this is {volume.modality}")
-    return None
+    return _NoiseDecision(noise, removal, warnings, facts)
 
 
 def _sequence_warning(
@@ -285,18 +311,22 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, units: str) -> dict[str, A
     return facts | ({"reason": removal.reason} if removal.reason else {})
 
 
-def _blur_of(
+def _decide_blur(
     frames: Sequence[Volume], noises: Sequence[NoiseEstimate], monitor: Monitor
-) -> BlurEstimate:
-    """Measure blur in each frame; return the median, by the sharper axis (0 if not blurred)."""
+) -> tuple[BlurEstimate | None, ModelWarning | None]:
+    """Measure blur in each frame: the median, by the sharper axis (0 if not blurred).
+
+    Returns None and a warning where it cannot be measured.
+    """
+    if not frames[0].profile.has_blur:
+        warning = ModelWarning("blur", "blur is measured only in MR", "only noise is removed")
+        return None, warning
     monitor.progress(0.0, "measuring the blur")
     blurs = [
         measure_blur(frame.voxels, noise=noise.level, noise_to_contrast=noise_to_contrast(noise))
         for frame, noise in zip(frames, noises, strict=True)
     ]
-    blur = blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])]
-    monitor.log(f"blur: {blur.reason}")
-    return blur
+    return blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])], None
 
 
 def _statement_warning(
@@ -354,7 +384,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
 
 
 def _is_enlarged(volume: Volume, noise: NoiseEstimate) -> bool:
-    if volume.modality == "CT" or noise.confidence < _SURE_SPECTRUM:
+    if volume.profile.is_projected or noise.confidence < _SURE_SPECTRUM:
         return False
     finest = noise.spectrum[:, -1].mean(), noise.spectrum[:, :, -1].mean()
     return bool(max(finest) < _ENLARGED)
@@ -421,9 +451,9 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
                 "Use the standard deviation of the noise, in the units of the volume.",
             )
         noise = measured.at_level(level)
-        if volume.modality != "CT":  # in CT the map keeps the shape that the projections give it
+        if not volume.profile.is_projected:  # else the map keeps the shape that these give it
             noise = replace(noise, sigma=np.full_like(noise.sigma, level))
-    if volume.modality != "CT":
+    if not volume.profile.is_projected:
         noise = replace(noise, spectrum=np.ones_like(noise.spectrum))
     return replace(noise, confidence=1.0, low=level, high=level, reason="")
 

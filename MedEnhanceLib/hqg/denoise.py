@@ -13,6 +13,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, extremes, parts_of
 from MedEnhanceLib.core.imaging import blur_radius
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.regions import ConstantRegions
@@ -128,7 +129,11 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     if takes_all:
         return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
     trust, ratio = trust_in(noise), noise_to_contrast(noise)
-    hidden = 0.0 if modality == "CT" else float(np.interp(ratio, _HIDES_ANATOMY, (0.0, 1.0)))
+    hidden = (
+        0.0
+        if profile_of(modality).is_absolute
+        else float(np.interp(ratio, _HIDES_ANATOMY, (0.0, 1.0)))
+    )
     sure = noise.low ** (1 - hidden) * noise.level**hidden
     certain = noise if trust >= 1 else noise.at_level(sure)
     if noise.contrast == 0 and noise.low == 0:
@@ -213,7 +218,7 @@ def expected_deviation(
         out = np.empty((only.stop - only.start, *result.shape[1:]), np.float32)
     # Subtracted, as rounded squares of large values lose the variation; one for all parts.
     middle = float(np.mean(volume.voxels[len(volume.voxels) // 2], dtype=np.float64))
-    calibration = CALIBRATION["CT" if volume.modality == "CT" else "MR"]  # as rounds are chosen
+    calibration = CALIBRATION[volume.profile.like]  # as rounds are chosen
     for part in parts_of(only.start, only.stop, _SLICES_AT_ONCE):
         # A slice's deviation depends on its neighbors.
         where = slice(max(first, part.start - 1), min(stop, part.stop + 1))

@@ -282,8 +282,7 @@ class BlockMatching:
         )
 
     def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
-        is_ct = volume.modality == "CT"
-        return block_matching.CT_ROUNDS if is_ct else block_matching.MR_ROUNDS
+        return block_matching.ROUNDS[volume.profile.like]
 
     def _slabs(self, run: Run, _frames: Frames, _number: int) -> Iterator[Slab]:
         """Yield the slabs of a run of the filter."""

@@ -18,6 +18,7 @@ import numpy as np
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
+from MedEnhanceLib.core.findings import describe
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
@@ -221,6 +222,7 @@ def _prepared(
     decision = decide(frames, cache, task, monitor, is_joint=is_joint, kind=kind)
     if bundle is not None and not is_joint:
         decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
+    monitor.log(*describe({"noise": decision.facts["noise"]}))
     for warning in decision.warnings:
         monitor.warn(warning.text)
     mean = functools.cache(lambda: mean_frame([f for n, f in enumerate(frames) if n not in empty]))
@@ -399,10 +401,10 @@ def _requested_part(
     box: Sequence[tuple[int, int] | None], volume: Volume, config: EnhanceConfig
 ) -> Where:
     """Return slices, rows and columns, all where they are None, after a check."""
-    if config.correct_bias_field and volume.modality == "CT":
+    if config.correct_bias_field and not volume.profile.has_bias_field:
         raise InputError(
-            f"{volume.source or 'volume'}: a CT has no bias field of the kind N4 corrects",
-            "A CT needs no correction of the bias field (--correct-bias-field).",
+            f"{volume.source or 'volume'}: a {volume.modality} has no bias field that N4 corrects",
+            "Leave out the correction of the bias field (--correct-bias-field).",
         )
     parts = []
     for name, part, count in zip(
@@ -464,7 +466,7 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
             "Multiply them by a constant, for example by changing their unit.",
         )
     # Lower values are undershoot: magnitudes are not below 0, or not below the input's lowest.
-    return top, -np.inf if frame.modality == "CT" else min(0.0, float(frame.voxels.min()))
+    return top, -np.inf if frame.profile.is_absolute else min(0.0, float(frame.voxels.min()))
 
 
 def _aligned(
@@ -523,7 +525,7 @@ def _result_of(
         uncertainty = grid.with_voxels(outputs.deviation, did=_DEVIATION_NOTE)
     if outputs.use is not None:
         guide_use = grid.with_voxels(outputs.use, did=_USE_NOTE)
-    fitted_on = FITTED_ON["CT" if grid.modality == "CT" else "MR"]
+    fitted_on = FITTED_ON[grid.profile.like]
     calibration = {"calibration": {"fitted_on": fitted_on}}
     return Enhanced(
         volume=grid.with_voxels(outputs.voxels, did=note),

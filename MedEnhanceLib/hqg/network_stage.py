@@ -222,7 +222,7 @@ class SetNetwork(BlockMatching):
     def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
         rounds = super()._rounds(volume)
         # One round more, whose change the network sees. In CT it would cost fine structure.
-        return rounds if volume.modality == "CT" else (*rounds, rounds[-1])
+        return rounds if volume.profile.like == "CT" else (*rounds, rounds[-1])
 
     def _with(self, engine: block_matching.Engine) -> SetNetwork:
         """Return the method with another engine, and its networks on the engine's device."""

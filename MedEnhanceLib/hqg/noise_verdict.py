@@ -136,13 +136,13 @@ def noise_verdict(
     and for what is no image: phase, labels, maps.
     """
     low, high = extremes(volume.voxels)
-    if volume.modality not in ("CT", "MR") or not (low >= -LARGEST and high <= LARGEST):
+    if not volume.profile.is_measured or not (low >= -LARGEST and high <= LARGEST):
         return None
     if low == high or quantity_of(volume)[0]:
         return None
     decision = measure(volume, cache=cache, monitor=monitor)
     noise, removal = decision.noise, decision.removal
-    facts, is_ct = decision.facts["noise"], volume.modality == "CT"
+    facts, is_ct = decision.facts["noise"], volume.profile.is_absolute
     snr = None if is_ct else _tissue_of(volume) / noise.level
     left = _LEFT_OF_CT if snr is None else float(np.interp(snr, _SNR, _LEFT))
     is_certain = noise.confidence >= TRUSTED

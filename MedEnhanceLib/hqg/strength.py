@@ -45,7 +45,8 @@ class Enhanced:
         segmentation: of `volume`; None where it was not requested.
         guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
             without one.
-        report: the manifest, a JSON object; empty outside of a job.
+        record: "config" and "results" of the run, as its manifest states them.
+        report: the manifest, a JSON object; empty in a job, which writes it beside the result.
         model: name and sha256.
         device: that the model ran on.
         seconds: that the run took.
@@ -65,6 +66,7 @@ class Enhanced:
     uncertainty: Volume | None = None
     segmentation: Segmentation | None = None
     guide_use: Volume | None = None
+    record: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     model: dict[str, str]
     device: str

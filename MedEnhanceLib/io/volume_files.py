@@ -20,7 +20,7 @@ from MedEnhanceLib.core.diffusion_gradients import (
     fsl_tables,
     read_fsl_tables,
 )
-from MedEnhanceLib.core.modality import default_units, guess_modality
+from MedEnhanceLib.core.modality import guess_modality, profile_of
 from MedEnhanceLib.core.quantity import LABELS, PHASE, quantity_in
 from MedEnhanceLib.core.sequence_kind import DIFFUSION, stated_kind
 from MedEnhanceLib.core.volume import Volume
@@ -267,7 +267,7 @@ def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
         volume,
         modality=resolved,
         modality_is_guess=not modality and (facts.modality_is_guess or not facts.modality),
-        units=facts.units if resolved == facts.modality else default_units(resolved),
+        units=facts.units if resolved == facts.modality else profile_of(resolved).units,
         history=facts.history,
         lossy=facts.lossy,
         source=facts.source or volume.source,

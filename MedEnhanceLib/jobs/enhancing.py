@@ -1,4 +1,4 @@
-"""Enhancement of a volume in memory, with its segmentation and manifest."""
+"""Enhancement of a volume in memory, with its segmentation and record."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def enhance_volume(
             labels = gradprom.segment(result.volume, segmenter, head=head, monitor=part)
             result = replace(result, segmentation=labels)
     result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
-    return replace(result, report=_manifest_of(result, config, segmenter, volume, guide, monitor))
+    return replace(result, record=_record_of(result, config, segmenter))
 
 
 @contextmanager
@@ -174,53 +174,57 @@ def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
         monitor.warn(f"{text}; look at the difference of result and input, averaged over frames")
 
 
-def _manifest_of(
-    result: Enhanced,
-    config: EnhanceConfig,
-    segmenter: SegmentConfig | None,
-    volume: Volume,
-    guide: Volume | Sequence[Volume] | None,
-    monitor: Monitor,
+def _record_of(
+    result: Enhanced, config: EnhanceConfig, segmenter: SegmentConfig | None
 ) -> dict[str, Any]:
-    """Make the manifest of an enhancement."""
+    """Collect configuration and results of an enhancement, for its manifest."""
     noise = result.measured.get("noise", {})
     is_changed = noise.get("changed", config.task != "slices")
-    is_ct = result.volume.modality == "CT" and is_changed
+    has_limit = result.volume.profile.is_projected and is_changed
     limit = CT_LIMIT if noise.get("share_given_back", 0) else SMOOTH_CT_LIMIT
     facts = {
         "uncertainty": result.uncertainty_facts,
         "measured": result.measured,
-        "limits": [limit] if is_ct else [],
+        "limits": [limit] if has_limit else [],
     }
     options = config.to_json()
     if isinstance(config.noise, str):  # names of files may hold those of patients
         options["noise"] = "map"
     if segmenter is not None:
         options["segmenter"] = segmenter.to_json()
+    results = {
+        **segmentation_figures(result.segmentation),
+        "warnings": as_json(result.warnings),
+        **{name: figures for name, figures in facts.items() if figures},
+        # "auto" and "full" are in the configuration, what they removed is in `measured`.
+        **({} if isinstance(config.strength, str) else {"strength": result.strength}),
+    }
+    return {"config": options, "results": results}
+
+
+def manifest_of(
+    result: Enhanced, volume: Volume, guides: Sequence[Volume], warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Make the manifest of an enhancement in memory.
+
+    Args:
+        result: with its record.
+        volume: the input.
+        guides: of the run.
+        warnings: of the run.
+    """
+    roles = ["input", "guide", *(f"guide {number}" for number in range(2, len(guides) + 1))]
+    files = {role: path_of(each) for role, each in zip(roles, [volume, *guides], strict=False)}
     return make_manifest(
         "enhanced",
-        config=options,
-        inputs=_files(volume, guide),
+        inputs=files,
         device=result.device,
         seconds=result.seconds,
         model=result.model,
-        results={
-            **segmentation_figures(result.segmentation),
-            "warnings": as_json(result.warnings),
-            **{name: figures for name, figures in facts.items() if figures},
-            # "auto" and "full" are in the configuration, what they removed is in `measured`.
-            **({} if isinstance(config.strength, str) else {"strength": result.strength}),
-        },
         dicom=volume.dicom_origin.facts() if volume.dicom_origin else None,
-        warnings=monitor.warnings,
+        warnings=warnings,
+        **result.record,
     )
-
-
-def _files(volume: Volume, guide: Volume | Sequence[Volume] | None) -> dict[str, Path]:
-    """Return the files that volumes were read from, by role; Path() for one in memory."""
-    guides = [guide] if isinstance(guide, Volume) else [*(guide or ())]
-    roles = ["input", "guide", *(f"guide {number}" for number in range(2, len(guides) + 1))]
-    return {role: path_of(each) for role, each in zip(roles, [volume, *guides], strict=False)}
 
 
 def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
@@ -251,18 +255,18 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
         source = replace(result.volume, history=result.volume.history[:-1])
     if not isinstance(result, Enhanced):
         return Objects(source, "segmented", segmentation=result)
-    results = result.report["results"]
-    options = [f"strength {results['strength']:g}"] if results.get("strength", 1) != 1 else []
-    options += [corrections_in_words(results.get("measured", {})).removeprefix(", ")]
-    if grid := results.get("measured", {}).get("slices"):
+    measured = result.measured
+    options = [f"strength {result.strength:g}"] if result.strength != 1 else []
+    options += [corrections_in_words(measured).removeprefix(", ")]
+    if grid := measured.get("slices"):
         options.append(
             f"slices restored: {grid['before']} of {grid['spacing_before_mm']:.3g} mm to "
             f"{grid['after']} of {grid['spacing_after_mm']:.3g} mm, taken as "
             f"{grid['thickness_mm']:.3g} mm thick with a {grid['profile']} profile"
         )
-    if changed := results.get("measured", {}).get("noise", {}).get("changed"):
-        options.append(f"tissue changed by ±{results.get('strength', 1) * changed:.3g}")
-    options += [warning["message"] for warning in results["warnings"]]
+    if changed := measured.get("noise", {}).get("changed"):
+        options.append(f"tissue changed by ±{result.strength * changed:.3g}")
+    options += [warning.message for warning in result.warnings]
     return Objects(
         source,
         "enhanced",
@@ -270,7 +274,7 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
         volume=result.volume,
         segmentation=result.segmentation,
         uncertainty=result.uncertainty,
-        model=result.report["model"],
+        model=result.model,
     )
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from MedEnhanceLib import hqg, io, unicompress
+from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import About, Params, did_you_mean, option, options_of
-from MedEnhanceLib.core.volume import Modality, Volume
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
 from MedEnhanceLib.io.atomic import entry_of, refuse_existing, refuse_unwritable, resolved
 from MedEnhanceLib.io.describe import warn_of_content
@@ -58,7 +59,7 @@ class VolumeParams(Params):
         help="DICOM series, if INPUT has several: its number in inspect, or its UID",
         metavar="S",
     )
-    modality: Modality | None = option(
+    modality: ModalityName | None = option(
         None, help="CT, MR, PT (PET), EM, SEG (labels) or OT, if missing or wrong", metavar="M"
     )
     resample: bool = option(

@@ -61,7 +61,7 @@ def scaling_for(volume: Volume) -> Scaling:
             "single precision",
             "Subtract the lowest intensity first.",
         )
-    if volume.modality == "CT":
+    if volume.profile.is_absolute:
         return Scaling(0.0, 1000.0)
     step = max(1, volume.voxels.size // 20_000_000)  # percentiles of large volumes need no more
     top = robust_max(volume.voxels[..., ::step, :, :])

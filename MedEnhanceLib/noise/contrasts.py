@@ -20,6 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, let_go
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, rician_table, smooth_map
 from MedEnhanceLib.noise.sequence import (
@@ -74,7 +75,7 @@ def measure_contrasts(
     frames, depth = [frames[number] for number in kept], BLOCK if len(frames[0]) >= BLOCK else 1
     least = least_of_tissue(sample[kept].mean(axis=0), modality)
     (sigma, flat, steep, means), count, power = _survey(frames, weights, least, depth, monitor)
-    if modality == "MR" and sample.min() >= 0:  # magnitudes
+    if profile_of(modality).is_magnitude and sample.min() >= 0:
         sigma /= np.interp(means / np.maximum(sigma, TINY), *rician_table())
     levels = np.median(sigma[:, count > 0], axis=1)
     use = levels <= STILL * common_level(levels)

@@ -34,6 +34,7 @@ from functools import lru_cache
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, interpolated
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.noise.regressor import estimate_sigma
@@ -182,11 +183,12 @@ def measure_noise(
     blocks = Blocks.of(voxels, modality, spacing)
     if blocks.count:
         noise = _estimate(shape, blocks, _Fit(blocks, modality))
-        if modality == "CT":
+        is_projected = profile_of(modality).is_projected
+        if is_projected:
             noise = _with_loud_tissue(voxels, spacing, noise)
-        if noise.confidence >= (_LEARNED_CT if modality == "CT" else TRUSTED):
+        if noise.confidence >= (_LEARNED_CT if is_projected else TRUSTED):
             return noise
-        fewer = None if modality == "CT" else _quieter(blocks, modality, noise)
+        fewer = None if is_projected else _quieter(blocks, modality, noise)
         return fewer or _learned(voxels, modality, noise)
     # Everything is as weak as the background: what looks like air may contain signal.
     air = blocks.air or 0.0
@@ -261,7 +263,7 @@ def _learned(voxels: Array, modality: str, noise: NoiseEstimate) -> NoiseEstimat
         return noise
     level, low, high = learned
     measured = replace(noise, level=level, low=low, high=high)
-    if modality == "CT":
+    if profile_of(modality).is_projected:
         # Kernel and projections give noise its spectrum and its map: the first is the better one
         # whatever the confidence, the second is flattened as this falls (docs/decisions/0068).
         share = np.float32(min(1.0, noise.confidence / TRUSTED))
@@ -304,7 +306,7 @@ class _Fit:
             rises = self._measure_cells(choices)
             energies = self._coefficients(choices, rises)
             self.spectrum, self.weight = _factors(*energies, index, modality)
-            if modality != "CT" and self.weight.sum() < _FREE * frequencies:
+            if not profile_of(modality).is_projected and self.weight.sum() < _FREE * frequencies:
                 share = max(share / 2, _LEAST_QUIET)
 
     def _choose(self, fold: int, share: float) -> tuple[Mask, Mask]:
@@ -392,7 +394,8 @@ def _factors(
     weight[0] = 0
     corrected = np.maximum(quiet - _OFF_SPECTRUM * (following - quiet), 0.25 * quiet)
     target = np.log(np.maximum(corrected, 1e-6))
-    groups = [index[0], BLOCK * index[1] + index[2]] if modality == "CT" else list(index)
+    is_projected = profile_of(modality).is_projected
+    groups = [index[0], BLOCK * index[1] + index[2]] if is_projected else list(index)
     sizes = [int(group.max()) + 1 for group in groups]
     matrix = np.concatenate([np.eye(n)[group] for n, group in zip(sizes, groups, strict=True)], 1)
     ties = _ties(sizes)
@@ -401,7 +404,7 @@ def _factors(
         normal = (matrix * used[:, None]).T @ matrix
         normal += used.max() * (_TIE * ties + 1e-6 * np.eye(len(normal)))
         fitted = matrix @ np.linalg.solve(normal, matrix.T @ (used * target))
-        if modality == "CT":
+        if is_projected:
             _bound_low_frequencies(fitted.reshape(-1, BLOCK, BLOCK))
         used = weight / (1 + np.square(np.maximum(target - fitted, 0) / 0.15))
     spectrum = np.exp(fitted)
@@ -462,7 +465,7 @@ def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEs
     loud = 1 + (spread / (_LOUD * low)) ** 8
     weight = np.where(usable, number * clean**2 / loud, 0).reshape(blocks.cells)
     smooth = smooth_map(spread.reshape(blocks.cells), weight)
-    if fit.modality == "CT" and blocks.depth == BLOCK:
+    if profile_of(fit.modality).is_projected and blocks.depth == BLOCK:
         smooth = np.maximum(smooth, _loud_cells(blocks, fit))
     confidence, reason = _confidence(blocks, fit)
     level = float(np.median(smooth.reshape(-1)[blocks.cell]))

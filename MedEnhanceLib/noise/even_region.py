@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.errors import InputError
 
 #: Voxels of the smallest region, and lags along each axis at which the noise is correlated.
@@ -70,7 +71,7 @@ def measure_region(voxels: Array, *, modality: str) -> RegionNoise:
     level = float(np.sqrt((rest**2).sum() / freedom))
     typical = float(np.median(np.abs(rest))) / _OF_MEDIAN
     mean = float(values.mean())
-    if modality == "MR":
+    if profile_of(modality).is_magnitude:
         factor = _rician_factor(mean / level)
         level, typical = level * factor, typical * factor
     free = freedom / min(_shared(rest), _MOST_SHARED)

@@ -20,6 +20,7 @@ from itertools import product
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.noise.tissue_blocks import (
     BLOCK,
     CT_AIR,
@@ -74,7 +75,7 @@ def estimate_sigma(
         return float(np.clip(np.log(max(value, 1e-9)) - scale, -5.0, most))
 
     background = [relative(air) if air else 0.0, float(bool(air))]
-    others = [scale] if modality == "CT" else background  # HU are absolute
+    others = [scale] if profile_of(modality).is_absolute else background
     others = [relative(level), confidence, *others, relative(contrast, 9.0)]
     features = np.concatenate([numbers, others]).astype(np.float64)
     low, middle, high = quantiles(features, modality) + scale
@@ -83,7 +84,7 @@ def estimate_sigma(
 
 def quantiles(features: Doubles, modality: str) -> Doubles:
     """Predict lower end, median and upper end of log σ, relative to the scale; features: [n]."""
-    weights = _weights("ct" if modality == "CT" else "mr")
+    weights = _weights(profile_of(modality).like.lower())
     cut = np.clip(np.nan_to_num(features), -_MOST_LOG, _MOST_LOG)
     inputs = np.clip((cut - weights["center"]) / weights["spread"], -_MOST, _MOST)
     results = []
@@ -122,7 +123,7 @@ def statistics(voxels: Array, modality: str) -> tuple[float, Floats] | None:
         modality: "CT", whose tissue is known by its HU, or "MR".
     Returns the scale's logarithm and [n] statistics; None without enough tissue or four slices.
     """
-    is_ct = modality == "CT"
+    is_ct = profile_of(modality).is_absolute
     most_blocks, most_voxels = _LIMITS_CT if is_ct else _LIMITS
     slices = max(2 * BLOCK, most_voxels // max(1, voxels[0].size))
     first = max(0, (len(voxels) - slices) // 2)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go, robust_max
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, smooth_map
 from MedEnhanceLib.noise.tissue_blocks import (
@@ -126,7 +127,7 @@ def _quiet(sample: Floats, modality: str, step: float) -> Mask:
     steps = np.diff(sample, axis=0)
     levels = MAD * math.sqrt(0.5) * np.median(_dithered(steps, step), axis=1)
     common = common_level(levels)
-    if modality != "CT" and sample.min() >= 0:  # magnitudes
+    if not profile_of(modality).is_absolute and sample.min() >= 0:  # magnitudes
         quiet = np.median(sample, axis=1) < ABOVE_NOISE * common
         quiet &= not quiet.all()
     quiet[1:] |= ~steps.any(axis=1)
@@ -146,7 +147,7 @@ def common_level(levels: Array) -> float:
 
 def least_of_tissue(mean: Floats, modality: str) -> float:
     """Return the value above which the mean of frames is tissue."""
-    return _TISSUE_HU if modality == "CT" else _TISSUE * robust_max(mean)
+    return _TISSUE_HU if profile_of(modality).is_absolute else _TISSUE * robust_max(mean)
 
 
 def measure_frames(

@@ -26,6 +26,7 @@ from MedEnhanceLib.core.arrays import (
     robust_max,
     slabs,
 )
+from MedEnhanceLib.core.modality import profile_of
 
 #: Side of a block in voxels.
 BLOCK = 4
@@ -129,10 +130,10 @@ class Blocks:
         counts = len(layers), voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
         cells = tuple(max(1, -(-n // m)) for n, m in zip(counts, wide, strict=True))
         parts = _cut(voxels, layers, depth)
-        magnitude = modality == "MR" and float(voxels.min()) >= 0
+        magnitude = profile_of(modality).is_magnitude and float(voxels.min()) >= 0
         padding, air = _padding(voxels), None
         figures = np.concatenate([_figures(part, padding) for part in parts], axis=1)
-        if modality == "CT":
+        if profile_of(modality).is_absolute:
             is_tissue = _is_ct_tissue(figures, lowest)
         else:
             top = robust_max(voxels[:: max(1, len(voxels) // 40)])

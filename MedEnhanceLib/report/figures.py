@@ -13,6 +13,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
+from MedEnhanceLib.core.modality import SOFT_TISSUE
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
@@ -23,8 +24,6 @@ from MedEnhanceLib.runtime.dependencies import require
 INK, MUTED, PAPER = "#f2f4f7", "#9aa4b2", "#0b0d10"
 #: matplotlib is imported when something is drawn, and only its parts that need no screen.
 _PURPOSE = "Drawing pictures"
-#: The soft-tissue window that the compression tables use as well, in HU.
-CT_WINDOW = (-160.0, 240.0)
 #: Least mean of lungs and of other tissue in HU, and the share of a CT from which lungs are shown:
 #: less may be foam of the table.
 _LUNG, _TISSUE, _MANY_LUNGS = -900.0, -500.0, 0.25
@@ -104,7 +103,7 @@ def comparison(
     at = point or busiest_point(panes[0].volume)
     rows = [name for name in planes if min(cut(panes[0].volume, name, at).pixels.shape) > 1]
     window = window or choose_window(panes[0].volume)
-    panes = _with_second_window(panes, window) if window == CT_WINDOW else panes
+    panes = _with_second_window(panes, window) if window == SOFT_TISSUE else panes
     scales = _shared_scales(panes, rows, at, window)
     titles = ", ".join(p.title if p.title.isupper() else p.title.lower() for p in panes)
     rows = rows or list(planes[:1])
@@ -171,15 +170,16 @@ def choose_window(volume: Volume) -> tuple[float, float]:
     low, high = float(voxels.min()), float(voxels.max())
     if volume.modality == "SEG":
         return 0.0, max(high, 1.0)
-    if volume.modality == "CT" and low < CT_WINDOW[1] and high > CT_WINDOW[0]:
-        return CT_WINDOW
+    window = volume.profile.window
+    if window and low < window[1] and high > window[0]:
+        return window
     step = max(1, voxels.size // 1_000_000)
     sample = voxels.reshape(-1)[::step]
     inside = sample[sample > low]
     if inside.size:
         low, high = float(np.percentile(sample, 0.5)), float(np.percentile(inside, 99.7))
         # Magnitudes begin at 0: a little undershoot must not make the air gray.
-        if volume.modality == "MR" and low > -0.1 * high:
+        if volume.profile.is_magnitude and low > -0.1 * high:
             low = 0.0
     return (low, high) if high > low else (low, low + 1.0)
 
@@ -187,7 +187,7 @@ def choose_window(volume: Volume) -> tuple[float, float]:
 def content_window(volume: Volume) -> tuple[float, float]:
     """Choose the gray levels that show the content of a CT: tissue, bone, contrast agent, lungs.
 
-    volume: a single frame. Returns CT_WINDOW if that shows nine tenths of it.
+    volume: a single frame. Returns SOFT_TISSUE if that shows nine tenths of it.
     """
     step = -(-volume.shape[0] // _SLICES)
     planes = volume.voxels[step // 2 :: step].astype(np.float32)
@@ -201,12 +201,12 @@ def content_window(volume: Volume) -> tuple[float, float]:
     for axis in (1, 2) if min(means.shape[1:]) > 2 else ():  # squares at the skin are half air
         before, after = (np.roll(inside, shift, axis) for shift in (1, -1))
         inside = inside & before & after
-    content, (low, high) = means[inside], CT_WINDOW
+    content, (low, high) = means[inside], SOFT_TISSUE
     if content.size and np.mean(content < _TISSUE) < _MANY_LUNGS:
         content = content[content >= _TISSUE]
     if content.size and np.mean((content < low) | (content > high)) > _BEYOND:
         low, high = np.percentile(content, _SHOWN).tolist()
-    return (low, high) if high > low else CT_WINDOW
+    return (low, high) if high > low else SOFT_TISSUE
 
 
 def _with_second_window(panes: Sequence[Pane], window: tuple[float, float]) -> list[Pane]:

@@ -321,7 +321,7 @@ def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
     if volume.modality == "OT":
         likely = " and ".join(likely_modalities(volume.voxels, volume.geometry.spacing))
         raise InputError(f"{name}: unknown modality, like {likely}", f"State it: {SET_MODALITY}.")
-    if volume.modality == "MR" and float(np.mean(volume.voxels < _NEVER_MR)) > _SHOWN:
+    if volume.profile.is_magnitude and float(np.mean(volume.voxels < _NEVER_MR)) > _SHOWN:
         raise InputError(
             f"{name}: stated as MR, but it has values of CT (below {_NEVER_MR})",
             "Select images of one modality (--pattern, pattern=), or state CT.",

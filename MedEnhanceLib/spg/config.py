@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from MedEnhanceLib.core.modality import Like
 from MedEnhanceLib.core.options import LARGEST_SEED, Options, WithPresets, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
 
 Method = Literal["statistics", "matching"]
-Modality = Literal["CT", "MR"]
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
+MODALITIES: tuple[Like, ...] = get_args(Like)
 SYNTHETIC, TEMPLATE = "synthetic", "template"
 #: What 0 and 1 stand for in CT, HU. In MR they are 0 and the robust maximum (the 99.5th percentile
 #: of the foreground).

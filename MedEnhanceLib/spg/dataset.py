@@ -22,6 +22,7 @@ from MedEnhanceLib.bundles.export import NOT_STATED
 from MedEnhanceLib.core.arrays import Floats, Numbers, Shorts
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
@@ -96,7 +97,9 @@ class Distilled:
         origin = f"distilled from {patients} (training signal, not anatomy)"
         if self.config.method == "statistics":
             prior = self.manifest["prior"]["description"]
-            kinds = "textures" if self.modality == "CT" else "intensities and textures"
+            kinds = (
+                "textures" if profile_of(self.modality).is_absolute else "intensities and textures"
+            )
             origin = f"{prior}; with the {kinds} of {patients}, as means"
         return {
             "name": "a distilled set",
@@ -188,7 +191,7 @@ def write_volumes(
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     (folder / VOLUMES).mkdir(exist_ok=True)
     low, high = STORED[modality]
-    units = "HU" if modality == "CT" else ""
+    units = profile_of(modality).units
     for number, (voxels, (slice_mm, pixel_mm)) in enumerate(zip(stored, spacing_mm, strict=True)):
         geometry = Geometry((pixel_mm, pixel_mm, slice_mm))
         volume = Volume(voxels, geometry, modality=modality, units=units)
@@ -215,7 +218,7 @@ def make_manifest(
         "notice": RESEARCH_ONLY,
         "license": config.license or NO_LICENSE,
         "modality": run["modality"],
-        "bright_tissue": None if run["modality"] == "CT" else STORED["MR"][1],
+        "bright_tissue": None if profile_of(run["modality"]).is_absolute else STORED["MR"][1],
         **results,
         **{name: value for name, value in run.items() if name != "config"},
         "config": run["config"],

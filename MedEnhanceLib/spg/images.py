@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Floats, Mask, robust_max
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.config import CT_WINDOW
@@ -25,7 +26,7 @@ def windowed(volume: Volume) -> Floats:
     Raises InputError where hardly any intensity is positive (MR).
     """
     low, high = CT_WINDOW
-    if volume.modality != "CT":
+    if not volume.profile.is_absolute:
         low, high = 0.0, robust_max(volume.voxels)
         if not (math.isfinite(high) and high > 0):
             raise InputError(
@@ -38,7 +39,7 @@ def windowed(volume: Volume) -> Floats:
 
 def shown(images: Floats, modality: str) -> Mask:
     """Mark pixels of images in [0, 1] above the level of tissue; bool, of their shape."""
-    if modality != "CT":
+    if not profile_of(modality).is_absolute:
         return images > _TISSUE_MR
     low, high = CT_WINDOW
     return images > (_TISSUE_HU - low) / (high - low)

@@ -14,6 +14,7 @@ import numpy as np
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.noise.estimate import measure_noise
@@ -297,7 +298,7 @@ def _synthetic(
     for number, (slice_mm, pixel_mm) in enumerate(spacing):
         monitor.progress(number / len(spacing), "drawing synthetic volumes")
         volume = synthetic_volume(
-            "CT" if modality == "CT" else "MR",
+            profile_of(modality).like,
             config.seed * 10_000 + number,
             shape=(size.slices, size.side, size.side),
             spacing=(slice_mm, pixel_mm, pixel_mm),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.io.atomic import json_bytes
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.runtime.text import counted
@@ -151,7 +152,7 @@ def contributed(run: Mapping[str, Any]) -> list[str]:
     count = run["patients"]
     spacing = ", ".join(f"{slices:g} × {pixels:g}" for slices, pixels in run["spacing_mm"])
     kinds = "intensity, and of four bands of detail"
-    if run["modality"] == "CT":
+    if profile_of(run["modality"]).is_absolute:
         kinds = "four bands of detail"
     middle = ", the lowest and the highest value replaced by the next" * (count >= CLIPPED_FROM)
     lines = [

@@ -23,6 +23,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles, Floats, Mask
 from MedEnhanceLib.core.imaging import gaussian_blur
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.spg.images import shown, with_tissue
 
@@ -73,7 +74,7 @@ class Statistics:
 
 def count_of_numbers(modality: str) -> int:
     """Count the numbers that statistics of this modality consist of."""
-    return LEVELS * (modality != "CT") + len(BLURS) * len(_SHARES)
+    return LEVELS * (not profile_of(modality).is_absolute) + len(BLURS) * len(_SHARES)
 
 
 def measure(
@@ -111,7 +112,7 @@ def measure(
         )
         noise = np.mean([_variances(each) for each in noises], axis=0)[:, None] * scores**2
         detail = np.sort(np.sign(detail) * np.sqrt(np.maximum(detail**2 - noise, 0)))
-    shares = np.linspace(0, 1, LEVELS) if modality != "CT" else np.empty(0)
+    shares = np.empty(0) if profile_of(modality).is_absolute else np.linspace(0, 1, LEVELS)
     return Statistics(_quantiles(levels, shares), detail)
 
 

@@ -211,7 +211,7 @@ def with_bound(
 
     name = volume.source or "the volume"
     remedy = "Choose a largest error instead, or lossless."
-    if volume.modality not in ("CT", "MR"):
+    if not volume.profile.is_measured:
         raise InputError(
             f"{name}: noise can be measured in CT and MR, its modality is {volume.modality}",
             remedy,

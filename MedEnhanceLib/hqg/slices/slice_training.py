@@ -13,6 +13,7 @@ from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, training_rec
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, shipped_bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Sampler, read_planes
@@ -143,7 +144,7 @@ def _described(config: TrainSlicesConfig, start: Bundle | None, seconds: float) 
         f"thick.",
         "license": config.license or NOT_STATED,
         "network": config.network.to_json(),
-        "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
+        "intensity": profile_of(config.modality).scale,
         "training": {
             **training_record(config.to_json(), start),
             "seconds": round(seconds),

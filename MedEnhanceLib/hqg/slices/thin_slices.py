@@ -20,6 +20,7 @@ from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_w
 from MedEnhanceLib.core.arrays import Floats, Voxels, parts_of
 from MedEnhanceLib.core.geometry import AxisTurn, Geometry
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.filters.regions import ConstantRegions
@@ -192,7 +193,7 @@ class _ThickFrame:
             Planes(voxels, (stack.spacing_mm, *across_mm)),
             stack,
             self.noise,
-            modality="CT" if modality == "CT" else "MR",
+            modality=profile_of(modality).like,
             device=device,
             monitor=monitor,
         )
@@ -252,7 +253,7 @@ def plan_slices(volume: Volume, config: EnhanceConfig) -> SlicePlan:
         )
     shape = config.slice_profile
     if shape == "auto":
-        shape = "box" if volume.modality == "CT" else "gaussian"
+        shape = "box" if volume.profile.is_projected else "gaussian"
     # The number that keeps the extent exactly, with the spacing closest to the target.
     thin = max(1, round(thick * step / target))
     thickness = _thickness_of(volume, turn.axes[axis], step, config)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Floats, Longs, Mask, Where
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
@@ -157,7 +158,9 @@ class CropMaker:
         if rng.random() < self.synthetic:
             target = synthetic_target(self.modality, int(rng.integers(2**31)))
         return (
-            self._ct_crops(target, rng) if self.modality == "CT" else [self._mr_crop(target, rng)]
+            self._ct_crops(target, rng)
+            if profile_of(self.modality).is_projected
+            else [self._mr_crop(target, rng)]
         )
 
     def _mr_crop(self, target: Target, rng: np.random.Generator) -> Crop:
@@ -264,7 +267,7 @@ class CropMaker:
         )
         # The rounds before the network, as in `hqg.denoisers`.
         is_ct = self.modality == "CT"
-        rounds = block_matching.CT_ROUNDS if is_ct else block_matching.MR_ROUNDS
+        rounds = block_matching.ROUNDS[profile_of(self.modality).like]
         pilot = filtered(rounds=rounds[:-1] if is_ct else rounds).denoised()
         estimate = filtered(rounds=rounds[-1:], pilot=pilot).denoised()
         places = self._places(estimate, sigma, spectrum, spacing)

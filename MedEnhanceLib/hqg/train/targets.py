@@ -10,6 +10,7 @@ from pathlib import Path
 from MedEnhanceLib.core.arrays import Bytes, Floats, Ints
 from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.labels import LabeledFile
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import TrainConfig
@@ -204,7 +205,7 @@ def load_examinations(
 
 def synthetic_target(modality: str, seed: int) -> Target:
     """Draw a synthetic volume; it has no noise of its own."""
-    volume = synthetic_volume("CT" if modality == "CT" else "MR", seed)
+    volume = synthetic_volume(profile_of(modality).like, seed)
     return replace(_target(volume), least_sigma=0.0)
 
 

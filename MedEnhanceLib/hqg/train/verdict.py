@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Enhance, Volume
 from MedEnhanceLib.hqg.bundle import Verdict, export_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
@@ -87,7 +88,7 @@ def _enhancer(folder: Path, network: GuidedNetwork, config: TrainConfig) -> Enha
     renamed = replace(config, name=folder.name)
     export_enhancer(folder, renamed, network, seconds=0.0, is_guided=False, gains={})
     # All of the network's correction: in CT a part of it would be given back.
-    smooth = config.modality == "CT"
+    smooth = profile_of(config.modality).is_projected
     options = EnhanceConfig(model=str(folder), device=config.device, smooth=smooth)
 
     def enhanced(volume: Volume) -> Volume:

@@ -10,7 +10,7 @@ from typing import cast
 
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.modality import default_units
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.quantity import DERIVED, quantity_in
 from MedEnhanceLib.core.sequence_kind import stated_kind
@@ -164,7 +164,7 @@ def _volume(
         voxels if len(stacks) > 1 else voxels[0],
         geometry,
         modality=meaning,
-        units=_units(ordered[0], stated) if meaning == stated else default_units(meaning),
+        units=_units(ordered[0], stated) if meaning == stated else profile_of(meaning).units,
         source=f"{path} (series {choice.row.key or 'without UID'})",
         history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis),
@@ -225,7 +225,7 @@ def _units(first: Slice, modality: str) -> str:
         return _UNITS.get(stated.upper(), stated)
     if modality == "CT" and first.rescale_type not in ("", "HU"):
         return first.rescale_type
-    return default_units(modality)
+    return profile_of(modality).units
 
 
 def _quantity(first: Slice, description: str) -> str:

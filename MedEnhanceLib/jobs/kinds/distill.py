@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from MedEnhanceLib.core.modality import Like
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs.files import Result
@@ -17,7 +18,7 @@ from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.spg.cohort import Cohort
-from MedEnhanceLib.spg.config import DistillConfig, Modality
+from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.folder import MANIFEST, confidential_folder, read_run
 
@@ -42,7 +43,7 @@ class CohortParams(Params):
     ]
     config: DistillConfig = option(factory=DistillConfig, help="how it is distilled")
     pattern: str = option("*", help="pattern of the names of image files", metavar="G")
-    modality: Modality | None = option(None, help="modality, if the files state none")
+    modality: Like | None = option(None, help="modality, if the files state none")
 
     def opened(self) -> Cohort:
         """Return the patients; see `Cohort.open`."""

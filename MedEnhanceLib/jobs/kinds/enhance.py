@@ -188,11 +188,11 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.save(_volumes_of(enhanced, params, monitor), monitor.part(0.9, 0.95))
     stated = {n: v for n, v in (params.box | {"frame": frame}).items() if v is not None}
     result = work.finish(
-        config=enhanced.report["config"] | stated,
-        figures=enhanced.report["results"],
+        config=enhanced.record["config"] | stated,
+        figures=enhanced.record["results"],
         source=source,
-        device=enhanced.report["device"],
-        model=enhanced.report["model"],
+        device=enhanced.device,
+        model=enhanced.model,
     )
     fields = dict(result.fields)
     if params.report:

@@ -15,6 +15,7 @@ from MedEnhanceLib import gradprom, hqg, io
 from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import as_json, make_manifest
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.files import Result
@@ -107,12 +108,12 @@ def _measure_enhancer(
     damages: dict[str, Degradation] = {
         f"low dose, {dose:g} photons": LowDose(dose, 5.0, SEED) for dose in (5e3, 2e4)
     }
-    if bundle.modality != "CT":
+    if profile_of(bundle.modality).is_magnitude:
         damages = {f"Rician {level:.0%}": Rician(level, SEED) for level in (0.05, 0.1, 0.15)}
         damages["composite"] = standard_composite(SEED)
     clean = io.load(path, modality=bundle.modality)
     # All of a model's correction; without `smooth` a part of it is given back in CT.
-    smooth = bundle.modality == "CT"
+    smooth = profile_of(bundle.modality).is_projected
     config = hqg.EnhanceConfig(model=str(bundle.folder), device=device, smooth=smooth)
     on_request = replace(config, task="sharpness", correct_bias_field=True)
     for index, (name, degradation) in enumerate(damages.items()):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.core.arrays import Floats, Where
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.hqg.config import NetworkConfig, SliceNetConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, gather_blocks, on_device
 from MedEnhanceLib.hqg.network import GroupNetwork
@@ -56,11 +57,11 @@ def _restart(module: nn.Module, make: Callable[[], nn.Module], seed: int) -> Non
 
 def _scaled(values: Floats, modality: str) -> Floats:
     """Convert the range [0, 1] of a set to the networks' scale: CT to units of 1000 HU."""
-    return 2 * values - 1 if modality == "CT" else values
+    return 2 * values - 1 if profile_of(modality).is_absolute else values
 
 
 def _scaled_change(change: Tensor, modality: str) -> Tensor:
-    return 2 * change if modality == "CT" else change
+    return 2 * change if profile_of(modality).is_absolute else change
 
 
 class MatchedEnhancer:
@@ -88,7 +89,7 @@ class MatchedEnhancer:
     def draw(self, volume: Brick, seed: int) -> list[Sample]:
         """See `MatchedNetwork`; for CT, several crops of one simulated slab."""
         target = self._target(volume)
-        if self._modality == "CT" and not volume.is_clean:
+        if profile_of(self._modality).is_projected and not volume.is_clean:
             target = _cut(target, np.random.default_rng(seed))
         maker = CropMaker([target], self._modality, self._size.blocks, seed)
         crops = (on_device(crop, self._device) for crop in maker.make(0))
@@ -182,7 +183,7 @@ class MatchedSlices:
         most = config.size.side // 8 * 8
         full = config.loop.full_size
         self._config = TrainSlicesConfig(
-            modality="CT" if modality == "CT" else "MR",
+            modality=profile_of(modality).like,
             rows=min(96, most) if full else 32,
             columns=min(64, most) if full else 16,
             network=SliceNetConfig() if full else SliceNetConfig(widths=(8, 8)),

@@ -54,7 +54,7 @@ def test_an_enhanced_leg_carries_the_warning_about_the_model(
     (folder / METADATA).write_text(json.dumps(metadata | {"anatomy": "brain"}))
     config = EnhanceConfig(model=str(folder))
     done = enhance_volume(_mr("LEG"), config, monitor=recorder.monitor)
-    recorded = done.report["results"]["warnings"]
+    recorded = done.record["results"]["warnings"]
     assert "LEG" in recorded[0]["message"]
     assert [f"{each['message']}: {each['hint']}" for each in recorded] == recorder.warnings
     assert "LEG" in done.volume.history[-1]

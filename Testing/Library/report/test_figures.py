@@ -13,10 +13,11 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
+from MedEnhanceLib.core.modality import SOFT_TISSUE
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.report.figures import CT_WINDOW, Pane, choose_window, comparison
+from MedEnhanceLib.report.figures import Pane, choose_window, comparison
 
 PNG = b"\x89PNG"
 TISSUE = {1: "gray matter", 2: "white matter"}
@@ -60,8 +61,8 @@ def test_difference_is_drawn_around_zero_with_units(head: Volume) -> None:
     warmer = ct.with_voxels(ct.voxels + 5)
     figure = comparison([Pane("CT", ct), Pane("Change", warmer, minus=ct)]).figure
     scales = {image.get_clim() for image in images_of(figure)}
-    assert CT_WINDOW in scales
-    ((low, high),) = scales - {CT_WINDOW}
+    assert SOFT_TISSUE in scales
+    ((low, high),) = scales - {SOFT_TISSUE}
     assert -low == high == 5
     assert "difference, HU" in [axes.get_xlabel() for axes in figure.axes]
     assert np.all(images_of(figure)[3].get_array() == 5)
@@ -91,7 +92,7 @@ def test_a_ct_that_soft_tissue_does_not_show_gets_a_second_window(
     panes = [Pane("Input", scan), Pane("Enhanced", scan), Pane("Change", scan, minus=scan)]
     picture = comparison(panes)
     windows = _windows(picture)
-    assert windows[:2] == [CT_WINDOW] * 2 and windows[2] == windows[3]
+    assert windows[:2] == [SOFT_TISSUE] * 2 and windows[2] == windows[3]
     assert windows[2] == pytest.approx((low, high), abs=80)
     assert "input, all content, enhanced, all content, change." in picture.alt
     assert _windows(comparison(panes, window=(0, 80)))[:2] == [(0, 80)] * 2
@@ -100,7 +101,7 @@ def test_a_ct_that_soft_tissue_does_not_show_gets_a_second_window(
 
 def test_a_ct_of_soft_tissue_and_some_bone_or_foam_has_one_window() -> None:
     for scan in (_chest(50, 700, 0.17), _chest(50, -850, 0.25)):
-        assert _windows(comparison([Pane("Input", scan)])) == [CT_WINDOW]
+        assert _windows(comparison([Pane("Input", scan)])) == [SOFT_TISSUE]
 
 
 def test_labels_become_contours_with_a_legend(head: Volume) -> None:

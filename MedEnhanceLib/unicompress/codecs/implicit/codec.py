@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from MedEnhanceLib.core.arrays import Array, Bytes, Floats, Shape, Voxels
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext, shipped_model
@@ -59,7 +60,7 @@ class BlockScaling:
     @classmethod
     def of(cls, voxels: Voxels, modality: str = "") -> BlockScaling:
         """Map 1024 HU of CT to 1; of others the central 99 % of the values to −1 to 1."""
-        if modality == "CT":
+        if profile_of(modality).is_absolute:
             return cls(*_HOUNSFIELD)
         sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)]
         low, high = np.percentile(sample, TAILS).tolist()
