@@ -1,4 +1,4 @@
-"""Runs of a batch's jobs: one after another in this process, or on Dask workers."""
+"""Runs of a batch's jobs, one after another here or on Dask workers, and their ledger."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from MedEnhanceLib.io.atomic import atomic_write, flush, make_folder
 from MedEnhanceLib.io.volume_files import tables_of
 from MedEnhanceLib.jobs.batch_items import ROWS, TABLE, Item
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
 
 _POLL_SECONDS = 0.05
@@ -54,32 +53,6 @@ def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
         part.progress(event.fields["fraction"], f"{stage}: {event.fields['stage']}")
     elif event.kind == "warning":
         part.warn(f"{name}: {event.fields['message'].removeprefix(f'{name}: ')}")
-
-
-@contextmanager
-def dask_here(workers: int) -> Iterator[str]:
-    """Yield the address of a Dask cluster of `workers` processes here, and close it at the end.
-
-    The workers share the threads of the processor.
-    """
-    dask = require("dask", purpose="batch --workers")
-    distributed = require("dask.distributed", purpose="batch --workers")
-    threads = max(1, cpu_threads() // workers)
-    with dask.config.set({"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads}):
-        cluster = distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=0,  # Dask would end a worker at its share of the memory
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-        )
-    try:
-        yield str(cluster.scheduler_address)
-    finally:  # Dask alone would wait seconds for canceled jobs
-        for worker in cluster.workers.values():
-            worker.close_gracefully()  # it starts no new process
-            cluster.sync(worker.kill, timeout=0.2)
-        _soon(cluster.close)
 
 
 def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
@@ -116,7 +89,10 @@ def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
                 raise ConnectionError(client.status)
             if ready := {item: future for item, future in running.items() if future.done()}:
                 rows = attend(partial(client.gather, ready, errors="skip"), monitor)
-                ledger.end((item, rows.get(item) or _lost_row(ready[item])) for item in ready)
+                ledger.end(
+                    (item, rows.get(item) or lost_row(ready[item].exception(), "Dask worker"))
+                    for item in ready
+                )
                 running = {item: future for item, future in running.items() if item not in ready}
                 ended += len(ready)
             monitor.progress(ended / count, f"{ended} of {count}")
@@ -143,11 +119,11 @@ def _soon(call: Callable[[], Any]) -> None:
         attend(call, Monitor(cancel=lambda: time.monotonic() > end))
 
 
-def _lost_row(future: Any) -> dict[str, Any]:
-    error = future.exception()
+def lost_row(error: BaseException | None, where: str) -> dict[str, Any]:
+    """Return the row of a job that was lost; where: "process", that ran it; error: why."""
     lost = MedEnhanceError(
-        f"the Dask worker lost the job: {type(error).__name__}: {error}",
-        "See the worker's log; it may have run out of memory.",
+        f"the {where} lost the job: {type(error).__name__}: {error}",
+        "It may have run out of memory: give each more of it, or run fewer side by side.",
     )
     return _row_of_error(lost)
 

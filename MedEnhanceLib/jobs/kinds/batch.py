@@ -45,7 +45,7 @@ class BatchParams(Params):
     )
     workers: int | None = option(
         None,
-        help="number of processes, started with Dask (default: only this one)",
+        help="number of processes that run side by side here (default: only this one)",
         low=1,
         high=1024,
         metavar="N",
@@ -97,11 +97,11 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     batch writes to the folder.
     """
     from MedEnhanceLib.jobs.batch_items import describe_derivatives
-    from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_here, run_on_dask
+    from MedEnhanceLib.jobs.batch_processes import run_in_processes
+    from MedEnhanceLib.jobs.batch_runs import Ledger, run_here, run_on_dask
 
-    if params.workers or params.scheduler:
-        which = "--scheduler" if params.scheduler else "--workers"
-        require("dask.distributed", purpose=f"batch {which}")
+    if params.scheduler:
+        require("dask.distributed", purpose="batch --scheduler")
     monitor.progress(0.0, "finding the volumes")
     out, stated = Path(str(params.output)), dict(params.params)
     items = _items_of(params, resolved(out), monitor)
@@ -114,9 +114,8 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
         ledger = Ledger(out, items, params.task, stated, overwrite=params.overwrite)
         if params.scheduler:
             run_on_dask(ledger, params.scheduler, monitor)
-        elif params.workers and ledger.todo:
-            with dask_here(min(params.workers, len(ledger.todo))) as address:
-                run_on_dask(ledger, address, monitor)
+        elif params.workers:
+            run_in_processes(ledger, params.workers, monitor)
         else:
             run_here(ledger, monitor)
         fields = ledger.finish()

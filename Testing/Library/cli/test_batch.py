@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +29,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.jobs import batch_runs
 from MedEnhanceLib.jobs.batch_items import Item, gather
-from MedEnhanceLib.jobs.batch_runs import Ledger, dask_here, run_on_dask
+from MedEnhanceLib.jobs.batch_runs import Ledger, run_on_dask
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -58,15 +57,14 @@ def table_of(out: Path) -> dict[str, dict[str, str]]:
         return {Path(line["source"]).name: line for line in csv.DictReader(stream)}
 
 
-def test_workers_name_their_extra_before_anything_is_looked_for(
+def test_a_scheduler_names_its_extra_before_anything_is_looked_for(
     run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
-    for option in (("--workers", "2"), ("--scheduler", "tcp://h:1")):
-        ran = run(*enhance(tmp_path / "out", tmp_path / "no-such-folder"), *option)
-        assert ran.status == 4
-        assert f"batch {option[0]} needs the package" in ran.err
-        assert "pip install 'medenhance[batch]'" in ran.err
+    ran = run(*enhance(tmp_path / "out", tmp_path / "none"), "--scheduler", "tcp://h:1")
+    assert ran.status == 4
+    assert "batch --scheduler needs the package" in ran.err
+    assert "pip install 'medenhance[batch]'" in ran.err
     assert not (tmp_path / "out").exists()
 
 
@@ -389,7 +387,6 @@ def test_the_summary_counts_unchanged_volumes_and_the_page_has_all_columns(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("distributed") is None, reason="dask is an optional package")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("where", ["--workers", "--scheduler"])
@@ -408,8 +405,9 @@ def test_workers_side_by_side_give_the_same_rows(
         assert "Warning" not in ran.err
         assert "Traceback" not in ran.err
     else:
-        with dask_here(1) as address:
-            ran = run(*arguments, "--scheduler", address)
+        distributed = pytest.importorskip("distributed", reason="dask is an optional package")
+        with distributed.LocalCluster(n_workers=1, dashboard_address=":0") as cluster:
+            ran = run(*arguments, "--scheduler", cluster.scheduler_address)
     assert (ran.status, ran.json["done"], ran.json["failed"]) == (1, 1, 2)
     assert (out / "a.ucv").read_text() == "mine"
     assert me.decompress(out / "below" / "c.ucv").is_equal(io.load(scans / "below" / "c.mha"))
