@@ -146,7 +146,7 @@ def codec_files() -> Iterator[Path]:
         yield from sorted(root.glob(f"{schema.CODEC_PREFIX}*/models/*.safetensors"))
 
 
-_listed: tuple[list[tuple[str, int, int, int]], list[Bundle]] = ([], [])
+_listed: tuple[list[tuple[str, int, int, int]], list[Bundle], dict[str, str]] = ([], [], {})
 
 
 def list_bundles() -> list[Bundle]:
@@ -155,14 +155,20 @@ def list_bundles() -> list[Bundle]:
     The first one that fits is preferred. `unreadable_bundles` has the other folders. The list is
     kept until a file changes.
     """
+    return [*_installed()[0]]
+
+
+def _installed() -> tuple[list[Bundle], dict[str, str]]:
+    """Return `list_bundles` and `read_defaults`, read once until a file changes."""
     global _listed
     files = _bundle_files()
     if files != _listed[0]:
         bundles = [bundle for _, bundle in _read_all() if not isinstance(bundle, ModelError)]
-        defaults = set(read_defaults().values())
-        bundles.sort(key=lambda each: (each.name not in defaults, not each.shipped, each.name))
-        _listed = files, bundles
-    return [*_listed[1]]
+        defaults = read_defaults()
+        preferred = set(defaults.values())
+        bundles.sort(key=lambda each: (each.name not in preferred, not each.shipped, each.name))
+        _listed = files, bundles, defaults
+    return _listed[1:]
 
 
 def _bundle_files() -> list[tuple[str, int, int, int]]:
@@ -264,7 +270,7 @@ def shipped_bundle(name: str) -> Bundle:
 def verify_bundle(bundle: Bundle) -> None:
     """Raise ModelError unless every file exists with the hash in the metadata."""
     for relative, expected in bundle.metadata["files"].items():
-        path = bundle.folder / schema.safe_path(relative)
+        path = bundle.folder / relative  # within the folder, as was checked when it was read
         try:
             sha256 = file_sha256(path) if path.is_file() else None
         except OSError as cause:
@@ -348,17 +354,18 @@ def is_taken(name: str) -> bool:
 
 
 def _recommended(kind: str, modality: str) -> Bundle:
-    name = read_defaults().get(f"{kind} {modality}")
+    bundles, defaults = _installed()
+    name = defaults.get(f"{kind} {modality}")
     if name is not None:
         return by_name(name)
     if modality == "OT":
         hint = "State it: --modality MR or CT (modality= in Python)."
         raise UnfitModelError("the modality is unknown, and the model depends on it", hint)
-    fitting = [b for b in list_bundles() if (b.kind, b.modality) == (kind, modality)]
+    fitting = [each for each in bundles if (each.kind, each.modality) == (kind, modality)]
     for bundle in fitting:
         if not bundle.on_request:
             return bundle
-    of_kind = any(bundle.kind == kind for bundle in list_bundles())
+    of_kind = any(bundle.kind == kind for bundle in bundles)
     raise (UnfitModelError if of_kind else ModelError)(
         f"there is no model that {_VERBS[kind]} {modality}"
         + (" unless it is selected by name" if fitting else ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from MedEnhanceLib.errors import ModelError
@@ -15,6 +16,7 @@ _ROOTS = (
 )
 
 
+@cache
 def resource_folder(name: str) -> Path:
     """Return the folder "models" or "samples" of this installation; ModelError if missing."""
     for root in _ROOTS:
