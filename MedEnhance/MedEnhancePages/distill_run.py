@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import size_text
 from MedEnhanceLib.spg.folder import AUDIT_REPORT, SHEET
+from MedEnhanceLib.spg.readme import weighed_verdict
 from MedEnhancePages.widgets import confirm, fill, showText, showWeight
 from MedEnhancePanels.errors import guarded
 from MedEnhanceTasks import long_run
@@ -96,7 +97,7 @@ class RunArea:
             importing = self.context.runner.submit("models", params, title=title)
             importing.onFinished(lambda job: self._onImported(job, run))
         elif job.state == "done":
-            level, verdict = run.verdict()
+            level, verdict = weighed_verdict(run.manifest(), run.audit())
             text = _("{name} is finished. {verdict} Details: Open → Privacy sheet.")
             self.context.message(level, text.format(name=run.name, verdict=verdict))
 
@@ -123,7 +124,7 @@ class RunArea:
             ui.resultLabel.text = long_run.runText(run)
         if manifest:
             _fillGallery(ui.imageGallery, list(map(str, run.images()[:_MOST_PICTURES])))
-            level, verdict = run.verdict()
+            level, verdict = weighed_verdict(manifest, run.audit())
             for name, (_text, path) in _TEXTS.items():
                 self.actions[name].visible = (run.out / path).is_file()
             showWeight(ui.auditIcon, level)

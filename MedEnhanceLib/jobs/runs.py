@@ -19,7 +19,6 @@ from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.atomic import remove_folder, write_json
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.spg.folder import AUDIT_FIGURES, CHECKPOINT, RUN, WORK
-from MedEnhanceLib.spg.readme import few_patients, is_averaged, verdict
 
 if TYPE_CHECKING:
     from typing import Self
@@ -136,21 +135,9 @@ class LongRun:
         """Read the manifest of a distilled set; empty if there is none."""
         return _json_in(self.out / "manifest.json")
 
-    def verdict(self) -> tuple[str, str]:
-        """Return the weight of a distilled set's audit and its result, as the set's pages state it.
-
-        The weight is "severe", "warning" or "info": few patients, or few attacks that could have
-        found a leak, are a warning.
-        """
-        manifest = self.manifest()
-        alarm = (manifest.get("audit") or {}).get("alarm")
-        findings = _json_in(self.out / AUDIT_FIGURES).get("findings")
-        rows = findings if isinstance(findings, list) else []
-        could = sum(isinstance(row, dict) and row.get("is_blind") is False for row in rows)
-        is_sound = alarm is False and could > len(rows) / 2
-        if is_averaged(manifest):
-            is_sound = not few_patients(int(manifest.get("patients", 0)))
-        return "severe" if alarm else "info" if is_sound else "warning", verdict(manifest)
+    def audit(self) -> dict[str, Any]:
+        """Read the figures of a distilled set's audit; empty if there are none."""
+        return _json_in(self.out / AUDIT_FIGURES)
 
 
 def _json_in(path: Path) -> dict[str, Any]:

@@ -203,6 +203,25 @@ def verdict(manifest: Mapping[str, Any]) -> str:
     return f"{text} {few_patients(count) or averages}"
 
 
+def weighed_verdict(manifest: Mapping[str, Any], audit: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the weight of an audit and its result, as the set's pages state it.
+
+    The weight is "severe", "warning" or "info": few patients, or few attacks that could have found
+    a leak, are a warning.
+
+    Args:
+        manifest: of the set.
+        audit: its figures, {} if there are none.
+    """
+    alarm, findings = (manifest.get("audit") or {}).get("alarm"), audit.get("findings")
+    rows = findings if isinstance(findings, list) else []
+    could = sum(isinstance(row, dict) and row.get("is_blind") is False for row in rows)
+    is_sound = alarm is False and could > len(rows) / 2
+    if is_averaged(manifest):
+        is_sound = not few_patients(int(manifest.get("patients", 0)))
+    return "severe" if alarm else "info" if is_sound else "warning", verdict(manifest)
+
+
 def _is_preset(name: str, manifest: Mapping[str, Any]) -> bool:
     return bool(DistillConfig.preset(name).record()["loop"] == manifest["config"]["loop"])
 

@@ -11,6 +11,7 @@ import pytest
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.jobs.runs import LongRun
+from MedEnhanceLib.spg.readme import weighed_verdict
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_a_verdict_has_the_weight_of_what_the_audit_could_have_found(
         (run.out / "audit").mkdir()
         findings = [{"is_blind": place < blind} for place in range(5)]
         write_json(run.out / "audit" / "audit.json", {"findings": findings}, overwrite=False)
-    weight, verdict = run.verdict()
+    weight, verdict = weighed_verdict(run.manifest(), run.audit())
     assert weight == level
     assert says in verdict
     assert "The rest" not in verdict
