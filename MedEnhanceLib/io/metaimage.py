@@ -26,9 +26,8 @@ _TYPES = {
 }  # fmt: skip
 #: Fields that may be missing, but for the first, or have one of these values.
 _ONLY = {
-    "BinaryData": ("true", "t", "1"), "HeaderSize": ("0",), "ElementNumberOfChannels": ("1",),
+    "BinaryData": ("true", "t", "1"), "HeaderSize": ("0",), "DistanceUnits": ("mm", "?", "???"),
     "ElementToIntensityFunctionSlope": ("1",), "ElementToIntensityFunctionOffset": ("0",),
-    "DistanceUnits": ("mm", "?", "???"),
 }  # fmt: skip
 #: Names of one field each; the first that is there counts, as for ITK.
 _SPACING = ("ElementSpacing", "ElementSize")
@@ -83,12 +82,9 @@ def _geometry(header: TextHeader, axes: int, monitor: Monitor) -> Geometry:
             "patient, or which side is left, is unknown; its axes are taken as LPS"
         )
     columns = np.eye(axes) if direction is None else np.reshape(direction, (axes, axes)).T
+    (x, y, z), (i, j, k) = (origin or [0.0] * axes)[:3], (spacing or [1.0] * axes)[:3]
     try:
-        return Geometry(
-            tuple((spacing or [1.0] * axes)[:3]),
-            tuple((origin or [0.0] * axes)[:3]),
-            columns[:3, :3].tolist(),
-        )
+        return Geometry((i, j, k), (x, y, z), columns[:3, :3].tolist())
     except GeometryError as cause:
         raise GeometryError(f"{name}: {cause.message}", cause.hint) from cause
 
@@ -110,6 +106,9 @@ def _numbers(header: TextHeader, names: tuple[str, ...], count: int) -> list[flo
 
 def _payload(header: TextHeader, end: re.Match[bytes]) -> Payload:
     shape = header.shape("DimSize", header.get("NDims"))
+    if (channels := header.get("ElementNumberOfChannels", "1")) != "1":
+        why = "several values per voxel, a color or vector"
+        raise header.refused("ElementNumberOfChannels", channels, why)
     for field, allowed in _ONLY.items():
         value = header.get(field)
         if (value or field == "BinaryData") and value.lower() not in allowed:

@@ -185,7 +185,7 @@ def metaimage(path: Path, data: str = "LOCAL", **changes: str) -> Path:
         ({"Offset": "nan 2 3"}, "Offset is nan 2 3"),
         ({"TransformMatrix": "1 0 0 0 1 0"}, "TransformMatrix is"),
         ({"HeaderSize": "-1"}, "HeaderSize"),
-        ({"ElementNumberOfChannels": "3"}, "ElementNumberOfChannels is 3"),
+        ({"ElementNumberOfChannels": "3"}, "several values per voxel"),
         ({"DimSize": "0 5 4"}, "zero"),
         *(
             ({"ElementSpacing": mm}, "ElementSpacing is")
