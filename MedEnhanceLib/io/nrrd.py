@@ -23,7 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.header_lines import NO_UNIT, TextHeader, header_start
-from MedEnhanceLib.io.voxels import Payload, read_voxels
+from MedEnhanceLib.io.voxels import Payload, read_voxels, written_type
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -245,18 +245,20 @@ def _placed(
         raise GeometryError(f"{name}: {cause.message}", cause.hint) from cause
 
 
-def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
-    """Return the header of an uncompressed .nrrd or .mha file with little-endian voxels.
+def itk_header(ending: str, volume: Volume, monitor: Monitor) -> tuple[bytes, np.dtype[Any]]:
+    """Make the header of an uncompressed .nrrd or .mha file, and the type of its voxels.
 
     ITK writes it for a single voxel; then the sizes of the volume are put in.
 
     Args:
-        volume: gives shape, geometry and tags.
-        dtype: of the voxels in the file.
         ending: .nrrd or .mha.
+        volume: gives shape, geometry and tags.
+        monitor: warned of gradients that are too many.
     """
+    if len(volume.gradients) > tags.MOST_GRADIENTS:
+        monitor.warn(f"NIfTI alone keeps the b-values of over {tags.MOST_GRADIENTS} frames")
     sitk = require("SimpleITK", purpose=f"Writing {ending} files")
-    axes = len(volume.shape)
+    axes, dtype = len(volume.shape), written_type(volume.dtype)
     voxel = np.zeros((1,) * axes, dtype)
     image = sitk.GetImageFromArray(voxel, isVector=False)
     direction = np.eye(axes)
@@ -274,4 +276,5 @@ def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
     space = f'space: left-posterior-superior-time\nspace units: "mm" "mm" "mm" "{unit}"'
     header = header.replace(b"\nspace dimension: 4\n", f"\n{space}\n".encode(), 1)
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
-    return re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)
+    header = re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)
+    return header, dtype
