@@ -28,6 +28,7 @@ from Library.conftest import MR, write_series
 from numpy.lib.stride_tricks import sliding_window_view
 
 import MedEnhanceLib
+from MedEnhanceLib.bundles.store import set_default
 from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
@@ -313,11 +314,18 @@ _OF_DEVELOPERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("page", _READERS)
 def test_the_examples_of_a_page_run(
-    page: str, desk: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    page: str,
+    desk: Path,
+    tissue_head: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
     short = partial(tuned, limits=(4, 4))
     monkeypatch.setattr("MedEnhanceLib.hqg.slices.thin_slices.tuned", short)
+    if page == "docs/dicom/writing.md":  # any segments do, and those of `brain` take a minute
+        shutil.copytree(tissue_head, desk / "models" / tissue_head.name)
+        set_default(tissue_head.name)
     names = run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return
