@@ -241,7 +241,7 @@ def _dicom(desk: Path) -> dict[str, Any]:
     from pydicom import dcmread
     from pydicom.uid import generate_uid
 
-    slab = _scan().voxels.astype(np.uint16)
+    slab = _scan().voxels[18:34].astype(np.uint16)
     about = MR | {"PatientID": "P1", "PatientName": "Doe^Jane", "PixelSpacing": [4.0, 4.0]}
     about |= {"StudyInstanceUID": generate_uid(), "StudyDate": "20260102", "PatientSex": "O"}
     about["positions"] = [(0.0, 0.0, 3.0 * k) for k in range(len(slab))]
