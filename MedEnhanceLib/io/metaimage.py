@@ -35,9 +35,7 @@ _ORIGIN = ("Offset", "Position", "Origin")
 _DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
 
 
-def read_metaimage(
-    path: Path, monitor: Monitor, scratch: Path | None = None
-) -> tuple[Volume, tags.Tags]:
+def read_metaimage(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volume, tags.Tags]:
     """Read the volume of a .mha or .mhd file, and the tags in its header.
 
     Args:

@@ -47,9 +47,7 @@ _ROUNDING = 1e-3
 _LPS = np.diag([-1.0, -1.0, 1.0])
 
 
-def read_nifti(
-    path: Path, monitor: Monitor, scratch: Path | None = None
-) -> tuple[Volume, tags.Tags]:
+def read_nifti(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volume, tags.Tags]:
     """Read the volume of a NIfTI file, and the tags in its header extension.
 
     Args:

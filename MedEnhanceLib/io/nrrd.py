@@ -51,9 +51,7 @@ _PER_AXIS = {
 }
 
 
-def read_nrrd(
-    path: Path, monitor: Monitor, scratch: Path | None = None
-) -> tuple[Volume, tags.Tags]:
+def read_nrrd(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volume, tags.Tags]:
     """Read the volume of a NRRD file, and the tags in its header.
 
     Args:

@@ -96,18 +96,19 @@ def test_nrrd_that_itk_refuses_or_would_misread_is_refused_by_field(
     assert caught.value.hint
 
 
-def test_missing_directions_are_said(tmp_path: Path, recorder: WarningRecorder) -> None:
-    path = nrrd(tmp_path / "a.nrrd", "spacings: 2 3 4")
-    assert load(path, modality="OT", monitor=recorder.monitor).geometry.spacing == (2, 3, 4)
-    assert any("which side is left" in warning for warning in recorder.warnings)
-
-
-def test_space_that_is_not_named_is_said(tmp_path: Path, recorder: WarningRecorder) -> None:
-    path = nrrd(tmp_path / "a.nrrd", f"space dimension: 3\n{DIRECTIONS}")
-    geometry = load(path, modality="OT", monitor=recorder.monitor).geometry
-    assert geometry == Geometry((2, 3, 4), (10, 20, 30))
-    says = "a.nrrd names no space, only its dimension: it is taken as LPS"
-    assert recorder.warnings == [f"{says}; check left, right and place"]
+@pytest.mark.parametrize(
+    ("lines", "origin", "says"),
+    [
+        ("spacings: 2 3 4", (0, 0, 0), "which side is left"),
+        (f"space dimension: 3\n{DIRECTIONS}", (10, 20, 30), "names no space, only its dimension"),
+    ],
+)
+def test_a_missing_place_of_a_nrrd_is_said(
+    tmp_path: Path, recorder: WarningRecorder, lines: str, origin: tuple[int, ...], says: str
+) -> None:
+    volume = load(nrrd(tmp_path / "a.nrrd", lines), modality="OT", monitor=recorder.monitor)
+    assert volume.geometry == Geometry((2, 3, 4), origin)
+    assert any(says in warning for warning in recorder.warnings)
 
 
 @pytest.mark.parametrize("after", [b"", bytes(700)])
