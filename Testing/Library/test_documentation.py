@@ -296,6 +296,8 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/training.md": _plain,
     "docs/uncertainty.md": _plain,
 }
+#: Pages that segment, but show no segments: those of `brain` take a minute each.
+_WITH_ANY_SEGMENTS = {"docs/batch.md", "docs/dicom/writing.md", "docs/segmenters.md"}
 #: Run by tests of their subjects.
 _RUN_ELSEWHERE = {
     "docs/gradient-gate.md",
@@ -323,7 +325,7 @@ def test_the_examples_of_a_page_run(
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
     short = partial(tuned, limits=(4, 4))
     monkeypatch.setattr("MedEnhanceLib.hqg.slices.thin_slices.tuned", short)
-    if page == "docs/dicom/writing.md":  # any segments do, and those of `brain` take a minute
+    if page in _WITH_ANY_SEGMENTS:
         shutil.copytree(tissue_head, desk / "models" / tissue_head.name)
         set_default(tissue_head.name)
     names = run_blocks(ROOT / page, _READERS[page](desk))
