@@ -3,6 +3,7 @@
 import qt
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.io.formats import CONTAINER
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhanceNodes import bridge, results
 from MedEnhancePages.widgets import Page, answerOf, askForFile, fill, showValue, singleShot
@@ -184,8 +185,8 @@ class CompressPanel(Page):
         path = answerOf(qt.QFileDialog.getSaveFileName(self.widget, title, start, kinds))
         if not path:
             return
-        isConfirmed = path.lower().endswith(compression.ENDING)
-        path = path if isConfirmed else path + compression.ENDING
+        isConfirmed = path.lower().endswith(CONTAINER)
+        path = path if isConfirmed else path + CONTAINER
         self._stopEstimate()
         self.context.clearMessage()
         job = compression.startCompress(

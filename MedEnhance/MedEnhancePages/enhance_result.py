@@ -6,6 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.io.formats import dialog_filter
 from MedEnhanceNodes import bridge, preview, results
 from MedEnhanceNodes.compare import Compare
 from MedEnhancePages import result_texts
@@ -312,7 +313,7 @@ class ResultArea(Follower):
     def _onSave(self, *_checked):
         """Write the result with its history and manifest; the dialog confirms what it replaces."""
         title, start = _("Save the result"), compression.suggestPath(self.output, ".nrrd")
-        kinds = "NRRD (*.nrrd);;NIfTI (*.nii.gz *.nii);;MetaImage (*.mha)"
+        kinds = dialog_filter(".nrrd")
         path = answerOf(qt.QFileDialog.getSaveFileName(self._page.widget, title, start, kinds))
         if not path:
             return

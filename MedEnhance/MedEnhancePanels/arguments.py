@@ -26,7 +26,8 @@ def checkPath(name, value):
 def checkDestination(path, overwrite=False):
     """Return the full path of a volume to write; raises PanelError where it may not be written."""
     from MedEnhanceLib.errors import MedEnhanceError
-    from MedEnhanceLib.jobs.files import CONTAINER, check_outputs
+    from MedEnhanceLib.io.formats import CONTAINER
+    from MedEnhanceLib.jobs.files import check_outputs
 
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
     ending = CONTAINER if path.lower().endswith(CONTAINER) else ""

@@ -5,6 +5,7 @@ import os
 
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.io.formats import CONTAINER
 from MedEnhanceLib.runtime.text import cell_text, size_text
 from MedEnhanceNodes import bridge, dicom_source, results, sending
 from MedEnhanceNodes.provenance import jsonIn
@@ -13,12 +14,11 @@ from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks.node_job import askForVolume, send
 
-ENDING = ".ucv"
 #: The implicit network codes 512 voxels in up to nine bytes: at smaller ratios of 16-bit voxels its
 #: file gets no larger.
 IMPLICIT_RATIO = 100.0
 #: The kind of file, for file dialogs.
-FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
+FILTER = _("MedEnhance compressed volume") + f" (*{CONTAINER})"
 
 
 def startCompress(runner, node, path, config, overwrite=False):
@@ -96,7 +96,7 @@ def checkConfig(node, config):
             raise PanelError(message.format(name=node.GetName()), hint, "config")
 
 
-def suggestPath(node, ending=ENDING):
+def suggestPath(node, ending=CONTAINER):
     """Suggest a free name beside the file of the volume, else at home."""
     storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
     source = (storage.GetFullNameFromFileName() if storage is not None else "") or ""

@@ -205,13 +205,6 @@ def _add_kinds(parser: Parser) -> None:
         parser.add_argument(
             f"--{kind}", action="append", type=strength, metavar=metavar, dest="steps", help=text
         )
-    parser.add_argument(
-        "--composite",
-        action="append_const",
-        const=("composite", 0.0),
-        dest="steps",
-        help="the benchmarks' composite: bias 0.3, blur 0.8, Rician 0.07 (MR)",
-    )
     add_flags(parser, Blur, only=["seed"])
 
 

@@ -29,7 +29,7 @@ _MAPS = {
 _OF_SEGMENTATION = ("labels", "table", "head", "segmentation_limits", "segmentation_warning")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
 
-_ENDINGS = "dcm|ima|nii|gz|nrrd|nhdr|mha|mhd|ucv|zip|json|img|hdr|tiff?|png|npy|txt|lst"
+_ENDINGS = "dcm|dicom|ima|nii|gz|nrrd|nhdr|mha|mhd|ucv|zip|json|img|hdr|tiff?|png|npy|txt|lst"
 #: File names, which are often patients' names: in brackets, or with a path or a file's ending.
 _FILE_NAMES = re.compile(
     r" ?\[[^]]*\]|(?:(?<=\s)|^)(?:[~.]{0,2}/|[A-Za-z]:[\\/])\S+|"

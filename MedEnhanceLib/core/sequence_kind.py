@@ -56,7 +56,7 @@ def stated_kind(words: Iterable[str], axis: str = "", *, is_followed: bool = Fal
 
     Args:
         words: of image types and names.
-        axis: the attribute that frames differ in, as in `io.dicom.contrast`; "" if unknown.
+        axis: the attribute that frames differ in, as in `io.dicom.frame_attributes`; "" if unknown.
         is_followed: whether frames follow a contrast medium or a tracer in time.
     """
     stated = {_BY_WORD.get(word.lower(), "") for word in words}

@@ -3,7 +3,7 @@
 A file is prepared in a hidden folder beside its target, and gets its name by one rename:
 
     .medenhance-XXXXXXXX/    locked while its writer lives (see `runtime.locks`)
-        file.nii.gz
+        file.nrrd
 
 So remains of a killed writer are identified with certainty, even if other machines or containers
 write into the same folder, and the next writer removes them. The files of a whole folder are
@@ -101,10 +101,8 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
     if target.parent not in _cleaned:
         _cleaned.add(target.parent)
         remove_abandoned(PREFIX, target.parent)
-    # In lower case: ITK writes the voxels of a .MHA into a second file of its own.
-    ending = ".nii.gz" if target.name.lower().endswith(".nii.gz") else target.suffix.lower()
     with hidden_folder(target.parent, Path(path)) as folder:
-        temporary = folder / f"file{ending}"
+        temporary = folder / f"file{target.suffix.lower()}"
         with _as_output_error(Path(path), folder):
             temporary.touch()
             mode = temporary.stat().st_mode

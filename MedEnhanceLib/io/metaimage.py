@@ -1,7 +1,7 @@
 """Reading of MetaImage by its definition.
 
-ITK is not used to read: it ignores units of length and the slope of intensities, takes an offset of
-NaN for 0, and follows a header to any other file.
+ITK is not used to read: it takes an offset of NaN for 0, and follows a header to any other file.
+Fields that it ignores, such as a unit of length or a slope of intensities, are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.header_lines import TextHeader, header_start
-from MedEnhanceLib.io.voxels import Payload, read_voxels, rescale
+from MedEnhanceLib.io.voxels import Payload, read_voxels
 from MedEnhanceLib.runtime.progress import Monitor
 
 _TYPES = {
@@ -24,15 +24,18 @@ _TYPES = {
     "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8",
     "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
 }  # fmt: skip
-#: Names of one field each; the first is the usual one.
+#: Fields that may be missing, but for the first, or have one of these values.
+_ONLY = {
+    "BinaryData": ("true", "t", "1"), "HeaderSize": ("0",), "DistanceUnits": ("mm", "?", "???"),
+    "ElementToIntensityFunctionSlope": ("1",), "ElementToIntensityFunctionOffset": ("0",),
+}  # fmt: skip
+#: Names of one field each; the first that is there counts, as for ITK.
 _SPACING = ("ElementSpacing", "ElementSize")
 _ORIGIN = ("Offset", "Position", "Origin")
 _DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
 
 
-def read_metaimage(
-    path: Path, monitor: Monitor, scratch: Path | None = None
-) -> tuple[Volume, tags.Tags]:
+def read_metaimage(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volume, tags.Tags]:
     """Read the volume of a .mha or .mhd file, and the tags in its header.
 
     Args:
@@ -49,14 +52,10 @@ def read_metaimage(
             "Check that it is an image and that its name has the right ending.",
         )
     header = TextHeader.parse(path, start[: end.start()], r"(?P<key>[^=]+?) *= *(?P<value>.*)")
-    slope = _numbers(header, ("ElementToIntensityFunctionSlope",), 1) or [1.0]
-    intercept = _numbers(header, ("ElementToIntensityFunctionOffset",), 1) or [0.0]
-    if slope == [0.0]:
-        raise header.refused("ElementToIntensityFunctionSlope", 0, "all voxels would be equal")
     payload = _payload(header, end)
     axes = len(payload.shape)
     geometry = _geometry(header, axes, monitor)
-    voxels = rescale(read_voxels(payload, monitor, scratch), slope[0], intercept[0])
+    voxels = read_voxels(payload, monitor, scratch)
     facts = tags.from_text(header.get(tags.KEY))
     interval, steps = None, _numbers(header, _SPACING, axes)
     if axes == 4 and steps:
@@ -80,26 +79,20 @@ def _geometry(header: TextHeader, axes: int, monitor: Monitor) -> Geometry:
             f"{name} lacks {'Offset' if direction else 'TransformMatrix'}: its place in the "
             "patient, or which side is left, is unknown; its axes are taken as LPS"
         )
-    mm = header.unit_mm(header.get("DistanceUnits").split())
     columns = np.eye(axes) if direction is None else np.reshape(direction, (axes, axes)).T
+    (x, y, z), (i, j, k) = (origin or [0.0] * axes)[:3], (spacing or [1.0] * axes)[:3]
     try:
-        return Geometry(
-            tuple((np.array(spacing or [1.0] * axes) * mm).tolist()[:3]),
-            tuple((np.array(origin or [0.0] * axes) * mm).tolist()[:3]),
-            columns[:3, :3].tolist(),
-        )
+        return Geometry((i, j, k), (x, y, z), columns[:3, :3].tolist())
     except GeometryError as cause:
         raise GeometryError(f"{name}: {cause.message}", cause.hint) from cause
 
 
 def _numbers(header: TextHeader, names: tuple[str, ...], count: int) -> list[float] | None:
     """Return the numbers of a field that has several names; None if it is missing."""
-    texts = {name: header.get(name) for name in names if name.lower() in header.fields}
-    if not texts:
+    name = next((name for name in names if header.get(name)), None)
+    if name is None:
         return None
-    (name, text), *others = texts.items()
-    if names != _SPACING and any(other.split() != text.split() for _, other in others):
-        raise header.refused(" and ".join(texts), list(texts.values()), "they contradict")
+    text = header.get(name)
     try:
         numbers = [float(number) for number in text.split()]
     except ValueError:
@@ -111,24 +104,22 @@ def _numbers(header: TextHeader, names: tuple[str, ...], count: int) -> list[flo
 
 def _payload(header: TextHeader, end: re.Match[bytes]) -> Payload:
     shape = header.shape("DimSize", header.get("NDims"))
-    kind, channels = header.get("ElementType"), header.get("ElementNumberOfChannels", "1")
-    if channels != "1":
+    if (channels := header.get("ElementNumberOfChannels", "1")) != "1":
         why = "several values per voxel, a color or vector"
         raise header.refused("ElementNumberOfChannels", channels, why)
+    for field, allowed in _ONLY.items():
+        value = header.get(field)
+        if (value or field == "BinaryData") and value.lower() not in allowed:
+            raise header.refused(field, value or "missing", f"only {allowed[0]} is read")
+    kind = header.get("ElementType")
     if kind not in _TYPES:
         raise header.refused("ElementType", kind, "not a type of numbers")
-    if not _is_true(header.get("BinaryData")) or header.get("HeaderSize", "0") != "0":
-        fault = f"{header.path.name}: BinaryData is not True, or there is a HeaderSize"
-        raise InputError(fault, "Save it as .mha.")
-    orders = [header.get(f"{prefix}ByteOrderMSB") for prefix in ("BinaryData", "Element")]
-    is_big = {_is_true(order) for order in orders if order}
-    if len(is_big) > 1:
-        raise header.refused("ElementByteOrderMSB", orders[1], "BinaryData… contradicts it")
+    order = header.get("BinaryDataByteOrderMSB") or header.get("ElementByteOrderMSB")
     voxel_file, begin = header.path, end.end()
     target = end[1].decode("utf-8", "replace").strip()
     if target.upper() != "LOCAL":
         voxel_file, begin = header.file_beside("ElementDataFile", target), 0
-    dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if True in is_big else "<")
+    dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if _is_true(order) else "<")
     return Payload(voxel_file, shape, dtype, _is_true(header.get("CompressedData")), begin)
 
 

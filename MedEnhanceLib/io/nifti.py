@@ -23,7 +23,7 @@ from MedEnhanceLib.core.quantity import DERIVED, LABELS
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, rescale
+from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, rescale, written_type
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -47,9 +47,7 @@ _ROUNDING = 1e-3
 _LPS = np.diag([-1.0, -1.0, 1.0])
 
 
-def read_nifti(
-    path: Path, monitor: Monitor, scratch: Path | None = None
-) -> tuple[Volume, tags.Tags]:
+def read_nifti(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volume, tags.Tags]:
     """Read the volume of a NIfTI file, and the tags in its header extension.
 
     Args:
@@ -263,13 +261,11 @@ def _put_kept_fields(header: Any, volume: Volume, monitor: Monitor) -> None:
     header["qform_code"] = header["sform_code"]
 
 
-def nifti_header(volume: Volume, dtype: np.dtype[Any], monitor: Monitor) -> bytes:
-    """Make a NIfTI-1 header for little-endian voxels; OutputError for a side above 32767 voxels.
+def nifti_header(volume: Volume, monitor: Monitor) -> tuple[bytes, np.dtype[Any]]:
+    """Make a NIfTI-1 header, and the type of the voxels; OutputError for a side above 32767.
 
-    Args:
-        volume: gives shape, geometry, tags and kept fields.
-        dtype: of the voxels in the file.
-        monitor: warned of fields that no longer hold.
+    volume: gives shape, geometry, tags and kept fields.
+    monitor: warned of fields that no longer hold, and of another type.
     """
     nib = require("nibabel", purpose="Writing NIfTI")
     affine = volume.geometry.affine_ras
@@ -278,6 +274,11 @@ def nifti_header(volume: Volume, dtype: np.dtype[Any], monitor: Monitor) -> byte
             f"NIfTI holds up to 32767 voxels along an axis, the shape is {volume.shape}",
             "Write .nrrd or .mha instead.",
         )
+    dtype = written_type(volume.dtype)
+    if dtype.kind in "iu" and dtype.itemsize == 8:
+        dtype = _fewer_bits(volume)
+        what = f"programs such as SPM and FSL read no {volume.dtype.name} of NIfTI"
+        monitor.warn(f"{what}: written as {dtype.name}")
     header = nib.Nifti1Header(endianness="<")
     header.set_data_shape(volume.shape[::-1])
     header.set_data_dtype(dtype)
@@ -295,4 +296,13 @@ def nifti_header(volume: Volume, dtype: np.dtype[Any], monitor: Monitor) -> byte
     header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, text))
     stream = io.BytesIO()
     header.write_to(stream)
-    return stream.getvalue()
+    return stream.getvalue(), dtype
+
+
+def _fewer_bits(volume: Volume) -> np.dtype[Any]:
+    """Return the smallest type that holds all whole numbers; its own if float64 would round."""
+    low, high = int(volume.voxels.min()), int(volume.voxels.max())
+    for kind in ("uint8", "int16", "uint16", "int32", "uint32"):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    return np.dtype(np.float64) if max(-low, high) <= 2**53 else volume.dtype

@@ -2,8 +2,8 @@
 
 Headers of .nrrd and .mha are written by SimpleITK (`itk_header`).
 
-ITK is not used to read: it refuses axes of time that have no direction, ignores units and skips,
-takes an unknown space for LPS, and follows a header to any other file.
+ITK is not used to read: it refuses axes of time that have no direction, ignores units, takes an
+unknown space for LPS, and follows a header to any other file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from MedEnhanceLib.core.sequence_kind import DIFFUSION
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.header_lines import LONGEST_HEADER, NO_UNIT, TextHeader, header_start
-from MedEnhanceLib.io.voxels import LARGEST_RATIO, Payload, read_voxels, readable
+from MedEnhanceLib.io.header_lines import NO_UNIT, TextHeader, header_start
+from MedEnhanceLib.io.voxels import Payload, read_voxels, written_type
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -42,8 +42,6 @@ _TYPES = {
 }  # fmt: skip
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3}
 _IN_SPACE, _OF_FRAMES = {"domain", "space", "none", "???"}, {"list", "time"}
-
-
 #: Fields with a value for each axis, fastest first → the pattern of a value.
 _PER_AXIS = {
     "kinds": r"\S+",
@@ -53,9 +51,7 @@ _PER_AXIS = {
 }
 
 
-def read_nrrd(
-    path: Path, monitor: Monitor, scratch: Path | None = None
-) -> tuple[Volume, tags.Tags]:
+def read_nrrd(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volume, tags.Tags]:
     """Read the volume of a NRRD file, and the tags in its header.
 
     Args:
@@ -196,28 +192,11 @@ def _payload(header: TextHeader, begin: int) -> Payload:
     voxel_file = header.path
     if "datafile" in header.fields:
         voxel_file, begin = header.file_beside("data file", header.get("data file")), 0
-    is_packed, skips = encoding != "raw", []
-    for field, lowest in (("line skip", 0), ("byte skip", -1 if encoding == "raw" else 0)):
-        text = header.get(field, "0")
-        if not re.fullmatch(r"-?\d{1,18}", text) or int(text) < lowest:
-            raise header.refused(field, text, f"not a whole number from {lowest} on")
-        skips.append(int(text))
-    lines, skip = skips
-    if lines:
-        with readable(voxel_file) as stream:
-            stream.seek(begin)
-            ends = [match.end() for match in re.finditer(rb"\n", stream.read(LONGEST_HEADER))]
-        if lines > len(ends):
-            raise header.refused("line skip", lines, f"only {len(ends)} lines follow")
-        begin += ends[lines - 1]
+    for field in ("line skip", "byte skip"):
+        if header.get(field, "0") != "0":
+            raise header.refused(field, header.get(field), "only 0 is read")
     dtype = dtype.newbyteorder(">" if order == "big" else "<")
-    payload = Payload(voxel_file, shape, dtype, is_packed, begin, max(skip, 0))
-    size = voxel_file.stat().st_size - begin
-    if skip == -1:  # the voxels are the last bytes of the file
-        return replace(payload, skip=max(0, size - payload.nbytes))
-    if skip and skip + payload.nbytes > size * (LARGEST_RATIO if is_packed else 1):
-        raise header.refused("byte skip", skip, f"too much for {size} bytes of data")
-    return payload
+    return Payload(voxel_file, shape, dtype, encoding != "raw", begin)
 
 
 def _unplaced(header: TextHeader, spacings: list[str], mm: float, monitor: Monitor) -> Geometry:
@@ -264,18 +243,20 @@ def _placed(
         raise GeometryError(f"{name}: {cause.message}", cause.hint) from cause
 
 
-def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
-    """Return the header of an uncompressed .nrrd or .mha file with little-endian voxels.
+def itk_header(ending: str, volume: Volume, monitor: Monitor) -> tuple[bytes, np.dtype[Any]]:
+    """Make the header of an uncompressed .nrrd or .mha file, and the type of its voxels.
 
     ITK writes it for a single voxel; then the sizes of the volume are put in.
 
     Args:
-        volume: gives shape, geometry and tags.
-        dtype: of the voxels in the file.
         ending: .nrrd or .mha.
+        volume: gives shape, geometry and tags.
+        monitor: warned of gradients that are too many.
     """
+    if len(volume.gradients) > tags.MOST_GRADIENTS:
+        monitor.warn(f"NIfTI alone keeps the b-values of over {tags.MOST_GRADIENTS} frames")
     sitk = require("SimpleITK", purpose=f"Writing {ending} files")
-    axes = len(volume.shape)
+    axes, dtype = len(volume.shape), written_type(volume.dtype)
     voxel = np.zeros((1,) * axes, dtype)
     image = sitk.GetImageFromArray(voxel, isVector=False)
     direction = np.eye(axes)
@@ -293,4 +274,5 @@ def itk_header(volume: Volume, dtype: np.dtype[Any], ending: str) -> bytes:
     space = f'space: left-posterior-superior-time\nspace units: "mm" "mm" "mm" "{unit}"'
     header = header.replace(b"\nspace dimension: 4\n", f"\n{space}\n".encode(), 1)
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
-    return re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)
+    header = re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)
+    return header, dtype

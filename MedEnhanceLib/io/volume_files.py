@@ -29,43 +29,27 @@ from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.io.dicom.load import load_dicom
-from MedEnhanceLib.io.dicom.sources import DICOM_ENDINGS, is_dicom, is_source
-from MedEnhanceLib.io.metaimage import read_metaimage
-from MedEnhanceLib.io.nifti import nifti_header, read_nifti
-from MedEnhanceLib.io.nrrd import itk_header, read_nrrd
+from MedEnhanceLib.io.dicom.sources import is_dicom, is_source
+from MedEnhanceLib.io.formats import (
+    CONTAINER,
+    DICOM_ENDINGS,
+    READABLE,
+    WRITABLE,
+    ending_of,
+    format_of,
+    stem_of,
+    written_format,
+)
 from MedEnhanceLib.io.packing import pack
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 
-_READERS = {
-    ".nii": read_nifti,
-    ".nii.gz": read_nifti,
-    ".nrrd": read_nrrd,
-    ".nhdr": read_nrrd,
-    ".mha": read_metaimage,
-    ".mhd": read_metaimage,
-}
-READABLE = tuple(_READERS)
-WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha")
-#: Types that the formats lack → wider types that hold all of their values.
-_WIDER = {"bool": "uint8", "float16": "float32"}
 #: Fields of a sidecar that may differ from frame to frame → the attribute of DICOM; and fields that
 #: state a kind → a word for it.
 _AXES = {"EchoTime": "echo", "InversionTime": "inversion time"}
 _STATES = {"ArterialSpinLabelingType": "asl", "TaskName": "bold"}
 #: Names of BIDS for files whose frames are repetitions.
 _REPEATED = re.compile("_(sbref|m0scan)$|_(echo|inv)-.*_(MESE|MEGRE|IRT1)$")
-
-
-def ending_of(path: str | os.PathLike[str]) -> str:
-    """Return the ending in lower case, with its dot; ".nii.gz" is one ending."""
-    name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
-
-
-def stem_of(path: Path) -> str:
-    """Return the name of a file without its ending, as `ending_of` has it."""
-    return path.name[: -len(ending_of(path)) or None]
 
 
 def load(
@@ -96,10 +80,9 @@ def load(
     is_folder = path.is_dir()
     if not is_folder and path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes)", "Copy or download the file again.")
-    ending = ending_of(path)
-    read = _READERS.get(ending)
+    known = format_of(path)
     if is_folder or (
-        read is None and (ending in DICOM_ENDINGS or is_dicom(path) or is_source(path))
+        known is None and (ending_of(path) in DICOM_ENDINGS or is_dicom(path) or is_source(path))
     ):
         volume = load_dicom(
             path,
@@ -109,17 +92,17 @@ def load(
             complete_frames=complete_frames,
             monitor=monitor,
         )
-    elif read is not None:
+    elif known is not None:
         if series is not None:
             raise ConfigError(f"{path.name} is not DICOM and has no series", "Leave series out.")
-        volume = _meaning(*read(path, monitor, scratch), modality)
-        if ending.startswith(".nii"):
+        volume = _meaning(*known.read(path, monitor, scratch), modality)
+        if known.is_of_bids:
             volume = _with_tables(volume, path, monitor)
     else:
         raise InputError(
             f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
             "Give DICOM (a folder or a file; a zip unpacked), or one of: "
-            f"{', '.join(READABLE)}, .ucv.",
+            f"{', '.join(READABLE)}, {CONTAINER}.",
         )
     refuse_not_finite(volume)
     # Labels may be stored as images of the modality that they were drawn on.
@@ -151,20 +134,12 @@ def save(
     Raises InputError: voxels that are not finite.
     """
     path, monitor = Path(path), monitor or Monitor()
-    ending = ending_of(path)
-    if ending not in WRITABLE:
+    known = written_format(path)
+    if known is None or known.header is None:
         raise EndingError(
-            f"{path.name}: volumes cannot be written as {ending or 'a name without end'}",
+            f"{path.name}: volumes cannot be written as {ending_of(path) or 'a name without end'}",
             f"Use one of: {', '.join(WRITABLE)}.",
         )
-    is_nifti = ending.startswith(".nii")
-    if len(volume.gradients) > tags.MOST_GRADIENTS and not is_nifti:
-        monitor.warn(f"NIfTI alone keeps the b-values of over {tags.MOST_GRADIENTS} frames")
-    dtype = np.dtype(_WIDER.get(volume.dtype.name, volume.dtype)).newbyteorder("=")
-    if is_nifti and dtype.kind in "iu" and dtype.itemsize == 8:
-        dtype = _fewer_bits(volume)
-        what = f"programs such as SPM and FSL read no {volume.dtype.name} of NIfTI"
-        monitor.warn(f"{what}: written as {dtype.name}")
     refuse_not_finite(volume)
     tables = gradient_tables(volume, path)
     with contextlib.ExitStack() as files:
@@ -172,27 +147,19 @@ def save(
         for place, text in tables.items():
             table = files.enter_context(atomic_write(place, overwrite=overwrite))
             table.write_text(text, encoding="ascii")
-        if is_nifti:
-            header = nifti_header(volume, dtype, monitor)
-        else:
-            header = itk_header(volume, dtype, ending)
+        header, dtype = known.header(volume, monitor)
         content = _content(header, volume, dtype, monitor)
         with temporary.open("wb") as file:
-            file.writelines(pack(content, monitor) if ending == ".nii.gz" else content)
-
-
-def _fewer_bits(volume: Volume) -> np.dtype[Any]:
-    """Return the smallest type that holds all whole numbers; its own if float64 would round."""
-    low, high = int(volume.voxels.min()), int(volume.voxels.max())
-    for kind in ("uint8", "int16", "uint16", "int32", "uint32"):
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return np.dtype(kind)
-    return np.dtype(np.float64) if max(-low, high) <= 2**53 else volume.dtype
+            file.writelines(
+                pack(content, monitor) if path.name.lower().endswith(".gz") else content
+            )
 
 
 def gradient_tables(volume: Volume, path: Path) -> dict[Path, str]:
     """Return the tables to write beside a NIfTI file of a diffusion scan; {} if they exist."""
-    if not (ending_of(path).startswith(".nii") and volume.gradients) or volume.modality == "SEG":
+    known = format_of(path)
+    is_kept = known is not None and known.is_of_bids and volume.modality != "SEG"
+    if not (is_kept and volume.gradients):
         return {}
     with contextlib.suppress(OSError, ValueError):
         if are_same(_read_tables(tables_of(path, inherit=False), volume), volume.gradients):

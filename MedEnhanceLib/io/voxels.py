@@ -228,6 +228,15 @@ def _next_member(stream: BinaryIO, data: bytes) -> bytes:
     return data
 
 
+#: Types that the formats lack → wider types that hold all of their values.
+_WIDER = {"bool": "uint8", "float16": "float32"}
+
+
+def written_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which files keep voxels of a type: its own, or a wider one."""
+    return np.dtype(_WIDER.get(dtype.name, dtype)).newbyteorder("=")
+
+
 _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint32", "int64"))
 #: Whole slopes and intercepts from this size on are treated as floats.
 _LARGEST_WHOLE = 2.0**62

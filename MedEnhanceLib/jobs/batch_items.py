@@ -14,8 +14,8 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
 from MedEnhanceLib.io.atomic import entry_of, resolved, write_json
 from MedEnhanceLib.io.dicom.listing import Choice, choices, counted_kinds
-from MedEnhanceLib.io.dicom.sources import DICOM_ENDINGS, is_dicom, named
-from MedEnhanceLib.jobs.files import CONTAINER
+from MedEnhanceLib.io.dicom.sources import is_dicom, named
+from MedEnhanceLib.io.formats import CONTAINER, DICOM_ENDINGS, voxel_endings, written_format
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import counted
 
@@ -30,8 +30,6 @@ _Volume = tuple[str, Path, _Series]
 ROWS, TABLE = "batch.jsonl", "batch.csv"
 #: Ends of names of files that belong to volumes, to MedEnhance or to systems: nobody misses them.
 _NOT_MISSED = (".json", "bval", "bvals", "bvec", "bvecs", ROWS, TABLE, "thumbs.db", "desktop.ini")
-#: Endings of headers, and of the files with their voxels.
-_HEADERS, _VOXELS = (".mhd", ".nhdr"), (".raw", ".zraw", ".raw.gz")
 
 
 @dataclass(frozen=True)
@@ -146,8 +144,8 @@ def _volumes_below(path: Path, out: Path, containers: bool, rest: _Rest) -> Iter
             below.clear()
             continue
         files = [folder / entry for entry in sorted(names) if not entry.startswith(".")]
-        has_headers = any(io.ending_of(file) in _HEADERS for file in files)
-        known = (*endings, *_NOT_MISSED, *(_VOXELS if has_headers else ()))
+        of_voxels = {ending for file in files for ending in voxel_endings(file)}
+        known = (*endings, *_NOT_MISSED, *of_voxels)
         others = [file for file in files if not file.name.lower().endswith(known)]
         is_dicom_here = series is not None and folder.is_relative_to(series)
         if not is_dicom_here and any(map(is_dicom, others)):
@@ -202,7 +200,7 @@ def _result_name(relative: Path, ending: str | None, series: str) -> Path:
     if series:
         stem += f"-{hashlib.sha256(series.encode()).hexdigest()[:8]}"
     if ending is None:
-        ending = source_ending if source_ending in io.WRITABLE else ".nii.gz"
+        ending = source_ending if written_format(relative) else io.WRITABLE[0]
     return relative.with_name(stem + ending)
 
 

@@ -19,7 +19,8 @@ from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing
-from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, manifest_path, path_of
+from MedEnhanceLib.io.formats import CONTAINER
+from MedEnhanceLib.jobs.files import OUTPUT_FILE, OutputParams, manifest_path, path_of
 from MedEnhanceLib.jobs.placing import lay_beside, name_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -45,7 +46,7 @@ class DicomParams(OutputParams):
     output: Annotated[
         str,
         About(
-            help="output file: .nii.gz, .nii, .nrrd or .mha; with --dicom a folder",
+            help=f"{OUTPUT_FILE}; with --dicom a folder",
             flag="OUTPUT",
             place="output",
         ),

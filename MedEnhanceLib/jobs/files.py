@@ -17,13 +17,17 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
 from MedEnhanceLib.io.atomic import entry_of, refuse_existing, refuse_unwritable, resolved
 from MedEnhanceLib.io.describe import warn_of_content
+from MedEnhanceLib.io.formats import CONTAINER, listed, voxel_endings, written_format
 from MedEnhanceLib.runtime.progress import Monitor
 
-CONTAINER = ".ucv"
 #: Stands for the best guide beside the volume.
 AUTO = "auto"
-#: Files that hold all of their volume, so that their size and time show a change.
-_WHOLE_FILES = (".nii", ".nii.gz", ".nrrd", ".mha", ".ucv")
+#: Help for files that are read, and that are written.
+_INPUT_FILE = (
+    f"input volume: a file ({', '.join(io.READABLE)}, {CONTAINER}); of DICOM a folder, a file, a "
+    "DICOMDIR or a list of files"
+)
+OUTPUT_FILE = f"output file: {listed(io.WRITABLE)}"
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,7 @@ class VolumeParams(Params):
     input: Annotated[
         str,
         About(
-            help="input volume: a file (.nii.gz, .nrrd, .mha, .ucv); of DICOM a folder, a file, a "
-            "DICOMDIR or a list of files",
+            help=_INPUT_FILE,
             flag="INPUT",
             place="input",
         ),
@@ -89,7 +92,7 @@ class OutputParams(Params):
 
     output: Annotated[
         str,
-        About(help="output file: .nii.gz, .nii, .nrrd or .mha", flag="OUTPUT", place="output"),
+        About(help=OUTPUT_FILE, flag="OUTPUT", place="output"),
     ]
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
@@ -192,8 +195,9 @@ class KeptVolumes:
 def _key_of(params: VolumeParams) -> Hashable:
     """Return a key for the content of the file; None for a folder: its files may change unseen."""
     path = Path(params.input)
-    if io.ending_of(path) not in _WHOLE_FILES or not path.is_file():
-        return None
+    is_known = io.format_of(path) or io.ending_of(path) == CONTAINER
+    if not is_known or voxel_endings(path) or not path.is_file():
+        return None  # the voxels of a header lie in another file, which may change alone
     state = path.stat()
     # A link to a file is the same file; some file systems have no inode numbers.
     place = (state.st_dev, state.st_ino) if state.st_ino else str(path.resolve())
@@ -257,7 +261,7 @@ def check_ending(path: Path, ending: str = "") -> None:
     """Raise EndingError unless a name has this ending, or for "" one of volumes."""
     if ending and path.suffix.lower() != ending:
         raise EndingError(f"{path.name}: unsupported output extension", f"Use {ending}.")
-    if not ending and io.ending_of(path) not in io.WRITABLE:
+    if not ending and not written_format(path):
         compress = f"; compress writes {CONTAINER}" if path.suffix.lower() == CONTAINER else ""
         raise EndingError(
             f"{path.name}: unsupported output extension",

@@ -17,7 +17,8 @@ from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
-from MedEnhanceLib.jobs.files import CONTAINER, load_volume
+from MedEnhanceLib.io.formats import CONTAINER
+from MedEnhanceLib.jobs.files import load_volume
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.io.atomic import resolved, write_json
-from MedEnhanceLib.io.volume_files import stem_of
+from MedEnhanceLib.io.formats import stem_of
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Keys, in DICOM's terms, that can identify the patient.

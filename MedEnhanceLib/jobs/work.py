@@ -12,6 +12,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import as_json, described, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.io.formats import CONTAINER
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
@@ -155,7 +156,8 @@ class Work:
     def _keep_sidecar(self, source: Volume | None) -> None:
         """Copy the sidecar of BIDS, if the source has one and the result is no label map."""
         path, result = self.inputs["input"], self._result or source
-        is_kept = io.ending_of(path) in (".nii", ".nii.gz", files.CONTAINER)
+        known = io.format_of(path)
+        is_kept = known.is_of_bids if known else io.ending_of(path) == CONTAINER
         if (
             source is None
             or result is None

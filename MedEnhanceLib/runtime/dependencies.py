@@ -40,7 +40,7 @@ class Package:
         extra: the extra that brings it; "" where it is installed along with MedEnhance.
         use: "compress" where compression and enhancement need it, else "enhance".
         installed: its version, "unknown" where it states none, None where it is missing.
-        fits: whether it is installed and recent enough.
+        fits: whether it is installed, in a version that the requirement allows.
         fault: why it cannot be loaded, if that was tried.
     """
 
@@ -214,7 +214,7 @@ def missing_package(module: str, subject: str = "the package {}") -> DependencyE
 
 
 def has(module: str) -> bool:
-    """Return whether a package is installed and recent enough; `module` is its import name."""
+    """Return whether a package that fits is installed; `module` is its import name."""
     return any(_with_version(package).fits for package in PACKAGES if package.module == module)
 
 
@@ -242,9 +242,18 @@ def _is_present(module: str) -> bool:
 
 def _with_version(package: Package) -> Package:
     version = installed_version(package)
-    least = re.split("[>,;]=?", package.requirement)[1]
-    fits = version is not None and (version == "unknown" or _numbers(version) >= _numbers(least))
+    fits = version is not None and (version == "unknown" or _is_within(version, package))
     return replace(package, installed=version, fits=fits)
+
+
+def _is_within(version: str, package: Package) -> bool:
+    """Return whether a version keeps to the limits of the requirement: "torch>=2.5,<=2.9"."""
+    limits = re.findall(r"([<>])=([\d.]+)", package.requirement.partition(";")[0])
+    release = _numbers(version)
+    return all(
+        release >= _numbers(limit) if sign == ">" else release <= _numbers(limit)
+        for sign, limit in limits
+    )
 
 
 def _numbers(version: str) -> list[int]:

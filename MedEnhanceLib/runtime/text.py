@@ -90,14 +90,14 @@ def size_text(count: int) -> str:
     return f"{count} bytes"
 
 
-def loss_text(figures: Mapping[str, Any], units: str = "") -> str:
-    """Describe the loss of a compression: "largest error 3 HU, PSNR 51.2 dB".
+def loss_text(figures: Mapping[str, Any]) -> str:
+    """Describe the loss of a compression: "largest error 3, PSNR 51.2 dB".
 
-    figures: max_error in `units` and, if known, psnr in dB and ssim.
+    figures: max_error in the units of the volume and, if known, psnr in dB and ssim.
     """
     if not figures.get("max_error"):
         return "every voxel is equal"
-    text = f"largest error {cell_text(figures['max_error'])} {units}".strip()
+    text = f"largest error {cell_text(figures['max_error'])}"
     text += f", PSNR {figures['psnr']:.1f} dB" if figures.get("psnr") else ""
     return text + (f", SSIM {figures['ssim']:.4f}" if figures.get("ssim") else "")
 

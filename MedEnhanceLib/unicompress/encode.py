@@ -23,6 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_too_large
+from MedEnhanceLib.io.formats import CONTAINER
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
@@ -48,7 +49,6 @@ from MedEnhanceLib.unicompress.decode import sound_blocks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
-ENDING = ".ucv"
 #: Fewest voxels along each axis, for the window of SSIM to fit.
 LEAST_EXTENT = 11
 #: Quantile of the local noise that counts.
@@ -130,8 +130,8 @@ def compress(
     began = time.monotonic()
     monitor = monitor or Monitor()
     target = Path(path)
-    if target.suffix.lower() != ENDING:
-        raise EndingError(f"{target.name}: unsupported output extension", f"Use {ENDING}.")
+    if target.suffix.lower() != CONTAINER:
+        raise EndingError(f"{target.name}: unsupported output extension", f"Use {CONTAINER}.")
     monitor.progress(0.0, "compressing the volume")
     voxels = valid_voxels(volume, config)
     config, noise = with_bound(volume, config, monitor)
@@ -245,7 +245,7 @@ def valid_voxels(volume: Volume, config: CompressConfig) -> Voxels:
     voxels = np.ascontiguousarray(volume.voxels, volume.dtype.newbyteorder("<"))
     if voxels.dtype.str not in DTYPES:
         raise InputError(
-            f"{name}: voxels of type {volume.dtype} cannot be stored in a {ENDING}",
+            f"{name}: voxels of type {volume.dtype} cannot be stored in a {CONTAINER}",
             "Convert them to float64.",
         )
     is_label = volume.modality == "SEG" or voxels.dtype.kind == "b"

@@ -44,6 +44,16 @@ def test_what_is_missing_or_too_old_is_listed_with_its_size(
     assert all(package.megabytes > 0 for package in found.values())
 
 
+@pytest.mark.parametrize(("version", "fits"), [("2026.3.6", True), ("2026.6.6", False)])
+def test_a_version_above_the_limit_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, version: str, fits: bool
+) -> None:
+    monkeypatch.setattr(dependencies, "is_intel_mac", lambda: True)
+    monkeypatch.setattr(dependencies, "installed_version", lambda package: version)
+    (imagecodecs,) = (each for each in packages() if each.name == "imagecodecs")
+    assert imagecodecs.fits is fits
+
+
 def test_looking_needs_no_package_and_imports_none() -> None:
     code = """
 import json, sys

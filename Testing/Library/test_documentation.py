@@ -23,17 +23,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from Library.conftest import MR, write_series
 from numpy.lib.stride_tricks import sliding_window_view
 
 import MedEnhanceLib
+from MedEnhanceLib.bundles.store import set_default
 from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.diffusion_gradients import Gradient
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.hqg.slices.steps import tuned
+from MedEnhanceLib.io import formats
 from MedEnhanceLib.jobs.kinds.train import training_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,7 +241,7 @@ def _dicom(desk: Path) -> dict[str, Any]:
     from pydicom import dcmread
     from pydicom.uid import generate_uid
 
-    slab = _scan().voxels.astype(np.uint16)
+    slab = _scan().voxels[18:34].astype(np.uint16)
     about = MR | {"PatientID": "P1", "PatientName": "Doe^Jane", "PixelSpacing": [4.0, 4.0]}
     about |= {"StudyInstanceUID": generate_uid(), "StudyDate": "20260102", "PatientSex": "O"}
     about["positions"] = [(0.0, 0.0, 3.0 * k) for k in range(len(slab))]
@@ -291,6 +296,8 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/training.md": _plain,
     "docs/uncertainty.md": _plain,
 }
+#: Pages that segment, but show no segments: those of `brain` take a minute each.
+_WITH_ANY_SEGMENTS = {"docs/batch.md", "docs/dicom/writing.md", "docs/segmenters.md"}
 #: Run by tests of their subjects.
 _RUN_ELSEWHERE = {
     "docs/gradient-gate.md",
@@ -309,11 +316,18 @@ _OF_DEVELOPERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("page", _READERS)
 def test_the_examples_of_a_page_run(
-    page: str, desk: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    page: str,
+    desk: Path,
+    tissue_head: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
     short = partial(tuned, limits=(4, 4))
     monkeypatch.setattr("MedEnhanceLib.hqg.slices.thin_slices.tuned", short)
+    if page in _WITH_ANY_SEGMENTS:
+        shutil.copytree(tissue_head, desk / "models" / tissue_head.name)
+        set_default(tissue_head.name)
     names = run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return
@@ -330,7 +344,7 @@ def test_the_examples_of_a_page_run(
 
 def test_the_denoiser_that_contributors_read_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (block,) = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
+    block, _format = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
     (entry,) = re.findall(r'line in `DENOISERS` is `("\w+": "[\w.:]+")`', text)
     ((name, place),) = ast.literal_eval(f"{{{entry}}}").items()
     module = ModuleType(place.partition(":")[0])
@@ -343,6 +357,32 @@ def test_the_denoiser_that_contributors_read_runs(monkeypatch: pytest.MonkeyPatc
     windows = sliding_window_view(np.pad(voxels, 1, mode="edge"), (3, 3, 3))
     assert np.array_equal(result.volume.voxels, np.median(windows, axis=(3, 4, 5)))
     assert result.model["name"] == name
+
+
+def test_the_format_that_contributors_read_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    _denoiser, block = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
+    (entry,) = re.findall(r"entry is `(Format\(.+\))`", text)
+    module = ModuleType("MedEnhanceLib.io.mrc")
+    exec(compile(block, "CONTRIBUTING.md", "exec"), vars(module))
+    exec(f"added = {entry}", vars(module) | {"Format": formats.Format}, names := {})
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, names["added"]))
+    voxels = np.random.default_rng(0).normal(40, 12, (5, 6, 7)).astype(np.float32)
+    volume = Volume(voxels, Geometry((2e-6, 2e-6, 3e-6)), modality="EM", history=("DERIVED: a",))
+    MedEnhanceLib.save(volume, tmp_path / "a.mrc")
+    assert main(["convert", str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc")]) == 0
+    again, seen = MedEnhanceLib.load(tmp_path / "b.mrc"), SimpleITK.ReadImage(tmp_path / "b.mrc")
+    assert np.array_equal(again.voxels, voxels)
+    assert np.array_equal(SimpleITK.GetArrayFromImage(seen), voxels)
+    assert again.geometry.spacing == pytest.approx(volume.geometry.spacing)
+    assert seen.GetSpacing() == pytest.approx((20, 20, 30))  # angstroms
+    assert "MRC (*.mrc)" in formats.dialog_filter(".nrrd")
+    with pytest.raises(InputError, match=r"c\.mrc is cut short"):
+        whole = (tmp_path / "b.mrc").read_bytes()
+        (tmp_path / "c.mrc").write_bytes(whole[:-1])
+        MedEnhanceLib.load(tmp_path / "c.mrc")
 
 
 def _last_code(text: str | None) -> str:

@@ -51,19 +51,6 @@ def test_no_name_of_a_class_or_file_stands_for_two_things() -> None:
     assert not {n: f for n, f in twice.items() if n not in methods and f != doors}
 
 
-def test_functions_and_names_of_tests_are_short() -> None:
-    lengths = []
-    for path in (*(ROOT / "MedEnhanceLib").rglob("*.py"), *(ROOT / "MedEnhance").rglob("*.py")):
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-        lengths += [(node.end_lineno or 0) - node.lineno + 1 for node in functions]
-    assert max(lengths) <= 100
-    assert sum(length > 60 for length in lengths) <= 5
-    tests = (ROOT / "Testing").rglob("*.py")
-    names = [name for path in tests for name in re.findall(r"def (test_\w+)", path.read_text())]
-    assert not [name for name in names if len(name) > 70]
-
-
 def _public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
     """Yield the functions of a module, and the methods of its classes, without a leading _."""
     for node in body:

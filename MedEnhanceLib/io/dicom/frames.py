@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from MedEnhanceLib.io.dicom import contrast
+from MedEnhanceLib.io.dicom import frame_attributes
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 from MedEnhanceLib.io.dicom.sources import named
 
@@ -132,9 +132,9 @@ def _divided(slices: Slices) -> list[ScanPart]:
     whole = [ScanPart((tuple(slices),))]
     if any(not (plane.position and plane.orientation) for plane in slices):
         return whole
-    slices = contrast.with_equal_times(slices)
+    slices = frame_attributes.with_equal_times(slices)
     places = _Places(slices)
-    parts = _divided_by(slices, places, contrast.attributes_of(slices), _MOST_DIVISIONS)
+    parts = _divided_by(slices, places, frame_attributes.attributes_of(slices), _MOST_DIVISIONS)
     if not parts or len({plane.stack for plane in slices}) > 1:
         return parts or whole  # each stack has its own places on purpose
     return [replace(part, lacking=places.lacking(part.slices, slices)) for part in parts]
@@ -182,7 +182,10 @@ class _Places:
 
 
 def _divided_by(
-    slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute], divisions: int
+    slices: Slices,
+    places: _Places,
+    attributes: Sequence[frame_attributes.Attribute],
+    divisions: int,
 ) -> list[ScanPart]:
     """Make parts in which no slices share a place; [] where no attributes give such parts."""
     collide = places.collide(slices)
@@ -212,14 +215,14 @@ def _divided_by(
 
 
 def _interrupted(
-    slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute]
+    slices: Slices, places: _Places, attributes: Sequence[frame_attributes.Attribute]
 ) -> ScanPart | None:
     """Make the frames of a scan that ended within a frame, after two or more complete ones."""
     at = places.at(slices)
     most = max(map(len, at.values()))
     if most < 3 or {*map(len, at.values())} != {most, most - 1}:
         return None
-    for way in contrast.SCAN_NUMBERS:
+    for way in frame_attributes.SCAN_NUMBERS:
         if any(way(plane) is None for plane in slices):
             continue
         last = [max(planes, key=way) for planes in at.values() if len(planes) == most]
@@ -236,7 +239,7 @@ def _interrupted(
 
 
 def _framed(
-    slices: Slices, places: _Places, attributes: Sequence[contrast.Attribute]
+    slices: Slices, places: _Places, attributes: Sequence[frame_attributes.Attribute]
 ) -> ScanPart | None:
     """Make all slices the frames of one volume; None if they are not."""
     everywhere = places.at(slices)
@@ -263,21 +266,21 @@ def _framed(
         elif len(missing) <= _MOST_LACKING * len(everywhere) * len(frames):
             reason = f"slices are missing: {named(missing)}"
             nearly = nearly or ScanPart(frames, axis=attribute.axis, reason=reason)
-    by_time = contrast.ranked(list(everywhere.values()))
-    if by_time and contrast.are_of_one_kind(by_time, None, attributes):
-        return ScanPart(by_time, axis=contrast.TIME)
+    by_time = frame_attributes.ranked(list(everywhere.values()))
+    if by_time and frame_attributes.are_of_one_kind(by_time, None, attributes):
+        return ScanPart(by_time, axis=frame_attributes.TIME)
     return nearly
 
 
 def _complete(
     frames: tuple[tuple[Slice, ...], ...],
-    attribute: contrast.Attribute,
-    attributes: Sequence[contrast.Attribute],
+    attribute: frame_attributes.Attribute,
+    attributes: Sequence[frame_attributes.Attribute],
 ) -> ScanPart | None:
     """Make a volume of frames that lack no slice; None if they mix kinds of images."""
-    is_mixed = attribute is contrast.ACQUISITION and contrast.interleave(frames)
-    if is_mixed or not contrast.are_of_one_kind(frames, attribute, attributes):
+    is_mixed = attribute is frame_attributes.ACQUISITION and frame_attributes.interleave(frames)
+    if is_mixed or not frame_attributes.are_of_one_kind(frames, attribute, attributes):
         return None
-    scanned = contrast.in_scan_order(frames) if attribute.is_scanned else frames
-    unknown = "" if scanned or attribute is not contrast.DIRECTION else _NO_ORDER
+    scanned = frame_attributes.in_scan_order(frames) if attribute.is_scanned else frames
+    unknown = "" if scanned or attribute is not frame_attributes.DIRECTION else _NO_ORDER
     return ScanPart(scanned or frames, axis=attribute.axis, reason=unknown)

@@ -269,7 +269,7 @@ def _with_slices(about: DicomHeader, dataset: Dataset, fields: Fields) -> DicomH
 
 
 @functools.cache
-def class_name(sop_class: str, modality: str = "") -> str:
+def class_name(sop_class: str, modality: str) -> str:
     """Return DICOM's name of a SOP class (a UID), or the modality if the class is unknown."""
     from pydicom.uid import UID
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom.frames import ScanPart, scan_parts
 from MedEnhanceLib.io.dicom.headers import DicomHeader, read_header
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, DICOM_ENDINGS, find_files, named
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, find_files, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
+from MedEnhanceLib.io.formats import DICOM_ENDINGS
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.text import counted
 

@@ -18,7 +18,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom import segmentation
-from MedEnhanceLib.io.dicom.contrast import IN_TIME, interval_s
+from MedEnhanceLib.io.dicom.frame_attributes import IN_TIME, interval_s
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
 from MedEnhanceLib.io.dicom.listing import Choice, choices, counted_kinds, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities

@@ -11,8 +11,6 @@ from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 
 COPY_AGAIN = "Copy or export the file again."
-#: Endings of DICOM files, most of which have none of these.
-DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _MOST_NAMED = 6
 #: Bytes that `begins_dicom` needs.
 HEAD = 132

@@ -15,7 +15,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.dicom.repair import (
+from MedEnhanceLib.io.dicom.even_grid import (
     MOST_FILLED,
     Repair,
     Slant,

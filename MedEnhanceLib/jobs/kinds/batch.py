@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from MedEnhanceLib.core.options import About, Params, check_fields, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, DependencyError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, make_folder, output_error, refuse_unwritable, resolved
-from MedEnhanceLib.jobs.files import CONTAINER, Result
+from MedEnhanceLib.io.formats import CONTAINER
+from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.locks import hold, remove_owned
 from MedEnhanceLib.runtime.progress import Monitor

@@ -11,6 +11,7 @@ from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.io.formats import CONTAINER
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
 from MedEnhanceLib.jobs.files import KeptVolumes, OutputParams, Result
@@ -69,7 +70,7 @@ class RecoverParams(OutputParams):
     """Save what is intact in a damaged container."""
 
     input: Annotated[str, About(help="a damaged .ucv", flag="FILE", place="input")]
-    output: Annotated[str, About(help="output file: .nii.gz, .nii, .nrrd or .mha")]
+    output: Annotated[str, About(help=files.OUTPUT_FILE)]
     mask_output: str | None = option(
         None,
         help="file of the mask of lost voxels, if there are any (default: beside OUTPUT)",
@@ -92,7 +93,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
         monitor: receives progress; may cancel.
         kept: holds the volume after an estimate.
     """
-    work = Work("compressed", params, monitor, ending=files.CONTAINER)
+    work = Work("compressed", params, monitor, ending=CONTAINER)
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
     volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))

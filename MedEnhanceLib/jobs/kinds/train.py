@@ -19,7 +19,7 @@ from MedEnhanceLib.core.options import About, Options, Params, check_fields, opt
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
-from MedEnhanceLib.io.volume_files import READABLE, ending_of
+from MedEnhanceLib.io.formats import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of, taught_fields, teaching_of
 from MedEnhanceLib.runtime.dependencies import require

@@ -17,8 +17,9 @@ from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import card
+from MedEnhanceLib.io.formats import CONTAINER
 from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
-from MedEnhanceLib.jobs.files import CONTAINER, OutputParams, Result, VolumeParams, load_volume
+from MedEnhanceLib.jobs.files import OutputParams, Result, VolumeParams, load_volume
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.progress import Monitor, attend
 

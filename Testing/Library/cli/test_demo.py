@@ -40,9 +40,6 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
     assert record["notice"].startswith("Research software")
     page = " ".join((folder / "index.html").read_text(encoding="utf-8").split())
     assert "not a medical device" in page
-    assert page.count("damaged by a bias field of ±30 %, a blur (1 SD is 0.8 pixels, in add") == 1
-    assert "no reference" not in page
-    assert "columns: undamaged, damaged, enhanced, enhanced − damaged, segmentation" in page
     for row in record["results"]["quality"]:
         for figure in (row["psnr_db"], row["ssim"], *row["dice"].values()):
             assert f"<td>{figure:.4g}</td>" in page

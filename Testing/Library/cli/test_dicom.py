@@ -97,7 +97,6 @@ class TestSeveralSeries:
         assert ran.status == 0
         lines = ran.out.splitlines()
         assert "modality" in lines[0]
-        assert lines[0].startswith("series  modality") and max(map(len, lines[:4])) <= 120
         assert lines[2].split()[:4] == ["1", "MR", "T1", "24×20×4"]
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
         assert "--series N" in ran.out
@@ -114,7 +113,6 @@ class TestSeveralSeries:
         lines = run("inspect", mr).out.splitlines()
         assert "a_long_word…____________ " in lines[2]
         assert "a_long_word…ce converted " in lines[3]
-        assert max(map(len, lines[:4])) <= 120
 
     def test_other_commands_list_them_and_say_how_to_choose(
         self, run: Run, two: Path, tmp_path: Path

@@ -188,19 +188,6 @@ def test_the_card_lists_b_value_and_direction_of_each_frame(
     assert "frame 2: b = 1000 s/mm² along (0.8000, 0.6000, 0.0000)" in shown
 
 
-@pytest.mark.parametrize("name", ["dwi.nii", "dwi.nrrd", "dwi.mha"])
-def test_gradients_survive_a_degraded_volume_and_its_file(
-    scan: Callable[..., Path], tmp_path: Path, name: str
-) -> None:
-    folder = scan(public, by_frame)
-    steps = [{"name": "rician", "level": 0.1, "seed": 7}]
-    params = {"input": str(folder), "output": str(tmp_path / name), "steps": steps}
-    run_job(JobSpec("degrade", params))
-    volume, again = load(folder), load(tmp_path / name)
-    assert again.gradients == volume.gradients
-    assert (tmp_path / "dwi.bval").exists() == (name == "dwi.nii")
-
-
 def test_a_derived_series_states_what_its_source_had_in_private_elements(
     scan: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -99,6 +99,8 @@ def test_a_ct_without_rescale_is_refused_with_its_headers_modality(
     with pytest.raises(InputError, match="RescaleIntercept is missing") as caught:
         loaded(tmp_path, mr(EIGHT, Modality=stated), modality="CT")
     assert caught.value.hint.startswith(hint)
+    as_other = loaded(tmp_path, mr(EIGHT, Modality=stated), modality="OT")
+    assert np.array_equal(as_other.voxels[0], EIGHT)
 
 
 def test_monochrome1_only_says_how_to_show(tmp_path: Path) -> None:

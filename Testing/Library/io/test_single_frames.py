@@ -40,6 +40,7 @@ def path(frame: Volume, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("default_head")
 def test_it_is_segmented_and_batch_takes_it(path: Path, tmp_path: Path) -> None:
     labels, forced = tmp_path / "labels.nii.gz", ["--modality", "MR", "--force-segmenter"]
     assert main(["segment", str(path), str(labels), *forced]) == 0
@@ -54,6 +55,7 @@ def test_it_is_segmented_and_batch_takes_it(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("default_head")
 def test_it_comes_back_with_its_axis(frame: Volume, path: Path, tmp_path: Path) -> None:
     packed, back = tmp_path / "scan.ucv", tmp_path / "back.nii.gz"
     assert main(["compress", str(path), str(packed), "--lossless"]) == 0

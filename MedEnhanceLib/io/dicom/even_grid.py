@@ -38,7 +38,7 @@ _MOST_MOVED_MM = 1000.0
 #: Share of a slice: a smaller border of the lowest value is not padding.
 _LEAST_BORDER = 0.01
 #: Pixels to either side of an interpolated one that contribute to it, and the window's shape.
-#: About as accurate as a B-spline of order 5, in a small part of its time.
+#: About as accurate as SimpleITK's B-spline of order 5, which takes 14 to 29 times as long.
 _REACH, _KAISER = 5, 6.0
 
 Places = tuple[tuple[float, float], ...]
