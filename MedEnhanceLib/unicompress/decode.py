@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
@@ -36,6 +37,8 @@ from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 #: Most bytes of voxels if this machine's memory is unknown.
 _UNKNOWN_MEMORY = 16 << 30
+#: Most bytes of decoded blocks that open volumes keep.
+_KEPT_BYTES = 256 << 20
 #: Voxels of the learned predictor that NumPy decodes in a second of a core.
 _NUMPY_RATE = 800_000
 
@@ -264,6 +267,49 @@ def _paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) -
     inside[tuple(target)] = block[tuple(source)]
 
 
+class KeptBlocks:
+    """The blocks that were decoded last, of all open volumes; threads may share it."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[Hashable, int], Voxels] = {}  # the last one was used last
+        self._bytes, self._lock = 0, threading.Lock()
+
+    def get(self, file: Hashable, number: int) -> Voxels | None:
+        """Return a block; None if it is not kept.
+
+        file: its path and state. number: of the block.
+        """
+        with self._lock:
+            block = self._blocks.pop((file, number), None)
+            if block is not None:
+                self._blocks[file, number] = block
+            return block
+
+    def put(self, file: Hashable, number: int, block: Voxels) -> None:
+        """Keep a block, and let go of those that were used longest ago.
+
+        file: its path and state. number: of the block. block: its voxels.
+        """
+        with self._lock:
+            self._bytes += block.nbytes - self._take((file, number))
+            self._blocks[file, number] = block
+            while self._bytes > _KEPT_BYTES and len(self._blocks) > 1:
+                self._bytes -= self._take(next(iter(self._blocks)))
+
+    def forget(self, file: Hashable) -> None:
+        """Let go of the blocks of a file; file: its path and state."""
+        with self._lock:
+            for key in [key for key in self._blocks if key[0] == file]:
+                self._bytes -= self._take(key)
+
+    def _take(self, key: tuple[Hashable, int]) -> int:
+        block = self._blocks.pop(key, None)
+        return 0 if block is None else block.nbytes
+
+
+_kept = KeptBlocks()
+
+
 class StoredVolume:
     """A `.ucv` that is read on demand, with the shape and type of an array.
 
@@ -272,12 +318,15 @@ class StoredVolume:
         scan.read((slice(40, 60), ...))         # the same as a Volume, with its geometry
 
     The file is not kept open. A block is decoded as a whole; it has up to 256 slices in files of a
-    ratio or a quality.
+    ratio or a quality. Blocks that were decoded last stay in memory, up to 256 MB of all volumes
+    together, until `close`, or the end of a `with`.
 
     Attributes:
         shape: [T,] K, J, I.
-        dtype, ndim: as of an array.
+        dtype, ndim, size, nbytes: as of an array.
+        chunks: voxels of the blocks along each axis, as Dask states them.
         geometry: of the whole volume.
+        affine: of it, 4×4: (column, row, slice) → mm in RAS.
     Raises InputError where it cannot be opened, CodecError where it is no container, or damaged.
     """
 
@@ -287,7 +336,33 @@ class StoredVolume:
             self.header = Header.from_json(container.header, self.path.name)
         self.shape, self.dtype = self.header.shape, self.header.dtype
         self.ndim, self.geometry = len(self.shape), self.header.geometry
+        self.size = math.prod(self.shape)
+        self.nbytes = self.size * self.dtype.itemsize
+        self.affine = self.geometry.affine_ras
         self._state = self._now()
+
+    def __enter__(self) -> StoredVolume:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def chunks(self) -> tuple[tuple[int, ...], ...]:
+        """Voxels of the blocks along each axis; frames are blocks of their own."""
+        grid = self.header.grid
+        boxes = [grid.box(number) for number in range(len(grid))]
+        ranges = [sorted({getattr(box, axis) for box in boxes}) for axis in "kji"]
+        sides = [tuple(stop - start for start, stop in axis) for axis in ranges]
+        return ((1,) * self.shape[0], *sides)[4 - self.ndim :]
+
+    def close(self) -> None:
+        """Let go of decoded blocks; the next use decodes again."""
+        _kept.forget(self._key)
+
+    @property
+    def _key(self) -> tuple[str, int, int]:
+        return str(self.path), *self._state
 
     def __repr__(self) -> str:
         size = f"{self.header.modality} {self.shape} {self.dtype}"
@@ -338,13 +413,36 @@ class StoredVolume:
         places = [np.atleast_1d(np.arange(extent)[entry]) for entry, extent in axes]
         part = self.read(tuple(slice(min(axis), max(axis) + 1) for axis in places))
         picked: Voxels = part.voxels[np.ix_(*(axis - min(axis) for axis in places))]
-        return picked.reshape(pattern.shape)
+        voxels: Voxels = picked.reshape(pattern.shape)
+        return voxels if voxels.ndim else voxels[()]  # a number, as NumPy returns it
 
     def read(self, region: Region | None = None) -> Volume:
         """Read a part as a Volume, or all of it; errors as `decompress`'s."""
         if self._now() != self._state:
             raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
-        return decompress(self.path, region=region)
+        ranges = resolve_region(region, self.shape)
+        if ranges == whole_region(self.shape):  # compared with its SHA-256, and not kept twice
+            return decompress(self.path)
+        with Container(self.path) as container:
+            voxels = allocate_voxels(self.header, ranges, self.path.name)
+            for number, block in self._decoded(container, ranges):
+                _paste(voxels, ranges, self.header.grid.box(number), block)
+            return _volume_of(container, self.header, ranges, voxels)
+
+    def _decoded(
+        self, container: Container, ranges: tuple[Range, ...]
+    ) -> Iterator[tuple[int, Voxels]]:
+        """Yield the blocks in a region, from memory or decoded now."""
+        missing = []
+        for number in self.header.grid.blocks_in(ranges):
+            if (block := _kept.get(self._key, number)) is None:
+                missing.append(number)
+            else:
+                yield number, block
+        decoded = sound_blocks(container, self.header, missing, threads=0, monitor=Monitor())
+        for number, block in zip(missing, decoded, strict=True):
+            _kept.put(self._key, number, block)
+            yield number, block
 
     def _now(self) -> tuple[int, int]:
         """Return time and size, which change with the file."""

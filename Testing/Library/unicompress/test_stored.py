@@ -38,6 +38,7 @@ def stored(file: Path) -> StoredVolume:
 )
 def test_indices_mean_what_they_mean_in_numpy(key: Any, stored: StoredVolume, scan: Volume) -> None:
     found = stored[key]
+    assert type(found) is type(np.array(scan.voxels)[key])
     assert found.dtype == scan.dtype
     assert np.array_equal(found, scan.voxels[key])
 
@@ -82,6 +83,32 @@ def test_taking_all_of_it_decodes_each_block_once(
     assert sorted(decoded) == list(range(27))
 
 
+def test_slices_in_turn_decode_each_block_once_until_it_is_closed(
+    stored: StoredVolume, scan: Volume, decoded: list[int]
+) -> None:
+    with stored as scanned:
+        for number in range(len(scanned)):
+            assert np.array_equal(scanned[number], scan.voxels[number])
+    assert sorted(decoded) == list(range(27))
+    scanned[0, 0, 0]
+    assert len(decoded) == 28
+
+
+def test_blocks_beyond_what_may_be_kept_are_decoded_again(
+    stored: StoredVolume, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "_KEPT_BYTES", 1)
+    stored[0], stored[0]
+    assert len(decoded) == 2 * 9 - 1  # the last one is kept
+
+
+def test_it_says_of_itself_what_arrays_say(stored: StoredVolume, scan: Volume) -> None:
+    assert (stored.size, stored.nbytes) == (scan.voxels.size, scan.voxels.nbytes)
+    assert np.array_equal(stored.affine, scan.geometry.affine_ras)
+    assert np.prod([len(sides) for sides in stored.chunks]) == 27
+    assert tuple(map(sum, stored.chunks)) == stored.shape
+
+
 def test_a_loop_over_a_sequence_has_its_frames(
     scan: Volume, write: Write, small_blocks: None, decoded: list[int]
 ) -> None:
@@ -116,5 +143,5 @@ def test_a_file_that_changes_is_noticed(stored: StoredVolume, scan: Volume, writ
 
 def test_dask_computes_on_it(stored: StoredVolume, scan: Volume) -> None:
     dask_array = pytest.importorskip("dask.array")
-    array = dask_array.from_array(stored, chunks=(4, -1, -1))
+    array = dask_array.from_array(stored, chunks=stored.chunks)
     assert np.array_equal(array[3:5].compute(scheduler="sync"), scan.voxels[3:5])
