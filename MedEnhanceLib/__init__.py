@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         GeometryError,
         InputError,
         MedEnhanceError,
+        MissingFileError,
         ModelError,
         OutputError,
     )
@@ -59,6 +60,7 @@ __all__ = [
     "GeometryError",
     "InputError",
     "MedEnhanceError",
+    "MissingFileError",
     "ModelError",
     "OutputError",
     "Volume",

@@ -3,7 +3,8 @@
 MedEnhanceError
 ├── ConfigError          an invalid option or configuration             config   2
 ├── InputError           a file or volume that cannot be used           input    3
-│   └── GeometryError    its geometry cannot be used                    geometry 3
+│   ├── GeometryError    its geometry cannot be used                    geometry 3
+│   └── MissingFileError a file that does not exist                     input    3
 ├── OutputError          a result that cannot be written                output   1
 │   └── EndingError      its name has an unsupported ending             ending   2
 ├── DependencyError      a package that is missing or cannot be loaded  dependency 4
@@ -42,7 +43,7 @@ class ConfigError(MedEnhanceError):
     code, exit_status = "config", 2
 
 
-class InputError(MedEnhanceError):
+class InputError(MedEnhanceError, ValueError):
     """A file or a volume that cannot be read, or that does not suit the request."""
 
     code, exit_status = "input", 3
@@ -52,6 +53,10 @@ class GeometryError(InputError):
     """A volume whose geometry cannot be used."""
 
     code = "geometry"
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """A file or folder that does not exist, for `except FileNotFoundError`, too."""
 
 
 class OutputError(MedEnhanceError):

@@ -21,7 +21,7 @@ import numpy as np
 
 from MedEnhanceLib.core import arrays
 from MedEnhanceLib.core.arrays import Voxels
-from MedEnhanceLib.errors import DeviceMemoryError, InputError
+from MedEnhanceLib.errors import DeviceMemoryError, InputError, MissingFileError
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.tolerance import IfSupported
@@ -65,7 +65,7 @@ def refuse_pipe(path: Path) -> None:
 def input_error(path: Path, cause: OSError) -> InputError:
     """Return the error with the reason why `path` cannot be read, and the remedy."""
     if isinstance(cause, FileNotFoundError | NotADirectoryError):
-        return InputError(f"{path} does not exist", "Check the path.")
+        return MissingFileError(f"{path} does not exist", "Check the path.")
     if isinstance(cause, IsADirectoryError):
         return InputError(f"{path} is a folder", "Name a file inside it.")
     if cause.errno == errno.ENAMETOOLONG:

@@ -14,7 +14,7 @@ from MedEnhanceLib import hqg, io, unicompress
 from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import About, Params, did_you_mean, option, options_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
+from MedEnhanceLib.errors import ConfigError, EndingError, InputError, MissingFileError, OutputError
 from MedEnhanceLib.io.atomic import entry_of, refuse_existing, refuse_unwritable, resolved
 from MedEnhanceLib.io.describe import warn_of_content
 from MedEnhanceLib.io.formats import CONTAINER, listed, voxel_endings, written_format
@@ -133,7 +133,7 @@ def _refuse_misspelled(path: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         names = [] if os.path.lexists(path) else [entry.name for entry in path.parent.iterdir()]
         if near := did_you_mean(path.name, names):
-            raise InputError(f"{path} does not exist", f"{near}Check the path.")
+            raise MissingFileError(f"{path} does not exist", f"{near}Check the path.")
 
 
 def _refuse_manifest(path: Path) -> None:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import InputError, MissingFileError
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -34,7 +34,7 @@ def find_files(path: Path, monitor: Monitor) -> list[Path]:
     elif path.is_file():
         return [path]
     else:
-        raise InputError(f"{path} does not exist", "Check the path.")
+        raise MissingFileError(f"{path} does not exist", "Check the path.")
     images = [file for file in files if not _is_dicomdir(file)]
     if not images:
         what = "contains a DICOMDIR but no images" if files else "contains no file"
