@@ -221,23 +221,13 @@ def guided() -> Table:
 
 def composite() -> Table:
     """Bias field, blur and noise together, within the body, beside BM4D followed by N4."""
-    corrected = "ours, field corrected"
-    arms = {
-        "input": ("input", "input"),
-        "BM4D, then N4": ("BM4D + N4", "BM4D → N4"),
-        "MedEnhance": ("ours + N4", corrected),
-    }
-    rows: list[Sequence[Content]] = []
-    for name, (slabs, other) in arms.items():
-        rows.append((
-            name,
-            _mean(f"enhancement.rows[case=composite; seed=0; arm={slabs}].psnr_foreground"),
-            _mean(f"bias_field.rows[damage=composite; arm={other}].psnr"),
-        ))  # fmt: skip
-    counts = ["enhancement.rows[case=composite; seed=0; arm=ours + N4].psnr_foreground"]
-    counts.append(f"bias_field.rows[damage=composite; arm={corrected}].psnr")
-    rows.append(("n", *(Cell(f"{path}:count", ".0f") for path in counts)))
-    return Table(("arm", "slabs of brains", "crops"), rows)
+    arms = {"input": "input", "BM4D, then N4": "BM4D + N4", "MedEnhance": "ours + N4"}
+    path = "enhancement.rows[case=composite; seed=0; arm={}].psnr_foreground"
+    rows: list[Sequence[Content]] = [
+        (name, _mean(path.format(arm)), Cell(f"{path.format(arm)}:count", ".0f"))
+        for name, arm in arms.items()
+    ]
+    return Table(("arm", "PSNR, dB", "n"), rows)
 
 
 def lesions() -> Table:
@@ -604,20 +594,6 @@ def time() -> Table:
     return Table(("work", "s", "CPU s", "memory, GiB"), rows)
 
 
-def floors() -> Table:
-    """CPU time of the stages of enhancing, beside that of their arithmetic on this machine."""
-    names = ("first stage", "groups of blocks", "set network", "view network", "all")
-    rows: list[Sequence[Content]] = []
-    for model in ("ct", "mr"):
-        for name in names:
-            if (model, name) == ("mr", "view network"):
-                continue
-            path = f"speed.rows[case=stages; model={model}; stage={name}]"
-            rows.append((model.upper(), name, Cell(f"{path}.cpu_s_per_mvoxel", ".2f"),
-                         Cell(f"{path}.cpu_s / {path}.floor_s", ".1f")))  # fmt: skip
-    return Table(("", "stage", "CPU s a million voxels", "times its arithmetic"), rows)
-
-
 # --- README
 
 
@@ -745,6 +721,5 @@ TABLES: dict[str, Callable[[], Table]] = {
     "ratio": ratio,
     "downstream": downstream,
     "time": time,
-    "floors": floors,
     "card": card,
 }

@@ -84,32 +84,6 @@ def test_the_gate_takes_the_better_bm4d(peers: dict[str, float], name: str, lead
     assert [g["value"] for g in gates if g["name"] == title] == [pytest.approx(lead)]
 
 
-def test_volumes_of_planted_lesions_show_what_is_lost() -> None:
-    lesion_rows = import_module("_slices_lesions").lesion_rows
-    thin, times = np.full((48, 64, 64), 0.5, np.float32), 4
-    make = import_module("_slices_references").Reference
-    reference = make("made", "", "MR", thin, 1.0, (1.0, 1.0))
-    arms = {"thick": lambda slices: np.repeat(slices, times, axis=0), "lost": lambda _: thin}
-    rows = lesion_rows(reference, times, arms, 0)
-    assert {row["volume_change"] for row in rows if row["arm"] == "lost"} == {-1}
-    thick = {row["diameter_mm"]: row for row in rows if row["arm"] == "thick"}
-    assert 0 < thick[8]["volume_error"] < thick[3]["volume_error"]
-
-
-@pytest.mark.parametrize(
-    ("thick", "bound", "is_met"),
-    [(0.4, "spline", False), (0.1, "thick", False), (0.35, "spline", True)],
-)
-def test_volumes_are_compared_with_the_better_of_slices_and_spline(
-    thick: float, bound: str, is_met: bool
-) -> None:
-    errors = {"thick": thick, "spline": 0.2, "ours": 0.15 if is_met else 0.3}
-    rows = [{"arm": arm, "volume_error": error} for arm, error in errors.items()]
-    entry = import_module("_slices_lesions").volume_gate(rows)
-    assert entry["bound"].startswith(f"< {bound}'s")
-    assert entry["pass"] is is_met
-
-
 def test_goals_are_few_and_each_that_is_not_met_says_why() -> None:
     files = sorted((ROOT / "Testing/Benchmarks/results").glob("*.json"))
     gates = [gate for path in files for gate in json.loads(path.read_text("utf-8"))["gates"]]
