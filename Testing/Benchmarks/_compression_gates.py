@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from _common import Gate, Row, at_least, at_most, most, over_goals
-from _compression_curves import psnr_at
+from _compression_curves import curve, psnr_at
 from _compression_large import LARGE, LARGE_RATIO, NAMED_PEER
 from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTIZED
 from _compression_rows import BOUNDED, ESTIMATE, LOSSLESS, OURS, OURS_FAST, RATIO
@@ -71,12 +71,6 @@ def chosen(rows: Iterable[Row], **where: object) -> list[Row]:
         for row in rows
         if "refused" not in row and all(row.get(key) == value for key, value in where.items())
     ]
-
-
-def curve(rows: Iterable[Row], volume: str, codec: str) -> list[tuple[float, float]]:
-    """(bytes, PSNR) of a codec's lossy points on a volume."""
-    ratio_rows = chosen(rows, volume=volume, codec=codec, mode=RATIO)
-    return [(row["bytes"], row["psnr_db"]) for row in ratio_rows if row.get("psnr_db") is not None]
 
 
 def gain_over(rows: list[Row], ours: Row, codecs: Iterable[str]) -> float | None:

@@ -50,12 +50,6 @@ def gates(rows: list[Row]) -> Iterator[Gate]:
         )
         name = f"{modality}: above {over}, PSNR, dB, least over levels of noise"
         yield _over(name, gain, OVER_BM4D[modality], _WHY[modality])
-    gain = worse_region(rows, "psnr", [("composite", "ours + N4", "BM4D + N4")])
-    bound, why = OVER_BM4D["composite"], _WHY["composite"]
-    yield _over("composite: above BM4D + N4, PSNR, dB", gain, bound, why, low=0)
-    pairs = [pair for modality in NOISY for pair in against(modality)]
-    gain, over = _worst([_better_bm4d(rows, "ssim_foreground", pair) for pair in pairs])
-    yield _over(f"above {over}, SSIM, least over kinds of damage", gain, 0.005, _WHY["MR"])
     in_brains = [row for row in ours if row["modality"] == "MR"]  # of CT: faint_lesions.py
     planted = [share for row in in_brains for share in row.get("planted_kept", ())]
     real = [mean_of(in_brains, "lesion_contrast_kept", case=case.name) for case in CASES["MR"]]
@@ -79,13 +73,6 @@ def _starved(rows: list[Row]) -> Gate:
         f"abdomen: above BM4D, PSNR, dB, least above its goal ({goals} by dose)", least(margins), 0,
         "at 5,000 photons BM4D sees noise of low frequency better",
     )  # fmt: skip
-
-
-def worse_region(rows: list[Row], figure: str, pairs: list[Pair]) -> Difference | None:
-    """Of the whole image and the foreground, where the arm does worse."""
-    gains = [difference(rows, f"{figure}_{region}", pairs) for region in ("image", "foreground")]
-    known = [entry for entry in gains if entry is not None]
-    return min(known, key=lambda entry: entry.mean) if len(known) == 2 else None
 
 
 def against(modality: str) -> list[Pair]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,12 +80,12 @@ def listed() -> list[dict[str, Any]]:
     return entries
 
 
-def opened(about: Mapping[str, Any], more: Path | None) -> Scan | None:
-    """A listed scan, if it is in the shared folder or another; of a quick run a synthetic one."""
+def opened(about: Mapping[str, Any], more: Sequence[Path]) -> Scan | None:
+    """A listed scan, if it is in the shared folder or others; of a quick run a synthetic one."""
     if QUICK:
         synthetic = {"slab": [0, 5], "slices": range(10), "range_hu": [-50, 50], "erode_mm": 3}
         return repeated(_synthetic(), {**about, **synthetic})
-    for folder in (SHARED_DATA / "repeated", *([more] if more else [])):
+    for folder in (SHARED_DATA / "repeated", *more):
         path = folder / about["file"]
         if path.is_file():
             if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:

@@ -25,6 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from _common import (
+    FURTHER,
     KEPT,
     QUICK,
     RESULTS,
@@ -58,32 +59,22 @@ NEEDS = {
     "bm4d": ("the peer BM4D (not for commercial use)", lambda: find_spec("bm4d")),
     "dipy": ("the peer MP-PCA", lambda: find_spec("dipy")),
     "video": ("PyAV with x265 and SVT-AV1", lambda: _has_codecs()),
-    "scans": ("--scans FOLDER: series of sequence_scans.json", lambda: "--scans" in sys.argv),
-    "more": ("--more FOLDER: further repeated scans", lambda: "--more" in sys.argv),
-    "ct_scans": (
-        "--ct-scans FOLDER: phantoms of real_ct_scans.json",
-        lambda: "--ct-scans" in sys.argv,
-    ),
-    "unlearned": (
-        "--unlearned FOLDER: volumes of other sources",
-        lambda: "--unlearned" in sys.argv,
-    ),
-    "heads": ("--heads FOLDER …: volumes of heads.json", lambda: "--heads" in sys.argv),
+    "listed": ("--data FOLDER …: further listed volumes", lambda: FURTHER in sys.argv),
     "cuda": ("an NVIDIA device", lambda: _has_cuda()),
 }
 SCRIPTS = {
     "enhancement": Script(0.8, ("data", "bm4d")),
-    "sequences": Script(1.2, ("data", "dipy", "scans")),
-    "real": Script(0.6, ("data", "bm4d", "dipy", "more")),
-    "real_ct": Script(0.1, ("data", "bm4d", "ct_scans")),
-    "denoising": Script(0.4, ("data", "bm4d", "unlearned")),
+    "sequences": Script(1.2, ("data", "dipy", "listed")),
+    "real": Script(0.6, ("data", "bm4d", "dipy", "listed")),
+    "real_ct": Script(0.1, ("data", "bm4d", "listed")),
+    "denoising": Script(0.4, ("data", "bm4d", "listed")),
     "guidance": Script(0.1),
     "harm": Script(0.1),
     "faint_lesions": Script(0.4, ("data", "bm4d")),
     "noise": Script(0.1),
     "uncertainty": Script(0.1),
     "slices": Script(0.5),
-    "segmentation": Script(0.4, ("data", "heads")),
+    "segmentation": Script(0.4, ("data", "listed")),
     "gradprom": Script(1.1),
     "distillation": Script(8.0),
     "downstream": Script(0.1),
@@ -97,14 +88,9 @@ SCRIPTS = {
 
 
 def main() -> int:
-    """Run the scripts; the number of those that failed."""
+    """Run the scripts. Returns the number of those that failed."""
     parser = parser_of(__doc__)
     parser.add_argument("--plan", action="store_true", help="only say what takes how long")
-    parser.add_argument("--more", type=Path, help="of real.py: folder of further sequences")
-    parser.add_argument("--scans", type=Path, help="of sequences.py: folder of further series")
-    parser.add_argument("--ct-scans", type=Path, help="of real_ct.py: folder of listed phantoms")
-    parser.add_argument("--heads", nargs="+", help="of segmentation.py: folders of heads.json")
-    parser.add_argument("--unlearned", type=Path, help="of denoising.py: volumes of other sources")
     options = parser.parse_args()
     unknown = sorted(set(options.only or ()) - SCRIPTS.keys())
     if unknown:
@@ -112,24 +98,14 @@ def main() -> int:
     names = options.only or list(SCRIPTS)
     words = [f"--{word}" for word in ("quick", "anew") if getattr(options, word)]
     words += ["--out", str(options.out)] if options.out else []
+    words += [FURTHER, *map(str, options.data)] if options.data else []
     folder = options.out or RESULTS
     if options.gates_only:
         names = [name for name in names if (folder / f"{name}.json").is_file()]
         return sum(_in_this_process(name, [*words, "--gates-only"]) for name in names)
     if QUICK:
         return sum(_in_this_process(name, words) for name in names)
-    more = {
-        "real": ("more", options.more),
-        "real_ct": ("more", options.ct_scans),
-        "sequences": ("more", options.scans),
-        "denoising": ("unlearned", options.unlearned),
-    }
-    given = {name: [f"--{word}", str(place)] for name, (word, place) in more.items() if place}
-    if options.heads:
-        given["segmentation"] = ["--heads", *options.heads]
-    present = {
-        name for name in names if not options.anew and is_present(name, folder, given.get(name, ()))
-    }
+    present = {name for name in names if not options.anew and is_present(name, folder, words)}
     print("\n".join(plan(names, present)), flush=True)
     if options.plan:
         return 0
@@ -138,8 +114,7 @@ def main() -> int:
     together = [name for name in names if not SCRIPTS[name].alone]
 
     def run(name: str) -> bool:
-        more_words = [*words, *given.get(name, ())]
-        return _in_a_process(name, more_words, threads=1 + SCRIPTS[name].alone)
+        return _in_a_process(name, words, threads=1 + SCRIPTS[name].alone)
 
     with ThreadPoolExecutor(2) as pool:
         failed = sum(pool.map(run, together))

@@ -1,23 +1,22 @@
 """What a CUDA device has to show: everything that the pretended one of the tests cannot.
 
     python Testing/Benchmarks/cuda.py                    about five minutes
-    python Testing/Benchmarks/cuda.py --only facts tests agreement filter warm profile
+    python Testing/Benchmarks/cuda.py --only facts agreement filter warm
 
 The second line has what concerns enhancing: whether the card gives what the CPU gives, seconds and
-peak memory for 512 × 512 × 300, and, for 64 slices, what is copied to and from the card, the
-kernels, and what takes most of its time. Rows are kept as soon as they are measured: what was cut
-off goes on with those that are missing. Without a device nothing is measured.
+peak memory for 512 × 512 × 300. Rows are kept as soon as they are measured: what was cut off goes
+on with those that are missing. Without a device nothing is measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,23 +25,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import REPOSITORY, Gate, Part, Row, at_most, measure, parser_of
+from _common import Part, Row, run
 
 from MedEnhanceLib.runtime.machine import cpu_threads
-
-#: Memory that an enhancement is held to, GiB: with less than it takes, it has to go on in parts.
-_LIMITS_GIB = (1.0, 0.5)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is computed. side, slices: of volumes. steps: of trainings."""
+    """How much is computed. side, slices: of volumes. preset: of distillations."""
 
     side: int = 512
     slices: int = 300
     preset: str = "full"
-    steps: int = 40
-    head: tuple[int, int, int] = (160, 256, 256)
 
 
 @dataclass(frozen=True)
@@ -69,18 +63,6 @@ class Bench:
             "cudnn": torch.backends.cudnn.version(),
             "threads": cpu_threads(),
         }
-
-    def tests(self) -> Row:
-        """The tests that need a device."""
-        marked = [
-            str(path)
-            for path in sorted((REPOSITORY / "Testing/Library").rglob("test_*.py"))
-            if "mark.cuda" in path.read_text(encoding="utf-8")
-        ]
-        options = ("-m", "cuda", "-n", "0", "-q", "-p", "no:cacheprovider")
-        command = [sys.executable, "-m", "pytest", *marked, *options]
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
-        return {"status": process.returncode, "summary": process.stdout.splitlines()[-1:]}
 
     def agreement(self) -> Row:
         """Enhancement in half and in single precision against the CPU in single precision."""
@@ -173,73 +155,7 @@ class Bench:
             "peak_gib": round(torch.cuda.max_memory_allocated(self.device) / 2**30, 2),
         }
 
-    def profile(self) -> Row:
-        """The kernels that take most of the device's time, how long it was busy, what was copied.
-
-        Copies are in volumes of float32. A wait is a call that ends when the device is done.
-        """
-        from torch.profiler import ProfilerActivity, profile
-
-        slices = min(self.sizes.slices, 64)
-        run = self._enhancer(slices=slices)
-        run()
-        with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
-            _, wall, _ = self._timed(run)
-        kernels = profiler.key_averages()
-        busy = sum(kernel.self_device_time_total for kernel in kernels) / 1e6
-        first = sorted(kernels, key=lambda kernel: -kernel.self_device_time_total)[:10]
-        with tempfile.TemporaryDirectory() as folder:
-            trace = Path(folder) / "trace.json"
-            profiler.export_chrome_trace(str(trace))
-            events = json.loads(trace.read_text("utf-8"))["traceEvents"]
-        copies = [event for event in events if event.get("cat") == "gpu_memcpy"]
-        volume = 4 * slices * self.sizes.side**2
-        sent, fetched = (
-            sum(e["args"]["bytes"] for e in copies if way in e["name"]) / volume
-            for way in ("Memcpy HtoD", "Memcpy DtoH")
-        )
-        return {
-            "sent_volumes": round(sent, 3),
-            "fetched_volumes": round(fetched, 3),
-            "launched": sum(event.get("cat") == "kernel" for event in events),
-            "waits": sum("Synchronize" in event["name"] for event in events),
-            "wall_s": round(wall, 3),
-            "busy_s": round(busy, 3),
-            "kernels": {k.key[:80]: round(k.self_device_time_total / 1e6, 4) for k in first},
-        }
-
-    def ladder(self) -> Row:
-        """An enhancement with little of the card's memory: its time and warnings."""
-        row: Row = {}
-        slices = min(self.sizes.slices, 48)
-        total = torch.cuda.mem_get_info(self.device)[1] / 2**30
-        for limit in _LIMITS_GIB:
-            torch.cuda.empty_cache()
-            torch.cuda.set_per_process_memory_fraction(limit / total)
-            warnings: list[str] = []
-            try:
-                _, wall, _ = self._timed(self._enhancer(slices=slices, warnings=warnings))
-                row[f"{limit:g} GiB"] = {"wall_s": round(wall, 2), "warnings": warnings}
-            finally:
-                torch.cuda.set_per_process_memory_fraction(1.0)
-        return row
-
     # --- trainings and distillations -----------------------------------------------------------
-
-    def implicit(self) -> Row:
-        """Steps per second of the implicit network's teacher."""
-        from MedEnhanceLib.learning.precision import without_tf32
-        from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
-        from MedEnhanceLib.unicompress.codecs.implicit.two_stages import (
-            ImplicitTrainer,
-            TrainingBlocks,
-            make_source,
-        )
-
-        blocks = TrainingBlocks([make_source(self._head(0))])
-        with without_tf32:
-            trainer = ImplicitTrainer(ImplicitConfig.preset(self.sizes.preset), blocks, self.device)
-            return self._steps_per_s(trainer.step)
 
     def distill(self) -> Row:
         """Steps per second of matching and teaching, and seconds of a patient."""
@@ -289,24 +205,18 @@ class Bench:
 
     def two_processes(self) -> Row:
         """Two processes on one card at once, each its row `distill`."""
-        command = [sys.executable, __file__, "--row", "distill", "--device", self.device]
+        command = [sys.executable, __file__, "--child", "distill", self.device]
         both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         rows = [json.loads(process.communicate()[0].splitlines()[-1]) for process in both]
         return {"steps_per_s": [row["steps_per_s"] for row in rows]}
 
     # --- how -------------------------------------------------------------------------------------
 
-    def _enhancer(self, *, slices: int, warnings: list[str] | None = None) -> Callable[[], Any]:
+    def _enhancer(self, *, slices: int) -> Callable[[], Any]:
         from MedEnhanceLib.hqg import EnhanceConfig, enhance
-        from MedEnhanceLib.runtime.progress import Event, Monitor
-
-        def listen(event: Event) -> None:
-            if event.kind == "warning" and warnings is not None:
-                warnings.append(event.fields["message"])
 
         volume = self._ct(slices, self.sizes.side)
-        config = EnhanceConfig(model="ct", device=self.device)
-        return lambda: enhance(volume, config, monitor=Monitor(listen))
+        return lambda: enhance(volume, EnhanceConfig(model="ct", device=self.device))
 
     def _timed(self, work: Callable[[], Any]) -> tuple[Any, float, float]:
         """What it returns, wall and host seconds, the device's work included."""
@@ -315,26 +225,6 @@ class Bench:
         result = work()
         torch.cuda.synchronize(self.device)
         return result, time.monotonic() - wall, time.process_time() - cpu
-
-    def _steps_per_s(self, step: Callable[[int], Any]) -> Row:
-        for number in range(3):
-            step(number)
-        count = self.sizes.steps
-        _, wall, cpu = self._timed(lambda: [step(number) for number in range(3, 3 + count)])
-        return {
-            "steps_per_s": round(count / wall, 2),
-            "host_s_per_step": round(cpu / count, 4),
-        }
-
-    def _head(self, seed: int) -> Any:
-        """A ball with texture and noise, MR."""
-        from MedEnhanceLib.core.geometry import Geometry
-        from MedEnhanceLib.core.volume import Volume
-
-        k, j, i = np.mgrid[tuple(slice(-1, 1, n * 1j) for n in self.sizes.head)]
-        smooth = (k**2 + j**2 + i**2 < 0.9) * (500 + 150 * np.sin(5 * i + seed) * np.cos(4 * j))
-        voxels = np.abs(smooth + np.random.default_rng(seed).normal(0, 3, k.shape))
-        return Volume(voxels.astype(np.int16), Geometry((0.8, 0.8, 1.0)), modality="MR")
 
     @staticmethod
     def _ct(slices: int, side: int) -> Any:
@@ -346,40 +236,29 @@ class Bench:
 #: What is measured, the most important first.
 ROWS: dict[str, Callable[[Bench], Row]] = {
     "facts": Bench.facts,
-    "tests": Bench.tests,
     "agreement": Bench.agreement,
     "networks": Bench.networks_agreement,
     "filter": Bench.filter_agreement,
     "warm": Bench.warm,
-    "profile": Bench.profile,
     "resume": Bench.resume,
     "distill": Bench.distill,
-    "ladder": Bench.ladder,
-    "implicit": Bench.implicit,
     "two processes": Bench.two_processes,
 }
 
 
-def main() -> None:
-    """Measure all rows, or for another process one."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--row", help=argparse.SUPPRESS)
-    parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
-    options = parser.parse_args()
-    if not (torch.cuda.is_available() or options.gates_only):
+def parts(options: Namespace) -> Iterator[Part]:
+    """A part for each row; none without a device."""
+    if not torch.cuda.is_available():
         print("There is no CUDA device here that PyTorch can use: nothing is measured.")
         return
-    bench = Bench(device=options.device)
-    if options.row:
-        print(json.dumps(ROWS[options.row](bench)))
-        return
-    measure("cuda", options, lambda: parts_of(bench), gates_of)
-
-
-def parts_of(bench: Bench) -> Iterator[Part]:
-    """A part for each row."""
+    bench = Bench(device="cuda" if options.device == "cpu" else options.device)
     for name, measured in ROWS.items():
         yield name, partial(_tried, bench, name, measured)
+
+
+def child(name: str, device: str) -> Row:
+    """A row that another process asks for."""
+    return ROWS[name](Bench(device=device))
 
 
 def _tried(bench: Bench, name: str, measured: Callable[[Bench], Row]) -> list[Row]:
@@ -390,15 +269,5 @@ def _tried(bench: Bench, name: str, measured: Callable[[Bench], Row]) -> list[Ro
         return [{"row": name, "error": f"{type(error).__name__}: {error}"[:500]}]
 
 
-def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """The goals of a card: its time, and what is copied to it and back."""
-    seconds = next((row.get("wall_s") for row in rows if row["row"] == "warm"), None)
-    why = "before slices stayed on the card, it likely waited for the cores; since: row profile"
-    yield at_most("512×512×300, CUDA: wall s", seconds, 2, why)
-    profiled = next((row for row in rows if "sent_volumes" in row), None)
-    copied = profiled and profiled["sent_volumes"] + profiled["fetched_volumes"]
-    yield at_most("CUDA: volumes of float32 that are copied", copied, 4)
-
-
 if __name__ == "__main__":
-    main()
+    run("cuda", __doc__, parts, child=child)

@@ -9,10 +9,7 @@ after its imports, in a further run: looking at it takes time.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,17 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import (
-    QUICK,
-    REPOSITORY,
-    SHARED_DATA,
-    Gate,
-    Part,
-    Row,
-    at_most,
-    measure,
-    parser_of,
-)
+from _common import QUICK, REPOSITORY, SHARED_DATA, Part, Row, in_child, run
 
 _FILES, _SERIES, _SLICES = (40, 4, 4) if QUICK else (10_000, 20, 300)
 _TRIES = 1 if QUICK else 3
@@ -42,24 +29,10 @@ _SIDE = 64 if QUICK else 512
 _STEP_MM = 1.25
 _PIXEL_MM = 0.75
 _LOOK_SECONDS = 0.01
-_WHY_SLOWER = "every header is read and checked in Python, one after another"
-
-
-def main() -> None:
-    """Measure, then write what was found; or, in a child, measure one thing."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--measure", choices=_MEASURES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
-    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(_MEASURES[options.measure](Path(options.folder))))
-    else:
-        measure("dicom", options, parts, gates_of)
 
 
 def parts() -> Iterator[Part]:
-    yield "scan", partial(_rows, ("scan, ours", "scan, pydicom", "scan, SimpleITK"), _write_many)
+    yield "scan", partial(_rows, ("scan, ours", "scan, SimpleITK"), _write_many)
     yield "read", partial(_rows, ("read, ours", "read, SimpleITK"), _write_one)
 
 
@@ -124,18 +97,12 @@ def _voxels(slices: int) -> np.ndarray:
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, Row]:
     """What `work` gives, and its seconds or the memory that it took beyond what was there."""
-    if "--memory" in sys.argv:
+    if "memory" in sys.argv:
         result, peak = _watched(work)
         return result, {"peak_bytes": peak}
-    began, busy = time.perf_counter(), _processor_seconds()
+    began = time.perf_counter()
     result = work()
-    seconds = time.perf_counter() - began
-    return result, {"seconds": seconds, "processor_seconds": _processor_seconds() - busy}
-
-
-def _processor_seconds() -> float:
-    """Of this process and of those that it started and saw end."""
-    return sum(os.times()[:4])
+    return result, {"seconds": time.perf_counter() - began}
 
 
 def _watched(work: Callable[[], Any]) -> tuple[Any, int]:
@@ -178,22 +145,6 @@ def _scan_ours(folder: Path) -> Row:
     return row | {"series": len(series), "files": sum(each.files for each in series)}
 
 
-def _scan_pydicom(folder: Path) -> Row:
-    """What a script would do: every header, one after another, for the elements that sort."""
-    from pydicom import dcmread
-
-    def scan() -> dict[str, list[Any]]:
-        series: dict[str, list[Any]] = {}
-        for path in sorted(folder.iterdir()):
-            header = dcmread(path, stop_before_pixels=True)
-            entry = (header.ImagePositionPatient, header.ImageOrientationPatient, path)
-            series.setdefault(header.SeriesInstanceUID, []).append(entry)
-        return series
-
-    headers, row = _timed(scan)
-    return row | {"series": len(headers), "files": sum(map(len, headers.values()))}
-
-
 def _scan_sitk(folder: Path) -> Row:
     """Series and the sorted files of the first of them: each further one is another pass."""
     import SimpleITK
@@ -230,11 +181,15 @@ def _read_sitk(folder: Path) -> Row:
 
 _MEASURES: dict[str, Callable[[Path], Row]] = {
     "scan, ours": _scan_ours,
-    "scan, pydicom": _scan_pydicom,
     "scan, SimpleITK": _scan_sitk,
     "read, ours": _read_ours,
     "read, SimpleITK": _read_sitk,
 }
+
+
+def child(name: str, folder: str, *_memory: str) -> Row:
+    """What a process of its own measures."""
+    return _MEASURES[name](Path(folder))
 
 
 def _rows(names: Sequence[str], write: Callable[[Path], None]) -> Iterator[Row]:
@@ -244,48 +199,16 @@ def _rows(names: Sequence[str], write: Callable[[Path], None]) -> Iterator[Row]:
         folder = Path(temporary) / "files"
         write(folder)
         for name in [*names] * _TRIES:
-            tries[name].append(_measured(name, folder))
+            tries[name].append(in_child(child, name, str(folder)))
         for name, rows in tries.items():
             seconds = [row["seconds"] for row in rows]
             yield rows[0] | {
                 "what": name,
                 "seconds": min(seconds),
                 "slowest": max(seconds),
-                "processor_seconds": min(row.get("processor_seconds", 0.0) for row in rows),
-                "peak_bytes": _measured(name, folder, "--memory").get("peak_bytes", 0),
+                "peak_bytes": in_child(child, name, str(folder), "memory").get("peak_bytes", 0),
             }
 
 
-def _measured(name: str, folder: Path, *more: str) -> Row:
-    if QUICK:
-        return _MEASURES[name](folder)
-    command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), *more]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode:
-        sys.exit(f"{name}: {process.stderr}")
-    row: Row = json.loads(process.stdout.splitlines()[-1])
-    return row
-
-
-# ---------------------------------------------------------------- goals
-
-
-def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """What is found and read, and how long it takes beside what a script would use."""
-    by = {row["what"]: row for row in rows}
-
-    def times(ours: str, theirs: str) -> float:
-        return float(by[ours]["seconds"] / by[theirs]["seconds"])
-
-    scan, read, other = by["scan, ours"], by["read, ours"], by["read, SimpleITK"]
-    differs = abs(scan["files"] - _FILES) + abs(scan["series"] - _SERIES)
-    name = "files and series missed, and difference of the sums of voxels to SimpleITK's"
-    yield at_most(name, differs + abs(read["sum"] - other["sum"]), 0)
-    name = "scan / headers one by one with pydicom"
-    yield at_most(name, times("scan, ours", "scan, pydicom"), 0.5, _WHY_SLOWER)
-    name = "reading 512×512×300 / SimpleITK"
-    yield at_most(name, times("read, ours", "read, SimpleITK"), 1.5, _WHY_SLOWER)
-
-
 if __name__ == "__main__":
-    main()
+    run("dicom", __doc__, parts, child=child)

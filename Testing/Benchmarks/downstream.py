@@ -18,7 +18,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from _common import QUICK, SHARED_DATA, Part, Row, measure, parser_of
+from _common import QUICK, SHARED_DATA, Part, Row, run
 from _compression_rows import coded
 from _downstream_features import all_features, bins_by_number, bins_of_width
 
@@ -52,11 +52,6 @@ class Scan:
     volume: Volume
     tumor: Any
     model: str
-
-
-def main() -> None:
-    """Measure, then write what was found; no goal is set."""
-    measure("downstream", parser_of(__doc__).parse_args(), parts, lambda _: [], seeds=[0])
 
 
 def parts() -> Iterator[Part]:
@@ -122,4 +117,4 @@ def _labels(scan: Scan, volume: Volume) -> tuple[Any, dict[str, int]]:
 
 
 if __name__ == "__main__":
-    main()
+    run("downstream", __doc__, parts, seeds=[0])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 
-from _common import QUICK, SHARED_DATA, Part, Row, measure, parser_of
+from _common import QUICK, SHARED_DATA, Part, Row, run
 from _enhancement_cache import run_kept
 from _enhancement_catalog import Arm, find_arms
 from _enhancement_data import (
@@ -45,10 +45,6 @@ class Task:
     seed: int
 
 
-def main() -> None:
-    measure("enhancement", parser_of(__doc__).parse_args(), parts, gates, seeds=SEEDS)
-
-
 def parts() -> Iterator[Part]:
     names = subject_names(SHARED_DATA)
     refuse_trained(names)
@@ -70,9 +66,6 @@ def tasks(names: list[str]) -> Iterator[Task]:
 
 def work(task: Task) -> Iterator[Row]:
     """All arms on one damaged volume, on one thread, as BM4D."""
-    import torch
-
-    torch.set_num_threads(1)
     arms = arms_of(modality_of(task.subject))
     known = subject(task.subject, SHARED_DATA, SLICES)
     if task.case == PLANTED:
@@ -132,4 +125,4 @@ def heading(task: Task, known: Subject, arm: str, seconds: float) -> Row:
 
 
 if __name__ == "__main__":
-    main()
+    run("enhancement", __doc__, parts, gates, seeds=SEEDS)

@@ -19,8 +19,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
-import torch
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, gate, measure, parser_of
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, gate, run
 
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
@@ -85,11 +84,6 @@ class Case:
     tissue: npt.NDArray[np.bool_]
     spacing: tuple[float, float, float]
     clean: Floats
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    measure("noise", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[1, 3])
 
 
 def parts() -> Iterator[Part]:
@@ -287,4 +281,4 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
 
 
 if __name__ == "__main__":
-    main()
+    run("noise", __doc__, parts, gates_of, seeds=[1, 3])

@@ -1,7 +1,6 @@
 """The pictures of README and the pages, from open volumes beside the project.
 
     python Testing/Benchmarks/pictures.py [NAME …]    writes docs/images/NAME.png; without: all
-    python Testing/Benchmarks/pictures.py --heads FOLDER … --out FOLDER    labels, to look at
 
 Only pictures enter the repository. Their licenses allow that with the name of the source, which the
 page states: sct_testing_data (MIT), studyforrest (PDDL), STS (CC BY 3.0), open_ms (CC BY). The
@@ -40,8 +39,6 @@ FOLDER = REPOSITORY / "docs" / "images"
 #: Pixels: of a sheet's width at most, between panels, of a line of text, and of its letters.
 _WIDTH, _GAP, _LINE, _LETTERS = 900, 6, 20, 16
 _INK = (40, 44, 48)
-#: Side of a plane on the sheet of heads.
-_TILE = 256
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ def axial(volume: Volume, k: int) -> Floats:
 
 def real() -> None:
     """A real spinal scan, repeated 30 times."""
-    scan = next(volume for name, volume in sequences(None) if name == "spinal_fmri")
+    scan = next(volume for name, volume in sequences() if name == "spinal_fmri")
     frames = scan.voxels.astype(np.float32)
     mean = frames.mean(axis=0)
     _, _, number = still_frames(frames, mean > 0.35 * np.percentile(mean, 99))
@@ -253,11 +250,10 @@ def ct() -> None:
 def guided() -> None:
     """T1 of a patient, guided by T2 of the same examination: two crops of open_ms C07."""
     pair = next(each for each in guidance.pairs_of(["2 mm"]) if each.name == "C07 T1 ← T2")
-    model = denoising.open_model("mr", "MR")
+    model = denoising.open_model("MR")
     volume = denoising.noisy(pair.scan, "Gaussian", 10, 0)
     alone, with_guide = (
-        guidance.arm_of(denoising.NETWORK, volume, 10, model, guide).voxels
-        for guide in (None, pair.guide)
+        guidance.by_network(volume, 10, model, guide) for guide in (None, pair.guide)
     )
     clean, k = pair.scan.volume.voxels, 12
     rows = []
@@ -311,55 +307,6 @@ def _unit(voxels: Floats) -> Floats:
     return np.clip(voxels, 0, 1).astype(np.float32)
 
 
-#: Heads of heads.json that are looked at.
-_LOOKED_AT = (
-    "fs/fstrain_01", "fs/fstrain_08", "fs/swm", "malf/malf_1128", "fs/bert_norm", "multi/chris_T1",
-    "multi/open_ms_C26_T2", "mr/open_ms/C07/FLAIR", "mr/open_ms/L01/study2_T2W", "heads/uih_a",
-    "heads/M2265", "multi/stroke_T2", "heads/BaselineVolume", "heads/MR_Gd", "multi/aurora_FLAIR",
-    "multi/tcga_fg6692_T1c", "heads/pyradiomics_brain1", "heads/seg3d", "heads/babybrain",
-    "scans/dwi_philips_32dir",
-)  # fmt: skip
-
-
-def heads(folders: Sequence[Path], out: Path) -> None:
-    """Labels over twenty heads, three planes each; the title says what the model says."""
-    from _heads_data import Heads
-    from PIL import Image, ImageDraw
-    from segmentation import labeled, model, verdict
-
-    listed = Heads(folders)
-    tiles = []
-    for entry in listed.entries:
-        if not entry["file"].startswith(_LOOKED_AT):
-            continue
-        volume = listed.image(entry)
-        labels = labeled(volume).labels
-        colors = np.zeros((256, 3), np.float32)
-        for label in model().anatomy.labels:
-            colors[label.value] = [int(label.color[n : n + 2], 16) for n in (1, 3, 5)]
-        shown = np.argwhere(labels.voxels > 0)
-        point = shown.mean(axis=0) if len(shown) else np.array(volume.shape) / 2
-        tile = Image.new("RGB", (3 * _TILE, _TILE + _LINE), "white")
-        text = f"{entry['subject']} {entry['sequence']}: {verdict(volume) or 'accepted'}"
-        ImageDraw.Draw(tile).text((0, 0), text[:95], fill=_INK)
-        high = float(np.percentile(volume.voxels, 99.5)) or 1.0
-        for number, plane in enumerate(("axial", "coronal", "sagittal")):
-            center = tuple(int(place) for place in point)
-            gray, drawn = (cut(each, plane, center) for each in (volume, labels))
-            base = (gray.pixels.astype(np.float32) / high).clip(0, 1)[..., None] * 255
-            mixed = np.where(drawn.pixels[..., None] > 0, 0.55, 0.0)
-            pixels = base * (1 - mixed) + colors[drawn.pixels.astype(int)] * mixed
-            picture = Image.fromarray(pixels.astype(np.uint8)).resize((_TILE, _TILE))
-            tile.paste(picture, (number * _TILE, _LINE))
-        tiles.append(tile)
-        print(text, flush=True)
-    page = Image.new("RGB", (6 * _TILE, (_TILE + _LINE) * -(-len(tiles) // 2)), "white")
-    for number, tile in enumerate(tiles):
-        page.paste(tile, (number % 2 * 3 * _TILE, number // 2 * (_TILE + _LINE)))
-    out.mkdir(parents=True, exist_ok=True)
-    page.save(out / "heads.png")
-
-
 PICTURES: dict[str, Callable[[], None]] = {
     "real": real, "ct": ct, "thin-slices": thin, "guided": guided, "compression": compression,
     "uncertainty": uncertainty, "audit": audit_sheet,
@@ -369,13 +316,8 @@ PICTURES: dict[str, Callable[[], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
-    parser.add_argument("--heads", type=Path, nargs="+", help="folders of heads.json: no other")
-    parser.add_argument("--out", type=Path, help="folder of the sheet of heads")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.heads:
-        heads(options.heads, options.out)
-        return
     names = options.names or list(PICTURES)
     for name in names:
         PICTURES[name]()

@@ -1,6 +1,6 @@
 """Real CT: what denoising does to phantoms on scanners of several vendors, beside a known truth.
 
-    OMP_NUM_THREADS=1 python Testing/Benchmarks/real_ct.py [--more FOLDER]
+    OMP_NUM_THREADS=1 python Testing/Benchmarks/real_ct.py [--data FOLDER]
 
 Reads ../shared/data/repeated and a folder of the scans of real_ct_scans.json, which says where they
 are from. Slices repeat each other: those that no method saw are the truth. Errors are shares of the
@@ -11,17 +11,16 @@ with a matched template; edges of planted cylinders and of the phantom itself gi
 from __future__ import annotations
 
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import _real_ct_data as data
 import numpy as np
-import torch
-from _common import QUICK, Gate, Part, Row, at_least, at_most, measure, over_goals, parser_of
+from _common import QUICK, Gate, Part, Row, at_least, at_most, over_goals, run
 from _enhancement_cache import run_kept
 from _enhancement_lesions import Lesion, contrast_kept
 from _enhancement_peers import bm4d_ct, nlm_ct
@@ -55,21 +54,13 @@ _REACH, _SURFACE_HU = 6.0, -450.0
 _FEWEST = 6 if QUICK else 20
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    parser = parser_of(__doc__)
-    parser.add_argument("--more", type=Path, help="folder of the listed scans")
-    options = parser.parse_args()
+def parts(options: Namespace) -> Iterator[Part]:
     if not (HAS_BM4D or QUICK):
         print("real_ct: no BM4D, which is not installed", flush=True)
-    measure("real_ct", options, partial(parts, options.more), gates_of, seeds=[3])
-
-
-def parts(more: Path | None) -> Iterator[Part]:
     for about in data.listed()[: 1 if QUICK else None]:
-        scan = data.opened(about, more)
+        scan = data.opened(about, options.data)
         if scan is None:
-            print(f"real_ct: no {about['name']}, which needs --more FOLDER", flush=True)
+            print(f"real_ct: no {about['name']}, which needs --data FOLDER", flush=True)
         else:
             yield about["name"], partial(judged, scan)
 
@@ -281,4 +272,4 @@ def _mean(rows: list[Row], field: str) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    run("real_ct", __doc__, parts, gates_of, seeds=[3])

@@ -13,18 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-import torch
-from _common import (
-    QUICK,
-    REPOSITORY,
-    Gate,
-    Part,
-    Row,
-    at_least,
-    least,
-    measure,
-    parser_of,
-)
+from _common import QUICK, REPOSITORY, Part, Row, run
 from _slices_references import Floats, Reference, along, references, thickened
 
 from MedEnhanceLib.bundles.store import read_bundle
@@ -47,22 +36,15 @@ NOISE = {"MR": 0.04, "CT": 0.025}
 TIMES = 4
 
 
-def main() -> None:
-    options = parser_of(__doc__).parse_args()
-    torch.set_num_threads(1)
-
-    def parts() -> Iterator[Part]:
-        networks = {
-            modality: open_network(read_bundle(REPOSITORY / "Resources" / "models" / name))
-            for modality, name in MODELS.items()
-        }
-        for reference in references():
-            network = networks[reference.modality]
-            for times in reference.times[:1] if QUICK else reference.times:
-                name = f"{reference.name} {times}"
-                yield name, partial(measured, reference, times, network)
-
-    measure("slices", options, parts, gates_of, seeds=[SEED])
+def parts() -> Iterator[Part]:
+    networks = {
+        modality: open_network(read_bundle(REPOSITORY / "Resources" / "models" / name))
+        for modality, name in MODELS.items()
+    }
+    for reference in references():
+        network = networks[reference.modality]
+        for times in reference.times[:1] if QUICK else reference.times:
+            yield f"{reference.name} {times}", partial(measured, reference, times, network)
 
 
 def restored(
@@ -121,19 +103,5 @@ def row_of(
     }
 
 
-def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """Gains over the spline."""
-    by = {(row["reference"], row["times"], row["noise"], row["arm"]): row for row in rows}
-    gains: dict[str, list[float]] = {modality: [] for modality in MODELS}
-    for (*where, arm), row in by.items():
-        if arm == "ours":
-            gains[row["modality"]].append(row["psnr"] - by[*where, "spline"]["psnr"])
-    mean = least(float(np.mean(values)) for values in gains.values())
-    why = "thin plates in air, as the scanner's table, and few patients to learn from in CT"
-    yield at_least("mean gain over the spline, dB, the worse of MR and CT", mean, 3, why)
-    smallest = least(gain for values in gains.values() for gain in values)
-    yield at_least("smallest gain over the spline, dB", smallest, 1.5, why)
-
-
 if __name__ == "__main__":
-    main()
+    run("slices", __doc__, parts, seeds=[SEED])

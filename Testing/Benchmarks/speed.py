@@ -9,12 +9,7 @@ as CPU time, since wall time on a busy machine says more of the machine.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,7 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, parser_of
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, in_child, run
 
 _SIDE, _SLICES = (64, 4) if QUICK else (512, 300)
 #: Slices of the head that peers get: BM4D takes minutes for all.
@@ -36,34 +31,11 @@ _THREADS = 2
 _REGION = 128
 
 
-def main() -> None:
-    """Measure, then write what was found; or, in a child, measure one case."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.case:
-        print(json.dumps(_CASES[options.case]()))
-    else:
-        measure("speed", options, parts, gates_of, seeds=[0])
-
-
 def parts() -> Iterator[Part]:
     for name in _CASES:
         if QUICK and name == "thin slices":  # its network learns from the volume first
             continue
-        yield name, lambda name=name: [{"case": name, **row} for row in _in_child(name)]
-
-
-def _in_child(name: str) -> list[Row]:
-    if QUICK:
-        return _CASES[name]()
-    environment = {**os.environ, "OMP_NUM_THREADS": str(_THREADS)}
-    command = [sys.executable, __file__, "--case", name]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if process.returncode:
-        sys.exit(f"{name}: {process.stderr}")
-    rows: list[Row] = json.loads(process.stdout.splitlines()[-1])
-    return rows
+        yield name, lambda name=name: in_child(case_rows, name, threads=_THREADS)
 
 
 # --- cases ----------------------------------------------------------------------------------------
@@ -131,6 +103,11 @@ _CASES: dict[str, Callable[[], list[Row]]] = {
     "peers": peers,
     "thin slices": thin_slices,
 }
+
+
+def case_rows(name: str) -> list[Row]:
+    """Rows of a case."""
+    return [{"case": name, **row} for row in _CASES[name]()]
 
 
 # --- how ------------------------------------------------------------------------------------------
@@ -220,4 +197,4 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
 
 
 if __name__ == "__main__":
-    main()
+    run("speed", __doc__, parts, gates_of, seeds=[0], child=case_rows)

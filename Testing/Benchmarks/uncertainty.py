@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, gate, measure, parser_of
+from _common import QUICK, SHARED_DATA, Part, Row, run
 from _enhancement_data import TEMPLATE, Subject, subject
 
 from MedEnhanceLib.core.volume import Volume
@@ -44,7 +44,6 @@ CASES: dict[str, dict[str, Degradation]] = {
 }
 #: Half width of an interval of 90 %, in standard deviations.
 _WIDTH = 1.6449
-_LEAST, _MOST = 0.85, 0.95
 #: Central slices of each subject.
 _SLICES = 4 if QUICK else 16
 
@@ -65,10 +64,6 @@ class Measured:
     deviation: Floats
     own: float
     unit: float
-
-
-def main() -> None:
-    measure("uncertainty", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[100])
 
 
 def parts() -> Iterator[Part]:
@@ -156,17 +151,5 @@ def rms(values: Floats) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """Coverage of every volume, on which that of the mean says little."""
-    values = [row["coverage_other_sites"] for row in rows]
-    worst = max(values, key=lambda value: abs(value - (_LEAST + _MOST) / 2))
-    yield gate(
-        "coverage of ± 1.645 σ on other sites, volume farthest from .9", worst,
-        f"{_LEAST} to {_MOST}", _LEAST <= worst <= _MOST,
-        "the map knows the noise, not the details that a volume loses with it: one factor for all "
-        "volumes is right on average",
-    )  # fmt: skip
-
-
 if __name__ == "__main__":
-    main()
+    run("uncertainty", __doc__, parts, seeds=[100])

@@ -87,7 +87,7 @@ def test_the_gate_takes_the_better_bm4d(peers: dict[str, float], name: str, lead
 def test_goals_are_few_and_each_that_is_not_met_says_why() -> None:
     files = sorted((ROOT / "Testing/Benchmarks/results").glob("*.json"))
     gates = [gate for path in files for gate in json.loads(path.read_text("utf-8"))["gates"]]
-    assert 40 < len(gates) <= 80
+    assert 0 < len(gates) <= 40
     assert not [gate["name"] for gate in gates if not gate["pass"] and not gate.get("reason")]
     assert all(gate["pass"] is None for gate in gates if gate["value"] is None)
 
@@ -149,7 +149,7 @@ def test_parts_are_measured_once_and_gates_again_from_their_rows(
     assert not common.is_present("trial", tmp_path)
     (tmp_path / "trial.json").write_text(json.dumps(first | {"state": "b"}), "utf-8")
     assert common.is_present("trial", tmp_path)
-    assert not common.is_present("trial", tmp_path, ["--more", "scans"])  # it has fewer rows
+    assert not common.is_present("trial", tmp_path, ["--data", "scans"])  # it has fewer rows
 
 
 def test_a_table_is_confirmed_by_parts_that_give_the_same_rows_again(
