@@ -164,6 +164,9 @@ def measure(
     if options.only:
         print(*rows, sep="\n")
         return
+    if not rows:
+        print(f"{name}: nothing could be measured", flush=True)
+        return
     gates = list(gates_of(rows))
     for entry in gates:
         print(entry, flush=True)

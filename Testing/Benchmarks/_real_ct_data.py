@@ -25,7 +25,6 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.io import load
-from MedEnhanceLib.noise.tissue_blocks import cosines
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -153,21 +152,6 @@ def _quadratic(image: Floats, where: Mask) -> Floats:
     weights, *_ = np.linalg.lstsq(terms[where], image[where], rcond=None)
     fitted: Floats = (terms @ weights).astype(np.float32)
     return fitted
-
-
-def true_spectrum(scan: Scan) -> Floats:
-    """Variance of the noise by frequency in blocks of 4³, [4, 4, 4], with a mean of 1."""
-    noise = scan.noise / np.maximum(scan.sigma, 1e-3)
-    inside = np.broadcast_to(scan.tissue, noise.shape)
-    squares = np.square(_blocks(noise)[_blocks(inside).all(axis=1)] @ cosines(4).T).mean(axis=0)
-    spectrum: Floats = (squares / squares.mean()).reshape(4, 4, 4)
-    return spectrum
-
-
-def _blocks(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    k, j, i = (side // 4 for side in voxels.shape)
-    blocks = voxels[: 4 * k, : 4 * j, : 4 * i].reshape(k, 4, j, 4, i, 4)
-    return blocks.transpose(0, 2, 4, 1, 3, 5).reshape(-1, 64)
 
 
 # --- what is planted ------------------------------------------------------------------------------

@@ -10,17 +10,11 @@ on with those that are missing. Without a device nothing is measured.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import sys
-import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,49 +161,6 @@ class Bench:
         seconds = seconds_of_a_patient(config, "MR", make_networks, self.device)
         return {"steps_per_s": round(config.loop.steps / seconds, 2), "patient_s": round(seconds)}
 
-    def resume(self) -> Row:
-        """Distance of a resumed distillation, and of a repeated one, from the whole one."""
-        from MedEnhanceLib.errors import Cancelled
-        from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
-        from MedEnhanceLib.runtime.progress import Monitor
-        from MedEnhanceLib.spg.config import DistillConfig
-        from MedEnhanceLib.spg.matching import Raw
-        from MedEnhanceLib.spg.patient import distill_patient
-        from MedEnhanceLib.spg.prepare import Brick, Prior
-
-        config = DistillConfig.preset("smoke")
-        rng, size = np.random.default_rng(0), config.size
-        shape = (size.slices, size.side, size.side)
-        voxels = rng.uniform(0.4, 0.9, (3, *shape)).astype(np.float32)
-        raw = Raw(
-            [Brick(voxels[0], (1.0,) * 3)], Prior(voxels[1:], ((1.0, 1.0),) * 2, "file"), "MR"
-        )
-        whole, again = (
-            distill_patient(raw, config, make_networks, self.device).volumes for _ in range(2)
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            checks = iter(range(10_000))
-            stop = Monitor(cancel=lambda: next(checks) >= config.loop.steps // 2)
-            with contextlib.suppress(Cancelled):
-                distill_patient(
-                    raw, config, make_networks, self.device, folder=Path(folder), monitor=stop
-                )
-            is_stopped = any(Path(folder).iterdir())
-            resumed = distill_patient(raw, config, make_networks, self.device, folder=Path(folder))
-        return {
-            "stopped": is_stopped,
-            "changed": float(np.abs(whole - voxels[1:]).max()),
-            "resumed_differs": float(np.abs(resumed.volumes - whole).max()),
-            "repeated_differs": float(np.abs(again - whole).max()),
-        }
-
-    def two_processes(self) -> Row:
-        """Two processes on one card at once, each its row `distill`."""
-        command = [sys.executable, __file__, "--child", "distill", self.device]
-        both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-        rows = [json.loads(process.communicate()[0].splitlines()[-1]) for process in both]
-        return {"steps_per_s": [row["steps_per_s"] for row in rows]}
-
     # --- how -------------------------------------------------------------------------------------
 
     def _enhancer(self, *, slices: int) -> Callable[[], Any]:
@@ -240,9 +191,7 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "networks": Bench.networks_agreement,
     "filter": Bench.filter_agreement,
     "warm": Bench.warm,
-    "resume": Bench.resume,
     "distill": Bench.distill,
-    "two processes": Bench.two_processes,
 }
 
 
@@ -256,11 +205,6 @@ def parts(options: Namespace) -> Iterator[Part]:
         yield name, partial(_tried, bench, name, measured)
 
 
-def child(name: str, device: str) -> Row:
-    """A row that another process asks for."""
-    return ROWS[name](Bench(device=device))
-
-
 def _tried(bench: Bench, name: str, measured: Callable[[Bench], Row]) -> list[Row]:
     """A row; where it fails, its error: the other rows are worth as much."""
     try:
@@ -270,4 +214,4 @@ def _tried(bench: Bench, name: str, measured: Callable[[Bench], Row]) -> list[Ro
 
 
 if __name__ == "__main__":
-    run("cuda", __doc__, parts, child=child)
+    run("cuda", __doc__, parts)

@@ -3,16 +3,11 @@
     python Testing/Benchmarks/dicom.py     10,000 files, 512×512×300
 
 Each measurement has a process of its own. The files were just written, so the disk takes no part.
-Memory is the proportional set size of the process and all that it started, above what it was
-after its imports, in a further run: looking at it takes time.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -28,7 +23,6 @@ _SOURCE = "ct/abdomen/CT.nii.gz"
 _SIDE = 64 if QUICK else 512
 _STEP_MM = 1.25
 _PIXEL_MM = 0.75
-_LOOK_SECONDS = 0.01
 
 
 def parts() -> Iterator[Part]:
@@ -96,45 +90,10 @@ def _voxels(slices: int) -> np.ndarray:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, Row]:
-    """What `work` gives, and its seconds or the memory that it took beyond what was there."""
-    if "memory" in sys.argv:
-        result, peak = _watched(work)
-        return result, {"peak_bytes": peak}
+    """What `work` gives, and its seconds."""
     began = time.perf_counter()
     result = work()
     return result, {"seconds": time.perf_counter() - began}
-
-
-def _watched(work: Callable[[], Any]) -> tuple[Any, int]:
-    before = _tree_bytes(os.getpid())
-    peak, stopped = before, threading.Event()
-
-    def look() -> None:
-        nonlocal peak
-        while not stopped.wait(_LOOK_SECONDS):
-            peak = max(peak, _tree_bytes(os.getpid()))
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    result = work()
-    stopped.set()
-    watcher.join()
-    return result, max(peak, _tree_bytes(os.getpid())) - before
-
-
-def _tree_bytes(process: int) -> int:
-    """Proportional set size of a process and its descendants; what ends meanwhile counts as 0."""
-    total = 0
-    try:
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += 1024 * int(line.split()[1])
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            for child in (thread / "children").read_text().split():
-                total += _tree_bytes(int(child))
-    except OSError:
-        pass
-    return total
 
 
 def _scan_ours(folder: Path) -> Row:
@@ -187,27 +146,20 @@ _MEASURES: dict[str, Callable[[Path], Row]] = {
 }
 
 
-def child(name: str, folder: str, *_memory: str) -> Row:
+def child(name: str, folder: str) -> Row:
     """What a process of its own measures."""
     return _MEASURES[name](Path(folder))
 
 
 def _rows(names: Sequence[str], write: Callable[[Path], None]) -> Iterator[Row]:
     """Each measurement _TRIES times, in turn with the others, so that all see the same machine."""
-    tries: dict[str, list[Row]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "files"
         write(folder)
-        for name in [*names] * _TRIES:
-            tries[name].append(in_child(child, name, str(folder)))
-        for name, rows in tries.items():
-            seconds = [row["seconds"] for row in rows]
-            yield rows[0] | {
-                "what": name,
-                "seconds": min(seconds),
-                "slowest": max(seconds),
-                "peak_bytes": in_child(child, name, str(folder), "memory").get("peak_bytes", 0),
-            }
+        tries = [{name: in_child(child, name, str(folder)) for name in names}
+                 for _ in range(_TRIES)]  # fmt: skip
+    for name in names:
+        yield {"what": name} | min((each[name] for each in tries), key=lambda row: row["seconds"])
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ def judge(name: str, sequence: Volume) -> list[Row]:
     reference = frames[others].mean(axis=0)[tissue]
     single = sequence.frame(number)
 
-    def error(voxels: npt.NDArray[Any], truth: Floats = reference) -> float:
-        return float(np.sqrt(np.square(voxels.astype(np.float32)[tissue] - truth).mean()))
+    def error(voxels: npt.NDArray[Any]) -> float:
+        return float(np.sqrt(np.square(voxels.astype(np.float32)[tissue] - reference).mean()))
 
     before = error(single.voxels)
     snr = float(mean[tissue].mean()) / sigma
@@ -124,23 +124,15 @@ def judge(name: str, sequence: Volume) -> list[Row]:
         "sequence": (sequence, {}, number), "single": (single, {}, None),
         "true": (single, {"noise": sigma}, None),
     }  # fmt: skip
-    cache, alone = VolumeCache(), single
+    cache = VolumeCache()
     for arm, (volume, options, frame) in arms.items():
         config = EnhanceConfig(model="mr", device="cpu", **options)
         kept = None if volume is sequence else cache
         result = enhance(volume, config, frame=frame, cache=kept)
         row[arm] = error(result.volume.voxels) / before
-        alone = result.volume if arm == "single" else alone
-        noise = result.measured["noise"]
-        if arm in ("sequence", "single"):
-            row[f"{arm}_sigma"] = noise["sigma"] / sigma
     config = EnhanceConfig(model="mr", device="cpu")
     result = enhance(single, replace(config, denoiser="block-matching"), cache=cache)
     row["single_filter"] = error(result.volume.voxels) / before
-    if len(still) > _FEWEST:  # the guide is no part of its own reference
-        guided = enhance(single, config, guide=sequence.frame(others[-1])).volume
-        rest = frames[others[:-1]].mean(axis=0)[tissue]
-        row["guided"] = error(guided.voxels, rest) / error(alone.voxels, rest)
     row["nlm"] = error(nlm_mr(single, rician=False).voxels) / before
     with contextlib.suppress(ImportError):  # the package is not free for all uses
         row["bm4d"] = error(bm4d_mr(single, rician=False).voxels) / before

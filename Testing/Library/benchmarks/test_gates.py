@@ -260,7 +260,7 @@ def test_the_interval_of_a_mean_is_over_volumes() -> None:
     assert interval([np.array([2.0])] * 5) == (2.0, 2.0)
 
 
-def test_the_plan_knows_every_script() -> None:
+def test_all_runs_every_script() -> None:
     scripts = {path.stem for path in (ROOT / "Testing/Benchmarks").glob("[a-z]*.py")}
     others = {"all", "figures", "results_page", "record_in_cards", "pictures"}
-    assert scripts - others == set(import_module("all").SCRIPTS)
+    assert scripts - others == {*import_module("all").SCRIPTS}
