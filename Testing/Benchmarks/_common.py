@@ -14,6 +14,7 @@ meant to leave results as they are, `--confirm` measures some parts again instea
 from __future__ import annotations
 
 import argparse
+import hashlib
 import inspect
 import json
 import os
@@ -203,6 +204,20 @@ def _lasting(row: Row) -> str:
         return float(f"{value:.9g}") if isinstance(value, float) else value
 
     return json.dumps({name: rounded(row[name]) for name in row if not _PASSING.search(name)})
+
+
+def listed(name: str) -> list[dict[str, Any]]:
+    """Entries of a list of open volumes beside the scripts."""
+    path = REPOSITORY / "Testing" / "Benchmarks" / name
+    entries: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    return entries
+
+
+def verified(path: Path, entry: Mapping[str, Any]) -> Path:
+    """The path of a listed file, which is the one that is listed, or the script ends."""
+    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        sys.exit(f"{path}: the file is not the one that is listed (sha256)")
+    return path
 
 
 def kept(

@@ -6,9 +6,6 @@ mean is subtracted from every error: a mean of what the method saw rewards whoev
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _common import QUICK, SHARED_DATA
+from _common import QUICK, SHARED_DATA, verified
 from _enhancement_lesions import Lesion
 from scipy import ndimage
 
@@ -73,12 +70,6 @@ class Scan:
         return max(0.0, after / before * (1 + self.factor) - self.factor)
 
 
-def listed() -> list[dict[str, Any]]:
-    path = Path(__file__).with_name("real_ct_scans.json")
-    entries: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-    return entries
-
-
 def opened(about: Mapping[str, Any], more: Sequence[Path]) -> Scan | None:
     """A listed scan, if it is in the shared folder or others; of a quick run a synthetic one."""
     if QUICK:
@@ -87,10 +78,10 @@ def opened(about: Mapping[str, Any], more: Sequence[Path]) -> Scan | None:
     for folder in (SHARED_DATA / "repeated", *more):
         path = folder / about["file"]
         if path.is_file():
-            if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
-                sys.exit(f"{path}: the file is not the one that is listed (sha256)")
             top, bottom, left, right = about["box"]
-            volume = load(path, modality="CT").crop(j=slice(top, bottom), i=slice(left, right))
+            volume = load(verified(path, about), modality="CT").crop(
+                j=slice(top, bottom), i=slice(left, right)
+            )
             return repeated(volume, about)
     return None
 

@@ -6,9 +6,6 @@ frames that a method saw: their mean rewards whoever borrows from them.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -17,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _common import QUICK, SHARED_DATA
+from _common import QUICK, SHARED_DATA, listed, verified
 from noise import g_factor
 from real import group_of, spread
 from scipy import ndimage, stats
@@ -68,9 +65,8 @@ class Series:
 
 def real(more: Sequence[Path]) -> Iterator[tuple[str, Callable[[], Series]]]:
     """Names of the listed series that are in the shared folder or others, and what opens each."""
-    listed = json.loads((Path(__file__).parent / "sequence_scans.json").read_text("utf-8"))
     for folder in (DWI.parent, *more):
-        for about in listed:
+        for about in listed("sequence_scans.json"):
             if QUICK or (folder / about["file"]).is_file():
                 yield about["name"], partial(_listed, folder / about["file"], about)
 
@@ -89,9 +85,7 @@ def opened(path: Path) -> Volume:
 
 def _listed(path: Path, about: Mapping[str, Any]) -> Series:
     """A series by its entry; of a large one the middle slices."""
-    if not QUICK and hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
-        sys.exit(f"{path}: the file is not the one that is listed (sha256)")
-    volume = opened(path)
+    volume = opened(path if QUICK else verified(path, about))
     count = max(_FEWEST_SLICES, _MOST_VOXELS // volume.voxels[:, 0].size)
     first = max(0, (volume.shape[1] - count) // 2)
     volume = volume.crop(k=slice(first, min(volume.shape[1], first + count)))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from _common import QUICK, SHARED_DATA, Part, Row, run
-from _enhancement_cache import run_kept
+from _enhancement_data import run_kept
 from _enhancement_peers import bm4d_mr, without_shading
 from harm import volumes
 

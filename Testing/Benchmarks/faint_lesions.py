@@ -17,8 +17,15 @@ from typing import Any
 
 import numpy as np
 from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, least, over_goals, run
-from _enhancement_cache import run_kept
-from _enhancement_data import CASES, CT_RANGE_HU, CT_SUBJECTS, Subject, refuse_trained, subject
+from _enhancement_data import (
+    CASES,
+    CT_RANGE_HU,
+    CT_SUBJECTS,
+    Subject,
+    refuse_trained,
+    run_kept,
+    subject,
+)
 from _enhancement_lesions import Floats, Lesion, contrast_kept, even_tissue, new_blobs, plant
 from _enhancement_peers import bm4d_ct
 from _observers import Doubles, auc, channel_outputs, channels, hotelling, template_score

@@ -36,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from _common import QUICK, REPOSITORY, SHARED_DATA, Part, Row, folder_of, run, state_of
-from _enhancement_cache import run_kept
+from _enhancement_data import run_kept
 
 from MedEnhanceLib.api_training import train
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle

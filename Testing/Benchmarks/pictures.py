@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,9 +37,9 @@ from MedEnhanceLib.spg.audit import Audited, audit
 from MedEnhanceLib.synthetic import synthetic_volume
 
 FOLDER = REPOSITORY / "docs" / "images"
-#: Pixels: of a sheet's width at most, between panels, of a line of text, and of its letters.
-_WIDTH, _GAP, _LINE, _LETTERS = 900, 6, 20, 16
-_INK = (40, 44, 48)
+#: Pixels of an inch, of the title above a row, and of a letter.
+_DPI, _TITLE, _LETTER = 100, 60, 8
+_RING = "#ffb000"
 
 
 @dataclass(frozen=True)
@@ -61,63 +62,33 @@ def difference(title: str, pixels: Floats, reach: float) -> Panel:
     return Panel(title, pixels, -reach, reach)
 
 
-def sheet(name: str, rows: Sequence[Sequence[Panel]], factor: int) -> Path:
-    """Draw panels in rows, titles above, each pixel `factor` wide, and write the PNG.
+def sheet(name: str, rows: Sequence[Sequence[Panel]], factor: int) -> None:
+    """Draw panels in rows, titles above, each pixel `factor` wide, and write the PNG."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    Titles are wrapped at the width of their panel; a word that is wider is an error.
-    """
-    from matplotlib import get_data_path
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", _LETTERS)
-    sides = [[(n * factor for n in panel.pixels.shape) for panel in row] for row in rows]
-    sizes = [[tuple(each) for each in row] for row in sides]
-    titles = [
-        [
-            _wrapped(panel.title, font, width - 2 * _GAP)
-            for panel, (_, width) in zip(row, size, strict=True)
-        ]
-        for row, size in zip(rows, sizes, strict=True)
-    ]
-    heads = [_LINE * max(map(len, row)) + _GAP for row in titles]
-    width = max(sum(w for _, w in row) + _GAP * (len(row) - 1) for row in sizes)
-    height = sum(heads) + sum(max(h for h, _ in row) for row in sizes) + _GAP * (len(rows) - 1)
-    assert width <= _WIDTH, f"{name} is {width} pixels wide"
-    image = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(image)
-    top = 0
-    for row, size, lines, head in zip(rows, sizes, titles, heads, strict=True):
-        offset = 0
-        for panel, (_, across), text in zip(row, size, lines, strict=True):
-            for number, line in enumerate(text):
-                draw.text((offset, top + _LINE * number), line, fill=_INK, font=font)
-            share = (np.asarray(panel.pixels, np.float32) - panel.low) / (panel.high - panel.low)
-            gray = np.rint(share.clip(0, 1) * 63) * (255 / 63)
-            large = gray.astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1)
-            image.paste(Image.fromarray(large), (offset, top + head))
+    matplotlib.rcParams["font.size"] = 9
+    widest = max(sum(panel.pixels.shape[1] for panel in row) for row in rows) * factor
+    highest = sum(max(panel.pixels.shape[0] for panel in row) for row in rows) * factor
+    size = widest / _DPI, (highest + _TITLE * len(rows)) / _DPI
+    figure = Figure(size, dpi=_DPI, layout="constrained")
+    axes = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for line, row in zip(axes, rows, strict=True):
+        for axis, panel in zip(line, row, strict=False):
+            axis.imshow(
+                panel.pixels, "gray", vmin=panel.low, vmax=panel.high, interpolation="nearest"
+            )
+            letters = panel.pixels.shape[1] * factor // _LETTER
+            axis.set_title(textwrap.fill(panel.title, letters), loc="left")
             if panel.ring:
-                y, x, radius = (factor * each for each in panel.ring)
-                box = (offset + x - radius, top + head + y - radius)
-                box += (offset + x + radius, top + head + y + radius)
-                draw.ellipse(box, outline=(255, 176, 0), width=2)
-            offset += across + _GAP
-        top += head + max(h for h, _ in size) + _GAP
+                row_at, column, radius = panel.ring
+                ring = matplotlib.patches.Circle((column, row_at), radius, fill=False, color=_RING)
+                axis.add_patch(ring)
     path = FOLDER / f"{name}.png"
-    image.quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"{path.relative_to(REPOSITORY)}: {image.size}, {path.stat().st_size / 1000:.0f} kB")
-    return path
-
-
-def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) > width and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    assert all(font.getlength(line) <= width for line in lines), f"too long: {text}"
-    return lines
+    figure.savefig(path)
+    print(f"{path.relative_to(REPOSITORY)}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def axial(volume: Volume, k: int) -> Floats:

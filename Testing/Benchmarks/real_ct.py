@@ -19,8 +19,8 @@ from typing import Any
 
 import _real_ct_data as data
 import numpy as np
-from _common import QUICK, Gate, Part, Row, at_least, at_most, over_goals, run
-from _enhancement_cache import run_kept
+from _common import QUICK, Gate, Part, Row, at_least, at_most, listed, over_goals, run
+from _enhancement_data import run_kept
 from _enhancement_lesions import Lesion, contrast_kept
 from _enhancement_peers import bm4d_ct, nlm_ct
 from _observers import auc, template_score
@@ -50,7 +50,7 @@ _FEWEST = 6 if QUICK else 20
 def parts(options: Namespace) -> Iterator[Part]:
     if not (HAS_BM4D or QUICK):
         print("real_ct: no BM4D, which is not installed", flush=True)
-    for about in data.listed()[: 1 if QUICK else None]:
+    for about in listed("real_ct_scans.json")[: 1 if QUICK else None]:
         scan = data.opened(about, options.data)
         if scan is None:
             print(f"real_ct: no {about['name']}, which needs --data FOLDER", flush=True)

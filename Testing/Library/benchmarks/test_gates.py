@@ -79,7 +79,7 @@ def rows_with(**psnr: float) -> list[dict[str, Any]]:
     ],
 )
 def test_the_gate_takes_the_better_bm4d(peers: dict[str, float], name: str, lead: float) -> None:
-    gates = import_module("_enhancement_gates").gates(rows_with(ours=31.0, **peers))
+    gates = import_module("enhancement").gates_of(rows_with(ours=31.0, **peers))
     title = f"MR: above {name}, PSNR, dB, least over levels of noise"
     assert [g["value"] for g in gates if g["name"] == title] == [pytest.approx(lead)]
 
