@@ -13,8 +13,7 @@ Of a person a box around the labels is used: as many slices as show most of them
 makes of a noisy box is made once and kept; it depends on no head, and all cells and arms share it.
 
 The shipped enhancers know some of these persons; cells are of persons whom they do not know where
-there are such, and a row states whether the person left out is known. Lesions and sarcomas were
-drawn by readers.
+there are such. Lesions and sarcomas were drawn by readers.
 
 The trainings of a cell have their checkpoints in runs/benchmarks.
 """
@@ -39,7 +38,7 @@ from _common import QUICK, REPOSITORY, SHARED_DATA, Part, Row, folder_of, run, s
 from _enhancement_data import run_kept
 
 from MedEnhanceLib.api_training import train
-from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.head import Enhancer
@@ -157,22 +156,9 @@ def boxed(image: Volume, labels: Volume) -> Iterator[Volume]:
         yield volume.crop(*parts)
 
 
-def is_known(enhancer: Bundle, person: str) -> bool:
-    """Whether an enhancer learned from any image of a person, by its own record."""
-    config = enhancer.metadata["training"]["config"]
-    learned, left_out = (
-        {path for name in names for glob in config.get(name, ()) for path in SHARED_DATA.glob(glob)}
-        for names in (("high_quality", "examinations"), ("leave_out",))
-    )
-    return any(
-        path.parent.name == person and left_out.isdisjoint((path, path.parent)) for path in learned
-    )
-
-
 def cell(name: str, data: Path, person: str) -> Iterator[Row]:
     """Train and measure with one person left out."""
     fields = head_fields(ANATOMIES[name], person)
-    enhancer = open_bundle("auto", kind="enhancer", modality=fields["modality"])
     place = FOLDER / f"{name}-{person}"
     head = trained_head(fields | {"enhancer": "auto"}, data, place / "head")
     noisy_head = trained_head(fields, data, place / "noisy-head")
@@ -187,7 +173,6 @@ def cell(name: str, data: Path, person: str) -> Iterator[Row]:
         rows += rows_of_arm(arm, folder)
     shared = {"anatomy": name, "case": name, "subject": person, "seed": SEED}
     shared |= {"steps": STEPS, "head_steps": HEAD_STEPS}
-    shared |= {"enhancer": enhancer.sha256, "enhancer_knows": is_known(enhancer, person)}
     yield from (shared | row for row in rows)
 
 
@@ -243,22 +228,12 @@ def rows_of_noisy_head(head: Path, data: Path, modality: str) -> Iterator[Row]:
 
 def rows_of_arm(arm: str, folder: Path) -> Iterator[Row]:
     """What a training measured: its taught weights, accepted or not, and once what is before."""
-    metadata = read_bundle(folder).metadata
-    record = metadata["gradprom"]
     names = {"taught": arm}
     if arm == ALONE:
         names |= {"clean": CLEAN, "noisy": NOISY, "untaught": ENHANCED}
-    for row in metadata["measured"]:
+    for row in read_bundle(folder).metadata["measured"]:
         if row["image"] in names:
-            yield {
-                "arm": names[row["image"]],
-                "dice": row["dice"],
-                "psnr": row["psnr_db"],
-                "open_fraction": record["open_fraction"],
-                "open_share": record["open_share"],
-                "mean_cosine": record["mean_cosine"],
-                "accepted": record["accepted"],
-            }
+            yield {"arm": names[row["image"]], "dice": row["dice"], "psnr": row["psnr_db"]}
 
 
 if __name__ == "__main__":

@@ -541,18 +541,18 @@ def offers() -> Table:
 def card() -> Table:
     """Agreement with the CPU, time and resuming on a CUDA device."""
     rows = (
-        ("enhanced CT, beside the CPU's", "{cuda.rows[row=agreement].half_mean_hu|.3f} HU on "
-         "average, {cuda.rows[row=agreement].half_largest_hu|.0f} HU at most"),
-        ("thin slices, beside the CPU's", "{cuda.rows[row=networks].thin_mean_percent|.2f} % of "
-         "white on average, {cuda.rows[row=networks].thin_largest_percent|.1f} % at most"),
+        ("enhanced CT, beside the CPU's", "{card.rows[row=agreement].half_mean_hu|.3f} HU on "
+         "average, {card.rows[row=agreement].half_largest_hu|.0f} HU at most"),
+        ("thin slices, beside the CPU's", "{card.rows[row=networks].thin_mean_percent|.2f} % of "
+         "white on average, {card.rows[row=networks].thin_largest_percent|.1f} % at most"),
         ("labels of tissue, beside the CPU's", "the same in "
-         "{cuda.rows[row=networks].labels_alike_percent|.0f} % of the voxels"),
-        ("enhance CT, 512×512×300", "{cuda.rows[row=warm].wall_s|.0f} s, "
-         "{cuda.rows[row=warm].host_s|.0f} CPU s of the cores, {cuda.rows[row=warm].peak_gib|.1f} "
+         "{card.rows[row=networks].labels_alike_percent|.0f} % of the voxels"),
+        ("enhance CT, 512×512×300", "{card.rows[row=warm].wall_s|.0f} s, "
+         "{card.rows[row=warm].host_s|.0f} CPU s of the cores, {card.rows[row=warm].peak_gib|.1f} "
          "GiB of the card"),
-        ("the filter alone, 256×256×64", "{cuda.rows[row=filter].card_s|.1f} s; on the cores "
-         "{cuda.rows[row=filter].cpu_s|.1f} s"),
-        ("match a patient, preset full", "{cuda.rows[row=distill].patient_s / 60|.0f} min"),
+        ("the filter alone, 256×256×64", "{card.rows[row=filter].card_s|.1f} s; on the cores "
+         "{card.rows[row=filter].cpu_s|.1f} s"),
+        ("match a patient, preset full", "{card.rows[row=distill].patient_s / 60|.0f} min"),
     )  # fmt: skip
     return Table(("measured", "on the card"), ("$0", "$1"), rows)
 

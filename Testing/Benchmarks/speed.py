@@ -43,7 +43,7 @@ def parts() -> Iterator[Part]:
 
 def whole_volume() -> list[Row]:
     """A CT from its voxels to the enhanced voxels, as the library does it."""
-    return [_enhance(_ct(_SLICES))]
+    return [_enhance(tiled_ct(_SLICES))]
 
 
 def head() -> list[Row]:
@@ -82,7 +82,7 @@ def preview() -> list[Row]:
 
     torch.set_num_threads(1)
     rows = []
-    for model, volume in (("ct", _ct(_SLICES)), ("mr", _mr())):
+    for model, volume in (("ct", tiled_ct(_SLICES)), ("mr", _mr())):
         config = EnhanceConfig(model=model, device="cpu")
         enhance(replace(volume, voxels=volume.voxels[:2]), config)
         place, half = len(volume.voxels) // 2, min(volume.shape[1] // 2, _REGION // 2)
@@ -133,7 +133,7 @@ def _mr() -> Any:
     return _volume("mr/studyforrest/T1.nii.gz", "MR", _HEAD, 0.0)
 
 
-def _ct(slices: int) -> Any:
+def tiled_ct(slices: int) -> Any:
     """[slices, 512, 512] int16: a real CT mirrored and tiled, or shapes, with noise on it."""
     return _volume("ct/abdomen/CT.nii.gz", "CT", (slices, _SIDE, _SIDE), 20.0)
 
