@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
 from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, gate, run
@@ -25,6 +24,7 @@ from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.filters.block_matching import BlockMatchingFilter
+from MedEnhanceLib.io import load
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.synthetic import synthetic_volume
 
@@ -101,10 +101,8 @@ def parts() -> Iterator[Part]:
 
 
 def read(name: str) -> tuple[Floats, tuple[float, float, float]]:
-    image = nibabel.load(SHARED_DATA / f"{name}.nii.gz")
-    zooms = image.header.get_zooms()
-    voxels = np.ascontiguousarray(np.asarray(image.dataobj).T, dtype=np.float32)
-    return voxels, (float(zooms[0]), float(zooms[1]), float(zooms[2]))
+    volume = load(SHARED_DATA / f"{name}.nii.gz", modality="CT" if name.startswith("ct/") else "MR")
+    return volume.voxels.astype(np.float32), volume.geometry.spacing
 
 
 def averaged(voxels: Floats, by: tuple[int, int, int]) -> Floats:
