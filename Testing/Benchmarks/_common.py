@@ -1,8 +1,9 @@
 """What benchmarks share: options, volumes, resuming, goals and the file of each.
 
-A script says what it measures as parts, and what it aims at as a function of its rows:
+A script is its parts, which measure rows, and a function of the rows for its goals:
 
-    measure("blur", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[3])
+    if __name__ == "__main__":
+        run("harm", __doc__, parts, gates_of, seeds=[0])
 
 A table is of a state: a hash of what it depends on. Rows of a part are kept in runs/benchmarks, in
 a folder of the state, as soon as they are measured: what was interrupted goes on where it was. A
@@ -13,15 +14,19 @@ meant to leave results as they are, `--confirm` measures some parts again instea
 from __future__ import annotations
 
 import argparse
+import hashlib
+import inspect
 import json
 import os
 import platform
 import re
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +46,8 @@ QUICK = "--quick" in sys.argv
 _SCRATCH = tempfile.TemporaryDirectory(prefix="benchmarks-") if QUICK else None
 #: How names of fields end that differ from run to run: times and memory.
 _PASSING = re.compile(r"(_s|seconds|_mib|_gib|peak_bytes|cpu_s_per_mvoxel)$")
-#: Options of scripts that name folders of further volumes.
-FURTHER = ("--more", "--unlearned", "--heads")
+#: The option that names folders of further volumes.
+FURTHER = "--data"
 #: The open volumes kept beside the project; of a quick run small ones of the same names.
 SHARED_DATA = small_data(KEPT / "quick-data") if QUICK else REPOSITORY.parent / "shared" / "data"
 
@@ -59,6 +64,10 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
         "--out", type=Path, help="folder of the JSON file (default: results; quick: runs)"
     )
     parser.add_argument(
+        FURTHER, type=Path, nargs="+", default=[], help="folders of further listed volumes"
+    )
+    parser.add_argument("--device", default="cpu", help="of trainings and distillations")
+    parser.add_argument(
         "--anew", action="store_true", help="measure again what is of the present state already"
     )
     parser.add_argument(
@@ -74,7 +83,58 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--gates-only", action="store_true", help="judge the rows of the JSON file, measure nothing"
     )
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     return parser
+
+
+def no_goals(_rows: list[Row]) -> Iterable[Gate]:
+    """Judge nothing: for tables without a goal."""
+    return ()
+
+
+def run(
+    name: str,
+    text: str | None,
+    parts: Callable[..., Iterable[Part]],
+    gates_of: Callable[[list[Row]], Iterable[Gate]] = no_goals,
+    *,
+    seeds: Sequence[int] = (),
+    child: Callable[..., Any] | None = None,
+) -> None:
+    """Measure what the command line asks for.
+
+    Args:
+        name: of the script.
+        text: its docstring.
+        parts: yields them, the most important first; takes the options if it takes anything.
+        gates_of: judges the rows of all parts.
+        seeds: of what is drawn.
+        child: what a process of its own measures, of the words that `in_child` gives it.
+    """
+    options = parser_of(text).parse_args()
+    if "torch" in sys.modules and not options.child:
+        sys.modules["torch"].set_num_threads(1)
+    if options.child and child:
+        print(json.dumps(child(*options.child)))
+        return
+    takes_options = bool(inspect.signature(parts).parameters)
+    made = partial(parts, options) if takes_options else parts
+    measure(name, options, made, gates_of, seeds=seeds)
+
+
+def in_child(child: Callable[..., Any], *words: str, threads: int | None = None) -> Any:
+    """What `child` gives for some words, in a process of its own; of a quick run in this one.
+
+    child: of a script, which hands it to `run`. threads: of each library.
+    """
+    if QUICK:
+        return child(*words)
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    command = [sys.executable, inspect.getfile(child), "--child", *words]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        sys.exit(f"{' '.join(words)}: {process.stderr}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def measure(
@@ -85,15 +145,7 @@ def measure(
     *,
     seeds: Sequence[int] = (),
 ) -> None:
-    """Measure what is not of the present state yet, then write NAME.json.
-
-    Args:
-        name: of the script.
-        options: of `parser_of`.
-        parts: yields them, the most important first.
-        gates_of: judges the rows of all parts.
-        seeds: of what is drawn.
-    """
+    """Measure what is not of the present state yet, then write NAME.json; arguments as of `run`."""
     folder = options.out or (KEPT / "quick" if QUICK else RESULTS)
     if options.gates_only:
         path = folder / f"{name}.json"
@@ -112,6 +164,9 @@ def measure(
             rows += kept(name, part, make, anew=options.anew)
     if options.only:
         print(*rows, sep="\n")
+        return
+    if not rows:
+        print(f"{name}: nothing could be measured", flush=True)
         return
     gates = list(gates_of(rows))
     for entry in gates:
@@ -151,6 +206,20 @@ def _lasting(row: Row) -> str:
     return json.dumps({name: rounded(row[name]) for name in row if not _PASSING.search(name)})
 
 
+def listed(name: str) -> list[dict[str, Any]]:
+    """Entries of a list of open volumes beside the scripts."""
+    path = REPOSITORY / "Testing" / "Benchmarks" / name
+    entries: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    return entries
+
+
+def verified(path: Path, entry: Mapping[str, Any]) -> Path:
+    """The path of a listed file, which is the one that is listed, or the script ends."""
+    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        sys.exit(f"{path}: the file is not the one that is listed (sha256)")
+    return path
+
+
 def kept(
     name: str, part: str, make: Callable[[], Iterable[Row]], *, anew: bool = False
 ) -> list[Row]:
@@ -173,19 +242,18 @@ def commit() -> str:
     return git("rev-parse", "--short=12", "HEAD") + ("+" if _changes() else "")
 
 
-def is_present(name: str, folder: Path = RESULTS, words: Iterable[str] = ()) -> bool:
+def is_present(name: str, folder: Path = RESULTS, words: Sequence[str] = ()) -> bool:
     """Return whether NAME.json is of the present state.
 
     Args:
         name: of the script.
         folder: of the file.
-        words: of a command line; the file is of all further volumes (`FURTHER`) that they name.
+        words: of a command line; where it names further volumes, the file is of such.
     """
     path = folder / f"{name}.json"
     record = json.loads(path.read_bytes()) if path.is_file() else {}
-    return record.get("state") == state_of(name) and all(
-        word in record["command"] for word in words if word in FURTHER
-    )
+    is_further = FURTHER not in words or FURTHER in record.get("command", "")
+    return record.get("state") == state_of(name) and is_further
 
 
 def folder_of(name: str) -> Path:

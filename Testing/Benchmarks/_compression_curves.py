@@ -10,9 +10,20 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
+from _common import Row
 from scipy.interpolate import PchipInterpolator
 
 Point = tuple[float, float]
+
+
+def curve(rows: Iterable[Row], volume: str, codec: str) -> list[Point]:
+    """(bytes, PSNR) of a codec's lossy points on a volume."""
+    return [
+        (row["bytes"], row["psnr_db"])
+        for row in rows
+        if (row["volume"], row["mode"], row["codec"]) == (volume, "ratio", codec)
+        and row.get("psnr_db") is not None
+    ]
 
 
 def frontier(points: Iterable[Point]) -> list[Point]:

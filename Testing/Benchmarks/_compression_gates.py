@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from _common import Gate, Row, at_least, at_most, most, over_goals
-from _compression_curves import psnr_at
+from _compression_curves import curve, psnr_at
 from _compression_large import LARGE, LARGE_RATIO, NAMED_PEER
 from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTIZED
-from _compression_rows import BOUNDED, ESTIMATE, LOSSLESS, OURS, OURS_FAST, RATIO
+from _compression_rows import BOUNDED, ESTIMATE, LOSSLESS, OURS, RATIO
 from _compression_volumes import SUBJECTS
 
 MODALITY = {subject.name: subject.modality for subject in SUBJECTS}
@@ -39,9 +39,9 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         "in CT, and at the lowest ratios, slow HEVC comes closest",
     )  # fmt: skip
     yield at_least(
-        "bytes below JPEG XL, least above its goal (lossless: CT 12, MR 8, EM 4 %; fast, to effort "
-        "3: 0 %; largest error 1, 2, 8 in CT: 20, 20, 30 %)",
-        over_goals(_lossless(rows) | _fast(rows) | _bounded(rows)), 0,
+        "bytes below JPEG XL, least above its goal (lossless: CT 12, MR 8, EM 4 %; largest "
+        "error 1, 2, 8 in CT: 20, 20, 30 %)",
+        over_goals(_lossless(rows) | _bounded(rows)), 0,
         "noise cannot be predicted: of noisy volumes it is most of the bytes, whatever the codec",
     )  # fmt: skip
     yield at_most(
@@ -71,12 +71,6 @@ def chosen(rows: Iterable[Row], **where: object) -> list[Row]:
         for row in rows
         if "refused" not in row and all(row.get(key) == value for key, value in where.items())
     ]
-
-
-def curve(rows: Iterable[Row], volume: str, codec: str) -> list[tuple[float, float]]:
-    """(bytes, PSNR) of a codec's lossy points on a volume."""
-    ratio_rows = chosen(rows, volume=volume, codec=codec, mode=RATIO)
-    return [(row["bytes"], row["psnr_db"]) for row in ratio_rows if row.get("psnr_db") is not None]
 
 
 def gain_over(rows: list[Row], ours: Row, codecs: Iterable[str]) -> float | None:
@@ -114,14 +108,9 @@ def _lossless(rows: list[Row]) -> dict[float, list[float | None]]:
     }
 
 
-def _fast(rows: list[Row]) -> dict[float, list[float | None]]:
-    ours = chosen(rows, mode=LOSSLESS, codec=OURS_FAST)
-    return {0.0: [_saved(rows, row, efforts=(3,)) for row in ours]}
-
-
-def _saved(rows: list[Row], ours: Row, efforts: tuple[int, ...] = (7, 9)) -> float | None:
+def _saved(rows: list[Row], ours: Row) -> float | None:
     """Share of bytes saved against JPEG XL, slice by slice."""
-    names = {JPEGXL.format(effort) for effort in efforts}
+    names = {JPEGXL.format(effort) for effort in (7, 9)}
     sizes = [
         row["bytes"]
         for row in chosen(rows, mode=LOSSLESS, volume=ours["volume"])

@@ -6,9 +6,6 @@ that others use, seconds tell little and ratios of processor seconds much.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,15 +41,6 @@ LARGE_RATIO = 64
 _SLICES, _TRIED_SLICES = (4, 4) if QUICK else (100, 20)
 #: Decoding takes seconds, of which other people's work on the machine can double one.
 _DECODED = 3
-
-
-def large_row(script: str, mode: str) -> list[Row]:
-    """Measure a mode. script: the file whose option --large runs `measure_large`."""
-    if QUICK:
-        return [measure_large(mode)]
-    command = [sys.executable, script, "--large", mode]
-    process = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(process.stdout.splitlines()[-1])]
 
 
 def measure_large(mode: str) -> Row:

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 from _common import QUICK, SHARED_DATA, Gate, Row
-from _enhancement_cache import run_kept
-from _enhancement_data import TEMPLATE, Box, Floats, Mask, Subject, cropped, sample_volume
+from _enhancement_data import TEMPLATE, Box, Floats, Mask, Subject, cropped, run_kept, sample_volume
 from _enhancement_peers import bm4d_ct, bm4d_mr
 from _enhancement_statistics import Difference, difference, difference_gate
 

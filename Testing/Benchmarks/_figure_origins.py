@@ -5,7 +5,8 @@ An origin is a file in Testing/Benchmarks/results, a path in it and how many val
 (`!=`, `~` for "contains", `<`, `>`, alternatives with ` or `); `:mean`, `:min`, `:max`, `:median`,
 `:sum` and `:count` reduce a list; `:off` is the mean distance from 1, `:halved` the share below .5;
 `:volumes` counts volumes, and `:low` and `:high` are the ends of the 95 % interval of the mean over
-them. Origins and numbers are joined by + - * /, from left to right;
+them. `psnr_at(VOLUME; RATIO; CODECS)` is the PSNR of the best of some codecs at the bytes of our
+file. Origins and numbers are joined by + - * /, from left to right;
 two lists of the same subjects, seeds and cases entry by entry, in parentheses before they are
 reduced: `(A - B):min`. `all.gates` are the gates of all files.
 """
@@ -23,6 +24,7 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
+from _compression_curves import curve, psnr_at
 from _enhancement_statistics import interval
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -65,11 +67,10 @@ class Cell:
     """A number of a generated table: an origin, and how it is written."""
 
     path: str
-    form: str = ".2f"
-    around: str = "{}"
+    form: str
 
     def __str__(self) -> str:
-        return self.around.format(written(value_of(self.path), self.form))
+        return written(value_of(self.path), self.form)
 
 
 def written(value: float, form: str) -> str:
@@ -149,6 +150,8 @@ def _term(text: str) -> tuple[_Values, str]:
         return _reduced(values, rest[1:])
     if match := re.match(r"\d+(?:\.\d+)?(?:e\d+)?", text):
         return [(float(match[0]), {})], text[match.end() :]
+    if match := re.match(r"psnr_at\(([^;)]+); (\d+); ([^;)]+)\)", text):
+        return [(_psnr_at(*match.groups()), {})], text[match.end() :]
     match = re.match(r"\w+", text)
     if match is None:
         raise FigureError(f"no origin: {text!r}")
@@ -157,6 +160,17 @@ def _term(text: str) -> tuple[_Values, str]:
         entries, rest = _step(entries, text[: len(text) - len(rest)], rest)
     entries = [entry for value, about in entries for entry in _entries(value, about)]
     return _reduced(entries, rest)
+
+
+def _psnr_at(volume: str, setting: str, codecs: str) -> float:
+    """The best PSNR of some codecs at the bytes of our file, read between their qualities."""
+    path = f"compression.rows[volume={volume}; mode=ratio; codec=ours; setting={setting}].bytes"
+    rows, size = record("compression")["rows"], value_of(path)
+    known = [psnr_at(curve(rows, volume, codec), size) for codec in codecs.split(" or ")]
+    reached = [psnr for psnr in known if psnr is not None]
+    if not reached:
+        raise FigureError(f"no codec of {codecs} reaches {setting} on {volume}")
+    return max(reached)
 
 
 def _entries(value: Any, about: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import QUICK, SHARED_DATA
+from _common import QUICK, SHARED_DATA, listed, verified
 from _enhancement_data import Floats
 
 from MedEnhanceLib.core.geometry import Geometry
@@ -48,8 +45,7 @@ def entries() -> list[Entry]:
         names = [*((g, f"{g} {n}") for n, g in enumerate(groups)), ("not brain", "phantom")]
         return [{"group": g, "subject": g, "sequence": n, "file": n, "kind": "phantom",
                  "labels": "painted", "mask": "painted"} for g, n in names]  # fmt: skip
-    listed: list[Entry] = json.loads(Path(__file__).with_name("heads.json").read_text("utf-8"))
-    return listed
+    return [*listed("heads.json")]
 
 
 class Heads:
@@ -77,9 +73,7 @@ class Heads:
             return _painted(entry["file"])[0]
         path = self._path(entry["file"])
         assert path is not None
-        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            sys.exit(f"{path}: the file is not the one that is listed (sha256)")
-        return load(path, modality="MR").single().canonical()
+        return load(verified(path, entry), modality="MR").single().canonical()
 
     def drawn(self, entry: Entry, what: str) -> Any:
         """Labels or mask of a volume ("labels", "mask"), [K, J, I]; None where there are none."""

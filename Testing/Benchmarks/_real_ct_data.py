@@ -6,10 +6,7 @@ mean is subtracted from every error: a mean of what the method saw rewards whoev
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _common import QUICK, SHARED_DATA
+from _common import QUICK, SHARED_DATA, verified
 from _enhancement_lesions import Lesion
 from scipy import ndimage
 
@@ -25,7 +22,6 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.io import load
-from MedEnhanceLib.noise.tissue_blocks import cosines
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -74,24 +70,18 @@ class Scan:
         return max(0.0, after / before * (1 + self.factor) - self.factor)
 
 
-def listed() -> list[dict[str, Any]]:
-    path = Path(__file__).with_name("real_ct_scans.json")
-    entries: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-    return entries
-
-
-def opened(about: Mapping[str, Any], more: Path | None) -> Scan | None:
-    """A listed scan, if it is in the shared folder or another; of a quick run a synthetic one."""
+def opened(about: Mapping[str, Any], more: Sequence[Path]) -> Scan | None:
+    """A listed scan, if it is in the shared folder or others; of a quick run a synthetic one."""
     if QUICK:
         synthetic = {"slab": [0, 5], "slices": range(10), "range_hu": [-50, 50], "erode_mm": 3}
         return repeated(_synthetic(), {**about, **synthetic})
-    for folder in (SHARED_DATA / "repeated", *([more] if more else [])):
+    for folder in (SHARED_DATA / "repeated", *more):
         path = folder / about["file"]
         if path.is_file():
-            if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
-                sys.exit(f"{path}: the file is not the one that is listed (sha256)")
             top, bottom, left, right = about["box"]
-            volume = load(path, modality="CT").crop(j=slice(top, bottom), i=slice(left, right))
+            volume = load(verified(path, about), modality="CT").crop(
+                j=slice(top, bottom), i=slice(left, right)
+            )
             return repeated(volume, about)
     return None
 
@@ -153,21 +143,6 @@ def _quadratic(image: Floats, where: Mask) -> Floats:
     weights, *_ = np.linalg.lstsq(terms[where], image[where], rcond=None)
     fitted: Floats = (terms @ weights).astype(np.float32)
     return fitted
-
-
-def true_spectrum(scan: Scan) -> Floats:
-    """Variance of the noise by frequency in blocks of 4³, [4, 4, 4], with a mean of 1."""
-    noise = scan.noise / np.maximum(scan.sigma, 1e-3)
-    inside = np.broadcast_to(scan.tissue, noise.shape)
-    squares = np.square(_blocks(noise)[_blocks(inside).all(axis=1)] @ cosines(4).T).mean(axis=0)
-    spectrum: Floats = (squares / squares.mean()).reshape(4, 4, 4)
-    return spectrum
-
-
-def _blocks(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    k, j, i = (side // 4 for side in voxels.shape)
-    blocks = voxels[: 4 * k, : 4 * j, : 4 * i].reshape(k, 4, j, 4, i, 4)
-    return blocks.transpose(0, 2, 4, 1, 3, 5).reshape(-1, 64)
 
 
 # --- what is planted ------------------------------------------------------------------------------

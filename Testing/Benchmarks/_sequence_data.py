@@ -6,9 +6,6 @@ frames that a method saw: their mean rewards whoever borrows from them.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -17,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _common import QUICK, SHARED_DATA
+from _common import QUICK, SHARED_DATA, listed, verified
 from noise import g_factor
 from real import group_of, spread
 from scipy import ndimage, stats
@@ -36,8 +33,6 @@ _TISSUE = 0.35
 _MOST_VOXELS, _FEWEST_SLICES = 8_000_000, 8
 #: Standard deviation in voxels of the filter that smooths tensors of a real scan.
 _SMOOTH = 0.7
-#: Percentile of the mean from which voxels are in the bright bin.
-_BRIGHT = 98
 DWI = SHARED_DATA / "repeated" / "dwi_two_averages.nii.gz"
 FMRI = DWI.with_name("fmri_156_frames.nii.gz")
 #: Simulated series by their number of frames: b-values with how many frames each.
@@ -52,8 +47,8 @@ class Series:
     """What methods get, and a truth that none of them saw.
 
     about: table, name, vendor and SNR, of each row. judged: numbers of the frames with a truth.
-    truth: of these, [N, K, J, I]; variance: of its own noise. sigma: of a frame; 0: not known.
-    bright: the brightest voxels. other: frames whose tensors are the truth, if there are any.
+    truth: of these, [N, K, J, I]; variance: of its own noise.
+    other: frames whose tensors are the truth, if there are any.
     """
 
     about: Mapping[str, Any]
@@ -61,20 +56,17 @@ class Series:
     judged: list[int]
     truth: Floats
     variance: float
-    sigma: float
     tissue: Mask
-    bright: Mask
     other: Floats | None
 
 
 # --- real series ----------------------------------------------------------------------------------
 
 
-def real(more: Path | None) -> Iterator[tuple[str, Callable[[], Series]]]:
-    """Names of the listed series that are in the shared folder or another, and what opens each."""
-    listed = json.loads((Path(__file__).parent / "sequence_scans.json").read_text("utf-8"))
-    for folder in (DWI.parent, *([more] if more else [])):
-        for about in listed:
+def real(more: Sequence[Path]) -> Iterator[tuple[str, Callable[[], Series]]]:
+    """Names of the listed series that are in the shared folder or others, and what opens each."""
+    for folder in (DWI.parent, *more):
+        for about in listed("sequence_scans.json"):
             if QUICK or (folder / about["file"]).is_file():
                 yield about["name"], partial(_listed, folder / about["file"], about)
 
@@ -93,9 +85,7 @@ def opened(path: Path) -> Volume:
 
 def _listed(path: Path, about: Mapping[str, Any]) -> Series:
     """A series by its entry; of a large one the middle slices."""
-    if not QUICK and hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
-        sys.exit(f"{path}: the file is not the one that is listed (sha256)")
-    volume = opened(path)
+    volume = opened(path if QUICK else verified(path, about))
     count = max(_FEWEST_SLICES, _MOST_VOXELS // volume.voxels[:, 0].size)
     first = max(0, (volume.shape[1] - count) // 2)
     volume = volume.crop(k=slice(first, min(volume.shape[1], first + count)))
@@ -111,20 +101,17 @@ def held_out(
     """Take frames out of a series, by which others are judged.
 
     references: (frame that is judged, frames whose mean is its truth). Frames that `about` names
-    as unseen are taken out, too. Where frames are their own truth, there is none: then only the
-    bright bin is judged, that of the other frames.
+    as unseen are taken out, too.
     """
     frames, judged = volume.voxels.astype(np.float32), [n for n, _ in references]
     hidden = {*about.get("unseen", ()), *(m for _, others in references for m in others)}
     kept = [n for n in range(len(frames)) if n not in hidden or n in judged]
-    apart = [n for n in range(len(frames)) if n not in kept] or sorted({*kept} - {*judged})
+    apart = [n for n in range(len(frames)) if n not in kept]
     mean, tissue = frames[apart].mean(axis=0), tissue_of(frames[apart])
     truth, variances, sigmas = [], [], []
     for number, others in references:
         truth.append(frames[others].mean(axis=0))
         nearest = min(others, key=lambda other: abs(other - number))
-        if nearest == number:
-            continue
         difference = (frames[number] - frames[nearest])[tissue] / np.float32(2**0.5)
         sigmas.append(spread(difference - np.median(difference)))
         if len(others) > 1:
@@ -134,16 +121,13 @@ def held_out(
     gradients, others = (tuple(volume.gradients[n] for n in numbers) if volume.gradients else ()
                          for numbers in (kept, apart))  # fmt: skip
     row = {"table": "repeats", "scan": about["name"], "kind": about["kind"]}
-    sigma = float(np.median(sigmas)) if sigmas else 0.0
-    if sigma:
-        row["snr"] = float(mean[tissue].mean()) / sigma
-        row["group"] = group_of(row["snr"], len(references) + 1)
+    row["snr"] = float(mean[tissue].mean()) / float(np.median(sigmas))
+    row["group"] = group_of(row["snr"], len(references) + 1)
     return Series(
         about=row | {"vendor": about["vendor"]},
         seen=replace(volume, voxels=volume.voxels[kept], gradients=gradients),
         judged=[kept.index(n) for n in judged], truth=np.stack(truth),
-        variance=float(np.mean(variances or 0.0)), sigma=sigma, tissue=tissue,
-        bright=mean >= np.percentile(mean, _BRIGHT),
+        variance=float(np.mean(variances)), tissue=tissue,
         other=frames[apart] if gradients and gradients == others else None,
     )  # fmt: skip
 
@@ -271,7 +255,7 @@ def noisy(about: Mapping[str, Any], truth: Floats, gradients: Gradients, snr: fl
         about=about,
         seen=Volume(voxels, Geometry((2.0, 2.0, 2.0)), modality="MR", gradients=gradients),
         judged=list(range(len(truth))), truth=truth, variance=0.0,
-        sigma=float(np.median(sigma[tissue])), tissue=tissue, bright=tissue, other=None,
+        tissue=tissue, other=None,
     )  # fmt: skip
 
 

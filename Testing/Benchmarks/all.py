@@ -2,12 +2,12 @@
 
     python -m pip install -r Testing/Benchmarks/requirements.txt
     python Testing/Benchmarks/all.py                  hours; what was interrupted goes on
-    python Testing/Benchmarks/all.py --plan           what is measured, takes how long, needs what
-    python Testing/Benchmarks/all.py --only blur real
+    python Testing/Benchmarks/all.py --only harm real
     python Testing/Benchmarks/all.py --quick          does every script run? small synthetic volumes
     python Testing/Benchmarks/all.py --gates-only     judge the rows of all JSON files anew
 
-Two scripts run at a time, each on one core; those that measure time run alone, on both.
+Two scripts run at a time, each on one core; those that measure time run alone, on both. What is not
+installed or not there (peers, volumes, a card) is left out, and said by the script.
 """
 
 from __future__ import annotations
@@ -18,162 +18,49 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from _common import (
-    KEPT,
-    QUICK,
-    RESULTS,
-    SHARED_DATA,
-    commit,
-    is_present,
-    machine,
-    parser_of,
-)
+from _common import FURTHER, KEPT, QUICK, RESULTS, is_present, parser_of
 
 HERE = Path(__file__).resolve().parent
-
-
-@dataclass(frozen=True)
-class Script:
-    """A benchmark.
-
-    hours: of one core, or, where it runs alone, of the machine: an estimate.
-    needs: names of `NEEDS`, without which rows are missing.
-    alone: whether it measures time that others would lengthen.
-    """
-
-    hours: float
-    needs: tuple[str, ...] = ("data",)
-    alone: bool = False
-
-
-#: What a script may need: what it is, and whether it is there.
-NEEDS = {
-    "data": ("open volumes in ../shared/data", SHARED_DATA.is_dir),
-    "bm4d": ("the peer BM4D (not for commercial use)", lambda: find_spec("bm4d")),
-    "dipy": ("the peer MP-PCA", lambda: find_spec("dipy")),
-    "video": ("PyAV with x265 and SVT-AV1", lambda: _has_codecs()),
-    "scans": ("--scans FOLDER: series of sequence_scans.json", lambda: "--scans" in sys.argv),
-    "more": ("--more FOLDER: further repeated scans", lambda: "--more" in sys.argv),
-    "ct_scans": (
-        "--ct-scans FOLDER: phantoms of real_ct_scans.json",
-        lambda: "--ct-scans" in sys.argv,
-    ),
-    "unlearned": (
-        "--unlearned FOLDER: volumes of other sources",
-        lambda: "--unlearned" in sys.argv,
-    ),
-    "heads": ("--heads FOLDER …: volumes of heads.json", lambda: "--heads" in sys.argv),
-    "cuda": ("an NVIDIA device", lambda: _has_cuda()),
-}
-SCRIPTS = {
-    "enhancement": Script(0.8, ("data", "bm4d")),
-    "sequences": Script(1.2, ("data", "dipy", "scans")),
-    "real": Script(0.6, ("data", "bm4d", "dipy", "more")),
-    "real_ct": Script(0.1, ("data", "bm4d", "ct_scans")),
-    "denoising": Script(0.4, ("data", "bm4d", "unlearned")),
-    "guidance": Script(0.1),
-    "guided_lesions": Script(0.1),
-    "bias_field": Script(0.1, ("data", "bm4d")),
-    "blur": Script(0.1),
-    "harm": Script(0.1),
-    "faint_lesions": Script(0.4, ("data", "bm4d")),
-    "noise": Script(0.1),
-    "uncertainty": Script(0.1),
-    "slices": Script(0.5),
-    "segmentation": Script(0.4, ("data", "heads")),
-    "registration": Script(0.1),
-    "gradprom": Script(1.1),
-    "distillation": Script(8.0),
-    "high_ratios": Script(0.1),
-    "downstream": Script(0.1),
-    "fuzz": Script(0.4, ()),
-    "kills": Script(0.3, ()),
-    "compression": Script(0.5, ("data", "video"), alone=True),
-    "speed": Script(0.2, ("data", "bm4d"), alone=True),
-    "dicom": Script(0.1, ("data",), alone=True),
-    "scale": Script(0.2, (), alone=True),
-    "cuda": Script(0.1, ("cuda",), alone=True),
-}
+#: The longest first, so that none is left for one core.
+SCRIPTS = (
+    "distillation", "sequences", "gradprom", "enhancement", "real", "slices", "denoising",
+    "faint_lesions", "segmentation", "fuzz", "kills", "real_ct", "guidance", "harm", "noise",
+    "uncertainty", "bias_field", "compression", "speed", "dicom", "card",
+)  # fmt: skip
+#: Those that measure time, which others would lengthen.
+ALONE = ("compression", "speed", "dicom", "card")
 
 
 def main() -> int:
-    """Run the scripts; the number of those that failed."""
+    """Run the scripts. Returns the number of those that failed."""
     parser = parser_of(__doc__)
-    parser.add_argument("--plan", action="store_true", help="only say what takes how long")
-    parser.add_argument("--more", type=Path, help="of real.py: folder of further sequences")
-    parser.add_argument("--scans", type=Path, help="of sequences.py: folder of further series")
-    parser.add_argument("--ct-scans", type=Path, help="of real_ct.py: folder of listed phantoms")
-    parser.add_argument("--heads", nargs="+", help="of segmentation.py: folders of heads.json")
-    parser.add_argument("--unlearned", type=Path, help="of denoising.py: volumes of other sources")
     options = parser.parse_args()
-    unknown = sorted(set(options.only or ()) - SCRIPTS.keys())
+    unknown = sorted({*(options.only or ())} - {*SCRIPTS})
     if unknown:
         parser.error(f"no script {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
-    names = options.only or list(SCRIPTS)
+    names = [name for name in SCRIPTS if name in (options.only or SCRIPTS)]
     words = [f"--{word}" for word in ("quick", "anew") if getattr(options, word)]
     words += ["--out", str(options.out)] if options.out else []
+    words += [FURTHER, *map(str, options.data)] if options.data else []
     folder = options.out or RESULTS
     if options.gates_only:
         names = [name for name in names if (folder / f"{name}.json").is_file()]
         return sum(_in_this_process(name, [*words, "--gates-only"]) for name in names)
     if QUICK:
         return sum(_in_this_process(name, words) for name in names)
-    more = {
-        "real": ("more", options.more),
-        "real_ct": ("more", options.ct_scans),
-        "sequences": ("more", options.scans),
-        "denoising": ("unlearned", options.unlearned),
-    }
-    given = {name: [f"--{word}", str(place)] for name, (word, place) in more.items() if place}
-    if options.heads:
-        given["segmentation"] = ["--heads", *options.heads]
-    present = {
-        name for name in names if not options.anew and is_present(name, folder, given.get(name, ()))
-    }
-    print("\n".join(plan(names, present)), flush=True)
-    if options.plan:
-        return 0
-    names = [name for name in names if name not in present and _is_possible(name)]
-    names.sort(key=lambda name: -SCRIPTS[name].hours)  # so that no long one is left for one core
-    together = [name for name in names if not SCRIPTS[name].alone]
+    names = [name for name in names if options.anew or not is_present(name, folder, words)]
+    print(f"to be measured: {', '.join(names) or 'nothing'}", flush=True)
 
     def run(name: str) -> bool:
-        more_words = [*words, *given.get(name, ())]
-        return _in_a_process(name, more_words, threads=1 + SCRIPTS[name].alone)
+        return _in_a_process(name, words, threads=2 if name in ALONE else 1)
 
     with ThreadPoolExecutor(2) as pool:
-        failed = sum(pool.map(run, together))
-    return failed + sum(run(name) for name in names if SCRIPTS[name].alone)
-
-
-def plan(names: Iterable[str], present: Container[str]) -> Iterable[str]:
-    """Lines: where it runs, each script with its hours and what is missing, and the sum.
-
-    present: names of tables that are of the present state.
-    """
-    yield f"{commit()}, {machine()}"
-    total = 0.0
-    for name in names:
-        script = SCRIPTS[name]
-        if name in present:
-            yield f"{name:16} of the present state"
-            continue
-        if not _is_possible(name):
-            yield f"{name:16} not measured without {NEEDS['cuda'][0]}"
-            continue
-        missing = [NEEDS[need][0] for need in script.needs if not NEEDS[need][1]()]
-        total += script.hours if script.alone else script.hours / 2
-        how = "alone" if script.alone else "one core"
-        yield f"{name:16} to be measured: {script.hours:.1f} h, {how}" + (
-            f"; rows are missing without {', '.join(missing)}" if missing else ""
-        )
-    yield f"about {total:.1f} hours in all on two cores, less the parts of them that are measured"
+        failed = sum(pool.map(run, (name for name in names if name not in ALONE)))
+    return failed + sum(run(name) for name in names if name in ALONE)
 
 
 def _in_a_process(name: str, words: Sequence[str], *, threads: int) -> bool:
@@ -210,25 +97,6 @@ def _in_this_process(name: str, words: Sequence[str]) -> bool:
     seconds = time.process_time() - began
     print(f"{name}: {'FAILED' if failed else 'ran'}, {seconds:.1f} CPU s", flush=True)
     return failed
-
-
-def _has_codecs() -> bool:
-    if not find_spec("av"):
-        return False
-    import av
-
-    return {"libx265", "libsvtav1"} <= set(av.codecs_available)
-
-
-def _is_possible(name: str) -> bool:
-    """Whether anything of a script can be measured here."""
-    return SCRIPTS[name].needs != ("cuda",) or _has_cuda()
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, measure, parser_of
-from _enhancement_cache import run_kept
+from _common import QUICK, SHARED_DATA, Part, Row, run
+from _enhancement_data import run_kept
 from _enhancement_peers import bm4d_mr, without_shading
 from harm import volumes
 
@@ -46,11 +46,6 @@ class Task:
     name: str
     is_damaged: bool = False
     seed: int = 0
-
-
-def main() -> None:
-    options = parser_of(__doc__).parse_args()
-    measure("bias_field", options, parts, gates_of, seeds=SEEDS)
 
 
 def parts() -> Iterator[Part]:
@@ -83,9 +78,6 @@ def opened(name: str) -> Volume:
 
 def measured(task: Task) -> list[Row]:
     """A row for each arm, on one thread."""
-    import torch
-
-    torch.set_num_threads(1)
     reference = opened(task.name)
     volume = standard_composite(task.seed).apply(reference) if task.is_damaged else reference
     volume = replace(volume, history=())
@@ -116,21 +108,5 @@ def measured(task: Task) -> list[Row]:
     ]
 
 
-def mean(rows: list[Row], arm: str) -> float | None:
-    values = [row["psnr"] for row in rows if (row["arm"], row["damage"]) == (arm, "composite")]
-    return float(np.mean(values)) if values else None
-
-
-def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    ours, peer = mean(rows, CORRECTED), mean(rows, PEER)
-    yield at_least(
-        "composite: field corrected, above BM4D → N4, dB",
-        None if ours is None or peer is None else ours - peer,
-        0,
-        "BM4D is not installed" if peer is None else
-        "on crops of 8 slices the noise is measured less well than on slabs, where ours is better",
-    )  # fmt: skip
-
-
 if __name__ == "__main__":
-    main()
+    run("bias_field", __doc__, parts, seeds=SEEDS)

@@ -7,27 +7,23 @@ Needs the extra `bench`. The peers take hours.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator
 from functools import partial
 
-from _common import QUICK, Part, measure, parser_of
+from _common import QUICK, Part, Row, in_child, run
 from _compression_gates import gates_of
-from _compression_large import MODES_AND_PEERS, large_row, measure_large
+from _compression_large import MODES_AND_PEERS, measure_large
 from _compression_rows import our_rows, peer_rows
 from _compression_volumes import SUBJECTS, load_subject
 
 
-def main() -> None:
-    """Measure, then write what was found; or, in a child, measure one mode on a large volume."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--large", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.large:
-        print(json.dumps(measure_large(options.large)))
-    else:
-        measure("compression", options, parts, gates_of)
+def large_row(mode: str) -> list[Row]:
+    """Time and memory of a mode or a peer, in a process of its own."""
+    return [in_child(child, mode)]
+
+
+def child(mode: str) -> Row:
+    return measure_large(mode)
 
 
 def parts() -> Iterator[Part]:
@@ -36,8 +32,8 @@ def parts() -> Iterator[Part]:
         yield f"{subject.name} ours", partial(our_rows, subject, volume)
         yield f"{subject.name} peers", partial(peer_rows, subject, volume)
     for mode in MODES_AND_PEERS[1:4:2] if QUICK else MODES_AND_PEERS:
-        yield f"large {mode}", partial(large_row, __file__, mode)
+        yield f"large {mode}", partial(large_row, mode)
 
 
 if __name__ == "__main__":
-    main()
+    run("compression", __doc__, parts, gates_of, child=child)

@@ -1,6 +1,6 @@
 """The removal of noise without a guide: network, filter and BM4D.
 
-    python Testing/Benchmarks/denoising.py [--unlearned FOLDER]
+    python Testing/Benchmarks/denoising.py [--data FOLDER]
 
 Noise that is known is added to crops of references. Each row says what of the volume's origin the
 model's card lists among its training data.
@@ -13,8 +13,8 @@ network there, with the true σ (MR, white noise of 10 %) or the true spectrum (
 
 from __future__ import annotations
 
-import argparse
 import json
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import _denoising as shared
-import torch
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, measure, parser_of
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, run
 from _denoising import CROP, FILTER, NETWORK, PERCENTS, Model, Scan, gain, over_goal, run_arm
 from _enhancement_data import CASES, CT_SUBJECTS, TEMPLATE, Subject, ct_subject, modality_of
 from _enhancement_statistics import chosen
@@ -43,8 +42,6 @@ MR_SCANS = {
 CT_CASES = CASES["CT"][:2]
 _CT_SLICES, _CT_SIDE = (6, 64) if QUICK else (12, 256)
 SEEDS = (0,) if QUICK else (0, 1, 2)
-#: dB over the filter that are wanted, by level of noise.
-OVER_FILTER = {5: 0.12, 10: 0.15, 15: 0.17}
 MR, CT = "MR", "CT"
 UNLEARNED_MR, UNLEARNED_CT = "unlearned MR", "unlearned CT"
 #: Voxels of a crop of a volume of another source: whole heads are looked at in their width.
@@ -56,23 +53,15 @@ KINDS = ("Gaussian", "Rician", SCANNER)
 BM4D = "BM4D"
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    parser = parser_of(__doc__)
-    parser.add_argument("--unlearned", type=Path, help="folder of volumes of other sources")
-    options = parser.parse_args()
-
-    def parts() -> Iterator[Part]:
-        model, ct_model = (shared.open_model(modality) for modality in ("MR", "CT"))
-        for path in list(MR_SCANS)[: 1 if QUICK else None]:
-            yield path, partial(mr_rows, path, model)
-        for path in CT_SUBJECTS[:1] if QUICK else CT_SUBJECTS:
-            yield path, partial(ct_rows, path, ct_model)
-        for path in unlearned_paths(options):
-            opened = model if modality_of(path) == "MR" else ct_model
-            yield path, partial(unlearned_rows, options.unlearned, path, opened)
-
-    measure("denoising", options, parts, gates_of, seeds=SEEDS)
+def parts(options: Namespace) -> Iterator[Part]:
+    model, ct_model = (shared.open_model(modality) for modality in ("MR", "CT"))
+    for path in list(MR_SCANS)[: 1 if QUICK else None]:
+        yield path, partial(mr_rows, path, model)
+    for path in CT_SUBJECTS[:1] if QUICK else CT_SUBJECTS:
+        yield path, partial(ct_rows, path, ct_model)
+    for folder, path in unlearned_paths(options.data):
+        opened = model if modality_of(path) == "MR" else ct_model
+        yield path, partial(unlearned_rows, folder, path, opened)
 
 
 # --- MR -------------------------------------------------------------------------------------------
@@ -159,12 +148,11 @@ def ct_case(
 # --- volumes of other sources ---------------------------------------------------------------------
 
 
-def unlearned_paths(options: argparse.Namespace) -> list[str]:
-    if options.unlearned is None or not options.unlearned.is_dir():
-        print("skipped: volumes of other sources, whose folder --unlearned names")
-        return []
-    files = sorted(options.unlearned.glob("*/*/*.nii.gz"))
-    return [file.relative_to(options.unlearned).as_posix() for file in files]
+def unlearned_paths(folders: Sequence[Path]) -> list[tuple[Path, str]]:
+    if not folders:
+        print("skipped: volumes of other sources, whose folder --data names")
+    files = [(folder, file) for folder in folders for file in sorted(folder.glob("*/*/*.nii.gz"))]
+    return [(folder, file.relative_to(folder).as_posix()) for folder, file in files]
 
 
 def unlearned_rows(data: Path, path: str, model: Model) -> Iterator[Row]:
@@ -200,17 +188,10 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     """What the network adds to the filter, with the noise as it is measured, by its goals."""
     arms, sources = (NETWORK, FILTER), [chosen(rows, part=part) for part in (MR, UNLEARNED_MR)]
     yield over_goal(
-        "MR, white noise, other sources too: network over filter, dB, least above its goal "
-        "(5 %: 0.12, 10 %: 0.15, 15 %: 0.17; of a volume −0.02)",
-        [(gain(of, cases_of(of, MEASURED, percent), arms), goal, -0.02)
-         for of in sources for percent, goal in OVER_FILTER.items()],
-        "≥ 0", "references of 1 mm are noisy and interpolated, which hides a part of the gain",
-    )  # fmt: skip
-    yield over_goal(
         "MR, noise of a scanner, other sources too: network over filter, dB, least above its goal "
         "(0.3; of a volume −0.1)",
         [(gain(of, [f"{SCANNER} {n} %, {MEASURED}"], arms), 0.3, -0.1)
-         for of in sources for n in OVER_FILTER],
+         for of in sources for n in PERCENTS],
         "≥ 0", "of weak correlated noise the network removes less than of white noise",
     )  # fmt: skip
     unseen = chosen(rows, part=CT, in_card="none"), chosen(rows, part=UNLEARNED_CT)
@@ -222,10 +203,5 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     )  # fmt: skip
 
 
-def cases_of(rows: list[Row], which: str, percent: int) -> list[str]:
-    white = (r for r in rows if r["noise"] == "white" and r["percent"] == percent)
-    return sorted({r["case"] for r in white if which in r["case"]})
-
-
 if __name__ == "__main__":
-    main()
+    run("denoising", __doc__, parts, gates_of, seeds=SEEDS)

@@ -15,6 +15,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import itertools
+from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,19 +23,7 @@ from statistics import mean
 
 import numpy as np
 import torch
-from _common import (
-    QUICK,
-    SHARED_DATA,
-    Gate,
-    Part,
-    Row,
-    at_least,
-    folder_of,
-    gate,
-    least,
-    measure,
-    parser_of,
-)
+from _common import QUICK, SHARED_DATA, Part, Row, folder_of, run
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
@@ -70,19 +59,9 @@ STEPS, CROPS, VALIDATED = (1, 2, 1) if QUICK else (800, 60, 12)
 AGAIN = (RAW, BY_STATISTICS, BY_MATCHING)
 SEEDS = (0, 1, 2)
 QUICK_PARTS = (("enhancer MR", BY_STATISTICS, 0), ("slices MR", RAW, 0))
-#: Shares of what raw data gain that sets by statistics have to reach: on average, in each cell.
-SHARE, LEAST_SHARE = 0.9, 0.8
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    parser = parser_of(__doc__)
-    parser.add_argument("--device", default="cpu", help="of distillations and trainings")
-    options = parser.parse_args()
-    measure("distillation", options, lambda: parts_of(options.device), gates_of, seeds=SEEDS)
-
-
-def parts_of(device: str) -> Iterator[Part]:
+def parts(options: Namespace) -> Iterator[Part]:
     """Trainings of all arms with the first seed, then those with the others."""
     for seed, cell, arm in itertools.product(SEEDS, CELLS, ARMS):
         if QUICK and (cell, arm, seed) not in QUICK_PARTS:
@@ -90,7 +69,10 @@ def parts_of(device: str) -> Iterator[Part]:
         task, modality = cell.split()
         # No template of CT is public.
         if (seed == 0 or arm in AGAIN) and (modality == "MR" or arm != TEMPLATE):
-            yield f"{cell} {arm} {seed}", partial(rows_of, task, modality, arm, seed, device)
+            yield (
+                f"{cell} {arm} {seed}",
+                partial(rows_of, task, modality, arm, seed, options.device),
+            )
 
 
 def volumes_of(modality: str, arm: str, device: str = "cpu") -> Path:
@@ -187,42 +169,5 @@ def _slices(source: Path, arm: str, fields: Row, out: Path) -> list[float]:
     return gains
 
 
-def gains_of(rows: list[Row], cell: str, arm: str, where: str = "held_out_db") -> list[float]:
-    """The gains of all seeds."""
-    return [row[where] for row in rows if (row.get("cell"), row.get("arm")) == (cell, arm)]
-
-
-def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """What sets have to reach."""
-    shares, elsewhere, beyond = [], [], []
-    for cell in CELLS:
-        raw, ours, matched = (gains_of(rows, cell, a) for a in (RAW, BY_STATISTICS, BY_MATCHING))
-        if raw and ours and mean(raw) > 0:
-            shares.append(mean(ours) / mean(raw))
-        away = [gains_of(rows, cell, arm, "other_site_db") for arm in (RAW, BY_STATISTICS)]
-        if all(away):
-            elsewhere.append(mean(away[1]) - mean(away[0]))
-        if ours and matched:
-            spread = max(float(np.ptp(gains)) for gains in (ours, matched))
-            beyond.append(mean(matched) - mean(ours) - spread)
-    why = (
-        "likely: CTs have noise of their own, and raw data teach what it looks like; sets have none"
-    )
-    name = "share of what raw data gain that statistics reach"
-    yield at_least(f"{name}, mean of networks", mean(shares) if shares else None, SHARE, why)
-    yield at_least(f"{name}, least network", least(shares), LEAST_SHARE, why)
-    worst = least(elsewhere)
-    name = "statistics over raw data on another site, dB, least network"
-    yield gate(name, worst, "> 0", worst is not None and worst > 0, why)
-    best = max(beyond) if beyond else None
-    name = "matching over statistics beyond the range of seeds, best network, dB"
-    why = (
-        "matching takes about eight CPU minutes a patient, and no set was made yet"
-        if best is None
-        else "it gains nothing"
-    )
-    yield gate(name, best, "> 0", best is not None and best > 0, why)
-
-
 if __name__ == "__main__":
-    main()
+    run("distillation", __doc__, parts, seeds=SEEDS)

@@ -16,20 +16,16 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from _common import (
-    QUICK,
-    SHARED_DATA,
-    Gate,
-    Part,
-    Row,
-    at_least,
-    least,
-    measure,
-    over_goals,
-    parser_of,
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, least, over_goals, run
+from _enhancement_data import (
+    CASES,
+    CT_RANGE_HU,
+    CT_SUBJECTS,
+    Subject,
+    refuse_trained,
+    run_kept,
+    subject,
 )
-from _enhancement_cache import run_kept
-from _enhancement_data import CASES, CT_RANGE_HU, CT_SUBJECTS, Subject, refuse_trained, subject
 from _enhancement_lesions import Floats, Lesion, contrast_kept, even_tissue, new_blobs, plant
 from _enhancement_peers import bm4d_ct
 from _observers import Doubles, auc, channel_outputs, channels, hotelling, template_score
@@ -64,12 +60,8 @@ class Seen:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-def main() -> None:
-    refuse_trained(list(SUBJECTS))
-    measure("faint_lesions", parser_of(__doc__).parse_args(), parts, gates_of, seeds=_SEEDS)
-
-
 def parts() -> Iterator[Part]:
+    refuse_trained(list(SUBJECTS))
     for case in CASES["CT"][:1] if QUICK else CASES["CT"][:2]:
         yield case.name, partial(measured, case.name)
     if (SHARED_DATA / PHANTOM).is_file():
@@ -202,4 +194,4 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
 
 
 if __name__ == "__main__":
-    main()
+    run("faint_lesions", __doc__, parts, gates_of, seeds=_SEEDS)

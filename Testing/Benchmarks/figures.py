@@ -107,7 +107,7 @@ def table_figures(page: str, text: str) -> Iterator[Figure]:
         first = text.count("\n", 0, match.start(3)) + 1
         for number, row in enumerate(table.rows):
             for cell in row:
-                for figure in cell if isinstance(cell, tuple) else (cell,):
+                for figure in cell:
                     if isinstance(figure, Cell):
                         yield Figure(page, first + 2 + number, str(figure), figure.path)
 

@@ -1,8 +1,6 @@
 """A million damaged and forged containers: each must end in an error of ours or in right voxels.
 
-    python Testing/Benchmarks/fuzz.py                     up to 1,000,000 cases, then the results
-    python Testing/Benchmarks/fuzz.py --minutes 10        as many more as fit; the next run goes on
-    python Testing/Benchmarks/fuzz.py --case 1234         one case, in this process, for a debugger
+    python Testing/Benchmarks/fuzz.py     1,000,000 cases; what was interrupted goes on
 
 Cases run in a child process that is watched: a crash, a case that takes more than 20 seconds of
 the processor and memory beyond 2 GiB of address space are findings, named by their number, with
@@ -12,7 +10,6 @@ compression.
 
 from __future__ import annotations
 
-import argparse
 import json
 import mmap
 import os
@@ -28,16 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _common import (
-    QUICK,
-    REPOSITORY,
-    Gate,
-    Row,
-    folder_of,
-    gate,
-    measure,
-    parser_of,
-)
+from _common import QUICK, REPOSITORY, Gate, Part, Row, folder_of, gate, run
 
 sys.path.insert(0, str(REPOSITORY / "Testing"))
 from Library.unicompress.fuzzing import Fuzzer, light, make_bases
@@ -52,39 +40,25 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _SCRATCH = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
 
-def main() -> None:
-    """Go on where the last run stopped, then write the results once all are done."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--minutes", type=float, help="go on so long, without results")
-    parser.add_argument("--case", type=int, help="run one case here and show what it raises")
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--place", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child is not None:
-        _run_child(Path(options.place), options.child)
-    elif options.case is not None:
-        _run_one(options.case)
-    elif options.minutes:
-        state = _run(time.monotonic() + 60 * options.minutes)
-        print(f"{state['done']} cases, {len(state['findings'])} findings", file=sys.stderr)
-    else:
-        measure("fuzz", options, lambda: [("cases", _rows)], gates_of, seeds=[SEED])
+def parts() -> list[Part]:
+    return [("cases", _rows)]
 
 
-def _run(end: float = float("inf")) -> dict[str, Any]:
-    """All cases, or those before a time; the state."""
+def _run() -> dict[str, Any]:
+    """All cases that are left; the state."""
     state = _load()
     with tempfile.TemporaryDirectory(dir=_SCRATCH, prefix="ucv-fuzz-") as place:
-        while state["done"] < TARGET and time.monotonic() < end:
-            _watch(Path(place), state, end)
+        while state["done"] < TARGET:
+            _watch(Path(place), state)
     return state
 
 
 # ---------------------------------------------------------------- the child
 
 
-def _run_child(place: Path, first: int) -> None:
-    """Run batches from case `first` on; a line of JSON for each, until killed."""
+def child(folder: str, number: str) -> None:
+    """Run batches from a case on; a line of JSON for each, until killed."""
+    place, first = Path(folder), int(number)
     fuzzer = Fuzzer(make_bases(place), SEED, place / "case.ucv")
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     with (place / "now").open("r+b") as stream, mmap.mmap(stream.fileno(), 8) as now, light():
@@ -108,46 +82,39 @@ def _finding(case: int, what: str) -> dict[str, Any]:
     return {"case": case, "what": what[-2000:]}
 
 
-def _run_one(case: int) -> None:
-    with tempfile.TemporaryDirectory(dir=_SCRATCH) as place, light():
-        fuzzer = Fuzzer(make_bases(Path(place)), SEED, Path(place) / "case.ucv")
-        print(*fuzzer.describe(case)[:3], file=sys.stderr)
-        print(*fuzzer.run(case), file=sys.stderr)
-
-
 # ---------------------------------------------------------------- the watcher
 
 
-def _watch(place: Path, state: dict[str, Any], end: float) -> None:
-    """One child, until all is done, the time is over, or it crashed or hung."""
+def _watch(place: Path, state: dict[str, Any]) -> None:
+    """One child, until all is done, or it crashed or hung."""
     (place / "now").write_bytes((state["done"]).to_bytes(8, "little"))
-    command = [sys.executable, __file__, "--child", str(state["done"]), "--place", str(place)]
+    command = [sys.executable, __file__, "--child", str(place), str(state["done"])]
     command += ["--quick"] if QUICK else []
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    reader = threading.Thread(target=_take_batches, args=(child, state), daemon=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    reader = threading.Thread(target=_take_batches, args=(process, state), daemon=True)
     reader.start()
     last, spent = -1, 0.0
-    while child.poll() is None:
+    while process.poll() is None:
         time.sleep(_LOOK_SECONDS)
-        case, used = _case_now(place), _cpu_seconds(child.pid)
+        case, used = _case_now(place), _cpu_seconds(process.pid)
         if case != last:
             last, spent = case, used
         hangs = used - spent > _CPU_SECONDS
-        if hangs or state["done"] >= TARGET or time.monotonic() > end:
-            child.kill()
-            child.wait()
+        if hangs or state["done"] >= TARGET:
+            process.kill()
+            process.wait()
             if hangs:
                 _keep(place, state, case, f"more than {_CPU_SECONDS:g} s of the processor")
             break
     else:
-        _keep(place, state, _case_now(place), f"the process ended with {child.returncode}")
+        _keep(place, state, _case_now(place), f"the process ended with {process.returncode}")
     reader.join()
     _save(state)
 
 
-def _take_batches(child: subprocess.Popen[str], state: dict[str, Any]) -> None:
-    assert child.stdout is not None
-    for line in child.stdout:
+def _take_batches(process: subprocess.Popen[str], state: dict[str, Any]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
         batch = json.loads(line)
         state["done"] = batch["next"]
         state["cpu_s"] += batch["cpu_s"]
@@ -169,9 +136,9 @@ def _case_now(place: Path) -> int:
     return int.from_bytes((place / "now").read_bytes(), "little")
 
 
-def _cpu_seconds(process: int) -> float:
+def _cpu_seconds(number: int) -> float:
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / _TICKS
@@ -211,4 +178,4 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
 
 
 if __name__ == "__main__":
-    main()
+    run("fuzz", __doc__, parts, gates_of, seeds=[SEED], child=child)

@@ -1,12 +1,8 @@
 """What enhancing gives back to a segmentation head, and what a head that teaches costs and gains.
 
-    python Testing/Benchmarks/gradprom.py [--more FOLDER] [--segmenter HEAD] [--only brain]
+    python Testing/Benchmarks/gradprom.py
 
-**Brain.** The head learned from label maps; its labels of the clean scan are the truth, so Dice is
-what noise and enhancing cost. It teaches the enhancer on some persons and is measured on others, at
-voxels of about 2 mm, so that noise counts; `--more` adds scans to both (trained/, held_out/).
-
-**Others.** One person is left out at a time: a cell. A head learns from the others, on what the
+One person is left out at a time: a cell. A head learns from the others, on what the
 enhancer makes of their noisy images, and stays as it is from then on: it is never fitted to the
 images that it is measured on. It teaches the enhancer in each way that an arm names, and is
 measured on the person left out: on the clean image, which is the ceiling, on the noisy one, on the
@@ -17,8 +13,7 @@ Of a person a box around the labels is used: as many slices as show most of them
 makes of a noisy box is made once and kept; it depends on no head, and all cells and arms share it.
 
 The shipped enhancers know some of these persons; cells are of persons whom they do not know where
-there are such, and a row states whether the person left out is known. Lesions and sarcomas were
-drawn by readers.
+there are such. Lesions and sarcomas were drawn by readers.
 
 The trainings of a cell have their checkpoints in runs/benchmarks.
 """
@@ -39,38 +34,19 @@ from unittest import mock
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from _common import (
-    QUICK,
-    REPOSITORY,
-    SHARED_DATA,
-    Gate,
-    Part,
-    Row,
-    folder_of,
-    measure,
-    parser_of,
-    state_of,
-)
-from _enhancement_cache import run_kept
-from _enhancement_statistics import difference, difference_gate
-from scipy.ndimage import binary_dilation
+from _common import QUICK, REPOSITORY, SHARED_DATA, Part, Row, folder_of, run, state_of
+from _enhancement_data import run_kept
 
 from MedEnhanceLib.api_training import train
-from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
-from MedEnhanceLib.core.arrays import Floats, Mask
-from MedEnhanceLib.core.imaging import averaged
-from MedEnhanceLib.core.volume import Enhance, Volume
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.head import Enhancer
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.gradprom.train import train as train_head
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.bundle import export_enhancer
-from MedEnhanceLib.hqg.train.targets import load_data
-from MedEnhanceLib.hqg.train.trainer import Trainer
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs.kinds.train import training_config
-from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of, teaching_of
+from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of
 from MedEnhanceLib.runtime.progress import Monitor
 
 FOLDER = folder_of("gradprom")
@@ -91,11 +67,6 @@ SEED, DAMAGED = 0, 1 if QUICK else 2
 STEPS, HEAD_STEPS = (1, 1) if QUICK else (100, 400)
 #: Of an anatomy, and how many of them are left out, one at a time.
 PERSONS, CELLS = (2, 1) if QUICK else (6, 3)
-_MOST_LOST_DB, _LEAST_OVER_NOISY = 0.05, 0.02
-_WHY_MISSED = (
-    "heads learn from noisy images, too, and lose little to noise; those of lesions find next to "
-    "nothing, clean or not"
-)
 #: Fields of a recipe that hold for a head here: the others say whose images it learned from.
 _OF_RECIPE = ("modality", "anatomy", "structures", "labeled_share", "network")
 #: Slices of a person's box, and pixels around the labels in them.
@@ -143,29 +114,11 @@ ANATOMIES = {
 }
 
 
-#: Scans of the brain on which a head from label maps teaches, and of persons held out.
-TRAINED = ("mr/studyforrest/T1.nii.gz", "sample/mni152_t1.nii.gz")
-HELD_OUT = ("mr/open_ms/C07/FLAIR.nii.gz", "mr/open_ms/C19/T1.nii.gz")
-BRAIN_ARMS, BRAIN_STEPS, BRAIN_SEEDS = (ALONE, JOINT, EMA), 40, (0, 1, 2)
-#: Side of the voxels of these scans, mm, and voxels around a lesion that its contrast is against.
-_VOXEL_MM, _AROUND = 2.0, (1, 3)
-
-
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--more", type=Path, help="folder of scans of the brain: trained, held_out")
-    parser.add_argument("--segmenter", default="brain", help="name or folder of the brain's head")
-    options = parser.parse_args()
-
-    def parts() -> Iterator[Part]:
-        if not QUICK:  # the head refuses small volumes
-            yield "brain", partial(brain, options.segmenter, options.more)
-        for name in [*ANATOMIES][1:2] if QUICK else ANATOMIES:
-            data, persons = prepared(name)
-            for person in persons[:CELLS]:
-                yield f"{name} {person}", partial(cell, name, data, person)
-
-    measure("gradprom", options, parts, gates_of, seeds=BRAIN_SEEDS)
+def parts() -> Iterator[Part]:
+    for name in [*ANATOMIES][1:2] if QUICK else ANATOMIES:
+        data, persons = prepared(name)
+        for person in persons[:CELLS]:
+            yield f"{name} {person}", partial(cell, name, data, person)
 
 
 def prepared(name: str) -> tuple[Path, list[str]]:
@@ -203,22 +156,9 @@ def boxed(image: Volume, labels: Volume) -> Iterator[Volume]:
         yield volume.crop(*parts)
 
 
-def is_known(enhancer: Bundle, person: str) -> bool:
-    """Whether an enhancer learned from any image of a person, by its own record."""
-    config = enhancer.metadata["training"]["config"]
-    learned, left_out = (
-        {path for name in names for glob in config.get(name, ()) for path in SHARED_DATA.glob(glob)}
-        for names in (("high_quality", "examinations"), ("leave_out",))
-    )
-    return any(
-        path.parent.name == person and left_out.isdisjoint((path, path.parent)) for path in learned
-    )
-
-
 def cell(name: str, data: Path, person: str) -> Iterator[Row]:
     """Train and measure with one person left out."""
     fields = head_fields(ANATOMIES[name], person)
-    enhancer = open_bundle("auto", kind="enhancer", modality=fields["modality"])
     place = FOLDER / f"{name}-{person}"
     head = trained_head(fields | {"enhancer": "auto"}, data, place / "head")
     noisy_head = trained_head(fields, data, place / "noisy-head")
@@ -233,98 +173,7 @@ def cell(name: str, data: Path, person: str) -> Iterator[Row]:
         rows += rows_of_arm(arm, folder)
     shared = {"anatomy": name, "case": name, "subject": person, "seed": SEED}
     shared |= {"steps": STEPS, "head_steps": HEAD_STEPS}
-    shared |= {"enhancer": enhancer.sha256, "enhancer_knows": is_known(enhancer, person)}
     yield from (shared | row for row in rows)
-
-
-def brain(segmenter: str, more: Path | None) -> Iterator[Row]:
-    """Let the head teach the enhancer in each way, with each seed; measure all on each scan."""
-    data = brain_data(more)
-    fields = {"name": "taught", "device": "cpu", "high_quality": ["trained/*"], **_CROPS}
-    fields |= {"held_out": ["held_out/*"]}
-    task, targets, kept_contrasts = None, {}, {}
-    arms: dict[str, tuple[str, int, dict[str, Any]]] = {"clean": (CLEAN, 0, {})}
-    arms |= {"noisy": (NOISY, 0, {}), "auto": (ENHANCED, 0, {})}
-    enhancers = {"auto": enhanced_by("auto", "auto", data, kept_contrasts)}
-    for seed in BRAIN_SEEDS:
-        for arm in BRAIN_ARMS:
-            taught = {"segmenter": segmenter, "steps": BRAIN_STEPS, **TAUGHT[arm][1]}
-            config = training_config("hqg", fields | {"seed": seed, "task": taught})
-            new, gate = teaching_of(config, data, "cpu")
-            if task is None:
-                task, subjects = new, new.subjects(Monitor())
-                targets = load_data(config, data, Monitor(), subjects=subjects)
-            trainer = Trainer(config, targets, "cpu", Monitor(), (task, gate))
-            with always_open() if arm == JOINT else nullcontext():
-                for number in range(BRAIN_STEPS):
-                    trainer.step(number)
-            trainer.close()
-            name = f"{TAUGHT[arm][0]}-{seed}"
-            folder, network = FOLDER / "brain" / name, trainer.taught.averaged()
-            export_enhancer(folder, config, network, seconds=0.0, is_guided=False, gains={})
-            enhancers[name] = enhanced_by(name, str(folder), data, kept_contrasts)
-            gated = gate.diagnostics()
-            fractions = {"open_fraction": gated.open_fraction, "open_share": gated.share}
-            arms[name] = arm, seed, fractions | {"mean_cosine": gated.cosine}
-    shared = {"anatomy": "brain", "case": "brain", "steps": BRAIN_STEPS}
-    shared |= {"segmenter": task.identity()["sha256"], "enhancer_knows": False}
-    shared |= {"enhancer": open_bundle("auto", kind="enhancer", modality="MR").sha256}
-    persons = [path.name.partition(".")[0] for path in sorted(data.glob("held_out/*"))]
-    for row in task.measure(enhancers, Monitor()):
-        arm, seed, fractions = arms[row["image"]]
-        person = persons[int(row["subject"].split()[-1]) - 1]
-        yield (
-            shared
-            | {"subject": person, "seed": seed, "arm": arm, "dice": row["dice"]}
-            | {
-                "volume_error": row["volume_error"],
-                "psnr": row["psnr_db"],
-                "lesions_kept": kept_contrasts.get((person, row["image"])),
-            }
-            | fractions
-        )
-
-
-def brain_data(more: Path | None) -> Path:
-    """Folder with scans of voxels of about 2 mm, and lesions where a reader drew them."""
-    data = FOLDER / "data" / "brain"
-    for part, names in (("trained", TRAINED), ("held_out", HELD_OUT)):
-        paths = [SHARED_DATA / name for name in names]
-        for path in paths + sorted((more / part).glob("*.nii.gz") if more else []):
-            scan = load(path, modality="MR").single().canonical()
-            name = path.name if path.parent.name == part else f"{path.parent.name}-{path.name}"
-            factors = [max(1, round(_VOXEL_MM / mm)) for mm in scan.geometry.spacing[::-1]]
-            shares = [(part, scan)]
-            if (drawn := path.with_name("lesion.nii.gz")).exists():
-                shares.append(("lesions", load(drawn, modality="SEG").single().canonical()))
-            for folder, volume in shares:
-                (data / folder).mkdir(parents=True, exist_ok=True)
-                save(averaged(volume, factors), data / folder / name, overwrite=True)
-    return data
-
-
-def enhanced_by(
-    name: str, model: str, data: Path, kept_contrasts: dict[tuple[str, str], float]
-) -> Enhance:
-    """An enhancer, which notes how much of the contrast of lesions is left."""
-    options = EnhanceConfig(model=model, device="cpu")
-
-    def enhance_noting(volume: Volume) -> Volume:
-        made, file = enhance(volume, options).volume, Path(volume.source).name
-        if (data / "lesions" / file).exists():
-            clean = load(data / "held_out" / file, modality="MR")
-            lesions = load(data / "lesions" / file).voxels > 0.5
-            share = contrast(made.voxels, lesions) / contrast(clean.voxels, lesions)
-            kept_contrasts[file.partition(".")[0], name] = round(share, 4)
-        return made
-
-    return enhance_noting
-
-
-def contrast(voxels: Floats, lesions: Mask) -> float:
-    """Mean of lesions less that of their surroundings."""
-    near, far = (binary_dilation(lesions, iterations=count) for count in _AROUND)
-    return float(voxels[lesions].mean() - voxels[far & ~near].mean())
 
 
 def always_open() -> AbstractContextManager[Any]:
@@ -379,39 +228,13 @@ def rows_of_noisy_head(head: Path, data: Path, modality: str) -> Iterator[Row]:
 
 def rows_of_arm(arm: str, folder: Path) -> Iterator[Row]:
     """What a training measured: its taught weights, accepted or not, and once what is before."""
-    metadata = read_bundle(folder).metadata
-    record = metadata["gradprom"]
     names = {"taught": arm}
     if arm == ALONE:
         names |= {"clean": CLEAN, "noisy": NOISY, "untaught": ENHANCED}
-    for row in metadata["measured"]:
+    for row in read_bundle(folder).metadata["measured"]:
         if row["image"] in names:
-            yield {
-                "arm": names[row["image"]],
-                "dice": row["dice"],
-                "psnr": row["psnr_db"],
-                "open_fraction": record["open_fraction"],
-                "open_share": record["open_share"],
-                "mean_cosine": record["mean_cosine"],
-                "accepted": record["accepted"],
-            }
-
-
-def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """What enhancing gives back, and what the gate protects, in the worst anatomy."""
-    for figure, arm, other, bound in (
-        ("dice", ENHANCED, NOISY, _LEAST_OVER_NOISY),
-        ("psnr", EMA, ALONE, -_MOST_LOST_DB),
-    ):
-        names = dict.fromkeys(row["anatomy"] for row in rows)
-        gains = [difference(rows, figure, [(name, arm, other)]) for name in names]
-        known = [entry for entry in gains if entry is not None]
-        worst = min(known, key=lambda entry: entry.mean, default=None)
-        is_met = worst is not None and len(known) == len(gains) and worst.mean >= bound
-        unit = "PSNR, dB" if figure == "psnr" else "Dice"
-        name = f"{arm} less {other}, {unit}, least anatomy"
-        yield difference_gate(name, worst, f"≥ {bound}", is_met, _WHY_MISSED)
+            yield {"arm": names[row["image"]], "dice": row["dice"], "psnr": row["psnr_db"]}
 
 
 if __name__ == "__main__":
-    main()
+    run("gradprom", __doc__, parts, seeds=[SEED])

@@ -12,19 +12,7 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from _common import (
-    QUICK,
-    SHARED_DATA,
-    Gate,
-    Part,
-    Row,
-    at_least,
-    at_most,
-    least,
-    measure,
-    most,
-    parser_of,
-)
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, at_most, least, most, run
 from _enhancement_data import CT_RANGE_HU, TEMPLATE, robust_max
 
 from MedEnhanceLib.core.volume import Volume
@@ -34,10 +22,6 @@ from MedEnhanceLib.runtime.resources import resource_folder
 
 #: Central slices of each volume.
 _SLICES = 6 if QUICK else 16
-
-
-def main() -> None:
-    measure("harm", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[0])
 
 
 def parts() -> Iterator[Part]:
@@ -105,4 +89,4 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
 
 
 if __name__ == "__main__":
-    main()
+    run("harm", __doc__, parts, gates_of, seeds=[0])

@@ -14,14 +14,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from _common import QUICK, REPOSITORY, Gate, Part, Row, gate, measure, parser_of
+from _common import QUICK, REPOSITORY, Gate, Part, Row, gate, run
 
 PROGRAM = REPOSITORY / "Testing" / "Library" / "unicompress" / "killing.py"
 POINTS, SEED = 2 if QUICK else 200, 1
-
-
-def main() -> None:
-    measure("kills", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[SEED])
 
 
 def parts() -> Iterator[Part]:
@@ -70,4 +66,4 @@ def _expected(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run("kills", __doc__, parts, gates_of, seeds=[SEED])

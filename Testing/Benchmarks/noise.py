@@ -16,16 +16,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
-import torch
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, gate, measure, parser_of
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, gate, run
 
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
 from MedEnhanceLib.filters.block_matching import BlockMatchingFilter
+from MedEnhanceLib.io import load
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise
 from MedEnhanceLib.synthetic import synthetic_volume
 
@@ -87,11 +86,6 @@ class Case:
     clean: Floats
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    measure("noise", parser_of(__doc__).parse_args(), parts, gates_of, seeds=[1, 3])
-
-
 def parts() -> Iterator[Part]:
     for name in CT[2:3] if QUICK else CT:
         yield name, lambda name=name: map(judge, ct_cases(name))
@@ -107,10 +101,8 @@ def parts() -> Iterator[Part]:
 
 
 def read(name: str) -> tuple[Floats, tuple[float, float, float]]:
-    image = nibabel.load(SHARED_DATA / f"{name}.nii.gz")
-    zooms = image.header.get_zooms()
-    voxels = np.ascontiguousarray(np.asarray(image.dataobj).T, dtype=np.float32)
-    return voxels, (float(zooms[0]), float(zooms[1]), float(zooms[2]))
+    volume = load(SHARED_DATA / f"{name}.nii.gz", modality="CT" if name.startswith("ct/") else "MR")
+    return volume.voxels.astype(np.float32), volume.geometry.spacing
 
 
 def averaged(voxels: Floats, by: tuple[int, int, int]) -> Floats:
@@ -287,4 +279,4 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
 
 
 if __name__ == "__main__":
-    main()
+    run("noise", __doc__, parts, gates_of, seeds=[1, 3])

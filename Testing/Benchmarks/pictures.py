@@ -1,7 +1,6 @@
 """The pictures of README and the pages, from open volumes beside the project.
 
     python Testing/Benchmarks/pictures.py [NAME …]    writes docs/images/NAME.png; without: all
-    python Testing/Benchmarks/pictures.py --heads FOLDER … --out FOLDER    labels, to look at
 
 Only pictures enter the repository. Their licenses allow that with the name of the source, which the
 page states: sct_testing_data (MIT), studyforrest (PDDL), STS (CC BY 3.0), open_ms (CC BY). The
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,11 +37,9 @@ from MedEnhanceLib.spg.audit import Audited, audit
 from MedEnhanceLib.synthetic import synthetic_volume
 
 FOLDER = REPOSITORY / "docs" / "images"
-#: Pixels: of a sheet's width at most, between panels, of a line of text, and of its letters.
-_WIDTH, _GAP, _LINE, _LETTERS = 900, 6, 20, 16
-_INK = (40, 44, 48)
-#: Side of a plane on the sheet of heads.
-_TILE = 256
+#: Pixels of an inch, of the title above a row, and of a letter.
+_DPI, _TITLE, _LETTER = 100, 60, 8
+_RING = "#ffb000"
 
 
 @dataclass(frozen=True)
@@ -64,63 +62,33 @@ def difference(title: str, pixels: Floats, reach: float) -> Panel:
     return Panel(title, pixels, -reach, reach)
 
 
-def sheet(name: str, rows: Sequence[Sequence[Panel]], factor: int) -> Path:
-    """Draw panels in rows, titles above, each pixel `factor` wide, and write the PNG.
+def sheet(name: str, rows: Sequence[Sequence[Panel]], factor: int) -> None:
+    """Draw panels in rows, titles above, each pixel `factor` wide, and write the PNG."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    Titles are wrapped at the width of their panel; a word that is wider is an error.
-    """
-    from matplotlib import get_data_path
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", _LETTERS)
-    sides = [[(n * factor for n in panel.pixels.shape) for panel in row] for row in rows]
-    sizes = [[tuple(each) for each in row] for row in sides]
-    titles = [
-        [
-            _wrapped(panel.title, font, width - 2 * _GAP)
-            for panel, (_, width) in zip(row, size, strict=True)
-        ]
-        for row, size in zip(rows, sizes, strict=True)
-    ]
-    heads = [_LINE * max(map(len, row)) + _GAP for row in titles]
-    width = max(sum(w for _, w in row) + _GAP * (len(row) - 1) for row in sizes)
-    height = sum(heads) + sum(max(h for h, _ in row) for row in sizes) + _GAP * (len(rows) - 1)
-    assert width <= _WIDTH, f"{name} is {width} pixels wide"
-    image = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(image)
-    top = 0
-    for row, size, lines, head in zip(rows, sizes, titles, heads, strict=True):
-        offset = 0
-        for panel, (_, across), text in zip(row, size, lines, strict=True):
-            for number, line in enumerate(text):
-                draw.text((offset, top + _LINE * number), line, fill=_INK, font=font)
-            share = (np.asarray(panel.pixels, np.float32) - panel.low) / (panel.high - panel.low)
-            gray = np.rint(share.clip(0, 1) * 63) * (255 / 63)
-            large = gray.astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1)
-            image.paste(Image.fromarray(large), (offset, top + head))
+    matplotlib.rcParams["font.size"] = 9
+    widest = max(sum(panel.pixels.shape[1] for panel in row) for row in rows) * factor
+    highest = sum(max(panel.pixels.shape[0] for panel in row) for row in rows) * factor
+    size = widest / _DPI, (highest + _TITLE * len(rows)) / _DPI
+    figure = Figure(size, dpi=_DPI, layout="constrained")
+    axes = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for line, row in zip(axes, rows, strict=True):
+        for axis, panel in zip(line, row, strict=False):
+            axis.imshow(
+                panel.pixels, "gray", vmin=panel.low, vmax=panel.high, interpolation="nearest"
+            )
+            letters = panel.pixels.shape[1] * factor // _LETTER
+            axis.set_title(textwrap.fill(panel.title, letters), loc="left")
             if panel.ring:
-                y, x, radius = (factor * each for each in panel.ring)
-                box = (offset + x - radius, top + head + y - radius)
-                box += (offset + x + radius, top + head + y + radius)
-                draw.ellipse(box, outline=(255, 176, 0), width=2)
-            offset += across + _GAP
-        top += head + max(h for h, _ in size) + _GAP
+                row_at, column, radius = panel.ring
+                ring = matplotlib.patches.Circle((column, row_at), radius, fill=False, color=_RING)
+                axis.add_patch(ring)
     path = FOLDER / f"{name}.png"
-    image.quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"{path.relative_to(REPOSITORY)}: {image.size}, {path.stat().st_size / 1000:.0f} kB")
-    return path
-
-
-def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) > width and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    assert all(font.getlength(line) <= width for line in lines), f"too long: {text}"
-    return lines
+    figure.savefig(path)
+    print(f"{path.relative_to(REPOSITORY)}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def axial(volume: Volume, k: int) -> Floats:
@@ -134,7 +102,7 @@ def axial(volume: Volume, k: int) -> Floats:
 
 def real() -> None:
     """A real spinal scan, repeated 30 times."""
-    scan = next(volume for name, volume in sequences(None) if name == "spinal_fmri")
+    scan = next(volume for name, volume in sequences() if name == "spinal_fmri")
     frames = scan.voxels.astype(np.float32)
     mean = frames.mean(axis=0)
     _, _, number = still_frames(frames, mean > 0.35 * np.percentile(mean, 99))
@@ -253,11 +221,10 @@ def ct() -> None:
 def guided() -> None:
     """T1 of a patient, guided by T2 of the same examination: two crops of open_ms C07."""
     pair = next(each for each in guidance.pairs_of(["2 mm"]) if each.name == "C07 T1 ← T2")
-    model = denoising.open_model("mr", "MR")
+    model = denoising.open_model("MR")
     volume = denoising.noisy(pair.scan, "Gaussian", 10, 0)
     alone, with_guide = (
-        guidance.arm_of(denoising.NETWORK, volume, 10, model, guide).voxels
-        for guide in (None, pair.guide)
+        guidance.by_network(volume, 10, model, guide) for guide in (None, pair.guide)
     )
     clean, k = pair.scan.volume.voxels, 12
     rows = []
@@ -311,55 +278,6 @@ def _unit(voxels: Floats) -> Floats:
     return np.clip(voxels, 0, 1).astype(np.float32)
 
 
-#: Heads of heads.json that are looked at.
-_LOOKED_AT = (
-    "fs/fstrain_01", "fs/fstrain_08", "fs/swm", "malf/malf_1128", "fs/bert_norm", "multi/chris_T1",
-    "multi/open_ms_C26_T2", "mr/open_ms/C07/FLAIR", "mr/open_ms/L01/study2_T2W", "heads/uih_a",
-    "heads/M2265", "multi/stroke_T2", "heads/BaselineVolume", "heads/MR_Gd", "multi/aurora_FLAIR",
-    "multi/tcga_fg6692_T1c", "heads/pyradiomics_brain1", "heads/seg3d", "heads/babybrain",
-    "scans/dwi_philips_32dir",
-)  # fmt: skip
-
-
-def heads(folders: Sequence[Path], out: Path) -> None:
-    """Labels over twenty heads, three planes each; the title says what the model says."""
-    from _heads_data import Heads
-    from PIL import Image, ImageDraw
-    from segmentation import labeled, model, verdict
-
-    listed = Heads(folders)
-    tiles = []
-    for entry in listed.entries:
-        if not entry["file"].startswith(_LOOKED_AT):
-            continue
-        volume = listed.image(entry)
-        labels = labeled(volume).labels
-        colors = np.zeros((256, 3), np.float32)
-        for label in model().anatomy.labels:
-            colors[label.value] = [int(label.color[n : n + 2], 16) for n in (1, 3, 5)]
-        shown = np.argwhere(labels.voxels > 0)
-        point = shown.mean(axis=0) if len(shown) else np.array(volume.shape) / 2
-        tile = Image.new("RGB", (3 * _TILE, _TILE + _LINE), "white")
-        text = f"{entry['subject']} {entry['sequence']}: {verdict(volume) or 'accepted'}"
-        ImageDraw.Draw(tile).text((0, 0), text[:95], fill=_INK)
-        high = float(np.percentile(volume.voxels, 99.5)) or 1.0
-        for number, plane in enumerate(("axial", "coronal", "sagittal")):
-            center = tuple(int(place) for place in point)
-            gray, drawn = (cut(each, plane, center) for each in (volume, labels))
-            base = (gray.pixels.astype(np.float32) / high).clip(0, 1)[..., None] * 255
-            mixed = np.where(drawn.pixels[..., None] > 0, 0.55, 0.0)
-            pixels = base * (1 - mixed) + colors[drawn.pixels.astype(int)] * mixed
-            picture = Image.fromarray(pixels.astype(np.uint8)).resize((_TILE, _TILE))
-            tile.paste(picture, (number * _TILE, _LINE))
-        tiles.append(tile)
-        print(text, flush=True)
-    page = Image.new("RGB", (6 * _TILE, (_TILE + _LINE) * -(-len(tiles) // 2)), "white")
-    for number, tile in enumerate(tiles):
-        page.paste(tile, (number % 2 * 3 * _TILE, number // 2 * (_TILE + _LINE)))
-    out.mkdir(parents=True, exist_ok=True)
-    page.save(out / "heads.png")
-
-
 PICTURES: dict[str, Callable[[], None]] = {
     "real": real, "ct": ct, "thin-slices": thin, "guided": guided, "compression": compression,
     "uncertainty": uncertainty, "audit": audit_sheet,
@@ -369,13 +287,8 @@ PICTURES: dict[str, Callable[[], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
-    parser.add_argument("--heads", type=Path, nargs="+", help="folders of heads.json: no other")
-    parser.add_argument("--out", type=Path, help="folder of the sheet of heads")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.heads:
-        heads(options.heads, options.out)
-        return
     names = options.names or list(PICTURES)
     for name in names:
         PICTURES[name]()

@@ -1,75 +1,59 @@
 """Real CT: what denoising does to phantoms on scanners of several vendors, beside a known truth.
 
-    OMP_NUM_THREADS=1 python Testing/Benchmarks/real_ct.py [--more FOLDER]
+    OMP_NUM_THREADS=1 python Testing/Benchmarks/real_ct.py [--data FOLDER]
 
 Reads ../shared/data/repeated and a folder of the scans of real_ct_scans.json, which says where they
 are from. Slices repeat each other: those that no method saw are the truth. Errors are shares of the
 input's, in one material. Faint discs are planted in the real noise and looked for by an observer
-with a matched template; edges of planted cylinders and of the phantom itself give the resolution.
+with a matched template; edges of planted cylinders give the resolution.
 """
 
 from __future__ import annotations
 
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import _real_ct_data as data
 import numpy as np
-import torch
-from _common import QUICK, Gate, Part, Row, at_least, at_most, measure, over_goals, parser_of
-from _enhancement_cache import run_kept
+from _common import QUICK, Gate, Part, Row, at_least, at_most, listed, over_goals, run
+from _enhancement_data import run_kept
 from _enhancement_lesions import Lesion, contrast_kept
 from _enhancement_peers import bm4d_ct, nlm_ct
 from _observers import auc, template_score
 from _real_ct_data import EDGES, Floats, Scan
-from scipy import ndimage, spatial
 
-from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.noise.estimate import measure_noise
 
-DEFAULT, SMOOTH, BLUR = "default", "smooth", "blur 1.5 mm"
+DEFAULT, SMOOTH = "default", "smooth"
 #: Options of each of our arms.
 OURS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     SMOOTH: {"smooth": True},
-    "strength 0.3": {"strength": 0.3},
 }
 #: Slow to import: a quick run does without it.
 HAS_BM4D = not QUICK and find_spec("bm4d") is not None
-_BLUR_MM = 1.5
 #: Many times slower: they get the slab without what is planted, and their results are kept.
 PEERS = {"NLM": nlm_ct, **({"BM4D": bm4d_ct} if HAS_BM4D else {})}
-ARMS = ("input", *OURS, *PEERS, BLUR)
-#: Ends in 1/mm of the bands that noise is counted in.
-_LOW, _MIDDLE = 0.1, 0.3
-#: Pixels on either side of an edge, and HU between phantom and air.
-_REACH, _SURFACE_HU = 6.0, -450.0
+ARMS = ("input", *OURS, *PEERS)
+#: Pixels on either side of an edge.
+_REACH = 6.0
 #: Discs from which the observer says something.
 _FEWEST = 6 if QUICK else 20
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    parser = parser_of(__doc__)
-    parser.add_argument("--more", type=Path, help="folder of the listed scans")
-    options = parser.parse_args()
+def parts(options: Namespace) -> Iterator[Part]:
     if not (HAS_BM4D or QUICK):
         print("real_ct: no BM4D, which is not installed", flush=True)
-    measure("real_ct", options, partial(parts, options.more), gates_of, seeds=[3])
-
-
-def parts(more: Path | None) -> Iterator[Part]:
-    for about in data.listed()[: 1 if QUICK else None]:
-        scan = data.opened(about, more)
+    for about in listed("real_ct_scans.json")[: 1 if QUICK else None]:
+        scan = data.opened(about, options.data)
         if scan is None:
-            print(f"real_ct: no {about['name']}, which needs --more FOLDER", flush=True)
+            print(f"real_ct: no {about['name']}, which needs --data FOLDER", flush=True)
         else:
             yield about["name"], partial(judged, scan)
 
@@ -85,9 +69,6 @@ def run_arm(name: str, volume: Volume, cache: VolumeCache | None = None) -> Floa
         voxels = enhance(volume, config, cache=cache).volume.voxels
     elif name in PEERS:
         voxels, _ = run_kept(PEERS[name], name, volume, keep=not QUICK)
-    elif name == BLUR:
-        steps = volume.geometry.spacing[::-1]
-        voxels = ndimage.gaussian_filter(voxels, [_BLUR_MM / step for step in steps])
     return voxels.astype(np.float32)
 
 
@@ -98,7 +79,6 @@ def judged(scan: Scan) -> Iterator[Row]:
     voxels = scan.seen.voxels.astype(np.float32)
     slabs = [scan.seen.with_voxels(voxels + planted) for planted in (np.float32(0), added, edges)]
     caches = [VolumeCache() for _ in slabs]
-    surface = distance_to_surface(voxels.mean(axis=0))
     for name in ARMS:
         row: Row = {**scan.about, "arm": name}
         if name in PEERS:
@@ -113,9 +93,6 @@ def judged(scan: Scan) -> Iterator[Row]:
         for contrast, distance in zip(EDGES, distances, strict=True):
             through = (edged - without).mean(axis=0)
             row[f"mtf_{contrast:g}"] = mtf50(through, distance) / mtf50(edges, distance)
-        if surface is not None:
-            before, after = (mtf50(image.mean(axis=0), surface) for image in (voxels, without))
-            row["mtf_surface"] = after / before
         yield row
 
 
@@ -123,53 +100,24 @@ def judged(scan: Scan) -> Iterator[Row]:
 
 
 def of_noise(scan: Scan) -> Row:
-    """The measured noise beside the true one: σ, its interval, map and spectrum."""
+    """The measured noise beside the true one, and its interval, in HU."""
     noise = measure_noise(scan.seen.voxels, modality="CT", spacing=scan.spacing)
     tissue = scan.tissue
-    true = float(np.median(scan.sigma[tissue]))
     mapped = np.asarray(noise[slice(0, len(scan.truth))]).mean(axis=0)[tissue]
-    spectrum, measured = data.true_spectrum(scan), noise.spectrum / noise.spectrum.mean()
     return {
-        "sigma": true,
-        "level_ratio": noise.level / true,
+        "sigma": float(np.median(scan.sigma[tissue])),
         # Where the truth is known: the level is that of all the slab shows.
         "sigma_ratio": float(np.median(mapped / scan.sigma[tissue])),
-        "map_correlation": float(np.corrcoef(mapped, scan.sigma[tissue])[0, 1]),
-        "holds": bool(noise.low <= true <= noise.high),
         "low": noise.low,
         "high": noise.high,
-        "width": noise.high / noise.low,
-        # The share of the variance that is at other frequencies.
-        "spectrum_off": float(np.abs(measured - spectrum).mean() / 2),
     }
 
 
 def errors(scan: Scan, result: Floats) -> Row:
-    """Noise that is left: its root mean square, and its power in bands."""
+    """Root mean square of the noise that is left, as a share of the input's."""
     left = result - scan.truth
     mean_square = [float(np.square(part[:, scan.tissue]).mean()) for part in (left, scan.noise)]
-    row: Row = {"left": scan.share_left(*mean_square) ** 0.5}
-    powers = zip(bands(left, scan), bands(scan.noise, scan), strict=True)
-    for name, (after, before) in zip(("low", "middle", "high"), powers, strict=True):
-        row[f"{name}_left"] = scan.share_left(after, before)
-    row["bias"] = float(left[:, scan.tissue].mean())
-    return row
-
-
-def bands(noise: Floats, scan: Scan) -> list[float]:
-    """Power of noise in the tissue below .1/mm, up to .3/mm and above."""
-    weight = ndimage.gaussian_filter(scan.tissue.astype(np.float32), 2.0) * scan.tissue
-    level = (noise * weight).sum(axis=(1, 2), keepdims=True) / weight.sum()
-    power = np.square(np.abs(np.fft.fft2((noise - level) * weight))).mean(axis=0)
-    across, down = scan.spacing[:2]
-    rows, columns = (
-        np.fft.fftfreq(n, step) for n, step in zip(power.shape, (down, across), strict=True)
-    )
-    frequency = np.hypot(rows[:, None], columns)
-    ends = (0.0, _LOW, _MIDDLE, np.inf)
-    return [
-        float(power[(frequency >= low) & (frequency < high)].sum()) for low, high in pairwise(ends)
-    ]
+    return {"left": scan.share_left(*mean_square) ** 0.5}
 
 
 def observed(
@@ -196,20 +144,6 @@ def observed(
         "auc_error": float(np.std([gain(rng.integers(number, size=number)) for _ in range(200)])),
         "kept": float(np.mean(contrast_kept(*after, lesions))),
     }
-
-
-def distance_to_surface(mean: Floats) -> Floats | None:
-    """Pixels to the outline of the phantom in air, positive inside; None where there is none."""
-    from skimage.measure import find_contours
-
-    contours = find_contours(gaussian_blur(mean[None], 0.5)[0], _SURFACE_HU)
-    if not contours:
-        return None
-    outline = max(contours, key=len)
-    places = np.argwhere(np.ones(mean.shape, bool))
-    distance = spatial.KDTree(outline).query(places)[0].reshape(mean.shape)
-    signed: Floats = np.where(mean > _SURFACE_HU, distance, -distance).astype(np.float32)
-    return signed
 
 
 def mtf50(image: Floats, distance: Floats) -> float:
@@ -281,4 +215,4 @@ def _mean(rows: list[Row], field: str) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    run("real_ct", __doc__, parts, gates_of, seeds=[3])

@@ -1,6 +1,6 @@
 """The models that ship, on scans that they did not learn from: whole heads, and sarcomas.
 
-    python Testing/Benchmarks/segmentation.py --heads FOLDER …    volumes of heads.json
+    python Testing/Benchmarks/segmentation.py --data FOLDER …    volumes of heads.json
 
 Labels of `brain` are compared with FreeSurfer's and with those that people drew, between sequences
 of a patient, between two scans of a person, and with those of the same scan noisy, noisy and
@@ -16,6 +16,7 @@ import os
 import resource
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -40,10 +41,9 @@ from _common import (
     at_most,
     kept,
     least,
-    measure,
     most,
     over_goals,
-    parser_of,
+    run,
 )
 from _heads_data import (
     CORTEX,
@@ -97,16 +97,9 @@ _WHY_VERDICTS = (
 _WHY_SARCOMAS = "smoothing costs single patients details; the mean over patients gains"
 
 
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--heads", type=Path, nargs="+", default=[], help="folders of heads.json")
-    options = parser.parse_args()
-    heads = Heads(options.heads)
+def parts(options: Namespace) -> Iterator[Part]:
+    heads = Heads(options.data)
     print(f"segmentation: {heads.skipped} listed volumes are not there", flush=True)
-    measure("segmentation", options, partial(parts, heads), gates_of, seeds=[SEED])
-
-
-def parts(heads: Heads) -> Iterator[Part]:
     judged = [*examinations(heads)]
     yield from judged
     yield "quality", partial(quality_rows, judged)
@@ -440,4 +433,4 @@ def retest_means(rows: list[Row]) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    run("segmentation", __doc__, parts, gates_of, seeds=[SEED])

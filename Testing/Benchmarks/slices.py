@@ -9,26 +9,11 @@ compared with what they were.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-import torch
-from _common import (
-    QUICK,
-    REPOSITORY,
-    Gate,
-    Part,
-    Row,
-    at_least,
-    at_most,
-    gate,
-    least,
-    measure,
-    most,
-    parser_of,
-)
-from _slices_lesions import lesion_rows, volume_gate
+from _common import QUICK, REPOSITORY, Part, Row, run
 from _slices_references import Floats, Reference, along, references, thickened
 
 from MedEnhanceLib.bundles.store import read_bundle
@@ -47,29 +32,19 @@ SEED = 0
 MODELS = {"MR": "mr-slices", "CT": "ct-slices"}
 #: Standard deviation of added noise: 4 % of the robust maximum, 25 HU.
 NOISE = {"MR": 0.04, "CT": 0.025}
-#: Thickness at which noise is added as well, and lesions are planted in some references.
+#: Thickness at which noise is added as well.
 TIMES = 4
-WITH_LESIONS = ("template", "C07", "abdomen CT")
 
 
-def main() -> None:
-    options = parser_of(__doc__).parse_args()
-    torch.set_num_threads(1)
-
-    def parts() -> Iterator[Part]:
-        networks = {
-            modality: open_network(read_bundle(REPOSITORY / "Resources" / "models" / name))
-            for modality, name in MODELS.items()
-        }
-        for reference in references():
-            network = networks[reference.modality]
-            for times in reference.times[:1] if QUICK else reference.times:
-                name = f"{reference.name} {times}"
-                yield name, partial(measured, reference, times, network)
-            if reference.name in WITH_LESIONS:
-                yield f"{reference.name} lesions", partial(planted, reference, network)
-
-    measure("slices", options, parts, gates_of, seeds=[SEED])
+def parts() -> Iterator[Part]:
+    networks = {
+        modality: open_network(read_bundle(REPOSITORY / "Resources" / "models" / name))
+        for modality, name in MODELS.items()
+    }
+    for reference in references():
+        network = networks[reference.modality]
+        for times in reference.times[:1] if QUICK else reference.times:
+            yield f"{reference.name} {times}", partial(measured, reference, times, network)
 
 
 def restored(
@@ -128,43 +103,5 @@ def row_of(
     }
 
 
-def planted(reference: Reference, network: SliceNet) -> list[Row]:
-    """Planted lesions in thick slices as they are, by the spline and by ours."""
-    stack = thickened(reference, TIMES, 0.0, SEED)[0]
-    spline = stack.interpolate()
-    arms: dict[str, Callable[[Floats], Floats]] = {
-        "thick": lambda slices: np.repeat(slices, TIMES, axis=0),
-        "spline": lambda slices: along(spline, slices),
-        "ours": lambda slices: restored(network, reference, stack, slices),
-    }
-    return lesion_rows(reference, TIMES, arms, SEED)
-
-
-def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """Gains over the spline, lesions, time."""
-    volumes = [row for row in rows if "psnr" in row]
-    lesions = [row for row in rows if "diameter_mm" in row]
-    by = {(r["reference"], r["times"], r["noise"], r["arm"]): r for r in volumes}
-    gains: dict[str, list[float]] = {modality: [] for modality in MODELS}
-    for (*where, arm), row in by.items():
-        if arm == "ours":
-            gains[row["modality"]].append(row["psnr"] - by[*where, "spline"]["psnr"])
-    mean = least(float(np.mean(values)) for values in gains.values())
-    why = "thin plates in air, as the scanner's table, and few patients to learn from in CT"
-    yield at_least("mean gain over the spline, dB, the worse of MR and CT", mean, 3, why)
-    smallest = least(gain for values in gains.values() for gain in values)
-    yield at_least("smallest gain over the spline, dB", smallest, 1.5, why)
-    yield volume_gate(lesions)
-    invented = {
-        arm: float(np.mean([row["invented"] for row in lesions if row["arm"] == arm]))
-        for arm in ("ours", "spline")
-    }
-    name, bound = "places where a lesion is invented", f"≤ spline's {invented['spline']:.3f}"
-    yield gate(name, invented["ours"], bound, invented["ours"] <= invented["spline"])
-    slowest = most(row["cpu_s_per_mvoxel"] for row in volumes if row["arm"] == "ours")
-    why = "the network is tuned to each volume: of small ones that is most of the time"
-    yield at_most("CPU s per Mvoxel, most", slowest, 10, why)
-
-
 if __name__ == "__main__":
-    main()
+    run("slices", __doc__, parts, seeds=[SEED])

@@ -1,21 +1,15 @@
-"""How fast volumes are enhanced, in how much memory, and what of that is owed to what.
+"""How fast volumes are enhanced, and in how much memory.
 
     python Testing/Benchmarks/speed.py    CT of 512×512×300, MR of 256×256×160
 
 Every case runs in a process of its own, so that peaks of memory are its own. Cases that are
 compared run one after another in one process, in turns. Time on a CPU is reported as wall time and
-as CPU time, since wall time on a busy machine says more of the machine. Beside the stages of
-enhancing is the floor of the machine, from counted operations and rates measured in the same run.
+as CPU time, since wall time on a busy machine says more of the machine.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,12 +18,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, measure, parser_of
-from _speed_floor import Stages
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, in_child, run
 
 _SIDE, _SLICES = (64, 4) if QUICK else (512, 300)
-#: Slices of the CT whose stages are timed.
-_STAGED = 4 if QUICK else 60
 #: Slices of the head that peers get: BM4D takes minutes for all.
 _PEERS = 8 if QUICK else 40
 _HEAD = (8, 64, 64) if QUICK else (160, 256, 256)
@@ -40,34 +31,11 @@ _THREADS = 2
 _REGION = 128
 
 
-def main() -> None:
-    """Measure, then write what was found; or, in a child, measure one case."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.case:
-        print(json.dumps(_CASES[options.case]()))
-    else:
-        measure("speed", options, parts, gates_of, seeds=[0])
-
-
 def parts() -> Iterator[Part]:
     for name in _CASES:
         if QUICK and name == "thin slices":  # its network learns from the volume first
             continue
-        yield name, lambda name=name: [{"case": name, **row} for row in _in_child(name)]
-
-
-def _in_child(name: str) -> list[Row]:
-    if QUICK:
-        return _CASES[name]()
-    environment = {**os.environ, "OMP_NUM_THREADS": str(_THREADS)}
-    command = [sys.executable, __file__, "--case", name]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if process.returncode:
-        sys.exit(f"{name}: {process.stderr}")
-    rows: list[Row] = json.loads(process.stdout.splitlines()[-1])
-    return rows
+        yield name, lambda name=name: in_child(case_rows, name, threads=_THREADS)
 
 
 # --- cases ----------------------------------------------------------------------------------------
@@ -75,7 +43,7 @@ def _in_child(name: str) -> list[Row]:
 
 def whole_volume() -> list[Row]:
     """A CT from its voxels to the enhanced voxels, as the library does it."""
-    return [_enhance(_ct(_SLICES))]
+    return [_enhance(tiled_ct(_SLICES))]
 
 
 def head() -> list[Row]:
@@ -88,18 +56,6 @@ def thin_slices() -> list[Row]:
     mr = _mr()
     thick = mr.voxels.reshape(-1, _THICK, *_HEAD[1:]).mean(1).astype(np.int16)
     return [_enhance(replace(mr, voxels=thick, geometry=_geometry(_THICK)), task="slices")]
-
-
-def stages() -> list[Row]:
-    """Stages of both, and the time of the machine for their arithmetic."""
-    rows = []
-    for name, volume in (("ct", _ct(_STAGED)), ("mr", _mr())):
-        _enhance(replace(volume, voxels=volume.voxels[:12]))  # loads what is needed
-        watched = Stages()
-        with watched.watched():
-            cpu_s = _enhance(volume)["cpu_s"]
-        rows += watched.rows(name, cpu_s, volume.voxels.size)
-    return rows
 
 
 def peers() -> list[Row]:
@@ -126,7 +82,7 @@ def preview() -> list[Row]:
 
     torch.set_num_threads(1)
     rows = []
-    for model, volume in (("ct", _ct(_SLICES)), ("mr", _mr())):
+    for model, volume in (("ct", tiled_ct(_SLICES)), ("mr", _mr())):
         config = EnhanceConfig(model=model, device="cpu")
         enhance(replace(volume, voxels=volume.voxels[:2]), config)
         place, half = len(volume.voxels) // 2, min(volume.shape[1] // 2, _REGION // 2)
@@ -144,10 +100,14 @@ _CASES: dict[str, Callable[[], list[Row]]] = {
     "whole volume": whole_volume,
     "preview": preview,
     "head": head,
-    "stages": stages,
     "peers": peers,
     "thin slices": thin_slices,
 }
+
+
+def case_rows(name: str) -> list[Row]:
+    """Rows of a case."""
+    return [{"case": name, **row} for row in _CASES[name]()]
 
 
 # --- how ------------------------------------------------------------------------------------------
@@ -173,7 +133,7 @@ def _mr() -> Any:
     return _volume("mr/studyforrest/T1.nii.gz", "MR", _HEAD, 0.0)
 
 
-def _ct(slices: int) -> Any:
+def tiled_ct(slices: int) -> Any:
     """[slices, 512, 512] int16: a real CT mirrored and tiled, or shapes, with noise on it."""
     return _volume("ct/abdomen/CT.nii.gz", "CT", (slices, _SIDE, _SIDE), 20.0)
 
@@ -237,4 +197,4 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
 
 
 if __name__ == "__main__":
-    main()
+    run("speed", __doc__, parts, gates_of, seeds=[0], child=case_rows)

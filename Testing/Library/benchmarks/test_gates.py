@@ -79,41 +79,15 @@ def rows_with(**psnr: float) -> list[dict[str, Any]]:
     ],
 )
 def test_the_gate_takes_the_better_bm4d(peers: dict[str, float], name: str, lead: float) -> None:
-    gates = import_module("_enhancement_gates").gates(rows_with(ours=31.0, **peers))
+    gates = import_module("enhancement").gates_of(rows_with(ours=31.0, **peers))
     title = f"MR: above {name}, PSNR, dB, least over levels of noise"
     assert [g["value"] for g in gates if g["name"] == title] == [pytest.approx(lead)]
-
-
-def test_volumes_of_planted_lesions_show_what_is_lost() -> None:
-    lesion_rows = import_module("_slices_lesions").lesion_rows
-    thin, times = np.full((48, 64, 64), 0.5, np.float32), 4
-    make = import_module("_slices_references").Reference
-    reference = make("made", "", "MR", thin, 1.0, (1.0, 1.0))
-    arms = {"thick": lambda slices: np.repeat(slices, times, axis=0), "lost": lambda _: thin}
-    rows = lesion_rows(reference, times, arms, 0)
-    assert {row["volume_change"] for row in rows if row["arm"] == "lost"} == {-1}
-    thick = {row["diameter_mm"]: row for row in rows if row["arm"] == "thick"}
-    assert 0 < thick[8]["volume_error"] < thick[3]["volume_error"]
-
-
-@pytest.mark.parametrize(
-    ("thick", "bound", "is_met"),
-    [(0.4, "spline", False), (0.1, "thick", False), (0.35, "spline", True)],
-)
-def test_volumes_are_compared_with_the_better_of_slices_and_spline(
-    thick: float, bound: str, is_met: bool
-) -> None:
-    errors = {"thick": thick, "spline": 0.2, "ours": 0.15 if is_met else 0.3}
-    rows = [{"arm": arm, "volume_error": error} for arm, error in errors.items()]
-    entry = import_module("_slices_lesions").volume_gate(rows)
-    assert entry["bound"].startswith(f"< {bound}'s")
-    assert entry["pass"] is is_met
 
 
 def test_goals_are_few_and_each_that_is_not_met_says_why() -> None:
     files = sorted((ROOT / "Testing/Benchmarks/results").glob("*.json"))
     gates = [gate for path in files for gate in json.loads(path.read_text("utf-8"))["gates"]]
-    assert 40 < len(gates) <= 80
+    assert 0 < len(gates) <= 40
     assert not [gate["name"] for gate in gates if not gate["pass"] and not gate.get("reason")]
     assert all(gate["pass"] is None for gate in gates if gate["value"] is None)
 
@@ -175,7 +149,7 @@ def test_parts_are_measured_once_and_gates_again_from_their_rows(
     assert not common.is_present("trial", tmp_path)
     (tmp_path / "trial.json").write_text(json.dumps(first | {"state": "b"}), "utf-8")
     assert common.is_present("trial", tmp_path)
-    assert not common.is_present("trial", tmp_path, ["--more", "scans"])  # it has fewer rows
+    assert not common.is_present("trial", tmp_path, ["--data", "scans"])  # it has fewer rows
 
 
 def test_a_table_is_confirmed_by_parts_that_give_the_same_rows_again(
@@ -286,7 +260,7 @@ def test_the_interval_of_a_mean_is_over_volumes() -> None:
     assert interval([np.array([2.0])] * 5) == (2.0, 2.0)
 
 
-def test_the_plan_knows_every_script() -> None:
+def test_all_runs_every_script() -> None:
     scripts = {path.stem for path in (ROOT / "Testing/Benchmarks").glob("[a-z]*.py")}
     others = {"all", "figures", "results_page", "record_in_cards", "pictures"}
-    assert scripts - others == set(import_module("all").SCRIPTS)
+    assert scripts - others == {*import_module("all").SCRIPTS}

@@ -43,9 +43,7 @@ def left(sequences: ModuleType, data: ModuleType, monkeypatch: Any, denoise: Any
     scan = data.held_out(Volume(frames(20), modality="MR"), ABOUT, ALIKE)
     run = {"input": lambda voxels: voxels, "joint": denoise}
     monkeypatch.setattr(sequences, "ARMS", tuple(run))
-    monkeypatch.setattr(
-        sequences, "run_arm", lambda arm, volume, sigma: (run[arm](volume.voxels), {})
-    )
+    monkeypatch.setattr(sequences, "run_arm", lambda arm, volume: (run[arm](volume.voxels), {}))
     return list(sequences.judged([lambda: scan]))
 
 
@@ -55,7 +53,7 @@ def test_held_out_frames_are_not_seen_and_their_noise_is_no_error(
     voxels = frames(20)
     scan = data.held_out(Volume(voxels, modality="MR"), ABOUT, ALIKE)
     assert np.array_equal(scan.seen.voxels, voxels[::2])
-    assert scan.sigma == pytest.approx(1, rel=0.05)
+    assert scan.about["snr"] == pytest.approx(25.5, rel=0.05)
     assert scan.variance == pytest.approx(1 / 12, rel=0.1)
 
     def mean(seen: Any) -> Any:
@@ -78,21 +76,6 @@ def test_one_of_two_averages_is_judged_by_the_other_which_no_method_sees(data: M
         assert np.allclose(scan.truth, volume.voxels[second])
         assert len(scan.seen.voxels) == 21
     assert all({"repository", "path", "license", "sha256"} <= about.keys() for about in entries)
-
-
-def test_a_series_without_repeats_is_judged_by_its_bright_bin_alone(
-    sequences: ModuleType, data: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    voxels = frames(20)
-    scan = data.held_out(Volume(voxels), ABOUT, [(n, [n]) for n in range(1, 24)])
-    assert scan.seen.shape == SHAPE and "group" not in scan.about
-    # The bin is of the frame that is not judged, whose noise is not theirs.
-    assert np.array_equal(scan.bright, voxels[0] >= np.percentile(voxels[0], 98))
-    monkeypatch.setattr(sequences, "ARMS", ("joint",))
-    monkeypatch.setattr(sequences, "run_arm", lambda arm, v, sigma: (0.9 * v.voxels, {}))
-    (row,) = sequences.judged([lambda: scan])
-    assert "left" not in row
-    assert row["bright_change"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("design", ["blocks", "events"])
