@@ -168,9 +168,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _stripes(
-    volume: Volume, model: StructureModel, _device: str, _monitor: Monitor
-) -> VoxelLabels:
+def _stripes(volume: Volume, model: StructureModel, _device: str, _monitor: Monitor) -> VoxelLabels:
     """Label columns by turns, in place of the network."""
     labels = list(model.anatomy.labels)
     values = np.array([label.value for label in labels], np.uint8)

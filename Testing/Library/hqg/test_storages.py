@@ -69,11 +69,10 @@ def test_enhanced_voxels_and_maps_are_those_of_any_other_storage(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("modality", ["MR", "CT"])
-def test_storages_are_enhanced_alike(part: Volume, modality: str) -> None:
-    scan = replace(noisy(part), modality=modality)
+def test_storages_of_ct_are_enhanced_alike(part: Volume) -> None:
+    scan = replace(noisy(part), modality="CT")
     first = me.enhance(scan, device="cpu").volume.voxels
-    for storage in STORAGES[::5]:  # each order of axes, and each direction of an axis
+    for storage in SOME:
         result = me.enhance(stored(scan, storage), device="cpu").volume.voxels
         assert np.array_equal(restored(result, storage), first)
 
