@@ -169,13 +169,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _stripes(volume: Volume, model: StructureModel, _device: str, _monitor: Monitor) -> VoxelLabels:
-    """Label columns by turns, in place of the network."""
+    """Label slices by turns, in place of the network."""
     labels = list(model.anatomy.labels)
     values = np.array([label.value for label in labels], np.uint8)
-    row = values[np.arange(volume.shape[-1]) % len(values)]
+    of_slices = values[np.arange(volume.shape[0]) % len(values), None, None]
     quality = dict.fromkeys((label.name for label in labels), 0.8)
     unsure = np.zeros(volume.shape, np.float32)
-    return VoxelLabels(np.broadcast_to(row, volume.shape).copy(), unsure, quality, ())
+    return VoxelLabels(np.broadcast_to(of_slices, volume.shape).copy(), unsure, quality, ())
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ def test_previews_in_any_storage_leave_the_whole_run_as_it_is(
     assert np.sqrt(np.square(difference).mean()) < 0.15 * 15
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("default_head")
 def test_labels_of_enhanced_images_do_not_depend_on_the_storage(tmp_path: Path) -> None:
     brain, labels = sample(4), []
