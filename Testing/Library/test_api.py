@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
-from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
 
 
@@ -94,17 +93,6 @@ def test_an_unknown_modality_is_to_be_stated_in_words_of_python_too() -> None:
             call(np.zeros((8, 8, 8)), spacing=(1, 1, 1))
         assert "--modality MR or CT (modality= in Python)" in caught.value.hint
         assert caught.value.exit_status == 3  # models are there; the volume suits none
-
-
-def test_docstrings_name_every_mode_and_all_that_a_result_offers() -> None:
-    from MedEnhanceLib.unicompress import CompressConfig
-
-    exactly = str(me.compress.__doc__).partition("Exactly one of")[2].partition("is given")[0]
-    modes = [each.name for each in options_of(CompressConfig) if each.about.one_of == "mode"]
-    assert [name for name in modes if name not in exactly] == []
-    returned = str(me.enhance.__doc__).partition("Returns:")[2].partition("Raises:")[0]
-    offered = ["uncertainty", "segmentation", "noise", "guide_use", "compare", "at_strength"]
-    assert [name for name in offered if f".{name}" not in returned] == []
 
 
 def test_inspect_states_the_same_of_a_volume_and_of_its_file(scan: Path) -> None:
@@ -215,25 +203,3 @@ def test_a_volume_becomes_a_derived_series_of_its_study(
     from_file = replace(volume, dicom_origin=None)
     me.save_dicom(from_file, tmp_path / "beside", dicom_source=series)
     assert me.load(tmp_path / "beside").is_equal(from_file)
-
-
-@pytest.mark.parametrize(
-    ("voxels", "spacing", "text", "hint"),
-    [
-        ([[[1, 2]]], (1, 1, 1), "type list is not a volume", "an array with spacing="),
-        (
-            np.zeros((4, 4, 4)),
-            (1, 1, -3),
-            "spacing is",
-            "3 numbers above 0: mm between columns, rows",
-        ),
-        (np.zeros((4, 4, 4)), 1, "spacing is 1", "3 numbers above 0: mm between columns, rows"),
-    ],
-)
-def test_wrong_spacing_is_explained_by_order_and_unit(
-    voxels: object, spacing: object, text: str, hint: str
-) -> None:
-    for call in (me.enhance, me.segment):
-        with pytest.raises(me.MedEnhanceError, match=text) as caught:
-            call(voxels, spacing=spacing)
-        assert hint in caught.value.hint

@@ -168,7 +168,7 @@ print(json.dumps(said))
 """
 
 
-@pytest.mark.parametrize("cause", _CAUSES[:2])
+@pytest.mark.parametrize("cause", _CAUSES[:1])
 def test_every_door_says_why_pytorch_cannot_be_loaded(tmp_path: Path, cause: str) -> None:
     reason = break_package(tmp_path / "broken", "torch", cause)
     path = os.pathsep.join(map(str, (tmp_path / "broken", _REPOSITORY)))

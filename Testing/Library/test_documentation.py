@@ -36,10 +36,13 @@ from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.gradprom.segmenters import VoxelLabels
+from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.io import formats
 from MedEnhanceLib.jobs.kinds.train import training_config
+from MedEnhanceLib.runtime.progress import Monitor
 
 ROOT = Path(__file__).resolve().parents[2]
 _PLACES = (ROOT, ROOT / "MedEnhanceLib", ROOT / "MedEnhance", ROOT / "docs")
@@ -170,7 +173,26 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _stripes(volume: Volume, model: StructureModel, _device: str, _monitor: Monitor) -> VoxelLabels:
+    """Label slices by turns, in place of the network."""
+    labels = list(model.anatomy.labels)
+    values = np.array([label.value for label in labels], np.uint8)
+    of_slices = values[np.arange(volume.shape[0]) % len(values), None, None]
+    quality = dict.fromkeys((label.name for label in labels), 0.8)
+    unsure = np.zeros(volume.shape, np.float32)
+    return VoxelLabels(np.broadcast_to(of_slices, volume.shape).copy(), unsure, quality, ())
+
+
+@pytest.fixture
+def quick_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network of brains is not run: each volume takes half a minute. README's page runs it."""
+    module = "MedEnhanceLib.gradprom.structure_segmenter"
+    monkeypatch.setattr(f"{module}.segment_structures", _stripes)
+    monkeypatch.setattr(f"{module}.find_unlike", lambda *_: "")
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_labels")
 # MONAI's LoadImage asks for a decoder of DICOM on GPUs.
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
 def test_the_examples_of_the_python_page_run(
@@ -321,6 +343,7 @@ def test_the_examples_of_a_page_run(
     tissue_head: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
     short = partial(tuned, limits=(4, 4))
@@ -328,6 +351,8 @@ def test_the_examples_of_a_page_run(
     if page in _WITH_ANY_SEGMENTS:
         shutil.copytree(tissue_head, desk / "models" / tissue_head.name)
         set_default(tissue_head.name)
+    elif page != "README.md":
+        request.getfixturevalue("quick_labels")
     names = run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return
@@ -403,6 +428,7 @@ _LONG = {"distill", "evaluate", "train"}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_labels")
 def test_the_examples_of_the_docstrings_run(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     volume = _scan()
     names = {"me": MedEnhanceLib, "volume": volume}

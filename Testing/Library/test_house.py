@@ -180,19 +180,6 @@ def test_citations_name_the_papers_of_the_readme_and_no_version() -> None:
     assert people == [[one["name"] for one in PROJECT["authors"]]] * 2
 
 
-def test_the_module_acknowledges_methods_and_author_as_the_citation_does() -> None:
-    module = (ROOT / "MedEnhance/MedEnhance.py").read_text(encoding="utf-8")
-    stated = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    dois = re.findall(r'"(10\.\d+/[^"]+)"', module)
-    assert len(dois) == 4
-    for doi in dois:
-        assert doi.replace("10.48550/arXiv.", "arXiv:") in stated
-    (author,) = re.findall(r"^  - name: (.+)$", stated, re.MULTILINE)
-    (contributor,) = re.findall(r'contributors = \["(.+)"\]', module)
-    assert contributor.startswith(f"{author} (")
-    assert f'CONTRIBUTORS "{contributor}"' in (ROOT / "CMakeLists.txt").read_text("utf-8")
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "MedEnhance/Resources/UI").glob("*.ui")), ids=str)
 def test_a_label_of_a_form_leads_to_its_field(path: Path) -> None:
     """A screen reader goes by it. Mnemonics would take the keys of Slicer's menus."""

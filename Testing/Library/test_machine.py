@@ -122,88 +122,63 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     return make
 
 
+def _v2(most: object, used: int | None = None, folder: str = "", **more: str) -> dict[str, str]:
+    """Files of a group of version 2: the limit and the use of memory, in GB, and others."""
+    files = {"memory.max": f"{most}000000000" if isinstance(most, int) else str(most)}
+    files |= {} if used is None else {"memory.current": str(used * GB)}
+    files |= {name.replace("_", ".", 1): text for name, text in more.items()}
+    return {f"{folder}{name}": text for name, text in files.items()}
+
+
+def _v1(most: object, used: int, folder: str = "") -> dict[str, str]:
+    """Of version 1."""
+    limit = most * GB if isinstance(most, int) else most
+    names = {"limit": str(limit), "usage": str(used * GB)}
+    return {f"memory/{folder}memory.{name}_in_bytes": text for name, text in names.items()}
+
+
+def _quota(folder: str, microseconds: int) -> dict[str, str]:
+    names = {"quota": microseconds, "period": 100000}
+    return {f"cpu/{folder}cpu.cfs_{name}_us": str(number) for name, number in names.items()}
+
+
+_CACHED = f"anon {GB}\nactive_file {GB}\ninactive_file {3 * GB}"
+
+
 @pytest.mark.parametrize(
     ("process", "groups", "total", "free", "threads"),
     [
         ("0::/", {}, 64, 40, 16),
         ("7:no:groups", {"memory.max": "1"}, 64, 40, 16),
         # Version 2, without limits, with one, and with cached files in its use.
-        (
-            "0::/",
-            {"memory.max": "max", "memory.current": "5", "cpu.max": "max 100000"},
-            64,
-            40,
-            16,
-        ),
-        (
-            "0::/",
-            {
-                "memory.max": str(8 * GB),
-                "memory.current": str(5 * GB),
-                "cpu.max": "150000 100000",
-            },
-            8,
-            3,
-            2,
-        ),
-        (
-            "0::/",
-            {
-                "memory.max": str(8 * GB),
-                "memory.current": str(7 * GB),
-                "memory.stat": f"anon {GB}\nactive_file {GB}\ninactive_file {3 * GB}",
-            },
-            8,
-            5,
-            16,
-        ),
+        ("0::/", _v2("max", 1, cpu_max="max 100000"), 64, 40, 16),
+        ("0::/", _v2(8, 5, cpu_max="150000 100000"), 8, 3, 2),
+        ("0::/", _v2(8, 7, memory_stat=_CACHED), 8, 5, 16),
         # A job of a cluster, whose limit is in a group around its own, or in both.
         (
             "0::/slurm/job_7/step_0",
-            {
-                "slurm/job_7/memory.max": str(12 * GB),
-                "slurm/job_7/memory.current": str(4 * GB),
-                "slurm/job_7/step_0/memory.max": str(20 * GB),
-                "slurm/job_7/step_0/memory.current": str(19 * GB),
-                "slurm/job_7/step_0/cpu.max": "400000 100000",
-            },
-            12,
-            1,
-            4,
+            _v2(12, 4, "slurm/job_7/")
+            | _v2(20, 19, "slurm/job_7/step_0/", cpu_max="400000 100000"),
+            12, 1, 4,
         ),
         # A limit above what the host has, and one that is exceeded.
-        ("0::/", {"memory.max": str(99 * GB), "memory.current": "0"}, 64, 40, 16),
-        ("0::/", {"memory.max": str(2 * GB), "memory.current": str(3 * GB)}, 2, 0, 16),
+        ("0::/", _v2(99, 0), 64, 40, 16),
+        ("0::/", _v2(2, 3), 2, 0, 16),
         # Version 1: the path is the host's, the files are the container's own; 2^63 is no limit.
         (
             "9:memory:/docker/af3\n4:cpu,cpuacct:/docker/af3\n1:name=systemd:/docker/af3\n0::/",
-            {
-                "memory/memory.limit_in_bytes": str(6 * GB),
-                "memory/memory.usage_in_bytes": str(2 * GB),
-                "memory/memory.stat": f"total_inactive_file {GB}\nactive_file 9",
-                "cpu/cpu.cfs_quota_us": "300000",
-                "cpu/cpu.cfs_period_us": "100000",
-            },
-            6,
-            5,
-            3,
+            _v1(6, 2)
+            | {"memory/memory.stat": f"total_inactive_file {GB}\nactive_file 9"}
+            | _quota("", 300000),
+            6, 5, 3,
         ),
         (
             "9:memory:/a/b\n4:cpu:/a",
-            {
-                "memory/memory.limit_in_bytes": "9223372036854771712",
-                "memory/memory.usage_in_bytes": str(2 * GB),
-                "memory/a/b/memory.limit_in_bytes": str(30 * GB),
-                "memory/a/b/memory.usage_in_bytes": str(2 * GB),
-                "cpu/a/cpu.cfs_quota_us": "-1",
-                "cpu/a/cpu.cfs_period_us": "100000",
-            },
-            30,
-            28,
-            16,
+            _v1("9223372036854771712", 2) | _v1(30, 2, "a/b/") | _quota("a/", -1),
+            30, 28, 16,
         ),
     ],
-)
+)  # fmt: skip
 def test_a_control_group_has_the_memory_and_threads_of_its_limits(
     host: Callable[..., None],
     process: str,

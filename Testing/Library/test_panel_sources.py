@@ -58,27 +58,6 @@ def _imported(tree: ast.Module) -> set[str]:
     }
 
 
-def test_no_test_of_the_module_uses_what_is_private() -> None:
-    """Neither as an attribute of anything but the test itself, nor by name, for a mock."""
-    assert [
-        f"{path.name}: {text}"
-        for path, tree in _trees(ROOT / "Testing/Slicer").items()
-        for node in ast.walk(tree)
-        for text in _names(node)
-        if re.fullmatch(r"(\w+\.)*_[A-Za-z]\w*", str(text))
-    ] == []
-
-
-def _names(node: ast.AST) -> list[object]:
-    if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
-        return [node.attr]
-    if isinstance(node, ast.ImportFrom):
-        return [each.name for each in node.names]
-    if isinstance(node, ast.keyword):  # of mock.patch.multiple
-        return [node.arg]
-    return [node.value] if isinstance(node, ast.Constant) else []
-
-
 def test_every_text_of_the_panel_is_translated() -> None:
     """Every string of several words goes through `_()`; forms are translated as a whole."""
     assert [

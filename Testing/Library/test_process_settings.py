@@ -102,27 +102,6 @@ def several_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("several_threads")
-def test_two_overlapping_decompressions_leave_blas_its_threads(tmp_path: Path) -> None:
-    voxels = np.random.default_rng(0).integers(0, 200, (16, 24, 24)).astype(np.int16)
-    path = tmp_path / "scan.ucv"
-    me.compress(voxels, path, spacing=(1, 1, 1), modality="MR", lossless=True, progress=False)
-
-    def decompress(wait: Callable[[], None]) -> None:
-        def once(_: object) -> None:
-            waits = [wait] if not waited else []
-            waited.append(True)
-            for each in waits:
-                each()
-
-        waited: list[bool] = []
-        me.decompress(path, progress=once)
-
-    before = blas_threads()
-    overlap(decompress, decompress)
-    assert blas_threads() == before
-
-
-@pytest.mark.usefixtures("several_threads")
 @pytest.mark.parametrize("setting", ["blas", "itk", "warnings"])
 def test_settings_of_overlapping_users_are_restored_by_the_last_one(setting: str) -> None:
     contexts = {"blas": lambda: blas_on_one_thread, "itk": lambda: itk_on_one_thread}
@@ -204,40 +183,39 @@ def test_a_door_computes_in_pools_whose_blas_has_one_thread(
     assert set(blas_threads()) == {2}
 
 
-@pytest.mark.usefixtures("several_threads")
-def test_noise_is_measured_alike_whatever_other_threads_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[int] = []
-    genuine = Blocks.of
-
-    def watched(*inner: Any) -> Blocks:
-        seen.extend(blas_threads())
-        return genuine(*inner)
-
-    monkeypatch.setattr(Blocks, "of", watched)
-    _enhance(tmp_path)
-    measure_noise(_waves().voxels, modality="MR")
-    assert set(seen) == {1}
-    assert set(blas_threads()) == {2}
-
-
 def _estimate(_: Path) -> None:
     estimate(_waves(), CompressConfig(lossless=True))
 
 
-@pytest.mark.usefixtures("several_threads")
-@pytest.mark.parametrize("door", [_compress, _estimate])
-def test_compression_solves_no_equations_with_several_threads(
-    door: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def solve(*args: Any) -> Any:
-        seen.extend(blas_threads())
-        return genuine(*args)
+def _measure(_: Path) -> None:
+    measure_noise(_waves().voxels, modality="MR")
 
+
+@pytest.mark.usefixtures("several_threads")
+@pytest.mark.parametrize(
+    ("door", "owner", "name"),
+    [
+        (_compress, np.linalg, "solve"),
+        (_estimate, np.linalg, "solve"),
+        (_enhance, Blocks, "of"),
+        (_measure, Blocks, "of"),
+    ],
+)
+def test_what_is_computed_outside_of_pools_has_one_thread_of_blas(
+    door: Callable[[Path], None],
+    owner: Any,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[int] = []
-    genuine = np.linalg.solve
-    monkeypatch.setattr(np.linalg, "solve", solve)
+    genuine = getattr(owner, name)
+
+    def watched(*inner: Any) -> Any:
+        seen.extend(blas_threads())
+        return genuine(*inner)
+
+    monkeypatch.setattr(owner, name, watched)
     door(tmp_path)
     assert set(seen) == {1}
     assert set(blas_threads()) == {2}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from typing import Any
 
 import pytest
 
 from MedEnhanceLib.core.manifest import warnings_of
-from MedEnhanceLib.runtime.text import loss_text, sentence, without_commands, without_tracebacks
+from MedEnhanceLib.runtime.text import without_commands, without_tracebacks
 
 
 @pytest.mark.parametrize(
@@ -35,30 +34,6 @@ def test_tracebacks_are_left_out_with_those_that_led_to_them() -> None:
         trace = "".join(traceback.format_exception(error))
     assert without_tracebacks(f"reading\n{trace}the end") == "reading\nthe end"
     assert without_tracebacks("reading\nthe end") == "reading\nthe end"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("it is a leg", "It is a leg."),
-        ("a-model: clean", "a-model: clean."),
-        ("scan.ucv is", "scan.ucv is."),
-    ],
-)
-def test_a_sentence_begins_with_a_capital_letter_but_for_names(text: str, expected: str) -> None:
-    assert sentence(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("figures", "text"),
-    [
-        ({"max_error": 0}, "every voxel is equal"),
-        ({"max_error": 3, "psnr": 51.23}, "largest error 3, PSNR 51.2 dB"),
-        ({"max_error": 3, "ssim": 0.98765}, "largest error 3, SSIM 0.9877"),
-    ],
-)
-def test_a_loss_is_stated_in_words(figures: dict[str, Any], text: str) -> None:
-    assert loss_text(figures) == text
 
 
 def test_warnings_of_a_manifest_have_their_weight_also_where_it_was_edited() -> None:

@@ -3,7 +3,6 @@
 python Testing/Packaging/release.py publish ../published    the repository of the release, with one
                                                 commit a release: made or continued, and checked
 python Testing/Packaging/release.py wheels dist the sdist, and a wheel for each system, by ziglang
-python Testing/Packaging/release.py size        what publishing costs, with and without history
 python Testing/Packaging/release.py catalog     the entry for the index of Slicer's extensions
 python Testing/Packaging/release.py licenses    what the installed package and all that it needs are
                                                 licensed under; extras behind it: licenses video
@@ -26,26 +25,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-#: The extension index refuses repositories that are larger with their history.
-LIMIT_MB = 100
-#: What a clone of the published repository may take, in MiB, so that there is room for releases.
-PUBLISHED_MIB = 40
+#: What a clone of the published repository may take, in MiB; Slicer's index allows 100 MB.
+PUBLISHED_MIB = 30
 #: How the library of a wheel begins, by the start of its tag.
 FORMATS = {"manylinux": b"\x7fELF", "win": b"MZ", "macosx": b"\xcf\xfa\xed\xfe"}
 _SCHEMAS = "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas"
 #: Of licenses that a user would have to know of: they bind what is passed on together.
 STRICT = ("GPL", "GENERAL PUBLIC", "PROPRIETARY", "NOT STATED")
-
-
-def size(repository: Path = ROOT) -> dict[str, float]:
-    """Megabytes that a clone transfers: with its whole history, and as one commit of HEAD."""
-    history = _git(repository, "rev-list", "--objects", "HEAD")
-    listed = _git(repository, "ls-tree", "-r", "-t", "--format=%(objectname) %(path)", "HEAD")
-    tree = _git(repository, "rev-parse", "HEAD^{tree}")
-    return {
-        "whole history": _packed(repository, history),
-        "one commit": _packed(repository, tree + listed),
-    }
 
 
 def publish(target: Path, repository: Path = ROOT) -> str:
@@ -176,16 +162,6 @@ def license_of(package: metadata.Distribution) -> str:
     return said.get("License-Expression") or ", ".join(classified) or text or "NOT STATED"
 
 
-def _packed(repository: Path, objects: bytes) -> float:
-    # The path after each object's name helps git to find what is alike.
-    command = ["git", "-C", str(repository), "pack-objects", "--stdout", "--quiet"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        pack, _ = process.communicate(objects)
-    if process.returncode:
-        raise SystemExit("git pack-objects failed")
-    return len(pack) / 1e6
-
-
 def _git(repository: Path, *words: str) -> bytes:
     return subprocess.run(
         ["git", "-C", str(repository), *words], check=True, capture_output=True
@@ -194,10 +170,6 @@ def _git(repository: Path, *words: str) -> bytes:
 
 def main(words: Sequence[str]) -> int:
     """Run one of the commands."""
-    if list(words) == ["size"]:
-        for name, megabytes in size().items():
-            print(f"{name:14} {megabytes:6.1f} MB of {LIMIT_MB}")
-        return 0
     if words[:1] == ["publish"] and len(words) == 2:
         print(publish(Path(words[1])))
         return 0

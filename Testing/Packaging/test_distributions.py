@@ -190,6 +190,26 @@ def test_what_is_published_is_one_commit_a_release_of_the_same_files(
     (source / "weights.bin").write_bytes(b"changed")
     with pytest.raises(SystemExit, match="not committed"):
         RELEASE["publish"](target, source)
+    git(source, "commit", "-qam", "work")
+    monkeypatch.setitem(RELEASE["publish"].__globals__, "PUBLISHED_MIB", 0.0001)
+    with pytest.raises(SystemExit, match=r"a clone takes 0\.0 MiB, more than 0\.0001"):
+        RELEASE["publish"](tmp_path / "new", source)
+
+
+def test_no_binary_file_is_committed_that_a_command_makes_in_seconds() -> None:
+    """docs/release.md says why these are."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    kinds = (
+        r"Resources/models/[\w-]+/models/[\w-]+\.safetensors", r"Resources/samples/\w+\.nii\.gz",
+        r"MedEnhanceLib/noise/regressor_\w+\.npz", r"docs/images/.+\.png", r".+/Icons/[\w-]+\.png",
+        r"Resources/MedEnhance\.png", r"Testing/Library/unicompress/golden/[\w.-]+\.ucv",
+        r"MedEnhanceLib/native/windows/medenhance_native\.dll",
+    )  # fmt: skip
+    listed = git(ROOT, "ls-files", "--eol").splitlines()
+    binary = [line.rpartition("\t")[2] for line in listed if line.startswith("i/-text")]
+    assert binary
+    assert [path for path in binary if not re.fullmatch("|".join(kinds), path)] == []
 
 
 @pytest.mark.slow

@@ -8,8 +8,6 @@ from medenhance_testing import slow
 from MedEnhanceNodes import provenance
 from MedEnhancePages import result_texts
 
-_CALIBRATED = {"samples": 8, "calibration": {"fitted_on": "held-out heads", "sha256": "ab"}}
-
 
 class FactsTest(EnhanceTestCase):
     def result(self, **results):
@@ -74,39 +72,6 @@ class FactsTest(EnhanceTestCase):
         output.SetAttribute("MedEnhance.strength", "much")
         self.assertEqual(result_texts.factsOf(output), "Model m")
         self.assertEqual(result_texts.noticeOf(output), ("info", "", ""))
-
-    def test_theFactsAreALineEachWithMoreInTheirToolTip(self):
-        noise = {"sigma": 7.6, "share_removed": 0.19, "reason": "anatomy may be in it"}
-        measured = {"noise": noise, "guide": {"used": 0.31}, "bias_field": {"corrected": True}}
-        measured["blur"] = {"undone": False, "reason": "it is sharp"}
-        output = self.result(measured=measured, uncertainty=_CALIBRATED)
-        self.choose(self.results.linked(output, "input"))
-        text = self.ui.factsLabel.text
-        self.assertIn("±7.6 HU (1 SD); removed: 19 %, because anatomy may be in it.\nBlur", text)
-        self.assertRegex(text, r"sharp\.\nBias .* \(N4\)\.\nThe guide .* 0\.31 SD .*\nModel m,")
-        self.assertIn("1 SD, in HU. Calibrated on held-out heads", self.ui.factsLabel.toolTip)
-        output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
-        self.assertIn("removed: 10 %", result_texts.factsOf(output))
-        for more, text in (
-            ({"is_stated": True, "share_removed": 1}, "Noise stated: ±7.6 HU (1 SD); removed: all"),
-            ({"sigma_used": 5, "interval": [5, 11], "changed": 0.4}, "state it: Advanced → Noise."),
-        ):
-            output = self.result(measured={"noise": noise | more})
-            self.assertIn(text, result_texts.factsOf(output))
-
-    def test_theModelItsVersionDeviceAndTimeAreNamedInWords(self):
-        output, model = self.result(), {"name": "m", "version": "1.2"}
-        for manifest, text in (
-            ({"device": "cuda:0", "seconds": 12}, "on the NVIDIA graphics card, 12 s"),
-            ({"device": "xpu"}, "on the xpu"),
-            ({}, ""),
-        ):
-            provenance.setManifest(output, manifest | {"model": model})
-            expected = ", ".join(filter(None, ["Model m 1.2", text]))
-            self.assertEqual(result_texts.factsOf(output), expected)
-        output.RemoveAttribute("MedEnhance.model")
-        provenance.setManifest(output, {"device": "cpu"})
-        self.assertEqual(result_texts.factsOf(output), "On the CPU")
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
         first, second = self.result(), self.result()

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from MedEnhanceLib.bundles import importing, store
-from MedEnhanceLib.bundles.export import comparison, export_bundle, load_tensors, make_card
+from MedEnhanceLib.bundles.export import comparison, export_bundle, load_tensors
 from MedEnhanceLib.bundles.importing import import_bundle, remove_bundle
-from MedEnhanceLib.bundles.schema import CARD, METADATA, WEIGHTS
+from MedEnhanceLib.bundles.schema import METADATA, WEIGHTS
 from MedEnhanceLib.bundles.store import (
     Bundle,
     find_bundle,
@@ -55,43 +55,6 @@ def test_an_exported_bundle_reads_back(toy: Bundle) -> None:
     card = (toy.folder / "docs/README.md").read_text()
     assert "not a medical device" in card
     assert "| a | 30.0 |" in card
-
-
-def test_the_card_of_a_head_says_how_often_the_gate_was_open() -> None:
-    steps = {"gate": "ema", "open_fraction": 0.24, "open_share": 0.024, "steps": 100}
-    head = METADATA_FIELDS | {"kind": "head", "version": "1"}
-    for name, accepted, decision in (
-        ("trial", False, "not accepted"),
-        ("taught", True, "accepted"),
-    ):
-        record = {"taught": None, name: {**steps, "accepted": accepted}}
-        card = make_card(head | {"gradprom": record})
-        assert "- Gradient gate: ema, open in 24% of 100 steps, for 2% of the" in card
-        assert f"weights; {decision}" in card
-    shipped = (find_bundle("sarcoma-ct").folder / CARD).read_text(encoding="utf-8")
-    assert "- Gradient gate: ema, open in 24% of 100 steps" in shipped
-
-
-def test_a_card_says_what_the_model_is_for_and_what_its_table_states() -> None:
-    for kind, purpose, measure in (
-        ("enhancer", "Enhances", "PSNR"),
-        ("head", "Segments", "Dice"),
-        ("slices", "Makes thin slices", "PSNR"),
-        ("codec", "Helps to compress", "Size"),
-    ):
-        card = make_card(METADATA_FIELDS | {"kind": kind, "version": "1"})
-        assert f"- {purpose}" in card
-        assert f"## Measured\n\n{measure}" in card
-        assert ("- Gradient gate: none, as no enhancer was trained" in card) == (kind == "head")
-    taught = make_card(METADATA_FIELDS | {"version": "1", "gradprom": {}})
-    assert "## Measured\n\nDice" in taught
-    gains = {"gain_db": 0.3, "over_shipped_db": -0.446, "over_shipped_error_db": 0.05}
-    training = {"validation": gains, "config": {}}
-    fields = METADATA_FIELDS | {"version": "1", "measured": []}
-    card = make_card(fields | {"training": training})
-    assert "0.30 dB better than the filter alone, 0.45 ± 0.05 dB worse than the shipped mr." in card
-    assert "Not measured yet." not in card
-    assert "Not measured yet." in make_card(fields)
 
 
 @pytest.mark.parametrize(

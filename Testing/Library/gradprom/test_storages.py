@@ -53,16 +53,6 @@ def test_labels_and_table_are_those_of_any_other_storage(brain: Volume) -> None:
         assert_same_labels(first, brain, storage)
 
 
-@pytest.mark.slow
-def test_storages_of_the_sample_have_the_same_labels() -> None:
-    brain = sample(4, ORIGIN)
-    noise = np.random.default_rng(0).normal(0, 4, brain.shape)
-    brain = brain.with_voxels((brain.voxels + noise).astype(np.float32))
-    first = segmented(brain)
-    for storage in STORAGES[::5]:  # each order of axes, and each direction of an axis
-        assert_same_labels(first, brain, storage)
-
-
 @pytest.mark.parametrize("thick", [0, 1, 2])
 def test_thick_slices_are_segmented_as_slices(brain: Volume, thick: int) -> None:
     spacing = [4.0, 4.0, 4.0]

@@ -9,7 +9,6 @@ import torch
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.painting import NO_SIDE, Painter
 from MedEnhanceLib.gradprom.structures.segmenting import expected_dice
 from MedEnhanceLib.gradprom.structures.space import (
@@ -65,26 +64,6 @@ def test_merged_values_count_as_their_label() -> None:
     assert (painted >> 7).tolist() == [1, 1, 0]
 
 
-def test_priors_add_up_to_one_and_are_symmetric(
-    placed: tuple[Space, list[Placement], Painter],
-) -> None:
-    prior = placed[0].prior
-    assert torch.allclose(prior.sum(0), torch.ones(prior.shape[1:]), atol=1e-4)
-    assert torch.allclose(prior, prior.flip(3), atol=1e-3)
-
-
-def test_placed_maps_find_their_own_classes_likely(
-    placed: tuple[Space, list[Placement], Painter],
-) -> None:
-    space, placements, _ = placed
-    for item, placement in zip(heads.maps(), placements, strict=True):
-        index = np.argwhere((item.tissues & 127) == 3)[::7]  # cores
-        points = torch.from_numpy(index[:, ::-1] * heads.VOXEL_MM).float()
-        classes = heads.anatomy().tissue_classes[item.tissues[tuple(index.T)] & 127]
-        likely = space.at(placement(points))[torch.from_numpy(classes).long(), range(len(index))]
-        assert float(likely.mean()) > 0.7
-
-
 def test_painted_labels_lie_on_their_priors_and_sides(
     placed: tuple[Space, list[Placement], Painter],
 ) -> None:
@@ -130,17 +109,6 @@ def test_a_shifted_placement_is_found_again(
     )
     assert before > 7
     assert after < 3
-
-
-def test_the_mixture_follows_the_image_where_priors_are_vague() -> None:
-    image = torch.zeros(16, 16, 16)
-    image[:, :, 8:] = 0.8
-    prior = torch.full((2, 8, 8, 8), 0.5)
-    prior[0, :, :, :2], prior[1, :, :, :2] = 0.9, 0.1
-    prior[0, :, :, 6:], prior[1, :, :, 6:] = 0.1, 0.9
-    share = posteriors(image, prior)
-    assert float(share[1, :, :, 9:].min()) > 0.9
-    assert float(share[0, :, :, :7].min()) > 0.9
 
 
 def test_expected_dice_is_one_for_certain_classes_and_less_for_others() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,8 +21,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.gate import GradientGate
-from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head, open_head
-from MedEnhanceLib.gradprom.labeled import LabeledImage, config_of, read_labeled
+from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head
+from MedEnhanceLib.gradprom.labeled import LabeledImage, read_labeled
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.hqg.bundle import export_enhancer
@@ -332,20 +331,6 @@ def test_a_head_sees_an_image_of_any_size(data: Path, tmp_path: Path) -> None:
     assert gradient.any()
 
 
-def test_a_head_of_two_images_is_refused_by_name(tmp_path: Path) -> None:
-    """Earlier metadata state the number of images; one is read."""
-    bundle = read_bundle(Path(new_head(tmp_path / "head")))
-    stated = bundle.metadata["network"]
-    one, two = (
-        replace(bundle, metadata={**bundle.metadata, "network": {**stated, "images": count}})
-        for count in (1, 2)
-    )
-    assert open_head(one).config == open_head(bundle).config == config_of(one).network
-    for read in (open_head, config_of):
-        with pytest.raises(ModelError, match="takes two images"):
-            read(two)
-
-
 @pytest.mark.slow
 def test_what_the_noise_adds_to_magnitudes_is_known_of_labeled_crops(
     data: Path, segmenter: str
@@ -363,26 +348,3 @@ def test_what_the_noise_adds_to_magnitudes_is_known_of_labeled_crops(
         before, after = crop.plain.target, crop.plain.target - crop.bias
         assert float(after[:, :4, :4].median()) < 0.06
         assert float(before[:, :4, :4].median()) > float(after[:, :4, :4].median())
-
-
-def test_the_card_of_a_head_says_how_its_enhancer_was_taught(data: Path, tmp_path: Path) -> None:
-    settings = TrainHeadConfig.from_json(
-        {
-            "preset": "smoke",
-            "structures": STRUCTURES,
-            "label_origin": "drawn by two readers",
-            **FILES,
-        }
-    )
-    taught = {"accepted": True, "summary": "taught by a head: accepted", "gate": "ema"}
-    taught |= {"steps": 10, "open_fraction": 0.5, "open_share": 0.2}
-    made = Enhancer(lambda volume: volume, {"name": "mr", "sha256": "abc"}, taught)
-    folder = export_head(tmp_path, settings, make_head(settings.network, 1), 60.0, made).folder
-    assert read_bundle(folder).metadata["gradprom"] == {
-        "enhancer": {"name": "mr", "sha256": "abc"},
-        "taught": taught,
-    }
-    card = (folder / "docs/README.md").read_text(encoding="utf-8")
-    gate = "ema, open in 50% of 10 steps, for 20% of the enhancer's weights; accepted"
-    for said in ("on these enhanced by mr (abc)", taught["summary"], "drawn by two readers", gate):
-        assert said in card

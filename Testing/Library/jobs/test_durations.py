@@ -10,9 +10,6 @@ import pytest
 from MedEnhanceLib.jobs.durations import expected_duration
 from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.jobs.runs import LongRun
-from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.predictor.pretraining import PredictorConfig
 
 TRAININGS = (
     {"method": "hqg"},
@@ -34,12 +31,6 @@ def test_quick_takes_minutes_and_lies_between_its_neighbors(training: dict[str, 
     ]
     assert minutes == sorted(minutes)
     assert 3 <= minutes[1] <= 10
-
-
-@pytest.mark.parametrize("config", [DistillConfig, ImplicitConfig, PredictorConfig])
-def test_each_preset_has_a_duration(config: Any) -> None:
-    assert list(config.MINUTES) == list(config.PRESETS)
-    assert "quick" in config.PRESETS
 
 
 def test_a_quick_training_goes_on_from_the_shipped_model_of_its_size() -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     place, points, dice = Path(sys.argv[1]), int(sys.argv[2]), random.Random(sys.argv[3])
     people, held_out = map(int, sys.argv[4:6]) if len(sys.argv) > 4 else (PEOPLE, HELD_OUT)
     write_cohort(place / "cohort", people=tuple(f"P{number}" for number in range(people)))
-    config = replace(SMOKE, held_out=held_out / people, checkpoint_s=0.0)
+    config = replace(SMOKE, held_out=held_out / people, volumes=people, checkpoint_s=0.0)
 
     def distilling(out: Path) -> Work:
         return lambda: distill(Cohort.from_folder(place / "cohort"), out, config)

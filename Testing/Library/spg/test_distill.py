@@ -27,7 +27,7 @@ from MedEnhanceLib.spg.folder import RunFolder
 from MedEnhanceLib.spg.images import framed
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import PatientVolumes
-from MedEnhanceLib.spg.readme import METHODS, NO_LICENSE, readme, sheet
+from MedEnhanceLib.spg.readme import NO_LICENSE, readme, sheet
 
 from .conftest import PEOPLE, SMOKE, distill, hashes, phantom, write_cohort
 
@@ -57,27 +57,18 @@ def test_the_order_is_drawn_from_the_values_so_that_it_reveals_no_patient() -> N
     assert order != order_of(volumes + np.float32(1e-6)).tolist()
 
 
-def test_the_pages_say_what_who_gets_the_folder_has_to_know(whole: Path) -> None:
+def test_the_pages_say_what_the_set_is_and_not_to_share_a_leak(
+    whole: Path,
+) -> None:
     manifest = load_distilled(whole).manifest
     page = (whole / "README.md").read_text(encoding="utf-8")
-    for words in (RESEARCH_ONLY, "not anatomy", "4 patients", "manifest.json", "PRIVACY.md"):
+    for words in (RESEARCH_ONLY, "not anatomy", "4 patients"):
         assert words in page
-    officer = (whole / "PRIVACY.md").read_text(encoding="utf-8")
-    for words in (METHODS["matching"], "4 steps", "101 numbers", "not a medical", "preset: smoke"):
-        assert words in officer
-    assert "4 synthetic MR volumes of 40 × 40 × 12 voxels" in officer
-    assert file_sha256(whole / "manifest.json") in officer
-    single = sheet(manifest | {"volumes": 1, "patients": 1, "held_out": 2})
-    assert (
-        "1 synthetic MR volume of" in single and "1 patient; held out to test the set: 2" in single
-    )
+    assert file_sha256(whole / "manifest.json") in (whole / "PRIVACY.md").read_text("utf-8")
     for write in (readme, sheet):
         alarm = {"audit": {"alarm": True, "summary": "ALARM: it leaks.\n\nMore."}}
         assert "**ALARM: it leaks.**" in write(manifest | alarm).partition("##")[0]
     assert "- Do not share the set. Nor one of a further run" in sheet(manifest | alarm)
-    assert "ICBM" not in page
-    template = {"prior": {"kind": "template", "description": "an average"}}
-    assert "Louis Collins, McConnell Brain" in readme(manifest | template)
 
 
 @pytest.mark.slow
@@ -145,7 +136,7 @@ def test_a_set_is_no_cohort(whole: Path, read: Callable[[Path], object]) -> None
 def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """Two points of many that the program can try: killing.py says how."""
     program = Path(__file__).with_name("killing.py")
-    rows = rows_of(program, str(tmp_path), "2", "1", "2", "0")
+    rows = rows_of(program, str(tmp_path), "2", "1", "1", "0")
     assert [(row["killed"], row["went_on"], row["same"]) for row in rows] == [(True,) * 3] * 2
 
 

@@ -49,7 +49,7 @@ def test_a_set_teaches_and_the_result_is_measured_beside_the_shipped_model(
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["hqg", "slices"])
 def test_a_set_and_a_cohort_teach_together(
-    method: str, whole: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    method: str, whole: Path, people: Path, tmp_path: Path
 ) -> None:
     words = ["--high-quality", str(people), "--preset", "smoke", "--device", "cpu", "--name", "own"]
     assert main(["train", method, "--data", str(whole), *words, "--out", str(tmp_path)]) == 0

@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -40,7 +39,6 @@ from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import Header
 
 from ..conftest import WarningRecorder
-from . import minimal_predictor
 from .conftest import Write
 from .fuzzing import chunks_of, mangle
 
@@ -248,17 +246,6 @@ def thin_slices() -> Block:
     return np.maximum(shared, 0).astype(np.uint16)
 
 
-@pytest.mark.parametrize("modality", ["CT", "MR", "EM"])
-def test_a_fast_file_is_smaller_than_jpeg_xl_at_effort_3(write: Write, modality: str) -> None:
-    voxels = thin_slices()
-    fast = write(Volume(voxels, modality=modality), lossless=True, speed="fast")
-    image = (voxels - voxels.min()).astype(np.uint16)
-    slices = [imagecodecs.jpegxl_encode(plane, lossless=True, effort=3) for plane in image]
-    assert fast.stat().st_size < sum(map(len, slices))
-    assert {chunk.kind for chunk in chunks_of(fast)} >= {learned.LEARNED}
-    assert np.array_equal(decompress(fast).voxels, voxels)
-
-
 @pytest.mark.parametrize("bound", [None, 2])
 def test_both_speeds_keep_the_bound_and_fast_takes_a_smaller_network(
     write: Write, bound: float | None
@@ -296,15 +283,6 @@ def test_a_taught_network_travels_in_the_file(
     assert [chunk.kind for chunk in carried] == 2 * [DEFLATED_MODEL_CHUNK]
     monkeypatch.setattr(learned, "shipped_model", lambda *_: None)
     assert np.array_equal(decompress(path).voxels, scan.voxels)
-
-
-def test_a_reader_made_from_the_page_decodes_it() -> None:
-    model = minimal_predictor.tensors(learned.model_of(NETWORK, "page", {}).data)
-    for shape, noise in (((1, 9, 8), 5.0), ((3, 12, 11), 2.0), ((4, 10, 9), 4000.0)):
-        block = anatomy(shape, noise=noise)
-        block[:, 6:] = 0
-        again = minimal_predictor.decode(round_trip(block), shape, model)
-        assert np.array_equal(again, block)
 
 
 @pytest.mark.usefixtures("small_learned_blocks")
