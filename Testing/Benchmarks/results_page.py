@@ -452,6 +452,20 @@ def ratio() -> Table:
     )  # fmt: skip
 
 
+def downstream() -> Table:
+    """What radiomics and segmentation keep of a volume that was compressed."""
+    path = "downstream.rows[modality=$0; setting=$2]"
+    labels = (("MR", "Left cerebral cortex"), ("CT", "Gross tumor volume"))
+    settings = ("error 1", "error 2", "error 8", "ratio 8", "ratio 32")
+    return Table(
+        ("modality", "setting", "ratio, mean", "features kept, %", "worst patient, %",
+         "Dice with the labels before"),
+        ("$0", "$2", f"{{{path}.ratio:mean|.1f}}", f"{{{path}.within:mean * 100|.0f}}",
+         f"{{{path}.within:min * 100|.0f}}", f'{{?{path}.dice_original."$1":min|.3f}}'),
+        [(*label, setting) for label in labels for setting in settings],
+    )  # fmt: skip
+
+
 # --- speed, README, cards
 
 
@@ -561,6 +575,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
         offers, sequences, real, real_ct, enhancement, network, guided, composite, lesions, slices,
-        segmented, sarcomas, refused, gate, distilled, exact, ratio, time, card,
+        segmented, sarcomas, refused, gate, distilled, exact, ratio, downstream, time, card,
     )
 }  # fmt: skip
