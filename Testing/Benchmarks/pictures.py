@@ -26,6 +26,7 @@ from _enhancement_data import CASES, CT_SUBJECTS, Floats, subject
 from _enhancement_lesions import damaged_with_lesions, plant
 from _slices_references import along, references, thickened
 from real import sequences, still_frames
+from scipy import ndimage
 
 from MedEnhanceLib import compress, decompress, enhance, load
 from MedEnhanceLib.bundles.store import shipped_bundle
@@ -37,6 +38,8 @@ from MedEnhanceLib.spg.audit import Audited, audit
 from MedEnhanceLib.synthetic import synthetic_volume
 
 FOLDER = REPOSITORY / "docs" / "images"
+#: Frame of the diffusion scan that is shown.
+_DIRECTION = 5
 #: Pixels of an inch, of the title above a row, and of a letter.
 _DPI, _TITLE, _LETTER = 100, 60, 8
 _RING = "#ffb000"
@@ -62,12 +65,12 @@ def difference(title: str, pixels: Floats, reach: float) -> Panel:
     return Panel(title, pixels, -reach, reach)
 
 
-def sheet(name: str, rows: Sequence[Sequence[Panel]], factor: int) -> None:
-    """Draw panels in rows, titles above, each pixel `factor` wide, and write the PNG."""
+def sheet(name: str, rows: Sequence[Sequence[Panel]], factor: int, points: int = 9) -> None:
+    """Draw panels in rows, titles of `points` above, a pixel `factor` wide, and write the PNG."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["font.size"] = 9
+    matplotlib.rcParams.update({"font.size": points, "axes.titlesize": points * 1.2})
     widest = max(sum(panel.pixels.shape[1] for panel in row) for row in rows) * factor
     highest = sum(max(panel.pixels.shape[0] for panel in row) for row in rows) * factor
     size = widest / _DPI, (highest + _TITLE * len(rows)) / _DPI
@@ -80,7 +83,7 @@ def sheet(name: str, rows: Sequence[Sequence[Panel]], factor: int) -> None:
             axis.imshow(
                 panel.pixels, "gray", vmin=panel.low, vmax=panel.high, interpolation="nearest"
             )
-            letters = panel.pixels.shape[1] * factor // _LETTER
+            letters = panel.pixels.shape[1] * factor * 9 // (_LETTER * points)
             axis.set_title(textwrap.fill(panel.title, letters), loc="left")
             if panel.ring:
                 row_at, column, radius = panel.ring
@@ -124,6 +127,35 @@ def real() -> None:
         difference(title, plane, high / 3) if "−" in title else Panel(title, plane, 0, high)
         for title, plane in planes.items()
     ]], factor=5)  # fmt: skip
+
+
+def diffusion() -> None:
+    """A real diffusion scan of two averages: a direction, and the FA of all 20."""
+    from _sequence_data import at_zero, mp_pca, tensors
+
+    scan = load(SHARED_DATA / "repeated" / "dwi_two_averages.nii.gz", modality="MR")
+    half = len(scan.voxels) // 2
+    first, second = (
+        replace(scan, voxels=scan.voxels[part], gradients=scan.gradients[part])
+        for part in (slice(half), slice(half, None))
+    )
+    images = {
+        "a real scan": first.voxels,
+        "MedEnhance": enhance(first, model="mr", device="cpu").volume.voxels,
+        "MP-PCA": mp_pca(first),
+        "measured again": second.voxels,
+    }
+    number, k, window = _DIRECTION, 9, (slice(4, 98), slice(10, 92))
+    high = 1.2 * float(np.percentile(first.voxels[number], 99))
+    tissue = ndimage.binary_fill_holes(first.voxels[at_zero(first.gradients)][0] > 0.3 * high)
+    rows: list[list[Panel]] = [[], []]
+    for title, voxels in images.items():
+        frames = np.asarray(voxels, np.float32)
+        fa = np.where(tissue, tensors(frames, first.gradients).fa, 0).astype(np.float32)
+        plane, map_of = (axial(first.frame(0).with_voxels(v), k) for v in (frames[number], fa))
+        rows[0].append(Panel(title, plane[window], 0, high))
+        rows[1].append(Panel("FA", map_of[window], 0, 1))
+    sheet("diffusion", rows, factor=4, points=18)
 
 
 def thin() -> None:
@@ -279,8 +311,8 @@ def _unit(voxels: Floats) -> Floats:
 
 
 PICTURES: dict[str, Callable[[], None]] = {
-    "real": real, "ct": ct, "thin-slices": thin, "guided": guided, "compression": compression,
-    "uncertainty": uncertainty, "audit": audit_sheet,
+    "diffusion": diffusion, "real": real, "ct": ct, "thin-slices": thin, "guided": guided,
+    "compression": compression, "uncertainty": uncertainty, "audit": audit_sheet,
 }  # fmt: skip
 
 
