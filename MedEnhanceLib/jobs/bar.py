@@ -36,7 +36,7 @@ def _logged(event: Event) -> None:
     """Log warnings, for a caller who gave no `progress`."""
     if event.kind == "warning":
         with suppress(ValueError):  # logging itself fails where stderr is closed
-            logging.getLogger("MedEnhanceLib").warning("%s", printable(event.fields["message"]))
+            logging.getLogger("medenhance").warning("%s", printable(event.fields["message"]))
 
 
 @contextmanager

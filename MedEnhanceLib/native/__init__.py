@@ -155,7 +155,7 @@ def _build_once(folder: Path) -> None:
 @cache
 def _log(folder: Path, warning: str) -> None:
     """Log a warning about the library of a folder, once in a process."""
-    logging.getLogger("MedEnhanceLib").warning("%s", warning, extra={"folder": str(folder)})
+    logging.getLogger("medenhance").warning("%s", warning, extra={"folder": str(folder)})
 
 
 def describe(folder: Path = HERE) -> str:

@@ -50,6 +50,11 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert name.startswith("_") or getattr(MedEnhanceLib, name).__doc__, name
 
 
+def test_the_name_of_the_package_imports_the_library() -> None:
+    code = "import json, medenhance as me, MedEnhanceLib; print(json.dumps(me is MedEnhanceLib))"
+    assert _python(code) is True
+
+
 def test_importing_takes_numpy_alone() -> None:
     code = f"""{_NUMPY_ALONE}
 import MedEnhanceLib as me

@@ -81,7 +81,7 @@ def test_the_wheel_holds_the_library_and_what_ships_with_it(dist: Path) -> None:
         stated = email.message_from_bytes(wheel.read(about))
     built = {name for name in names if "/native/medenhance_native." in name}
     sources = {path for path in package() if path.startswith("MedEnhanceLib/")}
-    assert names - built == sources
+    assert names - built == sources | {"medenhance.py"}
     assert stated["Version"] == VERSION
     required = {one.lower() for one in stated.get_all("Requires-Dist") if "extra ==" not in one}
     expected = {one.lower() for one in PROJECT["dependencies"]}
@@ -95,7 +95,7 @@ def test_the_sdist_holds_what_the_wheel_is_made_of_and_no_more(dist: Path) -> No
     roots = {path.partition("/")[0] for path in paths}
     assert roots == {
         ".gitignore", "CHANGELOG.md", "LICENSE", "MedEnhanceLib", "PKG-INFO", "README.md",
-        "Resources", "pyproject.toml",
+        "Resources", "medenhance.py", "pyproject.toml",
     }  # fmt: skip
 
 
