@@ -51,7 +51,7 @@ _SHAPE: dict[str, Any] = {
     "data": list[dict[str, str]],
     **dict.fromkeys(("limits", "warnings"), list[str]),
     "measured": [{}],
-    "labels": [{"value": int, "name": str}],
+    "labels": [{"value": int, "name": str, "color": str}],
     "likeness": {
         "names": list[str],
         "mean": list[float],

@@ -157,6 +157,8 @@ def _is_speckle(voxels: Voxels, top: float) -> bool:
     if voxels.dtype != np.uint8 or np.mean(sample_of(voxels) == 0) < 0.1:
         return False
     rows, columns = (side // 8 for side in voxels.shape[-2:])
+    if not (rows and columns):
+        return False
     planes = voxels.reshape(-1, *voxels.shape[-2:])[..., : rows * 8, : columns * 8]
     squares = planes[:: max(1, len(planes) // 16)].reshape(-1, rows, 8, columns, 8).astype(float)
     mean, spread = squares.mean(axis=(2, 4)), squares.std(axis=(2, 4))

@@ -442,6 +442,8 @@ class Held:
     def at(self, first: int, end: int) -> Any:
         """Return some slices, [n, J, I]; reads on as far as needed."""
         self.read_to(end)
+        if first < self._first:
+            raise RuntimeError(f"slice {first} of a stream was let go")
         return self._stack([self._slices[z - self._first] for z in range(first, end)])
 
     def read_to(self, end: int) -> None:

@@ -6,10 +6,10 @@ like the whole, and all frames alike.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,7 +73,7 @@ class VolumeCache:
         frames_noise: the noise that all frames of a sequence show together; None where they show
             none; by whether they are filtered together.
         movement: of the frames, in voxels; None before it is measured.
-        regions: constant ones, by number of the frame and σ of the noise.
+        regions: constant ones with the σ that they were searched for, by number of the frame.
         guides: of the last run with guides, each with its copy on the volume's grid.
         turn: to the order of the voxels that were measured.
     """
@@ -83,7 +83,7 @@ class VolumeCache:
     kinds: FrameKinds | None = None
     frames_noise: dict[bool, NoiseEstimate | None] = field(default_factory=dict)
     movement: float | None = None
-    regions: dict[tuple[int, float], ConstantRegions] = field(default_factory=dict)
+    regions: dict[int, tuple[float, ConstantRegions]] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
     turn: AxisTurn = AS_STORED
 
@@ -107,17 +107,17 @@ class VolumeCache:
         return self.noises[number]
 
     def regions_of(self, number: int, frame: Volume, sigma: float) -> ConstantRegions:
-        """Return the constant regions of a frame, searched once for a σ of the noise.
+        """Return the constant regions of a frame; those for the last σ of the noise are kept.
 
         Args:
             number: of the frame.
             frame: to search.
             sigma: of the noise, in the units of the volume.
         """
-        key = (number, sigma)
-        if key not in self.regions:
-            self.regions[key] = ConstantRegions(frame.voxels, sigma)
-        return self.regions[key]
+        known = self.regions.get(number)
+        if known is None or known[0] != sigma:
+            self.regions[number] = known = sigma, ConstantRegions(frame.voxels, sigma)
+        return known[1]
 
     def movement_of(self, frames: Sequence[Volume], monitor: Monitor) -> float:
         """Return the movement of the frames with tissue in voxels, measured only once."""
@@ -418,7 +418,7 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
     Raises InputError for a map that does not fit the volume, ConfigError for an invalid σ.
     """
     if isinstance(stated, str):
-        if not Path(stated).exists():
+        if not os.path.exists(stated):  # noqa: PTH110 - never raises
             raise ConfigError(
                 f"noise: {stated} is neither a number nor a file",
                 "Give σ in the units of the volume, or the file of its map.",
@@ -443,7 +443,7 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
         noise = replace(measured, level=level, sigma=voxels, cell=(1.0, 1.0, 1.0))
     else:
         level = stated
-        low, high = extremes(volume.voxels)
+        low, high = map(float, extremes(volume.voxels))
         if level > high - low:
             raise ConfigError(
                 f"noise is {stated:.6g}, but all values of the volume are between {low:g} and "

@@ -70,13 +70,13 @@ def run_in_processes(ledger: Ledger, count: int, monitor: Monitor) -> None:
         monitor: receives progress; a cancel returns early, without an error.
     """
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    stop = context.RawValue("b", 0)  # no lock, which a process that dies would keep
     start = partial(ProcessPoolExecutor, 1, context, _begin_process, (stop,))
     pending, ended, total = deque(ledger.todo), 0, len(ledger.todo)
     processes = [_Process(start) for _ in range(min(count, total))]
     with _threads_of(max(1, cpu_threads() // max(1, len(processes)))):
         try:
-            while ended < total and not stop.is_set():
+            while ended < total and not stop.value:
                 idle = [each for each in processes if each.item is None][: len(pending)]
                 items = [pending.popleft() for _ in idle]
                 jobs = ledger.begin(items, repeats=True)
@@ -86,15 +86,15 @@ def run_in_processes(ledger: Ledger, count: int, monitor: Monitor) -> None:
                 rows = [process.row for process in processes if process.row is not None]
                 wait(rows, _POLL_SECONDS, FIRST_COMPLETED)
                 if monitor.cancelled:
-                    stop.set()
+                    stop.value = 1
                     wait(rows, _GRACE_SECONDS)
-                finished = [*_finished(processes, ledger.task, retries=not stop.is_set())]
+                finished = [*_finished(processes, ledger.task, retries=not stop.value)]
                 ledger.end(finished)
                 ended += len(finished)
                 with suppress(Cancelled):  # which the next turn sees
                     monitor.progress(ended / total, f"{ended} of {total}")
         finally:
-            stop.set()
+            stop.value = 1
             for process in processes:
                 process.pool.shutdown(cancel_futures=True)
 
@@ -134,7 +134,7 @@ def _threads_of(count: int) -> Iterator[None]:
 
 
 def _begin_process(stop: Any) -> None:
-    """Prepare a process of a batch; stop: an event."""
+    """Prepare a process of a batch; stop: its value is 0 until the batch ends."""
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the batch cancels, also where a user types ^C
@@ -145,7 +145,7 @@ def _end_in_time() -> None:
     """End this process with the one that began it, or some time after a cancel."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    while not _stop.is_set():
+    while not _stop.value:
         if connection.wait([parent.sentinel], _POLL_SECONDS):
             os._exit(1)
     time.sleep(_GRACE_SECONDS)
@@ -153,4 +153,4 @@ def _end_in_time() -> None:
 
 
 def _run(task: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    return run_into_row(task, params, _stop.is_set)
+    return run_into_row(task, params, lambda: bool(_stop.value))

@@ -259,7 +259,8 @@ class Ledger:
             row = as_json({**self._names_of(item), "key": key, **left_out, **fields})
             self._keep(row)
             lines.append(json.dumps(row) + "\n")
-        self._append("".join(lines))
+        if lines:
+            self._append("".join(lines))
 
     def finish(self) -> dict[str, Any]:
         """Write the table; returns counts of volumes by outcome, the table's path, and the rows."""

@@ -102,7 +102,8 @@ def sort_frames(frames: Sequence[Volume]) -> FrameKinds:
     nearest = likeness.max(axis=1)
     if nearest.max() > _LIKE:
         empty |= (nearest < _UNLIKE) & (spread < _WEAK * spread.max())
-    numbers, quiet = np.flatnonzero(~empty), np.zeros(0, np.bool_)
+    numbers = np.flatnonzero(~empty)
+    quiet = np.zeros(len(numbers), np.bool_)
     if len(numbers) > 1:
         quiet = _quiet(sample[numbers], frames[0].modality, quantum(frames[numbers[0]].voxels))
     kinds = np.flatnonzero(empty), numbers[quiet], numbers[~quiet]

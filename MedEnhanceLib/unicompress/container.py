@@ -161,7 +161,9 @@ class Container:
         self.chunks: list[ChunkInfo] = []
         self._stream = _open(path)
         try:
-            self.size = os.fstat(self._stream.fileno()).st_size
+            about = os.fstat(self._stream.fileno())
+            self.size = about.st_size
+            self.state = about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size
             self._load(self._prologue())
             self._check_size(tolerant)
         except BaseException:

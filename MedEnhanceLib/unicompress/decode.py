@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -70,26 +71,38 @@ def decompress(
     with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
-        blocks = list(header.grid.blocks_in(ranges))
-        monitor.progress(0.0, "decompressing the volume")
-        decoded = sound_blocks(container, header, blocks, threads=threads, monitor=monitor)
-        voxels = allocate_voxels(header, ranges, container.path.name)
-        for count, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):
-            _paste(voxels, ranges, header.grid.box(number), block)
-            monitor.progress(count / len(blocks), "decompressing the volume")
-        is_whole, name = ranges == whole_region(header.shape), container.path.name
-        if is_whole and voxels_sha256(voxels) != header.voxels_sha256:
-            if header.exact:
-                raise CodecError(
-                    f"{name}: every chunk is intact, yet the voxels are not those of the source "
-                    "(SHA-256)",
-                    "The file was forged, or this machine's memory is failing: try another one.",
-                )
-            monitor.warn(
-                f"{name}: decoded with another build of its codec than at writing; voxels may "
-                f"differ in the last bit"
+        return _decompressed(container, header, ranges, threads=threads, monitor=monitor)
+
+
+def _decompressed(
+    container: Container,
+    header: Header,
+    ranges: tuple[Range, ...],
+    *,
+    threads: int,
+    monitor: Monitor,
+) -> Volume:
+    """Read a region of an open container; arguments and errors of `decompress`."""
+    blocks, name = list(header.grid.blocks_in(ranges)), container.path.name
+    monitor.progress(0.0, "decompressing the volume")
+    decoded = sound_blocks(container, header, blocks, threads=threads, monitor=monitor)
+    voxels = allocate_voxels(header, ranges, name)
+    for count, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):
+        _paste(voxels, ranges, header.grid.box(number), block)
+        monitor.progress(count / len(blocks), "decompressing the volume")
+    is_whole = ranges == whole_region(header.shape)
+    if is_whole and voxels_sha256(voxels) != header.voxels_sha256:
+        if header.exact:
+            raise CodecError(
+                f"{name}: every chunk is intact, yet the voxels are not those of the source "
+                "(SHA-256)",
+                "The file was forged, or this machine's memory is failing: try another one.",
             )
-        return _volume_of(container, header, ranges, voxels)
+        monitor.warn(
+            f"{name}: decoded with another build of its codec than at writing; voxels may differ "
+            "in the last bit"
+        )
+    return _volume_of(container, header, ranges, voxels)
 
 
 def outline(path: str | Path, region: Region | None = None) -> Volume:
@@ -288,7 +301,10 @@ class KeptBlocks:
     def put(self, file: Hashable, number: int, block: Voxels) -> None:
         """Keep a block, and let go of those that were used longest ago.
 
-        file: its path and state. number: of the block. block: its voxels.
+        Args:
+            file: its path and state.
+            number: of the block.
+            block: its voxels.
         """
         with self._lock:
             self._bytes += block.nbytes - self._take((file, number))
@@ -308,6 +324,8 @@ class KeptBlocks:
 
 
 _kept = KeptBlocks()
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock meanwhile
+    os.register_at_fork(after_in_child=_kept.__init__)  # type: ignore[misc]
 
 
 class StoredVolume:
@@ -331,15 +349,15 @@ class StoredVolume:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # it stays this one if the working folder changes
         with Container(self.path) as container:
             self.header = Header.from_json(container.header, self.path.name)
+            self._key = str(self.path), *container.state
         self.shape, self.dtype = self.header.shape, self.header.dtype
         self.ndim, self.geometry = len(self.shape), self.header.geometry
         self.size = math.prod(self.shape)
         self.nbytes = self.size * self.dtype.itemsize
         self.affine = self.geometry.affine_ras
-        self._state = self._now()
 
     def __enter__(self) -> StoredVolume:
         return self
@@ -359,10 +377,6 @@ class StoredVolume:
     def close(self) -> None:
         """Let go of decoded blocks; the next use decodes again."""
         _kept.forget(self._key)
-
-    @property
-    def _key(self) -> tuple[str, int, int]:
-        return str(self.path), *self._state
 
     def __repr__(self) -> str:
         size = f"{self.header.modality} {self.shape} {self.dtype}"
@@ -418,12 +432,12 @@ class StoredVolume:
 
     def read(self, region: Region | None = None) -> Volume:
         """Read a part as a Volume, or all of it; errors as `decompress`'s."""
-        if self._now() != self._state:
-            raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
         ranges = resolve_region(region, self.shape)
-        if ranges == whole_region(self.shape):  # compared with its SHA-256, and not kept twice
-            return decompress(self.path)
         with Container(self.path) as container:
+            if container.state != self._key[1:]:
+                raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
+            if ranges == whole_region(self.shape):  # compared with its SHA-256, and not kept twice
+                return _decompressed(container, self.header, ranges, threads=0, monitor=Monitor())
             voxels = allocate_voxels(self.header, ranges, self.path.name)
             for number, block in self._decoded(container, ranges):
                 _paste(voxels, ranges, self.header.grid.box(number), block)
@@ -443,11 +457,3 @@ class StoredVolume:
         for number, block in zip(missing, decoded, strict=True):
             _kept.put(self._key, number, block)
             yield number, block
-
-    def _now(self) -> tuple[int, int]:
-        """Return time and size, which change with the file."""
-        try:
-            state = self.path.stat()
-        except OSError as cause:
-            raise InputError(f"{self.path} cannot be read: {cause.strerror}") from cause
-        return state.st_mtime_ns, state.st_size

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = {
     "CHANGELOG.md", "CITATION.cff", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "MedEnhance",
     "MedEnhanceLib", "README.md", "Resources", "Testing", "codemeta.json",
-    "constraints.txt", "docs", "mkdocs.yml", "pyproject.toml",
+    "constraints.txt", "docs", "medenhance.py", "mkdocs.yml", "pyproject.toml",
 }  # fmt: skip
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 #: Made by building, testing and trying; never committed.
@@ -68,7 +68,8 @@ def test_threads_that_compute_are_those_of_the_one_pool() -> None:
         for path in library.rglob("*.py")
         if "PoolExecutor" in path.read_text(encoding="utf-8")
     }
-    assert users == {"runtime/pool.py", "cli/console.py"}
+    # A batch has processes, each of which has the pool.
+    assert users == {"runtime/pool.py", "cli/console.py", "jobs/batch_processes.py"}
 
 
 def test_docstrings_list_the_arguments_of_public_functions() -> None:
@@ -108,16 +109,14 @@ def test_every_dependency_is_pinned_for_tests() -> None:
     assert names - {PROJECT["name"]} <= pins
 
 
-def test_ci_runs_the_test_command_of_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^python3 -m venv .*$", readme, flags=re.M)
-    assert len(commands) == 2
-    demo, tests = commands
-    assert demo.endswith("medenhance demo")
+def test_ci_runs_the_test_command_that_contributors_read() -> None:
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")]
+    (install,), (tests,) = (
+        re.findall(r"^python3 -m venv .*\S$", page, flags=re.M) for page in pages
+    )
     assert tests.endswith("-m pytest")
     assert tests in (ROOT / ".ci/run").read_text()
-    for command in commands:
-        assert "-c constraints.txt" in command
+    assert all("-c constraints.txt" in command for command in (install, tests))
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
@@ -160,15 +159,15 @@ def test_one_version_stands_wherever_a_reader_looks() -> None:
     assert address and all(address[1] in path.read_text("utf-8") for path in stated)
 
 
-def test_citations_name_the_papers_of_the_readme_and_no_version() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_citations_name_the_four_papers_and_no_version() -> None:
+    page = (ROOT / "docs/trust.md").read_text(encoding="utf-8").partition("## The four papers")[2]
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     codemeta = json.loads((ROOT / "codemeta.json").read_text(encoding="utf-8"))
     titles = [one["title"] for one in cff["references"]]
     assert len(titles) == 4 and all(one["authors"] for one in cff["references"])
     assert [one["name"] for one in codemeta["referencePublication"]] == titles
     known = json.dumps([cff, codemeta])
-    papers = re.findall(r"(?:arxiv.org/abs/|doi.org/)([\d./A-Z]+\d)", readme)
+    papers = re.findall(r"(?:arxiv.org/abs/|doi.org/)([\d./A-Z]+\d)", page)
     assert len(papers) == 4 and not [paper for paper in papers if paper not in known]
     assert {"softwareVersion", "date-released"}.isdisjoint({*cff, *codemeta})
     assert cff["license"] == PROJECT["license"]

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 import MedEnhanceLib as me  # noqa: N813
-from MedEnhanceLib.core.modality import MODALITIES, PROFILES, Modality, ModalityName
+from MedEnhanceLib.core.modality import (
+    MODALITIES,
+    PROFILES,
+    Modality,
+    ModalityName,
+    likely_modalities,
+)
 
 
 def test_every_name_has_properties() -> None:
@@ -27,3 +33,9 @@ def test_an_entry_is_all_that_another_modality_needs(monkeypatch: pytest.MonkeyP
     verdict = me.measure_noise(volume)
     assert verdict is not None
     assert verdict.sigma == pytest.approx(20, rel=0.1)
+
+
+def test_bytes_of_few_rows_are_no_reason_to_fail() -> None:
+    voxels = np.random.default_rng(0).integers(0, 200, (40, 6, 64)).astype(np.uint8)
+    voxels[:, :, :20] = 0
+    assert likely_modalities(voxels, (1, 1, 1))

@@ -20,7 +20,7 @@ from MedEnhanceLib.degradation.pipeline import Blur, Rician
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.decide import noise_warning
+from MedEnhanceLib.hqg.decide import VolumeCache, noise_warning
 from MedEnhanceLib.hqg.denoise import Removal, denoise, expected_deviation
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -234,3 +234,18 @@ def test_the_shipped_model_says_it_everywhere(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out.nii.gz.json").read_text())
     assert [row["code"] for row in manifest["results"]["warnings"]] == ["no-structure"]
     assert "no structure" in me.load(tmp_path / "out.nii.gz", modality="MR").history[-1]
+
+
+def test_noise_may_be_stated_of_a_range_that_its_type_cannot_subtract() -> None:
+    voxels = np.random.default_rng(0).normal(0, 5000, (6, 32, 32)).astype(np.int16)
+    voxels[0, 0, :2] = -20_655, 21_078
+    stated = EnhanceConfig(noise=500, device="cpu")
+    result = enhance(Volume(voxels, modality="CT"), stated)
+    assert result.measured["noise"]["sigma"] == 500
+
+
+def test_measurements_for_another_noise_take_the_place_of_earlier_ones() -> None:
+    volume, cache = brain(), VolumeCache()
+    kept = [cache.regions_of(0, volume, sigma) for sigma in (5.0, 6.0, 6.0)]
+    assert kept[1] is kept[2] is not kept[0]
+    assert len(cache.regions) == 1

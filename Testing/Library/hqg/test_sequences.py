@@ -223,3 +223,12 @@ def test_thin_slices_of_a_constant_frame_are_constant() -> None:
     first, second = result.volume.voxels
     assert np.unique(first).tolist() == [5] and second.std() > 10
     assert [each.code for each in result.warnings][-1] == "no-tissue"
+
+
+def test_a_series_in_which_one_frame_shows_tissue_is_measured() -> None:
+    frame = magnitudes(1, phantom())[0]
+    frames = np.stack([frame * 0, frame, frame * 0]).astype(np.float32)
+    volume = Volume(frames, modality="MR", sequence_kind="diffusion")
+    verdict = me.measure_noise(volume)
+    assert verdict is not None
+    assert verdict.sigma > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_a_file_that_changes_is_noticed(stored: StoredVolume, scan: Volume, writ
     with pytest.raises(me.CodecError, match="changed since it was opened"):
         stored[0]
     stored.path.unlink()
-    with pytest.raises(me.InputError, match="cannot be read"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         stored[0]
 
 
@@ -145,3 +146,23 @@ def test_dask_computes_on_it(stored: StoredVolume, scan: Volume) -> None:
     dask_array = pytest.importorskip("dask.array")
     array = dask_array.from_array(stored, chunks=stored.chunks)
     assert np.array_equal(array[3:5].compute(scheduler="sync"), scan.voxels[3:5])
+
+
+def test_it_stays_the_same_file_where_the_working_folder_changes(
+    file: Path, scan: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    stored = me.open(file.name)
+    monkeypatch.chdir("/")
+    assert np.array_equal(stored[3], scan.voxels[3])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_reads_though_another_thread_was_reading(
+    stored: StoredVolume, scan: Volume
+) -> None:
+    with decode._kept._lock:  # as in a thread that is not in the child
+        child = os.fork()
+        if child == 0:
+            os._exit(not np.array_equal(stored[3], scan.voxels[3]))
+    assert os.waitpid(child, 0)[1] == 0
