@@ -130,10 +130,11 @@ def load_volume(
 
 def _refuse_misspelled(path: Path) -> None:
     """Raise InputError for a missing file beside one of a similar name."""
+    names: list[str] = []
     with contextlib.suppress(OSError, ValueError):
         names = [] if os.path.lexists(path) else [entry.name for entry in path.parent.iterdir()]
-        if near := did_you_mean(path.name, names):
-            raise MissingFileError(f"{path} does not exist", f"{near}Check the path.")
+    if near := did_you_mean(path.name, names):
+        raise MissingFileError(f"{path} does not exist", f"{near}Check the path.")
 
 
 def _refuse_manifest(path: Path) -> None:

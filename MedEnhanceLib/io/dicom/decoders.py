@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array
-from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.errors import DependencyError, InputError
 from MedEnhanceLib.io.dicom import structure
 from MedEnhanceLib.io.dicom.slices import whole
 from MedEnhanceLib.io.dicom.structure import DamagedError
@@ -141,7 +141,7 @@ def _damage() -> Iterator[None]:
     """Convert pydicom's failures to DamagedError, except for files that cannot be opened."""
     try:
         yield
-    except (DamagedError, NotImplementedError, MemoryError):
+    except (DamagedError, InputError, NotImplementedError, MemoryError):
         raise
     except structure.pydicom_failures() as cause:
         if isinstance(cause, OSError) and cause.errno is not None:

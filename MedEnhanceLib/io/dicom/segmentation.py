@@ -43,6 +43,8 @@ def read_segmentation(file: Path, source: str, monitor: Monitor) -> Volume:
     failures: tuple[type[Exception], ...] = (*structure.pydicom_failures(), sqlite3.Error)
     try:
         return attend(partial(_read, file, source), monitor)
+    except InputError:  # a ValueError too
+        raise
     except failures as cause:
         raise InputError(
             f"{file.name}, a segmentation, cannot be read: {structure.reason_of(cause)}",
