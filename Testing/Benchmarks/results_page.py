@@ -513,6 +513,19 @@ def time() -> Table:
     return Table(("work", "s", "CPU s", "memory, GiB"), ("$0", "$1", "$2", "$3"), rows)
 
 
+def floors() -> Table:
+    """CPU time of the stages of enhancing, beside that of their arithmetic on this machine."""
+    names = ("first stage", "groups of blocks", "set network", "view network", "all")
+    path = "speed.rows[case=stages; model=$0; stage=$2]"
+    return Table(
+        ("", "stage", "CPU s a million voxels", "times its arithmetic"),
+        ("$1", "$2", f"{{{path}.cpu_s_per_mvoxel|.2f}}",
+         f"{{{path}.cpu_s / {path}.floor_s|.1f}}"),
+        [(model, model.upper(), name) for model in ("ct", "mr") for name in names
+         if (model, name) != ("mr", "view network")],
+    )  # fmt: skip
+
+
 def offers() -> Table:
     """What users have, what they get beside the best peer, and in which time."""
     noisy = "real.rows[group=SNR to 10]"
@@ -569,6 +582,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
         offers, sequences, real, real_ct, enhancement, network, guided, composite, lesions, slices,
-        segmented, sarcomas, refused, gate, distilled, exact, ratio, downstream, time, card,
+        segmented, sarcomas, refused, gate, distilled, exact, ratio, downstream, time, floors, card,
     )
 }  # fmt: skip
