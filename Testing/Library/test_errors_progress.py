@@ -23,6 +23,7 @@ def test_every_error_has_the_code_and_status_of_the_contract() -> None:
         "ConfigError": ("config", 2),
         "InputError": ("input", 3),
         "GeometryError": ("geometry", 3),
+        "MissingFileError": ("input", 3),
         "OutputError": ("output", 1),
         "EndingError": ("ending", 2),
         "DependencyError": ("dependency", 4),
