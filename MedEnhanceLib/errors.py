@@ -19,7 +19,7 @@ MedEnhanceError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class MedEnhanceError(Exception):
@@ -57,6 +57,10 @@ class GeometryError(InputError):
 
 class MissingFileError(InputError, FileNotFoundError):
     """A file or folder that does not exist, for `except FileNotFoundError`, too."""
+
+    def __new__(cls, *arguments: str) -> Self:
+        """Make the error as an OSError, which has the most fields of the bases."""
+        return FileNotFoundError.__new__(cls, *arguments)
 
 
 class OutputError(MedEnhanceError):

@@ -136,7 +136,7 @@ def test_a_clone_is_compiled_by_the_installation_from_it(tmp_path: Path) -> None
         pytest.skip("not installed: hatchling (python -m pip install -e '.[dev]')")
     clone = tmp_path / "clone"
     clone.mkdir()
-    for name in (".gitignore", "LICENSE", "README.md", "pyproject.toml"):
+    for name in (".gitignore", "LICENSE", "README.md", "medenhance.py", "pyproject.toml"):
         shutil.copy(ROOT / name, clone)
     leave = shutil.ignore_patterns("__pycache__", "medenhance_native.*")
     for name in ("MedEnhanceLib", "Resources"):

@@ -9,7 +9,7 @@ import qt
 import slicer
 import vtk
 from enhance_testing import EnhanceTestCase
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 from test_runner import WORKER
 
 from MedEnhanceNodes import results
@@ -187,6 +187,7 @@ class SeveralTest(QueueTestCase):
             hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), folder)
         return folder
 
+    @slow
     def test_aFolderGivesAJobPerVolumeAndOneTable(self):
         a, bad, c = map(self.volume, ("A", "bad", "C"))
         unclear = self.smallVolume(name="unclear", modality="PT")
@@ -236,6 +237,7 @@ class SeveralTest(QueueTestCase):
         self.assertEqual(self.ui.applyButton.text, "Apply")
         self.assertTrue(self.ui.applyButton.enabled)
 
+    @slow
     def test_oneThatIsRemovedAndASceneThatClosesLeaveTheOthers(self):
         nodes = [self.volume(name) for name in "ABC"]
         hierarchy = self.bridge.subjectHierarchy()

@@ -115,6 +115,7 @@ class RegionTest(WithRegions, QueueTestCase):
         self.waitUntil(lambda: self.panel.result.job is None)
         self.assertFalse(self.changes(output, self.node).any())
 
+    @slow
     def test_firstShowsTheRegionAndThenFillsTheSameNode(self):
         seen = []
         self.ui.uncertaintyCheckBox.checked = False
