@@ -58,7 +58,7 @@ class GeometryError(InputError):
 class MissingFileError(InputError, FileNotFoundError):
     """A file or folder that does not exist, for `except FileNotFoundError`, too."""
 
-    def __new__(cls, *arguments: str) -> Self:
+    def __new__(cls, *arguments: str, **_: str) -> Self:
         """Make the error as an OSError, which has the most fields of the bases."""
         return FileNotFoundError.__new__(cls, *arguments)
 
