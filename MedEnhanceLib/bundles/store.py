@@ -146,6 +146,7 @@ def codec_files() -> Iterator[Path]:
         yield from sorted(root.glob(f"{schema.CODEC_PREFIX}*/models/*.safetensors"))
 
 
+#: State of the files, and what was read from them: models and defaults.
 _listed: tuple[list[tuple[str, int, int, int]], list[Bundle], dict[str, str]] = ([], [], {})
 
 

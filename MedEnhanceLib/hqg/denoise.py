@@ -129,11 +129,9 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     if takes_all:
         return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
     trust, ratio = trust_in(noise), noise_to_contrast(noise)
-    hidden = (
-        0.0
-        if profile_of(modality).is_absolute
-        else float(np.interp(ratio, _HIDES_ANATOMY, (0.0, 1.0)))
-    )
+    hidden = 0.0
+    if not profile_of(modality).is_absolute:
+        hidden = float(np.interp(ratio, _HIDES_ANATOMY, (0.0, 1.0)))
     sure = noise.low ** (1 - hidden) * noise.level**hidden
     certain = noise if trust >= 1 else noise.at_level(sure)
     if noise.contrast == 0 and noise.low == 0:

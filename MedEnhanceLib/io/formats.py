@@ -73,7 +73,7 @@ FORMATS = (
         header=partial(itk_header, ".mha"),
     ),
 )
-#: Endings of files that are read and written elsewhere: by `unicompress`, and by `dicom` and
+#: Endings of files that are no entries: those of `unicompress`, and those of `dicom` and
 #: `dicomout`, where a volume is a folder or several files, most of which have none of these.
 CONTAINER, DICOM_ENDINGS = ".ucv", (".dcm", ".dicom", ".ima")
 
