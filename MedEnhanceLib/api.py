@@ -11,14 +11,15 @@ from __future__ import annotations
 import functools
 import inspect as inspection
 import os
-import typing
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, replace
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import EllipsisType
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from MedEnhanceLib import gradprom, hqg, unicompress
 from MedEnhanceLib.core.labels import Segmentation
@@ -32,9 +33,9 @@ from MedEnhanceLib.core.options import (
     option_of,
     shared,
 )
-from MedEnhanceLib.core.volume import Volume, as_volume
+from MedEnhanceLib.core.volume import ImageLike, Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
+from MedEnhanceLib.gradprom.config import SegmentConfig, SegmenterChoice
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
@@ -51,16 +52,30 @@ C = TypeVar("C")
 P = ParamSpec("P")
 R = TypeVar("R")
 Progress = Listener | bool | None
-_HELD = (
-    "a Volume, a path, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array [slice, row, "
-    "column] with spacing or affine"
-)
+#: The type of a required argument, in front of what is said about it.
+_ANNOTATED = re.compile(r"Annotated\[\s*(\w+),.*", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched(Options):
-    """Options shared by all functions."""
+class VolumeCall(Options):
+    """The arguments of every function of a volume."""
 
+    volume: Annotated[
+        ImageLike,
+        About(
+            help="a Volume, a path, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array "
+            "[slice, row, column] with spacing or affine"
+        ),
+    ] = field(kw_only=False)
+    affine: npt.ArrayLike | None = option(
+        None, help="affine of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing"
+    )
+    spacing: npt.ArrayLike | None = option(
+        None, help="spacing of an array: mm between columns, rows and slices"
+    )
+    modality: str | None = option(
+        None, help='"CT", "MR" …; None: that of the volume, else guessed from its values'
+    )
     progress: Progress = option(
         None, help="a function that is called with each `progress.Event`, or True for a bar"
     )
@@ -68,37 +83,24 @@ class Watched(Options):
         None, help="a function that returns whether to stop, or a threading.Event"
     )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Placed(Options):
-    """Options shared by functions of a volume."""
-
-    affine: Any = option(
-        None, help="affine of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing"
-    )
-    spacing: Any = option(None, help="spacing of an array: mm between columns, rows and slices")
-    modality: str | None = option(
-        None, help='"CT", "MR" …; None: that of the volume, else guessed from its values'
-    )
-
-    def opened(self, data: Any, monitor: Monitor, scratch: Path | None = None) -> Volume:
-        """Load a volume from a path, or convert an image in memory.
+    def opened(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
+        """Load the volume from its path, or convert an image in memory.
 
         Args:
-            data: a path, a `Volume`, or an object that `core.volume.as_volume` converts.
             monitor: receives progress, and warnings of data whose meaning is uncertain.
             scratch: as in `io.load`; None: all voxels are read into memory.
         Raises as `io.load` and `as_volume` do, and ConfigError for affine or spacing of a file.
         """
-        if isinstance(data, str | os.PathLike):
+        given = self.volume
+        if isinstance(given, str | os.PathLike):
             if self.affine is not None or self.spacing is not None:
                 raise ConfigError("affine or spacing is given for a file", "A file has its own.")
             return load_volume(
-                local_path(data), modality=self.modality, scratch=scratch, monitor=monitor
+                local_path(given), modality=self.modality, scratch=scratch, monitor=monitor
             )
-        volume = as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
-        if volume is not data:
-            warn_of_content(volume, type(data).__name__, monitor)
+        volume = as_volume(given, affine=self.affine, spacing=self.spacing, modality=self.modality)
+        if volume is not given:
+            warn_of_content(volume, type(given).__name__, monitor)
         return volume
 
 
@@ -134,41 +136,24 @@ def _signature_of(
     declaration: Callable[..., Any], function: Callable[..., Any]
 ) -> inspection.Signature:
     """Return the signature of a declaration, with the return type of the function."""
-    signature, hints = inspection.signature(declaration), typing.get_type_hints(declaration)
+    signature = inspection.signature(declaration)
     parameters = [
-        each.replace(annotation=hints[name]) if "Annotated[" in str(each.annotation) else each
-        for name, each in signature.parameters.items()
+        each.replace(annotation=_ANNOTATED.sub(r"\1", str(each.annotation)))
+        for each in signature.parameters.values()
     ]
     returns = inspection.signature(function).return_annotation
     return signature.replace(parameters=parameters, return_annotation=returns)
 
 
-@dataclass(frozen=True)
-class _EnhanceOrder(Options):
-    """The arguments of `enhance` that may be given by position."""
+@dataclass(frozen=True, kw_only=True)
+class EnhanceCall(VolumeCall, SegmenterChoice, EnhanceConfig):
+    """The arguments of `enhance`."""
 
-    volume: Annotated[Any, About(help=f"the volume to enhance: {_HELD}")]
-    model: str = "auto"
-    guide: Any = option(
+    guide: ImageLike | Sequence[ImageLike] | None = option(
         None,
         help="another series of the same examination, or a list of several, of any contrast, which "
         "helps to separate noise from anatomy; any type that volume may have, an array on its "
         'grid; "auto": the best one of the study or the folder that volume was read from',
-    )
-    uncertainty: bool = False
-    segment: bool = option(False, help="segment the enhanced volume too")
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class EnhanceCall(Watched, Placed, ForceSegmenter, EnhanceConfig, _EnhanceOrder):
-    """The arguments of `enhance`."""
-
-    _: KW_ONLY
-    segmenter: str = option(
-        "auto",
-        help="the model that segments with segment=True, by name or folder; auto: the one for the "
-        "modality",
     )
 
 
@@ -192,9 +177,9 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
-    segmenter = segmenter_config(call.segmenter, call.device, call, requested=call.segment)
+    segmenter = segmenter_config(call, call.device, requested=call.segment)
     with watched(call.progress, call.cancel) as monitor:
-        volume = call.opened(call.volume, monitor.part(0.0, 0.1))
+        volume = call.opened(monitor.part(0.0, 0.1))
         if volume.modality == "OT":  # NaN leaves the modality unknown, which no model fits
             refuse_not_finite(volume)
         monitor, cache = monitor.part(0.1, 1.0), hqg.VolumeCache()
@@ -217,8 +202,8 @@ def _guides_of(
     call: EnhanceCall, volume: Volume, cache: hqg.VolumeCache, monitor: Monitor
 ) -> list[Volume]:
     """Return the best guide beside the volume; [] if none is suitable."""
-    is_path = isinstance(call.volume, str | os.PathLike)
-    path = Path(call.volume) if is_path else path_of(volume)
+    given = call.volume
+    path = Path(given) if isinstance(given, str | os.PathLike) else path_of(volume)
     if not path.name or not path.exists():
         raise ConfigError(
             'guide="auto" requires a volume that was read from a file',
@@ -228,7 +213,7 @@ def _guides_of(
     return [] if guide is None else [guide]
 
 
-def _as_volumes(guides: Any, volume: Volume, call: Placed) -> list[Volume]:
+def _as_volumes(guides: Any, volume: Volume, call: VolumeCall) -> list[Volume]:
     """Convert guides to volumes; an array lies on the grid of the volume."""
     volumes = []
     for each in guides if isinstance(guides, list | tuple) else [guides]:
@@ -240,19 +225,12 @@ def _as_volumes(guides: Any, volume: Volume, call: Placed) -> list[Volume]:
                 )
             volumes.append(replace(volume, voxels=each, source="", history=(), dicom_origin=None))
         elif each is not None:
-            volumes.append(Placed(modality=call.modality).opened(each, Monitor()))
+            volumes.append(VolumeCall(each, modality=call.modality).opened(Monitor()))
     return volumes
 
 
-@dataclass(frozen=True)
-class _SegmentOrder(Options):
-    """The arguments of `segment` that may be given by position."""
-
-    volume: Annotated[Any, About(help=f"the volume to segment: {_HELD}")]
-
-
-@dataclass(frozen=True)
-class SegmentCall(Watched, Placed, SegmentConfig, _SegmentOrder):
+@dataclass(frozen=True, kw_only=True)
+class SegmentCall(VolumeCall, SegmentConfig):
     """The arguments of `segment`."""
 
 
@@ -276,18 +254,18 @@ def segment(call: SegmentCall) -> Segmentation:
             print(row["label"], row["volume_ml"], row["surface_mm2"])
     """
     with watched(call.progress, call.cancel) as monitor:
-        volume = call.opened(call.volume, monitor.part(0.0, 0.1))
+        volume = call.opened(monitor.part(0.0, 0.1))
         config = SegmentConfig(**shared(SegmentConfig, call))
         return gradprom.segment(volume, config, monitor=monitor.part(0.1, 1.0))
 
 
-@dataclass(frozen=True)
-class CompressCall(Watched, Placed, CompressConfig):
+@dataclass(frozen=True, kw_only=True)
+class CompressCall(VolumeCall, CompressConfig):
     """The arguments of `compress`."""
 
-    volume: Annotated[Any, About(help=_HELD)]
-    path: Annotated[PathLike, About(help="the file to write, ending in .ucv")]
-    _: KW_ONLY
+    path: Annotated[PathLike, About(help="the file to write, ending in .ucv")] = field(
+        kw_only=False
+    )
     overwrite: bool = option(False, help="replace an existing file")
 
 
@@ -311,7 +289,7 @@ def compress(call: CompressCall) -> unicompress.CompressResult:
     config = CompressConfig(**shared(CompressConfig, call))
     path = local_path(call.path)
     with watched(call.progress, call.cancel) as monitor:
-        volume = call.opened(call.volume, monitor.part(0.0, 0.1), scratch=path.parent)
+        volume = call.opened(monitor.part(0.0, 0.1), scratch=path.parent)
         part = monitor.part(0.1, 1.0)
         return unicompress.compress(volume, path, config, monitor=part, overwrite=call.overwrite)
 
@@ -388,12 +366,12 @@ def recover(
 
 
 def degrade(
-    volume: Any,
+    volume: ImageLike,
     *,
     seed: int = 0,
     modality: str | None = None,
-    affine: Any = None,
-    spacing: Any = None,
+    affine: npt.ArrayLike | None = None,
+    spacing: npt.ArrayLike | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
     **strengths: float | str,
@@ -430,8 +408,8 @@ def degrade(
     if not steps:
         raise ConfigError("no degradation was named", "For example: rician=0.1")
     with watched(progress, cancel) as monitor:
-        placed = Placed(modality=modality, affine=affine, spacing=spacing)
-        clean = placed.opened(volume, monitor.part(0.0, 0.1))
+        call = VolumeCall(volume, modality=modality, affine=affine, spacing=spacing)
+        clean = call.opened(monitor.part(0.0, 0.1))
         return degraded(clean, steps, monitor.part(0.1, 1.0))
 
 
@@ -472,13 +450,13 @@ def inspect(
 
 
 def measure_noise(
-    volume: Any,
+    volume: ImageLike,
     *,
     region: tuple[slice | EllipsisType, ...] | None = None,
     at: tuple[int, int, int] | None = None,
     modality: str | None = None,
-    affine: Any = None,
-    spacing: Any = None,
+    affine: npt.ArrayLike | None = None,
+    spacing: npt.ArrayLike | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> NoiseVerdict | None:
@@ -511,7 +489,7 @@ def measure_noise(
         me.measure_noise("scan.nii.gz", at=(32, 28, 24)).sigma
     """
     refuse_two_regions(region, at)
-    placed = Placed(affine=affine, spacing=spacing, modality=modality)
+    call = VolumeCall(volume, affine=affine, spacing=spacing, modality=modality)
     with watched(progress, cancel) as monitor:
-        opened = placed.opened(volume, monitor)
+        opened = call.opened(monitor)
         return measured_noise(opened, region=region, at=at, monitor=monitor)

@@ -7,14 +7,20 @@ that users call are those of `Volume`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Voxels
-from MedEnhanceLib.core.geometry import LPS_TO_RAS, Geometry
+from MedEnhanceLib.core.geometry import LPS_TO_RAS, Geometry, Triple
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
+
+if TYPE_CHECKING:
+    import nibabel
+    import SimpleITK
+    from monai.data import MetaTensor
 
 #: Millimeters and seconds in the units that nibabel names; an unknown unit of length is mm.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
@@ -31,6 +37,28 @@ def unstated_time_unit(interval: float) -> float:
     return 1.0 if interval < 100 else 1e-3
 
 
+class ArrayLike(Protocol):
+    """An array of NumPy, or a tensor of PyTorch."""
+
+    def __array__(self) -> Any:
+        """Return the values."""
+
+
+class ImageOfNibabel(Protocol):
+    """An image of nibabel, or a MetaTensor of MONAI."""
+
+    @property
+    def affine(self) -> Any:
+        """4×4: (column, row, slice) → mm in RAS."""
+
+
+class ImageOfSimpleITK(Protocol):
+    """An image of SimpleITK."""
+
+    def GetSpacing(self) -> Any:  # noqa: N802 - SimpleITK's name
+        """Return mm between columns, rows and slices."""
+
+
 class Image(NamedTuple):
     """Voxels, their geometry, and the seconds between frames where they are known."""
 
@@ -39,7 +67,12 @@ class Image(NamedTuple):
     frame_interval_s: float | None = None
 
 
-def from_array(array: Any, *, affine: Any = None, spacing: Any = None) -> Image:
+def from_array(
+    array: ArrayLike,
+    *,
+    affine: npt.ArrayLike | None = None,
+    spacing: npt.ArrayLike | None = None,
+) -> Image:
     """Copy an array or tensor; InputError for neither or both of affine and spacing.
 
     Args:
@@ -54,11 +87,12 @@ def from_array(array: Any, *, affine: Any = None, spacing: Any = None) -> Image:
             "Give one of them, as Volume.from_array(array, spacing=(1, 1, 3)): mm between "
             "columns, rows and slices of [slice, row, column]; or affine=, 4×4 in RAS.",
         )
-    geometry = Geometry.from_affine_ras(affine) if spacing is None else Geometry(spacing)
-    return Image(_copied(array), geometry)
+    if affine is not None:
+        return Image(_copied(array), Geometry.from_affine_ras(affine))
+    return Image(_copied(array), Geometry(cast(Triple, spacing)))  # which checks it
 
 
-def from_sitk(image: Any) -> Image:
+def from_sitk(image: SimpleITK.Image) -> Image:
     """Copy a SimpleITK image of 3 axes; InputError for other axes or several values a voxel."""
     sitk = require("SimpleITK", purpose="Taking an image of SimpleITK")
     axes, components = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
@@ -75,7 +109,7 @@ def from_sitk(image: Any) -> Image:
     return Image(sitk.GetArrayFromImage(image), geometry)
 
 
-def to_sitk(voxels: Voxels, geometry: Geometry) -> Any:
+def to_sitk(voxels: Voxels, geometry: Geometry) -> SimpleITK.Image:
     """Make a SimpleITK image of voxels [K, J, I]."""
     sitk = require("SimpleITK", purpose="Making an image of SimpleITK")
     image = sitk.GetImageFromArray(_storable(voxels), isVector=False)
@@ -85,16 +119,17 @@ def to_sitk(voxels: Voxels, geometry: Geometry) -> Any:
     return image
 
 
-def from_nibabel(image: Any) -> Image:
+def from_nibabel(image: nibabel.Nifti1Image) -> Image:
     """Copy a nibabel image, [I, J, K] or [I, J, K, T]; GeometryError for a sheared grid."""
     if getattr(image, "affine", None) is None or not hasattr(image, "dataobj"):
         raise InputError(
             f"a {type(image).__name__} without an affine",
             "Give an image with an affine.",
         )
+    header: Any = image.header
     length, time = "mm", "sec"
-    if hasattr(image.header, "get_xyzt_units"):
-        length, time = image.header.get_xyzt_units()
+    if hasattr(header, "get_xyzt_units"):
+        length, time = header.get_xyzt_units()
     affine = np.array(image.affine, np.float64)
     affine[:3] *= _MM.get(length, 1.0)
     array = np.asanyarray(image.dataobj).T
@@ -102,12 +137,14 @@ def from_nibabel(image: Any) -> Image:
     taken = from_array(frames, affine=affine)
     if taken.voxels.ndim != 4:
         return taken
-    step = float(image.header.get_zooms()[3])
+    step = float(header.get_zooms()[3])
     step *= unstated_time_unit(step) if time == "unknown" else _SECONDS.get(time, 0.0)
     return taken._replace(frame_interval_s=step if 0 < step < np.inf else None)
 
 
-def to_nibabel(voxels: Voxels, geometry: Geometry, frame_interval_s: float | None) -> Any:
+def to_nibabel(
+    voxels: Voxels, geometry: Geometry, frame_interval_s: float | None
+) -> nibabel.Nifti1Image:
     """Make a nibabel Nifti1Image of voxels [K, J, I] or [T, K, J, I].
 
     Args:
@@ -116,14 +153,14 @@ def to_nibabel(voxels: Voxels, geometry: Geometry, frame_interval_s: float | Non
         frame_interval_s: from frame to frame; None if it is not known.
     """
     nib = require("nibabel", purpose="Making an image of nibabel")
-    image = nib.Nifti1Image(_storable(voxels).T, geometry.affine_ras)
+    image: Any = nib.Nifti1Image(_storable(voxels).T, geometry.affine_ras)
     image.header.set_xyzt_units("mm", "sec")
     if voxels.ndim == 4:
         image.header.set_zooms([*image.header.get_zooms()[:3], frame_interval_s or 0.0])
-    return image
+    return cast("nibabel.Nifti1Image", image)
 
 
-def from_metatensor(tensor: Any) -> Image:
+def from_metatensor(tensor: MetaTensor) -> Image:
     """Copy a MONAI MetaTensor [1, I, J, K] or [I, J, K]; InputError for channels or a batch."""
     if not hasattr(tensor, "affine"):
         raise InputError(
@@ -145,7 +182,7 @@ def from_metatensor(tensor: Any) -> Image:
     return from_array(_copied(tensor).T, affine=affine)
 
 
-def to_metatensor(voxels: Voxels, geometry: Geometry) -> Any:
+def to_metatensor(voxels: Voxels, geometry: Geometry) -> MetaTensor:
     """Copy voxels [K, J, I] into a MONAI MetaTensor [1, I, J, K]."""
     data = require("monai.data", purpose="Making a MetaTensor")
     dtype = _FOR_TORCH.get(voxels.dtype.name, voxels.dtype.newbyteorder("="))

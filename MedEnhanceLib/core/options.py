@@ -500,7 +500,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 def fits(value: Any, hint: Any) -> bool:
     """Return whether a value is of a type; items of lists and objects are checked too."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
-    if kind is Any:
+    if kind is Any or getattr(kind, "_is_protocol", False):  # judged where it is used
         return True
     if kind in (types.UnionType, typing.Union):
         return any(fits(value, member) for member in inner)

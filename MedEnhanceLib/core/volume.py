@@ -15,15 +15,19 @@ from MedEnhanceLib.core.arrays import Doubles, Voxels, empty, slabs
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.modality import MODALITIES, PROFILES, Modality, guess_modality, profile_of
-from MedEnhanceLib.core.options import did_you_mean
+from MedEnhanceLib.core.options import PathLike, did_you_mean
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.core.sequence_kind import DIFFUSION, KINDS
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 
 if TYPE_CHECKING:
+    import nibabel
+    import SimpleITK
+    from monai.data import MetaTensor
+
     from MedEnhanceLib.report.figures import Picture
 
-__all__ = ["MODALITIES", "Enhance", "Modality", "Volume", "as_volume", "restore_dtype"]
+__all__ = ["MODALITIES", "Enhance", "ImageLike", "Modality", "Volume", "as_volume", "restore_dtype"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +118,10 @@ class Volume:
     @classmethod
     def from_array(
         cls,
-        array: Any,
+        array: exchange.ArrayLike,
         *,
-        affine: Any = None,
-        spacing: Any = None,
+        affine: npt.ArrayLike | None = None,
+        spacing: npt.ArrayLike | None = None,
         modality: str | None = None,
         units: str | None = None,
     ) -> Volume:
@@ -137,12 +141,12 @@ class Volume:
         return volume if units is None else replace(volume, units=units)
 
     @classmethod
-    def from_sitk(cls, image: Any, *, modality: str | None = None) -> Volume:
+    def from_sitk(cls, image: SimpleITK.Image, *, modality: str | None = None) -> Volume:
         """Copy a SimpleITK image of 3 axes; InputError for other axes or several values a voxel."""
         return cls._of(exchange.from_sitk(image), modality)
 
     @classmethod
-    def from_nibabel(cls, image: Any, *, modality: str | None = None) -> Volume:
+    def from_nibabel(cls, image: nibabel.Nifti1Image, *, modality: str | None = None) -> Volume:
         """Copy a nibabel image, [I, J, K] or [I, J, K, T], with its scale factors applied.
 
         Raises GeometryError for a sheared grid.
@@ -150,7 +154,7 @@ class Volume:
         return cls._of(exchange.from_nibabel(image), modality)
 
     @classmethod
-    def from_metatensor(cls, tensor: Any, *, modality: str | None = None) -> Volume:
+    def from_metatensor(cls, tensor: MetaTensor, *, modality: str | None = None) -> Volume:
         """Copy a MONAI MetaTensor [1, I, J, K] or [I, J, K]; InputError for channels or a batch."""
         return cls._of(exchange.from_metatensor(tensor), modality)
 
@@ -162,15 +166,15 @@ class Volume:
         units = profile_of(resolved).units
         return replace(volume, modality=resolved, modality_is_guess=modality is None, units=units)
 
-    def to_sitk(self) -> Any:
+    def to_sitk(self) -> SimpleITK.Image:
         """Make a SimpleITK image; raises InputError for a sequence."""
         return exchange.to_sitk(self.single().voxels, self.geometry)
 
-    def to_nibabel(self) -> Any:
+    def to_nibabel(self) -> nibabel.Nifti1Image:
         """Make a nibabel Nifti1Image, in the order [I, J, K], a sequence [I, J, K, T]."""
         return exchange.to_nibabel(self.voxels, self.geometry, self.frame_interval_s)
 
-    def to_metatensor(self) -> Any:
+    def to_metatensor(self) -> MetaTensor:
         """Copy into a MONAI MetaTensor [1, I, J, K]; InputError for a sequence."""
         return exchange.to_metatensor(self.single().voxels, self.geometry)
 
@@ -384,12 +388,21 @@ class Volume:
         )
 
 
+#: What every function of a volume takes: `as_volume` converts what is in memory, and
+#: `io.load` reads what is named.
+ImageLike = (
+    Volume | PathLike | exchange.ArrayLike | exchange.ImageOfNibabel | exchange.ImageOfSimpleITK
+)
 #: Enhances a volume; one method passes it to another, as none imports another.
 Enhance = Callable[[Volume], Volume]
 
 
 def as_volume(
-    data: Any, *, affine: Any = None, spacing: Any = None, modality: str | None = None
+    data: Any,
+    *,
+    affine: npt.ArrayLike | None = None,
+    spacing: npt.ArrayLike | None = None,
+    modality: str | None = None,
 ) -> Volume:
     """Convert an image in memory to a Volume; a Volume is returned as it is.
 

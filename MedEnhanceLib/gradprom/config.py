@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from MedEnhanceLib.core.labels import Label
@@ -150,7 +150,20 @@ class ForceSegmenter(Options):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class SegmenterChoice(ForceSegmenter):
+    """Options of everything that segments what it enhanced."""
+
+    segment: bool = option(False, help="segment the enhanced volume too", flag=None)
+    segmenter: str = option(
+        "auto",
+        help="the model that segments the enhanced volume, by name or folder; auto: the one for "
+        "the modality",
+        metavar="NAME",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmentConfig(ForceSegmenter):
     """Options of a segmentation."""
 
@@ -158,7 +171,6 @@ class SegmentConfig(ForceSegmenter):
         "auto", help="a head's name or folder; auto: the one for the modality", metavar="NAME"
     )
     device: str = option("auto", help=DEVICES, metavar="D")
-    _: KW_ONLY
     monai_bundle: str = option(
         "",
         help="folder of a MONAI bundle that segments in place of a head (docs/segmenters.md)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import About, Options, did_you_mean, merged, option, options_of
@@ -215,7 +215,7 @@ class TrainSlicesConfig(NetworkTrainingConfig):
     network: SliceNetConfig = option(factory=SliceNetConfig, help="size of the network")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EnhanceConfig(Options):
     """Options of enhancement."""
 
@@ -226,7 +226,6 @@ class EnhanceConfig(Options):
         False, help="also make a map of the uncertainty: the standard deviation of the error"
     )
     device: str = option("auto", help=DEVICES, metavar="D")
-    _: KW_ONLY
     strength: float | Literal["auto", "full"] = option(
         "auto",
         help="amount of correction; auto: as much as the measured noise requires, little in a "

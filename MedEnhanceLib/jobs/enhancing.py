@@ -17,7 +17,7 @@ from MedEnhanceLib.core.options import options_of, shared
 from MedEnhanceLib.core.quantity import PHASE, UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
-from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
+from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig, SegmenterChoice
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
@@ -279,25 +279,24 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
 
 
 def segmenter_config(
-    segmenter: str, device: str, options: ForceSegmenter, *, requested: bool
+    choice: SegmenterChoice, device: str, *, requested: bool
 ) -> SegmentConfig | None:
     """Configure the segmentation of an enhanced volume; None if none is requested.
 
     Args:
-        segmenter: a model's name or folder, or "auto".
+        choice: the model, and whether it is forced.
         device: that of the enhancement.
-        options: of the job, with force_segmenter.
         requested: whether labels are requested.
     Raises ConfigError if a model is named or forced without a segmentation.
     """
-    if (segmenter != "auto" or options.force_segmenter) and not requested:
+    if (choice.segmenter != "auto" or choice.force_segmenter) and not requested:
         raise ConfigError(
-            f"the segmenter {segmenter} is named or forced, but no segmentation is requested",
+            f"segmenter {choice.segmenter} is named or forced, but no segmentation is requested",
             "Add segment (--segment), or leave out segmenter and force_segmenter.",
         )
     if not requested:
         return None
-    return SegmentConfig(**shared(ForceSegmenter, options), model=segmenter, device=device)
+    return SegmentConfig(**shared(ForceSegmenter, choice), model=choice.segmenter, device=device)
 
 
 def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
@@ -71,25 +71,34 @@ def decompress(
     with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
-        return _decompressed(container, header, ranges, threads=threads, monitor=monitor)
+        blocks = list(header.grid.blocks_in(ranges))
+        decoded = sound_blocks(container, header, blocks, threads=threads, monitor=monitor)
+        numbered = zip(blocks, decoded, strict=True)
+        return _assembled(container, header, ranges, numbered, monitor)
 
 
-def _decompressed(
+def _assembled(
     container: Container,
     header: Header,
     ranges: tuple[Range, ...],
-    *,
-    threads: int,
+    blocks: Iterable[tuple[int, Voxels]],
     monitor: Monitor,
 ) -> Volume:
-    """Read a region of an open container; arguments and errors of `decompress`."""
-    blocks, name = list(header.grid.blocks_in(ranges)), container.path.name
+    """Put the blocks of a region together; errors as of `decompress`.
+
+    Args:
+        container: the open file.
+        header: of the container.
+        ranges: (start, stop) for t, k, j, i, see `resolve_region`.
+        blocks: the number and the voxels of each block that the region touches.
+        monitor: receives progress and warnings, and may cancel.
+    """
+    name, total = container.path.name, len(list(header.grid.blocks_in(ranges)))
     monitor.progress(0.0, "decompressing the volume")
-    decoded = sound_blocks(container, header, blocks, threads=threads, monitor=monitor)
     voxels = allocate_voxels(header, ranges, name)
-    for count, (number, block) in enumerate(zip(blocks, decoded, strict=True), 1):
+    for count, (number, block) in enumerate(blocks, 1):
         _paste(voxels, ranges, header.grid.box(number), block)
-        monitor.progress(count / len(blocks), "decompressing the volume")
+        monitor.progress(count / total, "decompressing the volume")
     is_whole = ranges == whole_region(header.shape)
     if is_whole and voxels_sha256(voxels) != header.voxels_sha256:
         if header.exact:
@@ -337,7 +346,8 @@ class StoredVolume:
 
     The file is not kept open. A block is decoded as a whole; it has up to 256 slices in files of a
     ratio or a quality. Blocks that were decoded last stay in memory, up to 256 MB of all volumes
-    together, until `close`, or the end of a `with`.
+    together, until `close`, or the end of a `with`; a larger volume that is decoded whole is not
+    kept.
 
     Attributes:
         shape: [T,] K, J, I.
@@ -436,12 +446,8 @@ class StoredVolume:
         with Container(self.path) as container:
             if container.state != self._key[1:]:
                 raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
-            if ranges == whole_region(self.shape):  # compared with its SHA-256, and not kept twice
-                return _decompressed(container, self.header, ranges, threads=0, monitor=Monitor())
-            voxels = allocate_voxels(self.header, ranges, self.path.name)
-            for number, block in self._decoded(container, ranges):
-                _paste(voxels, ranges, self.header.grid.box(number), block)
-            return _volume_of(container, self.header, ranges, voxels)
+            blocks = self._decoded(container, ranges)
+            return _assembled(container, self.header, ranges, blocks, Monitor())
 
     def _decoded(
         self, container: Container, ranges: tuple[Range, ...]
@@ -455,5 +461,6 @@ class StoredVolume:
                 yield number, block
         decoded = sound_blocks(container, self.header, missing, threads=0, monitor=Monitor())
         for number, block in zip(missing, decoded, strict=True):
-            _kept.put(self._key, number, block)
+            if self.nbytes <= _KEPT_BYTES or ranges != whole_region(self.shape):
+                _kept.put(self._key, number, block)
             yield number, block

@@ -91,7 +91,9 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         input=str(folder / "damaged.nii.gz"),
         output=str(folder / "enhanced.nii.gz"),
         modality="MR",
-        config=EnhanceConfig("mr", device=params.device, task="sharpness", correct_bias_field=True),
+        config=EnhanceConfig(
+            model="mr", device=params.device, task="sharpness", correct_bias_field=True
+        ),
         segment=True,
         overwrite=overwrite,
     )

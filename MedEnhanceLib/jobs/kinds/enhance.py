@@ -11,7 +11,7 @@ from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig
+from MedEnhanceLib.gradprom.config import SegmentConfig, SegmenterChoice
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.noise_verdict import measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
+class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
     """Enhance a volume, and find labels in the result on request.
 
     What is made besides lies beside the output as `<output>-segmentation` and
@@ -57,15 +57,8 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
     uncertainty_output: str | None = option(
         None, help="file of the uncertainty (default: beside OUTPUT)", flag=None, place="output"
     )
-    segment: bool = option(False, help="segment the enhanced volume too", flag=None)
     segmentation_output: str | None = option(
         None, help="file of the labels (default: beside OUTPUT)", flag=None, place="output"
-    )
-    segmenter: str = option(
-        "auto",
-        help="the model that segments with --segment, by name or folder; auto: the one for the "
-        "modality",
-        metavar="NAME",
     )
     report: str | None = option(
         None,
@@ -93,7 +86,7 @@ class EnhanceParams(ForceSegmenter, DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        enhancing.segmenter_config(self.segmenter, "auto", self, requested=self.wants_segmentation)
+        enhancing.segmenter_config(self, "auto", requested=self.wants_segmentation)
         if self.guide is not None and files.AUTO in self.guide and len(self.guide) > 1:
             raise ConfigError("guide is auto and names files too", "Give one or the other.")
         if self.uncertainty_output and not self.config.uncertainty:
@@ -173,7 +166,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         config,
         guide=guides or None,
         segmenter=enhancing.segmenter_config(
-            params.segmenter, config.device, params, requested=params.wants_segmentation
+            params, config.device, requested=params.wants_segmentation
         ),
         frame=frame,
         **params.box,

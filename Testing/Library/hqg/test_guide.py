@@ -155,11 +155,11 @@ def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
     frames = still.astype(np.float32)
     frames[1] += rng.normal(0, 40, head.shape)
     sequence = replace(head, voxels=frames, source="cine.nii")
-    result = me.enhance(sequence, "mr", guide=head, strength="full", device="cpu")
+    result = me.enhance(sequence, model="mr", guide=head, strength="full", device="cpu")
     assert result.guide_use is not None
     assert result.guide_use.shape == sequence.shape
     assert result.guide_use.voxels[0].max() == 0
-    options = EnhanceConfig("mr", True, "cpu", strength="full")
+    options = EnhanceConfig(model="mr", uncertainty=True, device="cpu", strength="full")
     some = enhance(sequence, options, guide=head, slices=(2, 4))  # its neighbors count, too
     assert np.array_equal(some.guide_use.voxels, result.guide_use.voxels[:, 2:4])
     assert some.guide_use.voxels[1].max() > 0
@@ -190,9 +190,9 @@ def test_what_cannot_be_used_is_refused_before_any_model_is_looked_for(
 def test_the_volume_itself_is_no_guide(head: Volume) -> None:
     for same in (replace(head, source="copy.nii"), head.voxels):
         with pytest.raises(InputError, match="the guide is the volume itself"):
-            me.enhance(head, "mr", guide=same, device="cpu")
+            me.enhance(head, model="mr", guide=same, device="cpu")
     with pytest.raises(InputError, match="an array has the shape"):
-        me.enhance(head, "mr", guide=head.voxels[1:], device="cpu")
+        me.enhance(head, model="mr", guide=head.voxels[1:], device="cpu")
 
 
 @pytest.mark.parametrize(
