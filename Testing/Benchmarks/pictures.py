@@ -24,6 +24,7 @@ import torch
 from _common import REPOSITORY, SHARED_DATA
 from _enhancement_data import CASES, CT_SUBJECTS, Floats, subject
 from _enhancement_lesions import damaged_with_lesions, plant
+from _enhancement_peers import nlm_mr
 from _slices_references import along, references, thickened
 from real import sequences, still_frames
 from scipy import ndimage
@@ -40,9 +41,13 @@ from MedEnhanceLib.synthetic import synthetic_volume
 FOLDER = REPOSITORY / "docs" / "images"
 #: Frame of the diffusion scan that is shown.
 _DIRECTION = 5
+#: The clean scan that is shown.
+_CLEAN = "siem_contin"
 #: Pixels of an inch, of the title above a row, and of a letter.
 _DPI, _TITLE, _LETTER = 100, 60, 8
 _RING = "#ffb000"
+#: Folders with more scans, as of the benchmark of real scans.
+_MORE: list[Path] = []
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,24 @@ def real() -> None:
         difference(title, plane, high / 3) if "−" in title else Panel(title, plane, 0, high)
         for title, plane in planes.items()
     ]], factor=5)  # fmt: skip
+
+
+def clean() -> None:
+    """A real scan with next to no noise, and what non-local means take for noise in it."""
+    scan = next(volume for name, volume in sequences(_MORE) if name == _CLEAN)
+    single = scan.frame(scan.shape[0] // 2)
+    given = single.voxels.astype(np.float32)
+    shown = {
+        "removed by MedEnhance": enhance(single, model="mr", device="cpu").volume,
+        "by non-local means": nlm_mr(single, rician=False),
+    }
+    k = len(given) // 2
+    high = 1.2 * float(np.percentile(given[k], 99))
+    row = [Panel("a real clean scan", axial(single, k), 0, high)]
+    for title, result in shown.items():
+        plane = axial(result.with_voxels(result.voxels - given), k)
+        row.append(difference(title, plane, high / 8))
+    sheet("clean", [row], factor=4)
 
 
 def diffusion() -> None:
@@ -311,15 +334,17 @@ def _unit(voxels: Floats) -> Floats:
 
 
 PICTURES: dict[str, Callable[[], None]] = {
-    "diffusion": diffusion, "real": real, "ct": ct, "thin-slices": thin, "guided": guided,
-    "compression": compression, "uncertainty": uncertainty, "audit": audit_sheet,
+    "clean": clean, "diffusion": diffusion, "real": real, "ct": ct, "thin-slices": thin,
+    "guided": guided, "compression": compression, "uncertainty": uncertainty, "audit": audit_sheet,
 }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
+    parser.add_argument("--more", type=Path, nargs="+", default=[], help="folders of more scans")
     options = parser.parse_args()
+    _MORE.extend(options.more)
     torch.set_num_threads(1)
     names = options.names or list(PICTURES)
     for name in names:
