@@ -254,7 +254,11 @@ def _series(desk: Path) -> dict[str, Any]:
         MedEnhanceLib.save(
             dataclasses.replace(head, voxels=voxels, gradients=given), f"{name}.nii.gz"
         )
-    even = rng.normal(40, 12, (8, 24, 24)).astype(np.float32)
+    return {}
+
+
+def _ct(desk: Path) -> dict[str, Any]:
+    even = np.random.default_rng(0).normal(40, 12, (8, 24, 24)).astype(np.float32)
     MedEnhanceLib.save(Volume(even, modality="CT"), "ct.nii.gz")
     return {}
 
@@ -310,9 +314,11 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/compression.md": _compression,
     "docs/dicom/reading.md": _dicom,
     "docs/dicom/writing.md": _dicom,
-    "docs/enhancement.md": _series,
+    "docs/ct.md": _ct,
     "docs/guidance.md": _guidance,
+    "docs/noise.md": _plain,
     "docs/segmenters.md": _plain,
+    "docs/sequences.md": _series,
     "docs/slices.md": _slices,
     "docs/start.md": _plain,
     "docs/training.md": _plain,
