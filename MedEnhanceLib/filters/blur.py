@@ -19,6 +19,8 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, extremes, slabs
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Limits tuned on undamaged scans (decision 0050), the rest chosen by hand: no table isolates it.
+# Measured as a whole by Benchmarks/bias_field.py and Benchmarks/enhancement.py.
 #: Slices that are measured: those with the largest contrast.
 _SLICES = 24
 #: Shortest side of a slice that has a spectrum, in pixels.
@@ -31,8 +33,7 @@ _FIRST = 0.04
 #: The exponent of edges, and the weight of this expectation in the fit.
 _EXPONENT, _FIRMNESS = 2.0, 30.0
 #: σ in px of undamaged scans: the usual one, to which blur is corrected, and the limit. 24 MR and
-#: 26 CT of soft tissue have up to 0.83 where the spectrum has the shape of a blur
-#: (docs/decisions/0050-bias-field-and-blur.md).
+#: 26 CT of soft tissue have up to 0.83 where the spectrum has the shape of a blur.
 _USUAL_PX, LIMIT_PX = 0.65, 0.86
 #: Root-mean-square misfit in dB from which the spectrum has another shape: that of an image
 #: enlarged from a smaller matrix, which ends in a step.

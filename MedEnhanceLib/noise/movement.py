@@ -17,6 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, let_go, robust_max
 
+# Tuned on these series (decision 0065). Measured again by Benchmarks/sequences.py.
 #: Movement up to which frames are still. Real scans have .2 or less (one of 27 more); simulated
 #: turns of 1° with shifts of half a voxel (1 SD) .2 to .6, of 4° with two voxels .6 to .95.
 STILL = 0.5

@@ -33,6 +33,7 @@ from MedEnhanceLib.noise.tissue_blocks import (
 )
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/real.py.
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.
 _PAIRS, _FRAMES = 24, 9
 #: Limits of a still pair: level over the lowest common one, and correlation between blocks.
