@@ -37,6 +37,7 @@ from MedEnhanceLib.hqg.outputs import new_array
 
 #: Fewest frames that have enough in common.
 FEWEST = 3
+# Tuned on real and simulated series (decision 0065). Measured again by Benchmarks/sequences.py.
 #: Tissue is above this share of the bright end of the mean; most values in a sample of it.
 _TISSUE, _SAMPLE = 0.35, 8_000_000
 #: Distance of voxels in a plane whose noise has little in common.

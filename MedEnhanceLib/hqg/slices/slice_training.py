@@ -25,6 +25,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Number of test batches, and step of the first one, which no training reaches.
 _TESTED_BATCHES, _FIRST_TESTED = 8, 10_000_000
+# Chosen by hand; no table isolates it.
 #: Decay of the averaged weights.
 _EMA = 0.998
 _LIMITS = (

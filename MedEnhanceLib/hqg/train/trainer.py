@@ -29,10 +29,12 @@ from MedEnhanceLib.learning.checkpoint import Stateful
 from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/denoising.py.
 _BETAS = (0.9, 0.98)
 #: Decay of the averaged weights, which are shipped.
 _EMA = 0.998
-#: Weight of the trace of lesions that only the guide shows.
+#: Weight of the trace of lesions that only the guide shows. Tuned on planted ones: a quarter of it
+#: left hardly more of them (decision 0047). Measured again by Benchmarks/guidance.py.
 _TRACE = 12.0
 #: Crops of the stages in their order: without a guide, with guides, with planted lesions, taught.
 _STAGES: tuple[Kind, ...] = ("plain", "guided", "lesions", "labeled")
