@@ -36,6 +36,7 @@ from MedEnhanceLib.gradprom.task import READING, FrozenTask
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/gradprom.py.
 #: Noise of the measured images, σ over the brightest tissue: less hardly changes such labels.
 _SIGMA = 0.15
 #: Voxels of 2 mm around a window that the corrector sees as well, and the multiple of its sides.

@@ -27,6 +27,7 @@ from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/gradprom.py.
 #: Noise of the measured images: σ over the brightest tissue; photons per ray, electronic noise.
 _SIGMA, _PHOTONS, _ELECTRONIC = 0.1, 5e3, 5.0
 _CLEAN, _NOISY = "clean", "noisy"

@@ -23,6 +23,7 @@ from MedEnhanceLib.learning.precision import mixed_precision
 #: Sides of a window are multiples of the first number of voxels, and at least the second: the
 #: coarsest stage needs more than one.
 _MULTIPLE, _LEAST = 16, 32
+# Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: Steps by which a placement is refined.
 _REFINED = 25
 
