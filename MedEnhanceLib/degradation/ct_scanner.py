@@ -21,6 +21,7 @@ from MedEnhanceLib.degradation.lowdose import low_dose_noise
 if TYPE_CHECKING:
     from numpy.random import Generator
 
+# Ranges chosen by hand (decision 0068); no table isolates them.
 #: Photons of a ray, ends of the Hann window in Nyquist frequencies; drawn by their logarithms.
 _PHOTONS, _CUTOFF = (1.5e3, 3e5), (0.6, 4.0)
 #: σ of the electronic noise in photons, exponent of the tube current.

@@ -249,6 +249,7 @@ class Composite(Degradation):
         return "; ".join(str(step) for step in self.steps)
 
 
+# Ranges chosen by hand; no table isolates them.
 #: Degradations that `draw` makes, and limits of their strengths.
 _RANGES: dict[str, list[tuple[Callable[..., Degradation], *tuple[tuple[float, float], ...]]]] = {
     "rician": [(Rician, (0.01, 0.17))],

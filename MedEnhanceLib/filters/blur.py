@@ -19,8 +19,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, extremes, slabs
 from MedEnhanceLib.runtime.progress import Monitor
 
-# Limits tuned on undamaged scans (decision 0050), the rest chosen by hand: no table isolates it.
-# Measured as a whole by Benchmarks/bias_field.py and Benchmarks/enhancement.py.
+# Limits tuned on undamaged scans, the rest by hand (decision 0050): Benchmarks/enhancement.py.
 #: Slices that are measured: those with the largest contrast.
 _SLICES = 24
 #: Shortest side of a slice that has a spectrum, in pixels.

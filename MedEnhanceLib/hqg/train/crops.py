@@ -41,8 +41,7 @@ Kind = Literal["plain", "guided", "lesions", "labeled"]
 _KEYS: dict[Kind, int] = {"plain": 0, "guided": 1, "lesions": 2, "labeled": 3}
 #: Voxels of a crop along slices, rows and columns.
 SHAPE = (28, 72, 72)
-# Chosen by hand or in trials (decision 0047); no table isolates them. Measured as a whole by
-# Benchmarks/denoising.py.
+# Chosen in trials (decision 0047); no table isolates them. Measured by Benchmarks/denoising.py.
 #: Least share of tissue in a crop, and the number of places that are tried for it.
 _LEAST_TISSUE, _TRIES = 0.5, 6
 #: Share of labeled crops that are placed around a labeled voxel.

@@ -29,8 +29,7 @@ from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.learning.training import Learner, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
-# Chosen in trials (decision 0066); no table isolates them. Measured as a whole by
-# Benchmarks/denoising.py and Benchmarks/real_ct.py.
+# Chosen by hand (decision 0066); no table isolates them. Measured by Benchmarks/denoising.py.
 #: Decay of the averaged weights, which are shipped; patches of a step.
 _EMA, _BATCH = 0.998, 8
 #: Errors beyond this, in σ, count no more: edges of metal must not decide.
