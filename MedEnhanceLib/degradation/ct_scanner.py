@@ -16,7 +16,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.core.imaging import gaussian_blur
-from MedEnhanceLib.degradation.lowdose import low_dose_noise
+from MedEnhanceLib.degradation.lowdose import ELECTRONIC, low_dose_noise
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -47,7 +47,7 @@ class CtScanner:
     """
 
     photons: float
-    electronic: float = 5.0
+    electronic: float = ELECTRONIC
     cutoff: float = 2.0
     modulation: float = 0.0
     neighbor: float = 0.0

@@ -34,7 +34,8 @@ _ABOVE_AIR = (0.08, 0.16)
 #: Neighbors to each side in that mean.
 _AROUND = 2
 #: σ over the contrast of the tissue at which half of the correction is applied; shares from which
-#: all of it, and below which none of it is.
+#: all of it, and below which none of it is. Half of the first gains .6 dB, twice loses 1.0 dB, in
+#: four scans with .3 to 3 % of noise; it protects undamaged scans (Benchmarks/harm.py).
 _HALF_NEEDED, _NEARLY_ALL, _HARDLY_ANY = 0.05, 0.9, 0.15
 #: σ over the contrast of the tissue up to which the lower end of an uncertain σ is used, and from
 #: which σ as measured: where noise hides the anatomy, an overestimate can destroy little. Tuned on

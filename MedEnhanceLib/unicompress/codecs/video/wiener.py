@@ -35,7 +35,7 @@ CLASSES = 16
 #: Weights count in 128ths, what a filter gives in 16ths of an intensity.
 WEIGHT_BITS, PARTS = 7, 16
 LARGEST_WEIGHT = 127
-_REACH, _DEPTH = 3, 2
+_REACH, _DEPTH = video_filter.REACH, video_filter.DEPTH
 _PLANE = tuple(product(range(-_REACH, _REACH + 1), repeat=2))
 
 
