@@ -21,7 +21,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 # Limits tuned on undamaged scans, the rest by hand (decision 0050): Benchmarks/enhancement.py.
 # Halved or doubled on 16 blurred crops (gain 2.1 dB): _REMAINING −.5, +.2 dB, _PLANE_EXPONENT −.5,
-# −.2, _FIRST ±0, +.2, the others up to .15; half of _MISFIT_DB misses one crop.
+# −.2, _FIRST ±0, +.2, _LEAST_NOISE, _FIRMNESS and _MOST_GAIN up to .15; half of _MISFIT_DB misses
+# one crop.
 #: Slices that are measured: those with the largest contrast.
 _SLICES = 24
 #: Shortest side of a slice that has a spectrum, in pixels.

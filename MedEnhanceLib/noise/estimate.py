@@ -42,7 +42,8 @@ from MedEnhanceLib.noise.tissue_blocks import BLOCK, CT_TISSUE, TINY, Blocks
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 
 # Tuned on the volumes of Benchmarks/noise.py, none held out (decision 0047). Measured again there.
-# Halved or doubled on 14 crops, the mean error of σ is .02 to .06 (as is .03), at worst .24 (.08).
+# Thirteen of them halved or doubled on 14 crops: mean error of σ .02 to .06 (as is .03), at worst
+# .24 (.08).
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4
 #: Share of a cell's blocks that count as quiet; the next quiet blocks are as many.

@@ -34,7 +34,7 @@ from MedEnhanceLib.noise.tissue_blocks import (
 from MedEnhanceLib.runtime.progress import Monitor
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/real.py. Halved or
-# doubled on two repeated scans, TISSUE changes σ by −8 to +21 %, all others by 3 % at most.
+# doubled on two still scans, TISSUE changes σ by −8 to +21 %, limits of pairs and frames by 3 %.
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.
 _PAIRS, _FRAMES = 24, 9
 #: Limits of a still pair: level over the lowest common one, and correlation between blocks.
