@@ -39,7 +39,8 @@ from MedEnhanceLib.noise.sequence import MAD, TISSUE
 #: Fewest frames that have enough in common.
 FEWEST = 3
 # Tuned on real and simulated series (decision 0065). Measured again by Benchmarks/sequences.py.
-# In one diffusion scan half of _STRONG leaves .76 of the error (as is .63), all else .63.
+# In one diffusion scan half of _STRONG leaves .76 of the error (as is .63); twice, or half or twice
+# of _LEAST_COMMON, _CHANCE or _LAG, .63.
 #: Most values in a sample of the tissue.
 _SAMPLE = 8_000_000
 #: Distance of voxels in a plane whose noise has little in common.
