@@ -21,6 +21,7 @@ from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/distillation.py.
 #: mm along slices, rows and columns: thick slices, and nearly cubic voxels.
 _SPACINGS: dict[str, tuple[Triple, Triple]] = {
     "MR": ((3.27, 0.98, 0.98), (1.0, 1.0, 1.0)),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Stands for a fact of the training data that was not given.
 NOT_STATED = "not stated"
-#: Least gain of Dice that matters: another seed changes as much.
+#: Least gain of Dice that matters: another seed changes as much (Benchmarks/gradprom.py).
 _LEAST_DICE = 0.01
 #: Errors of torch, and of our own code, for tensors that do not fit a network.
 _UNFIT = (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError)

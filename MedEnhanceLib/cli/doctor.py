@@ -10,9 +10,7 @@ from MedEnhanceLib.cli.parser import Command, Parser, reader
 from MedEnhanceLib.cli.terminal import columns, pairs, size
 from MedEnhanceLib.core.options import About, Option
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
-
-#: How long a worker waits for a job.
-_IDLE_SECONDS = 600.0
+from MedEnhanceLib.jobs.worker import IDLE_SECONDS
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -94,9 +92,9 @@ def _declare_worker(parser: Parser) -> None:
         type=reader(
             Option("--idle-seconds", float, 0.0, About(low=0, high=1e9), is_optional=False)
         ),
-        default=_IDLE_SECONDS,
+        default=IDLE_SECONDS,
         metavar="S",
-        help=f"stop after this many seconds without a job (default: {_IDLE_SECONDS:g})",
+        help=f"stop after this many seconds without a job (default: {IDLE_SECONDS:g})",
     )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+# Limits of words, chosen by hand.
 #: Use of a guide, in SD of the noise, that is hardly visible.
 _LEAST_USE = 0.02
 #: Changes of tissue, as shares of what was to be removed, below which that is the input, and below

@@ -18,8 +18,6 @@ _MICRO_MM = 0.03
 _HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
 #: How to set the modality, for hints.
 SET_MODALITY = "--modality (modality= in Python)"
-#: mm; no scanner has a larger spacing, but µm read as mm give one.
-FARTHEST_MM = 100.0
 #: Least share of dark voxels in MR (measured: .07 or more); least spread over mean of ultrasound in
 #: the smoothest tenth of squares of 8 voxels (measured in MR of 8 bits: .074 or less).
 _LEAST_DARK, _LEAST_SPECKLE = 0.002, 0.08

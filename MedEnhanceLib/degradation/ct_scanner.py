@@ -16,11 +16,12 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.core.imaging import gaussian_blur
-from MedEnhanceLib.degradation.lowdose import low_dose_noise
+from MedEnhanceLib.degradation.lowdose import ELECTRONIC, low_dose_noise
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
+# Ranges chosen by hand (decision 0068); no table isolates them.
 #: Photons of a ray, ends of the Hann window in Nyquist frequencies; drawn by their logarithms.
 _PHOTONS, _CUTOFF = (1.5e3, 3e5), (0.6, 4.0)
 #: σ of the electronic noise in photons, exponent of the tube current.
@@ -46,7 +47,7 @@ class CtScanner:
     """
 
     photons: float
-    electronic: float = 5.0
+    electronic: float = ELECTRONIC
     cutoff: float = 2.0
     modulation: float = 0.0
     neighbor: float = 0.0

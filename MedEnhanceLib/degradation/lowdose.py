@@ -33,6 +33,8 @@ VIEWS = 360
 #: End of the reconstruction's Hann window, in Nyquist frequencies of the detector. At 2 the noise
 #: has the spectrum measured in muscle of real CTs; at 1 it is far too smooth.
 CUTOFF = 2.0
+#: σ of the electronic noise of a usual detector, in photons.
+ELECTRONIC = 5.0
 #: Lower bound of the counts, for the logarithm.
 _LOWEST_COUNT = 1.0
 _SLAB = 32

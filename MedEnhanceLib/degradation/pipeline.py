@@ -23,7 +23,7 @@ from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import LARGEST_SEED, About, Options, config_from_json, option_of
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner, bias_field
-from MedEnhanceLib.degradation.lowdose import low_dose_noise
+from MedEnhanceLib.degradation.lowdose import ELECTRONIC, low_dose_noise
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.noise.rician import rician_noise
@@ -249,6 +249,7 @@ class Composite(Degradation):
         return "; ".join(str(step) for step in self.steps)
 
 
+# Ranges chosen by hand; no table isolates them.
 #: Degradations that `draw` makes, and limits of their strengths.
 _RANGES: dict[str, list[tuple[Callable[..., Degradation], *tuple[tuple[float, float], ...]]]] = {
     "rician": [(Rician, (0.01, 0.17))],
@@ -259,8 +260,6 @@ _RANGES: dict[str, list[tuple[Callable[..., Degradation], *tuple[tuple[float, fl
     ],
     "composite": [(Bias, (0.1, 0.4)), (Blur, (0.4, 1.2)), (Rician, (0.02, 0.12))],
 }
-#: σ of the electronic noise of a usual detector, in photons.
-_ELECTRONIC = 5.0
 _KINDS: dict[str, type[Degradation]] = {
     kind.name: kind for kind in (Rician, Blur, Bias, LowDose, Scan, Composite)
 }
@@ -304,7 +303,7 @@ def named_steps(strengths: Iterable[tuple[str, Any]], seed: int) -> list[Degrada
         "rician": Rician,
         "blur": Blur,
         "bias": Bias,
-        "low-dose": lambda photons, at: LowDose(photons, _ELECTRONIC, at),
+        "low-dose": lambda photons, at: LowDose(photons, ELECTRONIC, at),
         "scanner": lambda kind, at: Scan.draw(np.random.default_rng(at), kind),
         "composite": lambda _, at: standard_composite(at),
     }

@@ -29,6 +29,7 @@ from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/harm.py.
 #: Values that are examined, in a slice and in the volume; least share of its voxels in blocks.
 _VALUES, _LEAST_SHARE = 4, 5e-4
 #: Most slices in which the steps around a value are measured.

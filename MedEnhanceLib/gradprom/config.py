@@ -20,6 +20,7 @@ SLICES, STRUCTURES = "slices", "structures"
 class HeadConfig(Options):
     """Size of a head."""
 
+    # Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/segmentation.py.
     context: int = option(2, help="slices of context on each side", low=0, high=16)
     widths: tuple[int, ...] = option(
         (24, 48, 72, 96), help="channels of stages, finest first", low=1, high=4096, items=(2, 5)
@@ -120,6 +121,7 @@ class TrainHeadConfig(NetworkTrainingConfig):
     )
     warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
     name: str = "segmentation"
+    # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(6, help="patches per step", low=1, high=4096)
     patch: int = option(160, help="side of a patch", low=32, high=4096, multiple=16, unit="pixels")

@@ -27,6 +27,7 @@ from MedEnhanceLib.gradprom.slice_runner import stacks_of
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.dependencies import require
 
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: Side of cells; σ of fine and coarse smoothing, of the surroundings' mean and of the depth; mm.
 _CELL_MM, _FINE_MM, _COARSE_MM, _AROUND_MM, _DEEP_MM = 3.0, 2.0, 4.0, 9.0, 15.0
 #: Share of the body that counts, the deepest: without skin, fat and skull.

@@ -25,7 +25,7 @@ from MedEnhanceLib.core.volume import Enhance, Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, find_split, read_image
-from MedEnhanceLib.gradprom.structures.correcting import correct
+from MedEnhanceLib.gradprom.structures.correcting import MULTIPLE, correct
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening, locate, make_scan
 from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
@@ -36,10 +36,11 @@ from MedEnhanceLib.gradprom.task import READING, FrozenTask
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/gradprom.py.
 #: Noise of the measured images, σ over the brightest tissue: less hardly changes such labels.
 _SIGMA = 0.15
-#: Voxels of 2 mm around a window that the corrector sees as well, and the multiple of its sides.
-_MARGIN, _MULTIPLE = 8, 16
+#: Voxels of 2 mm around a window that the corrector sees as well.
+_MARGIN = 8
 
 
 class StructuresTask(FrozenTask):
@@ -225,7 +226,7 @@ class _Scene:
         for weights, side in zip(self.resampling, where, strict=True):
             touched = (weights[:, side].sum(1) > 0.5).nonzero()[:, 0].tolist() or [0]
             first, last, count = touched[0], touched[-1] + 1, len(weights)
-            size = min(count, -(-(last - first + 2 * _MARGIN) // _MULTIPLE) * _MULTIPLE)
+            size = min(count, -(-(last - first + 2 * _MARGIN) // MULTIPLE) * MULTIPLE)
             start = min(max(0, (first + last - size) // 4 * 2), count - size)
             box.append(slice(start, start + size))
             seen.append(slice(first - start, last - start))

@@ -31,11 +31,13 @@ _SYNTHETIC: Any = option(
 class NetworkConfig(Options):
     """Size of the set network and of its correction by a guide."""
 
+    # Chosen in trials (decision 0047). Measured as a whole by Benchmarks/denoising.py.
     width: int = option(96, help="features of a block", low=8, high=1024)
     hidden: int = option(128, help="features inside a layer", low=8, high=4096)
     layers: int = option(3, help="layers of mixing", low=1, high=24)
     guide_layers: int = option(2, help="layers of the correction by a guide", low=1, high=24)
     blocks: int = option(16, help="blocks in a group", low=2, high=64)
+    # In CT 2.5, tuned on faint lesions and on wide bodies (decision 0047).
     least_order: float = option(
         0.0,
         help="coefficients with a lower sum of their orders along the three axes are not changed, "
@@ -53,6 +55,7 @@ class NetworkConfig(Options):
 class ViewConfig(Options):
     """Size of the network that sees whole slices."""
 
+    # Chosen in trials (decision 0066). Measured as a whole by Benchmarks/real_ct.py.
     widths: tuple[int, ...] = option(
         (32, 64, 96, 128), help="channels of each level", low=1, high=4096, items=(1, 6)
     )
@@ -73,6 +76,7 @@ class TaskConfig(Options):
         "ema",
         help="when the task's gradient counts: ema by averaged gradients, binary as published",
     )
+    # Tuned with persons left out (decision 0017). Measured again by Benchmarks/gradprom.py.
     weight: float = option(
         3.0,
         help="weight of the task's gradient, in units of the mean norms of both; 0: without it",
@@ -138,6 +142,7 @@ class TrainConfig(NetworkTrainingConfig):
     start: str = option(
         "", help="name or folder of an enhancer of the same size that training starts from"
     )
+    # Chosen in trials (decision 0047). Measured as a whole by Benchmarks/denoising.py.
     steps: int = option(9400, help="steps without a guide", low=0, high=10_000_000)
     guide_steps: int = option(4700, help="steps with guides", low=0, high=10_000_000)
     lesion_steps: int = option(3500, help="steps with planted lesions", low=0, high=10_000_000)
@@ -168,6 +173,7 @@ class TrainConfig(NetworkTrainingConfig):
 class SliceNetConfig(Options):
     """Size of the network."""
 
+    # Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/slices.py.
     widths: tuple[int, ...] = option(
         (32, 64, 96), help="channels of each level", low=1, high=4096, items=(1, 6)
     )
@@ -207,6 +213,7 @@ class TrainSlicesConfig(NetworkTrainingConfig):
     start: str = option(
         "", help="name or folder of a model of the same size that training starts from"
     )
+    # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/slices.py.
     steps: int = option(6000, help="steps of the optimizer", low=1, high=10_000_000)
     batch: int = option(8, help="patches per step", low=1, high=4096)
     rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)

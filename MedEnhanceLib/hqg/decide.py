@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 #: Most frames of a sequence that are measured for its decision, spread evenly.
 _FRAMES_MEASURED = 9
+# Chosen on the scans that the lines name, or by hand; no script repeats these counts.
 #: How far beyond the interval of the measurement stated noise is unlikely: a factor.
 _FAR = 2
 #: Correlation of the means of blocks two apart below which a volume is only noise. Noise of usual

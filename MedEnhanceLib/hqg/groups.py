@@ -19,6 +19,7 @@ from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrectio
 from MedEnhanceLib.native import CELLS, SIDE
 
 T = TypeVar("T")
+# Models learn with these (decision 0047). Measured as a whole by Benchmarks/guidance.py.
 #: Limits of the logarithm of a block's weight.
 _MOST_WEIGHT = 4.0
 #: Least σ as a share of the range that the network receives.

@@ -20,6 +20,7 @@ from MedEnhanceLib.hqg.registration import GuideFit, Registration, resample
 from MedEnhanceLib.noise.estimate import noise_of, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Fits measured as stated, the rest chosen by hand. Measured as a whole by Benchmarks/guidance.py.
 #: Least fit, and least share of the volume's tissue, with which a guide is used. Fits measured at
 #: 10 % noise: the same patient .12 and more, mirrored guides and other patients .07 at most.
 #: The network's gate closes for a bad guide, so refusing a good one is the worse error.

@@ -18,6 +18,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Doubles, Floats, cosine_matrix
 from MedEnhanceLib.core.imaging import gaussian_blur
 
+# Tuned on planted lesions (decision 0067). Measured again by Benchmarks/faint_lesions.py.
 #: σ of the Gaussian, and the largest in pixels: finer ones (of specimens) have other lesions.
 SIGMA_MM, _MOST_PX = 1.5, 16.0
 #: Frequencies at which power is summed, from 0 to half a cycle per pixel.

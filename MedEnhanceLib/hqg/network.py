@@ -30,6 +30,7 @@ from MedEnhanceLib.core.arrays import Longs
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.native import CELLS, SIDE
 
+# Models learn with these (decision 0047). Measured as a whole by Benchmarks/guidance.py.
 #: Frequency bands in which a guide is compared with the noisy blocks.
 BANDS = 4
 #: Numbers of a guide's agreement: correlation, regression and energy in each band.

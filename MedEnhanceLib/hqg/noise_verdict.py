@@ -22,12 +22,14 @@ from MedEnhanceLib.noise.even_region import measure_region
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: SNR of tissue → RMS of the error that an enhancement leaves, over that before. Fitted to 13 scans
-#: of four persons (T1, T2, FLAIR) with Rician noise of 2 to 15 %: nine of ten are within .12.
+#: of four persons (T1, T2, FLAIR) with Rician noise of 2 to 15 %: nine of ten are within .12. No
+#: script repeats the fit.
 _SNR = (2.5, 4.5, 8.0, 16.0, 35.0, 80.0)
 _LEFT = (0.31, 0.35, 0.45, 0.6, 0.78, 0.95)
 #: The same in CT whose faint lesions are kept: on nine scans of phantoms .19 to .72, in the mean .3
 #: (Testing/Benchmarks/real_ct.py).
 _LEFT_OF_CT = 0.3
+# Chosen by hand; no table isolates them.
 #: Error left where hardly anything is to be removed.
 _HARDLY_LESS = 0.96
 #: SNR at the upper end of the noise from which a scan is clean, though its noise is uncertain.

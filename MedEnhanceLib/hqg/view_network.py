@@ -21,6 +21,7 @@ from MedEnhanceLib.filters.regions import reduce_windows
 from MedEnhanceLib.hqg.config import ViewConfig
 from MedEnhanceLib.learning.unet import ResidualUNet
 
+# Models learn with these (decision 0066). Measured as a whole by Benchmarks/denoising.py.
 #: Slices on each side of the middle one that the network sees.
 NEIGHBORS = 2
 #: Side in pixels of the mean that filtered values are relative to.

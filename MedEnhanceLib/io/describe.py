@@ -11,12 +11,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Mask, extremes, slabs
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.modality import (
-    FARTHEST_MM,
-    MICROSCOPY_MM,
-    SET_MODALITY,
-    likely_modalities,
-)
+from MedEnhanceLib.core.modality import MICROSCOPY_MM, SET_MODALITY, likely_modalities
 from MedEnhanceLib.core.quantity import UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -25,6 +20,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Above this ratio of largest to smallest spacing a volume is called anisotropic.
 _ANISOTROPIC = 3.0
+#: mm; no scanner has a larger spacing, but µm read as mm give one.
+_FARTHEST_MM = 100.0
 #: How to use a volume whatever its quantity.
 REQUEST = "--as-intensity (as_intensity=True in Python)"
 #: Largest value whose square, summed over some voxels, single precision holds.
@@ -88,7 +85,7 @@ def _warnings(volume: Volume, quantity: str, *, constant: bool) -> list[str]:
         f"no image, but {quantity}": bool(quantity),
         "modality not stated, but guessed from the values": volume.modality_is_guess
         and volume.modality != "OT",
-        f"voxels {max(spacing):g} mm apart: another unit?": max(spacing) > FARTHEST_MM,
+        f"voxels {max(spacing):g} mm apart: another unit?": max(spacing) > _FARTHEST_MM,
     }
     return [fact for fact, holds in facts.items() if holds]
 
@@ -200,7 +197,7 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         text = f"{name}: no value is below 0 HU, although fat and air are: it may be HU + 1024, or "
         text += "no CT. Convert the original again, or subtract the offset (air is -1000 HU)"
         monitor.warn(text)
-    if (widest := max(spacing)) > FARTHEST_MM:
+    if (widest := max(spacing)) > _FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
         text += "correct it first: sizes and volumes in results depend on it"
         monitor.warn(text, about="spacing")

@@ -35,6 +35,7 @@ CT_LIMIT = (
     "input"
 )
 SMOOTH_CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
+# Chosen on the runs that the lines name; no script repeats these counts.
 #: Change of tissue over σ from which more than noise was removed: a trusted σ is within 10 % of the
 #: truth. Of 30 runs on CT and MR one was beyond it: low-dose CT with half of its noise measured.
 _MORE_THAN_NOISE = 1.1

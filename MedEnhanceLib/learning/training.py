@@ -26,10 +26,13 @@ Network = TypeVar("Network", bound=nn.Module)
 #: File of a training's state in its output folder.
 CHECKPOINT = "checkpoint.safetensors"
 _GO_ON = "Start again with the same output folder to continue."
+# Chosen by hand; no table isolates them.
 _WARM_UP = 0.02
 _LAST_SHARE = 0.01
 #: Weight decay of AdamW, and the largest norm of a gradient.
 _WEIGHT_DECAY, _MOST_GRADIENT = 1e-4, 1.0
+#: Decay of the averaged weights, which are shipped.
+EMA = 0.998
 #: Decay of the running means of losses, per step.
 _DECAY = 0.95
 #: Steps between two reports of the losses in `run_steps`.

@@ -35,6 +35,7 @@ from MedEnhanceLib.noise.sequence import (
 from MedEnhanceLib.noise.tissue_blocks import BLOCK, TINY, blocks_of_layer, cosines, quantum
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Tuned on series that the lines name, or by hand (decision 0065): Benchmarks/sequences.py.
 #: Fewest frames that predict each other, most that are measured, and voxels for each, at least.
 _FEWEST, _MOST, _FOR_EACH = 5, 64, 10
 #: Share of the mean square of values that keeps the weights finite where frames are equal.

@@ -17,6 +17,7 @@ from MedEnhanceLib.errors import InputError
 
 #: Voxels of the smallest region, and lags along each axis at which the noise is correlated.
 _FEWEST, _LAGS = 64, (1, 2, 3)
+# Chosen by hand; no table isolates them.
 #: Most voxels of noise that count as one: where more are alike, it is structure.
 _MOST_SHARED = 8.0
 #: Median absolute deviation of normal noise of σ = 1, over σ.

@@ -30,6 +30,7 @@ from MedEnhanceLib.noise.tissue_blocks import (
     quantum,
 )
 
+# The weights learned with these (decisions 0047, 0068). Measured as a whole by Benchmarks/noise.py.
 #: Limits of the networks' inputs: in standard deviations of the training data, and in logarithms.
 _MOST, _MOST_LOG = 3.0, 12.0
 _CELLS = BLOCK**3

@@ -18,6 +18,7 @@ from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/denoising.py.
 #: Means in σ: above the first the mean is inverted; from the second up to it, where the inverse is
 #: infinitely steep, a ramp is used.
 _RAMP_END, _RAMP_START = 1.7, 1.2

@@ -30,6 +30,7 @@ from MedEnhanceLib.core.modality import profile_of
 
 #: Side of a block in voxels.
 BLOCK = 4
+# Tuned with the constants of `estimate`. Measured again by Benchmarks/noise.py.
 #: Least number of blocks in a cell of the map along k, j, i, and its least side in mm.
 _CELL, _CELL_MM = (2, 6, 6), 20.0
 #: Most voxels that are measured; of larger volumes every n-th layer of blocks.

@@ -10,9 +10,8 @@ from typing import TypeVar
 
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.runtime.pool import Pool
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import LOOK_SECONDS, Monitor
 
-_LOOK_SECONDS = 0.05
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 #: Per thread: `stopped`, the Event by which the running call learns that nobody waits for it.
@@ -94,7 +93,7 @@ def _outcome(future: Future[Outcome], monitor: Monitor) -> Outcome:
     while True:
         monitor.check()
         try:
-            return future.result(_LOOK_SECONDS if monitor.can_be_cancelled else None)
+            return future.result(LOOK_SECONDS if monitor.can_be_cancelled else None)
         except TimeoutError:
             if future.done():  # the call's own
                 raise

@@ -34,7 +34,7 @@ Answer = TypeVar("Answer")
 #: The hint after a cancel at a safe point; work that has kept something has its own.
 NOTHING_WRITTEN = "Nothing was written; start again when you like."
 #: Interval of the checks for a cancel during work without safe points.
-_LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.05
 #: How long a process waits at its end for work that was canceled.
 _EXIT_SECONDS = 10.0
 
@@ -197,7 +197,7 @@ def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
     thread = threading.Thread(target=run, name="attended", daemon=True)
     thread.start()
     while thread.is_alive():
-        thread.join(_LOOK_SECONDS)
+        thread.join(LOOK_SECONDS)
         try:
             monitor.check()
         except Cancelled:

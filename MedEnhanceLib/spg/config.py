@@ -42,6 +42,7 @@ class SizeConfig(Options):
 class LoopConfig(Options):
     """Options of gradient matching."""
 
+    # Chosen by hand, for their time. Measured as a whole by Benchmarks/distillation.py.
     outer: int = option(4, help="random re-initializations of the networks", low=1, high=1_000_000)
     inner: int = option(12, help="matches of each network", low=1, high=1_000_000)
     teaching: int = option(

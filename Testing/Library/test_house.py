@@ -88,6 +88,24 @@ def test_docstrings_list_the_arguments_of_public_functions() -> None:
     assert not missing, "\n".join(missing)
 
 
+def test_scripts_and_decisions_that_the_library_names_exist() -> None:
+    """A tuned constant names what measures it again, or the decision about it."""
+    decisions = {page.name[:4] for page in (ROOT / "docs/decisions").glob("[0-9]*.md")}
+    missing = []
+    for path in sorted((ROOT / "MedEnhanceLib").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        lines = " ".join(line.lstrip(" #:") for line in text.splitlines())
+        scripts = set(re.findall(r"\b(?:Benchmarks|Library)/[\w/]+\.py", lines))
+        pairs = re.findall(r"\bdecisions?[ /](\d{4})(?:(?:, | and )(\d{4}))?", lines)
+        cited = {number for pair in pairs for number in pair if number}
+        absent = [name for name in scripts if not (ROOT / "Testing" / name).is_file()]
+        absent += [f"decision {number}" for number in cited - decisions]
+        if "\n# Tuned" in text and not scripts | cited:
+            absent.append("what a constant was tuned on")
+        missing += [f"{path.relative_to(ROOT)}: {name}" for name in sorted(absent)]
+    assert not missing, "\n".join(missing)
+
+
 def test_slicer_gets_the_same_requirements() -> None:
     lines = (ROOT / "MedEnhance/Resources/requirements.txt").read_text().splitlines()
     extras = PROJECT["optional-dependencies"]

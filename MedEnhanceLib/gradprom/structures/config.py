@@ -46,6 +46,7 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
     )
     warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
     name: str = "structures"
+    # Chosen in trials (decision 0075). Measured as a whole by Benchmarks/segmentation.py.
     steps: int = option(9000, help="of the optimizers", low=1, high=10_000_000)
     locator_steps: int = option(
         3000, help="of the optimizer of the locator", low=1, high=10_000_000

@@ -18,6 +18,7 @@ from MedEnhanceLib.gradprom.structures.painting import scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: Voxels of a slab; share from which a voxel enters the histogram of a class; weight of the
 #: intensities against the corrector.
 _SLAB, _SURE, _TRUST = 2_000_000, 0.5, 0.7

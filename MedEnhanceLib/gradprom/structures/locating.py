@@ -25,6 +25,7 @@ from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.runtime.dependencies import require
 
+# Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: Looks of the locator after the first, and the least side of an image that it takes.
 _MORE_LOOKS, _LEAST = 1, 32
 #: Room around the structures in their box, in voxels.

@@ -21,6 +21,7 @@ from MedEnhanceLib.learning.training import Learner, run_steps
 from MedEnhanceLib.runtime.ordered import ahead
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: A locator's scan covers twice the sides, in voxels twice as large.
 LOCATOR_MM = 4.0
 #: Share of the steps after which larger scans are drawn as well, and how often each: sides of the

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 #: Scale of places, mm, as networks see them.
 PLACE_MM = 50.0
+# Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: Points of a locator's affine.
 _POINTS = 32
 #: Channels at half resolution that carry details to voxels.

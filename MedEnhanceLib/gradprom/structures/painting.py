@@ -21,6 +21,7 @@ from MedEnhanceLib.degradation.acquisition import Scanner
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.space import Placement, Space, TissueMap, smooth
 
+# Ranges of draws: chosen in trials (decision 0075). Measured by Benchmarks/segmentation.py.
 #: Side of a painted scan's voxels, mm.
 VOXEL_MM = 2.0
 #: Value of `Painted.left` where no side is stated.

@@ -21,6 +21,7 @@ from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: Voxels at an end of the image that count as its edge; share of structures there that is much.
 _EDGE, _CUT_SHARE = 2, 0.01
 

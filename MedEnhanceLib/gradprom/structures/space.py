@@ -14,6 +14,7 @@ from MedEnhanceLib.core.arrays import Bytes, Doubles
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: Side of the priors' cells and of nodes of displacements; room around the structures; mm.
 CELL_MM, _NODE_MM, _ROOM_MM = 4.0, 12.0, 24.0
 #: Share of structures' cells beyond each face of the priors, such as fluid of the spine.

@@ -30,6 +30,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Largest value of a label map; room around what it labels, in voxels.
 _LARGEST, _RIM = 65535, 8
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: What lies within this share of the painted scans' range is usual.
 _MARGIN = 0.9
 #: Least voxels of a structure, and least scans that show it, for its measurement.

@@ -31,6 +31,7 @@ from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.synthetic import synthetic_volume
 
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/slices.py.
 #: Pixels that are averaged along both axes of a plane; one pair is drawn: less noise, other shapes.
 _BINS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (1, 2), (3, 3))
 #: Distances, in planes, of the two planes beside the restored one; one is drawn.

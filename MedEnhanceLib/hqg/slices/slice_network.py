@@ -20,6 +20,7 @@ from MedEnhanceLib.learning.unet import ResidualUNet
 
 #: Channels of the input: four images, and eight maps that describe the slices.
 _IMAGES, _MAPS = 4, 8
+# Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/slices.py.
 #: Expected error of an interpolated slice, on the network's scale: with noise of this σ, measured
 #: and predicted values are equally certain.
 CERTAIN = 0.04

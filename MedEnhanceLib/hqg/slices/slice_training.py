@@ -20,13 +20,11 @@ from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Sampler, read_planes
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.steps import SliceTraining
 from MedEnhanceLib.learning.precision import move, without_tf32
-from MedEnhanceLib.learning.training import begin_training, run_steps
+from MedEnhanceLib.learning.training import EMA, begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Number of test batches, and step of the first one, which no training reaches.
 _TESTED_BATCHES, _FIRST_TESTED = 8, 10_000_000
-#: Decay of the averaged weights.
-_EMA = 0.998
 _LIMITS = (
     "It restores what thick slices imply. Structures of low contrast that are thinner than a "
     "slice cannot be recovered.",
@@ -65,7 +63,7 @@ def train_slices(
     if config.start:
         start = open_bundle(config.start, kind=SLICES, modality=config.modality)
         network = open_network(start)
-    training = SliceTraining(network, Sampler(planes, config), device, _EMA)
+    training = SliceTraining(network, Sampler(planes, config), device, EMA)
     learner = training.learner
     # These may differ when a training is resumed, as they do not change the weights.
     ignored = {"device": "", "data": (), "license": "", "held_out": ()}

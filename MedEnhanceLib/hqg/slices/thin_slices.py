@@ -43,6 +43,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Pixels of thin slices that go through the network at once.
 _AT_ONCE = 1 << 18
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/slices.py.
 #: Planes whose pixels are coarser than this many thin slices are left out: their detail is unlike
 #: that of the training data.
 _COARSEST = 2.5

@@ -17,6 +17,7 @@ from MedEnhanceLib.core.arrays import Doubles, Floats, Mask, Where, interpolated
 from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.learning.intensity import TISSUE
 
+# Chosen in trials (decision 0047); no table isolates them. Measured by Benchmarks/guidance.py.
 #: Shares of guides that are right and misplaced; the rest is wrong.
 _RIGHT, _MISPLACED = 0.67, 0.19
 #: Share of right ones that are slightly shifted, and shifts of these and of misplaced ones, voxels.

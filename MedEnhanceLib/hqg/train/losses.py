@@ -16,6 +16,7 @@ from MedEnhanceLib.native import CELLS, SIDE
 
 #: Voxels of a window along slices, rows and columns, and its rim, where blocks are missing.
 _WINDOW, _RIM = (20, 40, 40), 2
+# Chosen in trials (decision 0047); no table isolates them. Measured by Benchmarks/guidance.py.
 #: Weight of voxels outside tissue, and of lesions.
 _OUTSIDE, _LESION = 0.15, 4.0
 #: Side of the cells in which a guided result should not be worse than an unguided one, and weights

@@ -17,7 +17,7 @@ from MedEnhanceLib.hqg.bundle import export_enhancer, open_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.train import losses
-from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Kind
+from MedEnhanceLib.hqg.train.crops import FIRST_VALIDATED, Crop, CropMaker, Kind
 from MedEnhanceLib.hqg.train.losses import CropWindow, Turn
 from MedEnhanceLib.hqg.train.targets import Target, load_data
 from MedEnhanceLib.hqg.train.trainer import MakeTask, Trainer
@@ -29,8 +29,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Seconds between two validations.
 _VALIDATION_S = 120.0
-#: Number of the first validation crop, which no training reaches.
-_FIRST_VALIDATED = 500_000_000
 
 
 @without_tf32
@@ -144,7 +142,7 @@ def validated_crops(config: TrainConfig, targets: dict[str, list[Target]]) -> li
         CropMaker(source, config.modality, config.network.blocks, config.seed + 1, kind).make(n)[0]
         for kind, source in sources.items()
         if source
-        for n in range(_FIRST_VALIDATED, _FIRST_VALIDATED + config.validated)
+        for n in range(FIRST_VALIDATED, FIRST_VALIDATED + config.validated)
     ]
 
 

@@ -28,6 +28,7 @@ _HALF = 2
 _NEARLY_SHORTEST = 1.5
 #: Least voxels along an axis, as the rim of a crop does not count; least voxels after averaging.
 _THINNEST, _LEAST_SIDE = 8, 24
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/denoising.py.
 #: Noise of a target as a share of its range, above which it is used only at half its resolution.
 _MOST_NOISE = 0.02
 #: Confidence below which measured noise may be anatomy.

@@ -19,6 +19,7 @@ from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.train.trainer import Teaching
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen by hand (decision 0017). Measured as a whole by Benchmarks/gradprom.py.
 #: Largest loss of PSNR in tissue by taught weights, dB.
 MOST_LOST_DB = 0.05
 UNTAUGHT, TAUGHT = "untaught", "taught"

@@ -24,6 +24,7 @@ from MedEnhanceLib.hqg.view_network import NEIGHBORS
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, measure_noise
 from MedEnhanceLib.synthetic import synthetic_volume
 
+# Chosen by hand (decision 0066); no table isolates them. Measured by Benchmarks/denoising.py.
 #: Slices of a slab; pixels along rows and columns of a real one at most, of a synthetic one, and of
 #: one as wide as an abdomen, in which photons starve.
 _SLICES, _MOST, _SYNTHETIC, _WIDE = 8, 224, 128, (192, 256)

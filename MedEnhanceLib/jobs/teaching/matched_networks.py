@@ -30,6 +30,7 @@ from MedEnhanceLib.spg.matching import MatchedNetwork, Sample
 from MedEnhanceLib.spg.prepare import Brick
 
 _TINY = NetworkConfig(width=16, hidden=16, layers=1, guide_layers=1, blocks=8)
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/distillation.py.
 #: Side, in pixels, to which a patient's CT is cropped before its dose is lowered: the time for that
 #: grows with the slices.
 _MOST_OF_CT = 160

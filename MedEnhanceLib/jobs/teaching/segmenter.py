@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _STRUCTURES = "structures"
 #: Clean scans below the data folder, if none are stated.
 _SCANS = ("hq/*",)
+# Tuned on quadratics whose losses share noise (decision 0017). Measured by Benchmarks/gradprom.py.
 #: Decay of the gradients that the gate averages, and first steps in which it only averages.
 _GATE_EMA, _GATE_WARM_UP = 0.99, 20
 #: Crops in the pool of a short training, and steps after which one is replaced; in CT one

@@ -23,11 +23,11 @@ from MedEnhanceLib.jobs.events import check_version, parse_line, read_lines, wri
 from MedEnhanceLib.jobs.failures import InternalError, error_to_json
 from MedEnhanceLib.jobs.files import KeptVolumes
 from MedEnhanceLib.jobs.job import JobSpec, run_job
+from MedEnhanceLib.jobs.worker import IDLE_SECONDS
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.progress import Event
 from MedEnhanceLib.runtime.tolerance import Messages
 
-IDLE_SECONDS = 600.0
 #: How long a job may continue after the end of stdin, as no client is left to kill the worker.
 ORPHAN_SECONDS = 10.0
 

@@ -9,6 +9,7 @@ from MedEnhanceLib.spg.audit.nearest import Gallery, likeness
 from MedEnhanceLib.spg.audit.records import Audited
 from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tarone_level
 
+# Chosen by hand; no table isolates it.
 #: Correlation that slices of two people never reach.
 _ONE_PERSON = 0.85
 

@@ -21,6 +21,7 @@ from MedEnhanceLib.spg.audit.nearest import Gallery, Nearest
 from MedEnhanceLib.spg.audit.records import Audited, Finding
 from MedEnhanceLib.spg.audit.significance import OFTEN, POWER
 
+# Chosen by hand; no table isolates it.
 _TAIL_FROM = 0.9
 #: Slices of each patient that are compared like distilled images, to see how similar strangers are.
 _REFERENCES = 8

@@ -23,6 +23,7 @@ from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.metrics import ssim
 from MedEnhanceLib.runtime.progress import Monitor
 
+# Chosen by hand; no table isolates them.
 #: σ in pixels: of the band-pass, and of the neighborhood whose contrast is divided by.
 _FINE, _COARSE, _NEIGHBORHOOD = 1.0, 4.0, 6.0
 #: Floor of the contrast, of a range of [0, 1]: about the noise of a clinical MR.

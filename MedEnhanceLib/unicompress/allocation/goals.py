@@ -15,6 +15,7 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 
+# Starts of searches, chosen by hand. Measured as a whole by Benchmarks/compression.py.
 #: Quantizer step for an RMS error of one: less than √12 of a uniform quantizer, due to dead zones.
 _STEP_OF_ERROR = 3.0
 #: PSNR, in dB, whose step a search for a ratio or an SSIM begins with.

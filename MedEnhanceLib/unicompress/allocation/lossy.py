@@ -40,6 +40,7 @@ from MedEnhanceLib.unicompress.container import Chunk, bytes_of
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.codecs.implicit.codec import Writer
 
+# Tuned on open volumes (decisions 0023, 0072). Measured again by Benchmarks/compression.py.
 #: A search ends this much below the limit, in octaves, and after this many codings.
 _TOLERANCE = {"normal": math.log2(1.02), "fast": math.log2(1.03)}
 _TRIES = 2

@@ -115,6 +115,7 @@ class ImplicitConfig(CodecTrainingConfig):
     size: Literal["published", "tiny"] = option(
         "published", help="size of the networks; tiny: for tests"
     )
+    # Chosen in trials on CT, MR and EM; no table isolates them.
     teacher_steps: int = option(
         200_000, help="optimizer steps of the teacher", low=1, high=10_000_000
     )

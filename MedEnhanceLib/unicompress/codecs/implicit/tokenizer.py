@@ -19,6 +19,7 @@ from MedEnhanceLib.learning.precision import in_double
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, cosines
 from MedEnhanceLib.unicompress.codecs.implicit.settings import CELL, DecoderConfig, TokenConfig
 
+# Chosen in trials on CT, MR and EM; no table isolates them.
 _DECAY = 0.99
 #: A code that was taken less often within the memory of its average, 100 steps, is replaced.
 _LEAST_USE = 2.0

@@ -42,6 +42,8 @@ _MOST_LANES_BITS = 12
 _MOST_VOXELS = 1 << 23
 _MOST_STEPS = 1 << 14
 _WEIGHTS_DTYPE = np.dtype("<i2")
+# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/compression.py.
+# Halved or doubled, they change lossless files of a CT and two MR by −.12 to +.24 %.
 #: Voxels per lane: a lane costs about six bytes, and saves rounds. More where a voxel takes few
 #: bits.
 _VOXELS_PER_LANE, _MORE_VOXELS_PER_LANE = 8_000, 32_000

@@ -25,6 +25,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
 )
 from MedEnhanceLib.unicompress.config import CodecTrainingConfig, Speed
 
+# Widths tuned on open volumes (decision 0071), the rest by hand: Benchmarks/compression.py.
 #: Nodes of both hidden layers: a small network takes half of the time, and 1 to 2 % more bytes.
 _WIDTHS: dict[Speed, int] = {"normal": 32, "fast": 8}
 #: Outputs before training: no shift, 2 ** −1.4 of the local scale, the third of the shapes.

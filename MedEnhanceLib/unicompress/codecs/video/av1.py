@@ -39,6 +39,7 @@ HIGHEST = 4095
 _LEAST_SIDE = 16
 #: A file inflates to at most this many times its frames' bytes, and these bytes of boxes.
 _MOST_FILE, _BOX_BYTES = 2, 1 << 16
+# Presets tuned at equal bytes (decision 0072). Measured again by Benchmarks/compression.py.
 _AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6}
 _SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 6}
 #: For noise: half the time of preset 2, and less than 0.1 dB below it.

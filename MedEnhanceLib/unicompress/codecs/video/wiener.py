@@ -35,7 +35,7 @@ CLASSES = 16
 #: Weights count in 128ths, what a filter gives in 16ths of an intensity.
 WEIGHT_BITS, PARTS = 7, 16
 LARGEST_WEIGHT = 127
-_REACH, _DEPTH = 3, 2
+_REACH, _DEPTH = video_filter.REACH, video_filter.DEPTH
 _PLANE = tuple(product(range(-_REACH, _REACH + 1), repeat=2))
 
 
@@ -54,6 +54,7 @@ TERMS = len(TAPS) * (1 + len(_LIMITS))
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
 _BOX = 2
 _NO_LIMIT = 1 << 14
+# Chosen in trials (decision 0083). Measured as a whole by Benchmarks/compression.py.
 #: Approximate voxels that the weights are fitted to; a fit of 1,248 weights needs no more.
 _FITTED = 1 << 20
 _RIDGE = 1e-5
