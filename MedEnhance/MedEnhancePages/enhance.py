@@ -93,16 +93,17 @@ class EnhancePanel(Page):
         hasMaps = not (isBoxAlone or model_choice.taskProblem(target, task))
         hasField = not (isBoxAlone or model_choice.biasFieldProblem(target, task))
         hasBlobs = not model_choice.smoothProblem(target, task)
-        config = arguments.checkedConfig(
-            EnhanceConfig,
-            task=task,
-            correct_bias_field=state.correctBiasField and hasField,
-            smooth=state.smooth and hasBlobs,
-            noise=None if isSlices or isOther else state.noise or None,
-            uncertainty=state.uncertainty and hasMaps,
-            device=state.device,
-            sequence=state.sequence if bridge.hasFrames(target) and not isOther else "auto",
-        )
+        chosen = {} if isSlices else state.optionsOf(EnhanceConfig)  # those are of noise
+        chosen |= {
+            "task": task,
+            "correct_bias_field": state.correctBiasField and hasField,
+            "smooth": state.smooth and hasBlobs,
+            "noise": None if isSlices or isOther else state.noise or None,
+            "uncertainty": state.uncertainty and hasMaps,
+            "device": state.device,
+            "sequence": state.sequence if bridge.hasFrames(target) and not isOther else "auto",
+        }
+        config = arguments.checkedConfig(EnhanceConfig, **chosen)
         segmenters = [model.name for model in model_choice.segmentersFor(target)]
         segment = state.segment and hasMaps and bool(segmenters)
         return enhancement.EnhanceOptions(

@@ -19,6 +19,9 @@ class Field:
     default: says the type too. choices: what is allowed; empty for everything.
     """
 
+    #: Declaration and name of the option that it keeps; None for none.
+    option = None
+
     def __init__(self, default, *choices):
         self.default, self.choices, self.name = default, choices, ""
 
@@ -26,7 +29,9 @@ class Field:
     def of(cls, declaration, option):
         """Return the field of an option, with the default and the choices of its declaration."""
         declared = option_of(declaration, option)
-        return cls(declared.default, *declared.choices)
+        field = cls(declared.default, *declared.choices)
+        field.option = declaration, option
+        return field
 
     def __set_name__(self, owner, name):
         self.name = name[:1].upper() + name[1:]
@@ -122,3 +127,14 @@ class State:
 
     def __init__(self, node):
         self.node = node
+
+    @classmethod
+    def fieldsOf(cls, declaration):
+        """Return the names of the fields that keep options of a declaration, by option."""
+        fields = {name: field for name, field in vars(cls).items() if isinstance(field, Field)}
+        options = {name: field.option for name, field in fields.items() if field.option}
+        return {option: name for name, (whose, option) in options.items() if whose is declaration}
+
+    def optionsOf(self, declaration):
+        """Return the options of a declaration that the state keeps, by name."""
+        return {option: getattr(self, name) for option, name in self.fieldsOf(declaration).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 # Limits of words, chosen by hand.
@@ -21,6 +22,9 @@ _NUMBERS = {
     "sequence": ("frames", "images"),
     "slices": ("before", "after", "spacing_before_mm", "spacing_after_mm"),
 }
+#: Measurement → words for a correction that is stated in the same ones wherever a result is
+#: described; {…}: a number of the measurement, without which nothing is said.
+_CORRECTIONS = {"bias_field": "bias field corrected (N4)"}
 #: How a run's log begins to describe the noise, before the removal.
 _IN_LOG = ("noise found: ", "noise stated: ")
 
@@ -62,8 +66,7 @@ def describe(
     if blur := facts.get("blur"):
         outcome = "undone" if blur.get("undone") else "left alone"
         lines.append(f"blur {outcome}: {blur.get('reason', '')}")
-    if "bias_field" in facts:
-        lines.append("bias field corrected (N4)")
+    lines += corrections(facts)
     if guide := facts.get("guide"):
         text = f"changed the result by {strength * guide['used']:.2f} SD of the noise"
         if strength * guide["used"] < _LEAST_USE:
@@ -84,6 +87,16 @@ def describe(
     if segmentation := facts.get("segmentation"):
         lines.append(f"not segmented: {segmentation.get('refused', '')}")
     return lines
+
+
+def corrections(measured: Mapping[str, Any]) -> list[str]:
+    """Describe corrections, for every place that does; measured: as of `describe`."""
+    texts = []
+    for name, words in _CORRECTIONS.items():
+        if isinstance(facts := measured.get(name), Mapping):
+            with suppress(LookupError, TypeError, ValueError):
+                texts.append(words.format_map(facts))
+    return texts
 
 
 def _sequence_in_words(sequence: Mapping[str, Any]) -> list[str]:

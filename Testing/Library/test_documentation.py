@@ -28,6 +28,7 @@ from Library.conftest import MR, write_series
 from numpy.lib.stride_tricks import sliding_window_view
 
 import MedEnhanceLib
+from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.bundles.store import set_default
 from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.diffusion_gradients import Gradient
@@ -36,7 +37,7 @@ from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.segmenters import VoxelLabels
+from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.hqg.slices.steps import tuned
@@ -375,7 +376,7 @@ def test_the_examples_of_a_page_run(
 
 def test_the_denoiser_that_contributors_read_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    block, _format = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
+    block, _format, _segmenter = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
     (entry,) = re.findall(r'line in `DENOISERS` is `("\w+": "[\w.:]+")`', text)
     ((name, place),) = ast.literal_eval(f"{{{entry}}}").items()
     module = ModuleType(place.partition(":")[0])
@@ -394,7 +395,7 @@ def test_the_format_that_contributors_read_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    _denoiser, block = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
+    _denoiser, block, _segmenter = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
     (entry,) = re.findall(r"entry is `(Format\(.+\))`", text)
     module = ModuleType("MedEnhanceLib.io.mrc")
     exec(compile(block, "CONTRIBUTING.md", "exec"), vars(module))
@@ -414,6 +415,32 @@ def test_the_format_that_contributors_read_works(
         whole = (tmp_path / "b.mrc").read_bytes()
         (tmp_path / "c.mrc").write_bytes(whole[:-1])
         MedEnhanceLib.load(tmp_path / "c.mrc")
+
+
+def test_the_segmenter_that_contributors_read_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    *_others, block = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
+    (entry,) = re.findall(r'line in `SEGMENTERS` .* is `("\w+": "[\w.:]+")`', text)
+    (call,) = re.findall(r"`(export_bundle\(.+\))` of", text)
+    ((kind, place),) = ast.literal_eval(f"{{{entry}}}").items()
+    module = ModuleType(place.partition(":")[0])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(block, "CONTRIBUTING.md", "exec"), vars(module))
+    monkeypatch.setitem(SEGMENTERS, kind, place)
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("MedEnhanceLib.gradprom.segmenters.load_packages", lambda *_, **__: None)
+    exec(call, {"export_bundle": export_bundle, "Path": Path})
+    voxels = np.random.default_rng(0).normal(60, 20, (4, 8, 8)).astype(np.float32)
+    MedEnhanceLib.save(Volume(voxels, modality="MR"), "scan.nrrd")
+    assert main(["models", "import", "bright"]) == 0
+    assert main(["segment", "scan.nrrd", "a.nrrd", "--modality", "MR", "--model", "bright"]) == 0
+    assert np.array_equal(MedEnhanceLib.load("a.nrrd").voxels, voxels >= 60)
+    capsys.readouterr()
+    assert main(["models"]) == 0
+    assert "bright" in capsys.readouterr().out
 
 
 def _last_code(text: str | None) -> str:

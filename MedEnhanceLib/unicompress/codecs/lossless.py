@@ -1,9 +1,9 @@
-"""Coders of a block's indices that need no model: constant, zstd, JPEG XL."""
+"""Coders of a block's indices that need no model: constant, zstd, JPEG XL; and their registry."""
 
 from __future__ import annotations
 
-import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -32,6 +32,11 @@ _ZSTD_NEAR = 1.4
 def codecs() -> ModuleType:
     """Import imagecodecs; DependencyError, which says how to install it, if it is missing."""
     return require("imagecodecs", purpose="Compression")
+
+
+def encode_constant(indices: Indices, _speed: Speed) -> bytes | None:
+    """Code indices of zeros as nothing; None for others."""
+    return None if indices.any() else b""
 
 
 def decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
@@ -91,10 +96,18 @@ def _differences(indices: Indices) -> Indices:
     return folded
 
 
-def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes:
-    """Code the slices, stacked to one image, as JPEG XL: one adaptive model for the block."""
-    image = np.ascontiguousarray(indices).reshape(-1, indices.shape[-1])
-    return bytes(codecs().jpegxl_encode(image, lossless=True, effort=_EFFORT[speed], numthreads=1))
+def encode_jpegxl(indices: Indices, speed: Speed) -> bytes | None:
+    """Code the slices, stacked to one image, as JPEG XL: one adaptive model for the block.
+
+    Returns None for indices of more than 16 bits, and for those that the codec fails on.
+    """
+    if indices.dtype.itemsize > 2:
+        return None
+    image, effort = np.ascontiguousarray(indices).reshape(-1, indices.shape[-1]), _EFFORT[speed]
+    try:
+        return bytes(codecs().jpegxl_encode(image, lossless=True, effort=effort, numthreads=1))
+    except RuntimeError:
+        return None
 
 
 def decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
@@ -109,6 +122,34 @@ def decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
     out = np.empty((shape[0] * shape[1], shape[2]), dtype)
     codecs().jpegxl_decode(data, out=out, numthreads=1)
     return out.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Coder:
+    """A lossless coder of indices, which is tried on every block, and may be chosen for it.
+
+    Attributes:
+        id: of its block type.
+        name: for reports.
+        package: that decoding needs.
+        encode: codes indices; None where it cannot, or has no chance.
+        decode: decodes bytes to indices of a shape and type, trusting no size in the bytes; raises
+            one of FOREIGN_ERRORS of `registry.py` if they are invalid.
+    """
+
+    id: int
+    name: str
+    package: str
+    encode: Callable[[Indices, Speed], bytes | None]
+    decode: Callable[[bytes, Shape, np.dtype[Any]], Indices]
+
+
+#: Ids are part of the format: docs/ucv-format.md lists free ones.
+CODERS = (
+    Coder(CONSTANT, "constant", "numpy", encode_constant, decode_constant),
+    Coder(ZSTD, "zstd", "imagecodecs", encode_zstd, decode_zstd),
+    Coder(JPEGXL, "jpeg-xl", "imagecodecs", encode_jpegxl, decode_jpegxl),
+)
 
 
 @dataclass(frozen=True)
@@ -142,14 +183,16 @@ def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> BlockCode
 
 
 def _shortest(coded: Coded, speed: Speed) -> BlockCode:
-    if not coded.indices.any():
-        return BlockCode(CONSTANT, coded.record, coded)
-    codes = [(ZSTD, encode_zstd(coded.indices, "fast"))]
-    if coded.indices.dtype.itemsize <= 2:
-        with contextlib.suppress(RuntimeError):  # a codec that fails on a block is not its type
-            codes.append((JPEGXL, _encode_jpegxl(coded.indices, speed)))
-    sizes = [len(data) for _, data in codes]
-    if speed != "fast" and sizes[0] < _ZSTD_NEAR * min(sizes):
-        codes.append((ZSTD, encode_zstd(coded.indices, speed)))
-    kind, data = min(codes, key=lambda code: len(code[1]))
-    return BlockCode(kind, coded.record + data, coded)
+    codes: dict[int, bytes] = {}
+    for coder in CODERS:
+        data = coder.encode(coded.indices, "fast" if coder.id == ZSTD else speed)
+        if data is not None:
+            codes[coder.id] = data
+        if data == b"":  # nothing is shorter
+            break
+    kind, shortest = min(codes.items(), key=lambda code: len(code[1]))
+    if speed != "fast" and ZSTD in codes and len(codes[ZSTD]) < _ZSTD_NEAR * len(shortest):
+        full = encode_zstd(coded.indices, speed)
+        if len(full) < len(shortest):
+            kind, shortest = ZSTD, full
+    return BlockCode(kind, coded.record + shortest, coded)

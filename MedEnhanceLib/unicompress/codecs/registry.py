@@ -1,5 +1,7 @@
 """The block types: what an id in a chunk means, and what decodes the chunk's bytes.
 
+Those that code indices without a model have their coders in `CODERS` of `lossless.py`.
+
 Ids are part of the format and never reused. docs/ucv-format.md lists free ones.
 """
 
@@ -65,9 +67,10 @@ def _decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxel
 BLOCK_TYPES = {
     each.id: each
     for each in (
-        BlockType(lossless.CONSTANT, "constant", "numpy", _by_indices(lossless.decode_constant)),
-        BlockType(lossless.ZSTD, "zstd", "imagecodecs", _by_indices(lossless.decode_zstd)),
-        BlockType(lossless.JPEGXL, "jpeg-xl", "imagecodecs", _by_indices(lossless.decode_jpegxl)),
+        *(
+            BlockType(coder.id, coder.name, coder.package, _by_indices(coder.decode))
+            for coder in lossless.CODERS
+        ),
         BlockType(video.VIDEO, "video (AV1)", "imagecodecs", video.decode),
         BlockType(LEARNED, "learned", "safetensors", decode_learned),
         BlockType(IMPLICIT, "implicit", "torch", _decode_implicit),

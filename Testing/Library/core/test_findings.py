@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from MedEnhanceLib.core import findings
 from MedEnhanceLib.core.findings import describe, final_log
+from MedEnhanceLib.core.manifest import corrections_in_words
 
 _UNSURE = {
     "sigma": 2.83,
@@ -75,6 +77,15 @@ def test_what_cannot_be_read_is_left_out_and_the_log_has_the_findings() -> None:
     assert lines == ["bias field corrected (N4)"]
     log = ["running mr", "noise found: ±2 (1 SD); removed: up to ±1"]
     assert final_log(log, lines) == ["running mr", *lines]
+
+
+def test_a_correction_is_said_in_the_same_words_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(findings._CORRECTIONS, "edges", "edges corrected by {share:.0%}")
+    measured: dict[str, Any] = {"edges": {"share": 0.5}}
+    assert describe(measured) == ["edges corrected by 50%"]
+    assert corrections_in_words(measured) == ", edges corrected by 50%"
+    for unreadable in ({"share": "half"}, {}, 7):
+        assert describe({"edges": unreadable}) == []
 
 
 def test_thin_slices_say_what_was_assumed_of_the_thick_ones() -> None:
