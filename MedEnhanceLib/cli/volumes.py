@@ -75,7 +75,7 @@ def _noise_lines(fields: Mapping[str, Any]) -> list[str]:
         )
     elif noise.get("region"):
         lines.append(f"To use it: medenhance enhance INPUT OUTPUT --noise {noise['sigma']:g}")
-    return lines
+    return [*lines, *wrote(fields)]
 
 
 def _add_place(parser: Parser) -> None:
@@ -260,7 +260,7 @@ NOISE = Command(
     description="Measure the noise, and say what an enhancement can be expected to remove.\n"
     "Where the noise is uncertain, measure it in a region of even tissue, and state it\n"
     "with enhance --noise.",
-    example="medenhance noise scan.nii.gz --at 40,120,96",
+    example="medenhance noise scan.nii.gz --at 40,120,96 --picture region.png",
     extra=_add_place,
     params=_noise_params,
     lines=_noise_lines,

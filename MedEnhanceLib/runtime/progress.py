@@ -128,18 +128,20 @@ class Monitor:
         eta = self._pace.seconds_left(overall, stage) if self._pace else None
         self.emit("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
 
-    def log(self, message: str) -> None:
-        """Report a line for the log."""
-        self.emit("log", message=message)
+    def log(self, message: str, *, is_news: bool = False) -> None:
+        """Report a line for the log; is_news: commands print it, though nobody asked for a log."""
+        self.emit("log", message=message, **({"is_news": True} if is_news else {}))
 
-    def warn(self, message: str, *, about: str = "") -> None:
+    def warn(self, message: str, *, about: str = "", is_known: bool = False) -> None:
         """Report a fallback or another warning; the same text is reported once in a job.
 
         about: a key under which texts that differ, as by file name, count as the same.
+        is_known: whether another job of this process reported it: it is only kept for the manifest.
         """
         if (about or message) not in self._warned:
             self._warned[about or message] = message
-            self.emit("warning", message=message)
+            if not is_known:
+                self.emit("warning", message=message)
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Report a point of a curve.

@@ -27,6 +27,7 @@ from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import EMPTY, frames_warning
 from MedEnhanceLib.hqg.denoise import removal_of
+from MedEnhanceLib.hqg.duration import expected_seconds_of_slices
 from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
@@ -40,6 +41,7 @@ from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import duration_text
 
 #: Pixels of thin slices that go through the network at once.
 _AT_ONCE = 1 << 18
@@ -103,6 +105,10 @@ def enhance_slices(
     )
     if tune:
         monitor.log("learning from these slices first: minutes on a CPU, longer for large volumes")
+    millions = volume.voxels.size / stack.thick * stack.thin / 1e6
+    seconds = expected_seconds_of_slices(millions, threads=torch.get_num_threads())
+    text = f"{stack.thin} thin slices take about {duration_text(seconds)} on this CPU"
+    monitor.log(text + ("" if choice.name == "cpu" else f", and less on {choice.name}"), is_news=True)
     network = open_network(bundle)
     move(network, choice.name)
     seen = volume.canonical().compact()
