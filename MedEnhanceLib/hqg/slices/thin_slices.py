@@ -108,7 +108,9 @@ def enhance_slices(
     millions = volume.voxels.size / stack.thick * stack.thin / 1e6
     seconds = expected_seconds_of_slices(millions, threads=torch.get_num_threads())
     text = f"{stack.thin} thin slices take about {duration_text(seconds)} on this CPU"
-    monitor.log(text + ("" if choice.name == "cpu" else f", and less on {choice.name}"), is_news=True)
+    monitor.log(
+        text + ("" if choice.name == "cpu" else f", and less on {choice.name}"), is_news=True
+    )
     network = open_network(bundle)
     move(network, choice.name)
     seen = volume.canonical().compact()
