@@ -187,8 +187,8 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
             text = "its values are unlike CT and MR; state it"
         text = f"{name}: no modality is stated; {text}: {SET_MODALITY}"
         about, guess = f"taken as {volume.modality}", (volume.source, text)
-        monitor.warn(text, about=about, is_known=bool(volume.source) and guess in _guesses)
-        _guesses.add(guess)
+        if monitor.warn(text, about=about, is_known=bool(volume.source) and guess in _guesses):
+            _guesses.add(guess)
     elif stated not in ("", volume.modality):
         text = f"{name}: its header states {stated}, but it is taken as {volume.modality}, without "
         text += f"the units of {stated}: the result is wrong if the header is right"

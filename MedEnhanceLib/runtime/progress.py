@@ -132,16 +132,19 @@ class Monitor:
         """Report a line for the log; is_news: commands print it, though nobody asked for a log."""
         self.emit("log", message=message, **({"is_news": True} if is_news else {}))
 
-    def warn(self, message: str, *, about: str = "", is_known: bool = False) -> None:
+    def warn(self, message: str, *, about: str = "", is_known: bool = False) -> bool:
         """Report a fallback or another warning; the same text is reported once in a job.
 
         about: a key under which texts that differ, as by file name, count as the same.
         is_known: whether another job of this process reported it: it is only kept for the manifest.
+        Returns whether it was reported.
         """
-        if (about or message) not in self._warned:
-            self._warned[about or message] = message
-            if not is_known:
-                self.emit("warning", message=message)
+        if (about or message) in self._warned:
+            return False
+        self._warned[about or message] = message
+        if not is_known:
+            self.emit("warning", message=message)
+        return not is_known
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Report a point of a curve.
