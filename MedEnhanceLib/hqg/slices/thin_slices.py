@@ -32,7 +32,7 @@ from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_network, restore_planes
-from MedEnhanceLib.hqg.slices.steps import tuned
+from MedEnhanceLib.hqg.slices.steps import tuned, tuning_steps
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_unfit
 from MedEnhanceLib.io.dicom.headers import read_header
@@ -106,7 +106,8 @@ def enhance_slices(
     if tune:
         monitor.log("learning from these slices first: minutes on a CPU, longer for large volumes")
     millions = volume.voxels.size / stack.thick * stack.thin / 1e6
-    seconds = expected_seconds_of_slices(millions, threads=torch.get_num_threads())
+    steps = tuning_steps(millions) if tune else 0
+    seconds = expected_seconds_of_slices(millions, steps, threads=torch.get_num_threads())
     text = f"{stack.thin} thin slices take about {duration_text(seconds)} on this CPU"
     monitor.log(
         text + ("" if choice.name == "cpu" else f", and less on {choice.name}"), is_news=True
