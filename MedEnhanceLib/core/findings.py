@@ -113,7 +113,12 @@ def verdict_on(
 ) -> str:
     """Say in one sentence whether a scan was clean, its noise was removed, or is uncertain.
 
-    The arguments are those of `describe`. Returns "" before the run, and where no noise is known.
+    Args:
+        measured: as of `describe`.
+        strength: of the result.
+        units: of the noise; "" for those in the manifest.
+        door: where the sentence is read.
+    Returns "" before the run, and where no noise is known.
     """
     noise = measured.get("noise")
     if not isinstance(noise, Mapping) or not isinstance(noise.get("changed"), (int, float)):

@@ -10,7 +10,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.segmenting import (
-    Placement,
+    PlacedScan,
     find_unlike,
     place,
     segment_structures,
@@ -40,9 +40,9 @@ class StructureSegmenter(HeadSegmenter):
         monitor.progress(0.0, "placing the structures")
         return segment_structures(volume, self._placed(volume), self._model, device, monitor)
 
-    def _placed(self, volume: Volume) -> Placement:
+    def _placed(self, volume: Volume) -> PlacedScan:
         """Find the structures in a volume; for the last volume they are known."""
-        known: tuple[Volume, Placement] | None = vars(self).get("_last")
+        known: tuple[Volume, PlacedScan] | None = vars(self).get("_last")
         if known is None or not _are_same(known[0], volume):
             known = vars(self)["_last"] = volume, place(volume, self._model)
         return known[1]

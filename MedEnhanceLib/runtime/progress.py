@@ -135,8 +135,11 @@ class Monitor:
     def warn(self, message: str, *, about: str = "", is_known: bool = False) -> bool:
         """Report a fallback or another warning; the same text is reported once in a job.
 
-        about: a key under which texts that differ, as by file name, count as the same.
-        is_known: whether another job of this process reported it: it is only kept for the manifest.
+        Args:
+            message: of the warning.
+            about: a key under which texts that differ, as by file name, count as the same.
+            is_known: whether another job of this process reported it: then it is only kept
+                for the manifest.
         Returns whether it was reported.
         """
         if (about or message) in self._warned:

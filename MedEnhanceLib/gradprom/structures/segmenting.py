@@ -64,20 +64,20 @@ def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Ten
     return location, share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
 
 
-class Placement(NamedTuple):
+class PlacedScan(NamedTuple):
     """A volume at 2 mm, and where structures lie in it; None where there are none."""
 
     scan: CoarseScan
     location: Location | None
 
 
-def place(volume: Volume, model: StructureModel) -> Placement:
+def place(volume: Volume, model: StructureModel) -> PlacedScan:
     """Find the structures in a canonical single volume, which takes seconds."""
     scan = make_scan(volume)
-    return Placement(scan, locate(scan, model))
+    return PlacedScan(scan, locate(scan, model))
 
 
-def find_unlike(placement: Placement, model: StructureModel) -> str:
+def find_unlike(placement: PlacedScan, model: StructureModel) -> str:
     """State why a volume cannot be segmented; "" if it can."""
     return _unlike(placement.location, model.limits)
 
@@ -105,7 +105,7 @@ def _unlike(location: Location | None, limits: Mapping[str, float]) -> str:
 
 
 def segment_structures(
-    volume: Volume, placement: Placement, model: StructureModel, device: str, monitor: Monitor
+    volume: Volume, placement: PlacedScan, model: StructureModel, device: str, monitor: Monitor
 ) -> VoxelLabels:
     """Segment a canonical single volume.
 

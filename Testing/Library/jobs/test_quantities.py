@@ -333,7 +333,7 @@ def test_a_model_that_is_named_decides_the_modality() -> None:
     assert result.volume.modality == "MR"
 
 
-def test_a_guessed_modality_is_the_first_line_of_the_findings(
+def test_a_guessed_modality_is_stated_after_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = "taken as MR (guessed from values; state it with --modality)"
