@@ -78,7 +78,10 @@ class MedEnhance(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["The MedEnhance developers (MedEnhance)"]
         parent.helpText = _(
-            "Enhances, segments and compresses volumes: choose one, or load one, then press Apply."
+            "Removes the noise of MR and CT volumes, and shows what it removed. It also makes thick"
+            " slices thin, segments, and compresses. Choose a volume, or load one, then press"
+            " Apply: it measures the noise itself, says what it found, and leaves clean scans"
+            " alone."
             " Research use only: not a medical device, not for diagnosis. Every result is marked"
             " as derived."
         )

@@ -67,14 +67,15 @@ class Console:
             if message in self.warnings:  # a second job of the command read the same file
                 return
             self.warnings.append(message)
-        if event.kind == "log" and not self.debug:
+        if event.kind == "log" and not (self.debug or event.fields.get("is_news")):
             return
         if self._bar is not None:
             self._bar(event)
         elif event.kind == "progress":
             self._progress = dict(event.fields)
         elif event.kind in ("warning", "log"):
-            self.note(f"{event.kind}: {event.fields['message']}")
+            begin = "" if event.fields.get("is_news") else f"{event.kind}: "
+            self.note(f"{begin}{event.fields['message']}")
 
     def _print_progress(self, ended: threading.Event) -> None:
         """Print a line of progress every LINE_SECONDS, where no bar can be drawn: in a log file."""

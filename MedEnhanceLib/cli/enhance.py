@@ -33,9 +33,10 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
 
     first, *others = job_lines(fields)
     measured, strength = fields.get("measured") or {}, fields.get("strength", 1.0)
-    lines = findings.describe(measured, strength)
+    verdict, *lines = [*findings.describe(measured, strength), ""]
     guide = [f"guide used: {fields['guide']}"] if "guide" in fields else []
-    return [first, *guide, *lines, *fields.get("limits", ()), *others]
+    lines = [verdict, first, *guide, *lines, *fields.get("limits", ()), *others]
+    return list(filter(None, lines))
 
 
 ENHANCE = Command(

@@ -42,7 +42,8 @@ COMMANDS = (
     doctor.WORKER,
 )
 _DESCRIPTION = (
-    "Enhance, segment and compress medical volumes.\n"
+    "Removes the noise of MR and CT volumes, and shows what it removed.\n"
+    "It also makes thick slices thin, segments, and compresses.\n"
     "Research software, not a medical device; not for diagnosis."
 )
 _EXAMPLE = """\

@@ -21,7 +21,7 @@ _LONGEST_CELL = 24
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
     from MedEnhanceLib.jobs.kinds.demo import tables_of
 
-    lines = []
+    lines = [*filter(None, [fields.get("verdict")]), ""]
     for part in tables_of(fields):
         lines += [part.title, table(part.rows, part.heads), ""]
     return [
@@ -75,7 +75,7 @@ def _noise_lines(fields: Mapping[str, Any]) -> list[str]:
         )
     elif noise.get("region"):
         lines.append(f"To use it: medenhance enhance INPUT OUTPUT --noise {noise['sigma']:g}")
-    return lines
+    return [*lines, *wrote(fields)]
 
 
 def _add_place(parser: Parser) -> None:
@@ -237,9 +237,10 @@ CONVERT = Command(
 
 DEMO = Command(
     name="demo",
-    summary="degrade, enhance, segment and compress a sample brain",
-    description="Run the main jobs on the bundled sample (a group-average brain) and leave a\n"
-    "folder with volumes, figures (results.json) and a page with pictures. Takes minutes.",
+    summary="enhance a real scan that ships, and compare it with its repeated measurements",
+    description="Enhance and compress a sample, and leave a folder with volumes, figures\n"
+    "(results.json) and a page with pictures. Takes less than a minute; --sample template, with\n"
+    "simulated damage and a segmentation, some minutes.",
     example="medenhance demo my-demo",
     lines=_demo_lines,
 )
@@ -260,7 +261,7 @@ NOISE = Command(
     description="Measure the noise, and say what an enhancement can be expected to remove.\n"
     "Where the noise is uncertain, measure it in a region of even tissue, and state it\n"
     "with enhance --noise.",
-    example="medenhance noise scan.nii.gz --at 40,120,96",
+    example="medenhance noise scan.nii.gz --at 40,120,96 --picture region.png",
     extra=_add_place,
     params=_noise_params,
     lines=_noise_lines,

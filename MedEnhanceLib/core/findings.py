@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 # Limits of words, chosen by hand.
 #: Use of a guide, in SD of the noise, that is hardly visible.
@@ -27,18 +27,40 @@ _NUMBERS = {
 _CORRECTIONS = {"bias_field": "bias field corrected (N4)"}
 #: How a run's log begins to describe the noise, before the removal.
 _IN_LOG = ("noise found: ", "noise stated: ")
+#: Change of tissue over σ up to which the rest of the error is computed from both.
+_SURE_REST = 0.97
+#: Verdicts on an enhancement that removes noise, as manifests record them.
+CLEAN, REMOVED, UNCERTAIN = "clean", "removed", "uncertain"
+
+
+class Door(NamedTuple):
+    """Where a text is read: how σ is measured and stated there, and the modality.
+
+    Attributes:
+        noise: how to measure σ in even tissue and to state it.
+        modality: the option that states the modality.
+    """
+
+    noise: str
+    modality: str
+
+
+COMMAND = Door("medenhance noise INPUT --at SLICE,ROW,COLUMN, then --noise SIGMA", "--modality")
+PYTHON = Door("measure_noise(volume, at=(slice, row, column)), then noise=sigma", "modality=")
 
 
 def describe(
-    measured: Mapping[str, Any], strength: float = 1.0, *, units: str = "", remedy: str = "--noise"
+    measured: Mapping[str, Any], strength: float = 1.0, *, units: str = "", door: Door = COMMAND
 ) -> list[str]:
     """Describe what was measured in a volume and how it was corrected, a line each.
+
+    The first line is the verdict, if noise was measured and the run has ended.
 
     Args:
         measured: `results.measured` of the manifest; what cannot be read there is left out.
         strength: of the result.
         units: of the noise; "" for those in the manifest.
-        remedy: how the noise is stated where it is uncertain, as in "--noise".
+        door: where the lines are read.
     """
     facts = {
         name: value
@@ -47,15 +69,16 @@ def describe(
         and all(isinstance(value.get(key), (int, float)) for key in _NUMBERS.get(name, ()))
     }
     lines, taken_as = [], facts.get("taken_as", {})
+    if not taken_as.get("left_alone") and (verdict := verdict_on(measured, strength, units, door)):
+        lines.append(verdict)
     if guessed := taken_as.get("guessed_modality"):
-        option = "--modality" if remedy.startswith("--") else "modality="
-        lines.append(f"taken as {guessed} (guessed from values; state it with {option})")
+        lines.append(f"taken as {guessed} (guessed from values; state it with {door.modality})")
     if quantity := taken_as.get("left_alone"):
         return [f"it looks like {quantity}: nothing was changed"]
     if quantity := taken_as.get("quantity"):
         lines.append(f"{quantity}, taken as intensities on request")
     if noise := facts.get("noise"):
-        lines.append(_noise_in_words(noise, units, strength, remedy))
+        lines.append(_noise_in_words(noise, units, strength))
         if strength > 0 and noise.get("mean_changed"):
             mean, alone = (noise[f"mean_changed{by}"] for by in ("", "_by_noise"))
             text = f"the mean of all frames changed by {_level(strength * mean)} in tissue; noise"
@@ -97,6 +120,59 @@ def corrections(measured: Mapping[str, Any]) -> list[str]:
             with suppress(LookupError, TypeError, ValueError):
                 texts.append(words.format_map(facts))
     return texts
+
+
+def verdict_on(
+    measured: Mapping[str, Any], strength: float = 1.0, units: str = "", door: Door = COMMAND
+) -> str:
+    """Say in one sentence whether a scan was clean, its noise was removed, or is uncertain.
+
+    Args:
+        measured: as of `describe`.
+        strength: of the result.
+        units: of the noise; "" for those in the manifest.
+        door: where the sentence is read.
+    Returns "" before the run, and where no noise is known.
+    """
+    noise = measured.get("noise")
+    if not isinstance(noise, Mapping) or not isinstance(noise.get("changed"), (int, float)):
+        return ""
+    changed, verdict = strength * noise["changed"], noise.get("verdict")
+    if strength == 0:
+        return "nothing removed: the strength is 0"
+    if verdict == CLEAN:
+        snr = f" (SNR {noise['snr']:.0f})" if noise.get("snr") else ""
+        return f"{CLEAN}{snr}: {'hardly anything' if changed else 'nothing'} to do"
+    if verdict == UNCERTAIN:
+        reason = noise.get("doubt") or noise.get("reason", "the noise cannot be measured")
+        return f"{UNCERTAIN}: {reason}; to measure σ in even tissue: {door.noise}"
+    units = units or noise.get("units", "")
+    text = f"{REMOVED} {_level(changed)}{units and f' {units}'}"
+    if noise.get("is_stated"):
+        return f"{text} of the stated {_level(noise['sigma'])}"
+    if more := [name for name in ("blur", "bias_field") if _is_corrected(measured.get(name))]:
+        return f"{text}: noise and {' and '.join(more).replace('_', ' ')}"
+    share = _removed_share(noise, strength)
+    if share is None:
+        return f"{text} of noise {_level(noise['sigma'])}"
+    return f"{text}, about {max(5, 5 * round(20 * share))} % of the error"
+
+
+def _is_corrected(facts: Any) -> bool:
+    return isinstance(facts, Mapping) and bool(facts.get("undone") or facts.get("corrected"))
+
+
+def _removed_share(noise: Mapping[str, Any], strength: float) -> float | None:
+    """Return the share of the error (RMS) that was removed; None if it cannot be computed.
+
+    What a filter leaves of the noise has nothing in common with what it removes, so that the
+    variance of the rest is σ² - 2 s c² + s² c², with c the change of tissue at strength 1. Not for
+    CT, where σ differs from place to place and low frequencies of the noise stay.
+    """
+    ratio = (noise["changed"] / noise["sigma"]) ** 2
+    if "share_given_back" in noise or noise.get("units") == "HU" or ratio > _SURE_REST**2:
+        return None
+    return 1 - math.sqrt(1 - (2 * strength - strength**2) * ratio)
 
 
 def _sequence_in_words(sequence: Mapping[str, Any]) -> list[str]:
@@ -142,7 +218,7 @@ def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
     return [*(line for line in lines if not line.startswith(_IN_LOG)), *findings]
 
 
-def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remedy: str) -> str:
+def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float) -> str:
     """Say which noise was measured, what was removed of it, and by how much tissue changed.
 
     All levels are standard deviations; that of an uncertain measurement comes with its limits.
@@ -177,6 +253,4 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float, remed
     text = "; ".join(texts)
     if is_nearly_input(noise, strength):
         text += f". The result is {'nearly ' if changed else ''}the input"
-    if not stated and strength > 0 and (is_part or (reason and share == strength)):
-        text += f". If you know the noise, state it: {remedy}"
     return text

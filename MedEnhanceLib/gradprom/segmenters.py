@@ -165,7 +165,8 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
         raise ModelError(
             f"head {head.name}: unknown kind of network {kind!r}", "Update MedEnhance."
         )
-    load_packages("torch", "monai", "monai.networks.nets.unet", purpose=_PURPOSE, monitor=monitor)
+    packages = ("torch", "monai", "monai.networks.nets.unet") if kind == SLICES else ("torch",)
+    load_packages(*packages, purpose=_PURPOSE, monitor=monitor)
     return _class_of(kind)(head)
 
 

@@ -9,7 +9,12 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.segmenting import find_unlike, segment_structures
+from MedEnhanceLib.gradprom.structures.segmenting import (
+    PlacedScan,
+    find_unlike,
+    place,
+    segment_structures,
+)
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -22,7 +27,7 @@ class StructureSegmenter(HeadSegmenter):
 
     def find_unlike(self, volume: Volume) -> str:
         """State why a volume cannot be segmented; "" if it can."""
-        return find_unlike(volume, self._model)
+        return find_unlike(self._placed(volume), self._model)
 
     def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
         """Label the structures.
@@ -32,7 +37,21 @@ class StructureSegmenter(HeadSegmenter):
             device: as torch names it.
             monitor: receives progress; may cancel.
         """
-        return segment_structures(volume, self._model, device, monitor)
+        monitor.progress(0.0, "placing the structures")
+        return segment_structures(volume, self._placed(volume), self._model, device, monitor)
+
+    def _placed(self, volume: Volume) -> PlacedScan:
+        """Find the structures in a volume; for the last volume they are known."""
+        known: tuple[Volume, PlacedScan] | None = vars(self).get("_last")
+        if known is None or not _are_same(known[0], volume):
+            known = vars(self)["_last"] = volume, place(volume, self._model)
+        return known[1]
+
+
+def _are_same(a: Volume, b: Volume) -> bool:
+    """Return whether two volumes are views of the same voxels, at the same place."""
+    views = [(v.voxels.ctypes.data, v.voxels.strides, v.shape, v.dtype) for v in (a, b)]
+    return views[0] == views[1] and a.geometry == b.geometry and a.modality == b.modality
 
 
 @lru_cache(maxsize=4)

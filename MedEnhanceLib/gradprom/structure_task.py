@@ -30,7 +30,7 @@ from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening, l
 from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.network_training import ROUNDS, class_loss
-from MedEnhanceLib.gradprom.structures.segmenting import segment_structures
+from MedEnhanceLib.gradprom.structures.segmenting import place, segment_structures
 from MedEnhanceLib.gradprom.structures.space import index_grid, smooth
 from MedEnhanceLib.gradprom.task import READING, FrozenTask
 from MedEnhanceLib.learning.intensity import scaling_for
@@ -156,7 +156,9 @@ class StructuresTask(FrozenTask):
         return LabeledImage(image, indices)
 
     def _segmented(self, volume: Volume) -> Bytes:
-        return segment_structures(volume.canonical(), self._model, self._device, Monitor()).labels
+        seen = volume.canonical()
+        placement = place(seen, self._model)
+        return segment_structures(seen, placement, self._model, self._device, Monitor()).labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
+from MedEnhanceLib.hqg.expectation import expected
 from MedEnhanceLib.hqg.lesion_band import LesionBand
 from MedEnhanceLib.io import load
 from MedEnhanceLib.noise.contrasts import measure_contrasts
@@ -269,12 +270,17 @@ def _decide_noise(
     elif config.smooth and not typical.profile.is_projected:
         hint = f"it is for CT, and this is {typical.modality}"
         warnings.append(ModelWarning("smooth", "smooth changes nothing", hint))
+    unfit = noise_warning(typical, noise, is_full=is_full)
     facts = _facts_of(noise, removal, typical.units)
+    prospect = expected(measured, noise, removal, doubt=unfit is not None)
+    facts |= {"verdict": prospect.verdict, "snr": prospect.snr, "expected": prospect.removed}
+    facts["doubt"] = unfit and unfit.message
+    facts = {name: value for name, value in facts.items() if value is not None}
     if shared:
         facts["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
     elif config.noise is not None:
         facts |= {"is_stated": True, "measured": float(f"{own.level:.4g}")}
-    warnings.append(noise_warning(typical, noise, is_full=is_full))
+    warnings.append(unfit)
     return _NoiseDecision(noise, removal, warnings, facts)
 
 
@@ -362,7 +368,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
     if noise.confidence == 0 and noise.contrast == 0 and not is_full:
         return _unfit(
             "no tissue was found in which noise could be measured",
-            "the result is nearly the input; check that the volume is an image of this modality",
+            "hardly any is removed; check that the volume is an image of this modality",
         )
     trust = trust_in(noise)
     if noise.contrast and noise.apparent / noise.contrast >= _STRONG and trust < _UNSURE:

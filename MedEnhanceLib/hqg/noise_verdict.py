@@ -7,35 +7,17 @@ from dataclasses import asdict, dataclass
 from types import EllipsisType
 from typing import Any
 
-import numpy as np
-
-from MedEnhanceLib.core.arrays import extremes, foreground
-from MedEnhanceLib.core.findings import noise_level
+from MedEnhanceLib.core.arrays import extremes
+from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN, noise_level
 from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.decide import VolumeCache
 from MedEnhanceLib.hqg.enhancer import measure
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.noise.estimate import TRUSTED
 from MedEnhanceLib.noise.even_region import measure_region
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: SNR of tissue → RMS of the error that an enhancement leaves, over that before. Fitted to 13 scans
-#: of four persons (T1, T2, FLAIR) with Rician noise of 2 to 15 %: nine of ten are within .12. No
-#: script repeats the fit.
-_SNR = (2.5, 4.5, 8.0, 16.0, 35.0, 80.0)
-_LEFT = (0.31, 0.35, 0.45, 0.6, 0.78, 0.95)
-#: The same in CT whose faint lesions are kept: on nine scans of phantoms .19 to .72, in the mean .3
-#: (Testing/Benchmarks/real_ct.py).
-_LEFT_OF_CT = 0.3
-# Chosen by hand; no table isolates them.
-#: Error left where hardly anything is to be removed.
-_HARDLY_LESS = 0.96
-#: SNR at the upper end of the noise from which a scan is clean, though its noise is uncertain.
-_CLEAN = 40.0
-#: Voxels of which the typical tissue is found.
-_SAMPLE = 1 << 20
 #: Sides of the cube around a voxel, in mm, and its least number of voxels along each.
 _CUBE_MM, _CUBE_VOXELS = 12.0, 4
 
@@ -50,6 +32,7 @@ class NoiseVerdict:
         confidence: that the measurement holds, 0 to 1.
         units: "" where they are not known.
         reason: why the noise is uncertain, or stays; "" for neither.
+        verdict: "clean", "removed" (to be) or "uncertain".
         snr: median of the tissue over `sigma`; None for CT.
         removed: expected share of the error (RMS) that an enhancement removes, 0 to 1; None where
             the noise is uncertain, and for a region.
@@ -61,6 +44,7 @@ class NoiseVerdict:
     confidence: float
     units: str = ""
     reason: str = ""
+    verdict: str = REMOVED
     snr: float | None = None
     removed: float | None = None
     region: tuple[tuple[int, int], ...] | None = None
@@ -68,7 +52,7 @@ class NoiseVerdict:
     @property
     def is_certain(self) -> bool:
         """Whether what is to be removed is known: the noise, or that there is hardly any."""
-        return self.confidence >= TRUSTED or self.removed is not None
+        return self.verdict != UNCERTAIN
 
     @property
     def sentence(self) -> str:
@@ -77,7 +61,7 @@ class NoiseVerdict:
         noise = f"Noise {noise_level({'sigma': self.sigma, 'interval': self.interval}, self.units)}"
         if self.region:
             return f"{noise} in the region{f'; uncertain: {self.reason}' if self.reason else ''}"
-        if self.removed is not None and self.removed <= 1 - _HARDLY_LESS:
+        if self.verdict == CLEAN:
             little = "hardly anything" if self.removed else "nothing"
             return f"This scan is clean{f' ({snr})' if snr else ''}: {little} to do"
         if not self.is_certain:
@@ -143,22 +127,16 @@ def noise_verdict(
     if low == high or quantity_of(volume)[0]:
         return None
     decision = measure(volume, cache=cache, monitor=monitor)
-    noise, removal = decision.noise, decision.removal
-    facts, is_ct = decision.facts["noise"], volume.profile.is_absolute
-    snr = None if is_ct else _tissue_of(volume) / noise.level
-    left = _LEFT_OF_CT if snr is None else float(np.interp(snr, _SNR, _LEFT))
-    is_certain = noise.confidence >= TRUSTED
-    is_clean = snr is not None and snr * noise.level > _CLEAN * noise.high
-    if is_clean and not is_certain:
-        left = _HARDLY_LESS
+    facts = decision.facts["noise"]
     return NoiseVerdict(
         sigma=facts["sigma"],
         interval=(facts["interval"][0], facts["interval"][1]),
         confidence=facts["confidence"],
         units=volume.units,
-        reason=noise.reason or removal.reason,
-        snr=snr and round(snr, 1),
-        removed=round((1 - left) * removal.share, 2) if is_certain or is_clean else None,
+        reason=facts.get("doubt") or decision.noise.reason or decision.removal.reason,
+        verdict=facts["verdict"],
+        snr=facts.get("snr"),
+        removed=facts.get("expected"),
     )
 
 
@@ -191,6 +169,7 @@ def region_verdict(volume: Volume, region: Sequence[slice | EllipsisType]) -> No
         sigma=float(f"{noise.level:.4g}"),
         interval=(float(f"{noise.low:.4g}"), float(f"{noise.high:.4g}")),
         confidence=0.0 if noise.reason else 1.0,
+        verdict=UNCERTAIN if noise.reason else REMOVED,
         units=volume.units,
         reason=noise.reason,
         region=tuple((int(start), int(stop)) for start, stop in ends),
@@ -216,10 +195,3 @@ def cube_around(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:
         slice(max(0, at - half), min(side, at + max(1, half)))
         for at, half, side in zip(voxel, halves, shape, strict=True)
     )
-
-
-def _tissue_of(volume: Volume) -> float:
-    """Return the median of the tissue, in a sample of the voxels."""
-    values = volume.voxels.reshape(-1)
-    sample = values[:: max(1, values.size // _SAMPLE)]
-    return float(np.median(sample[foreground(sample)]))

@@ -17,7 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.arrays import Where
-from MedEnhanceLib.core.findings import describe
+from MedEnhanceLib.core.findings import PYTHON, describe
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note, manifest_at_strength
 from MedEnhanceLib.core.options import check_range
@@ -100,8 +100,8 @@ class Enhanced:
 
     @property
     def findings(self) -> list[str]:
-        """Sentences on what was measured and done, as the command prints them; noise first."""
-        return describe(self.measured, self.strength, remedy="noise=")
+        """Sentences on what was measured and done, as the command prints them; verdict first."""
+        return describe(self.measured, self.strength, door=PYTHON)
 
     def compare(
         self,
@@ -148,9 +148,14 @@ class Enhanced:
             )
         if strength == 1:
             return self
+        volume, measured = blend(self.original, self.volume, strength), self.measured
+        if "noise" in measured and np.array_equal(volume.voxels, self.original.voxels):
+            # Rounded to whole numbers, a small share of a correction is none.
+            measured = measured | {"noise": measured["noise"] | {"changed": 0.0}}
         return replace(
             self,
-            volume=blend(self.original, self.volume, strength),
+            volume=volume,
+            measured=measured,
             uncertainty=None,
             segmentation=None,
             report=manifest_at_strength(self.report, strength) if self.report else {},

@@ -128,18 +128,26 @@ class Monitor:
         eta = self._pace.seconds_left(overall, stage) if self._pace else None
         self.emit("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
 
-    def log(self, message: str) -> None:
-        """Report a line for the log."""
-        self.emit("log", message=message)
+    def log(self, message: str, *, is_news: bool = False) -> None:
+        """Report a line for the log; is_news: commands print it, though nobody asked for a log."""
+        self.emit("log", message=message, **({"is_news": True} if is_news else {}))
 
-    def warn(self, message: str, *, about: str = "") -> None:
+    def warn(self, message: str, *, about: str = "", is_known: bool = False) -> bool:
         """Report a fallback or another warning; the same text is reported once in a job.
 
-        about: a key under which texts that differ, as by file name, count as the same.
+        Args:
+            message: of the warning.
+            about: a key under which texts that differ, as by file name, count as the same.
+            is_known: whether another job of this process reported it: then it is only kept
+                for the manifest.
+        Returns whether it was reported.
         """
-        if (about or message) not in self._warned:
-            self._warned[about or message] = message
+        if (about or message) in self._warned:
+            return False
+        self._warned[about or message] = message
+        if not is_known:
             self.emit("warning", message=message)
+        return not is_known
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Report a point of a curve.

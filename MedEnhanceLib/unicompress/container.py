@@ -154,7 +154,7 @@ class Container:
         path: Path,
         *,
         tolerant: bool = False,
-        warn: Callable[[str], None] = lambda _: None,
+        warn: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.path = path
         self.warn = warn

@@ -63,7 +63,7 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.segmenting import find_unlike, segment_structures
+from MedEnhanceLib.gradprom.structures.segmenting import find_unlike, place, segment_structures
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
@@ -146,7 +146,7 @@ def labeled(volume: Volume, arm: str = HEAD) -> Labeled:
     """Segment a canonical volume."""
     began = time.process_time()
     used = model() if arm == HEAD else replace(model(), corrector=_Uncorrected())  # type: ignore[arg-type]
-    result = segment_structures(volume, used, "cpu", Monitor())
+    result = segment_structures(volume, place(volume, used), used, "cpu", Monitor())
     expected = {name: value for name, value in result.quality.items() if np.isfinite(value)}
     cpu_s = time.process_time() - began
     return Labeled(volume.with_voxels(result.labels.astype(np.int32)), expected, cpu_s)
@@ -154,7 +154,7 @@ def labeled(volume: Volume, arm: str = HEAD) -> Labeled:
 
 def verdict(volume: Volume) -> str:
     """State why a canonical volume is refused; "" where it is not."""
-    return find_unlike(volume, model())
+    return find_unlike(place(volume, model()), model())
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,14 @@ def test_the_faq_quotes_what_the_program_says() -> None:
     assert not [words for words in quoted if words not in code]
 
 
+def test_one_sentence_introduces_the_software_everywhere() -> None:
+    removes = "Removes the noise of MR and CT volumes, and shows what it removed"
+    makes = "It also makes thick slices thin, segments, and compresses."
+    for name in ("README.md", "CMakeLists.txt", "mkdocs.yml", "pyproject.toml"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert removes in text and makes in text, name
+
+
 def test_every_model_is_in_its_index() -> None:
     models = (ROOT / "docs/models.md").read_text(encoding="utf-8")
     cards = {path.name for path in (ROOT / "Resources/models").iterdir()}

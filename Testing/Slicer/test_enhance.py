@@ -382,7 +382,8 @@ class ApplyTest(EnhanceTestCase):
         first = self.brain()
         self.choose(first)
         output = self.apply().nodes["output"]
-        guess, noise = self.ui.factsLabel.text.splitlines()[:2]
+        verdict, guess, noise = self.ui.factsLabel.text.splitlines()[:3]
+        self.assertRegex(verdict, "^Removed ±|^Uncertain: |^Clean ")
         self.assertEqual(guess, "MR (guessed from the values).")
         self.assertRegex(noise, "^Noise found: ±.*; removed: .*; tissue changed by ±")
         details = self.widget.ui.messageDetails.plainText

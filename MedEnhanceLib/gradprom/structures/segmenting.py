@@ -7,6 +7,7 @@ volume → 2 mm → locator → placement in the space → priors → mixture �
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,9 +65,22 @@ def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Ten
     return location, share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
 
 
-def find_unlike(volume: Volume, model: StructureModel) -> str:
-    """State why a canonical single volume cannot be segmented; "" if it can."""
-    return _unlike(locate(make_scan(volume), model), model.limits)
+class PlacedScan(NamedTuple):
+    """A volume at 2 mm, and where structures lie in it; None where there are none."""
+
+    scan: CoarseScan
+    location: Location | None
+
+
+def place(volume: Volume, model: StructureModel) -> PlacedScan:
+    """Find the structures in a canonical single volume, which takes seconds."""
+    scan = make_scan(volume)
+    return PlacedScan(scan, locate(scan, model))
+
+
+def find_unlike(placement: PlacedScan, model: StructureModel) -> str:
+    """State why a volume cannot be segmented; "" if it can."""
+    return _unlike(placement.location, model.limits)
 
 
 def is_like(location: Location, limits: Mapping[str, float]) -> bool:
@@ -92,19 +106,18 @@ def _unlike(location: Location | None, limits: Mapping[str, float]) -> str:
 
 
 def segment_structures(
-    volume: Volume, model: StructureModel, device: str, monitor: Monitor
+    volume: Volume, placement: PlacedScan, model: StructureModel, device: str, monitor: Monitor
 ) -> VoxelLabels:
     """Segment a canonical single volume.
 
     Args:
         volume: any spacing.
+        placement: of its structures.
         model: the head.
         device: of the networks, as PyTorch names it.
         monitor: progress and cancelling.
     """
-    monitor.progress(0.0, "placing the structures")
-    scan = make_scan(volume)
-    location = locate(scan, model, device)
+    scan, location = placement
     if location is None:
         empty = np.zeros(volume.shape, np.float32)
         quality = {label.name: float("nan") for label in model.anatomy.labels}

@@ -59,6 +59,11 @@ def thin_error(network: SliceNet, slices: Tensor, maps: StackMaps, thin: Tensor)
     return (torch.sqrt(error.square() + _ROUND**2) - _ROUND).mean()
 
 
+def tuning_steps(millions: float, limits: tuple[int, int] = TUNING_STEPS) -> int:
+    """Return the number of steps for millions of voxels of the result; limits: as of `tuned`."""
+    return int(np.clip(_STEPS_PER_MVOXEL * millions, *limits))
+
+
 def tuned(
     network: SliceNet,
     planes: Planes,
@@ -94,7 +99,7 @@ def tuned(
         )
         return network
     voxels = planes.pixels.size * stack.ratio
-    steps = int(np.clip(_STEPS_PER_MVOXEL * voxels / 1e6, *limits))
+    steps = tuning_steps(voxels / 1e6, limits)
     sampler = Sampler(
         [planes],
         TrainSlicesConfig(modality=modality),

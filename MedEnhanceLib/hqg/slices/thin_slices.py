@@ -27,11 +27,12 @@ from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import EMPTY, frames_warning
 from MedEnhanceLib.hqg.denoise import removal_of
+from MedEnhanceLib.hqg.duration import expected_seconds_of_slices
 from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_network, restore_planes
-from MedEnhanceLib.hqg.slices.steps import tuned
+from MedEnhanceLib.hqg.slices.steps import tuned, tuning_steps
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_unfit
 from MedEnhanceLib.io.dicom.headers import read_header
@@ -40,6 +41,7 @@ from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import duration_text
 
 #: Pixels of thin slices that go through the network at once.
 _AT_ONCE = 1 << 18
@@ -104,6 +106,13 @@ def enhance_slices(
     )
     if tune:
         monitor.log("learning from these slices first: minutes on a CPU, longer for large volumes")
+    millions = volume.voxels.size / stack.thick * stack.thin / 1e6
+    steps = tuning_steps(millions) if tune else 0
+    seconds = expected_seconds_of_slices(millions, steps, threads=torch.get_num_threads())
+    text = f"{stack.thin} thin slices take about {duration_text(seconds)} on this CPU"
+    monitor.log(
+        text + ("" if choice.name == "cpu" else f", and less on {choice.name}"), is_news=True
+    )
     network = open_network(bundle)
     move(network, choice.name)
     seen = volume.canonical().compact()

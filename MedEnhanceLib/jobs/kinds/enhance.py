@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.options import option
@@ -27,6 +30,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
+    from MedEnhanceLib.report.figures import Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,14 +297,25 @@ class NoiseParams(VolumeParams):
         high=1_000_000,
         flag=None,
     )
+    picture: str | None = option(
+        None,
+        help="write a picture (PNG) of the region that was measured, in three planes",
+        metavar="FILE",
+        place="output",
+    )
+    overwrite: bool = option(False, help="replace an existing picture", flag="--force")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_two_regions(files.region_from_json(self.region), self.at)
+        if self.picture and self.region is None and self.at is None:
+            raise ConfigError(
+                "picture shows a region, and none is given", "Give at or region (--at, --region)."
+            )
 
 
 def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → measure the volume, and keep it for its previews, or a region.
+    """Load → measure the volume, and keep it for its previews, or a region → picture.
 
     Args:
         params: of the job.
@@ -308,6 +323,10 @@ def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Resul
         kept: keeps the volume and its measurements.
     Returns the measurement, and the sentence about it.
     """
+    if params.picture:
+        require("matplotlib", purpose="Drawing the picture")
+        refuse_unwritable(Path(params.picture).parent)
+        refuse_existing(Path(params.picture), params.overwrite)
     volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.3))
     verdict = measured_noise(
         volume,
@@ -319,7 +338,28 @@ def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Resul
     if verdict is None:
         sentence = f"{volume.modality} of this kind is not enhanced, and its noise not measured"
         return Result({"noise": None, "sentence": sentence})
-    return Result({"noise": verdict.to_json(), "sentence": verdict.sentence})
+    fields = {"noise": verdict.to_json(), "sentence": verdict.sentence}
+    if params.picture and verdict.region:
+        picture = _region_picture(volume, verdict.region)
+        picture.save(params.picture, overwrite=params.overwrite)
+        fields["outputs"] = {"picture": params.picture}
+    return Result(fields)
+
+
+def _region_picture(volume: Volume, region: Sequence[tuple[int, int]]) -> Picture:
+    """Draw three planes through a region, without and with its outline.
+
+    region: (start, stop) along K, J, I.
+    """
+    from MedEnhanceLib.report.figures import Pane, comparison
+
+    voxels = np.zeros(volume.shape, np.uint8)
+    voxels[tuple(slice(*ends) for ends in region)] = 1
+    outline = replace(volume.with_voxels(voxels), modality="SEG")
+    name = "measured region"
+    panes = [Pane("Volume", volume), Pane(name.capitalize(), volume, labels=outline)]
+    middle = [(start + stop) // 2 for start, stop in region]
+    return comparison(panes, legend={1: name}, point=(middle[0], middle[1], middle[2]))
 
 
 @dataclass(frozen=True, kw_only=True)

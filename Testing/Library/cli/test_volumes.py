@@ -205,6 +205,49 @@ def test_noise_is_measured_in_even_tissue_and_used(run: Callable, tmp_path: Path
         assert run("noise", path, "--at", wrong).status == 2
 
 
+def test_the_region_in_which_noise_is_measured_is_drawn(
+    run: Callable, scan: Path, tmp_path: Path, coarse_pictures: None
+) -> None:
+    picture = tmp_path / "region.png"
+    command = ["noise", scan, "--modality", "MR", "--picture", picture]
+    assert "none is given" in run(*command).err
+    assert f"wrote {picture}" in run(*command, "--at", "4,20,20").out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "exists already" in run(*command, "--at", "4,20,20").err
+
+
+@pytest.mark.parametrize(("strength", "change"), [("1", True), ("0.001", False), ("0", False)])
+def test_output_and_report_agree_on_whether_anything_changed(
+    strength: str, change: bool, run: Callable, tmp_path: Path, coarse_pictures: None
+) -> None:
+    noisy, page = tmp_path / "noisy.nii.gz", tmp_path / "report/index.html"
+    io.save(Rician(0.1, 3).apply(brain(), keep_dtype=True), noisy)
+    command = ["enhance", noisy, tmp_path / "out.nii.gz", "--modality", "MR", "--noise", "2000"]
+    ran = run(*command[:-2], "--strength", strength, "--report", page.parent)
+    assert ran.status == 0, ran.err
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    assert ("every voxel is that of the input" in text) is not change
+    assert ("The result is the input" in ran.out) is not change
+    assert "nearly the input" not in ran.out + text
+    first = ran.out.splitlines()[0]
+    assert first in text.replace("Removed", "removed").replace("Nothing removed", "nothing removed")
+    assert first.startswith("removed ±" if strength != "0" else "nothing removed")
+
+
+def test_a_stated_noise_far_from_the_measured_one_is_warned_of(
+    run: Callable, tmp_path: Path
+) -> None:
+    noisy = tmp_path / "noisy.nii.gz"
+    io.save(Rician(0.1, 3).apply(brain()), noisy)
+    sigma = run("noise", noisy, "--modality", "MR", "--json").json["noise"]["sigma"]
+    for factor, is_far in ((4.0, True), (1.0, False), (0.2, True)):
+        options = ["--noise", f"{factor * sigma:.4g}", "--modality", "MR", "--force"]
+        ran = run("enhance", noisy, tmp_path / "out.nii.gz", *options)
+        assert ("the noise is stated as" in ran.err) is is_far
+        assert ran.out.startswith("removed ±")
+        assert f"of the stated ±{float(options[1]):.3g}" in ran.out
+
+
 @pytest.mark.parametrize(("modality", "near"), [("mr", "MR"), ("MRI", "MR"), ("pet", "PT")])
 def test_a_modality_in_other_letters_is_recognized(
     modality: str, near: str, run: Callable, scan: Path, tmp_path: Path

@@ -30,7 +30,7 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
             1.0,
             "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: little, because noise and "
             "anatomy can hardly be distinguished; tissue changed by ±0.262"
-            ". The result is nearly the input. If you know the noise, state it: --noise",
+            ". The result is nearly the input",
         ),
         (
             _UNSURE,
@@ -54,26 +54,25 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
             1.0,
             "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: 80 % of ±1.1, because noise "
             "and anatomy can hardly be distinguished and low frequencies stay, with small lesions "
-            "in them; tissue changed by ±1. If you know the noise, state it: --noise",
+            "in them; tissue changed by ±1",
         ),
         (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},
             1.0,
             "found: ±19.5 (1 SD; likely ±15.6 to ±40.4); removed: all (uncertain, "
-            "because it is not sure); tissue changed by ±18.3. If you know the noise, "
-            "state it: --noise",
+            "because it is not sure); tissue changed by ±18.3",
         ),
     ],
 )
 def test_levels_are_standard_deviations_and_shares_are_of_one_of_them(
     noise: dict[str, Any], strength: float, text: str
 ) -> None:
-    assert describe({"noise": noise}, strength, remedy="--noise") == [f"noise {text}"]
+    assert describe({"noise": noise}, strength)[1:] == [f"noise {text}"]
 
 
 def test_what_cannot_be_read_is_left_out_and_the_log_has_the_findings() -> None:
     measured = {"noise": {"sigma": "much"}, "guide": 7, "bias_field": {"corrected": True}}
-    lines = describe(measured, remedy="")
+    lines = describe(measured)
     assert lines == ["bias field corrected (N4)"]
     log = ["running mr", "noise found: ±2 (1 SD); removed: up to ±1"]
     assert final_log(log, lines) == ["running mr", *lines]
@@ -105,7 +104,8 @@ def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
         "bias_field": {"corrected": True},
         "guide": {"used": 0.4},
     }
-    (line,) = describe(measured, 0.0)
+    verdict, line = describe(measured, 0.0)
+    assert verdict == "nothing removed: the strength is 0"
     assert line.endswith("removed: nothing, because the strength is 0. The result is the input")
     half = describe(measured, 0.5)
     assert "the guide changed the result by 0.20 SD of the noise" in half
@@ -113,6 +113,34 @@ def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
 
 
 def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:
-    little, nothing = (describe({"noise": _SURE | {"changed": c}})[0] for c in (1e-3, 0.0))
+    little, nothing = (describe({"noise": _SURE | {"changed": c}})[1] for c in (1e-3, 0.0))
     assert "removed: little" in little and little.endswith("The result is nearly the input")
     assert "removed: nothing" in nothing and nothing.endswith("The result is the input")
+
+
+@pytest.mark.parametrize(
+    ("noise", "strength", "text"),
+    [
+        ({"verdict": "clean", "snr": 85.2, "changed": 0.0}, 1.0, "clean (SNR 85): nothing to do"),
+        ({"verdict": "clean", "changed": 0.2}, 1.0, "clean: hardly anything to do"),
+        ({"verdict": "removed", "changed": 18.0}, 1.0, "removed ±18, about 60 % of the error"),
+        ({"verdict": "removed", "changed": 18.0}, 0.5, "removed ±9, about 40 % of the error"),
+        ({"verdict": "removed", "changed": 19.4}, 1.0, "removed ±19.4 of noise ±19.5"),
+        ({"verdict": "removed", "units": "HU"}, 1.0, "removed ±18.3 HU of noise ±19.5"),
+        ({"verdict": "removed", "is_stated": True}, 1.0, "removed ±18.3 of the stated ±19.5"),
+        (
+            {"verdict": "uncertain", "reason": "r"},
+            1.0,
+            "uncertain: r; to measure σ in even tissue: medenhance noise INPUT --at "
+            "SLICE,ROW,COLUMN, then --noise SIGMA",
+        ),
+    ],
+)
+def test_the_verdict_comes_first(noise: dict[str, Any], strength: float, text: str) -> None:
+    assert describe({"noise": _SURE | noise}, strength)[0] == text
+
+
+def test_before_the_run_there_is_no_verdict() -> None:
+    assert describe({"noise": {"sigma": 2.0, "share_removed": 1.0, "verdict": "removed"}}) == [
+        "noise found: ±2 (1 SD); removed: all"
+    ]

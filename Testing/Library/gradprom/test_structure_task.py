@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from MedEnhanceLib import gradprom
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom import structure_task
+from MedEnhanceLib.gradprom import SegmentConfig, structure_task
 from MedEnhanceLib.gradprom.structure_task import StructuresTask
 from MedEnhanceLib.gradprom.structures import correcting, segmenting
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
@@ -168,3 +169,17 @@ def test_a_scan_in_which_the_head_recognizes_nothing_is_named(
     monkeypatch.setattr(structure_task, "locate", lambda *_: None)
     with pytest.raises(InputError, match=r"0\.nii\.gz.*recognizes no structures"):
         next(task_of(segmenter, data).subjects(Monitor()))
+
+
+def test_segmenting_places_the_structures_once(
+    segmenter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed, locate = list[CoarseScan](), segmenting.locate
+
+    def counting(scan: CoarseScan, *rest: Any) -> Location | None:
+        placed.append(scan)
+        return locate(scan, *rest)
+
+    monkeypatch.setattr(segmenting, "locate", counting)
+    gradprom.segment(ball(0), SegmentConfig(model=segmenter, device="cpu"))
+    assert len(placed) == 1

@@ -24,6 +24,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig, TrainSlicesConfig
+from MedEnhanceLib.hqg.duration import expected_seconds_of_slices
 from MedEnhanceLib.hqg.slices import thin_slices
 from MedEnhanceLib.hqg.slices.planes import Planes, Sampler, Thickening, read_planes
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
@@ -72,6 +73,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def _thin(scan: Volume, model: str, *, tune: bool = False, **fields: object) -> Volume:
     config = EnhanceConfig.from_json({"model": model, "device": "cpu", "task": "slices", **fields})
     return thin_slices.enhance_slices(scan, config, Monitor(), tune=tune).volume
+
+
+def test_the_time_is_said_before_the_work(model: str) -> None:
+    news: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.fields.get("is_news"):
+            news.append(event.fields["message"])
+
+    config = EnhanceConfig(model=model, device="cpu", task="slices")
+    thin_slices.enhance_slices(_scan(), config, Monitor(listen), tune=False)
+    assert news == ["32 thin slices take about 5 s on this CPU"]
+    assert 30 <= expected_seconds_of_slices(10.5, 400, threads=2) <= 40  # 34 s were measured
 
 
 @pytest.mark.parametrize("shape", ["gaussian", "box"])

@@ -73,6 +73,9 @@ def test_one_warning_names_the_guessed_modality_and_how_to_state_it(
     assert "a.nii: no modality is stated; its values" in warning
     assert "--modality" in warning
     assert guessed.modality == "OT"
+    later = WarningRecorder()
+    load(tmp_path / "a.nii", monitor=later.monitor)  # this process has said it
+    assert later.monitor.warnings == (warning,) and not later.warnings
 
 
 def test_a_ct_that_was_rescaled_is_no_hu(tmp_path: Path, recorder: WarningRecorder) -> None:

@@ -22,9 +22,10 @@ _NOISE = {"sigma": 335.0, "share_removed": 1.0}
 
 def test_a_result_says_in_words_what_was_found() -> None:
     result = me.enhance(brain(), device="cpu", noise=1.0, strength="full")
-    (line,) = result.findings
+    verdict, line = result.findings
+    assert verdict.endswith(" of the stated ±1")
     assert line.startswith("noise stated: ±1 (1 SD); removed: all; tissue changed by ±")
-    half = result.at_strength(0.5).findings[0]
+    half = result.at_strength(0.5).findings[1]
     assert "removed: 50 %, because the strength is 0.5" in half
 
 
@@ -104,7 +105,7 @@ def test_anatomy_that_all_frames_lose_is_warned_of_and_noise_is_not(
     assert noises[0]["mean_changed"] > 1.5 * noises[0]["mean_changed_by_noise"]
     assert f"changed by ±{noises[0]['mean_changed']:.3g} in tissue" in warned[0][0]
     assert "anatomy may have been removed" in warned[0][0] and warned[1] == []
-    assert all("the mean of all frames changed by" in result.findings[1] for result in results)
+    assert all("the mean of all frames changed by" in result.findings[2] for result in results)
 
 
 @pytest.mark.slow

@@ -244,7 +244,7 @@ def test_derived_maps_are_enhanced_on_request_alone_and_the_result_says_so(
 
 def test_what_only_looks_like_phase_is_enhanced_on_request() -> None:
     result = _enhance(_phase(), spacing=(1, 1, 2), modality="MR", as_intensity=True)
-    assert result.findings[0] == "phase, taken as intensities on request"
+    assert result.findings[1] == "phase, taken as intensities on request"
 
 
 def test_values_that_just_reach_pi_are_warned_of() -> None:
@@ -333,11 +333,11 @@ def test_a_model_that_is_named_decides_the_modality() -> None:
     assert result.volume.modality == "MR"
 
 
-def test_a_guessed_modality_is_the_first_line_of_the_findings(
+def test_a_guessed_modality_is_stated_after_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = "taken as MR (guessed from values; state it with --modality)"
-    guessed = _enhance(_image(), spacing=(1, 1, 1)).findings[0]
+    guessed = _enhance(_image(), spacing=(1, 1, 1)).findings[1]
     assert guessed == line.replace("--modality", "modality=")
     assert guessed not in _enhance(_image(), spacing=(1, 1, 1), modality="MR").findings
     path, out = _nifti(tmp_path / "scan.nii", _image()), str(tmp_path / "out.nii")
@@ -345,7 +345,7 @@ def test_a_guessed_modality_is_the_first_line_of_the_findings(
     command = ["enhance", str(path), out, "--device", "cpu", "--report", report]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert line in lines[1]
+    assert line in lines[2]
     assert line[1:] in (tmp_path / "report/index.html").read_text("utf-8")  # it begins a sentence
     assert main([*command[:2], f"{tmp_path}/b.nii", "--device", "cpu", "--json"]) == 0
     fields = json.loads(capsys.readouterr().out)

@@ -1,0 +1,220 @@
+"""The demo on a real scan: enhanced, and compared with images that were measured again.
+
+The scan is a part of ds000114 (CC0): 16 frames of a diffusion series. Frames without diffusion
+weighting were measured seven times; three are in the scan, four are the reference, which the
+enhancement does not see.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MedEnhanceLib import io, unicompress
+from MedEnhanceLib.core.arrays import Array, Mask, foreground
+from MedEnhanceLib.core.findings import verdict_on
+from MedEnhanceLib.core.manifest import as_json
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.jobs.files import KeptVolumes, Result
+from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.unicompress.config import CompressConfig
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.report.figures import Pane
+
+SAMPLE, REPEATED, LICENSE = "dwi_ds000114", "dwi_ds000114_b0", "LICENSE-ds000114.txt"
+#: What other methods leave of the error, measured by Testing/Benchmarks/demo_peers.py.
+PEERS = "dwi_ds000114_peers.json"
+#: Signal of tissue over the median of the head, and of weighted over unweighted frames: fluid,
+#: which pulsates from one measurement to the next, loses nearly all of it.
+_TISSUE, _NO_FLUID = 0.5, 0.3
+#: Upper end of the window of the picture, over the median of the head: tissue, not fluid.
+_BRIGHTEST = 1.8
+#: Voxels from the border of the head, where movement between measurements outweighs noise.
+_FROM_BORDER = 2
+_MEASURED = ("raw_bytes", "file_bytes", "ratio", "max_error", "psnr", "seconds", "verified")
+_NOTES = (
+    "The scan is real: its noise is that of the scanner, and nothing was simulated. It was "
+    "enhanced with the default options.",
+    "Error: root mean square difference from the mean of four further measurements of the images "
+    "without diffusion weighting, less the noise of that mean; in tissue without fluid, two voxels "
+    "or more inside the head. The enhancement did not see them.",
+    "BM4D (told the noise that we measured) and MP-PCA were measured once, and do not run here.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRun:
+    """What a demo leaves for its page and its record.
+
+    Attributes:
+        facts: of the enhancement.
+        results: tables and notes.
+        name: of the input, as the page calls it.
+        before, after: of the enhancement.
+        panes: columns of the picture.
+        reference: what the result is compared with, in a sentence.
+        inputs: names of the sample's files: the volume, and its reference.
+    """
+
+    facts: Result
+    results: dict[str, Any]
+    name: str
+    before: Volume
+    after: Volume
+    panes: list[Pane]
+    reference: str
+    inputs: tuple[str, str]
+
+
+def load_scan() -> tuple[Volume, Volume]:
+    """Return the scan, and four further measurements of its unweighted image."""
+    samples = resource_folder("samples")
+    scan, repeated = (
+        io.load(samples / f"{name}.nii.gz", modality="MR") for name in (SAMPLE, REPEATED)
+    )
+    return scan, repeated
+
+
+def error_of(volume: Volume, scan: Volume, repeated: Volume) -> float:
+    """Return the RMS error of the unweighted frames in tissue, without that of the reference.
+
+    Args:
+        volume: the scan or a result, [T, K, J, I].
+        scan: with its gradients.
+        repeated: further measurements of the unweighted image.
+    """
+    frames = [number for number, each in enumerate(scan.gradients) if each.b_value == 0]
+    truth = repeated.voxels.mean(axis=0, dtype=np.float64)
+    tissue = _tissue_of(scan, truth, frames)
+    own = repeated.voxels.var(axis=0, ddof=1, dtype=np.float64)[tissue].mean() / len(
+        repeated.voxels
+    )
+    square = np.mean([np.square(volume.voxels[n] - truth)[tissue].mean() for n in frames])
+    return float(f"{np.sqrt(max(square - own, 0.0)):.3g}")
+
+
+def _tissue_of(scan: Volume, truth: Array, unweighted: Sequence[int]) -> Mask:
+    weighted = np.delete(scan.voxels, unweighted, axis=0).mean(axis=0, dtype=np.float64)
+    level = np.median(truth[foreground(truth)])
+    head = truth > _TISSUE * level
+    for _step in range(_FROM_BORDER):
+        around = np.pad(head, 1)
+        for axis in range(3):
+            beside = [np.roll(around, step, axis)[1:-1, 1:-1, 1:-1] for step in (-1, 1)]
+            head = head & beside[0] & beside[1]
+    tissue: Mask = head & (weighted > _NO_FLUID * truth)
+    return tissue
+
+
+def run_scan(folder: Path, device: str, monitor: Monitor, *, overwrite: bool) -> DemoRun:
+    """Enhance the scan, compare it with the further measurements, and compress it.
+
+    Args:
+        folder: for the files.
+        device: of the enhancement.
+        monitor: receives progress; may cancel.
+        overwrite: whether files may be replaced.
+    """
+    _copy_sample(folder, overwrite)
+    scan, repeated = load_scan()
+    params = EnhanceParams(
+        input=str(folder / "scan.nii.gz"),
+        output=str(folder / "enhanced.nii.gz"),
+        modality="MR",
+        config=EnhanceConfig(device=device),
+        overwrite=overwrite,
+    )
+    facts = run_enhance(params, monitor.part(0.0, 0.7), KeptVolumes())
+    enhanced = io.load(folder / "enhanced.nii.gz", modality="MR")
+    peers = json.loads((resource_folder("samples") / PEERS).read_text(encoding="utf-8"))
+    errors = {
+        "scan": error_of(scan, scan, repeated),
+        "enhanced": error_of(enhanced, scan, repeated),
+    }
+    errors |= {f"{peer['name']}, measured before": peer["error"] for peer in peers}
+    quality = [
+        {"name": name, "error": error, "removed": round(1 - error / errors["scan"], 2)}
+        for name, error in errors.items()
+    ]
+    del quality[0]["removed"]  # of the scan itself
+    modes = {"lossless": CompressConfig(lossless=True)}
+    results = {
+        "verdict": verdict_on(facts["measured"]),
+        "quality": quality,
+        "compression": compressed(scan, "scan", modes, folder, overwrite, monitor.part(0.7, 1.0)),
+        "notes": _NOTES,
+    }
+    return DemoRun(
+        facts=facts,
+        results=results,
+        name="dwi_ds000114.nii.gz, a real diffusion scan",
+        before=scan,
+        after=enhanced,
+        panes=_panes_of(scan, enhanced, repeated),
+        reference="Four further measurements are the reference: the error is in the table below.",
+        inputs=(f"{SAMPLE}.nii.gz", f"{REPEATED}.nii.gz"),
+    )
+
+
+def compressed(
+    volume: Volume,
+    name: str,
+    modes: Mapping[str, CompressConfig],
+    folder: Path,
+    overwrite: bool,
+    monitor: Monitor,
+) -> list[dict[str, Any]]:
+    """Compress a volume in each mode; returns the measurements of each file.
+
+    Args:
+        volume: to compress.
+        name: with which those of the files begin.
+        modes: name → configuration.
+        folder: for the files.
+        overwrite: whether files may be replaced.
+        monitor: receives progress; may cancel.
+    """
+    files = []
+    for index, (mode, config) in enumerate(modes.items()):
+        part = monitor.part(index / len(modes), (index + 1) / len(modes))
+        path = folder / f"{name}-{mode}.ucv"
+        file = as_json(
+            unicompress.compress(volume, path, config, monitor=part, overwrite=overwrite)
+        )
+        files.append({"mode": mode, "file": path.name} | {key: file[key] for key in _MEASURED})
+    return files
+
+
+def _panes_of(scan: Volume, enhanced: Volume, repeated: Volume) -> list[Pane]:
+    from MedEnhanceLib.report.figures import Pane
+
+    number = next(n for n, gradient in enumerate(scan.gradients) if gradient.b_value == 0)
+    before, after = scan.frame(number), enhanced.frame(number)
+    mean = before.with_voxels(repeated.voxels.mean(axis=0).astype(np.float32))
+    brightest = _BRIGHTEST * float(np.median(mean.voxels[foreground(mean.voxels)]))
+    return [
+        Pane("Measured once", before, window=(0, brightest)),
+        Pane("Enhanced", after, window=(0, brightest)),
+        Pane("Enhanced − input", after, minus=before),
+        Pane("Measured four more times", mean, window=(0, brightest)),
+    ]
+
+
+def _copy_sample(folder: Path, overwrite: bool) -> None:
+    """Write the files of the sample into the folder, under plain names."""
+    samples = resource_folder("samples")
+    names = {f"{SAMPLE}{ending}": f"scan{ending}" for ending in (".nii.gz", ".bval", ".bvec")}
+    names |= {f"{REPEATED}.nii.gz": "repeated.nii.gz", LICENSE: LICENSE}
+    for source, name in names.items():
+        with atomic_write(folder / name, overwrite=overwrite) as temporary:
+            temporary.write_bytes((samples / source).read_bytes())
