@@ -17,19 +17,7 @@ import yaml
 from MedEnhanceLib import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-TOP_LEVEL = {
-    "CHANGELOG.md", "CITATION.cff", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "MedEnhance",
-    "MedEnhanceLib", "README.md", "Resources", "Testing", "codemeta.json",
-    "constraints.txt", "docs", "medenhance.py", "mkdocs.yml", "pyproject.toml",
-}  # fmt: skip
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-#: Made by building, testing and trying; never committed.
-LEFTOVERS = {"build", "dist", "runs", "medenhance-demo"}
-
-
-def test_the_top_level_holds_what_it_should() -> None:
-    found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
-    assert found - LEFTOVERS == TOP_LEVEL
 
 
 def test_no_name_of_a_class_or_file_stands_for_two_things() -> None:

@@ -104,6 +104,8 @@ def main() -> None:
         (out / _PRECIOUS).write_bytes(b"mine")
 
     begin()
+    run_job(spec)  # all that it imports is there for the children
+    begin()
     status, steps = _child(spec, out)
     assert (status, steps > 0) == (0, True), (status, steps)
     whole = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*.*")}
