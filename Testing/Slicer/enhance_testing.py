@@ -1,5 +1,6 @@
 """What tests of the page Enhance share: a small brain, the page, the library to compare with."""
 
+import functools
 import os
 import subprocess
 from unittest import mock
@@ -7,7 +8,7 @@ from unittest import mock
 import numpy as np
 import slicer
 import vtk
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import SAMPLE, MedEnhanceTestCase
 
 from MedEnhanceLib.io import stepwise
 from MedEnhanceNodes import bridge, results, sending
@@ -16,6 +17,15 @@ from MedEnhancePanels.runner import Runner
 
 #: A part of the sample that the model takes a fraction of a second for.
 PART = np.s_[60:72, 84:148, 60:124]
+
+
+@functools.cache
+def sampleVoxels():
+    """The brain that ships with MedEnhance; Slicer takes most of a second to load it."""
+    node = slicer.util.loadVolume(str(SAMPLE))
+    voxels = slicer.util.arrayFromVolume(node).copy()
+    slicer.mrmlScene.RemoveNode(node)
+    return voxels
 
 
 class EnhanceTestCase(MedEnhanceTestCase):
@@ -32,9 +42,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def brain(self, name="Brain", part=PART):
         """A small, turned, noisy part of the sample under a transform, in a study, as shown."""
-        whole = self.loadSample()
-        voxels = slicer.util.arrayFromVolume(whole)[part].copy()
-        slicer.mrmlScene.RemoveNode(whole)
+        voxels = sampleVoxels()[part]
         noise = np.random.default_rng(0).normal(0, 20, (2, *voxels.shape))
         voxels = np.hypot(voxels + noise[0], noise[1]).round().clip(0, 255).astype(voxels.dtype)
         voxels[:, 0] = 0  # air
