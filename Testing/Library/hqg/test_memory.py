@@ -33,9 +33,9 @@ NativeEngine.run = NativeEngine.run_network = nothing
 NativeUNet.change = lambda _, images: np.zeros(images.shape[1:], np.float32)
 modality, slices = sys.argv[1], int(sys.argv[2])
 rng = np.random.default_rng(0)
-voxels = np.empty((slices, 128, 128), np.int16)
+voxels = np.empty((slices, 256, 256), np.int16)
 for plane in voxels:
-    steps = 400 * np.add.outer(np.arange(128) // 32 % 2, np.arange(128) // 32 % 2)
+    steps = 400 * np.add.outer(np.arange(256) // 32 % 2, np.arange(256) // 32 % 2)
     plane[...] = steps + 300 + rng.normal(0, 60, steps.shape)
 volume = Volume(voxels, modality=modality)
 config = EnhanceConfig(device="cpu")
@@ -56,9 +56,9 @@ def peak(modality: str, slices: int) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_bytes_a_voxel(modality: str) -> None:
-    few, many = 160, 360  # with 160 all that is held of the slices nearby is there
+    few, many = 160, 260  # with 160 all that is held of the slices nearby is there
     more = peak(modality, many) - peak(modality, few)
-    assert more / ((many - few) * 128 * 128) < MOST_BYTES_A_VOXEL
+    assert more / ((many - few) * 256 * 256) < MOST_BYTES_A_VOXEL
 
 
 @pytest.mark.parametrize("correct_bias_field", [False, True])
