@@ -33,7 +33,7 @@ def test_every_case_ends_in_an_error_of_ours_or_right_voxels(
             ends[mutation, end] += 1
     assert {mutation for mutation, _ in ends} == set(MUTATIONS)
     assert sum(count for (_, end), count in ends.items() if end == "refused") > cases / 2
-    assert ends["code", "warned"] + ends["code", "right"] > cases / 100  # the decoders are reached
+    assert ends["code", "warned"] + ends["code", "right"] >= cases / 100  # the decoders are reached
 
 
 def test_the_bases_have_every_type_and_kind_of_record(bases: list[Base]) -> None:
