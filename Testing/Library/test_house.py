@@ -48,18 +48,6 @@ def _public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
             yield node
 
 
-def test_threads_that_compute_are_those_of_the_one_pool() -> None:
-    # The console has the whole work in a thread of its own, so that it can answer signals.
-    library = ROOT / "MedEnhanceLib"
-    users = {
-        path.relative_to(library).as_posix()
-        for path in library.rglob("*.py")
-        if "PoolExecutor" in path.read_text(encoding="utf-8")
-    }
-    # A batch has processes, each of which has the pool.
-    assert users == {"runtime/pool.py", "cli/console.py", "jobs/batch_processes.py"}
-
-
 def test_docstrings_list_the_arguments_of_public_functions() -> None:
     """Functions of three or more; ruff compares the names of shorter lists that exist."""
     missing = []
