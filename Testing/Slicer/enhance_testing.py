@@ -2,7 +2,6 @@
 
 import functools
 import os
-import subprocess
 from unittest import mock
 
 import numpy as np
@@ -103,11 +102,11 @@ class EnhanceTestCase(MedEnhanceTestCase):
         return {scene.GetNthNode(at).GetID() for at in range(scene.GetNumberOfNodes())}
 
     def libraryResult(self, node):
-        """What the library makes of the same voxels, by its command line, in another process."""
+        """What the library makes of the same voxels, without a panel and a worker."""
+        from MedEnhanceLib.jobs import JobSpec, run_job
+
         folder = self.temporaryFolder()
         source, output = (os.path.join(folder, name) for name in ("in.nrrd", "out.nrrd"))
         list(sending.sendVolume(node, source))
-        command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
-        environment = os.environ | {"PYTHONPATH": os.path.abspath(f"{stepwise.__file__}/../../..")}
-        subprocess.run(command, check=True, env=environment, capture_output=True)
+        run_job(JobSpec("enhance", {"input": source, "output": output}))
         return np.array(stepwise.NrrdFile(output).voxels)
