@@ -66,8 +66,8 @@ def test_nan_is_named_before_the_modality_that_it_hides(
     call: Callable[..., object], modality: str | None, head: Volume
 ) -> None:
     voxels = np.array(head, np.float32)
-    voxels[3, 5, 5] = np.nan
-    with pytest.raises(me.InputError, match="1 voxel is NaN or infinite, first in slice 3"):
+    voxels[3, 5, 5:7] = np.nan, -np.inf
+    with pytest.raises(me.InputError, match="2 voxels are NaN or infinite, first in slice 3"):
         call(voxels, spacing=(1, 1, 1), modality=modality)
 
 

@@ -168,9 +168,8 @@ print(json.dumps(said))
 """
 
 
-@pytest.mark.parametrize("cause", _CAUSES[:1])
-def test_every_door_says_why_pytorch_cannot_be_loaded(tmp_path: Path, cause: str) -> None:
-    reason = break_package(tmp_path / "broken", "torch", cause)
+def test_every_door_says_why_pytorch_cannot_be_loaded(tmp_path: Path) -> None:
+    reason = break_package(tmp_path / "broken", "torch", _CAUSES[0])
     path = os.pathsep.join(map(str, (tmp_path / "broken", _REPOSITORY)))
     program = ["-c", _WITH_BROKEN_TORCH, str(tmp_path / "a.nii"), str(tmp_path)]
     done = subprocess.run([sys.executable, "-P", *program], env={**os.environ, "PYTHONPATH": path},

@@ -194,7 +194,7 @@ def _stripes(volume: Volume, model: StructureModel, _device: str, _monitor: Moni
 
 @pytest.fixture
 def quick_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network of brains is not run: each volume takes half a minute. README's page runs it."""
+    """The network of brains is not run, which takes half a minute a volume: the demo runs it."""
     module = "MedEnhanceLib.gradprom.structure_segmenter"
     monkeypatch.setattr(f"{module}.segment_structures", _stripes)
     monkeypatch.setattr(f"{module}.find_unlike", lambda *_: "")
@@ -333,7 +333,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/training.md": _plain,
     "docs/uncertainty.md": _plain,
 }
-#: Pages that segment, but show no segments: those of `brain` take a minute each.
+#: Pages that segment slice by slice.
 _WITH_ANY_SEGMENTS = {"docs/batch.md", "docs/dicom/writing.md", "docs/segmenters.md"}
 #: Run by tests of their subjects.
 _RUN_ELSEWHERE = {
@@ -366,7 +366,7 @@ def test_the_examples_of_a_page_run(
     if page in _WITH_ANY_SEGMENTS:
         shutil.copytree(tissue_head, desk / "models" / tissue_head.name)
         set_default(tissue_head.name)
-    elif page != "README.md":
+    else:
         request.getfixturevalue("quick_labels")
     names = run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":

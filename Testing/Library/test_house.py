@@ -17,19 +17,7 @@ import yaml
 from MedEnhanceLib import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-TOP_LEVEL = {
-    "CHANGELOG.md", "CITATION.cff", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "MedEnhance",
-    "MedEnhanceLib", "README.md", "Resources", "Testing", "codemeta.json",
-    "constraints.txt", "docs", "medenhance.py", "mkdocs.yml", "pyproject.toml",
-}  # fmt: skip
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-#: Made by building, testing and trying; never committed.
-LEFTOVERS = {"build", "dist", "runs", "medenhance-demo"}
-
-
-def test_the_top_level_holds_what_it_should() -> None:
-    found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
-    assert found - LEFTOVERS == TOP_LEVEL
 
 
 def test_no_name_of_a_class_or_file_stands_for_two_things() -> None:
@@ -58,18 +46,6 @@ def _public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
             yield from _public_functions(node.body)
         elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             yield node
-
-
-def test_threads_that_compute_are_those_of_the_one_pool() -> None:
-    # The console has the whole work in a thread of its own, so that it can answer signals.
-    library = ROOT / "MedEnhanceLib"
-    users = {
-        path.relative_to(library).as_posix()
-        for path in library.rglob("*.py")
-        if "PoolExecutor" in path.read_text(encoding="utf-8")
-    }
-    # A batch has processes, each of which has the pool.
-    assert users == {"runtime/pool.py", "cli/console.py", "jobs/batch_processes.py"}
 
 
 def test_docstrings_list_the_arguments_of_public_functions() -> None:

@@ -72,8 +72,8 @@ import MedEnhanceLib as me
 me.Volume, me.Geometry
 print(time.process_time() - began)
 """
-    # Seconds of the processor, the best of five: other work on the machine is not the library's.
-    assert min(_python(code) for _ in range(5)) < 0.3
+    # Seconds of the processor, at most five times: other work on the machine is not the library's.
+    assert any(_python(code) < 0.3 for _ in range(5))
 
 
 @pytest.mark.parametrize(

@@ -85,12 +85,6 @@ class TestAnOptionThatIsAdded:
         with pytest.raises(ConfigError, match="has no option 'grian'"):
             enhance_with_grain(grian=0.1)  # type: ignore[call-arg]
 
-    @pytest.mark.parametrize("value", [1.5, -1, "much", True, float("nan")])
-    def test_is_checked_with_the_one_text(self, value: Any) -> None:
-        with pytest.raises(ConfigError, match="grain is ") as caught:
-            WithGrain(grain=value)
-        assert "0 to 1." in caught.value.hint
-
 
 @dataclass(frozen=True, kw_only=True)
 class Outer(Options):

@@ -154,7 +154,7 @@ def test_a_job_with_a_number_out_of_range_is_refused_before_it_runs(
         assert declared.range_text in caught.value.hint
 
 
-@pytest.mark.parametrize("value", ["-1", "nan", "inf", "x", "1e400"])
+@pytest.mark.parametrize("value", ["-1", "nan", "x"])
 @pytest.mark.parametrize(
     ("words", "flag"),
     [

@@ -1,13 +1,13 @@
 """What tests of the page Enhance share: a small brain, the page, the library to compare with."""
 
+import functools
 import os
-import subprocess
 from unittest import mock
 
 import numpy as np
 import slicer
 import vtk
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import SAMPLE, MedEnhanceTestCase
 
 from MedEnhanceLib.io import stepwise
 from MedEnhanceNodes import bridge, results, sending
@@ -16,6 +16,15 @@ from MedEnhancePanels.runner import Runner
 
 #: A part of the sample that the model takes a fraction of a second for.
 PART = np.s_[60:72, 84:148, 60:124]
+
+
+@functools.cache
+def sampleVoxels():
+    """The brain that ships with MedEnhance; Slicer takes most of a second to load it."""
+    node = slicer.util.loadVolume(str(SAMPLE))
+    voxels = slicer.util.arrayFromVolume(node).copy()
+    slicer.mrmlScene.RemoveNode(node)
+    return voxels
 
 
 class EnhanceTestCase(MedEnhanceTestCase):
@@ -32,9 +41,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def brain(self, name="Brain", part=PART):
         """A small, turned, noisy part of the sample under a transform, in a study, as shown."""
-        whole = self.loadSample()
-        voxels = slicer.util.arrayFromVolume(whole)[part].copy()
-        slicer.mrmlScene.RemoveNode(whole)
+        voxels = sampleVoxels()[part]
         noise = np.random.default_rng(0).normal(0, 20, (2, *voxels.shape))
         voxels = np.hypot(voxels + noise[0], noise[1]).round().clip(0, 255).astype(voxels.dtype)
         voxels[:, 0] = 0  # air
@@ -95,11 +102,11 @@ class EnhanceTestCase(MedEnhanceTestCase):
         return {scene.GetNthNode(at).GetID() for at in range(scene.GetNumberOfNodes())}
 
     def libraryResult(self, node):
-        """What the library makes of the same voxels, by its command line, in another process."""
+        """What the library makes of the same voxels, without a panel and a worker."""
+        from MedEnhanceLib.jobs import JobSpec, run_job
+
         folder = self.temporaryFolder()
         source, output = (os.path.join(folder, name) for name in ("in.nrrd", "out.nrrd"))
         list(sending.sendVolume(node, source))
-        command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
-        environment = os.environ | {"PYTHONPATH": os.path.abspath(f"{stepwise.__file__}/../../..")}
-        subprocess.run(command, check=True, env=environment, capture_output=True)
+        run_job(JobSpec("enhance", {"input": source, "output": output}))
         return np.array(stepwise.NrrdFile(output).voxels)

@@ -98,60 +98,6 @@ def test_a_script_answers_with_types_that_slicer_takes(tables, monkeypatch, meth
         manager.saveNodes("NotesFile", {"nodeID": node.GetID(), "fileName": "/tmp/a.note"})
 
 
-def ids(*items):
-    made = vtk.vtkIdList()
-    for item in items:
-        made.InsertNextId(item)
-    return made
-
-
-def test_a_tree_shows_the_subject_hierarchy_and_selects_several_items(scene):
-    tree, signaled = slicer.qMRMLSubjectHierarchyTreeView(), []
-    tree.multiSelection, tree.nodeTypes = True, ["vtkMRMLScalarVolumeNode"]
-    tree.setMRMLScene(scene)
-    nodes = [volume(name) for name in "ABC"]
-    scene.AddNewNodeByClass("vtkMRMLTableNode")
-    assert (tree.displayedItemCount(), tree.currentItem()) == (3, 0)
-    hierarchy = tree.subjectHierarchyNode()
-    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "folder")
-    items = [hierarchy.GetItemByDataNode(node) for node in nodes]
-    hierarchy.SetItemParent(items[0], folder)
-    tree.connect("currentItemsChanged(QList<vtkIdType>)", lambda *_: signaled.append(1))
-    tree.setCurrentItems(ids(*items[:2]))
-    tree.currentItems(selected := ids())
-    assert {selected.GetId(0), selected.GetId(1)} == set(items[:2])
-    scene.RemoveNode(nodes[1])
-    tree.currentItems(selected := ids())
-    assert (selected.GetNumberOfIds(), tree.currentNode(), len(signaled)) == (1, nodes[0], 3)
-    tree.setCurrentItems(ids())
-    assert tree.currentItem() == hierarchy.GetSceneItemID()
-    del hierarchy
-    scene.Clear(0)
-    assert (tree.displayedItemCount(), tree.currentItem()) == (0, 0)
-
-
-def test_the_segment_editor_opens_with_its_nodes_kept(scene):
-    nodes = [scene.AddNewNodeByClass("vtkMRMLSegmentationNode") for _each in range(2)]
-    slicer.util.selectModule("SegmentEditor")
-    assert slicer.util.selectedModule() == "SegmentEditor"
-    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
-    assert editor.segmentationNode() is nodes[0]  # which it takes by itself
-    editor.setSegmentationNode(nodes[1])
-    editor.setSourceVolumeNode(source := volume())
-    slicer.util.selectModule("SampleData")
-    slicer.util.selectModule(slicer.modules.segmenteditor)
-    assert (editor.segmentationNode(), editor.sourceVolumeNode()) == (nodes[1], source)
-
-
-def test_a_selector_offers_regions_of_interest(scene):
-    selector = slicer.qMRMLNodeComboBox()
-    selector.nodeTypes = ["vtkMRMLMarkupsROINode"]
-    selector.setMRMLScene(scene)
-    region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
-    assert selector.currentNode() is region
-    assert slicer.modules.markups.logic().IsA("vtkSlicerMarkupsLogic")
-
-
 @pytest.mark.slow
 def test_files_run_as_slicer_runs_them():
     """slicer_add_python_unittest: no pytest, no conftest, unittest's loader."""

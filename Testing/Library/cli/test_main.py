@@ -161,8 +161,10 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes like that")
-@pytest.mark.parametrize("ending", ["| true", "> /dev/full"])
-@pytest.mark.parametrize("words", ["inspect nowhere.nii --json", "models --json"])
+@pytest.mark.parametrize(
+    ("words", "ending"),
+    [("inspect nowhere.nii --json", "| true"), ("models --json", "> /dev/full")],
+)
 def test_json_that_nobody_takes_leaves_no_traceback(words: str, ending: str) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no device that is full")
@@ -170,7 +172,7 @@ def test_json_that_nobody_takes_leaves_no_traceback(words: str, ending: str) -> 
     ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in ran.stderr
     assert ("nowhere.nii does not exist" in ran.stderr) == ("inspect" in words)
-    assert ("cannot be printed: No space" in ran.stderr) == (words[0] == "m" and ending[0] == ">")
+    assert ("cannot be printed: No space" in ran.stderr) == (ending[0] == ">")
 
 
 #: `medenhance inspect` that does other work, which never ends by itself.
@@ -283,8 +285,8 @@ def test_an_option_for_one_volume_is_no_misspelt_one_of_a_batch(option: str, run
     assert f"`--{option}`" in section.partition("for one volume: ")[2]
 
 
-@pytest.mark.parametrize("words", [("enhence", "inspect"), ("--json",), ()])
-@pytest.mark.parametrize("command", ["batch", "inspect", "train", ""])
+@pytest.mark.parametrize("words", [("enhence", "inspect"), ()])
+@pytest.mark.parametrize("command", ["batch", "train", ""])
 def test_a_wrong_command_line_names_its_command(
     command: str, words: tuple[str, ...], run: Callable
 ) -> None:

@@ -33,10 +33,7 @@ def run_in_shell(arguments: str, redirections: str) -> subprocess.CompletedProce
 
 @pytest.mark.parametrize(
     ("closed", "options"),
-    [
-        *(("2>&-", options) for options in ("", "--json", "--debug")),
-        *(("<&- >&- 2>&-", "--json"), ("2> >(exec true)", "--debug")),
-    ],
+    [("2>&-", ""), ("<&- >&- 2>&-", "--json"), ("2> >(exec true)", "--debug")],
 )
 def test_a_command_without_stderr_does_its_work(
     scan: Path, tmp_path: Path, closed: str, options: str
@@ -49,8 +46,7 @@ def test_a_command_without_stderr_does_its_work(
 
 
 def test_a_refused_command_has_its_status_without_stderr(scan: Path) -> None:
-    for closed in ("2>&-", "2> >(exec true)"):
-        assert run_in_shell(f'convert "{scan}" "{scan}.xyz"', closed).returncode == 2
+    assert run_in_shell(f'convert "{scan}" "{scan}.xyz"', "2> >(exec true)").returncode == 2
 
 
 def test_a_batch_and_its_failing_volume_need_no_stderr(scan: Path, tmp_path: Path) -> None:
@@ -62,9 +58,8 @@ def test_a_batch_and_its_failing_volume_need_no_stderr(scan: Path, tmp_path: Pat
     assert (counts["done"], counts["failed"]) == (1, 1)
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "2> >(exec true)"])
-def test_a_worker_without_stderr_answers(scan: Path, tmp_path: Path, closed: str) -> None:
-    command = f'exec "{sys.executable}" -m MedEnhanceLib worker {closed}'
+def test_a_worker_without_stderr_answers(scan: Path, tmp_path: Path) -> None:
+    command = f'exec "{sys.executable}" -m MedEnhanceLib worker 2> >(exec true)'
     worker = RawWorker(["bash", "-c", command])
     worker.job("a", "convert", input=str(scan), output=str(tmp_path / "a.nrrd"))
     assert worker.until("result")["outputs"] == {"output": str(tmp_path / "a.nrrd")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, head, segment
 LABEL = {"value": 4, "name": "Bright", "color": "#ff0000"}
 
 
-SPACINGS = [(1.0, 1.0, 1.0), (0.8, 0.8, 1.5), (2.0, 0.5, 0.5), (1.0, 2.0, 3.0), (0.5, 0.5, 5.0)]
+SPACINGS = [(1.0, 1.0, 1.0), (1.0, 2.0, 3.0), (0.5, 0.5, 5.0)]
 #: Half axes in mm: a ball, something flat, something long along a grid's axes or across them.
-BODIES = [(16.0, 16.0, 16.0), (20.0, 20.0, 8.0), (8.0, 14.0, 20.0), (24.0, 9.0, 9.0)]
+BODIES = [(16.0, 16.0, 16.0), (20.0, 20.0, 8.0), (24.0, 9.0, 9.0)]
 TURNED = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
 
 
@@ -31,7 +32,8 @@ def ellipsoid(half_axes: Triple, spacing: Triple, turn: np.ndarray) -> np.ndarra
     return ((places / np.array(half_axes)) ** 2).sum(axis=-1) < 1
 
 
-def surface_of_ellipsoid(half_axes: Triple, count: int = 500) -> float:
+@cache
+def surface_of_ellipsoid(half_axes: Triple, count: int = 200) -> float:
     """Its integral over both angles."""
     a, b, c = half_axes
     theta, phi = np.meshgrid(
@@ -55,9 +57,9 @@ def test_the_surface_of_an_ellipsoid(spacing: Triple, half_axes: Triple, turn: n
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("voxels", [(40, 40, 40), (60, 40, 12)])
-def test_the_surface_of_a_box(voxels: tuple[int, int, int], spacing: Triple) -> None:
+def test_the_surface_of_a_box(spacing: Triple) -> None:
     """Flat faces along the grid are the formula's worst case: they come out too small."""
+    voxels = (60, 40, 12)
     labels = np.pad(np.ones(voxels[::-1], np.uint8), 2)
     a, b, c = (n * step for n, step in zip(voxels, spacing, strict=True))
     share = surface_areas(labels, [1], Geometry(spacing))[1] / (2 * (a * b + b * c + c * a))

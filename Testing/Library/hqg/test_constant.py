@@ -179,9 +179,9 @@ def test_a_clean_volume_stays_clean(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("modality", ["MR", "CT"])
-@pytest.mark.parametrize("ratio", [10, 100, 1e3, 1e4, 1e5, 1e6, 1e7])
+@pytest.mark.parametrize("ratio", [10, 1e3, 1e5, 1e7])
 def test_no_noise_is_too_weak(modality: str, ratio: float) -> None:
-    for dtype in ("float32", "float64", "int16"):
+    for dtype in ("float32", "int16"):
         _sweep(modality, ratio, dtype, None)
     _sweep(modality, ratio, "float32", TorchEngine())
 

@@ -20,7 +20,7 @@ def _head() -> Volume:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("percent", [4, 9, 15])
+@pytest.mark.parametrize("percent", [4, 15])
 def test_as_much_of_the_error_goes_as_the_verdict_says(percent: float) -> None:
     clean = _head()
     noisy = me.degrade(clean, rician=percent / 100, seed=1)

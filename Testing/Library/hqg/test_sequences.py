@@ -142,14 +142,12 @@ def judged(frames: list[np.ndarray]) -> tuple[float, dict[str, str]]:
     return decision.noise.level, {each.code: each.message for each in decision.warnings}
 
 
-@pytest.mark.parametrize("count", [3, 12, 40])
-@pytest.mark.parametrize("place", ["start", "middle", "end"])
+@pytest.mark.parametrize(("count", "at"), [(3, 3), (12, 6), (24, 0)])
 @pytest.mark.parametrize("signal", [None, 0.0, 500.0])
 def test_frames_without_tissue_do_not_set_the_noise(
-    signal: float | None, place: str, count: int
+    signal: float | None, count: int, at: int
 ) -> None:
     frames = magnitudes(count, phantom())
-    at = {"start": 0, "middle": count // 2, "end": count}[place]
     empty = [np.full(_SHAPE, signal)] * 3
     frames[at:at] = magnitudes(3, np.zeros(_SHAPE), seed=1) if signal is None else empty
     level, warned = judged(frames)
@@ -158,7 +156,7 @@ def test_frames_without_tissue_do_not_set_the_noise(
 
 
 def test_a_repeated_or_averaged_frame_does_not_set_the_noise() -> None:
-    for count in (2, 3, 12, 40):
+    for count in (2, 3, 12):
         frames = magnitudes(count, phantom())
         middle = count // 2
         before, after = frames[middle - 1], frames[middle]

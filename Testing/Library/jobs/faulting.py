@@ -103,6 +103,9 @@ def main() -> None:
         out.mkdir()
         (out / _PRECIOUS).write_bytes(b"mine")
 
+    (folder / "first").mkdir()
+    elsewhere = params["output"].replace(str(out), str(folder / "first"))
+    run_job(JobSpec(kind, params | {"output": elsewhere}))  # what it imports, children need not
     begin()
     status, steps = _child(spec, out)
     assert (status, steps > 0) == (0, True), (status, steps)

@@ -13,7 +13,6 @@ from Library.conftest import Make
 from pydicom import Dataset, dcmread
 
 from MedEnhanceLib import io
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, write
@@ -156,19 +155,3 @@ def test_what_results_are_written_with_is_missed_before_the_work(
     with pytest.raises(DependencyError, match=package):
         run_job(JobSpec(kind, files | params))
     assert not (tmp_path / "out").exists()
-
-
-def test_a_sequence_with_uncertainty_is_refused_before_the_long_work(
-    head: Volume, tmp_path: Path
-) -> None:
-    sequence = replace(head, voxels=np.stack([head.voxels] * 2))
-    io.save(sequence, tmp_path / "cine.nrrd")
-    params = {
-        "input": str(tmp_path / "cine.nrrd"),
-        "output": str(tmp_path / "out"),
-        "dicom": True,
-        "patient_id": "X1",
-        "config": {"uncertainty": True},
-    }
-    with pytest.raises(InputError, match="a sequence of 2 frames"):
-        run_job(JobSpec("enhance", params))

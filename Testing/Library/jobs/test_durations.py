@@ -46,19 +46,6 @@ def test_a_quick_training_goes_on_from_the_shipped_model_of_its_size() -> None:
     assert training_config("hqg", {"preset": "cpu"}).start == ""
 
 
-def test_the_newest_run_of_the_same_kind_is_the_estimate(tmp_path: Path) -> None:
-    params = params_of("cpu", method="hqg", data="data", out="out")
-    for number, (state, seconds) in enumerate((("done", 50.0), ("done", 70.0), ("failed", 9.0))):
-        run = LongRun.create(tmp_path, "train", "a")
-        run.record |= {"state": state, "seconds": seconds, "created": number, "params": params}
-        run.save()
-    earlier = LongRun.below(tmp_path)
-    duration = expected_duration("train", params, earlier)
-    assert (duration.seconds, duration.is_known) == (70.0, True)
-    other = expected_duration("train", params_of("quick", method="hqg"), earlier)
-    assert not other.is_known
-
-
 def test_matching_is_timed_by_the_patient(tmp_path: Path) -> None:
     config = {"preset": "cpu", "method": "matching"}
     params = {"config": config, "cohort": "patients", "out": "out"}

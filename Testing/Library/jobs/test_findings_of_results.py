@@ -21,12 +21,18 @@ _NOISE = {"sigma": 335.0, "share_removed": 1.0}
 
 
 def test_a_result_says_in_words_what_was_found() -> None:
-    result = me.enhance(brain(), device="cpu", noise=1.0, strength="full")
+    volume = brain().crop(k=slice(0, 3))
+    result = me.enhance(volume, device="cpu", noise=1.0, strength="full")
     verdict, line = result.findings
     assert verdict.endswith(" of the stated ±1")
     assert line.startswith("noise stated: ±1 (1 SD); removed: all; tissue changed by ±")
     half = result.at_strength(0.5).findings[1]
     assert "removed: 50 %, because the strength is 0.5" in half
+
+
+@pytest.fixture(scope="module")
+def enhanced() -> hqg.Enhanced:
+    return hqg.enhance(brain().crop(k=slice(0, 2)), hqg.EnhanceConfig(device="cpu", noise=1e-12))
 
 
 @pytest.mark.parametrize(
@@ -41,10 +47,13 @@ def test_a_result_says_in_words_what_was_found() -> None:
     ],
 )
 def test_a_change_that_exceeds_the_noise_is_warned_of(
-    measured: dict[str, Any], strength: float, is_warned: bool, monkeypatch: pytest.MonkeyPatch
+    enhanced: hqg.Enhanced,
+    measured: dict[str, Any],
+    strength: float,
+    is_warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result = hqg.enhance(brain(), hqg.EnhanceConfig(device="cpu", noise=1e-12))
-    result = replace(result, measured=measured, strength=strength)
+    result = replace(enhanced, measured=measured, strength=strength)
     monkeypatch.setattr(hqg, "enhance", lambda *_, **__: result)
     warnings = me.enhance(brain(), device="cpu").report["warnings"]
     text = "the change is larger than the noise that was measured"

@@ -24,7 +24,7 @@ def _labels(count: int) -> Voxels:
 
 
 def _grays(levels: int) -> Voxels:
-    voxels = brain().voxels[4:12].astype(np.float32)
+    voxels = brain().voxels[4:8].astype(np.float32)
     return np.floor(voxels / (voxels.max() + 1) * levels).astype(np.uint8)
 
 

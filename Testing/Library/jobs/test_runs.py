@@ -51,20 +51,6 @@ def test_a_run_that_failed_is_resumed_only_from_a_checkpoint(tmp_path: Path) -> 
         assert run.is_resumable
 
 
-def test_a_run_is_removed_with_its_folder_alone(tmp_path: Path) -> None:
-    root = tmp_path / "runs"
-    run, other = (LongRun.create(root, "train", name) for name in ("a", "b"))
-    for each in (run, other):
-        each.save()
-        (each.out / "volumes").mkdir()
-        (each.out / "volumes" / "0.nii.gz").write_bytes(bytes(1000))
-    assert 1000 < run.size < 2000
-    next(steps := run.remove())
-    assert not run.folder.exists()
-    deque(steps, 0)
-    assert list(root.iterdir()) == [other.folder]
-
-
 def test_only_a_folder_of_a_run_is_removed(tmp_path: Path) -> None:
     run = LongRun.create(tmp_path, "train", "a")
     run.save()

@@ -47,7 +47,7 @@ def _rician(clean: Floats, sigma: float | Floats, seed: int = 0) -> Floats:
     return np.hypot(clean + sigma * one, sigma * other)
 
 
-@pytest.mark.parametrize("shape", [(24, 64, 64), (6, 120, 120), (2, 160, 160), (1, 160, 160)])
+@pytest.mark.parametrize("shape", [(24, 64, 64), (2, 160, 160), (1, 160, 160)])
 def test_noise_alone_gives_its_level_and_is_white(shape: tuple[int, int, int]) -> None:
     estimate = measure_noise(1000 + 7 * _noise(*shape), modality="MR")
     assert estimate.level == pytest.approx(7, rel=0.06)
@@ -55,7 +55,7 @@ def test_noise_alone_gives_its_level_and_is_white(shape: tuple[int, int, int]) -
     assert np.abs(estimate.spectrum - 1).mean() < 0.12
 
 
-@pytest.mark.parametrize("sigma", [3.0, 8.0, 20.0])
+@pytest.mark.parametrize("sigma", [3.0, 20.0])
 def test_anatomy_is_not_taken_for_noise(sigma: float) -> None:
     estimate = measure_noise(_rician(_body(), sigma), modality="MR")
     assert estimate.level == pytest.approx(sigma, rel=0.12)
@@ -63,7 +63,7 @@ def test_anatomy_is_not_taken_for_noise(sigma: float) -> None:
     assert estimate.air == pytest.approx(sigma, rel=0.05)
 
 
-@pytest.mark.parametrize("slices", [1, 2, 3])
+@pytest.mark.parametrize("slices", [1, 3])
 def test_the_noise_of_a_few_slices_is_in_their_interval(slices: int) -> None:
     voxels = _rician(_body((12, 64, 64)), 8.0)[4 : 4 + slices]
     estimate = measure_noise(voxels, modality="MR")
@@ -104,7 +104,7 @@ def _noise_of_ct(*shape: int) -> Floats:
     return np.asarray(noise / noise.std(), np.float32)
 
 
-@pytest.mark.parametrize(("sigma", "contrast"), [(10, 20), (20, 20), (20, 40), (10, 40)])
+@pytest.mark.parametrize(("sigma", "contrast"), [(20, 20), (10, 40)])
 def test_anatomy_of_thick_slices_within_bone_is_not_taken_for_noise(
     sigma: int, contrast: int
 ) -> None:
@@ -221,7 +221,7 @@ def test_the_map_of_ct_follows_noise_that_doubles_within_two_centimeters() -> No
     assert 0.95 < ratio[:24].mean() < 1.1
 
 
-@pytest.mark.parametrize("sigma", [220.0, 500.0, 900.0])
+@pytest.mark.parametrize("sigma", [220.0, 900.0])
 def test_tissue_of_ct_that_noise_makes_as_dark_as_air_is_measured(sigma: float) -> None:
     """As in an abdomen at very low dose, whose voxels reach below −900 HU."""
     noise = gaussian_filter(_noise(*SHAPE), (0, 0.6, 0.6))
@@ -231,7 +231,7 @@ def test_tissue_of_ct_that_noise_makes_as_dark_as_air_is_measured(sigma: float) 
     assert estimate.confidence > 0.9
 
 
-@pytest.mark.parametrize("seed", [1, 3, 6])
+@pytest.mark.parametrize("seed", [1, 6])
 def test_uncertain_noise_of_ct_has_an_interval_that_is_of_use(seed: int) -> None:
     """In anatomy that fills the blocks, where the quietest show ±.2 to ±6, or ±10 to ±16."""
     clean = synthetic_volume("CT", seed, shape=(12, 96, 96))

@@ -134,10 +134,10 @@ def test_a_set_is_no_cohort(whole: Path, read: Callable[[Path], object]) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks")
 def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    """Two points of many that the program can try: killing.py says how."""
+    """One point of many that the program can try: killing.py says how."""
     program = Path(__file__).with_name("killing.py")
-    rows = rows_of(program, str(tmp_path), "2", "1", "1", "0")
-    assert [(row["killed"], row["went_on"], row["same"]) for row in rows] == [(True,) * 3] * 2
+    (row,) = rows_of(program, str(tmp_path), "1", "1", "1", "0")
+    assert row["killed"] and row["went_on"] and row["same"]
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_other_options_are_refused_by_name(
         distill(cohort, out, other)
     remedy = "Use the same options, or start a new run."
     assert without_commands(refused.value.hint) == remedy, "a page has no field for a folder"
-    distill(cohort, out, other, overwrite=True)
+    distill(cohort, out, replace(other, method="statistics"), overwrite=True)
     assert load_distilled(out).config.seed == 5
 
 

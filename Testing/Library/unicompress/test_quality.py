@@ -37,12 +37,11 @@ def psnr_of(volume: Volume, path: Path) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("psnr", [28.0, 50.0])
-def test_a_psnr_is_kept_and_little_more(head: Volume, psnr: float, write: Write) -> None:
-    path = write(head, psnr=psnr, speed="fast")
-    assert psnr <= psnr_of(head, path) < psnr + 1.5
+def test_a_psnr_is_kept_and_little_more(head: Volume, write: Write) -> None:
+    path = write(head, psnr=28.0, speed="fast")
+    assert 28 <= psnr_of(head, path) < 29.5
     card = inspect_container(path)
-    assert (card["mode"], card["target"]) == ("psnr", {"psnr": psnr})
+    assert (card["mode"], card["target"]) == ("psnr", {"psnr": 28.0})
 
 
 @pytest.mark.slow
@@ -76,7 +75,7 @@ def test_there_is_no_break_from_4_to_256(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 8, head.shape)
     large = Volume(np.where(head > 0, head + noise, 0).astype(np.int16), modality="MR")
     quality = {}
-    for exponent in (2, 4, 6, 8):
+    for exponent in (2, 5, 8):
         path = tmp_path / f"{exponent}.ucv"
         done = compress(large, path, CompressConfig(ratio=2.0**exponent, speed="fast", threads=1))
         assert path.stat().st_size * 2**exponent <= large.voxels.nbytes

@@ -62,13 +62,12 @@ def brain() -> Volume:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ratio", [24, 32])
 def test_a_usual_volume_is_coded_in_full_once(
-    codings: Codings, brain: Volume, ratio: int, tmp_path: Path
+    codings: Codings, brain: Volume, tmp_path: Path
 ) -> None:
     codings.shape = brain.shape
-    done = compress(brain, tmp_path / "a.ucv", CompressConfig(ratio=ratio, threads=1))
-    assert ratio <= done.ratio < 1.05 * ratio
+    done = compress(brain, tmp_path / "a.ucv", CompressConfig(ratio=32, threads=1))
+    assert 32 <= done.ratio < 1.05 * 32
     assert [encoder for encoder, _ in codings.full] == [SVT]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from MedEnhanceLib.core.imaging import gaussian_blur as blur
-from MedEnhanceLib.spg.audit import Audited
+from MedEnhanceLib.spg.audit import Audited, copies
 
 SIDE = 48
 GROUPS = ("train", "held")
@@ -48,6 +48,14 @@ def smooth_images(seed: int, count: int = 12) -> np.ndarray:
     rng = np.random.default_rng([52, seed])
     blobs = blur(rng.standard_normal((count, SIDE, SIDE)).astype(np.float32), 3.0)
     return np.clip(0.5 + 0.15 * blobs / blobs.std(), 0, 1).astype(np.float32)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_plant() -> Iterator[None]:
+    """The search for copies is tried on one planted copy, not on several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copies, "PLANTS", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

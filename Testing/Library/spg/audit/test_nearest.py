@@ -63,11 +63,6 @@ def alarms(report: AuditReport) -> list[str]:
     return [finding.attack for finding in report.alarms]
 
 
-@pytest.fixture(autouse=True)
-def one_plant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "PLANTS", 1)
-
-
 @pytest.mark.parametrize(
     "kind", ["all of it", *(pytest.param(k, marks=pytest.mark.slow) for k in ("raw", "rotated"))]
 )
