@@ -85,17 +85,18 @@ def load_scan() -> tuple[Volume, Volume]:
     return scan, repeated
 
 
-def error_of(volume: Volume, scan: Volume, repeated: Volume) -> float:
-    """Return the RMS error of the unweighted frames in tissue, without that of the reference.
+def error_of(volume: Volume, scan: Volume, repeated: Volume, *, in_head: bool = False) -> float:
+    """Return the RMS error of the unweighted frames, without that of the reference.
 
     Args:
         volume: the scan or a result, [T, K, J, I].
         scan: with its gradients.
         repeated: further measurements of the unweighted image.
+        in_head: in the whole head, with what moves; False: in tissue away from it.
     """
     frames = [number for number, each in enumerate(scan.gradients) if each.b_value == 0]
     truth = repeated.voxels.mean(axis=0, dtype=np.float64)
-    tissue = _tissue_of(scan, truth, frames)
+    tissue = _head_of(truth) if in_head else _tissue_of(scan, truth, frames)
     own = repeated.voxels.var(axis=0, ddof=1, dtype=np.float64)[tissue].mean() / len(
         repeated.voxels
     )
@@ -103,10 +104,14 @@ def error_of(volume: Volume, scan: Volume, repeated: Volume) -> float:
     return float(f"{np.sqrt(max(square - own, 0.0)):.3g}")
 
 
+def _head_of(truth: Array) -> Mask:
+    head: Mask = truth > _TISSUE * np.median(truth[foreground(truth)])
+    return head
+
+
 def _tissue_of(scan: Volume, truth: Array, unweighted: Sequence[int]) -> Mask:
     weighted = np.delete(scan.voxels, unweighted, axis=0).mean(axis=0, dtype=np.float64)
-    level = np.median(truth[foreground(truth)])
-    head = truth > _TISSUE * level
+    head = _head_of(truth)
     for _step in range(_FROM_BORDER):
         around = np.pad(head, 1)
         for axis in range(3):
@@ -147,12 +152,17 @@ def run_scan(folder: Path, device: str, monitor: Monitor, *, overwrite: bool) ->
         for name, error in errors.items()
     ]
     del quality[0]["removed"]  # of the scan itself
+    before, after = (error_of(v, scan, repeated, in_head=True) for v in (scan, enhanced))
+    in_head = (
+        "In the whole head, where fluid pulsates and edges move between measurements, the same "
+        f"difference is {before:g} before and {after:g} after: most of it is no noise, and stays."
+    )
     modes = {"lossless": CompressConfig(lossless=True)}
     results = {
         "verdict": verdict_on(facts["measured"]),
         "quality": quality,
         "compression": compressed(scan, "scan", modes, folder, overwrite, monitor.part(0.7, 1.0)),
-        "notes": _NOTES,
+        "notes": [*_NOTES, in_head],
     }
     return DemoRun(
         facts=facts,
