@@ -82,7 +82,9 @@ def enhancement_report(
     change, largest_change = _changes(volume, enhanced)
     results = manifest.get("results", {})
     measured = results.get("measured") or {}
-    lines = findings.describe(measured, results.get("strength", 1.0))
+    strength = results.get("strength", 1.0)
+    verdict = findings.verdict_on(measured, strength)
+    lines = [line for line in findings.describe(measured, strength) if line != verdict]
     uncertainty = results.get("uncertainty")
     note = " ".join(caveats_of(results))
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in table)}
@@ -101,6 +103,7 @@ def enhancement_report(
         change=change,
         largest_change=largest_change,
         **draw_sequence(target / "frames", volume, enhanced, overwrite=overwrite),
+        verdict=verdict,
         findings=[*lines, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
         tables=[*comparisons, *([Table("Segmentation", heads, table, note)] if table else [])],
