@@ -218,6 +218,16 @@ class FramesOnThePageTest(EnhanceTestCase):
             self.remove(output)
             self.assertFalse(bridge.isInScene(made))
 
+    def test_aSequenceWhoseBrowserIsGoneIsPlayedByAnother(self):
+        output = self.applied(self.sequenceOf("alike", range(3), modality="MR"))
+        slicer.mrmlScene.RemoveNode(bridge.browserOf(output))
+        self.ui.frameSlider.value = 2
+        self.pick(self.ui.compareComboBox, "difference")
+        self.waitUntil(lambda: self.panel.result.compare.overlay == "difference")
+        slicer.mrmlScene.RemoveNode(bridge.browserOf(output))
+        self.ui.useButton.click()
+        self.assertEqual(self.message.count("error"), 0, self.message)
+
     def test_aDiffusionVolumeShowsAnyComponentAndFadesIntoItsResult(self):
         node, _frames = diffusionVolume(self)
         output = self.applied(node)
