@@ -143,7 +143,7 @@ def noise_verdict(
     decision = measure(volume, cache=cache, monitor=monitor)
     noise, removal = decision.noise, decision.removal
     facts, is_ct = decision.facts["noise"], volume.profile.is_absolute
-    snr = None if is_ct else _tissue_of(volume) / noise.level
+    snr = _tissue_of(volume) / noise.level if noise.level and not is_ct else None
     left = _LEFT_OF_CT if snr is None else float(np.interp(snr, _SNR, _LEFT))
     is_certain = noise.confidence >= TRUSTED
     is_clean = snr is not None and snr * noise.level > _CLEAN * noise.high

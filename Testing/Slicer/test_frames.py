@@ -131,7 +131,11 @@ class FramesOnThePageTest(EnhanceTestCase):
         for node in ("second", "first"):  # of which nothing was chosen since
             self.choose(slicer.util.getNode(node))
             self.assertEqual(self.panel.options.config.sequence, "auto")
-        for element, words in (("EchoTime", "together"), ("CardiacCycle", "one by one")):
+        for element, words in (
+            ("EchoTime", "together"),
+            ("CardiacCycle", "one by one"),
+            ("NominalPercentageOfRespiratoryPhase", "one by one"),
+        ):
             self.panel.target.SetAttribute(ELEMENT, element)  # then there is nothing to ask
             self.panel.update()
             self.assertIn(words, box.currentText)
