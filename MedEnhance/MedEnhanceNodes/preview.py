@@ -96,7 +96,10 @@ def isShown(volume):
 
 
 def shownVolume(node):
-    """Return the volume that stands for a node in the views: itself, or a current frame."""
+    """Return the volume that stands for a node in the views: itself, or a current frame.
+
+    A sequence without a browser gets one.
+    """
     return bridge.playerOf(node).GetProxyNode(node) if bridge.isSequence(node) else node
 
 
