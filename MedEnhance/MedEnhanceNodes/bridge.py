@@ -89,16 +89,15 @@ def frameNodes(node):
 def checkVolume(node):
     """Raise PanelError for what is not a volume, or sequence of volumes, of one value per voxel."""
     frames = frameNodes(node) if node is not None else []
-    images = [frame.GetImageData() for frame in frames if _isScalar(frame)]
     if node is None:
         problem = _("No volume is selected"), _("Choose a volume above, or load one.")
     elif not frames:
         problem = _("{name} has no frames"), _("Load it again.")
-    elif len(images) < len(frames):
+    elif not all(map(_isScalar, frames)):
         problem = _("{name} does not hold scalar volumes"), _("Choose a volume or a sequence.")
-    elif not all(image is not None and image.GetNumberOfPoints() for image in images):
+    elif not isUsable(node):
         problem = _("{name} has no voxels"), _("Load it again, or choose another.")
-    elif not isDiffusion(node) and any(i.GetNumberOfScalarComponents() > 1 for i in images):
+    elif not isDiffusion(node) and any(map(_isColored, frames)):
         hint = _("Convert it to grayscale first (module Vector to Scalar Volume).")
         problem = _("{name} is a color volume"), hint
     else:
@@ -114,10 +113,20 @@ def _isScalar(node):
     return node.IsA("vtkMRMLVectorVolumeNode") or not node.IsA("vtkMRMLTensorVolumeNode")
 
 
+def _isColored(volume):
+    return volume.GetImageData().GetNumberOfScalarComponents() > 1
+
+
 def isUsable(node):
     """Return whether a node is a volume, or a sequence of volumes, with voxels."""
     frames = frameNodes(node) if node is not None else []
-    return bool(frames) and all(_isScalar(frame) and frame.GetImageData() for frame in frames)
+    return bool(frames) and all(_isScalar(frame) and _hasVoxels(frame) for frame in frames)
+
+
+def _hasVoxels(volume):
+    image = volume.GetImageData()
+    voxels = image.GetPointData().GetScalars() if image is not None else None
+    return voxels is not None and voxels.GetNumberOfTuples() > 0
 
 
 def checkIntensities(node):
@@ -128,7 +137,7 @@ def checkIntensities(node):
         hint = _("Choose the image that it belongs to.")
         raise PanelError(message.format(name=node.GetName()), hint, "input")
     low, high = rangeOf(frameNodes(node)[0].GetImageData())
-    if low == high:
+    if not low < high:
         message = _("{name} shows nothing: the value of every voxel is {value:g}")
         hint = _("Choose a volume with image content.")
         raise PanelError(message.format(name=node.GetName(), value=low), hint, "input")
@@ -175,7 +184,8 @@ def geometryOf(node):
             direction=tuple(map(tuple, directions.tolist())),
         )
     except GeometryError as cause:
-        raise PanelError.fromException(cause) from cause
+        message = f"{node.GetName()}: {cause.message}"
+        raise PanelError(message, cause.hint, cause.code) from cause
 
 
 def _directions(node):
@@ -495,9 +505,14 @@ def proxyOf(sequence):
 
 def play(source, output):
     """Have a new sequence played with its source."""
-    browser = browserOf(source) or browse(source)
+    browser = playerOf(source)
     browser.AddSynchronizedSequenceNode(output)
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+
+
+def playerOf(sequence):
+    """Return the browser that plays a sequence; a new one where the scene has none."""
+    return browserOf(sequence) or browse(sequence)
 
 
 def browse(sequence):

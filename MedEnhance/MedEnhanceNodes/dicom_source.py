@@ -55,7 +55,8 @@ def uidsOf(node):
     study, series = _attribute(node, STUDY), _attribute(node, SERIES)
     instances = instancesOf(node)
     if instances and database() is not None:
-        study, series = (valueOf(instances[0], tag) for tag in (_STUDY_TAG, _SERIES_TAG))
+        known = [valueOf(instances[0], tag) for tag in (_STUDY_TAG, _SERIES_TAG)]
+        study, series = known if all(known) else (study, series)
     isUid = series.count(".") > 1
     return {"study": study, "series": series} if study and isUid else None
 

@@ -6,6 +6,7 @@ The library measures noise in whole volumes; here, where Slicer waits, one slice
 import slicer
 
 from MedEnhanceNodes import bridge, provenance
+from MedEnhancePanels.errors import PanelError
 
 #: Noise by (`bridge.voxelState`, modality).
 _noises = {}
@@ -19,12 +20,14 @@ def suggested(node):
     from MedEnhanceLib.hqg.guide import suggest
 
     volume = next(iter(bridge.frameNodes(node)), None)
-    if not isVolume(volume):
+    if not _canGuide(volume):
         return None, ""
     study, visit = _examinationOf(node)
     candidates = []
     for other in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if other in (node, volume) or not isVolume(other) or other.GetAttribute(provenance.DERIVED):
+        if other in (node, volume) or other.GetAttribute(provenance.DERIVED):
+            continue
+        if not _canGuide(other):
             continue
         itsStudy, itsVisit = _examinationOf(other)
         if (study and itsStudy == study) or (all(visit) and itsVisit == visit):
@@ -54,13 +57,16 @@ def _examinationOf(node):
     return study, (identifier, day)
 
 
-def isVolume(node):
-    """Return whether a node is a volume with voxels, and no labels."""
-    return (
-        node is not None
-        and node.GetClassName() == "vtkMRMLScalarVolumeNode"
-        and node.GetImageData() is not None
-    )
+def _canGuide(node):
+    """Return whether a node is a volume with voxels on a rectangular grid, and no labels."""
+    isVolume = node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"
+    if not (isVolume and bridge.isUsable(node)):
+        return False
+    try:
+        bridge.geometryOf(node)
+    except PanelError:  # a sheared grid
+        return False
+    return True
 
 
 def _candidate(node):

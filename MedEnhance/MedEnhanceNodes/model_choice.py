@@ -165,6 +165,7 @@ def _guideProblem(node, guide):
     if guide is node:
         return _("The guide is the volume itself: choose another series of it, or None.")
     bridge.checkIntensities(guide)
+    bridge.geometryOf(guide)
     modalities = [bridge.modalityName(modalityOf(each)) for each in (guide, node)]
     if modalityOf(node) in bridge.modalitiesOf(guide):
         return ""

@@ -96,8 +96,11 @@ def isShown(volume):
 
 
 def shownVolume(node):
-    """Return the volume that stands for a node in the views: itself, or a current frame."""
-    return bridge.proxyOf(node) if bridge.isSequence(node) else node
+    """Return the volume that stands for a node in the views: itself, or a current frame.
+
+    A sequence without a browser gets one.
+    """
+    return bridge.playerOf(node).GetProxyNode(node) if bridge.isSequence(node) else node
 
 
 def shownFrame(node):
@@ -111,7 +114,7 @@ def shownFrame(node):
 def showFrame(node, index):
     """Show a frame of a sequence, and of all that are played with it, or of a diffusion volume."""
     if bridge.isSequence(node):
-        browser = bridge.browserOf(node)
+        browser = bridge.playerOf(node)
         browser.SetSelectedItemNumber(index)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
     else:

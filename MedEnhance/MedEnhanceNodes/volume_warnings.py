@@ -5,7 +5,7 @@ They take MRML alone, and so little time that the main thread computes them.
 
 from slicer.i18n import tr as _
 
-from MedEnhanceNodes import bridge, provenance, sending
+from MedEnhanceNodes import bridge, dicom_source, provenance, sending
 
 #: Attribute with notes on a volume from a compressed file, one a line.
 NOTES = "MedEnhance.notes"
@@ -39,7 +39,7 @@ def questionOf(node):
 
 def _slices(volume):
     """Find slices that are missing in the volume, as far as the node shows it."""
-    instances = (volume.GetAttribute("DICOM.instanceUIDs") or "").split()
+    instances = (volume.GetAttribute(dicom_source.INSTANCES) or "").split()
     slices = volume.GetImageData().GetDimensions()[2]
     if len(instances) < 2 or len(instances) == slices or bridge.isDiffusion(volume):
         return "", ""

@@ -138,7 +138,8 @@ class DistillPanel(Page):
     def _onTemplate(self, *_index):
         template = self.ui.templateSelector.currentData
         if template == _FILE:
-            template = askForFile(self.widget, _("Choose a volume that may be shared")) or SYNTHETIC
+            title = _("Choose a volume that may be shared")
+            template = askForFile(self.widget, title) or self.state.distillTemplate
         self.state.distillTemplate = template
         self.update()
 

@@ -4,7 +4,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceNodes import bridge, guides, model_choice, preview, region, results, volume_warnings
+from MedEnhanceNodes import bridge, guides, model_choice, region, results, volume_warnings
 from MedEnhancePages.enhance_preview import SlicePreview
 from MedEnhancePages.enhance_queue import Runs
 from MedEnhancePages.enhance_result import ResultArea
@@ -278,8 +278,6 @@ class EnhancePanel(Page):
         isOn = self.preview.isOn
         ui.previewButton.text = _("Hide preview") if isOn else _("Preview")
         reason = "" if isOn else problem or busy or self.preview.problem()
-        if not (reason or isOn) and preview.currentSlice(self.target) is None:
-            reason = _("No slice view shows a slice of the volume: fit the views to it.")
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         ui.planLabel.text = "" if problem else isQueued or self._plan(options)

@@ -5,7 +5,7 @@ from slicer.i18n import tr as _
 from MedEnhanceNodes import bridge, preview
 from MedEnhancePages.widgets import Follower, singleShot
 from MedEnhancePanels import dependencies
-from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhanceTasks import enhancement
 
 #: How long a view must stay at a slice before that is computed: not while one scrolls.
@@ -31,6 +31,13 @@ class SlicePreview(preview.Preview, Follower):
         return self.isShown or self.job is not None
 
     def problem(self):
+        """Say why no preview can be made: of the volume, or because no view shows a slice."""
+        problem = self._volumeProblem()
+        if not problem and preview.currentSlice(self._page.target) is None:
+            problem = _("No slice view shows a slice of the volume: fit the views to it.")
+        return problem
+
+    def _volumeProblem(self):
         """Say why there is no preview of any slice of the page's volume; empty where there is."""
         if self._page.state.task == "slices":
             return _("Thin slices have a new grid: no preview is available.")
@@ -47,6 +54,8 @@ class SlicePreview(preview.Preview, Follower):
             self.hide()
             self.update()
         elif dependencies.ensure(dependencies.ENHANCE, self.context, page.ui.previewButton):
+            if problem := self.problem():  # as the view may have moved
+                raise PanelError(problem, code="input")
             self._compute(*preview.currentSlice(page.target))
 
     def keepTo(self, node):
@@ -80,7 +89,7 @@ class SlicePreview(preview.Preview, Follower):
     @guarded
     def _onSettled(self):
         """Go on with the slice that the view shows now."""
-        if self._node is None or self.problem():
+        if self._node is None or self._volumeProblem():
             return
         index = preview.sliceIn(self._view, self._node)
         if index not in (None, self._index):

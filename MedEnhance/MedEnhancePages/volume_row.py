@@ -51,7 +51,7 @@ class VolumeRow:
             return
         state.inputVolume = node
         self.context.clearMessage()
-        shown = preview.shownVolume(node)
+        shown = bridge.proxyOf(node) if bridge.isSequence(node) else node  # a choice adds no nodes
         if shown is not None and not preview.isShown(shown):
             preview.showVolume(shown)
 

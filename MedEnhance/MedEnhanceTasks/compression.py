@@ -43,7 +43,7 @@ def startCompress(runner, node, path, config, overwrite=False):
             job.summary = resultText(job.result, units, params["output"])
 
     job.onFinished(summarize)
-    if bridge.isSequence(node) and sending.frameInterval(node) is None:
+    if len(bridge.frameNodes(node)) > 1 and sending.frameInterval(node) is None:
         text = _("The frame times are uneven, or not in s or ms: the file keeps only the order.")
         job.warnings.append(text)
     return job

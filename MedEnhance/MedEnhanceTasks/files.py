@@ -35,17 +35,21 @@ def startSave(runner, node, path, overwrite=False):
     bridge.checkOneGrid(node)
     path = arguments.checkDestination(path, overwrite)
 
+    manifest = None
+
+    def before(job):
+        nonlocal manifest
+        manifest = provenance.manifestOf(node)  # of the voxels that are sent
+        yield from send(job, node)
+
     def after(_job):
-        manifest = provenance.manifestOf(node)
         if manifest is not None:  # it replaces the one that only says that the node was saved
             write_json(f"{path}.json", manifest, overwrite=True)
         yield
 
     title = _("Save {name}").format(name=node.GetName())
     params = {"output": path, "overwrite": bool(overwrite)}
-    return runner.submit(
-        "convert", params, title=title, before=lambda job: send(job, node), after=after
-    )
+    return runner.submit("convert", params, title=title, before=before, after=after)
 
 
 def opened(path, name="", *, isShown):

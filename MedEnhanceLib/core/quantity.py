@@ -78,7 +78,8 @@ def looks_like_phase(voxels: Voxels) -> bool:
             rows = _rows_of(voxels).astype(np.float32)
             counts = np.sort(np.histogram(rows, 16, (begin, end))[0])[:-1]  # without background
             jumps = [np.abs(np.diff(rows)), np.abs(rows[:-1] - rows[1:])]
-            is_wrapped = max(np.mean(jump > turn / 2) for jump in jumps) > 0.005
+            shares = [np.mean(jump > turn / 2) for jump in jumps if jump.size]
+            is_wrapped = max(shares, default=0.0) > 0.005
             return bool(is_wrapped and counts.min() > 0.25 * counts.mean())
     return False
 

@@ -27,11 +27,11 @@ _BY_AXIS = {
     "b-value": DIFFUSION, "direction": DIFFUSION, "echo": ECHOES,
     "inversion time": INVERSION_TIMES, "cardiac phase": DYNAMIC, "breathing phase": DYNAMIC,
 }  # fmt: skip
-#: Letters of other names of these attributes, in DICOM and in 3D Slicer → the name.
-_AXIS_NAMES = {
-    "bvalue": "b-value", "echotime": "echo", "te": "echo", "inversiontime": "inversion time",
-    "ti": "inversion time", "cardiacphase": "cardiac phase", "cardiaccycle": "cardiac phase",
+#: Letters of names of these attributes, also in DICOM and in 3D Slicer → the name.
+_AXIS_NAMES = {"".join(filter(str.isalpha, axis)): axis for axis in _BY_AXIS} | {
+    "echotime": "echo", "te": "echo", "ti": "inversion time", "cardiaccycle": "cardiac phase",
     "nominalpercentageofcardiacphase": "cardiac phase",
+    "nominalpercentageofrespiratoryphase": "breathing phase",
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def known_kind(text: str) -> str:
 def axis_named(name: str) -> str:
     """Return the attribute behind a name, such as "Siemens.B-value" or "EchoTime"; "" for none."""
     letters = "".join(filter(str.isalpha, name.rpartition(".")[2].lower()))
-    return letters if letters in _BY_AXIS else _AXIS_NAMES.get(letters, "")
+    return _AXIS_NAMES.get(letters, "")
 
 
 def stated_kind(words: Iterable[str], axis: str = "", *, is_followed: bool = False) -> str:

@@ -158,5 +158,9 @@ def _check(record: Mapping[str, Any]) -> None:
     cohort, params = JOBS[record["kind"]].cohort, record.get("params")
     if not cohort:
         raise ValueError(f"{record['kind']} is no long job")
-    if params is not None and not all(isinstance(params[name], str) for name in (cohort, "out")):
+    if params is None:
+        return
+    if not all(isinstance(params[name], str) for name in (cohort, "out")):
         raise TypeError(f"params lack {cohort} or out")
+    if not isinstance(params.get("config", {}), dict):
+        raise TypeError(f"config is {params['config']!r}")

@@ -58,7 +58,8 @@ def measure_region(voxels: Array, *, modality: str) -> RegionNoise:
         voxels: [k, j, i] of the region alone, in any unit.
         modality: in "MR" they are magnitudes, whose spread is below σ where the signal is weak.
     Raises:
-        InputError: fewer than 64 voxels, equal or infinite values, or a signal as weak as noise.
+        InputError: fewer than 64 voxels, infinite values, values that are equal or an exact slope,
+            or a signal as weak as noise.
     """
     values = np.asarray(voxels, np.float64)
     if values.size < _FEWEST:
@@ -70,6 +71,8 @@ def measure_region(voxels: Array, *, modality: str) -> RegionNoise:
     rest, parameters = _without_trend(values)
     freedom = values.size - parameters
     level = float(np.sqrt((rest**2).sum() / freedom))
+    if level <= 1e-12 * np.ptp(values):  # rounding errors of the fit
+        raise InputError("the region holds an exact slope", "Choose a region of tissue.")
     typical = float(np.median(np.abs(rest))) / _OF_MEDIAN
     mean = float(values.mean())
     if profile_of(modality).is_magnitude:

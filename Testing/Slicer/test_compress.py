@@ -204,6 +204,13 @@ class CompressTest(MedEnhanceTestCase):
         self.assertEqual((back.GetIndexName(), back.GetIndexUnit()), ("frame", ""))
         self.assertEqual([back.GetNthIndexValue(at) for at in range(3)], ["0", "1", "2"])
 
+    def test_aSingleFrameHasNoTimesToLose(self):
+        single = self.sequenceOf("single", (0,), modality="MR")
+        options = CompressConfig(lossless=True)
+        job = compression.startCompress(self.context.runner, single, self.path, options)
+        self.assertEqual(job.warnings, [])
+        self.assertEqual(self.finish(job).state, "done")
+
     def test_framesThatLieElsewhereAreNotGivenOnePlace(self):
         moves = {"change": lambda frame, at: frame.SetOrigin(at, 0, 0)}
         self.choose(self.sequenceOf("moving", (0, 1), **moves))

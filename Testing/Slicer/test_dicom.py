@@ -167,6 +167,9 @@ class SourceTest(ExportTestCase):
         self.importInto(database, source)
         self.assertEqual(len(dicom_source.instancesOf(node)), 6)
         self.assertEqual(dicom_source.missingSeriesOf(node), "")
+        again = self.derived(node)
+        database.removeSeries(f"{STUDY}.1")
+        self.assertEqual(dicom_source.uidsOf(again), {"study": STUDY, "series": f"{STUDY}.1"})
 
     def test_manyImagesAreLookedForInSteps(self):
         folder = self.temporaryFolder()

@@ -425,8 +425,9 @@ class ChoiceTest(DistillingTestCase):
         for path, why in (("/x", "/x does not exist: choose another."), (folder, ""), (table, "")):
             self.ui.pathEdit.text = path
             self.assertEqual(self.ui.problemLabel.text, why)
-        with mock.patch.object(distill, "askForFile", return_value=table):
-            self.pick(self.ui.templateSelector, "file")
+        for path in (table, ""):  # "": the dialog is cancelled
+            with mock.patch.object(distill, "askForFile", return_value=path):
+                self.pick(self.ui.templateSelector, "file")
         state = self.context.state
         self.assertEqual((state.distillCohort, state.distillTemplate), (table, table))
         state.distillPreset = "cpu"

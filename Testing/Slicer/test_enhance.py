@@ -168,7 +168,10 @@ class ChoicesTest(EnhanceTestCase):
         frames = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "none")
         values = np.arange(8000).reshape(20, 20, 20)
         scalars = slicer.util.addVolumeFromArray((values % 5).astype(np.int16), name="drawn")
-        equal = slicer.util.addVolumeFromArray(np.full_like(values, 7, np.float32), name="equal")
+        equal, unknown = (
+            slicer.util.addVolumeFromArray(np.full_like(values, value, np.float32), name="equal")
+            for value in (7, np.nan)
+        )
         for unusable, *words in (
             (color, "photo is a color volume", "Convert it"),
             (empty, "no voxels", "Load it again"),
@@ -176,6 +179,7 @@ class ChoicesTest(EnhanceTestCase):
             (frames, "no frames", "Load it again"),
             (scalars, "a few whole numbers", "Choose the image"),
             (equal, "nothing: the value of every voxel is 7", "image content"),
+            (unknown, "nothing: the value of every voxel is nan", "image content"),
             (None, "No volume is selected", "load one"),
         ):
             self.context.state.inputVolume = unusable
@@ -261,6 +265,26 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIn("“other result” is no earlier result", self.ui.problemLabel.text)
         self.ui.outputSelector.setCurrentNode(result)
         self.assertTrue(self.ui.applyButton.enabled)
+
+    def test_volumesThatNoRunCanTakeAreNamedAndKeepThePageWorking(self):
+        """A sheared grid, also of a neighbor in the study; an image without voxels."""
+        node, other = (self.smallVolume(name=name, modality="MR") for name in ("scan", "other"))
+        empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+        empty.SetAndObserveImageData(vtk.vtkImageData())
+        hierarchy = self.bridge.subjectHierarchy()
+        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
+        for each in (node, other, empty):
+            hierarchy.SetItemParent(hierarchy.GetItemByDataNode(each), study)
+        other.SetIJKToRASDirections([[1, 0.3, 0], [0, 1, 0], [0, 0, 1]])
+        self.choose(node)
+        self.assertEqual((self.message, self.ui.problemLabel.text), ("", ""))
+        self.ui.guideSelector.setCurrentNode(other)
+        self.assertIn("other: direction: the axes are not", self.ui.problemLabel.text)
+        for volume, problem in ((other, "other: direction"), (empty, "empty has no voxels")):
+            self.choose(volume)
+            self.assertIn(problem, self.ui.problemLabel.text)
+            self.assertFalse(self.ui.applyButton.enabled)
+        self.assertEqual(self.message, "")
 
     def test_whatSpeaksAgainstARunIsReportedAndDoesNotForbidIt(self):
         node = self.smallVolume(name="scan", modality="MR")

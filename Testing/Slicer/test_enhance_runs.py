@@ -91,6 +91,13 @@ class PreviewTest(EnhanceTestCase):
         self.assertEqual(job.state, "done", self.message)
         return job
 
+    def test_aViewThatHasLeftTheVolumeHasNoPreview(self):
+        self.choose(self.brain())
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, 900, 900, 900, 1)
+        self.ui.previewButton.click()  # enabled before the views moved
+        self.assertIn("No slice view shows a slice of the volume", self.message)
+        self.assertFalse(self.panel.preview.isOn)
+
     @slow
     def test_thePreviewEqualsTheWholeRun(self):
         node = self.brain()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from unittest import mock
 
 import numpy as np
 import qt
@@ -12,6 +13,7 @@ from test_frames import diffusionVolume
 import MedEnhanceLib
 from MedEnhanceNodes import bridge, provenance
 from MedEnhancePanels.errors import PanelError
+from MedEnhanceTasks import files, node_job
 
 
 class FileTest(MedEnhanceTestCase):
@@ -161,6 +163,18 @@ class FileTest(MedEnhanceTestCase):
                 self.assertEqual(json.load(file)["model"]["name"], "mr")
         self.assertTrue(node.GetDescription().startswith("DERIVED: enhanced"))
         self.assertIn("research use only", node.GetDescription())
+
+    def test_theManifestBesideAFileIsThatOfItsVoxels(self):
+        """Not what the node says when the file is complete: a user works on meanwhile."""
+        node, path = self.result(), self.path("better.nrrd")
+
+        def sent(job, node):
+            yield from node_job.send(job, node)
+            provenance.setManifest(node, {"model": {"name": "later"}})
+
+        with mock.patch.object(files, "send", sent):
+            self.logic.save(node, path)
+        self.assertEqual(provenance.jsonIn(f"{path}.json")["model"]["name"], "mr")
 
     def test_aResultStaysDerivedWhenItIsOpenedWithWordsOfAnyKind(self):
         node, path = self.result(), self.path("better.ucv")

@@ -131,7 +131,11 @@ class FramesOnThePageTest(EnhanceTestCase):
         for node in ("second", "first"):  # of which nothing was chosen since
             self.choose(slicer.util.getNode(node))
             self.assertEqual(self.panel.options.config.sequence, "auto")
-        for element, words in (("EchoTime", "together"), ("CardiacCycle", "one by one")):
+        for element, words in (
+            ("EchoTime", "together"),
+            ("CardiacCycle", "one by one"),
+            ("NominalPercentageOfRespiratoryPhase", "one by one"),
+        ):
             self.panel.target.SetAttribute(ELEMENT, element)  # then there is nothing to ask
             self.panel.update()
             self.assertIn(words, box.currentText)
@@ -217,6 +221,16 @@ class FramesOnThePageTest(EnhanceTestCase):
             self.assertIn("mean of all frames", legend.GetTitleText())
             self.remove(output)
             self.assertFalse(bridge.isInScene(made))
+
+    def test_aSequenceWhoseBrowserIsGoneIsPlayedByAnother(self):
+        output = self.applied(self.sequenceOf("alike", range(3), modality="MR"))
+        slicer.mrmlScene.RemoveNode(bridge.browserOf(output))
+        self.ui.frameSlider.value = 2
+        self.pick(self.ui.compareComboBox, "difference")
+        self.waitUntil(lambda: self.panel.result.compare.overlay == "difference")
+        slicer.mrmlScene.RemoveNode(bridge.browserOf(output))
+        self.ui.useButton.click()
+        self.assertEqual(self.message.count("error"), 0, self.message)
 
     def test_aDiffusionVolumeShowsAnyComponentAndFadesIntoItsResult(self):
         node, _frames = diffusionVolume(self)

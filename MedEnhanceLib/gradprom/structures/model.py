@@ -33,7 +33,7 @@ class StructureModel:
     """A head ready for inference.
 
     Attributes:
-        bundle: its name and folder.
+        name: of its bundle.
         anatomy: labels and classes.
         space: priors.
         locator, corrector: the networks.

@@ -165,7 +165,7 @@ def _merged(values: Iterable[str]) -> dict[str, str]:
     merged, first = {}, np.inf
     for value in sorted(set(values), key=_natural):
         number = _natural(value)[0]
-        if not (np.isfinite(number) and 0 <= number - first <= _SAME_VALUE * abs(first)):
+        if not (np.isfinite(first) and number - first <= _SAME_VALUE * abs(first)):
             first = number
         merged[value] = f"{first:g}" if np.isfinite(first) else value
     return merged

@@ -376,3 +376,13 @@ def test_a_clock_that_ran_past_midnight_makes_no_frames(make: Make) -> None:
     moments = ("235950", "235955", "000000", "000005")
     rows = ((t, z, time(moment)) for t, moment in enumerate(moments) for z in PLACES)
     refused(make(rows), "share a place", GeometryError)
+
+
+def test_nearly_equal_inversion_times_are_one_also_beside_images_without(make: Make) -> None:
+    folder = make(
+        (10 * t + k, z, {"InversionTime": start + 0.1 * k} if start else {})
+        for t, start in enumerate((0.0, 100.0, 800.0))
+        for k, z in enumerate(PLACES)
+    )
+    assert parts(folder) == {"": "5×4×3×3 frames"}
+    assert values(folder) == FRAMES

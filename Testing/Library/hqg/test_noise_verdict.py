@@ -57,6 +57,23 @@ def test_uncertain_noise_is_said_to_be_uncertain_and_has_no_share() -> None:
     assert "uncertain, because" in verdict.sentence
 
 
+def test_a_volume_of_one_bright_voxel_has_no_noise_that_can_be_measured() -> None:
+    voxels = np.zeros((8, 40, 40), np.float32)
+    voxels[0, 0, 0] = 100.5
+    verdict = me.measure_noise(voxels, modality="MR", spacing=(1, 1, 1))
+    assert verdict is not None
+    assert (verdict.sigma, verdict.snr, verdict.is_certain) == (0, None, False)
+    assert "no tissue in which noise could be measured" in verdict.sentence
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_an_exact_slope_is_no_tissue(modality: str) -> None:
+    voxels = np.zeros((2, 8, 8), np.int16)
+    voxels[1] = 4095
+    with pytest.raises(InputError, match="the region holds an exact slope"):
+        me.measure_noise(voxels, modality=modality, spacing=(1, 1, 1), region=[slice(0, 2)])
+
+
 def test_a_region_is_measured_around_a_voxel_or_by_its_limits() -> None:
     voxels = 500 + 25 * np.random.default_rng(0).standard_normal((20, 40, 40))
     measured = me.measure_noise(voxels, at=(10, 20, 39), modality="CT", spacing=(1, 1, 3))

@@ -242,6 +242,13 @@ def test_derived_maps_are_enhanced_on_request_alone_and_the_result_says_so(
     assert any("a derived map" in text for text in manifest["warnings"])
 
 
+def test_a_phase_of_one_column_is_known_as_such() -> None:
+    column = np.ascontiguousarray(_phase()[..., :1])
+    assert (
+        "no image, but phase" in me.inspect(Volume(column, Geometry(), modality="MR"))["warnings"]
+    )
+
+
 def test_what_only_looks_like_phase_is_enhanced_on_request() -> None:
     result = _enhance(_phase(), spacing=(1, 1, 2), modality="MR", as_intensity=True)
     assert result.findings[1] == "phase, taken as intensities on request"

@@ -16,7 +16,14 @@ from MedEnhanceLib.spg.readme import weighed_verdict
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", "{}", '{"kind": "ping", "name": "a", "state": "done", "created": 0, "seconds": 0}'],
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"kind": "ping", "name": "a", "state": "done", "created": 0, "seconds": 0}',
+        '{"kind": "train", "name": "a", "state": "done", "created": 0, "seconds": 0, '
+        '"params": {"data": "x", "out": "y", "config": [1]}}',
+    ],
 )
 def test_a_damaged_run_hides_no_other(tmp_path: Path, text: str) -> None:
     (tmp_path / "damaged").mkdir()
