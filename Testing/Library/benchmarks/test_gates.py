@@ -262,5 +262,5 @@ def test_the_interval_of_a_mean_is_over_volumes() -> None:
 
 def test_all_runs_every_script() -> None:
     scripts = {path.stem for path in (ROOT / "Testing/Benchmarks").glob("[a-z]*.py")}
-    others = {"all", "figures", "results_page", "record_in_cards", "pictures"}
+    others = {"all", "demo_peers", "figures", "results_page", "record_in_cards", "pictures"}
     assert scripts - others == {*import_module("all").SCRIPTS}
