@@ -162,23 +162,36 @@ def _delete_later(self, native):
     isAlone = self.isWidgetType() and self.parent() is None
     senders = (self, *self.findChildren(QObject)) if isAlone else ()
     held = [each for sender in senders for each in _held.get(getCppPointer(sender)[0], ())]
-    # All slots at once, as most lead to the same objects; each by itself only to name it.
-    for signal, slot in held if _leads_to([slot for _signal, slot in held], self) else ():
-        if _leads_to(slot, self):
+    leading = _leading_to(self, [slot for _signal, slot in held])
+    for signal, slot in held:
+        if id(slot) in leading:
             refused.append(f"{type(self).__name__}.deleteLater: disconnect {signal} first")
     native()
 
 
-def _leads_to(slot, wrapper):
-    """Whether references lead from a slot to a wrapper; modules and classes lead nowhere."""
-    due, known = [slot], {}
+def _leading_to(wrapper, slots):
+    """Return the id of each object from which references lead to a wrapper, starting from slots.
+
+    All at once, as most slots lead to the same objects. Modules and classes lead nowhere.
+    """
+    due, known, holders = list(slots), {}, {}
     while due:
         each = due.pop()
-        if id(each) not in known and not isinstance(each, type | types.ModuleType):
-            known[id(each)] = each
-            is_code = isinstance(each, types.FunctionType)
-            due += (each.__closure__ or ()) if is_code else gc.get_referents(each)
-    return id(wrapper) in known
+        if each is wrapper or id(each) in known or isinstance(each, type | types.ModuleType):
+            continue
+        known[id(each)] = each  # its id stays its own
+        is_code = isinstance(each, types.FunctionType)
+        referents = (each.__closure__ or ()) if is_code else gc.get_referents(each)
+        for referent in referents:
+            holders.setdefault(id(referent), []).append(id(each))
+        due += referents
+    leading, due = set(), [id(wrapper)]
+    while due:
+        found = due.pop()
+        if found not in leading:
+            leading.add(found)
+            due += holders.get(found, ())
+    return leading
 
 
 _native_attribute = QObject.__getattribute__
