@@ -42,7 +42,7 @@ from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.enhancing import enhance_volume, manifest_of, segmenter_config
-from MedEnhanceLib.jobs.files import AUTO, load_volume, path_of
+from MedEnhanceLib.jobs.files import AUTO, load_volume
 from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
@@ -203,7 +203,7 @@ def _guides_of(
 ) -> list[Volume]:
     """Return the best guide beside the volume; [] if none is suitable."""
     given = call.volume
-    path = Path(given) if isinstance(given, str | os.PathLike) else path_of(volume)
+    path = Path(given) if isinstance(given, str | os.PathLike) else volume.path
     if not path.name or not path.exists():
         raise ConfigError(
             'guide="auto" requires a volume that was read from a file',

@@ -222,6 +222,11 @@ class Volume:
         return np.array(self.voxels)
 
     @property
+    def path(self) -> Path:
+        """The path that it was read from, without the UID of its series; of none `Path("")`."""
+        return Path(self.source.partition(" (series ")[0])
+
+    @property
     def profile(self) -> Modality:
         """The properties of its modality."""
         return profile_of(self.modality)

@@ -20,7 +20,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing
 from MedEnhanceLib.io.formats import CONTAINER
-from MedEnhanceLib.jobs.files import OUTPUT_FILE, OutputParams, manifest_path, path_of
+from MedEnhanceLib.jobs.files import OUTPUT_FILE, OutputParams, manifest_path
 from MedEnhanceLib.jobs.placing import lay_beside, name_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -349,7 +349,7 @@ def _built(
         history=objects.source.history,
         lossy=objects.source.lossy,
         series_description=params.series_description,
-        files={"source": path_of(objects.source)},
+        files={"source": objects.source.path},
     )
     images: list[Dataset] | None = None
     if objects.volume is not None:

@@ -22,7 +22,6 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
-from MedEnhanceLib.jobs.files import path_of
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -215,7 +214,7 @@ def manifest_of(
         warnings: of the run.
     """
     roles = ["input", "guide", *(f"guide {number}" for number in range(2, len(guides) + 1))]
-    files = {role: path_of(each) for role, each in zip(roles, [volume, *guides], strict=False)}
+    files = {role: each.path for role, each in zip(roles, [volume, *guides], strict=False)}
     return make_manifest(
         "enhanced",
         inputs=files,

@@ -302,8 +302,3 @@ def beside(output: str, word: str) -> str:
     """Turn `out.nii.gz` into `out-word.nii.gz`, for a further output."""
     ending = io.ending_of(Path(output))
     return f"{output[: -len(ending) or None]}-{word}{ending}"
-
-
-def path_of(volume: Volume) -> Path:
-    """Return the path that a volume was read from, without the UID of its series."""
-    return Path(volume.source.partition(" (series ")[0])

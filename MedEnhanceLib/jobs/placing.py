@@ -15,7 +15,7 @@ import numpy as np
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.jobs.files import manifest_path, path_of
+from MedEnhanceLib.jobs.files import manifest_path
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Tolerances in voxels, of the position of the first voxel, and of others relative to it: NIfTI
@@ -26,7 +26,7 @@ _LARGEST_MANIFEST = 1 << 24
 
 def name_of(volume: Volume) -> str:
     """Return the name for messages: the last part of its path, without the UID of its series."""
-    return path_of(volume).name or "the volume"
+    return volume.path.name or "the volume"
 
 
 def lay_beside(volume: Volume, series: Volume, monitor: Monitor) -> Volume:

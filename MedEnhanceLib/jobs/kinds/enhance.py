@@ -161,7 +161,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     cache = cache or hqg.VolumeCache()
     guides = _guides_of(params, volume, cache, kept, monitor.part(0.05, 0.06))
     if params.guide == [files.AUTO] and guides:
-        work.inputs["guide"] = files.path_of(guides[0])
+        work.inputs["guide"] = guides[0].path
     config = params.config
     if isinstance(config.noise, str):
         work.inputs["noise"] = Path(config.noise)
