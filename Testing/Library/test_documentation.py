@@ -182,7 +182,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _stripes(volume: Volume, model: StructureModel, _device: str, _monitor: Monitor) -> VoxelLabels:
+def _stripes(
+    volume: Volume, _placement: None, model: StructureModel, _device: str, _monitor: Monitor
+) -> VoxelLabels:
     """Label slices by turns, in place of the network."""
     labels = list(model.anatomy.labels)
     values = np.array([label.value for label in labels], np.uint8)
@@ -196,6 +198,7 @@ def _stripes(volume: Volume, model: StructureModel, _device: str, _monitor: Moni
 def quick_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network of brains is not run, which takes half a minute a volume: the demo runs it."""
     module = "MedEnhanceLib.gradprom.structure_segmenter"
+    monkeypatch.setattr(f"{module}.place", lambda *_: None)
     monkeypatch.setattr(f"{module}.segment_structures", _stripes)
     monkeypatch.setattr(f"{module}.find_unlike", lambda *_: "")
 
