@@ -122,7 +122,7 @@ class ModalityTest(EnhanceTestCase):
         self.assertEqual(self.shown, "Electron microscopy (guessed) (not enhanced)")
 
     @slow
-    def test_applyConfirmsAGuessAndItsResultBeginsWithIt(self):
+    def test_applyConfirmsAGuessAndItsResultNamesItAfterTheVerdict(self):
         node = self.brain()
         self.choose(node)
         self.assertEqual(self.shown, "MR (guessed)")
@@ -131,11 +131,11 @@ class ModalityTest(EnhanceTestCase):
         self.processEvents(80)
         self.assertEqual(self.shown, "MR")
         self.waitUntil(lambda: self.panel.job is None)
-        first = "MR (guessed from the values)."
-        self.assertEqual(self.ui.factsLabel.text.splitlines()[0], first)
+        guess = "MR (guessed from the values)."
+        self.assertEqual(self.ui.factsLabel.text.splitlines()[1], guess)
         self.throughAScene()
         self.assertEqual(self.shown, "MR")
-        self.assertEqual(self.ui.factsLabel.text.splitlines()[0], first)
+        self.assertEqual(self.ui.factsLabel.text.splitlines()[1], guess)
         self.apply()
         self.assertNotIn("guessed", self.ui.factsLabel.text)
 
