@@ -18,6 +18,10 @@ from MedEnhanceLib.errors import ConfigError
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
+#: What users of other programs type → the command.
+_SYNONYMS = {"denoise": "enhance", "filter": "enhance", "superres": "enhance", "info": "inspect"}
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises ConfigError instead of leaving, and takes no abbreviated options."""
 
@@ -41,7 +45,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            hint = f"{did_you_mean(value, action.choices)}See: {self.prog} --help"
+            meant = _SYNONYMS.get(str(value).casefold(), value)
+            hint = f"{did_you_mean(meant, action.choices)}See: {self.prog} --help"
             raise ConfigError(f"there is no command {value}", hint)
         super()._check_value(action, value)
 

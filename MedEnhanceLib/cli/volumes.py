@@ -69,8 +69,9 @@ def _voxel(text: str) -> list[int]:
 def _noise_lines(fields: Mapping[str, Any]) -> list[str]:
     noise, lines = fields["noise"] or {}, [f"{fields['sentence']}."]
     if noise and not noise["is_certain"]:
+        place = "Try another place, farther from edges" if noise.get("region") else "To measure it"
         lines.append(
-            "To measure it in even tissue: medenhance noise INPUT --at SLICE,ROW,COLUMN, and then "
+            f"{place}, in even tissue: medenhance noise INPUT --at SLICE,ROW,COLUMN, and then "
             "medenhance enhance INPUT OUTPUT --noise SIGMA"
         )
     elif noise.get("region"):

@@ -138,6 +138,8 @@ def verdict_on(
     if not isinstance(noise, Mapping) or not isinstance(noise.get("changed"), (int, float)):
         return ""
     changed, verdict = strength * noise["changed"], noise.get("verdict")
+    units = units or noise.get("units", "")
+    text = f"{REMOVED} {_level(changed)}{units and f' {units}'}"
     if strength == 0:
         return "nothing removed: the strength is 0"
     if verdict == CLEAN:
@@ -145,9 +147,8 @@ def verdict_on(
         return f"{CLEAN}{snr}: {'hardly anything' if changed else 'nothing'} to do"
     if verdict == UNCERTAIN:
         reason = noise.get("doubt") or noise.get("reason", "the noise cannot be measured")
-        return f"{UNCERTAIN}: {reason}; to measure σ in even tissue: {door.noise}"
-    units = units or noise.get("units", "")
-    text = f"{REMOVED} {_level(changed)}{units and f' {units}'}"
+        done = text if changed else "nothing removed"
+        return f"{UNCERTAIN}, {done}: {reason}; to measure σ in even tissue: {door.noise}"
     if noise.get("is_stated"):
         return f"{text} of the stated {_level(noise['sigma'])}"
     if more := [name for name in ("blur", "bias_field") if _is_corrected(measured.get(name))]:

@@ -99,6 +99,17 @@ class Enhanced:
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 
     @property
+    def verdict(self) -> str:
+        """`clean`, `removed` or `uncertain`; "" where no noise was measured."""
+        return str(self.measured.get("noise", {}).get("verdict", ""))
+
+    @property
+    def sigma(self) -> float | None:
+        """σ of the noise in the input's units, of a sequence the median; None if unmeasured."""
+        noise = self.measured.get("noise")
+        return float(noise["sigma"]) if noise else None
+
+    @property
     def findings(self) -> list[str]:
         """Sentences on what was measured and done, as the command prints them; verdict first."""
         return describe(self.measured, self.strength, door=PYTHON)

@@ -367,6 +367,8 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
     columns |= {f"{label['label']} ml": label["volume_ml"] for label in row.get("table") or ()}
     noise = (row.get("measured") or {}).get("noise") or {}
     headings = {
+        "verdict": "verdict",
+        "SNR": "snr",
         "noise (1 SD)": "sigma",
         "noise confidence": "confidence",
         "share removed": "share_removed",

@@ -6,7 +6,7 @@ plan_slices → spline and data consistency → network on both sets of planes �
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,14 @@ class SlicePlan:
         turn: to that order.
         stack: the slices before and after.
         across_mm: pixel sizes within the slices, in the order of the axes.
+        is_assumed: whether their thickness is that of their spacing, as nothing states it.
     """
 
     axis: int
     turn: AxisTurn
     stack: SliceStack
     across_mm: tuple[float, float]
+    is_assumed: bool
 
 
 @without_tf32
@@ -96,7 +98,11 @@ def enhance_slices(
     bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
     whole = [n for n, frame in enumerate(volume.frames()) if np.ptp(frame.voxels)] or [0]
     constant = [n for n in range(len(volume.frames())) if n not in whole]
-    warnings = (*model_warnings(bundle, volume), *frames_warning("no-tissue", constant, EMPTY))
+    warnings = (
+        *model_warnings(bundle, volume),
+        *frames_warning("no-tissue", constant, EMPTY),
+        *_thickness_warning(plan),
+    )
     for warning in warnings:
         monitor.warn(warning.text)
     choice = choose_device(config.device)
@@ -109,7 +115,9 @@ def enhance_slices(
     millions = volume.voxels.size / stack.thick * stack.thin / 1e6
     steps = tuning_steps(millions) if tune else 0
     seconds = expected_seconds_of_slices(millions, steps, threads=torch.get_num_threads())
-    text = f"{stack.thin} thin slices take about {duration_text(seconds)} on this CPU"
+    text = (
+        f"{stack.thin} thin slices take about {duration_text(seconds)} on a CPU without other work"
+    )
     monitor.log(
         text + ("" if choice.name == "cpu" else f", and less on {choice.name}"), is_news=True
     )
@@ -267,15 +275,31 @@ def plan_slices(volume: Volume, config: EnhanceConfig) -> SlicePlan:
     # The number that keeps the extent exactly, with the spacing closest to the target.
     thin = max(1, round(thick * step / target))
     thickness = _thickness_of(volume, turn.axes[axis], step, config)
-    return SlicePlan(axis, turn, SliceStack(thick, step, thickness, thin, shape), (a_mm, b_mm))
+    stack = SliceStack(thick, step, thickness or step, thin, shape)
+    return SlicePlan(axis, turn, stack, (a_mm, b_mm), is_assumed=thickness is None)
 
 
-def _thickness_of(volume: Volume, axis: int, step: float, config: EnhanceConfig) -> float:
-    """Return the thickness of slices that are `step` apart, in mm; InputError if it is unlikely."""
+def _thickness_warning(plan: SlicePlan) -> Iterator[ModelWarning]:
+    if plan.is_assumed:
+        yield ModelWarning(
+            "slice-thickness",
+            "nothing states how thick the slices are, and they are taken as "
+            f"{plan.stack.thickness_mm:.3g} mm without gaps",
+            "if they have gaps, or a program averaged them, the result can be worse than an "
+            "interpolation; state slice_thickness and slice_profile (--slice-thickness 3, "
+            "--slice-profile box)",
+        )
+
+
+def _thickness_of(volume: Volume, axis: int, step: float, config: EnhanceConfig) -> float | None:
+    """Return the thickness of slices that are `step` apart, in mm, None if nothing states it.
+
+    Raises InputError if it is unlikely.
+    """
     low, high = step / 4, 3 * step
     if config.slice_thickness == "auto":
         stated = _stated_thickness(volume) if axis == 0 else None
-        return stated if stated and low <= stated <= high else step
+        return stated if stated and low <= stated <= high else None
     if not low <= config.slice_thickness <= high:
         raise InputError(
             f"{volume.source or 'volume'}: slices of {config.slice_thickness:g} mm, "

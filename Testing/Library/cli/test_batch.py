@@ -342,7 +342,13 @@ def test_the_summary_counts_unchanged_volumes_and_the_page_has_all_columns(
     run: Callable, networks: list[Any], scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rule is that of the command for one volume: the change of tissue, not the share."""
-    sigma = {"sigma": 31.4159265, "confidence": 1.0, "reason": "weak"}
+    sigma = {
+        "verdict": "removed",
+        "snr": 12.5,
+        "sigma": 31.4159265,
+        "confidence": 1.0,
+        "reason": "weak",
+    }
     noises = [
         {"share_removed": 0.8, "share_given_back": 0.25, "changed": 25.0},
         {"share_removed": 0.0, "changed": 0.0},
@@ -363,6 +369,7 @@ def test_the_summary_counts_unchanged_volumes_and_the_page_has_all_columns(
     rows = [row for row in rows_of(tmp_path / "enhance") if row["status"] == "done"]
     table = table_of(tmp_path / "enhance")
     assert table["a.nii.gz"]["noise (1 SD)"] == "31.42"
+    assert (table["a.nii.gz"]["verdict"], table["a.nii.gz"]["SNR"]) == ("removed", "12.5")
     assert table["a.nii.gz"]["share removed"] == "0.6"  # without what is given back
     assert rows[0]["measured"]["noise"]["sigma"] == 31.4159265
     alone = [

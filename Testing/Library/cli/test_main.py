@@ -261,6 +261,7 @@ def test_the_parameters_of_every_job_are_printed() -> None:
         (("enhance", "a", "b", "--modalty", "CT"), "--modality"),
         (("enhance", "a", "--modalty=CT"), "--modality"),
         (("enhence", "a", "b"), "enhance"),
+        (("denoise", "a", "b"), "enhance"),
         (("compress", "a", "b", "--loosless"), "--lossless"),
         (("batch", "compress", "x", "--out", "y", "--max-eror", "2"), "--max-error"),
     ],

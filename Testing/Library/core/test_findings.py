@@ -131,7 +131,7 @@ def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:
         (
             {"verdict": "uncertain", "reason": "r"},
             1.0,
-            "uncertain: r; to measure σ in even tissue: medenhance noise INPUT --at "
+            "uncertain, removed ±18.3: r; to measure σ in even tissue: medenhance noise INPUT --at "
             "SLICE,ROW,COLUMN, then --noise SIGMA",
         ),
     ],
