@@ -65,8 +65,10 @@ def measure_region(voxels: Array, *, modality: str) -> RegionNoise:
     if values.size < _FEWEST:
         text = f"the region has {values.size} voxels"
         raise InputError(text, f"Choose {_FEWEST} or more, in even tissue.")
-    if not np.isfinite(values).all() or values.min() == values.max():
-        text = "the region has infinite values, or only one value"
+    if not np.isfinite(values).all():
+        raise InputError("the region has values that are not finite", "Choose a region of tissue.")
+    if values.min() == values.max():
+        text = f"all voxels of the region have the value {values.min():g}, as in padding"
         raise InputError(text, "Choose a region of tissue.")
     rest, parameters = _without_trend(values)
     freedom = values.size - parameters

@@ -251,7 +251,8 @@ def _no_dicom(path: Path, files: Sequence[Path]) -> InputError:
         )
     return InputError(
         f"{path} holds no DICOM file ({len(files)} files were read, {files[0].name} first)",
-        "Give a folder of DICOM images, or name the volume's file itself.",
+        "Give a folder of DICOM images, or name the volume's file itself; for all files of a "
+        "folder: medenhance batch.",
     )
 
 

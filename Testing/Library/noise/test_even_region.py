@@ -45,8 +45,8 @@ def test_an_edge_in_the_region_is_named() -> None:
     ("values", "words"),
     [
         (_region(0)[:1, :6, :6], "36 voxels"),
-        (np.full(SHAPE, 7.0), "only one value"),
-        (np.full(SHAPE, np.inf), "infinite"),
+        (np.full(SHAPE, 7.0), "have the value 7"),
+        (np.full(SHAPE, np.inf), "not finite"),
         (np.hypot(*np.random.default_rng(0).standard_normal((2, *SHAPE))), "dark as its noise"),
     ],
 )
