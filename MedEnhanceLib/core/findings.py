@@ -220,7 +220,7 @@ def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
 
 
 def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float) -> str:
-    """Say which noise was measured, what was removed of it, and by how much tissue changed.
+    """Say which noise was measured, what of it was filtered, and by how much tissue changed.
 
     All levels are standard deviations; that of an uncertain measurement comes with its limits.
     """
@@ -243,7 +243,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float) -> st
     texts = [
         f"noise {'stated' if stated else 'found'}: "
         f"{noise_level(noise, units or noise.get('units', ''))}",
-        f"removed: {removed}",
+        f"filtered: {removed}",
     ]
     if causes:
         texts[-1] += f", because {' and '.join(causes)}"

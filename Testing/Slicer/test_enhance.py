@@ -409,7 +409,7 @@ class ApplyTest(EnhanceTestCase):
         verdict, guess, noise = self.ui.factsLabel.text.splitlines()[:3]
         self.assertRegex(verdict, "^Removed ±|^Uncertain: |^Clean ")
         self.assertEqual(guess, "MR (guessed from the values).")
-        self.assertRegex(noise, "^Noise found: ±.*; removed: .*; tissue changed by ±")
+        self.assertRegex(noise, "^Noise found: ±.*; filtered: .*; tissue changed by ±")
         details = self.widget.ui.messageDetails.plainText
         self.assertEqual((details.lower().count("noise found"), details.count(noise)), (1, 1))
         second = self.smallVolume(name="other patient", modality="MR")

@@ -28,38 +28,38 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
         (
             _UNSURE,
             1.0,
-            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: little, because noise and "
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: little, because noise and "
             "anatomy can hardly be distinguished; tissue changed by ±0.262"
             ". The result is nearly the input",
         ),
         (
             _UNSURE,
             0.0,
-            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: nothing, because the strength "
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: nothing, because the strength "
             "is 0. The result is the input",
         ),
         (
             _SURE,
             0.5,
-            "found: ±19.5 (1 SD); removed: 50 %, because the strength is 0.5; tissue "
+            "found: ±19.5 (1 SD); filtered: 50 %, because the strength is 0.5; tissue "
             "changed by ±9.15",
         ),
         (
             _SURE | {"sigma": 6000.0, "measured": 58.3, "is_stated": True, "changed": 267.0},
             1.0,
-            "stated: ±6000 (1 SD); removed: all; tissue changed by ±267",
+            "stated: ±6000 (1 SD); filtered: all; tissue changed by ±267",
         ),
         (
             _UNSURE | {"share_removed": 1.0, "share_given_back": 0.2, "changed": 1.0},
             1.0,
-            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); removed: 80 % of ±1.1, because noise "
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: 80 % of ±1.1, because noise "
             "and anatomy can hardly be distinguished and low frequencies stay, with small lesions "
             "in them; tissue changed by ±1",
         ),
         (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},
             1.0,
-            "found: ±19.5 (1 SD; likely ±15.6 to ±40.4); removed: all (uncertain, "
+            "found: ±19.5 (1 SD; likely ±15.6 to ±40.4); filtered: all (uncertain, "
             "because it is not sure); tissue changed by ±18.3",
         ),
     ],
@@ -106,7 +106,7 @@ def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
     }
     verdict, line = describe(measured, 0.0)
     assert verdict == "nothing removed: the strength is 0"
-    assert line.endswith("removed: nothing, because the strength is 0. The result is the input")
+    assert line.endswith("filtered: nothing, because the strength is 0. The result is the input")
     half = describe(measured, 0.5)
     assert "the guide changed the result by 0.20 SD of the noise" in half
     assert "the mean of all frames changed by ±3 in tissue; noise alone leaves about ±1" in half
@@ -114,8 +114,8 @@ def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
 
 def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:
     little, nothing = (describe({"noise": _SURE | {"changed": c}})[1] for c in (1e-3, 0.0))
-    assert "removed: little" in little and little.endswith("The result is nearly the input")
-    assert "removed: nothing" in nothing and nothing.endswith("The result is the input")
+    assert "filtered: little" in little and little.endswith("The result is nearly the input")
+    assert "filtered: nothing" in nothing and nothing.endswith("The result is the input")
 
 
 @pytest.mark.parametrize(
@@ -142,5 +142,5 @@ def test_the_verdict_comes_first(noise: dict[str, Any], strength: float, text: s
 
 def test_before_the_run_there_is_no_verdict() -> None:
     assert describe({"noise": {"sigma": 2.0, "share_removed": 1.0, "verdict": "removed"}}) == [
-        "noise found: ±2 (1 SD); removed: all"
+        "noise found: ±2 (1 SD); filtered: all"
     ]

@@ -26,9 +26,9 @@ def test_a_result_says_in_words_what_was_found() -> None:
     verdict, line = result.findings
     assert verdict.endswith(" of the stated ±1")
     assert (result.verdict, result.sigma) == ("removed", 1.0)
-    assert line.startswith("noise stated: ±1 (1 SD); removed: all; tissue changed by ±")
+    assert line.startswith("noise stated: ±1 (1 SD); filtered: all; tissue changed by ±")
     half = result.at_strength(0.5).findings[1]
-    assert "removed: 50 %, because the strength is 0.5" in half
+    assert "filtered: 50 %, because the strength is 0.5" in half
 
 
 @pytest.fixture(scope="module")

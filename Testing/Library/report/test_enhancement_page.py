@@ -98,7 +98,7 @@ def test_report_says_what_changed_was_measured_and_done(
     assert "direction) is unchanged" in text
     assert "mr abababababab" in text
     assert "1.2 s" in text
-    assert "Noise found: ±12.5 HU (1 SD); removed: 80 %, because few" in text
+    assert "Noise found: ±12.5 HU (1 SD); filtered: 80 %, because few" in text
     assert "Blur undone: both axes are blurred." in text
     assert "Bias field corrected (N4)." in text
     words = ", 80% of the noise correction, blur undone, bias field corrected (N4)"
@@ -164,7 +164,7 @@ def test_the_page_names_its_input_and_says_where_nothing_changed(
     html = report(tmp_path, fine, fine.with_voxels(fine.voxels, did="enhanced"), **options)
     text = " ".join(html.split())
     assert "Nothing was changed: every voxel is that of the input." in text
-    assert "changed all" not in text and "removed: nothing, because the strength is 0." in text
+    assert "changed all" not in text and "filtered: nothing, because the strength is 0." in text
     assert "0.9766 × 0.9766 × 3 mm" in text and "0.97656" not in text.partition("Provenance")[0]
     assert HOSTILE in Reader(html).text
     assert "The truth is known." in text and "no reference" not in text
