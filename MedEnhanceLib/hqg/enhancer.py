@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,6 +154,8 @@ def _denoised(
     run: EnhancerRun, outputs: Outputs, monitor: Monitor
 ) -> tuple[list[float], dict[str, Any]]:
     """Fill the frames of the result; returns their change by guides, and facts of the method."""
+    from MedEnhanceLib.learning.precision import without_tf32
+
     is_sequence, removal = run.original.is_sequence, run.decision.removal
     monitor.progress(0.0, "removing noise")
     acting = [n for n in run.numbers if n not in run.empty and removal.acts_on(run.frames[n])]
@@ -174,21 +175,13 @@ def _denoised(
         if number not in acting:
             frames[number].keep()
     facts: dict[str, Any] = {}
-    with _exact_on(run.device), openmp_on_one_thread():  # the methods have threads of their own
+    with without_tf32, openmp_on_one_thread():  # filter and network have threads of their own
         if acting:
             denoised = run.denoiser.denoise(given)
             facts = dict(denoised.facts)
             for part in denoised.parts:
                 frames[part.number].add(part)
     return [frame.use for frame in frames.values()], facts
-
-
-def _exact_on(device: str) -> AbstractContextManager[Any]:
-    if device == "cpu":
-        return nullcontext()
-    from MedEnhanceLib.learning.precision import without_tf32
-
-    return without_tf32
 
 
 # --- before the first frame -----------------------------------------------------------------------

@@ -220,7 +220,7 @@ def test_thin_slices_of_a_constant_frame_are_constant() -> None:
     )
     first, second = result.volume.voxels
     assert np.unique(first).tolist() == [5] and second.std() > 10
-    assert [each.code for each in result.warnings][-1] == "no-tissue"
+    assert "no-tissue" in [each.code for each in result.warnings]
 
 
 def test_a_series_in_which_one_frame_shows_tissue_is_measured() -> None:
