@@ -15,7 +15,7 @@ from functools import partial
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Literal, cast
+from typing import Literal
 
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.forks import refuse_without_threads
@@ -161,8 +161,6 @@ def require(module: str, *, purpose: str) -> ModuleType:
     """Import `module`, or raise DependencyError naming what needs it and how to get it."""
     if module == "torch":
         refuse_without_threads()
-    if (loaded := imported(module)) is not None:
-        return cast(ModuleType, loaded)
     try:
         with _sleeping_idle_threads:
             return import_module(module)
