@@ -34,7 +34,7 @@ CLEAN, REMOVED, UNCERTAIN = "clean", "removed", "uncertain"
 
 
 class Door(NamedTuple):
-    """Where a text is read: how σ is measured and stated there, and the modality.
+    """A place where texts are read: how σ is measured and stated there, and the modality.
 
     Attributes:
         noise: how to measure σ in even tissue and to state it.
@@ -146,7 +146,7 @@ def verdict_on(
         snr = f" (SNR {noise['snr']:.0f})" if noise.get("snr") else ""
         return f"{CLEAN}{snr}: {'hardly anything' if changed else 'nothing'} to do"
     if verdict == UNCERTAIN:
-        reason = noise.get("doubt") or noise.get("reason", "the noise cannot be measured")
+        reason = noise.get("unfit") or noise.get("reason", "the noise cannot be measured")
         done = text if changed else "nothing removed"
         return f"{UNCERTAIN}, {done}: {reason}; to measure σ in even tissue: {door.noise}"
     if noise.get("is_stated"):

@@ -272,9 +272,9 @@ def _decide_noise(
         warnings.append(ModelWarning("smooth", "smooth changes nothing", hint))
     unfit = noise_warning(typical, noise, is_full=is_full)
     facts = _facts_of(noise, removal, typical.units)
-    prospect = expected(measured, noise, removal, doubt=unfit is not None)
+    prospect = expected(measured, noise, removal, is_unfit=unfit is not None)
     facts |= {"verdict": prospect.verdict, "snr": prospect.snr, "expected": prospect.removed}
-    facts["doubt"] = unfit and unfit.message
+    facts["unfit"] = unfit and unfit.message
     facts = {name: value for name, value in facts.items() if value is not None}
     if shared:
         facts["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))

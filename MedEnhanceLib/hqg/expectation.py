@@ -1,4 +1,4 @@
-"""What an enhancement can be expected to remove of the noise of a volume, before it runs."""
+"""The expected effect of an enhancement on the noise of a volume, before it runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SAMPLE = 1 << 20
 
 @dataclass(frozen=True)
 class Expectation:
-    """What an enhancement can be expected to remove.
+    """The expected effect of an enhancement.
 
     Attributes:
         verdict: "clean", "removed" or "uncertain".
@@ -46,7 +46,7 @@ class Expectation:
 
 
 def expected(
-    volumes: Sequence[Volume], noise: NoiseEstimate, removal: Removal, *, doubt: bool
+    volumes: Sequence[Volume], noise: NoiseEstimate, removal: Removal, *, is_unfit: bool
 ) -> Expectation:
     """Judge the noise of a volume, or of frames, and what will be removed of it.
 
@@ -54,7 +54,7 @@ def expected(
         volumes: that were measured.
         noise: as measured or stated.
         removal: as decided.
-        doubt: whether the noise is unlike what the filter assumes.
+        is_unfit: whether the noise is unlike what the filter assumes.
     """
     is_ct = volumes[0].profile.is_absolute
     snr = None if is_ct or noise.level <= 0 else _tissue_of(volumes) / noise.level
@@ -64,7 +64,7 @@ def expected(
     if is_clean and not is_certain:
         left = _HARDLY_LESS
     snr = snr and round(snr, 1)
-    if (doubt and not is_clean) or not (is_certain or is_clean):
+    if (is_unfit and not is_clean) or not (is_certain or is_clean):
         return Expectation(UNCERTAIN, snr)
     removed = round((1 - left) * removal.share, 2)
     return Expectation(CLEAN if removed <= 1 - _HARDLY_LESS else REMOVED, snr, removed)

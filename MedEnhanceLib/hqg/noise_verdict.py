@@ -133,7 +133,7 @@ def noise_verdict(
         interval=(facts["interval"][0], facts["interval"][1]),
         confidence=facts["confidence"],
         units=volume.units,
-        reason=facts.get("doubt") or decision.noise.reason or decision.removal.reason,
+        reason=facts.get("unfit") or decision.noise.reason or decision.removal.reason,
         verdict=facts["verdict"],
         snr=facts.get("snr"),
         removed=facts.get("expected"),

@@ -1,4 +1,4 @@
-"""What MP-PCA and BM4D leave of the error in the scan of `medenhance demo`, for its table.
+"""The error that MP-PCA and BM4D leave in the scan of `medenhance demo`, for its table.
 
     python Testing/Benchmarks/demo_peers.py
 

@@ -54,7 +54,7 @@ _NOTES = (
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRun:
-    """What a demo leaves for its page and its record.
+    """The results of a demo for its page and its record.
 
     Attributes:
         facts: of the enhancement.
