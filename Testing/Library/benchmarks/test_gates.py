@@ -181,7 +181,12 @@ def test_a_table_is_confirmed_by_parts_that_give_the_same_rows_again(
     state[0] = "c"
     with pytest.raises(SystemExit, match="0 of 0 rows differ"):
         run("--confirm", "no such part")
-    psnr[0] += 1e-6
+    psnr[0] += 0.01
+    run("--confirm", "c")
+    record = json.loads((tmp_path / "trial.json").read_text("utf-8"))
+    assert 3e-4 < record["confirmed"]["largest_difference"] < 4e-4
+    state[0] = "d"
+    psnr[0] += 0.1
     with pytest.raises(SystemExit, match="1 of 1 rows differ"):
         run("--confirm", "c")
     assert not is_present()
