@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.core.findings import corrections
+from MedEnhanceLib.core.findings import BIAS_FIELD_CORRECTED, corrected
 
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
 #: Beginning of the newest history entry of a map → the kind of map.
@@ -247,8 +247,9 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     parts += [f"noise stated as ±{noise['sigma']:g}"] if noise.get("is_stated") else []
     if share > 0 and noise.get("sigma_used", math.inf) < noise.get("sigma", 0):
         parts.append(f"for noise of ±{noise['sigma_used']:.3g}")  # as the level is uncertain
-    parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
-    parts += corrections(measured)
+    done = corrected(measured)
+    parts += ["blur undone"] if "blur" in done else []
+    parts += [BIAS_FIELD_CORRECTED] if "bias_field" in done else []
     used = measured.get("guide", {}).get("used")
     parts += [f"guide changed it by {used:.2f} SD of the noise"] if used else []
     return "".join(f", {part}" for part in parts)

@@ -153,8 +153,6 @@ def denoise(
     volume: Volume,
     removal: Removal,
     denoiser: Denoiser | None = None,
-    *,
-    only: slice | None = None,
     **frames: Any,
 ) -> Slab:
     """Denoise a single volume, correct the Rician bias, and take the share of the correction.
@@ -163,17 +161,13 @@ def denoise(
         volume: a single volume, [K, J, I], finite.
         removal: noise of the volume, and the share of the correction to apply.
         denoiser: the method; None for the block-matching filter.
-        only: slices that are returned, equal to those of a whole run; None for all.
-        frames: attributes of `Frames`.
+        frames: attributes of `Frames`; `slices` are those that are returned.
     Returns float32 slices, and the change by guides. Raises as `Denoiser.denoise`.
     """
-    only = only or slice(0, volume.shape[0])
     regions = ConstantRegions(volume.voxels, removal.noise.level)
-    given = Frames.of(
-        volume, removal.noise, **{"slices": only, "regions": lambda _: regions, **frames}
-    )
+    given = Frames.of(volume, removal.noise, **{"regions": lambda _: regions, **frames})
     if not removal.acts_on(volume):
-        return Slab(volume.voxels[only].astype(np.float32))
+        return Slab(volume.voxels[given.slices].astype(np.float32))
     parts = (denoiser or BlockMatching()).denoise(given).parts
     results = [(removal.correct(part, regions), part.change) for part in parts]
     changes = [change for _, change in results if change is not None]
