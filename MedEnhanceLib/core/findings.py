@@ -23,7 +23,7 @@ _NUMBERS = {
 }
 #: What is corrected besides noise → the fact of the measurement that states it.
 _CORRECTED = {"blur": "undone", "bias_field": "corrected"}
-BIAS_FIELD_CORRECTED = "bias field corrected (N4)"
+_BIAS_FIELD = "bias field corrected (N4)"
 #: How a run's log begins to describe the noise, before the removal.
 _IN_LOG = ("noise found: ", "noise stated: ")
 #: Change of tissue over σ up to which the rest of the error is computed from both.
@@ -88,7 +88,7 @@ def describe(
     if blur := facts.get("blur"):
         outcome = "undone" if "blur" in corrected(facts) else "left alone"
         lines.append(f"blur {outcome}: {blur.get('reason', '')}")
-    lines += [BIAS_FIELD_CORRECTED] if "bias_field" in corrected(facts) else []
+    lines += [_BIAS_FIELD] if "bias_field" in corrected(facts) else []
     if guide := facts.get("guide"):
         text = f"changed the result by {strength * guide['used']:.2f} SD of the noise"
         if strength * guide["used"] < _LEAST_USE:
@@ -115,6 +115,24 @@ def corrected(measured: Mapping[str, Any]) -> list[str]:
     """Name what was corrected besides noise, "blur" or "bias_field"; measured: as of `describe`."""
     known = {name: facts for name, facts in measured.items() if isinstance(facts, Mapping)}
     return [name for name, fact in _CORRECTED.items() if known.get(name, {}).get(fact)]
+
+
+def corrections_in_words(measured: Mapping[str, Any]) -> str:
+    """Describe corrections other than full removal of measured noise, for a history note."""
+    noise = measured.get("noise", {})
+    share = noise.get("share_removed", 1)
+    parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
+    if returned := noise.get("share_given_back", 0):
+        parts.append(f"{returned:.0%} of the noise kept with faint lesions")
+    parts += [f"noise stated as ±{noise['sigma']:g}"] if noise.get("is_stated") else []
+    if share > 0 and noise.get("sigma_used", math.inf) < noise.get("sigma", 0):
+        parts.append(f"for noise of ±{noise['sigma_used']:.3g}")  # as the level is uncertain
+    done = corrected(measured)
+    parts += ["blur undone"] if "blur" in done else []
+    parts += [_BIAS_FIELD] if "bias_field" in done else []
+    used = measured.get("guide", {}).get("used")
+    parts += [f"guide changed it by {used:.2f} SD of the noise"] if used else []
+    return "".join(f", {part}" for part in parts)
 
 
 def verdict_on(

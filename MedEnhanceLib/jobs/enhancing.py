@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
-from MedEnhanceLib.core.findings import corrected
+from MedEnhanceLib.core.findings import corrected, corrections_in_words
 from MedEnhanceLib.core.labels import Segmentation
-from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
+from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
 from MedEnhanceLib.core.quantity import PHASE, UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from MedEnhanceLib.core.findings import describe, final_log
-from MedEnhanceLib.core.manifest import corrections_in_words
+from MedEnhanceLib.core.findings import corrections_in_words, describe, final_log
 
 _UNSURE = {
     "sigma": 2.83,
