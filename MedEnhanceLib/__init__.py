@@ -15,8 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.runtime import forks as _forks  # noqa: F401 - it notes forks from now on
-from MedEnhanceLib.runtime.lazy import imported_when_used
+from MedEnhanceLib.runtime.dependencies import imported_when_used
 
 if TYPE_CHECKING:
     from MedEnhanceLib.api import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 # Limits of words, chosen by hand.
@@ -22,9 +21,9 @@ _NUMBERS = {
     "sequence": ("frames", "images"),
     "slices": ("before", "after", "spacing_before_mm", "spacing_after_mm"),
 }
-#: Measurement → words for a correction that is stated in the same ones wherever a result is
-#: described; {…}: a number of the measurement, without which nothing is said.
-_CORRECTIONS = {"bias_field": "bias field corrected (N4)"}
+#: What is corrected besides noise → the fact of the measurement that states it.
+_CORRECTED = {"blur": "undone", "bias_field": "corrected"}
+_BIAS_FIELD = "bias field corrected (N4)"
 #: How a run's log begins to describe the noise, before the removal.
 _IN_LOG = ("noise found: ", "noise stated: ")
 #: Change of tissue over σ up to which the rest of the error is computed from both.
@@ -87,9 +86,9 @@ def describe(
         facts = {name: facts[name] for name in ("slices",) if name in facts}
     lines += _sequence_in_words(facts.get("sequence", {}))
     if blur := facts.get("blur"):
-        outcome = "undone" if blur.get("undone") else "left alone"
+        outcome = "undone" if "blur" in corrected(facts) else "left alone"
         lines.append(f"blur {outcome}: {blur.get('reason', '')}")
-    lines += corrections(facts)
+    lines += [_BIAS_FIELD] if "bias_field" in corrected(facts) else []
     if guide := facts.get("guide"):
         text = f"changed the result by {strength * guide['used']:.2f} SD of the noise"
         if strength * guide["used"] < _LEAST_USE:
@@ -112,14 +111,28 @@ def describe(
     return lines
 
 
-def corrections(measured: Mapping[str, Any]) -> list[str]:
-    """Describe corrections, for every place that does; measured: as of `describe`."""
-    texts = []
-    for name, words in _CORRECTIONS.items():
-        if isinstance(facts := measured.get(name), Mapping):
-            with suppress(LookupError, TypeError, ValueError):
-                texts.append(words.format_map(facts))
-    return texts
+def corrected(measured: Mapping[str, Any]) -> list[str]:
+    """Name what was corrected besides noise, "blur" or "bias_field"; measured: as of `describe`."""
+    known = {name: facts for name, facts in measured.items() if isinstance(facts, Mapping)}
+    return [name for name, fact in _CORRECTED.items() if known.get(name, {}).get(fact)]
+
+
+def corrections_in_words(measured: Mapping[str, Any]) -> str:
+    """Describe corrections other than full removal of measured noise, for a history note."""
+    noise = measured.get("noise", {})
+    share = noise.get("share_removed", 1)
+    parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
+    if returned := noise.get("share_given_back", 0):
+        parts.append(f"{returned:.0%} of the noise kept with faint lesions")
+    parts += [f"noise stated as ±{noise['sigma']:g}"] if noise.get("is_stated") else []
+    if share > 0 and noise.get("sigma_used", math.inf) < noise.get("sigma", 0):
+        parts.append(f"for noise of ±{noise['sigma_used']:.3g}")  # as the level is uncertain
+    done = corrected(measured)
+    parts += ["blur undone"] if "blur" in done else []
+    parts += [_BIAS_FIELD] if "bias_field" in done else []
+    used = measured.get("guide", {}).get("used")
+    parts += [f"guide changed it by {used:.2f} SD of the noise"] if used else []
+    return "".join(f", {part}" for part in parts)
 
 
 def verdict_on(
@@ -151,16 +164,12 @@ def verdict_on(
         return f"{UNCERTAIN}, {done}: {reason}; to measure σ in even tissue: {door.noise}"
     if noise.get("is_stated"):
         return f"{text} of the stated {_level(noise['sigma'])}"
-    if more := [name for name in ("blur", "bias_field") if _is_corrected(measured.get(name))]:
+    if more := corrected(measured):
         return f"{text}: noise and {' and '.join(more).replace('_', ' ')}"
     share = _removed_share(noise, strength)
     if share is None:
         return f"{text} of noise {_level(noise['sigma'])}"
     return f"{text}, about {max(5, 5 * round(20 * share))} % of the error"
-
-
-def _is_corrected(facts: Any) -> bool:
-    return isinstance(facts, Mapping) and bool(facts.get("undone") or facts.get("corrected"))
 
 
 def _removed_share(noise: Mapping[str, Any], strength: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Image operations shared by methods: blur, block means."""
+"""Image operations shared by methods: blur, means of blocks and of frames."""
 
 from __future__ import annotations
 
@@ -77,6 +77,16 @@ def averaged(volume: Volume, factors: Sequence[int]) -> Volume:
     i, j, k = (mm * size for mm, size in zip(old.spacing, sizes, strict=True))
     geometry = Geometry((i, j, k), (x, y, z), old.direction)
     return replace(volume, voxels=np.concatenate(parts), geometry=geometry, dicom_origin=None)
+
+
+def mean_frame(frames: Sequence[Volume]) -> Volume:
+    """Average all frames in float32; a single frame is returned as it is."""
+    if len(frames) == 1:
+        return frames[0]
+    total = np.zeros(frames[0].shape, np.float64)
+    for frame in frames:
+        total += frame.voxels
+    return frames[0].with_voxels((total / len(frames)).astype(np.float32))
 
 
 def _means(voxels: Voxels, factors: Sequence[int]) -> Floats:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.core.findings import corrections
 
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
 #: Beginning of the newest history entry of a map → the kind of map.
@@ -235,23 +234,6 @@ def caveats_of(results: Mapping[str, Any]) -> list[str]:
     limits = results.get("segmentation_limits")
     lines = [*filter(None, warnings), *(limits if isinstance(limits, (list, tuple)) else ())]
     return [f"{str(line).rstrip('.')}." for line in lines]
-
-
-def corrections_in_words(measured: Mapping[str, Any]) -> str:
-    """Describe corrections other than full removal of measured noise, for a history note."""
-    noise = measured.get("noise", {})
-    share = noise.get("share_removed", 1)
-    parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
-    if returned := noise.get("share_given_back", 0):
-        parts.append(f"{returned:.0%} of the noise kept with faint lesions")
-    parts += [f"noise stated as ±{noise['sigma']:g}"] if noise.get("is_stated") else []
-    if share > 0 and noise.get("sigma_used", math.inf) < noise.get("sigma", 0):
-        parts.append(f"for noise of ±{noise['sigma_used']:.3g}")  # as the level is uncertain
-    parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
-    parts += corrections(measured)
-    used = measured.get("guide", {}).get("used")
-    parts += [f"guide changed it by {used:.2f} SD of the noise"] if used else []
-    return "".join(f", {part}" for part in parts)
 
 
 def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:

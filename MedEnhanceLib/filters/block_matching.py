@@ -33,7 +33,7 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Region, widened, within
 from MedEnhanceLib.filters.block_matching_run import Engine as Engine
 from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough
-from MedEnhanceLib.filters.cropping import RegionCrop
+from MedEnhanceLib.filters.layers import RegionCrop
 from MedEnhanceLib.filters.layers import Round as Round
 from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.native import CELLS, SIDE

@@ -20,19 +20,19 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.filters.cropping import RegionCrop
 from MedEnhanceLib.filters.layers import (
     TAPER_LINE,
     BlockGroups,
     Layer,
     LayerArrays,
+    RegionCrop,
     Round,
     StageKind,
     places,
 )
 from MedEnhanceLib.filters.regions import Air, reduce_windows
 from MedEnhanceLib.native import SIDE
-from MedEnhanceLib.runtime.pool import Pool
+from MedEnhanceLib.runtime.machine import Pool
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:

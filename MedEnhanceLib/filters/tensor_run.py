@@ -25,8 +25,8 @@ from MedEnhanceLib.filters.torch_engine import BlockEstimates, TorchEngine, Torc
 from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
+from MedEnhanceLib.runtime.machine import Pool
 from MedEnhanceLib.runtime.ordered import ahead
-from MedEnhanceLib.runtime.pool import Pool
 
 #: Slices of the input that are copied to a device ahead, and slabs that are computed ahead there.
 _SLICES_AHEAD, _SLABS_AHEAD = 8, 4

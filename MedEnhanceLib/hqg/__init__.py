@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.runtime.lazy import imported_when_used
+from MedEnhanceLib.runtime.dependencies import imported_when_used
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig

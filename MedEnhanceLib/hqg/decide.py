@@ -23,9 +23,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoise import Removal, removal_of, trust_in
-from MedEnhanceLib.hqg.expectation import expected
-from MedEnhanceLib.hqg.lesion_band import LesionBand
+from MedEnhanceLib.hqg.denoise import LesionBand, Removal, expected, removal_of, trust_in
 from MedEnhanceLib.io import load
 from MedEnhanceLib.noise.contrasts import measure_contrasts
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
@@ -463,16 +461,6 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
     if not volume.profile.is_projected:
         noise = replace(noise, spectrum=np.ones_like(noise.spectrum))
     return replace(noise, confidence=1.0, low=level, high=level, reason="")
-
-
-def mean_frame(frames: Sequence[Volume]) -> Volume:
-    """Average all frames in float32; a single frame is returned as it is."""
-    if len(frames) == 1:
-        return frames[0]
-    total = np.zeros(frames[0].shape, np.float64)
-    for frame in frames:
-        total += frame.voxels
-    return frames[0].with_voxels((total / len(frames)).astype(np.float32))
 
 
 def _spread(numbers: Sequence[int]) -> list[int]:

@@ -18,15 +18,16 @@ import numpy as np
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
-from MedEnhanceLib.core.findings import describe
+from MedEnhanceLib.core.findings import corrections_in_words, describe
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
-from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
+from MedEnhanceLib.core.imaging import mean_frame
+from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, derived_note
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.block_matching import engine_for
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide, mean_frame
+from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide
 from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.denoisers import (
     BLOCK_MATCHING,
@@ -37,8 +38,7 @@ from MedEnhanceLib.hqg.denoisers import (
     denoiser_class,
     network_in,
 )
-from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, measured_bias_field
-from MedEnhanceLib.hqg.outputs import Outputs, outputs_for
+from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, Outputs, measured_bias_field, outputs_for
 from MedEnhanceLib.hqg.principal_images import FEWEST, PrincipalImages
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit

@@ -100,7 +100,10 @@ class NetworkStage:
         stages, needed, device = run.stages, run.needed, self.device
         guides = [large_enough(guide) for guide in self.guides]
         settings = block_matching.Round(step=STEP, keep=self.network.config.blocks)
-        matching = Stage(run.noisy.shape, run.window, settings)
+        correct = None
+        if device == "cpu" and isinstance(run.engine, NativeEngine):
+            correct = partial(run.engine.run_network, native_weights(self.network), self.top)
+        matching = Stage(run.noisy.shape, run.window, settings, correct=correct)
         # Pilots and estimates of the current slices.
         reads = matching.reads(needed)
         pilot_slices = stages[-1].reads(reads)
@@ -108,9 +111,7 @@ class NetworkStage:
         stream = run.results(stages[-1], reads, pilots.passing())
         estimates = Held(stream, reads.start, run.stack)
         compiled = None
-        if self.device == "cpu" and isinstance(run.engine, NativeEngine):
-            weights = native_weights(self.network)
-            matching.correct = partial(run.engine.run_network, weights, self.top)
+        if correct is not None:
             stream = run.results(matching, needed, estimates.parts(reads), pilots.at)
             compiled = Held(stream, needed.start)
         if compiled is not None and not guides:

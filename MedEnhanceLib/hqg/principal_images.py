@@ -33,7 +33,7 @@ from MedEnhanceLib.hqg.denoisers import (
     Frames,
     Resources,
 )
-from MedEnhanceLib.hqg.outputs import new_array
+from MedEnhanceLib.hqg.frame import new_array
 from MedEnhanceLib.noise.sequence import MAD, TISSUE
 
 #: Fewest frames that have enough in common.

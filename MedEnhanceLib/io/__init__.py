@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.runtime.lazy import imported_when_used
+from MedEnhanceLib.runtime.dependencies import imported_when_used
 
 if TYPE_CHECKING:
     from MedEnhanceLib.io.formats import READABLE, WRITABLE, ending_of, format_of

@@ -9,8 +9,7 @@ from contextlib import contextmanager, suppress
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.failures import device_errors
-from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.lazy import imported
+from MedEnhanceLib.runtime.dependencies import imported, require
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import printable
 from MedEnhanceLib.runtime.tolerance import Messages

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.core.findings import corrected, corrections_in_words
 from MedEnhanceLib.core.labels import Segmentation
-from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
+from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
 from MedEnhanceLib.core.quantity import PHASE, UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
@@ -156,8 +157,8 @@ def _check_input(
 
 def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
     """Warn if a removal of noise alone changed tissue by clearly more than the noise."""
-    noise, blur = result.measured.get("noise"), result.measured.get("blur", {})
-    if not noise or blur.get("undone") or "bias_field" in result.measured:
+    noise = result.measured.get("noise")
+    if not noise or corrected(result.measured):
         return  # more than noise was to change
     if result.strength * noise.get("changed", 0) > _MORE_THAN_NOISE * noise["sigma"]:
         kind = "stated" if noise.get("is_stated") else "measured"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.imaging import mean_frame
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
@@ -45,7 +46,6 @@ def chosen_guide(path: Path, volume: Volume, cache: VolumeCache, monitor: Monito
     Returns None if no series is suitable.
     Raises InputError if a folder without DICOM has too many volumes to be one examination.
     """
-    from MedEnhanceLib.hqg.decide import mean_frame
     from MedEnhanceLib.hqg.guide import align, suggest
 
     origin = volume.dicom_origin

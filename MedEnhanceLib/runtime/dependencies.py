@@ -1,7 +1,8 @@
-"""The packages that MedEnhance needs: their names, sizes and purposes, and which are missing.
+"""The packages that MedEnhance needs: their names, sizes and purposes, which are missing, imports.
 
-Packages are imported where they are used (`require`). Nothing here imports one to find out whether
-it is installed, and this file needs none itself.
+Packages are imported where they are used (`require`), and MedEnhance's own modules when a name of
+them is first used. Nothing here imports a package to find out whether it is installed, and this
+file needs none itself.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import os
 import platform
 import re
+import signal
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
-from MedEnhanceLib.errors import DependencyError
-from MedEnhanceLib.runtime.forks import refuse_without_threads
-from MedEnhanceLib.runtime.lazy import imported
+from MedEnhanceLib.errors import DependencyError, MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
@@ -157,6 +158,38 @@ def _let_idle_threads_sleep() -> Restore:
 _sleeping_idle_threads = SharedSetting(_let_idle_threads_sleep)
 
 
+#: Seconds that a small operation of PyTorch may take before its threads count as missing.
+_LONGEST_TRY = 5
+#: "torch" in a process that was forked with PyTorch loaded, until it is known to compute.
+_inherited: set[str] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _inherited.update({"torch"} & sys.modules.keys()))
+
+
+def refuse_without_threads() -> None:
+    """Raise MedEnhanceError in a forked process where PyTorch would wait for its threads forever.
+
+    It lacks the threads with which PyTorch had computed before the fork. To find out, a small
+    operation is tried in a process that is forked for it.
+    """
+    if not _inherited or sys.platform == "win32":
+        return
+    if (child := os.fork()) == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(_LONGEST_TRY)
+            sys.modules["torch"].ones(1 << 20).sum()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(child, 0)[1] != 0:
+        raise MedEnhanceError(
+            "PyTorch cannot compute in this process, which was forked after it had computed",
+            'Start processes with multiprocessing.get_context("spawn").',
+        )
+    _inherited.clear()
+
+
 def require(module: str, *, purpose: str) -> ModuleType:
     """Import `module`, or raise DependencyError naming what needs it and how to get it."""
     if module == "torch":
@@ -174,6 +207,33 @@ def load_packages(*modules: str, purpose: str, monitor: Monitor) -> None:
     for module in (each for each in modules if imported(each) is None):
         monitor.progress(0.0, f"loading {module.partition('.')[0]}")
         attend(partial(require, module, purpose=purpose), monitor)
+
+
+def imported_when_used(
+    package: str, names: Iterable[str], homes: Mapping[str, Iterable[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Make `__getattr__` and `__dir__` of a package.
+
+    Args:
+        package: its name.
+        names: its `__all__`.
+        homes: the names in each module of the package, {"encode": ["compress"]}.
+    """
+    modules = {name: module for module, exports in homes.items() for name in exports}
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{modules[name]}"), name)
+
+    return get, lambda: sorted(names)
+
+
+def imported(module: str) -> Any:
+    """Return a module if its import is complete, else None: another thread may be importing it."""
+    loaded = sys.modules.get(module)
+    spec = getattr(loaded, "__spec__", None)
+    return None if getattr(spec, "_initializing", False) else loaded
 
 
 def package_error(module: str, cause: Exception, subject: str) -> DependencyError:

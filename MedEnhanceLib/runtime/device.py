@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.lazy import imported
+from MedEnhanceLib.runtime.dependencies import imported, require
 
 #: Words of a plain RuntimeError of libraries that ran out of memory, in lower case. cuDNN finds
 #: no engine if its workspace does not fit.

@@ -8,19 +8,20 @@ import platform
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from MedEnhanceLib.errors import DependencyError
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.dependencies import imported, require
 from MedEnhanceLib.runtime.device import choose_device, fault_of
-from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
+Outcome = TypeVar("Outcome")
 #: Above "proc" and "sys", where Linux states the limits of control groups, of Docker or a cluster.
 ROOT = Path("/")
 #: Files of limit and use, in version 2 and in version 1.
@@ -80,6 +81,24 @@ def openmp_on_one_thread() -> Any:
         torch.get_num_threads()  # the first call of a thread sets its limit
     threadpoolctl: Any = require("threadpoolctl", purpose="Enhancing a volume")
     return threadpoolctl.threadpool_limits(1, user_api="openmp")
+
+
+class Pool(ThreadPoolExecutor):
+    """Threads that compute: libraries that they call add no threads of their own.
+
+    BLAS is limited in the whole process, but only while a call runs: between calls, and after the
+    last one, a user's code has its threads again. OpenMP is limited in the pool's threads alone.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        """Take the number of threads, and the start of their names."""
+        super().__init__(threads, name, openmp_on_one_thread)
+
+    def submit(
+        self, function: Callable[..., Outcome], /, *args: Any, **options: Any
+    ) -> Future[Outcome]:
+        """Have a thread call the function."""
+        return super().submit(blas_on_one_thread(function), *args, **options)
 
 
 def compute() -> dict[str, Any]:

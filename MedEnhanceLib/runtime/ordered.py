@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.runtime.pool import Pool
+from MedEnhanceLib.runtime.machine import Pool
 from MedEnhanceLib.runtime.progress import LOOK_SECONDS, Monitor
 
 Item = TypeVar("Item")

@@ -9,7 +9,7 @@ recover: what is intact in a damaged `.ucv` → volume and report
 
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.runtime.lazy import imported_when_used
+from MedEnhanceLib.runtime.dependencies import imported_when_used
 
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.config import CompressConfig

@@ -60,16 +60,16 @@ def restored(
     estimate = measure_noise(1000 * slices, modality=reference.modality, spacing=spacing)
     noise = removal_of(estimate, reference.modality).noise.level / 1000
     planes = Planes(slices.astype(np.float16), (stack.spacing_mm, *across))
-    network = steps.tuned(
-        network,
-        planes,
-        stack,
-        noise,
-        modality=reference.modality,  # type: ignore[arg-type]
-        device="cpu",
-        monitor=Monitor(),
-        limits=(2, 2) if QUICK else steps.TUNING_STEPS,
-    )
+    if not QUICK:
+        network = steps.tuned(
+            network,
+            planes,
+            stack,
+            noise,
+            modality=reference.modality,  # type: ignore[arg-type]
+            device="cpu",
+            monitor=Monitor(),
+        )
     return restore_array(slices, Scaling(0.0, 1.0), stack, across, noise, network, "cpu", Monitor())
 
 

@@ -22,8 +22,7 @@ from MedEnhanceLib.io.dicom.structure import silence
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.noise.tissue_blocks import Blocks
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.machine import blas_on_one_thread, itk_on_one_thread
-from MedEnhanceLib.runtime.pool import Pool
+from MedEnhanceLib.runtime.machine import Pool, blas_on_one_thread, itk_on_one_thread
 from MedEnhanceLib.unicompress import CompressConfig, estimate
 
 #: A scan with noise for a plain Python process, small.

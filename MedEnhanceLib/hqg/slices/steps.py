@@ -23,7 +23,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 _ROUND = 0.02
 #: Tuning: steps for each million voxels of the result; least and most steps. Tuned on a template at
 #: 4 mm: over the spline 2.4 dB without, 3.1 after 60 steps, 4.2 after 138.
-_STEPS_PER_MVOXEL, TUNING_STEPS = 45, (60, 400)
+_STEPS_PER_MVOXEL, _TUNING_STEPS = 45, (60, 400)
 #: Largest ratio of the sides of a pixel for tuning: in a CT of 3.3 × 1 mm it lost 0.7 dB.
 _ALIKE = 1.25
 #: Decay of the averaged weights in tuning.
@@ -59,9 +59,9 @@ def thin_error(network: SliceNet, slices: Tensor, maps: StackMaps, thin: Tensor)
     return (torch.sqrt(error.square() + _ROUND**2) - _ROUND).mean()
 
 
-def tuning_steps(millions: float, limits: tuple[int, int] = TUNING_STEPS) -> int:
-    """Return the number of steps for millions of voxels of the result; limits: as of `tuned`."""
-    return int(np.clip(_STEPS_PER_MVOXEL * millions, *limits))
+def tuning_steps(millions: float) -> int:
+    """Return the number of steps for millions of voxels of the result."""
+    return int(np.clip(_STEPS_PER_MVOXEL * millions, *_TUNING_STEPS))
 
 
 def tuned(
@@ -73,7 +73,6 @@ def tuned(
     modality: Literal["MR", "CT"],
     device: str,
     monitor: Monitor,
-    limits: tuple[int, int] = TUNING_STEPS,
 ) -> SliceNet:
     """Train a copy of a network on the slices to be restored.
 
@@ -88,7 +87,6 @@ def tuned(
         modality: of the slices.
         device: as PyTorch names it.
         monitor: warned of a training that diverged; receives progress.
-        limits: least and most steps.
     Returns the network itself where pixels are not nearly square, or the training diverged.
     """
     a_mm, b_mm = planes.spacing_mm[1:]
@@ -98,8 +96,7 @@ def tuned(
             "without learning from these slices"
         )
         return network
-    voxels = planes.pixels.size * stack.ratio
-    steps = tuning_steps(voxels / 1e6, limits)
+    steps = tuning_steps(planes.pixels.size * stack.ratio / 1e6)
     sampler = Sampler(
         [planes],
         TrainSlicesConfig(modality=modality),

@@ -73,10 +73,8 @@ class SlicePlan:
 
 
 @without_tf32
-def enhance_slices(
-    volume: Volume, config: EnhanceConfig, monitor: Monitor, *, tune: bool = True
-) -> Enhanced:
-    """Restore thin slices from thick ones.
+def enhance_slices(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> Enhanced:
+    """Restore thin slices from thick ones, after training the network on these themselves.
 
     The extent is kept from edge to edge: K slices of S mm become M of K·S/M mm, where M gives the
     spacing closest to the requested one, and the first center moves by (K·S/M − S)/2. Thickened
@@ -86,7 +84,6 @@ def enhance_slices(
         volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
         config: model, device, strength and the options of slices; "auto" and "full" are 1.
         monitor: receives progress and warnings; may cancel.
-        tune: first train on the slices themselves: better, but takes about four times as long.
     Returns the volume in the same type and units, its `original` interpolated to the same grid.
     Raises InputError for labels and as `plan_slices`, ModelError where no model fits.
     """
@@ -110,11 +107,11 @@ def enhance_slices(
     monitor.log(
         f"slices of {stack.thickness_mm:.3g} mm ({stack.shape}), {stack.spacing_mm:.3g} mm apart"
     )
-    if tune:
-        monitor.log("learning from these slices first: minutes on a CPU, longer for large volumes")
+    monitor.log("learning from these slices first: minutes on a CPU, longer for large volumes")
     millions = volume.voxels.size / stack.thick * stack.thin / 1e6
-    steps = tuning_steps(millions) if tune else 0
-    seconds = expected_seconds_of_slices(millions, steps, threads=torch.get_num_threads())
+    seconds = expected_seconds_of_slices(
+        millions, tuning_steps(millions), threads=torch.get_num_threads()
+    )
     text = (
         f"{stack.thin} thin slices take about {duration_text(seconds)} on a CPU without other work"
     )
@@ -125,9 +122,8 @@ def enhance_slices(
     move(network, choice.name)
     seen = volume.canonical().compact()
     frames = [_ThickFrame.of(seen.frame(number), plan) for number in whole]
-    if tune:
-        network = frames[0].tuned(network, volume.modality, choice.name, monitor.part(0.0, 0.5))
-    part = monitor.part(0.5 if tune else 0.0, 1.0)
+    network = frames[0].tuned(network, volume.modality, choice.name, monitor.part(0.0, 0.5))
+    part = monitor.part(0.5, 1.0)
     pairs = [
         frame.restored(network, choice.name, part.part(n / len(frames), (n + 1) / len(frames)))
         for n, frame in enumerate(frames)

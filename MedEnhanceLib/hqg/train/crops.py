@@ -30,8 +30,7 @@ from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.noise.rician import mean_magnitude
-from MedEnhanceLib.runtime.machine import cpu_threads
-from MedEnhanceLib.runtime.pool import Pool
+from MedEnhanceLib.runtime.machine import Pool, cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
 
 Made = TypeVar("Made")

@@ -17,8 +17,7 @@ from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.io.voxels import rescale_slices
-from MedEnhanceLib.runtime.machine import cpu_threads, memory
-from MedEnhanceLib.runtime.pool import Pool
+from MedEnhanceLib.runtime.machine import Pool, cpu_threads, memory
 from MedEnhanceLib.runtime.progress import Monitor
 
 _MOST_THREADS = 8

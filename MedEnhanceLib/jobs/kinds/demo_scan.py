@@ -24,6 +24,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -111,13 +112,11 @@ def _head_of(truth: Array) -> Mask:
 
 def _tissue_of(scan: Volume, truth: Array, unweighted: Sequence[int]) -> Mask:
     weighted = np.delete(scan.voxels, unweighted, axis=0).mean(axis=0, dtype=np.float64)
-    head = _head_of(truth)
+    sitk: Any = require("SimpleITK", purpose="The demo")
+    head = sitk.GetImageFromArray(_head_of(truth).astype(np.uint8))
     for _step in range(_FROM_BORDER):
-        around = np.pad(head, 1)
-        for axis in range(3):
-            beside = [np.roll(around, step, axis)[1:-1, 1:-1, 1:-1] for step in (-1, 1)]
-            head = head & beside[0] & beside[1]
-    tissue: Mask = head & (weighted > _NO_FLUID * truth)
+        head = sitk.BinaryErode(head, [1, 1, 1], sitk.sitkCross, 0, 1, boundaryToForeground=False)
+    tissue: Mask = (sitk.GetArrayFromImage(head) > 0) & (weighted > _NO_FLUID * truth)
     return tissue
 
 

@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from MedEnhanceLib.core import findings
-from MedEnhanceLib.core.findings import describe, final_log
-from MedEnhanceLib.core.manifest import corrections_in_words
+from MedEnhanceLib.core.findings import corrections_in_words, describe, final_log
 
 _UNSURE = {
     "sigma": 2.83,
@@ -78,13 +76,12 @@ def test_what_cannot_be_read_is_left_out_and_the_log_has_the_findings() -> None:
     assert final_log(log, lines) == ["running mr", *lines]
 
 
-def test_a_correction_is_said_in_the_same_words_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(findings._CORRECTIONS, "edges", "edges corrected by {share:.0%}")
-    measured: dict[str, Any] = {"edges": {"share": 0.5}}
-    assert describe(measured) == ["edges corrected by 50%"]
-    assert corrections_in_words(measured) == ", edges corrected by 50%"
-    for unreadable in ({"share": "half"}, {}, 7):
-        assert describe({"edges": unreadable}) == []
+def test_a_correction_is_said_in_the_same_words_everywhere() -> None:
+    measured: dict[str, Any] = {"bias_field": {"corrected": True}}
+    (line,) = describe(measured)
+    assert corrections_in_words(measured) == f", {line}"
+    for unreadable in ({"corrected": False}, {}, 7):
+        assert describe({"bias_field": unreadable}) == []
 
 
 def test_thin_slices_say_what_was_assumed_of_the_thick_ones() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.hqg.denoisers import BlockMatching
-from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.noise.estimate import measure_noise
 
 SHAPE = (8, 48, 48)
@@ -118,8 +116,7 @@ def test_blocks_are_padding_where_regions_end_in_steps() -> None:
 
 @pytest.mark.slow
 def test_thin_slices_between_padding_are_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = partial(tuned, limits=(4, 4))
-    monkeypatch.setattr("MedEnhanceLib.hqg.slices.thin_slices.tuned", short)
+    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps._TUNING_STEPS", (4, 4))
     volume, outside = _round_ct()
     volume = replace(volume, geometry=Geometry((1.0, 1.0, 4.0)))
     thin = np.asarray(me.enhance(volume, task="slices", strength=0.5, progress=False).volume)

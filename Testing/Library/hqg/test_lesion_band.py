@@ -20,7 +20,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.lowdose import low_dose_noise
-from MedEnhanceLib.hqg.lesion_band import LesionBand
+from MedEnhanceLib.hqg.denoise import LesionBand
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.jobs import JobSpec, run_job
 

@@ -76,7 +76,7 @@ def test_a_job_keeps_large_volumes_in_files(
         return made[-1]
 
     monkeypatch.setattr(arrays, "LARGE_BYTES", 1000)
-    monkeypatch.setattr("MedEnhanceLib.hqg.outputs.empty", watched)
+    monkeypatch.setattr("MedEnhanceLib.hqg.frame.empty", watched)
     params = {"input": str(tmp_path / "input.nrrd"), "output": str(tmp_path / "output.nrrd")}
     run_job(JobSpec("enhance", params | {"config": fields}))
     assert made and all(isinstance(array, np.memmap) for array in made)

@@ -63,12 +63,12 @@ def run(
     made: GuidedNetwork,
     volume: Volume,
     guides: Sequence[Floats] = (),
-    only: slice | None = None,
     method: SetNetwork | None = None,
+    **frames: slice,
 ) -> block_matching_run.Slab:
     top = 1000.0 if volume.modality == "CT" else 1.0
     network, removal = method or SetNetwork(network=made), Removal(noise_of(volume))
-    return denoise(volume, removal, network, only=only, tops={0: top}, guides=guides)
+    return denoise(volume, removal, network, tops={0: top}, guides=guides, **frames)
 
 
 def test_without_the_compiled_library_the_result_is_the_same(
@@ -87,7 +87,7 @@ def test_without_the_compiled_library_the_result_is_the_same(
     assert np.quantile(far, 0.9) < 1e-4 and far.max() < 0.1
     some = denoise(
         volume, removal, SetNetwork(TorchEngine(), network=made),
-        only=slice(5, 6), tops={0: 1000.0},
+        slices=slice(5, 6), tops={0: 1000.0},
     ).voxels  # fmt: skip
     assert np.array_equal(some, whole[5:6])
 
@@ -126,7 +126,7 @@ def test_some_slices_equal_those_of_a_whole_run(
     volume, made = noisy_volume(modality), network(seed=1)
     guides = [1 - scene()] if guided else []
     whole = run(made, volume, guides)
-    part = run(made, volume, guides, only=slice(7, 11))
+    part = run(made, volume, guides, slices=slice(7, 11))
     assert np.array_equal(part.voxels, whole.voxels[7:11])
     if guided:
         assert whole.change is not None and part.change is not None

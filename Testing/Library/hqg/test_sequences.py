@@ -212,12 +212,11 @@ def test_frames_without_tissue_stay_as_they_are() -> None:
     assert not only.volume.voxels.any() and only.warnings == mixed.warnings
 
 
-def test_thin_slices_of_a_constant_frame_are_constant() -> None:
+def test_thin_slices_of_a_constant_frame_are_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps._TUNING_STEPS", (1, 1))
     thick = brain().crop(j=slice(16, 48), i=slice(16, 48)).voxels.astype(np.float32)
     volume = Volume(np.stack([0 * thick + 5, thick]), Geometry((1, 1, 4)), modality="MR")
-    result = enhance_slices(
-        volume, EnhanceConfig(task="slices", device="cpu"), Monitor(), tune=False
-    )
+    result = enhance_slices(volume, EnhanceConfig(task="slices", device="cpu"), Monitor())
     first, second = result.volume.voxels
     assert np.unique(first).tolist() == [5] and second.std() > 10
     assert "no-tissue" in [each.code for each in result.warnings]

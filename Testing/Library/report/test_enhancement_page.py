@@ -10,13 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.findings import describe
+from MedEnhanceLib.core.findings import corrections_in_words, describe
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.manifest import (
-    RESEARCH_ONLY,
-    corrections_in_words,
-    make_manifest,
-)
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.report.enhancement_page import Table, enhancement_report
