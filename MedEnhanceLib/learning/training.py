@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -147,6 +148,39 @@ class Learner(Generic[Network]):
         if torch.isfinite(norm):
             self.optimizer.step()
             self.average.update_parameters(self.network)
+
+    def run(
+        self,
+        loss_of: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
+        count: int,
+        out: Path,
+        config: Mapping[str, Any],
+        monitor: Monitor,
+        generator: np.random.Generator | None = None,
+    ) -> float:
+        """Descend the losses of all steps, as `run_steps`; returns the seconds.
+
+        Args:
+            loss_of: of a step's number returns the loss, and values to report by name.
+            count: number of all steps.
+            out: folder of checkpoint and metrics.
+            config: JSON; all of it but the device must be the same on resuming.
+            monitor: progress and cancellation.
+            generator: of random numbers that `loss_of` draws besides torch's.
+        """
+
+        def step(number: int) -> dict[str, float]:
+            loss, reported = loss_of(number)
+            self.step(loss, number, count)
+            return {name: float(value.detach()) for name, value in reported.items()}
+
+        parts = {
+            "config": {**config, "device": ""},
+            "modules": {"network": self.network, "average": self.average},
+            "optimizers": {"adam": self.optimizer},
+            "generator": generator,
+        }
+        return run_steps(step, count, out, parts, monitor)
 
     def averaged(self) -> Network:
         """Copy the network with its averaged weights, for use."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.painting import NO_SIDE, Painted, Painter
 from MedEnhanceLib.learning.precision import mixed_precision
-from MedEnhanceLib.learning.training import Learner, run_steps
+from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.runtime.ordered import ahead
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -69,7 +68,7 @@ def train_locator(
             k, j, i = (side + int(extra) for side, extra in zip(config.sides, more, strict=True))
             yield painter.draw(rng, (k, j, i), voxel_mm=LOCATOR_MM)
 
-    def step(number: int) -> dict[str, float]:
+    def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
         nonlocal scans
         scans = scans or ahead(paint(number), 2)
         scan = next(scans)
@@ -80,10 +79,9 @@ def train_locator(
         distance = ((places[0] - scan.places.to(device)) ** 2).sum(0).add(1e-2).sqrt()
         mean = (distance * shown).sum() / shown.sum().clamp_min(1)
         loss = mean / 10 + F.binary_cross_entropy_with_logits(logits[0], shown)
-        learner.step(loss, number, config.locator_steps)
-        return {"locator, mm": mean.item()}
+        return loss, {"locator, mm": mean}
 
-    _run(step, config, config.locator_steps, learner, out, monitor)
+    learner.run(loss_of, config.locator_steps, out, config.to_json(), monitor)
     return learner.averaged().cpu()
 
 
@@ -110,7 +108,7 @@ def train_corrector(
     learner = Learner(network, config.learning_rate, config.ema, _BETAS)
     scans: Iterator[tuple[Painted, Tensor]] | None = None
 
-    def step(number: int) -> dict[str, float]:
+    def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
         nonlocal scans
         scans = scans or ahead(_scans(config, painter, number), 2)
         scan, share = next(scans)
@@ -119,28 +117,10 @@ def train_corrector(
             logits, side = learner.network(*(item[None].to(device) for item in inputs))
         loss = class_loss(logits, scan.classes.to(device))
         loss = loss + _SIDE_WEIGHT * _side_loss(side[0], scan.left.to(device))
-        learner.step(loss, number, config.steps)
-        return {"loss": loss.item()}
+        return loss, {"loss": loss}
 
-    seconds = _run(step, config, config.steps, learner, out, monitor)
+    seconds = learner.run(loss_of, config.steps, out, config.to_json(), monitor)
     return learner.averaged().cpu(), seconds
-
-
-def _run(
-    step: Callable[[int], dict[str, float]],
-    config: TrainFromLabelsConfig,
-    steps: int,
-    learner: Learner[Any],
-    out: Path,
-    monitor: Monitor,
-) -> float:
-    parts = {
-        "config": config.to_json() | {"device": ""},
-        "modules": {"network": learner.network, "average": learner.average},
-        "optimizers": {"adam": learner.optimizer},
-        "generator": np.random.default_rng(config.seed),
-    }
-    return run_steps(step, steps, out, parts, monitor)
 
 
 def _scans(
