@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from MedEnhanceLib.learning.training import Learner, begin_training
 from MedEnhanceLib.runtime.ordered import ahead
 from MedEnhanceLib.runtime.progress import Monitor
 
+Scan = TypeVar("Scan")
 #: Largest value of a label map; room around what it labels, in voxels.
 _LARGEST, _RIM = 65535, 8
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
@@ -92,16 +93,16 @@ def train_from_labels(
     count = len(training)
     space, placements = make_space(maps, anatomy, count, monitor.part(0.02, 0.08))
     painter = Painter(maps[:count], placements[:count], space, anatomy)
-    locator = train_locator(
+    locator = _train_locator(
         config, painter, anatomy, device, out / "locator", monitor.part(0.08, 0.25)
     )
     steps = monitor.part(0.25, 0.97)
-    corrector, seconds = train_corrector(config, painter, anatomy, device, out, steps)
+    corrector, seconds = _train_corrector(config, painter, anatomy, device, out, steps)
     model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
     if held_out:
-        painter = Painter(maps[count:], placements[count:], space, anatomy)
-        model, measured = _measure(model, painter, config, monitor.part(0.97, 1))
+        others = Painter(maps[count:], placements[count:], space, anatomy)
+        model, measured = _measure(model, others, config, monitor.part(0.97, 1))
     bundle = export_structures(out / config.name, config, model, count, seconds)
     if measured:
         record_fields(bundle.folder, measured)
@@ -246,7 +247,7 @@ def _limits(
     }
 
 
-def train_locator(
+def _train_locator(
     config: TrainFromLabelsConfig,
     painter: Painter,
     anatomy: Anatomy,
@@ -267,20 +268,18 @@ def train_locator(
     torch.manual_seed(config.seed)
     network = Locator(config.locator_widths).to(device)
     learner = Learner(network, _FASTER * config.learning_rate, config.ema, _BETAS)
-    scans: Iterator[Painted] | None = None
 
-    def paint(first: int) -> Iterator[Painted]:
-        for number in range(first, config.locator_steps):
-            rng = np.random.default_rng([config.seed, 2, number])
-            # Windows of one size, and whole fields of view.
-            more = (0, 0, 0) if rng.random() < 0.75 else rng.integers(0, 3, 3) * 8
-            k, j, i = (side + int(extra) for side, extra in zip(config.sides, more, strict=True))
-            yield painter.draw(rng, (k, j, i), voxel_mm=_LOCATOR_MM)
+    def paint(number: int) -> Painted:
+        rng = np.random.default_rng([config.seed, 2, number])
+        # Windows of one size, and whole fields of view.
+        more = (0, 0, 0) if rng.random() < 0.75 else rng.integers(0, 3, 3) * 8
+        k, j, i = (side + int(extra) for side, extra in zip(config.sides, more, strict=True))
+        return painter.draw(rng, (k, j, i), voxel_mm=_LOCATOR_MM)
+
+    scan_of = _painted_ahead(paint, config.locator_steps)
 
     def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        nonlocal scans
-        scans = scans or ahead(paint(number), 2)
-        scan = next(scans)
+        scan = scan_of(number)
         with mixed_precision(device):
             places, logits = learner.network(scan.image[None, None].to(device))
         inner = (scan.classes > 0) & (scan.classes <= len(anatomy.structures))
@@ -294,7 +293,7 @@ def train_locator(
     return learner.averaged().cpu()
 
 
-def train_corrector(
+def _train_corrector(
     config: TrainFromLabelsConfig,
     painter: Painter,
     anatomy: Anatomy,
@@ -302,25 +301,23 @@ def train_corrector(
     out: Path,
     monitor: Monitor,
 ) -> tuple[Corrector, float]:
-    """Train the corrector; returns it with averaged weights, and the seconds.
-
-    Args:
-        config: of the training.
-        painter: of the maps that are trained on.
-        anatomy: classes.
-        device: of the network; scans are painted on the CPU.
-        out: folder of the checkpoint.
-        monitor: progress, metrics and cancelling.
-    """
+    """Train the corrector as `_train_locator`; returns also the seconds."""
     torch.manual_seed(config.seed)
     network = Corrector(len(anatomy.classes), config.widths).to(device)
     learner = Learner(network, config.learning_rate, config.ema, _BETAS)
-    scans: Iterator[tuple[Painted, Tensor]] | None = None
+
+    def paint(number: int) -> tuple[Painted, Tensor]:
+        rng = np.random.default_rng([config.seed, number])
+        chances = _SIZES_LATE if number >= _LATE * config.steps else _SIZES_EARLY
+        more = 16 * int(rng.choice(3, p=chances))
+        k, j, i = (side + more for side in config.sides)
+        scan = painter.draw(rng, (k, j, i))
+        return scan, posteriors(scan.image, scan.prior)
+
+    scan_of = _painted_ahead(paint, config.steps)
 
     def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        nonlocal scans
-        scans = scans or ahead(_scans(config, painter, number), 2)
-        scan, share = next(scans)
+        scan, share = scan_of(number)
         inputs = (scan.image[None], share, scan.prior, scan.about)
         with mixed_precision(device):
             logits, side = learner.network(*(item[None].to(device) for item in inputs))
@@ -332,17 +329,16 @@ def train_corrector(
     return learner.averaged().cpu(), seconds
 
 
-def _scans(
-    config: TrainFromLabelsConfig, painter: Painter, first: int
-) -> Iterator[tuple[Painted, Tensor]]:
-    """Paint the scans of all steps from `first` on; each depends on seed and step alone."""
-    for number in range(first, config.steps):
-        rng = np.random.default_rng([config.seed, number])
-        chances = _SIZES_LATE if number >= _LATE * config.steps else _SIZES_EARLY
-        more = 16 * int(rng.choice(3, p=chances))
-        k, j, i = (side + more for side in config.sides)
-        scan = painter.draw(rng, (k, j, i))
-        yield scan, posteriors(scan.image, scan.prior)
+def _painted_ahead(paint: Callable[[int], Scan], count: int) -> Callable[[int], Scan]:
+    """Paint the scans of steps in a thread, ahead of these; each depends on seed and step alone."""
+    scans: Iterator[Scan] | None = None
+
+    def scan_of(number: int) -> Scan:
+        nonlocal scans
+        scans = scans or ahead(map(paint, range(number, count)), 2)
+        return next(scans)
+
+    return scan_of
 
 
 def class_loss(logits: Tensor, classes: Tensor) -> Tensor:
