@@ -36,8 +36,8 @@ _WEIGHT_DECAY, _MOST_GRADIENT = 1e-4, 1.0
 EMA = 0.998
 #: Decay of the running means of losses, per step.
 _DECAY = 0.95
-#: Steps between two reports of the losses in `run_steps`.
-_REPORTED_EVERY = 20
+#: Seconds between two checkpoints, and steps between two reports of the losses, in `run_steps`.
+_CHECKPOINT_S, _REPORTED_EVERY = 120.0, 20
 
 
 def training_steps(
@@ -194,8 +194,6 @@ def run_steps(
     out: Path,
     parts: Mapping[str, Any],
     monitor: Monitor,
-    *,
-    checkpoint_s: float = 120.0,
 ) -> float:
     """Run the remaining steps of a training in a folder, from its checkpoint if there is one.
 
@@ -205,7 +203,6 @@ def run_steps(
         out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
         parts: fields of the `Checkpoint`: config, modules, optimizers, generator.
         monitor: progress and cancellation.
-        checkpoint_s: seconds between two checkpoints.
     Returns the seconds of all steps.
     Raises Cancelled: after a checkpoint was written.
     Raises ConfigError: the checkpoint is of another training.
@@ -222,7 +219,7 @@ def run_steps(
     def save(number: int) -> None:
         checkpoint.save(number, {"seconds": time.monotonic() - began})
 
-    for number in training_steps(start, count, save, checkpoint_s, monitor):
+    for number in training_steps(start, count, save, _CHECKPOINT_S, monitor):
         losses = step(number)
         if not all(map(math.isfinite, losses.values())):
             raise ModelError(

@@ -22,8 +22,8 @@ from MedEnhanceLib.learning.precision import mixed_precision
 #: coarsest stage needs more than one.
 MULTIPLE, _LEAST = 16, 32
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
-#: Steps by which a placement is refined.
-_REFINED = 25
+#: Estimations of the classes, and steps by which the placement is refined between two of them.
+_LOOKS, _REFINED = 3, 25
 #: Rounds of the mixture.
 _ROUNDS = 6
 #: Bins of a histogram; σ of their smoothing, in bins.
@@ -56,8 +56,6 @@ def correct(
     location: Location,
     model: StructureModel,
     device: str = "cpu",
-    *,
-    rounds: int = 3,
 ) -> ClassShares:
     """Estimate classes in voxels of a scan, and refine the placement between rounds.
 
@@ -66,7 +64,6 @@ def correct(
         location: of its structures.
         model: the head.
         device: of the network, as PyTorch names it.
-        rounds: of the estimation.
     """
     image = scaled(scan.image, scan.scale)
     start, sides = [], []
@@ -78,7 +75,7 @@ def correct(
     cells = index_grid(tuple(count // 2 for count in sides)) * 2 + 0.5
     points = (cells + torch.tensor(start[::-1])) * scan.step_mm
     placement = location.placement
-    for _ in range(rounds - 1):
+    for _ in range(_LOOKS - 1):
         places = placement(points).movedim(-1, 0)
         share, _ = _probabilities(part, places, model, device, is_averaged=False)
         placement = _refine(placement, points, F.avg_pool3d(share, 2), model)

@@ -98,28 +98,23 @@ def coarsening(mm: float) -> float:
     return float(max(0.0, (VOXEL_MM / mm) ** 2 - 1) ** 0.5 / 2.355)
 
 
-def locate(scan: CoarseScan, model: StructureModel, device: str = "cpu") -> Location | None:
+def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     """Place a scan in the space of a head; None where it shows no structures.
 
     The first look is at the whole image; each later one at a window of the space, into which the
     affine of the last look brings the image: pose and field of view matter less and less.
-
-    Args:
-        scan: resampled by `make_scan`.
-        model: the head.
-        device: of the network, as PyTorch names it.
     """
     image, to_mm = _halved(scan)
-    looks = [_look(image, to_mm, model, device)]
+    looks = [_look(image, to_mm, model)]
     for _ in range(_MORE_LOOKS):
         if (last := looks[-1]) is not None:
-            looks.append(_look(*_window(image, to_mm, last.affine, model), model, device))
+            looks.append(_look(*_window(image, to_mm, last.affine, model), model))
     starts = [look.affine for look in looks if look is not None]
     if len(starts) < len(looks):
         return None
     starts += [_upright(look) for look in looks if look is not None]
     affine, information = register(image, to_mm, starts, model)
-    look = _look(*_window(image, to_mm, affine, model), model, device)
+    look = _look(*_window(image, to_mm, affine, model), model)
     if look is None:
         return None
     inner = look.shown > 0.5
@@ -180,13 +175,13 @@ def _halved(scan: CoarseScan) -> tuple[Tensor, Tensor]:
     return image, torch.cat([torch.diag(2 * scan.step_mm), 0.5 * scan.step_mm[:, None]], 1)
 
 
-def _look(image: Tensor, to_mm: Tensor, model: StructureModel, device: str) -> _Look | None:
+def _look(image: Tensor, to_mm: Tensor, model: StructureModel) -> _Look | None:
     sides = [max(_LEAST, -(-side // 2) * 2) for side in image.shape]
     ends = [side - size for side, size in zip(sides, image.shape, strict=True)]
     padded = F.pad(image, [end for pair in ((0, end) for end in ends[::-1]) for end in pair])
-    with torch.inference_mode(), mixed_precision(device):
-        places, logits = model.locator.to(device)(padded[None, None].to(device))
-    places, shown = places[0].float().cpu().clone(), logits[0].float().sigmoid().cpu().clone()
+    with torch.inference_mode(), mixed_precision("cpu"):
+        places, logits = model.locator(padded[None, None])
+    places, shown = places[0].float().clone(), logits[0].float().sigmoid().clone()
     shown = largest(shown > 0.5) * shown
     inner = shown > 0.5
     if int(inner.sum()) < _FEWEST_CELLS:
