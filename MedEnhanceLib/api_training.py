@@ -13,8 +13,7 @@ from typing import Any
 from MedEnhanceLib.api import Progress
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import PathLike, local_path
-from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
+from MedEnhanceLib.gradprom.config import TrainFromLabelsConfig, TrainHeadConfig
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.kinds.distill import distill_config, distill_into, refuse_among_patients

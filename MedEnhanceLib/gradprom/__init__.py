@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig, TrainHeadConfig
+from MedEnhanceLib.gradprom.config import (
+    HeadConfig,
+    SegmentConfig,
+    TrainFromLabelsConfig,
+    TrainHeadConfig,
+)
 from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
-from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -77,13 +81,14 @@ def segment(
     """
     config = config or SegmentConfig()
     monitor = monitor or Monitor()
-    segmenter, warning = head or open_head_for(volume, config, monitor)
     volume = volume.single(_ONE_FRAME)
-    if volume.modality_is_guess:
-        volume = replace(volume, modality=segmenter.modality)
+    seen = volume.canonical()  # once: a segmenter keeps what it found in checking it
+    segmenter, warning = head or _open_checked(volume, seen, config, monitor)
+    if volume.modality_is_guess and volume.modality != segmenter.modality:
+        volume, seen = (replace(each, modality=segmenter.modality) for each in (volume, seen))
     from MedEnhanceLib.gradprom import infer
 
-    return infer.segment(volume, segmenter, config.device, warning=warning, monitor=monitor)
+    return infer.segment(volume, seen, segmenter, config.device, warning=warning, monitor=monitor)
 
 
 def open_head_for(
@@ -103,15 +108,20 @@ def open_head_for(
             training images and not forced.
         ModelError: no head fits.
     """
-    monitor = monitor or Monitor()
-    # Before the import of torch, which takes seconds: unusable input is refused at once.
     volume = volume.single(_ONE_FRAME)
+    return _open_checked(volume, volume.canonical(), config, monitor or Monitor())
+
+
+def _open_checked(
+    volume: Volume, seen: Volume, config: SegmentConfig, monitor: Monitor
+) -> tuple[Segmenter, str]:
+    """Open the segmenter for a single volume, `seen` in canonical order, as `open_head_for`."""
+    # Before the import of torch, which takes seconds: unusable input is refused at once.
     refuse_too_large(volume)  # first: NaN leaves the modality unknown, which no head fits
     on_request, remedy = config.force_segmenter, _FORCE_SEGMENTER
     model = config.monai_bundle or config.model
     refuse_unfit(volume, monitor, model=model, on_request=on_request, remedy=remedy)
     segmenter = open_segmenter(volume, config, monitor)
-    seen = volume.canonical()
     if volume.modality == "OT":
         seen = replace(seen, modality=segmenter.modality)
     monitor.progress(0.0, "comparing the volume with the training images")

@@ -23,12 +23,19 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 @without_tf32
 def segment(
-    volume: Volume, segmenter: Segmenter, device: str, *, warning: str, monitor: Monitor
+    volume: Volume,
+    seen: Volume,
+    segmenter: Segmenter,
+    device: str,
+    *,
+    warning: str,
+    monitor: Monitor,
 ) -> Segmentation:
     """Segment as `gradprom.segment`, after models and images were checked.
 
     Args:
         volume: single.
+        seen: the same in canonical order, that of the training.
         segmenter: opened.
         device: as users name it.
         warning: from `open_head_for`, for the history of the labels; "" for none.
@@ -36,7 +43,7 @@ def segment(
     """
     began = time.monotonic()
     choice = choose_device(device)
-    seen, turn = volume.canonical(), volume.geometry.turn  # the order of the training
+    turn = volume.geometry.turn
     monitor.log(f"running {segmenter.name} ({segmenter.origin}) on {choice.name}: {choice.reason}")
     made = segmenter.segment(seen, choice.name, monitor)
     for text in made.warnings:

@@ -28,7 +28,7 @@ MONAI = "monai"
 #: or the folder of MONAI's.
 SEGMENTERS = {
     SLICES: "MedEnhanceLib.gradprom.slice_segmenter:SliceSegmenter",
-    STRUCTURES: "MedEnhanceLib.gradprom.structure_segmenter:StructureSegmenter",
+    STRUCTURES: "MedEnhanceLib.gradprom.structures.segmenting:StructureSegmenter",
     MONAI: "MedEnhanceLib.gradprom.monai_segmenter:MonaiSegmenter",
 }
 

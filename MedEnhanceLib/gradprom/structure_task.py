@@ -25,13 +25,12 @@ from MedEnhanceLib.core.volume import Enhance, Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, find_split, read_image
-from MedEnhanceLib.gradprom.structures.correcting import MULTIPLE, correct
+from MedEnhanceLib.gradprom.structures.correcting import MULTIPLE, correct, posteriors
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening, locate, make_scan
-from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.network_training import ROUNDS, class_loss
 from MedEnhanceLib.gradprom.structures.segmenting import place, segment_structures
 from MedEnhanceLib.gradprom.structures.space import index_grid, smooth
+from MedEnhanceLib.gradprom.structures.train import class_loss
 from MedEnhanceLib.gradprom.task import READING, FrozenTask
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
@@ -201,7 +200,7 @@ class _Scene:
         image = (grid.image - low) / (high - low)
         for axis, (at, n) in enumerate(zip(window.start, sides, strict=True)):
             image = _part(image, axis, at, n)
-        share = posteriors(image.clamp(0, 1), model.space.at(places), ROUNDS)
+        share = posteriors(image.clamp(0, 1), model.space.at(places))
         scaling = scaling_for(volume)
         return cls(
             first,

@@ -32,7 +32,7 @@ from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import mixed_precision, move, without_tf32
-from MedEnhanceLib.learning.training import Learner, begin_training, run_steps
+from MedEnhanceLib.learning.training import Learner, begin_training
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Degradations of the simulated low-quality versions, in turn.
@@ -77,21 +77,15 @@ def train(
     learner = Learner(network, config.learning_rate, config.ema)
     criterion = segmentation_loss(over_batch=config.labeled_share > 0)
 
-    def step(number: int) -> dict[str, float]:
+    def loss_of(_: int) -> tuple[Tensor, dict[str, Tensor]]:
         images, labels = draw_batch(examples, config, rng)
         with mixed_precision(device):
             logits = network(images.to(device, memory_format=torch.channels_last))
         loss = criterion(logits.float(), labels.to(device))
-        learner.step(loss, number, config.steps)
-        return {"loss": float(loss.detach())}
+        return loss, {"loss": loss}
 
-    parts = {
-        "config": config.to_json() | {"device": ""},
-        "modules": {"network": network, "average": learner.average},
-        "optimizers": {"adam": learner.optimizer},
-        "generator": rng,
-    }
-    seconds = run_steps(step, config.steps, out, parts, monitor.part(0.3, 0.9))
+    steps = monitor.part(0.3, 0.9)
+    seconds = learner.run(loss_of, config.steps, out, config.to_json(), steps, rng)
     bundle = export_head(out / config.name, config, learner.averaged(), seconds, enhancer)
     images = (load(path, modality=config.modality).single() for path, _ in training)
     record_likeness(bundle.folder, images)

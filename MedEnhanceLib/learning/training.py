@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -35,8 +36,8 @@ _WEIGHT_DECAY, _MOST_GRADIENT = 1e-4, 1.0
 EMA = 0.998
 #: Decay of the running means of losses, per step.
 _DECAY = 0.95
-#: Steps between two reports of the losses in `run_steps`.
-_REPORTED_EVERY = 20
+#: Seconds between two checkpoints, and steps between two reports of the losses, in `run_steps`.
+_CHECKPOINT_S, _REPORTED_EVERY = 120.0, 20
 
 
 def training_steps(
@@ -148,6 +149,39 @@ class Learner(Generic[Network]):
             self.optimizer.step()
             self.average.update_parameters(self.network)
 
+    def run(
+        self,
+        loss_of: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
+        count: int,
+        out: Path,
+        config: Mapping[str, Any],
+        monitor: Monitor,
+        generator: np.random.Generator | None = None,
+    ) -> float:
+        """Descend the losses of all steps, as `run_steps`; returns the seconds.
+
+        Args:
+            loss_of: of a step's number returns the loss, and values to report by name.
+            count: number of all steps.
+            out: folder of checkpoint and metrics.
+            config: JSON; all of it but the device must be the same on resuming.
+            monitor: progress and cancellation.
+            generator: of random numbers that `loss_of` draws besides torch's.
+        """
+
+        def step(number: int) -> dict[str, float]:
+            loss, reported = loss_of(number)
+            self.step(loss, number, count)
+            return {name: float(value.detach()) for name, value in reported.items()}
+
+        parts = {
+            "config": {**config, "device": ""},
+            "modules": {"network": self.network, "average": self.average},
+            "optimizers": {"adam": self.optimizer},
+            "generator": generator,
+        }
+        return run_steps(step, count, out, parts, monitor)
+
     def averaged(self) -> Network:
         """Copy the network with its averaged weights, for use."""
         network: Network = copy.deepcopy(self.average.module)  # type: ignore[assignment]
@@ -160,8 +194,6 @@ def run_steps(
     out: Path,
     parts: Mapping[str, Any],
     monitor: Monitor,
-    *,
-    checkpoint_s: float = 120.0,
 ) -> float:
     """Run the remaining steps of a training in a folder, from its checkpoint if there is one.
 
@@ -171,7 +203,6 @@ def run_steps(
         out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
         parts: fields of the `Checkpoint`: config, modules, optimizers, generator.
         monitor: progress and cancellation.
-        checkpoint_s: seconds between two checkpoints.
     Returns the seconds of all steps.
     Raises Cancelled: after a checkpoint was written.
     Raises ConfigError: the checkpoint is of another training.
@@ -188,7 +219,7 @@ def run_steps(
     def save(number: int) -> None:
         checkpoint.save(number, {"seconds": time.monotonic() - began})
 
-    for number in training_steps(start, count, save, checkpoint_s, monitor):
+    for number in training_steps(start, count, save, _CHECKPOINT_S, monitor):
         losses = step(number)
         if not all(map(math.isfinite, losses.values())):
             raise ModelError(

@@ -49,7 +49,6 @@ def decompress(
     *,
     region: Region | None = None,
     monitor: Monitor | None = None,
-    threads: int = 0,
 ) -> Volume:
     """Read a `.ucv`, or the blocks of it that `region` touches and nothing else.
 
@@ -59,7 +58,6 @@ def decompress(
         path: of the file.
         region: slices over [T,] K, J, I, without steps; the geometry follows the crop.
         monitor: receives progress and warnings, and may cancel.
-        threads: 0 takes all processors, up to 16.
     Returns:
         The volume in the type it came in; `source` is the path.
     Raises:
@@ -72,7 +70,7 @@ def decompress(
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
         blocks = list(header.grid.blocks_in(ranges))
-        decoded = sound_blocks(container, header, blocks, threads=threads, monitor=monitor)
+        decoded = sound_blocks(container, header, blocks, monitor=monitor)
         numbered = zip(blocks, decoded, strict=True)
         return _assembled(container, header, ranges, numbered, monitor)
 
@@ -152,7 +150,7 @@ def sound_blocks(
     header: Header,
     blocks: Sequence[int],
     *,
-    threads: int,
+    threads: int = 0,
     monitor: Monitor,
 ) -> Iterator[Voxels]:
     """Decode blocks; raises CodecError at the first damaged one, which names all lost slices.
@@ -192,7 +190,7 @@ def decode_blocks(
     chunks: Mapping[int, ChunkInfo],
     blocks: Sequence[int],
     *,
-    threads: int,
+    threads: int = 0,
     monitor: Monitor,
 ) -> Iterator[Voxels | CodecError]:
     """Decode blocks in threads; yields the voxels of each, or the error.
@@ -459,7 +457,7 @@ class StoredVolume:
                 missing.append(number)
             else:
                 yield number, block
-        decoded = sound_blocks(container, self.header, missing, threads=0, monitor=Monitor())
+        decoded = sound_blocks(container, self.header, missing, monitor=Monitor())
         for number, block in zip(missing, decoded, strict=True):
             if self.nbytes <= _KEPT_BYTES or ranges != whole_region(self.shape):
                 _kept.put(self._key, number, block)

@@ -95,7 +95,7 @@ def _recovered(container: Container, monitor: Monitor) -> tuple[Volume, RecoverR
     lost, lost_voxels = [], 0
     chunks = {chunk.block: chunk for chunk in reversed(container.chunks)}
     blocks = range(len(grid))
-    decoded = decode_blocks(container, header, chunks, blocks, threads=0, monitor=monitor)
+    decoded = decode_blocks(container, header, chunks, blocks, monitor=monitor)
     for block, outcome in enumerate(decoded):
         box = grid.box(block)
         if isinstance(outcome, CodecError):

@@ -102,7 +102,7 @@ def _run_ours(volume: Any, config: dict[str, Any]) -> Steps:
         return compressed.file_bytes
 
     def decode() -> int:
-        decompress(path(), threads=THREADS)
+        decompress(path())
         return path().stat().st_size
 
     return encode, decode

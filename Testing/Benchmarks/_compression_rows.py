@@ -100,7 +100,7 @@ def coded(volume: Volume, config: dict[str, Any]) -> tuple[Row, Voxels]:
         began = time.process_time()
         compressed = compress(volume, path, CompressConfig(threads=THREADS, **config))
         written = time.process_time()
-        decoded = decompress(path, threads=THREADS).voxels
+        decoded = decompress(path).voxels
         read = time.process_time()
     row = _size_row(volume, compressed.file_bytes)
     row |= {"encode_cpu_s": written - began, "decode_cpu_s": read - written}

@@ -154,7 +154,7 @@ def labeled(volume: Volume, arm: str = HEAD) -> Labeled:
 
 def verdict(volume: Volume) -> str:
     """State why a canonical volume is refused; "" where it is not."""
-    return find_unlike(place(volume, model()), model())
+    return find_unlike(place(volume, model()).location, model().limits)
 
 
 @dataclass(frozen=True)

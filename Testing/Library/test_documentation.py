@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -197,8 +197,8 @@ def _stripes(
 @pytest.fixture
 def quick_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network of brains is not run, which takes half a minute a volume: the demo runs it."""
-    module = "MedEnhanceLib.gradprom.structure_segmenter"
-    monkeypatch.setattr(f"{module}.place", lambda *_: None)
+    module = "MedEnhanceLib.gradprom.structures.segmenting"
+    monkeypatch.setattr(f"{module}.place", lambda *_: SimpleNamespace(location=None))
     monkeypatch.setattr(f"{module}.segment_structures", _stripes)
     monkeypatch.setattr(f"{module}.find_unlike", lambda *_: "")
 

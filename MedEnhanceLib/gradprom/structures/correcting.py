@@ -13,9 +13,7 @@ from MedEnhanceLib.gradprom.structures.locating import (
     Location,
     largest,
 )
-from MedEnhanceLib.gradprom.structures.mixture import posteriors
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.gradprom.structures.network_training import ROUNDS
 from MedEnhanceLib.gradprom.structures.painting import scaled
 from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement, index_grid
 from MedEnhanceLib.learning.precision import mixed_precision
@@ -24,8 +22,16 @@ from MedEnhanceLib.learning.precision import mixed_precision
 #: coarsest stage needs more than one.
 MULTIPLE, _LEAST = 16, 32
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
-#: Steps by which a placement is refined.
-_REFINED = 25
+#: Estimations of the classes, and steps by which the placement is refined between two of them.
+_LOOKS, _REFINED = 3, 25
+#: Rounds of the mixture.
+_ROUNDS = 6
+#: Bins of a histogram; σ of their smoothing, in bins.
+_BINS, _BLUR = 48, 1.3
+#: Voxels at which a class trusts its own histogram by half; fewer borrow from all of its prior.
+_FEW = 300.0
+#: Every how many voxels enter the histograms: prime, so that all columns do.
+_EACH = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +56,6 @@ def correct(
     location: Location,
     model: StructureModel,
     device: str = "cpu",
-    *,
-    rounds: int = 3,
 ) -> ClassShares:
     """Estimate classes in voxels of a scan, and refine the placement between rounds.
 
@@ -60,7 +64,6 @@ def correct(
         location: of its structures.
         model: the head.
         device: of the network, as PyTorch names it.
-        rounds: of the estimation.
     """
     image = scaled(scan.image, scan.scale)
     start, sides = [], []
@@ -72,7 +75,7 @@ def correct(
     cells = index_grid(tuple(count // 2 for count in sides)) * 2 + 0.5
     points = (cells + torch.tensor(start[::-1])) * scan.step_mm
     placement = location.placement
-    for _ in range(rounds - 1):
+    for _ in range(_LOOKS - 1):
         places = placement(points).movedim(-1, 0)
         share, _ = _probabilities(part, places, model, device, is_averaged=False)
         placement = _refine(placement, points, F.avg_pool3d(share, 2), model)
@@ -114,7 +117,7 @@ def _probabilities(
 ) -> tuple[Tensor, Tensor]:
     """Return probabilities [C, K, J, I], and of the left side; averaged with those mirrored."""
     prior = model.space.at(places.movedim(0, -1))
-    share = posteriors(image, prior, ROUNDS)
+    share = posteriors(image, prior)
     network = model.corrector.to(device)
 
     def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,3 +132,36 @@ def _probabilities(
     turned = (item.flip(3) for item in (image[None], share, prior, mirrored))
     other, right = run(*turned)
     return (classes + other.flip(3)) / 2, (left + 1 - right.flip(2)) / 2
+
+
+def posteriors(image: Tensor, prior: Tensor) -> Tensor:
+    """Estimate the classes of voxels by expectation maximization: a histogram for each class.
+
+    Args:
+        image: [K, J, I], 0 to 1.
+        prior: [C, k, j, i], shares in cells of two voxels a side.
+    Returns shares [C, K, J, I].
+    """
+    count = len(prior)
+    fine = F.interpolate(prior[None], size=image.shape, mode="trilinear", align_corners=False)
+    prior = (fine[0].reshape(count, -1) + 1e-4) / (1 + count * 1e-4)
+    bins = (image.reshape(-1) * (_BINS - 1)).round().long().clamp(0, _BINS - 1)
+    # Histograms are estimated from a part of the voxels: all of them only take longer.
+    some, some_bins = prior[:, ::_EACH].contiguous(), bins[::_EACH]
+    likelihood = _histograms(some, some_bins)
+    for _ in range(_ROUNDS - 1):
+        share = some * likelihood[:, some_bins]
+        likelihood = _histograms(share / share.sum(0, keepdim=True), some_bins)
+    share = prior * likelihood[:, bins]
+    return (share / share.sum(0, keepdim=True)).view(count, *image.shape)
+
+
+def _histograms(share: Tensor, bins: Tensor) -> Tensor:
+    """Return the smoothed distribution of each class over the bins: [C, bins]."""
+    taps = torch.exp(-0.5 * (torch.arange(-4, 5) / _BLUR) ** 2)
+    counts = torch.zeros(len(share), _BINS).index_add_(1, bins, share * _EACH)
+    total = counts.sum(1, keepdim=True) + 1e-3
+    lines = F.pad((counts / total)[:, None], (4, 4), mode="replicate")
+    smoothed = F.conv1d(lines, (taps / taps.sum()).view(1, 1, -1))[:, 0] + 1e-4
+    trust = total / (total + _FEW)
+    return trust * smoothed / smoothed.sum(1, keepdim=True) + (1 - trust) / _BINS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,6 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scale_of, scaled
-from MedEnhanceLib.gradprom.structures.registering import register
 from MedEnhanceLib.gradprom.structures.space import (
     CELL_MM,
     Placement,
@@ -32,6 +33,12 @@ _MORE_LOOKS, _LEAST = 1, 32
 _ROOM = 4
 #: Fewer cells with structures are none.
 _FEWEST_CELLS = 100
+#: Bins of the histogram, steps of the optimizer, and its first and last step in mm.
+_BINS, _STEPS, _FIRST_MM, _LAST_MM = 32, 60, 2.0, 0.02
+#: Sizes over the usual that are likely, and the factor of the others' information.
+_SIZES, _UNLIKELY = (0.75, 1.3), 0.7
+#: Cells around the structures that count as well.
+_AROUND = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,28 +98,23 @@ def coarsening(mm: float) -> float:
     return float(max(0.0, (VOXEL_MM / mm) ** 2 - 1) ** 0.5 / 2.355)
 
 
-def locate(scan: CoarseScan, model: StructureModel, device: str = "cpu") -> Location | None:
+def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     """Place a scan in the space of a head; None where it shows no structures.
 
     The first look is at the whole image; each later one at a window of the space, into which the
     affine of the last look brings the image: pose and field of view matter less and less.
-
-    Args:
-        scan: resampled by `make_scan`.
-        model: the head.
-        device: of the network, as PyTorch names it.
     """
     image, to_mm = _halved(scan)
-    looks = [_look(image, to_mm, model, device)]
+    looks = [_look(image, to_mm, model)]
     for _ in range(_MORE_LOOKS):
         if (last := looks[-1]) is not None:
-            looks.append(_look(*_window(image, to_mm, last.affine, model), model, device))
+            looks.append(_look(*_window(image, to_mm, last.affine, model), model))
     starts = [look.affine for look in looks if look is not None]
     if len(starts) < len(looks):
         return None
     starts += [_upright(look) for look in looks if look is not None]
     affine, information = register(image, to_mm, starts, model)
-    look = _look(*_window(image, to_mm, affine, model), model, device)
+    look = _look(*_window(image, to_mm, affine, model), model)
     if look is None:
         return None
     inner = look.shown > 0.5
@@ -173,13 +175,13 @@ def _halved(scan: CoarseScan) -> tuple[Tensor, Tensor]:
     return image, torch.cat([torch.diag(2 * scan.step_mm), 0.5 * scan.step_mm[:, None]], 1)
 
 
-def _look(image: Tensor, to_mm: Tensor, model: StructureModel, device: str) -> _Look | None:
+def _look(image: Tensor, to_mm: Tensor, model: StructureModel) -> _Look | None:
     sides = [max(_LEAST, -(-side // 2) * 2) for side in image.shape]
     ends = [side - size for side, size in zip(sides, image.shape, strict=True)]
     padded = F.pad(image, [end for pair in ((0, end) for end in ends[::-1]) for end in pair])
-    with torch.inference_mode(), mixed_precision(device):
-        places, logits = model.locator.to(device)(padded[None, None].to(device))
-    places, shown = places[0].float().cpu().clone(), logits[0].float().sigmoid().cpu().clone()
+    with torch.inference_mode(), mixed_precision("cpu"):
+        places, logits = model.locator(padded[None, None])
+    places, shown = places[0].float().clone(), logits[0].float().sigmoid().clone()
     shown = largest(shown > 0.5) * shown
     inner = shown > 0.5
     if int(inner.sum()) < _FEWEST_CELLS:
@@ -233,3 +235,90 @@ def largest(mask: Tensor) -> Tensor:
     labels = sitk.GetArrayFromImage(sitk.RelabelComponent(parts, sortByObjectSize=True))
     part: Tensor = torch.from_numpy(labels == 1)
     return part
+
+
+def register(
+    image: Tensor, to_mm: Tensor, starts: Sequence[Tensor], model: StructureModel
+) -> tuple[Tensor, float]:
+    """Refine affines from a scan to the space; return the best, and its mutual information.
+
+    Only the structures and a rim of 8 mm count, so scalp and neck pull nothing. Information counts
+    less for unlikely sizes. Source: Mattes et
+    al., IEEE Trans. Med. Imaging 22 (2003) 120, as in SimpleITK.
+
+    Args:
+        image: [K, J, I], of about 4 mm.
+        to_mm: [3, 4], from its indices to mm; diagonal but for the shift.
+        starts: affines [3, 4] from mm to the space.
+        model: the head.
+    """
+    sitk = require("SimpleITK", purpose="Segmenting a volume")
+    template, mask = _template(model)
+    fixed = _image(sitk, template, [CELL_MM] * 3, model.space.origin)
+    inner = sitk.Cast(_image(sitk, mask, [CELL_MM] * 3, model.space.origin), sitk.sitkUInt8)
+    moving = _image(sitk, image, torch.diagonal(to_mm[:, :3]).tolist(), to_mm[:, 3].tolist())
+    best, best_value = starts[0], 0.0
+    for start in starts:
+        method = sitk.ImageRegistrationMethod()
+        method.SetMetricAsMattesMutualInformation(_BINS)
+        method.SetMetricFixedMask(inner)
+        method.SetInterpolator(sitk.sitkLinear)
+        method.SetOptimizerAsRegularStepGradientDescent(_FIRST_MM, _LAST_MM, _STEPS)
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.SetSmoothingSigmasPerLevel([1.0])
+        method.SetShrinkFactorsPerLevel([1])
+        back = torch.linalg.inv(torch.cat([start, torch.tensor([[0.0, 0, 0, 1]])]).double())
+        initial = sitk.AffineTransform(3)
+        initial.SetMatrix(back[:3, :3].flatten().tolist())
+        initial.SetTranslation(back[:3, 3].tolist())
+        try:
+            result = sitk.AffineTransform(_run(sitk, method, initial, fixed, moving))
+        except RuntimeError:  # too few voxels overlap
+            continue
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.array(result.GetMatrix()).reshape(3, 3)
+        matrix[:3, 3] = result.TransformPoint((0.0, 0.0, 0.0))
+        sizes = np.linalg.svd(matrix[:3, :3])[1]
+        value = method.GetMetricValue()
+        if not _SIZES[0] <= sizes.min() <= sizes.max() <= _SIZES[1]:
+            value *= _UNLIKELY
+        if value < best_value:
+            best, best_value = torch.from_numpy(np.linalg.inv(matrix)[:3]).float(), value
+    return best, -best_value
+
+
+def _run(sitk: Any, method: Any, initial: Any, fixed: Any, moving: Any) -> Any:
+    """Run a registration from an initial transform, which stays as it is.
+
+    It has one thread: sums in another order would lead elsewhere. Its metric has no number of
+    threads of its own.
+    """
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    method.SetInitialTransform(initial, inPlace=False)
+    try:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+        result = method.Execute(fixed, moving)
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    return result.GetNthTransform(0) if hasattr(result, "GetNthTransform") else result
+
+
+def _template(model: StructureModel) -> tuple[Tensor, Tensor]:
+    """Paint the priors in the first known contrast; returns them and where they count."""
+    anatomy, prior = model.anatomy, model.space.prior
+    levels = torch.linspace(0, 1, len(prior))
+    if len(anatomy.contrasts):
+        means = anatomy.contrasts[0]
+        for index in range(1, len(prior)):
+            known = means[(anatomy.tissue_classes == index) & np.isfinite(means)]
+            levels[index] = float(known[0]) if len(known) else levels[index]
+    inner = anatomy.inner(prior)
+    rim = F.max_pool3d(inner[None, None], 2 * _AROUND + 1, stride=1, padding=_AROUND)[0, 0]
+    return torch.einsum("c,ckji->kji", levels, prior), (rim > 0.5).float()
+
+
+def _image(sitk: Any, values: Tensor, spacing: Sequence[float], origin: Sequence[float]) -> Any:
+    image = sitk.GetImageFromArray(values.numpy())
+    image.SetSpacing([float(mm) for mm in spacing])
+    image.SetOrigin([float(mm) for mm in origin])
+    return image

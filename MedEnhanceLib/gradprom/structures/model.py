@@ -15,8 +15,8 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
+from MedEnhanceLib.gradprom.config import TrainFromLabelsConfig
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.space import Space
 

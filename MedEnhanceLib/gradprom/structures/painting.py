@@ -82,8 +82,6 @@ class Painter:
         shape: tuple[int, int, int],
         *,
         voxel_mm: float = VOXEL_MM,
-        contrast: int | None = None,
-        is_plain: bool = False,
     ) -> Painted:
         """Paint a scan.
 
@@ -91,8 +89,6 @@ class Painter:
             rng: draws everything.
             shape: voxels along k, j, i; even.
             voxel_mm: their side.
-            contrast: number of a known contrast, -1 for a random one, None for either.
-            is_plain: without thick slices, missing parts and lesions.
         """
         number = int(rng.integers(len(self._maps)))
         placement = self._placements[number]
@@ -109,12 +105,11 @@ class Painter:
         bend = _Bend(rng, self._growth[number])
         at, cells = bend(points(fine)), bend(points(coarse))
         tissue, left, inside = self._look_up(number, at)
-        mean, spread = _contrast(rng, self._anatomy, contrast)
+        mean, spread = _contrast(rng, self._anatomy)
         image = self._paint(rng, number, at, tissue, mean, spread, turn * voxel_mm)
-        if not is_plain:
-            image = self._add_lesions(rng, image, tissue, voxel_mm)
-        gone = ~inside if is_plain else ~inside | self._missing(rng, tissue, voxel_mm)
-        image = _scan(rng, image.clamp_min(0), gone, voxel_mm, is_plain)
+        image = self._add_lesions(rng, image, tissue, voxel_mm)
+        gone = ~inside | self._missing(rng, tissue, voxel_mm)
+        image = _scan(rng, image.clamp_min(0), gone, voxel_mm)
         places = placement(cells)
         if mirrored:
             places = places * torch.tensor([-1.0, 1.0, 1.0])
@@ -344,15 +339,12 @@ def _disturb(rng: np.random.Generator, places: Tensor) -> Tensor:
     return moved + torch.stack(fields, -1) * float(rng.uniform(0, 3.5))
 
 
-def _contrast(
-    rng: np.random.Generator, anatomy: Anatomy, number: int | None
-) -> tuple[Tensor, Tensor]:
+def _contrast(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
     """Draw mean and spread of each tissue: near a known contrast, or at random."""
     known, outside = len(anatomy.contrasts), anatomy.is_outside
-    if number is None:
-        number = int(rng.integers(known)) if known and rng.random() < 0.7 else -1
+    number = int(rng.integers(known)) if known and rng.random() < 0.7 else None
     mean = rng.uniform(0, 1, len(anatomy.tissues))
-    if number >= 0:
+    if number is not None:
         stated = anatomy.contrasts[number]
         mean = np.where(np.isnan(stated), mean, stated)
         mean += rng.normal(0, rng.uniform(0.02, 0.08), len(mean)) * np.where(outside, 2, 1)
@@ -388,9 +380,7 @@ def _blob(rng: np.random.Generator, inner: Tensor, voxel_mm: float) -> Tensor:
     return soft
 
 
-def _scan(
-    rng: np.random.Generator, image: Tensor, gone: Tensor, voxel_mm: float, is_plain: bool
-) -> Tensor:
+def _scan(rng: np.random.Generator, image: Tensor, gone: Tensor, voxel_mm: float) -> Tensor:
     """Add bias field, blur, thick slices, noise and ghosts; what is gone is 0 or noise."""
     bias = noise_field(rng, int(rng.integers(2, 5)), image.shape)
     image = image * (bias * float(rng.uniform(0, 0.4))).exp()
@@ -400,9 +390,9 @@ def _scan(
         image = smooth(image, float(blur[axis]), axis)
     sigma = float(rng.uniform(0.001, 0.04) if rng.random() < 0.7 else rng.uniform(0.001, 0.12))
     draw = rng.random()
-    if not is_plain and draw < 0.4:
+    if draw < 0.4:
         image = _thick(rng, image, sigma)
-    elif not is_plain and draw < 0.6:
+    elif draw < 0.6:
         kind = "2d" if rng.random() < 0.4 else "3d"
         scanner = Scanner.draw(rng, kind)  # type: ignore[arg-type]
         peak = float(image.max()) + 1e-6
@@ -410,7 +400,7 @@ def _scan(
         image = torch.from_numpy(acquired.noisy)
     else:
         image = _noisy(rng, image, sigma)
-    if not is_plain and rng.random() < 0.15:  # motion: faint copies along one axis
+    if rng.random() < 0.15:  # motion: faint copies along one axis
         axis, share = int(rng.integers(3)), float(rng.uniform(0.03, 0.15))
         step = int(rng.uniform(0.08, 0.5) * image.shape[axis])
         image = (image + share * (image.roll(step, axis) + image.roll(-step, axis))).clamp_min(0)

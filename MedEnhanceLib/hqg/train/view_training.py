@@ -26,7 +26,7 @@ from MedEnhanceLib.hqg.train.view_slabs import (
 )
 from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet, open_view_network
 from MedEnhanceLib.learning.precision import mixed_precision, move
-from MedEnhanceLib.learning.training import EMA, Learner, run_steps
+from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor
 
 # Chosen by hand (decision 0066); no table isolates them. Measured by Benchmarks/denoising.py.
@@ -64,23 +64,17 @@ def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor:
     pool: CropPool[LowDoseSlab] = CropPool(maker.make, config.crops, config.renewed_every)
     in_steps = monitor.part(0.03, 0.97)
 
-    def step(number: int) -> dict[str, float]:
+    def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
         rng = np.random.default_rng([config.seed, 5, number])
         place = in_steps.part(number / config.steps, number / config.steps)
         batch = on_device(batch_of(lambda: pool.draw(number, rng, place), _BATCH, rng), device)
         with mixed_precision(device):
             image = network(batch.noisy, batch.filtered, batch.sigma)
         loss = relative_error(image, batch)
-        learner.step(loss, number, config.steps)
-        return {"relative error": float(loss.detach())}
+        return loss, {"relative error": loss}
 
-    parts = {
-        "config": config.to_json() | {"device": ""},
-        "modules": {"network": learner.network, "average": learner.average},
-        "optimizers": {"adam": learner.optimizer},
-    }
     try:
-        seconds = run_steps(step, config.steps, out, parts, in_steps)
+        seconds = learner.run(loss_of, config.steps, out, config.to_json(), in_steps)
     finally:
         pool.close()
     averaged = learner.averaged()

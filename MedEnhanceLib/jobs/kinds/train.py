@@ -17,7 +17,7 @@ from MedEnhanceLib.bundles.schema import CODEC
 from MedEnhanceLib.bundles.store import is_taken, read_bundle, shipped_bundle
 from MedEnhanceLib.core.options import About, Options, Params, check_fields, option
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
+from MedEnhanceLib.gradprom.config import TrainFromLabelsConfig
 from MedEnhanceLib.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.io.formats import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result

@@ -16,10 +16,10 @@ from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom import SegmentConfig, structure_task
+from MedEnhanceLib.gradprom.config import TrainFromLabelsConfig
 from MedEnhanceLib.gradprom.structure_task import StructuresTask
 from MedEnhanceLib.gradprom.structures import correcting, segmenting
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.config import TrainFromLabelsConfig
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location
 from MedEnhanceLib.gradprom.structures.model import StructureModel, export_structures
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator

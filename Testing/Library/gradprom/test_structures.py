@@ -67,7 +67,7 @@ def test_merged_values_count_as_their_label() -> None:
 def test_painted_labels_lie_on_their_priors_and_sides(
     placed: tuple[Space, list[Placement], Painter],
 ) -> None:
-    scan = placed[2].draw(np.random.default_rng(1), (80, 80, 80), is_plain=True)
+    scan = placed[2].draw(np.random.default_rng(1), (80, 80, 80))
     agreed = scan.prior.argmax(0) == scan.classes[::2, ::2, ::2]
     assert float(agreed.float().mean()) > 0.6
     x = torch.nn.functional.interpolate(scan.places[None], scale_factor=2)[0, 0]

@@ -56,13 +56,14 @@ def test_a_journal_forgets_what_is_done_anew(tmp_path) -> None:
 
 
 def test_a_loss_that_is_not_finite_keeps_the_checkpoint(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("MedEnhanceLib.learning.training._CHECKPOINT_S", 0)
     weights = torch.nn.Linear(1, 1)
     parts = {"config": {}, "modules": {"network": weights}, "optimizers": {}}
     losses = [{"loss": math.nan if number == 3 else 1.0} for number in range(9)]
     with pytest.raises(ModelError, match="diverged at step 3"):
-        run_steps(losses.__getitem__, 9, tmp_path, parts, Monitor(), checkpoint_s=0)
+        run_steps(losses.__getitem__, 9, tmp_path, parts, Monitor())
     assert Checkpoint(tmp_path / CHECKPOINT, **parts).load()[0] == 3
 
 

@@ -91,7 +91,7 @@ def make_bases(folder: Path) -> list[Base]:
             compress(volume, path, CompressConfig(threads=1, **config), overwrite=True)
             with Container(path) as opened:
                 header = opened.header
-            voxels = decompress(path, threads=1).voxels
+            voxels = decompress(path).voxels
             bases.append(Base(name, path.read_bytes(), header, tuple(chunks_of(path)), voxels))
     return bases
 
@@ -301,12 +301,12 @@ class Fuzzer:
             json.dumps(inspect_container(self._path))
             return "right"
         if call == "region":
-            part = decompress(self._path, region=(..., slice(0, 1)), threads=1).voxels
+            part = decompress(self._path, region=(..., slice(0, 1))).voxels
             _same(part, base.voxels[..., :1], mended)
             return "right"
         if call == "recover":
             return self._check_recovered(base, mended, monitor)
-        voxels = decompress(self._path, threads=1, monitor=monitor).voxels
+        voxels = decompress(self._path, monitor=monitor).voxels
         _same(voxels, base.voxels, mended)
         if self._is_named(voxels):
             return "right"

@@ -118,7 +118,7 @@ def _look(folder: Path, path: Path, exists: bool, volume: Volume) -> dict[str, A
 
 def _is_whole(path: Path, volume: Volume) -> bool:
     try:
-        back = decompress(path, threads=1)
+        back = decompress(path)
     except MedEnhanceError:
         return False
     is_lossy = path.stem != "lossless"

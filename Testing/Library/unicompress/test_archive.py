@@ -79,8 +79,8 @@ read = {}
 for path in sys.argv[1:]:
     warned = []
     listen = lambda event: event.kind == "warning" and warned.append(event.fields["message"])
-    whole = decompress(path, monitor=Monitor(listen), threads=1).voxels
-    part = decompress(path, region=np.s_[..., 2:5, 5:30, 4:20], threads=1).voxels
+    whole = decompress(path, monitor=Monitor(listen)).voxels
+    part = decompress(path, region=np.s_[..., 2:5, 5:30, 4:20]).voxels
     saved, report = recover(path)
     read[path] = {
         "whole": digest(whole), "part": digest(part), "recovered": digest(saved.voxels),

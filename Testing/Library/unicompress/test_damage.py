@@ -241,7 +241,7 @@ class TestChunks:
         chunks[0] = Chunk(0, lossless.ZSTD, b"\1\1" + bytes(8) + bomb)
         rebuild(file, chunks=chunks)
         with little_memory(), pytest.raises(CodecError, match="not the size of the block"):
-            decompress(file, threads=1)
+            decompress(file)
 
 
 def test_inspect_names_what_is_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

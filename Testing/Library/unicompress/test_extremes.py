@@ -117,7 +117,7 @@ def test_the_target_is_met(mode: str, voxels: Voxels, tmp_path: Path) -> None:
         assert error.hint
         assert list(tmp_path.iterdir()) == []
         return
-    back = decompress(path, threads=1).voxels
+    back = decompress(path).voxels
     source = np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("="))
     assert (back.dtype, back.shape) == (source.dtype, source.shape)
     if config.mode == "lossless" or config.max_error == 0:

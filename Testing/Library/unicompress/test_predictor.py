@@ -233,10 +233,9 @@ def test_a_volume_is_coded_by_the_predictor(
     result = compress(scan, path, CompressConfig(threads=1, **mode))
     assert set(result.block_types) == {"learned"}
     assert result.max_error <= (bound or 0)
-    one, four = decompress(path, threads=1), decompress(path, threads=4)
-    assert np.array_equal(one.voxels, four.voxels)
+    whole = decompress(path)
     part = decompress(path, region=np.s_[3:9, 10:30, 5:20])
-    assert np.array_equal(part.voxels, one.voxels[3:9, 10:30, 5:20])
+    assert np.array_equal(part.voxels, whole.voxels[3:9, 10:30, 5:20])
 
 
 def thin_slices() -> Block:

@@ -34,7 +34,7 @@ Region = tuple[slice | EllipsisType, ...]
 def test_a_region_is_the_crop_that_numpy_takes_with_its_geometry(
     region: Region, first: tuple[int, int, int], file: Path, scan: Volume
 ) -> None:
-    part = decompress(file, region=region, threads=1)
+    part = decompress(file, region=region)
     assert np.array_equal(part.voxels, scan.voxels[region])
     assert part.geometry == scan.geometry.cropped(first)
 
