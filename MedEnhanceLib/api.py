@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib import gradprom, hqg, unicompress
 from MedEnhanceLib.core.labels import Segmentation
+from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import (
     About,
     Options,
@@ -73,7 +74,7 @@ class VolumeCall(Options):
     spacing: npt.ArrayLike | None = option(
         None, help="spacing of an array: mm between columns, rows and slices"
     )
-    modality: str | None = option(
+    modality: ModalityName | None = option(
         None, help='"CT", "MR" …; None: that of the volume, else guessed from its values'
     )
     progress: Progress = option(

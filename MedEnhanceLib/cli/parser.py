@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, get_args
 
-from MedEnhanceLib.core.options import Option, did_you_mean, options_of
+from MedEnhanceLib.core.options import Option, did_you_mean, in_their_case, options_of
 from MedEnhanceLib.errors import ConfigError
 
 #: The type that `add_subparsers` returns; argparse has no public name for it.
@@ -49,6 +49,11 @@ class Parser(argparse.ArgumentParser):
             hint = f"{did_you_mean(meant, action.choices)}See: {self.prog} --help"
             raise ConfigError(f"there is no command {value}", hint)
         super()._check_value(action, value)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Take choices in any case, as the declarations do (`Option.converted`)."""
+        known = list(action.choices or ())
+        return super()._get_values(action, [in_their_case(text, known) for text in arg_strings])
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError for wrong usage, most likely a misspelled option."""
@@ -216,6 +221,7 @@ def reader(option: Option) -> Callable[[str], Any]:
     kind = kind if kind in (int, float) else str
 
     def read(text: str) -> Any:
+        text = in_their_case(text, (*option.choices, *option.words))
         if text in option.words:
             return text
         if option.choices and kind is str:

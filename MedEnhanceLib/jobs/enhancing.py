@@ -19,6 +19,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig, SegmenterChoice
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.slices.slice_plan import plan_slices
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
@@ -75,11 +76,15 @@ def enhance_volume(
         scratch: a folder for a large result; None: it stays in memory.
         monitor: receives progress, messages and warnings, and can cancel.
     """
-    if segmenter is not None or config.task == "slices":
-        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     began = time.monotonic()
+    if config.task == "slices":
+        _refuse_with_thin_slices(config, guide=guide, slices=slices)
     config, taken_as = _check_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
+    if config.task == "slices":
+        plan_slices(single, config)  # refuses before PyTorch is loaded
+    if segmenter is not None or config.task == "slices":
+        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     head, refused = None, dict[str, Any]()
     if segmenter is not None:
         single = single.single("Give frame to segment one of them, or leave the segmentation out.")
@@ -90,7 +95,6 @@ def enhance_volume(
     if config.task == "slices":
         from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 
-        _refuse_with_thin_slices(config, guide=guide, slices=slices)
         result = enhance_slices(single, config, part)
     else:
         result = hqg.enhance(

@@ -19,7 +19,8 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
-from MedEnhanceLib.jobs import JobSpec
+from MedEnhanceLib.hqg import enhancer
+from MedEnhanceLib.jobs import JobSpec, enhancing
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
@@ -248,7 +249,7 @@ def test_a_stated_noise_far_from_the_measured_one_is_warned_of(
         assert f"of the stated ±{float(options[1]):.3g}" in ran.out
 
 
-@pytest.mark.parametrize(("modality", "near"), [("mr", "MR"), ("MRI", "MR"), ("pet", "PT")])
+@pytest.mark.parametrize(("modality", "near"), [("MRI", "MR"), ("pet", "PT")])
 def test_a_modality_in_other_letters_is_recognized(
     modality: str, near: str, run: Callable, scan: Path, tmp_path: Path
 ) -> None:
@@ -278,3 +279,43 @@ def test_a_hint_for_degrade_names_what_each_modality_takes(run: Callable, scan: 
         out = scan.with_name(f"{modality}.nii.gz")
         assert run("degrade", scan, out, "--modality", modality, *example.split()).status == 0
     assert hint.count("--") == 3
+
+
+def test_choices_are_taken_in_any_case(run: Callable, scan: Path, tmp_path: Path) -> None:
+    assert run("convert", scan, tmp_path / "a.nrrd", "--modality", "ct").status == 0
+    assert me.load(tmp_path / "a.nrrd").modality == "CT"
+    assert me.load(scan, modality="ct").units == "HU"
+    assert (
+        me.Volume.from_array(np.zeros((2, 2, 2)), spacing=(1, 1, 1), modality="pt").modality == "PT"
+    )
+    config = me.EnhanceConfig(task="Slices", slice_profile="BOX", slice_spacing="Half")
+    assert (config.task, config.slice_profile, config.slice_spacing) == ("slices", "box", "half")
+    assert run("models", "LIST").status == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--noise", "5%"], "neither a number nor a file"),
+        (["--noise", "1e9"], "all values of the volume are between"),
+        (["--task", "slices", "--denoiser", "bm4d"], "there is no"),
+        (["--task", "slices", "--slice-spacing", "3.2"], "for each measured one"),
+        (["--task", "slices", "--guide", "GUIDE"], "takes no guide"),
+        (["--correct-bias-field", "--modality", "CT"], "no bias field"),
+        (["--model", "missing"], "missing"),
+    ],
+)
+def test_what_cannot_be_enhanced_is_refused_before_pytorch_is_loaded(
+    options: list[str],
+    reason: str,
+    run: Callable,
+    scan: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (enhancing, enhancer):
+        monkeypatch.setattr(module, "load_packages", lambda *_, **__: pytest.fail("loads PyTorch"))
+    given = [str(scan) if option == "GUIDE" else option for option in options]
+    ran = run("enhance", scan, tmp_path / "out.nrrd", *given)
+    assert ran.status in (2, 3, 4), ran.err
+    assert reason in ran.err
