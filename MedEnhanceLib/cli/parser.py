@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,8 @@ from MedEnhanceLib.errors import ConfigError
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
+#: Options that say how the input is read; a command that is proposed repeats them.
+_HOW_INPUT_IS_READ = ("series", "modality", "resample", "complete_frames")
 #: What users of other programs type → the command.
 _SYNONYMS = {"denoise": "enhance", "filter": "enhance", "superres": "enhance", "info": "inspect"}
 
@@ -246,6 +249,20 @@ def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:
     parser.add_argument(
         "--debug", action="store_true", default=default, help="show the traceback of an error"
     )
+
+
+def typed(args: argparse.Namespace, *words: str) -> str:
+    """Return a command on the same input that can be copied into a shell.
+
+    args: of the command that was typed; its input, and how that is read, are kept.
+    words: the command, then what follows the input.
+    """
+    command, *rest = words
+    for option in options_of(declaration_of("inspect")):
+        value = getattr(args, option.name, None)
+        if option.name in _HOW_INPUT_IS_READ and value:
+            rest += _names(option) if value is True else [*_names(option), str(value)]
+    return shlex.join(["medenhance", command, args.input, *rest])
 
 
 def read_config(path: str | None) -> dict[str, Any]:

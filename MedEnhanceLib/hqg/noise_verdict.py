@@ -15,11 +15,8 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.decide import VolumeCache
 from MedEnhanceLib.hqg.enhancer import measure
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.noise.even_region import measure_region
+from MedEnhanceLib.noise.even_region import cube_around, even_places, measure_region
 from MedEnhanceLib.runtime.progress import Monitor
-
-#: Sides of the cube around a voxel, in mm, and its least number of voxels along each.
-_CUBE_MM, _CUBE_VOXELS = 12.0, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +34,7 @@ class NoiseVerdict:
         removed: expected share of the error (RMS) that an enhancement removes, 0 to 1; None where
             the noise is uncertain, and for a region.
         region: (start, stop) along K, J, I; None for the volume.
+        places: up to three voxels (K, J, I, from 0) in even tissue, where the noise is uncertain.
     """
 
     sigma: float
@@ -48,6 +46,7 @@ class NoiseVerdict:
     snr: float | None = None
     removed: float | None = None
     region: tuple[tuple[int, int], ...] | None = None
+    places: tuple[tuple[int, ...], ...] = ()
 
     @property
     def is_certain(self) -> bool:
@@ -71,7 +70,9 @@ class NoiseVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields that are known, with the sentence."""
-        fields = {name: value for name, value in asdict(self).items() if value not in (None, "")}
+        fields = {
+            name: value for name, value in asdict(self).items() if value not in (None, "", ())
+        }
         return fields | {"is_certain": self.is_certain, "sentence": self.sentence}
 
 
@@ -97,7 +98,7 @@ def measured_noise(
     """
     refuse_two_regions(region, at)
     if at is not None:
-        region = cube_around(volume, at)
+        region = _cube_of(volume, at)
     if region:
         return region_verdict(volume, region)
     return noise_verdict(volume, cache=cache, monitor=monitor)
@@ -127,6 +128,7 @@ def noise_verdict(
     if low == high or quantity_of(volume)[0]:
         return None
     decision = measure(volume, cache=cache, monitor=monitor)
+    is_uncertain = decision.facts["noise"]["verdict"] == UNCERTAIN
     facts = decision.facts["noise"]
     return NoiseVerdict(
         sigma=facts["sigma"],
@@ -137,6 +139,7 @@ def noise_verdict(
         verdict=facts["verdict"],
         snr=facts.get("snr"),
         removed=facts.get("expected"),
+        places=even_places_of(volume) if is_uncertain else (),
     )
 
 
@@ -164,7 +167,10 @@ def region_verdict(volume: Volume, region: Sequence[slice | EllipsisType]) -> No
             volume.voxels[tuple(slice(*each) for each in ends)], modality=volume.modality
         )
     except InputError as error:
-        raise InputError(f"{volume.source or 'volume'}: {error.message}", error.hint) from error
+        hint = error.hint
+        if places := even_places_of(volume):
+            hint = f"{hint.removesuffix('.')}, such as around the voxels {in_words(places)}."
+        raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
     return NoiseVerdict(
         sigma=float(f"{noise.level:.4g}"),
         interval=(float(f"{noise.low:.4g}"), float(f"{noise.high:.4g}")),
@@ -173,15 +179,26 @@ def region_verdict(volume: Volume, region: Sequence[slice | EllipsisType]) -> No
         units=volume.units,
         reason=noise.reason,
         region=tuple((int(start), int(stop)) for start, stop in ends),
+        places=even_places_of(volume) if noise.reason else (),
     )
 
 
-def cube_around(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:
-    """Return a cube of 12 mm around a voxel (K, J, I), within the volume.
+def even_places_of(volume: Volume) -> tuple[tuple[int, ...], ...]:
+    """Return up to three voxels in even tissue of a volume; none for a sequence."""
+    if volume.is_sequence:
+        return ()
+    spacing = volume.geometry.spacing[::-1]
+    return even_places(volume.voxels, spacing, modality=volume.modality)
 
-    Raises ConfigError for a voxel outside the volume.
-    """
-    shape, spacing = volume.shape[-3:], volume.geometry.spacing[::-1]
+
+def in_words(places: Sequence[Sequence[int]]) -> str:
+    """Write voxels as --at takes them: "40,120,96 or 33,100,80"."""
+    return " or ".join(",".join(map(str, place)) for place in places)
+
+
+def _cube_of(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:
+    """Return a cube of 12 mm around a voxel (K, J, I); ConfigError for one outside the volume."""
+    shape = volume.shape[-3:]
     is_inside = len(voxel) == 3 and all(
         0 <= at < side for at, side in zip(voxel, shape, strict=True)
     )
@@ -190,8 +207,4 @@ def cube_around(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:
             f"there is no voxel {tuple(voxel)} in a volume of shape {shape}",
             "Give slice, row and column, from 0.",
         )
-    halves = [max(_CUBE_VOXELS, round(_CUBE_MM / mm)) // 2 for mm in spacing]
-    return tuple(
-        slice(max(0, at - half), min(side, at + max(1, half)))
-        for at, half, side in zip(voxel, halves, shape, strict=True)
-    )
+    return cube_around(voxel, shape, volume.geometry.spacing[::-1])

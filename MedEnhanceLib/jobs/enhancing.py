@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.core.findings import UNCERTAIN
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, corrections_in_words, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
@@ -19,6 +20,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig, SegmenterChoice
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.noise_verdict import even_places_of
 from MedEnhanceLib.hqg.slices.slice_plan import plan_slices
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
@@ -112,6 +114,8 @@ def enhance_volume(
     taken_as["guessed_modality"] = result.volume.modality if volume.modality_is_guess else ""
     if any(taken_as.values()):
         result = replace(result, measured={"taken_as": taken_as, **result.measured})
+    if slices is None:
+        result = _with_places(result, single)
     _warn_of_change(result, monitor)
     if head is not None:
         with _refusal_as_warning(refused, single, monitor):
@@ -120,6 +124,14 @@ def enhance_volume(
             result = replace(result, segmentation=labels)
     result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
     return replace(result, record=_record_of(result, config, segmenter))
+
+
+def _with_places(result: Enhanced, volume: Volume) -> Enhanced:
+    """Add where noise that is uncertain can be measured in the volume."""
+    noise = result.measured.get("noise", {})
+    if noise.get("verdict") != UNCERTAIN or not (places := even_places_of(volume)):
+        return result
+    return replace(result, measured=result.measured | {"noise": noise | {"places": places}})
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,8 +84,9 @@ def enhancement_report(
     results = manifest.get("results", {})
     measured = results.get("measured") or {}
     strength = results.get("strength", 1.0)
-    verdict = findings.verdict_on(measured, strength)
-    lines = [line for line in findings.describe(measured, strength) if line != verdict]
+    door = findings.command_door(f"medenhance noise {quote(name)}")
+    verdict = findings.verdict_on(measured, strength, door=door)
+    lines = [line for line in findings.describe(measured, strength, door=door) if line != verdict]
     uncertainty = results.get("uncertainty")
     note = " ".join(caveats_of(results))
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in table)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.hqg import enhancer
+from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs import JobSpec, enhancing
 
 
@@ -206,6 +208,32 @@ def test_noise_is_measured_in_even_tissue_and_used(run: Callable, tmp_path: Path
         assert run("noise", path, "--at", wrong).status == 2
 
 
+def test_a_place_that_is_not_even_leads_to_one_that_is_by_the_commands_that_are_proposed(
+    run: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / "my scan.nrrd"
+    voxels = 300 + 20 * np.random.default_rng(0).standard_normal((12, 48, 48))
+    voxels[:, :, 21:] += 400
+    voxels[:, :2] = 0
+    me.save(me.Volume.from_array(voxels.astype(np.float32), spacing=(1, 1, 1)), path)
+
+    def proposed_in(text: str, command: str) -> list[list[str]]:
+        lines = [line.partition("medenhance ")[2] for line in text.splitlines()]
+        return [shlex.split(line) for line in lines if line.startswith(command)]
+
+    padding = ["--region", "0:4,0:2", "--modality", "mr"]
+    assert "such as around the voxels" in run("noise", path, *padding).err
+    uncertain = run("noise", path, "--modality", "mr", "--at", "6,24,24").out
+    places = proposed_in(uncertain, "noise")
+    assert len(places) == 3
+    for place in places:
+        assert run(*place, "--json").json["noise"]["sigma"] == pytest.approx(20, rel=0.15)
+    (use,) = proposed_in(run(*places[0]).out, "enhance")
+    ran = run(*use)
+    assert ran.status == 0
+    assert f"wrote {tmp_path / 'my scan-enhanced.nrrd'}" in ran.out
+
+
 def test_the_region_in_which_noise_is_measured_is_drawn(
     run: Callable, scan: Path, tmp_path: Path, coarse_pictures: None
 ) -> None:
@@ -288,7 +316,7 @@ def test_choices_are_taken_in_any_case(run: Callable, scan: Path, tmp_path: Path
     assert (
         me.Volume.from_array(np.zeros((2, 2, 2)), spacing=(1, 1, 1), modality="pt").modality == "PT"
     )
-    config = me.EnhanceConfig(task="Slices", slice_profile="BOX", slice_spacing="Half")
+    config = EnhanceConfig(task="Slices", slice_profile="BOX", slice_spacing="Half")
     assert (config.task, config.slice_profile, config.slice_spacing) == ("slices", "box", "half")
     assert run("models", "LIST").status == 0
 
