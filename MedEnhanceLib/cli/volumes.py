@@ -103,7 +103,8 @@ def _add_place(parser: Parser) -> None:
     parser.add_argument(
         "--at",
         metavar="K,J,I",
-        help="slice, row and column of a voxel in even tissue, from 0: measure in 12 mm around it",
+        help="slice, row and column of a voxel in even tissue, from 0, as Slicer and Python count "
+        "(the indices K, J, I): measure in 12 mm around it",
     )
 
 
