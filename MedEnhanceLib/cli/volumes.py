@@ -82,10 +82,10 @@ def _noise(args: argparse.Namespace) -> int:
     noise, lines = fields["noise"] or {}, [f"{fields['sentence']}."]
     if noise and not noise["is_certain"]:
         places = [",".join(map(str, place)) for place in noise.get("places", ())]
-        what = "To measure it in even tissue"
+        what = "To measure it in even tissue, for example:"
         if noise.get("region"):
-            what = "Try another place, in even tissue and farther from edges"
-        lines.append(f"{what}, for example:" if places else f"{what} (no place was found).")
+            what = "Try another place, in even tissue and farther from edges, for example:"
+        lines.append(what if places else "No even tissue was found in which it can be measured.")
         lines += [f"  {typed(args, 'noise', '--at', place)}" for place in places]
     elif noise.get("region"):
         from MedEnhanceLib.io.formats import written_format
