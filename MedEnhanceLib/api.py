@@ -478,9 +478,10 @@ def measure_noise(
         cancel: a function that returns whether to stop, or a threading.Event.
 
     Returns:
-        An object with sigma and interval in the volume's units, snr, and removed: the share of the
-        error that an enhancement can be expected to remove; print its sentence. None for what is
-        neither CT nor MR, or no image.
+        An object with sigma and interval in the volume's units, snr, verdict (clean, noisy or
+        uncertain), and removable: the share of the error that an enhancement can be expected to
+        remove; print its sentence. Where the noise is uncertain, `places` are voxels for `at`.
+        None for what is neither CT nor MR, or no image.
 
     Raises:
         ConfigError: both region and at, or a region outside the volume.

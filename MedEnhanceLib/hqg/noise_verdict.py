@@ -18,6 +18,9 @@ from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.even_region import cube_around, even_places, measure_region
 from MedEnhanceLib.runtime.progress import Monitor
 
+#: The verdict on a volume whose noise an enhancement would remove: the run has not been made.
+NOISY = "noisy"
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseVerdict:
@@ -29,9 +32,9 @@ class NoiseVerdict:
         confidence: that the measurement holds, 0 to 1.
         units: "" where they are not known.
         reason: why the noise is uncertain, or stays; "" for neither.
-        verdict: "clean", "removed" (to be) or "uncertain".
+        verdict: "clean", "noisy" (enhancing removes noise) or "uncertain".
         snr: median of the tissue over `sigma`; None for CT.
-        removed: expected share of the error (RMS) that an enhancement removes, 0 to 1; None where
+        removable: expected share of the error (RMS) that an enhancement removes, 0 to 1; None where
             the noise is uncertain, and for a region.
         region: (start, stop) along K, J, I; None for the volume.
         places: up to three voxels (K, J, I, from 0) in even tissue, where the noise is uncertain.
@@ -42,9 +45,9 @@ class NoiseVerdict:
     confidence: float
     units: str = ""
     reason: str = ""
-    verdict: str = REMOVED
+    verdict: str = NOISY
     snr: float | None = None
-    removed: float | None = None
+    removable: float | None = None
     region: tuple[tuple[int, int], ...] | None = None
     places: tuple[tuple[int, ...], ...] = ()
 
@@ -61,12 +64,12 @@ class NoiseVerdict:
         if self.region:
             return f"{noise} in the region{f'; uncertain: {self.reason}' if self.reason else ''}"
         if self.verdict == CLEAN:
-            little = "hardly anything" if self.removed else "nothing"
+            little = "hardly anything" if self.removable else "nothing"
             return f"This scan is clean{f' ({snr})' if snr else ''}: {little} to do"
         if not self.is_certain:
             return f"{noise}; uncertain, because {self.reason}"
-        expected = f"about {round(20 * (self.removed or 0)) * 5} % of the error should go"
-        return f"{', '.join(filter(None, (noise, snr)))}: {expected}"
+        expected = f"about {round(20 * (self.removable or 0)) * 5} % of the error"
+        return f"{', '.join(filter(None, (noise, snr)))}: enhancing removes {expected}"
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields that are known, with the sentence."""
@@ -136,9 +139,9 @@ def noise_verdict(
         confidence=facts["confidence"],
         units=volume.units,
         reason=facts.get("unfit") or decision.noise.reason or decision.removal.reason,
-        verdict=facts["verdict"],
+        verdict=NOISY if facts["verdict"] == REMOVED else facts["verdict"],
         snr=facts.get("snr"),
-        removed=facts.get("expected"),
+        removable=facts.get("expected"),
         places=even_places_of(volume) if is_uncertain else (),
     )
 
@@ -175,7 +178,7 @@ def region_verdict(volume: Volume, region: Sequence[slice | EllipsisType]) -> No
         sigma=float(f"{noise.level:.4g}"),
         interval=(float(f"{noise.low:.4g}"), float(f"{noise.high:.4g}")),
         confidence=0.0 if noise.reason else 1.0,
-        verdict=UNCERTAIN if noise.reason else REMOVED,
+        verdict=UNCERTAIN if noise.reason else NOISY,
         units=volume.units,
         reason=noise.reason,
         region=tuple((int(start), int(stop)) for start, stop in ends),
