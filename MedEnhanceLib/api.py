@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib import gradprom, hqg, unicompress
 from MedEnhanceLib.core.labels import Segmentation
+from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import (
     About,
     Options,
@@ -73,7 +74,7 @@ class VolumeCall(Options):
     spacing: npt.ArrayLike | None = option(
         None, help="spacing of an array: mm between columns, rows and slices"
     )
-    modality: str | None = option(
+    modality: ModalityName | None = option(
         None, help='"CT", "MR" …; None: that of the volume, else guessed from its values'
     )
     progress: Progress = option(
@@ -369,7 +370,7 @@ def degrade(
     volume: ImageLike,
     *,
     seed: int = 0,
-    modality: str | None = None,
+    modality: ModalityName | None = None,
     affine: npt.ArrayLike | None = None,
     spacing: npt.ArrayLike | None = None,
     progress: Progress = None,
@@ -454,7 +455,7 @@ def measure_noise(
     *,
     region: tuple[slice | EllipsisType, ...] | None = None,
     at: tuple[int, int, int] | None = None,
-    modality: str | None = None,
+    modality: ModalityName | None = None,
     affine: npt.ArrayLike | None = None,
     spacing: npt.ArrayLike | None = None,
     progress: Progress = None,
@@ -477,9 +478,10 @@ def measure_noise(
         cancel: a function that returns whether to stop, or a threading.Event.
 
     Returns:
-        An object with sigma and interval in the volume's units, snr, and removed: the share of the
-        error that an enhancement can be expected to remove; print its sentence. None for what is
-        neither CT nor MR, or no image.
+        An object with sigma and interval in the volume's units, snr, verdict (clean, noisy or
+        uncertain), and removable: the share of the error that an enhancement can be expected to
+        remove; print its sentence. Where the noise is uncertain, `places` are voxels for `at`.
+        None for what is neither CT nor MR, or no image.
 
     Raises:
         ConfigError: both region and at, or a region outside the volume.

@@ -78,13 +78,18 @@ class Console:
             self.note(f"{begin}{event.fields['message']}")
 
     def _print_progress(self, ended: threading.Event) -> None:
-        """Print a line of progress every LINE_SECONDS, where no bar can be drawn: in a log file."""
-        began = time.monotonic()
+        """Print a line of progress where no bar can be drawn: in a log file.
+
+        Every LINE_SECONDS, if the stage or the time left, or else the share, is another one.
+        """
+        began, said = time.monotonic(), ""
         while not ended.wait(LINE_SECONDS):
             elapsed, now = duration_text(time.monotonic() - began), self._progress
-            eta = now.pop("eta_s", None)  # printed once: it is out of date in the next line
+            share, stage, eta = f"{now['fraction']:.0%}", now["stage"], now.get("eta_s")
             remaining = f", about {duration_text(eta)} left" if eta is not None else ""
-            self.note(f"{elapsed}: {now['fraction']:.0%} {now['stage']}{remaining}")
+            if (line := f"{stage}{remaining or share}") != said:
+                said = line
+                self.note(f"{elapsed}: {share} {stage}{remaining}")
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
+from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of, typed
 from MedEnhanceLib.cli.terminal import job_lines
+from MedEnhanceLib.core import findings
 
 
 def _add_labels(parser: Parser) -> None:
@@ -28,12 +29,17 @@ def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
     return params
 
 
-def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
-    from MedEnhanceLib.core import findings
+def _enhance(args: argparse.Namespace) -> int:
+    """Run the job; say first what it found."""
+    fields = args.console.run("enhance", _enhance_params(args))
+    door = findings.command_door(typed(args, "noise"))
+    return int(args.console.report(fields, "\n".join(_enhance_lines(fields, door))))
 
+
+def _enhance_lines(fields: Mapping[str, Any], door: findings.Door) -> list[str]:
     first, *others = job_lines(fields)
     measured, strength = fields.get("measured") or {}, fields.get("strength", 1.0)
-    verdict, *lines = [*findings.describe(measured, strength), ""]
+    verdict, *lines = [*findings.describe(measured, strength, door=door), ""]
     guide = [f"guide used: {fields['guide']}"] if "guide" in fields else []
     lines = [verdict, first, *guide, *lines, *fields.get("limits", ()), *others]
     return list(filter(None, lines))
@@ -49,8 +55,7 @@ ENHANCE = Command(
     "DICOM objects.",
     example="medenhance enhance scan.nii.gz better.nii.gz --correct-bias-field --report report",
     extra=_add_labels,
-    params=_enhance_params,
-    lines=_enhance_lines,
+    run=_enhance,
 )
 
 BLEND = Command(

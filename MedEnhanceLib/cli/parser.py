@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, get_args
 
-from MedEnhanceLib.core.options import Option, did_you_mean, options_of
+from MedEnhanceLib.core.options import Option, did_you_mean, in_their_case, options_of
 from MedEnhanceLib.errors import ConfigError
 
 #: The type that `add_subparsers` returns; argparse has no public name for it.
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
+#: Options that say how the input is read; a command that is proposed repeats them.
+_HOW_INPUT_IS_READ = ("series", "modality", "resample", "complete_frames")
 #: What users of other programs type → the command.
 _SYNONYMS = {"denoise": "enhance", "filter": "enhance", "superres": "enhance", "info": "inspect"}
 
@@ -49,6 +52,11 @@ class Parser(argparse.ArgumentParser):
             hint = f"{did_you_mean(meant, action.choices)}See: {self.prog} --help"
             raise ConfigError(f"there is no command {value}", hint)
         super()._check_value(action, value)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Take choices in any case, as the declarations do (`Option.converted`)."""
+        known = list(action.choices or ())
+        return super()._get_values(action, [in_their_case(text, known) for text in arg_strings])
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError for wrong usage, most likely a misspelled option."""
@@ -216,6 +224,7 @@ def reader(option: Option) -> Callable[[str], Any]:
     kind = kind if kind in (int, float) else str
 
     def read(text: str) -> Any:
+        text = in_their_case(text, (*option.choices, *option.words))
         if text in option.words:
             return text
         if option.choices and kind is str:
@@ -240,6 +249,20 @@ def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:
     parser.add_argument(
         "--debug", action="store_true", default=default, help="show the traceback of an error"
     )
+
+
+def typed(args: argparse.Namespace, *words: str) -> str:
+    """Return a command on the same input that can be copied into a shell.
+
+    args: of the command that was typed; its input, and how that is read, are kept.
+    words: the command, then what follows the input.
+    """
+    command, *rest = words
+    for option in options_of(declaration_of("inspect")):
+        value = getattr(args, option.name, None)
+        if option.name in _HOW_INPUT_IS_READ and value:
+            rest += _names(option) if value is True else [*_names(option), str(value)]
+    return shlex.join(["medenhance", command, args.input, *rest])
 
 
 def read_config(path: str | None) -> dict[str, Any]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from shlex import quote
+from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.compress import add_region, parse_region
-from MedEnhanceLib.cli.parser import Command, Parser, add_flags, declaration_of, params_of, reader
+from MedEnhanceLib.cli.parser import (
+    Command,
+    Parser,
+    add_flags,
+    declaration_of,
+    params_of,
+    reader,
+    typed,
+)
 from MedEnhanceLib.cli.terminal import inline, job_lines, pairs, size, slices_of, table, wrote
 from MedEnhanceLib.core.findings import noise_level
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
@@ -44,7 +53,8 @@ def _inspect(args: argparse.Namespace) -> int:
                 rows = args.console.run("series", {"input": args.input})["series"]
         if len(rows) < 2:
             raise
-        hint = f"Details of a series: medenhance inspect {quote(args.input)} --series N"
+        number = next((row["number"] for row in rows if row["readable"]), rows[0]["number"])
+        hint = f"Details of a series: {typed(args, 'inspect', '--series', str(number))}"
         return int(args.console.report({"series": rows}, f"{_series_table(rows)}\n{hint}"))
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(args.input, fields["card"])
@@ -66,17 +76,26 @@ def _voxel(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _noise_lines(fields: Mapping[str, Any]) -> list[str]:
+def _noise(args: argparse.Namespace) -> int:
+    """Run the job; propose the command that goes on from what was measured."""
+    fields = args.console.run("noise", _noise_params(args))
     noise, lines = fields["noise"] or {}, [f"{fields['sentence']}."]
     if noise and not noise["is_certain"]:
-        place = "Try another place, farther from edges" if noise.get("region") else "To measure it"
-        lines.append(
-            f"{place}, in even tissue: medenhance noise INPUT --at SLICE,ROW,COLUMN, and then "
-            "medenhance enhance INPUT OUTPUT --noise SIGMA"
-        )
+        places = [",".join(map(str, place)) for place in noise.get("places", ())]
+        what = "To measure it in even tissue, for example:"
+        if noise.get("region"):
+            what = "Try another place, in even tissue and farther from edges, for example:"
+        lines.append(what if places else "No even tissue was found in which it can be measured.")
+        lines += [f"  {typed(args, 'noise', '--at', place)}" for place in places]
     elif noise.get("region"):
-        lines.append(f"To use it: medenhance enhance INPUT OUTPUT --noise {noise['sigma']:g}")
-    return [*lines, *wrote(fields)]
+        from MedEnhanceLib.io.formats import written_format
+        from MedEnhanceLib.jobs.files import beside
+
+        output = beside(args.input.rstrip("/\\"), "enhanced")
+        output = output if written_format(Path(output)) else f"{output}.nii.gz"
+        use = typed(args, "enhance", output, "--noise", f"{noise['sigma']:g}")
+        lines.append(f"To use it: {use}")
+    return int(args.console.report(fields, "\n".join([*lines, *wrote(fields)])))
 
 
 def _add_place(parser: Parser) -> None:
@@ -84,7 +103,8 @@ def _add_place(parser: Parser) -> None:
     parser.add_argument(
         "--at",
         metavar="K,J,I",
-        help="slice, row and column of a voxel in even tissue, from 0: measure in 12 mm around it",
+        help="slice, row and column of a voxel in even tissue, from 0, as Slicer and Python count "
+        "(the indices K, J, I): measure in 12 mm around it",
     )
 
 
@@ -179,8 +199,9 @@ def _damage(path: str, card: Mapping[str, Any]) -> CodecError:
     if not damaged:
         advice += "; no voxel is lost"
     elif len(lost) < sum(card["blocks"].values()):
-        advice += ", or save what is intact (medenhance recover)"
-    return CodecError(f"{path} is damaged: {what}", f"{advice}.")
+        words = ["medenhance", "recover", path, str(Path(path).with_suffix(".recovered.nii.gz"))]
+        advice += f", or save what is intact: {shlex.join(words)}"
+    return CodecError(f"{path} is damaged: {what}", advice)
 
 
 def _how_many(check: Mapping[str, Any]) -> str:
@@ -264,8 +285,7 @@ NOISE = Command(
     "with enhance --noise.",
     example="medenhance noise scan.nii.gz --at 40,120,96 --picture region.png",
     extra=_add_place,
-    params=_noise_params,
-    lines=_noise_lines,
+    run=_noise,
 )
 
 DEGRADE = Command(

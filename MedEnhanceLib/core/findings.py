@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 # Limits of words, chosen by hand.
@@ -36,16 +36,30 @@ class Door(NamedTuple):
     """A place where texts are read: how σ is measured and stated there, and the modality.
 
     Attributes:
-        noise: how to measure σ in even tissue and to state it.
+        noise: how to measure σ in even tissue and to state it; "{place}" stands for a voxel.
         modality: the option that states the modality.
+        place: what stands for a voxel where none in even tissue is known.
     """
 
     noise: str
     modality: str
+    place: str = "SLICE,ROW,COLUMN"
+
+    def noise_at(self, places: Sequence[Sequence[int]]) -> str:
+        """Say how σ is measured and stated, in the first of the places (K, J, I)."""
+        place = ",".join(map(str, places[0])) if places else self.place
+        return self.noise.replace("{place}", place)
 
 
-COMMAND = Door("medenhance noise INPUT --at SLICE,ROW,COLUMN, then --noise SIGMA", "--modality")
-PYTHON = Door("measure_noise(volume, at=(slice, row, column)), then noise=sigma", "modality=")
+def command_door(noise: str = "medenhance noise INPUT") -> Door:
+    """Return the command line as a door; noise: the command that measures the volume."""
+    return Door(f"{noise} --at {{place}}, then --noise SIGMA", "--modality")
+
+
+COMMAND = command_door()
+PYTHON = Door(
+    "measure_noise(volume, at=({place})), then noise=sigma", "modality=", "slice, row, column"
+)
 
 
 def describe(
@@ -161,7 +175,8 @@ def verdict_on(
     if verdict == UNCERTAIN:
         reason = noise.get("unfit") or noise.get("reason", "the noise cannot be measured")
         done = text if changed else "nothing removed"
-        return f"{UNCERTAIN}, {done}: {reason}; to measure σ in even tissue: {door.noise}"
+        how = door.noise_at(noise.get("places", ()))
+        return f"{UNCERTAIN}, {done}: {reason}; to measure σ in even tissue: {how}"
     if noise.get("is_stated"):
         return f"{text} of the stated {_level(noise['sigma'])}"
     if more := corrected(measured):

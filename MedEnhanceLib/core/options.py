@@ -226,7 +226,7 @@ class Option:
             return config_from_json(self.kind, merged(self.kind, default, value))
         if self.hint is Any or self.is_object:
             return value
-        value = _plain(value, self.kind)
+        value = in_their_case(_plain(value, self.kind), (*self.choices, *self.words))
         is_number_or_text = fits(0.0, self.hint) and (self.words or fits("", self.hint))
         if is_number_or_text and isinstance(value, str) and value not in self.words:
             with contextlib.suppress(ValueError):
@@ -313,7 +313,7 @@ class WithPresets(Options):
     @classmethod
     def preset_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the values of the preset that `fields` names; ConfigError if it is unknown."""
-        name = fields.get("preset", "cpu")
+        name = in_their_case(fields.get("preset", "cpu"), cls.PRESETS)
         if name not in tuple(cls.PRESETS):
             hint = f"Use one of {', '.join(cls.PRESETS)}."
             raise ConfigError(f"unknown preset {name!r}", hint)
@@ -475,6 +475,15 @@ def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
                 f"{owner} has no option {name!r}",
                 f"{did_you_mean(name, names)}It has: {', '.join(names)}.",
             )
+
+
+def in_their_case(value: Any, names: Iterable[Any]) -> Any:
+    """Return the name that a text equals except for its case ("mr" is MR), else the value."""
+    if isinstance(value, str):
+        for name in names:
+            if isinstance(name, str) and name.casefold() == value.casefold():
+                return name
+    return value
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:

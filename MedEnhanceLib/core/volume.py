@@ -14,7 +14,14 @@ from MedEnhanceLib.core import exchange
 from MedEnhanceLib.core.arrays import Doubles, Voxels, empty, slabs
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry, Triple
-from MedEnhanceLib.core.modality import MODALITIES, PROFILES, Modality, guess_modality, profile_of
+from MedEnhanceLib.core.modality import (
+    MODALITIES,
+    PROFILES,
+    Modality,
+    guess_modality,
+    modality_named,
+    profile_of,
+)
 from MedEnhanceLib.core.options import PathLike, did_you_mean
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.core.sequence_kind import DIFFUSION, KINDS
@@ -162,7 +169,8 @@ class Volume:
     def _of(cls, image: exchange.Image, modality: str | None) -> Volume:
         """Make a volume; if `modality` is None, it is guessed from the values."""
         volume = cls(image.voxels, image.geometry, frame_interval_s=image.frame_interval_s)
-        resolved = modality or guess_modality(volume.voxels, volume.geometry.spacing)
+        stated = modality and modality_named(modality)
+        resolved = stated or guess_modality(volume.voxels, volume.geometry.spacing)
         units = profile_of(resolved).units
         return replace(volume, modality=resolved, modality_is_guess=modality is None, units=units)
 
@@ -266,6 +274,7 @@ class Volume:
 
     def as_modality(self, modality: str) -> Volume:
         """Return the volume with this modality; if it differs, with its default units."""
+        modality = modality_named(modality)
         units = self.units if modality == self.modality else profile_of(modality).units
         return replace(self, modality=modality, units=units, modality_is_guess=False)
 

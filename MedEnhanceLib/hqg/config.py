@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from MedEnhanceLib.core.options import About, Options, did_you_mean, merged, option, options_of
+from MedEnhanceLib.core.options import (
+    About,
+    Options,
+    did_you_mean,
+    in_their_case,
+    merged,
+    option,
+    options_of,
+)
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.learning.config import NetworkTrainingConfig
@@ -302,10 +311,17 @@ class EnhanceConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "denoiser", in_their_case(self.denoiser, ("auto", *DENOISERS)))
         if self.denoiser not in ("auto", *DENOISERS):
             raise ConfigError(
                 f"denoiser: there is no {self.denoiser!r}",
                 f"{did_you_mean(self.denoiser, DENOISERS)}Use auto, {', '.join(DENOISERS)}.",
+            )
+        is_file = isinstance(self.noise, str)
+        if is_file and not os.path.exists(str(self.noise)):  # noqa: PTH110 - never raises
+            raise ConfigError(
+                f"noise: {self.noise} is neither a number nor a file",
+                "Give σ in the units of the volume, or the file of its map.",
             )
         for each in options_of(type(self)):
             is_set = getattr(self, each.name) != each.default

@@ -6,7 +6,6 @@ like the whole, and all frames alike.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -420,47 +419,54 @@ def _unfit(message: str, hint: str) -> ModelWarning:
 def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) -> NoiseEstimate:
     """Return the noise that a user states: σ in the units of the volume, or a file with its map.
 
-    Raises InputError for a map that does not fit the volume, ConfigError for an invalid σ.
+    Raises as `checked_noise`.
     """
-    if isinstance(stated, str):
-        if not os.path.exists(stated):  # noqa: PTH110 - never raises
-            raise ConfigError(
-                f"noise: {stated} is neither a number nor a file",
-                "Give σ in the units of the volume, or the file of its map.",
-            )
-        sigma = load(stated, modality="OT")
-        # On the grid of the volume, and in its order where that is canonical.
-        sigma = sigma.canonical() if volume.geometry.turn == AS_STORED else sigma
-        if sigma.shape != volume.shape or not sigma.geometry.is_close(
-            volume.geometry, 1e-3, shape=volume.shape
-        ):
-            raise InputError(
-                f"{stated}: the map of the noise is not on the grid of the volume",
-                f"Give one of {' × '.join(map(str, volume.shape))} voxels at the same place.",
-            )
-        if not (sigma.voxels.min() >= 0 and 0 < sigma.voxels.max() < np.inf):
-            raise InputError(
-                f"{stated}: the map of the noise has values below 0, or none above 0",
-                "Give standard deviations in the units of the volume.",
-            )
+    sigma = checked_noise(stated, volume)
+    if isinstance(sigma, Volume):
         voxels = sigma.voxels.astype(np.float32, order="C")
         level = float(np.median(voxels[voxels > 0]))
         noise = replace(measured, level=level, sigma=voxels, cell=(1.0, 1.0, 1.0))
     else:
-        level = stated
-        low, high = map(float, extremes(volume.voxels))
-        if level > high - low:
-            raise ConfigError(
-                f"noise is {stated:.6g}, but all values of the volume are between {low:g} and "
-                f"{high:g}",
-                "Use the standard deviation of the noise, in the units of the volume.",
-            )
+        level = sigma
         noise = measured.at_level(level)
         if not volume.profile.is_projected:  # else the map keeps the shape that these give it
             noise = replace(noise, sigma=np.full_like(noise.sigma, level))
     if not volume.profile.is_projected:
         noise = replace(noise, spectrum=np.ones_like(noise.spectrum))
     return replace(noise, confidence=1.0, low=level, high=level, reason="")
+
+
+def checked_noise(stated: float | str, volume: Volume) -> float | Volume:
+    """Return σ or the map of the noise that a user states for a frame.
+
+    stated: σ in the units of the volume, or the map's file.
+    Raises InputError for a map that does not fit the volume, ConfigError for an impossible σ.
+    """
+    if not isinstance(stated, str):
+        low, high = map(float, extremes(volume.voxels))
+        if stated > high - low:
+            raise ConfigError(
+                f"noise is {stated:.6g}, but all values of the volume are between {low:g} and "
+                f"{high:g}",
+                "Use the standard deviation of the noise, in the units of the volume.",
+            )
+        return stated
+    sigma = load(stated, modality="OT")
+    # On the grid of the volume, and in its order where that is canonical.
+    sigma = sigma.canonical() if volume.geometry.turn == AS_STORED else sigma
+    if sigma.shape != volume.shape or not sigma.geometry.is_close(
+        volume.geometry, 1e-3, shape=volume.shape
+    ):
+        raise InputError(
+            f"{stated}: the map of the noise is not on the grid of the volume",
+            f"Give one of {' × '.join(map(str, volume.shape))} voxels at the same place.",
+        )
+    if not (sigma.voxels.min() >= 0 and 0 < sigma.voxels.max() < np.inf):
+        raise InputError(
+            f"{stated}: the map of the noise has values below 0, or none above 0",
+            "Give standard deviations in the units of the volume.",
+        )
+    return sigma
 
 
 def _spread(numbers: Sequence[int]) -> list[int]:

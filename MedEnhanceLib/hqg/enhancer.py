@@ -27,7 +27,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.block_matching import engine_for
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.decide import Decision, VolumeCache, decide
+from MedEnhanceLib.hqg.decide import Decision, VolumeCache, checked_noise, decide
 from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.denoisers import (
     BLOCK_MATCHING,
@@ -201,16 +201,18 @@ def _prepared(
     """Check the input, open the model, measure and decide; arguments and errors of `enhance`."""
     if config.task == "slices":
         raise ConfigError(_KEEPS_GRID, "Use MedEnhanceLib.enhance, which does.")
-    # Unusable guides are refused before the model is opened.
+    # What can be refused is refused before PyTorch is loaded, which takes seconds.
     guides = list(_checked(guide, volume, config.model, monitor))
-    load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     is_joint, reason = _way_of(volume, config, guided=bool(guides))
     bundle, volume = _opened(volume, config, monitor)
-    method = _method_of(config, bundle, is_joint=is_joint)
     original = volume if frame is None else volume.frame(frame)
     part, is_part = _requested_part(box, volume, config), box[0] is not None
     seen, numbers, empty = _seen(volume, frame, cache, is_part=is_part, scratch=scratch)
     frames, turn = seen.frames(), cache.turn
+    if config.noise is not None:
+        checked_noise(config.noise, frames[numbers[0]])
+    load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
+    method = _method_of(config, bundle, is_joint=is_joint)
     if is_joint and (reason := _apart(frames, empty, cache, monitor)):
         is_joint, method = False, method[-1:]
         if config.denoiser == "auto":

@@ -15,11 +15,11 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.decide import VolumeCache
 from MedEnhanceLib.hqg.enhancer import measure
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.noise.even_region import measure_region
+from MedEnhanceLib.noise.even_region import cube_around, even_places, measure_region
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Sides of the cube around a voxel, in mm, and its least number of voxels along each.
-_CUBE_MM, _CUBE_VOXELS = 12.0, 4
+#: The verdict on a volume whose noise an enhancement would remove: the run has not been made.
+NOISY = "noisy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,12 @@ class NoiseVerdict:
         confidence: that the measurement holds, 0 to 1.
         units: "" where they are not known.
         reason: why the noise is uncertain, or stays; "" for neither.
-        verdict: "clean", "removed" (to be) or "uncertain".
+        verdict: "clean", "noisy" (enhancing removes noise) or "uncertain".
         snr: median of the tissue over `sigma`; None for CT.
-        removed: expected share of the error (RMS) that an enhancement removes, 0 to 1; None where
+        removable: expected share of the error (RMS) that an enhancement removes, 0 to 1; None where
             the noise is uncertain, and for a region.
         region: (start, stop) along K, J, I; None for the volume.
+        places: up to three voxels (K, J, I, from 0) in even tissue, where the noise is uncertain.
     """
 
     sigma: float
@@ -44,10 +45,11 @@ class NoiseVerdict:
     confidence: float
     units: str = ""
     reason: str = ""
-    verdict: str = REMOVED
+    verdict: str = NOISY
     snr: float | None = None
-    removed: float | None = None
+    removable: float | None = None
     region: tuple[tuple[int, int], ...] | None = None
+    places: tuple[tuple[int, ...], ...] = ()
 
     @property
     def is_certain(self) -> bool:
@@ -62,16 +64,18 @@ class NoiseVerdict:
         if self.region:
             return f"{noise} in the region{f'; uncertain: {self.reason}' if self.reason else ''}"
         if self.verdict == CLEAN:
-            little = "hardly anything" if self.removed else "nothing"
+            little = "hardly anything" if self.removable else "nothing"
             return f"This scan is clean{f' ({snr})' if snr else ''}: {little} to do"
         if not self.is_certain:
             return f"{noise}; uncertain, because {self.reason}"
-        expected = f"about {round(20 * (self.removed or 0)) * 5} % of the error should go"
-        return f"{', '.join(filter(None, (noise, snr)))}: {expected}"
+        expected = f"about {round(20 * (self.removable or 0)) * 5} % of the error"
+        return f"{', '.join(filter(None, (noise, snr)))}: enhancing removes {expected}"
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields that are known, with the sentence."""
-        fields = {name: value for name, value in asdict(self).items() if value not in (None, "")}
+        fields = {
+            name: value for name, value in asdict(self).items() if value not in (None, "", ())
+        }
         return fields | {"is_certain": self.is_certain, "sentence": self.sentence}
 
 
@@ -97,7 +101,7 @@ def measured_noise(
     """
     refuse_two_regions(region, at)
     if at is not None:
-        region = cube_around(volume, at)
+        region = _cube_of(volume, at)
     if region:
         return region_verdict(volume, region)
     return noise_verdict(volume, cache=cache, monitor=monitor)
@@ -127,6 +131,7 @@ def noise_verdict(
     if low == high or quantity_of(volume)[0]:
         return None
     decision = measure(volume, cache=cache, monitor=monitor)
+    is_uncertain = decision.facts["noise"]["verdict"] == UNCERTAIN
     facts = decision.facts["noise"]
     return NoiseVerdict(
         sigma=facts["sigma"],
@@ -134,9 +139,10 @@ def noise_verdict(
         confidence=facts["confidence"],
         units=volume.units,
         reason=facts.get("unfit") or decision.noise.reason or decision.removal.reason,
-        verdict=facts["verdict"],
+        verdict=NOISY if facts["verdict"] == REMOVED else facts["verdict"],
         snr=facts.get("snr"),
-        removed=facts.get("expected"),
+        removable=facts.get("expected"),
+        places=even_places_of(volume) if is_uncertain else (),
     )
 
 
@@ -164,24 +170,38 @@ def region_verdict(volume: Volume, region: Sequence[slice | EllipsisType]) -> No
             volume.voxels[tuple(slice(*each) for each in ends)], modality=volume.modality
         )
     except InputError as error:
-        raise InputError(f"{volume.source or 'volume'}: {error.message}", error.hint) from error
+        hint = error.hint
+        if places := even_places_of(volume):
+            hint = f"{hint.removesuffix('.')}, such as around the voxels {in_words(places)}."
+        raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
     return NoiseVerdict(
         sigma=float(f"{noise.level:.4g}"),
         interval=(float(f"{noise.low:.4g}"), float(f"{noise.high:.4g}")),
         confidence=0.0 if noise.reason else 1.0,
-        verdict=UNCERTAIN if noise.reason else REMOVED,
+        verdict=UNCERTAIN if noise.reason else NOISY,
         units=volume.units,
         reason=noise.reason,
         region=tuple((int(start), int(stop)) for start, stop in ends),
+        places=even_places_of(volume) if noise.reason else (),
     )
 
 
-def cube_around(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:
-    """Return a cube of 12 mm around a voxel (K, J, I), within the volume.
+def even_places_of(volume: Volume) -> tuple[tuple[int, ...], ...]:
+    """Return up to three voxels in even tissue of a volume; none for a sequence."""
+    if volume.is_sequence:
+        return ()
+    spacing = volume.geometry.spacing[::-1]
+    return even_places(volume.voxels, spacing, modality=volume.modality)
 
-    Raises ConfigError for a voxel outside the volume.
-    """
-    shape, spacing = volume.shape[-3:], volume.geometry.spacing[::-1]
+
+def in_words(places: Sequence[Sequence[int]]) -> str:
+    """Write voxels as --at takes them: "40,120,96 or 33,100,80"."""
+    return " or ".join(",".join(map(str, place)) for place in places)
+
+
+def _cube_of(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:
+    """Return a cube of 12 mm around a voxel (K, J, I); ConfigError for one outside the volume."""
+    shape = volume.shape[-3:]
     is_inside = len(voxel) == 3 and all(
         0 <= at < side for at, side in zip(voxel, shape, strict=True)
     )
@@ -190,8 +210,4 @@ def cube_around(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:
             f"there is no voxel {tuple(voxel)} in a volume of shape {shape}",
             "Give slice, row and column, from 0.",
         )
-    halves = [max(_CUBE_VOXELS, round(_CUBE_MM / mm)) // 2 for mm in spacing]
-    return tuple(
-        slice(max(0, at - half), min(side, at + max(1, half)))
-        for at, half, side in zip(voxel, halves, shape, strict=True)
-    )
+    return cube_around(voxel, shape, volume.geometry.spacing[::-1])

@@ -199,6 +199,13 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         text = f"{name}: no value is below 0 HU, although fat and air are: it may be HU + 1024, or "
         text += "no CT. Convert the original again, or subtract the offset (air is -1000 HU)"
         monitor.warn(text)
+    elif (volume.modality == "CT" and not volume.history) and (
+        likely_modalities(volume.voxels, spacing) == ("MR",)
+    ):
+        low, high = extremes(volume.voxels)
+        text = f"{name}: its values ({low:g} to {high:g}) look like MR, without air at -1000 HU, "
+        text += "but it is taken as CT: the result is wrong if it is MR"
+        monitor.warn(f"{text}; override: {SET_MODALITY}")
     if (widest := max(spacing)) > _FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
         text += "correct it first: sizes and volumes in results depend on it"

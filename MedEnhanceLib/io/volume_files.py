@@ -20,7 +20,7 @@ from MedEnhanceLib.core.diffusion_gradients import (
     fsl_tables,
     read_fsl_tables,
 )
-from MedEnhanceLib.core.modality import guess_modality, profile_of
+from MedEnhanceLib.core.modality import guess_modality, modality_named, profile_of
 from MedEnhanceLib.core.quantity import LABELS, PHASE, quantity_in
 from MedEnhanceLib.core.sequence_kind import DIFFUSION, stated_kind
 from MedEnhanceLib.core.volume import Volume
@@ -75,6 +75,7 @@ def load(
         monitor: notified of warnings and progress; may cancel.
     """
     path, monitor = Path(path), monitor or Monitor()
+    modality = modality and modality_named(modality)
     path = path if path.name else path.absolute()  # the present folder, by its name
     refuse_pipe(path)
     is_folder = path.is_dir()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
-from MedEnhanceLib.core.findings import corrected, corrections_in_words
+from MedEnhanceLib.core.findings import UNCERTAIN, corrected, corrections_in_words
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
@@ -20,6 +20,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig, SegmenterChoice
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.noise_verdict import even_places_of
+from MedEnhanceLib.hqg.slices.slice_plan import plan_slices
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
@@ -76,11 +78,15 @@ def enhance_volume(
         scratch: a folder for a large result; None: it stays in memory.
         monitor: receives progress, messages and warnings, and can cancel.
     """
-    if segmenter is not None or config.task == "slices":
-        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     began = time.monotonic()
+    if config.task == "slices":
+        _refuse_with_thin_slices(config, guide=guide, slices=slices)
     config, taken_as = _check_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
+    if config.task == "slices":
+        plan_slices(single, config)  # refuses before PyTorch is loaded
+    if segmenter is not None or config.task == "slices":
+        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     head, refused = None, dict[str, Any]()
     if segmenter is not None:
         single = single.single("Give frame to segment one of them, or leave the segmentation out.")
@@ -91,7 +97,6 @@ def enhance_volume(
     if config.task == "slices":
         from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 
-        _refuse_with_thin_slices(config, guide=guide, slices=slices)
         result = enhance_slices(single, config, part)
     else:
         result = hqg.enhance(
@@ -109,6 +114,8 @@ def enhance_volume(
     taken_as["guessed_modality"] = result.volume.modality if volume.modality_is_guess else ""
     if any(taken_as.values()):
         result = replace(result, measured={"taken_as": taken_as, **result.measured})
+    if slices is None:
+        result = _with_places(result, single)
     _warn_of_change(result, monitor)
     if head is not None:
         with _refusal_as_warning(refused, single, monitor):
@@ -117,6 +124,14 @@ def enhance_volume(
             result = replace(result, segmentation=labels)
     result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
     return replace(result, record=_record_of(result, config, segmenter))
+
+
+def _with_places(result: Enhanced, volume: Volume) -> Enhanced:
+    """Add where noise that is uncertain can be measured in the volume."""
+    noise = result.measured.get("noise", {})
+    if noise.get("verdict") != UNCERTAIN or not (places := even_places_of(volume)):
+        return result
+    return replace(result, measured=result.measured | {"noise": noise | {"places": places}})
 
 
 @contextmanager

@@ -7,11 +7,12 @@ noise. Source of the Rician correction: Gudbjartsson and Patz, Magn. Reson. Med.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles
+from MedEnhanceLib.core.arrays import Array, Doubles, sample_of
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.errors import InputError
 
@@ -25,6 +26,10 @@ _OF_MEDIAN = 0.6745
 #: σ of all voxels over that of the typical ones, and of one half of the region over the other,
 #: above which it holds more than even tissue: the larger of a factor and of 1 + a number / √n.
 _EDGES, _UNEQUAL = (1.25, 4.0), (1.3, 6.0)
+#: Sides of the cube around a voxel, in mm, and its least number of voxels along each.
+_CUBE_MM, _CUBE_VOXELS = 12.0, 4
+#: Smoothest cubes of tissue that are measured to propose places; places proposed.
+_TRIED, _PROPOSED = 60, 3
 #: Mean over σ below which the mean of a magnitude is mostly noise.
 _LEAST_SNR = 2.5
 #: 5 % and 95 % of a normal distribution.
@@ -86,6 +91,80 @@ def measure_region(voxels: Array, *, modality: str) -> RegionNoise:
     reason = "" if is_even else "the region holds more than even tissue"
     low, high = (level / _of_chi(free, end) for end in (1, -1))
     return RegionNoise(level, low, high, mean, values.size, reason)
+
+
+def cube_around(
+    voxel: Sequence[int], shape: Sequence[int], spacing: Sequence[float]
+) -> tuple[slice, ...]:
+    """Return a cube of 12 mm around a voxel, within the volume.
+
+    Args:
+        voxel: K, J and I.
+        shape: of the volume, [K, J, I].
+        spacing: mm along K, J and I.
+    """
+    return tuple(
+        slice(max(0, at - half), min(side, at + max(1, half)))
+        for at, half, side in zip(voxel, _halves(spacing), shape, strict=True)
+    )
+
+
+def _halves(spacing: Sequence[float]) -> list[int]:
+    return [max(_CUBE_VOXELS, round(_CUBE_MM / mm)) // 2 for mm in spacing]
+
+
+def even_places(
+    voxels: Array, spacing: Sequence[float], *, modality: str
+) -> tuple[tuple[int, ...], ...]:
+    """Find up to three voxels in even tissue, around which the noise can be measured.
+
+    The smoothest cubes of tissue are measured, and of those that are even the places with the
+    middle levels are returned, as the smoothest would show too little noise.
+
+    Args:
+        voxels: [K, J, I].
+        spacing: mm along K, J and I.
+        modality: as of `measure_region`.
+    Returns K, J and I of each, from 0; none where no cube is even.
+    """
+    even = []
+    cubes = sorted(_cubes_of_tissue(voxels, spacing, modality))[:_TRIED]
+    for _spread, place in cubes:
+        try:
+            where = cube_around(place, voxels.shape, spacing)
+            noise = measure_region(voxels[where], modality=modality)
+        except InputError:
+            continue
+        if not noise.reason:
+            even.append((noise.level, place))
+    first = max(0, (len(even) - _PROPOSED) // 2)
+    return tuple(place for _level, place in sorted(even)[first : first + _PROPOSED])
+
+
+def _cubes_of_tissue(
+    voxels: Array, spacing: Sequence[float], modality: str
+) -> Iterator[tuple[float, tuple[int, ...]]]:
+    """Yield the spread and the middle of each cube of a grid whose mean is that of tissue."""
+    low, high = _tissue(voxels, modality)
+    sides = [min(2 * half, side) for half, side in zip(_halves(spacing), voxels.shape, strict=True)]
+    rows, columns = (voxels.shape[axis] // sides[axis] for axis in (1, 2))
+    for start in range(0, voxels.shape[0] - sides[0] + 1, sides[0]):
+        slab = voxels[start : start + sides[0], : rows * sides[1], : columns * sides[2]]
+        blocks = slab.astype(np.float64).reshape(sides[0], rows, sides[1], columns, sides[2])
+        means, spreads = blocks.mean(axis=(0, 2, 4)), blocks.std(axis=(0, 2, 4))
+        for row, column in np.argwhere((means > low) & (means < high) & (spreads > 0)):
+            corner = (start, int(row) * sides[1], int(column) * sides[2])
+            middle = tuple(at + side // 2 for at, side in zip(corner, sides, strict=True))
+            yield float(spreads[row, column]), middle
+
+
+def _tissue(voxels: Array, modality: str) -> tuple[float, float]:
+    """Return the intensities between which the mean of a cube is that of tissue."""
+    profile = profile_of(modality)
+    if profile.is_absolute and profile.window:
+        return profile.window
+    sample = sample_of(np.asarray(voxels))
+    return 0.5 * float(np.median(sample[sample > sample.mean()])), math.inf
 
 
 def _without_trend(values: Doubles) -> tuple[Doubles, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,8 @@ def enhancement_report(
     table: Sequence[Mapping[str, Any]] = (),
     comparisons: Sequence[Table] = (),
     reference: str = "",
+    beside_reference: Picture | None = None,
+    shown: str = "the first that is not constant",
     overwrite: bool = False,
 ) -> Path:
     """Write index.html and comparison.png; of a sequence, more pictures into the folder frames.
@@ -71,6 +74,8 @@ def enhancement_report(
             "quality" if the model estimates it.
         comparisons: further tables, above that of the labels.
         reference: what the result is compared with, in a sentence; "" for no reference.
+        beside_reference: the result beside it, which becomes reference.png.
+        shown: which frame of a sequence the first picture shows, after "One of 16 frames is shown".
         overwrite: whether files may be replaced.
     Returns the page.
     Raises OutputError: a file exists and may not be replaced, or cannot be written.
@@ -79,12 +84,15 @@ def enhancement_report(
     jinja2 = require("jinja2", purpose="Writing a report")
     target = make_folder(folder)
     picture.save(target / "comparison.png", overwrite=overwrite)
+    if beside_reference is not None:
+        beside_reference.save(target / "reference.png", overwrite=overwrite)
     change, largest_change = _changes(volume, enhanced)
     results = manifest.get("results", {})
     measured = results.get("measured") or {}
     strength = results.get("strength", 1.0)
-    verdict = findings.verdict_on(measured, strength)
-    lines = [line for line in findings.describe(measured, strength) if line != verdict]
+    door = findings.command_door(f"medenhance noise {quote(name)}")
+    verdict = findings.verdict_on(measured, strength, door=door)
+    lines = [line for line in findings.describe(measured, strength, door=door) if line != verdict]
     uncertainty = results.get("uncertainty")
     note = " ".join(caveats_of(results))
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in table)}
@@ -108,6 +116,8 @@ def enhancement_report(
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
         tables=[*comparisons, *([Table("Segmentation", heads, table, note)] if table else [])],
         reference=reference,
+        beside_reference=beside_reference,
+        shown=shown,
         warnings=[
             f"{warning.rstrip('.')}." for warning in manifest["warnings"] if warning not in beneath
         ],

@@ -40,6 +40,8 @@ _BEYOND, _SHOWN = 0.1, (2.0, 99.0)
 #: Pixels of a square whose mean is taken, against the noise, and slices that are looked at.
 _SQUARE, _SLICES = 4, 24
 _LETTER = "#ffd666"
+#: Most voxel indices that are marked along a side.
+_TICKS = 5
 #: Widths and heights in inches: of a column, the row names, title and color bar, a color bar.
 _COLUMN_IN, _LEFT_IN, _ENDS_IN, _BAR_IN = 2.9, 1.0, 1.1, 0.1
 #: Height of the letters around a row; lowest height of a row, which three lines of text need.
@@ -92,6 +94,7 @@ def comparison(
     window: tuple[float, float] | None = None,
     frame: int | None = None,
     planes: Sequence[PlaneName] = PLANES,
+    ticks: bool = False,
 ) -> Picture:
     """Draw axial, coronal and sagittal planes through `point` for each pane.
 
@@ -103,6 +106,7 @@ def comparison(
             from the first pane. A CT is then drawn in two windows if it needs them.
         frame: of a sequence, from 0, else InputError; None takes `first_with_content`.
         planes: that are drawn, where they have more than one row and column.
+        ticks: whether voxel indices, from 0, are marked at the edges.
     """
     number = first_with_content(panes[0].volume) if frame is None else frame
     panes = [_with_frame(pane, number) for pane in panes]
@@ -115,7 +119,7 @@ def comparison(
     titles = ", ".join(p.title if p.title.isupper() else p.title.lower() for p in panes)
     rows = rows or list(planes[:1])
     return Picture(
-        _draw(panes, rows, at, scales, legend or {}),
+        _draw(panes, rows, at, scales, legend or {}, ticks=ticks),
         f"{', '.join(rows).capitalize()} planes in columns: {titles}.",
     )
 
@@ -294,6 +298,8 @@ def _draw(
     point: Point,
     scales: Mapping[str, Scale],
     legend: Mapping[int, str],
+    *,
+    ticks: bool,
 ) -> Any:
     """Return a figure with a column for each pane, a row for each plane, and color bars below."""
     colors = {value: _LINE_COLORS[n % len(_LINE_COLORS)] for n, value in enumerate(legend)}
@@ -325,12 +331,17 @@ def _draw(
             scale = scale._replace(low=pane.window[0], high=pane.window[1])
         for row, name in enumerate(rows):
             axes, plane = cells[row][column], pane.plane(name, point)
-            image = _draw_plane(axes, plane, scale)
+            image = _draw_plane(axes, plane, scale, ticks=ticks)
             if pane.labels is not None:
                 _draw_contours(axes, cut(pane.labels, name, point), colors)
             if column == 0:
                 place = f"{plane.name}\n{plane.place}\n{plane.size_mm[1]:.3g} mm wide"
-                style = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 16}
+                style = {
+                    "rotation": 0,
+                    "ha": "right",
+                    "va": "center",
+                    "labelpad": 22 if ticks else 16,
+                }
                 axes.set_ylabel(place, color=MUTED, fontsize=8, **style)
         if pane.labels is None:
             _draw_bar(figure, cells[-1][column], image, scale)
@@ -343,12 +354,14 @@ def _draw(
     return figure
 
 
-def _draw_plane(axes: Any, plane: Plane, scale: Scale) -> Any:
+def _draw_plane(axes: Any, plane: Plane, scale: Scale, *, ticks: bool) -> Any:
     """Draw the pixels in true proportions, with the patient's sides; returns the image."""
     height, width = plane.size_mm
     axes.set_facecolor(PAPER)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    sides = zip((axes.set_yticks, axes.set_xticks), plane.axes, plane.spacing_mm, strict=True)
+    for set_ticks, (name, indices), mm in sides:
+        set_ticks(*(_ticks_of(name, indices, mm) if ticks else ([],)))
+    axes.tick_params(colors=MUTED, labelsize=6, length=2, pad=1)
     image = axes.imshow(
         plane.pixels,
         cmap=scale.colors,
@@ -361,14 +374,25 @@ def _draw_plane(axes: Any, plane: Plane, scale: Scale) -> Any:
     left, right, top, bottom = plane.letters
     style = {"color": _LETTER, "fontsize": 8, "fontweight": "bold"}
     style |= {"xycoords": "axes fraction", "textcoords": "offset points"}
+    beside, below = (-24, -11) if ticks else (-3, -3)
     for at, offset, letter, across, up in (
-        ((0, 0.5), (-3, 0), left, "right", "center"),
+        ((0, 0.5), (beside, 0), left, "right", "center"),
         ((1, 0.5), (3, 0), right, "left", "center"),
         ((0.5, 1), (0, 3), top, "center", "bottom"),
-        ((0.5, 0), (0, -3), bottom, "center", "top"),
+        ((0.5, 0), (0, below), bottom, "center", "top"),
     ):
         axes.annotate(letter, at, offset, ha=across, va=up, **style)
     return image
+
+
+def _ticks_of(name: str, indices: range, mm: float) -> tuple[list[float], list[str]]:
+    """Return places in mm and labels of about five voxel indices: "I 0", "50", "100"."""
+    rough = max(1.0, len(indices) / _TICKS)
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(round(n * power) for n in (1, 2, 5, 10) if n * power >= rough)
+    marked = range(0, len(indices), step)
+    places = [(indices.index(index) + 0.5) * mm for index in marked]
+    return places, [f"{name} {index}" if index == 0 else str(index) for index in marked]
 
 
 def _draw_contours(axes: Any, plane: Plane, colors: Mapping[int, Any]) -> None:

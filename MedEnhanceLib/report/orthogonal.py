@@ -18,6 +18,8 @@ PlaneName = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
 Point = tuple[int, int, int]
 
+#: Names of the voxel indices, fastest first.
+_INDICES = "IJK"
 #: The ends of the axes of LPS: (towards −, towards +) for x, y, z.
 _ENDS = (("R", "L"), ("A", "P"), ("I", "S"))
 #: A second letter is shown where the direction is off the axis by more than 15 degrees.
@@ -74,7 +76,8 @@ class Plane:
         spacing_mm: between rows, between columns.
         letters: the patient's side at the left, right, top and bottom edge ("R", "L", "A", "P",
             "I", "S", or two of them where the grid is oblique); empty for microscopy.
-        place: for a caption: "slice 92 of 189".
+        place: for a caption, with voxel indices from 0 as in Python and in Slicer: "K 92 of 0–188".
+        axes: of the rows and of the columns: the name of the index, and the index of each pixel.
     """
 
     name: PlaneName
@@ -82,6 +85,7 @@ class Plane:
     spacing_mm: tuple[float, float]
     letters: tuple[str, ...]
     place: str
+    axes: tuple[tuple[str, range], tuple[str, range]]
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -114,10 +118,13 @@ def cut(volume: Drawable, name: PlaneName, point: Point) -> Plane:
         pixels = pixels.T
     directions = np.asarray(volume.geometry.direction)
     column, row = directions[:, column_axis], directions[:, row_axis]
+    row_indices, column_indices = map(range, pixels.shape)
     if column[across] < 0:
         pixels, column = pixels[:, ::-1], -column
+        column_indices = column_indices[::-1]
     if (row[down] < 0) != reverse_down:
         pixels, row = pixels[::-1], -row
+        row_indices = row_indices[::-1]
     spacing = volume.geometry.spacing
     return Plane(
         name=name,
@@ -127,7 +134,8 @@ def cut(volume: Drawable, name: PlaneName, point: Point) -> Plane:
             "" if volume.modality == "EM" else letters_towards(side)
             for side in (-column, column, -row, row)
         ),
-        place=f"slice {index + 1} of {volume.shape[array_axis]}",
+        place=f"{_INDICES[2 - array_axis]} {index} of 0–{volume.shape[array_axis] - 1}",
+        axes=((_INDICES[row_axis], row_indices), (_INDICES[column_axis], column_indices)),
     )
 
 

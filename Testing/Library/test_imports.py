@@ -141,7 +141,7 @@ def test_a_missing_package_is_named_with_its_use_and_how_to_get_it(tmp_path: Pat
     io.save(Volume(np.zeros((2, 3, 4), np.int16), modality="MR"), path)
     code = f"""{_NUMPY_ALONE}
 import MedEnhanceLib as me
-path, volume = sys.argv[1], me.Volume([[[1.0]]], modality="MR")
+path, volume = sys.argv[1], me.Volume([[[float(n % 7)] for n in range(80)]], modality="MR")
 said = []
 for call in sys.argv[2:]:
     try:

@@ -11,7 +11,9 @@ class VerdictTest(EnhanceTestCase):
     def test_thePageSaysWhatIsToGoBeforeApply(self):
         self.choose(self.brain())
         self.waitUntil(lambda: self.ui.verdictLabel.text.startswith("Noise ±"), 60)
-        self.assertRegex(self.ui.verdictLabel.text, r"SNR \d+: about \d+ % of the error should go")
+        self.assertRegex(
+            self.ui.verdictLabel.text, r"SNR \d+: enhancing removes about \d+ % of the error"
+        )
         self.assertTrue(self.ui.regionButton.isHidden())
         self.ui.noiseSpinBox.value = 12.0
         self.processEvents(80)

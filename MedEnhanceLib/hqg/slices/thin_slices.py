@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,10 @@ from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Floats, Voxels, parts_of
-from MedEnhanceLib.core.geometry import AxisTurn, Geometry
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import EMPTY, frames_warning
@@ -32,10 +30,10 @@ from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_network, restore_planes
+from MedEnhanceLib.hqg.slices.slice_plan import SlicePlan, plan_slices
 from MedEnhanceLib.hqg.slices.steps import tuned, tuning_steps
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, refuse_unfit
-from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.learning.intensity import Scaling, scaling_for
 from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.noise.estimate import noise_of
@@ -49,27 +47,6 @@ _AT_ONCE = 1 << 18
 #: Planes whose pixels are coarser than this many thin slices are left out: their detail is unlike
 #: that of the training data.
 _COARSEST = 2.5
-#: Limits: number of thick slices, and thin slices for each.
-_LEAST_SLICES, _LEAST_RATIO, _MOST_RATIO = 4, 1.2, 8.0
-
-
-@dataclass(frozen=True)
-class SlicePlan:
-    """Geometry of a restoration of thin slices.
-
-    Attributes:
-        axis: along which the slices are thick, of voxels in canonical order.
-        turn: to that order.
-        stack: the slices before and after.
-        across_mm: pixel sizes within the slices, in the order of the axes.
-        is_assumed: whether their thickness is that of their spacing, as nothing states it.
-    """
-
-    axis: int
-    turn: AxisTurn
-    stack: SliceStack
-    across_mm: tuple[float, float]
-    is_assumed: bool
 
 
 @without_tf32
@@ -232,49 +209,6 @@ class _ThickFrame:
         return results[0], results[1]
 
 
-def plan_slices(volume: Volume, config: EnhanceConfig) -> SlicePlan:
-    """Find the thick axis, the number of thin slices, and the profile of the thick ones.
-
-    config: with the options of slices.
-    Raises InputError: the volume is nearly isotropic or has fewer than 4 slices, or not 1.2 to 8
-        slices would be made of each.
-    """
-    name, spacing = volume.source or "volume", config.slice_spacing
-    turn = volume.geometry.turn
-    sides = [volume.geometry.spacing[2 - axis] for axis in turn.axes]
-    axis = int(np.argmax(sides))
-    thick, step = volume.shape[-3:][turn.axes[axis]], sides[axis]
-    a_mm, b_mm = (side for index, side in enumerate(sides) if index != axis)
-    fine = float(np.sqrt(a_mm * b_mm))
-    named = {"isotropic": fine, "half": step / 2}
-    target = named[spacing] if isinstance(spacing, str) else spacing
-    if spacing == "isotropic" and step / fine < 1.2:
-        raise InputError(
-            f"{name}: its voxels are already nearly isotropic ({step:.3g} mm by {fine:.3g} mm)",
-            "Request a spacing to make thin slices all the same: --slice-spacing 0.5.",
-        )
-    ratio = step / target
-    if thick < _LEAST_SLICES:
-        raise InputError(
-            f"{name}: {thick} slices are too few to restore others between them",
-            f"Give a volume of {_LEAST_SLICES} slices or more.",
-        )
-    if not _LEAST_RATIO <= ratio <= _MOST_RATIO:
-        raise InputError(
-            f"{name}: {ratio:.2f} slices for each measured one are requested; "
-            f"{_LEAST_RATIO:g} to {_MOST_RATIO:g} can be restored",
-            f"Request {step / _MOST_RATIO:.3g} to {step / _LEAST_RATIO:.3g} mm (--slice-spacing).",
-        )
-    shape = config.slice_profile
-    if shape == "auto":
-        shape = "box" if volume.profile.is_projected else "gaussian"
-    # The number that keeps the extent exactly, with the spacing closest to the target.
-    thin = max(1, round(thick * step / target))
-    thickness = _thickness_of(volume, turn.axes[axis], step, config)
-    stack = SliceStack(thick, step, thickness or step, thin, shape)
-    return SlicePlan(axis, turn, stack, (a_mm, b_mm), is_assumed=thickness is None)
-
-
 def _thickness_warning(plan: SlicePlan) -> Iterator[ModelWarning]:
     if plan.is_assumed:
         yield ModelWarning(
@@ -285,37 +219,6 @@ def _thickness_warning(plan: SlicePlan) -> Iterator[ModelWarning]:
             "interpolation; state slice_thickness and slice_profile (--slice-thickness 3, "
             "--slice-profile box)",
         )
-
-
-def _thickness_of(volume: Volume, axis: int, step: float, config: EnhanceConfig) -> float | None:
-    """Return the thickness of slices that are `step` apart, in mm, None if nothing states it.
-
-    Raises InputError if it is unlikely.
-    """
-    low, high = step / 4, 3 * step
-    if config.slice_thickness == "auto":
-        stated = _stated_thickness(volume) if axis == 0 else None
-        return stated if stated and low <= stated <= high else None
-    if not low <= config.slice_thickness <= high:
-        raise InputError(
-            f"{volume.source or 'volume'}: slices of {config.slice_thickness:g} mm, "
-            f"{step:.3g} mm apart",
-            f"Give a thickness from {low:.3g} to {high:.3g} mm (--slice-thickness).",
-        )
-    return config.slice_thickness
-
-
-def _stated_thickness(volume: Volume) -> float | None:
-    """Read SliceThickness of a volume's first DICOM image, mm; None if unknown."""
-    origin = volume.dicom_origin
-    if origin is None or not origin.on_grid or not origin.instances or not origin.instances[0]:
-        return None
-    first = origin.instances[0][0]
-    header = read_header(Path(first.file))
-    slices = header.slices if header is not None else ()
-    number = (first.frame or 1) - 1
-    thickness = slices[number].thickness if number < len(slices) else None
-    return abs(thickness) if thickness else None
 
 
 def _new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:

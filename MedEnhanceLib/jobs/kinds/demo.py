@@ -216,6 +216,8 @@ def _write_page(folder: Path, ran: DemoRun, results: dict[str, Any], overwrite: 
         table=ran.facts.fields.get("table", ()),
         comparisons=tables_of(results),
         reference=ran.reference,
+        beside_reference=comparison(ran.beside_reference) if ran.beside_reference else None,
+        shown=ran.shown,
         overwrite=overwrite,
     )
 

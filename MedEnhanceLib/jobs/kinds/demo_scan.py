@@ -64,6 +64,9 @@ class DemoRun:
         before, after: of the enhancement.
         panes: columns of the picture.
         reference: what the result is compared with, in a sentence.
+        beside_reference: columns of a second picture, with the reference; none where the first has
+            it.
+        shown: which frame the first picture shows.
         inputs: names of the sample's files: the volume, and its reference.
     """
 
@@ -75,6 +78,8 @@ class DemoRun:
     panes: list[Pane]
     reference: str
     inputs: tuple[str, str]
+    beside_reference: Sequence[Pane] = ()
+    shown: str = ""
 
 
 def load_scan() -> tuple[Volume, Volume]:
@@ -169,8 +174,11 @@ def run_scan(folder: Path, device: str, monitor: Monitor, *, overwrite: bool) ->
         name="dwi_ds000114.nii.gz, a real diffusion scan",
         before=scan,
         after=enhanced,
-        panes=_panes_of(scan, enhanced, repeated),
-        reference="Four further measurements are the reference: the error is in the table below.",
+        panes=_weighted_panes(scan, enhanced),
+        reference="Four further measurements of the image without diffusion weighting (b = 0) are "
+        "the reference: the error is in the table below.",
+        beside_reference=_panes_of(scan, enhanced, repeated),
+        shown=f"the first with b = {_strongest(scan)[1]:g} s/mm², where noise shows best",
         inputs=(f"{SAMPLE}.nii.gz", f"{REPEATED}.nii.gz"),
     )
 
@@ -204,6 +212,24 @@ def compressed(
     return files
 
 
+def _strongest(scan: Volume) -> tuple[int, float]:
+    """Return the number and the b value of the first frame of the strongest weighting."""
+    b_values = [gradient.b_value for gradient in scan.gradients]
+    return b_values.index(max(b_values)), max(b_values)
+
+
+def _weighted_panes(scan: Volume, enhanced: Volume) -> list[Pane]:
+    from MedEnhanceLib.report.figures import Pane
+
+    number, b_value = _strongest(scan)
+    before, after = scan.frame(number), enhanced.frame(number)
+    return [
+        Pane(f"Input, b = {b_value:g}", before),
+        Pane("Enhanced", after),
+        Pane("Enhanced − input", after, minus=before),
+    ]
+
+
 def _panes_of(scan: Volume, enhanced: Volume, repeated: Volume) -> list[Pane]:
     from MedEnhanceLib.report.figures import Pane
 
@@ -212,7 +238,7 @@ def _panes_of(scan: Volume, enhanced: Volume, repeated: Volume) -> list[Pane]:
     mean = before.with_voxels(repeated.voxels.mean(axis=0).astype(np.float32))
     brightest = _BRIGHTEST * float(np.median(mean.voxels[foreground(mean.voxels)]))
     return [
-        Pane("Measured once", before, window=(0, brightest)),
+        Pane("Measured once, b = 0", before, window=(0, brightest)),
         Pane("Enhanced", after, window=(0, brightest)),
         Pane("Enhanced − input", after, minus=before),
         Pane("Measured four more times", mean, window=(0, brightest)),

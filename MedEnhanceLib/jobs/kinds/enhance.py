@@ -292,7 +292,8 @@ class NoiseParams(VolumeParams):
     )
     at: tuple[int, int, int] | None = option(
         None,
-        help="slice, row and column of a voxel in even tissue: measure in 12 mm around it",
+        help="slice, row and column of a voxel in even tissue, from 0, as Slicer and Python count "
+        "(the indices K, J, I): measure in 12 mm around it",
         low=0,
         high=1_000_000,
         flag=None,
@@ -359,7 +360,8 @@ def _region_picture(volume: Volume, region: Sequence[tuple[int, int]]) -> Pictur
     name = "measured region"
     panes = [Pane("Volume", volume), Pane(name.capitalize(), volume, labels=outline)]
     middle = [(start + stop) // 2 for start, stop in region]
-    return comparison(panes, legend={1: name}, point=(middle[0], middle[1], middle[2]))
+    point = middle[0], middle[1], middle[2]
+    return comparison(panes, legend={1: name}, point=point, ticks=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,9 @@ def test_the_default_demo_lowers_the_error_of_a_real_scan(
     assert (tmp_path / "out" / demo_scan.LICENSE).exists()
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert "nothing was simulated" in page
+    assert "the first with b = 1000 s/mm²" in page
+    assert page.index("comparison.png") < page.index("reference.png")
+    assert (tmp_path / "out/reference.png").exists()
 
 
 @pytest.mark.usefixtures("small_and_quick")

@@ -310,11 +310,15 @@ def test_without_a_terminal_a_line_says_how_far_it_is(
     monkeypatch.setattr(console, "LINE_SECONDS", 0.05)
     speaker, lines = Console(), list[str]()
     with speaker.listening():
-        speaker.show_event(Event("progress", {"fraction": 0.3, "stage": "read", "eta_s": 200.0}))
-        while len(lines) < 2:
-            time.sleep(0.02)
-            lines += re.findall(r"\d+ s: (30% read.*)", capsys.readouterr().err)
-    assert lines[:2] == ["30% read, about 3 min left", "30% read"]
+        for fraction, stage, eta_s in ((0.3, "read", 200.0), (0.31, "read", 199.0), (0.4, "go", 9)):
+            fields = {"fraction": fraction, "stage": stage, "eta_s": eta_s}
+            speaker.show_event(Event("progress", fields))
+            time.sleep(0.2)
+            lines += re.findall(r"\d+ s: (\d+% .*)", capsys.readouterr().err)
+    assert [line for line in lines if "start" not in line] == [
+        "30% read, about 3 min left",
+        "40% go, about 9 s left",
+    ]
 
 
 def test_a_warning_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:

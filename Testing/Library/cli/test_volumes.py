@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,9 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
-from MedEnhanceLib.jobs import JobSpec
+from MedEnhanceLib.hqg import enhancer
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.jobs import JobSpec, enhancing
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
@@ -196,13 +199,41 @@ def test_noise_is_measured_in_even_tissue_and_used(run: Callable, tmp_path: Path
     me.save(even.with_voxels(voxels.astype(np.float32)).as_modality("CT"), path)
     ran = run("noise", path, "--at", "6,20,20", "--json")
     assert ran.status == 0
-    assert json.loads(ran.out)["noise"]["sigma"] == pytest.approx(20, rel=0.15)
+    noise = json.loads(ran.out)["noise"]
+    assert noise["sigma"] == pytest.approx(20, rel=0.15)
+    assert noise["verdict"] == "noisy"  # nothing was removed yet
     verdict, remedy = run("noise", path, "--region", "4:8,10:30,10:30").out.splitlines()
     assert verdict.startswith("Noise ±")
     assert verdict.endswith("in the region.")
     assert "--noise" in remedy
     for wrong in ("6,20", "6,20,x", "6,20,96"):
         assert run("noise", path, "--at", wrong).status == 2
+
+
+def test_a_place_that_is_not_even_leads_to_one_that_is_by_the_commands_that_are_proposed(
+    run: Callable, tmp_path: Path
+) -> None:
+    path = tmp_path / "my scan.nrrd"
+    voxels = 300 + 20 * np.random.default_rng(0).standard_normal((12, 48, 48))
+    voxels[:, :, 21:] += 400
+    voxels[:, :2] = 0
+    me.save(me.Volume.from_array(voxels.astype(np.float32), spacing=(1, 1, 1)), path)
+
+    def proposed_in(text: str, command: str) -> list[list[str]]:
+        lines = [line.partition("medenhance ")[2] for line in text.splitlines()]
+        return [shlex.split(line) for line in lines if line.startswith(command)]
+
+    padding = ["--region", "0:4,0:2", "--modality", "mr"]
+    assert "such as around the voxels" in run("noise", path, *padding).err
+    uncertain = run("noise", path, "--modality", "mr", "--at", "6,24,24").out
+    places = proposed_in(uncertain, "noise")
+    assert len(places) == 3
+    for place in places:
+        assert run(*place, "--json").json["noise"]["sigma"] == pytest.approx(20, rel=0.15)
+    (use,) = proposed_in(run(*places[0]).out, "enhance")
+    ran = run(*use)
+    assert ran.status == 0
+    assert f"wrote {tmp_path / 'my scan-enhanced.nrrd'}" in ran.out
 
 
 def test_the_region_in_which_noise_is_measured_is_drawn(
@@ -248,7 +279,7 @@ def test_a_stated_noise_far_from_the_measured_one_is_warned_of(
         assert f"of the stated ±{float(options[1]):.3g}" in ran.out
 
 
-@pytest.mark.parametrize(("modality", "near"), [("mr", "MR"), ("MRI", "MR"), ("pet", "PT")])
+@pytest.mark.parametrize(("modality", "near"), [("MRI", "MR"), ("pet", "PT")])
 def test_a_modality_in_other_letters_is_recognized(
     modality: str, near: str, run: Callable, scan: Path, tmp_path: Path
 ) -> None:
@@ -278,3 +309,43 @@ def test_a_hint_for_degrade_names_what_each_modality_takes(run: Callable, scan: 
         out = scan.with_name(f"{modality}.nii.gz")
         assert run("degrade", scan, out, "--modality", modality, *example.split()).status == 0
     assert hint.count("--") == 3
+
+
+def test_choices_are_taken_in_any_case(run: Callable, scan: Path, tmp_path: Path) -> None:
+    assert run("convert", scan, tmp_path / "a.nrrd", "--modality", "ct").status == 0
+    assert me.load(tmp_path / "a.nrrd").modality == "CT"
+    assert me.load(scan, modality="ct").units == "HU"
+    assert (
+        me.Volume.from_array(np.zeros((2, 2, 2)), spacing=(1, 1, 1), modality="pt").modality == "PT"
+    )
+    config = EnhanceConfig(task="Slices", slice_profile="BOX", slice_spacing="Half")
+    assert (config.task, config.slice_profile, config.slice_spacing) == ("slices", "box", "half")
+    assert run("models", "LIST").status == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--noise", "5%"], "neither a number nor a file"),
+        (["--noise", "1e9"], "all values of the volume are between"),
+        (["--task", "slices", "--denoiser", "bm4d"], "there is no"),
+        (["--task", "slices", "--slice-spacing", "3.2"], "for each measured one"),
+        (["--task", "slices", "--guide", "GUIDE"], "takes no guide"),
+        (["--correct-bias-field", "--modality", "CT"], "no bias field"),
+        (["--model", "missing"], "missing"),
+    ],
+)
+def test_what_cannot_be_enhanced_is_refused_before_pytorch_is_loaded(
+    options: list[str],
+    reason: str,
+    run: Callable,
+    scan: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (enhancing, enhancer):
+        monkeypatch.setattr(module, "load_packages", lambda *_, **__: pytest.fail("loads PyTorch"))
+    given = [str(scan) if option == "GUIDE" else option for option in options]
+    ran = run("enhance", scan, tmp_path / "out.nrrd", *given)
+    assert ran.status in (2, 3, 4), ran.err
+    assert reason in ran.err

@@ -25,7 +25,7 @@ def test_as_much_of_the_error_goes_as_the_verdict_says(percent: float) -> None:
     clean = _head()
     noisy = me.degrade(clean, rician=percent / 100, seed=1)
     verdict = noise_verdict(noisy)
-    assert verdict is not None and verdict.is_certain and verdict.removed is not None
+    assert verdict is not None and verdict.is_certain and verdict.removable is not None
     tissue = clean.voxels > clean.voxels.mean()
     better = me.enhance(noisy).volume.voxels
     before, after = (
@@ -33,15 +33,15 @@ def test_as_much_of_the_error_goes_as_the_verdict_says(percent: float) -> None:
         for voxels in (noisy.voxels, better)
     )
     # An average of 152 heads is smoother than a scan, and more of its noise goes.
-    assert verdict.removed - 0.05 < 1 - after / before < verdict.removed + 0.3
-    assert f"about {round(20 * verdict.removed) * 5} % of the error" in verdict.sentence
+    assert verdict.removable - 0.05 < 1 - after / before < verdict.removable + 0.3
+    assert f"about {round(20 * verdict.removable) * 5} % of the error" in verdict.sentence
 
 
 def test_of_a_clean_scan_nothing_is_to_go() -> None:
     verdict = noise_verdict(_head())
     assert verdict is not None
-    assert verdict.removed is not None
-    assert verdict.removed < 0.05
+    assert verdict.removable is not None
+    assert verdict.removable < 0.05
     assert verdict.sentence.startswith("This scan is clean (SNR ")
     assert verdict.sentence.endswith(": hardly anything to do")
 
@@ -53,7 +53,7 @@ def test_uncertain_noise_is_said_to_be_uncertain_and_has_no_share() -> None:
     texture = 100 + texture + 5 * rng.standard_normal(texture.shape)
     verdict = me.measure_noise(texture.astype(np.float32), modality="MR", spacing=(1, 1, 1))
     assert verdict is not None
-    assert (verdict.is_certain, verdict.removed) == (False, None)
+    assert (verdict.is_certain, verdict.removable) == (False, None)
     assert "uncertain, because" in verdict.sentence
 
 

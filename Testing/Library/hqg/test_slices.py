@@ -35,6 +35,7 @@ from MedEnhanceLib.hqg.slices.slice_network import (
     open_network,
     restore_planes,
 )
+from MedEnhanceLib.hqg.slices.slice_plan import plan_slices
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.noise.estimate import noise_of
@@ -143,7 +144,7 @@ def test_thickened_again_the_result_is_what_was_measured(
     exact = replace(scan, voxels=voxels)
     monkeypatch.setattr(thin_slices, "noise_of", lambda scan: noise_of(scan).at_level(0.0))
     thin = _thin(exact, model).voxels
-    stack = thin_slices.plan_slices(exact, EnhanceConfig(task="slices")).stack
+    stack = plan_slices(exact, EnhanceConfig(task="slices")).stack
     spline = np.einsum("mk,kji->mji", stack.interpolate(), exact.voxels)
     again = np.einsum("km,mji->kji", stack.thicken(), thin)
     changed = np.abs(thin - spline).max()
@@ -268,7 +269,7 @@ def test_learning_from_the_slices_themselves_is_reproducible_and_helps(model: st
     torch.manual_seed(5)
     before = torch.get_rng_state()
     scan = _scan(shape=(10, 72, 72))
-    stack = thin_slices.plan_slices(scan, EnhanceConfig(task="slices")).stack
+    stack = plan_slices(scan, EnhanceConfig(task="slices")).stack
     plain = _thin(scan, model).voxels
     tuned = _thin(scan, model, tune=True).voxels
     assert torch.equal(before, torch.get_rng_state())

@@ -89,6 +89,9 @@ def test_a_ct_that_was_rescaled_is_no_hu(tmp_path: Path, recorder: WarningRecord
     hu = written(tmp_path / "b.nii", voxels=rescaled - np.int16(1000), **sform(AFFINE))
     load(hu, modality="CT", monitor=recorder.monitor)
     assert len(recorder.warnings) == 2
+    undershot = written(tmp_path / "c.nii", voxels=rescaled - np.int16(10), **sform(AFFINE))
+    load(undershot, modality="CT", monitor=recorder.monitor)
+    assert "look like MR, without air at -1000 HU" in recorder.warnings[2]
 
 
 @pytest.mark.parametrize(

@@ -116,13 +116,37 @@ def test_single_slice_has_one_row() -> None:
     volume = Volume(np.random.default_rng(0).normal(size=(1, 30, 40)), modality="MR")
     figure = comparison([Pane("Input", volume)]).figure
     assert len(images_of(figure)) == 1
-    assert figure.axes[0].get_ylabel() == "axial\nslice 1 of 1\n40 mm wide"
+    assert figure.axes[0].get_ylabel() == "axial\nK 0 of 0–0\n40 mm wide"
 
 
-def test_no_text_lies_on_another_or_on_an_image_and_a_notice_stands_above(head: Volume) -> None:
+@pytest.mark.parametrize("direction", [(1, 1), (-1, 1), (1, -1)])
+def test_ticks_and_places_state_voxel_indices_from_0(direction: tuple[int, int]) -> None:
+    voxels = np.zeros((3, 40, 40), np.float32)
+    voxels[1, 20, 10] = 1
+    turned = Geometry((0.5, 2.0, 1.0), direction=np.diag([*direction, 1]))
+    axial = comparison(
+        [Pane("", Volume(voxels, turned, modality="MR"))], point=(1, 20, 10), ticks=True
+    ).figure.axes[0]
+    assert axial.get_ylabel().splitlines()[1] == "K 1 of 0–2"
+    row, column = np.argwhere(np.asarray(axial.images[0].get_array()) == 1)[0]
+    rows = dict(
+        zip((t.get_text() for t in axial.get_yticklabels()), axial.get_yticks(), strict=True)
+    )
+    columns = dict(
+        zip((t.get_text() for t in axial.get_xticklabels()), axial.get_xticks(), strict=True)
+    )
+    assert {"J 0", "20"} <= set(rows)
+    assert {"I 0", "10"} <= set(columns)
+    assert (rows["20"], columns["10"]) == ((row + 0.5) * 2.0, (column + 0.5) * 0.5)
+
+
+@pytest.mark.parametrize("ticks", [False, True])
+def test_no_text_lies_on_another_or_on_an_image_and_a_notice_stands_above(
+    head: Volume, ticks: bool
+) -> None:
     """Also of few slices, whose rows are low."""
     flat = Volume(np.tile(head.voxels[:4], (1, 3, 3)), modality="MR", history=("x",))
-    picture = comparison([Pane("Input", flat), Pane("Enhanced", flat)])
+    picture = comparison([Pane("Input", flat), Pane("Enhanced", flat)], ticks=ticks)
     picture._repr_png_()
     figure = picture.figure
     texts = [*figure.texts, *(label for axes in figure.axes for label in axes.texts)]
