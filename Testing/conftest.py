@@ -6,6 +6,7 @@ Without options pytest runs the fast part on all cores; see CONTRIBUTING.md for 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -61,6 +62,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[name] = folder
     tempfile.tempdir = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests, which stay, to the garbage collector's permanent generation.
+
+    Else each full collection looks at a million objects, for 0.3 s.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

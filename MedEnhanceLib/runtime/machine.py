@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -31,13 +32,24 @@ _QUOTA, _PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 _LOW_NICE = 10
 
 
+@lru_cache(maxsize=1)
+def _thread_pools(_modules: int) -> Any:
+    return require("threadpoolctl", purpose="Limiting threads").ThreadpoolController()
+
+
+def _on_one_thread(interface: str) -> Any:
+    """Limit the thread pools of "blas" or "openmp"; ends with the context that is returned."""
+    # Finding them takes 10 ms among hundreds of libraries. Modules load libraries.
+    return _thread_pools(len(sys.modules)).limit(limits=1, user_api=interface)
+
+
 def _limit_blas() -> Restore:
-    threadpoolctl: Any = require("threadpoolctl", purpose="Compression")
+    require("threadpoolctl", purpose="Compression")
     begun, end = threading.Event(), threading.Event()
 
     def hold() -> None:
         try:
-            with threadpoolctl.threadpool_limits(1, user_api="blas"):
+            with _on_one_thread("blas"):
                 begun.set()
                 end.wait()
         finally:
@@ -79,8 +91,8 @@ def openmp_on_one_thread() -> Any:
     """
     if torch := imported("torch"):
         torch.get_num_threads()  # the first call of a thread sets its limit
-    threadpoolctl: Any = require("threadpoolctl", purpose="Enhancing a volume")
-    return threadpoolctl.threadpool_limits(1, user_api="openmp")
+    require("threadpoolctl", purpose="Enhancing a volume")
+    return _on_one_thread("openmp")
 
 
 class Pool(ThreadPoolExecutor):

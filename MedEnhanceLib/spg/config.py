@@ -78,7 +78,7 @@ class DistillConfig(WithPresets):
             "volumes": 4,
             "size": {"slices": 12, "side": 40},
             "loop": {
-                "outer": 1, "inner": 2, "teaching": 1, "batch": 1, "pool": 1, "full_size": False,
+                "outer": 1, "inner": 1, "teaching": 1, "batch": 1, "pool": 1, "full_size": False,
             },
         },
         "quick": {"loop": {"outer": 1, "inner": 4, "teaching": 2}},

@@ -109,7 +109,7 @@ def test_an_enhancer_is_not_credited_for_what_the_filter_passes(smoke: DistillCo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("modality", "stops"), [("MR", (3, 4, 3)), ("CT", (8,))])
+@pytest.mark.parametrize(("modality", "stops"), [("MR", (1, 3, 2)), ("CT", (4,))])
 def test_every_modality_is_distilled_and_resumed_to_the_same_bits(
     modality: str, stops: tuple[int, ...], smoke: DistillConfig, tmp_path: Path
 ) -> None:
