@@ -138,9 +138,9 @@ class Frame:
         return self.run.regions_of(self.number)
 
     @property
-    def range(self) -> tuple[float, float]:
-        """Intensity of bright tissue, and lowest value of the result."""
-        return self.run.cache.ranges[self.number]
+    def lowest(self) -> np.float32:
+        """Lowest value of the result, to which lower ones are clipped."""
+        return np.float32(self.run.cache.ranges[self.number].lowest)
 
     @cached_property
     def removal(self) -> Removal:
@@ -238,7 +238,7 @@ class Frame:
             )  # fmt: skip
         values = values[slices.start - first : slices.stop - first]
         for slab in slabs(values):
-            np.maximum(slab, self.range[1], out=slab, dtype=np.float32)
+            np.maximum(slab, self.lowest, out=slab)
         bias_field = run.bias_field
         if run.config.correct_bias_field and bias_field is None:
             bias_field = measured_bias_field(self.volume.with_voxels(values), self._monitor)
@@ -256,7 +256,7 @@ class Frame:
 
     def _finish(self, values: Floats) -> Array:
         """Clip to the lowest value of the result, and round to its type."""
-        values = np.maximum(values, np.float32(self.range[1]))
+        values = np.maximum(values, self.lowest)
         return restore_dtype(values, self.run.original.dtype)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.metaimage import read_metaimage
-from MedEnhanceLib.io.nifti import nifti_header, read_nifti
+from MedEnhanceLib.io.nifti import nifti_header, nifti_tables, read_nifti
 from MedEnhanceLib.io.nrrd import itk_header, read_nrrd
 from MedEnhanceLib.io.tags import Tags
 from MedEnhanceLib.runtime.progress import Monitor
@@ -39,7 +39,9 @@ class Format:
             those of `read_nifti`.
         header: makes what stands before the voxels, and the type in which these follow, slowest
             axis first and little-endian; None if the format is only read.
-        is_of_bids: whether files beside it belong to it: the tables of a diffusion scan, a sidecar.
+        beside: makes the texts of files that are written beside a volume's, with its name, by their
+            endings: a sidecar, say, but not ".json", which is that of BIDS. `read` reads them.
+        is_of_bids: whether it has tables of a diffusion scan and a sidecar as BIDS names them.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Format:
     detached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     read: Reader
     header: HeaderWriter | None = None
+    beside: Callable[[Volume], Mapping[str, str]] | None = None
     is_of_bids: bool = False
 
 
@@ -56,6 +59,7 @@ FORMATS = (
         endings=(".nii.gz", ".nii"),
         read=read_nifti,
         header=nifti_header,
+        beside=nifti_tables,
         is_of_bids=True,
     ),
     Format(

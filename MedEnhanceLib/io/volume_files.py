@@ -17,7 +17,6 @@ from MedEnhanceLib.core.arrays import looks_like_labels, slabs
 from MedEnhanceLib.core.diffusion_gradients import (
     Gradient,
     are_same,
-    fsl_tables,
     read_fsl_tables,
 )
 from MedEnhanceLib.core.modality import guess_modality, profile_of
@@ -141,12 +140,12 @@ def save(
             f"Use one of: {', '.join(WRITABLE)}.",
         )
     refuse_not_finite(volume)
-    tables = gradient_tables(volume, path)
+    texts = texts_beside(volume, path)
     with contextlib.ExitStack() as files:
         temporary = files.enter_context(atomic_write(path, overwrite=overwrite))
-        for place, text in tables.items():
-            table = files.enter_context(atomic_write(place, overwrite=overwrite))
-            table.write_text(text, encoding="ascii")
+        for place, text in texts.items():
+            beside = files.enter_context(atomic_write(place, overwrite=overwrite))
+            beside.write_text(text, encoding="utf-8")
         header, dtype = known.header(volume, monitor)
         content = _content(header, volume, dtype, monitor)
         with temporary.open("wb") as file:
@@ -155,17 +154,17 @@ def save(
             )
 
 
-def gradient_tables(volume: Volume, path: Path) -> dict[Path, str]:
-    """Return the tables to write beside a NIfTI file of a diffusion scan; {} if they exist."""
-    known = format_of(path)
-    is_kept = known is not None and known.is_of_bids and volume.modality != "SEG"
-    if not (is_kept and volume.gradients):
+def texts_beside(volume: Volume, path: Path) -> dict[Path, str]:
+    """Return the texts of the files to write beside a volume's; {} for tables that exist."""
+    known = written_format(path)
+    if known is None or known.beside is None:
         return {}
-    with contextlib.suppress(OSError, ValueError):
-        if are_same(_read_tables(tables_of(path, inherit=False), volume), volume.gradients):
-            return {}
-    tables = fsl_tables(volume.gradients, volume.geometry)
-    return {path.with_name(stem_of(path) + ending): text for ending, text in tables.items()}
+    if known.is_of_bids and volume.gradients:
+        with contextlib.suppress(OSError, ValueError):
+            if are_same(_read_tables(tables_of(path, inherit=False), volume), volume.gradients):
+                return {}
+    texts = known.beside(volume)
+    return {path.with_name(stem_of(path) + ending): text for ending, text in texts.items()}
 
 
 def tables_of(path: Path, *, inherit: bool = True) -> list[Path]:

@@ -63,7 +63,7 @@ class Work:
 
     def save(self, volumes: Mapping[str, Volume | None], monitor: Monitor) -> None:
         """Save each output to its file; an output whose volume is None is removed from them."""
-        from MedEnhanceLib.io.volume_files import gradient_tables
+        from MedEnhanceLib.io.volume_files import texts_beside
 
         monitor.progress(0.0, "saving the result")
         self._result = volumes["output"]
@@ -76,9 +76,10 @@ class Work:
                 path, is_main = self.outputs[name], name == "output"
                 space = {key: volume.nifti[key] for key in ("sform_code",) if key in volume.nifti}
                 stored = volume if is_main else replace(volume, gradients=(), nifti=space)
-                tables = gradient_tables(stored, path)
+                texts = texts_beside(stored, path)
                 io.save(stored, path, overwrite=self._params.overwrite, monitor=monitor)
-                self.outputs.update((table.suffix[1:], table) for table in tables)
+                of = "" if is_main else f"{name}_"
+                self.outputs.update((of + place.suffix[1:], place) for place in texts)
 
     def write(self, objects: Objects, monitor: Monitor) -> None:
         """Write DICOM objects, with their images assigned, into the folder."""
