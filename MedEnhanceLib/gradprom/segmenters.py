@@ -1,7 +1,7 @@
 """Segmenters, which label a volume, and their registry.
 
 A head is opened as the segmenter for the kind of network that its card states. Another one is a
-class in a file of its own, and a line in SEGMENTERS.
+class in a file of its own, and a line in SEGMENTERS. CONTRIBUTING.md shows one that can be trained.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
                 "Name one of them.",
             )
         load_packages("torch", purpose=_PURPOSE, monitor=monitor)
-        return _class_of(MONAI)(Path(config.monai_bundle))
+        return segmenter_class(MONAI)(Path(config.monai_bundle))
     head = open_bundle(config.model, kind="head", modality=volume.modality)
     kind = network_kind(head.metadata.get("network", {}))
     if kind not in SEGMENTERS or kind == MONAI:
@@ -167,9 +167,10 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
         )
     packages = ("torch", "monai", "monai.networks.nets.unet") if kind == SLICES else ("torch",)
     load_packages(*packages, purpose=_PURPOSE, monitor=monitor)
-    return _class_of(kind)(head)
+    return segmenter_class(kind)(head)
 
 
-def _class_of(kind: str) -> Callable[[Bundle | Path], Segmenter]:
+def segmenter_class(kind: str) -> Callable[[Bundle | Path], Segmenter]:
+    """Import the class of a kind of the registry."""
     module, _, name = SEGMENTERS[kind].partition(":")
     return cast("Callable[[Bundle | Path], Segmenter]", getattr(import_module(module), name))
