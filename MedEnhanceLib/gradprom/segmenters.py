@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from MedEnhanceLib.bundles.store import Bundle, open_bundle
+from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
 from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
@@ -22,6 +23,7 @@ from MedEnhanceLib.gradprom.config import SLICES, STRUCTURES, SegmentConfig, net
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 
+Model = TypeVar("Model")
 _PURPOSE = "Segmenting a volume"
 MONAI = "monai"
 #: Kind of network that the card of a head states, or MONAI → class, which takes the head's bundle,
@@ -138,6 +140,16 @@ class HeadSegmenter:
     def identity(self) -> dict[str, str]:
         """Return name, version and hash."""
         return self.bundle.identity()
+
+    def opened(self, open_model: Callable[[Bundle], Model]) -> Model:
+        """Return what a function makes of the bundle; it stays loaded between jobs."""
+        return cast("Model", _opened(open_model, self.bundle.folder, self.bundle.sha256))
+
+
+@lru_cache(maxsize=8)
+def _opened(open_model: Callable[[Bundle], Any], folder: Path, sha256: str) -> Any:
+    """Open a head; other weights have another hash."""
+    return open_model(read_bundle(folder, expected_sha256=sha256))
 
 
 def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmenter:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-
-from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
@@ -23,7 +19,7 @@ class StructureSegmenter(HeadSegmenter):
 
     @property
     def _model(self) -> StructureModel:
-        return _warm_structures(self.bundle.folder, self.bundle.sha256)
+        return self.opened(open_structures)
 
     def find_unlike(self, volume: Volume) -> str:
         """State why a volume cannot be segmented; "" if it can."""
@@ -52,9 +48,3 @@ def _are_same(a: Volume, b: Volume) -> bool:
     """Return whether two volumes are views of the same voxels, at the same place."""
     views = [(v.voxels.ctypes.data, v.voxels.strides, v.shape, v.dtype) for v in (a, b)]
     return views[0] == views[1] and a.geometry == b.geometry and a.modality == b.modality
-
-
-@lru_cache(maxsize=4)
-def _warm_structures(folder: Path, sha256: str) -> StructureModel:
-    """Open a head, which stays loaded between jobs; other weights have another hash."""
-    return open_structures(read_bundle(folder, expected_sha256=sha256))

@@ -48,10 +48,13 @@ class EnhancerRun:
     """What is chosen and measured before the first frame.
 
     Attributes:
+        config: of the enhancement.
         original: the frames and slices of the input that are returned.
         frames: of the whole input, in the order of `turn`.
         bundle: the model; None for a method without one.
         method: name of the denoiser.
+        device: that networks run on.
+        denoiser: ready for use.
         numbers: of the frames to enhance.
         empty: numbers of the frames without tissue, which stay as they are.
         slices: of each of `frames`, along K.
@@ -61,6 +64,8 @@ class EnhancerRun:
         guides: on the grid of the volume; none where the model uses none.
         bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
             do not flicker. That of a single volume is measured in its result.
+        cache: of what was measured in the volume.
+        scratch: folder for large arrays; None: they are in memory.
     """
 
     config: EnhanceConfig

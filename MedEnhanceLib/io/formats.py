@@ -106,14 +106,14 @@ def format_of(path: str | os.PathLike[str]) -> Format | None:
 
 def written_format(path: str | os.PathLike[str]) -> Format | None:
     """Return the format in which a file of this name is written; None if there is none."""
-    each = format_of(path)
-    return each if each and each.header and ending_of(path) in each.endings else None
+    known = format_of(path)
+    return known if known and known.header and ending_of(path) in known.endings else None
 
 
 def voxel_endings(header: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the endings that a header's file of voxels may have; () for other files."""
-    each = format_of(header)
-    return each.detached.get(ending_of(header), ()) if each else ()
+    known = format_of(header)
+    return known.detached.get(ending_of(header), ()) if known else ()
 
 
 def listed(endings: Iterable[str]) -> str:

@@ -161,13 +161,15 @@ def texts_beside(volume: Volume, path: Path) -> dict[Path, str]:
         return {}
     if known.is_of_bids and volume.gradients:
         with contextlib.suppress(OSError, ValueError):
-            if are_same(_read_tables(tables_of(path, inherit=False), volume), volume.gradients):
+            if are_same(
+                _read_tables(gradient_tables_of(path, inherit=False), volume), volume.gradients
+            ):
                 return {}
     texts = known.beside(volume)
     return {path.with_name(stem_of(path) + ending): text for ending, text in texts.items()}
 
 
-def tables_of(path: Path, *, inherit: bool = True) -> list[Path]:
+def gradient_tables_of(path: Path, *, inherit: bool = True) -> list[Path]:
     """Find the tables of b-values and directions that belong to a NIfTI file by their names.
 
     inherit: whether tables in upper folders of a BIDS dataset count.
@@ -201,7 +203,7 @@ def _read_tables(places: list[Path], volume: Volume) -> tuple[Gradient, ...]:
 
 def _with_tables(volume: Volume, path: Path, monitor: Monitor) -> Volume:
     """Take the gradients from the tables beside a file, if these differ from the header's."""
-    if not (places := tables_of(path)):
+    if not (places := gradient_tables_of(path)):
         return volume
     try:
         gradients = _read_tables(places, volume)
@@ -264,7 +266,7 @@ def _kind_beside(volume: Volume) -> str:
     path = Path(volume.source)
     if not volume.is_sequence:
         return ""
-    if tables_of(path):  # also where these cannot be used
+    if gradient_tables_of(path):  # also where these cannot be used
         return DIFFUSION
     stem, stated, words = _sidecar_of(volume)
     lists = {key: value for key, value in stated.items() if isinstance(value, list)}

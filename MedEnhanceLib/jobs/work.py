@@ -74,6 +74,7 @@ class Work:
                     monitor.warn(f"the file of the {name} is of an earlier run: none was made now")
             else:
                 path, is_main = self.outputs[name], name == "output"
+                # Of the NIfTI header a map shares the space alone: other fields are of the image.
                 space = {key: volume.nifti[key] for key in ("sform_code",) if key in volume.nifti}
                 stored = volume if is_main else replace(volume, gradients=(), nifti=space)
                 texts = texts_beside(stored, path)
@@ -159,12 +160,9 @@ class Work:
         path, result = self.inputs["input"], self._result or source
         known = io.format_of(path)
         is_kept = known.is_of_bids if known else io.ending_of(path) == CONTAINER
-        if (
-            source is None
-            or result is None
-            or not is_kept
-            or result.modality == "SEG" != source.modality
-        ):
+        if source is None or result is None or not is_kept:
+            return
+        if result.modality == "SEG" and source.modality != "SEG":
             return
         output, overwrite = next(iter(self.outputs.values())), self._params.overwrite
         sidecar = copy_sidecar(
