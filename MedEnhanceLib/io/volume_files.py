@@ -161,9 +161,8 @@ def texts_beside(volume: Volume, path: Path) -> dict[Path, str]:
         return {}
     if known.is_of_bids and volume.gradients:
         with contextlib.suppress(OSError, ValueError):
-            if are_same(
-                _read_tables(gradient_tables_of(path, inherit=False), volume), volume.gradients
-            ):
+            places = gradient_tables_of(path, inherit=False)
+            if are_same(_read_tables(places, volume), volume.gradients):
                 return {}
     texts = known.beside(volume)
     return {path.with_name(stem_of(path) + ending): text for ending, text in texts.items()}
