@@ -20,6 +20,9 @@ SLICES, STRUCTURES = "slices", "structures"
 class HeadConfig(Options):
     """Size of a head."""
 
+    kind: str = option(
+        SLICES, help="kind of network: slices, or another one of SEGMENTERS that can be trained"
+    )
     # Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/segmentation.py.
     context: int = option(2, help="slices of context on each side", low=0, high=16)
     widths: tuple[int, ...] = option(
@@ -56,14 +59,14 @@ def size_of(network: Mapping[str, Any]) -> HeadConfig:
     """Read the size of a head of slices; ModelError if it is another, or takes several images."""
     if network_kind(network) != SLICES:
         raise ModelError(
-            "the head was trained on label maps (network.kind)",
-            "Use it to segment. A head that teaches an enhancer was trained on images.",
+            f"the head is of {network_kind(network)}, not of slices (network.kind)",
+            "Use it to segment. A head that teaches an enhancer with its images is of slices.",
         )
     if network.get("images", 1) != 1:
         raise ModelError(
             "the head takes two images, enhanced and noisy (network.images)", "Train it on one."
         )
-    return HeadConfig.from_json({n: v for n, v in network.items() if n not in ("images", "kind")})
+    return HeadConfig.from_json({n: v for n, v in network.items() if n != "images"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,19 @@
 """Segmenters, which label a volume, and their registry.
 
 A head is opened as the segmenter for the kind of network that its card states. Another one is a
-class in a file of its own, and a line in SEGMENTERS.
+class in a file of its own, and a line in SEGMENTERS. CONTRIBUTING.md shows one that can be trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from MedEnhanceLib.bundles.store import Bundle, open_bundle
+from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
 from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
@@ -22,6 +23,7 @@ from MedEnhanceLib.gradprom.config import SLICES, STRUCTURES, SegmentConfig, net
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 
+Model = TypeVar("Model")
 _PURPOSE = "Segmenting a volume"
 MONAI = "monai"
 #: Kind of network that the card of a head states, or MONAI → class, which takes the head's bundle,
@@ -139,6 +141,16 @@ class HeadSegmenter:
         """Return name, version and hash."""
         return self.bundle.identity()
 
+    def opened(self, open_model: Callable[[Bundle], Model]) -> Model:
+        """Return what a function makes of the bundle; it stays loaded between jobs."""
+        return cast("Model", _opened(open_model, self.bundle.folder, self.bundle.sha256))
+
+
+@lru_cache(maxsize=8)
+def _opened(open_model: Callable[[Bundle], Any], folder: Path, sha256: str) -> Any:
+    """Open a head; other weights have another hash."""
+    return open_model(read_bundle(folder, expected_sha256=sha256))
+
 
 def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmenter:
     """Open the segmenter that a configuration names for a volume.
@@ -158,7 +170,7 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
                 "Name one of them.",
             )
         load_packages("torch", purpose=_PURPOSE, monitor=monitor)
-        return _class_of(MONAI)(Path(config.monai_bundle))
+        return segmenter_class(MONAI)(Path(config.monai_bundle))
     head = open_bundle(config.model, kind="head", modality=volume.modality)
     kind = network_kind(head.metadata.get("network", {}))
     if kind not in SEGMENTERS or kind == MONAI:
@@ -167,9 +179,10 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
         )
     packages = ("torch", "monai", "monai.networks.nets.unet") if kind == SLICES else ("torch",)
     load_packages(*packages, purpose=_PURPOSE, monitor=monitor)
-    return _class_of(kind)(head)
+    return segmenter_class(kind)(head)
 
 
-def _class_of(kind: str) -> Callable[[Bundle | Path], Segmenter]:
+def segmenter_class(kind: str) -> Callable[[Bundle | Path], Segmenter]:
+    """Import the class of a kind of the registry."""
     module, _, name = SEGMENTERS[kind].partition(":")
     return cast("Callable[[Bundle | Path], Segmenter]", getattr(import_module(module), name))

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.bundles.suitability import compare_likeness
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
@@ -44,7 +40,7 @@ class SliceSegmenter(HeadSegmenter):
 
     @property
     def _model(self) -> HeadModel:
-        return _warm_head(self.bundle.folder, self.bundle.sha256)
+        return self.opened(open_head)
 
     def find_unlike(self, volume: Volume) -> str:
         """State what makes a volume unlike the training images; "" for nothing.
@@ -87,9 +83,3 @@ class SliceSegmenter(HeadSegmenter):
             ):
                 labels[where] = values[likelihood.argmax(axis=1)]
         return VoxelLabels(labels)
-
-
-@lru_cache(maxsize=4)
-def _warm_head(folder: Path, sha256: str) -> HeadModel:
-    """Open a head, which stays loaded between jobs; other weights have another hash."""
-    return open_head(read_bundle(folder, expected_sha256=sha256))

@@ -63,11 +63,15 @@ class FrozenTask:
 
     def _read(self, files: Files, monitor: Monitor) -> LabeledImage:
         """Read an image and its true labels."""
-        raise NotImplementedError
+        return read_labeled(self._config, files, monitor)
 
     def _segmented(self, volume: Volume) -> Bytes:
         """Return the head's label values [K, J, I]."""
-        raise NotImplementedError
+        head = str(self._bundle.folder)
+        options = SegmentConfig(model=head, device=self._device, force_segmenter=True)
+        # Warnings of each image would repeat.
+        labels: Bytes = segment(volume, options, monitor=Monitor()).volume.voxels
+        return labels
 
     def measure(
         self,
@@ -171,16 +175,6 @@ class SegmentationTask(FrozenTask):
             logits: Tensor = self._network(padded)[..., :rows, :columns]
             loss: Tensor = self._criterion(logits, labels[middles.tolist()][:, None].float())
         return loss
-
-    def _read(self, files: Files, monitor: Monitor) -> LabeledImage:
-        return read_labeled(self._config, files, monitor)
-
-    def _segmented(self, volume: Volume) -> Bytes:
-        head = str(self._bundle.folder)
-        options = SegmentConfig(model=head, device=self._device, force_segmenter=True)
-        # Warnings of each image would repeat.
-        labels: Bytes = segment(volume, options, monitor=Monitor()).volume.voxels
-        return labels
 
 
 def _figures(

@@ -6,16 +6,16 @@ Afterwards the head is measured on held-out patients.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
@@ -23,12 +23,13 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import draw
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.gradprom.config import SLICES, HeadConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head, segmentation_loss
 from MedEnhanceLib.gradprom.labeled import Files, find_split, read_labeled
 from MedEnhanceLib.gradprom.likeness import record_likeness
-from MedEnhanceLib.gradprom.task import SegmentationTask
+from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, segmenter_class
+from MedEnhanceLib.gradprom.task import FrozenTask
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import mixed_precision, move, without_tf32
@@ -38,6 +39,11 @@ from MedEnhanceLib.runtime.progress import Monitor
 #: Degradations of the simulated low-quality versions, in turn.
 _DEGRADATIONS = {"MR": ("rician", "composite"), "CT": ("low-dose",)}
 Halves = npt.NDArray[np.float16]
+#: Make a network of a size for a number of structures; draw a batch, as `draw_batch`.
+Maker: TypeAlias = Callable[[HeadConfig, int], nn.Module]
+Drawer: TypeAlias = Callable[
+    ["list[Example]", TrainHeadConfig, np.random.Generator], tuple[Tensor, Tensor]
+]
 
 
 @without_tf32
@@ -62,10 +68,12 @@ def train(
         The bundle's folder, `out/<name>`. Its model card has the results in held-out patients.
     Raises:
         Cancelled: after writing a checkpoint.
+        ConfigError: no network of the kind is trained.
         InputError: data do not fit together.
         ModelError: the training diverged.
     """
     monitor = monitor or Monitor()
+    make_network, draw = _training_of(config.network.kind)
     device = begin_training(config.device, out, monitor)
     training, held_out = find_split(config, data)
     if held_out:
@@ -73,32 +81,43 @@ def train(
     examples = prepare_examples(config, data, training, monitor.part(0, 0.3), enhancer)
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed + 1)
-    network = move(make_head(config.network, len(config.structures)), device)
+    network = move(make_network(config.network, len(config.structures)), device)
     learner = Learner(network, config.learning_rate, config.ema)
     criterion = segmentation_loss(over_batch=config.labeled_share > 0)
 
     def loss_of(_: int) -> tuple[Tensor, dict[str, Tensor]]:
-        images, labels = draw_batch(examples, config, rng)
+        images, labels = draw(examples, config, rng)
         with mixed_precision(device):
-            logits = network(images.to(device, memory_format=torch.channels_last))
+            logits = network(images.to(device))
         loss = criterion(logits.float(), labels.to(device))
         return loss, {"loss": loss}
 
     steps = monitor.part(0.3, 0.9)
     seconds = learner.run(loss_of, config.steps, out, config.to_json(), steps, rng)
     bundle = export_head(out / config.name, config, learner.averaged(), seconds, enhancer)
-    images = (load(path, modality=config.modality).single() for path, _ in training)
-    record_likeness(bundle.folder, images)
+    if config.network.kind == SLICES:
+        images = (load(path, modality=config.modality).single() for path, _ in training)
+        record_likeness(bundle.folder, images)
     if held_out:
-        task = SegmentationTask(str(bundle.folder), data, device, modality=config.modality)
+        task = FrozenTask(bundle, config, data, device)
         _measure(task, bundle, enhancer, monitor.part(0.9, 1.0))
     monitor.progress(1.0, "model written")
     return bundle.folder
 
 
-def _measure(
-    task: SegmentationTask, bundle: Bundle, enhancer: Enhancer | None, monitor: Monitor
-) -> None:
+def _training_of(kind: str) -> tuple[Maker, Drawer]:
+    """Return how networks of a kind are made, and their batches drawn: its segmenter says so."""
+    if kind == SLICES:
+        return make_head, draw_batch
+    segmenter: Any = segmenter_class(kind) if kind in SEGMENTERS else None
+    if not hasattr(segmenter, "make_network"):
+        raise ConfigError(
+            f"network.kind: no {kind!r} is trained on images", f"Use {SLICES}, or leave it out."
+        )
+    return segmenter.make_network, segmenter.draw_batch
+
+
+def _measure(task: FrozenTask, bundle: Bundle, enhancer: Enhancer | None, monitor: Monitor) -> None:
     """Measure a head on held-out patients, and record that in its bundle."""
     enhancers = {"enhanced": enhancer.enhance} if enhancer else {}
     rows = task.measure(enhancers, monitor, depth=None)
@@ -212,7 +231,8 @@ def draw_batch(
         patch = _patch(version.transpose(axes), example.labels.transpose(axes), config, rng, around)
         images.append(_varied(patch[0], config.modality, rng))
         labels.append(patch[1])
-    return torch.stack(images), torch.stack(labels)
+    stacked = torch.stack(images).contiguous(memory_format=torch.channels_last)
+    return stacked, torch.stack(labels)
 
 
 def _varied(image: Tensor, modality: str, rng: np.random.Generator) -> Tensor:

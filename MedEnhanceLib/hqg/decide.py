@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,18 @@ _NOT_SHARED = ", and frames show no noise in common (movement, or directions of 
 _ENLARGED, _SURE_SPECTRUM = 0.25, 0.3
 
 
+class IntensityRange(NamedTuple):
+    """Intensities of a frame.
+
+    Attributes:
+        top: of bright tissue.
+        lowest: value of a result; what is below it is undershoot.
+    """
+
+    top: float
+    lowest: float
+
+
 @dataclass
 class VolumeCache:
     """Measurements of one volume, filled by the first run over it.
@@ -66,7 +78,7 @@ class VolumeCache:
     Kept beside the volume in memory; valid as long as the voxels do not change.
 
     Attributes:
-        ranges: intensity of bright tissue and lowest value of a result, by number of the frame.
+        ranges: of intensities, by number of the frame.
         noises: measured in each frame alone, by number of the frame.
         kinds: which frames show tissue, and which of them measure the noise; None before.
         frames_noise: the noise that all frames of a sequence show together; None where they show
@@ -77,7 +89,7 @@ class VolumeCache:
         turn: to the order of the voxels that were measured.
     """
 
-    ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
+    ranges: dict[int, IntensityRange] = field(default_factory=dict)
     noises: dict[int, NoiseEstimate] = field(default_factory=dict)
     kinds: FrameKinds | None = None
     frames_noise: dict[bool, NoiseEstimate | None] = field(default_factory=dict)

@@ -214,7 +214,11 @@ class BlockMatching:
         return Denoised(self._parts(frames))
 
     def _parts(self, frames: Frames) -> Iterator[FramePart]:
-        """Filter the requested slices, with less of a device's memory where that runs out."""
+        """Filter the requested slices.
+
+        Where a device's memory runs out, the method goes on with less of it, or on the CPU, from
+        the first slice that was not yielded.
+        """
         method, requested = self, frames.slices
         for number in frames.numbers:
             start, monitor = requested.start, frames.monitors_of(number)[0]
@@ -235,10 +239,8 @@ class BlockMatching:
         """Filter the requested slices of a frame."""
         filtered = self._filter(frames, number, frames.volumes[number])
         region = self._region(frames)
-        stages_after = int(self.needs_model)
-        with filtered.run(
-            frames.slices, region, margin=self.margin, stages_after=stages_after
-        ) as run:
+        after = int(self.needs_model)  # the network continues from the filter, as one more stage
+        with filtered.run(frames.slices, region, margin=self.margin, stages_after=after) as run:
             for slab in run.ahead(self._slabs(run, frames, number)):
                 slices, result = run.finished(slab)
                 if slices.stop > slices.start:

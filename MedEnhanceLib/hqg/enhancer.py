@@ -27,7 +27,13 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.block_matching import engine_for
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.decide import Decision, VolumeCache, checked_noise, decide
+from MedEnhanceLib.hqg.decide import (
+    Decision,
+    IntensityRange,
+    VolumeCache,
+    checked_noise,
+    decide,
+)
 from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.denoisers import (
     BLOCK_MATCHING,
@@ -164,7 +170,7 @@ def _denoised(
         volumes=run.frames, noise=removal.noise, numbers=acting, slices=run.around,
         region=run.region_around,
         usable=[n for n in range(len(run.frames)) if n not in run.empty],
-        tops={number: run.cache.ranges[number][0] for number in acting}, guides=run.shown,
+        tops={number: run.cache.ranges[number].top for number in acting}, guides=run.shown,
         regions=run.regions_of, scratch=run.scratch, monitor=monitor, share=share,
     )  # fmt: skip
     frames = {}
@@ -449,7 +455,7 @@ def _measure_ranges(
     return empty
 
 
-def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
+def _range_of(frames: Sequence[Volume], number: int) -> IntensityRange:
     """Measure the intensity of bright tissue in a frame, and the lowest value of its result.
 
     Raises InputError, which names the frame, for one without content.
@@ -467,8 +473,9 @@ def _range_of(frames: Sequence[Volume], number: int) -> tuple[float, float]:
             "the noise",
             "Multiply them by a constant, for example by changing their unit.",
         )
-    # Lower values are undershoot: magnitudes are not below 0, or not below the input's lowest.
-    return top, -np.inf if frame.profile.is_absolute else min(0.0, float(frame.voxels.min()))
+    # Magnitudes are not below 0, or not below the input's lowest.
+    lowest = -np.inf if frame.profile.is_absolute else min(0.0, float(frame.voxels.min()))
+    return IntensityRange(top, lowest)
 
 
 def _aligned(

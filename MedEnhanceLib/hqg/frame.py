@@ -108,10 +108,13 @@ class EnhancerRun:
     """What is chosen and measured before the first frame.
 
     Attributes:
+        config: of the enhancement.
         original: the frames and slices of the input that are returned.
         frames: of the whole input, in the order of `turn`.
         bundle: the model; None for a method without one.
         method: name of the denoiser.
+        device: that networks run on.
+        denoiser: ready for use.
         numbers: of the frames to enhance.
         empty: numbers of the frames without tissue, which stay as they are.
         slices: of each of `frames`, along K.
@@ -121,6 +124,8 @@ class EnhancerRun:
         guides: on the grid of the volume; none where the model uses none.
         bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
             do not flicker. That of a single volume is measured in its result.
+        cache: of what was measured in the volume.
+        scratch: folder for large arrays; None: they are in memory.
     """
 
     config: EnhanceConfig
@@ -198,9 +203,9 @@ class Frame:
         return self.run.regions_of(self.number)
 
     @property
-    def range(self) -> tuple[float, float]:
-        """Intensity of bright tissue, and lowest value of the result."""
-        return self.run.cache.ranges[self.number]
+    def lowest(self) -> np.float32:
+        """Lowest value of the result, to which lower ones are clipped."""
+        return np.float32(self.run.cache.ranges[self.number].lowest)
 
     @cached_property
     def removal(self) -> Removal:
@@ -298,7 +303,7 @@ class Frame:
             )  # fmt: skip
         values = values[slices.start - first : slices.stop - first]
         for slab in slabs(values):
-            np.maximum(slab, self.range[1], out=slab, dtype=np.float32)
+            np.maximum(slab, self.lowest, out=slab)
         bias_field = run.bias_field
         if run.config.correct_bias_field and bias_field is None:
             bias_field = measured_bias_field(self.volume.with_voxels(values), self._monitor)
@@ -316,7 +321,7 @@ class Frame:
 
     def _finish(self, values: Floats) -> Array:
         """Clip to the lowest value of the result, and round to its type."""
-        values = np.maximum(values, np.float32(self.range[1]))
+        values = np.maximum(values, self.lowest)
         return restore_dtype(values, self.run.original.dtype)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.metaimage import read_metaimage
-from MedEnhanceLib.io.nifti import nifti_header, read_nifti
+from MedEnhanceLib.io.nifti import nifti_header, nifti_tables, read_nifti
 from MedEnhanceLib.io.nrrd import itk_header, read_nrrd
 from MedEnhanceLib.io.tags import Tags
 from MedEnhanceLib.runtime.progress import Monitor
@@ -39,7 +39,9 @@ class Format:
             those of `read_nifti`.
         header: makes what stands before the voxels, and the type in which these follow, slowest
             axis first and little-endian; None if the format is only read.
-        is_of_bids: whether files beside it belong to it: the tables of a diffusion scan, a sidecar.
+        beside: makes the texts of files that are written beside a volume's, with its name, by their
+            endings: a sidecar, say, but not ".json", which is that of BIDS. `read` reads them.
+        is_of_bids: whether it has tables of a diffusion scan and a sidecar as BIDS names them.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Format:
     detached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     read: Reader
     header: HeaderWriter | None = None
+    beside: Callable[[Volume], Mapping[str, str]] | None = None
     is_of_bids: bool = False
 
 
@@ -56,6 +59,7 @@ FORMATS = (
         endings=(".nii.gz", ".nii"),
         read=read_nifti,
         header=nifti_header,
+        beside=nifti_tables,
         is_of_bids=True,
     ),
     Format(
@@ -102,14 +106,14 @@ def format_of(path: str | os.PathLike[str]) -> Format | None:
 
 def written_format(path: str | os.PathLike[str]) -> Format | None:
     """Return the format in which a file of this name is written; None if there is none."""
-    each = format_of(path)
-    return each if each and each.header and ending_of(path) in each.endings else None
+    known = format_of(path)
+    return known if known and known.header and ending_of(path) in known.endings else None
 
 
 def voxel_endings(header: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the endings that a header's file of voxels may have; () for other files."""
-    each = format_of(header)
-    return each.detached.get(ending_of(header), ()) if each else ()
+    known = format_of(header)
+    return known.detached.get(ending_of(header), ()) if known else ()
 
 
 def listed(endings: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles, Voxels
+from MedEnhanceLib.core.diffusion_gradients import fsl_tables
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.quantity import DERIVED, LABELS
 from MedEnhanceLib.core.volume import Volume
@@ -297,6 +298,13 @@ def nifti_header(volume: Volume, monitor: Monitor) -> tuple[bytes, np.dtype[Any]
     stream = io.BytesIO()
     header.write_to(stream)
     return stream.getvalue(), dtype
+
+
+def nifti_tables(volume: Volume) -> dict[str, str]:
+    """Make the tables to write beside a diffusion scan, by their endings; {} for other volumes."""
+    if volume.modality == "SEG" or not volume.gradients:
+        return {}
+    return fsl_tables(volume.gradients, volume.geometry)
 
 
 def _fewer_bits(volume: Volume) -> np.dtype[Any]:

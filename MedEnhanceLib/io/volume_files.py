@@ -17,7 +17,6 @@ from MedEnhanceLib.core.arrays import looks_like_labels, slabs
 from MedEnhanceLib.core.diffusion_gradients import (
     Gradient,
     are_same,
-    fsl_tables,
     read_fsl_tables,
 )
 from MedEnhanceLib.core.modality import guess_modality, modality_named, profile_of
@@ -142,12 +141,12 @@ def save(
             f"Use one of: {', '.join(WRITABLE)}.",
         )
     refuse_not_finite(volume)
-    tables = gradient_tables(volume, path)
+    texts = texts_beside(volume, path)
     with contextlib.ExitStack() as files:
         temporary = files.enter_context(atomic_write(path, overwrite=overwrite))
-        for place, text in tables.items():
-            table = files.enter_context(atomic_write(place, overwrite=overwrite))
-            table.write_text(text, encoding="ascii")
+        for place, text in texts.items():
+            beside = files.enter_context(atomic_write(place, overwrite=overwrite))
+            beside.write_text(text, encoding="utf-8")
         header, dtype = known.header(volume, monitor)
         content = _content(header, volume, dtype, monitor)
         with temporary.open("wb") as file:
@@ -156,20 +155,21 @@ def save(
             )
 
 
-def gradient_tables(volume: Volume, path: Path) -> dict[Path, str]:
-    """Return the tables to write beside a NIfTI file of a diffusion scan; {} if they exist."""
-    known = format_of(path)
-    is_kept = known is not None and known.is_of_bids and volume.modality != "SEG"
-    if not (is_kept and volume.gradients):
+def texts_beside(volume: Volume, path: Path) -> dict[Path, str]:
+    """Return the texts of the files to write beside a volume's; {} for tables that exist."""
+    known = written_format(path)
+    if known is None or known.beside is None:
         return {}
-    with contextlib.suppress(OSError, ValueError):
-        if are_same(_read_tables(tables_of(path, inherit=False), volume), volume.gradients):
-            return {}
-    tables = fsl_tables(volume.gradients, volume.geometry)
-    return {path.with_name(stem_of(path) + ending): text for ending, text in tables.items()}
+    if known.is_of_bids and volume.gradients:
+        with contextlib.suppress(OSError, ValueError):
+            places = gradient_tables_of(path, inherit=False)
+            if are_same(_read_tables(places, volume), volume.gradients):
+                return {}
+    texts = known.beside(volume)
+    return {path.with_name(stem_of(path) + ending): text for ending, text in texts.items()}
 
 
-def tables_of(path: Path, *, inherit: bool = True) -> list[Path]:
+def gradient_tables_of(path: Path, *, inherit: bool = True) -> list[Path]:
     """Find the tables of b-values and directions that belong to a NIfTI file by their names.
 
     inherit: whether tables in upper folders of a BIDS dataset count.
@@ -203,7 +203,7 @@ def _read_tables(places: list[Path], volume: Volume) -> tuple[Gradient, ...]:
 
 def _with_tables(volume: Volume, path: Path, monitor: Monitor) -> Volume:
     """Take the gradients from the tables beside a file, if these differ from the header's."""
-    if not (places := tables_of(path)):
+    if not (places := gradient_tables_of(path)):
         return volume
     try:
         gradients = _read_tables(places, volume)
@@ -266,7 +266,7 @@ def _kind_beside(volume: Volume) -> str:
     path = Path(volume.source)
     if not volume.is_sequence:
         return ""
-    if tables_of(path):  # also where these cannot be used
+    if gradient_tables_of(path):  # also where these cannot be used
         return DIFFUSION
     stem, stated, words = _sidecar_of(volume)
     lists = {key: value for key, value in stated.items() if isinstance(value, list)}

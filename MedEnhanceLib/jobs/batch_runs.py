@@ -22,7 +22,7 @@ from MedEnhanceLib.core.findings import is_nearly_input
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.io.atomic import atomic_write, flush, make_folder
-from MedEnhanceLib.io.volume_files import tables_of
+from MedEnhanceLib.io.volume_files import gradient_tables_of
 from MedEnhanceLib.jobs.batch_items import ROWS, TABLE, Item
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
@@ -316,7 +316,7 @@ class Ledger:
         path, state = Path(item.source), list[tuple[str, int, int]]()
         with suppress(OSError):  # the job reports the error
             # A folder's own time changes with its files' names, not with their bytes.
-            members = sorted(path.iterdir()) if path.is_dir() else [path, *tables_of(path)]
+            members = sorted(path.iterdir()) if path.is_dir() else [path, *gradient_tables_of(path)]
             stats = [(member.name, member.stat()) for member in members]
             out = self._path.parent.stat()  # it may lie there, and changes with every result
             stats = [(name, stat) for name, stat in stats if not os.path.samestat(stat, out)]

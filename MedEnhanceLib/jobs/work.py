@@ -63,7 +63,7 @@ class Work:
 
     def save(self, volumes: Mapping[str, Volume | None], monitor: Monitor) -> None:
         """Save each output to its file; an output whose volume is None is removed from them."""
-        from MedEnhanceLib.io.volume_files import gradient_tables
+        from MedEnhanceLib.io.volume_files import texts_beside
 
         monitor.progress(0.0, "saving the result")
         self._result = volumes["output"]
@@ -74,11 +74,13 @@ class Work:
                     monitor.warn(f"the file of the {name} is of an earlier run: none was made now")
             else:
                 path, is_main = self.outputs[name], name == "output"
+                # Of the NIfTI header a map shares the space alone: other fields are of the image.
                 space = {key: volume.nifti[key] for key in ("sform_code",) if key in volume.nifti}
                 stored = volume if is_main else replace(volume, gradients=(), nifti=space)
-                tables = gradient_tables(stored, path)
+                texts = texts_beside(stored, path)
                 io.save(stored, path, overwrite=self._params.overwrite, monitor=monitor)
-                self.outputs.update((table.suffix[1:], table) for table in tables)
+                of = "" if is_main else f"{name}_"
+                self.outputs.update((of + place.suffix[1:], place) for place in texts)
 
     def write(self, objects: Objects, monitor: Monitor) -> None:
         """Write DICOM objects, with their images assigned, into the folder."""
@@ -158,12 +160,9 @@ class Work:
         path, result = self.inputs["input"], self._result or source
         known = io.format_of(path)
         is_kept = known.is_of_bids if known else io.ending_of(path) == CONTAINER
-        if (
-            source is None
-            or result is None
-            or not is_kept
-            or result.modality == "SEG" != source.modality
-        ):
+        if source is None or result is None or not is_kept:
+            return
+        if result.modality == "SEG" and source.modality != "SEG":
             return
         output, overwrite = next(iter(self.outputs.values())), self._params.overwrite
         sidecar = copy_sidecar(

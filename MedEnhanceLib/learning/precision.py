@@ -79,6 +79,8 @@ def cpu_has_bfloat16() -> bool:
 
 
 def move(network: nn.Module, device: str) -> nn.Module:
-    """Move the network to `device` in the memory format channels last, which is faster."""
+    """Move the network to `device`; one over slices as channels last, which is faster."""
+    if any(weights.dim() > 4 for weights in network.parameters()):  # in three dimensions
+        return network.to(device)
     # PyTorch's own stubs lack the overload with device and memory_format together.
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -23,20 +23,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK
 from Library.conftest import MR, write_series
 from numpy.lib.stride_tricks import sliding_window_view
 
 import MedEnhanceLib
-from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.bundles.store import set_default
 from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.imaging import averaged
-from MedEnhanceLib.core.metrics import psnr
+from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.hqg.denoisers import DENOISERS
@@ -44,8 +42,16 @@ from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.io import formats
 from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.codecs.lossless import Coder
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Complete files in CONTRIBUTING.md → their folders in the library.
+_RECIPES = {
+    "median.py": "hqg",
+    "npy.py": "io",
+    "cubes.py": "gradprom",
+    "bzip2.py": "unicompress/codecs",
+}
 _PLACES = (ROOT, ROOT / "MedEnhanceLib", ROOT / "MedEnhance", ROOT / "docs")
 
 
@@ -385,14 +391,45 @@ def test_the_examples_of_a_page_run(
     assert np.array_equal(again.voxels, better.voxels)
 
 
-def test_the_denoiser_that_contributors_read_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def _recipe(name: str) -> str:
+    """The complete file of this name in CONTRIBUTING.md."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    block, _format, _segmenter = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
-    (entry,) = re.findall(r'line in `DENOISERS` is `("\w+": "[\w.:]+")`', text)
-    ((name, place),) = ast.literal_eval(f"{{{entry}}}").items()
-    module = ModuleType(place.partition(":")[0])
-    exec(compile(block, "CONTRIBUTING.md", "exec"), vars(module))
+    _before, _name, after = text.partition(f"complete one, `{name}`")
+    return after.partition("```python\n")[2].partition("```")[0]
+
+
+def _added(name: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that a contributor makes of a recipe's file."""
+    module = ModuleType(f"MedEnhanceLib.{folder}.{name.removesuffix('.py')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(_recipe(name), name, "exec"), vars(module))
+    return module
+
+
+def _entry(pattern: str) -> str:
+    """The entry of a registry that CONTRIBUTING.md states."""
+    (entry,) = re.findall(pattern, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    return str(entry)
+
+
+@pytest.mark.parametrize("name", _RECIPES)
+def test_what_contributors_read_passes_the_lint(name: str) -> None:
+    if not find_spec("ruff"):
+        pytest.skip("not installed: ruff (python -m pip install -e '.[dev]')")
+    place = f"MedEnhanceLib/{_RECIPES[name]}/{name}"
+    for command in (["check"], ["format", "--diff"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--stdin-filename", place, "-"],
+            input=_recipe(name), capture_output=True, text=True, encoding="utf-8", cwd=ROOT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_denoiser_that_contributors_read_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = _added("median.py", "hqg", monkeypatch)
+    entry = _entry(r'line in `DENOISERS` is `("\w+": "[\w.:]+")`')
+    ((name, place),) = ast.literal_eval(f"{{{entry}}}").items()
+    assert place.partition(":")[0] == module.__name__
     monkeypatch.setitem(DENOISERS, name, place)
     voxels = np.random.default_rng(0).normal(40, 12, (8, 16, 16)).astype(np.float32)
     volume = Volume(voxels, modality="CT")  # no Rician bias
@@ -405,53 +442,83 @@ def test_the_denoiser_that_contributors_read_runs(monkeypatch: pytest.MonkeyPatc
 def test_the_format_that_contributors_read_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    _denoiser, block, _segmenter = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
-    (entry,) = re.findall(r"entry is `(Format\(.+\))`", text)
-    module = ModuleType("MedEnhanceLib.io.mrc")
-    exec(compile(block, "CONTRIBUTING.md", "exec"), vars(module))
+    module = _added("npy.py", "io", monkeypatch)
+    entry = _entry(r"entry is `(Format\(.+\))`")
     exec(f"added = {entry}", vars(module) | {"Format": formats.Format}, names := {})
     monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, names["added"]))
     voxels = np.random.default_rng(0).normal(40, 12, (5, 6, 7)).astype(np.float32)
-    volume = Volume(voxels, Geometry((2e-6, 2e-6, 3e-6)), modality="EM", history=("DERIVED: a",))
-    MedEnhanceLib.save(volume, tmp_path / "a.mrc")
-    assert main(["convert", str(tmp_path / "a.mrc"), str(tmp_path / "b.mrc")]) == 0
-    again, seen = MedEnhanceLib.load(tmp_path / "b.mrc"), SimpleITK.ReadImage(tmp_path / "b.mrc")
-    assert np.array_equal(again.voxels, voxels)
-    assert np.array_equal(SimpleITK.GetArrayFromImage(seen), voxels)
-    assert again.geometry.spacing == pytest.approx(volume.geometry.spacing)
-    assert seen.GetSpacing() == pytest.approx((20, 20, 30))  # angstroms
-    assert "MRC (*.mrc)" in formats.dialog_filter(".nrrd")
-    with pytest.raises(InputError, match=r"c\.mrc is cut short"):
-        whole = (tmp_path / "b.mrc").read_bytes()
-        (tmp_path / "c.mrc").write_bytes(whole[:-1])
-        MedEnhanceLib.load(tmp_path / "c.mrc")
+    volume = Volume(voxels, Geometry((1, 1, 3)), modality="EM", history=("DERIVED: a",))
+    MedEnhanceLib.save(volume, tmp_path / "a.npy")
+    assert main(["convert", str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]) == 0
+    again = MedEnhanceLib.load(tmp_path / "b.npy")
+    assert np.array_equal(np.load(tmp_path / "b.npy"), voxels)
+    assert again.is_equal(volume) and again.history == volume.history
+    manifest = json.loads((tmp_path / "b.npy.json").read_text(encoding="utf-8"))
+    assert manifest["action"] == "converted"
+    assert "NumPy (*.npy)" in formats.dialog_filter(".nrrd")
+    with pytest.raises(OutputError, match=r"a\.geometry\.json exists already"):
+        (tmp_path / "a.npy").unlink()
+        MedEnhanceLib.save(volume, tmp_path / "a.npy")
+    with pytest.raises(InputError, match=r"b\.npy is cut short"):
+        (tmp_path / "b.npy").write_bytes((tmp_path / "b.npy").read_bytes()[:-1])
+        MedEnhanceLib.load(tmp_path / "b.npy")
+    (tmp_path / "b.geometry.json").unlink()
+    with pytest.raises(InputError, match=r"b\.geometry\.json does not exist"):
+        MedEnhanceLib.load(tmp_path / "b.npy")
 
 
-def test_the_segmenter_that_contributors_read_labels(
+@pytest.mark.slow
+def test_the_segmenter_that_contributors_read_learns_and_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    *_others, block = (m[3] for m in _BLOCK.finditer(text) if m[2] == "python")
-    (entry,) = re.findall(r'line in `SEGMENTERS` .* is `("\w+": "[\w.:]+")`', text)
-    (call,) = re.findall(r"`(export_bundle\(.+\))` of", text)
+    module = _added("cubes.py", "gradprom", monkeypatch)
+    entry = _entry(r'line in `SEGMENTERS` .* is `("\w+": "[\w.:]+")`')
     ((kind, place),) = ast.literal_eval(f"{{{entry}}}").items()
-    module = ModuleType(place.partition(":")[0])
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(block, "CONTRIBUTING.md", "exec"), vars(module))
+    assert place.partition(":")[0] == module.__name__
     monkeypatch.setitem(SEGMENTERS, kind, place)
     monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("MedEnhanceLib.gradprom.segmenters.load_packages", lambda *_, **__: None)
-    exec(call, {"export_bundle": export_bundle, "Path": Path})
-    voxels = np.random.default_rng(0).normal(60, 20, (4, 8, 8)).astype(np.float32)
-    MedEnhanceLib.save(Volume(voxels, modality="MR"), "scan.nrrd")
-    assert main(["models", "import", "bright"]) == 0
-    assert main(["segment", "scan.nrrd", "a.nrrd", "--modality", "MR", "--model", "bright"]) == 0
-    assert np.array_equal(MedEnhanceLib.load("a.nrrd").voxels, voxels >= 60)
-    capsys.readouterr()
-    assert main(["models"]) == 0
-    assert "bright" in capsys.readouterr().out
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        labels = np.zeros((8, 32, 32), np.uint8)
+        labels[2:6, 8:20, 8:20] = 1
+        voxels = (40 + 200 * labels + rng.normal(0, 5, labels.shape)).astype(np.float32)
+        MedEnhanceLib.save(Volume(voxels, modality="MR"), f"{name}.nrrd")
+        MedEnhanceLib.save(Volume(labels, modality="SEG"), f"{name}-labels.nrrd")
+    config = {
+        "preset": "smoke", "name": "bright", "images": ["?.nrrd"], "labels": ["*-labels.nrrd"],
+        "structures": [{"value": 1, "name": "bright", "color": "#ff0000"}], "held_out": ["c.nrrd"],
+        "steps": 60, "learning_rate": 0.02, "ema": 0.5, "patch": 32,
+        "network": json.loads("{" + _entry(r'with `"network": \{(.+?)\}`') + "}"),
+    }  # fmt: skip
+    Path("config.json").write_text(json.dumps(config), encoding="utf-8")
+    train = ["train", "head", "--data", ".", "--out", "run", "--config", "config.json"]
+    assert main([*train, "--device", "cpu"]) == 0
+    assert "held-out patient 1" in capsys.readouterr().out
+    assert main(["models", "import", "run/bright"]) == 0
+    assert main(["segment", "c.nrrd", "found.nrrd", "--model", "bright", "--device", "cpu"]) == 0
+    found, true = (MedEnhanceLib.load(name).voxels for name in ("found.nrrd", "c-labels.nrrd"))
+    assert dice(true, found, 1) > 0.8
+    config["network"]["kind"] = "structures"
+    Path("config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert main([*train[:-3], "other", *train[-2:]]) == ConfigError.exit_status
+    assert "network.kind" in capsys.readouterr().err
+
+
+def test_the_coder_that_contributors_read_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = _added("bzip2.py", "unicompress.codecs", monkeypatch)
+    entry = _entry(r"line in `CODERS` .* is `(Coder\(.+?\))`")
+    exec(f"added = {entry}", vars(module) | {"Coder": Coder}, names := {})
+    coder = names["added"]
+    for width in ("u1", "u8"):
+        indices = np.random.default_rng(0).integers(0, 200, (3, 5, 40)).astype(width)
+        data = coder.encode(indices, "fast")
+        assert np.array_equal(coder.decode(data, indices.shape, indices.dtype), indices)
+        for damaged in (data[:-1], data + b"a", b"", b"a" + data):
+            with pytest.raises(ValueError, match="bzip2"):
+                coder.decode(damaged, indices.shape, indices.dtype)
+        with pytest.raises(ValueError, match="bzip2"):
+            coder.decode(data, (2, 5, 40), indices.dtype)
 
 
 def _last_code(text: str | None) -> str:

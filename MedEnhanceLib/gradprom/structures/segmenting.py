@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
@@ -318,7 +315,7 @@ class StructureSegmenter(HeadSegmenter):
 
     @property
     def _model(self) -> StructureModel:
-        return _warm_structures(self.bundle.folder, self.bundle.sha256)
+        return self.opened(open_structures)
 
     def find_unlike(self, volume: Volume) -> str:
         """State why a volume cannot be segmented; "" if it can."""
@@ -341,9 +338,3 @@ class StructureSegmenter(HeadSegmenter):
         if known is None or known[0] is not volume:
             known = vars(self)["_last"] = volume, place(volume, self._model)
         return known[1]
-
-
-@lru_cache(maxsize=4)
-def _warm_structures(folder: Path, sha256: str) -> StructureModel:
-    """Open a head, which stays loaded between jobs; other weights have another hash."""
-    return open_structures(read_bundle(folder, expected_sha256=sha256))

@@ -287,23 +287,26 @@ def train_method(
 
 
 def _trained(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
-    from MedEnhanceLib.gradprom.train import train as train_head
-    from MedEnhanceLib.hqg.slices.slice_training import train_slices
-    from MedEnhanceLib.hqg.train import train
+    """Train by one of _CONFIGS; what a method needs is imported where it is used."""
+    if method == "hqg":
+        from MedEnhanceLib.hqg.train import train
 
-    if method == CODEC:
-        from MedEnhanceLib.unicompress.train import train_codec
+        return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
+    if method == "head":
+        from MedEnhanceLib.gradprom.train import train as train_head
 
-        return train_codec(config, data, out, monitor)
-    if method == "slices":
-        return train_slices(config, data, out, monitor)
+        return train_head(config, data, out, monitor, enhancer=enhancer_of(config))
     if method == _FROM_LABELS:
         from MedEnhanceLib.gradprom.structures.train import train_from_labels
 
         return train_from_labels(config, data, out, monitor)
-    if method == "head":
-        return train_head(config, data, out, monitor, enhancer=enhancer_of(config))
-    return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
+    if method == "slices":
+        from MedEnhanceLib.hqg.slices.slice_training import train_slices
+
+        return train_slices(config, data, out, monitor)
+    from MedEnhanceLib.unicompress.train import train_codec
+
+    return train_codec(config, data, out, monitor)
 
 
 def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]:

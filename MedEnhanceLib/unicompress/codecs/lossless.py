@@ -183,6 +183,7 @@ def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> BlockCode
 
 
 def _shortest(coded: Coded, speed: Speed) -> BlockCode:
+    """Code by every coder; by zstd quickly first, and with full effort only where that may win."""
     codes: dict[int, bytes] = {}
     for coder in CODERS:
         data = coder.encode(coded.indices, "fast" if coder.id == ZSTD else speed)

@@ -168,5 +168,5 @@ def test_a_kind_of_another_release_is_named(head: Volume, stripes: str) -> None:
 
 def test_a_head_from_label_maps_cannot_teach_by_slices(stripes: str, tmp_path: Path) -> None:
     assert open_bundle(stripes, kind="head", modality="MR").name == "stripes"
-    with pytest.raises(ModelError, match="trained on label maps"):
+    with pytest.raises(ModelError, match="of structures, not of slices"):
         SegmentationTask(stripes, tmp_path, "cpu", modality="MR")

@@ -80,7 +80,8 @@ def test_everything_comes_back_bit_for_bit_and_others_see_the_same(
         assert getattr(back, field) == getattr(volume, field), field
     # A file may be a stranger's: what commands a terminal is read as escapes.
     assert back.history == tuple(map(printable, volume.history))
-    _check_with_itk(path, volume)
+    if sitk.ImageFileReader.GetImageIOFromFileName(str(path)):
+        _check_with_itk(path, volume)
     if ending.startswith(".nii"):
         _check_with_nibabel(path, volume)
 
@@ -142,9 +143,12 @@ def test_derived_file_says_so_and_has_the_same_bytes_each_time(
 ) -> None:
     for name in "ab":
         save(ct, tmp_path / f"{name}{ending}")
-    raw = (tmp_path / f"a{ending}").read_bytes()
-    assert raw == (tmp_path / f"b{ending}").read_bytes()
-    assert b"DERIVED" in (gzip.decompress(raw) if ending == ".nii.gz" else raw)[:2000]
+    first, second = (
+        [path.read_bytes() for path in sorted(tmp_path.glob(f"{name}.*"))] for name in "ab"
+    )
+    assert first == second
+    starts = [(gzip.decompress(raw) if ending == ".nii.gz" else raw)[:2000] for raw in first]
+    assert any(b"DERIVED" in start for start in starts)
 
 
 @pytest.mark.parametrize("ending", WRITABLE)

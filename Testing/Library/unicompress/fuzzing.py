@@ -40,8 +40,12 @@ from MedEnhanceLib.unicompress import (
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codec_models import DEFLATED_MODEL_CHUNK, MODEL_CHUNK
+from MedEnhanceLib.unicompress.codecs import lossless
+from MedEnhanceLib.unicompress.codecs.integers import Coded
+from MedEnhanceLib.unicompress.codecs.lossless import CODERS, BlockCode
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.video import video
+from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Chunk, Container
 from MedEnhanceLib.unicompress.header import DTYPES
 
@@ -82,9 +86,19 @@ def make_bases(folder: Path) -> list[Base]:
     def would_take(*_: object) -> float:
         return -1e9 if name == "learned" else 1e9  # it codes a small volume, but no others
 
+    unforced = lossless._shortest
+
+    def shortest(coded: Coded, speed: Speed) -> BlockCode:
+        """By the coder that the case is named after, if there is one."""
+        for coder in CODERS:
+            if coder.name == name and (data := coder.encode(coded.indices, speed)) is not None:
+                return BlockCode(coder.id, coded.record + data, coded)
+        return unforced(coded, speed)
+
     with (
         mock.patch.object(near_lossless, "coding_grid", _small_grid),
         mock.patch.object(learned, "would_take", would_take),
+        mock.patch.object(lossless, "_shortest", shortest),
     ):
         for name, (volume, config) in _volumes().items():
             path = folder / f"{name}.ucv"
@@ -110,17 +124,18 @@ def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
     k, j, i = np.mgrid[0:5, 0:9, 0:10]
     noise = np.random.default_rng(0).integers(0, 5, k.shape)
     values = 40 + 30 * np.sin(j / 3) * np.cos(i / 4) + k + noise
-    lossless: dict[str, Any] = {"lossless": True, "speed": "fast"}
+    exact: dict[str, Any] = {"lossless": True, "speed": "fast"}
     made = {
-        f"lossless-{dtype[1:]}": (Volume((values * 8 % 250 / 2).astype(dtype)), lossless)
+        f"lossless-{dtype[1:]}": (Volume((values * 8 % 250 / 2).astype(dtype)), exact)
         for dtype in DTYPES
     }
     fractions = (values / 7).astype("f4")
     fractions[0, 0, :3] = np.nan, np.inf, -0.0
-    made["bits"] = Volume(fractions), lossless
-    made["table"] = Volume((values // 1 / 7).astype("f4")), lossless
-    made["constant"] = Volume(np.full(k.shape, 9, "i2")), lossless
-    made["frames"] = Volume(np.stack([values.astype("i2")] * 2), frame_interval_s=1.0), lossless
+    made["bits"] = Volume(fractions), exact
+    made["table"] = Volume((values // 1 / 7).astype("f4")), exact
+    made |= {coder.name: (Volume(values.astype("i2")), exact) for coder in CODERS}
+    made["constant"] = Volume(np.full(k.shape, 9, "i2")), exact
+    made["frames"] = Volume(np.stack([values.astype("i2")] * 2), frame_interval_s=1.0), exact
     made["steps"] = Volume(values.astype("i2")), {"max_error": 2.0, "speed": "fast"}
     made["steps-u8"] = Volume((values * 1e15).astype("u8")), {"max_error": 1e12, "speed": "fast"}
     made["float-steps"] = Volume(values.astype("f8") / 7), {"max_error": 0.1, "speed": "fast"}
