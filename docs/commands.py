@@ -62,7 +62,7 @@ _SHARED_FROM = 3
 _SEVERAL = "Arguments of several commands"
 #: Of every command: the introduction has them.
 _EVERY = ("--json", "--debug")
-#: Arguments that commands have together, by the title of their table.
+#: Arguments that commands have together, by the title of their list.
 _GROUPS = {
     "Reading a volume": ("INPUT", "--series", "--modality", "--resample", "--complete-frames"),
     "Writing DICOM": ("--dicom", "--dicom-source", "--dicom-source-series",
@@ -78,18 +78,20 @@ def reference() -> str:
     tasks = {name.split()[-1]: parsers.pop(name) for name in [*parsers] if f"{_BATCH} " in name}
     uses = Counter(row for parser in parsers.values() for row in _rows(parser))
     shared = [row for row, count in uses.items() if count >= _SHARED_FROM]
-    tables: dict[str, list[_Row]] = {title: [] for title in (*_GROUPS, _SEVERAL)}
+    lists: dict[str, list[_Row]] = {title: [] for title in (*_GROUPS, _SEVERAL)}
     for row in shared:
         titles = (title for title, names in _GROUPS.items() if row[0].split()[0] in names)
-        tables[next(titles, _SEVERAL)].append(row)
+        members = lists[next(titles, _SEVERAL)]
+        if row[0] not in (name for name, _text in members):
+            members.append(row)
     parts = [_INTRODUCTION]
-    parts += [f"## {title}\n\n{_table(rows)}" for title, rows in tables.items()]
+    parts += [f"## {title}\n\n{_list(rows)}" for title, rows in lists.items()]
     for command, parser in parsers.items():
         if command == _BATCH:
             parts.append(_batch_section(parser, tasks, parsers))
             continue
         own = [row for row in _rows(parser) if row not in shared]
-        parts.append(_section(command, parser, own, _rest(parser, tables)))
+        parts.append(_section(command, parser, own, _rest(parser, lists)))
     return "\n".join(parts)
 
 
@@ -108,15 +110,15 @@ def _section(command: str, parser: Parser, own: list[_Row], rest: str) -> str:
     example = (parser.epilog or "").removeprefix("example:").strip()
     description = (parser.description or "").replace("\n  ", "\n- ")
     parts = [f"## {usage}", description, f"Example: `{example}`"]
-    parts += [_table(own).rstrip()] if own else []
+    parts += [_list(own).rstrip()] if own else []
     parts += [rest] if rest else []
     return "\n\n".join(parts) + "\n"
 
 
-def _rest(parser: Parser, tables: dict[str, list[_Row]]) -> str:
-    """Name the shared options of a command: whole tables by their titles, others one by one."""
+def _rest(parser: Parser, lists: dict[str, list[_Row]]) -> str:
+    """Name the shared options of a command: whole lists by their titles, others one by one."""
     has, named = set(_rows(parser)), []
-    for title, rows in tables.items():
+    for title, rows in lists.items():
         if title != _SEVERAL and has >= set(rows):
             named.append(f"[{title[0].lower()}{title[1:]}](#{title.lower().replace(' ', '-')})")
         else:
@@ -161,9 +163,9 @@ def _rows(parser: Parser) -> list[tuple[str, str]]:
     ]
 
 
-def _table(rows: list[tuple[str, str]]) -> str:
-    lines = [f"| `{name}` | {text} |" for name, text in rows]
-    return "\n".join(["| argument | meaning |", "|---|---|", *lines, ""])
+def _list(rows: list[tuple[str, str]]) -> str:
+    """Make a list; a table of such texts is too wide for a small window."""
+    return "".join(f"- `{name}`: {text}\n" for name, text in rows)
 
 
 def _name(action: argparse.Action) -> str:

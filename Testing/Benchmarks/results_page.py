@@ -312,10 +312,7 @@ _LABELS = (
     ("brain without a label, share", "table=outside", "missed", "0.05"),
     ("volumes of two scans, median difference", "table=retest", "difference", "0.03"),
     ("… largest of 13", "table=retest", "largest", ""),
-    ("volumes of other storages, largest difference", "table=storages", "largest", "0.00"),
     ("slices of 5 mm beside 1 mm", "table=thick", "dice", "0.85"),
-    ("noise of 10 % beside none", "table=noise; percent=10; arm=noisy", "dice", ""),
-    ("… enhanced", "table=noise; percent=10; arm=enhanced", "dice", ""),
     ("noise of 15 % beside none", "table=noise; percent=15; arm=noisy", "dice", "0.95"),
     ("… enhanced", "table=noise; percent=15; arm=enhanced", "dice", "0.97"),
     ("expected Dice: correlation with the true", "table=quality", "r", ""),
@@ -483,7 +480,6 @@ def time() -> Table:
          "–")
         for arm in ("NLM", "BM4D")
     ]  # fmt: skip
-    rows.append(("enhance MR, 64×64×30", "–", f"{{{head} * 0.123 / 10.5|.1f}}", "–"))
     for model, name in (("ct", "first preview, CT 512×512×300"), ("mr", "MR 256×256×160")):
         for seen, what in (("slice", "a slice"), ("region", "128 × 128 pixels of it")):
             path = f"speed.rows[case=preview; model={model}; seen={seen}]"
