@@ -106,7 +106,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, Parser]]:
 
 def _section(command: str, parser: Parser, own: list[_Row], rest: str) -> str:
     positional = [action for action in parser._actions if not action.option_strings]
-    usage = " ".join([command, *(_name(action) for action in positional)])
+    usage = " ".join([command, *(_name(action) for action in positional)]).replace("[", r"\[")
     example = (parser.epilog or "").removeprefix("example:").strip()
     description = (parser.description or "").replace("\n  ", "\n- ")
     parts = [f"## {usage}", description, f"Example: `{example}`"]

@@ -159,7 +159,7 @@ def real_ct() -> Table:
     left = (f"{{?{base}{arm}].left:mean|.2f}}" for arm in ("default", "smooth", "NLM", "BM4D"))
     gains = (f"{{?{base}{arm}].auc_gain:mean|+.3f}}" for arm in ("default", "smooth"))
     return Table(
-        ("phantom", "σ, HU", "measured over σ", "AUC", "AUC, smooth", "contrast kept",
+        ("phantom", "σ, HU", "measured over σ", "AUC", "AUC, smooth", "kept",
          "MTF50, 30 HU", "error left", "smooth", "NLM", "BM4D"),
         ("$1", f"{{{ours}.sigma|.1f}}", f"{{{ours}.sigma_ratio|.2f}}", *gains,
          f"{{?{ours}.kept:mean|.2f}}",
@@ -531,7 +531,7 @@ def offers() -> Table:
          packed),
     )  # fmt: skip
     return Table(
-        ("you have", "other method", "it leaves, %", "MedEnhance leaves, %", "processor time, s"),
+        ("you have", "beside", "it leaves, %", "ours, %", "CPU s"),
         ("$0", "$1", "{$2 * 100|.0f}", "{$3 * 100|.0f}", "{$4|.0f}"), rows,
     )  # fmt: skip
 
