@@ -24,14 +24,16 @@ from MedEnhanceLib.core.options import allowed_text, options_of
 _INTRODUCTION = """\
 # Commands
 
-Made from the commands' own help by `python docs/commands.py`.
+For work in a shell: every command with an example and all of its options. Made from the commands'
+own help by `python docs/commands.py`.
 
-Results go to stdout, everything else to stderr: a progress bar on a terminal, otherwise a line
-every 10 s, if the stage or the time left changed. With `--json` a command prints exactly one JSON object: `{"ok": true, "command": …, …}`,
-or `{"ok": false, "command": …, "error": {…}}` with `code`, `message` and `hint`. (`worker` is the
-exception: it speaks JSON lines, see jobs.md.) An existing output is not replaced without `--force`;
-`batch` replaces results of its own where source or options have changed, see batch.md. Ctrl-C
-stops at the next safe point; a second one at once.
+- Results go to stdout, everything else to stderr: a progress bar on a terminal, else a line
+  every 10 s where something changed. Ctrl-C stops at the next safe point; a second one at once.
+- An existing output is not replaced without `--force`; `batch` replaces results of its own where
+  source or options have changed ([how](batch.md)).
+- Every command takes `--debug`, which shows the traceback of an error, and `--json`: it then prints
+  one JSON object, `{"ok": true, "command": …, …}`, or `{"ok": false, "command": …, "error": {…}}`
+  with `code`, `message` and `hint`. `worker` speaks [lines of JSON](jobs.md).
 
 | exit status | meaning |
 |---|---|
@@ -46,8 +48,6 @@ does not suit (lossy compression of labels, noise of EM, a model of another moda
 | 6 | damaged .ucv |
 | 7 | a damaged .ucv was recovered in part: the output is written, and blocks are lost |
 | 130 | cancelled |
-
-Arguments of several commands:
 """
 
 _JOBS_INTRODUCTION = """\
@@ -57,17 +57,41 @@ What jobs are, and what they return: jobs.md. A parameter that is left out has i
 object (`config.…`), what is left out has its default too.
 """
 
-#: A row of arguments that that at least this many commands share is described once, at the top.
+#: A row of arguments that at least this many commands share is described once, at the top.
 _SHARED_FROM = 3
+_SEVERAL = "Arguments of several commands"
+#: Of every command: the introduction has them.
+_EVERY = ("--json", "--debug")
+#: Arguments that commands have together, by the title of their list.
+_GROUPS = {
+    "Reading a volume": ("INPUT", "--series", "--modality", "--resample", "--complete-frames"),
+    "Writing DICOM": ("--dicom", "--dicom-source", "--dicom-source-series",
+                      "--series-description", "--patient-id", "--patient-name"),
+}  # fmt: skip
+_BATCH = "medenhance batch"
+_Row = tuple[str, str]
 
 
 def reference() -> str:
     """All commands as Markdown, in the order of the help."""
     parsers = dict(commands(build_parser()))
+    tasks = {name.split()[-1]: parsers.pop(name) for name in [*parsers] if f"{_BATCH} " in name}
     uses = Counter(row for parser in parsers.values() for row in _rows(parser))
     shared = [row for row, count in uses.items() if count >= _SHARED_FROM]
-    parts = [_INTRODUCTION, _table(shared)]
-    parts += [_section(command, parsers, shared) for command in parsers]
+    lists: dict[str, list[_Row]] = {title: [] for title in (*_GROUPS, _SEVERAL)}
+    for row in shared:
+        titles = (title for title, names in _GROUPS.items() if row[0].split()[0] in names)
+        members = lists[next(titles, _SEVERAL)]
+        if row[0] not in (name for name, _text in members):
+            members.append(row)
+    parts = [_INTRODUCTION]
+    parts += [f"## {title}\n\n{_list(rows)}" for title, rows in lists.items()]
+    for command, parser in parsers.items():
+        if command == _BATCH:
+            parts.append(_batch_section(parser, tasks, parsers))
+            continue
+        own = [row for row in _rows(parser) if row not in shared]
+        parts.append(_section(command, parser, own, _rest(parser, lists)))
     return "\n".join(parts)
 
 
@@ -80,35 +104,58 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, Parser]]:
                 yield from commands(below)
 
 
-def _section(command: str, parsers: dict[str, Parser], shared: list[tuple[str, str]]) -> str:
-    parser = parsers[command]
+def _section(command: str, parser: Parser, own: list[_Row], rest: str) -> str:
     positional = [action for action in parser._actions if not action.option_strings]
-    usage = " ".join([command, *(_name(action) for action in positional)])
-    rows = _rows(parser)
-    own = [row for row in rows if row not in shared]
-    others = [f"`{name}`" for name, text in rows if (name, text) in shared]
-    limits = ""
-    if command.startswith("medenhance batch "):
-        single = command.replace("batch ", "")
-        own = [row for row in own if row not in _rows(parsers[single])]
-        others = [f"the options of `{single}`", *others]
-        taken = parser._option_string_actions
-        missing = [
-            f"`{name}`" for name in parsers[single]._option_string_actions if name not in taken
-        ]
-        limits = f"Not taken, as they are for one volume: {', '.join(missing)}.\n\n"
+    usage = " ".join([command, *(_name(action) for action in positional)]).replace("[", r"\[")
     example = (parser.epilog or "").removeprefix("example:").strip()
     description = (parser.description or "").replace("\n  ", "\n- ")
-    return (
-        f"## {command}\n\n{description}\n\n```\n{usage} [options]\n```\n\n"
-        + (f"{_table(own)}\n" if own else "")
-        + f"Also: {', '.join(others)}.\n\n{limits}Example: `{example}`\n"
+    parts = [f"## {usage}", description, f"Example: `{example}`"]
+    parts += [_list(own).rstrip()] if own else []
+    parts += [rest] if rest else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _rest(parser: Parser, lists: dict[str, list[_Row]]) -> str:
+    """Name the shared options of a command: whole lists by their titles, others one by one."""
+    has, named = set(_rows(parser)), []
+    for title, rows in lists.items():
+        if title != _SEVERAL and has >= set(rows):
+            named.append(f"[{title[0].lower()}{title[1:]}](#{title.lower().replace(' ', '-')})")
+        else:
+            named += [f"`{name}`" for name, text in rows if (name, text) in has and name[0] == "-"]
+    return f"Also: {', '.join(named)}." if named else ""
+
+
+def _batch_section(parser: Parser, tasks: dict[str, Parser], parsers: dict[str, Parser]) -> str:
+    """Describe what batches of all tasks take, and which options of the task they do not."""
+    single = {task: parsers[f"medenhance {task}"] for task in tasks}
+    added: dict[_Row, list[str]] = {}
+    for task, batch in tasks.items():
+        for row in (row for row in _rows(batch) if row not in _rows(single[task])):
+            added.setdefault(row, []).append(task)
+    own = [
+        (name, text if len(named) == len(tasks) else f"{text} ({', '.join(named)})")
+        for (name, text), named in added.items()
+    ]
+    rest = "A batch takes the options of its task, except those for one volume:\n\n" + "\n".join(
+        f"- `{task}`: "
+        + ", ".join(
+            f"`{name}`"
+            for name in single[task]._option_string_actions
+            if name not in batch._option_string_actions
+        )
+        for task, batch in tasks.items()
     )
+    return _section(_BATCH, parser, own, rest)
 
 
 def _rows(parser: Parser) -> list[tuple[str, str]]:
     """Name and meaning of each argument, positional ones first."""
-    actions = [action for action in parser._actions if action.dest != "help" and _help(action)]
+    actions = [
+        action
+        for action in parser._actions
+        if action.dest != "help" and _help(action) and not {*_EVERY} & {*action.option_strings}
+    ]
     positional = [action for action in actions if not action.option_strings]
     options = [action for action in actions if action.option_strings]
     return [(_name(action), _help(action)) for action in positional] + [
@@ -116,9 +163,9 @@ def _rows(parser: Parser) -> list[tuple[str, str]]:
     ]
 
 
-def _table(rows: list[tuple[str, str]]) -> str:
-    lines = [f"| `{name}` | {text} |" for name, text in rows]
-    return "\n".join(["| argument | meaning |", "|---|---|", *lines, ""])
+def _list(rows: list[tuple[str, str]]) -> str:
+    """Make a list; a table of such texts is too wide for a small window."""
+    return "".join(f"- `{name}`: {text}\n" for name, text in rows)
 
 
 def _name(action: argparse.Action) -> str:

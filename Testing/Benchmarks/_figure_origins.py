@@ -4,6 +4,7 @@ An origin is a file in Testing/Benchmarks/results, a path in it and how many val
 `.key` takes a value, of each entry of a list too; `[key=value; …]` keeps the entries that have it
 (`!=`, `~` for "contains", `<`, `>`, alternatives with ` or `); `:mean`, `:min`, `:max`, `:median`,
 `:sum` and `:count` reduce a list; `:off` is the mean distance from 1, `:halved` the share below .5;
+`:left` is the share of an error that a mean gain in dB leaves;
 `:volumes` counts volumes, and `:low` and `:high` are the ends of the 95 % interval of the mean over
 them. `psnr_at(VOLUME; RATIO; CODECS)` is the PSNR of the best of some codecs at the bytes of our
 file. Origins and numbers are joined by + - * /, from left to right;
@@ -39,6 +40,7 @@ _REDUCERS: dict[str, Callable[[list[float]], float]] = {
     "count": len,
     "off": lambda values: fmean(abs(value - 1) for value in values),
     "halved": lambda values: fmean(value < 0.5 for value in values),
+    "left": lambda values: 10 ** (-fmean(values) / 20),
 }
 #: Fields that name the volume of an entry.
 _VOLUME = ("subject", "volume", "scan", "reference")

@@ -28,8 +28,10 @@ SLAB = slice(80, 96)
 
 
 class PagesTest(MedEnhanceTestCase):
-    def test_theConsolePageHasEveryOption(self):
+    def test_theConsolePageAndThatOfCommandsHaveEveryOption(self):
         named = set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8")))
+        page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+        named |= {name.replace("-", "_") for name in re.findall(r"`--([\w-]+)", page)}
         options = {name for each in CONFIGS for name in vars(each)["__dataclass_fields__"]}
         for method in ("enhance", "compress", "decompress", "save", "exportDicom"):
             options |= set(inspect.signature(getattr(MedEnhanceLogic, method)).parameters)

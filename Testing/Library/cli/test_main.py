@@ -282,8 +282,8 @@ def test_an_option_for_one_volume_is_no_misspelt_one_of_a_batch(option: str, run
     assert ran.status == 2
     assert f"there is no option --{option}\nSee: medenhance batch enhance --help" in ran.err
     page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
-    section = page.partition("\n## medenhance batch enhance\n")[2].partition("\n## ")[0]
-    assert f"`--{option}`" in section.partition("for one volume: ")[2]
+    section = page.partition("\n## medenhance batch ")[2].partition("\n## ")[0]
+    assert f"`--{option}`" in section.partition("\n- `enhance`: ")[2].partition("\n")[0]
 
 
 @pytest.mark.parametrize("words", [("enhence", "inspect"), ()])
