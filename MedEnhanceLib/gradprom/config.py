@@ -70,7 +70,28 @@ def size_of(network: Mapping[str, Any]) -> HeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainHeadConfig(NetworkTrainingConfig):
+class LabelTrainingConfig(NetworkTrainingConfig):
+    """Options of both trainings of heads."""
+
+    structures: tuple[dict[str, Any], ...] = option(
+        (), help="value, name and color of each label, and its codes: fields of gradprom.Label"
+    )
+    label_origin: str = option(
+        "", help="who or what made the labels, for the card; empty: not stated"
+    )
+    warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
+    # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
+    learning_rate: float = option(1e-3, help="of the optimizer", low=1e-9, high=1)
+    ema: float = option(0.995, help="decay of the averaged weights", low=0, high=0.99999)
+
+    @property
+    def label_set(self) -> tuple[Label, ...]:
+        """The structures as labels."""
+        return tuple(config_from_json(Label, entry) for entry in self.structures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainHeadConfig(LabelTrainingConfig):
     """Training of a head."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -92,9 +113,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
         (),
         help="patterns of their label volumes, in the same order",
     )
-    structures: tuple[dict[str, Any], ...] = option(
-        (), help="value, name and color of each label, and its codes: fields of gradprom.Label"
-    )
     enhancer: str = option(
         "",
         help="name or folder of the enhancer that the head is for: trained on clean images, on "
@@ -108,9 +126,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
         low=0,
         high=100,
     )
-    label_origin: str = option(
-        "", help="who or what made the label volumes, for the card; empty: not stated"
-    )
     labeled_share: float = option(
         0.0,
         help="share of patches around a labeled voxel, for rare structures",
@@ -122,14 +137,11 @@ class TrainHeadConfig(NetworkTrainingConfig):
         help="whether users must select the model by name, as it does not suit every image of "
         "its modality",
     )
-    warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
     name: str = "segmentation"
     # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(6, help="patches per step", low=1, high=4096)
     patch: int = option(160, help="side of a patch", low=32, high=4096, multiple=16, unit="pixels")
-    learning_rate: float = option(1e-3, help="of the optimizer", low=1e-9, high=1)
-    ema: float = option(0.995, help="decay of the averaged weights", low=0, high=0.99999)
     network: HeadConfig = option(factory=HeadConfig, help="size of the head")
 
     def __post_init__(self) -> None:
@@ -139,11 +151,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
         if not self.structures:
             raise ConfigError("structures is empty", "List value, name and color of each label.")
         _ = self.label_set  # raises ConfigError for invalid ones
-
-    @property
-    def label_set(self) -> tuple[Label, ...]:
-        """The structures as labels."""
-        return tuple(config_from_json(Label, entry) for entry in self.structures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +192,7 @@ class SegmentConfig(ForceSegmenter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainFromLabelsConfig(NetworkTrainingConfig):
+class TrainFromLabelsConfig(LabelTrainingConfig):
     """Training of a head from label maps alone."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -214,10 +221,6 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
     merged: dict[str, int] = option(
         factory=dict, help="values of the maps that count as the value of a label"
     )
-    label_origin: str = option(
-        "", help="who or what made the label maps, for the card; empty: not stated"
-    )
-    warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
     name: str = "structures"
     # Chosen in trials (decision 0075). Measured as a whole by Benchmarks/segmentation.py.
     steps: int = option(9000, help="of the optimizers", low=1, high=10_000_000)
@@ -233,8 +236,6 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
         multiple=16,
         items=(3, 3),
     )
-    learning_rate: float = option(1e-3, help="of the optimizers", low=1e-9, high=1)
-    ema: float = option(0.995, help="decay of the averaged weights", low=0, high=0.99999)
     least_information: float = option(
         0.0,
         help="mutual information with the priors below which a volume is refused; 0: by painted "
@@ -248,8 +249,3 @@ class TrainFromLabelsConfig(NetworkTrainingConfig):
     locator_widths: tuple[int, ...] = option(
         (24, 40, 64, 96), help="the same of the locator", low=1, high=4096, items=(2, 5)
     )
-
-    @property
-    def label_set(self) -> tuple[Label, ...]:
-        """The structures as labels."""
-        return tuple(config_from_json(Label, entry) for entry in self.structures)

@@ -8,10 +8,14 @@ The networks are those that are trained on the set, with their own crops, damage
 teaching step and each match is one numbered step, whose random numbers depend on the seed, the
 patient and the number alone. So a run can stop after any step and resume, in any process, to the
 same bytes.
+
+Source of the distance between gradients: Zhao, Mopuri and Bilen, Dataset Condensation with Gradient
+Matching, ICLR 2021 (per layer and not per output channel is ours).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,16 +26,12 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.core.arrays import Floats, Where
 from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.generator import Generator, saturation
-from MedEnhanceLib.spg.objective import (
-    cosine_distance,
-    layer_gradients,
-    structure_loss,
-    structure_weight,
-)
 from MedEnhanceLib.spg.prepare import Brick, Prior
 
+Gradients = Sequence[Tensor]
 # Chosen in trials; no table isolates them. Measured as a whole by Benchmarks/distillation.py.
 #: Largest norm of the generator's gradient: with larger ones tanh saturates.
 _CLIP = 0.05
@@ -39,6 +39,14 @@ _CLIP = 0.05
 _RESTRAINT = 0.005
 #: Adam's learning rate of the networks that learn.
 _NETWORK_RATE = 1e-3
+#: Weight of the lengths of gradients against their direction.
+_LENGTH_WEIGHT = 0.1
+#: Far below any gradient: it only prevents a division by exactly 0.
+_LEAST = 1e-12
+_SSIM, _GRADIENT, _VALUE = 0.5, 0.5, 0.1
+#: Weight of the structure loss at the beginning and at the end. At .5 to .05 networks learned
+#: little more than from the prior.
+_STRUCTURE = 0.1, 0.02
 #: Recorded for each outer step: means over its matches; saturation is a share of the voxels, change
 #: the mean absolute difference from the prior.
 MEASURED = ("alignment", "structure", "saturation", "change")
@@ -183,14 +191,14 @@ class PatientLoop:
             residual = self.generator.residual(prior, sample.where)
             part = self.generator.add(prior, residual)
             losses.append(network.loss(sample, seed, part - part.detach()) / len(pairs))
-            structures.append(structure_loss(part, prior))
+            structures.append(_structure_loss(part, prior))
             residuals.append(residual)
             changes.append((part.detach() - prior).abs().mean())
-        raw = layer_gradients(_total(raw_losses), network.module, differentiable=False)
-        distilled = layer_gradients(_total(losses), network.module, differentiable=True)
+        raw = _layer_gradients(_total(raw_losses), network.module, differentiable=False)
+        distilled = _layer_gradients(_total(losses), network.module, differentiable=True)
         alignment = cosine_distance(raw, distilled)
         structure = _total(structures) / len(losses)
-        loss = alignment + structure_weight(number / self.config.loop.steps) * structure
+        loss = alignment + _structure_weight(number / self.config.loop.steps) * structure
         loss = loss + _RESTRAINT * _total([each.square().mean() for each in residuals]) / len(
             losses
         )
@@ -271,3 +279,60 @@ class PatientLoop:
 
 def _total(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([*values]).sum()
+
+
+def _layer_gradients(loss: Tensor, network: nn.Module, *, differentiable: bool) -> list[Tensor]:
+    """Compute the gradient of each layer's weights and biases, one vector for each.
+
+    Args:
+        loss: a scalar.
+        network: has the layers.
+        differentiable: whether the result can be differentiated again.
+    """
+    layers = [list(layer.parameters(recurse=False)) for layer in network.modules()]
+    layers = [group for group in layers if group]
+    flat = [weight for group in layers for weight in group]
+    gradients = iter(
+        torch.autograd.grad(
+            loss, flat, create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
+    )
+    return [torch.cat([next(gradients).flatten() for _ in group]) for group in layers]
+
+
+def cosine_distance(raw: Gradients, distilled: Gradients) -> Tensor:
+    """Average over layers 1 − cosine + 0.1 · (difference of log lengths)².
+
+    The lengths keep a gradient of almost zero length from matching by direction alone. No 1e-6 is
+    added to the divisor, unlike for cross-entropy: gradients of squared errors are that small.
+    """
+    total = raw[0].new_zeros(())
+    for raw_layer, distilled_layer in zip(raw, distilled, strict=True):
+        lengths = _length(raw_layer), _length(distilled_layer)
+        total = total + 1 - (raw_layer * distilled_layer).sum() / (lengths[0] * lengths[1])
+        total = total + _LENGTH_WEIGHT * (lengths[0].log() - lengths[1].log()).square()
+    return total / len(raw)
+
+
+def _length(vector: Tensor) -> Tensor:
+    return (vector.square().sum() + _LEAST**2).sqrt()
+
+
+def _structure_loss(volume: Tensor, prior: Tensor) -> Tensor:
+    """Compute 0.5 · (1 − SSIM(S, A)) + 0.5 · |∇S − ∇A|₁ + 0.1 · |S − A|₁, means over [K, J, I].
+
+    SSIM is that of the slices, by MONAI; values in [0, 1].
+    """
+    losses: Any = require("monai.losses", purpose="Distilling")
+    dissimilar: Tensor = losses.SSIMLoss(spatial_dims=2, data_range=1.0)(
+        volume[:, None], prior[:, None]
+    )
+    change = volume - prior
+    gradient = sum((change.diff(dim=axis).abs().mean() for axis in range(3)), change.new_zeros(()))
+    return _SSIM * dissimilar + _GRADIENT * gradient + _VALUE * change.abs().mean()
+
+
+def _structure_weight(share: float) -> float:
+    """Compute the weight after a share of the distillation, 0 to 1: it falls as a cosine."""
+    start, end = _STRUCTURE
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))

@@ -17,6 +17,7 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
+from MedEnhanceLib.unicompress.codecs.integers import to_bounded_integers
 from MedEnhanceLib.unicompress.codecs.lossless import BlockCode, code_block
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor, predictor_grid
@@ -80,7 +81,8 @@ def _winning_predictor(task: CodingTask, bound: float | None) -> Predictor | Non
     boxes = _some_boxes(voxels)
     boxes = boxes[len(boxes) // 2 :][:1] if task.speed == "fast" else boxes
     pieces = [box.middle(voxels, _PIECE) for box in boxes]
-    sizes = [learned.would_take(predictor, pieces, bound) for predictor in task.predictors]
+    indices = [to_bounded_integers(piece, bound).indices for piece in pieces]
+    sizes = [learned.would_take(predictor, indices) for predictor in task.predictors]
     winner = task.predictors[int(np.argmin(sizes))]
     classical = sum(_classical_bytes(piece, bound, task.speed) for piece in pieces)
     if min(sizes) > _TUNED_MOST * classical:
@@ -93,7 +95,7 @@ def _winning_predictor(task: CodingTask, bound: float | None) -> Predictor | Non
     fixed = tuned.bytes_in_file + _NAMED_BYTES + _BLOCK_BYTES * len(predictor_grid(voxels.shape))
     if classical - min(sizes) > share * fixed:
         return tuned
-    return tuned if classical - learned.would_take(tuned, pieces, bound) > share * fixed else None
+    return tuned if classical - learned.would_take(tuned, indices) > share * fixed else None
 
 
 def _classical_bytes(piece: Voxels, bound: float | None, speed: Speed) -> float:
@@ -146,7 +148,8 @@ def expected_bytes(task: CodingTask, bound: float | None) -> float:
     slabs = [box.middle(voxels, (count, *box.shape[1:])) for box in _some_boxes(voxels)]
     share = sum(slab.size for slab in slabs) / voxels.size
     if task.predictors:
-        least = min(learned.would_take(predictor, slabs, bound) for predictor in task.predictors)
+        indices = [to_bounded_integers(slab, bound).indices for slab in slabs]
+        least = min(learned.would_take(predictor, indices) for predictor in task.predictors)
         if np.isfinite(least):
             return least / share / _TUNED
     return sum(len(code_block(slab, bound, speed="fast").data) for slab in slabs) / share

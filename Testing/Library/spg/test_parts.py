@@ -11,7 +11,7 @@ import torch
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.spg.config import DistillConfig, LoopConfig
 from MedEnhanceLib.spg.generator import RHO, Generator
-from MedEnhanceLib.spg.objective import cosine_distance
+from MedEnhanceLib.spg.matching import cosine_distance
 
 
 def test_equal_gradients_are_at_no_distance() -> None:

@@ -25,6 +25,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, cut
 from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext, shipped_model
 from MedEnhanceLib.unicompress.codecs.integers import (
+    Indices,
     from_integers,
     split_record,
     to_bounded_integers,
@@ -132,17 +133,13 @@ def network_of(model: CodecModel) -> Network:
         ) from cause
 
 
-def would_take(predictor: Predictor, blocks: Sequence[Voxels], bound: float | None) -> float:
+def would_take(predictor: Predictor, blocks: Sequence[Indices]) -> float:
     """Estimate the bytes of blocks; infinite if one of them cannot be coded.
 
-    Args:
-        predictor: the bytes of its model are not counted.
-        blocks: each [K, J, I].
-        bound: the largest error, in stored units; None is lossless.
+    predictor: the bytes of its model are not counted. blocks: of indices, each [K, J, I].
     """
     total = 0.0
-    for block in blocks:
-        indices = to_bounded_integers(block, bound).indices
+    for indices in blocks:
         if indices.any():
             total += ideal_bytes(indices, predictor.network) if codable(indices) else float("inf")
     return total
