@@ -101,10 +101,11 @@ def test_models_that_ship_agree(name: str, card: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("single")
-def test_thin_slices_and_a_head_agree(tmp_path: Path) -> None:
+def test_thin_slices_and_a_head_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from MedEnhanceLib.gradprom import SegmentConfig, segment
-    from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
+    from MedEnhanceLib.hqg.slices import thin_slices
 
+    monkeypatch.setattr(thin_slices, "tuned", lambda network, *_, **__: network)
     image, _ = phantom()
     small = replace(image, voxels=image.voxels[8:14])
 
@@ -116,7 +117,7 @@ def test_thin_slices_and_a_head_agree(tmp_path: Path) -> None:
 
     def thin(card: str) -> Volume:
         config = EnhanceConfig(model="mr-slices", device=card)
-        return enhance_slices(_scan((6, 20, 24)), config, Monitor(), tune=False).volume
+        return thin_slices.enhance_slices(_scan((6, 20, 24)), config, Monitor()).volume
 
     for make in (labels, thin):
         wanted = make("cpu")

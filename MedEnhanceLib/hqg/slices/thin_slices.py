@@ -33,7 +33,7 @@ from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_net
 from MedEnhanceLib.hqg.slices.slice_plan import SlicePlan, plan_slices
 from MedEnhanceLib.hqg.slices.steps import tuned, tuning_steps
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.io.describe import refuse_not_finite, refuse_unfit
+from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.learning.intensity import Scaling, scaling_for
 from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.noise.estimate import noise_of
@@ -58,14 +58,14 @@ def enhance_slices(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> E
     again, the result is the input, as far as noise permits.
 
     Args:
-        volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
+        volume: CT or MR of 4 slices or more, thick along its axis of largest spacing; whether its
+            values are intensities is not checked.
         config: model, device, strength and the options of slices; "auto" and "full" are 1.
         monitor: receives progress and warnings; may cancel.
     Returns the volume in the same type and units, its `original` interpolated to the same grid.
-    Raises InputError for labels and as `plan_slices`, ModelError where no model fits.
+    Raises InputError as `plan_slices`, ModelError where no model fits.
     """
     began = time.monotonic()
-    refuse_unfit(volume, monitor, on_request=config.as_intensity, model=config.model)
     plan = plan_slices(volume, config)
     stack = plan.stack
     refuse_not_finite(volume)

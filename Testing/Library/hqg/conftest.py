@@ -10,6 +10,7 @@ import pytest
 from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.slices import thin_slices
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -25,6 +26,13 @@ def brain() -> Volume:
     """Twelve slices of the sample, 96 × 96 pixels."""
     voxels = np.ascontiguousarray(sample().voxels[84:96, 10:106, 40:136])
     return Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
+
+
+@pytest.fixture
+def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thin slices by the network as it is, as learning from the slices takes long."""
+    monkeypatch.setattr(thin_slices, "tuned", lambda network, *_, **__: network)
+    monkeypatch.setattr(thin_slices, "tuning_steps", lambda _: 0)
 
 
 @pytest.fixture(scope="session")

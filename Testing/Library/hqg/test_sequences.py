@@ -212,8 +212,8 @@ def test_frames_without_tissue_stay_as_they_are() -> None:
     assert not only.volume.voxels.any() and only.warnings == mixed.warnings
 
 
-def test_thin_slices_of_a_constant_frame_are_constant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps._TUNING_STEPS", (1, 1))
+@pytest.mark.usefixtures("untuned")
+def test_thin_slices_of_a_constant_frame_are_constant() -> None:
     thick = brain().crop(j=slice(16, 48), i=slice(16, 48)).voxels.astype(np.float32)
     volume = Volume(np.stack([0 * thick + 5, thick]), Geometry((1, 1, 4)), modality="MR")
     result = enhance_slices(volume, EnhanceConfig(task="slices", device="cpu"), Monitor())

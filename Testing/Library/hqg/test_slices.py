@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
@@ -25,7 +24,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.duration import expected_seconds_of_slices
-from MedEnhanceLib.hqg.slices import thin_slices
+from MedEnhanceLib.hqg.slices import steps, thin_slices
 from MedEnhanceLib.hqg.slices.planes import Planes, Sampler, Thickening, read_planes
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import (
@@ -41,6 +40,7 @@ from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
+pytestmark = pytest.mark.usefixtures("untuned")
 TURNED = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
 
@@ -71,9 +71,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(export_bundle(folder, dict(network.state_dict()), metadata).folder)
 
 
-def _thin(scan: Volume, model: str, *, tune: bool = False, **fields: object) -> Volume:
+def _thin(scan: Volume, model: str, **fields: object) -> Volume:
     config = EnhanceConfig.from_json({"model": model, "device": "cpu", "task": "slices", **fields})
-    return thin_slices.enhance_slices(scan, config, Monitor(), tune=tune).volume
+    return thin_slices.enhance_slices(scan, config, Monitor()).volume
 
 
 def test_the_time_is_said_before_the_work(model: str) -> None:
@@ -84,7 +84,7 @@ def test_the_time_is_said_before_the_work(model: str) -> None:
             news.append(event.fields["message"])
 
     config = EnhanceConfig(model=model, device="cpu", task="slices")
-    thin_slices.enhance_slices(_scan(), config, Monitor(listen), tune=False)
+    thin_slices.enhance_slices(_scan(), config, Monitor(listen))
     assert news == ["32 thin slices take about 5 s on a CPU without other work"]
     assert 30 <= expected_seconds_of_slices(10.5, 400, threads=2) <= 40  # 34 s were measured
 
@@ -182,7 +182,6 @@ def test_thickened_by_the_stated_profile_the_result_is_what_was_measured(
         (_scan(spacing=9.0), {}, "9.00 slices for each .* 1.12 to 7.5 mm"),
         (_scan(), {"slice_spacing": 3.9}, "1.03 slices for each .* 0.5 to 3.33 mm"),
         (_scan(), {"slice_thickness": 0.4}, "slices of 0.4 mm, 4 mm apart .* 1 to 12 mm"),
-        (replace(_scan(), modality="SEG"), {}, "a label map, not intensities"),
     ],
 )
 def test_what_cannot_be_restored_is_refused_by_name(
@@ -203,7 +202,7 @@ def test_a_poor_model_warns_as_an_enhancer_does(
     metadata |= {"training": {"config": {"steps": 4}, "validation": validation}}
     (folder / METADATA).write_text(json.dumps(metadata))
     config = EnhanceConfig(model=str(folder), device="cpu", task="slices")
-    result = thin_slices.enhance_slices(_scan(), config, recorder.monitor, tune=False)
+    result = thin_slices.enhance_slices(_scan(), config, recorder.monitor)
     assert [warning.code for warning in result.warnings] == [
         "test-model",
         "not-better",
@@ -214,10 +213,8 @@ def test_a_poor_model_warns_as_an_enhancer_does(
 
 
 def test_thin_slices_of_a_series_become_one_on_their_own_grid(
-    model: str, make_series: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, make_series: Make, tmp_path: Path
 ) -> None:
-    untuned = functools.partial(thin_slices.enhance_slices, tune=False)
-    monkeypatch.setattr(thin_slices, "enhance_slices", untuned)
     places = [(0, 0, 4.0 * k) for k in range(8)]
     series = make_series(_scan().voxels, positions=places, PatientID="P-17", **MR)
     config = {"task": "slices", "slice_spacing": "half", "model": model, "device": "cpu"}
@@ -265,15 +262,18 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_learning_from_the_slices_themselves_is_reproducible_and_helps(model: str) -> None:
+def test_learning_from_the_slices_themselves_is_reproducible_and_helps(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     scan = _scan(shape=(10, 72, 72))
     stack = plan_slices(scan, EnhanceConfig(task="slices")).stack
     plain = _thin(scan, model).voxels
-    tuned = _thin(scan, model, tune=True).voxels
+    monkeypatch.setattr(thin_slices, "tuned", steps.tuned)
+    tuned = _thin(scan, model).voxels
     assert torch.equal(before, torch.get_rng_state())
-    assert np.array_equal(tuned, _thin(scan, model, tune=True).voxels)
+    assert np.array_equal(tuned, _thin(scan, model).voxels)
     spline = np.einsum("mk,kji->mji", stack.interpolate(), scan.voxels)
     # The model has random weights: learning brings it back to what the slices imply.
     assert np.abs(tuned - spline).mean() < 0.5 * np.abs(plain - spline).mean()

@@ -132,13 +132,14 @@ def test_labels_of_enhanced_images_do_not_depend_on_the_storage(tmp_path: Path) 
     assert labels[0].any()
 
 
+@pytest.mark.usefixtures("untuned")
 @pytest.mark.parametrize("storage", SOME)
 def test_thin_slices_are_those_of_any_other_storage(part: Volume, storage: Storage) -> None:
     scan = replace(part.crop(k=slice(0, 6)), geometry=Geometry((1.0, 1.1, 4.0), (3, 5, -7)))
     config = EnhanceConfig(task="slices", device="cpu")
-    first = enhance_slices(scan, config, Monitor(), tune=False)
+    first = enhance_slices(scan, config, Monitor())
     other = stored(scan, storage)
-    result = enhance_slices(other, config, Monitor(), tune=False)
+    result = enhance_slices(other, config, Monitor())
     for one, two in ((first.volume, result.volume), (first.original, result.original)):
         assert np.array_equal(restored(two.voxels, storage), one.voxels)
     assert result.volume.geometry.direction == other.geometry.direction

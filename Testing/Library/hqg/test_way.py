@@ -13,7 +13,7 @@ import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.runtime.resources import resource_folder
 
 #: Most functions of the library that call one another at a time, and files that are entered.
-_DEEPEST, _FILES = 22, 46
+_DEEPEST, _FILES = 18, 40
 
 
 @pytest.mark.slow
