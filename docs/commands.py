@@ -27,11 +27,11 @@ _INTRODUCTION = """\
 Made from the commands' own help by `python docs/commands.py`.
 
 Results go to stdout, everything else to stderr: a progress bar on a terminal, otherwise a line
-every 10 s, if the stage or the time left changed. With `--json` a command prints exactly one JSON object: `{"ok": true, "command": …, …}`,
-or `{"ok": false, "command": …, "error": {…}}` with `code`, `message` and `hint`. (`worker` is the
-exception: it speaks JSON lines, see jobs.md.) An existing output is not replaced without `--force`;
-`batch` replaces results of its own where source or options have changed, see batch.md. Ctrl-C
-stops at the next safe point; a second one at once.
+every 10 s, if the stage or the time left changed. With `--json` a command prints exactly one JSON
+object: `{"ok": true, "command": …, …}`, or `{"ok": false, "command": …, "error": {…}}` with `code`,
+`message` and `hint`. (`worker` is the exception: it speaks JSON lines, see jobs.md.) An existing
+output is not replaced without `--force`; `batch` replaces results of its own where source or
+options have changed, see batch.md. Ctrl-C stops at the next safe point; a second one at once.
 
 | exit status | meaning |
 |---|---|

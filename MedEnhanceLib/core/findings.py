@@ -25,6 +25,9 @@ _NUMBERS = {
 #: Measurement → words for a correction that is stated in the same ones wherever a result is
 #: described; {…}: a number of the measurement, without which nothing is said.
 _CORRECTIONS = {"bias_field": "bias field corrected (N4)"}
+#: Change of the mean of all frames over what noise leaves in it from which more than noise went,
+#: and its least share of σ. Real series: EPI 1.2, DTI 1.3, FILL.
+_UNEXPLAINED, _LEAST_MEAN = 3.0, 0.1
 #: How a run's log begins to describe the noise, before the removal.
 _IN_LOG = ("noise found: ", "noise stated: ")
 #: Change of tissue over σ up to which the rest of the error is computed from both.
@@ -153,7 +156,9 @@ def verdict_on(
         return ""
     changed, verdict = strength * noise["changed"], noise.get("verdict")
     units = units or noise.get("units", "")
-    text = f"{REMOVED} {_level(changed)}{units and f' {units}'}"
+    text, beyond = f"{REMOVED} {_level(changed)}{units and f' {units}'}", ""
+    if times := mean_change(noise):
+        beyond = f", but the mean of all frames changed {times:.2g} times as much as noise explains"
     if strength == 0:
         return "nothing removed: the strength is 0"
     if verdict == CLEAN:
@@ -163,15 +168,25 @@ def verdict_on(
         reason = noise.get("unfit") or noise.get("reason", "the noise cannot be measured")
         done = text if changed else "nothing removed"
         how = door.noise_at(noise.get("places", ()))
-        return f"{UNCERTAIN}, {done}: {reason}; to measure σ in even tissue: {how}"
+        return f"{UNCERTAIN}, {done}{beyond}: {reason}; to measure σ in even tissue: {how}"
     if noise.get("is_stated"):
-        return f"{text} of the stated {_level(noise['sigma'])}"
+        return f"{text} of the stated {_level(noise['sigma'])}{beyond}"
     if more := [name for name in ("blur", "bias_field") if _is_corrected(measured.get(name))]:
         return f"{text}: noise and {' and '.join(more).replace('_', ' ')}"
     share = _removed_share(noise, strength)
     if share is None:
-        return f"{text} of noise {_level(noise['sigma'])}"
-    return f"{text}, about {max(5, 5 * round(20 * share))} % of the error"
+        return f"{text} of noise {_level(noise['sigma'])}{beyond}"
+    return f"{text}, about {max(5, 5 * round(20 * share))} % of the error{beyond}"
+
+
+def mean_change(noise: Mapping[str, Any]) -> float:
+    """Return the change of the mean of all frames over what noise leaves in it; 0 for no excess.
+
+    noise: `results.measured.noise` of the manifest.
+    """
+    mean, alone = (noise.get(f"mean_changed{by}") or 0.0 for by in ("", "_by_noise"))
+    is_beyond = mean > _UNEXPLAINED * alone and mean > _LEAST_MEAN * noise["sigma"]
+    return float(mean / alone) if alone and is_beyond else 0.0
 
 
 def _is_corrected(facts: Any) -> bool:
