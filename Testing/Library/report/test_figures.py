@@ -119,6 +119,14 @@ def test_single_slice_has_one_row() -> None:
     assert figure.axes[0].get_ylabel() == "axial\nK 0 of 0–0\n40 mm wide"
 
 
+def test_rounding_is_not_drawn_as_a_strong_change(head: Volume) -> None:
+    rounded = head.with_voxels(head.voxels + np.int16(1))
+    figure = comparison([Pane("Input", head), Pane("Difference", rounded, minus=head)]).figure
+    (limits,) = {i.get_clim() for i in images_of(figure) if i.get_cmap().name != "gray"}
+    low, high = choose_window(head)
+    assert limits[1] == pytest.approx(0.01 * (high - low))
+
+
 @pytest.mark.parametrize("direction", [(1, 1), (-1, 1), (1, -1)])
 def test_ticks_and_places_state_voxel_indices_from_0(direction: tuple[int, int]) -> None:
     voxels = np.zeros((3, 40, 40), np.float32)
