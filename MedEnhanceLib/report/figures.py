@@ -67,6 +67,11 @@ class Picture:
     figure: Any
     alt: str
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has more than the three columns that a page of text shows in full size."""
+        return bool(self.figure.get_figwidth() > 3.5 * _COLUMN_IN + _LEFT_IN)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write it as PNG; OutputError if that fails, or for another ending."""
         if Path(path).suffix.lower() != ".png":

@@ -60,7 +60,7 @@ def test_a_bar_goes_to_stderr_on_a_terminal_alone(
     assert quiet.err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     reported = run("convert", scan, tmp_path / "b.nrrd", "--json")
-    assert "%" in reported.err
+    assert reported.err.lstrip("\r").startswith("loading:   0%")  # imports may take seconds
     assert reported.json["ok"]
 
 

@@ -95,6 +95,7 @@ def test_a_ct_that_soft_tissue_does_not_show_gets_a_second_window(
     assert windows[:2] == [SOFT_TISSUE] * 2 and windows[2] == windows[3]
     assert windows[2] == pytest.approx((low, high), abs=80)
     assert "input, all content, enhanced, all content, change." in picture.alt
+    assert picture.is_wide and not comparison(panes[:2], window=(0, 80)).is_wide
     assert _windows(comparison(panes, window=(0, 80)))[:2] == [(0, 80)] * 2
     assert len(_windows(comparison(panes, window=(0, 80)))) == 3
 
