@@ -1,6 +1,7 @@
 """Our samples, in Slicer's module SampleData, on which the effect of the pages is easily seen.
 
-The damage of a sample is simulated by a worker when it is opened, always the same.
+The damage of a sample is simulated by a worker when it is opened, always the same; the scan of the
+demo (`medenhance demo`) is as the scanner made it.
 """
 
 import os
@@ -24,8 +25,9 @@ class Sample:
     name: str
     title: str
     modality: str
-    steps: tuple[dict, ...]  # the damage, as the job `degrade` takes it
+    steps: tuple[dict, ...]  # the damage, as the job `degrade` takes it; none for a real scan
     origin: str = ""  # Slicer's sample; "" for ours
+    file: str = "mni152_t1.nii.gz"  # ours
 
 
 _NOISE = {"name": "rician", "level": 0.09, "seed": 1}
@@ -46,6 +48,7 @@ SAMPLES = (
         (_LOW_DOSE,),
         "CTChest",
     ),
+    Sample("DWI-ds000114", _("Sample: real diffusion MR"), "MR", (), file="dwi_ds000114.nii.gz"),
 )
 
 
@@ -82,10 +85,12 @@ def load(sample):
     from MedEnhancePanels.runner import sharedRunner
     from MedEnhancePanels.waiting import wait
 
-    path = str(resource_folder("samples") / "mni152_t1.nii.gz")
+    path = str(resource_folder("samples") / sample.file)
     if sample.origin:
         path = _downloaded(sample.origin)
-    params = {"input": path, "modality": sample.modality, "steps": list(sample.steps)}
+    params = {"input": path, "modality": sample.modality}
+    if sample.steps:
+        params["steps"] = list(sample.steps)
 
     def after(job):
         path = job.params["output"]
@@ -93,11 +98,18 @@ def load(sample):
 
     title = _("Load {name}").format(name=sample.name)
     job = sharedRunner().submit(
-        "degrade", params, title=title, before=askForVolume, after=after, isUrgent=True
+        "degrade" if sample.steps else "convert",
+        params,
+        title=title,
+        before=askForVolume,
+        after=after,
+        isUrgent=True,
     )
     node = wait(job).nodes["output"]
-    node.SetAttribute(volume_warnings.NOTES, _("A sample, damaged on purpose by simulation."))
-    slicer.util.setSliceViewerLayers(background=node, fit=True)
+    if sample.steps:
+        node.SetAttribute(volume_warnings.NOTES, _("A sample, damaged on purpose by simulation."))
+    shown = bridge.proxyOf(node) if bridge.isSequence(node) else node
+    slicer.util.setSliceViewerLayers(background=shown, fit=True)
     return node
 
 

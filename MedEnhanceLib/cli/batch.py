@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from MedEnhanceLib.cli.compress import PartLostError
 from MedEnhanceLib.cli.parser import Command, Parser, add_flags, declaration_of, params_of
 from MedEnhanceLib.cli.terminal import columns
+from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN
 from MedEnhanceLib.errors import MedEnhanceError
 
 _ABOUT = (
@@ -81,7 +85,8 @@ def _run(args: argparse.Namespace) -> int:
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]
     done, before = fields["done"], fields["already_done"]
-    text = f"{done} of {total} done ({before} of them before), {len(failed)} failed; "
+    text = f"{done} of {total} done ({before} of them before)"
+    text += f"{_verdicts(fields['rows'])}, {len(failed)} failed; "
     if few := fields["hardly_changed"]:
         text += f"{few} hardly changed (the result is the input, or nearly); "
     text += f"see {table}"
@@ -102,6 +107,14 @@ def _run(args: argparse.Namespace) -> int:
     elif warned := sum(bool(row.get("warnings")) for row in fields["rows"]):
         text += f" ({warned} with warnings)"
     return int(args.console.report(fields, text, fault))
+
+
+def _verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Count the verdicts on the noise, ": 3 removed, 1 clean, 0 uncertain"; "" for none."""
+    measured = (row.get("measured") or {} for row in rows if row["status"] == "done")
+    found = Counter(each.get("noise", {}).get("verdict") for each in measured)
+    counts = [f"{found[verdict]} {verdict}" for verdict in (REMOVED, CLEAN, UNCERTAIN)]
+    return f": {', '.join(counts)}" if found.total() > found[None] else ""
 
 
 BATCH = Command(

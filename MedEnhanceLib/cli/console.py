@@ -44,7 +44,7 @@ class Console:
         self.warnings: list[str] = []
         self._stdout: TextIO = sys.stdout
         self._bar: Listener | None = None
-        self._progress: dict[str, Any] = {"fraction": 0.0, "stage": "start"}
+        self._progress: dict[str, Any] = {"fraction": 0.0, "stage": "loading"}
 
     def only_results_on_stdout(self) -> contextlib.AbstractContextManager[object]:
         """Redirect what libraries print to stderr, if stdout gets JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from MedEnhanceLib.core.findings import noise_level
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 _LONGEST_CELL = 24
+#: s/mm²; b values are listed in steps of it.
+_B_STEP = 50
 
 
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
@@ -151,14 +153,23 @@ def _card_text(card: Mapping[str, Any]) -> str:
     if kind := card.get("sequence_kind"):
         rows["sequence"] = f"{kind}, {card['frames']} frames"
     if gradients := card.get("gradients"):
-        from MedEnhanceLib.core.diffusion_gradients import Gradient
-
-        rows["diffusion"] = "\n".join(
-            f"frame {number}: {Gradient(**gradient)}" for number, gradient in enumerate(gradients)
-        )
+        rows["diffusion"] = "\n".join(_weightings(gradients))
     for name in ("history", "warnings"):
         rows[name] = "\n".join(card[name]) or "none"
     return f"{card['source']} ({card['modality']})\n{pairs(rows, '  ')}"
+
+
+def _weightings(gradients: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line per b value; scanners state those of a shell a little apart."""
+    by_b_value: dict[int, list[tuple[float, ...]]] = {}
+    for gradient in gradients:
+        b_value = _B_STEP * round(gradient["b_value"] / _B_STEP)
+        by_b_value.setdefault(b_value, []).append(tuple(gradient["direction"]))
+    for b_value, directions in sorted(by_b_value.items()):
+        count, along = len(directions), len({each for each in directions if any(each)})
+        frames = f"{count} frame{'s' if count > 1 else ''}"
+        text = f", {along} direction{'s' if along > 1 else ''}" if along else ""
+        yield f"b = {b_value} s/mm²: {frames}{text}"
 
 
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:

@@ -73,8 +73,9 @@ _LEFT = (0.31, 0.35, 0.45, 0.6, 0.78, 0.95)
 _LEFT_OF_CT = 0.3
 #: Error left where hardly anything is to be removed.
 _HARDLY_LESS = 0.96
-#: SNR at the upper end of the noise from which a scan is clean, though its noise is uncertain.
-_CLEAN = 40.0
+#: SNR at the upper end of the noise from which a scan is clean, though its noise is uncertain; and
+#: a lower one, for a scan whose likely SNR is this high (a T1 rounded to 8 bits: 39 and 160).
+_CLEAN, _LIKELY_CLEAN, _HIGH_SNR = 40.0, 25.0, 100.0
 #: Voxels of each volume of which the typical tissue is found.
 _SAMPLE = 1 << 20
 # Tuned on planted lesions (decision 0067). Measured again by Benchmarks/faint_lesions.py.
@@ -258,7 +259,8 @@ def expected(
     snr = None if is_ct or noise.level <= 0 else _tissue_of(volumes) / noise.level
     left = _LEFT_OF_CT if snr is None else float(np.interp(snr, _SNR, _LEFT))
     is_certain = noise.confidence >= TRUSTED
-    is_clean = snr is not None and snr * noise.level > _CLEAN * noise.high
+    least = _CLEAN if snr is None or snr < _HIGH_SNR else _LIKELY_CLEAN
+    is_clean = snr is not None and snr * noise.level > least * noise.high
     if is_clean and not is_certain:
         left = _HARDLY_LESS
     snr = snr and round(snr, 1)

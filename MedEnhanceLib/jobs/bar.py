@@ -43,7 +43,10 @@ def progress_bar() -> Iterator[Listener]:
     """Yield a bar by tqdm on stderr; warnings and log lines are printed above it."""
     tqdm = require("tqdm.auto", purpose="A progress bar").tqdm
     shape = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, bar_format=shape, dynamic_ncols=True, file=Messages(sys.stderr)) as bar:
+    # Until the first event, packages are imported, which can take seconds.
+    with tqdm(
+        total=1.0, desc="loading", bar_format=shape, dynamic_ncols=True, file=Messages(sys.stderr)
+    ) as bar:
 
         def listen(event: Event) -> None:
             if event.kind == "progress":

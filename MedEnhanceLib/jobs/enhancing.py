@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
-from MedEnhanceLib.core.findings import UNCERTAIN, corrected, corrections_in_words
+from MedEnhanceLib.core.findings import UNCERTAIN, corrections, corrections_in_words, mean_change
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
@@ -173,7 +173,7 @@ def _check_input(
 def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
     """Warn if a removal of noise alone changed tissue by clearly more than the noise."""
     noise = result.measured.get("noise")
-    if not noise or corrected(result.measured):
+    if not noise or corrections(result.measured):
         return  # more than noise was to change
     if result.strength * noise.get("changed", 0) > _MORE_THAN_NOISE * noise["sigma"]:
         kind = "stated" if noise.get("is_stated") else "measured"
@@ -183,7 +183,7 @@ def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
     is_alike = "frames" in noise or noise.get("is_stated")
     least = _ALIKE if is_alike and not result.volume.gradients else _OTHERS
     excess = result.strength * math.sqrt(max(mean**2 - alone**2, 0))
-    if mean > _SHARED * alone and excess > least * noise["sigma"]:
+    if mean_change(noise) or (mean > _SHARED * alone and excess > least * noise["sigma"]):
         mean, alone = result.strength * mean, result.strength * alone
         text = f"the mean of all frames changed by ±{mean:.3g} in tissue, by noise alone "
         text += f"±{alone:.3g}: anatomy may have been removed"

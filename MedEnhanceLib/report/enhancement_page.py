@@ -105,6 +105,7 @@ def enhancement_report(
         enhanced=enhanced,
         slices=measured.get("slices"),
         alt=picture.alt,
+        is_wide=picture.is_wide,
         manifest=manifest,
         model=manifest.get("model") or {"name": "the filter", "sha256": ""},
         units=volume.units or "units of the input",

@@ -39,6 +39,9 @@ _LUNG, _TISSUE, _MANY_LUNGS = -900.0, -500.0, 0.25
 _BEYOND, _SHOWN = 0.1, (2.0, 99.0)
 #: Pixels of a square whose mean is taken, against the noise, and slices that are looked at.
 _SQUARE, _SLICES = 4, 24
+#: Least reach of the colors of a difference, as a share of the gray levels: what no eye sees in the
+#: images, such as ±1 by rounding, is not drawn as a strong change.
+_LEAST_CHANGE = 0.01
 _LETTER = "#ffd666"
 #: Most voxel indices that are marked along a side.
 _TICKS = 5
@@ -63,6 +66,11 @@ class Picture:
 
     figure: Any
     alt: str
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has more than the three columns that a page of text shows in full size."""
+        return bool(self.figure.get_figwidth() > 3.5 * _COLUMN_IN + _LEFT_IN)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write it as PNG; OutputError if that fails, or for another ending."""
@@ -242,7 +250,7 @@ def _shared_scales(
         )
         for kind in ("difference", "heat")
     }
-    change = reach["difference"]
+    change = max(reach["difference"], _LEAST_CHANGE * (window[1] - window[0]))
     return {
         "image": Scale(*window, f"{panes[0].volume.quantity or 'intensity'}, {units}", "gray"),
         "difference": Scale(-change, change, f"difference, {units}", _difference_colors()),

@@ -11,8 +11,10 @@ import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
+import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.runtime import dependencies as library
+from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceNodes import results
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
@@ -161,6 +163,14 @@ class SampleTest(MedEnhanceTestCase):
         self.assertEqual(noisy.GetName(), "MNI152T1-noisy")
         self.assertIn("on purpose", noisy.GetAttribute("MedEnhance.notes"))
         self.assertSameVoxels(noisy, samples.load(samples.SAMPLES[0]))
+
+    def test_theScanOfTheDemoIsLoadedAsItIsWithItsGradients(self):
+        scan = samples.load(samples.SAMPLES[3])
+        self.assertEqual(scan.GetName(), "DWI-ds000114")
+        self.assertEqual(scan.GetNumberOfDataNodes(), 16)
+        self.assertIsNone(scan.GetAttribute("MedEnhance.notes"))
+        voxels = me.load(resource_folder("samples") / samples.SAMPLES[3].file, modality="MR").voxels
+        self.assertTrue((slicer.util.arrayFromVolume(scan.GetNthDataNode(5)) == voxels[5]).all())
 
     def test_withoutNetworkTheOtherSamplesAreNamed(self):
         with self.assertRaisesRegex(PanelError, "need no network"):

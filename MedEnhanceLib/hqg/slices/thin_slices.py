@@ -86,11 +86,11 @@ def enhance_slices(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> E
     )
     monitor.log("learning from these slices first: minutes on a CPU, longer for large volumes")
     millions = volume.voxels.size / stack.thick * stack.thin / 1e6
-    seconds = expected_seconds_of_slices(
-        millions, tuning_steps(millions), threads=torch.get_num_threads()
-    )
+    threads = torch.get_num_threads()
+    seconds = expected_seconds_of_slices(millions, tuning_steps(millions), threads=threads)
     text = (
-        f"{stack.thin} thin slices take about {duration_text(seconds)} on a CPU without other work"
+        f"{stack.thin} thin slices take about {duration_text(seconds)} on a CPU without other work "
+        f"({threads} thread{'s' if threads > 1 else ''})"
     )
     monitor.log(
         text + ("" if choice.name == "cpu" else f", and less on {choice.name}"), is_news=True

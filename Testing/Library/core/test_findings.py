@@ -126,6 +126,12 @@ def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:
         ({"verdict": "removed", "units": "HU"}, 1.0, "removed ±18.3 HU of noise ±19.5"),
         ({"verdict": "removed", "is_stated": True}, 1.0, "removed ±18.3 of the stated ±19.5"),
         (
+            {"verdict": "removed", "mean_changed": 8.0, "mean_changed_by_noise": 2.0},
+            0.5,
+            "removed ±9.15, about 40 % of the error, but the mean of all frames changed 4 times as "
+            "much as noise explains",
+        ),
+        (
             {"verdict": "uncertain", "reason": "r"},
             1.0,
             "uncertain, removed ±18.3: r; to measure σ in even tissue: medenhance noise INPUT --at "

@@ -85,8 +85,11 @@ def test_the_time_is_said_before_the_work(model: str) -> None:
 
     config = EnhanceConfig(model=model, device="cpu", task="slices")
     thin_slices.enhance_slices(_scan(), config, Monitor(listen))
-    assert news == ["32 thin slices take about 5 s on a CPU without other work"]
-    assert 30 <= expected_seconds_of_slices(10.5, 400, threads=2) <= 40  # 34 s were measured
+    (said,) = news
+    assert said.startswith("32 thin slices take about 5 s on a CPU without other work (")
+    # Measured: 65 s on two idle cores, 46 s on a shared one.
+    assert 65 <= expected_seconds_of_slices(10.5, 400, threads=2) <= 130
+    assert 30 <= expected_seconds_of_slices(1.2, 60, threads=1) <= 46
 
 
 @pytest.mark.parametrize("shape", ["gaussian", "box"])

@@ -95,6 +95,7 @@ def test_a_ct_that_soft_tissue_does_not_show_gets_a_second_window(
     assert windows[:2] == [SOFT_TISSUE] * 2 and windows[2] == windows[3]
     assert windows[2] == pytest.approx((low, high), abs=80)
     assert "input, all content, enhanced, all content, change." in picture.alt
+    assert picture.is_wide and not comparison(panes[:2], window=(0, 80)).is_wide
     assert _windows(comparison(panes, window=(0, 80)))[:2] == [(0, 80)] * 2
     assert len(_windows(comparison(panes, window=(0, 80)))) == 3
 
@@ -117,6 +118,14 @@ def test_single_slice_has_one_row() -> None:
     figure = comparison([Pane("Input", volume)]).figure
     assert len(images_of(figure)) == 1
     assert figure.axes[0].get_ylabel() == "axial\nK 0 of 0–0\n40 mm wide"
+
+
+def test_rounding_is_not_drawn_as_a_strong_change(head: Volume) -> None:
+    rounded = head.with_voxels(head.voxels + np.int16(1))
+    figure = comparison([Pane("Input", head), Pane("Difference", rounded, minus=head)]).figure
+    (limits,) = {i.get_clim() for i in images_of(figure) if i.get_cmap().name != "gray"}
+    low, high = choose_window(head)
+    assert limits[1] == pytest.approx(0.01 * (high - low))
 
 
 @pytest.mark.parametrize("direction", [(1, 1), (-1, 1), (1, -1)])
