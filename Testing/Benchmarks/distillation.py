@@ -54,6 +54,7 @@ RAW, TEMPLATE, SYNTHETIC, BY_STATISTICS, BY_MATCHING = ARMS = (
     "raw", "template", "synthetic", "statistics", "matching",
 )  # fmt: skip
 CELLS = tuple(f"{task} {modality}" for task in ("enhancer", "slices") for modality in FILES)
+PRESET = "smoke" if QUICK else "cpu"
 STEPS, CROPS, VALIDATED = (1, 2, 1) if QUICK else (800, 60, 12)
 #: Where further seeds show how far trainings are apart; on a CPU each takes six to eight minutes.
 AGAIN = (RAW, BY_STATISTICS, BY_MATCHING)
@@ -86,7 +87,7 @@ def volumes_of(modality: str, arm: str, device: str = "cpu") -> Path:
             pattern=Path(FILES[modality]).name,
             modality=modality,
         ).only(lambda patient: patient.id in TRAINING)
-        config = {"preset": "cpu", "method": arm, "volumes": VOLUMES, "held_out": 0.0}
+        config = {"preset": PRESET, "method": arm, "volumes": VOLUMES, "held_out": 0.0}
         me.distill(cohort, out, config=config, device=device)
         return out
     (out / "volumes").mkdir(parents=True, exist_ok=True)
