@@ -46,6 +46,8 @@ from MedEnhanceLib.synthetic import synthetic_volume
 KEPT = folder_of("distillation")
 TRAINING = ("STS_002", "STS_003", "STS_008", "STS_010", "STS_012", "STS_015", "STS_018", "STS_019")
 HELD_OUT = ("STS_024", "STS_004", "STS_006", "STS_014")
+if QUICK:
+    TRAINING, HELD_OUT = TRAINING[:2], HELD_OUT[:1]
 FILES = {"MR": "mr/sts/{}/MR_T1.nii.gz", "CT": "ct/sts/{}/CT.nii.gz"}
 OTHER_SITE = {"MR": "mr/studyforrest/T1.nii.gz", "CT": "ct/abdomen/CT.nii.gz"}
 #: Volumes of each arm, and their voxels.
