@@ -148,4 +148,4 @@ def _painted(name: str) -> tuple[Volume, Any]:
         labels = np.where(i**2 + j**2 < 0.5, 3, 0)
     gray = np.random.default_rng(len(name)).uniform(200, 900, 64)[labels]
     voxels = np.where(labels > 0, gray, 300.0 * (radius < 1.2)).astype(np.float32)
-    return Volume(voxels, Geometry((3.0, 3.0, 3.0)), modality="MR").canonical(), labels
+    return Volume(voxels, Geometry((2.0, 2.0, 2.0)), modality="MR").canonical(), labels

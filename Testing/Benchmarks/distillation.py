@@ -46,6 +46,8 @@ from MedEnhanceLib.synthetic import synthetic_volume
 KEPT = folder_of("distillation")
 TRAINING = ("STS_002", "STS_003", "STS_008", "STS_010", "STS_012", "STS_015", "STS_018", "STS_019")
 HELD_OUT = ("STS_024", "STS_004", "STS_006", "STS_014")
+if QUICK:
+    TRAINING, HELD_OUT = TRAINING[:2], HELD_OUT[:1]
 FILES = {"MR": "mr/sts/{}/MR_T1.nii.gz", "CT": "ct/sts/{}/CT.nii.gz"}
 OTHER_SITE = {"MR": "mr/studyforrest/T1.nii.gz", "CT": "ct/abdomen/CT.nii.gz"}
 #: Volumes of each arm, and their voxels.
@@ -54,6 +56,7 @@ RAW, TEMPLATE, SYNTHETIC, BY_STATISTICS, BY_MATCHING = ARMS = (
     "raw", "template", "synthetic", "statistics", "matching",
 )  # fmt: skip
 CELLS = tuple(f"{task} {modality}" for task in ("enhancer", "slices") for modality in FILES)
+PRESET = "smoke" if QUICK else "cpu"
 STEPS, CROPS, VALIDATED = (1, 2, 1) if QUICK else (800, 60, 12)
 #: Where further seeds show how far trainings are apart; on a CPU each takes six to eight minutes.
 AGAIN = (RAW, BY_STATISTICS, BY_MATCHING)
@@ -86,7 +89,7 @@ def volumes_of(modality: str, arm: str, device: str = "cpu") -> Path:
             pattern=Path(FILES[modality]).name,
             modality=modality,
         ).only(lambda patient: patient.id in TRAINING)
-        config = {"preset": "cpu", "method": arm, "volumes": VOLUMES, "held_out": 0.0}
+        config = {"preset": PRESET, "method": arm, "volumes": VOLUMES, "held_out": 0.0}
         me.distill(cohort, out, config=config, device=device)
         return out
     (out / "volumes").mkdir(parents=True, exist_ok=True)

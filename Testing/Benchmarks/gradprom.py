@@ -70,9 +70,9 @@ PERSONS, CELLS = (2, 1) if QUICK else (6, 3)
 #: Fields of a recipe that hold for a head here: the others say whose images it learned from.
 _OF_RECIPE = ("modality", "anatomy", "structures", "labeled_share", "network")
 #: Slices of a person's box, and pixels around the labels in them.
-_DEPTH, _MARGIN = 32, 24
+_DEPTH, _MARGIN = (8, 8) if QUICK else (32, 24)
 #: Side of a head's patches, in pixels: boxes are hardly larger.
-_PATCH = 128
+_PATCH = 32 if QUICK else 128
 #: Crops of a taught training that are drawn from at a time, steps after which one is replaced, and
 #: crops that the enhancer is validated on, which nothing here uses.
 _CROPS = {"crops": 2 if QUICK else 12, "renewed_every": 5, "validated": 1}

@@ -12,7 +12,6 @@ from medenhance_testing import SAMPLE, MedEnhanceTestCase
 from MedEnhanceLib.io import stepwise
 from MedEnhanceNodes import bridge, results, sending
 from MedEnhancePanels import dependencies, worker
-from MedEnhancePanels.runner import Runner
 
 #: A part of the sample that the model takes a fraction of a second for.
 PART = np.s_[60:72, 84:148, 60:124]
@@ -68,12 +67,11 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def replaceWorker(self, program):
         """Have a program, in Python, do the jobs until the end of the test."""
-        self.addCleanup(self.reload, "enhance")
-        self.runner = Runner([worker.pythonExecutable(), "-c", program])
+        self.waitUntil(lambda: not self.runner.activeJobs())
+        command = [worker.pythonExecutable(), "-c", program]
+        fields = {"_command": command, "_workers": [], "_shared": None}
+        self.enterContext(mock.patch.multiple(self.runner, **fields))
         self.addCleanup(self.runner.shutdown)
-        shared = "MedEnhancePanels.runner.sharedRunner"
-        self.enterContext(mock.patch(shared, return_value=self.runner))
-        self.reload("enhance")
 
     def setModality(self, node, modality):
         node.SetAttribute(bridge.MODALITY, modality)

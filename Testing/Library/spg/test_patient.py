@@ -162,7 +162,7 @@ def test_a_cancel_is_noticed_within_two_seconds(
 def test_where_memory_ends_the_batch_is_halved_once_and_said(
     raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    smoke = replace(smoke, loop=replace(smoke.loop, batch=4, teaching=0))
+    smoke = replace(smoke, loop=replace(smoke.loop, batch=4, teaching=0, inner=2))
     original, most = PatientLoop.match, 2
 
     def match(loop: PatientLoop, number: int, place: int) -> None:
