@@ -22,8 +22,8 @@ _NUMBERS = {
     "sequence": ("frames", "images"),
     "slices": ("before", "after", "spacing_before_mm", "spacing_after_mm"),
 }
-#: What is corrected besides noise → the fact of the measurement that says so, and the words wherever
-#: a result is described; {…}: a fact, without which nothing is said.
+#: What is corrected besides noise → the fact of the measurement that says so, and the words
+#: wherever a result is described; {…}: a fact, without which nothing is said.
 _CORRECTIONS = {
     "blur": ("undone", "blur undone"),
     "bias_field": ("corrected", "bias field corrected (N4)"),
