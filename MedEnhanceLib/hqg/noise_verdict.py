@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from types import EllipsisType
 from typing import Any
 
+import numpy as np
+
 from MedEnhanceLib.core.arrays import extremes
 from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN, noise_level
 from MedEnhanceLib.core.quantity import quantity_of
@@ -187,11 +189,18 @@ def region_verdict(volume: Volume, region: Sequence[slice | EllipsisType]) -> No
 
 
 def even_places_of(volume: Volume) -> tuple[tuple[int, ...], ...]:
-    """Return up to three voxels in even tissue of a volume; none for a sequence."""
+    """Return up to three voxels in even tissue of a volume, the same tissue in any storage.
+
+    volume: none are returned for a sequence.
+    """
     if volume.is_sequence:
         return ()
-    spacing = volume.geometry.spacing[::-1]
-    return even_places(volume.voxels, spacing, modality=volume.modality)
+    turned = volume.canonical()
+    spacing = turned.geometry.spacing[::-1]
+    places = even_places(turned.voxels, spacing, modality=volume.modality)
+    back = np.linalg.solve(volume.geometry.affine_lps, turned.geometry.affine_lps)
+    voxels = (back @ [*reversed(place), 1] for place in places)
+    return tuple(tuple(round(float(at)) for at in voxel[2::-1]) for voxel in voxels)
 
 
 def in_words(places: Sequence[Sequence[int]]) -> str:

@@ -390,7 +390,7 @@ class InstallationTest(MedEnhanceTestCase):
         samples.registerSampleData()
         title.assert_called_once_with("MedEnhance", "MedEnhance")
         self.assertEqual(
-            len(SampleData.SampleDataLogic.sampleDataSourcesByCategory("MedEnhance")), 3
+            len(SampleData.SampleDataLogic.sampleDataSourcesByCategory("MedEnhance")), 4
         )
 
     def test_aSampleAsksAndNeverFailsSilently(self):

@@ -99,7 +99,7 @@ class TestSeveralSeries:
         assert "modality" in lines[0]
         assert lines[2].split()[:4] == ["1", "MR", "T1", "24×20×4"]
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
-        assert "--series N" in ran.out
+        assert f"medenhance inspect {two} --series 1" in ran.out
 
     def test_a_derived_series_with_a_long_name_is_not_listed_as_its_source(
         self, run: Run, mr: Path, tmp_path: Path

@@ -177,15 +177,19 @@ def test_convert_writes_the_tables_of_fsl_and_names_them(
     assert output.exists()
 
 
-def test_the_card_lists_b_value_and_direction_of_each_frame(
+def test_the_card_counts_the_frames_of_each_b_value_and_json_has_their_directions(
     scan: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from MedEnhanceLib.cli.main import main
 
-    assert main(["inspect", str(scan(public, by_frame))]) == 0
+    folder = str(scan(public, by_frame))
+    assert main(["inspect", folder]) == 0
     shown = capsys.readouterr().out
-    assert "frame 0: b = 0 s/mm²" in shown
-    assert "frame 2: b = 1000 s/mm² along (0.8000, 0.6000, 0.0000)" in shown
+    assert "b = 0 s/mm²: 1 frame\n" in shown
+    assert "b = 1000 s/mm²: 3 frames, 3 directions" in shown
+    assert main(["inspect", folder, "--json"]) == 0
+    third = json.loads(capsys.readouterr().out)["card"]["gradients"][2]
+    assert third["b_value"] == 1000 and third["direction"] == pytest.approx([0.8, 0.6, 0])
 
 
 def test_a_derived_series_states_what_its_source_had_in_private_elements(
