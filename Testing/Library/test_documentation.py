@@ -15,7 +15,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -38,7 +37,6 @@ from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.hqg.denoisers import DENOISERS
-from MedEnhanceLib.hqg.slices.steps import tuned
 from MedEnhanceLib.io import formats
 from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.runtime.progress import Monitor
@@ -370,8 +368,7 @@ def test_the_examples_of_a_page_run(
     request: pytest.FixtureRequest,
 ) -> None:
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
-    short = partial(tuned, limits=(4, 4))
-    monkeypatch.setattr("MedEnhanceLib.hqg.slices.thin_slices.tuned", short)
+    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps.tuning_steps", lambda _: 4)
     if page in _WITH_ANY_SEGMENTS:
         shutil.copytree(tissue_head, desk / "models" / tissue_head.name)
         set_default(tissue_head.name)
