@@ -84,12 +84,12 @@ class Console:
         """
         began, said = time.monotonic(), ""
         while not ended.wait(LINE_SECONDS):
-            elapsed, now = duration_text(time.monotonic() - began), self._progress
+            seconds, now = int(time.monotonic() - began), self._progress
             share, stage, eta = f"{now['fraction']:.0%}", now["stage"], now.get("eta_s")
             remaining = f", about {duration_text(eta)} left" if eta is not None else ""
             if (line := f"{stage}{remaining or share}") != said:
                 said = line
-                self.note(f"{elapsed}: {share} {stage}{remaining}")
+                self.note(f"{seconds // 60}:{seconds % 60:02}: {share} {stage}{remaining}")
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""

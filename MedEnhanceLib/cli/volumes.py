@@ -146,7 +146,7 @@ def _card_text(card: Mapping[str, Any]) -> str:
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
     }
     if noise:
-        because = f"; uncertain, because {noise['reason']}" if noise.get("reason") else ""
+        because = f"; {noise['reason']}" if noise.get("reason") else ""
         rows["noise"] = noise_level(noise, card["units"]) + because
     if "mode" in card:
         rows |= _container_rows(card)

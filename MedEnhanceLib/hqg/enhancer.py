@@ -303,7 +303,7 @@ def _way_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[boo
         return False, "on request"
     if kind:
         return False, f"they repeat each other ({kind})"
-    return False, "nothing states that they differ in contrast"
+    return False, "nothing states that they differ in contrast; if they do, use sequence joint"
 
 
 def _apart(

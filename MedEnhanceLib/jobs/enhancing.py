@@ -187,7 +187,10 @@ def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
         mean, alone = result.strength * mean, result.strength * alone
         text = f"the mean of all frames changed by ±{mean:.3g} in tissue, by noise alone "
         text += f"±{alone:.3g}: anatomy may have been removed"
-        monitor.warn(f"{text}; look at the difference of result and input, averaged over frames")
+        monitor.warn(
+            f"{text}; compare their averages over frames; a mean of "
+            "frames, or a fit over them, is better made of the input"
+        )
 
 
 def _record_of(

@@ -186,7 +186,8 @@ def cell_blocks(spacing: Sequence[float], block: tuple[int, int, int]) -> list[i
 
     spacing: (i, j, k) in mm. block: its voxels along k, j, i.
     """
-    sides = zip(_CELL, block, reversed(tuple(spacing)), strict=True)
+    # 0.66666663 mm in a file and 0.66667 in a call are one spacing, and at half a block.
+    sides = zip(_CELL, block, (round(mm, 3) for mm in reversed(tuple(spacing))), strict=True)
     return [max(least, round(_CELL_MM / (side * mm))) for least, side, mm in sides]
 
 

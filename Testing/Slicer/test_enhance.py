@@ -318,7 +318,7 @@ class ChoicesTest(EnhanceTestCase):
         self.waitUntil(lambda: box.currentText not in box.toolTip, 60)  # then it is the reason
         self.assertGreaterEqual(self.ui.deviceComboBox.findData("cpu"), 0)
         self.assertRegex(self.ui.planLabel.text, r", about \d+ (s|min)\.")
-        self.waitUntil(lambda: "should go" in self.ui.verdictLabel.text, 60)
+        self.waitUntil(lambda: "enhancing removes" in self.ui.verdictLabel.text, 60)
         self.picture("enhance-ready")
 
 
@@ -349,7 +349,8 @@ class ApplyTest(EnhanceTestCase):
         self.assertIn("Brain enhanced is ready", self.message)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
         self.assertEqual(self.panel.result.compare.mode, "sideBySide")
-        self.waitUntil(lambda: "should go" in self.ui.verdictLabel.text, 60)  # measured after it
+        # Measured after it.
+        self.waitUntil(lambda: "enhancing removes" in self.ui.verdictLabel.text, 60)
         self.picture("enhance-done")
 
     @slow

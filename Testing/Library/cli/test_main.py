@@ -314,7 +314,7 @@ def test_without_a_terminal_a_line_says_how_far_it_is(
             fields = {"fraction": fraction, "stage": stage, "eta_s": eta_s}
             speaker.show_event(Event("progress", fields))
             time.sleep(0.2)
-            lines += re.findall(r"\d+ s: (\d+% .*)", capsys.readouterr().err)
+            lines += re.findall(r"\d+:\d\d: (\d+% .*)", capsys.readouterr().err)
     assert [line for line in lines if "loading" not in line] == [
         "30% read, about 3 min left",
         "40% go, about 9 s left",

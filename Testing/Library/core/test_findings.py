@@ -132,10 +132,21 @@ def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:
             "much as noise explains",
         ),
         (
+            {"verdict": "removed", "mean_changed": 7.0, "mean_changed_by_noise": 3.0},
+            1.0,
+            "removed ±18.3, about 65 % of the error, but the mean of all frames changed 2.3 times "
+            "as much as noise explains",
+        ),
+        (  # as of frames that repeat each other
+            {"verdict": "removed", "mean_changed": 6.0, "mean_changed_by_noise": 2.5},
+            1.0,
+            "removed ±18.3, about 65 % of the error",
+        ),
+        (
             {"verdict": "uncertain", "reason": "r"},
             1.0,
             "uncertain, removed ±18.3: r; to measure σ in even tissue: medenhance noise INPUT --at "
-            "SLICE,ROW,COLUMN, then --noise SIGMA",
+            "SLICE,ROW,COLUMN",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 from MedEnhanceLib.jobs.kinds.enhance import NoiseParams
+from MedEnhanceLib.noise.tissue_blocks import cell_blocks
 from MedEnhanceLib.runtime.resources import resource_folder
 
 
@@ -94,6 +95,30 @@ def test_a_region_is_measured_around_a_voxel_or_by_its_limits() -> None:
     for wrong in outside:
         with pytest.raises(ConfigError):
             me.measure_noise(voxels, modality="CT", spacing=(1, 1, 3), **wrong)
+
+
+def test_a_region_that_is_much_noisier_than_the_volume_may_hold_anatomy() -> None:
+    rng = np.random.default_rng(0)
+    voxels = 60 + 5 * rng.standard_normal((20, 60, 60))
+    voxels[4:16, 4:20, 4:20] += 40 * rng.standard_normal((12, 16, 16))
+    textured = me.measure_noise(voxels, at=(10, 12, 12), modality="CT", spacing=(1, 1, 1))
+    assert textured is not None and textured.volume_sigma is not None
+    assert textured.volume_sigma == pytest.approx(5, rel=0.2)
+    assert not textured.is_certain and "that of the whole volume" in textured.sentence
+    for place in textured.places:
+        even = me.measure_noise(voxels, at=place, modality="CT", spacing=(1, 1, 1))
+        assert even is not None and even.is_certain and even.sigma == pytest.approx(5, rel=0.2)
+    assert textured.places
+
+
+def test_spacings_that_a_file_and_a_call_round_differently_have_one_measurement() -> None:
+    voxels = np.random.default_rng(0).normal(500, 20, (16, 64, 64))
+    first, second = (
+        me.measure_noise(voxels, modality="MR", spacing=(mm, mm, mm))
+        for mm in (0.66666663, 0.66667)
+    )
+    assert first == second
+    assert cell_blocks((0.66666663,) * 3, (4, 4, 4)) == cell_blocks((0.66667,) * 3, (4, 4, 4))
 
 
 def test_two_regions_are_refused_and_an_empty_one_is_the_volume() -> None:
