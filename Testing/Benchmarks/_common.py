@@ -49,6 +49,9 @@ _PASSING = re.compile(r"(_s|seconds|_mib|_gib|peak_bytes|cpu_s_per_mvoxel)$")
 #: Share by which a value may differ and the table still be the same: pages print three digits at
 #: most, and another thread or library moves the seventh. Chosen by hand; no table isolates it.
 _TOLERANCE = 1e-3
+#: Value of which smaller ones may differ by the same share: gains near 0 are differences. Chosen by
+#: hand; no table isolates it.
+_LEAST = 0.1
 #: The option that names folders of further volumes.
 FURTHER = "--data"
 #: The open volumes kept beside the project; of a quick run small ones of the same names.
@@ -214,7 +217,7 @@ def _difference(a: Any, b: Any) -> float:
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         return max((_difference(*pair) for pair in zip(a, b, strict=True)), default=0.0)
     if isinstance(a, float) and isinstance(b, float):
-        return abs(a - b) / max(abs(a), abs(b), 1e-12)
+        return abs(a - b) / max(abs(a), abs(b), _LEAST)
     return float(a != b)
 
 
