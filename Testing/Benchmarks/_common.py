@@ -48,7 +48,7 @@ _SCRATCH = tempfile.TemporaryDirectory(prefix="benchmarks-") if QUICK else None
 _PASSING = re.compile(r"(_s|seconds|_mib|_gib|peak_bytes|cpu_s_per_mvoxel)$")
 #: Share by which a value may differ and the table still be the same: pages print three digits at
 #: most, and another thread or library moves the seventh. Chosen by hand; no table isolates it.
-_TOLERANCE = 1e-3
+_TOLERANCE = 2e-3
 #: Value of which smaller ones may differ by the same share: gains near 0 are differences. Chosen by
 #: hand; no table isolates it.
 _LEAST = 0.1
@@ -84,7 +84,7 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
         nargs="+",
         metavar="TEXT",
         help="measure parts whose name holds a text again; if all that they give stands in the "
-        "JSON file to a part in a thousand, except times and memory, the whole table counts as of "
+        "JSON file to two parts in a thousand, except times and memory, the whole table counts as of "
         "the present state",
     )
     parser.add_argument(
