@@ -84,8 +84,8 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
         nargs="+",
         metavar="TEXT",
         help="measure parts whose name holds a text again; if all that they give stands in the "
-        "JSON file to two parts in a thousand, except times and memory, the whole table counts as of "
-        "the present state",
+        "JSON file to two parts in a thousand, except times and memory, the whole table counts as "
+        "of the present state",
     )
     parser.add_argument(
         "--gates-only", action="store_true", help="judge the rows of the JSON file, measure nothing"
