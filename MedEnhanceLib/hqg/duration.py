@@ -8,10 +8,10 @@ _CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 3.7, 10, 60
 #: Seconds of a run that do not depend on the size of the volume.
 START_SECONDS = 3.0
 _STEP_SECONDS = 5
-#: Seconds of one core for a million voxels of thin slices, and for a step of learning from them:
-#: between MR of 256×256×40 to 160 in 400 steps, 65 s on two idle cores (speed.json), and MR of
-#: 115×90×35 to 117 in 60 steps on a core that others used too: .6 s a step, 8 s a million.
-_CORE_SECONDS_OF_SLICES, _CORE_SECONDS_OF_A_STEP = 5.0, 0.4
+#: Seconds of one core for a million voxels of thin slices, and for a step of learning from them, on
+#: an EPYC without AVX-512: 224 s for 10.5 million voxels and 400 steps on two cores; a Xeon took
+#: 34 s. Measured again by Benchmarks/speed.py.
+_CORE_SECONDS_OF_SLICES, _CORE_SECONDS_OF_A_STEP = 8.0, 0.9
 
 
 def expected_seconds(

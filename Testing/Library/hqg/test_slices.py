@@ -87,9 +87,9 @@ def test_the_time_is_said_before_the_work(model: str) -> None:
     thin_slices.enhance_slices(_scan(), config, Monitor(listen))
     (said,) = news
     assert said.startswith("32 thin slices take about 5 s on a CPU without other work (")
-    # Measured: 65 s on two idle cores, 46 s on a shared one.
-    assert 65 <= expected_seconds_of_slices(10.5, 400, threads=2) <= 130
-    assert 30 <= expected_seconds_of_slices(1.2, 60, threads=1) <= 46
+    # Measured on a slow processor: 224 s on two cores, 47 s on one.
+    assert 200 <= expected_seconds_of_slices(10.5, 400, threads=2) <= 250
+    assert 45 <= expected_seconds_of_slices(1.05, 60, threads=1) <= 65
 
 
 @pytest.mark.parametrize("shape", ["gaussian", "box"])
