@@ -56,7 +56,10 @@ class Parser(argparse.ArgumentParser):
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Take choices in any case, as the declarations do (`Option.converted`)."""
         known = list(action.choices or ())
-        return super()._get_values(action, [in_their_case(text, known) for text in arg_strings])
+        # What follows a command are its own arguments: a folder Demo is not the command demo.
+        count = 1 if isinstance(action, argparse._SubParsersAction) else len(arg_strings)
+        named = [in_their_case(text, known) for text in arg_strings[:count]]
+        return super()._get_values(action, named + arg_strings[count:])
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError for wrong usage, most likely a misspelled option."""

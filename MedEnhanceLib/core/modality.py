@@ -90,11 +90,6 @@ PROFILES: dict[str, Modality] = {
 MODALITIES = tuple(PROFILES)
 
 
-def modality_named(text: str) -> str:
-    """Return the modality of a name in any case; another text as it is."""
-    return text.upper() if text.upper() in PROFILES else text
-
-
 def profile_of(modality: str) -> Modality:
     """Return the properties of a modality; those of OT for an unknown one."""
     return PROFILES.get(modality, PROFILES["OT"])

@@ -19,10 +19,9 @@ from MedEnhanceLib.core.modality import (
     PROFILES,
     Modality,
     guess_modality,
-    modality_named,
     profile_of,
 )
-from MedEnhanceLib.core.options import PathLike, did_you_mean
+from MedEnhanceLib.core.options import PathLike, did_you_mean, in_their_case
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.core.sequence_kind import DIFFUSION, KINDS
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
@@ -169,7 +168,7 @@ class Volume:
     def _of(cls, image: exchange.Image, modality: str | None) -> Volume:
         """Make a volume; if `modality` is None, it is guessed from the values."""
         volume = cls(image.voxels, image.geometry, frame_interval_s=image.frame_interval_s)
-        stated = modality and modality_named(modality)
+        stated = modality and in_their_case(modality, PROFILES)
         resolved = stated or guess_modality(volume.voxels, volume.geometry.spacing)
         units = profile_of(resolved).units
         return replace(volume, modality=resolved, modality_is_guess=modality is None, units=units)
@@ -274,7 +273,7 @@ class Volume:
 
     def as_modality(self, modality: str) -> Volume:
         """Return the volume with this modality; if it differs, with its default units."""
-        modality = modality_named(modality)
+        modality = in_their_case(modality, PROFILES)
         units = self.units if modality == self.modality else profile_of(modality).units
         return replace(self, modality=modality, units=units, modality_is_guess=False)
 

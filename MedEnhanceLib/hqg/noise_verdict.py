@@ -114,7 +114,7 @@ def measured_noise(
     if at is not None:
         region = _cube_of(volume, at)
     if region:
-        return region_verdict(volume, region)
+        return region_verdict(volume, region, cache=cache, monitor=monitor)
     return noise_verdict(volume, cache=cache, monitor=monitor)
 
 
@@ -157,12 +157,20 @@ def noise_verdict(
     )
 
 
-def region_verdict(volume: Volume, region: Sequence[slice | EllipsisType]) -> NoiseVerdict:
+def region_verdict(
+    volume: Volume,
+    region: Sequence[slice | EllipsisType],
+    *,
+    cache: VolumeCache | None = None,
+    monitor: Monitor | None = None,
+) -> NoiseVerdict:
     """Measure the noise in a region of even tissue of a single volume.
 
     Args:
         volume: of any modality.
         region: slices along K, J and I; the last ones may be missing.
+        cache: as of `noise_verdict`.
+        monitor: receives progress; may cancel.
     Raises:
         ConfigError: the region is outside the volume.
         InputError: it is too small, or shows no tissue.
@@ -185,7 +193,7 @@ def region_verdict(volume: Volume, region: Sequence[slice | EllipsisType]) -> No
         if places := even_places_of(volume):
             hint = f"{hint.removesuffix('.')}, such as around the voxels {in_words(places)}."
         raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
-    whole, reason = noise_verdict(volume), noise.reason
+    whole, reason = noise_verdict(volume, cache=cache, monitor=monitor), noise.reason
     if whole and not reason and noise.low > _APART * whole.interval[1]:
         times = noise.level / whole.sigma
         reason = f"it is {times:.2g} times that of the whole volume, and anatomy may be in it"

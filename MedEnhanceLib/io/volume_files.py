@@ -19,7 +19,8 @@ from MedEnhanceLib.core.diffusion_gradients import (
     are_same,
     read_fsl_tables,
 )
-from MedEnhanceLib.core.modality import guess_modality, modality_named, profile_of
+from MedEnhanceLib.core.modality import PROFILES, guess_modality, profile_of
+from MedEnhanceLib.core.options import in_their_case
 from MedEnhanceLib.core.quantity import LABELS, PHASE, quantity_in
 from MedEnhanceLib.core.sequence_kind import DIFFUSION, stated_kind
 from MedEnhanceLib.core.volume import Volume
@@ -74,7 +75,7 @@ def load(
         monitor: notified of warnings and progress; may cancel.
     """
     path, monitor = Path(path), monitor or Monitor()
-    modality = modality and modality_named(modality)
+    modality = modality and in_their_case(modality, PROFILES)
     path = path if path.name else path.absolute()  # the present folder, by its name
     refuse_pipe(path)
     is_folder = path.is_dir()

@@ -321,6 +321,13 @@ def test_without_a_terminal_a_line_says_how_far_it_is(
     ]
 
 
+def test_a_file_that_is_named_like_a_command_keeps_its_case(
+    run: Callable,
+) -> None:
+    asked = run("inspect", "Demo")
+    assert (asked.status, "Demo does not exist" in asked.err) == (3, True)
+
+
 def test_a_warning_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     speaker = Console()
     for message in ("a.nii: looks like MR", "a.nii: looks like MR", "b.nii: looks like CT"):
