@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-#: Seconds of one core for a million voxels (docs/results.md, two cores), factor without the
-#: compiled library, and seconds of its build.
-_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 3.7, 10, 60
+#: Seconds of one core for a million voxels with AVX2, between those of CT (6.6) and MR (4.2); with
+#: AMX a fraction. Measured by Benchmarks/speed.py. Then the factor without the compiled library,
+#: and the seconds of its build.
+_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 5.4, 10, 60
 #: Seconds of a run that do not depend on the size of the volume.
 START_SECONDS = 3.0
 _STEP_SECONDS = 5

@@ -26,8 +26,6 @@ _FARTHEST_MM = 100.0
 REQUEST = "--as-intensity (as_intensity=True in Python)"
 #: Largest value whose square, summed over some voxels, single precision holds.
 LARGEST = 1e18
-#: Files, and what this process said that their values look like.
-_guesses: set[tuple[str, str]] = set()
 
 
 def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -183,9 +181,7 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         if likely == "OT":
             text = "its values are unlike CT and MR; state it"
         text = f"{name}: no modality is stated; {text}: {SET_MODALITY}"
-        about, guess = f"taken as {volume.modality}", (volume.source, text)
-        if monitor.warn(text, about=about, is_known=bool(volume.source) and guess in _guesses):
-            _guesses.add(guess)
+        monitor.warn(text, about=f"taken as {volume.modality}", is_general=True)
     elif stated not in ("", volume.modality):
         text = f"{name}: its header states {stated}, but it is taken as {volume.modality}, without "
         text += f"the units of {stated}: the result is wrong if the header is right"

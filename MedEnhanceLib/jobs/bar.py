@@ -14,6 +14,9 @@ from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import printable
 from MedEnhanceLib.runtime.tolerance import Messages
 
+#: What general warnings that this process logged are about.
+_logged_once: set[str] = set()
+
 
 @contextmanager
 def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator[Monitor]:
@@ -32,10 +35,18 @@ def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator
 
 
 def _logged(event: Event) -> None:
-    """Log warnings, for a caller who gave no `progress`."""
-    if event.kind == "warning":
-        with suppress(ValueError):  # logging itself fails where stderr is closed
-            logging.getLogger("medenhance").warning("%s", printable(event.fields["message"]))
+    """Log warnings, for a caller who gave no `progress`; those about all files once a process."""
+    if event.kind != "warning":
+        return
+    about = event.fields.get("about")
+    if about in _logged_once:
+        return
+    ending = ""
+    if about:
+        _logged_once.add(about)
+        ending = " (not repeated for further files)"
+    with suppress(ValueError):  # logging itself fails where stderr is closed
+        logging.getLogger("medenhance").warning("%s", printable(event.fields["message"] + ending))
 
 
 @contextmanager

@@ -22,8 +22,8 @@ class Event:
     Attributes:
         kind: see EventKind.
         fields: values for JSON, by kind: progress has `fraction` in [0, 1], `stage` and `eta_s`
-            (None while unknown); log and warning have `message`; metric has `name`, `value`,
-            `step`; preview has `path`, `caption`.
+            (None while unknown); log and warning have `message`, a warning that holds for further
+            jobs also `about`; metric has `name`, `value`, `step`; preview has `path`, `caption`.
     """
 
     kind: EventKind
@@ -132,22 +132,18 @@ class Monitor:
         """Report a line for the log; is_news: commands print it, though nobody asked for a log."""
         self.emit("log", message=message, **({"is_news": True} if is_news else {}))
 
-    def warn(self, message: str, *, about: str = "", is_known: bool = False) -> bool:
+    def warn(self, message: str, *, about: str = "", is_general: bool = False) -> None:
         """Report a fallback or another warning; the same text is reported once in a job.
 
         Args:
             message: of the warning.
             about: a key under which texts that differ, as by file name, count as the same.
-            is_known: whether another job of this process reported it: then it is only kept
-                for the manifest.
-        Returns whether it was reported.
+            is_general: whether it holds for further jobs of the process: Python logs it once.
         """
         if (about or message) in self._warned:
-            return False
+            return
         self._warned[about or message] = message
-        if not is_known:
-            self.emit("warning", message=message)
-        return not is_known
+        self.emit("warning", message=message, **({"about": about} if is_general else {}))
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Report a point of a curve.

@@ -465,27 +465,35 @@ def downstream() -> Table:
 
 def time() -> Table:
     """What a user waits for, on two cores, by size, beside the same work of peers."""
+    both = ("avx2", "amx")
 
-    def whole(name: str, case: str) -> Sequence[str]:
-        path = f"speed.rows[case={case}]"
-        return name, f"{{{path}.wall_s|.0f}}", f"{{{path}.cpu_s|.0f}}", f"{{{path}.peak_gib|.1f}}"
+    def ours(name: str, case: str, wall: str = "wall_s", cpu: str = "cpu_s") -> Sequence[str]:
+        paths = [f"speed.rows[width={width}; case={case}]" for width in both]
+        is_preview = "first" in wall
+        digits = ".1f" if is_preview else ".0f"
+        seconds = (f"{{?{path}.{field}|{digits}}}" for path in paths for field in (wall, cpu))
+        return name, *seconds, "–" if is_preview else f"{{{paths[0]}.peak_gib|.1f}}"
 
-    # Peers got a slab, and ours beside them: the ratio counts.
-    head, cost = "speed.rows[case=head].cpu_s:mean", "speed.rows[case=peers; arm={}].cpu_s:mean"
+    def peer(arm: str) -> Sequence[str]:
+        """A peer got a slab, and ours beside it: the ratio counts."""
+        paths = [f"speed.rows[width={width}; case={{}}].cpu_s:mean" for width in both]
+        cpu = [
+            f"{{{path.format('head')} * {path.format(f'peers; arm={arm}')} / "
+            f"{path.format('peers; arm=ours')}|.0f}}"
+            for path in paths
+        ]
+        return f"the same by {arm}", "–", cpu[0], "–", cpu[1], "–"
+
     rows = [
-        whole("enhance CT, 512×512×300", "whole volume"), whole("enhance MR, 256×256×160", "head"),
-    ]  # fmt: skip
-    rows += [
-        (f"the same by {arm}", "–", f"{{{head} * {cost.format(arm)} / {cost.format('ours')}|.0f}}",
-         "–")
-        for arm in ("NLM", "BM4D")
+        ours("enhance CT, 512×512×300", "whole volume"),
+        ours("enhance MR, 256×256×160", "head"), peer("NLM"), peer("BM4D"),
+        ours("enhance diffusion, 102×102×18, 42 frames", "diffusion"),
     ]  # fmt: skip
     for model, name in (("ct", "first preview, CT 512×512×300"), ("mr", "MR 256×256×160")):
         for seen, what in (("slice", "a slice"), ("region", "128 × 128 pixels of it")):
-            path = f"speed.rows[case=preview; model={model}; seen={seen}]"
-            times = f"{{{path}.first_wall_s|.1f}}", f"{{{path}.first_cpu_s|.1f}}"
-            rows.append((f"{name}: {what}", *times, "–"))
-    rows.append(whole("thin slices, MR from 256×256×40 to 160", "thin slices"))
+            case = f"preview; model={model}; seen={seen}"
+            rows.append(ours(f"{name}: {what}", case, "first_wall_s", "first_cpu_s"))
+    rows.append(ours("thin slices, MR from 256×256×40 to 160", "thin slices"))
     for setting, name in (
         ("lossless", "compress CT, 512×512×100, lossless"),
         ("JPEG XL effort 7", "the same by JPEG XL"),
@@ -493,7 +501,7 @@ def time() -> Table:
         (_HEVC, "the same by HEVC"),
     ):
         path = f"compression.rows[mode=large; setting={setting}]"
-        rows.append((name, f"{{{path}.encode_s|.1f}}", f"{{{path}.encode_cpu_s|.1f}}",
+        rows.append((name, f"{{{path}.encode_s|.1f}}", f"{{{path}.encode_cpu_s|.1f}}", "–", "–",
                      f"{{{path}.extra_peak_mb / 1074|.1f}}"))  # fmt: skip
     for what, name in (
         ("read, ours", "read DICOM, 512×512×300"),
@@ -502,8 +510,9 @@ def time() -> Table:
         ("scan, SimpleITK", "the same by SimpleITK"),
     ):
         path = f"dicom.rows[what={what}]"
-        rows.append((name, f"{{{path}.seconds|.1f}}", "–", "–"))
-    return Table(("work", "s", "CPU s", "memory, GiB"), ("$0", "$1", "$2", "$3"), rows)
+        rows.append((name, f"{{{path}.seconds|.1f}}", "–", "–", "–", "–"))
+    columns = ("work", "s", "CPU s", "s, AMX", "CPU s, AMX", "memory, GiB")
+    return Table(columns, [f"${n}" for n in range(len(columns))], rows)
 
 
 def offers() -> Table:
@@ -514,18 +523,18 @@ def offers() -> Table:
     thin, spline = (f"{over(thick, (arm, 'spline'), 'psnr')}:left" for arm in ("ours", "spline"))
     code = "compression.rows[volume=CT STS_013; mode=lossless; codec={}].ratio"
     packed = "compression.rows[mode=large; setting=lossless].encode_cpu_s"
+    cost = "speed.rows[width=avx2; case={}].cpu_s"
     rows = (
         ("a very noisy MR, real, 256×256×160", "BM4D", f"{noisy}.bm4d:mean", f"{noisy}.single:mean",
-         "speed.rows[case=head].cpu_s"),
-        ("diffusion, real, 96×96×60, 66 frames", "MP-PCA", f"{pair.format('MP-PCA')}.left:mean",
-         f"{pair.format('joint')}.left:mean",
-         "sequences.rows[case~66 frames; arm=joint].cpu_s_per_mvoxel:mean * 36.5"),
+         cost.format("head")),
+        ("diffusion, real, 102×102×18, 42 frames", "MP-PCA", f"{pair.format('MP-PCA')}.left:mean",
+         f"{pair.format('joint')}.left:mean", cost.format("diffusion")),
         ("CT of low dose, simulated, 512×512×300", "BM4D",
          f"{over(dose, ('BM4D', 'input'), 'psnr_image')}:left",
          f"{over(dose, ('ours', 'input'), 'psnr_image')}:left",
-         "speed.rows[case=whole volume].cpu_s"),
+         cost.format("whole volume")),
         ("MR with 40 thick slices, 256×256", "B-spline", spline, thin,
-         "speed.rows[case=thin slices].cpu_s"),
+         cost.format("thin slices")),
         ("CT to store without loss, 512×512×100", "JPEG XL",
          f"1 / {code.format(f'JPEG XL effort 9 or {_JPEG_XL}')}:max", f"1 / {code.format('ours')}",
          packed),

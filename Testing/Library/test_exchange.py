@@ -169,8 +169,12 @@ def test_a_modality_that_is_said_is_no_guess_any_more(head: Volume) -> None:
 
 
 def test_what_may_be_wrong_with_an_array_is_said(
-    head: Volume, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    head: Volume,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("MedEnhanceLib.jobs.bar._logged_once", set())
     array = np.array(head.voxels)
     me.compress(array, tmp_path / "a.ucv", lossless=True, spacing=(1, 1, 5000))
     said = [record.getMessage() for record in caplog.records]

@@ -20,7 +20,7 @@ from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Sampler, read_planes
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.steps import SliceTraining
 from MedEnhanceLib.learning.precision import move, without_tf32
-from MedEnhanceLib.learning.training import EMA, begin_training, run_steps
+from MedEnhanceLib.learning.training import EMA, begin_training
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Number of test batches, and step of the first one, which no training reaches.
@@ -66,17 +66,10 @@ def train_slices(
     training = SliceTraining(network, Sampler(planes, config), device, EMA)
     learner = training.learner
     # These may differ when a training is resumed, as they do not change the weights.
-    ignored = {"device": "", "data": (), "license": "", "held_out": ()}
-    parts = {
-        "config": config.to_json() | ignored,
-        "modules": {"network": learner.network, "average": learner.average},
-        "optimizers": {"adam": learner.optimizer},
-    }
-
-    def step(number: int) -> dict[str, float]:
-        return {"loss": training.step(number, config.steps)}
-
-    seconds = run_steps(step, config.steps, out, parts, monitor.part(0.05, 0.97))
+    ignored = {"data": (), "license": "", "held_out": ()}
+    settings = config.to_json() | ignored
+    in_steps = monitor.part(0.05, 0.97)
+    seconds = learner.run(training.loss_of, config.steps, out, settings, in_steps)
     tested, origin = planes, "new crops of training volumes"
     if held_out:
         tested = read_planes(sorted(held_out), config.modality, monitor.part(0.97, 1.0))

@@ -38,12 +38,11 @@ class SliceTraining:
         self.learner = Learner(network, sampler.config.learning_rate, ema)
         self._sampler, self._device = sampler, device
 
-    def step(self, number: int, total: int) -> float:
-        """Train on the patches of a step; returns the loss."""
+    def loss_of(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a step on its patches; returns it and what to report."""
         patches = on_device(self._sampler.batch(number), self._device)
         loss = thin_error(self.learner.network, patches.slices, patches.maps, patches.thin)
-        self.learner.step(loss, number, total)
-        return float(loss.detach())
+        return loss, {"loss": loss}
 
 
 def thin_error(network: SliceNet, slices: Tensor, maps: StackMaps, thin: Tensor) -> Tensor:
@@ -105,7 +104,9 @@ def tuned(
     training = SliceTraining(copy.deepcopy(network), sampler, device, _TUNED_EMA)
     for number in range(steps):
         monitor.progress(number / steps, "learning from slices")
-        if not np.isfinite(training.step(number, steps)):
+        loss, _ = training.loss_of(number)
+        training.learner.step(loss, number, steps)
+        if not torch.isfinite(loss):
             monitor.warn("learning from the slices diverged: the model is used as it is")
             return network
     return training.learner.averaged()

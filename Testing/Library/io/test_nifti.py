@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from Library.conftest import WarningRecorder
 
+import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
@@ -73,9 +74,18 @@ def test_one_warning_names_the_guessed_modality_and_how_to_state_it(
     assert "a.nii: no modality is stated; its values" in warning
     assert "--modality" in warning
     assert guessed.modality == "OT"
-    later = WarningRecorder()
-    load(tmp_path / "a.nii", monitor=later.monitor)  # this process has said it
-    assert later.monitor.warnings == (warning,) and not later.warnings
+
+
+def test_python_logs_a_guess_once_a_process_and_keeps_it_for_every_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedEnhanceLib.jobs.bar._logged_once", set())
+    for name in ("a.nii", "b.nii"):
+        guessed = me.load(written(tmp_path / name, **sform(AFFINE)))
+        assert guessed.modality_is_guess
+    (record,) = caplog.records
+    assert "a.nii: no modality is stated" in record.getMessage()
+    assert record.getMessage().endswith("(not repeated for further files)")
 
 
 def test_a_ct_that_was_rescaled_is_no_hu(tmp_path: Path, recorder: WarningRecorder) -> None:
