@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import EllipsisType
@@ -26,6 +27,9 @@ NOISY = "noisy"
 #: it: cortex gave 5, noise that grows towards the middle of a head 1.5. Chosen by hand; no table
 #: isolates it.
 _APART = 1.5
+#: The same over the noise of the volume, from which the sentence asks to look. Chosen by hand; no
+#: table isolates it.
+_MORE = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,7 @@ class NoiseVerdict:
         removable: expected share of the error (RMS) that an enhancement removes, 0 to 1; None where
             the noise is uncertain, and for a region.
         region: (start, stop) along K, J, I; None for the volume.
+        frame: number of the frame that the region is of, from 0; None for a single volume.
         volume_sigma: of a region: that of the whole volume; None if it cannot be measured.
         places: up to three voxels (K, J, I, from 0) in even tissue, where the noise is uncertain.
     """
@@ -56,6 +61,7 @@ class NoiseVerdict:
     snr: float | None = None
     removable: float | None = None
     region: tuple[tuple[int, int], ...] | None = None
+    frame: int | None = None
     volume_sigma: float | None = None
     places: tuple[tuple[int, ...], ...] = ()
 
@@ -72,13 +78,16 @@ class NoiseVerdict:
         if self.region:
             whole = f", in the whole volume ±{self.volume_sigma:.3g}" if self.volume_sigma else ""
             reason = f"; uncertain: {self.reason}" if self.reason else ""
-            return f"{noise} in the region{whole}{reason}"
+            if not reason and self.volume_sigma and self.interval[0] > _MORE * self.volume_sigma:
+                reason = ", which is less: look whether the region lies in one tissue"
+            of = "" if self.frame is None else f" of frame {self.frame}"
+            return f"{noise} in the region{of}{whole}{reason}"
         if self.verdict == CLEAN:
             little = "hardly anything" if self.removable else "nothing"
             return f"This scan is clean{f' ({snr})' if snr else ''}: {little} to do"
         if not self.is_certain:
             return f"{noise}; uncertain, because {self.reason}"
-        expected = f"up to about {round(20 * (self.removable or 0)) * 5} % of the error"
+        expected = f"typically about {round(20 * (self.removable or 0)) * 5} % of the error"
         because = f"; {self.reason}" if self.reason else ""
         return f"{', '.join(filter(None, (noise, snr)))}: enhancing removes {expected}{because}"
 
@@ -153,7 +162,7 @@ def noise_verdict(
         verdict=NOISY if facts["verdict"] == REMOVED else facts["verdict"],
         snr=facts.get("snr"),
         removable=facts.get("expected"),
-        places=even_places_of(volume) if is_uncertain else (),
+        places=even_places_of(volume, facts["interval"][1]) if is_uncertain else (),
     )
 
 
@@ -164,7 +173,7 @@ def region_verdict(
     cache: VolumeCache | None = None,
     monitor: Monitor | None = None,
 ) -> NoiseVerdict:
-    """Measure the noise in a region of even tissue of a single volume.
+    """Measure the noise in a region of even tissue; of a sequence in its first frame.
 
     Args:
         volume: of any modality.
@@ -175,22 +184,23 @@ def region_verdict(
         ConfigError: the region is outside the volume.
         InputError: it is too small, or shows no tissue.
     """
-    volume = volume.single("Choose one frame.")
+    frame = volume.frame(0)
     given = [each if isinstance(each, slice) else slice(None) for each in region]
     where = [*given, *[slice(None)] * (3 - len(given))]
-    ends = [each.indices(side)[:2] for each, side in zip(where, volume.shape, strict=True)]
+    ends = [each.indices(side)[:2] for each, side in zip(where, frame.shape, strict=True)]
     if any(start >= stop for start, stop in ends):
         raise ConfigError(
-            f"the region {ends} is empty in a volume of shape {volume.shape}",
+            f"the region {ends} is empty in a volume of shape {frame.shape}",
             "Give start and stop of slices, rows and columns.",
         )
     try:
         noise = measure_region(
-            volume.voxels[tuple(slice(*each) for each in ends)], modality=volume.modality
+            frame.voxels[tuple(slice(*each) for each in ends)], modality=volume.modality
         )
     except InputError as error:
         hint = error.hint
-        if places := even_places_of(volume):
+        whole = noise_verdict(volume, cache=cache, monitor=monitor)
+        if places := even_places_of(frame, whole.interval[1] if whole else math.inf):
             hint = f"{hint.removesuffix('.')}, such as around the voxels {in_words(places)}."
         raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
     whole, reason = noise_verdict(volume, cache=cache, monitor=monitor), noise.reason
@@ -205,21 +215,24 @@ def region_verdict(
         units=volume.units,
         reason=reason,
         region=tuple((int(start), int(stop)) for start, stop in ends),
+        frame=0 if volume.is_sequence else None,
         volume_sigma=whole.sigma if whole else None,
-        places=even_places_of(volume) if reason else (),
+        places=even_places_of(frame, whole.interval[1] if whole else math.inf) if reason else (),
     )
 
 
-def even_places_of(volume: Volume) -> tuple[tuple[int, ...], ...]:
+def even_places_of(volume: Volume, highest: float) -> tuple[tuple[int, ...], ...]:
     """Return up to three voxels in even tissue of a volume, the same tissue in any storage.
 
-    volume: none are returned for a sequence.
+    volume: none are returned for a sequence. highest: end of what the noise of the volume likely
+    is; `region_verdict` takes no place that it returns for anatomy.
     """
     if volume.is_sequence:
         return ()
     turned = volume.canonical()
     spacing = turned.geometry.spacing[::-1]
-    places = even_places(turned.voxels, spacing, modality=volume.modality)
+    most = _APART * highest
+    places = even_places(turned.voxels, spacing, modality=volume.modality, most=most)
     back = np.linalg.solve(volume.geometry.affine_lps, turned.geometry.affine_lps)
     voxels = (back @ [*reversed(place), 1] for place in places)
     return tuple(tuple(round(float(at)) for at in voxel[2::-1]) for voxel in voxels)

@@ -190,7 +190,8 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         likely_modalities(volume.voxels, spacing) == ("CT",)
     ):
         text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
-        monitor.warn(f"{text}is wrong if it is CT; override: {SET_MODALITY}")
+        text += 'is wrong if it is CT: then state --modality CT (modality="CT" in Python)'
+        monitor.warn(text)
     elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:
         text = f"{name}: no value is below 0 HU, although fat and air are: it may be HU + 1024, or "
         text += "no CT. Convert the original again, or subtract the offset (air is -1000 HU)"

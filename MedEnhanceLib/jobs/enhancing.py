@@ -129,7 +129,9 @@ def enhance_volume(
 def _with_places(result: Enhanced, volume: Volume) -> Enhanced:
     """Add where noise that is uncertain can be measured in the volume."""
     noise = result.measured.get("noise", {})
-    if noise.get("verdict") != UNCERTAIN or not (places := even_places_of(volume)):
+    if noise.get("verdict") != UNCERTAIN:
+        return result
+    if not (places := even_places_of(volume, noise["interval"][1])):
         return result
     return replace(result, measured=result.measured | {"noise": noise | {"places": places}})
 
@@ -253,11 +255,12 @@ def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
         value = getattr(config, option.name)
         is_known = option.name in _OF_THIN_SLICES or option.name.startswith("slice_")
         if not is_known and value != option.default:
-            asked.append(option.name if value is True else f"{option.name} {value}")
+            asked.append(option.name)
     if asked:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise ConfigError(
-            f"the task slices takes no {' and no '.join(asked)}",
-            f"Leave out {', '.join(asked)}, which the task noise takes.",
+            f"thin slices (the task slices) take no {' and no '.join(asked)}",
+            f"Leave out {flags} ({', '.join(asked)} in Python), or choose the task noise.",
         )
 
 

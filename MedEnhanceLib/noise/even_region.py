@@ -114,7 +114,7 @@ def _halves(spacing: Sequence[float]) -> list[int]:
 
 
 def even_places(
-    voxels: Array, spacing: Sequence[float], *, modality: str
+    voxels: Array, spacing: Sequence[float], *, modality: str, most: float = math.inf
 ) -> tuple[tuple[int, ...], ...]:
     """Find up to three voxels in even tissue, around which the noise can be measured.
 
@@ -125,6 +125,7 @@ def even_places(
         voxels: [K, J, I].
         spacing: mm along K, J and I.
         modality: as of `measure_region`.
+        most: σ in the units of the volume; where it is surely larger, anatomy may be in the cube.
     Returns K, J and I of each, from 0; none where no cube is even.
     """
     even = []
@@ -135,7 +136,7 @@ def even_places(
             noise = measure_region(voxels[where], modality=modality)
         except InputError:
             continue
-        if not noise.reason:
+        if not noise.reason and noise.low <= most:
             even.append((noise.level, place))
     first = max(0, (len(even) - _PROPOSED) // 2)
     return tuple(place for _level, place in sorted(even)[first : first + _PROPOSED])

@@ -76,7 +76,8 @@ def tuned(
     """Train a copy of a network on the slices to be restored.
 
     Self-supervised as in SMORE (Zhao et al., IEEE TMI 40 (2021) 805): rows of the slices are made
-    as thick as the slices are. It takes 7 CPU s for each million voxels; restoring adds 2 to 3.
+    as thick as the slices are. For each million voxels it takes 7 CPU s with AMX and 25
+    with AVX2; restoring adds 2 to 3, or 12 (Benchmarks/speed.py).
 
     Args:
         network: to start from, on `device`; it is not changed.

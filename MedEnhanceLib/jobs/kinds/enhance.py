@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -338,6 +339,10 @@ def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Resul
     )
     if verdict is None:
         sentence = f"{volume.modality} of this kind is not enhanced, and its noise not measured"
+        if volume.modality == "OT":
+            sentence = "the modality is unknown, and the noise of MR and CT is measured alone: "
+            sentence += f"state it by {SET_MODALITY}"
+        sentence = f"{Path(params.input).name}: {sentence}"
         return Result({"noise": None, "sentence": sentence})
     fields = {"noise": verdict.to_json(), "sentence": verdict.sentence}
     if params.picture and verdict.region:
@@ -354,6 +359,7 @@ def _region_picture(volume: Volume, region: Sequence[tuple[int, int]]) -> Pictur
     """
     from MedEnhanceLib.report.figures import Pane, comparison
 
+    volume = volume.frame(0)
     voxels = np.zeros(volume.shape, np.uint8)
     voxels[tuple(slice(*ends) for ends in region)] = 1
     outline = replace(volume.with_voxels(voxels), modality="SEG")

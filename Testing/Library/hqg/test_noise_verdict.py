@@ -10,6 +10,7 @@ from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 from MedEnhanceLib.jobs.kinds.enhance import NoiseParams
+from MedEnhanceLib.noise.even_region import even_places
 from MedEnhanceLib.noise.tissue_blocks import cell_blocks
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -109,6 +110,31 @@ def test_a_region_that_is_much_noisier_than_the_volume_may_hold_anatomy() -> Non
         even = me.measure_noise(voxels, at=place, modality="CT", spacing=(1, 1, 1))
         assert even is not None and even.is_certain and even.sigma == pytest.approx(5, rel=0.2)
     assert textured.places
+
+
+def test_places_whose_noise_would_be_taken_for_anatomy_are_not_proposed() -> None:
+    """Muscle at 3 mm: its cubes are even, and their spread is forty times the noise."""
+    voxels = 500 + 40 * np.random.default_rng(0).standard_normal((20, 60, 60))
+    assert even_places(voxels, (1, 1, 1), modality="MR", most=20) == ()
+    assert len(even_places(voxels, (1, 1, 1), modality="MR", most=50)) == 3
+
+
+def test_a_region_with_more_noise_than_the_volume_is_to_be_looked_at() -> None:
+    voxels = 60 + 5 * np.random.default_rng(0).standard_normal((20, 60, 60))
+    voxels[8:14, 4:20, 4:20] += 5 * np.random.default_rng(1).standard_normal((6, 16, 16))
+    apart = me.measure_noise(voxels, at=(11, 12, 12), modality="CT", spacing=(1, 1, 2))
+    alike = me.measure_noise(voxels, at=(11, 45, 45), modality="CT", spacing=(1, 1, 2))
+    assert apart is not None and apart.is_certain and "lies in one tissue" in apart.sentence
+    assert alike is not None and "lies in" not in alike.sentence
+
+
+def test_of_a_series_a_region_is_measured_in_the_first_frame() -> None:
+    frames = 500 + 20 * np.random.default_rng(0).standard_normal((6, 12, 48, 48))
+    frames[1:] += 100
+    measured = me.measure_noise(frames, at=(6, 24, 24), modality="MR", spacing=(1, 1, 2))
+    assert measured is not None and measured.frame == 0
+    assert measured.sigma == pytest.approx(20, rel=0.15)
+    assert "in the region of frame 0, in the whole volume ±" in measured.sentence
 
 
 def test_spacings_that_a_file_and_a_call_round_differently_have_one_measurement() -> None:
