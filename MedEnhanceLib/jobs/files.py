@@ -133,6 +133,8 @@ def _refuse_misspelled(path: Path) -> None:
     names: list[str] = []
     with contextlib.suppress(OSError, ValueError):
         names = [] if os.path.lexists(path) else [entry.name for entry in path.parent.iterdir()]
+    stem = path.name.partition(".")[0]  # names with one ending look alike
+    names = [name for name in names if did_you_mean(stem, [name.partition(".")[0]])]
     if near := did_you_mean(path.name, names):
         raise MissingFileError(f"{path} does not exist", f"{near}Check the path.")
 

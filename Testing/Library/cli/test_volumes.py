@@ -301,7 +301,8 @@ def test_a_missing_file_names_the_one_beside_it(run: Callable, scan: Path, tmp_p
             ran = run(command[0], tmp_path / given, *arguments)
             assert ran.status == 3
             assert "Did you mean scan.nii.gz?" in ran.err, (given, command)
-    assert "Did you mean" not in run("inspect", tmp_path / "nothing.mha").err
+    for other in ("nothing.mha", "abd.nii.gz"):
+        assert "Did you mean" not in run("inspect", tmp_path / other).err
 
 
 def test_a_hint_for_degrade_names_what_each_modality_takes(run: Callable, scan: Path) -> None:
