@@ -193,18 +193,19 @@ def region_verdict(
             f"the region {ends} is empty in a volume of shape {frame.shape}",
             "Give start and stop of slices, rows and columns.",
         )
+    whole = noise_verdict(volume, cache=cache, monitor=monitor)
+    highest = whole.interval[1] if whole else math.inf
     try:
         noise = measure_region(
             frame.voxels[tuple(slice(*each) for each in ends)], modality=volume.modality
         )
     except InputError as error:
         hint = error.hint
-        whole = noise_verdict(volume, cache=cache, monitor=monitor)
-        if places := even_places_of(frame, whole.interval[1] if whole else math.inf):
+        if places := even_places_of(frame, highest):
             hint = f"{hint.removesuffix('.')}, such as around the voxels {in_words(places)}."
         raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
-    whole, reason = noise_verdict(volume, cache=cache, monitor=monitor), noise.reason
-    if whole and not reason and noise.low > _APART * whole.interval[1]:
+    reason = noise.reason
+    if whole and not reason and noise.low > _APART * highest:
         times = noise.level / whole.sigma
         reason = f"it is {times:.2g} times that of the whole volume, and anatomy may be in it"
     return NoiseVerdict(
@@ -217,7 +218,7 @@ def region_verdict(
         region=tuple((int(start), int(stop)) for start, stop in ends),
         frame=0 if volume.is_sequence else None,
         volume_sigma=whole.sigma if whole else None,
-        places=even_places_of(frame, whole.interval[1] if whole else math.inf) if reason else (),
+        places=even_places_of(frame, highest) if reason else (),
     )
 
 
@@ -225,7 +226,7 @@ def even_places_of(volume: Volume, highest: float) -> tuple[tuple[int, ...], ...
     """Return up to three voxels in even tissue of a volume, the same tissue in any storage.
 
     volume: none are returned for a sequence. highest: end of what the noise of the volume likely
-    is; `region_verdict` takes no place that it returns for anatomy.
+    is; `region_verdict` takes no place that is returned for anatomy.
     """
     if volume.is_sequence:
         return ()
