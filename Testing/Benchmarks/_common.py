@@ -188,7 +188,8 @@ def _confirm(name: str, path: Path, parts: Iterable[Part], texts: Iterable[str])
     """Take a table for one of the present state, if some of its parts give the same rows again.
 
     For changes that are meant to leave results as they are. Values may differ by `_TOLERANCE`; the
-    largest difference stands in the JSON file.
+    largest difference stands in the JSON file. Rows that differ more stand in it as `again`, so
+    that pages can say what they are now, until all of the table is measured.
     """
     record = json.loads(path.read_bytes())
     again = {
@@ -199,8 +200,11 @@ def _confirm(name: str, path: Path, parts: Iterable[Part], texts: Iterable[str])
     apart = [min((_difference(row, other) for other in before), default=1) for row in rows]
     different = [row for row, share in zip(rows, apart, strict=True) if share > _TOLERANCE]
     if different or not rows:
+        if rows:
+            _save(path, record | {"again": {"commit": commit(), "rows": rows}})
         print(*different, sep="\n")
         sys.exit(f"{name}: {len(different)} of {len(rows)} rows differ: not confirmed")
+    record.pop("again", None)
     confirmed = {"commit": commit(), "parts": list(again), "largest_difference": max(apart)}
     _save(path, record | {"state": state_of(name), "confirmed": confirmed})
     print(f"{name}: confirmed by {len(rows)} rows of {len(again)} parts", flush=True)

@@ -189,6 +189,8 @@ def test_a_table_is_confirmed_by_parts_that_give_the_same_rows_again(
     psnr[0] += 0.1
     with pytest.raises(SystemExit, match="1 of 1 rows differ"):
         run("--confirm", "c")
+    record = json.loads((tmp_path / "trial.json").read_text("utf-8"))
+    assert [row["psnr"] for row in record["again"]["rows"]] == [psnr[0]]
     assert not is_present()
 
 
