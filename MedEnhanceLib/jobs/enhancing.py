@@ -250,16 +250,16 @@ def manifest_of(
 
 def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
     """Raise ConfigError for options that the task slices lacks: its result has another grid."""
-    asked = [name for name, value in besides.items() if value is not None]
+    asked = {name: name for name, value in besides.items() if value is not None}
     for option in options_of(type(config)):
         value = getattr(config, option.name)
         is_known = option.name in _OF_THIN_SLICES or option.name.startswith("slice_")
         if not is_known and value != option.default:
-            asked.append(option.name)
+            asked[option.name] = option.name if value is True else f"{option.name} {value}"
     if asked:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise ConfigError(
-            f"thin slices (the task slices) take no {' and no '.join(asked)}",
+            f"thin slices (the task slices) take no {' and no '.join(asked.values())}",
             f"Leave out {flags} ({', '.join(asked)} in Python), or choose the task noise.",
         )
 

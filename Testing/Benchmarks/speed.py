@@ -23,7 +23,19 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from _common import QUICK, RESULTS, SHARED_DATA, Gate, Part, Row, at_most, in_child, machine, run
+from _common import (
+    QUICK,
+    RESULTS,
+    SHARED_DATA,
+    Gate,
+    Part,
+    Row,
+    at_most,
+    commit,
+    in_child,
+    machine,
+    run,
+)
 from _speed_floor import Stages
 
 from MedEnhanceLib import native
@@ -141,11 +153,11 @@ _CASES: dict[str, Callable[[], list[Row]]] = {
 def case_rows(name: str) -> list[Row]:
     """Rows of a case."""
     which = {"width": native.require(__name__).width, "processor": machine().partition(",")[0]}
-    return [{"case": name, **which, **row} for row in _CASES[name]()]
+    return [{"case": name, **which, "commit": commit(), **row} for row in _CASES[name]()]
 
 
 def earlier_rows() -> list[Row]:
-    """Rows of the table that were measured at other vector widths."""
+    """Rows of the table that were measured at other vector widths, each of its own commit."""
     path, width = RESULTS / "speed.json", native.require(__name__).width
     rows: list[Row] = json.loads(path.read_bytes())["rows"] if path.is_file() else []
     return [row for row in rows if row["width"] != width]

@@ -332,7 +332,7 @@ def test_choices_are_taken_in_any_case(run: Callable, scan: Path, tmp_path: Path
         (["--noise", "1e9"], "all values of the volume are between"),
         (["--task", "slices", "--denoiser", "bm4d"], "there is no"),
         (["--task", "slices", "--slice-spacing", "3.2"], "for each measured one"),
-        (["--task", "slices", "--guide", "GUIDE"], "take no guide"),
+        (["--task", "slices", "--guide", "GUIDE"], "the task slices) take no guide"),
         (["--correct-bias-field", "--modality", "CT"], "no bias field"),
         (["--model", "missing"], "missing"),
     ],

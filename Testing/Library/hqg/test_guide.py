@@ -211,5 +211,5 @@ def test_what_keeps_the_grid_refuses_to_make_thin_slices(head: Volume) -> None:
 @pytest.mark.parametrize("name", ["guide", "uncertainty", "correct_bias_field"])
 def test_what_thin_slices_do_not_take_is_refused(head: Volume, other: Volume, name: str) -> None:
     value = other if name == "guide" else True
-    with pytest.raises(ConfigError, match=f"take no {name}"):
+    with pytest.raises(ConfigError, match=rf"\(the task slices\) take no {name}"):
         me.enhance(head, task="slices", **{name: value})

@@ -270,5 +270,5 @@ def test_the_option_has_three_values_and_none_for_thin_slices() -> None:
     with pytest.raises(ConfigError, match="sequence") as caught:
         me.enhance(volume, sequence="nonsense", progress=False)
     assert "joint" in f"{caught.value.message} {caught.value.hint}"
-    with pytest.raises(ConfigError, match=r"the task slices\) take no sequence"):
+    with pytest.raises(ConfigError, match=r"the task slices\) take no sequence joint"):
         me.enhance(volume, sequence="joint", task="slices", progress=False)
