@@ -83,7 +83,7 @@ def read_nifti(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volu
         source=str(path),
         frame_interval_s=_interval(header, facts, name, monitor) if len(shape) == 4 else None,
         quantity=_INTENTS.get(int(header["intent_code"]), ""),
-        nifti=_kept_fields(header, shape),
+        header_fields=_kept_fields(header, shape),
     )
     return volume, facts
 
@@ -272,10 +272,10 @@ def _kept_fields(header: Any, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def _put_kept_fields(header: Any, volume: Volume, monitor: Monitor) -> None:
     """Set what the fields of an earlier NIfTI file state, and name what no longer holds."""
-    fields = {name: volume.nifti[name] for name in _KEPT if name in volume.nifti}
+    fields = {name: volume.header_fields[name] for name in _KEPT if name in volume.header_fields}
     is_new_meaning = volume.modality == "SEG" and fields.get("intent_code") != _LABELS
     lost = [*(_OF_VALUES if is_new_meaning else ())]
-    lost += _OF_SLICES if volume.nifti.get("slices") != volume.shape[-3] else ()
+    lost += _OF_SLICES if volume.header_fields.get("slices") != volume.shape[-3] else ()
     if gone := [name for name in lost if fields.pop(name, None)]:
         monitor.warn(
             f"NIfTI fields that do not hold for the result are left out: {', '.join(gone)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +52,12 @@ class Tags:
     gradients: tuple[Gradient, ...] = ()
     quantity: str = ""
     sequence_kind: str = ""
-    nifti: dict[str, Any] = field(default_factory=dict)
+    header_fields: dict[str, Any] = field(default_factory=dict)
+
+
+def is_of_segments(key: str) -> bool:
+    """Return whether a header field is a key of a segmentation of 3D Slicer, which NRRD keeps."""
+    return re.match(r"Segment\d+_", key) is not None
 
 
 def to_text(volume: Volume) -> str:
@@ -72,7 +78,9 @@ def to_text(volume: Volume) -> str:
         "frame_interval_s": volume.frame_interval_s,
         "lossy": [[step.method, step.ratio] for step in volume.lossy],
         "gradients": [[each.b_value, *each.direction] for each in gradients],
-        "nifti": volume.nifti,
+        "header_fields": {
+            key: value for key, value in volume.header_fields.items() if not is_of_segments(key)
+        },
     }
     return json.dumps(fields | {key: value for key, value in optional.items() if value})
 
@@ -102,7 +110,7 @@ def from_text(text: str) -> Tags:
                 Gradient(float(b_value), (float(x), float(y), float(z)))
                 for b_value, x, y, z in fields.get("gradients") or ()
             ),
-            nifti=dict(fields.get("nifti") or {}),
+            header_fields=dict(fields.get("header_fields") or {}),
         )
     except _MALFORMED:
         return Tags()

@@ -142,6 +142,8 @@ def save(
             f"Use one of: {', '.join(WRITABLE)}.",
         )
     refuse_not_finite(volume)
+    if ending_of(path) != ".nrrd":
+        warn_of_segments(volume, path, monitor)
     texts = texts_beside(volume, path)
     with contextlib.ExitStack() as files:
         temporary = files.enter_context(atomic_write(path, overwrite=overwrite))
@@ -154,6 +156,15 @@ def save(
             file.writelines(
                 pack(content, monitor) if path.name.lower().endswith(".gz") else content
             )
+
+
+def warn_of_segments(volume: Volume, path: Path, monitor: Monitor) -> None:
+    """Name the segments of a .seg.nrrd whose names and colors a result does not keep."""
+    fields = volume.header_fields.items()
+    names = [str(text) for key, text in fields if re.fullmatch(r"Segment\d+_Name", key)]
+    if names:
+        text = "names and colors of its segments are not kept, as NRRD alone has a place for them"
+        monitor.warn(f"{path.name}: {text}: {', '.join(names)}")
 
 
 def texts_beside(volume: Volume, path: Path) -> dict[Path, str]:
@@ -243,7 +254,7 @@ def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
         gradients=facts.gradients if len(facts.gradients) == frames else volume.gradients,
         quantity=facts.quantity or volume.quantity or _quantity_beside(volume),
         sequence_kind=facts.sequence_kind or volume.sequence_kind or _kind_beside(volume),
-        nifti=volume.nifti or facts.nifti,
+        header_fields=volume.header_fields or facts.header_fields,
     )
 
 

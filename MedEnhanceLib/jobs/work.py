@@ -75,8 +75,12 @@ class Work:
             else:
                 path, is_main = self.outputs[name], name == "output"
                 # Of the NIfTI header a map shares the space alone: other fields are of the image.
-                space = {key: volume.nifti[key] for key in ("sform_code",) if key in volume.nifti}
-                stored = volume if is_main else replace(volume, gradients=(), nifti=space)
+                space = {
+                    key: volume.header_fields[key]
+                    for key in ("sform_code",)
+                    if key in volume.header_fields
+                }
+                stored = volume if is_main else replace(volume, gradients=(), header_fields=space)
                 texts = texts_beside(stored, path)
                 io.save(stored, path, overwrite=self._params.overwrite, monitor=monitor)
                 of = "" if is_main else f"{name}_"
@@ -89,8 +93,11 @@ class Work:
 
     def save_volume(self, volume: Volume, monitor: Monitor) -> None:
         """Save the only volume of a job, as a file or as a DICOM series."""
+        from MedEnhanceLib.io.volume_files import warn_of_segments
+
         if isinstance(self._params, DicomParams) and self._params.dicom:
             monitor.progress(0.0, "saving the result")
+            warn_of_segments(volume, Path(self._params.output), monitor)
             objects = Objects(volume, self._action, volume=volume)
             objects = place_objects(objects, self._params, self.series, monitor.part(0.0, 0.2))
             self.write(objects, monitor.part(0.2, 1.0))
