@@ -155,7 +155,7 @@ def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Itera
 
     On any exception nothing changes. If the process is killed between the two renames that replace
     a folder, its earlier files are in `<target>.replaced-XXXXXXXX`; `refuse_no_folder` puts them
-    back. Those of a process that was killed after both are removed with the next replacement.
+    back, and the next replacement removes those of a process that was killed after both.
 
     target: a new or an empty folder, or one whose files may be removed.
     replaceable: returns whether a file in it may be removed; called just before the renames.
@@ -175,12 +175,15 @@ def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Itera
                     with Path(place, name).open("rb+") as stream:
                         flush(stream)
                 flush_folder(Path(place))
-            aside = _put_in_place(new, real, replaceable)
-        with _is_in_place(target):
-            flush_folder(real.parent)
-        for earlier in [*_set_aside(real), *([aside] if aside else [])]:
-            with _is_in_place(target, f"earlier files are left in {earlier}"):
-                _remove_files(earlier, replaceable)
+            _put_in_place(new, real, replaceable)
+    with _is_in_place(target):
+        flush_folder(real.parent)
+    for aside in _set_aside(real):
+        with _is_in_place(target, f"earlier files are left in {aside}"):
+            for path in filter(replaceable, sorted(aside.iterdir())):
+                path.unlink()
+            with contextlib.suppress(OSError):  # another program has put a file there meanwhile
+                aside.rmdir()
 
 
 def remove_folder(folder: Path) -> Iterator[None]:
@@ -221,28 +224,20 @@ def refuse_no_folder(target: Path) -> None:
     refuse_unwritable(real.parent)
     with as_output_error(target):
         remove_abandoned(PREFIX, real.parent)
-        aside = max(_set_aside(real), key=lambda folder: folder.stat().st_mtime, default=None)
-        if aside and not (real.is_dir() and any(real.iterdir())):
-            if real.is_dir():
-                real.rmdir()
-            aside.rename(real)
+        asides = _set_aside(real)
+        if asides and not (real.is_dir() and any(real.iterdir())):
+            asides[-1].rename(real)
 
 
 def _set_aside(target: Path) -> list[Path]:
-    """List the folders of earlier files of a folder whose writers, and hidden folders, are gone."""
+    """List the folders of earlier files of `target` whose writers are gone, the newest last."""
     asides = target.parent.glob(f"{glob.escape(target.name)}{_ASIDE}????????")
-    hidden = target.with_name(PREFIX)
-    return [
-        each
-        for each in sorted(asides)
-        if each.is_dir()
-        and not each.is_symlink()
-        and not Path(f"{hidden}{each.name[-8:]}").exists()
-    ]
+    living = {path.name[-8:] for path in target.parent.glob(f"{PREFIX}*")}
+    gone = (path for path in asides if path.name[-8:] not in living and not path.is_symlink())
+    return sorted(gone, key=lambda path: path.stat().st_mtime)
 
 
-def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) -> Path | None:
-    """Rename a folder to `target`; returns the folder of earlier files, None without any."""
+def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) -> None:
     earlier = sorted(target.iterdir()) if target.is_dir() else []
     foreign = [path for path in earlier if not replaceable(path)]
     if foreign:
@@ -257,29 +252,15 @@ def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) 
         if sys.platform == "win32" and target.is_dir():  # elsewhere the rename replaces it
             target.rmdir()
         new.rename(target)
-        return None
+        return
     # Its last characters are those of the hidden folder, which says whether the writer lives.
     aside = target.with_name(f"{target.name}{_ASIDE}{new.parent.name[-8:]}")
     target.rename(aside)
     try:
         new.rename(target)
-    except OSError as cause:
-        try:
-            aside.rename(target)
-        except OSError:
-            fault = f"{target} cannot be written ({cause.strerror}); earlier files are in {aside}"
-            raise OutputError(fault, f"Rename that folder to {target.name}.") from cause
+    except OSError:
+        aside.rename(target)
         raise
-    return aside
-
-
-def _remove_files(folder: Path, removable: Callable[[Path], bool]) -> None:
-    """Remove the files of a folder that may be removed, and the folder if it is empty then."""
-    for path in sorted(folder.iterdir()):
-        if removable(path):
-            path.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def flush(stream: IO[Any]) -> None:

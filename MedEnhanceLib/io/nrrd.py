@@ -316,8 +316,8 @@ def itk_header(ending: str, volume: Volume, monitor: Monitor) -> tuple[bytes, np
     image.SetOrigin([*volume.geometry.origin, 0.0][:axes])
     image.SetDirection(direction.ravel().tolist())
     image.SetMetaData(tags.KEY, tags.to_text(volume))
-    for key, text in volume.header_fields.items() if ending == ".nrrd" else ():
-        if tags.is_of_segments(key):
+    for key, text in volume.header_fields.items():
+        if key.startswith(tags.SEGMENT) and ending == ".nrrd":
             image.SetMetaData(key, str(text))
             extent = " ".join(f"0 {size - 1}" for size in volume.shape[::-1])
             image.SetMetaData(f"{key.partition('_')[0]}_Extent", extent)

@@ -23,6 +23,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import printable
 
 KEY = "MedEnhance"
+#: Begin of the keys of segments of 3D Slicer, which NRRD keeps by itself.
+SEGMENT = "Segment"
 #: Exceptions for text that MedEnhance did not write, or that is damaged.
 _MALFORMED = (
     ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
@@ -55,9 +57,12 @@ class Tags:
     header_fields: dict[str, Any] = field(default_factory=dict)
 
 
-def is_of_segments(key: str) -> bool:
-    """Return whether a header field is a key of a segmentation of 3D Slicer, which NRRD keeps."""
-    return re.match(r"Segment\d+_", key) is not None
+def warn_of_segments(volume: Volume, name: str, monitor: Monitor) -> None:
+    """Warn of a result that does not keep names and colors of segments; NRRD alone does."""
+    fields = volume.header_fields.items()
+    if names := [str(text) for key, text in fields if re.fullmatch(r"Segment\d+_Name", key)]:
+        text = "names and colors of its segments are not kept, as NRRD alone has a place for them"
+        monitor.warn(f"{name}: {text}: {', '.join(names)}")
 
 
 def to_text(volume: Volume) -> str:
@@ -79,7 +84,7 @@ def to_text(volume: Volume) -> str:
         "lossy": [[step.method, step.ratio] for step in volume.lossy],
         "gradients": [[each.b_value, *each.direction] for each in gradients],
         "header_fields": {
-            key: value for key, value in volume.header_fields.items() if not is_of_segments(key)
+            key: value for key, value in volume.header_fields.items() if not key.startswith(SEGMENT)
         },
     }
     return json.dumps(fields | {key: value for key, value in optional.items() if value})

@@ -143,7 +143,7 @@ def save(
         )
     refuse_not_finite(volume)
     if ending_of(path) != ".nrrd":
-        warn_of_segments(volume, path, monitor)
+        tags.warn_of_segments(volume, path.name, monitor)
     texts = texts_beside(volume, path)
     with contextlib.ExitStack() as files:
         temporary = files.enter_context(atomic_write(path, overwrite=overwrite))
@@ -156,15 +156,6 @@ def save(
             file.writelines(
                 pack(content, monitor) if path.name.lower().endswith(".gz") else content
             )
-
-
-def warn_of_segments(volume: Volume, path: Path, monitor: Monitor) -> None:
-    """Name the segments of a .seg.nrrd whose names and colors a result does not keep."""
-    fields = volume.header_fields.items()
-    names = [str(text) for key, text in fields if re.fullmatch(r"Segment\d+_Name", key)]
-    if names:
-        text = "names and colors of its segments are not kept, as NRRD alone has a place for them"
-        monitor.warn(f"{path.name}: {text}: {', '.join(names)}")
 
 
 def texts_beside(volume: Volume, path: Path) -> dict[Path, str]:

@@ -32,11 +32,6 @@ _UID = re.compile(r"[012](?:\.(?:0|[1-9]\d*)){5,}")
 #: Keys that hold for the spacing of the source, and lists with a value for each of its frames.
 _OF_SPACING = ("SliceThickness", "SpacingBetweenSlices")
 _OF_FRAMES = ("VolumeTiming", "FrameTimesStart", "FrameDuration", "DecayCorrectionFactor")
-#: Why fields are left out, and how many keys a warning names.
-_PERSONAL = "left out of its copy, as they can identify the patient"
-_UNTRUE = "left out of its copy, as they do not hold for the result"
-_NO_NUMBERS = "null in its copy, as JSON lacks these numbers"
-_MOST_NAMES = 40
 
 
 def copy_sidecar(
@@ -62,42 +57,46 @@ def copy_sidecar(
     path, copy = (each.with_name(f"{stem_of(each)}.json") for each in (source, output))
     if not path.is_file() or resolved(path) == resolved(copy):
         return None
-    reason, numbers, fields = "it is no object of JSON", list[str](), None
+    fields, reason, numbers = None, "it is no object of JSON", list[str]()
     try:
         fields = read_json(path, numbers)
     except (OSError, ValueError) as cause:
-        reason += f" ({cause})"
-    if isinstance(fields, dict) and "notice" in fields:  # a manifest
-        return None
-    if isinstance(fields, dict) and output.is_dir():
-        reason = "DICOM has no place for it"
-    elif isinstance(fields, dict) and os.path.lexists(copy) and not overwrite:
-        reason = "another one exists already"
-    elif isinstance(fields, dict):
-        gone: dict[str, Counter[str]] = {why: Counter() for why in (_PERSONAL, _UNTRUE)}
-
-        def why_not(key: str, value: Any) -> str:
-            texts = value if isinstance(value, list) else [value]
-            if _IDENTIFYING.search(key) or any(_UID.fullmatch(str(text)) for text in texts):
-                return _PERSONAL
-            is_true = _holds(key, value, shape) and (same_spacing or key not in _OF_SPACING)
-            return "" if is_true else _UNTRUE
-
-        fields = _without(fields, why_not, gone)
-        gone[_NO_NUMBERS] = Counter(numbers)
-        try:
-            write_json(copy, fields, overwrite=overwrite)
-        except OutputError as cause:  # the result itself is in place
-            reason = cause.message
+        reason += f" ({getattr(cause, 'strerror', None) or cause})"
+    if isinstance(fields, dict):
+        if "notice" in fields:  # a manifest
+            return None
+        if output.is_dir():
+            reason = "DICOM has no place for it"
+        elif os.path.lexists(copy) and not overwrite:
+            reason = "another one exists already"
         else:
-            for why, keys in gone.items():
-                names = ", ".join(printable(key) for key in [*keys][:_MOST_NAMES])
-                more = f" and {len(keys) - _MOST_NAMES} more" if len(keys) > _MOST_NAMES else ""
-                if keys:
-                    monitor.warn(f"{path.name}: {why} (fields: {keys.total()}): {names}{more}")
-            return copy
+            personal, untrue = Counter[str](), Counter[str]()
+
+            def is_untrue(key: str, value: Any) -> bool:
+                return not (_holds(key, value, shape) and (same_spacing or key not in _OF_SPACING))
+
+            fields = _without(_without(fields, _identifies, personal), is_untrue, untrue)
+            try:
+                write_json(copy, fields, overwrite=overwrite)
+            except OutputError as cause:  # the result itself is in place
+                reason = cause.message
+            else:
+                for what, keys in (
+                    ("left out of its copy, as they can identify the patient", personal),
+                    ("left out of its copy, as they do not hold for the result", untrue),
+                    ("null in its copy, as JSON lacks these numbers", Counter(numbers)),
+                ):
+                    if keys:
+                        names = ", ".join(map(printable, keys))
+                        monitor.warn(f"{path.name}: {what} (fields: {keys.total()}): {names}")
+                return copy
     monitor.warn(f"{path.name}: not copied beside the result: {reason}")
     return None
+
+
+def _identifies(key: str, value: Any) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return bool(_IDENTIFYING.search(key)) or any(_UID.fullmatch(str(text)) for text in texts)
 
 
 def _holds(key: str, value: Any, shape: tuple[int, ...]) -> bool:
@@ -107,16 +106,12 @@ def _holds(key: str, value: Any, shape: tuple[int, ...]) -> bool:
     return key not in _OF_FRAMES or count in (0, *shape[:-3])
 
 
-def _without(value: Any, why_not: Callable[[str, Any], str], gone: dict[str, Counter[str]]) -> Any:
-    """Return a value of JSON without some keys of its objects, counted in `gone` by reason."""
+def _without(value: Any, is_out: Callable[[str, Any], bool], gone: Counter[str]) -> Any:
+    """Return a value of JSON without some keys of its objects, which are counted in `gone`."""
     if isinstance(value, list):
-        return [_without(item, why_not, gone) for item in value]
+        return [_without(item, is_out, gone) for item in value]
     if not isinstance(value, dict):
         return value
-    kept = {}
-    for key, item in value.items():
-        if why := why_not(key, item):
-            gone[why][key] += 1
-        else:
-            kept[key] = _without(item, why_not, gone)
-    return kept
+    out = [key for key, item in value.items() if is_out(key, item)]
+    gone.update(out)
+    return {key: _without(item, is_out, gone) for key, item in value.items() if key not in out}

@@ -13,6 +13,7 @@ from MedEnhanceLib.core.manifest import as_json, described, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.formats import CONTAINER
+from MedEnhanceLib.io.tags import warn_of_segments
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
@@ -93,11 +94,9 @@ class Work:
 
     def save_volume(self, volume: Volume, monitor: Monitor) -> None:
         """Save the only volume of a job, as a file or as a DICOM series."""
-        from MedEnhanceLib.io.volume_files import warn_of_segments
-
         if isinstance(self._params, DicomParams) and self._params.dicom:
             monitor.progress(0.0, "saving the result")
-            warn_of_segments(volume, Path(self._params.output), monitor)
+            warn_of_segments(volume, Path(self._params.output).name, monitor)
             objects = Objects(volume, self._action, volume=volume)
             objects = place_objects(objects, self._params, self.series, monitor.part(0.0, 0.2))
             self.write(objects, monitor.part(0.2, 1.0))
