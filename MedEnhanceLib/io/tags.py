@@ -19,6 +19,7 @@ from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.sequence_kind import known_kind
 from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.io.json_input import parse_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import printable
 
@@ -27,8 +28,7 @@ KEY = "MedEnhance"
 SEGMENT = "Segment"
 #: Exceptions for text that MedEnhance did not write, or that is damaged.
 _MALFORMED = (
-    ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
-    GeometryError,
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, GeometryError,
 )  # fmt: skip
 #: Newest steps, and frames with gradients, that are kept: MetaImage readers keep lines in buffers
 #: of 32 KiB.
@@ -93,7 +93,7 @@ def to_text(volume: Volume) -> str:
 def from_text(text: str) -> Tags:
     """Parse the text of `to_text`; other or damaged text gives empty Tags."""
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
         seconds, geometry = fields.get("frame_interval_s"), fields.get("geometry")
         if fields["modality"] not in MODALITIES or not (seconds is None or 0 < seconds < math.inf):
             return Tags()
