@@ -38,8 +38,8 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
     """Verify a bundle, a folder or a zip, and copy it into the user's folder.
 
     name: new name of the model; None keeps its own.
-    Raises ModelError if it is no bundle or damaged; OutputError for a name that is taken;
-    InputError if nothing can be read, and without disk space or permission.
+    Raises ModelError if it is no bundle or damaged; InputError if nothing can be read; OutputError
+    for a name that is taken, and without disk space or permission.
     """
     refuse_pipe(source)
     root = make_folder(store.user_folder())

@@ -78,8 +78,8 @@ def read_fsl_tables(
     layouts = [table.T, table]
     if len(rows) == 1 and table.size == 3 * frames:
         layouts = [table.reshape(3, frames).T, table.reshape(frames, 3)]
-    valid, reason = list[Doubles](), f"not {frames} b-values of at least 0"
-    reason += f" and {frames} directions of length 1"
+    valid = list[Doubles]()
+    reason = f"not {frames} b-values of at least 0 and {frames} directions of length 1"
     for along in layouts:
         if values.shape != (frames,) or along.shape != (frames, 3):
             continue

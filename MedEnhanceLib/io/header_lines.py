@@ -35,7 +35,11 @@ def header_start(path: Path) -> bytes:
 def warn_of_lost(path: Path, head: bytes, kept: str, monitor: Monitor) -> None:
     """Name the fields, keys and comments of a header that are not kept.
 
-    kept: pattern of the names of all others, in any case.
+    Args:
+        path: for the message.
+        head: the header's bytes, UTF-8.
+        kept: pattern of the names of all others, in any case.
+        monitor: warned.
     """
     text = re.sub(r"(?m)^# *(Complete NRRD|http).*$", "", head.decode("utf-8", "replace"))
     names = re.findall(r"(?m)^(#|[^#:=\r\n]+?) *(?=:=|: |=|(?<=#))", text)

@@ -32,7 +32,7 @@ _ONLY = {
     "ElementToIntensityFunctionSlope": ("1",), "ElementToIntensityFunctionOffset": ("0",),
 }  # fmt: skip
 #: MetaIO's modalities, after MET_MOD_; UNKNOWN states none.
-MODALITIES = {"CT": "CT", "MR": "MR", "NM": "OT", "US": "OT", "OTHER": "OT"}
+METAIO_MODALITIES = {"CT": "CT", "MR": "MR", "NM": "OT", "US": "OT", "OTHER": "OT"}
 #: Fields that are read, or that follow from the voxels and their place.
 _KEPT = (
     "ObjectType|ObjectSubType|NDims|DimSize|Binary.*|HeaderSize|DistanceUnits|Element.*|Compress.*|"
@@ -69,7 +69,7 @@ def read_metaimage(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[
     warn_of_lost(path, start[: end.start()], _KEPT, monitor)
     facts = tags.from_text(header.get(tags.KEY))
     if facts.modality is None:
-        stated = MODALITIES.get(header.get("Modality").upper().removeprefix("MET_MOD_"))
+        stated = METAIO_MODALITIES.get(header.get("Modality").upper().removeprefix("MET_MOD_"))
         facts = replace(facts, modality=stated, units=profile_of(stated or "OT").units)
     interval, steps = None, _numbers(header, _SPACING, axes)
     if axes == 4 and steps:

@@ -24,7 +24,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.header_lines import NO_UNIT, TextHeader, header_start, warn_of_lost
-from MedEnhanceLib.io.metaimage import MODALITIES
+from MedEnhanceLib.io.metaimage import METAIO_MODALITIES
 from MedEnhanceLib.io.voxels import Payload, read_voxels, written_type
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -89,7 +89,9 @@ def read_nrrd(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volum
     }
     if facts.modality is None and (segments or is_diffusion):
         facts = replace(facts, modality="SEG" if segments else "MR")
-    warn_of_lost(path, head, _KEPT + ("|measurement frame" if is_diffusion else ""), monitor)
+    is_plain = re.sub(r"\D", "", header.get("measurement frame")) == "100010001"
+    is_used = is_diffusion or is_plain  # the identity says nothing
+    warn_of_lost(path, head, _KEPT + ("|measurement frame" if is_used else ""), monitor)
     kinds = ["list" if kind == "vector" and is_diffusion else kind for kind in kinds]
     frames = _frame_axis(header, [kind.lower() for kind in kinds])
     if {"oldmin", "oldmax"} & header.fields.keys():
@@ -144,7 +146,8 @@ def _joined(layers: Voxels, segments: dict[str, str], name: str, monitor: Monito
     Raises InputError if segments overlap, or a layer has values of no segment.
     """
     labels, stated = np.zeros(layers.shape[1:], np.uint16), list[str]()
-    for number, segment in enumerate(dict.fromkeys(key.partition("_")[0] for key in segments), 1):
+    names = {key.partition("_")[0] for key in segments}
+    for number, segment in enumerate(sorted(names, key=lambda name: int(name[7:])), 1):
         layer = segments.get(f"{segment}_Layer", str(number - 1))
         value = segments.get(f"{segment}_LabelValue", "1")
         if not (layer.isdecimal() and value.isdecimal() and int(layer) < len(layers)):
@@ -331,7 +334,7 @@ def itk_header(ending: str, volume: Volume, monitor: Monitor) -> tuple[bytes, np
     space = f'space: left-posterior-superior-time\nspace units: "mm" "mm" "mm" "{unit}"'
     header = header.replace(b"\nspace dimension: 4\n", f"\n{space}\n".encode(), 1)
     if ending == ".mha" and not volume.modality_is_guess:
-        stated = volume.modality if volume.modality in MODALITIES else "OTHER"
+        stated = volume.modality if volume.modality in METAIO_MODALITIES else "OTHER"
         header = header.replace(b"\nDimSize", f"\nModality = MET_MOD_{stated}\nDimSize".encode(), 1)
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
     header = re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)

@@ -57,12 +57,12 @@ class Tags:
     header_fields: dict[str, Any] = field(default_factory=dict)
 
 
-def warn_of_segments(volume: Volume, name: str, monitor: Monitor) -> None:
+def warn_of_segments(volume: Volume, monitor: Monitor) -> None:
     """Warn of a result that does not keep names and colors of segments; NRRD alone does."""
     fields = volume.header_fields.items()
     if names := [str(text) for key, text in fields if re.fullmatch(r"Segment\d+_Name", key)]:
-        text = "names and colors of its segments are not kept, as NRRD alone has a place for them"
-        monitor.warn(f"{name}: {text}: {', '.join(names)}")
+        text = "names and colors of segments are not kept, as NRRD alone has a place for them"
+        monitor.warn(f"{text}: {', '.join(names)}")
 
 
 def to_text(volume: Volume) -> str:

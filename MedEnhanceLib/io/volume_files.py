@@ -143,7 +143,7 @@ def save(
         )
     refuse_not_finite(volume)
     if ending_of(path) != ".nrrd":
-        tags.warn_of_segments(volume, path.name, monitor)
+        tags.warn_of_segments(volume, monitor)
     texts = texts_beside(volume, path)
     with contextlib.ExitStack() as files:
         temporary = files.enter_context(atomic_write(path, overwrite=overwrite))

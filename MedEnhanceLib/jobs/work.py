@@ -96,7 +96,7 @@ class Work:
         """Save the only volume of a job, as a file or as a DICOM series."""
         if isinstance(self._params, DicomParams) and self._params.dicom:
             monitor.progress(0.0, "saving the result")
-            warn_of_segments(volume, Path(self._params.output).name, monitor)
+            warn_of_segments(volume, monitor)
             objects = Objects(volume, self._action, volume=volume)
             objects = place_objects(objects, self._params, self.series, monitor.part(0.0, 0.2))
             self.write(objects, monitor.part(0.2, 1.0))

@@ -254,7 +254,7 @@ def test_the_modality_of_a_metaimage_is_read_and_written(
 
 def test_what_a_header_loses_is_named(tmp_path: Path, recorder: WarningRecorder) -> None:
     lines = (
-        f"{LPS}\n{DIRECTIONS}\ncontent: knee\n# mine\nmeasurement frame: (1,0,0) (0,1,0) (0,0,1)"
+        f"{LPS}\n{DIRECTIONS}\ncontent: knee\n# mine\nmeasurement frame: (0,1,0) (1,0,0) (0,0,1)"
     )
     paths = [
         nrrd(tmp_path / "a.nrrd", f"{lines}\nkey one:=1"),
@@ -320,7 +320,7 @@ def test_names_and_colors_of_segments_survive_or_are_named(
     for output in ("d.nii.gz", "d.mha", "d --dicom --patient-id P"):
         assert main(["convert", "a.seg.nrrd", *output.split()]) == 0
         said = capsys.readouterr().err
-        assert "names and colors of its segments are not kept" in said
+        assert "names and colors of segments are not kept" in said
         assert "liver, tumor ü" in said
 
 
