@@ -181,7 +181,7 @@ def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Itera
     for aside in _set_aside(real):
         with _is_in_place(target, f"earlier files are left in {aside}"):
             for path in filter(replaceable, sorted(aside.iterdir())):
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process may be at it
             with contextlib.suppress(OSError):  # another program has put a file there meanwhile
                 aside.rmdir()
 
@@ -226,15 +226,15 @@ def refuse_no_folder(target: Path) -> None:
         remove_abandoned(PREFIX, real.parent)
         asides = _set_aside(real)
         if asides and not (real.is_dir() and any(real.iterdir())):
-            asides[-1].rename(real)
+            max(asides, key=lambda aside: aside.stat().st_mtime).rename(real)
 
 
 def _set_aside(target: Path) -> list[Path]:
-    """List the folders of earlier files of `target` whose writers are gone, the newest last."""
+    """List the folders of earlier files of `target` whose writers are gone."""
     asides = target.parent.glob(f"{glob.escape(target.name)}{_ASIDE}????????")
     living = {path.name[-8:] for path in target.parent.glob(f"{PREFIX}*")}
-    gone = (path for path in asides if path.name[-8:] not in living and not path.is_symlink())
-    return sorted(gone, key=lambda path: path.stat().st_mtime)
+    gone = (path for path in asides if path.name[-8:] not in living)
+    return [path for path in gone if path.is_dir() and not path.is_symlink()]
 
 
 def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) -> None:

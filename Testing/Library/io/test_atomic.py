@@ -188,7 +188,7 @@ def fill(target: Path, text: str) -> None:
 def test_earlier_files_that_cannot_be_removed_are_named_and_go_with_the_next_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> None:
+    def fail(path: Path, **_: bool) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
     target = tmp_path / "out"
