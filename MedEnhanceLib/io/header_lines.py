@@ -117,6 +117,10 @@ class TextHeader:
 
     def file_beside(self, field: str, target: str) -> Path:
         """Return the voxel file that the header names; InputError if it is not in its folder."""
+        if re.fullmatch(r"LIST( .*)?|.*%\d*d.*", target, re.IGNORECASE):
+            why = "its voxels lie in several files, which are not read"
+            hint = "Save it as one file, with 3D Slicer or the program that wrote it."
+            raise InputError(f"{self.path.name}: {field} is {target!r:.80}: {why}", hint)
         voxel_file = self.path.parent / Path(target).name
         if target != voxel_file.name or not voxel_file.is_file():
             raise InputError(

@@ -131,11 +131,6 @@ def _payload(header: TextHeader, end: re.Match[bytes]) -> Payload:
     order = header.get("BinaryDataByteOrderMSB") or header.get("ElementByteOrderMSB")
     voxel_file, begin = header.path, end.end()
     target = end[1].decode("utf-8", "replace").strip()
-    if target.upper().startswith("LIST") or "%" in target:
-        raise InputError(
-            f"{header.path.name}: ElementDataFile is {target!r:.80}: voxels in several files",
-            "Save it as one file, .mha, with the program that wrote it, or with 3D Slicer.",
-        )
     if target.upper() != "LOCAL":
         voxel_file, begin = header.file_beside("ElementDataFile", target), 0
     dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if _is_true(order) else "<")

@@ -227,7 +227,10 @@ def test_mhd_is_read_with_its_raw_file(tmp_path: Path, head: Volume) -> None:
 def test_mhd_that_points_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
     with pytest.raises(InputError, match="ElementDataFile") as caught:
         load(metaimage(tmp_path / "a.mhd", target))
-    assert ("in several files" in caught.value.message) is (".raw 1" in target or target == "LIST")
+    with pytest.raises(InputError, match="data file") as refused:
+        load(nrrd(tmp_path / "a.nhdr", f"{LPS}\n{DIRECTIONS}\ndata file: {target}"))
+    for error in (caught.value, refused.value):
+        assert ("in several files" in error.message) is (".raw 1" in target or target == "LIST")
 
 
 @pytest.mark.parametrize(
