@@ -64,7 +64,7 @@ class MissingFileError(InputError, FileNotFoundError):
 
 
 class OutputError(MedEnhanceError):
-    """A result that cannot be written; an earlier file is unchanged."""
+    """A result that cannot be written; earlier files are unchanged, or the message says where."""
 
     code, exit_status = "output", 1
 

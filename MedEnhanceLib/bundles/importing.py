@@ -16,7 +16,15 @@ from MedEnhanceLib.bundles.schema import METADATA, MOST_BYTES, MOST_FILES, safe_
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import NAMES, is_name
 from MedEnhanceLib.errors import MedEnhanceError, ModelError, OutputError
-from MedEnhanceLib.io.atomic import PREFIX, hidden_folder, remove_folder, write_json
+from MedEnhanceLib.io.atomic import (
+    PREFIX,
+    as_output_error,
+    atomic_folder,
+    hidden_folder,
+    make_folder,
+    remove_folder,
+    write_json,
+)
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.locks import remove_abandoned
 from MedEnhanceLib.runtime.text import renamed_in_errors
@@ -30,24 +38,26 @@ def import_bundle(source: Path, name: str | None = None) -> Bundle:
     """Verify a bundle, a folder or a zip, and copy it into the user's folder.
 
     name: new name of the model; None keeps its own.
-    Raises ModelError if it is no bundle or damaged; OutputError for a name that is taken;
-    InputError if nothing can be read; OSError without disk space or permission.
+    Raises ModelError if it is no bundle or damaged; InputError if nothing can be read; OutputError
+    for a name that is taken, and without disk space or permission.
     """
     refuse_pipe(source)
-    root = store.user_folder()
-    root.mkdir(parents=True, exist_ok=True)
+    root = make_folder(store.user_folder())
     # Folders that killed imports have left.
     remove_abandoned(PREFIX, root)
-    with hidden_folder(root, root / source.name) as staging:
+    with (
+        hidden_folder(root, root / source.name) as staging,
         # Errors name the zip: the unpacked copy is deleted before they are shown.
-        with renamed_in_errors(staging / _ZIP, str(source)):
-            folder = source if source.is_dir() else _unpack(source, staging)
-            bundle = _checked(store.read_bundle(folder), name, root, source)
-            staged, target = _copy(folder, staging / "staged"), root / bundle.name
+        renamed_in_errors(staging / _ZIP, str(source)),
+    ):
+        folder = source if source.is_dir() else _unpack(source, staging)
+        bundle = _checked(store.read_bundle(folder), name, root, source)
+        target = root / bundle.name
+        with atomic_folder(target, replaceable=lambda _: False) as staged:
+            _copy(folder, staged)
             metadata = bundle.metadata | {"imported_from": source.absolute().name}
             write_json(staged / METADATA, metadata, overwrite=True)
-        _forget_default(bundle.name)  # set for another model, whose folder is gone
-        staged.replace(target)
+            _forget_default(bundle.name)  # set for another model, whose folder is gone
     return store.read_bundle(target)
 
 
@@ -69,13 +79,12 @@ def _checked(bundle: Bundle, name: str | None, root: Path, source: Path) -> Bund
     return bundle
 
 
-def _copy(folder: Path, staged: Path) -> Path:
+def _copy(folder: Path, staged: Path) -> None:
     """Copy metadata, and the files that they name."""
     for relative in (str(METADATA), *store.read_bundle(folder).metadata["files"]):
         copy = staged / safe_path(relative)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / safe_path(relative), copy)
-    return staged
 
 
 def remove_bundle(name: str) -> None:
@@ -123,9 +132,13 @@ def _unpack(archive: Path, folder: Path) -> Path:
                     "more than a model has",
                     "Do not import it.",
                 )
-            for entry in entries:
-                safe_path(entry.filename)
-            contents.extractall(folder / _ZIP)
+            files = {safe_path(each.filename): each for each in entries if not each.is_dir()}
+            for path, entry in files.items():
+                data = contents.read(entry)
+                with as_output_error(folder.parent):
+                    place = folder / _ZIP / path
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(data)
     except _ZIP_FAULTS as cause:
         if isinstance(cause, OSError) and cause.filename is not None:
             raise  # not the zip's fault

@@ -1,12 +1,11 @@
 """Schema of a model's metadata: checked when it is imported, and whenever it is read.
 
-Metadata come from unknown sources: each field that other code reads has its type here, and numbers,
-nesting and lengths are limited. Other fields are allowed.
+Metadata come from unknown sources: each field that other code reads has its type here, and lengths
+are limited. Other fields are allowed.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,6 @@ from typing import Any
 from MedEnhanceLib.core.options import allowed_text, fits
 from MedEnhanceLib.core.volume import MODALITIES
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.io.voxels import refuse_pipe
 
 FORMAT = "medenhance-bundle"
 FORMAT_VERSION = 1
@@ -33,8 +31,6 @@ KINDS = ("enhancer", SLICES, "head", CODEC)
 MOST_BYTES, MOST_FILES = 1 << 30, 1000
 _REQUIRED = ("name", "kind", "modality", "version", "description", "license", "files")
 _IMPORT_AGAIN = "Correct it in its metadata.json, or ask who made the model."
-#: Limits of a JSON file: bytes, nesting of objects and lists, digits of an integer.
-_MOST_JSON, _DEEPEST, _LONGEST_NUMBER = 16 << 20, 32, 18
 #: Most characters of a one-line text, of the name (also that of a folder), and of a path.
 _LONGEST_LINE, _LONGEST_NAME, _LONGEST_PATH = 300, 64, 200
 _LINES = ("name", "version", "anatomy", "license")
@@ -60,26 +56,6 @@ _SHAPE: dict[str, Any] = {
         "volumes": int,
     },
 }
-
-
-def read_json(path: Path) -> Any:
-    """Read the content of a JSON file of unknown origin.
-
-    Raises InputError for a pipe or a device, OSError if it cannot be read, ValueError if it is not
-    JSON, too large or nested too deeply.
-    """
-    if path.exists():
-        refuse_pipe(path)
-    with path.open("rb") as stream:
-        data = stream.read(_MOST_JSON + 1)
-    if len(data) > _MOST_JSON:
-        raise ValueError(f"it has more than {_MOST_JSON >> 20} MB")
-    try:
-        fields = json.loads(data.decode("utf-8"), parse_int=_small_number)
-        _check_depth([fields], _DEEPEST)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    return fields
 
 
 def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
@@ -121,22 +97,6 @@ def safe_path(relative: str) -> PurePosixPath:
             f"the model names a file outside its folder: {relative!r:.80}", "Do not import it."
         )
     return path
-
-
-def _small_number(digits: str) -> int:
-    """Parse an integer; ValueError for more digits than metadata need."""
-    if len(digits) > _LONGEST_NUMBER:
-        raise ValueError(f"it holds a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _check_depth(value: Any, depth: int) -> None:
-    """Raise ValueError where objects and lists are nested more than `depth` levels deep."""
-    if depth < 0:
-        raise ValueError("it is nested too deeply")
-    for entry in value.values() if isinstance(value, dict) else value:
-        if isinstance(entry, dict | list):
-            _check_depth(entry, depth - 1)
 
 
 def _fault(value: Any, shape: Any, place: str) -> str:

@@ -19,6 +19,7 @@ from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.errors import InputError, MedEnhanceError, ModelError, UnfitModelError
 from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.io.json_input import read_json
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -193,7 +194,7 @@ def read_defaults() -> dict[str, str]:
     if not os.access(path, os.R_OK):  # missing, or in the home of another user
         return {}
     try:
-        fields = schema.read_json(path)
+        fields = read_json(path)
     except (OSError, ValueError, InputError):
         fields = None
     if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
@@ -250,7 +251,7 @@ def read_bundle(folder: Path, *, expected_sha256: str = "") -> Bundle:
     """
     path = folder / schema.METADATA
     try:
-        metadata = schema.check_metadata(schema.read_json(path), path)
+        metadata = schema.check_metadata(read_json(path), path)
     except (OSError, ValueError, InputError) as cause:
         reason = getattr(cause, "strerror", None) or cause
         raise ModelError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, NoReturn, TypeAlias, get_args
 
 from MedEnhanceLib.core.options import Option, did_you_mean, in_their_case, options_of
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.io.json_input import parse_json
 
 #: The type that `add_subparsers` returns; argparse has no public name for it.
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -273,12 +273,12 @@ def read_config(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        fields = parse_json(Path(path).read_bytes())
     except OSError as cause:
         raise ConfigError(
             f"{path} cannot be read: {cause.strerror}", "Name a JSON file that exists."
         ) from cause
-    except (ValueError, RecursionError) as cause:
+    except ValueError as cause:
         raise ConfigError(f"{path} is not JSON: {cause}", "Correct the file.") from cause
     if not isinstance(fields, dict):
         raise ConfigError(f"{path} does not hold a JSON object", 'Write {"option": value, …}.')

@@ -56,7 +56,8 @@ class Volume:
         gradients: the diffusion weighting of each frame; empty where there is none.
         quantity: what the voxels are, if header or file name state that they are no intensities:
             see `core.quantity`.
-        nifti: fields of the NIfTI header that it was read from, for those of results.
+        header_fields: of the NIfTI header that it was read from, or keys of the segments of a
+            .seg.nrrd, for the headers of results.
         time_points: of frames that were taken from a sequence, their (start, stop, count of all).
         sequence_kind: what the frames differ in, one of `core.sequence_kind.KINDS`; "" if unknown,
             and for a single frame. With `gradients` it is "diffusion".
@@ -76,7 +77,7 @@ class Volume:
     modality_is_guess: bool = False
     gradients: tuple[Gradient, ...] = ()
     quantity: str = ""
-    nifti: Mapping[str, Any] = field(default_factory=dict)
+    header_fields: Mapping[str, Any] = field(default_factory=dict)
     time_points: tuple[int, int, int] | None = None
     sequence_kind: str = ""
 

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.schema import FORMAT, read_json
+from MedEnhanceLib.bundles.schema import FORMAT
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.monai_bundle import IMAGE, MonaiBundle, first_line
+from MedEnhanceLib.io.json_input import read_json
 
 #: MONAI's network classes that may be built: with plain arguments they run only MONAI's own code.
 NETWORKS = (

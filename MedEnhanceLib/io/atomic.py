@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +29,8 @@ from MedEnhanceLib.runtime.tolerance import IfSupported
 
 #: Prefix of the names of hidden folders.
 PREFIX = ".medenhance-"
+#: Between the name of a folder and 8 characters: where its files are while it is replaced.
+_ASIDE = ".replaced-"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 #: Folders that this process has cleaned up: reading a hundred thousand names takes a while.
@@ -41,7 +43,7 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     A link exists, also one that leads nowhere.
     """
     target = Path(path)
-    with _as_output_error(target):
+    with as_output_error(target):
         exists, folder = target.exists(), entry_of(target).parent
         if any(part.is_symlink() for part in (folder, *folder.parents)):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -59,7 +61,7 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
 def refuse_unwritable(folder: Path) -> None:
     """Raise OutputError if a folder cannot be made or written to; call it before long work."""
     existing = folder
-    with _as_output_error(folder):
+    with as_output_error(folder):
         while not existing.exists() and not existing.is_symlink():
             existing = existing.parent
     if not existing.is_dir():
@@ -71,7 +73,7 @@ def refuse_unwritable(folder: Path) -> None:
 def make_folder(folder: str | Path) -> Path:
     """Make a folder unless it exists; raises OutputError where it cannot be made."""
     target = Path(folder)
-    with _as_output_error(target):
+    with as_output_error(target):
         target.mkdir(parents=True, exist_ok=True)
     return target
 
@@ -103,7 +105,7 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
         remove_abandoned(PREFIX, target.parent)
     with hidden_folder(target.parent, Path(path)) as folder:
         temporary = folder / f"file{target.suffix.lower()}"
-        with _as_output_error(Path(path), folder):
+        with as_output_error(Path(path), folder):
             temporary.touch()
             mode = temporary.stat().st_mode
             yield temporary
@@ -113,7 +115,8 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
                 flush(stream)
             refuse_existing(path, overwrite)  # another program may have written it meanwhile
             temporary.replace(target)
-    flush_folder(target.parent)
+    with _is_in_place(Path(path)):
+        flush_folder(target.parent)
 
 
 def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> None:
@@ -138,7 +141,7 @@ def json_bytes(obj: Any) -> bytes:
 @contextlib.contextmanager
 def hidden_folder(place: Path, target: Path) -> Iterator[Path]:
     """Yield a new hidden folder in `place` to prepare `target` in; it is removed at the end."""
-    with _as_output_error(target):
+    with as_output_error(target):
         folder, lock = make_owned(PREFIX, place)
     try:
         yield folder
@@ -151,24 +154,36 @@ def atomic_folder(target: Path, *, replaceable: Callable[[Path], bool]) -> Itera
     """Yield a new hidden folder; it becomes `target`, with all of its files, on a clean exit.
 
     On any exception nothing changes. If the process is killed between the two renames that replace
-    a folder, its earlier files are in `<target>.replaced-XXXXXXXX`.
+    a folder, its earlier files are in `<target>.replaced-XXXXXXXX`; `refuse_no_folder` puts them
+    back, and the next replacement removes those of a process that was killed after both.
 
     target: a new or an empty folder, or one whose files may be removed.
     replaceable: returns whether a file in it may be removed; called just before the renames.
-    Raises OutputError if the target cannot be replaced, or holds files that may not be removed.
+    Raises OutputError if the target cannot be replaced, or holds files that may not be removed;
+    an OSError about another file passes through.
     """
     refuse_no_folder(target)
     real = resolved(target)
-    remove_abandoned(PREFIX, real.parent)
     with hidden_folder(real.parent, target) as folder:
         new = folder / "new"
-        with _as_output_error(target, folder):
+        with as_output_error(target, folder):
             new.mkdir()
-        yield new
-        with _as_output_error(target):
-            flush_folder(new)
+            yield new
+        with as_output_error(target):
+            for place, _, names in os.walk(new, topdown=False):
+                for name in names:
+                    with Path(place, name).open("rb+") as stream:
+                        flush(stream)
+                flush_folder(Path(place))
             _put_in_place(new, real, replaceable)
-            flush_folder(real.parent)
+    with _is_in_place(target):
+        flush_folder(real.parent)
+    for aside in _set_aside(real):
+        with _is_in_place(target, f"earlier files are left in {aside}"):
+            for path in filter(replaceable, sorted(aside.iterdir())):
+                path.unlink(missing_ok=True)  # another process may be at it
+            with contextlib.suppress(OSError):  # another program has put a file there meanwhile
+                aside.rmdir()
 
 
 def remove_folder(folder: Path) -> Iterator[None]:
@@ -183,7 +198,7 @@ def remove_folder(folder: Path) -> Iterator[None]:
     remove_abandoned(PREFIX, folder.parent)
     with hidden_folder(folder.parent, folder) as hidden:
         moved = hidden / "removed"
-        with _as_output_error(folder):
+        with as_output_error(folder):
             folder.rename(moved)
         yield
         for place, _, names in os.walk(moved, topdown=False):
@@ -194,7 +209,10 @@ def remove_folder(folder: Path) -> Iterator[None]:
 
 
 def refuse_no_folder(target: Path) -> None:
-    """Raise OutputError if no folder can be made at `target`; call it before long work."""
+    """Raise OutputError if no folder can be made at `target`; call it before long work.
+
+    Where `target` is missing or empty, files of it that a killed process set aside are put back.
+    """
     if os.path.lexists(target) and not target.is_dir():
         what = "is a file" if target.exists() else "is a link to a folder that does not exist"
         raise OutputError(f"{target} {what}", "Name a folder.")
@@ -202,7 +220,21 @@ def refuse_no_folder(target: Path) -> None:
         raise OutputError(
             f"{target}: {target.parent} is not a folder", "Create it, or name another."
         )
-    refuse_unwritable(resolved(target).parent)
+    real = resolved(target)
+    refuse_unwritable(real.parent)
+    with as_output_error(target):
+        remove_abandoned(PREFIX, real.parent)
+        asides = _set_aside(real)
+        if asides and not (real.is_dir() and any(real.iterdir())):
+            max(asides, key=lambda aside: aside.stat().st_mtime).rename(real)
+
+
+def _set_aside(target: Path) -> list[Path]:
+    """List the folders of earlier files of `target` whose writers are gone."""
+    asides = target.parent.glob(f"{glob.escape(target.name)}{_ASIDE}????????")
+    living = {path.name[-8:] for path in target.parent.glob(f"{PREFIX}*")}
+    gone = (path for path in asides if path.name[-8:] not in living)
+    return [path for path in gone if path.is_dir() and not path.is_symlink()]
 
 
 def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) -> None:
@@ -221,17 +253,14 @@ def _put_in_place(new: Path, target: Path, replaceable: Callable[[Path], bool]) 
             target.rmdir()
         new.rename(target)
         return
-    aside = target.with_name(f"{target.name}.replaced-{secrets.token_hex(4)}")
+    # Its last characters are those of the hidden folder, which says whether the writer lives.
+    aside = target.with_name(f"{target.name}{_ASIDE}{new.parent.name[-8:]}")
     target.rename(aside)
     try:
         new.rename(target)
     except OSError:
         aside.rename(target)
         raise
-    for path in earlier:
-        (aside / path.name).unlink()
-    with contextlib.suppress(OSError):  # another program has put a file there meanwhile
-        aside.rmdir()
 
 
 def flush(stream: IO[Any]) -> None:
@@ -242,11 +271,10 @@ def flush(stream: IO[Any]) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, if the system can."""
+    """Make the names in a folder survive a power cut, if the system can; OSError if it fails."""
     if os.name == "nt":  # Windows cannot open a folder; its journal keeps the name
         return
-    # The file is in place by now: a file system that cannot flush a folder takes nothing away.
-    with contextlib.suppress(OSError):
+    with IfSupported(), contextlib.suppress(PermissionError):  # one may write to it, not read it
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -255,12 +283,25 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
+def _is_in_place(path: Path, what: str = "the disk reported an error") -> Iterator[None]:
+    """Convert an OSError to an OutputError that says that the new result at `path` is in place."""
+    try:
+        yield
+    except OSError as cause:
+        raise OutputError(
+            f"{path} is complete and in place, but {what}: {cause.strerror or cause}",
+            "Check the disk, and copy the result to another one.",
+        ) from cause
+
+
+@contextlib.contextmanager
+def as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
     """Convert OSErrors to an OutputError for `path`; with `folder`, only those of files in it."""
     try:
         yield
     except OSError as cause:
         is_inside = folder is None or str(cause.filename or folder).startswith(str(folder))
+        is_inside |= cause.errno in _NO_SPACE  # of a copy it names the source
         if not is_inside:
             raise
         raise output_error(path, cause) from cause

@@ -9,6 +9,8 @@ from typing import Any
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.voxels import read_start
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import printable
 
 LONGEST_HEADER = 1 << 20
 _UNITS_MM = {
@@ -28,6 +30,24 @@ def header_start(path: Path) -> bytes:
             f"{path.name} is compressed by gzip, header and all", "Decompress the file (gunzip)."
         )
     return start
+
+
+def warn_of_lost(path: Path, head: bytes, kept: str, monitor: Monitor) -> None:
+    """Name the fields, keys and comments of a header that are not kept.
+
+    Args:
+        path: for the message.
+        head: the header's bytes, UTF-8.
+        kept: pattern of the names of all others, in any case.
+        monitor: warned.
+    """
+    text = re.sub(r"(?m)^# *(Complete NRRD|http).*$", "", head.decode("utf-8", "replace"))
+    names = re.findall(r"(?m)^(#|[^#:=\r\n]+?) *(?=:=|: |=|(?<=#))", text)
+    lost = [name for name in dict.fromkeys(names) if not re.fullmatch(kept, name, re.IGNORECASE)]
+    if lost:
+        lost = ["comments" if name == "#" else printable(name) for name in lost]
+        more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
+        monitor.warn(f"{path.name}: not kept of its header: {', '.join(lost[:8])}{more}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,10 @@ class TextHeader:
 
     def file_beside(self, field: str, target: str) -> Path:
         """Return the voxel file that the header names; InputError if it is not in its folder."""
+        if re.fullmatch(r"LIST( .*)?|.*%\d*d.*", target, re.IGNORECASE):
+            why = "its voxels lie in several files, which are not read"
+            hint = "Save it as one file, with 3D Slicer or the program that wrote it."
+            raise InputError(f"{self.path.name}: {field} is {target!r:.80}: {why}", hint)
         voxel_file = self.path.parent / Path(target).name
         if target != voxel_file.name or not voxel_file.is_file():
             raise InputError(

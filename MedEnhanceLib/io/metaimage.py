@@ -7,15 +7,17 @@ Fields that it ignores, such as a unit of length or a slope of intensities, are 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.header_lines import TextHeader, header_start
+from MedEnhanceLib.io.header_lines import TextHeader, header_start, warn_of_lost
 from MedEnhanceLib.io.voxels import Payload, read_voxels
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -29,6 +31,14 @@ _ONLY = {
     "BinaryData": ("true", "t", "1"), "HeaderSize": ("0",), "DistanceUnits": ("mm", "?", "???"),
     "ElementToIntensityFunctionSlope": ("1",), "ElementToIntensityFunctionOffset": ("0",),
 }  # fmt: skip
+#: MetaIO's modalities, after MET_MOD_; UNKNOWN states none.
+METAIO_MODALITIES = {"CT": "CT", "MR": "MR", "NM": "OT", "US": "OT", "OTHER": "OT"}
+#: Fields that are read, or that follow from the voxels and their place.
+_KEPT = (
+    "ObjectType|ObjectSubType|NDims|DimSize|Binary.*|HeaderSize|DistanceUnits|Element.*|Compress.*|"
+    "Offset|Position|Origin|TransformMatrix|Rotation|Orientation|AnatomicalOrientation|ID|ParentID|"
+    f"CenterOfRotation|Modality|{tags.KEY}|ITK_.*"
+)
 #: Names of one field each; the first that is there counts, as for ITK.
 _SPACING = ("ElementSpacing", "ElementSize")
 _ORIGIN = ("Offset", "Position", "Origin")
@@ -56,7 +66,11 @@ def read_metaimage(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[
     axes = len(payload.shape)
     geometry = _geometry(header, axes, monitor)
     voxels = read_voxels(payload, monitor, scratch)
+    warn_of_lost(path, start[: end.start()], _KEPT, monitor)
     facts = tags.from_text(header.get(tags.KEY))
+    if facts.modality is None:
+        stated = METAIO_MODALITIES.get(header.get("Modality").upper().removeprefix("MET_MOD_"))
+        facts = replace(facts, modality=stated, units=profile_of(stated or "OT").units)
     interval, steps = None, _numbers(header, _SPACING, axes)
     if axes == 4 and steps:
         field = f"{path.name}: the fourth ElementSpacing"

@@ -43,6 +43,7 @@ _OF_VALUES = (
     "intent_code", "intent_name", "intent_p1", "intent_p2", "intent_p3", "cal_min", "cal_max",
 )  # fmt: skip
 _KEPT = (*_OF_SLICES, *_OF_VALUES, "sform_code", "dim_info", "toffset", "descrip", "aux_file")
+_NO_MAP = "not valid (an axis is zero, not finite, or along another one)"
 #: Programs write voxel sizes with as few as four digits.
 _ROUNDING = 1e-3
 _LPS = np.diag([-1.0, -1.0, 1.0])
@@ -82,7 +83,7 @@ def read_nifti(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volu
         source=str(path),
         frame_interval_s=_interval(header, facts, name, monitor) if len(shape) == 4 else None,
         quantity=_INTENTS.get(int(header["intent_code"]), ""),
-        nifti=_kept_fields(header, shape),
+        header_fields=_kept_fields(header, shape),
     )
     return volume, facts
 
@@ -162,14 +163,24 @@ def _geometry(header: Any, facts: tags.Tags, name: str, monitor: Monitor) -> Geo
         monitor.warn(f"{name}: pixdim is {pixdim.tolist()}; its absolute values are taken")
         pixdim = np.abs(pixdim)
         header["pixdim"][1:4] = pixdim
+    if header["sform_code"] > 0 and not _is_map(header.get_sform()):
+        if not _has_qform(header):
+            fault = f"{name}: the sform is {_NO_MAP}, and no valid qform is stated"
+            raise GeometryError(fault, "Correct the header.")
+        monitor.warn(f"{name}: the sform is {_NO_MAP}; the qform is used")
+        header["sform_code"] = 0  # results have the code of the form that is used
     if header["sform_code"] > 0:
         field, affine = "sform", header.get_sform()
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         if not np.allclose(spacing[pixdim > 0], pixdim[pixdim > 0], rtol=_ROUNDING, atol=0):
             stated, used = (" × ".join(f"{mm:.5g}" for mm in sizes) for sizes in (pixdim, spacing))
             monitor.warn(f"{name}: pixdim is {stated}, but the sform's {used} is used")
+        elif header["qform_code"] > 0 and not _has_qform(header):
+            monitor.warn(f"{name}: the qform is {_NO_MAP}; the sform is used")
         elif header["qform_code"] > 0 and not _agree(header, affine, pixdim):
             monitor.warn(f"{name}: sform and qform place the volume differently; the sform is used")
+    elif not ((pixdim > 0) & np.isfinite(pixdim)).all():
+        raise GeometryError(f"{name}: pixdim is {pixdim.tolist()}: no voxel size", "Correct it.")
     elif header["qform_code"] > 0:
         field, affine = "qform", _qform(header, name)
     else:
@@ -198,17 +209,30 @@ def _qform(header: Any, name: str) -> Doubles:
     header = header.copy()
     header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 counts as 1, by the standard
     try:
-        affine: Doubles = header.get_qform()
+        with np.errstate(invalid="ignore"):  # of NaN
+            affine: Doubles = header.get_qform()
     except (HeaderDataError, ValueError) as cause:
         raise GeometryError(f"{name}: qform: {cause}", "Correct the header.") from cause
     return affine
 
 
-def _agree(header: Any, sform: Doubles, pixdim: Doubles) -> bool:
-    try:
-        apart = np.abs(sform - _qform(header, "")).max()
-    except GeometryError:
+def _is_map(affine: Doubles) -> bool:
+    """Return whether an affine is finite, and turns no axis into a point or into another one."""
+    if not np.isfinite(affine).all():
         return False
+    length = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(length.min() > 0 and np.linalg.matrix_rank(affine[:3, :3] / length, 1e-4) == 3)
+
+
+def _has_qform(header: Any) -> bool:
+    """Return whether the qform is stated and usable."""
+    with contextlib.suppress(GeometryError):
+        return header["qform_code"] > 0 and _is_map(_qform(header, ""))
+    return False
+
+
+def _agree(header: Any, sform: Doubles, pixdim: Doubles) -> bool:
+    apart = np.abs(sform - _qform(header, "")).max()
     return not apart > 1e-2 * np.abs(pixdim).min()
 
 
@@ -248,10 +272,10 @@ def _kept_fields(header: Any, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def _put_kept_fields(header: Any, volume: Volume, monitor: Monitor) -> None:
     """Set what the fields of an earlier NIfTI file state, and name what no longer holds."""
-    fields = {name: volume.nifti[name] for name in _KEPT if name in volume.nifti}
+    fields = {name: volume.header_fields[name] for name in _KEPT if name in volume.header_fields}
     is_new_meaning = volume.modality == "SEG" and fields.get("intent_code") != _LABELS
     lost = [*(_OF_VALUES if is_new_meaning else ())]
-    lost += _OF_SLICES if volume.nifti.get("slices") != volume.shape[-3] else ()
+    lost += _OF_SLICES if volume.header_fields.get("slices") != volume.shape[-3] else ()
     if gone := [name for name in lost if fields.pop(name, None)]:
         monitor.warn(
             f"NIfTI fields that do not hold for the result are left out: {', '.join(gone)}"

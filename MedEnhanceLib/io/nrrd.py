@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.diffusion_gradients import Gradient, gradients_of
 from MedEnhanceLib.core.geometry import Geometry, Vector
 from MedEnhanceLib.core.sequence_kind import DIFFUSION
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.header_lines import NO_UNIT, TextHeader, header_start
+from MedEnhanceLib.io.header_lines import NO_UNIT, TextHeader, header_start, warn_of_lost
+from MedEnhanceLib.io.metaimage import METAIO_MODALITIES
 from MedEnhanceLib.io.voxels import Payload, read_voxels, written_type
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -49,6 +51,12 @@ _PER_AXIS = {
     "spacings": r"\S+",
     "units": r'"[^"]*"|\S+',
 }
+#: Fields and keys that are read, or that follow from the voxels and their place.
+_KEPT = (
+    "dimension|sizes|type|endian|encoding|space|space (?:dimension|directions|origin|units)|kinds|"
+    "spacings|units|data ?file|(?:line|byte) ?skip|old ?m(?:in|ax)|centerings|centers|min|max|"
+    rf"Segment(?:\d+|ation)_\w+|modality|DWMRI_.*|{tags.KEY}|ITK_.*|NRRD_.*"
+)
 
 
 def read_nrrd(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volume, tags.Tags]:
@@ -69,13 +77,21 @@ def read_nrrd(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volum
         )
     header = TextHeader.parse(path, head, r"(?P<key>[^:#=]+): (?P<value>.*)")
     key = re.search(rb"(?m)^%s:=(.*)$" % tags.KEY.encode(), head)
-    text = re.sub(rb"\\(.)", lambda match: match[1].replace(b"n", b"\n"), key[1]) if key else b""
-    facts = tags.from_text(text.decode("utf-8", "replace"))
+    facts = tags.from_text(_unescaped(key[1]) if key else "")
     payload = _payload(header, len(start) - sum(map(len, rest)))
     axes = len(payload.shape)
     kinds, directions, spacings, units = (_axis_values(header, field, axes) for field in _PER_AXIS)
     scan = TextHeader.parse(path, head, r"(?P<key>modality|DWMRI_[^:=]+):=(?P<value>.*)")
     is_diffusion = scan.get("modality").upper() == "DWMRI"
+    segments = {
+        key.decode(): _unescaped(value)
+        for key, value in re.findall(rb"(?m)^(Segment\d+_(?!Extent)\w+):=(.*?)\r?$", head)
+    }
+    if facts.modality is None and (segments or is_diffusion):
+        facts = replace(facts, modality="SEG" if segments else "MR")
+    is_plain = re.sub(r"\D", "", header.get("measurement frame")) == "100010001"
+    is_used = is_diffusion or is_plain  # the identity says nothing
+    warn_of_lost(path, head, _KEPT + ("|measurement frame" if is_used else ""), monitor)
     kinds = ["list" if kind == "vector" and is_diffusion else kind for kind in kinds]
     frames = _frame_axis(header, [kind.lower() for kind in kinds])
     if {"oldmin", "oldmax"} & header.fields.keys():
@@ -101,13 +117,51 @@ def read_nrrd(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volum
     voxels = read_voxels(payload, monitor, scratch)
     if frames is not None:
         voxels = np.moveaxis(voxels, axes - 1 - frames, 0)
+    if segments and frames is not None:
+        voxels, interval = _joined(voxels, segments, path.name, monitor), None
     # NRRD keeps spacing × direction, which loses the last bit; the tags' geometry is exact.
     geometry = tags.exact_geometry(geometry, facts)
-    volume = Volume(voxels, geometry, source=str(path), frame_interval_s=interval)
+    volume = Volume(
+        voxels,
+        geometry,
+        source=str(path),
+        frame_interval_s=interval,
+        header_fields=facts.header_fields | segments if segments else {},
+    )
     if is_diffusion and frames is not None:
         gradients = _gradients(header, scan, len(voxels), monitor)
         volume = replace(volume, sequence_kind=DIFFUSION, gradients=gradients)
     return volume, facts
+
+
+def _unescaped(text: bytes) -> str:
+    """Read the value of a key, in which a backslash stands before n (a new line) and itself."""
+    plain = re.sub(rb"\\(.)", lambda match: match[1].replace(b"n", b"\n"), text)
+    return plain.decode("utf-8", "replace")
+
+
+def _joined(layers: Voxels, segments: dict[str, str], name: str, monitor: Monitor) -> Voxels:
+    """Join the layers of a segmentation to one label map; segments get their new values.
+
+    Raises InputError if segments overlap, or a layer has values of no segment.
+    """
+    labels, stated = np.zeros(layers.shape[1:], np.uint16), list[str]()
+    names = {key.partition("_")[0] for key in segments}
+    for number, segment in enumerate(sorted(names, key=lambda name: int(name[7:])), 1):
+        layer = segments.get(f"{segment}_Layer", str(number - 1))
+        value = segments.get(f"{segment}_LabelValue", "1")
+        if not (layer.isdecimal() and value.isdecimal() and int(layer) < len(layers)):
+            raise InputError(f"{name}: {segment}_Layer or _LabelValue is wrong", "Export it again.")
+        labels[layers[int(layer)] == int(value)] = number
+        segments |= {f"{segment}_LabelValue": str(number), f"{segment}_Layer": "0"}
+        stated.append(f"{number} = {segments.get(f'{segment}_Name', segment)}")
+    if np.count_nonzero(labels) != np.count_nonzero(layers):
+        raise InputError(
+            f"{name}: its {len(layers)} layers hold segments that overlap, or values of no segment",
+            "In 3D Slicer, export the segments to a label map, and save that.",
+        )
+    monitor.warn(f"{name}: {len(layers)} layers joined to one label map: {', '.join(stated)}")
+    return labels.astype(np.uint8) if len(stated) < 256 else labels
 
 
 def _gradients(
@@ -265,6 +319,12 @@ def itk_header(ending: str, volume: Volume, monitor: Monitor) -> tuple[bytes, np
     image.SetOrigin([*volume.geometry.origin, 0.0][:axes])
     image.SetDirection(direction.ravel().tolist())
     image.SetMetaData(tags.KEY, tags.to_text(volume))
+    for key, text in volume.header_fields.items():
+        if key.startswith(tags.SEGMENT) and ending == ".nrrd":
+            image.SetMetaData(key, str(text))
+            extent = " ".join(f"0 {size - 1}" for size in volume.shape[::-1])
+            image.SetMetaData(f"{key.partition('_')[0]}_Extent", extent)
+            image.SetMetaData("Segmentation_MasterRepresentation", "Binary labelmap")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"voxel{ending}")
         sitk.WriteImage(image, str(path), useCompression=False)
@@ -273,6 +333,9 @@ def itk_header(ending: str, volume: Volume, monitor: Monitor) -> tuple[bytes, np
     unit = "s" if volume.frame_interval_s else ""
     space = f'space: left-posterior-superior-time\nspace units: "mm" "mm" "mm" "{unit}"'
     header = header.replace(b"\nspace dimension: 4\n", f"\n{space}\n".encode(), 1)
+    if ending == ".mha" and not volume.modality_is_guess:
+        stated = volume.modality if volume.modality in METAIO_MODALITIES else "OTHER"
+        header = header.replace(b"\nDimSize", f"\nModality = MET_MOD_{stated}\nDimSize".encode(), 1)
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
     header = re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)
     return header, dtype

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +19,16 @@ from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.sequence_kind import known_kind
 from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.io.json_input import parse_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import printable
 
 KEY = "MedEnhance"
+#: Begin of the keys of segments of 3D Slicer, which NRRD keeps by itself.
+SEGMENT = "Segment"
 #: Exceptions for text that MedEnhance did not write, or that is damaged.
 _MALFORMED = (
-    ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
-    GeometryError,
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, GeometryError,
 )  # fmt: skip
 #: Newest steps, and frames with gradients, that are kept: MetaImage readers keep lines in buffers
 #: of 32 KiB.
@@ -51,7 +54,15 @@ class Tags:
     gradients: tuple[Gradient, ...] = ()
     quantity: str = ""
     sequence_kind: str = ""
-    nifti: dict[str, Any] = field(default_factory=dict)
+    header_fields: dict[str, Any] = field(default_factory=dict)
+
+
+def warn_of_segments(volume: Volume, monitor: Monitor) -> None:
+    """Warn of a result that does not keep names and colors of segments; NRRD alone does."""
+    fields = volume.header_fields.items()
+    if names := [str(text) for key, text in fields if re.fullmatch(r"Segment\d+_Name", key)]:
+        text = "names and colors of segments are not kept, as NRRD alone has a place for them"
+        monitor.warn(f"{text}: {', '.join(names)}")
 
 
 def to_text(volume: Volume) -> str:
@@ -72,7 +83,9 @@ def to_text(volume: Volume) -> str:
         "frame_interval_s": volume.frame_interval_s,
         "lossy": [[step.method, step.ratio] for step in volume.lossy],
         "gradients": [[each.b_value, *each.direction] for each in gradients],
-        "nifti": volume.nifti,
+        "header_fields": {
+            key: value for key, value in volume.header_fields.items() if not key.startswith(SEGMENT)
+        },
     }
     return json.dumps(fields | {key: value for key, value in optional.items() if value})
 
@@ -80,7 +93,7 @@ def to_text(volume: Volume) -> str:
 def from_text(text: str) -> Tags:
     """Parse the text of `to_text`; other or damaged text gives empty Tags."""
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
         seconds, geometry = fields.get("frame_interval_s"), fields.get("geometry")
         if fields["modality"] not in MODALITIES or not (seconds is None or 0 < seconds < math.inf):
             return Tags()
@@ -102,7 +115,7 @@ def from_text(text: str) -> Tags:
                 Gradient(float(b_value), (float(x), float(y), float(z)))
                 for b_value, x, y, z in fields.get("gradients") or ()
             ),
-            nifti=dict(fields.get("nifti") or {}),
+            header_fields=dict(fields.get("header_fields") or {}),
         )
     except _MALFORMED:
         return Tags()

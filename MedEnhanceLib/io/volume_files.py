@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ from MedEnhanceLib.io.formats import (
     stem_of,
     written_format,
 )
+from MedEnhanceLib.io.json_input import read_json
 from MedEnhanceLib.io.packing import pack
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
@@ -142,6 +142,8 @@ def save(
             f"Use one of: {', '.join(WRITABLE)}.",
         )
     refuse_not_finite(volume)
+    if ending_of(path) != ".nrrd":
+        tags.warn_of_segments(volume, monitor)
     texts = texts_beside(volume, path)
     with contextlib.ExitStack() as files:
         temporary = files.enter_context(atomic_write(path, overwrite=overwrite))
@@ -243,7 +245,7 @@ def _meaning(volume: Volume, facts: tags.Tags, modality: str | None) -> Volume:
         gradients=facts.gradients if len(facts.gradients) == frames else volume.gradients,
         quantity=facts.quantity or volume.quantity or _quantity_beside(volume),
         sequence_kind=facts.sequence_kind or volume.sequence_kind or _kind_beside(volume),
-        nifti=volume.nifti or facts.nifti,
+        header_fields=volume.header_fields or facts.header_fields,
     )
 
 
@@ -281,8 +283,8 @@ def _kind_beside(volume: Volume) -> str:
 def _sidecar_of(volume: Volume) -> tuple[str, dict[str, Any], list[str]]:
     """Return the stem of a volume's file, the JSON beside it, and the words of its ImageType."""
     path, stated = Path(volume.source), None
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        stated = json.loads(path.with_name(f"{stem_of(path)}.json").read_bytes())
+    with contextlib.suppress(OSError, ValueError):
+        stated = read_json(path.with_name(f"{stem_of(path)}.json"), [])
     fields = stated if isinstance(stated, dict) else {}
     words = fields.get("ImageType")
     return stem_of(path), fields, [*map(str, words)] if isinstance(words, list) else []

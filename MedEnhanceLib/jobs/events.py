@@ -12,6 +12,7 @@ from typing import Any
 
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.io.json_input import parse_json
 
 #: Version of the protocol: the "v" of every line.
 PROTOCOL = 1
@@ -49,15 +50,12 @@ def parse_line(line: bytes | None) -> dict[str, Any]:
             f"a line of more than {LONGEST_LINE} bytes", "Send volumes through files, by path."
         )
 
-    def refuse_constant(name: str) -> None:
-        raise ValueError(f"JSON has no {name}")
-
     what = "that is not an object"
     try:
-        fields = json.loads(line, parse_constant=refuse_constant)
+        fields = parse_json(line)
         if isinstance(fields, dict):
             return fields
-    except (ValueError, RecursionError) as cause:
+    except ValueError as cause:
         what = f"that is not JSON ({cause})"
     raise ConfigError(f"a line {what}: {line[:60]!r}", "Send one JSON object per line.")
 

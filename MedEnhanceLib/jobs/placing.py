@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -15,13 +14,13 @@ import numpy as np
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.io.json_input import read_json
 from MedEnhanceLib.jobs.files import manifest_path
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Tolerances in voxels, of the position of the first voxel, and of others relative to it: NIfTI
 #: keeps seven digits of a spacing, DICOM's own positions often fewer.
 _FIRST_BESIDE, _MOST_BESIDE = 0.1, 0.5
-_LARGEST_MANIFEST = 1 << 24
 
 
 def name_of(volume: Volume) -> str:
@@ -124,10 +123,9 @@ def _uids_of(volume: Volume) -> tuple[str, str]:
     if volume.dicom_origin is not None:
         return volume.dicom_origin.study, volume.dicom_origin.series
     path = manifest_path(Path(volume.source or "volume"))
-    with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
-        if path.stat().st_size <= _LARGEST_MANIFEST:
-            dicom = json.loads(path.read_bytes())["dicom"]
-            return str(dicom["study"]), str(dicom["series"])
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        dicom = read_json(path, [])["dicom"]
+        return str(dicom["study"]), str(dicom["series"])
     return "", ""
 
 

@@ -9,7 +9,6 @@ FOLDER/out-confidential     of a distillation: files that show or name patients
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.atomic import remove_folder, write_json
+from MedEnhanceLib.io.json_input import read_json
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.spg.folder import AUDIT_FIGURES, CHECKPOINT, RUN, WORK
 
@@ -142,7 +142,7 @@ class LongRun:
 
 def _json_in(path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path, [])
     except (OSError, ValueError):
         return {}
     return fields if isinstance(fields, dict) else {}

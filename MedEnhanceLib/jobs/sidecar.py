@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.atomic import resolved, write_json
 from MedEnhanceLib.io.formats import stem_of
+from MedEnhanceLib.io.json_input import read_json
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import printable
 
-#: Keys, in DICOM's terms, that can identify the patient.
+#: Keys that can identify the patient, the visit or the device: those that dcm2niix leaves out of
+#: anonymous sidecars, and those that DICOM PS3.15 removes. CogAtlasID and CogPOID name a task.
 _IDENTIFYING = re.compile(
-    "Patient(?!Position)|Physician|Operator|Birth|Date|Accession|StudyID|Record|Address|Telephone"
+    "(?<!Orientation)(?<!Position)Patient(?!_?(?:Position|Orientation))"
+    "|(?i:^patient(?!_?(?:position|orientation))|physician|operator|birth|accession|address"
+    "|telephone|institution|station_?(?:name|ae)|serial_?number|subject_?name|comments|observer"
+    "|reviewer|occupation|ethnic|clinicaltrial|medical_?record)"
+    "|Record(?!ing)|Person|Requesting|Date|(?:^|_)date|UID|(?:^|_)(?:uid|id)s?$"
+    "|(?<!CogAtlas)(?<!CogPO)IDs?$|(?:Weight|Sex|Age)$|^(?:weight|sex|age)$"
+    "|(?:Study|Series|Acquisition|Content|Creation|StepStart|StepEnd|ceuticalStart)_?Time"
 )
+#: A UID, wherever it stands.
+_UID = re.compile(r"[012](?:\.(?:0|[1-9]\d*)){5,}")
 #: Keys that hold for the spacing of the source, and lists with a value for each of its frames.
 _OF_SPACING = ("SliceThickness", "SpacingBetweenSlices")
 _OF_FRAMES = ("VolumeTiming", "FrameTimesStart", "FrameDuration", "DecayCorrectionFactor")
@@ -44,45 +57,61 @@ def copy_sidecar(
     path, copy = (each.with_name(f"{stem_of(each)}.json") for each in (source, output))
     if not path.is_file() or resolved(path) == resolved(copy):
         return None
+    fields, reason, numbers = None, "it is no object of JSON", list[str]()
     try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        fields = None
-    if isinstance(fields, dict) and "notice" in fields:  # a manifest
-        return None
-    reason = "DICOM has no place for it" if output.is_dir() else "another one exists already"
-    if not isinstance(fields, dict):
-        reason = "it is no object of JSON"
-    elif not output.is_dir() and (overwrite or not copy.exists()):
-        gone: dict[str, None] = {}
+        fields = read_json(path, numbers)
+    except (OSError, ValueError) as cause:
+        reason += f" ({getattr(cause, 'strerror', None) or cause})"
+    if isinstance(fields, dict):
+        if "notice" in fields:  # a manifest
+            return None
+        if output.is_dir():
+            reason = "DICOM has no place for it"
+        elif os.path.lexists(copy) and not overwrite:
+            reason = "another one exists already"
+        else:
+            personal, untrue = Counter[str](), Counter[str]()
 
-        def is_out(key: str, value: Any) -> bool:
-            return not (_holds(key, value, shape) and (same_spacing or key not in _OF_SPACING))
+            def is_untrue(key: str, value: Any) -> bool:
+                return not (_holds(key, value, shape) and (same_spacing or key not in _OF_SPACING))
 
-        fields = _without(fields, is_out, gone)
-        write_json(copy, fields, overwrite=overwrite)
-        if gone:
-            monitor.warn(f"{path.name}: left out of its copy: {', '.join(gone)}")
-        return copy
+            fields = _without(_without(fields, _identifies, personal), is_untrue, untrue)
+            try:
+                write_json(copy, fields, overwrite=overwrite)
+            except OutputError as cause:  # the result itself is in place
+                reason = cause.message
+            else:
+                for what, keys in (
+                    ("left out of its copy, as they can identify the patient", personal),
+                    ("left out of its copy, as they do not hold for the result", untrue),
+                    ("null in its copy, as JSON lacks these numbers", Counter(numbers)),
+                ):
+                    if keys:
+                        names = ", ".join(map(printable, keys))
+                        monitor.warn(f"{path.name}: {what} (fields: {keys.total()}): {names}")
+                return copy
     monitor.warn(f"{path.name}: not copied beside the result: {reason}")
     return None
+
+
+def _identifies(key: str, value: Any) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return bool(_IDENTIFYING.search(key)) or any(_UID.fullmatch(str(text)) for text in texts)
 
 
 def _holds(key: str, value: Any, shape: tuple[int, ...]) -> bool:
     count = len(value) if isinstance(value, list) else 0
     if key == "SliceTiming":
         return count in shape[-3:]
-    if key in _OF_FRAMES:
-        return count in (0, *shape[:-3])
-    return not _IDENTIFYING.search(key)
+    return key not in _OF_FRAMES or count in (0, *shape[:-3])
 
 
-def _without(value: Any, is_out: Callable[[str, Any], bool], gone: dict[str, None]) -> Any:
-    """Return a value of JSON without some keys of its objects, which are added to `gone`."""
+def _without(value: Any, is_out: Callable[[str, Any], bool], gone: Counter[str]) -> Any:
+    """Return a value of JSON without some keys of its objects, which are counted in `gone`."""
     if isinstance(value, list):
         return [_without(item, is_out, gone) for item in value]
     if not isinstance(value, dict):
         return value
     out = [key for key, item in value.items() if is_out(key, item)]
-    gone.update(dict.fromkeys(out))
+    gone.update(out)
     return {key: _without(item, is_out, gone) for key, item in value.items() if key not in out}

@@ -13,6 +13,7 @@ from MedEnhanceLib.core.manifest import as_json, described, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.formats import CONTAINER
+from MedEnhanceLib.io.tags import warn_of_segments
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
@@ -75,8 +76,12 @@ class Work:
             else:
                 path, is_main = self.outputs[name], name == "output"
                 # Of the NIfTI header a map shares the space alone: other fields are of the image.
-                space = {key: volume.nifti[key] for key in ("sform_code",) if key in volume.nifti}
-                stored = volume if is_main else replace(volume, gradients=(), nifti=space)
+                space = {
+                    key: volume.header_fields[key]
+                    for key in ("sform_code",)
+                    if key in volume.header_fields
+                }
+                stored = volume if is_main else replace(volume, gradients=(), header_fields=space)
                 texts = texts_beside(stored, path)
                 io.save(stored, path, overwrite=self._params.overwrite, monitor=monitor)
                 of = "" if is_main else f"{name}_"
@@ -91,6 +96,7 @@ class Work:
         """Save the only volume of a job, as a file or as a DICOM series."""
         if isinstance(self._params, DicomParams) and self._params.dicom:
             monitor.progress(0.0, "saving the result")
+            warn_of_segments(volume, monitor)
             objects = Objects(volume, self._action, volume=volume)
             objects = place_objects(objects, self._params, self.series, monitor.part(0.0, 0.2))
             self.write(objects, monitor.part(0.2, 1.0))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, atomic_write, output_error, write_json
+from MedEnhanceLib.io.json_input import read_json
 from MedEnhanceLib.runtime.locks import LOCK, hold
 
 if TYPE_CHECKING:
@@ -185,8 +186,8 @@ class RunFolder:
 def read_run(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises InputError for anything else."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as cause:
+        fields = read_json(path)
+    except (OSError, ValueError) as cause:
         raise InputError(f"{path} cannot be read: {cause}", _NOT_READ) from cause
     if not isinstance(fields, dict):
         raise InputError(f"{path} holds no JSON object", _NOT_READ)

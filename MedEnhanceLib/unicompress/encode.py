@@ -311,7 +311,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         quantity=volume.quantity,
         sequence_kind=volume.sequence_kind,
         modality_is_guess=volume.modality_is_guess,
-        nifti=volume.nifti,
+        header_fields=volume.header_fields,
     )
 
 

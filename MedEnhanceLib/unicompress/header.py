@@ -56,7 +56,7 @@ class Header:
         quantity: that of the volume, "" for intensities.
         sequence_kind: as of a Volume.
         modality_is_guess: as of a Volume.
-        nifti: as of a Volume.
+        header_fields: as of a Volume.
     """
 
     shape: tuple[int, ...]
@@ -81,7 +81,7 @@ class Header:
     quantity: str = ""
     sequence_kind: str = ""
     modality_is_guess: bool = False
-    nifti: Mapping[str, Any] = field(default_factory=dict)
+    header_fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
@@ -135,7 +135,7 @@ class Header:
             sequence_kind=known_kind(self.sequence_kind),
             modality_is_guess=self.modality_is_guess,
             gradients=tuple(Gradient(b, (x, y, z)) for b, x, y, z in self.gradients[frames]),
-            nifti=self.nifti,
+            header_fields=self.header_fields,
             time_points=(*frames.indices(self.grid.frames)[:2], self.grid.frames),
         )
 
@@ -234,11 +234,11 @@ _TYPES: dict[str, Any] = {
     "quantity": str,
     "sequence_kind": str,
     "modality_is_guess": bool,
-    "nifti": dict[str, Any],
+    "header_fields": dict[str, Any],
 }
 _OPTIONAL = (
     "models", "lossy", "dicom", "gradients", "quantity", "sequence_kind", "modality_is_guess",
-    "nifti",
+    "header_fields",
 )  # fmt: skip
 #: Further conditions on a field, checked after its type and the fields before it.
 _RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.io.atomic import atomic_folder, flush, output_error, refuse_no_folder
+from MedEnhanceLib.io.atomic import atomic_folder, output_error, refuse_no_folder
 from MedEnhanceLib.io.dicomout.derivation import IMPLEMENTATION_NAME, IMPLEMENTATION_UID
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -108,7 +108,6 @@ def _write(dataset: Dataset, path: Path) -> None:
     pydicom.dcmwrite(content, file, enforce_file_format=True)
     with path.open("xb") as stream:
         stream.write(content.getbuffer())
-        flush(stream)
 
 
 def _verify(dataset: Dataset, path: Path) -> None:

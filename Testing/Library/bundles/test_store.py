@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -155,6 +156,30 @@ def test_a_zip_of_more_than_a_model_is_refused_before_it_is_unpacked(
     assert list(user_models.iterdir()) == []
 
 
+@pytest.mark.parametrize(("number", "says"), [(errno.ENOSPC, "no space"), (errno.EIO, "cannot be")])
+@pytest.mark.parametrize("is_zip", [False, True])
+@pytest.mark.parametrize("call", ["write", "flush"])
+def test_a_full_or_failing_disk_is_not_blamed_on_the_model(
+    toy: Bundle, user_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    number: int, says: str, is_zip: bool, call: str,
+) -> None:  # fmt: skip
+    source = toy.folder
+    if is_zip:
+        source = Path(shutil.make_archive(str(tmp_path / "toy"), "zip", tmp_path, "toy"))
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    if call == "flush":
+        monkeypatch.setattr(os, "fsync", fail)
+    else:
+        monkeypatch.setattr(*((Path, "write_bytes") if is_zip else (shutil, "copyfile")), fail)
+    with pytest.raises(OutputError, match=says) as caught:
+        import_bundle(source)
+    assert str(user_models) in caught.value.message
+    assert list(user_models.iterdir()) == []
+
+
 def test_files_outside_of_a_model_are_refused(toy: Bundle, tmp_path: Path) -> None:
     archive = tmp_path / "evil.zip"
     with zipfile.ZipFile(archive, "w") as contents:
@@ -240,6 +265,7 @@ def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) ->
         ({"labels": [{"value": 1, "name": 2}]}, "labels[1].name is 2, not text"),
         ({"data": [{"name": []}]}, "data is"),
         ({"keep_components": 10**400}, "a number of 401 digits"),
+        ({"keep_components": math.nan}, "keep_components is not a finite number"),
         ({"files": {str(WEIGHTS): 3}}, "files is"),
         ({"files": {str(WEIGHTS): "00"}}, "no path with its SHA-256"),
         ({"more": json.loads("[" * 60 + "]" * 60)}, "nested too deeply"),

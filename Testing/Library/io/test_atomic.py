@@ -18,6 +18,8 @@ from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io import WRITABLE, atomic, save
 from MedEnhanceLib.io.atomic import atomic_folder, atomic_write, refuse_existing, write_json
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+
 
 def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
@@ -155,6 +157,119 @@ def test_reason_and_remedy_are_named(
     assert files_in(tmp_path) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows flushes no folder")
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_disk_that_fails_after_the_rename_is_named_with_the_place_of_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    target, fsync = tmp_path / "out", os.fsync
+
+    def fail(handle: int) -> None:
+        if os.path.samestat(os.fstat(handle), tmp_path.stat()):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=r"out is complete and in place, but.*Input/output error"):
+        if kind == "file":
+            write_json(target, {}, overwrite=False)
+        else:
+            with atomic_folder(target, replaceable=lambda _: True) as new:
+                (new / "new.txt").write_text("new")
+    assert files_in(tmp_path) == ["out"]
+    assert (target.read_text() == "{}\n") if kind == "file" else files_in(target) == ["new.txt"]
+
+
+def fill(target: Path, text: str) -> None:
+    with atomic_folder(target, replaceable=lambda path: path.name != "mine") as new:
+        (new / "a.txt").write_text(text)
+
+
+def test_earlier_files_that_cannot_be_removed_are_named_and_go_with_the_next_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, **_: bool) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    target = tmp_path / "out"
+    fill(target, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        with pytest.raises(OutputError, match=r"in place, but earlier files are left in .*\.repl"):
+            fill(target, "new")
+    assert (target / "a.txt").read_text() == "new"
+    assert len(files_in(tmp_path)) == 2
+    fill(target, "newest")
+    assert files_in(tmp_path) == ["out"]
+
+
+#: Kills a process that fills a folder anew, at each of its steps; prints what does not hold.
+_KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from MedEnhanceLib.io.atomic import atomic_folder, refuse_no_folder
+top = Path(sys.argv[1])
+out, steps = top / "out", 0
+def fill(text, folder=out):
+    with atomic_folder(folder, replaceable=lambda path: True) as new:
+        (new / "a.txt").write_text(text)
+def look(event, arguments):
+    global steps
+    steps += event == "open" or event.startswith("os.")
+    if steps == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+for at in range(1, 500):
+    shutil.rmtree(top)
+    top.mkdir()
+    fill("old")
+    child = os.fork()
+    if child == 0:
+        sys.addaudithook(look)
+        fill("new")
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    for empty in top.glob(".medenhance-*"):
+        os.utime(empty, times=(0, 0))  # a minute later
+    texts = {path.read_text() for path in top.glob("out*/a.txt")}
+    if at % 2:
+        fill("other", top / "other")  # another result in the same place touches nothing
+    refuse_no_folder(out)
+    held = (out / "a.txt").read_text()
+    fill("next")
+    left = sorted(path.name for path in top.iterdir() if path.name != "other")
+    texts.add((out / "a.txt").read_text())
+    if held not in ("old", "new") or not texts > {"next"} or left != ["out"]:
+        print(at, held, texts, left)
+    if status == 0:
+        break
+assert 10 < at < 499, at
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
+def test_a_writer_killed_at_any_step_loses_no_folder_and_the_next_one_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", _KILLED, str(tmp_path / "top")]
+    (tmp_path / "top").mkdir()
+    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("", "", 0)
+
+
+def test_a_folder_that_a_living_writer_set_aside_stays(tmp_path: Path) -> None:
+    aside, hidden = tmp_path / "out.replaced-abcdefgh", tmp_path / ".medenhance-abcdefgh"
+    aside.mkdir()
+    hidden.mkdir()
+    (aside / "a.txt").write_text("old")
+    (aside / "mine").touch()
+    atomic.refuse_no_folder(tmp_path / "out")
+    fill(tmp_path / "out", "new")
+    assert len(files_in(aside)) == 2
+    hidden.rmdir()
+    fill(tmp_path / "out", "new")
+    assert files_in(aside) == ["mine"]  # a file of the user in it stays
+
+
 def test_json_refuses_what_json_has_not(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "a.json", {"psnr": float("nan")}, overwrite=False)
@@ -174,7 +289,6 @@ def test_full_disk_leaves_the_old_file(full_disk: Path, ending: str) -> None:
     target.unlink()
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 _WRITER = """
 import sys
 from MedEnhanceLib.io.atomic import atomic_write

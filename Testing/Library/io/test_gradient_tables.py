@@ -125,12 +125,38 @@ def test_other_names_columns_and_line_ends_are_read(
 @pytest.mark.parametrize(
     ("b_values", "directions"),
     [
+        (B_VALUES.replace(" ", ",\t"), DIRECTIONS.replace(" ", ", ").replace("\n", ",\n")),
+        (B_VALUES.replace(" ", "; "), DIRECTIONS.replace(" ", ";")),
+        ("0\r\n1e3\r\n1000.0\r\n995\r\n", DIRECTIONS.replace("\n", " ")),
+        (B_VALUES, DIRECTIONS.replace("0 1 0 0.6", "nan 1 0 0.6")),
+        (B_VALUES.replace("0 1", "5 1", 1), "NaN NaN NaN\n1 0 0\n0 1 0\n0.6 0 0.8\n"),
+    ],
+)
+def test_separators_lines_and_nan_without_weighting_are_read(
+    write: Write, recorder: WarningRecorder, b_values: str, directions: str
+) -> None:
+    path = write(tables={"dwi.bval": b_values, "dwi.bvec": directions})
+    gradients = load(path, modality="MR", monitor=recorder.monitor).gradients
+    assert [each.direction for each in gradients] == [
+        (0, 0, 0),
+        (1, 0, 0),
+        (0, -1, 0),
+        (0.6, 0, 0.8),
+    ]
+    assert not [text for text in recorder.warnings if "bval" in text]
+
+
+@pytest.mark.parametrize(
+    ("b_values", "directions"),
+    [
         ("0 1000 1000\n", DIRECTIONS),
         (B_VALUES, "0 1 0\n0 0 1\n0 0 0\n"),
         (B_VALUES, "0 1 0 0\n0 0 1\n0 0 0 1\n"),
         (B_VALUES, "0 1 0 0.6\n0 0 1 0\n"),
         (B_VALUES, DIRECTIONS.replace("0.8", "8")),
         (B_VALUES, DIRECTIONS.replace("0.8", "nan")),
+        (B_VALUES.replace("995", "nan"), DIRECTIONS),
+        (B_VALUES, "0 0 0 0 0 1 0 1 0 0 1 0"),  # in one line, of two meanings
         (B_VALUES, ""),
         (B_VALUES.replace("995", "-995"), DIRECTIONS),
         (B_VALUES.replace("995", "inf"), DIRECTIONS),
@@ -144,6 +170,7 @@ def test_wrong_tables_are_named_and_stay_behind(
     assert load(path, modality="MR", monitor=recorder.monitor).gradients == ()
     (warning,) = (text for text in recorder.warnings if "bval" in text)
     assert "dwi.bval and dwi.bvec: not read, and not written beside results: " in warning
+    assert ("NaN" in warning) is ("nan" in b_values + directions)
     run_job(JobSpec("convert", {"input": str(path), "output": str(tmp_path / "new.nii")}))
     assert not [*tmp_path.glob("new.bv*")]
 

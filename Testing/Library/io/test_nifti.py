@@ -20,6 +20,7 @@ from MedEnhanceLib.io import WRITABLE, load, save
 
 VOXELS = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -6], [0, 0, 3, 7], [0, 0, 0, 1]])
+UPRIGHT = np.array([[1.5, 0, 0, 5], [0, 2, 0, -6], [0, 0, 3, 7], [0, 0, 0, 1]])
 ROTATION = (0.0, 0.0, np.sqrt(0.5))  # b, c, d of a quarter turn about z, as in AFFINE
 PIXDIM = (1, 1.5, 2, 3, 0, 0, 0, 0)
 
@@ -110,6 +111,11 @@ def test_a_ct_that_was_rescaled_is_no_hu(tmp_path: Path, recorder: WarningRecord
         ({}, np.diag([-1.5, -2.0, 3.0, 1.0]), "which side is left"),
         (sform(AFFINE) | qform(offset=(9, -6, 7)), AFFINE, "sform and qform"),
         (sform(AFFINE) | {"pixdim": (1, 1, 1, 1, 0, 0, 0, 0)}, AFFINE, "1.5 × 2 × 3 is used"),
+        *(
+            (sform(wrong) | qform() | {"quatern": (0, 0, 0)}, UPRIGHT, "sform is not valid")
+            for wrong in (np.zeros((4, 4)), np.full((4, 4), np.nan), AFFINE[:, [0, 0, 2, 3]])
+        ),
+        (sform(AFFINE) | qform((np.nan,) * 3), AFFINE, "qform is not valid"),
         ({"pixdim": (1, -1.5, *PIXDIM[2:])}, np.diag([-1.5, -2.0, 3.0, 1.0]), "absolute values"),
     ],
 )
@@ -278,6 +284,10 @@ SHEARED = np.diag([2.0, 3, 4, 1]) + np.eye(4, k=1) * [0, 1, 0, 0]
         (sform(SHEARED) | qform(), r"sform.*right angles"),
         (qform() | {"quatern": (3.0, 0.0, 0.0), "sform_code": 0}, "qform"),
         ({"xyzt_units": 5}, "xyzt_units"),
+        *(
+            (qform() | {"sform_code": 0, "pixdim": (1, 1, mm, 1, 0, 0, 0, 0)}, "pixdim is")
+            for mm in (0, np.nan)
+        ),
         ({"xyzt_units": 2, "srow": np.full((3, 4), np.nan)}, "sform"),
         ({"size": 540, "magic": b"n+2\0"}, "cut short"),  # in the place of NIfTI-1's
         ({"magic": b"ni1\0"}, "pair"),
@@ -299,5 +309,5 @@ def test_what_is_not_read_is_named(tmp_path: Path, fields: dict[str, Any], says:
     with pytest.raises(InputError, match=rf"a\.nii.*{says}") as caught:
         load(written(tmp_path / "a.nii", **(sform(AFFINE) | fields)))
     assert caught.value.hint
-    place = {"quatern", "srow", "xyzt_units"} & fields.keys()
+    place = {"quatern", "srow", "xyzt_units", "pixdim"} & fields.keys()
     assert isinstance(caught.value, GeometryError) == bool(place)

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 from Library.conftest import WarningRecorder
 
+from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -224,8 +225,125 @@ def test_mhd_is_read_with_its_raw_file(tmp_path: Path, head: Volume) -> None:
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../a.raw", "LIST", "slice%03d.raw 1 4 1"])
 def test_mhd_that_points_elsewhere_is_refused(tmp_path: Path, target: str) -> None:
-    with pytest.raises(InputError, match="ElementDataFile"):
+    with pytest.raises(InputError, match="ElementDataFile") as caught:
         load(metaimage(tmp_path / "a.mhd", target))
+    with pytest.raises(InputError, match="data file") as refused:
+        load(nrrd(tmp_path / "a.nhdr", f"{LPS}\n{DIRECTIONS}\ndata file: {target}"))
+    for error in (caught.value, refused.value):
+        assert ("in several files" in error.message) is (".raw 1" in target or target == "LIST")
+
+
+@pytest.mark.parametrize(
+    ("stated", "modality", "units"),
+    [
+        ("MET_MOD_CT", "CT", "HU"), ("MET_MOD_MR", "MR", ""), ("MET_MOD_NM", "OT", ""),
+        ("MET_MOD_US", "OT", ""), ("MET_MOD_OTHER", "OT", ""),
+    ],
+)  # fmt: skip
+def test_the_modality_of_a_metaimage_is_read_and_written(
+    tmp_path: Path, recorder: WarningRecorder, stated: str, modality: str, units: str
+) -> None:
+    path = metaimage(tmp_path / "a.mha", Modality=stated)
+    volume = load(path, monitor=recorder.monitor)
+    assert (volume.modality, volume.units, volume.modality_is_guess) == (modality, units, False)
+    assert not any("no modality is stated" in text for text in recorder.warnings)
+    save(volume, tmp_path / "b.mha")
+    kept = stated if modality != "OT" else "MET_MOD_OTHER"
+    assert f"\nModality = {kept}\n".encode() in (tmp_path / "b.mha").read_bytes()
+    assert sitk.ReadImage(str(tmp_path / "b.mha")).GetSize() == (6, 5, 4)
+    unknown = metaimage(tmp_path / "c.mha", Modality="MET_MOD_UNKNOWN")
+    assert load(unknown).modality_is_guess
+
+
+def test_what_a_header_loses_is_named(tmp_path: Path, recorder: WarningRecorder) -> None:
+    lines = (
+        f"{LPS}\n{DIRECTIONS}\ncontent: knee\n# mine\nmeasurement frame: (0,1,0) (1,0,0) (0,0,1)"
+    )
+    paths = [
+        nrrd(tmp_path / "a.nrrd", f"{lines}\nkey one:=1"),
+        metaimage(tmp_path / "a.mha", Comment="mine", **{"0010|0010": "Doe"}),
+    ]
+    image = sitk.ReadImage(str(metaimage(tmp_path / "b.mha")))
+    for name in ("b.nrrd", "b.mha"):
+        sitk.WriteImage(image, str(tmp_path / name))
+        paths.append(tmp_path / name)
+    for path in paths:
+        load(path, modality="OT", monitor=recorder.monitor)
+    assert recorder.warnings == [
+        "a.nrrd: not kept of its header: content, comments, measurement frame, key one",
+        "a.mha: not kept of its header: Comment, 0010|0010",
+    ]
+
+
+NAMES = {0: ("liver", "1 0 0"), 1: ("tumor ü", "0 0.5 1")}
+
+
+def segmentation(path: Path, layers: list[np.ndarray], **keys: str) -> Path:
+    """A .seg.nrrd as 3D Slicer writes it, of one layer or of several; keys as Segment0_Layer."""
+    voxels, is_one = np.stack(layers, -1), len(layers) == 1
+    stated = {"Segmentation_ContainedRepresentationNames": "Binary labelmap|"}
+    for number, (name, color) in NAMES.items():
+        begin = f"Segment{number}_"
+        stated |= {f"{begin}ID": f"S{number}", f"{begin}Name": name, f"{begin}Color": color}
+        stated |= {f"{begin}LabelValue": f"{number + 1}", f"{begin}Extent": "0 1 0 1 0 1"}
+    lines = "".join(f"\n{key}:={text}" for key, text in (stated | keys).items())
+    space = f"space directions: {'' if is_one else 'none '}{DIAGONAL}\n{ORIGIN}\n"
+    space += f"kinds: {'' if is_one else 'list '}domain domain domain"
+    nrrd(path, f"{LPS}\n{space}{lines}", voxels.squeeze().T.shape, type="uchar")
+    head = path.read_bytes().partition(b"\n\n")[0]
+    path.write_bytes(head + b"\n\n" + voxels.astype(np.uint8).tobytes())
+    return path
+
+
+LABELS = np.zeros((4, 5, 6), np.uint8)
+LABELS[1:3, 1:3, 1:3], LABELS[3, 3, 3:] = 1, 2
+
+
+def test_names_and_colors_of_segments_survive_or_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    segmentation(tmp_path / "a.seg.nrrd", [LABELS])
+    for command in (
+        "convert a.seg.nrrd b.seg.nrrd",
+        "compress a.seg.nrrd a.ucv --lossless",
+        "decompress a.ucv c.nrrd",
+    ):
+        assert main(command.split()) == 0
+    assert "warning" not in capsys.readouterr().err
+    for name in ("b.seg.nrrd", "c.nrrd"):
+        image, volume = sitk.ReadImage(str(tmp_path / name)), load(tmp_path / name)
+        assert np.array_equal(volume.voxels, LABELS)
+        assert (volume.modality, volume.modality_is_guess) == ("SEG", False)
+        for number, (segment, color) in NAMES.items():
+            assert image.GetMetaData(f"Segment{number}_Name") == segment
+            assert image.GetMetaData(f"Segment{number}_Color") == color
+            assert image.GetMetaData(f"Segment{number}_LabelValue") == f"{number + 1}"
+            assert image.GetMetaData(f"Segment{number}_Extent") == "0 5 0 4 0 3"
+    for output in ("d.nii.gz", "d.mha", "d --dicom --patient-id P"):
+        assert main(["convert", "a.seg.nrrd", *output.split()]) == 0
+        said = capsys.readouterr().err
+        assert "names and colors of segments are not kept" in said
+        assert "liver, tumor ü" in said
+
+
+@pytest.mark.parametrize("keys", [{"LabelValue": "1"}, {}])
+def test_layers_of_segments_are_labels_and_no_frames(
+    tmp_path: Path, recorder: WarningRecorder, keys: dict[str, str]
+) -> None:
+    layers = [LABELS == 1, (LABELS == 2) * (1 if keys else 2)]
+    stated = {f"Segment1_{key}": text for key, text in keys.items()}
+    path = segmentation(tmp_path / "a.seg.nrrd", layers, Segment1_Layer="1", **stated)
+    volume = load(path, monitor=recorder.monitor)
+    assert np.array_equal(volume.voxels, LABELS)
+    assert "2 layers joined to one label map: 1 = liver, 2 = tumor ü" in recorder.warnings[0]
+    save(volume, tmp_path / "b.seg.nrrd")
+    values = [load(tmp_path / "b.seg.nrrd").header_fields[f"Segment{n}_LabelValue"] for n in NAMES]
+    assert values == ["1", "2"]
+    layers[0] = layers[0] | (LABELS == 2)
+    with pytest.raises(InputError, match="segments that overlap") as caught:
+        load(segmentation(path, layers, Segment1_Layer="1", **stated))
+    assert caught.value.hint
 
 
 def test_geometry_edited_by_another_program_wins_over_ours(tmp_path: Path, ct: Volume) -> None:

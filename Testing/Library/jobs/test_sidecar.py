@@ -17,12 +17,18 @@ from MedEnhanceLib.jobs import JobSpec, run_job
 
 FIELDS = {
     "RepetitionTime": 2.5, "EchoTime": 0.03, "SliceTiming": [0, 1.25, 0.625, 1.875],
-    "PatientPosition": "HFS", "VolumeTiming": [0, 2.5, 5], "SeriesInstanceUID": "1.2.3",
-    "Nested": {"FlipAngle": 90},
+    "PatientPosition": "HFS", "VolumeTiming": [0, 2.5, 5], "Nested": {"FlipAngle": 90},
+    "ImageOrientationPatientDICOM": [1, 0, 0, 0, 1, 0], "AcquisitionDuration": 60,
+    "ImagingFrequency": 123.2, "ProtocolName": "t1", "CogAtlasID": "trm_1", "TimeZero": "09:00:00",
+    "SoftwareVersions": "1.2.3", "RecordingDuration": 5,
 }  # fmt: skip
 PERSON = {
     "PatientName": "Doe^Jane", "PatientID": "42", "PatientBirthDate": "19500101",
     "AccessionNumber": "7", "ReferringPhysicianName": "Who", "AcquisitionDateTime": "2020-01-31",
+    "SeriesInstanceUID": "1.2.3", "StudyInstanceUID": "1.2.3", "PatientWeight": 70, "StudyID": "5",
+    "AcquisitionTime": "12:00:00", "OperatorsName": "Who", "DeviceSerialNumber": "9", "Sex": "F",
+    "StationName": "MR1", "InstitutionName": "Clinic", "patient_id": "42", "Patient": "Doe",
+    "SourceImages": ["1.2.840.10008.5.1.4"],
 }  # fmt: skip
 Run = Callable[[str], str]
 
@@ -64,7 +70,43 @@ def test_the_sidecar_follows_without_what_identifies_the_patient(
     copy = json.loads((tmp_path / name).read_text())
     assert copy == {**FIELDS, "global": [{"const": {}}]}
     assert all(key in said for key in PERSON)
+    assert f"patient (fields: {2 * len(PERSON)}): " in said
     assert "Doe" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "copied", "says"),
+    [
+        *(
+            (f'{{"EchoTime": {n}, "A": [1, {{"B": {n}}}]}}', [1, {"B": None}], "EchoTime, A.B")
+            for n in ("NaN", "-Infinity", "1e400", "9" * 5000)
+        ),
+        ('{"EchoTime": null, "A": "\\ud800"}', "\ud800", ""),
+        (
+            '{"EchoTime": 1, "EchoTime": null, "A": 12345678901234567890123}',
+            12345678901234567890123,
+            "",
+        ),
+        ('\ufeff{"EchoTime": null, "A": "é"}', "é", ""),
+    ],
+)
+def test_what_json_lacks_is_null_in_the_copy_and_named(
+    run: Run, tmp_path: Path, text: str, copied: Any, says: str
+) -> None:
+    (tmp_path / "scan.json").write_text(text, encoding="utf-8")
+    said = run("convert scan.nii.gz new.nii --modality MR")
+    assert json.loads((tmp_path / "new.json").read_text()) == {"EchoTime": None, "A": copied}
+    assert says in said
+    assert (tmp_path / "new.nii.json").exists()
+
+
+def test_a_copy_that_cannot_be_written_is_named_and_the_manifest_is_there(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "new.json").mkdir()
+    said = run("convert scan.nii.gz new.nii --modality MR --force")
+    assert "scan.json: not copied beside the result: " in said
+    assert (tmp_path / "new.nii.json").exists()
 
 
 def test_timing_of_other_slices_and_frames_is_left_out_and_named(run: Run, tmp_path: Path) -> None:
@@ -91,7 +133,15 @@ def test_the_sidecar_of_the_input_itself_is_never_written(run: Run, tmp_path: Pa
     assert (tmp_path / "scan.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]", "\udcff".encode("utf-8", "surrogateescape")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1, 2]",
+        '{"A": ' + "[" * 300 + "]" * 300 + "}",
+        "\udcff".encode("utf-8", "surrogateescape"),
+    ],
+)
 def test_what_is_no_sidecar_stays_behind_and_is_named(
     run: Run, tmp_path: Path, text: str | bytes
 ) -> None:

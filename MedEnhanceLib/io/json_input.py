@@ -1,0 +1,61 @@
+"""Reading of JSON of unknown origin: nesting, size and numbers are limited."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.io.voxels import refuse_pipe
+
+#: Limits: bytes, nesting of objects and lists, digits of an integer.
+_MOST_BYTES, _DEEPEST, _MOST_DIGITS = 16 << 20, 32, 20
+
+
+def read_json(path: Path, lost: list[str] | None = None) -> Any:
+    """Read a JSON file, UTF-8 or UTF-16, as `parse_json` does.
+
+    Raises InputError for a pipe or a device, OSError if it cannot be read.
+    """
+    if path.exists():
+        refuse_pipe(path)
+    with path.open("rb") as stream:
+        data = stream.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES >> 20} MB")
+    return parse_json(data, lost)
+
+
+def parse_json(text: str | bytes, lost: list[str] | None = None) -> Any:
+    """Parse JSON whose value can be written as JSON again; of a name given twice the last counts.
+
+    lost: gets the fields of numbers that cannot be written (NaN, Infinity, 1e400, integers of
+        hundreds of digits), which become null; None: ValueError for these, and for integers of more
+        than 20 digits.
+    Raises ValueError if it is not JSON, or nested too deeply.
+    """
+
+    def integer(digits: str) -> int | float:
+        if lost is None and len(digits) > _MOST_DIGITS:
+            raise ValueError(f"it holds a number of {len(digits)} digits")
+        return int(digits) if len(digits) < 300 else math.inf  # more than a float holds
+
+    def checked(value: Any, field: str, depth: int) -> Any:
+        if depth < 0:
+            raise ValueError("it is nested too deeply")
+        if isinstance(value, dict):
+            return {key: checked(each, f"{field}.{key}", depth - 1) for key, each in value.items()}
+        if isinstance(value, list):
+            return [checked(each, field, depth - 1) for each in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            if lost is None:
+                raise ValueError(f"{field.lstrip('.')} is not a finite number")
+            lost.append(field.lstrip("."))
+            return None
+        return value
+
+    try:
+        return checked(json.loads(text, parse_int=integer), "", _DEEPEST + 1)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
