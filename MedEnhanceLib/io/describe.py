@@ -20,6 +20,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Above this ratio of largest to smallest spacing a volume is called anisotropic.
 _ANISOTROPIC = 3.0
+#: CT numbers have at most 16 bits with a sign.
+_HIGHEST_HU = 32767
 #: mm; no scanner has a larger spacing, but µm read as mm give one.
 _FARTHEST_MM = 100.0
 #: How to use a volume whatever its quantity.
@@ -195,6 +197,12 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
     elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:
         text = f"{name}: no value is below 0 HU, although fat and air are: it may be HU + 1024, or "
         text += "no CT. Convert the original again, or subtract the offset (air is -1000 HU)"
+        monitor.warn(text)
+    elif (volume.modality == "CT" and not volume.history) and (
+        extremes(volume.voxels)[1] > _HIGHEST_HU
+    ):
+        text = f"{name}: its highest value is {extremes(volume.voxels)[1]:g} HU, above any metal: "
+        text += "padding that was stored without its minus sign? Set such voxels to -1024 first"
         monitor.warn(text)
     elif (volume.modality == "CT" and not volume.history) and (
         likely_modalities(volume.voxels, spacing) == ("MR",)

@@ -1,7 +1,7 @@
 """The b-value and direction of a diffusion image, from the elements that its manufacturer fills.
 
 Standard elements come first. Private ones are read only if their block has the creator that is
-known for them. Coordinates of directions: the standard, Siemens and Philips use those of the
+known for them, or is that of a Siemens scanner and has lost its creator. Coordinates of directions: the standard, Siemens and Philips use those of the
 patient, UIH the axes of the image, GE and Canon those of their gradients.
 """
 
@@ -129,18 +129,25 @@ def _comment_direction(header: Header) -> Vector | None:
 
 def _private(header: Header, tags: tuple[int, ...], creator: str) -> Vector:
     """Return the numbers of private elements of a block; () if it has another creator."""
-    if not _is_of(creator, header, tags[0]):
+    if not is_of(creator, header, tags[0]):
         return ()
     return sum((_numbers(header.get(tag)) for tag in tags), ())
 
 
-def _is_of(creator: str, header: Header, tag: int) -> bool:
-    return str(header.get(_creator(tag)) or "").strip() == creator
+def is_of(creator: str, header: Header, tag: int) -> bool:
+    """Return whether a private block has a creator.
+
+    Programs that remove patient data remove the creators of Siemens and leave the block.
+    """
+    stated = str(header.get(_creator(tag)) or "").strip()
+    maker = creator.partition(" ")[0]
+    is_siemens = str(header.get("Manufacturer")).upper().startswith("SIEMENS")
+    return stated == creator or (not stated and maker == "SIEMENS" and is_siemens)
 
 
 def _csa_numbers(header: Header, name: str) -> Vector:
     data = header.get(_CSA)
-    is_stated = _is_of(_CSA_CREATOR, header, _CSA)
+    is_stated = is_of(_CSA_CREATOR, header, _CSA)
     return _numbers(_csa(data).get(name)) if is_stated and isinstance(data, bytes) else ()
 
 

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Relative tolerance within which echo times, inversion times and flip angles are the same.
 _SAME_VALUE = 0.01
 #: Relative tolerance within which intervals are equal.
 _EVEN = 0.02
+#: Clocks of scanners round times of acquisition to parts of this.
+_TICK_S = 0.0125
 #: A longer scan ran past midnight, dated by its beginning: its times cannot order frames.
 _LONGEST_SCAN_S = 12 * 3600.0
 #: Words of ImageType for the quantity that is shown; the others say how the image was made.
@@ -113,13 +116,15 @@ def _contrast(axis: str, value: Callable[[Slice], str], **how: bool) -> Attribut
 
 DIRECTION = _contrast("direction", _direction, may_vary=True, is_scanned=True)
 ACQUISITION = Attribute("acquisition", attrgetter("acquisition"))
+#: GE's diffusion scans have a flag for each role of an image: there the b-value counts instead.
+_COLLAPSE_FLAG = _contrast("collapse flag", attrgetter("collapse_flag"), makes_frames=False)
 #: In the order in which they are tried.
 _ATTRIBUTES = (
     _contrast("image type", _shown, makes_frames=False, is_strict=True),
     Attribute("image type", lambda plane: "\\".join(plane.image_type), makes_frames=False),
     _contrast("stack", attrgetter("stack"), makes_frames=False),
     _contrast("kernel", attrgetter("kernel"), makes_frames=False),
-    _contrast("collapse flag", attrgetter("collapse_flag"), makes_frames=False),
+    _COLLAPSE_FLAG,
     _contrast("kV", attrgetter("kv"), makes_frames=False),
     _contrast("b-value", attrgetter("b_value"), is_strict=True, may_vary=True, is_scanned=True),
     _contrast("echo", attrgetter("echo")),
@@ -132,14 +137,19 @@ _ATTRIBUTES = (
     Attribute("breathing phase", _number("breath_percent"), is_moment=True),
     ACQUISITION,
 )
-#: Axes whose frames follow each other in time.
+#: Axes of a diffusion scan, and those whose frames follow each other in time.
+_OF_DIFFUSION = ("b-value", DIRECTION.axis)
 IN_TIME = (TIME, "trigger time", ACQUISITION.axis)
 
 
 def attributes_of(slices: Slices) -> tuple[Attribute, ...]:
     """Return the attributes that these slices differ in, in the order in which they are tried."""
+    is_weighted = any(float(plane.b_value or 0) > 0 for plane in slices)
     return tuple(
-        attribute for attribute in _ATTRIBUTES if len(set(map(attribute.value, slices))) > 1
+        attribute
+        for attribute in _ATTRIBUTES
+        if len(set(map(attribute.value, slices))) > 1
+        and not (is_weighted and attribute is _COLLAPSE_FLAG)
     )
 
 
@@ -299,21 +309,51 @@ def interleave(frames: Frames) -> bool:
     return not _follow_each_other(sorted(frames, key=lambda frame: _begin(frame, _time_s)))
 
 
-def interval_s(frames: Frames, axis: str) -> float | None:
+def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float | None:
     """Return seconds from frame to frame; None if unknown or uneven, or if the axis is not time.
 
-    The times of the images are used first, then the interval that headers state.
+    That of 2-D EPI is the repetition time: times of acquisition are rounded. Of other scans the
+    times of the images are used first, then the interval that headers state.
+
+    Args:
+        frames: in their order.
+        axis: what they differ in.
+        name: of the series, for warnings.
+        monitor: warned of a repetition time that the times of the images contradict.
     """
     planes = [plane for frame in frames for plane in frame]
-    if axis not in IN_TIME or len({plane.b_value for plane in planes}) > 1:
+    repetition_s = _only_s(plane.repetition_ms for plane in planes)
+    if axis in _OF_DIFFUSION or len({plane.b_value for plane in planes}) > 1:
+        return repetition_s
+    if axis not in IN_TIME:
         return None
     for moment, unit in ((_trigger_ms, 1e-3), (_time_s, 1.0), (_reference_ms, 1e-3)):
-        steps = np.diff([_begin(frame, moment) for frame in frames]) * unit
-        if np.isfinite(steps).all() and (steps > 0).all():
-            usual = float(np.median(steps))
-            return usual if float(np.ptp(steps)) <= _EVEN * usual else None
-    stated = {plane.interval_ms or 0.0 for plane in planes}
-    only = stated.pop() if len(stated) == 1 else 0.0
+        begins = np.array([_begin(frame, moment) for frame in frames]) * unit
+        steps = np.diff(begins)
+        if not (np.isfinite(steps).all() and (steps > 0).all()):
+            continue
+        usual = float(np.median(steps))
+        is_even = float(np.ptp(steps)) <= _EVEN * usual
+        if repetition_s is None:
+            return usual if is_even else None
+        tick_s = 1.0 if (begins % 1 == 0).all() else _TICK_S
+        if np.abs(steps - repetition_s).max() <= max(tick_s, _EVEN * repetition_s):
+            return repetition_s
+        # Times after a trigger are of one clock, and contain delays between frames.
+        used_s = repetition_s if moment is not _trigger_ms else usual if is_even else None
+        monitor.warn(
+            f"{name}: RepetitionTime is {repetition_s:g} s, but frames were acquired "
+            f"{steps.min():.4g} to {steps.max():.4g} s apart; interval between frames: "
+            + ("unknown" if used_s is None else f"{used_s:.4g} s")
+        )
+        return used_s
+    return repetition_s or _only_s(plane.interval_ms for plane in planes)
+
+
+def _only_s(values_ms: Iterable[float | None]) -> float | None:
+    """Return the value that all have, in seconds; None if they differ or lack it."""
+    values = {value or 0.0 for value in values_ms}
+    only = values.pop() if len(values) == 1 else 0.0
     return only * 1e-3 if only > 0 else None
 
 

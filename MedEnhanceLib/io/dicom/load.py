@@ -167,7 +167,7 @@ def _volume(
         units=_units(ordered[0], stated) if meaning == stated else profile_of(meaning).units,
         source=f"{path} (series {choice.row.key or 'without UID'})",
         history=(*about.history, *steps),
-        frame_interval_s=interval_s(part.frames, part.axis),
+        frame_interval_s=interval_s(part.frames, part.axis, name, monitor),
         dicom_origin=_origin(stacks),
         gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
         quantity=_quantity(ordered[0], about.description),
