@@ -1,8 +1,9 @@
 """The b-value and direction of a diffusion image, from the elements that its manufacturer fills.
 
 Standard elements come first. Private ones are read only if their block has the creator that is
-known for them, or is that of a Siemens scanner and has lost its creator. Coordinates of directions: the standard, Siemens and Philips use those of the
-patient, UIH the axes of the image, GE and Canon those of their gradients.
+known for them, or has lost it and is of a Siemens scanner. Coordinates of directions: the standard,
+Siemens and Philips use those of the patient, UIH the axes of the image, GE and Canon those of their
+gradients.
 """
 
 from __future__ import annotations

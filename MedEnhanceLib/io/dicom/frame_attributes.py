@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
+from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Relative tolerance within which echo times, inversion times and flip angles are the same.
@@ -319,7 +320,7 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
         frames: in their order.
         axis: what they differ in.
         name: of the series, for warnings.
-        monitor: warned of a repetition time that the times of the images contradict.
+        monitor: warned of uneven times, and of a repetition time that they contradict.
     """
     planes = [plane for frame in frames for plane in frame]
     repetition_s = _only_s(plane.repetition_ms for plane in planes)
@@ -332,21 +333,19 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
         steps = np.diff(begins)
         if not (np.isfinite(steps).all() and (steps > 0).all()):
             continue
-        usual = float(np.median(steps))
-        is_even = float(np.ptp(steps)) <= _EVEN * usual
-        if repetition_s is None:
-            return usual if is_even else None
-        tick_s = 1.0 if (begins % 1 == 0).all() else _TICK_S
-        if np.abs(steps - repetition_s).max() <= max(tick_s, _EVEN * repetition_s):
-            return repetition_s
-        # Times after a trigger are of one clock, and contain delays between frames.
-        used_s = repetition_s if moment is not _trigger_ms else usual if is_even else None
-        monitor.warn(
-            f"{name}: RepetitionTime is {repetition_s:g} s, but frames were acquired "
-            f"{steps.min():.4g} to {steps.max():.4g} s apart; interval between frames: "
-            + ("unknown" if used_s is None else f"{used_s:.4g} s")
-        )
-        return used_s
+        interval = float(np.median(steps)) if np.ptp(steps) <= _EVEN * np.median(steps) else None
+        if repetition_s:
+            tick_s = max(1.0 if (begins % 1 == 0).all() else _TICK_S, _EVEN * repetition_s)
+            if np.abs(steps - repetition_s).max() <= tick_s:
+                return repetition_s
+            # Times after a trigger are of one clock, and contain delays between frames.
+            interval = interval if moment is _trigger_ms else repetition_s
+        if repetition_s or interval is None:
+            other = f", although RepetitionTime is {repetition_s:g} s" if repetition_s else ""
+            used = f"{interval:.4g} s is used" if interval else "no interval is kept, and DICOM alone keeps times"
+            times = named([f"{time:.4g}" for time in begins - begins[0]])
+            monitor.warn(f"{name}: frames begin after {times} s{other}: {used}")
+        return interval
     return repetition_s or _only_s(plane.interval_ms for plane in planes)
 
 

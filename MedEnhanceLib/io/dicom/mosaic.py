@@ -117,7 +117,7 @@ def _stated_count(header: Fields) -> int:
         return 0
     if isinstance(value, bytes):  # of unknown VR
         return int.from_bytes(value[:2], "little")
-    return int(slices.measured(header, _COUNT) or 0)  # type: ignore[arg-type]
+    return int(slices.measured(header, _COUNT) or 0)
 
 
 def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Doubles]:

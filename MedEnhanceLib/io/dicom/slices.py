@@ -230,13 +230,29 @@ def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
 
 
 def _pixel_spacing(header: Fields, keyword: str) -> tuple[float, ...] | None:
-    is_one = _is_odd(header, keyword) and "\\" not in text(header, keyword)
-    return floats(header, keyword, 2) if not is_one else floats(header, keyword, 1) * 2
+    if _is_odd(header, keyword) and "\\" not in text(header, keyword):
+        header = {keyword: [header[keyword]] * 2}
+    return floats(header, keyword, 2)
 
 
 def _is_odd(header: Fields, keyword: str) -> bool:
     """Return whether an element of two numbers holds one, or text."""
     return len(texts(header, keyword)) == 1
+
+
+def _factors(header: Fields, keyword: str) -> str:
+    """Describe the factors by which intensities become another quantity; "" for none."""
+    slope, shift = measured(header, keyword), measured(header, "RealWorldValueIntercept") or 0.0
+    applied = measured(header, "RescaleSlope") or 1.0, measured(header, "RescaleIntercept") or 0.0
+    factors = []
+    if slope is not None and (slope, shift) != applied:
+        unit = text(header, "CodeValue")
+        factors.append(f"stored numbers × {slope:g} + {shift:g} (RealWorldValueSlope) are {unit}")
+    if text(header, 0x70530010) == "Philips PET Private Group":
+        for unit, tag in {"SUV": 0x70531000, "Bq/ml": 0x70531009}.items():
+            if factor := measured(header, tag):
+                factors.append(f"intensities × {factor:g} (7053,{tag % 65536:04X}) are {unit}")
+    return "; ".join(factors)
 
 
 def _number_texts(header: Fields, keyword: str) -> str:
@@ -291,6 +307,7 @@ class Slice:
         thickness, between: mm.
         padding, padding_limit: the range of stored numbers that stand for nothing.
         units: of the intensities, where the modality has an element for it (PET).
+        factors: from its intensities to other quantities, for messages.
         burned_in: whether BurnedInAnnotation says that pixels show text.
         stack: StackID, in files of many frames.
         echo_ms: EchoTime.
@@ -341,6 +358,7 @@ class Slice:
     rescale_type: str = _from("RescaleType", text, "")
     units: str = _from("Units", text, "")
     real_world_unit: str = _from("CodeValue", text, "")
+    factors: str = _from("RealWorldValueSlope", _factors, "")
     burned_in: bool = _from("BurnedInAnnotation", lambda *of: text(*of) == "YES", False)
 
     frame_of_reference: str = _from("FrameOfReferenceUID", text, "")
@@ -398,7 +416,8 @@ ELEMENTS: tuple[str | int, ...] = (
     "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "NumberOfFrames",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
     *diffusion.ELEMENTS, _GE_COMPONENT, _GE_DELAY, "RealWorldValueMappingSequence",
-    "ScanningSequence", "MRAcquisitionType", "EchoPlanarPulseSequence",
+    "ScanningSequence", "MRAcquisitionType", "EchoPlanarPulseSequence", 0x70530010, 0x70531000,
+    0x70531009,
 )  # fmt: skip
 
 
