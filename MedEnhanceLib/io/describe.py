@@ -199,17 +199,14 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         text += "no CT. Convert the original again, or subtract the offset (air is -1000 HU)"
         monitor.warn(text)
     elif (volume.modality == "CT" and not volume.history) and (
-        extremes(volume.voxels)[1] > _HIGHEST_HU
-    ):
-        text = f"{name}: its highest value is {extremes(volume.voxels)[1]:g} HU, above any metal: "
-        text += "padding that was stored without its minus sign? Set such voxels to -1024 first"
-        monitor.warn(text)
-    elif (volume.modality == "CT" and not volume.history) and (
         likely_modalities(volume.voxels, spacing) == ("MR",)
     ):
         low, high = extremes(volume.voxels)
         text = f"{name}: its values ({low:g} to {high:g}) look like MR, without air at -1000 HU, "
         text += "but it is taken as CT: the result is wrong if it is MR"
+        if high > _HIGHEST_HU:
+            text = f"{name}: its values reach {high:g} HU, above any metal: padding that lost its "
+            text += "minus sign? Then set it to -1024 first; or it is no CT"
         monitor.warn(f"{text}; override: {SET_MODALITY}")
     if (widest := max(spacing)) > _FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "

@@ -1,7 +1,7 @@
 """The b-value and direction of a diffusion image, from the elements that its manufacturer fills.
 
 Standard elements come first. Private ones are read only if their block has the creator that is
-known for them, or has lost it and is of a Siemens scanner. Coordinates of directions: the standard,
+known for them, or has lost it (`is_of`). Coordinates of directions: the standard,
 Siemens and Philips use those of the patient, UIH the axes of the image, GE and Canon those of their
 gradients.
 """
@@ -136,14 +136,13 @@ def _private(header: Header, tags: tuple[int, ...], creator: str) -> Vector:
 
 
 def is_of(creator: str, header: Header, tag: int) -> bool:
-    """Return whether a private block has a creator.
+    """Return whether a private block has a creator, or lost one of the scanner's manufacturer.
 
-    Programs that remove patient data remove the creators of Siemens and leave the block.
+    Programs that remove patient data leave such blocks of Siemens and Philips.
     """
     stated = str(header.get(_creator(tag)) or "").strip()
-    maker = creator.partition(" ")[0]
-    is_siemens = str(header.get("Manufacturer")).upper().startswith("SIEMENS")
-    return stated == creator or (not stated and maker == "SIEMENS" and is_siemens)
+    maker = str(header.get("Manufacturer")).upper().partition(" ")[0]
+    return stated == creator or (not stated and creator.upper().startswith(f"{maker} "))
 
 
 def _csa_numbers(header: Header, name: str) -> Vector:

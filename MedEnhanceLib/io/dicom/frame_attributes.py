@@ -117,15 +117,13 @@ def _contrast(axis: str, value: Callable[[Slice], str], **how: bool) -> Attribut
 
 DIRECTION = _contrast("direction", _direction, may_vary=True, is_scanned=True)
 ACQUISITION = Attribute("acquisition", attrgetter("acquisition"))
-#: GE's diffusion scans have a flag for each role of an image: there the b-value counts instead.
-_COLLAPSE_FLAG = _contrast("collapse flag", attrgetter("collapse_flag"), makes_frames=False)
 #: In the order in which they are tried.
 _ATTRIBUTES = (
     _contrast("image type", _shown, makes_frames=False, is_strict=True),
     Attribute("image type", lambda plane: "\\".join(plane.image_type), makes_frames=False),
     _contrast("stack", attrgetter("stack"), makes_frames=False),
     _contrast("kernel", attrgetter("kernel"), makes_frames=False),
-    _COLLAPSE_FLAG,
+    _contrast("collapse flag", attrgetter("collapse_flag"), makes_frames=False),
     _contrast("kV", attrgetter("kv"), makes_frames=False),
     _contrast("b-value", attrgetter("b_value"), is_strict=True, may_vary=True, is_scanned=True),
     _contrast("echo", attrgetter("echo")),
@@ -138,20 +136,18 @@ _ATTRIBUTES = (
     Attribute("breathing phase", _number("breath_percent"), is_moment=True),
     ACQUISITION,
 )
-#: Axes of a diffusion scan, and those whose frames follow each other in time.
-_OF_DIFFUSION = ("b-value", DIRECTION.axis)
+#: Axes whose frames follow each other in time.
 IN_TIME = (TIME, "trigger time", ACQUISITION.axis)
 
 
 def attributes_of(slices: Slices) -> tuple[Attribute, ...]:
-    """Return the attributes that these slices differ in, in the order in which they are tried."""
+    """Return the attributes that these slices differ in, in the order in which they are tried.
+
+    In GE's diffusion scans the collapse flag is the role of an image; there the b-value counts.
+    """
     is_weighted = any(float(plane.b_value or 0) > 0 for plane in slices)
-    return tuple(
-        attribute
-        for attribute in _ATTRIBUTES
-        if len(set(map(attribute.value, slices))) > 1
-        and not (is_weighted and attribute is _COLLAPSE_FLAG)
-    )
+    differ = (each for each in _ATTRIBUTES if len(set(map(each.value, slices))) > 1)
+    return tuple(each for each in differ if not (is_weighted and each.axis == "collapse flag"))
 
 
 def with_equal_times(slices: Slices) -> tuple[Slice, ...]:
@@ -324,7 +320,7 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
     """
     planes = [plane for frame in frames for plane in frame]
     repetition_s = _only_s(plane.repetition_ms for plane in planes)
-    if axis in _OF_DIFFUSION or len({plane.b_value for plane in planes}) > 1:
+    if axis == DIRECTION.axis or len({plane.b_value for plane in planes}) > 1:
         return repetition_s
     if axis not in IN_TIME:
         return None
@@ -342,7 +338,7 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
             interval = interval if moment is _trigger_ms else repetition_s
         if repetition_s or interval is None:
             other = f", although RepetitionTime is {repetition_s:g} s" if repetition_s else ""
-            used = f"{interval:.4g} s is used" if interval else "no interval is kept, and DICOM alone keeps times"
+            used = f"{interval:.4g} s is used" if interval else "times that DICOM alone keeps"
             times = named([f"{time:.4g}" for time in begins - begins[0]])
             monitor.warn(f"{name}: frames begin after {times} s{other}: {used}")
         return interval
@@ -353,7 +349,7 @@ def _only_s(values_ms: Iterable[float | None]) -> float | None:
     """Return the value that all have, in seconds; None if they differ or lack it."""
     values = {value or 0.0 for value in values_ms}
     only = values.pop() if len(values) == 1 else 0.0
-    return only * 1e-3 if only > 0 else None
+    return only / 1000 if only > 0 else None
 
 
 def _begin(frame: Sequence[Slice], moment: Moment) -> float:

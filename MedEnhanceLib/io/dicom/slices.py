@@ -46,6 +46,8 @@ Fields = dict[str | int, Any]
 _GE_COLLAPSE, _GE_COMPONENT, _GE_CREATOR = 0x00431030, 0x0043102F, 0x00430010
 #: Its delay after each volume of an EPI sequence, s.
 _GE_DELAY = 0x0043107C
+#: Unit → element of Philips PET with the factor from intensities.
+_PHILIPS_FACTORS = {"SUV": 0x70531000, "Bq/ml": 0x70531009}
 Read = Callable[[Fields, str], Any]
 #: SpecificCharacterSet.
 _CHARSET = 0x00080005
@@ -247,11 +249,11 @@ def _factors(header: Fields, keyword: str) -> str:
     factors = []
     if slope is not None and (slope, shift) != applied:
         unit = text(header, "CodeValue")
-        factors.append(f"stored numbers × {slope:g} + {shift:g} (RealWorldValueSlope) are {unit}")
-    if text(header, 0x70530010) == "Philips PET Private Group":
-        for unit, tag in {"SUV": 0x70531000, "Bq/ml": 0x70531009}.items():
-            if factor := measured(header, tag):
-                factors.append(f"intensities × {factor:g} (7053,{tag % 65536:04X}) are {unit}")
+        factors.append(f"stored numbers × {slope:g} {shift:+g} (RealWorldValueSlope) are {unit}")
+    for unit, tag in _PHILIPS_FACTORS.items():
+        factor = measured(header, tag)
+        if factor and diffusion.is_of("Philips PET Private Group", header, tag):
+            factors.append(f"intensities × {factor:g} (7053,{tag % 65536:04X}) are {unit}")
     return "; ".join(factors)
 
 
@@ -281,12 +283,12 @@ def _repetition(header: Fields, keyword: str) -> float | None:
     """Read the time from volume to volume of 2-D EPI, ms; None for other sequences."""
     words = (*texts(header, "ScanningSequence"), *texts(header, "ImageType"))
     is_epi = "EP" in words or "MOSAIC" in words or text(header, "EchoPlanarPulseSequence") == "YES"
-    repetition_ms = measured(header, keyword)
-    if not is_epi or repetition_ms is None or text(header, "MRAcquisitionType") != "2D":
+    if not is_epi or text(header, "MRAcquisitionType") != "2D":
         return None
     is_ge = text(header, _GE_CREATOR) == "GEMS_PARM_01"
     delay_s = (measured(header, _GE_DELAY) if is_ge else None) or 0.0
-    return round(repetition_ms + 1000 * delay_s, 3)
+    repetition_ms = measured(header, keyword)
+    return repetition_ms and round(repetition_ms + 1000 * delay_s, 3)
 
 
 def _from(keyword: str | int, read: Read, default: Any = None) -> Any:
@@ -416,8 +418,8 @@ ELEMENTS: tuple[str | int, ...] = (
     "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "NumberOfFrames",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
     *diffusion.ELEMENTS, _GE_COMPONENT, _GE_DELAY, "RealWorldValueMappingSequence",
-    "ScanningSequence", "MRAcquisitionType", "EchoPlanarPulseSequence", 0x70530010, 0x70531000,
-    0x70531009,
+    "ScanningSequence", "MRAcquisitionType", "EchoPlanarPulseSequence", 0x70530010,
+    *_PHILIPS_FACTORS.values(),
 )  # fmt: skip
 
 

@@ -307,6 +307,8 @@ class _Series:
     def _set_time(self, image: Dataset, number: int) -> None:
         """Set the attributes of time: those of PET for PET, else the frame number of a sequence."""
         frames = self.volume.shape[0] if self.volume.is_sequence else 1
+        if "NumberOfSlices" in image:  # that of UIH is the count of its mosaics
+            image.NumberOfSlices = self.volume.shape[-3]
         if self.sop_class == attributes.PET_IMAGE:
             image.NumberOfSlices, image.ImageIndex = self.volume.shape[-3], number + 1
             if frames > 1:
