@@ -247,7 +247,7 @@ def _factors(header: Fields, keyword: str) -> str:
     slope, shift = measured(header, keyword), measured(header, "RealWorldValueIntercept") or 0.0
     applied = measured(header, "RescaleSlope") or 1.0, measured(header, "RescaleIntercept") or 0.0
     factors = []
-    if slope is not None and (slope, shift) != applied:
+    if slope is not None and not np.allclose((slope, shift), applied, rtol=1e-4):
         unit = text(header, "CodeValue")
         factors.append(f"stored numbers × {slope:g} {shift:+g} (RealWorldValueSlope) are {unit}")
     for unit, tag in _PHILIPS_FACTORS.items():
