@@ -139,6 +139,11 @@ def is_of(creator: str, header: Header, tag: int) -> bool:
     """Return whether a private block has a creator, or lost one of the scanner's manufacturer.
 
     Programs that remove patient data leave such blocks of Siemens and Philips.
+
+    Args:
+        creator: its name.
+        header: with the element of the creator, and Manufacturer.
+        tag: of an element of the block.
     """
     stated = str(header.get(_creator(tag)) or "").strip()
     maker = str(header.get("Manufacturer")).upper().partition(" ")[0]

@@ -287,6 +287,8 @@ def _repetition(header: Fields, keyword: str) -> float | None:
         return None
     is_ge = text(header, _GE_CREATOR) == "GEMS_PARM_01"
     delay_s = (measured(header, _GE_DELAY) if is_ge else None) or 0.0
+    if stated_ms := measured(header, "TemporalResolution"):  # in derived series, with the delay
+        return stated_ms
     repetition_ms = measured(header, keyword)
     return repetition_ms and round(repetition_ms + 1000 * delay_s, 3)
 

@@ -15,7 +15,7 @@ from Library.conftest import Make, WarningRecorder
 from Library.dicom.images import MR
 from Library.dicom.reading import edited, refused
 
-from MedEnhanceLib import list_series
+from MedEnhanceLib import list_series, save_dicom
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import load
 
@@ -408,6 +408,8 @@ def test_the_delay_after_each_volume_of_ge_belongs_to_its_interval(make: Make) -
     for dataset in edited(folder):
         dataset.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x7C, "FL", 0.055)
     assert load(folder).frame_interval_s == 3.055
+    save_dicom(load(folder), folder.with_name("derived"))
+    assert load(folder.with_name("derived")).frame_interval_s == 3.055
 
 
 def test_uneven_times_are_named(make: Make, recorder: WarningRecorder) -> None:
