@@ -20,6 +20,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Above this ratio of largest to smallest spacing a volume is called anisotropic.
 _ANISOTROPIC = 3.0
+#: CT numbers have at most 16 bits with a sign.
+_HIGHEST_HU = 32767
 #: mm; no scanner has a larger spacing, but µm read as mm give one.
 _FARTHEST_MM = 100.0
 #: How to use a volume whatever its quantity.
@@ -202,6 +204,9 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         low, high = extremes(volume.voxels)
         text = f"{name}: its values ({low:g} to {high:g}) look like MR, without air at -1000 HU, "
         text += "but it is taken as CT: the result is wrong if it is MR"
+        if high > _HIGHEST_HU:
+            text = f"{name}: its values reach {high:g} HU, above any metal: padding that lost its "
+            text += "minus sign? Then set it to -1024 first; or it is no CT"
         monitor.warn(f"{text}; override: {SET_MODALITY}")
     if (widest := max(spacing)) > _FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "

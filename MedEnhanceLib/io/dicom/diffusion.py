@@ -1,8 +1,9 @@
 """The b-value and direction of a diffusion image, from the elements that its manufacturer fills.
 
 Standard elements come first. Private ones are read only if their block has the creator that is
-known for them. Coordinates of directions: the standard, Siemens and Philips use those of the
-patient, UIH the axes of the image, GE and Canon those of their gradients.
+known for them, or has lost it (`is_of`). Coordinates of directions: the standard,
+Siemens and Philips use those of the patient, UIH the axes of the image, GE and Canon those of their
+gradients.
 """
 
 from __future__ import annotations
@@ -129,18 +130,29 @@ def _comment_direction(header: Header) -> Vector | None:
 
 def _private(header: Header, tags: tuple[int, ...], creator: str) -> Vector:
     """Return the numbers of private elements of a block; () if it has another creator."""
-    if not _is_of(creator, header, tags[0]):
+    if not is_of(creator, header, tags[0]):
         return ()
     return sum((_numbers(header.get(tag)) for tag in tags), ())
 
 
-def _is_of(creator: str, header: Header, tag: int) -> bool:
-    return str(header.get(_creator(tag)) or "").strip() == creator
+def is_of(creator: str, header: Header, tag: int) -> bool:
+    """Return whether a private block has a creator, or lost one of the scanner's manufacturer.
+
+    Programs that remove patient data leave such blocks of Siemens and Philips.
+
+    Args:
+        creator: its name.
+        header: with the element of the creator, and Manufacturer.
+        tag: of an element of the block.
+    """
+    stated = str(header.get(_creator(tag)) or "").strip()
+    maker = str(header.get("Manufacturer")).upper().partition(" ")[0]
+    return stated == creator or (not stated and creator.upper().startswith(f"{maker} "))
 
 
 def _csa_numbers(header: Header, name: str) -> Vector:
     data = header.get(_CSA)
-    is_stated = _is_of(_CSA_CREATOR, header, _CSA)
+    is_stated = is_of(_CSA_CREATOR, header, _CSA)
     return _numbers(_csa(data).get(name)) if is_stated and isinstance(data, bytes) else ()
 
 

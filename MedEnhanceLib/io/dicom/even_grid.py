@@ -27,6 +27,8 @@ _MOST_UNEVEN = 0.05
 _MOST_ROUNDED = 0.2
 #: In spacings: a larger distance is a gap.
 _GAP = 1.5
+#: Steps of one size that make a part of a scan: heads are scanned with thinner slices below.
+_LEAST_STEPS = 3
 #: At most this many slices in a row are interpolated.
 MOST_FILLED = 2
 #: In pixels: tolerance for the distance of a slice from the normal through the first.
@@ -125,6 +127,9 @@ def measure_spacing(along: Doubles, labels: Sequence[str], rounding_mm: float) -
         (index, round(float(steps[index]) / usual) - 1)
         for index in np.flatnonzero(steps > _GAP * usual).tolist()
     )
+    if sizes := _distances(steps, rounding_mm):
+        what = f"the distance of slices changes, each part is even: {sizes}"
+        return Spacing(along, usual, what, what)
     if gaps:
         places = [
             f"between {along[index]:.2f} and {along[index + 1]:.2f} mm ({missing} missing)"
@@ -147,6 +152,22 @@ def measure_spacing(along: Doubles, labels: Sequence[str], rounding_mm: float) -
         for file in (f" ({labels[worst]})", "")
     )
     return Spacing(along, usual, fault, cause)
+
+
+def _distances(steps: Doubles, rounding_mm: float) -> str:
+    """Describe parts of a stack, each even for itself, whose distances grow or shrink; "" for none.
+
+    A single step may lie between two parts.
+    """
+    is_new = np.abs(np.diff(steps)) > max(_MOST_UNEVEN * steps.min(), 2 * rounding_mm)
+    runs = np.split(steps, np.flatnonzero(is_new) + 1)
+    changes = np.diff([run.mean() for run in runs])
+    parts = [run for run in runs if len(run) >= _LEAST_STEPS]
+    is_one_way = (changes > 0).all() or (changes < 0).all()
+    inner = [len(run) for run in runs[1:-1] if len(run) < _LEAST_STEPS]
+    if not is_one_way or len(parts) < 2 or len(parts) + len(inner) < len(runs) or {*inner} - {1}:
+        return ""
+    return ", then ".join(f"{len(part)} × {part.mean():.3f} mm" for part in parts)
 
 
 @dataclass(frozen=True)

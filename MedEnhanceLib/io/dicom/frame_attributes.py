@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
+from MedEnhanceLib.io.dicom.sources import named
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Relative tolerance within which echo times, inversion times and flip angles are the same.
 _SAME_VALUE = 0.01
 #: Relative tolerance within which intervals are equal.
 _EVEN = 0.02
+#: Clocks of scanners round times of acquisition to parts of this.
+_TICK_S = 0.0125
 #: A longer scan ran past midnight, dated by its beginning: its times cannot order frames.
 _LONGEST_SCAN_S = 12 * 3600.0
 #: Words of ImageType for the quantity that is shown; the others say how the image was made.
@@ -137,10 +141,13 @@ IN_TIME = (TIME, "trigger time", ACQUISITION.axis)
 
 
 def attributes_of(slices: Slices) -> tuple[Attribute, ...]:
-    """Return the attributes that these slices differ in, in the order in which they are tried."""
-    return tuple(
-        attribute for attribute in _ATTRIBUTES if len(set(map(attribute.value, slices))) > 1
-    )
+    """Return the attributes that these slices differ in, in the order in which they are tried.
+
+    In GE's diffusion scans the collapse flag is the role of an image; there the b-value counts.
+    """
+    is_weighted = any(float(plane.b_value or 0) > 0 for plane in slices)
+    differ = (each for each in _ATTRIBUTES if len(set(map(each.value, slices))) > 1)
+    return tuple(each for each in differ if not (is_weighted and each.axis == "collapse flag"))
 
 
 def with_equal_times(slices: Slices) -> tuple[Slice, ...]:
@@ -299,22 +306,50 @@ def interleave(frames: Frames) -> bool:
     return not _follow_each_other(sorted(frames, key=lambda frame: _begin(frame, _time_s)))
 
 
-def interval_s(frames: Frames, axis: str) -> float | None:
+def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float | None:
     """Return seconds from frame to frame; None if unknown or uneven, or if the axis is not time.
 
-    The times of the images are used first, then the interval that headers state.
+    That of 2-D EPI is the repetition time: times of acquisition are rounded. Of other scans the
+    times of the images are used first, then the interval that headers state.
+
+    Args:
+        frames: in their order.
+        axis: what they differ in.
+        name: of the series, for warnings.
+        monitor: warned of uneven times, and of a repetition time that they contradict.
     """
     planes = [plane for frame in frames for plane in frame]
-    if axis not in IN_TIME or len({plane.b_value for plane in planes}) > 1:
+    repetition_s = _only_s(plane.repetition_ms for plane in planes)
+    if axis == DIRECTION.axis or len({plane.b_value for plane in planes}) > 1:
+        return repetition_s
+    if axis not in IN_TIME:
         return None
     for moment, unit in ((_trigger_ms, 1e-3), (_time_s, 1.0), (_reference_ms, 1e-3)):
-        steps = np.diff([_begin(frame, moment) for frame in frames]) * unit
-        if np.isfinite(steps).all() and (steps > 0).all():
-            usual = float(np.median(steps))
-            return usual if float(np.ptp(steps)) <= _EVEN * usual else None
-    stated = {plane.interval_ms or 0.0 for plane in planes}
-    only = stated.pop() if len(stated) == 1 else 0.0
-    return only * 1e-3 if only > 0 else None
+        begins = np.array([_begin(frame, moment) for frame in frames]) * unit
+        steps = np.diff(begins)
+        if not (np.isfinite(steps).all() and (steps > 0).all()):
+            continue
+        interval = float(np.median(steps)) if np.ptp(steps) <= _EVEN * np.median(steps) else None
+        if repetition_s:
+            tick_s = max(1.0 if (begins % 1 == 0).all() else _TICK_S, _EVEN * repetition_s)
+            if np.abs(steps - repetition_s).max() <= tick_s:
+                return repetition_s
+            # Times after a trigger are of one clock, and contain delays between frames.
+            interval = interval if moment is _trigger_ms else repetition_s
+        if repetition_s or interval is None:
+            other = f", although RepetitionTime is {repetition_s:g} s" if repetition_s else ""
+            used = f"{interval:.4g} s is used" if interval else "times that DICOM alone keeps"
+            times = named([f"{time:.4g}" for time in begins - begins[0]])
+            monitor.warn(f"{name}: frames begin after {times} s{other}: {used}")
+        return interval
+    return repetition_s or _only_s(plane.interval_ms for plane in planes)
+
+
+def _only_s(values_ms: Iterable[float | None]) -> float | None:
+    """Return the value that all have, in seconds; None if they differ or lack it."""
+    values = {value or 0.0 for value in values_ms}
+    only = values.pop() if len(values) == 1 else 0.0
+    return only / 1000 if only > 0 else None
 
 
 def _begin(frame: Sequence[Slice], moment: Moment) -> float:

@@ -158,8 +158,9 @@ def read_header(file: Path) -> DicomHeader | None:
             try:
                 dataset = structure.read_elements(stream, _ELEMENTS)
                 mapping = dataset.get("RealWorldValueMappingSequence")
-                unit = mapping and first_item(mapping[0], _UNIT)
-                fields = plain_values(dataset) | (plain_values(unit) if unit else {})
+                fields = plain_values(dataset)
+                for item in (mapping and mapping[0], mapping and first_item(mapping[0], _UNIT)):
+                    fields |= plain_values(item) if item else {}
             except structure.pydicom_failures():
                 with contextlib.suppress(*structure.pydicom_failures()):
                     part = structure.read_elements(

@@ -152,6 +152,8 @@ def _volume(
             f"{name}: BurnedInAnnotation is YES: its pixels may show the patient's name; results "
             "and pictures of reports then show it, too"
         )
+    if ordered[0].factors:
+        monitor.warn(f"{name}: factors not applied, which results may lose: {ordered[0].factors}")
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
     if repair is not None:
@@ -167,7 +169,7 @@ def _volume(
         units=_units(ordered[0], stated) if meaning == stated else profile_of(meaning).units,
         source=f"{path} (series {choice.row.key or 'without UID'})",
         history=(*about.history, *steps),
-        frame_interval_s=interval_s(part.frames, part.axis),
+        frame_interval_s=interval_s(part.frames, part.axis, name, monitor),
         dicom_origin=_origin(stacks),
         gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
         quantity=_quantity(ordered[0], about.description),

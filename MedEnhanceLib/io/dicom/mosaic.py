@@ -18,7 +18,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import slices
+from MedEnhanceLib.io.dicom import diffusion, slices
 from MedEnhanceLib.io.dicom.csa import read_csa
 from MedEnhanceLib.io.dicom.slices import Fields, Slice
 from MedEnhanceLib.io.dicom.structure import DamagedError, read_elements
@@ -31,7 +31,7 @@ _UIH_SLICES, _UIH_WORD = 0x00651051, "VFRAME"
 #: Words for mosaics in ImageType.
 WORDS = ("MOSAIC", _UIH_WORD)
 #: Elements that are read from every image to recognize a mosaic.
-ELEMENTS = (_COUNT, _CREATOR, "RepetitionTime", "MRAcquisitionType")
+ELEMENTS = (_COUNT, _CREATOR)
 _CENTER = re.compile(r"sSliceArray\.asSlice\[(\d+)\]\.sPosition\.d(Sag|Cor|Tra)\s*=\s*(\S+)")
 _AXES = ("Sag", "Cor", "Tra")
 #: Tolerance of the cosine between the direction of the slices and their normal.
@@ -73,8 +73,6 @@ def tiles_of(picture: Slice, header: Fields) -> tuple[Slice, ...]:
             normal = np.cross(right, down)
             step = _step(picture, image, centers, first + corner / 2, normal)
         positions = [tuple((first + number * step).tolist()) for number in range(count)]
-    if tile.interval_ms is None and slices.text(header, "MRAcquisitionType") == "2D":
-        tile = replace(tile, interval_ms=slices.measured(header, "RepetitionTime"))
     return tuple(
         replace(tile, tile=number, position=position)
         for number, position in enumerate(positions, 1)
@@ -115,11 +113,11 @@ def _united_imaging(picture: Slice) -> tuple[Slice, ...]:
 
 def _stated_count(header: Fields) -> int:
     value = header.get(_COUNT)
-    if slices.text(header, _CREATOR) != "SIEMENS MR HEADER":
+    if not diffusion.is_of("SIEMENS MR HEADER", header, _COUNT):
         return 0
     if isinstance(value, bytes):  # of unknown VR
         return int.from_bytes(value[:2], "little")
-    return int(slices.measured(header, _COUNT) or 0)  # type: ignore[arg-type]
+    return int(slices.measured(header, _COUNT) or 0)
 
 
 def _private_headers(picture: Slice) -> tuple[dict[str, tuple[str, ...]], Doubles]:

@@ -25,6 +25,8 @@ _MOST_THREADS = 8
 _LOOK_SECONDS = 0.1
 #: Bytes per voxel while a volume is read: stored, rescaled, and memory of the decoders.
 _BYTES_PER_VOXEL = 6
+#: How many numbers 16 bits hold.
+_WORD = 1 << 16
 #: Below this number of bytes the free memory is not checked.
 SMALL_BYTES = 1 << 26
 
@@ -54,7 +56,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
                 f"{name}: {element} is missing, so that the stored numbers give no HU", hint
             )
     try:
-        stored = _read_stored(slices, name, monitor)
+        stored = _with_signs(_read_stored(slices, name, monitor), slices, name, monitor)
         monitor.check()
         return rescale_slices(
             stored,
@@ -67,6 +69,22 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
             f"{name}: memory ran out while its pixels were read",
             "Close other programs, or load a part of the series.",
         ) from cause
+
+
+def _with_signs(stored: Voxels, slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
+    """Read unsigned numbers of CT as signed if padding lost its sign: -2000 is 63536 then."""
+    stated = [end for plane in slices for end in (plane.padding, plane.padding_limit) if end]
+    lowest = min((end % _WORD for end in stated), default=0)
+    if slices[0].modality != "CT" or stored.dtype != np.uint16 or lowest < _WORD // 2:
+        return stored
+    high = stored[stored >= _WORD // 2]
+    if not high.size or high.min() < lowest:  # there are none, or intensities among them
+        return stored
+    monitor.warn(
+        f"{name}: its padding (PixelPaddingValue) is a negative number that lost its sign: "
+        f"{lowest:g} is read as {lowest - _WORD:g}"
+    )
+    return stored.view(np.int16)
 
 
 def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:

@@ -44,6 +44,10 @@ _METHODS = {
 Fields = dict[str | int, Any]
 #: GE's vascular collapse flag, its part of the signal (1: phase), and the creator of their block.
 _GE_COLLAPSE, _GE_COMPONENT, _GE_CREATOR = 0x00431030, 0x0043102F, 0x00430010
+#: Its delay after each volume of an EPI sequence, s.
+_GE_DELAY = 0x0043107C
+#: Unit → element of Philips PET with the factor from intensities.
+_PHILIPS_FACTORS = {"SUV": 0x70531000, "Bq/ml": 0x70531009}
 Read = Callable[[Fields, str], Any]
 #: SpecificCharacterSet.
 _CHARSET = 0x00080005
@@ -132,7 +136,7 @@ def texts(header: Any, field: str) -> tuple[str, ...]:
     return tuple(str(part).strip().upper() for part in parts)
 
 
-def floats(header: Any, field: str, count: int) -> tuple[float, ...] | None:
+def floats(header: Any, field: str | int, count: int) -> tuple[float, ...] | None:
     """Read finite numbers; None for an absent or empty element, InputError for anything else.
 
     Args:
@@ -144,7 +148,8 @@ def floats(header: Any, field: str, count: int) -> tuple[float, ...] | None:
     if value is None or value == "":
         return None
     try:
-        numbers = tuple(float(part) for part in (value if count > 1 else [value]))
+        parts = value.split("\\") if isinstance(value, str) else value if count > 1 else [value]
+        numbers = tuple(float(part) for part in parts)
     except (TypeError, ValueError, OverflowError):
         numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
@@ -152,7 +157,7 @@ def floats(header: Any, field: str, count: int) -> tuple[float, ...] | None:
     return numbers
 
 
-def real(header: Any, field: str) -> float | None:
+def real(header: Any, field: str | int) -> float | None:
     """Return the only number of an element, as `floats` reads it."""
     numbers = floats(header, field, 1)
     return None if numbers is None else numbers[0]
@@ -163,7 +168,7 @@ def whole(header: Any, field: str) -> int:
     return int(real(header, field) or 0)
 
 
-def measured(header: Any, field: str) -> float | None:
+def measured(header: Any, field: str | int) -> float | None:
     """Return a number that matters less: a malformed one counts as absent."""
     try:
         return real(header, field)
@@ -226,6 +231,32 @@ def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
     return (*kind, *(part for part in parts if part not in kind))
 
 
+def _pixel_spacing(header: Fields, keyword: str) -> tuple[float, ...] | None:
+    if _is_odd(header, keyword) and "\\" not in text(header, keyword):
+        header = {keyword: [header[keyword]] * 2}
+    return floats(header, keyword, 2)
+
+
+def _is_odd(header: Fields, keyword: str) -> bool:
+    """Return whether an element of two numbers holds one, or text."""
+    return len(texts(header, keyword)) == 1
+
+
+def _factors(header: Fields, keyword: str) -> str:
+    """Describe the factors by which intensities become another quantity; "" for none."""
+    slope, shift = measured(header, keyword), measured(header, "RealWorldValueIntercept") or 0.0
+    applied = measured(header, "RescaleSlope") or 1.0, measured(header, "RescaleIntercept") or 0.0
+    factors = []
+    if slope is not None and not np.allclose((slope, shift), applied, rtol=1e-4):
+        unit = text(header, "CodeValue")
+        factors.append(f"stored numbers × {slope:g} {shift:+g} (RealWorldValueSlope) are {unit}")
+    for unit, tag in _PHILIPS_FACTORS.items():
+        factor = measured(header, tag)
+        if factor and diffusion.is_of("Philips PET Private Group", header, tag):
+            factors.append(f"intensities × {factor:g} (7053,{tag % 65536:04X}) are {unit}")
+    return "; ".join(factors)
+
+
 def _number_texts(header: Fields, keyword: str) -> str:
     """Write the numbers of an element as text, the same for equal numbers."""
     return "\\".join(map(_number_text, texts(header, keyword)))
@@ -248,6 +279,20 @@ def _collapse_flag(header: Fields, element: str) -> str:
     return _number_texts(header, element) if is_known else ""
 
 
+def _repetition(header: Fields, keyword: str) -> float | None:
+    """Read the time from volume to volume of 2-D EPI, ms; None for other sequences."""
+    words = (*texts(header, "ScanningSequence"), *texts(header, "ImageType"))
+    is_epi = "EP" in words or "MOSAIC" in words or text(header, "EchoPlanarPulseSequence") == "YES"
+    if not is_epi or text(header, "MRAcquisitionType") != "2D":
+        return None
+    is_ge = text(header, _GE_CREATOR) == "GEMS_PARM_01"
+    delay_s = (measured(header, _GE_DELAY) if is_ge else None) or 0.0
+    if stated_ms := measured(header, "TemporalResolution"):  # in derived series, with the delay
+        return stated_ms
+    repetition_ms = measured(header, keyword)
+    return repetition_ms and round(repetition_ms + 1000 * delay_s, 3)
+
+
 def _from(keyword: str | int, read: Read, default: Any = None) -> Any:
     """Return a field of Slice that `read` takes from the element `keyword` of a header."""
     return field(default=default, metadata={"keyword": keyword, "read": read})
@@ -262,9 +307,11 @@ class Slice:
         tile: its place in a mosaic, likewise.
         position, orientation: as DICOM gives them, mm and direction cosines in LPS.
         pixel_spacing: mm between rows, then between columns.
+        has_odd_spacing: whether PixelSpacing is one number, for both directions, or text.
         thickness, between: mm.
         padding, padding_limit: the range of stored numbers that stand for nothing.
         units: of the intensities, where the modality has an element for it (PET).
+        factors: from its intensities to other quantities, for messages.
         burned_in: whether BurnedInAnnotation says that pixels show text.
         stack: StackID, in files of many frames.
         echo_ms: EchoTime.
@@ -278,6 +325,7 @@ class Slice:
         heart_percent, breath_percent: of the cycle.
         time_s: time of acquisition, seconds since a fixed day.
         interval_ms: TemporalResolution, from frame to frame.
+        repetition_ms: from volume to volume of 2-D EPI.
     """
 
     file: Path
@@ -302,7 +350,8 @@ class Slice:
     orientation: tuple[float, ...] | None = _from(
         "ImageOrientationPatient", partial(floats, count=6)
     )
-    pixel_spacing: tuple[float, ...] | None = _from("PixelSpacing", partial(floats, count=2))
+    pixel_spacing: tuple[float, ...] | None = _from("PixelSpacing", _pixel_spacing)
+    has_odd_spacing: bool = _from("PixelSpacing", _is_odd, False)
     thickness: float | None = _from("SliceThickness", real)
     between: float | None = _from("SpacingBetweenSlices", real)
 
@@ -313,6 +362,7 @@ class Slice:
     rescale_type: str = _from("RescaleType", text, "")
     units: str = _from("Units", text, "")
     real_world_unit: str = _from("CodeValue", text, "")
+    factors: str = _from("RealWorldValueSlope", _factors, "")
     burned_in: bool = _from("BurnedInAnnotation", lambda *of: text(*of) == "YES", False)
 
     frame_of_reference: str = _from("FrameOfReferenceUID", text, "")
@@ -341,6 +391,7 @@ class Slice:
     time_s: float | None = None
     reference_ms: float | None = _from("FrameReferenceTime", measured)
     interval_ms: float | None = _from("TemporalResolution", measured)
+    repetition_ms: float | None = _from("RepetitionTime", _repetition)
 
     lossy: tuple[Lossy, ...] = ()
 
@@ -368,7 +419,9 @@ ELEMENTS: tuple[str | int, ...] = (
     *(keyword for _name, keyword, _read in _READ),
     "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "NumberOfFrames",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
-    *diffusion.ELEMENTS, _GE_COMPONENT, "RealWorldValueMappingSequence",
+    *diffusion.ELEMENTS, _GE_COMPONENT, _GE_DELAY, "RealWorldValueMappingSequence",
+    "ScanningSequence", "MRAcquisitionType", "EchoPlanarPulseSequence", 0x70530010,
+    *_PHILIPS_FACTORS.values(),
 )  # fmt: skip
 
 

@@ -174,10 +174,10 @@ def _shared_plane(slices: Slices, name: str, monitor: Monitor) -> _Plane:
     row = row / np.linalg.norm(row)  # headers round cosines to a few digits
     column = column - (column @ row) * row
     column = column / np.linalg.norm(column)
-    return _Plane(row, column, np.cross(row, column), _shared_pixel_spacing(slices, name))
+    return _Plane(row, column, np.cross(row, column), _shared_pixel_spacing(slices, name, monitor))
 
 
-def _shared_pixel_spacing(slices: Slices, name: str) -> tuple[float, float]:
+def _shared_pixel_spacing(slices: Slices, name: str, monitor: Monitor) -> tuple[float, float]:
     for plane in slices:
         if min(plane.pixel_spacing or ()) <= 0:
             raise GeometryError(
@@ -188,6 +188,11 @@ def _shared_pixel_spacing(slices: Slices, name: str) -> tuple[float, float]:
     usual = np.median(sizes, axis=0)
     if (np.abs(sizes - usual) > _MOST_STRETCH * usual).any():
         _require_same(slices, "PixelSpacing", lambda plane: plane.pixel_spacing, name)
+    if any(plane.has_odd_spacing for plane in slices):
+        monitor.warn(
+            f"{name}: PixelSpacing is not two numbers but one, or text; read as {usual[0]:g} mm "
+            f"between rows and {usual[1]:g} mm between columns"
+        )
     return float(usual[0]), float(usual[1])
 
 
@@ -242,6 +247,8 @@ def _refuse_unrepaired(
     if not can_be_evened:
         faults[-1] += f", too far: at most {MOST_FILLED} slices in a row are interpolated"
     hints = ["Export or copy the series again, complete."] if spacing.gaps else []
+    if spacing.fault and not spacing.gaps:
+        hints = ["Load a part of it: a text file with the path of a slice a line."]
     if can_be_repaired:
         hints.append("To resample it to an even, rectangular grid: --resample, resample=True.")
     raise GeometryError(

@@ -175,6 +175,10 @@ class _Series:
         is_mapped = any(attributes.MAPPING in header for header in template.headers)
         if is_mapped and not all(self.mappings):
             monitor.warn(f"{name}: the real-world values of its images do not hold for the result")
+        times = [key for key in volume.nifti if key.startswith("slice_")]
+        lost = [volume.quantity, "" if volume.gradients else volume.sequence_kind, *times]
+        if any(lost) and volume.dicom_origin is None:  # its images state it
+            monitor.warn(f"{name}: not kept in DICOM: {', '.join(filter(None, lost))}")
         description = derivation.description
         if self.stored.error:
             rounding = f"rounded by up to {self.stored.error:.3g}"
@@ -307,6 +311,8 @@ class _Series:
     def _set_time(self, image: Dataset, number: int) -> None:
         """Set the attributes of time: those of PET for PET, else the frame number of a sequence."""
         frames = self.volume.shape[0] if self.volume.is_sequence else 1
+        if "NumberOfSlices" in image:  # that of UIH is the count of its mosaics
+            image.NumberOfSlices = self.volume.shape[-3]
         if self.sop_class == attributes.PET_IMAGE:
             image.NumberOfSlices, image.ImageIndex = self.volume.shape[-3], number + 1
             if frames > 1:

@@ -18,7 +18,7 @@ from Library.dicom.images import MR
 from Library.dicom.reading import edited, refused
 from Library.dicom.test_csa import csa
 
-from MedEnhanceLib import Volume, save_dicom
+from MedEnhanceLib import Volume, list_series, save_dicom
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import load
@@ -132,6 +132,35 @@ def test_private_elements_state_b_value_and_direction_of_each_maker(
     gradients = load(folder).gradients
     assert [gradient.b_value for gradient in gradients] == [0, 1000, 1000, 1000]
     assert np.allclose([gradient.direction for gradient in gradients], IN_PATIENT, atol=1e-6)
+
+
+@pytest.mark.parametrize("maker", ["siemens", "siemens csa"])
+def test_elements_of_siemens_that_lost_their_creator_are_read(
+    scan: Callable[..., Path], maker: str
+) -> None:
+    folder = scan(lambda t: {}, by_frame, Manufacturer="Siemens Healthineers")
+    add_private(folder, maker)
+    for dataset in edited(folder):
+        del dataset[0x00190010 if maker == "siemens" else 0x00290010]
+    assert [gradient.b_value for gradient in load(folder).gradients] == [0, 1000, 1000, 1000]
+    for dataset in edited(folder):
+        dataset.Manufacturer = "SOMEBODY ELSE"
+    refused(folder, "share a place", GeometryError)
+
+
+def test_the_collapse_flag_does_not_divide_a_diffusion_scan_of_ge(
+    scan: Callable[..., Path],
+) -> None:
+    epi = {"ScanningSequence": ["EP", "SE"], "MRAcquisitionType": "2D", "RepetitionTime": 7500}
+    folder = scan(lambda t: {}, by_frame, **epi)
+    add_private(folder, "ge")
+    for dataset in edited(folder):
+        block = dataset.private_block(0x0043, "GEMS_PARM_01")
+        block.add_new(0x30, "SS", 16 if dataset.InstanceNumber > 2 else 14)
+    (row,) = list_series(folder)
+    volume = load(folder)
+    assert (row.part, volume.shape, volume.frame_interval_s) == ("", (4, 2, 3, 5), 7.5)
+    assert [gradient.b_value for gradient in volume.gradients] == [0, 1000, 1000, 1000]
 
 
 def test_private_elements_of_another_creator_are_none(scan: Callable[..., Path]) -> None:

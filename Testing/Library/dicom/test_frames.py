@@ -15,7 +15,7 @@ from Library.conftest import Make, WarningRecorder
 from Library.dicom.images import MR
 from Library.dicom.reading import edited, refused
 
-from MedEnhanceLib import list_series
+from MedEnhanceLib import list_series, save_dicom
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import load
 
@@ -216,6 +216,7 @@ def test_magnitude_and_map_of_ge_are_parts(make: Make) -> None:
     for dataset in edited(folder):
         block = dataset.private_block(0x0043, "GEMS_PARM_01", create=True)
         block.add_new(0x30, "SS", 0 if dataset.InstanceNumber <= 3 else 2)
+        block.add_new(0x39, "IS", [0, 8, 0, 0])  # b = 0: not a diffusion scan
     assert parts(folder) == {"collapse flag 0": "5×4×3", "collapse flag 2": "5×4×3"}
     assert values(folder, series="1.2.3.1/collapse flag 2") == [20, 21, 22]
 
@@ -369,6 +370,52 @@ def test_the_interval_is_what_images_say(
     volume = load(make((t, z, elements(t)) for t in range(3) for z in PLACES))
     assert volume.voxels[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert volume.frame_interval_s == (seconds if seconds is None else pytest.approx(seconds))
+
+
+EPI = {"ScanningSequence": ["EP", "GR"], "MRAcquisitionType": "2D", "RepetitionTime": 3000.0}
+
+
+@pytest.mark.parametrize(
+    ("elements", "seconds", "is_warned"),
+    [
+        (lambda t: {"TemporalPositionIdentifier": t + 1}, 3.0, False),
+        (lambda t: {"TemporalPositionIdentifier": t + 1, **time("120000")}, 3.0, False),
+        (lambda t: time(f"1200{3 * t:02d}.{125 * t:04d}"), 3.0, False),
+        (lambda t: time(f"1200{3 * t + t % 2:02d}"), 3.0, False),  # a clock of whole seconds
+        (lambda t: time(f"1200{14 * t:02d}.{250 + 25 * t}"), 3.0, True),
+        (lambda t: {"TriggerTime": 3350.0 * t}, 3.35, True),
+        (lambda t: {"TriggerTime": 3350.0 * t**2}, None, True),
+        (lambda t: {**time(f"1200{3 * t:02d}.5"), "RepetitionTime": None}, 3.0, False),
+        (lambda t: {**time(f"1200{9 * t:02d}.5"), "MRAcquisitionType": "3D"}, 9.0, False),
+    ],
+)
+def test_the_interval_of_epi_is_the_repetition_time(
+    make: Make,
+    recorder: WarningRecorder,
+    elements: Callable[[int], dict[str, Any]],
+    seconds: float | None,
+    is_warned: bool,
+) -> None:
+    rows = ((t, z, EPI | elements(t)) for t in range(4) for z in PLACES)
+    volume = load(make(rows), monitor=recorder.monitor)
+    assert volume.frame_interval_s == (seconds and pytest.approx(seconds))
+    assert any("RepetitionTime is 3 s" in text for text in recorder.warnings) == is_warned
+
+
+def test_the_delay_after_each_volume_of_ge_belongs_to_its_interval(make: Make) -> None:
+    rows = ((t, z, EPI | {"TemporalPositionIdentifier": t + 1}) for t in range(3) for z in PLACES)
+    folder = make(rows)
+    for dataset in edited(folder):
+        dataset.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x7C, "FL", 0.055)
+    assert load(folder).frame_interval_s == 3.055
+    save_dicom(load(folder), folder.with_name("derived"))
+    assert load(folder.with_name("derived")).frame_interval_s == 3.055
+
+
+def test_uneven_times_are_named(make: Make, recorder: WarningRecorder) -> None:
+    folder = make((t, z, time(f"1200{(0, 10, 50)[t]:02d}")) for t in range(3) for z in PLACES)
+    assert load(folder, monitor=recorder.monitor).frame_interval_s is None
+    assert any("begin after 0, 10, 50 s: times" in text for text in recorder.warnings)
 
 
 def test_a_clock_that_ran_past_midnight_makes_no_frames(make: Make) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 from Library.conftest import Make, WarningRecorder
-from Library.dicom.reading import refused
+from Library.dicom.reading import edited, refused
 
 from MedEnhanceLib import list_series
 from MedEnhanceLib.core.origin import Lossy
@@ -238,6 +238,39 @@ def test_an_image_without_preamble_and_meta_header_is_read(
         assert bare.read_bytes()[:2] == b"\x08\x00"
         assert is_dicom(bare)
         assert load(bare).is_equal(truth)
+
+
+@pytest.mark.parametrize(
+    ("vr", "value", "is_odd"),
+    [
+        ("DS", "0.8\\0.5", False),
+        ("FD", [0.8, 0.5], False),
+        ("LO", "0.8\\0.5", False),
+        ("UT", "0.8\\0.5", True),
+        ("ST", "0.8 \\ 0.5 ", True),
+        ("DS", "0.5", True),
+        ("UT", "0.5", True),
+    ],
+)
+def test_pixel_spacing_is_read_in_other_forms(
+    make_series: Make, recorder: WarningRecorder, vr: str, value: Any, is_odd: bool
+) -> None:
+    folder = make_series(STORED)
+    for dataset in edited(folder):
+        del dataset.PixelSpacing
+        dataset.add_new("PixelSpacing", vr, value)
+    expected = (0.5, 0.8 if "8" in str(value) else 0.5)
+    assert load(folder, monitor=recorder.monitor).spacing[:2] == expected
+    assert any("PixelSpacing" in text for text in recorder.warnings) == is_odd
+
+
+@pytest.mark.parametrize("value", ["0,5\\0,5", "0.5\\0.5\\0.5", "0.5\\", "a"])
+def test_pixel_spacing_that_is_no_two_numbers_is_refused(make_series: Make, value: str) -> None:
+    folder = make_series(STORED)
+    for dataset in edited(folder):
+        del dataset.PixelSpacing
+        dataset.add_new("PixelSpacing", "UT", value)
+    refused(folder, "PixelSpacing is")
 
 
 @pytest.mark.parametrize("implicit", [True, False])

@@ -27,7 +27,7 @@ ORIGIN, STEP_MM = np.array([-7.0, 11.0, 40.0]), 3.5
 EPI = MR | {
     "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"],
     "SpacingBetweenSlices": STEP_MM,
-    "RepetitionTime": 2500,
+    "RepetitionTime": 2000,
     "MRAcquisitionType": "2D",
 }
 
@@ -114,7 +114,7 @@ def test_the_repetition_time_is_the_interval_where_times_were_removed(tmp_path: 
     folder = make(tmp_path / "in")
     for dataset in edited(folder):
         del dataset.AcquisitionTime
-    assert check(folder, 1).frame_interval_s == 2.5
+    assert check(folder, 1).frame_interval_s == 2.0
 
 
 def test_a_mosaic_is_known_by_the_number_of_its_slices_too(tmp_path: Path) -> None:
@@ -170,6 +170,7 @@ def test_united_imaging_states_the_place_and_the_time_of_each_tile(tmp_path: Pat
     tiles = np.concatenate([STORED[:, order], np.zeros((3, 1, 4, 6), np.uint16)], 1)
     pictures = tiles.reshape(3, 2, 3, 4, 6).swapaxes(2, 3).reshape(3, 8, 18)
     more = {"ImageType": ["ORIGINAL", "PRIMARY", "M", "VFRAME"], "ImagePositionPatient": None}
+    more["NumberOfSlices"] = 3  # of files
     folder = write_series(tmp_path / "in", pictures, orientation=(*ROW, *COLUMN), **{**EPI, **more})
     for number, dataset in zip((2, 1, 0), edited(folder), strict=True):
         block = dataset.private_block(0x0065, "Image Private Header", create=True)
@@ -183,8 +184,9 @@ def test_united_imaging_states_the_place_and_the_time_of_each_tile(tmp_path: Pat
         block.add_new(0x51, "SQ", items)
     volume = check(folder, 1)
     assert volume.frame_interval_s == 2.0
-    write_derived(volume, tmp_path / "out")
+    files = write_derived(volume, tmp_path / "out")
     check(tmp_path / "out", 1)
+    assert {pydicom.dcmread(file).NumberOfSlices for file in files} == {5}
     for dataset in edited(folder):
         del dataset[0x00651051]
     refused(folder, "number of its slices")

@@ -14,12 +14,13 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from Library.conftest import Make
+from Library.conftest import Make, WarningRecorder
 from Library.dicom.images import Image, mr, of_every_syntax, written
-from Library.dicom.reading import loaded
+from Library.dicom.reading import edited, loaded
 from pydicom.encaps import encapsulate, get_frame
 
 from MedEnhanceLib.errors import DependencyError, DeviceMemoryError, InputError
+from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom import pixels
 from MedEnhanceLib.io.dicom.decoders import DECODERS, PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.headers import read_header
@@ -224,3 +225,29 @@ def test_syntax_that_is_not_read_is_named(tmp_path: Path) -> None:
     stored = IMAGES[0].stored[0]
     with pytest.raises(NotImplementedError, match="JPEG 2000 Part 2"):
         indexed(written(mr(stored, b"\0\0", "1.2.840.10008.1.2.4.92")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stated", "is_padding"),
+    [
+        ({"PixelPaddingValue": ("US", 63536)}, True),
+        ({"PixelPaddingValue": ("SS", -2000)}, True),
+        ({"PixelPaddingValue": ("US", 63530), "PixelPaddingRangeLimit": ("US", 63540)}, True),
+        ({"PixelPaddingValue": ("US", 65535)}, False),  # intensities lie below it
+        ({"PixelPaddingValue": ("US", 0)}, False),
+        ({}, False),
+    ],
+)
+def test_padding_of_ct_that_lost_its_sign_is_read_with_it(
+    make_series: Make, recorder: WarningRecorder, stated: dict[str, Any], is_padding: bool
+) -> None:
+    stored = np.array([[[-2000, 0, 24], [1000, 1100, 3000]]] * 3, np.int16).view(np.uint16)
+    folder = make_series(stored)
+    for dataset in edited(folder):
+        for keyword, (vr, number) in stated.items():
+            dataset.add_new(keyword, vr, number)
+    volume = load(folder, monitor=recorder.monitor)
+    assert volume.voxels.min() == (-3024 if is_padding else -1024)
+    assert volume.voxels.max() == (1976 if is_padding else 62512)
+    assert any("PixelPaddingValue" in text for text in recorder.warnings) == is_padding
+    assert not any("look like MR" in text for text in recorder.warnings)

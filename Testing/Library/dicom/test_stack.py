@@ -156,6 +156,26 @@ def test_no_repair_is_offered_that_would_be_refused(slices: list[Slice], says: s
         stacked(slices, resample=True)
 
 
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        ([4] * 8 + [7] * 6, "each part is even: 8 × 4.000 mm, then 6 × 7.000 mm"),
+        ([10] * 4 + [7.5] + [5] * 9, "each part is even: 4 × 10.000 mm, then 9 × 5.000 mm"),
+        ([4] * 4 + [5] * 9, "each part is even: 4 × 4.000 mm, then 9 × 5.000 mm"),
+        ([4] * 8 + [11] + [7] * 6, "missing"),
+        ([4] * 5 + [8] * 2 + [4] * 5, "missing"),
+    ],
+)
+def test_parts_of_a_head_with_other_distances_are_no_gaps(steps: list[float], says: str) -> None:
+    slices = planes(np.cumsum([0, *steps]))
+    with pytest.raises(GeometryError, match=says) as caught:
+        stacked(slices)
+    assert "--resample" in caught.value.hint
+    is_gap = says == "missing"
+    assert ("missing" in caught.value.message, "complete" in caught.value.hint) == (is_gap, is_gap)
+    assert stacked(slices, resample=True).repair
+
+
 def test_frames_with_gaps_at_other_places_are_not_resampled_as_one() -> None:
     frames = [planes([0, 2, 6, 8]), planes([0, 4, 6, 8])]
     with pytest.raises(GeometryError, match="frame 2"):
