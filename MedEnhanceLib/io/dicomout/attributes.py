@@ -167,7 +167,8 @@ def complete_items(dataset: Dataset) -> Iterator[str]:
                 item.LUTExplanation = _first(item, "LUTExplanation|LUTLabel")
         element.value = [item for item in items if all(_first(item, names) for names in required)]
         if missing and (name == MAPPING or is_of_scan(element) or is_of_study(element)):
-            yield f"{name} has items without {' and '.join(missing)}; they are left out"
+            lacking = " and ".join(missing).replace("|", " or ")
+            yield f"{name} has items without {lacking}; they are left out"
         if not element.value:
             del dataset[element.tag]
 
