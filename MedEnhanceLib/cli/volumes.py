@@ -174,6 +174,9 @@ def _weightings(gradients: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
     """Return the rows of a card that only containers have."""
+    from MedEnhanceLib.unicompress.blocks import loss_text
+
+    loss = loss_text(card["largest_loss"])
     check, missing = card["check"], ", ".join(card["missing"])
     checked = "head and size only (--verify reads the chunks)"
     if check is not None:
@@ -189,7 +192,8 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
         "mode": inline(card["target"]) if card["target"] else card["mode"],
         "measured": inline(card["measured"]),
         "blocks": f"{', '.join(f'{count} {kind}' for kind, count in card['blocks'].items())}; each "
-        f"about {_times(card['block_shape'])} voxels (slices × rows × columns)",
+        f"about {_times(card['block_shape'])} voxels (slices × rows × columns)"
+        + (f"; {loss}" if loss else ""),
         "models": "\n".join(models) or "none",
         "made by": card["encoder"],
         "to decode": f"missing: {missing}" if missing else "every package and model is here",

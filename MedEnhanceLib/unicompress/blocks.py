@@ -26,6 +26,8 @@ _IMPLICIT_VOXELS, _IMPLICIT_SLICES = 1 << 22, 64
 _VIDEO_SIDE = 640
 _VIDEO_VOXELS = 1 << 24
 _VIDEO_SLICES = 256
+#: Largest share of a volume in one block that is not worth a sentence.
+_USUAL_LOSS = 1 / 8
 
 
 def slices_text(places: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:
@@ -45,6 +47,13 @@ def slices_text(places: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:
         whose = f"frame {frame[0]}, " if frame else ""
         parts.append(f"{whose}slices {', '.join(f'{first}:{last}' for first, last in ranges)}")
     return "; ".join(parts)
+
+
+def loss_text(share: float) -> str:
+    """Say what a damaged byte can cost, if it is more than an eighth of the volume; else ""."""
+    if share <= _USUAL_LOSS:
+        return ""
+    return f"one damaged byte can cost {share:.0%} of the volume: keep a second copy of the file"
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,11 @@ class Grid:
         return math.prod(
             -(-extent // count) for extent, count in zip(self.shape[-3:], self.counts, strict=True)
         )
+
+    @property
+    def largest_loss(self) -> float:
+        """The share of a volume's voxels, 0 to 1, that a damaged byte in a block can cost."""
+        return self.largest_block / math.prod(self.shape)
 
     def box(self, block: int) -> Box:
         """Locate block number `block`."""

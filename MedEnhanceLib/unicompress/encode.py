@@ -36,6 +36,7 @@ from MedEnhanceLib.unicompress.allocation.lossy import (
     code_to_ratio,
 )
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
+from MedEnhanceLib.unicompress.blocks import loss_text
 from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.codecs.registry import block_type_name
@@ -76,6 +77,7 @@ class CompressResult:
         verified: the file was read back and meets its target.
         sha256: of the voxels that a reader gets.
         file_sha256: of the file.
+        largest_loss: share of the voxels that one damaged byte of a block can cost, 0 to 1.
         noise: σ where it is quietest, in the volume's units, where it was measured for
             `max_error_sigma`.
     """
@@ -94,6 +96,7 @@ class CompressResult:
     verified: bool
     sha256: str
     file_sha256: str
+    largest_loss: float
     noise: float | None = None
 
     def __repr__(self) -> str:
@@ -159,6 +162,8 @@ def compress(
         file_sha256 = write_container(temporary, build_front(header.to_json(), chunks), chunks)
         file_bytes = temporary.stat().st_size
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
+    if text := loss_text(payload.grid.largest_loss):
+        monitor.log(f"{target.name}: {text}")
     return CompressResult(
         path=target,
         mode=config.mode,
@@ -174,6 +179,7 @@ def compress(
         verified=True,
         sha256=header.voxels_sha256,
         file_sha256=file_sha256,
+        largest_loss=payload.grid.largest_loss,
         noise=noise,
     )
 

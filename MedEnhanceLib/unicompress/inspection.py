@@ -28,8 +28,9 @@ def inspect_container(
     Returns:
         Plain JSON values: those that `inspect` shows of any volume, and mode, `target` (the mode's
         number), ratio, measured (max_error; psnr_db against psnr_peak, the full range), blocks
-        (number by type), block_shape, format, encoder, models (by role: id, sha256 and `in_file`,
-        whether the file holds it), voxels_sha256,
+        (number by type), block_shape, `largest_loss` (the share of the voxels that one damaged
+        byte of a block can cost, 0 to 1), format, encoder, models (by role: id, sha256 and
+        `in_file`, whether the file holds it), voxels_sha256,
         `missing` (what this installation lacks to decode it) and `check`: null without `verify`,
         else `intact`, the number of `chunks`, the `damaged` ones (chunk, block or null, start and
         stop of its voxels, offset, length, reason), and `sealed`, whether its SHA-256 fits.
@@ -64,6 +65,7 @@ def inspect_container(
             "measured": dict(header.measured),
             "blocks": dict(Counter(block_type_name(chunk.kind) for chunk in chunks)),
             "block_shape": list(header.grid.box(0).shape),
+            "largest_loss": header.grid.largest_loss,
             "format": container.version,
             "encoder": header.encoder,
             "models": models.to_json(),

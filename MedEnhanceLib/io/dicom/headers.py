@@ -57,6 +57,9 @@ CLASSIC = {
     "PulseSequenceName": "SequenceName",
     "TransmitterFrequency": "ImagingFrequency",
     "ResonantNucleus": "ImagedNucleus",
+    "ExposureInmAs": "Exposure",
+    "ExposureTimeInms": "ExposureTime",
+    "XRayTubeCurrentInmA": "XRayTubeCurrent",
 }
 #: Elements that are read from every file: of its series, its images and their frames.
 _ELEMENTS = (

@@ -11,10 +11,11 @@ corrected if wrong: a PACS that accepted a faulty source may refuse its copy.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.io.dicomout.derivation import values_of
+from MedEnhanceLib.io.dicomout.derivation import cut, values_of
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
@@ -75,6 +76,23 @@ OF_GRID = (
 MAPPING = "RealWorldValueMappingSequence"
 MAPPED_RANGE = ("RealWorldValueFirstValueMapped", "RealWorldValueLastValueMapped")
 
+#: Terms that single images may have, and those that enhanced ones have in their place.
+_TERMS = {
+    "AngioFlag": ("Y", "N"), "BeatRejectionFlag": ("Y", "N"), "VariableFlipAngleFlag": ("Y", "N"),
+    "InPlanePhaseEncodingDirection": ("ROW", "COL"), "MRAcquisitionType": ("2D", "3D"),
+    "RotationDirection": ("CW", "CC"),
+}  # fmt: skip
+_TERMS_OF_ENHANCED = {"COLUMN": "COL", "YES": "Y", "NO": "N"}
+#: Element and term of an enhanced MR image → the same in ScanningSequence.
+_SEQUENCES = {
+    ("EchoPulseSequence", "SPIN"): ("SE",), ("EchoPulseSequence", "GRADIENT"): ("GR",),
+    ("EchoPulseSequence", "BOTH"): ("SE", "GR"), ("InversionRecovery", "YES"): ("IR",),
+    ("EchoPlanarPulseSequence", "YES"): ("EP",),
+}  # fmt: skip
+#: Elements that a PET series may have only if it is gated.
+_GATED = ("FrameTime", "HighRRValue", "LowRRValue", "NumberOfRRIntervals", "NumberOfTimeSlots",
+          "TriggerTime")  # fmt: skip
+
 #: Parts of the body (PS3.16) that exist once; of the others the side must be stated.
 UNPAIRED = frozenset((
     "ABDOMEN", "ABDOMENPELVIS", "AORTA", "BACK", "BLADDER", "BRAIN", "CEREBELLUM", "CERVIX",
@@ -112,6 +130,54 @@ def copy_elements(header: Dataset, is_kept: Callable[[DataElement], bool]) -> Da
     return target
 
 
+_REFERENCE = ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID")
+_CODE = ("CodeValue|LongCodeValue|URNCodeValue", "CodingSchemeDesignator|URNCodeValue")
+#: Elements that an item of a sequence must have, or one of several.
+_REQUIRED = {
+    "AcquisitionContextSequence": ("ValueType", "ConceptNameCodeSequence"),
+    "CodingSchemeIdentificationSequence": ("CodingSchemeDesignator",),
+    "ContributingEquipmentSequence": ("PurposeOfReferenceCodeSequence", "Manufacturer"),
+    "IssuerOfAccessionNumberSequence": ("LocalNamespaceEntityID|UniversalEntityID",),
+    "OtherPatientIDsSequence": ("PatientID", "TypeOfPatientID"),
+    "ReferencedImageSequence": _REFERENCE, "ReferencedStudySequence": _REFERENCE,
+    MAPPING: ("MeasurementUnitsCodeSequence", "LUTLabel|LUTExplanation"),
+    **dict.fromkeys((
+        "AnatomicRegionSequence", "ContrastBolusAdministrationRouteSequence",
+        "ContrastBolusAgentSequence", "PrimaryAnatomicStructureSequence",
+    ), _CODE),
+}  # fmt: skip
+
+
+def complete_items(dataset: Dataset) -> Iterator[str]:
+    """Complete the items of sequences as the standard requires, in place, or leave them out.
+
+    Yields a sentence for each sequence of a derived object that loses items.
+    """
+    for element in [element for element in dataset if element.VR == "SQ"]:
+        name, items = element.keyword, list(element.value)
+        required = _CODE if name.endswith("CodeSequence") else _REQUIRED.get(name, ())
+        missing: dict[str, None] = {}  # an ordered set
+        for item in items:
+            yield from complete_items(item)
+            missing |= dict.fromkeys(names for names in required if not _first(item, names))
+            if required is _CODE and not item.get("CodeMeaning"):
+                item.CodeMeaning = cut(_first(item, _CODE[0]))
+            elif name == MAPPING:
+                item.LUTLabel = cut(_first(item, "LUTLabel|LUTExplanation"), 16)
+                item.LUTExplanation = _first(item, "LUTExplanation|LUTLabel")
+        element.value = [item for item in items if all(_first(item, names) for names in required)]
+        if missing and (name == MAPPING or is_of_scan(element) or is_of_study(element)):
+            lacking = " and ".join(missing).replace("|", " or ")
+            yield f"{name} has items without {lacking}; they are left out"
+        if not element.value:
+            del dataset[element.tag]
+
+
+def _first(item: Dataset, keywords: str) -> Any:
+    """Return the first value of elements whose keywords are joined by |; "" if none has any."""
+    return next(filter(None, map(item.get, keywords.split("|"))), "")
+
+
 #: Elements that must be present, empty if unknown (type 2).
 _EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
@@ -137,11 +203,17 @@ def complete(image: Dataset, sop_class: str) -> None:
     for keyword in (*_EMPTY, *_EMPTY_OF[sop_class]):
         if keyword not in image:
             setattr(image, keyword, [] if keyword.endswith("Sequence") else None)
+    for keyword in filter(image.__contains__, _TERMS):
+        stated = str(image[keyword].value)
+        term = _TERMS_OF_ENHANCED.get(stated, stated)
+        image[keyword].value = term if term in _TERMS[keyword] else None
     _set_position(image, sop_class)
     set_side(image)
     if sop_class == MR_IMAGE:
         _correct_mr(image)
     if sop_class == PET_IMAGE:
+        for keyword in () if values_of(image, "SeriesType")[:1] == ["GATED"] else _GATED:
+            image.pop(keyword, None)
         for agent in image.get("RadiopharmaceuticalInformationSequence") or []:
             if "RadionuclideCodeSequence" not in agent:
                 agent.RadionuclideCodeSequence = []
@@ -172,7 +244,8 @@ def set_side(image: Dataset) -> None:
 
 def _correct_mr(image: Dataset) -> None:
     if not image.get("ScanningSequence"):
-        image.ScanningSequence = "RM"  # research mode: the sequence is unknown
+        parts = [_SEQUENCES[item] for item in _SEQUENCES if image.get(item[0]) == item[1]]
+        image.ScanningSequence = [*chain(*parts)] or "RM"  # research mode: it is unknown
     if not image.get("SequenceVariant"):
         image.SequenceVariant = "NONE"
     sequence, variant, options = (

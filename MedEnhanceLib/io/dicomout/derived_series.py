@@ -175,7 +175,7 @@ class _Series:
         is_mapped = any(attributes.MAPPING in header for header in template.headers)
         if is_mapped and not all(self.mappings):
             monitor.warn(f"{name}: the real-world values of its images do not hold for the result")
-        times = [key for key in volume.nifti if key.startswith("slice_")]
+        times = [key for key in volume.header_fields if key.startswith("slice_")]
         lost = [volume.quantity, "" if volume.gradients else volume.sequence_kind, *times]
         if any(lost) and volume.dicom_origin is None:  # its images state it
             monitor.warn(f"{name}: not kept in DICOM: {', '.join(filter(None, lost))}")

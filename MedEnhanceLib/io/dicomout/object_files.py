@@ -43,19 +43,25 @@ def write_objects(
     if not datasets:
         raise OutputError(f"{folder}: nothing to write", "Give at least one object.")
     refuse_used_folder(folder, overwrite)
-    with atomic_folder(folder, replaceable=lambda path: overwrite and is_ours(path)) as new:
-        names: list[str] = []
-        for number, dataset in enumerate(datasets, 1):
-            instance = int(dataset.get("InstanceNumber") or number)
-            stem = f"{dataset.Modality}{int(dataset.SeriesNumber)}-{instance:04d}"
-            # Two series may have one number.
-            names.append(f"{stem}.dcm" if f"{stem}.dcm" not in names else f"{stem}-{number}.dcm")
-            monitor.progress(number / (len(datasets) + 1), "writing DICOM")
-            try:
-                _write(dataset, new / names[-1])
-            except OSError as cause:
-                raise output_error(folder / names[-1], cause) from cause
-            _verify(dataset, new / names[-1])
+    try:
+        with atomic_folder(folder, replaceable=lambda path: overwrite and is_ours(path)) as new:
+            names: list[str] = []
+            for number, dataset in enumerate(datasets, 1):
+                instance = int(dataset.get("InstanceNumber") or number)
+                stem = f"{dataset.Modality}{int(dataset.SeriesNumber)}-{instance:04d}"
+                # Two series may have one number.
+                names.append(
+                    f"{stem}.dcm" if f"{stem}.dcm" not in names else f"{stem}-{number}.dcm"
+                )
+                monitor.progress(number / (len(datasets) + 1), "writing DICOM")
+                try:
+                    _write(dataset, new / names[-1])
+                except OSError as cause:
+                    raise output_error(folder / names[-1], cause) from cause
+                _verify(dataset, new / names[-1])
+    except OutputError:
+        refuse_used_folder(folder, overwrite)  # another run may have filled it meanwhile
+        raise
     return [folder / name for name in names]
 
 

@@ -14,13 +14,20 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.headers import CLASSIC, items_of, read_header
 from MedEnhanceLib.io.dicom.mosaic import WORDS
 from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES, Slice
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, reason_of, silence
-from MedEnhanceLib.io.dicomout.attributes import MAPPING, copy_elements, is_of_study
+from MedEnhanceLib.io.dicomout.attributes import (
+    MAPPING,
+    complete_items,
+    copy_elements,
+    is_of_study,
+)
 from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now, with_elements
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -245,17 +252,23 @@ def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
 
 
 def _take(item: Dataset, image: Dataset) -> None:
-    """Copy elements into an image under their classic names."""
+    """Copy elements into an image under their classic names, in their form."""
+    from pydicom.datadict import dictionary_VM, dictionary_VR
+
     for element in item:
         if element.keyword in CLASSIC:
             if element.VM:
-                values = [format(value, ".10g") if isinstance(value, float) else value
+                name = CLASSIC[element.keyword]
+                digits = ".0f" if dictionary_VR(name) == "IS" else ".10g"
+                values = [format(value, digits) if isinstance(value, float) else value
                           for value in _values(element)]  # fmt: skip
-                setattr(image, CLASSIC[element.keyword], values if len(values) > 1 else values[0])
+                setattr(image, name, values[0] if dictionary_VM(name) == "1" else values)
         elif element.keyword not in _OF_FRAMES:
             image.add(copy.deepcopy(element))
 
 
+#: Directions that some scanners write as zeros, or as angles.
+_UNIT_VECTORS, _UNIT_ERROR = ("SlabOrientation", "VelocityEncodingDirection"), 0.01
 #: Elements that are never corrected: they identify the patient and the image.
 _IDENTIFYING = ("PatientID", "PatientName", "SOPClassUID", "FrameOfReferenceUID", *_IDENTITY)
 
@@ -265,7 +278,7 @@ def correct(header: Dataset) -> list[str]:
 
     Numbers that are too long, as some scanners write them, are rounded; other values are removed.
     """
-    corrections = []
+    corrections = list(complete_items(header))
     for element in list(header.iterall()):
         if element.keyword in _IDENTIFYING or _is_valid(element):
             continue
@@ -293,6 +306,8 @@ def _is_valid(element: DataElement) -> bool:
     from pydicom.config import RAISE
     from pydicom.valuerep import STR_VR, validate_value
 
+    if element.keyword in _UNIT_VECTORS and not element.is_empty:
+        return bool(abs(np.linalg.norm(element.value) - 1) < _UNIT_ERROR)
     if element.VR not in STR_VR or element.VM == 0:
         return True
     try:

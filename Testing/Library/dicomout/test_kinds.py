@@ -128,6 +128,62 @@ def test_labels_and_uncertainty_of_every_kind_pass_the_examiner(
     assert [written.Modality for written in sound(objects)] == ["OT", "SEG"]
 
 
+def test_enhanced_images_become_single_ones_in_their_terms(
+    sound: Sound, tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    """What Siemens XA and Philips write, and what they leave out."""
+    source = enhanced_mr(STORED, [0.0, 2.0, 4.0, 6.0], BodyPartExamined="HEAD")
+    (values,) = mapping()["RealWorldValueMappingSequence"]
+    del values.LUTExplanation
+    region = with_elements(CodeValue="12738006", CodingSchemeDesignator="SCT")
+    pulse = with_elements(
+        EchoPulseSequence="GRADIENT", InversionRecovery="YES", EchoPlanarPulseSequence="NO"
+    )
+    source.SharedFunctionalGroupsSequence[0].update(
+        with_elements(
+            MRFOVGeometrySequence=[with_elements(InPlanePhaseEncodingDirection="COLUMN")],
+            MRVelocityEncodingSequence=[with_elements(VelocityEncodingDirection=[0.0, 0.0, 0.0])],
+            MRModifierSequence=[with_elements(InversionTimes=[900.0, 1000.0])],
+            FrameAnatomySequence=[with_elements(AnatomicRegionSequence=[region])],
+            RealWorldValueMappingSequence=[values],
+        )
+    )
+    source.update(pulse)
+    source.update(
+        with_elements(
+            ScanningSequence=None, SlabOrientation=[0.0, -3.5, 2.2], MRAcquisitionType="MIXED",
+            ReferencedImageSequence=[Dataset()], ReferencedStudySequence=[],
+            ContributingEquipmentSequence=[with_elements(Manufacturer="ACME")],
+        )
+    )  # fmt: skip
+    folder = tmp_path / "source"
+    folder.mkdir()
+    volume = loaded(folder, source)
+    template = read_template(volume.dicom_origin, recorder.monitor)
+    image = sound(derive(volume, template=template))[0]
+    assert (image.InPlanePhaseEncodingDirection, float(image.InversionTime)) == ("COL", 900)
+    assert list(image.ScanningSequence) == ["GR", "IR"]
+    assert image.AnatomicRegionSequence[0].CodeMeaning == "12738006"
+    assert image.RealWorldValueMappingSequence[0].LUTExplanation == "ADC"
+    assert "ReferencedImageSequence" not in image
+    assert sorted(text.split()[2] for text in recorder.warnings) == [
+        "ContributingEquipmentSequence", "ReferencedImageSequence", "SlabOrientation",
+        "VelocityEncodingDirection",
+    ]  # fmt: skip
+    options: dict[str, Any] = {"template": template, "derivation": ENHANCED}
+    sound([build_uncertainty(volume.with_voxels(np.ones(STORED.shape, np.float32)), **options)],
+          tmp_path / "map")  # fmt: skip
+
+
+def test_exposure_of_enhanced_ct_is_whole(sound: Sound, tmp_path: Path) -> None:
+    exposure = with_elements(ExposureInmAs=12.6, ExposureTimeInms=500.4, XRayTubeCurrentInmA=25.0)
+    source = enhanced_mr(STORED, [0.0, 2.0, 4.0, 6.0], SOPClassUID=ENHANCED_CT, Modality="CT")
+    source.SharedFunctionalGroupsSequence[0].CTExposureSequence = [exposure]
+    (tmp_path / "source").mkdir()
+    image = sound(derive(loaded(tmp_path / "source", source)))[0]
+    assert (image.Exposure, image.ExposureTime, image.XRayTubeCurrent) == (13, 500, 25)
+
+
 def real(image: Dataset) -> np.ndarray:
     """The quantities of an image."""
     (item,) = image.RealWorldValueMappingSequence

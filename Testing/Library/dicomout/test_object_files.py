@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -18,6 +19,7 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, OutputError
+from MedEnhanceLib.io import atomic
 from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, write_objects
 from MedEnhanceLib.io.dicomout.object_files import is_ours
 from MedEnhanceLib.runtime.progress import Monitor
@@ -106,6 +108,37 @@ def test_what_another_program_writes_there_meanwhile_stays(out: Path) -> None:
         write_objects(images(), out, monitor=Monitor(write_beside))
     assert names(out) == ["other.txt"]
     assert names(out.parent) == ["out"]
+
+
+@pytest.mark.parametrize("step", [(atomic, "flush_folder"), (Path, "rename")])
+def test_a_run_that_ends_second_says_what_a_later_one_would(
+    out: Path, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str]
+) -> None:
+    """Another run fills the folder before the last look into it, or after that."""
+    proceed = getattr(*step)
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        write_objects(images(value=1), out)
+        return proceed(*arguments)
+
+    monkeypatch.setattr(*step, late)
+    with pytest.raises(OutputError, match="holds an earlier result") as caught:
+        write_objects(images(), out)
+    assert "--force" in (caught.value.hint or "")
+    assert pydicom.dcmread(out / "CT5-0001.dcm").pixel_array[0, 0] == 1
+    assert names(out.parent) == ["out"]
+
+
+@pytest.mark.slow
+def test_of_three_commands_at_once_one_writes(out: Path, make_series: Make) -> None:
+    series = make_series(np.zeros((9, 30, 40), np.int16))
+    command = [sys.executable, "-m", "MedEnhanceLib", "convert", str(series), str(out), "--dicom"]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    errors = [run.communicate()[1] for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 1, 1]
+    assert sum(f"{out} holds an earlier result" in error for error in errors) == 2
+    assert len(names(out)) == 9
 
 
 def test_an_earlier_result_is_put_back_if_the_new_one_cannot_replace_it(

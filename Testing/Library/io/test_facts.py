@@ -39,7 +39,7 @@ OF_VOLUMES: dict[str, dict[str, Any]] = {
     "history": {"history": ("DERIVED: exported by MedEnhance",)},
     "quantity": {"quantity": "phase"},
     "kind": {"sequence_kind": "functional"},
-    "slice": {"nifti": {"slices": 3, "slice_code": 1}},
+    "slice": {"header_fields": {"slices": 3, "slice_code": 1}},
 }
 #: Facts of DICOM → words of the warning, the element that states it in results.
 OF_DICOM = {

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError
-from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress import RecoverReport, blocks, decompress, inspect_container, recover
+from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    RecoverReport,
+    blocks,
+    compress,
+    decompress,
+    inspect_container,
+    recover,
+)
 from MedEnhanceLib.unicompress.container import Container
 
 from .conftest import Write, damage
@@ -49,6 +58,33 @@ def test_a_damaged_chunk_costs_its_block_only(file: Path, scan: Volume) -> None:
     assert f"chunk 10 at byte {chunk.offset}" in lost.reason
     assert volume.history[-1].startswith("DERIVED: recovered without 1 of 27 damaged blocks")
     assert_all_but_the_lost_is_equal(volume, report, scan)
+
+
+@pytest.mark.parametrize(
+    "mode", [{"lossless": True}, {"max_error": 2}, {"ratio": 8}, {"psnr": 40}], ids=str
+)
+@pytest.mark.usefixtures("small_blocks")
+def test_a_flipped_bit_costs_an_eighth_or_the_writing_said_so(
+    scan: Volume, mode: dict[str, Any], tmp_path: Path
+) -> None:
+    """27 blocks without loss or with a bounded error, as videos three."""
+    path, events = tmp_path / "a.ucv", list[Event]()
+    config = CompressConfig(**mode, speed="fast")
+    written = compress(scan, path, config, monitor=Monitor(events.append))
+    said = [event for event in events if "damaged byte can cost 40%" in str(event.fields)]
+    assert bool(said) == (written.largest_loss > 1 / 8) == (not config.is_bounded)
+    assert inspect_container(path)["largest_loss"] == written.largest_loss
+    with Container(path) as opened:
+        chunks = opened.chunks
+    for chunk in chunks[:: len(chunks) // 3 + 1]:
+        damaged = tmp_path / "b.ucv"
+        damaged.write_bytes(path.read_bytes())
+        damage(damaged, (chunk.offset + chunk.length // 2, 1))
+        try:
+            lost = recover(damaged)[1].lost_voxels
+        except CodecError:
+            lost = scan.voxels.size
+        assert lost <= written.largest_loss * scan.voxels.size
 
 
 def test_a_cut_file_keeps_what_was_before_the_cut(file: Path, scan: Volume) -> None:
