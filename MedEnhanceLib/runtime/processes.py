@@ -1,0 +1,108 @@
+"""Other processes: those that MedEnhance starts, and those that a user's program forks.
+
+Downloaded data may bring a `numpy.py` along. Python imports it where it is started as `python -c` or
+`python -m` in that folder, as multiprocessing does, and where PYTHONPATH has an empty entry.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from MedEnhanceLib.errors import MedEnhanceError
+
+_LIBRARY = __name__.partition(".")[0]
+
+
+def safe_environment(*folders: str) -> dict[str, str]:
+    """Return variables for processes that take no code from the current folder.
+
+    folders: that Python is to search first.
+    """
+    return {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [*folders, *_python_path()])),
+        "NoDefaultCurrentDirectoryInExePath": "1",  # Windows runs programs in it, too
+    }
+
+
+def _python_path() -> list[str]:
+    return os.environ.get("PYTHONPATH", "").split(os.pathsep)
+
+
+@contextmanager
+def starting_processes(**variables: str) -> Iterator[None]:
+    """Let processes that start meanwhile have the safe environment, and further variables."""
+    variables = safe_environment() | variables
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def leave_current_folder() -> None:
+    """Take no code from the current folder from now on, here and in processes started later.
+
+    For processes of MedEnhance's own. The folder stays in the search path where PYTHONPATH names
+    it, or MedEnhance is in it.
+    """
+    stated = _python_path()
+    with suppress(OSError):  # the folder was removed
+        current, library = os.getcwd(), os.path.join(os.path.dirname(__file__), "..", "..")
+        if current not in map(os.path.abspath, filter(None, [library, *stated])):
+            if sys.path[0] == current:  # of python -m
+                del sys.path[0]
+            if len(stated) > 1 and "" in stated:
+                sys.path[:] = [path for path in sys.path if path != current]
+    os.environ.update(safe_environment())
+
+
+_was_busy = _is_torn = False
+
+
+def _look_at_threads() -> None:
+    """Note before a fork whether another thread is within MedEnhance, and may hold locks."""
+    global _was_busy
+    frames = sys._current_frames()
+    del frames[threading.get_ident()]
+    _was_busy = any(map(_is_ours, frames.values()))
+
+
+def _is_ours(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == _LIBRARY:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _inherit() -> None:
+    global _is_torn
+    _is_torn = _is_torn or _was_busy
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_look_at_threads, after_in_child=_inherit)
+
+
+def refuse_torn_process() -> None:
+    """Raise MedEnhanceError in a process that was forked while another thread computed.
+
+    It has the locks that the thread held, of MedEnhance, of imports and of other libraries, but
+    not the thread that would release them.
+    """
+    if _is_torn:
+        raise MedEnhanceError(
+            "this process was forked while another thread was using MedEnhance",
+            'Start processes with multiprocessing.get_context("spawn").',
+        )
