@@ -57,7 +57,7 @@ def compilers() -> Iterator[list[str]]:
         yield shlex.split(os.environ["CC"])
     for name in ("cc", "gcc", "clang"):
         path = shutil.which(name)
-        if path and os.path.isabs(path):  # else it is of the current folder
+        if path and Path(path).is_absolute():  # else it is of the current folder
             yield [path]
     if importlib.util.find_spec("ziglang"):
         yield [sys.executable, "-m", "ziglang", "cc"]

@@ -1,7 +1,7 @@
 """Other processes: those that MedEnhance starts, and those that a user's program forks.
 
-Downloaded data may bring a `numpy.py` along. Python imports it where it is started as `python -c` or
-`python -m` in that folder, as multiprocessing does, and where PYTHONPATH has an empty entry.
+Downloaded data may bring a `numpy.py` along. Python imports it from the current folder as
+`python -c` and `python -m`, which multiprocessing uses, and if PYTHONPATH has an empty entry.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 from MedEnhanceLib.errors import MedEnhanceError
@@ -58,12 +59,12 @@ def leave_current_folder() -> None:
     """
     stated = _python_path()
     with suppress(OSError):  # the folder was removed
-        current, library = os.getcwd(), os.path.join(os.path.dirname(__file__), "..", "..")
-        if current not in map(os.path.abspath, filter(None, [library, *stated])):
-            if sys.path[0] == current:  # of python -m
+        current, library = Path.cwd(), Path(__file__).resolve().parents[2]
+        if current not in (library, *(current / path for path in stated if path)):
+            if sys.path[0] == str(current):  # of python -m
                 del sys.path[0]
             if len(stated) > 1 and "" in stated:
-                sys.path[:] = [path for path in sys.path if path != current]
+                sys.path[:] = [path for path in sys.path if path != str(current)]
     os.environ.update(safe_environment())
 
 

@@ -14,7 +14,7 @@ from MedEnhanceLib.runtime.text import without_commands, without_tracebacks
     ("hint", "rest"),
     [
         ("Import it again, or remove it: medenhance models remove x.", ""),
-        ("Copy it again. Or run: python -m MedEnhanceLib.native.build", "Copy it again."),
+        ("Copy it again. Or run: python -P -m MedEnhanceLib.native.build", "Copy it again."),
         ("Install it with: python -m pip install 'x'", ""),
         ("Installed: mr (see: medenhance models list). Or give it.", "Installed: mr. Or give it."),
         ("Choose the CPU as device (--device cpu).", "Choose the CPU as device."),
