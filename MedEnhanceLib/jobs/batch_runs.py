@@ -103,8 +103,8 @@ def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
     except (OSError, ValueError) as cause:  # as Dask's errors of connections are
         raise MedEnhanceError(
             f"the Dask scheduler {address} does not answer: {cause}",
-            "Start it (dask scheduler) with its workers (PYTHONSAFEPATH=1 dask worker ADDRESS). Then "
-            "run the same command: finished volumes are skipped.",
+            "Start it (dask scheduler) with its workers (PYTHONSAFEPATH=1 dask worker ADDRESS), "
+            "and run the same command: finished volumes are skipped.",
         ) from cause
     finally:
         if client is not None:
