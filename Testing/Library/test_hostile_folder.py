@@ -82,8 +82,12 @@ def test_pip_and_the_compiler_are_not_taken_from_the_current_folder(hostile: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_workers_of_a_cluster_as_the_page_starts_them(hostile: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "batch.md").read_text(encoding="utf-8")
     assert "`PYTHONSAFEPATH=1 dask worker " in page
-    command = [_BIN / "dask", "worker", "tcp://127.0.0.1:9", "--death-timeout", "3"]
-    run(hostile, command, "", PYTHONSAFEPATH="1")
+    distributed = pytest.importorskip("distributed", reason="dask is an optional package")
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+        command = [_BIN / "dask", "worker", cluster.scheduler_address, "--lifetime", "1"]
+        run(hostile, command, "", PYTHONSAFEPATH="1")
