@@ -16,7 +16,7 @@ CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 #: In errors of other libraries: a number, and advice for programmers, which may let code in.
-_NO_REASON = re.compile(r"^\[Errno \d+\] |[.;]\s+(?:Consider|Please|Set|To|Try|Use|You)\s.*")
+_NO_REASON = re.compile(r"^\[Errno \d+\] |[.;]\s+(?:Consider|If|Please|Set|To|Try|Use|You)\s.*")
 #: Text that a spreadsheet computes when it opens a CSV file, and may send out; but for numbers.
 _FORMULA = re.compile(r"(?![+-]?\d*\.?\d+(?:[eE][+-]?\d+)?$)\s*[=+@＝＋－＠-]|\t")
 
