@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from traceback import walk_stack
 
 from MedEnhanceLib.errors import MedEnhanceError
 
@@ -68,41 +68,31 @@ def leave_current_folder() -> None:
     os.environ.update(safe_environment())
 
 
-_was_busy = _is_torn = False
+#: Modules of MedEnhance that other threads were in: at the last fork, and at that of this process.
+_in_use, _torn = set[str](), set[str]()
 
 
 def _look_at_threads() -> None:
-    """Note before a fork whether another thread is within MedEnhance, and may hold locks."""
-    global _was_busy
+    """Note before a fork what other threads are in: they may hold locks."""
     frames = sys._current_frames()
     del frames[threading.get_ident()]
-    _was_busy = any(map(_is_ours, frames.values()))
-
-
-def _is_ours(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] == _LIBRARY:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _inherit() -> None:
-    global _is_torn
-    _is_torn = _is_torn or _was_busy
+    callers = (caller for frame in frames.values() for caller, _line in walk_stack(frame))
+    names = (str(caller.f_globals.get("__name__")) for caller in callers)
+    _in_use.clear()
+    _in_use.update(name for name in names if name.startswith(_LIBRARY))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_look_at_threads, after_in_child=_inherit)
+    os.register_at_fork(before=_look_at_threads, after_in_child=lambda: _torn.update(_in_use))
 
 
 def refuse_torn_process() -> None:
     """Raise MedEnhanceError in a process that was forked while another thread computed.
 
-    It has the locks that the thread held, of MedEnhance, of imports and of other libraries, but
-    not the thread that would release them.
+    It has the locks that the thread held, of imports and of other libraries too, and would wait
+    for it forever.
     """
-    if _is_torn:
+    if _torn:
         raise MedEnhanceError(
             "this process was forked while another thread was using MedEnhance",
             'Start processes with multiprocessing.get_context("spawn").',
