@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import NoReturn
 
+from MedEnhanceLib.runtime.processes import leave_current_folder
 from MedEnhanceLib.runtime.tolerance import Messages
 
 _CANCELLED = 130
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
 
 def console() -> NoReturn:
     """Run the command `medenhance` and exit."""
+    leave_current_folder()
     status = main(sys.argv[1:])
     if any(thread.name == "attended" for thread in threading.enumerate()):
         # Canceled work of another library still runs: waiting for it takes long, and Python would

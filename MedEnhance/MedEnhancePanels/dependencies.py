@@ -217,11 +217,12 @@ def _refuseInTesting(packages):
 def _installAtOnce(requirements):
     """Install by Slicer's own installer, which shows a dialog and prints pip's output."""
     from MedEnhanceLib.runtime.installing import installation_error, write_constraints
+    from MedEnhanceLib.runtime.processes import starting_processes
 
     printed = io.StringIO()
     folder = tempfile.TemporaryDirectory(prefix="medenhance-pip-")
     try:
-        with folder, contextlib.redirect_stdout(printed):
+        with folder, starting_processes(), contextlib.redirect_stdout(printed):
             constraints = write_constraints(Path(folder.name))
             slicer.packaging.pip_ensure(
                 requirements, constraints, prompt_install=False, requester="MedEnhance"

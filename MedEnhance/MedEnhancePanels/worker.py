@@ -150,21 +150,23 @@ def memoryKills():
 
 def pythonExecutable():
     """Return the executable of Slicer's Python, or of the Python that runs this."""
-    name = "PythonSlicer"
-    folder = str(Path(sys.executable).parent)
-    path = shutil.which(name) or shutil.which(name, path=folder)
+    beside = str(Path(sys.executable).with_name("PythonSlicer"))
+    path = shutil.which("PythonSlicer") or ""
+    # Windows, and a PATH with ".", have programs of the current folder, which may be anybody's.
+    path = path if os.path.isabs(path) else shutil.which(beside)
     # Within Slicer sys.executable may be Slicer itself, which must not be started twice.
     isPython = Path(sys.executable).name.lower().startswith("python")
-    return path or (sys.executable if isPython else name)
+    return path or (sys.executable if isPython else beside)
 
 
 def _environment():
     """Return this process's environment, with our library found first."""
     import MedEnhanceLib
+    from MedEnhanceLib.runtime.processes import safe_environment
 
     environment = qt.QProcessEnvironment.systemEnvironment()
     library = str(Path(MedEnhanceLib.__file__).resolve().parent.parent)
-    paths = [library, environment.value("PYTHONPATH", "")]
-    environment.insert("PYTHONPATH", os.pathsep.join(path for path in paths if path))
-    environment.insert("PYTHONUNBUFFERED", "1")
+    variables = {**safe_environment(library), "PYTHONUNBUFFERED": "1"}
+    for name, value in variables.items():
+        environment.insert(name, value)
     return environment

@@ -116,8 +116,11 @@ def _fault(value: Any, shape: Any, place: str) -> str:
 
 
 def _fault_of_lines(fields: Mapping[str, Any]) -> str:
-    for name in _LINES:
-        text, longest = fields.get(name, "-"), _LONGEST_NAME if name == "name" else _LONGEST_LINE
+    lines = {name: fields.get(name, "-") for name in _LINES}
+    for number, label in enumerate(fields.get("labels", ()), 1):
+        lines[f"labels[{number}].name"] = label.get("name", "-")
+    for name, text in lines.items():
+        longest = _LONGEST_NAME if name == "name" else _LONGEST_LINE
         if len(text) > longest:
             return f"{name} has {len(text)} characters, {longest} are allowed"
         if name != "license" and not text.isprintable():

@@ -10,13 +10,12 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
-from MedEnhanceLib.runtime.text import duration_text, printable
+from MedEnhanceLib.runtime.text import duration_text, printable, traceback_text
 
 if TYPE_CHECKING:
     from MedEnhanceLib.runtime.progress import Event, Listener
@@ -131,7 +130,7 @@ class Console:
         """
         is_printed = False
         if self.debug and cause is not None:
-            traceback.print_exception(cause, file=sys.stderr)
+            self.note(traceback_text(cause).rstrip())
         if self.as_json:
             reason = {"code": error.code, "message": error.message, "hint": error.hint}
             with contextlib.suppress(BrokenPipeError, OutputError):

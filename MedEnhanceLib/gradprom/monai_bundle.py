@@ -21,6 +21,7 @@ from MedEnhanceLib.errors import ModelError, UnfitModelError
 from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import reason_of
 
 #: Sides of a volume that is run as a whole are padded to a multiple of this, as stages halve them.
 _MULTIPLE = 32
@@ -86,7 +87,7 @@ class MonaiBundle:
             if is_out_of_memory(reason) or is_device_lost(reason):
                 raise reason from None
             raise ModelError(
-                f"MONAI bundle {self.name!r} does not take {name}: {first_line(reason)}",
+                f"MONAI bundle {self.name!r} does not take {name}: {reason_of(reason)}",
                 "Choose one for images of one channel, or correct what its bundle states.",
             ) from cause
         monitor.progress(1, "segmenting")
@@ -167,8 +168,3 @@ class MonaiBundle:
             scores = self.before.inverse({IMAGE: scores})[IMAGE]
         on_grid: Tensor = scores.as_tensor()[0]
         return on_grid
-
-
-def first_line(cause: BaseException) -> str:
-    """Return the first line of an error's message, or its name."""
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]

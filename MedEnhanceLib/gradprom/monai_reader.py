@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from MedEnhanceLib.bundles.schema import FORMAT
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.gradprom.monai_bundle import IMAGE, MonaiBundle, first_line
+from MedEnhanceLib.gradprom.monai_bundle import IMAGE, MonaiBundle
 from MedEnhanceLib.io.json_input import read_json
+from MedEnhanceLib.runtime.text import reason_of
 
 #: MONAI's network classes that may be built: with plain arguments they run only MONAI's own code.
 NETWORKS = (
@@ -102,7 +103,10 @@ def _image_and_channels(data_format: Part) -> tuple[str, tuple[str, ...]]:
     channels = outputs[next(iter(outputs.value or ("pred",)))]["channel_def"]
     if not isinstance(channels.value, Mapping) or not channels.value:
         raise channels.refused("is missing: it names the labels")
-    return name, tuple(map(str, channels.value.values()))
+    labels = tuple(map(str, channels.value.values()))
+    if not all(map(str.isprintable, labels)):
+        raise channels.refused("has a label with several lines, or signs that are not printable")
+    return name, labels
 
 
 def _before(part: Part) -> Any:
@@ -131,7 +135,7 @@ def _before(part: Part) -> Any:
         try:
             steps.append(getattr(transforms, f"{name}d")(**arguments))
         except (TypeError, ValueError) as cause:
-            raise step.refused(f"cannot be built: {first_line(cause)}") from cause
+            raise step.refused(f"cannot be built: {reason_of(cause)}") from cause
     return transforms.Compose(steps)
 
 
@@ -198,11 +202,13 @@ def _read_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
         weights = dict(stored.get("model", stored))
         if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
             raise ValueError("no state dict")
-    except Exception as cause:  # damaged bytes raise anything
+    except Exception as cause:  # noqa: BLE001 - damaged bytes raise anything
+        # PyTorch's own text is left out, of tracebacks too: it advises to run the code.
         raise ModelError(
-            f"{path}: its weights cannot be read without running code: {first_line(cause)}",
-            "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors.",
-        ) from cause
+            f"{path}: its weights cannot be read without running code ({type(cause).__name__})",
+            "It is damaged, or holds more than weights. Save the weights alone where it was made: "
+            "torch.save(network.state_dict(), …), or as safetensors.",
+        ) from None
     return file_sha256(path), weights
 
 
@@ -222,7 +228,7 @@ def _network(folder: Path, part: Part) -> tuple[nn.Module, str]:
     except Exception as cause:  # each network class raises its own for arguments that do not fit
         raise ModelError(
             f"{folder.name}: {name} cannot be built with its arguments and weights "
-            f"({first_line(cause)})",
+            f"({reason_of(cause)})",
             "Correct network_def in its configs/inference.json: channels, strides, normalization.",
         ) from cause
     return network.float().eval().requires_grad_(False), sha256

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import connection
@@ -20,6 +20,7 @@ from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.batch_runs import Ledger, lost_row, run_into_row
 from MedEnhanceLib.runtime.machine import cpu_threads
+from MedEnhanceLib.runtime.processes import starting_processes
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: How often a cancel is looked for, and how long canceled jobs may take to end.
@@ -73,8 +74,10 @@ def run_in_processes(ledger: Ledger, count: int, monitor: Monitor) -> None:
     stop = context.RawValue("b", 0)  # no lock, which a process that dies would keep
     start = partial(ProcessPoolExecutor, 1, context, _begin_process, (stop,))
     pending, ended, total = deque(ledger.todo), 0, len(ledger.todo)
-    processes = [_Process(start) for _ in range(min(count, total))]
-    with _threads_of(max(1, cpu_threads() // max(1, len(processes)))):
+    count = min(count, total)
+    threads = max(1, cpu_threads() // max(1, count))
+    with starting_processes(OMP_NUM_THREADS=str(threads)):
+        processes = [_Process(start) for _ in range(count)]
         try:
             while ended < total and not stop.value:
                 idle = [each for each in processes if each.item is None][: len(pending)]
@@ -117,20 +120,6 @@ def _finished(
             row = lost_row(error, "process")
         item, process.item, process.row = process.item, None, None
         yield item, row
-
-
-@contextmanager
-def _threads_of(count: int) -> Iterator[None]:
-    """Let libraries in processes that start meanwhile take so many threads."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(count)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _begin_process(stop: Any) -> None:

@@ -26,6 +26,7 @@ from MedEnhanceLib.io.volume_files import gradient_tables_of
 from MedEnhanceLib.jobs.batch_items import ROWS, TABLE, Item
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, attend
+from MedEnhanceLib.runtime.text import csv_cell
 
 _POLL_SECONDS = 0.05
 #: How long a scheduler may take to pass on a cancel and to close the connection.
@@ -102,8 +103,8 @@ def run_on_dask(ledger: Ledger, address: str, monitor: Monitor) -> None:
     except (OSError, ValueError) as cause:  # as Dask's errors of connections are
         raise MedEnhanceError(
             f"the Dask scheduler {address} does not answer: {cause}",
-            "Start it (dask scheduler) with its workers (dask worker ADDRESS), and run the same "
-            "command: finished volumes are skipped.",
+            "Start it (dask scheduler) with its workers (PYTHONSAFEPATH=1 dask worker ADDRESS), "
+            "and run the same command: finished volumes are skipped.",
         ) from cause
     finally:
         if client is not None:
@@ -335,8 +336,7 @@ class Ledger:
         writer.writeheader()
         writer.writerows(rows)
         with atomic_write(self._table, overwrite=True) as temporary:
-            # Names of files that are not UTF-8 hold lone surrogates: escapes, as in the ledger.
-            temporary.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
+            temporary.write_bytes(text.getvalue().encode())
 
 
 def _place_in(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -379,7 +379,7 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
         columns["share removed"] *= 1 - noise["share_given_back"]
     if "changed" in noise:
         columns["tissue changed (1 SD)"] = row.get("strength", 1.0) * noise["changed"]
-    return {name: _rounded(value) for name, value in columns.items()}
+    return {csv_cell(name): csv_cell(_rounded(value)) for name, value in columns.items()}
 
 
 def _rounded(value: Any) -> Any:

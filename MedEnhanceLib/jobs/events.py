@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from MedEnhanceLib.io.json_input import parse_json
 PROTOCOL = 1
 #: Longer lines are refused; volumes are passed as files.
 LONGEST_LINE = 1024 * 1024
+#: Most bytes that are read in one call.
+_AT_ONCE = 1 << 16
 
 
 def write_line(descriptor: int, fields: Mapping[str, Any]) -> None:
@@ -34,13 +37,14 @@ def read_lines(descriptor: int) -> Iterator[bytes | None]:
     Ends with the stream; text after the last line break is dropped, as it may be cut short. The
     stream is not buffered: a process that exits would hang on the lock of the buffer.
     """
-    is_rest = False
+    line = bytearray()
     with open(descriptor, "rb", buffering=0, closefd=False) as stream:
-        while piece := stream.readline(LONGEST_LINE):
-            is_end = piece.endswith(b"\n")
-            if not is_rest and (is_end or len(piece) == LONGEST_LINE):
-                yield piece.strip() if is_end else None
-            is_rest = not is_end
+        while piece := stream.read(_AT_ONCE):  # returns what there is
+            for part in re.findall(rb"[^\n]*\n|[^\n]+", piece):
+                line += part[: LONGEST_LINE - len(line)]
+                if part.endswith(b"\n"):
+                    yield bytes(line.strip()) if line.endswith(b"\n") else None
+                    line.clear()
 
 
 def parse_line(line: bytes | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from MedEnhanceLib.errors import (
 )
 from MedEnhanceLib.runtime.dependencies import package_error
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
+from MedEnhanceLib.runtime.text import reason_of, traceback_text
 
 _LONGEST_DETAILS = 32_000
 _LIBRARY = str(Path(errors.__file__).parent)
@@ -52,7 +53,7 @@ def device_errors() -> Iterator[None]:
     except MemoryError as cause:
         raise DeviceMemoryError(f"memory ran out ({str(cause) or 'host'})", _LESS_MEMORY) from cause
     except RuntimeError as cause:
-        reason = str(cause).strip().partition("\n")[0][:200]
+        reason = reason_of(cause)
         if is_device_lost(cause):
             raise DeviceLostError(
                 f"the graphics card stopped answering: {reason}", _LOST
@@ -120,10 +121,9 @@ def _refused(cause: Exception) -> MedEnhanceError | None:
 
 def error_to_json(error: MedEnhanceError) -> dict[str, str]:
     """Return the fields of an error event: code, message, hint, and details for the log."""
-    lines = traceback.format_exception(error)
     return {
         "code": error.code,
         "message": error.message,
         "hint": error.hint,
-        "details": "".join(lines)[-_LONGEST_DETAILS:],
+        "details": traceback_text(error)[-_LONGEST_DETAILS:],
     }

@@ -30,7 +30,7 @@ _SLOWER = (
     "lossless files that are written are larger"
 )
 HERE = Path(__file__).resolve().parent
-_BUILD = "python -m MedEnhanceLib.native.build"
+_BUILD = "python -P -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
 _LABELS = {
     "plain": "no vector extension",

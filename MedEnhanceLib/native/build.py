@@ -57,7 +57,7 @@ def compilers() -> Iterator[list[str]]:
         yield shlex.split(os.environ["CC"])
     for name in ("cc", "gcc", "clang"):
         path = shutil.which(name)
-        if path:
+        if path and Path(path).is_absolute():  # else it is of the current folder
             yield [path]
     if importlib.util.find_spec("ziglang"):
         yield [sys.executable, "-m", "ziglang", "cc"]
@@ -202,11 +202,14 @@ def _write_digest(file: Path, value: str) -> None:
 def _run(command: list[str]) -> str:
     """Run a compiler and return its output; raises subprocess.CalledProcessError if it fails.
 
-    A fixed build time makes the same sources give the same bytes.
+    A fixed build time makes the same sources give the same bytes. Python as ziglang's takes no code
+    from the current folder.
     """
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    safe = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return subprocess.run(
         command,
-        env={**os.environ, "SOURCE_DATE_EPOCH": "0"},
+        env={**os.environ, **safe, "SOURCE_DATE_EPOCH": "0"},
         check=True,
         text=True,
         stdout=subprocess.PIPE,

@@ -46,7 +46,7 @@ class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is ther
         except (build.BuildError, OSError) as error:
             self.app.display_warning(
                 f"NOT COMPILED: denoising will take six times as long. {error}\n"
-                "Then install again, or run: python -m MedEnhanceLib.native.build"
+                "Then install again, or run: python -P -m MedEnhanceLib.native.build"
             )
             return
         if version != "editable":

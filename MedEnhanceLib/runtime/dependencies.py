@@ -21,8 +21,10 @@ from types import ModuleType
 from typing import Any, Literal
 
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError
+from MedEnhanceLib.runtime.processes import refuse_torn_process
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
+from MedEnhanceLib.runtime.text import reason_of
 
 #: What packages are for: to open, compress, export and make samples; or to enhance, segment,
 #: train and distill, which needs those packages too.
@@ -172,6 +174,7 @@ def refuse_without_threads() -> None:
     It lacks the threads with which PyTorch had computed before the fork. To find out, a small
     operation is tried in a process that is forked for it.
     """
+    refuse_torn_process()
     if not _inherited or sys.platform == "win32":
         return
     if (child := os.fork()) == 0:
@@ -224,7 +227,10 @@ def imported_when_used(
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{modules[name]}"), name)
+        home = f"{package}.{modules[name]}"
+        if imported(home) is None:  # the thread that was importing it may be gone
+            refuse_torn_process()
+        return getattr(import_module(home), name)
 
     return get, lambda: sorted(names)
 
@@ -248,9 +254,8 @@ def package_error(module: str, cause: Exception, subject: str) -> DependencyErro
     if not _is_present(module.removeprefix("dask.")) or sys.modules.get(module, cause) is None:
         return missing_package(module, subject)
     package = PIP_NAMES.get(module, module.partition(".")[0])
-    reason = str(cause).strip().partition("\n")[0][:200] or type(cause).__name__
     return DependencyError(
-        f"{subject.format(package)} is installed, but cannot be loaded: {reason}",
+        f"{subject.format(package)} is installed, but cannot be loaded: {reason_of(cause)}",
         "Repair what the reason names: a system library, a package of another version, a limit of "
         f"memory. Or install {package} again.",
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import imported, require
+from MedEnhanceLib.runtime.text import reason_of
 
 #: Words of a plain RuntimeError of libraries that ran out of memory, in lower case. cuDNN finds
 #: no engine if its workspace does not fit.
@@ -128,7 +129,7 @@ def fault_of(name: str) -> str:
         torch.ones(2, device=name).add_(1).sum().item()
     except (RuntimeError, AssertionError) as cause:  # the latter where CUDA is not built in
         # A full card can compute: work that runs out of memory is tried again in smaller parts.
-        return "" if is_out_of_memory(cause) else str(cause).strip().partition("\n")[0][:200]
+        return "" if is_out_of_memory(cause) else reason_of(cause)
     return ""
 
 

@@ -6,6 +6,7 @@ a newer MONAI requires a newer PyTorch, which replaces another extension's build
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.runtime.processes import safe_environment
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 #: Packages that Slicer and its extensions share; their versions are never changed.
@@ -123,7 +125,8 @@ def install(
 def _run(arguments: list[str], monitor: Monitor, report: Callable[[str], None]) -> None:
     """Run a module of Python; raises DependencyError where it fails, Cancelled after a cancel."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", *arguments],
+        [sys.executable, "-m", *arguments],
+        env=os.environ | safe_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 _WORKSPACE = "medenhance-"
 #: The file that locks an owned folder.
 LOCK = "owner.lock"
-#: Its first line where the folder is temporary: only folders with this mark are ever removed.
-_MARK = b"MedEnhance temporary folder\n"
+#: Its content where the folder is temporary, and where it has an owner without a lock.
+_MARK, _NO_LOCK = b"MedEnhance temporary folder\n", b"MedEnhance folder without a lock\n"
+#: What follows the prefix in the names of new folders.
+_RANDOM = "?" * 8
 #: How long `remove_abandoned` of another process may hold the lock of a new folder.
 _CLEANER_SECONDS = 5.0
-#: An empty folder of this age has no owner: locking a new folder takes far less.
-_UNLOCKED_SECONDS = 60.0
+#: A folder of this age without a mark has no owner: marking a new folder takes far less.
+_UNMARKED_SECONDS = 60.0
 
 
 def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock | None]:
@@ -44,16 +46,20 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
     prefix: of its name.
     parent: where it is made; None: the system's temporary folder.
     Returns the folder and its lock; no lock (None) if the file system has none, or filelock is not
-    installed yet: such a folder is not removed after a crash.
+    installed yet: such a folder is never removed by another process.
     Raises OSError if it cannot be made; nothing is left behind.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
-        lock = _file_lock(folder / LOCK, on_acquired=lambda descriptor: os.write(descriptor, _MARK))
+        try:
+            lock = _file_lock(folder / LOCK, on_acquired=lambda file: os.write(file, _MARK))
+        except DependencyError:
+            (folder / LOCK).write_bytes(_NO_LOCK)
+            return folder, None
         with IfSupported():
             lock.acquire(timeout=_CLEANER_SECONDS)
-    except DependencyError:
-        return folder, None
+            # filelock makes it again where it was removed because this process was stopped.
+            folder.chmod(0o700)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -64,26 +70,31 @@ def remove_abandoned(prefix: str = _WORKSPACE, parent: Path | None = None) -> li
     """Remove the folders of `make_owned` whose owners are gone; returns their paths.
 
     prefix, parent: as given to `make_owned`; by default those of workspaces.
-    Removes only folders of this user with the mark of MedEnhance and a free lock, and empty folders
-    a minute old, whose owner was killed before it made the lock.
+    Removes only folders of this user with the mark of MedEnhance and a free lock, and private ones
+    a minute old that are empty but for a free lock, as their owner was killed before it marked it.
     """
     removed = []
-    for folder in sorted((parent or Path(tempfile.gettempdir())).glob(f"{prefix}*")):
+    for folder in sorted((parent or Path(tempfile.gettempdir())).glob(f"{prefix}{_RANDOM}")):
         path = folder / LOCK
         with contextlib.suppress(OSError, DependencyError):  # a held lock is an OSError, too
             status = folder.lstat()
             is_ours = sys.platform == "win32" or status.st_uid == os.getuid()
             if not is_ours or not stat.S_ISDIR(status.st_mode):
                 continue
+            is_private = sys.platform == "win32" or not status.st_mode & 0o077
+            is_old = is_private and time.time() - status.st_mtime > _UNMARKED_SECONDS
             if path.is_file() and not path.is_symlink():
                 # Before the lock is taken: that makes anew what its owner has just removed.
-                if not _is_marked(path):
+                with path.open("rb") as stream:
+                    mark = stream.read(len(_NO_LOCK))
+                is_unmarked = is_old and _MARK.startswith(mark) and [*folder.iterdir()] == [path]
+                if mark != _MARK and not is_unmarked:
                     continue
                 lock = _file_lock(path)
                 lock.acquire(blocking=False)
                 remove_owned(folder, lock)
                 removed.append(folder)
-            elif time.time() - status.st_mtime > _UNLOCKED_SECONDS:
+            elif is_old:
                 folder.rmdir()  # fails where anything lies in it
     return removed
 
@@ -149,8 +160,3 @@ def _file_lock(path: Path, **options: Any) -> FileLock:
     filelock = require("filelock", purpose="Locking files")
     lock: FileLock = filelock.FileLock(path, thread_local=False, preserve_lock_file=True, **options)
     return lock
-
-
-def _is_marked(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(len(_MARK)) == _MARK

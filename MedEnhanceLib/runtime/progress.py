@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.runtime.processes import refuse_torn_process
 
 EventKind = Literal["started", "progress", "log", "metric", "preview", "warning", "result", "error"]
 
@@ -69,6 +70,7 @@ class Monitor:
     """
 
     def __init__(self, progress: Listener | None = None, cancel: Cancel | None = None) -> None:
+        refuse_torn_process()  # which all work calls first
         self._listener = progress
         self._cancel = cancel
         self._start, self._end = 0.0, 1.0

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from contextlib import ContextDecorator
 
+from MedEnhanceLib.runtime.processes import refuse_torn_process
+
 Restore = Callable[[], object]
 
 
@@ -22,6 +24,7 @@ class SharedSetting(ContextDecorator):
         self._restore: Restore
 
     def __enter__(self) -> None:
+        refuse_torn_process()
         with self._lock:
             if self._users == 0:
                 self._restore = self._change()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,13 +12,19 @@ from MedEnhanceLib.errors import MedEnhanceError
 
 #: Control characters except tab and line feed, characters that change the direction of writing, and
 #: the lone surrogates that stand for bytes of file names which are not UTF-8.
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+#: In errors of other libraries: a number, and advice for programmers, which may let code in.
+_NO_REASON = re.compile(r"^\[Errno \d+\] |[.;]\s+(?:Consider|If|Please|Set|To|Try|Use|You)\s.*")
+#: Text that a spreadsheet computes when it opens a CSV file, and may send out; but for numbers.
+_FORMULA = re.compile(r"(?![+-]?\d*\.?\d+(?:[eE][+-]?\d+)?$)\s*[=+@＝＋－＠-]|\t")
 
 #: Parts of a hint that concern the command line: " (--device cpu, …)", " (medenhance doctor)".
-_FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
+_FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -)[^()]*\)")
 #: A sentence about an option or a command: " To have it resampled: --resample, resample=True."
 _ABOUT_COMMANDS = re.compile(
-    r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*(?:\s--[a-z]|\bmedenhance [a-z]|\bpip install|python -m )"
+    r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*(?:\s--[a-z]|\bmedenhance [a-z]|\bpip install|python -)"
     r"(?:(?![.!?]\s).)*[.!?]?",
     re.DOTALL,
 )
@@ -44,6 +51,25 @@ def _escape(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the reason in the error of another library: its first line, without advice."""
+    reason = _NO_REASON.sub("", str(error).strip().partition("\n")[0])
+    return reason[:300] or type(error).__name__
+
+
+def traceback_text(error: BaseException) -> str:
+    """Format the traceback of an error, escaped by `printable`."""
+    return printable("".join(traceback.format_exception(error)))
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value for a CSV file: text on one line, a formula behind an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value).replace("\n", "\\n")
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 @contextmanager

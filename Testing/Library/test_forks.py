@@ -24,6 +24,12 @@ def compute():
     import torch
     torch.ones(1 << 20).sum()
 
+def computing_on():
+    def repeat():
+        while True:
+            me.measure_noise(volume)
+    threading.Thread(target=repeat, daemon=True).start()
+
 def in_thread():
     thread = threading.Thread(target=compute)
     thread.start()
@@ -33,6 +39,8 @@ DO = {
     "nothing": lambda: None,
     "compute": compute,
     "in a thread": in_thread,
+    "computing on": computing_on,
+    "measure": lambda: me.measure_noise(volume),
     "enhance": lambda: me.enhance(volume, progress=False),
     "segment": lambda: me.segment(volume, force_segmenter=True, progress=False),
     "degrade": lambda: me.degrade(volume, rician=0.1),
@@ -51,7 +59,8 @@ context, answers = multiprocessing.get_context("fork"), {}
 for name in sys.argv[2].split(","):
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         answers[name] = pool.submit(answer, name).result(timeout=100)
-print(json.dumps(answers))
+print(json.dumps(answers), flush=True)
+os._exit(0)
 """
 
 
@@ -84,6 +93,17 @@ def test_a_forked_child_that_would_wait_forever_is_refused(tmp_path: Path) -> No
         assert 'multiprocessing.get_context("spawn")' in text
         assert "forked" in text
     assert answers == {"nothing": _DONE, "compress": _DONE, "degrade": _DONE}  # without a model
+
+
+@pytest.mark.slow
+def test_a_child_forked_while_another_thread_computes_is_refused(tmp_path: Path) -> None:
+    """Whether that thread imports yet or computes, and whatever locks it holds."""
+    answers = answers_of_children("computing on", "nothing,measure,enhance,compress", tmp_path)
+    assert answers.pop("nothing") == _DONE
+    for code, text in answers.values():
+        assert code == "failed"
+        assert "forked while another thread" in text
+        assert 'multiprocessing.get_context("spawn")' in text
 
 
 @pytest.mark.slow

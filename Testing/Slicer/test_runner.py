@@ -95,6 +95,25 @@ for job, kind, params in orders():
             job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"))
             self.assertEqual((job.state, job.error.code), ("failed", "config"))
 
+    @slow
+    def test_aWorkerRunsNoPythonFilesOfTheCurrentFolder(self):
+        """Slicer may be started in a folder of downloaded data."""
+        folder = self.temporaryFolder()
+        for name in ("json", "multiprocessing", "numpy", "sitecustomize", "MedEnhanceLib"):
+            with open(os.path.join(folder, f"{name}.py"), "w") as file:
+                file.write("open(__file__ + '.ran', 'w')")
+        paths = os.environ.get("PYTHONPATH", "") + os.pathsep
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(folder)
+        with mock.patch.dict(os.environ, {"PYTHONPATH": paths}):
+            runner = Runner()
+            try:
+                self.assertEqual(self.finish(runner.submit("ping", {}, title="P")).state, "done")
+            finally:
+                runner.shutdown()
+        self.assertEqual([name for name in os.listdir(folder) if name.endswith(".ran")], [])
+
     def test_aWorkerThatCannotStartIsAnErrorWithARemedy(self):
         broken = [pythonExecutable(), "-c", "raise SystemExit('broken')"]
         for command in (["/no/such/python"], broken):

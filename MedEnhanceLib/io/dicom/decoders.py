@@ -24,6 +24,7 @@ from MedEnhanceLib.io.dicom import structure
 from MedEnhanceLib.io.dicom.slices import whole
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.text import reason_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -119,9 +120,7 @@ class PixelFile:
                 "Install it from its wheel: python -m pip install --force-reinstall imagecodecs",
             ) from cause
         except (RuntimeError, ValueError, MemoryError) as cause:
-            raise DamagedError(
-                f"its {name} stream is damaged ({structure.reason_of(cause)})"
-            ) from cause
+            raise DamagedError(f"its {name} stream is damaged ({reason_of(cause)})") from cause
         if numbers.shape != shape or numbers.dtype.kind not in "iu":
             raise DamagedError(f"its {name} stream gave {numbers.dtype} of shape {numbers.shape}")
         if numbers.dtype.kind == "u" and self.dtype.kind == "i":  # the codec knows no sign
@@ -146,7 +145,7 @@ def _damage() -> Iterator[None]:
     except structure.pydicom_failures() as cause:
         if isinstance(cause, OSError) and cause.errno is not None:
             raise
-        raise DamagedError(f"it is damaged or cut short ({structure.reason_of(cause)})") from cause
+        raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
 
 
 def index_pixels(file: Path) -> PixelFile:

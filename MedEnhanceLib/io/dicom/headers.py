@@ -29,6 +29,7 @@ from MedEnhanceLib.io.dicom.slices import (
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, HEAD, begins_dicom
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.text import reason_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -190,7 +191,7 @@ def read_header(file: Path) -> DicomHeader | None:
         is_ours = isinstance(cause, DamagedError)
         what = "" if is_ours else "its header cannot be read: "
         is_shut = isinstance(cause, OSError)
-        return replace(damaged, reason=f"{what}{structure.reason_of(cause)}", unread=is_shut)
+        return replace(damaged, reason=f"{what}{reason_of(cause)}", unread=is_shut)
 
 
 def _described(dataset: Dataset, fields: Fields, file: Path) -> DicomHeader:

@@ -18,6 +18,7 @@ from MedEnhanceLib.io.dicom.pixels import refuse_too_large
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.text import reason_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -47,7 +48,7 @@ def read_segmentation(file: Path, source: str, monitor: Monitor) -> Volume:
         raise
     except failures as cause:
         raise InputError(
-            f"{file.name}, a segmentation, cannot be read: {structure.reason_of(cause)}",
+            f"{file.name}, a segmentation, cannot be read: {reason_of(cause)}",
             _OTHER_READER,
         ) from cause
 

@@ -52,12 +52,6 @@ def pydicom_failures() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
-def reason_of(failure: Exception) -> str:
-    """Return the message of one of `pydicom_failures()`, on one line, at most 300 characters."""
-    reason = getattr(failure, "strerror", None) or " ".join(str(failure).split())
-    return (reason or type(failure).__name__)[:300]
-
-
 def read_elements(
     stream: BinaryIO, elements: Iterable[int | str] | None = None, *, last: int = BEFORE_PIXELS
 ) -> Dataset:

@@ -21,7 +21,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.headers import CLASSIC, items_of, read_header
 from MedEnhanceLib.io.dicom.mosaic import WORDS
 from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES, Slice
-from MedEnhanceLib.io.dicom.structure import pydicom_failures, reason_of, silence
+from MedEnhanceLib.io.dicom.structure import pydicom_failures, silence
 from MedEnhanceLib.io.dicomout.attributes import (
     MAPPING,
     complete_items,
@@ -31,6 +31,7 @@ from MedEnhanceLib.io.dicomout.attributes import (
 from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now, with_elements
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import reason_of
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset

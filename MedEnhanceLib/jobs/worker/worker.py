@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from queue import Empty, SimpleQueue
 from typing import Any, TextIO, cast
 
@@ -26,6 +25,7 @@ from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.jobs.worker import IDLE_SECONDS
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.progress import Event
+from MedEnhanceLib.runtime.text import traceback_text
 from MedEnhanceLib.runtime.tolerance import Messages
 
 #: How long a job may continue after the end of stdin, as no client is left to kill the worker.
@@ -116,7 +116,7 @@ class Worker:
             run_job(spec, progress=report, cancel=lambda: self._is_cancelled, kept=self._kept)
         except MedEnhanceError as error:
             if isinstance(error, InternalError):
-                traceback.print_exception(error)
+                sys.stderr.write(traceback_text(error))
             self._lost_device = isinstance(error, DeviceLostError)
             report(Event("error", error_to_json(error)))
 

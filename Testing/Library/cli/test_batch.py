@@ -454,6 +454,24 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     never.set()
 
 
+def test_no_cell_of_the_table_is_a_formula_and_each_row_is_one_line(tmp_path: Path) -> None:
+    """Whatever the names of labels and files are; a second run knows the volume again."""
+    source, output = tmp_path / "=a.nii", tmp_path / "out.nii"
+    items = [Item(str(source), str(output))]
+    output.write_bytes(b"x")
+    ledger = Ledger(tmp_path, items, "segment", {}, overwrite=False)
+    labels = [{"label": "=1+1\n@a", "volume_ml": -3.25}]
+    row = {"status": "done", "message": "-a\x1b[2J\n+b", "table": labels, "output_bytes": 1}
+    ledger.end([(items[0], row)])
+    ledger.finish()
+    lines = (tmp_path / "batch.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2
+    line = table_of(tmp_path)["=a.nii"]
+    assert line["'=1+1\\n@a ml"] == "-3.25"
+    assert line["message"] == "'-a\\x1b[2J\\n+b"
+    assert Ledger(tmp_path, items, "segment", {}, overwrite=False).todo == []
+
+
 def test_which_volumes_there_are_and_where_results_go(scans: Path) -> None:
     out = scans / "out"
     out.mkdir()

@@ -99,6 +99,7 @@ def test_what_nobody_foresaw_is_a_sentence(
     assert "Traceback" not in ran.err
     assert ("--debug" in ran.err) is (status == 1)
     assert "Traceback" in inspect_by(failing(cause), "--debug").err
+    assert "\x1b" not in inspect_by(failing(type(cause)("\x1b[2J")), "--debug").err
     assert inspect_by(failing(cause), "--json").json["error"]["message"]
 
 

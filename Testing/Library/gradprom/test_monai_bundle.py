@@ -23,6 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, segment
 from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
+from MedEnhanceLib.jobs.failures import error_to_json
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 Fields = dict[str, Any]
@@ -209,6 +210,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
         (f"{_DATA}.inputs.image.num_channels", 4, "inputs is not one image"),
         (f"{_DATA}.inputs.image.modality", "US", "modality is 'US', not CT or MR"),
         (f"{_DATA}.outputs.pred.channel_def", {}, "channel_def is missing"),
+        (f"{_DATA}.outputs.pred.channel_def.1", "a\nb", "has a label with several lines"),
         (_DATA, None, "inputs is not one image"),
         (f"{_DATA}.outputs", 5, "its configurations cannot be understood"),
     ],
@@ -291,6 +293,8 @@ def test_code_in_a_file_of_weights_is_not_run(make: Make, tmp_path: Path) -> Non
         with pytest.raises(ModelError, match="without running code") as caught:
             read_monai_bundle(tmp_path / "organs")
         assert "state_dict" in caught.value.hint
+        # Nothing advises to load it all the same, as PyTorch does.
+        assert "weights_only" not in error_to_json(caught.value)["details"]
     assert not mark.exists()
     pickle.loads(weights.read_bytes())
     assert mark.exists()  # so it would have run

@@ -69,6 +69,7 @@ def series_of(key: str, make_series: Make) -> Path:
         mapping = with_elements(
             RealWorldValueSlope=0.5,
             RealWorldValueIntercept=1.0,
+            LUTLabel="T1",
             MeasurementUnitsCodeSequence=[unit],
         )
         pet = MR | {key: [mapping]}
@@ -117,6 +118,6 @@ def test_a_fact_is_kept_or_named(
     back = me.load(path)
     for name, value in fields.items():
         result = getattr(back, name)
-        if name == "nifti":  # a NIfTI file states more
+        if name == "header_fields":  # a NIfTI file states more
             result = {field: result.get(field) for field in value}
         assert result[0].startswith(value[0]) if name == "history" else result == value

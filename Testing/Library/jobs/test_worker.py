@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +17,11 @@ from typing import Any
 
 import psutil
 import pytest
+from Library.forked import exit_status
 from Library.jobs.raw_worker import RawWorker
 
 from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.jobs.events import LONGEST_LINE, read_lines
 from MedEnhanceLib.runtime import locks
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 
@@ -282,3 +286,68 @@ def test_no_place_for_it_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyP
     with pytest.raises(OutputError, match="No space left") as caught:
         Workspace()
     assert "TMPDIR" in caught.value.hint
+
+
+@posix_only
+def test_what_a_kill_leaves_of_a_folder_is_removed_once_it_is_old(temp_root: Path) -> None:
+    for place, call in ((locks, "_file_lock"), (locks.os, "write")):  # before the lock, its mark
+
+        def make_and_die(place: Any = place, call: str = call) -> None:
+            setattr(place, call, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+            Workspace()
+
+        assert exit_status(make_and_die) == -signal.SIGKILL
+    remains = [*temp_root.iterdir()]
+    assert sorted(len([*folder.iterdir()]) for folder in remains) == [0, 1]
+    assert remove_abandoned() == []
+    with Workspace() as ours:
+        (ours.folder / "owner.lock").write_bytes(b"")  # locked, and not yet marked
+        for folder in temp_root.iterdir():
+            os.utime(folder, (0, 0))
+        remove_abandoned()
+        assert [*temp_root.iterdir()] == [ours.folder]
+
+
+def test_no_folder_of_a_live_process_is_removed_however_old_it_looks(
+    temp_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(*names: str) -> None:
+        for name in names:
+            (temp_root / name).mkdir(mode=0o700)
+
+    make("medenhance-tests-gw0-abcdefgh", "medenhance-pip-abcdefgh", "medenhance-mine")
+    (temp_root / "medenhance-publicly").mkdir(mode=0o755)
+    monkeypatch.setitem(sys.modules, "filelock", None)  # not installed yet
+    lockless = Workspace()
+    monkeypatch.undo()
+    monkeypatch.setattr("MedEnhanceLib.runtime.locks.tempfile.tempdir", str(temp_root))
+    before = sorted(temp_root.iterdir())
+    for folder in before:
+        os.utime(folder, (0, 0))
+    assert remove_abandoned() == []
+    assert sorted(temp_root.iterdir()) == before
+    lockless.remove()
+    assert not lockless.folder.exists()
+
+
+def test_lines_come_whole_whatever_the_pieces_and_megabytes_take_no_time() -> None:
+    reader, writer = os.pipe()
+    long = b"x" * (LONGEST_LINE - 1)
+    written = [b'{"a"', b": 1}\r\n\n", b"y" * LONGEST_LINE, b"y\nb\n", *[long + b"\n"] * 3, b"cut"]
+
+    def write() -> None:
+        for piece in written:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(writer, rest) :]
+        os.close(writer)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    began = time.process_time()
+    lines = [*read_lines(reader)]
+    seconds = time.process_time() - began
+    thread.join()
+    os.close(reader)
+    assert lines == [b'{"a": 1}', b"", None, b"b", long, long, long]
+    assert seconds < 0.5  # by bytes it takes more than one

@@ -78,7 +78,7 @@ def test_work_without_a_library_says_so_once_where_nobody_listens(
     assert (logged.name, [logged.getMessage()]) == ("medenhance", recorder.warnings)
     assert "six times" in logged.getMessage()
     assert native.load(tmp_path, builds=False) is None
-    assert logged.getMessage().endswith("python -m MedEnhanceLib.native.build")
+    assert logged.getMessage().endswith("python -P -m MedEnhanceLib.native.build")
 
 
 def test_a_machine_without_compiler_says_what_to_install(
@@ -87,7 +87,7 @@ def test_a_machine_without_compiler_says_what_to_install(
     monkeypatch.setattr(build, "compilers", lambda: iter(()))
     assert build.main(["--folder", str(tmp_path)]) == 1
     assert "python -m pip install ziglang" in capsys.readouterr().err
-    assert "ziglang && python -m MedEnhanceLib.native.build" in native.describe(tmp_path)
+    assert "ziglang && python -P -m MedEnhanceLib.native.build" in native.describe(tmp_path)
 
 
 def test_the_package_ziglang_builds_a_missing_library_at_its_first_use(
