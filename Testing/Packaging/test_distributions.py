@@ -95,7 +95,7 @@ def test_the_sdist_holds_what_the_wheel_is_made_of_and_no_more(dist: Path) -> No
     roots = {path.partition("/")[0] for path in paths}
     assert roots == {
         ".gitignore", "CHANGELOG.md", "LICENSE", "MedEnhanceLib", "PKG-INFO", "README.md",
-        "Resources", "medenhance.py", "pyproject.toml",
+        "Resources", "hatch_build.py", "medenhance.py", "pyproject.toml",
     }  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def test_a_clone_is_compiled_by_the_installation_from_it(tmp_path: Path) -> None
         pytest.skip("not installed: hatchling (python -m pip install -e '.[dev]')")
     clone = tmp_path / "clone"
     clone.mkdir()
-    for name in (".gitignore", "LICENSE", "README.md", "medenhance.py", "pyproject.toml"):
+    for name in (".gitignore", "LICENSE", "README.md", *ROOT.glob("*.py"), "pyproject.toml"):
         shutil.copy(ROOT / name, clone)
     leave = shutil.ignore_patterns("__pycache__", "medenhance_native.*")
     for name in ("MedEnhanceLib", "Resources"):

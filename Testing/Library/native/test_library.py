@@ -128,8 +128,9 @@ def test_an_installation_brings_a_compiler_where_none_works(
 ) -> None:
     pytest.importorskip("hatchling", reason="python -m pip install -e '.[dev]'")
     compiler = shutil.which("cc")
-    script = runpy.run_path(str(build.HERE / "hatch_hook.py"))
-    hook = script["NativeHook"](str(build.HERE.parents[1]), {}, None, None, "", "wheel")
+    root = build.HERE.parents[1]
+    script = runpy.run_path(str(root / "hatch_build.py"))
+    hook = script["NativeHook"](str(root), {}, None, None, "", "wheel")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CC", shlex.join([sys.executable, "-c", "raise SystemExit(1)"]))
     monkeypatch.setitem(sys.modules, "ziglang", None)
