@@ -36,6 +36,8 @@ _MARK = b"MedEnhance temporary folder\n"
 _CLEANER_SECONDS = 5.0
 #: An empty folder of this age has no owner: locking a new folder takes far less.
 _UNLOCKED_SECONDS = 60.0
+#: What follows the prefix in the names of `make_owned`, and in no other names: as of mkdtemp.
+_RANDOM = 8 * "[a-z0-9_]"
 
 
 def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock | None]:
@@ -54,6 +56,8 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
             lock.acquire(timeout=_CLEANER_SECONDS)
     except DependencyError:
         return folder, None
+    except FileNotFoundError:  # a machine whose clock is ahead has removed it as abandoned
+        return make_owned(prefix, parent)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -68,7 +72,7 @@ def remove_abandoned(prefix: str = _WORKSPACE, parent: Path | None = None) -> li
     a minute old, whose owner was killed before it made the lock.
     """
     removed = []
-    for folder in sorted((parent or Path(tempfile.gettempdir())).glob(f"{prefix}*")):
+    for folder in sorted((parent or Path(tempfile.gettempdir())).glob(prefix + _RANDOM)):
         path = folder / LOCK
         with contextlib.suppress(OSError, DependencyError):  # a held lock is an OSError, too
             status = folder.lstat()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from MedEnhanceLib.bundles.suitability import is_certain
 from MedEnhanceLib.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.slice_training import train_slices
 from MedEnhanceLib.hqg.train import train
+from MedEnhanceLib.runtime.locks import Workspace
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
@@ -111,8 +111,8 @@ def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor
     first = monitor.part(0.0, 1.0, is_typical=False)  # the trainings differ in pace
     names = np.random.default_rng(config.seed).permutation(sorted(p.id for p in cohort)).tolist()
     half_of = {name: number % 2 for number, name in enumerate(names)}
-    with tempfile.TemporaryDirectory(prefix="medenhance-") as place:
-        folder = Path(place)
+    with Workspace() as workspace:
+        folder = workspace.folder
         modality, numbers = "", itertools.count()
         for patient, volumes in cohort.volumes(monitor=first.part(0.0, 0.05)):
             modality = volumes[0].modality
