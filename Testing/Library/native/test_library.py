@@ -123,10 +123,10 @@ def test_a_build_by_ziglang_that_fails_is_not_tried_again(
     assert tried == [tmp_path]
 
 
+@pytest.mark.needs("hatchling")
 def test_an_installation_brings_a_compiler_where_none_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("hatchling", reason="python -m pip install -e '.[dev]'")
     compiler = shutil.which("cc")
     root = build.HERE.parents[1]
     script = runpy.run_path(str(root / "hatch_build.py"))
