@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,31 +20,35 @@ _README, _CONTRIBUTING = (
 _INSTALLS = re.compile(r"\S*python -m pip install -c constraints\.txt -e \S+")
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    (folder / "committed").touch()
-    git(folder, "init", "-q")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "work")
-    (folder / "not committed").touch()
-    return folder
+_PAGE = """
+<!-- not run: walk_page.py types it -->
+```sh
+CLONE
+ls > ~/names
+env > ~/variables
+false | true
+touch ~/later
+```
+"""
 
 
-@pytest.mark.parametrize(
-    "start", ["", f"git clone -q {walk_page.ADDRESS} && cd SlicerMedEnhance\n"]
-)
+@pytest.mark.parametrize("clone", ["", f"git clone {walk_page.ADDRESS} && cd SlicerMedEnhance"])
 def test_a_block_is_typed_in_a_clone_with_nothing_of_this_environment(
-    start: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    repository, home = tmp_path / "repository", tmp_path / "home"
+    repository.mkdir()
+    (repository / "page.md").write_text(_PAGE.replace("CLONE", clone))
+    git(repository, "init", "-q")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "work")
+    (repository / "not committed").touch()
+    monkeypatch.setattr(walk_page, "ROOT", repository)
+    monkeypatch.setattr(sys, "argv", ["", "page.md", "--keep", str(home), "CHOSEN=a b"])
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
-    home = tmp_path / "home"
-    home.mkdir()
-    block = f"{start}ls > ~/names\nenv > ~/variables\nfalse | true\ntouch ~/later\n"
-    assert walk_page.type_block(block, home, root=repository, CHOSEN="a b") == 1
-    assert (home / "names").read_text() == "committed\n"
+    assert walk_page.main() == 1  # of `false`
+    assert (home / "names").read_text() == "page.md\n"
     variables = (home / "variables").read_text().splitlines()
     assert {"PIP_FIND_LINKS=wheels", f"HOME={home}", "CHOSEN=a b"} <= set(variables)
     assert not [line for line in variables if line.startswith("PYTHON")]

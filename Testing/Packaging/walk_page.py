@@ -22,16 +22,16 @@ _TYPED = re.compile(r"^<!-- not run: [^>]*walk_page\.py[^>]*-->\n```sh\n(.*?)^``
 _REACHES_INDEXES = re.compile(r"(PIP|SSL|REQUESTS)_\w+|\w+_proxy", re.IGNORECASE)
 
 
-def type_block(block: str, home: Path, *, root: Path = ROOT, **variables: str) -> int:
+def type_block(block: str, home: Path, variables: dict[str, str]) -> int:
     """Type the lines of a block into a shell, which ends at the first that fails.
 
-    home: an empty folder. root: the repository that is cloned. variables: of the environment.
+    home: an empty folder. variables: of the environment, beside those that stay.
     Returns the status of the shell.
     """
     kept = {name: text for name, text in os.environ.items() if _REACHES_INDEXES.fullmatch(name)}
     kept |= {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"} | variables
     # git clones the repository of this file where a page states the address of all.
-    place = {"COUNT": "1", "KEY_0": f"url.{root.as_uri()}.insteadOf", "VALUE_0": ADDRESS}
+    place = {"COUNT": "1", "KEY_0": f"url.{ROOT.as_uri()}.insteadOf", "VALUE_0": ADDRESS}
     kept |= {f"GIT_CONFIG_{name}": text for name, text in place.items()}
     if "git clone" not in block:
         block = f"git clone -q --depth 1 {ADDRESS} && cd SlicerMedEnhance\n{block}"
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("variables", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--block", type=int, metavar="N", help="this one alone, from 1")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new home, which is kept")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     blocks = _TYPED.findall((ROOT / options.page).read_text(encoding="utf-8"))
     for block in blocks[options.block - 1 :][:1] if options.block else blocks:
         start = time.monotonic()
@@ -54,7 +54,7 @@ def main() -> int:
             home = options.keep or Path(folder)
             home.mkdir(exist_ok=True)
             print(f"{options.page}, typed in {home}:\n{block}", flush=True)
-            status = type_block(block, home, **dict(one.split("=", 1) for one in options.variables))
+            status = type_block(block, home, dict(each.split("=", 1) for each in options.variables))
         print(f"status {status}, {time.monotonic() - start:.0f} s", flush=True)
         if status:
             return status
