@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 from MedEnhanceLib.runtime.processes import leave_current_folder
 from MedEnhanceLib.runtime.tolerance import Messages
@@ -37,11 +37,14 @@ def console() -> NoReturn:
     """Run the command `medenhance` and exit."""
     leave_current_folder()
     status = main(sys.argv[1:])
+    # What a reader who has left did not take waits in the stream: Python would fail to flush it at
+    # its exit, and change the status.
+    sys.stdout, sys.stderr = (cast(TextIO, Messages(each)) for each in (sys.stdout, sys.stderr))
     if any(thread.name == "attended" for thread in threading.enumerate()):
         # Canceled work of another library still runs: waiting for it takes long, and Python would
         # crash at its normal exit.
-        for stream in (sys.stdout, sys.stderr):
-            Messages(stream).flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -46,10 +47,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave files without slow tests unread where only those run: importing all takes long."""
-    if config.option.markexpr != "slow" or collection_path.suffix != ".py":
+    """Leave files without such tests unread where only one kind runs: importing all takes long."""
+    kind = {"slow": r"\bslow\b", "needs": r"mark\.needs\b"}.get(config.option.markexpr)
+    if kind is None or collection_path.suffix != ".py":
         return None
-    return None if re.search(r"\bslow\b", collection_path.read_text(encoding="utf-8")) else True
+    return None if re.search(kind, collection_path.read_text(encoding="utf-8")) else True
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,6 +73,14 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test without the packages that it needs; .ci/run has an environment with all."""
+    modules = [name for mark in item.iter_markers("needs") for name in mark.args]
+    if missing := [name for name in modules if find_spec(name) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)} (pip install -e '.[test,dev,docs]')")
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO, cast
@@ -91,15 +90,16 @@ def _dispatch(arguments: Sequence[str], console: Console) -> int:
     first = next((word for word in arguments if not word.startswith("-")), "")
     console.command = first if first in {command.name for command in COMMANDS} else ""
     parser = build_parser(arguments)
-    options = parser.parse_args(arguments)
-    if options.command is None:
-        parser.print_help(sys.stderr)
-        raise ConfigError("no command was given", "Name a command, for example: medenhance demo")
-    console.as_json, console.debug = options.json, options.debug
-    options.console = console
-    run: Callable[[argparse.Namespace], int] = options.run
     try:
+        options = parser.parse_args(arguments)
+        if options.command is None:
+            parser.print_help(sys.stderr)
+            raise ConfigError(
+                "no command was given", "Name a command, for example: medenhance demo"
+            )
+        console.as_json, console.debug = options.json, options.debug
+        options.console = console
+        run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
-    except BrokenPipeError:  # `medenhance … | head`: what is still to be printed goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `medenhance … | head`
         return 0

@@ -72,6 +72,11 @@ class Parser(argparse.ArgumentParser):
                 raise ConfigError(message, f"Join what begins with a hyphen: {option}={value}")
         raise ConfigError(message, f"See: {self.prog} --help")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Leave after help or the version; OSError if stdout did not take it."""
+        print(end="", flush=True)
+        super().exit(status, message)
+
     def _options(self) -> list[str]:
         return [text for action in self._actions for text in action.option_strings]
 

@@ -1,7 +1,7 @@
 """Builds the compiled library: python -m MedEnhanceLib.native.build.
 
 For Windows a library comes with the sources, in `windows`; `--windows` builds it, byte for byte the
-same in any folder, and its log. The hook of installations (`hatch_hook.py`) uses this module too.
+same in any folder, and its log. The hook of installations (`hatch_build.py`) uses this module too.
 The extension's CMake compiles by itself, with the same files and flags from `build.json`, and runs
 this file for the digest. It needs only the standard library: hook and CMake run it before
 MedEnhanceLib is installed.

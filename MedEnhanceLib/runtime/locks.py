@@ -32,8 +32,8 @@ _WORKSPACE = "medenhance-"
 LOCK = "owner.lock"
 #: Its content where the folder is temporary, and where it has an owner without a lock.
 _MARK, _NO_LOCK = b"MedEnhance temporary folder\n", b"MedEnhance folder without a lock\n"
-#: What follows the prefix in the names of new folders.
-_RANDOM = "?" * 8
+#: What follows the prefix in the names of `make_owned`, and in no other names: as of mkdtemp.
+_RANDOM = 8 * "[a-z0-9_]"
 #: How long `remove_abandoned` of another process may hold the lock of a new folder.
 _CLEANER_SECONDS = 5.0
 #: A folder of this age without a mark has no owner: marking a new folder takes far less.

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -104,11 +104,9 @@ def test_every_model_is_in_its_index() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.needs("material", "mkdocstrings_handlers")
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     """Links and anchors are checked, and every page is in the table of contents."""
-    missing = [name for name in ("material", "mkdocstrings_handlers") if not find_spec(name)]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)} (python -m pip install -e '.[docs]')")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(
@@ -348,7 +346,7 @@ _RUN_ELSEWHERE = {
     "docs/python.md",
     "docs/slicer/console.md",
 }
-#: They install, publish and test: .ci/run does.
+#: They install, publish and test: .ci/run does, by Testing/Packaging/walk_page.py.
 _OF_DEVELOPERS = {
     "CONTRIBUTING.md",
     "docs/release.md",
@@ -409,10 +407,9 @@ def _entry(pattern: str) -> str:
     return str(entry)
 
 
+@pytest.mark.needs("ruff")
 @pytest.mark.parametrize("name", _RECIPES)
 def test_what_contributors_read_passes_the_lint(name: str) -> None:
-    if not find_spec("ruff"):
-        pytest.skip("not installed: ruff (python -m pip install -e '.[dev]')")
     place = f"MedEnhanceLib/{_RECIPES[name]}/{name}"
     for command in (["check"], ["format", "--diff"]):
         done = subprocess.run(
@@ -614,12 +611,11 @@ def test_notebooks_are_stored_without_what_they_print(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.needs("ipykernel", "nbclient")
 @pytest.mark.filterwarnings("default")  # of the packages that run the notebook, in this process
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = pytest.importorskip("nbclient", reason="python -m pip install -e '.[docs]'")
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
+    client, nbformat = import_module("nbclient"), import_module("nbformat")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(path, as_version=4)
     if path.stem == "enhance":

@@ -103,16 +103,6 @@ def test_every_dependency_is_pinned_for_tests() -> None:
     assert names - {PROJECT["name"]} <= pins
 
 
-def test_ci_runs_the_test_command_that_contributors_read() -> None:
-    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")]
-    (install,), (tests,) = (
-        re.findall(r"^python3 -m venv .*\S$", page, flags=re.M) for page in pages
-    )
-    assert tests.endswith("-m pytest")
-    assert tests in (ROOT / ".ci/run").read_text()
-    assert all("-c constraints.txt" in command for command in (install, tests))
-
-
 def test_links_of_the_documents_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

@@ -57,12 +57,12 @@ def run(*command: object, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
+_builds = pytest.mark.needs("build", "hatchling")
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """sdist and wheel of the present sources; the wheel is made from the sdist."""
-    missing = [name for name in ("build", "hatchling") if not find_spec(name)]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)} (python -m pip install -e '.[dev]')")
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
     return folder
@@ -74,6 +74,7 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 @pytest.mark.slow
+@_builds
 def test_the_wheel_holds_the_library_and_what_ships_with_it(dist: Path) -> None:
     with zipfile.ZipFile(only(dist, "*.whl")) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -89,25 +90,27 @@ def test_the_wheel_holds_the_library_and_what_ships_with_it(dist: Path) -> None:
 
 
 @pytest.mark.slow
+@_builds
 def test_the_sdist_holds_what_the_wheel_is_made_of_and_no_more(dist: Path) -> None:
     with tarfile.open(only(dist, "*.tar.gz")) as archive:
         paths = {Path(*Path(name).parts[1:]).as_posix() for name in archive.getnames()}
     roots = {path.partition("/")[0] for path in paths}
     assert roots == {
         ".gitignore", "CHANGELOG.md", "LICENSE", "MedEnhanceLib", "PKG-INFO", "README.md",
-        "Resources", "medenhance.py", "pyproject.toml",
+        "Resources", "hatch_build.py", "medenhance.py", "pyproject.toml",
     }  # fmt: skip
 
 
 @pytest.mark.slow
+@_builds
+@pytest.mark.needs("twine")
 def test_both_are_what_the_package_index_takes(dist: Path) -> None:
-    if not find_spec("twine"):
-        pytest.skip("not installed: twine (python -m pip install -e '.[dev]')")
     said = run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir(), folder=dist)
     assert said.count("PASSED") == 2
 
 
 @pytest.mark.slow
+@_builds
 @pytest.mark.parametrize("kind", ["--only-binary", "--no-binary"])
 def test_each_installs_from_its_file_alone_and_runs(kind: str, dist: Path, tmp_path: Path) -> None:
     """Nothing is fetched: the packages that it needs are those of this environment."""
@@ -130,13 +133,12 @@ def test_each_installs_from_its_file_alone_and_runs(kind: str, dist: Path, tmp_p
 
 
 @pytest.mark.slow
+@_builds
 def test_a_clone_is_compiled_by_the_installation_from_it(tmp_path: Path) -> None:
     """Python that is started in the clone imports its folder, whatever is installed."""
-    if not find_spec("hatchling"):
-        pytest.skip("not installed: hatchling (python -m pip install -e '.[dev]')")
     clone = tmp_path / "clone"
     clone.mkdir()
-    for name in (".gitignore", "LICENSE", "README.md", "medenhance.py", "pyproject.toml"):
+    for name in (".gitignore", "LICENSE", "README.md", *ROOT.glob("*.py"), "pyproject.toml"):
         shutil.copy(ROOT / name, clone)
     leave = shutil.ignore_patterns("__pycache__", "medenhance_native.*")
     for name in ("MedEnhanceLib", "Resources"):
@@ -255,14 +257,14 @@ ENVIRONMENTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.needs("ruff", "material")
 def test_every_pin_is_of_a_package_that_something_needs() -> None:
     """On some system and Python, with all extras."""
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     roots = [Requirement(line) for group in groups for line in group]
     roots = [root for root in roots if root.name != PROJECT["name"]]  # an extra of others
     missing = [name for name, package in RELEASE["needed"](roots) if package is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)} (-e '.[test,dev,docs,bench]')")
+    assert not missing
     needed = {name for name, _ in RELEASE["needed"](roots, ENVIRONMENTS)}
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}

@@ -111,8 +111,9 @@ def gains_of(cohort: Cohort, config: DistillConfig, steps: int, monitor: Monitor
     first = monitor.part(0.0, 1.0, is_typical=False)  # the trainings differ in pace
     names = np.random.default_rng(config.seed).permutation(sorted(p.id for p in cohort)).tolist()
     half_of = {name: number % 2 for number, name in enumerate(names)}
-    with Workspace() as place:
-        folder, modality, numbers = place.folder, "", itertools.count()
+    with Workspace() as workspace:
+        folder = workspace.folder
+        modality, numbers = "", itertools.count()
         for patient, volumes in cohort.volumes(monitor=first.part(0.0, 0.05)):
             modality = volumes[0].modality
             subfolder = folder / f"half-{half_of[patient.id]}"

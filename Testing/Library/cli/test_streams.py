@@ -24,10 +24,15 @@ from MedEnhanceLib.core.volume import Volume
 _ROOT = Path(__file__).resolve().parents[3]
 
 
-def run_in_shell(arguments: str, redirections: str) -> subprocess.CompletedProcess:
-    """Run a command of MedEnhance in a shell, which closes streams of it."""
+def run_in_shell(
+    arguments: str, redirections: str, unbuffered: str = ""
+) -> subprocess.CompletedProcess:
+    """Run a command of MedEnhance in a shell, which closes streams of it.
+
+    unbuffered: the variable that CI often sets, with which Python's last flush has nothing to do.
+    """
     command = f'exec "{sys.executable}" -P -m MedEnhanceLib {arguments} {redirections}'
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": unbuffered}
     return subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
 
 
@@ -45,8 +50,23 @@ def test_a_command_without_stderr_does_its_work(
     assert me.load(tmp_path / "a.nrrd").is_equal(me.load(volume))
 
 
-def test_a_refused_command_has_its_status_without_stderr(scan: Path) -> None:
-    assert run_in_shell(f'convert "{scan}" "{scan}.xyz"', "2> >(exec true)").returncode == 2
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("arguments", "redirections", "status"),
+    [
+        ("inspect nothing.nii", "2> >(exec true)", 3),
+        ("inspect nothing.nii", "2> /dev/full", 3),
+        ("inspect nothing.nii --json", "> >(exec true)", 3),
+        ("inspect nothing.nii --json", "> /dev/full", 3),
+        ("--help", "> >(exec true)", 0),
+        ("--help", "> /dev/full", 1),
+    ],
+)
+def test_the_status_is_that_of_the_command_whoever_reads(
+    arguments: str, redirections: str, status: int, unbuffered: str
+) -> None:
+    assert run_in_shell(arguments, redirections, unbuffered).returncode == status
 
 
 def test_a_batch_and_its_failing_volume_need_no_stderr(scan: Path, tmp_path: Path) -> None:

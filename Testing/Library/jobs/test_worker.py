@@ -260,18 +260,38 @@ def test_a_workspace_that_ends_as_others_look_for_abandoned_folders(
     assert [*temp_root.iterdir()] == []
 
 
+def test_a_new_folder_that_is_removed_before_it_is_locked_is_made_again(
+    temp_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock_of = locks._file_lock
+
+    def removed_first(path: Path, **options: Any) -> Any:
+        monkeypatch.setattr(locks, "_file_lock", lock_of)
+        path.parent.rmdir()
+        return lock_of(path, **options)
+
+    monkeypatch.setattr(locks, "_file_lock", removed_first)
+    with Workspace() as ours:
+        assert [*temp_root.iterdir()] == [ours.folder]
+        assert remove_abandoned() == []
+    assert [*temp_root.iterdir()] == []
+
+
 def test_nothing_is_touched_that_is_not_ours(temp_root: Path, tmp_path: Path) -> None:
-    for name in ("medenhance-empty", "medenhance-no-mark", "medenhance-linked-lock", "other"):
+    for name in ("medenhance-empty_00", "medenhance-no_mark0", "medenhance-link_loc", "other"):
         (temp_root / name).mkdir()
-    (temp_root / "medenhance-no-mark" / "owner.lock").write_bytes(b"somebody else's")
-    (temp_root / "medenhance-file").write_bytes(b"x")
+    for name in ("medenhance-tests-gw0-abcdefgh", "medenhance-report"):  # empty for two minutes
+        (temp_root / name).mkdir()
+        os.utime(temp_root / name, times=(time.time() - 120,) * 2)
+    (temp_root / "medenhance-no_mark0" / "owner.lock").write_bytes(b"somebody else's")
+    (temp_root / "medenhance-a_file00").write_bytes(b"x")
     elsewhere = tmp_path / "elsewhere"
     with Workspace() as ours:
         (ours.folder / "owner.lock").rename(temp_root / "lock")
     elsewhere.mkdir()
     (elsewhere / "owner.lock").write_bytes((temp_root / "lock").read_bytes())
-    (temp_root / "medenhance-linked-lock" / "owner.lock").symlink_to(temp_root / "lock")
-    (temp_root / "medenhance-link").symlink_to(elsewhere)
+    (temp_root / "medenhance-link_loc" / "owner.lock").symlink_to(temp_root / "lock")
+    (temp_root / "medenhance-a_link00").symlink_to(elsewhere)
     before = sorted(path.name for path in temp_root.iterdir())
     assert remove_abandoned() == []
     assert sorted(path.name for path in temp_root.iterdir()) == before

@@ -123,13 +123,14 @@ def test_a_build_by_ziglang_that_fails_is_not_tried_again(
     assert tried == [tmp_path]
 
 
+@pytest.mark.needs("hatchling")
 def test_an_installation_brings_a_compiler_where_none_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("hatchling", reason="python -m pip install -e '.[dev]'")
     compiler = shutil.which("cc")
-    script = runpy.run_path(str(build.HERE / "hatch_hook.py"))
-    hook = script["NativeHook"](str(build.HERE.parents[1]), {}, None, None, "", "wheel")
+    root = build.HERE.parents[1]
+    script = runpy.run_path(str(root / "hatch_build.py"))
+    hook = script["NativeHook"](str(root), {}, None, None, "", "wheel")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CC", shlex.join([sys.executable, "-c", "raise SystemExit(1)"]))
     monkeypatch.setitem(sys.modules, "ziglang", None)

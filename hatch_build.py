@@ -1,8 +1,7 @@
 """Compiles the library in the source tree at every installation, and adds it to wheels.
 
 In the source tree, because Python started in a clone imports the clone's MedEnhanceLib, not the
-installed one. Hatchling runs this file by its path, before MedEnhanceLib is installed: see
-`pyproject.toml`.
+installed one. Hatchling runs this file, by its name, before MedEnhanceLib is installed.
 """
 
 from __future__ import annotations
