@@ -12,6 +12,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.native import build
 
 _NAMES = (
     "MedEnhanceLib", "filelock", "json", "multiprocessing", "numpy", "pip", "random", "site",
@@ -74,6 +75,17 @@ def test_no_command_runs_what_is_in_the_current_folder(
         for name in _OF_PYTHON:
             (hostile / f"{name}.py").unlink()
     run(hostile, command, said, **({"PYTHONPATH": path} if path else {}))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="makes a program of POSIX")
+def test_no_compiler_is_taken_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", ".")
+    monkeypatch.delenv("CC", raising=False)
+    (tmp_path / "cc").touch(mode=0o700)
+    assert [command for command in build.compilers() if "cc" in Path(command[0]).name] == []
 
 
 @pytest.mark.slow

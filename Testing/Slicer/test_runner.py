@@ -103,8 +103,7 @@ for job, kind, params in orders():
             with open(os.path.join(folder, f"{name}.py"), "w") as file:
                 file.write("open(__file__ + '.ran', 'w')")
         paths = os.environ.get("PYTHONPATH", "") + os.pathsep
-        before = os.getcwd()
-        self.addCleanup(os.chdir, before)
+        self.addCleanup(os.chdir, os.getcwd())
         os.chdir(folder)
         with mock.patch.dict(os.environ, {"PYTHONPATH": paths}):
             runner = Runner()
@@ -113,6 +112,18 @@ for job, kind, params in orders():
             finally:
                 runner.shutdown()
         self.assertEqual([name for name in os.listdir(folder) if name.endswith(".ran")], [])
+
+    def test_noProgramOfTheCurrentFolderIsTakenForPython(self):
+        """Windows looks there first; so does a PATH that names it."""
+        folder = self.temporaryFolder()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(folder)
+        with open("PythonSlicer", "w"):
+            os.chmod("PythonSlicer", 0o700)
+        with mock.patch.dict(os.environ, PATH="."):
+            executable = pythonExecutable()
+        self.assertTrue(os.path.isabs(executable))
+        self.assertNotEqual(os.path.dirname(executable), folder)
 
     def test_aWorkerThatCannotStartIsAnErrorWithARemedy(self):
         broken = [pythonExecutable(), "-c", "raise SystemExit('broken')"]
