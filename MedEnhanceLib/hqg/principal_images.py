@@ -58,7 +58,7 @@ _REACH = 24
 
 
 @dataclass(frozen=True, eq=False)
-class PrincipalImages:
+class PrincipalImages(Denoiser):
     """Principal images over time, filtered by another method.
 
     Attributes:
@@ -69,7 +69,6 @@ class PrincipalImages:
     spatial: Denoiser
     alone: Callable[[], Denoiser] | None = None
     is_joint: ClassVar[bool] = True
-    needs_model: ClassVar[bool] = False
 
     @classmethod
     def prepared(cls, resources: Resources) -> PrincipalImages:

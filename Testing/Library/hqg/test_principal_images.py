@@ -16,7 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import denoisers
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoisers import Denoised, FramePart, Frames, Resources
+from MedEnhanceLib.hqg.denoisers import Denoised, Denoiser, FramePart, Frames, Resources
 from MedEnhanceLib.runtime.progress import Monitor
 
 Doubles = npt.NDArray[np.float64]
@@ -130,10 +130,8 @@ def test_frames_that_move_are_filtered_one_by_one_with_a_warning(
     assert "they move" in result.measured["sequence"]["reason"]
 
 
-class Halved:
+class Halved(Denoiser):
     """A method for the registry: half of every value."""
-
-    is_joint, needs_model = False, False
 
     @classmethod
     def prepared(cls, _resources: Resources) -> Halved:
