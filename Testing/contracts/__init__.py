@@ -13,9 +13,13 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("contracts.denoisers", "contracts.segmenters")
+pytest.register_assert_rewrite(
+    *(f"contracts.{each}" for each in ("coders", "denoisers", "formats", "segmenters"))
+)
 
+from contracts.coders import CoderTests  # noqa: E402
 from contracts.denoisers import DenoiserTests  # noqa: E402
+from contracts.formats import FormatTests  # noqa: E402
 from contracts.segmenters import SegmenterTests  # noqa: E402
 
-__all__ = ["DenoiserTests", "SegmenterTests"]
+__all__ = ["CoderTests", "DenoiserTests", "FormatTests", "SegmenterTests"]
