@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
+from Library.unicompress.minimal_reader import INDEX_TYPES
 
 from MedEnhanceLib.core.arrays import Shape
+from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.lossless import Coder
 from MedEnhanceLib.unicompress.codecs.registry import FOREIGN_ERRORS
@@ -34,46 +36,48 @@ class CoderTests:
     """What every coder of indices owes.
 
     Attributes:
-        coder: as in CODERS.
-        second: decodes the same data without the library: (data, shape, dtype, model) → indices;
-            None where there is no such reader.
+        name: of the coder, in CODERS.
     """
 
-    coder: ClassVar[Coder]
-    second: ClassVar[Callable[..., Any] | None] = None
+    name: ClassVar[str]
+
+    @pytest.fixture
+    def coder(self) -> Coder:
+        """Return the coder."""
+        return next(each for each in lossless.CODERS if each.name == self.name)
 
     @pytest.mark.parametrize("speed", ["fast", "normal"])
     def test_indices_come_back_exactly_or_are_not_coded(
-        self, speed: Literal["fast", "normal"]
+        self, coder: Coder, speed: Literal["fast", "normal"]
     ) -> None:
-        count = 0
+        second, count = INDEX_TYPES.get(coder.id), 0
         for shape in _SHAPES:
             for indices in (each for width in _WIDTHS for each in blocks(width, shape)):
-                data = self.coder.encode(indices, speed)
-                assert self.coder.encode(indices, speed) == data, "depends on the run"
+                data = coder.encode(indices, speed)
+                assert coder.encode(indices, speed) == data, "depends on the run"
                 if data is None:
                     continue
                 count += 1
-                plain = self.coder.decode(data, shape, indices.dtype)
+                plain = coder.decode(data, shape, indices.dtype)
                 assert (plain.dtype, plain.shape) == (indices.dtype, shape)
                 assert np.array_equal(plain, indices)
-                if self.second is not None:
-                    other = type(self).second(data, shape, indices.dtype, _no_model)
+                if second is not None:
+                    other = second(data, shape, indices.dtype, _no_model)
                     assert np.array_equal(other, indices)
         assert count > 3
 
-    def test_data_of_another_block_and_damaged_ones_are_refused(self) -> None:
+    def test_data_of_another_block_and_damaged_ones_are_refused(self, coder: Coder) -> None:
         taller = SHAPE[0] + 1, *SHAPE[1:]
         for indices in blocks("u1"):
-            data = self.coder.encode(indices, "fast")
+            data = coder.encode(indices, "fast")
             if data:  # nothing has no size
                 for wrong, shape in ((data[:-1], SHAPE), (b"", SHAPE), (data, taller)):
                     with pytest.raises(FOREIGN_ERRORS):
-                        self.coder.decode(wrong, shape, indices.dtype)
+                        coder.decode(wrong, shape, indices.dtype)
         rng = np.random.default_rng(0)
         for size in (1, 9, 200):
             with pytest.raises(FOREIGN_ERRORS):
-                self.coder.decode(rng.bytes(size), SHAPE, np.dtype("u1"))
+                coder.decode(rng.bytes(size), SHAPE, np.dtype("u1"))
 
 
 def _no_model(role: str) -> bytes:

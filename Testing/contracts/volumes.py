@@ -50,9 +50,9 @@ def noisy(modality: str, seed: int = 0) -> Volume:
     return _fixed(Volume(voxels.astype(np.float32), Geometry((1, 1, 2)), modality=modality))
 
 
-def series(modality: str, frames: int = 4) -> Volume:
+def series(modality: str, frames: int = 4, seed: int = 0) -> Volume:
     """Return frames that differ in contrast, as those of diffusion do."""
-    each = [noisy(modality, seed).voxels * (1 - 0.15 * seed) for seed in range(frames)]
+    each = [noisy(modality, seed + n).voxels * (1 - 0.15 * n) for n in range(frames)]
     directions = np.eye(3)[np.arange(frames) % 3].tolist()
     gradients = [Gradient(0.0), *(Gradient(1000.0, tuple(line)) for line in directions[1:])]
     stack = np.stack(each).astype(np.float32)

@@ -84,17 +84,6 @@ def test_what_files_state_decides_unless_the_user_does(rng: np.random.Generator)
         hqg.enhance(diffusion, EnhanceConfig(device="cpu", sequence="joint"), guide=guide)
 
 
-def test_slices_and_frames_equal_those_of_a_whole_run(rng: np.random.Generator) -> None:
-    noisy = _series(rng)[1]
-    whole = _enhance(noisy, uncertainty=True)
-    part = _enhance(noisy, uncertainty=True, slices=(3, 5))
-    assert np.array_equal(part.volume.voxels, whole.volume.voxels[:, 3:5])
-    assert part.uncertainty and whole.uncertainty
-    assert np.array_equal(part.uncertainty.voxels, whole.uncertainty.voxels[:, 3:5])
-    single = hqg.enhance(noisy, EnhanceConfig(device="cpu"), frame=4)
-    assert np.array_equal(single.volume.voxels, whole.volume.voxels[4])
-
-
 def test_frames_of_noise_and_empty_ones_stay_and_disturb_nothing(rng: np.random.Generator) -> None:
     truth, noisy = _series(rng)
     voxels = noisy.voxels.copy()
