@@ -275,7 +275,9 @@ class EnhanceConfig(Options):
         metavar="NAME",
     )
     denoiser_options: dict[str, Any] = option(
-        factory=dict, help="options that the denoiser alone has", metavar="NAME=VALUE"
+        factory=dict,
+        help="options of the denoiser, if it has any",
+        metavar="NAME=VALUE",
     )
     correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")
     sequence: Literal["auto", "joint", "each"] = option(

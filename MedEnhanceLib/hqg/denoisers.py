@@ -189,11 +189,6 @@ def denoiser_class(name: str) -> type[Denoiser]:
     return cast("type[Denoiser]", getattr(import_module(module), attribute))
 
 
-def prepare(name: str, resources: Resources, given: Mapping[str, Any] | None = None) -> Denoiser:
-    """Make a method of the registry; `given`: its options, as `options_for` takes them."""
-    return denoiser_class(name).prepared(replace(resources, options=options_for(name, given or {})))
-
-
 def options_for(name: str, given: Mapping[str, Any]) -> Options:
     """Return the options of a method; ConfigError for a value, or an option, that it lacks."""
     for option in given:
@@ -206,7 +201,13 @@ def _has_option(option: str, method: type[Denoiser]) -> bool:
 
 
 def refuse_unused(name: str, what: str, takes: Callable[[type[Denoiser]], bool]) -> None:
-    """Raise ConfigError for what other methods take and this does not; the hint names them."""
+    """Raise ConfigError for what other methods take and this does not; the hint names them.
+
+    Args:
+        name: of the method.
+        what: that it may not take, for the message.
+        takes: says whether a method takes it.
+    """
     if takes(denoiser_class(name)):
         return
     require("torch", purpose="Enhancing a volume")  # classes of networks import it

@@ -43,7 +43,7 @@ from MedEnhanceLib.hqg.denoisers import (
     Resources,
     denoiser_class,
     network_in,
-    prepare,
+    options_for,
     refuse_unused,
 )
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, Outputs, measured_bias_field, outputs_for
@@ -371,10 +371,15 @@ def _on_device(
     name = f"{bundle.name} ({bundle.origin})" if bundle and is_used else method[-1]
     monitor.log(f"running {name} on {choice.name}: {choice.reason}")
     engine = engine_for(choice.name, monitor)
-    resources = Resources(bundle=bundle, device=choice.name, engine=engine)
-    denoiser = prepare(method[-1], resources, config.denoiser_options)
+    options = options_for(method[-1], config.denoiser_options)
+    resources = Resources(bundle=bundle, device=choice.name, engine=engine, options=options)
+    denoiser = denoiser_class(method[-1]).prepared(resources)
     if len(method) > 1:
-        alone = functools.partial(prepare, network_in(bundle), resources) if bundle else None
+        alone = None
+        if bundle:
+            network = denoiser_class(network_in(bundle))
+            plain = replace(resources, options=network.options())
+            alone = functools.partial(network.prepared, plain)
         denoiser = PrincipalImages(denoiser, alone=alone)
     return choice.name, denoiser
 

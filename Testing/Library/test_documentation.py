@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from contracts import CoderTests, DenoiserTests, FormatTests
 from Library.conftest import MR, write_series
+from Library.test_house import unlisted
 from numpy.lib.stride_tricks import sliding_window_view
 
 import MedEnhanceLib
@@ -416,6 +417,7 @@ def _entry(pattern: str) -> str:
 def test_what_contributors_read_passes_the_lint(name: str) -> None:
     if not find_spec("ruff"):
         pytest.skip("not installed: ruff (python -m pip install -e '.[dev]')")
+    assert not [*unlisted(_recipe(name))]
     place = f"MedEnhanceLib/{_RECIPES[name]}/{name}"
     for command in (["check"], ["format", "--diff"]):
         done = subprocess.run(

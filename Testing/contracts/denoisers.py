@@ -17,7 +17,7 @@ from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.filters.block_matching import engine_for
-from MedEnhanceLib.hqg.denoisers import Denoised, Frames, Resources, denoiser_class, prepare
+from MedEnhanceLib.hqg.denoisers import Denoised, Frames, Resources, denoiser_class, options_for
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Monitor
@@ -65,7 +65,7 @@ class DenoiserTests:
         bundle = open_bundle("auto", kind="enhancer", modality=self.modality)
         resources = Resources(
             bundle=bundle if needs_model else None, device="cpu",
-            engine=engine_for("cpu", Monitor()),
+            engine=engine_for("cpu", Monitor()), options=options_for(self.name, self.options),
         )  # fmt: skip
         frames = volume.frames()
         numbers = range(len(frames))
@@ -73,7 +73,7 @@ class DenoiserTests:
             volumes=frames, noise=noise_of(frames[0]), numbers=numbers,
             slices=slices, usable=numbers, tops=dict.fromkeys(numbers, 700.0), monitor=monitor,
         )  # fmt: skip
-        return prepare(self.name, resources, self.options).denoise(given)
+        return denoiser_class(self.name).prepared(resources).denoise(given)
 
     @pytest.mark.parametrize("kind", AWKWARD)
     def test_a_volume_keeps_shape_type_and_place_or_is_refused(
