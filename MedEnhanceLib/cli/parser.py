@@ -253,7 +253,7 @@ def _pair(text: str) -> tuple[str, Any]:
     if not mark:
         raise ConfigError(f"{text} is not NAME=VALUE", "Give for example radius=2.")
     with contextlib.suppress(ValueError, RecursionError):
-        return name.replace("-", "_"), json.loads(value)
+        value = json.loads(value)
     return name.replace("-", "_"), value
 
 

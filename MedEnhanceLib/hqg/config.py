@@ -275,9 +275,7 @@ class EnhanceConfig(Options):
         metavar="NAME",
     )
     denoiser_options: dict[str, Any] = option(
-        factory=dict,
-        help="options of the denoiser, if it has any",
-        metavar="NAME=VALUE",
+        factory=dict, help="options of the denoiser, if it has any", metavar="NAME=VALUE"
     )
     correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")
     sequence: Literal["auto", "joint", "each"] = option(
@@ -324,8 +322,9 @@ class EnhanceConfig(Options):
             )
         if self.denoiser_options:
             if self.denoiser == "auto":
-                text = "denoiser_options require a denoiser by name"
-                raise ConfigError(text, "Set denoiser too, or leave them out.")
+                raise ConfigError(
+                    "denoiser_options require a named denoiser", "Set denoiser too."
+                )
             options = options_for(self.denoiser, self.denoiser_options)
             object.__setattr__(self, "denoiser_options", options.to_json())
         is_file = isinstance(self.noise, str)

@@ -38,6 +38,7 @@ from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.denoisers import (
     BLOCK_MATCHING,
     PRINCIPAL_IMAGES,
+    BlockMatching,
     Denoiser,
     Frames,
     Resources,
@@ -375,11 +376,9 @@ def _on_device(
     resources = Resources(bundle=bundle, device=choice.name, engine=engine, options=options)
     denoiser = denoiser_class(method[-1]).prepared(resources)
     if len(method) > 1:
-        alone = None
-        if bundle:
-            network = denoiser_class(network_in(bundle))
-            plain = replace(resources, options=network.options())
-            alone = functools.partial(network.prepared, plain)
+        network = denoiser_class(network_in(bundle)) if bundle else BlockMatching
+        plain = replace(resources, options=network.options())
+        alone = functools.partial(network.prepared, plain) if bundle else None
         denoiser = PrincipalImages(denoiser, alone=alone)
     return choice.name, denoiser
 

@@ -466,7 +466,7 @@ def test_the_denoiser_that_contributors_read_runs(
         (name, "radius=9", "radius is 9"),
         (name, "width=2", "no option 'width'"),
         ("block-matching", "radius=2", "choose a denoiser that takes it: median"),
-        ("auto", "radius=2", "require a denoiser by name"),
+        ("auto", "radius=2", "require a named denoiser"),
         (name, "radius", "radius is not NAME=VALUE"),
     ):
         command = [*enhance, "--denoiser", denoiser, "--denoiser-options", option]
