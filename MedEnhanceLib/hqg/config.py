@@ -322,9 +322,7 @@ class EnhanceConfig(Options):
             )
         if self.denoiser_options:
             if self.denoiser == "auto":
-                raise ConfigError(
-                    "denoiser_options require a named denoiser", "Set denoiser too."
-                )
+                raise ConfigError("denoiser_options require a named denoiser", "Set denoiser too.")
             options = options_for(self.denoiser, self.denoiser_options)
             object.__setattr__(self, "denoiser_options", options.to_json())
         is_file = isinstance(self.noise, str)
