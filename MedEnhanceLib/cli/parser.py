@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import shlex
 from collections.abc import Callable, Collection, Sequence
@@ -178,7 +179,7 @@ def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
         if option.is_object:
             value = params_of(args, option.kind) or None
         if value is not None:
-            params[option.name] = value
+            params[option.name] = dict(value) if option.kind is dict else value
     return params
 
 
@@ -212,7 +213,7 @@ def _argument(option: Option) -> dict[str, Any]:
     fields["dest"] = option.name
     if option.kind is bool:
         return fields | {"action": "store_true"}
-    if option.kind is list:
+    if option.kind in (list, dict):
         fields |= {"nargs": "+", "action": "extend"}
     elif option.kind is tuple:
         members = get_args(option.hint)
@@ -230,6 +231,8 @@ def reader(option: Option) -> Callable[[str], Any]:
     """Make the function that converts text of a command line to the value of an option."""
     kind = get_args(option.hint)[0] if option.kind in (list, tuple) else option.kind
     kind = kind if kind in (int, float) else str
+    if option.kind is dict:
+        return _pair
 
     def read(text: str) -> Any:
         text = in_their_case(text, (*option.choices, *option.words))
@@ -247,6 +250,16 @@ def reader(option: Option) -> Callable[[str], Any]:
         return value
 
     return read
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE, where the value may be JSON: a number, true, a list."""
+    name, mark, value = text.partition("=")
+    if not mark:
+        raise ConfigError(f"{text} is not NAME=VALUE", "Give for example radius=2.")
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(value)
+    return name.replace("-", "_"), value
 
 
 def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:

@@ -473,7 +473,7 @@ def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
         if name not in names:
             raise ConfigError(
                 f"{owner} has no option {name!r}",
-                f"{did_you_mean(name, names)}It has: {', '.join(names)}.",
+                f"{did_you_mean(name, names)}It has: {', '.join(names) or 'none'}.",
             )
 
 

@@ -17,7 +17,7 @@ from MedEnhanceLib.core.options import (
     options_of,
 )
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.denoisers import DENOISERS
+from MedEnhanceLib.hqg.denoisers import DENOISERS, options_for
 from MedEnhanceLib.learning.config import NetworkTrainingConfig
 from MedEnhanceLib.runtime.device import DEVICES
 
@@ -274,6 +274,9 @@ class EnhanceConfig(Options):
         "of the model, and principal-images for frames that are filtered together",
         metavar="NAME",
     )
+    denoiser_options: dict[str, Any] = option(
+        factory=dict, help="options of the denoiser, if it has any", metavar="NAME=VALUE"
+    )
     correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")
     sequence: Literal["auto", "joint", "each"] = option(
         "auto",
@@ -317,6 +320,11 @@ class EnhanceConfig(Options):
                 f"denoiser: there is no {self.denoiser!r}",
                 f"{did_you_mean(self.denoiser, DENOISERS)}Use auto, {', '.join(DENOISERS)}.",
             )
+        if self.denoiser_options:
+            if self.denoiser == "auto":
+                raise ConfigError("denoiser_options require a named denoiser", "Set denoiser too.")
+            options = options_for(self.denoiser, self.denoiser_options)
+            object.__setattr__(self, "denoiser_options", options.to_json())
         is_file = isinstance(self.noise, str)
         if is_file and not os.path.exists(str(self.noise)):  # noqa: PTH110 - never raises
             raise ConfigError(

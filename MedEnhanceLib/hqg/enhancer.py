@@ -38,11 +38,14 @@ from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.denoisers import (
     BLOCK_MATCHING,
     PRINCIPAL_IMAGES,
+    BlockMatching,
     Denoiser,
     Frames,
     Resources,
     denoiser_class,
     network_in,
+    options_for,
+    refuse_unused,
 )
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, Outputs, measured_bias_field, outputs_for
 from MedEnhanceLib.hqg.principal_images import FEWEST, PrincipalImages
@@ -218,12 +221,15 @@ def _prepared(
     if config.noise is not None:
         checked_noise(config.noise, frames[numbers[0]])
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
+    for name, is_given in (("model", config.model != "auto"), ("guide", bool(guides))):
+        if is_given and config.denoiser != "auto":
+            refuse_unused(config.denoiser, name, lambda method: method.needs_model)
     method = _method_of(config, bundle, is_joint=is_joint)
     if is_joint and (reason := _apart(frames, empty, cache, monitor)):
         is_joint, method = False, method[-1:]
         if config.denoiser == "auto":
             method = _method_of(config, bundle, is_joint=False)
-    device, denoiser = _on_device(method, bundle, config.device, monitor)
+    device, denoiser = _on_device(method, bundle, config, monitor)
     # Blur is measured and corrected in the whole volume, not in previews.
     task = replace(config, task="noise") if is_part else config
     kind = seen.sequence_kind
@@ -358,19 +364,21 @@ def _opened(
 
 
 def _on_device(
-    method: Sequence[str], bundle: Bundle | None, device: str, monitor: Monitor
+    method: Sequence[str], bundle: Bundle | None, config: EnhanceConfig, monitor: Monitor
 ) -> tuple[str, Denoiser]:
     """Choose the device, and prepare the methods for it; the last one filters."""
-    choice = choose_device(device)
+    choice = choose_device(config.device)
     is_used = bundle and denoiser_class(method[-1]).needs_model
     name = f"{bundle.name} ({bundle.origin})" if bundle and is_used else method[-1]
     monitor.log(f"running {name} on {choice.name}: {choice.reason}")
     engine = engine_for(choice.name, monitor)
-    resources = Resources(bundle=bundle, device=choice.name, engine=engine)
+    options = options_for(method[-1], config.denoiser_options)
+    resources = Resources(bundle=bundle, device=choice.name, engine=engine, options=options)
     denoiser = denoiser_class(method[-1]).prepared(resources)
     if len(method) > 1:
-        network = denoiser_class(network_in(bundle)) if bundle else None
-        alone = functools.partial(network.prepared, resources) if network else None
+        network = denoiser_class(network_in(bundle)) if bundle else BlockMatching
+        plain = replace(resources, options=network.options())
+        alone = functools.partial(network.prepared, plain) if bundle else None
         denoiser = PrincipalImages(denoiser, alone=alone)
     return choice.name, denoiser
 

@@ -58,7 +58,7 @@ _REACH = 24
 
 
 @dataclass(frozen=True, eq=False)
-class PrincipalImages:
+class PrincipalImages(Denoiser):
     """Principal images over time, filtered by another method.
 
     Attributes:
@@ -69,7 +69,6 @@ class PrincipalImages:
     spatial: Denoiser
     alone: Callable[[], Denoiser] | None = None
     is_joint: ClassVar[bool] = True
-    needs_model: ClassVar[bool] = False
 
     @classmethod
     def prepared(cls, resources: Resources) -> PrincipalImages:
@@ -176,11 +175,13 @@ def _basis(sample: Floats) -> Doubles:
 
 
 def _kept(images: Floats) -> Mask:
-    """Mark the images with signal, of those in a sample [3, T, n]; the first is one.
+    """Mark the images with signal, of those in a sample [3, T, n]; the first is one, all if n = 0.
 
     Voxels two apart have more in common there than in the weaker half of the images, which hold
     noise. Their power alone is no measure: of few voxels, chance makes some images of noise strong.
     """
+    if images.shape[2] == 0:  # too few rows or columns to compare voxels
+        return np.ones(images.shape[1], bool)
     power = np.square(images[0]).mean(axis=1, dtype=np.float64)
     common = np.stack([(images[0] * each).mean(axis=1) for each in images[1:]]).mean(axis=0)
     weaker = common[len(common) // 2 :]

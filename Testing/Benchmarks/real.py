@@ -131,7 +131,7 @@ def judge(name: str, sequence: Volume) -> list[Row]:
         result = enhance(volume, config, frame=frame, cache=kept)
         row[arm] = error(result.volume.voxels) / before
     config = EnhanceConfig(model="mr", device="cpu")
-    result = enhance(single, replace(config, denoiser="block-matching"), cache=cache)
+    result = enhance(single, replace(config, denoiser="block-matching", model="auto"), cache=cache)
     row["single_filter"] = error(result.volume.voxels) / before
     row["nlm"] = error(nlm_mr(single, rician=False).voxels) / before
     with contextlib.suppress(ImportError):  # the package is not free for all uses

@@ -61,7 +61,8 @@ class ChoicesTest(EnhanceTestCase):
                 widget.checked = not widget.checked
             elif widget.inherits("QAbstractSpinBox"):
                 self.assertEqual(widget.value, before, option)
-                widget.value = (widget.minimum + widget.maximum) / 2
+                middle = (widget.minimum + widget.maximum) / 2
+                widget.value = type(widget.value)(middle)  # a QSpinBox takes whole numbers
             else:
                 continue
             edited.append(option)

@@ -124,7 +124,7 @@ def _measure_enhancer(
         run = partial(hqg.enhance, damaged, cache=hqg.VolumeCache())
         enhanced = run(settings, monitor=part.part(0.0, 0.7)).volume
         quiet = Monitor(cancel=lambda: monitor.cancelled)  # it would repeat the warnings
-        alone = replace(settings, denoiser="block-matching")
+        alone = replace(settings, denoiser="block-matching", model="auto")
         filtered = run(alone, monitor=quiet).volume
         row: dict[str, Any] = {"volume": path.name, "degradation": name}
         for role, volume in (("input", damaged), ("filter", filtered), ("enhanced", enhanced)):

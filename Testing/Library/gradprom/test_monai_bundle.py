@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contracts import SegmenterTests
 from monai.networks import nets
 from monai.networks.nets import UNet
 from safetensors.torch import save_file
@@ -110,6 +111,14 @@ def make(weights: Path, tmp_path: Path) -> Make:
         return folder
 
     return make
+
+
+class TestMonai(SegmenterTests):
+    kind, modality = "monai", "CT"
+
+    @pytest.fixture
+    def config(self, make: Make) -> SegmentConfig:
+        return SegmentConfig(monai_bundle=str(make()))
 
 
 def changed(base: Fields, place: str, value: Any) -> Fields:

@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from contracts import SegmenterTests
+from Library.gradprom import structure_maps
+from Library.gradprom import test_monai_bundle as _  # noqa: F401 - has the contract of MONAI's
 from Library.storages import SOME, restored, stored
 from pydicom import dcmread
 
@@ -19,11 +22,33 @@ from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.gradprom import segmenters
+from MedEnhanceLib.gradprom import SegmentConfig, segmenters
 from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.progress import Monitor
+
+
+class TestSlices(SegmenterTests):
+    kind = "slices"
+
+    @pytest.fixture
+    def config(self, tissue_head: Path) -> SegmentConfig:
+        return SegmentConfig(model=str(tissue_head))
+
+
+@pytest.mark.slow
+class TestStructures(SegmenterTests):
+    kind = "structures"
+
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> SegmentConfig:
+        return SegmentConfig(model=str(structure_maps.write_head(tmp_path)))
+
+
+def test_every_segmenter_has_its_contract() -> None:
+    assert set(SEGMENTERS) <= {each.kind for each in SegmenterTests.__subclasses__()}
+
 
 _RECIPE = Path(__file__).resolve().parents[3] / "docs/recipes/brain.json"
 _QUALITY = {"Left thalamus": 0.8765, "Right thalamus": 0.5}

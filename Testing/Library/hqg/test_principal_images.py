@@ -16,7 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import denoisers
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoisers import Denoised, FramePart, Frames, Resources
+from MedEnhanceLib.hqg.denoisers import Denoised, Denoiser, FramePart, Frames, Resources
 from MedEnhanceLib.runtime.progress import Monitor
 
 Doubles = npt.NDArray[np.float64]
@@ -84,17 +84,6 @@ def test_what_files_state_decides_unless_the_user_does(rng: np.random.Generator)
         hqg.enhance(diffusion, EnhanceConfig(device="cpu", sequence="joint"), guide=guide)
 
 
-def test_slices_and_frames_equal_those_of_a_whole_run(rng: np.random.Generator) -> None:
-    noisy = _series(rng)[1]
-    whole = _enhance(noisy, uncertainty=True)
-    part = _enhance(noisy, uncertainty=True, slices=(3, 5))
-    assert np.array_equal(part.volume.voxels, whole.volume.voxels[:, 3:5])
-    assert part.uncertainty and whole.uncertainty
-    assert np.array_equal(part.uncertainty.voxels, whole.uncertainty.voxels[:, 3:5])
-    single = hqg.enhance(noisy, EnhanceConfig(device="cpu"), frame=4)
-    assert np.array_equal(single.volume.voxels, whole.volume.voxels[4])
-
-
 def test_frames_of_noise_and_empty_ones_stay_and_disturb_nothing(rng: np.random.Generator) -> None:
     truth, noisy = _series(rng)
     voxels = noisy.voxels.copy()
@@ -130,10 +119,8 @@ def test_frames_that_move_are_filtered_one_by_one_with_a_warning(
     assert "they move" in result.measured["sequence"]["reason"]
 
 
-class Halved:
+class Halved(Denoiser):
     """A method for the registry: half of every value."""
-
-    is_joint, needs_model = False, False
 
     @classmethod
     def prepared(cls, _resources: Resources) -> Halved:

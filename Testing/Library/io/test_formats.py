@@ -1,17 +1,33 @@
-"""The list of formats: what others take from it."""
+"""The formats of the library keep the contract; what others take from the list of formats."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
+from contracts import FormatTests
 
-from MedEnhanceLib.core.diffusion_gradients import Gradient
-from MedEnhanceLib.core.manifest import with_roles, without_files
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io import READABLE
+from MedEnhanceLib.core.manifest import without_files
+from MedEnhanceLib.io import READABLE, WRITABLE
 from MedEnhanceLib.io.formats import CONTAINER, DICOM_ENDINGS, FORMATS, dialog_filter, ending_of
+
+
+class TestNifti(FormatTests):
+    ending = ".nii"
+
+
+class TestPackedNifti(FormatTests):
+    ending = ".nii.gz"
+
+
+class TestNrrd(FormatTests):
+    ending = ".nrrd"
+
+
+class TestMetaImage(FormatTests):
+    ending = ".mha"
+
+
+def test_every_format_that_is_written_has_its_contract() -> None:
+    assert set(WRITABLE) <= {each.ending for each in FormatTests.__subclasses__()}
 
 
 def test_a_dialog_offers_what_is_written_the_preferred_format_first() -> None:
@@ -25,12 +41,3 @@ def test_names_of_files_are_known_by_their_ending(ending: str) -> None:
     name = f"Doe.J{ending.upper()}"
     assert ending_of(name) == ending
     assert without_files(f"the file {name} is large") == "the file is large"
-
-
-def test_names_of_files_beside_a_volume_are_hidden_in_what_is_passed_on() -> None:
-    weighted = (Gradient(0.0), Gradient(1000.0, (0.0, 0.0, 1.0)))
-    volume = Volume(np.zeros((2, 2, 3, 4), np.float32), modality="MR", gradients=weighted)
-    for each in FORMATS:
-        for ending in each.beside(volume) if each.beside else ():
-            text = with_roles(f"Doe.J{ending} is odd", {"input": Path(f"x/Doe.J{each.endings[0]}")})
-            assert text == f"the input's {ending[1:]} file is odd"
