@@ -257,8 +257,8 @@ def _pair(text: str) -> tuple[str, Any]:
     name, mark, value = text.partition("=")
     if not mark:
         raise ConfigError(f"{text} is not NAME=VALUE", "Give for example radius=2.")
-    with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(value)
+    with contextlib.suppress(ValueError):
+        value = parse_json(value)
     return name.replace("-", "_"), value
 
 
