@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -115,6 +116,22 @@ def config_of(head: Bundle) -> TrainHeadConfig:
     fields = {name: stated[name] for name in _DATA_OPTIONS if name in stated}
     fields |= {"structures": head.metadata["labels"], "network": size_of(head.metadata["network"])}
     return TrainHeadConfig.from_json({**fields, "modality": head.modality})
+
+
+def config_of_scans(
+    head: Bundle, images: Sequence[str], held_out: Sequence[str]
+) -> TrainHeadConfig:
+    """Return the configuration of scans that a head from label maps labels itself.
+
+    Args:
+        head: of the modality of the scans.
+        images: patterns of all scans.
+        held_out: patterns of those whose patients are measured, not trained on.
+    """
+    fields = {"images": images, "labels": images, "held_out": held_out}  # labels are unread
+    fields = {name: list(patterns) for name, patterns in fields.items()}
+    fields |= {"modality": head.modality, "structures": head.metadata["labels"]}
+    return TrainHeadConfig.from_json(fields)
 
 
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import Bytes
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.volume import Enhance, Volume
@@ -48,38 +48,15 @@ class StructuresTask(FrozenTask):
     It runs in float32, as differences of its loss would vanish in bfloat16.
 
     Args:
-        segmenter: name or folder of the head.
+        bundle: of the head.
+        config: of `config_of_scans`.
         data: folder that patterns are relative to.
         device: as torch names it.
-        images: patterns of clean scans.
-        held_out: patterns of those whose patients are measured, not trained on.
-        modality: of the images.
-    Raises:
-        ModelError: there is no such head.
     """
 
     sigma = _SIGMA
 
-    def __init__(
-        self,
-        segmenter: str,
-        data: Path,
-        device: str,
-        *,
-        images: Sequence[str],
-        held_out: Sequence[str],
-        modality: str,
-    ) -> None:
-        bundle = open_bundle(segmenter, kind="head", modality=modality)
-        config = TrainHeadConfig.from_json(
-            {
-                "modality": modality,
-                "images": list(images),
-                "labels": list(images),  # unread: the head's own count
-                "held_out": list(held_out),
-                "structures": bundle.metadata["labels"],
-            }
-        )
+    def __init__(self, bundle: Bundle, config: TrainHeadConfig, data: Path, device: str) -> None:
         super().__init__(bundle, config, data, device)
         self._model = open_structures(bundle)
         self._corrector = deepcopy(self._model.corrector).to(device)  # segmenting is the CPU's

@@ -61,6 +61,10 @@ class FrozenTask:
         """Return name and hash of the head."""
         return self._bundle.identity()
 
+    def held_out(self) -> list[Path]:
+        """List the images of held-out patients, from which nothing may learn."""
+        return [path for path, _ in find_split(self._config, self._data)[1]]
+
     def _read(self, files: Files, monitor: Monitor) -> LabeledImage:
         """Read an image and its true labels."""
         return read_labeled(self._config, files, monitor)

@@ -8,7 +8,11 @@ train head --enhancer NAME     a head, on volumes from the enhancer with its acc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from glob import escape, has_magic
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +20,8 @@ from MedEnhanceLib import hqg
 from MedEnhanceLib.bundles.store import Bundle, find_bundle, list_bundles, open_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError, ModelError
+from MedEnhanceLib.gradprom.labeled import config_of, config_of_scans, find_split
+from MedEnhanceLib.spg.cohort import Cohort, Patient
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Kind of network of a head from label maps, which teaches on any clean scans.
 _STRUCTURES = "structures"
+#: A sign of a name that `escape` escaped.
+_ESCAPED = r"\[[*?[]\]"
 #: Clean scans below the data folder, if none are stated.
 _SCANS = ("hq/*",)
 # Tuned on quadratics whose losses share noise (decision 0017). Measured by Benchmarks/gradprom.py.
@@ -32,6 +40,8 @@ _GATE_EMA, _GATE_WARM_UP = 0.99, 20
 #: Crops in the pool of a short training, and steps after which one is replaced; in CT one
 #: simulation gives several crops.
 _POOLS = {"MR": {"crops": 40, "renewed_every": 2}, "CT": {"crops": 12, "renewed_every": 5}}
+#: Steps of the preset for tests.
+_SMOKE_STEPS = 4
 
 
 def teachers(modality: str) -> tuple[list[Bundle], list[MedEnhanceError]]:
@@ -53,6 +63,7 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     The training starts from the enhancer that the head was trained with, has taught steps only, and
     uses the head's images. A head from label maps learned from none: the training starts from the
     default enhancer, and uses those of high_quality and held_out. Fields that are stated are kept.
+    The preset smoke takes few steps and crops.
 
     Raises ConfigError if no head or no enhancer is named, or the head's training held nobody out;
     ModelError if one is missing.
@@ -93,7 +104,9 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
             f"head {head.name} learned from other weights than those of {enhancer.name} now",
             "Train the head again on this enhancer, or name the enhancer to go on from (start).",
         )
-    stated = enhancer.metadata
+    stated, pool = enhancer.metadata, _POOLS[enhancer.modality]
+    if fields.get("preset") == "smoke":
+        fields, pool = {**fields, "task": {"steps": _SMOKE_STEPS, **task}}, {}
     return {
         "modality": modality,
         "anatomy": enhancer.anatomy,
@@ -102,7 +115,7 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         "network": stated["network"],
         "high_quality": [],
         **dict.fromkeys(("steps", "guide_steps", "lesion_steps"), 0),
-        **_POOLS[enhancer.modality],
+        **pool,
         **fields,
         # The default may be another model later.
         "start": enhancer.name if start == "auto" else start,
@@ -131,20 +144,72 @@ def _data_of(*bundles: Bundle) -> list[dict[str, str]]:
     return entries
 
 
+def find_images(config: hqg.TrainConfig, data: Path) -> tuple[list[Path], list[Path]]:
+    """Find the images that a head teaches on, and those of held-out patients, by their names.
+
+    Args:
+        config: with a `task`.
+        data: the folder of the images.
+    Raises InputError where there are too few.
+    """
+    training, held_out = find_split(_images_of(config, data)[1], data)
+    return [image for image, _ in training], [image for image, _ in held_out]
+
+
+def _images_of(config: hqg.TrainConfig, data: Path) -> tuple[Bundle, TrainHeadConfig]:
+    """Open the head of a task; returns also the configuration of the images that it teaches on."""
+    assert config.task is not None
+    head = open_bundle(config.task.segmenter, kind="head", modality=config.modality)
+    if not _is_of_maps(head):
+        _require_held_out(head)
+        return head, config_of(head)
+    patients = _patients(config, data)
+    held_out = config.held_out
+    if patients and not held_out:
+        cohort = Cohort(tuple(Patient(name, tuple(files)) for name, files in patients.items()))
+        cohort.require(f"Teaching by {head.name}, which holds out patients to judge it,")
+        drawn = cohort.split(config.task.held_out_share, config.seed)[1]
+        held_out = _patterns_of(data, [path for patient in drawn for path in patient.paths])
+    images = _patterns_of(data, [path for files in patients.values() for path in files])
+    return head, config_of_scans(head, images or config.high_quality, held_out)
+
+
+def _patients(config: hqg.TrainConfig, data: Path) -> dict[str, list[Path]]:
+    """Find the clean scans of each patient: a folder, or a file, whose name a pattern leaves open.
+
+    A and B for "hq/**/*.nii.gz" and the files hq/A/T1.nii.gz, hq/A/1/T2.nii.gz and hq/B.nii.gz.
+    """
+    patients = defaultdict[str, list[Path]](list)
+    left_out = {path for pattern in config.leave_out for path in data.glob(pattern)}
+    for pattern in dict.fromkeys((*config.high_quality, *config.held_out)):
+        parts = Path(pattern).parts
+        fixed = list(takewhile(lambda part: not has_magic(re.sub(_ESCAPED, "", part)), parts[:-1]))
+        for path in sorted(data.glob(pattern)):
+            name = "/".join(path.relative_to(data).parts[: len(fixed) + 1])
+            if left_out.isdisjoint((path, *path.parents)):
+                patients[name].append(path)
+    return patients
+
+
+def _patterns_of(data: Path, files: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(escape(path.relative_to(data).as_posix()) for path in files)
+
+
 def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
     """Make the task of a configuration, and the gate that admits its gradients.
 
     Args:
         config: with a `task`, whose segmenter is opened.
-        data: the folder of the labeled images.
+        data: the folder of the images.
         device: as PyTorch names it.
     """
     from MedEnhanceLib.gradprom.gate import GradientGate
+    from MedEnhanceLib.gradprom.structure_task import StructuresTask
     from MedEnhanceLib.gradprom.task import SegmentationTask
 
     task = config.task
     assert task is not None
-    head = find_bundle(task.segmenter)
+    head, images = _images_of(config, data)
     averages = task.gate == "ema"
     gate = GradientGate(
         ema=_GATE_EMA if averages else 0.0,
@@ -152,23 +217,9 @@ def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task,
         relative=True,
         warm_up=min(_GATE_WARM_UP, task.steps // 5) if averages else 0,
     )
-    modality = config.modality
-    if not _is_of_maps(head):
-        _require_held_out(head)
-        return SegmentationTask(task.segmenter, data, device, modality=modality), gate
-    if not config.held_out:
-        raise ConfigError(
-            f"head {head.name} teaches, and nobody is held out to decide whether taught weights "
-            "are accepted",
-            "Name clean scans of other patients in held_out.",
-        )
-    from MedEnhanceLib.gradprom.structure_task import StructuresTask
-
-    images, held_out = (*config.high_quality, *config.held_out), config.held_out
-    of_maps = StructuresTask(
-        task.segmenter, data, device, images=images, held_out=held_out, modality=modality
-    )
-    return of_maps, gate
+    if _is_of_maps(head):
+        return StructuresTask(head, images, data, device), gate
+    return SegmentationTask(task.segmenter, data, device, modality=config.modality), gate
 
 
 def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:
