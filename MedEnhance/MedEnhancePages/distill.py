@@ -104,9 +104,7 @@ class DistillPanel(Page):
         isDistilling = distillation.kindOf(state) == "distill"
         segmenter = self._segmenter
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
-        ui.pathLabel.text = _("Cohort:") if segmenter is None else _("Images and labels:")
-        if distillation.learnsFromLabels(state):
-            ui.pathLabel.text = _("Label maps:")
+        ui.pathLabel.text = distillation.folderText(state, segmenter)
         ui.pathEdit.accessibleName = ui.pathLabel.text.rstrip(":")
         table = _("A folder, or a table (CSV)")
         ui.pathEdit.placeholderText = table if isDistilling else _("A folder")

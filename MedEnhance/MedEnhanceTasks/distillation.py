@@ -1,16 +1,17 @@
 """Runs of the page Distill on cohorts: parameters, checks, texts to read before, start."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.gradprom.labeled import config_of, find_split
+from MedEnhanceLib.gradprom.labeled import config_of
 from MedEnhanceLib.jobs.durations import expected_duration
-from MedEnhanceLib.jobs.kinds.train import volumes_in
-from MedEnhanceLib.jobs.teaching.segmenter import teachers
+from MedEnhanceLib.jobs.kinds.train import training_config, volumes_in
+from MedEnhanceLib.jobs.teaching.segmenter import find_images, is_of_maps, teachers
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.spg.cohort import count_patients, require_patients
 from MedEnhanceLib.spg.config import (
@@ -29,8 +30,10 @@ from MedEnhanceTasks import long_run
 
 #: Priors that are no files.
 TEMPLATES = (SYNTHETIC, TEMPLATE)
-#: Patients from which on they are not counted while a user waits.
-_MANY = 100
+#: Patients, and files, from which on they are not counted while a user waits.
+_MANY, _MANY_FILES = 100, 2000
+#: Most scans of held-out patients that are named.
+_NAMED = 3
 
 
 def kindOf(state):
@@ -43,12 +46,23 @@ def learnsFromLabels(state):
     return state.distillTask.startswith("labels")
 
 
+def folderText(state, segmenter):
+    """Return the label of the folder."""
+    if learnsFromLabels(state):
+        return _("Label maps:")
+    if segmenter is not None:
+        return _("Scans:") if is_of_maps(segmenter) else _("Images and labels:")
+    return _("Cohort:")
+
+
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
-    params, folder = _choicesOf(state, segmentersOf(state)[1]), state.distillCohort.strip()
+    segmenter, folder = segmentersOf(state)[1], state.distillCohort.strip()
+    params = _choicesOf(state, segmenter)
     if kindOf(state) == "distill":
         return params | {"cohort": folder}
-    isNamed = learnsFromLabels(state) or "task" in params["config"]  # which files
+    ofImages = segmenter is not None and not is_of_maps(segmenter)  # whose training named them
+    isNamed = learnsFromLabels(state) or ofImages
     if not isNamed and not find_set(Path(folder)):
         folder, fields = volumes_in(folder, params["method"])
         params["config"] |= fields
@@ -66,7 +80,7 @@ def _choicesOf(state, segmenter):
     config |= {"modality": modality, "name": state.distillName.strip()}
     if learnsFromLabels(state):
         return {"method": "head", "from_labels": True, "config": config}
-    if segmenter is not None:  # its training says which images
+    if segmenter is not None:
         config["task"] = {"segmenter": segmenter.name, "gate": state.distillGate}
     method = "slices" if state.distillTask.startswith("slices") else "hqg"
     return {"method": method, "config": config}
@@ -95,7 +109,11 @@ def aboutOf(state, segmenter, problem, earlier):
         level, text, details = _aboutSet(state, problem)
     else:
         about = _aboutLabels() if learnsFromLabels(state) else _aboutTraining(state)
-        level, (text, details) = "info", _aboutTaught(segmenter) if segmenter else about
+        if segmenter is not None and is_of_maps(segmenter):
+            about = _aboutScans(state, segmenter, problem)
+        elif segmenter is not None:
+            about = _aboutTaught(segmenter)
+        level, (text, details) = "info", about
     duration = expected_duration(kindOf(state), _choicesOf(state, segmenter), earlier)
     return level, f"{text} {_durationText(duration)}", details
 
@@ -129,6 +147,26 @@ def _aboutLabels():
         "value becomes a label; a configuration with names, sides and skull is for the command "
         "line (medenhance train head --from-labels). Tiny and Quick only show that it works."
     )
+
+
+def _aboutScans(state, segmenter, problem):
+    """Say which scans a training takes that needs no labels, and who of them is held out."""
+    text = _("Trains the shipped enhancer further on the scans of the folder, taught by {name}.")
+    texts = [text.format(name=segmenter.name)]
+    if not (problem or _isLarge(state)):
+        training, heldOut = _imagesOf(state)
+        text = _("Held out: {names} ({count} of {all} scans).")
+        names = [os.path.relpath(path, state.distillCohort.strip()) for path in heldOut]
+        count, names = len(names), ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
+        texts.append(text.format(names=names, count=count, all=len(training) + count))
+    return " ".join(texts), _(
+        "The folder, or its subfolder hq, needs scans with little noise, and no other volumes, of "
+        "two or more people: a folder for each person, with all scans of that person, or a file "
+        "for each. No labels are needed: those of {name} on the scans as they are count as true. "
+        "A fifth of the people, at least one, drawn at random, are held out: nothing is learned "
+        "from them. What was taught is kept only if {name} gets better on their scans with "
+        "simulated noise, and the image hardly worse."
+    ).format(name=segmenter.name)
 
 
 def _aboutTaught(segmenter):
@@ -174,14 +212,30 @@ def _dataProblem(state, folder, segmenter):
     try:
         if segmenter is not None and find_set(Path(folder)):
             return _("A distilled set has no labels: choose the folder of the model's training.")
-        if segmenter is not None:
-            find_split(config_of(segmenter), Path(folder))
+        if segmenter is not None and not _isLarge(state):
+            _imagesOf(state)
         elif kindOf(state) == "distill":
             require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
             DistillConfig(license=state.distillLicense.strip())  # refuses what is no name
     except (MedEnhanceError, OSError) as error:
         return PanelError.fromException(error).text
     return ""
+
+
+def _imagesOf(state):
+    """Find the images that a segmentation model teaches on, and those of held-out patients.
+
+    Raises a MedEnhanceError where they cannot be used.
+    """
+    params = paramsOf(state)
+    config = params["config"] | {"name": "taught"}  # the page may have none yet
+    return find_images(training_config(params["method"], config), Path(params["data"]))
+
+
+def _isLarge(state):
+    """Whether the folder has too many files to look through while a user types its name."""
+    files = Path(state.distillCohort.strip()).rglob("*")
+    return next(islice(files, _MANY_FILES, None), None) is not None
 
 
 def _aboutSet(state, problem):

@@ -110,27 +110,20 @@ def _check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -
         )
 
 
-def config_of(head: Bundle) -> TrainHeadConfig:
-    """Return the configuration of the labeled images that a head was trained on."""
+def config_of(
+    head: Bundle, images: Sequence[str] = (), held_out: Sequence[str] = ()
+) -> TrainHeadConfig:
+    """Return the configuration of the labeled images that a head was trained on, or of scans.
+
+    images, held_out: patterns of the scans that a head from label maps labels itself.
+    """
     stated = head.metadata.get("training", {}).get("config", {})
     fields = {name: stated[name] for name in _DATA_OPTIONS if name in stated}
-    fields |= {"structures": head.metadata["labels"], "network": size_of(head.metadata["network"])}
-    return TrainHeadConfig.from_json({**fields, "modality": head.modality})
-
-
-def config_of_scans(
-    head: Bundle, images: Sequence[str], held_out: Sequence[str]
-) -> TrainHeadConfig:
-    """Return the configuration of scans that a head from label maps labels itself.
-
-    Args:
-        head: of the modality of the scans.
-        images: patterns of all scans.
-        held_out: patterns of those whose patients are measured, not trained on.
-    """
-    fields = {"images": images, "labels": images, "held_out": held_out}  # labels are unread
-    fields = {name: list(patterns) for name, patterns in fields.items()}
-    fields |= {"modality": head.modality, "structures": head.metadata["labels"]}
+    if images:  # no labels are read
+        fields = {"images": [*images], "labels": [*images], "held_out": [*held_out]}
+    else:
+        fields["network"] = size_of(head.metadata["network"])
+    fields |= {"structures": head.metadata["labels"], "modality": head.modality}
     return TrainHeadConfig.from_json(fields)
 
 

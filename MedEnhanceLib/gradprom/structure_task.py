@@ -49,7 +49,7 @@ class StructuresTask(FrozenTask):
 
     Args:
         bundle: of the head.
-        config: of `config_of_scans`.
+        config: of `config_of` with images.
         data: folder that patterns are relative to.
         device: as torch names it.
     """

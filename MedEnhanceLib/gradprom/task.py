@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,10 @@ class FrozenTask:
         """Return name and hash of the head."""
         return self._bundle.identity()
 
-    def held_out(self) -> list[Path]:
-        """List the images of held-out patients, from which nothing may learn."""
-        return [path for path, _ in find_split(self._config, self._data)[1]]
+    def held_out(self) -> list[str]:
+        """List patterns of the images of held-out patients, from which nothing may learn."""
+        _, held_out = find_split(self._config, self._data)
+        return [escape(path.relative_to(self._data).as_posix()) for path, _ in held_out]
 
     def _read(self, files: Files, monitor: Monitor) -> LabeledImage:
         """Read an image and its true labels."""

@@ -63,7 +63,6 @@ def load_data(
     monitor: Monitor,
     *,
     subjects: Iterable[LabeledFile] = (),
-    held_out: Iterable[Path] = (),
 ) -> dict[str, list[Target]]:
     """Read all volumes.
 
@@ -72,15 +71,14 @@ def load_data(
         data: a folder.
         monitor: messages and cancelling.
         subjects: of the task: file, volume, and label indices [K, J, I].
-        held_out: files of the task that are validated on if the configuration names none.
     Returns:
         Targets for each kind of crops, and clean volumes only for validation ("validated").
     Raises:
         InputError: a pattern matches nothing, or there are no training data.
     """
-    modality, held_out = config.modality, sorted(held_out)
-    left_out = _left_out(config, data).union(held_out)
-    read = partial(matching_volumes, config, data, monitor=monitor, left_out=left_out)
+    modality = config.modality
+    left_out = _left_out(config, data)
+    read = partial(matching_volumes, config, data, monitor=monitor)
     clean = [each for volume in read(config.high_quality) for each in _resolutions(volume)]
     for volume in read(config.noiseless):
         clean += _resolutions(volume, are_clean=True)
@@ -97,10 +95,9 @@ def load_data(
         raise InputError(
             f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
         )
-    held_out = _files(data, config.held_out, ()) or held_out
-    others = _volumes(held_out, modality, monitor)
-    validated = [each for volume in others for each in _resolutions(volume)]
-    if held_out and not validated:
+    held_out = read(config.held_out, is_held_out=True)
+    validated = [each for volume in held_out for each in _resolutions(volume)]
+    if config.held_out and not validated:
         raise InputError(
             f"{data}: no clean volume to validate on",
             "Name volumes with little noise (held_out).",
@@ -121,27 +118,21 @@ def matching_volumes(
     patterns: Sequence[str],
     monitor: Monitor,
     *,
-    left_out: Iterable[Path] | None = None,
+    is_held_out: bool = False,
 ) -> Iterator[Volume]:
     """Read the volumes that match patterns, in canonical order, as they are enhanced in use.
 
     Args:
-        config: of the training.
+        config: whose volumes that are left out or held out are not read.
         data: the folder that patterns are relative to.
         patterns: of files.
         monitor: may cancel.
-        left_out: files and folders that are not read; None: those of the configuration.
+        is_held_out: whether these are the held-out ones themselves.
     Raises InputError: a pattern matches nothing, or a volume is unfit.
     """
-    unread = _left_out(config, data) if left_out is None else left_out
-    yield from _volumes(_files(data, patterns, unread), config.modality, monitor)
-
-
-def _volumes(files: Iterable[Path], modality: str, monitor: Monitor) -> Iterator[Volume]:
-    """Read files, as `matching_volumes` does."""
-    for path in files:
+    for path in _files(data, patterns, () if is_held_out else _left_out(config, data)):
         monitor.check()
-        volume = load(path, modality=modality, monitor=monitor.part(0, 0)).single()
+        volume = load(path, modality=config.modality, monitor=monitor.part(0, 0)).single()
         refuse_unfit(volume, Monitor(), on_request=True)
         yield volume.canonical().compact()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,8 +45,8 @@ Weights = Sequence[tuple[str, nn.Parameter]]
 class Task(Protocol):
     """Frozen downstream task of enhanced images, such as that in `gradprom.task`."""
 
-    def held_out(self) -> Sequence[Path]:
-        """List the images of held-out patients, from which nothing may learn."""
+    def held_out(self) -> Sequence[str]:
+        """List patterns of the images of held-out patients, from which nothing may learn."""
 
     def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
         """Yield volumes, and labels by which `loss` knows what is shown where."""

@@ -8,11 +8,10 @@ train head --enhancer NAME     a head, on volumes from the enhancer with its acc
 
 from __future__ import annotations
 
-import re
+import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from glob import escape, has_magic
-from itertools import takewhile
+from collections.abc import Mapping
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from MedEnhanceLib import hqg
 from MedEnhanceLib.bundles.store import Bundle, find_bundle, list_bundles, open_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError, ModelError
-from MedEnhanceLib.gradprom.labeled import config_of, config_of_scans, find_split
+from MedEnhanceLib.gradprom.labeled import config_of, find_split
 from MedEnhanceLib.spg.cohort import Cohort, Patient
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Kind of network of a head from label maps, which teaches on any clean scans.
 _STRUCTURES = "structures"
-#: A sign of a name that `escape` escaped.
-_ESCAPED = r"\[[*?[]\]"
 #: Clean scans below the data folder, if none are stated.
 _SCANS = ("hq/*",)
 # Tuned on quadratics whose losses share noise (decision 0017). Measured by Benchmarks/gradprom.py.
@@ -72,8 +69,8 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(task, Mapping) or not task.get("segmenter"):
         raise ConfigError("task names no segmenter", "Name a segmentation head (--segmenter).")
     head = find_bundle(str(task["segmenter"]))
-    if _is_of_maps(head):
-        fields = {"start": "auto", "high_quality": list(_SCANS), **fields}
+    if is_of_maps(head):
+        fields = {"start": "auto", "high_quality": list(_SCANS), "license": "", **fields}
     else:
         _require_held_out(head)
     modality = fields.get("modality", head.modality)
@@ -111,18 +108,18 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         "modality": modality,
         "anatomy": enhancer.anatomy,
         "license": stated.get("license", ""),
-        "data": _data_of(enhancer, head),
         "network": stated["network"],
         "high_quality": [],
         **dict.fromkeys(("steps", "guide_steps", "lesion_steps"), 0),
         **pool,
         **fields,
+        "data": _data_of(stated, head.metadata, fields),
         # The default may be another model later.
         "start": enhancer.name if start == "auto" else start,
     }
 
 
-def _is_of_maps(head: Bundle) -> bool:
+def is_of_maps(head: Bundle) -> bool:
     """Return whether a head learned from label maps alone."""
     return bool(head.metadata.get("network", {}).get("kind") == _STRUCTURES)
 
@@ -136,11 +133,11 @@ def _require_held_out(head: Bundle) -> None:
         )
 
 
-def _data_of(*bundles: Bundle) -> list[dict[str, str]]:
-    """Collect the training data of bundles, each collection once."""
+def _data_of(*stated: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Collect the training data of bundles and of a configuration, each collection once."""
     entries: list[dict[str, str]] = []
-    for bundle in bundles:
-        entries += [entry for entry in bundle.metadata.get("data", []) if entry not in entries]
+    for fields in stated:
+        entries += [entry for entry in fields.get("data", []) if entry not in entries]
     return entries
 
 
@@ -160,38 +157,30 @@ def _images_of(config: hqg.TrainConfig, data: Path) -> tuple[Bundle, TrainHeadCo
     """Open the head of a task; returns also the configuration of the images that it teaches on."""
     assert config.task is not None
     head = open_bundle(config.task.segmenter, kind="head", modality=config.modality)
-    if not _is_of_maps(head):
+    if not is_of_maps(head):
         _require_held_out(head)
         return head, config_of(head)
-    patients = _patients(config, data)
-    held_out = config.held_out
-    if patients and not held_out:
-        cohort = Cohort(tuple(Patient(name, tuple(files)) for name, files in patients.items()))
-        cohort.require(f"Teaching by {head.name}, which holds out patients to judge it,")
-        drawn = cohort.split(config.task.held_out_share, config.seed)[1]
-        held_out = _patterns_of(data, [path for patient in drawn for path in patient.paths])
-    images = _patterns_of(data, [path for files in patients.values() for path in files])
-    return head, config_of_scans(head, images or config.high_quality, held_out)
-
-
-def _patients(config: hqg.TrainConfig, data: Path) -> dict[str, list[Path]]:
-    """Find the clean scans of each patient: a folder, or a file, whose name a pattern leaves open.
-
-    A and B for "hq/**/*.nii.gz" and the files hq/A/T1.nii.gz, hq/A/1/T2.nii.gz and hq/B.nii.gz.
-    """
-    patients = defaultdict[str, list[Path]](list)
+    all_files, _ = find_split(config_of(head, (*config.high_quality, *config.held_out)), data)
     left_out = {path for pattern in config.leave_out for path in data.glob(pattern)}
-    for pattern in dict.fromkeys((*config.high_quality, *config.held_out)):
-        parts = Path(pattern).parts
-        fixed = list(takewhile(lambda part: not has_magic(re.sub(_ESCAPED, "", part)), parts[:-1]))
-        for path in sorted(data.glob(pattern)):
-            name = "/".join(path.relative_to(data).parts[: len(fixed) + 1])
-            if left_out.isdisjoint((path, *path.parents)):
-                patients[name].append(path)
-    return patients
+    scans = [path for path, _ in all_files if left_out.isdisjoint((path, *path.parents))]
+    held_out = config.held_out or _names(_draw(scans, head.name, config), data)
+    return head, config_of(head, _names(scans, data), held_out)
 
 
-def _patterns_of(data: Path, files: Sequence[Path]) -> tuple[str, ...]:
+def _draw(scans: list[Path], head: str, config: hqg.TrainConfig) -> list[Path]:
+    """Draw the scans of held-out patients: of a folder, or a file, in the one that has all."""
+    assert config.task is not None
+    common = os.path.commonpath([path.parent for path in scans] or ["."])
+    files = defaultdict[str, list[Path]](list)
+    for path in scans:
+        files[path.relative_to(common).parts[0]].append(path)
+    cohort = Cohort(tuple(Patient(name, tuple(paths)) for name, paths in files.items()))
+    cohort.require(f"Teaching by {head}, which is judged on patients held out,")
+    _, drawn = cohort.split(config.task.held_out_share, config.seed)
+    return [path for patient in drawn for path in patient.paths]
+
+
+def _names(files: list[Path], data: Path) -> tuple[str, ...]:
     return tuple(escape(path.relative_to(data).as_posix()) for path in files)
 
 
@@ -217,7 +206,7 @@ def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task,
         relative=True,
         warm_up=min(_GATE_WARM_UP, task.steps // 5) if averages else 0,
     )
-    if _is_of_maps(head):
+    if is_of_maps(head):
         return StructuresTask(head, images, data, device), gate
     return SegmentationTask(task.segmenter, data, device, modality=config.modality), gate
 

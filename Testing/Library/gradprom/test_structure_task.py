@@ -18,7 +18,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom import SegmentConfig, structure_task
 from MedEnhanceLib.gradprom.config import TrainFromLabelsConfig
-from MedEnhanceLib.gradprom.labeled import config_of_scans
+from MedEnhanceLib.gradprom.labeled import config_of
 from MedEnhanceLib.gradprom.structure_task import StructuresTask
 from MedEnhanceLib.gradprom.structures import correcting, segmenting
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
@@ -91,7 +91,7 @@ def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def task_of(segmenter: str, data: Path) -> StructuresTask:
     head = open_bundle(segmenter, kind="head", modality="MR")
-    return StructuresTask(head, config_of_scans(head, ["hq/*"], ["hq/2*"]), data, "cpu")
+    return StructuresTask(head, config_of(head, ["hq/*"], ["hq/2*"]), data, "cpu")
 
 
 def test_a_window_stands_where_it_was_in_the_scan(segmenter: str, data: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_head_from_label_maps_teaches_on_clean_scans(
 def test_patients_are_drawn_whole_by_the_seed_if_nobody_is_named(
     segmenter: str, tmp_path: Path
 ) -> None:
-    """A patient is a folder, or a file beside the folders; nobody is judged by own scans."""
+    """A patient is a folder or a file; no other scan of a held-out one is learned from."""
     files = [f"[good]/{n}/{visit}/T1.nii.gz" for n in range(9) for visit in (1, 2)]
     files += ["[good]/single.nii.gz", "[good]/left out/T1.nii.gz"]
     for file in files:
@@ -200,7 +200,7 @@ def test_patients_are_drawn_whole_by_the_seed_if_nobody_is_named(
     patients = [{name.split("/")[1] for name in names} for names in (training, held_out)]
     assert patients[0].isdisjoint(patients[1]) and len(patients[1]) == 2
     assert split(held_out=["[[]good]/single*"])[1] == ["[good]/single.nii.gz"]
-    with pytest.raises(InputError, match="holds out patients to judge it, needs 2 patients"):
+    with pytest.raises(InputError, match="judged on patients held out, needs 2 patients"):
         split(high_quality=["[[]good]/single*"])
     with pytest.raises(InputError, match="no image matches hq"):
         split(high_quality=["hq/*"])
