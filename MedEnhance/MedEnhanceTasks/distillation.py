@@ -46,15 +46,6 @@ def learnsFromLabels(state):
     return state.distillTask.startswith("labels")
 
 
-def folderText(state, segmenter):
-    """Return the label of the folder."""
-    if learnsFromLabels(state):
-        return _("Label maps:")
-    if segmenter is not None:
-        return _("Scans:") if is_of_maps(segmenter) else _("Images and labels:")
-    return _("Cohort:")
-
-
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
     segmenter, folder = segmentersOf(state)[1], state.distillCohort.strip()
@@ -109,10 +100,8 @@ def aboutOf(state, segmenter, problem, earlier):
         level, text, details = _aboutSet(state, problem)
     else:
         about = _aboutLabels() if learnsFromLabels(state) else _aboutTraining(state)
-        if segmenter is not None and is_of_maps(segmenter):
-            about = _aboutScans(state, segmenter, problem)
-        elif segmenter is not None:
-            about = _aboutTaught(segmenter)
+        if segmenter is not None:
+            about = _aboutTaught(state, segmenter, problem)
         level, (text, details) = "info", about
     duration = expected_duration(kindOf(state), _choicesOf(state, segmenter), earlier)
     return level, f"{text} {_durationText(duration)}", details
@@ -149,39 +138,43 @@ def _aboutLabels():
     )
 
 
-def _aboutScans(state, segmenter, problem):
-    """Say which scans a training takes that needs no labels, and who of them is held out."""
-    text = _("Trains the shipped enhancer further on the scans of the folder, taught by {name}.")
-    texts = [text.format(name=segmenter.name)]
-    if not (problem or _isLarge(state)):
-        training, heldOut = _imagesOf(state)
-        text = _("Held out: {names} ({count} of {all} scans).")
-        names = [os.path.relpath(path, state.distillCohort.strip()) for path in heldOut]
-        count, names = len(names), ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
-        texts.append(text.format(names=names, count=count, all=len(training) + count))
-    return " ".join(texts), _(
-        "The folder, or its subfolder hq, needs scans with little noise, and no other volumes, of "
-        "two or more people: a folder for each person, with all scans of that person, or a file "
-        "for each. No labels are needed: those of {name} on the scans as they are count as true. "
-        "A fifth of the people, at least one, drawn at random, are held out: nothing is learned "
-        "from them. What was taught is kept only if {name} gets better on their scans with "
-        "simulated noise, and the image hardly worse."
-    ).format(name=segmenter.name)
-
-
-def _aboutTaught(segmenter):
-    """Say which images a training takes that a segmentation model teaches, and how they lie."""
-    images = config_of(segmenter)
+def _aboutTaught(state, segmenter, problem):
+    """Say which images a training takes that a segmentation model teaches, and who is held out."""
     text = _("Trains the enhancer further that {name} was trained with, taught by it.")
     details = _(
         "The folder needs its training's files, named as there (* is any text): images {images}; "
         "labels {labels}; of patients held out, who decide what is kept: {held_out}."
     )
-    lists = {"images": images.images, "labels": images.labels, "held_out": images.held_out}
-    lists = {name: _(" and ").join(patterns) for name, patterns in lists.items()}
+    if is_of_maps(segmenter):
+        lists, text = {}, _("Trains the shipped enhancer further on scans, taught by {name}.")
+        details = _(
+            "The folder, or its subfolder hq, needs scans with little noise, and no other volumes: "
+            "a folder for each person, with all scans of that person, or a file for each. No "
+            "labels are needed: those that {name} finds in the scans are the truth. A fifth of the "
+            "people, drawn at random, are held out: nothing is learned from them, and they decide "
+            "what is kept. {name} must get better on their scans with simulated noise, at nearly "
+            "the same PSNR."
+        )
+    else:
+        images = config_of(segmenter)
+        lists = {"images": images.images, "labels": images.labels, "held_out": images.held_out}
+        lists = {name: _(" and ").join(patterns) for name, patterns in lists.items()}
     experiment, warnings = model_choice.warningOf(segmenter)
-    texts = [text.format(name=segmenter.name), experiment]
-    return " ".join(filter(None, texts)), " ".join([details.format(**lists), warnings]).strip()
+    isListed = is_of_maps(segmenter) and not problem
+    texts = [text.format(name=segmenter.name), experiment, isListed and _heldOutText(state)]
+    details = details.format(name=segmenter.name, **lists)
+    return " ".join(filter(None, texts)), f"{details} {warnings}".strip()
+
+
+def _heldOutText(state):
+    """Name the scans of the people who are held out; empty for a large folder."""
+    if _isLarge(state):
+        return ""
+    training, heldOut = _imagesOf(state)
+    names = [os.path.relpath(path, state.distillCohort.strip()) for path in heldOut]
+    text = _("Held out: {names} ({count} of {all} scans).")
+    shown = ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
+    return text.format(names=shown, count=len(names), all=len(training) + len(names))
 
 
 def problemOf(state, segmenter):

@@ -7,11 +7,10 @@ through the image alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import Bytes
 from MedEnhanceLib.core.labels import LabeledFile
-from MedEnhanceLib.core.volume import Enhance, Volume
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, find_split, read_image
@@ -83,18 +82,6 @@ class StructuresTask(FrozenTask):
             numbers = np.arange(first, first + volume.voxels.size).reshape(volume.shape)
             yield path, volume, np.where(self._segmented(volume) > 0, numbers, 0).astype(np.int32)
             first += volume.voxels.size
-
-    def measure(
-        self, enhancers: Mapping[str, Enhance], monitor: Monitor, *, depth: int | None = None
-    ) -> list[dict[str, Any]]:
-        """Segment held-out scans as `FrozenTask.measure`, by default all slices.
-
-        Args:
-            enhancers: by name.
-            monitor: progress and cancelling.
-            depth: slices that are measured; None: all.
-        """
-        return super().measure(enhancers, monitor, depth=depth)
 
     def loss(self, image: Tensor, labels: Tensor) -> Tensor:
         """Compute cross-entropy + 1 − Dice in a window within its clean surroundings.

@@ -160,28 +160,25 @@ def _images_of(config: hqg.TrainConfig, data: Path) -> tuple[Bundle, TrainHeadCo
     if not is_of_maps(head):
         _require_held_out(head)
         return head, config_of(head)
-    all_files, _ = find_split(config_of(head, (*config.high_quality, *config.held_out)), data)
+    files, _ = find_split(config_of(head, (*config.high_quality, *config.held_out)), data)
     left_out = {path for pattern in config.leave_out for path in data.glob(pattern)}
-    scans = [path for path, _ in all_files if left_out.isdisjoint((path, *path.parents))]
-    held_out = config.held_out or _names(_draw(scans, head.name, config), data)
-    return head, config_of(head, _names(scans, data), held_out)
+    scans = [path for path, _ in files if left_out.isdisjoint((path, *path.parents))]
+    patterns = {path: escape(path.relative_to(data).as_posix()) for path in scans}
+    held_out = config.held_out or [patterns[path] for path in _draw(scans, head.name, config)]
+    return head, config_of(head, [*patterns.values()], held_out)
 
 
 def _draw(scans: list[Path], head: str, config: hqg.TrainConfig) -> list[Path]:
     """Draw the scans of held-out patients: of a folder, or a file, in the one that has all."""
     assert config.task is not None
-    common = os.path.commonpath([path.parent for path in scans] or ["."])
+    common = os.path.commonpath([path.parent for path in scans] or [Path()])
     files = defaultdict[str, list[Path]](list)
     for path in scans:
         files[path.relative_to(common).parts[0]].append(path)
     cohort = Cohort(tuple(Patient(name, tuple(paths)) for name, paths in files.items()))
     cohort.require(f"Teaching by {head}, which is judged on patients held out,")
-    _, drawn = cohort.split(config.task.held_out_share, config.seed)
-    return [path for patient in drawn for path in patient.paths]
-
-
-def _names(files: list[Path], data: Path) -> tuple[str, ...]:
-    return tuple(escape(path.relative_to(data).as_posix()) for path in files)
+    _, held_out = cohort.split(config.task.held_out_share, config.seed)
+    return [path for patient in held_out for path in patient.paths]
 
 
 def teaching_of(config: hqg.TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
