@@ -45,6 +45,7 @@ class PythonDoor:
 
     def __init__(self, test):
         self.test, self.folder = test, Path(test.temporaryFolder())
+        self.log = []  # of a distillation
 
     def enhance(self, scan):
         result = me.enhance(str(scan), modality="MR", segment=True)
@@ -56,7 +57,9 @@ class PythonDoor:
 
     def distill(self, cohort):
         cohort = me.Cohort.open(str(cohort), modality="MR")
-        return me.distill(cohort, str(self.folder / "set"), config="smoke", device="auto")
+        config = {"preset": "smoke", "method": "matching", "device": "auto"}
+        out, log = str(self.folder / "set"), self.log.append
+        return me.distill(cohort, out, config=config, progress=lambda event: log(str(event.fields)))
 
     def compress(self, scan, mode):
         path = str(self.folder / "scan.ucv")
@@ -86,8 +89,9 @@ class CommandDoor(PythonDoor):
         return self.run("train", "hqg", *words, "--out", self.folder / "run")["model"]
 
     def distill(self, cohort):
-        words = ("--modality", "MR", "--preset", "smoke", "--device", "auto")
-        return self.run("distill", cohort, self.folder / "set", *words)["output"]
+        words = ("--modality", "MR", "--preset", "smoke", "--method", "matching")
+        out = self.folder / "set"
+        return self.run("distill", cohort, out, *words, "--device", "auto")["output"]
 
     def compress(self, scan, mode):
         value = () if mode == "lossless" else (MODES[mode],)
@@ -156,7 +160,10 @@ class PanelDoor(PythonDoor):
         return run.record["model"]
 
     def distill(self, cohort):
-        return self.start("distillMR", cohort).out
+        self.test.context.state.distillMethod = "matching"
+        run = self.start("distillMR", cohort)
+        self.log += run.job.log
+        return run.out
 
     def compress(self, scan, mode):
         test, path = self.test, str(self.folder / "scan.ucv")
@@ -224,7 +231,9 @@ class MissionTest(MedEnhanceTestCase):
         volumes = [me.load(path) for path in (out / "volumes").iterdir()]
         self.assertEqual(len(volumes), manifest["volumes"])
         self.assertTrue(all(np.ptp(volume.voxels) for volume in volumes))
-        self.assertIn(manifest["device"], ("cpu", "cuda", "mps"))
+        self.assertEqual(manifest["config"]["method"], "matching")  # which computes on the device
+        if not isinstance(door, CommandDoor):
+            self.assertRegex("\n".join(door.log), "distilling on (cpu|cuda|mps): ")
 
     def check_compress(self, door, mode):
         scan = me.load(str(SAMPLE), modality="MR").crop(*np.s_[80:96, 60:156, 40:136])
