@@ -115,7 +115,10 @@ def config_of(
 ) -> TrainHeadConfig:
     """Return the configuration of the labeled images that a head was trained on, or of scans.
 
-    images, held_out: patterns of the scans that a head from label maps labels itself.
+    Args:
+        head: the bundle.
+        images: patterns of scans that a head from label maps labels itself.
+        held_out: patterns of those whose patients are measured, not trained on.
     """
     stated = head.metadata.get("training", {}).get("config", {})
     fields = {name: stated[name] for name in _DATA_OPTIONS if name in stated}
