@@ -139,9 +139,8 @@ class PanelDoor(PythonDoor):
         test.ui.pathEdit.text, test.ui.nameEdit.text = str(folder), "taught"
         if task == "trainMR":
             test.pick(test.ui.segmenterSelector, "brain")
-            for text in ("without labels", "drawn at random"):
-                test.assertIn(text, test.ui.aboutDetails.text)
             test.assertRegex(test.ui.aboutLabel.text, r"Held out: .*nii.gz \(1 of 2 scans\)")
+            test.unfold(test.panel.widget)
             test.picture("taught-ready")
         test.assertTrue(test.ui.startButton.enabled, test.ui.problemLabel.text)
         test.ui.startButton.click()
