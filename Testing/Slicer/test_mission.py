@@ -140,7 +140,8 @@ class PanelDoor(PythonDoor):
         if task == "trainMR":
             test.pick(test.ui.segmenterSelector, "brain")
             test.assertRegex(test.ui.aboutLabel.text, r"Held out: .*nii.gz \(1 of 2 scans\)")
-            test.unfold(test.panel.widget)
+            for section in test.unfold(test.panel.widget):
+                test.addCleanup(setattr, section, "collapsed", True)
             test.picture("taught-ready")
         test.assertTrue(test.ui.startButton.enabled, test.ui.problemLabel.text)
         test.ui.startButton.click()
