@@ -7,6 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.jobs.teaching.segmenter import is_of_maps
 from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhanceNodes import model_choice
 from MedEnhancePages.distill_run import RunArea
@@ -105,6 +106,8 @@ class DistillPanel(Page):
         segmenter = self._segmenter
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
         ui.pathLabel.text = _("Cohort:") if segmenter is None else _("Images and labels:")
+        if segmenter is not None and is_of_maps(segmenter):
+            ui.pathLabel.text = _("Scans:")
         if distillation.learnsFromLabels(state):
             ui.pathLabel.text = _("Label maps:")
         ui.pathEdit.accessibleName = ui.pathLabel.text.rstrip(":")

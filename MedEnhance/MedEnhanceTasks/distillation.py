@@ -1,16 +1,17 @@
 """Runs of the page Distill on cohorts: parameters, checks, texts to read before, start."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.gradprom.labeled import config_of, find_split
+from MedEnhanceLib.gradprom.labeled import config_of
 from MedEnhanceLib.jobs.durations import expected_duration
-from MedEnhanceLib.jobs.kinds.train import volumes_in
-from MedEnhanceLib.jobs.teaching.segmenter import teachers
+from MedEnhanceLib.jobs.kinds.train import training_config, volumes_in
+from MedEnhanceLib.jobs.teaching.segmenter import find_images, is_of_maps, teachers
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.spg.cohort import count_patients, require_patients
 from MedEnhanceLib.spg.config import (
@@ -29,8 +30,10 @@ from MedEnhanceTasks import long_run
 
 #: Priors that are no files.
 TEMPLATES = (SYNTHETIC, TEMPLATE)
-#: Patients from which on they are not counted while a user waits.
-_MANY = 100
+#: Patients, and files, from which on they are not counted while a user waits.
+_MANY, _MANY_FILES = 100, 2000
+#: Most scans of held-out patients that are named.
+_NAMED = 3
 
 
 def kindOf(state):
@@ -45,10 +48,12 @@ def learnsFromLabels(state):
 
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
-    params, folder = _choicesOf(state, segmentersOf(state)[1]), state.distillCohort.strip()
+    segmenter, folder = segmentersOf(state)[1], state.distillCohort.strip()
+    params = _choicesOf(state, segmenter)
     if kindOf(state) == "distill":
         return params | {"cohort": folder}
-    isNamed = learnsFromLabels(state) or "task" in params["config"]  # which files
+    ofImages = segmenter is not None and not is_of_maps(segmenter)  # whose training named them
+    isNamed = learnsFromLabels(state) or ofImages
     if not isNamed and not find_set(Path(folder)):
         folder, fields = volumes_in(folder, params["method"])
         params["config"] |= fields
@@ -66,7 +71,7 @@ def _choicesOf(state, segmenter):
     config |= {"modality": modality, "name": state.distillName.strip()}
     if learnsFromLabels(state):
         return {"method": "head", "from_labels": True, "config": config}
-    if segmenter is not None:  # its training says which images
+    if segmenter is not None:
         config["task"] = {"segmenter": segmenter.name, "gate": state.distillGate}
     method = "slices" if state.distillTask.startswith("slices") else "hqg"
     return {"method": method, "config": config}
@@ -95,7 +100,9 @@ def aboutOf(state, segmenter, problem, earlier):
         level, text, details = _aboutSet(state, problem)
     else:
         about = _aboutLabels() if learnsFromLabels(state) else _aboutTraining(state)
-        level, (text, details) = "info", _aboutTaught(segmenter) if segmenter else about
+        if segmenter is not None:
+            about = _aboutTaught(state, segmenter, problem)
+        level, (text, details) = "info", about
     duration = expected_duration(kindOf(state), _choicesOf(state, segmenter), earlier)
     return level, f"{text} {_durationText(duration)}", details
 
@@ -131,19 +138,43 @@ def _aboutLabels():
     )
 
 
-def _aboutTaught(segmenter):
-    """Say which images a training takes that a segmentation model teaches, and how they lie."""
-    images = config_of(segmenter)
+def _aboutTaught(state, segmenter, problem):
+    """Say which images a training takes that a segmentation model teaches, and who is held out."""
     text = _("Trains the enhancer further that {name} was trained with, taught by it.")
     details = _(
         "The folder needs its training's files, named as there (* is any text): images {images}; "
         "labels {labels}; of patients held out, who decide what is kept: {held_out}."
     )
-    lists = {"images": images.images, "labels": images.labels, "held_out": images.held_out}
-    lists = {name: _(" and ").join(patterns) for name, patterns in lists.items()}
+    if is_of_maps(segmenter):
+        lists, text = {}, _("Trains the shipped enhancer further on scans, taught by {name}.")
+        details = _(
+            "The folder, or its subfolder hq, needs scans with little noise, and no other volumes: "
+            "a folder for each person, with all scans of that person, or a file for each. No "
+            "labels are needed: those that {name} finds in the scans are the truth. A fifth of the "
+            "people, drawn at random, are held out: nothing is learned from them, and they decide "
+            "what is kept. {name} must get better on their scans with simulated noise, at nearly "
+            "the same PSNR."
+        )
+    else:
+        images = config_of(segmenter)
+        lists = {"images": images.images, "labels": images.labels, "held_out": images.held_out}
+        lists = {name: _(" and ").join(patterns) for name, patterns in lists.items()}
     experiment, warnings = model_choice.warningOf(segmenter)
-    texts = [text.format(name=segmenter.name), experiment]
-    return " ".join(filter(None, texts)), " ".join([details.format(**lists), warnings]).strip()
+    isListed = is_of_maps(segmenter) and not problem
+    texts = [text.format(name=segmenter.name), experiment, isListed and _heldOutText(state)]
+    details = details.format(name=segmenter.name, **lists)
+    return " ".join(filter(None, texts)), f"{details} {warnings}".strip()
+
+
+def _heldOutText(state):
+    """Name the scans of the people who are held out; empty for a large folder."""
+    if _isLarge(state):
+        return ""
+    training, heldOut = _imagesOf(state)
+    names = [os.path.relpath(path, state.distillCohort.strip()) for path in heldOut]
+    text = _("Held out: {names} ({count} of {all} scans).")
+    shown = ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
+    return text.format(names=shown, count=len(names), all=len(training) + len(names))
 
 
 def problemOf(state, segmenter):
@@ -174,14 +205,30 @@ def _dataProblem(state, folder, segmenter):
     try:
         if segmenter is not None and find_set(Path(folder)):
             return _("A distilled set has no labels: choose the folder of the model's training.")
-        if segmenter is not None:
-            find_split(config_of(segmenter), Path(folder))
+        if segmenter is not None and not _isLarge(state):
+            _imagesOf(state)
         elif kindOf(state) == "distill":
             require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
             DistillConfig(license=state.distillLicense.strip())  # refuses what is no name
     except (MedEnhanceError, OSError) as error:
         return PanelError.fromException(error).text
     return ""
+
+
+def _imagesOf(state):
+    """Find the images that a segmentation model teaches on, and those of held-out patients.
+
+    Raises a MedEnhanceError where they cannot be used.
+    """
+    params = paramsOf(state)
+    config = params["config"] | {"name": "taught"}  # the page may have none yet
+    return find_images(training_config(params["method"], config), Path(params["data"]))
+
+
+def _isLarge(state):
+    """Whether the folder has too many files to look through while a user types its name."""
+    files = Path(state.distillCohort.strip()).rglob("*")
+    return next(islice(files, _MANY_FILES, None), None) is not None
 
 
 def _aboutSet(state, problem):

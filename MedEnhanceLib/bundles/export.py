@@ -239,10 +239,9 @@ def comparison(metadata: Mapping[str, Any]) -> str:
     if "gain_db" in validation:
         gain = validation["gain_db"]
         text = f"{abs(gain):.2f} dB {_better(gain)} than the filter alone, {text}"
-    has_held_out = training["config"].get("held_out")
     where = (
         "volumes held out"
-        if has_held_out
+        if training["config"].get("held_out") or "gradprom" in metadata
         else "new crops of the training volumes, not of other scans"
     )
     text, is_better, other = f"On {where}: {text}.", is_certain(over, error), shipped

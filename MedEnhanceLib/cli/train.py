@@ -73,8 +73,9 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--segmenter",
         metavar="NAME",
-        help="hqg: segmentation model (head) that teaches the enhancer it was trained with, on its "
-        "labeled images below --data",
+        help="hqg: segmentation model (head) that teaches an enhancer through a gate: brain on "
+        "clean scans of heads, without labels (--high-quality); others on the labeled images of "
+        "their training, below --data",
     )
     parser.add_argument(
         "--gate",

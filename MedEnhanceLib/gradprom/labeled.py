@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -109,12 +110,24 @@ def _check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -
         )
 
 
-def config_of(head: Bundle) -> TrainHeadConfig:
-    """Return the configuration of the labeled images that a head was trained on."""
+def config_of(
+    head: Bundle, images: Sequence[str] = (), held_out: Sequence[str] = ()
+) -> TrainHeadConfig:
+    """Return the configuration of the labeled images that a head was trained on, or of scans.
+
+    Args:
+        head: the bundle.
+        images: patterns of scans that a head from label maps labels itself.
+        held_out: patterns of those whose patients are measured, not trained on.
+    """
     stated = head.metadata.get("training", {}).get("config", {})
     fields = {name: stated[name] for name in _DATA_OPTIONS if name in stated}
-    fields |= {"structures": head.metadata["labels"], "network": size_of(head.metadata["network"])}
-    return TrainHeadConfig.from_json({**fields, "modality": head.modality})
+    if images:  # no labels are read
+        fields = {"images": [*images], "labels": [*images], "held_out": [*held_out]}
+    else:
+        fields["network"] = size_of(head.metadata["network"])
+    fields |= {"structures": head.metadata["labels"], "modality": head.modality}
+    return TrainHeadConfig.from_json(fields)
 
 
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:

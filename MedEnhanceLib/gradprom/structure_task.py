@@ -7,21 +7,20 @@ through the image alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import Bytes
 from MedEnhanceLib.core.labels import LabeledFile
-from MedEnhanceLib.core.volume import Enhance, Volume
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, find_split, read_image
@@ -48,38 +47,15 @@ class StructuresTask(FrozenTask):
     It runs in float32, as differences of its loss would vanish in bfloat16.
 
     Args:
-        segmenter: name or folder of the head.
+        bundle: of the head.
+        config: of `config_of` with images.
         data: folder that patterns are relative to.
         device: as torch names it.
-        images: patterns of clean scans.
-        held_out: patterns of those whose patients are measured, not trained on.
-        modality: of the images.
-    Raises:
-        ModelError: there is no such head.
     """
 
     sigma = _SIGMA
 
-    def __init__(
-        self,
-        segmenter: str,
-        data: Path,
-        device: str,
-        *,
-        images: Sequence[str],
-        held_out: Sequence[str],
-        modality: str,
-    ) -> None:
-        bundle = open_bundle(segmenter, kind="head", modality=modality)
-        config = TrainHeadConfig.from_json(
-            {
-                "modality": modality,
-                "images": list(images),
-                "labels": list(images),  # unread: the head's own count
-                "held_out": list(held_out),
-                "structures": bundle.metadata["labels"],
-            }
-        )
+    def __init__(self, bundle: Bundle, config: TrainHeadConfig, data: Path, device: str) -> None:
         super().__init__(bundle, config, data, device)
         self._model = open_structures(bundle)
         self._corrector = deepcopy(self._model.corrector).to(device)  # segmenting is the CPU's
@@ -106,18 +82,6 @@ class StructuresTask(FrozenTask):
             numbers = np.arange(first, first + volume.voxels.size).reshape(volume.shape)
             yield path, volume, np.where(self._segmented(volume) > 0, numbers, 0).astype(np.int32)
             first += volume.voxels.size
-
-    def measure(
-        self, enhancers: Mapping[str, Enhance], monitor: Monitor, *, depth: int | None = None
-    ) -> list[dict[str, Any]]:
-        """Segment held-out scans as `FrozenTask.measure`, by default all slices.
-
-        Args:
-            enhancers: by name.
-            monitor: progress and cancelling.
-            depth: slices that are measured; None: all.
-        """
-        return super().measure(enhancers, monitor, depth=depth)
 
     def loss(self, image: Tensor, labels: Tensor) -> Tensor:
         """Compute cross-entropy + 1 − Dice in a window within its clean surroundings.

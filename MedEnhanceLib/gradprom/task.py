@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,6 @@ _SIGMA, _PHOTONS = 0.1, 5e3
 _CLEAN, _NOISY = "clean", "noisy"
 #: Slices of a slab that enter the loss; neighboring slices are redundant.
 _MOST_SLICES = 4
-#: Slices of a held-out patient that are measured by default, those with most labels.
-_MEASURED_SLICES = 48
 #: Share of a training's progress that reading the labeled images takes, before its first step.
 READING = 0.03
 
@@ -52,6 +51,8 @@ class FrozenTask:
 
     #: Noise of the measured images of MR, σ over the brightest tissue.
     sigma = _SIGMA
+    #: Slices of a held-out patient that are measured, those with most labels; None: all.
+    depth: int | None = None
 
     def __init__(self, bundle: Bundle, config: TrainHeadConfig, data: Path, device: str) -> None:
         self._bundle, self._config = bundle, config
@@ -60,6 +61,11 @@ class FrozenTask:
     def identity(self) -> Mapping[str, str]:
         """Return name and hash of the head."""
         return self._bundle.identity()
+
+    def held_out(self) -> list[str]:
+        """List patterns of the images of held-out patients, from which nothing may learn."""
+        _, held_out = find_split(self._config, self._data)
+        return [escape(path.relative_to(self._data).as_posix()) for path, _ in held_out]
 
     def _read(self, files: Files, monitor: Monitor) -> LabeledImage:
         """Read an image and its true labels."""
@@ -73,13 +79,7 @@ class FrozenTask:
         labels: Bytes = segment(volume, options, monitor=Monitor()).volume.voxels
         return labels
 
-    def measure(
-        self,
-        enhancers: Mapping[str, Enhance],
-        monitor: Monitor,
-        *,
-        depth: int | None = _MEASURED_SLICES,
-    ) -> list[dict[str, Any]]:
+    def measure(self, enhancers: Mapping[str, Enhance], monitor: Monitor) -> list[dict[str, Any]]:
         """Segment held-out images: clean, noisy, and noisy after each enhancer.
 
         Patients are numbered, as file names may contain patient names; the log maps numbers to
@@ -88,7 +88,6 @@ class FrozenTask:
         Args:
             enhancers: by name, which rows have as "image".
             monitor: progress and cancelling.
-            depth: slices that are measured, those with most labels; None: all.
         Returns:
             A row for each patient and image: "subject", "image" ("clean", "noisy" or an enhancer's
             name), "dice" (mean over the structures), "volume_error" (of the structures: mean
@@ -103,7 +102,7 @@ class FrozenTask:
             subject = f"held-out patient {number + 1}"
             monitor.log(f"{subject}: {files[0].relative_to(self._data)}")
             labeled = self._read(files, part.part(0, 0.1))
-            labeled = labeled.slab(depth) if depth else labeled
+            labeled = labeled.slab(self.depth) if self.depth else labeled
             is_ct = profile_of(config.modality).is_projected
             noise = LowDose(_PHOTONS, ELECTRONIC, number) if is_ct else Rician(self.sigma, number)
             noisy = noise.apply(labeled.image)
@@ -130,6 +129,8 @@ class SegmentationTask(FrozenTask):
     Raises:
         ModelError: there is no such head.
     """
+
+    depth = 48
 
     def __init__(self, segmenter: str, data: Path, device: str, *, modality: str) -> None:
         bundle = open_bundle(segmenter, kind="head", modality=modality)

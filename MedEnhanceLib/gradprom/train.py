@@ -120,7 +120,7 @@ def _training_of(kind: str) -> tuple[Maker, Drawer]:
 def _measure(task: FrozenTask, bundle: Bundle, enhancer: Enhancer | None, monitor: Monitor) -> None:
     """Measure a head on held-out patients, and record that in its bundle."""
     enhancers = {"enhanced": enhancer.enhance} if enhancer else {}
-    rows = task.measure(enhancers, monitor, depth=None)
+    rows = task.measure(enhancers, monitor)
     means = [*_means(rows)]
     description = f"{bundle.metadata['description']} {dice_in_words(means)}"
     record_fields(bundle.folder, {"measured": [*rows, *means], "description": description})

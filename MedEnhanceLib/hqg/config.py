@@ -93,6 +93,13 @@ class TaskConfig(Options):
         high=1e6,
     )
     steps: int = option(100, help="number of steps", low=1, high=10_000_000)
+    held_out_share: float = option(
+        0.2,
+        help="share of the patients held out, drawn by the seed, for a head from label maps if "
+        "held_out names nobody; at least one is",
+        above=0,
+        high=0.9,
+    )
     learning_rate: float = option(5e-4, help="learning rate of AdamW", low=1e-9, high=1)
 
 

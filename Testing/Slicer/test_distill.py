@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -15,8 +16,7 @@ from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.options import config_from_json, option_of
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io import load, save
+from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs.kinds.distill import DistillParams
 from MedEnhanceLib.jobs.kinds.train import TrainParams, training_config
 from MedEnhanceLib.spg.config import DistillConfig
@@ -218,6 +218,27 @@ class TrainPageTest(DistillTestCase):
         self.panel.update()
         self.assertIn("has no labels", ui.problemLabel.text)
 
+    def test_brainTeachesOnScansWithoutLabelsAndThePageNamesWhoIsHeldOut(self):
+        ui, folder = self.ui, self.temporaryFolder()
+        ui.pathEdit.text = folder
+        self.pick(ui.segmenterSelector, "brain")
+        self.assertEqual(ui.pathLabel.text, "Scans:")
+        self.assertIn("is empty", ui.problemLabel.text)
+        for count in range(1, 6):
+            path = Path(folder, f"person {count}", "T1.nii.gz")
+            path.parent.mkdir()
+            path.touch()  # names suffice before the start
+            self.panel.update()
+            self.assertEqual("needs 2 patients or more" in ui.problemLabel.text, count == 1)
+            named = rf"Held out: person \d.T1\.nii\.gz \(1 of {count} scans\)"
+            isNamed = re.search(named, ui.aboutLabel.text) is not None
+            self.assertEqual((isNamed, ui.startButton.enabled), (count > 1, count > 1))
+        self.assertIn("No labels are needed: those that brain finds", ui.aboutDetails.text)
+        with mock.patch.object(distillation, "_MANY_FILES", 5):
+            self.panel.update()
+        self.assertNotIn("Held out", ui.aboutLabel.text, "a large folder is left to the run")
+        self.assertTrue(ui.startButton.enabled)
+
     def test_aRunThatNobodyEndedIsOffered(self):
         for name, state in (("tiny", "running"), ("broken", "failed")):
             run = long_run.Run.create(self.root, self.KIND, name)
@@ -333,21 +354,6 @@ class TrainingTest(DistillTestCase):
         self.waitUntil(lambda: "is trained, and listed" in self.message)
         self.assertRegex(self.message, r"dB (better|worse) than the shipped mr")
         self.assertFalse(self.ui.resumeButton.enabled)
-
-    @slow
-    def test_anEnhancerIsTaughtByASegmentationModel(self):
-        folder = Path(self.cohort())
-        for path in (folder / "hq").iterdir():
-            image = load(path)
-            core = (image.voxels > 300).astype(np.uint8)
-            path.parent.with_name("labels").mkdir(exist_ok=True)
-            save(Volume(core, image.geometry, "SEG"), folder / "labels" / path.name)
-        self.teacher("mine", held_out=["hq/*1.nrrd"])
-        self.pick(self.ui.segmenterSelector, "mine")
-        short = {"task": {"segmenter": "mine", "steps": 2}, "crops": 2, "validated": 1}
-        job = self.finish(self.train(**short), 300)
-        self.assertEqual(job.state, "done", job.error)
-        self.assertRegex(self.ui.resultLabel.text, r"mine taught were (not )?accepted, as .* Dice ")
 
     @slow
     def test_oneRunAtATimeWhateverTheSceneAndACancelledOneIsNotOfferedAgain(self):

@@ -68,7 +68,9 @@ def train(
             raise ConfigError("task: nothing makes it", "Train through api.train or a job.")
         teaching = make_task(device)
     subjects = teaching[0].subjects(monitor) if teaching else ()
-    targets = load_data(config, data, monitor.part(0.0, 0.03), subjects=subjects)
+    held_out = (*config.held_out, *(teaching[0].held_out() if teaching else ()))
+    stated = replace(config, held_out=held_out)  # not in records: they may be names of patients
+    targets = load_data(stated, data, monitor.part(0.0, 0.03), subjects=subjects)
     in_steps = monitor.part(0.03, 0.9)
     trainer = Trainer(config, targets, device, in_steps, teaching)
     validation = _Validation(validated_crops(config, targets), monitor)

@@ -45,6 +45,9 @@ Weights = Sequence[tuple[str, nn.Parameter]]
 class Task(Protocol):
     """Frozen downstream task of enhanced images, such as that in `gradprom.task`."""
 
+    def held_out(self) -> Sequence[str]:
+        """List patterns of the images of held-out patients, from which nothing may learn."""
+
     def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
         """Yield volumes, and labels by which `loss` knows what is shown where."""
 

@@ -123,7 +123,7 @@ def distill_into(
     Args:
         cohort: the patients; InputError for too few.
         out: folder of the result; a distillation that was stopped there continues.
-        config: its device is chosen first, if "auto".
+        config: of the distillation.
         monitor: receives progress, warnings and metrics; may cancel.
         overwrite: whether an earlier distillation there is removed.
     """
@@ -132,7 +132,6 @@ def distill_into(
     from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
     from MedEnhanceLib.spg.distillation import distill_cohort
 
-    config = replace(config, device=choose_device(config.device).name)
     return distill_cohort(
         cohort, out, config, monitor, make_networks=make_networks, overwrite=overwrite
     )

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from MedEnhanceLib import gradprom
-from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.export import comparison
+from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom import SegmentConfig, structure_task
 from MedEnhanceLib.gradprom.config import TrainFromLabelsConfig
+from MedEnhanceLib.gradprom.labeled import config_of
 from MedEnhanceLib.gradprom.structure_task import StructuresTask
 from MedEnhanceLib.gradprom.structures import correcting, segmenting
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
@@ -29,6 +31,7 @@ from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs.kinds.train import train_method, training_config
+from MedEnhanceLib.jobs.teaching.segmenter import find_images
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -87,8 +90,8 @@ def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def task_of(segmenter: str, data: Path) -> StructuresTask:
-    files = {"images": ["hq/*"], "held_out": ["hq/2*"]}
-    return StructuresTask(segmenter, data, "cpu", modality="MR", **files)
+    head = open_bundle(segmenter, kind="head", modality="MR")
+    return StructuresTask(head, config_of(head, ["hq/*"], ["hq/2*"]), data, "cpu")
 
 
 def test_a_window_stands_where_it_was_in_the_scan(segmenter: str, data: Path) -> None:
@@ -150,17 +153,57 @@ def test_a_head_from_label_maps_teaches_on_clean_scans(
     fields = {"name": "taught", "task": task, "start": str(enhancer), "device": "cpu"}
     fields |= {"crops": 2, "validated": 1}
 
-    def train(**more: Any) -> Path:
-        return train_method(
-            "hqg", training_config("hqg", fields | more), data, tmp_path / "out", Monitor()
+    logged = list[str]()
+
+    def train(**more: Any) -> Bundle:
+        listen = Monitor(lambda event: logged.append(str(event.fields.get("message"))))
+        config = training_config("hqg", fields | more)
+        return read_bundle(train_method("hqg", config, data, tmp_path / str(len(more)), listen))
+
+    for held_out in ({"held_out": ["hq/2*"]}, {}):
+        logged.clear()
+        bundle = train(**held_out)
+        record = bundle.metadata["gradprom"]
+        assert (record["segmenter"]["name"], record["persons_held_out"]) == ("toy", 1)
+        assert record["dice"]["clean"] == 1 > record["dice"]["noisy"]
+        assert 0 <= record["open_share"] <= 1
+    assert bundle.metadata["training"]["config"]["task"]["held_out_share"] == 0.2
+    (name,) = [text.split("hq/")[1] for text in logged if "held-out patient" in text]
+    assert name not in str(bundle.metadata), "names of files may be those of patients"
+    assert comparison(bundle.metadata).startswith("The weights that toy taught")
+    assert "On volumes held out" in comparison(bundle.metadata)
+
+
+def test_patients_are_drawn_whole_by_the_seed_if_nobody_is_named(
+    segmenter: str, tmp_path: Path
+) -> None:
+    """A patient is a folder or a file; no other scan of a held-out one is learned from."""
+    files = [f"[good]/{n}/{visit}/T1.nii.gz" for n in range(9) for visit in (1, 2)]
+    files += ["[good]/single.nii.gz", "[good]/left out/T1.nii.gz"]
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    fields: dict[str, Any] = {"task": {"segmenter": segmenter}, "leave_out": ["*/left out"]}
+    fields["high_quality"] = ["[[]good]/**/*.nii.gz"]
+
+    def split(seed: int = 0, **more: Any) -> tuple[list[str], list[str]]:
+        config = training_config("hqg", fields | {"seed": seed} | more)
+        return tuple(  # type: ignore[return-value]
+            [path.relative_to(tmp_path).as_posix() for path in images]
+            for images in find_images(config, tmp_path)
         )
 
-    with pytest.raises(ConfigError, match="nobody is held out"):
-        train()
-    record = read_bundle(train(held_out=["hq/2*"])).metadata["gradprom"]
-    assert (record["segmenter"]["name"], record["persons_held_out"]) == ("toy", 1)
-    assert record["dice"]["clean"] == 1 > record["dice"]["noisy"]
-    assert 0 <= record["open_share"] <= 1
+    training, held_out = split()
+    assert split() == (training, held_out)
+    assert len({split(seed)[1][0] for seed in range(9)}) > 2
+    assert sorted(training + held_out) == sorted(files[:-1])
+    patients = [{name.split("/")[1] for name in names} for names in (training, held_out)]
+    assert patients[0].isdisjoint(patients[1]) and len(patients[1]) == 2
+    assert split(held_out=["[[]good]/single*"])[1] == ["[good]/single.nii.gz"]
+    with pytest.raises(InputError, match="judged on patients held out, needs 2 patients"):
+        split(high_quality=["[[]good]/single*"])
+    with pytest.raises(InputError, match="no image matches hq"):
+        split(high_quality=["hq/*"])
 
 
 def test_a_scan_in_which_the_head_recognizes_nothing_is_named(

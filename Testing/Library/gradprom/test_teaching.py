@@ -117,6 +117,9 @@ class Multiple:
     def identity(self) -> dict[str, str]:
         return {"name": "stand-in", "sha256": "0"}
 
+    def held_out(self) -> list[Path]:
+        return []
+
     def subjects(self, monitor: Monitor) -> Iterator[tuple[Path, Volume, np.ndarray]]:
         for path in sorted(self._data.glob("hq/*")):
             yield path, load(path, modality="MR"), np.ones(SHAPE, np.uint8)
