@@ -37,8 +37,7 @@ def console() -> NoReturn:
     """Run the command `medenhance` and exit."""
     leave_current_folder()
     status = main(sys.argv[1:])
-    # What a reader who has left did not take waits in the stream: Python would fail to flush it at
-    # its exit, and change the status.
+    # Python's last flush would fail for a reader who is gone, and change the status.
     sys.stdout, sys.stderr = (cast(TextIO, Messages(each)) for each in (sys.stdout, sys.stderr))
     if any(thread.name == "attended" for thread in threading.enumerate()):
         # Canceled work of another library still runs: waiting for it takes long, and Python would
