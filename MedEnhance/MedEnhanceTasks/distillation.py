@@ -168,13 +168,12 @@ def _aboutTaught(state, segmenter, problem):
 
 def _heldOutText(state):
     """Name the scans of the people who are held out; empty for a large folder."""
-    if _isLarge(state):
-        return ""
     training, heldOut = _imagesOf(state)
     names = [os.path.relpath(path, state.distillCohort.strip()) for path in heldOut]
     text = _("Held out: {names} ({count} of {all} scans).")
     shown = ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
-    return text.format(names=shown, count=len(names), all=len(training) + len(names))
+    count, total = len(names), len(training) + len(names)
+    return text.format(names=shown, count=count, all=total) if names else ""
 
 
 def problemOf(state, segmenter):
@@ -205,7 +204,7 @@ def _dataProblem(state, folder, segmenter):
     try:
         if segmenter is not None and find_set(Path(folder)):
             return _("A distilled set has no labels: choose the folder of the model's training.")
-        if segmenter is not None and not _isLarge(state):
+        if segmenter is not None:
             _imagesOf(state)
         elif kindOf(state) == "distill":
             require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
@@ -218,17 +217,14 @@ def _dataProblem(state, folder, segmenter):
 def _imagesOf(state):
     """Find the images that a segmentation model teaches on, and those of held-out patients.
 
-    Raises a MedEnhanceError where they cannot be used.
+    None in a large folder, as its name may still be typed. Raises a MedEnhanceError for other data.
     """
+    files = Path(state.distillCohort.strip()).rglob("*")
+    if next(islice(files, _MANY_FILES, None), None) is not None:
+        return [], []
     params = paramsOf(state)
     config = params["config"] | {"name": "taught"}  # the page may have none yet
     return find_images(training_config(params["method"], config), Path(params["data"]))
-
-
-def _isLarge(state):
-    """Whether the folder has too many files to look through while a user types its name."""
-    files = Path(state.distillCohort.strip()).rglob("*")
-    return next(islice(files, _MANY_FILES, None), None) is not None
 
 
 def _aboutSet(state, problem):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from MedEnhanceLib.gradprom.structures.space import Placement, Space
 from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.hqg.train.targets import Target, load_data
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs.kinds.train import train_method, training_config
 from MedEnhanceLib.jobs.teaching.segmenter import find_images
@@ -143,8 +145,9 @@ def test_the_truth_is_what_the_head_labels_on_the_clean_scan(segmenter: str, dat
 
 @pytest.mark.slow
 def test_a_head_from_label_maps_teaches_on_clean_scans(
-    segmenter: str, data: Path, tmp_path: Path
+    segmenter: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nothing is learned from people held out, named or drawn."""
     stated = TrainConfig.from_json({"preset": "smoke", "name": "plain"})
     enhancer = tmp_path / "plain"
     network = GuidedNetwork(stated.network)
@@ -153,7 +156,13 @@ def test_a_head_from_label_maps_teaches_on_clean_scans(
     fields = {"name": "taught", "task": task, "start": str(enhancer), "device": "cpu"}
     fields |= {"crops": 2, "validated": 1}
 
-    logged = list[str]()
+    logged, targets = list[str](), dict[str, list[Target]]()
+
+    def read(*given: Any, **more: Any) -> dict[str, list[Target]]:
+        targets.update(load_data(*given, **more))
+        return targets
+
+    monkeypatch.setattr(importlib.import_module("MedEnhanceLib.hqg.train.run"), "load_data", read)
 
     def train(**more: Any) -> Bundle:
         listen = Monitor(lambda event: logged.append(str(event.fields.get("message"))))
@@ -167,8 +176,12 @@ def test_a_head_from_label_maps_teaches_on_clean_scans(
         assert (record["segmenter"]["name"], record["persons_held_out"]) == ("toy", 1)
         assert record["dice"]["clean"] == 1 > record["dice"]["noisy"]
         assert 0 <= record["open_share"] <= 1
+        (name,) = [text.split("hq/")[1] for text in logged if "held-out patient" in text]
+        files = {kind: {Path(each.name).name for each in of} for kind, of in targets.items()}
+        assert files["validated"] == {name}
+        assert len(files["plain"] - {name}) == len(files["plain"]) == 2
+        assert files["labeled"] == files["plain"]
     assert bundle.metadata["training"]["config"]["task"]["held_out_share"] == 0.2
-    (name,) = [text.split("hq/")[1] for text in logged if "held-out patient" in text]
     assert name not in str(bundle.metadata), "names of files may be those of patients"
     assert comparison(bundle.metadata).startswith("The weights that toy taught")
     assert "On volumes held out" in comparison(bundle.metadata)
