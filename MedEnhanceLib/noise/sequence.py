@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go, robust_max
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, let_go, robust_max
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, smooth_map
@@ -32,7 +32,6 @@ from MedEnhanceLib.noise.tissue_blocks import (
     cell_blocks,
     cosines,
     quantum,
-    structure_of,
 )
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -42,15 +41,16 @@ from MedEnhanceLib.runtime.progress import Monitor
 _PAIRS, _FRAMES = 24, 9
 #: Most frames from one of a pair to the other: contrasts that take turns are fewer.
 _APART = 16
-#: Limits of a still pair: level over the lowest common one, and correlation between blocks.
-STILL, _STRUCTURE = 1.2, 0.45
+#: Level of a still pair over the lowest common one.
+STILL = 1.2
 #: Differences where the mean frame is steep over those where it is flat: 31 of 32 still scans to
 #: 1.4, heads that turn 1.5 to 1.6. Fewest frames whose movement is measured by other means.
 MOVING, FEWEST_MEASURED = 1.5, 5
-#: Limit of the share of the variance of a difference that its dependence on the intensity explains:
-#: frames of one contrast in real scans have .04 or less, echoes 5 ms apart .1 to .2. Most classes
-#: of intensity, least voxels in one, and variance of a median over that of a mean.
-_CONTRAST, _CLASSES, _IN_CLASS, _OF_MEDIAN = 0.06, 16, 500, math.pi / 2
+#: Limits of the shares of the variance of a difference that intensity and place explain: alike
+#: frames of real scans have .04 and .05 or less, frames after a movement .1 and more, echoes 5 ms
+#: apart .1 to .2 by intensity. Voxels of a class, variance of a median over that of a mean, and
+#: rows and columns of a place.
+_CONTRAST, _STRUCTURE, _IN_CLASS, _OF_MEDIAN, _PLACE = 0.06, 0.1, 500, math.pi / 2, 4 * BLOCK
 #: Pairs at the lowest common level, over those at the most common one; a quiet pair is below this
 #: share of it: it takes more than chance in the sample of a frame, of about this many voxels.
 _COMMON, _QUIET, _SAMPLE = 0.3, 0.85, 20_000
@@ -84,8 +84,8 @@ class _Pair:
         weights: of both, of unit norm, so that a common gain cancels.
         offset: median of the weighted difference.
         level: σ.
-        structure: correlation between blocks.
-        contrast: share of the variance that depends on the intensity.
+        contrast: share of the variance that intensity explains.
+        structure: share of the variance that place explains.
         steepness: level where the mean frame is steep, over that where it is flat.
     """
 
@@ -94,9 +94,15 @@ class _Pair:
     weights: tuple[float, float]
     offset: float = 0.0
     level: float = 0.0
-    structure: float = 0.0
     contrast: float = 0.0
+    structure: float = 0.0
     steepness: float = 1.0
+
+    @property
+    def certain(self) -> float:
+        """Lower end of the noise over `level`: what intensity, place and edges do not explain."""
+        noise = math.sqrt(1 - min(max(self.contrast, self.structure, 0.0), 1.0))
+        return min(noise, 1.0 if self.steepness <= MOVING else 1 / self.steepness)
 
     def difference(self, frames: Sequence[Array], part: Any = slice(None)) -> Floats:
         """Subtract the first frame from the second one, in some slices."""
@@ -225,7 +231,8 @@ def measure_frames(
     bright = float(np.median(mean[tissue]))
     # A gain of the scanner scales noise too, one of the contrast does not: which is not known.
     ends = np.sqrt(0.5) / np.median([sorted(np.abs(pair.weights)) for pair in still], axis=0)
-    high, low = map(float, ends)
+    high = float(ends[0])
+    low = float(ends[1] * np.median([pair.certain for pair in still]))
     return replace(
         typical,
         level=level,
@@ -250,13 +257,17 @@ def _still_pairs(
 ) -> list[_Pair]:
     """Select pairs of nearest alike frames without movement; none where no frames are alike."""
     edge = sum(np.abs(mean - np.roll(mean, 1, axis)) for axis in (1, 2))[tissue]
+    cells = [
+        at // size for at, size in zip(np.nonzero(tissue), (BLOCK, _PLACE, _PLACE), strict=True)
+    ]
+    place = np.ravel_multi_index(cells, tissue.shape)
     for apart in range(1, min(len(frames) - 1, _APART) + 1):
         last = len(frames) - 1 - apart
         pairs = []
         for first in np.unique(np.linspace(0, last, min(last + 1, _PAIRS)).round().astype(int)):
             monitor.check()
             numbers = int(first), int(first) + apart
-            pairs.append(_compared(frames, numbers, tissue, edge, step, is_absolute))
+            pairs.append(_compared(frames, numbers, tissue, edge, place, step, is_absolute))
             let_go(frames[first])
         still = _still(pairs, is_few=len(frames) < FEWEST_MEASURED)
         if still:
@@ -292,44 +303,42 @@ def _compared(
     numbers: tuple[int, int],
     tissue: Mask,
     edge: Floats,
+    place: Numbers,
     step: float,
     is_absolute: bool,
 ) -> _Pair:
-    """Compare two frames; edge: steepness of the mean frame in tissue."""
+    """Compare two frames; edge, place: of each voxel of tissue, steepness and number of a cell."""
     some = slice(None, None, max(1, edge.size // _VOXELS))
     before, after = (np.asarray(frames[n], np.float32)[tissue][some] for n in numbers)
-    # The principal axis of both, as both have noise; HU have no gain.
-    moments = [
-        float(np.mean(a * b, dtype=np.float64))
-        for a, b in ((before, before), (before, after), (after, after))
-    ]
     angle = math.pi / 4
-    if not is_absolute:
-        angle = 0.5 * math.atan2(2 * moments[1], moments[0] - moments[2])
+    if not is_absolute:  # the principal axis of both, as both have noise
+        squares = (float(np.mean(each * each, dtype=np.float64)) for each in (before, after))
+        product = float(np.mean(before * after, dtype=np.float64))
+        angle = 0.5 * math.atan2(2 * product, next(squares) - next(squares))
     pair = _Pair(*numbers, (math.sin(angle), math.cos(angle)))
-    sample = after * np.float32(pair.weights[1]) - before * np.float32(pair.weights[0])
+    of_first, of_second = map(np.float32, pair.weights)
+    sample = of_second * after - of_first * before
     pair = replace(pair, offset=float(np.median(sample)))
     sample -= np.float32(pair.offset)
     sizes = _dithered(sample, step)
     level = MAD * float(np.median(sizes))
-    flat, steep = np.quantile(edge[some], (0.25, 0.75))
-    where_flat, where_steep = (
-        float(np.median(sizes[which])) for which in (edge[some] <= flat, edge[some] >= steep)
-    )
-    common = before * np.float32(pair.weights[1]) + after * np.float32(pair.weights[0])
-    classes = np.array_split(
-        sample[np.argsort(common)], max(2, min(_CLASSES, sample.size // _IN_CLASS))
-    )
-    chance = _OF_MEDIAN * len(classes) / sample.size
-    medians = np.array([np.median(each) for each in classes])
+    flat, steep = (edge[some] <= end for end in np.quantile(edge[some], (0.25, 0.75)))
     return replace(
         pair,
         level=level,
-        # Outside tissue 0, so that noise there does not count as structure.
-        structure=structure_of(np.where(tissue, pair.difference(frames), 0)),
-        contrast=float(np.square(medians).mean()) / max(level, TINY) ** 2 - chance,
-        steepness=where_steep / max(where_flat, TINY),
+        contrast=_explained(sample, of_first * after + of_second * before, level),
+        structure=_explained(sample, place[some], level),
+        steepness=float(np.median(sizes[~steep]) / max(np.median(sizes[flat]), TINY)),
     )
+
+
+def _explained(difference: Floats, key: Array, level: float) -> float:
+    """Return the share of the variance of a difference that classes of a key explain, no noise."""
+    count = max(2, difference.size // _IN_CLASS)
+    classes = np.array_split(difference[np.argsort(key, kind="stable")], count)
+    medians = np.array([np.median(each) for each in classes])
+    chance = _OF_MEDIAN * count / difference.size
+    return float(np.square(medians).mean()) / max(level, TINY) ** 2 - chance
 
 
 def _dithered(difference: Floats, step: float) -> Floats:
