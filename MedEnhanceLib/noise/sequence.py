@@ -39,12 +39,12 @@ from MedEnhanceLib.runtime.progress import Monitor
 # doubled on two still scans, TISSUE changes σ by −8 to +21 %, limits of pairs and frames by 3 %.
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.
 _PAIRS, _FRAMES = 24, 9
-#: Most frames from one of a pair to the other: contrasts that take turns are fewer.
-_APART = 16
+#: Most frames from one of a pair to the other: contrasts that take turns are not more.
+_APART = 8
 #: Level of a still pair over the lowest common one.
 STILL = 1.2
-#: Differences where the mean frame is steep over those where it is flat: 31 of 32 still scans to
-#: 1.4, heads that turn 1.5 to 1.6. Fewest frames whose movement is measured by other means.
+#: Differences in the steepest over those in the flattest quarter of the mean frame: 31 of 32 still
+#: scans to 1.4, heads that turn 1.5 to 1.6. Fewest frames whose movement is fitted (`movement`).
 MOVING, FEWEST_MEASURED = 1.5, 5
 #: Limits of the shares of the variance of a difference that intensity and place explain: alike
 #: frames of real scans have .04 and .05 or less, frames after a movement .1 and more, echoes 5 ms
@@ -80,7 +80,7 @@ class _Pair:
     """Difference of two frames, whose noise is that of one of them; in tissue.
 
     Attributes:
-        first, second: numbers of the frames.
+        numbers: of the frames.
         weights: of both, of unit norm, so that a common gain cancels.
         offset: median of the weighted difference.
         level: σ.
@@ -89,8 +89,7 @@ class _Pair:
         steepness: level where the mean frame is steep, over that where it is flat.
     """
 
-    first: int
-    second: int
+    numbers: tuple[int, int]
     weights: tuple[float, float]
     offset: float = 0.0
     level: float = 0.0
@@ -108,7 +107,7 @@ class _Pair:
         """Subtract the first frame from the second one, in some slices."""
         before, after = (
             np.asarray(frames[number][part], np.float32) * np.float32(weight)
-            for number, weight in zip((self.first, self.second), self.weights, strict=True)
+            for number, weight in zip(self.numbers, self.weights, strict=True)
         )
         return after - before - np.float32(self.offset)
 
@@ -230,9 +229,9 @@ def measure_frames(
         return None
     bright = float(np.median(mean[tissue]))
     # A gain of the scanner scales noise too, one of the contrast does not: which is not known.
-    ends = np.sqrt(0.5) / np.median([sorted(np.abs(pair.weights)) for pair in still], axis=0)
-    high = float(ends[0])
-    low = float(ends[1] * np.median([pair.certain for pair in still]))
+    smaller, larger = np.median([sorted(np.abs(pair.weights)) for pair in still], axis=0)
+    low = level * math.sqrt(0.5) / larger * np.median([pair.certain for pair in still])
+    high = min(level * math.sqrt(0.5) / max(smaller, TINY), CHANCE * typical.high)
     return replace(
         typical,
         level=level,
@@ -240,8 +239,8 @@ def measure_frames(
         spectrum=_spectrum(frames, still, tissue),
         confidence=1.0,
         rician=is_rician(typical.air, level) and bright >= ABOVE_NOISE * level,
-        low=level * low,
-        high=level * high,
+        low=float(low),
+        high=float(max(high, level)),
         reason="",
         cell=size,
     )
@@ -257,14 +256,11 @@ def _still_pairs(
 ) -> list[_Pair]:
     """Select pairs of nearest alike frames without movement; none where no frames are alike."""
     edge = sum(np.abs(mean - np.roll(mean, 1, axis)) for axis in (1, 2))[tissue]
-    cells = [
-        at // size for at, size in zip(np.nonzero(tissue), (BLOCK, _PLACE, _PLACE), strict=True)
-    ]
-    place = np.ravel_multi_index(cells, tissue.shape)
+    k, j, i = np.nonzero(tissue)
+    place = np.ravel_multi_index((k // BLOCK, j // _PLACE, i // _PLACE), tissue.shape)
     for apart in range(1, min(len(frames) - 1, _APART) + 1):
-        last = len(frames) - 1 - apart
-        pairs = []
-        for first in np.unique(np.linspace(0, last, min(last + 1, _PAIRS)).round().astype(int)):
+        count, pairs = len(frames) - apart, []
+        for first in np.linspace(0, count - 1, min(count, _PAIRS // apart)).round().astype(int):
             monitor.check()
             numbers = int(first), int(first) + apart
             pairs.append(_compared(frames, numbers, tissue, edge, place, step, is_absolute))
@@ -312,10 +308,10 @@ def _compared(
     before, after = (np.asarray(frames[n], np.float32)[tissue][some] for n in numbers)
     angle = math.pi / 4
     if not is_absolute:  # the principal axis of both, as both have noise
-        squares = (float(np.mean(each * each, dtype=np.float64)) for each in (before, after))
-        product = float(np.mean(before * after, dtype=np.float64))
-        angle = 0.5 * math.atan2(2 * product, next(squares) - next(squares))
-    pair = _Pair(*numbers, (math.sin(angle), math.cos(angle)))
+        products = ((before, before), (before, after), (after, after))
+        first, both, second = (float(np.mean(a * b, dtype=np.float64)) for a, b in products)
+        angle = 0.5 * math.atan2(2 * both, first - second)
+    pair = _Pair(numbers, (math.sin(angle), math.cos(angle)))
     of_first, of_second = map(np.float32, pair.weights)
     sample = of_second * after - of_first * before
     pair = replace(pair, offset=float(np.median(sample)))
