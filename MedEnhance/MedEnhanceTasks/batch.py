@@ -58,7 +58,8 @@ def _describe(job, row):
     row |= {"result": output.GetName(), "seconds": round(job.ended - job.started, 1)}
     if "sigma" in measured.get("noise", {}):
         row["noise"] = measured["noise"]["sigma"]
-    row["outcome"] = sentence(findings.verdict_on(measured, results.strengthOf(output)))
+    if text := findings.verdict_on(measured, results.strengthOf(output)):
+        row["outcome"] = sentence(text)
     warnings = [text for _level, text, _hint in provenance.warningsOf(output)]
     row["remark"] = " ".join(dict.fromkeys([*warnings, *job.warnings]))
 

@@ -95,9 +95,6 @@ def describe(
     )
     if taken_as.get("left_alone"):
         return lines
-    if lines and facts.get("noise", {}).get("verdict") == UNCERTAIN and strength > 0:
-        how = door.noise_at(facts["noise"].get("places", ()))
-        lines.append(f"to measure σ in even tissue: {how}")
     if guessed := taken_as.get("guessed_modality"):
         lines.append(f"taken as {guessed} (guessed from values; state it with {door.modality})")
     if quantity := taken_as.get("quantity"):
@@ -108,6 +105,9 @@ def describe(
             mean, alone = (noise[f"mean_changed{by}"] for by in ("", "_by_noise"))
             text = f"the mean of all frames changed by {_level(strength * mean)} in tissue; noise"
             lines.append(f"{text} alone leaves about {_level(strength * alone)}")
+        if noise.get("verdict") == UNCERTAIN and strength > 0 and "changed" in noise:
+            how = door.noise_at(noise.get("places", ()))
+            lines.append(f"to measure σ in even tissue: {how}")
     if strength == 0:  # the result is the input
         facts = {name: facts[name] for name in ("slices",) if name in facts}
     lines += _sequence_in_words(facts.get("sequence", {}))

@@ -193,8 +193,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         device=enhanced.device,
         model=enhanced.model,
     )
-    outcome = verdict_on(enhanced.measured, enhanced.strength)
-    fields = {**result.fields, "sentence": outcome}
+    fields = {**result.fields, "sentence": verdict_on(enhanced.measured, enhanced.strength)}
     if params.report:
         monitor.progress(0.95, "drawing the report")
         fields["outputs"]["report"] = _write_report(params, source, enhanced, result["manifest"])
