@@ -85,10 +85,9 @@ def findingsOf(output):
     """Say what was measured in the volume and done about it, a sentence each."""
     measured, strength = provenance.part(output, "results", "measured"), results.strengthOf(output)
     door = findings.Door(_("Measure in a region… (Advanced → Noise)"), "")
-    options = {"units": results.unitOf(output), "door": door}
     modality = bridge.modalityName(bridge.modalityOf(output))
     guess = _("{modality} (guessed from the values).").format(modality=modality)
-    lines = list(map(sentence, findings.describe(measured, strength, **options)))
+    lines = list(map(sentence, findings.describe(measured, strength, door=door)))
     return [*lines[:1], guess, *lines[1:]] if output.GetAttribute(bridge.GUESSED) else lines
 
 

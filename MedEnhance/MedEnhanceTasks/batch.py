@@ -1,11 +1,11 @@
 """Enhancements of several volumes, one job each, and the table that they end with."""
 
-import math
-
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.core import findings
+from MedEnhanceLib.runtime.text import sentence
 from MedEnhanceNodes import bridge, provenance, results
 
 _TEXT, _NUMBER = vtk.vtkStringArray, vtk.vtkDoubleArray
@@ -54,11 +54,12 @@ class Batch:
 
 def _describe(job, row):
     output = job.nodes["output"]
-    noise = provenance.part(output, "results", "measured", "noise")
+    measured = provenance.part(output, "results", "measured")
     row |= {"result": output.GetName(), "seconds": round(job.ended - job.started, 1)}
-    if "sigma" in noise:
-        share = noise.get("share_removed", math.nan) * (1 - noise.get("share_given_back", 0))
-        row |= {"noise": noise["sigma"], "removed": round(100 * share, 1)}
+    if "sigma" in measured.get("noise", {}):
+        row["noise"] = measured["noise"]["sigma"]
+    if text := findings.verdict_on(measured, results.strengthOf(output)):
+        row["outcome"] = sentence(text)
     warnings = [text for _level, text, _hint in provenance.warningsOf(output)]
     row["remark"] = " ".join(dict.fromkeys([*warnings, *job.warnings]))
 
@@ -70,7 +71,7 @@ def _table(rows):
         (_("Volume"), _TEXT, "volume"),
         (_("Result"), _TEXT, "result"),
         (_("Noise (1 SD)"), _NUMBER, "noise"),
-        (_("Removed (%)"), _NUMBER, "removed"),
+        (_("Outcome"), _TEXT, "outcome"),
         (_("Seconds"), _NUMBER, "seconds"),
         (_("Remark"), _TEXT, "remark"),
     )

@@ -72,16 +72,15 @@ PYTHON = Door(
 
 
 def describe(
-    measured: Mapping[str, Any], strength: float = 1.0, *, units: str = "", door: Door = COMMAND
+    measured: Mapping[str, Any], strength: float = 1.0, *, door: Door = COMMAND
 ) -> list[str]:
     """Describe what was measured in a volume and how it was corrected, a line each.
 
-    The first line is the verdict, if noise was measured and the run has ended.
+    The first line is that of `verdict_on`, if noise was measured and the run has ended.
 
     Args:
         measured: `results.measured` of the manifest; what cannot be read there is left out.
         strength: of the result.
-        units: of the noise; "" for those in the manifest.
         door: where the lines are read.
     """
     facts = {
@@ -90,21 +89,25 @@ def describe(
         if isinstance(value, Mapping)
         and all(isinstance(value.get(key), (int, float)) for key in _NUMBERS.get(name, ()))
     }
-    lines, taken_as = [], facts.get("taken_as", {})
-    if not taken_as.get("left_alone") and (verdict := verdict_on(measured, strength, units, door)):
-        lines.append(verdict)
+    lines, taken_as = (
+        list(filter(None, [verdict_on(measured, strength)])),
+        facts.get("taken_as", {}),
+    )
+    if taken_as.get("left_alone"):
+        return lines
     if guessed := taken_as.get("guessed_modality"):
         lines.append(f"taken as {guessed} (guessed from values; state it with {door.modality})")
-    if quantity := taken_as.get("left_alone"):
-        return [f"it looks like {quantity}: nothing was changed"]
     if quantity := taken_as.get("quantity"):
         lines.append(f"{quantity}, taken as intensities on request")
     if noise := facts.get("noise"):
-        lines.append(_noise_in_words(noise, units, strength))
+        lines.append(_noise_in_words(noise, strength))
         if strength > 0 and noise.get("mean_changed"):
             mean, alone = (noise[f"mean_changed{by}"] for by in ("", "_by_noise"))
             text = f"the mean of all frames changed by {_level(strength * mean)} in tissue; noise"
             lines.append(f"{text} alone leaves about {_level(strength * alone)}")
+        if noise.get("verdict") == UNCERTAIN and strength > 0 and "changed" in noise:
+            how = door.noise_at(noise.get("places", ()))
+            lines.append(f"to measure σ in even tissue: {how}")
     if strength == 0:  # the result is the input
         facts = {name: facts[name] for name in ("slices",) if name in facts}
     lines += _sequence_in_words(facts.get("sequence", {}))
@@ -146,14 +149,13 @@ def corrections(measured: Mapping[str, Any]) -> dict[str, str]:
     return texts
 
 
-def corrections_in_words(measured: Mapping[str, Any]) -> str:
-    """Describe corrections other than full removal of measured noise, for a history note."""
+def corrections_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> str:
+    """Describe all corrections for a history note: `verdict_on`, then what it does not say."""
     noise = measured.get("noise", {})
     share = noise.get("share_removed", 1)
-    parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
+    parts = list(filter(None, [verdict_on(measured, strength)]))
     if returned := noise.get("share_given_back", 0):
         parts.append(f"{returned:.0%} of the noise kept with faint lesions")
-    parts += [f"noise stated as ±{noise['sigma']:g}"] if noise.get("is_stated") else []
     if share > 0 and noise.get("sigma_used", math.inf) < noise.get("sigma", 0):
         parts.append(f"for noise of ±{noise['sigma_used']:.3g}")  # as the level is uncertain
     parts += corrections(measured).values()
@@ -162,40 +164,40 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     return "".join(f", {part}" for part in parts)
 
 
-def verdict_on(
-    measured: Mapping[str, Any], strength: float = 1.0, units: str = "", door: Door = COMMAND
-) -> str:
-    """Say in one sentence whether a scan was clean, its noise was removed, or is uncertain.
+def verdict_on(measured: Mapping[str, Any], strength: float = 1.0) -> str:
+    """Say in one sentence what came of a run: the same in every list, page, file and history.
 
     Args:
         measured: as of `describe`.
         strength: of the result.
-        units: of the noise; "" for those in the manifest.
-        door: where the sentence is read.
     Returns "" before the run, and where no noise is known.
     """
-    noise = measured.get("noise")
+    noise, taken_as = measured.get("noise"), measured.get("taken_as")
+    if isinstance(taken_as, Mapping) and (quantity := taken_as.get("left_alone")):
+        return f"it looks like {quantity}: nothing was changed"
     if not isinstance(noise, Mapping) or not isinstance(noise.get("changed"), (int, float)):
         return ""
-    changed, verdict = strength * noise["changed"], noise.get("verdict")
-    units = units or noise.get("units", "")
-    text, beyond = f"{REMOVED} {_level(changed)}{units and f' {units}'}", ""
+    changed, verdict, units = strength * noise["changed"], noise.get("verdict"), noise.get("units")
+    text = f"{REMOVED} {_level(changed)}{f' {units}' if units else ''}"
+    text, beyond = text if changed else "nothing removed", ""
+    if changed and noise.get("is_stated"):
+        text += f" of the stated {_level(noise['sigma'])}"
     if times := mean_change(noise):
         beyond = f", but the mean of all frames changed {times:.2g} times as much as noise explains"
+    if is_nearly_input(noise, strength):
+        beyond += f" (the result is {'nearly ' if changed else ''}the input)"
     if strength == 0:
-        return "nothing removed: the strength is 0"
+        return f"{text}: the strength is 0{beyond}"
     if verdict == CLEAN:
         snr = f" (SNR {noise['snr']:.0f})" if noise.get("snr") else ""
         return f"{CLEAN}{snr}: {'hardly anything' if changed else 'nothing'} to do"
     if verdict == UNCERTAIN:
         reason = noise.get("unfit") or noise.get("reason", "the noise cannot be measured")
-        done = text if changed else "nothing removed"
-        how = door.noise_at(noise.get("places", ()))
-        return f"{UNCERTAIN}, {done}{beyond}: {reason}; to measure σ in even tissue: {how}"
-    if noise.get("is_stated"):
-        return f"{text} of the stated {_level(noise['sigma'])}{beyond}"
+        return f"{UNCERTAIN}, {text}{beyond}: {reason}"
     if more := corrections(measured):
         return f"{text}: noise and {' and '.join(more).replace('_', ' ')}"
+    if noise.get("is_stated") or not changed:
+        return f"{text}{beyond}"
     share = _removed_share(noise, strength)
     if share is None:
         return f"{text} of noise {_level(noise['sigma'])}{beyond}"
@@ -270,7 +272,7 @@ def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
     return [*(line for line in lines if not line.startswith(_IN_LOG)), *findings]
 
 
-def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float) -> str:
+def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
     """Say which noise was measured, what of it was filtered, and by how much tissue changed.
 
     All levels are standard deviations; that of an uncertain measurement comes with its limits.
@@ -292,8 +294,7 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float) -> st
     if returned and removed not in ("little", "nothing"):
         causes.append("low frequencies stay, with small lesions in them")
     texts = [
-        f"noise {'stated' if stated else 'found'}: "
-        f"{noise_level(noise, units or noise.get('units', ''))}",
+        f"noise {'stated' if stated else 'found'}: {noise_level(noise, noise.get('units', ''))}",
         f"filtered: {removed}",
     ]
     if causes:
@@ -302,7 +303,4 @@ def _noise_in_words(noise: Mapping[str, Any], units: str, strength: float) -> st
         texts[-1] += f" (uncertain, because {reason})"
     if changed > 0:
         texts.append(f"tissue changed by {_level(changed)}")
-    text = "; ".join(texts)
-    if is_nearly_input(noise, strength):
-        text += f". The result is {'nearly ' if changed else ''}the input"
-    return text
+    return "; ".join(texts)

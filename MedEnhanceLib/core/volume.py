@@ -421,16 +421,23 @@ def as_volume(
     """Convert an image in memory to a Volume; a Volume is returned as it is.
 
     Args:
-        data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor.
+        data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array (NumPy, Dask,
+            Zarr, h5py and others that NumPy can read) or tensor.
         affine: for arrays, as in `Volume.from_array`.
         spacing: likewise.
         modality: instead of that of the data.
     Raises InputError for another type, and for an array without affine or spacing.
     """
     package = type(data).__module__.partition(".")[0]
-    is_array = isinstance(data, np.ndarray) or package == "torch"
-    is_other = is_array or isinstance(data, list | tuple)  # lists are refused below
-    if not is_other and not (affine is None and spacing is None):
+    readers = {
+        "SimpleITK": Volume.from_sitk,
+        "nibabel": Volume.from_nibabel,
+        "monai": Volume.from_metatensor,
+    }
+    is_volume = isinstance(data, Volume) or hasattr(data, "affine") or package == "SimpleITK"
+    # Arrays of NumPy, PyTorch, Dask, Zarr, h5py and others; also those behind images of nibabel.
+    is_array = not is_volume and hasattr(data, "__array__") and hasattr(data, "dtype")
+    if is_volume and not (affine is None and spacing is None):
         raise ConfigError(
             f"affine or spacing given for a {type(data).__name__}, which has its own",
             "Leave them out, or give its array alone.",
@@ -439,11 +446,6 @@ def as_volume(
         return data.as_modality(modality) if modality else data
     if is_array:
         return Volume.from_array(data, affine=affine, spacing=spacing, modality=modality)
-    readers = {
-        "SimpleITK": Volume.from_sitk,
-        "nibabel": Volume.from_nibabel,
-        "monai": Volume.from_metatensor,
-    }
     if package in readers:
         return readers[package](data, modality=modality)
     is_result = isinstance(getattr(data, "volume", None), Volume)

@@ -52,7 +52,7 @@ _UNFIT = (
     "repeated, averaged or as weak as the noise",
     "the noise was measured in the other frames; check whether this is as the scanner made it",
 )
-_NOT_SHARED = ", and frames show no noise in common (movement, or directions of diffusion)"
+_NOT_SHARED = ", and frames show no noise in common (movement, or other contrasts)"
 #: Noise of MR with less power than this share of white noise at the highest frequency of both axes
 #: comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less. In CT
 #: a smooth kernel does the same. The spectrum is known to be that of noise from this confidence.

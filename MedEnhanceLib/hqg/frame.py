@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ from MedEnhanceLib.core.arrays import (
     Floats,
     Region,
     empty,
-    foreground,
     let_go,
     parts_of,
     slabs,
@@ -36,10 +34,9 @@ from MedEnhanceLib.filters.blur import undo_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache
-from MedEnhanceLib.hqg.denoise import Removal, expected_deviation
+from MedEnhanceLib.hqg.denoise import expected_deviation
 from MedEnhanceLib.hqg.denoisers import Denoiser, FramePart
 from MedEnhanceLib.io.atomic import output_error
-from MedEnhanceLib.noise.sequence import ABOVE_NOISE
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -207,21 +204,6 @@ class Frame:
         """Lowest value of the result, to which lower ones are clipped."""
         return np.float32(self.run.cache.ranges[self.number].lowest)
 
-    @cached_property
-    def removal(self) -> Removal:
-        """The removal of noise from this frame.
-
-        Frames that are filtered together differ in brightness. The bias of weak ones stays: its
-        inverse is steep there, and errors of σ would darken them.
-        """
-        removal = self.run.decision.removal
-        if removal.noise.rician and self.run.denoiser.is_joint:
-            voxels = self.volume.voxels
-            bright = float(np.median(voxels[foreground(voxels)]))
-            if bright < ABOVE_NOISE * removal.noise.level:
-                return replace(removal, noise=replace(removal.noise, rician=False))
-        return removal
-
     @property
     def use(self) -> float:
         """Change by guides (RMS, in σ); 0 without one."""
@@ -243,7 +225,7 @@ class Frame:
 
     def add(self, part: FramePart) -> None:
         """Correct denoised slices, and write them; parts come in order."""
-        corrected = replace(part, voxels=self.removal.correct(part, self.regions))
+        corrected = replace(part, voxels=self.run.decision.removal.correct(part, self.regions))
         part = corrected.cropped(self.run.region)
         if part.change is not None:
             self._changes.append(part.change)

@@ -371,12 +371,8 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "SNR": "snr",
         "noise (1 SD)": "sigma",
         "noise confidence": "confidence",
-        "share removed": "share_removed",
-        "why not all": "reason",
     }
     columns |= {heading: noise[key] for heading, key in headings.items() if key in noise}
-    if "share_given_back" in noise:
-        columns["share removed"] *= 1 - noise["share_given_back"]
     if "changed" in noise:
         columns["tissue changed (1 SD)"] = row.get("strength", 1.0) * noise["changed"]
     return {csv_cell(name): csv_cell(_rounded(value)) for name, value in columns.items()}

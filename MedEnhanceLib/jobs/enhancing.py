@@ -279,15 +279,13 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
         return Objects(source, "segmented", segmentation=result)
     measured = result.measured
     options = [f"strength {result.strength:g}"] if result.strength != 1 else []
-    options += [corrections_in_words(measured).removeprefix(", ")]
+    options += [corrections_in_words(measured, result.strength).removeprefix(", ")]
     if grid := measured.get("slices"):
         options.append(
             f"slices restored: {grid['before']} of {grid['spacing_before_mm']:.3g} mm to "
             f"{grid['after']} of {grid['spacing_after_mm']:.3g} mm, taken as "
             f"{grid['thickness_mm']:.3g} mm thick with a {grid['profile']} profile"
         )
-    if changed := measured.get("noise", {}).get("changed"):
-        options.append(f"tissue changed by ±{result.strength * changed:.3g}")
     options += [warning.message for warning in result.warnings]
     return Objects(
         source,

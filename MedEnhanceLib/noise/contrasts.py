@@ -26,6 +26,7 @@ from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, rician_table,
 from MedEnhanceLib.noise.sequence import (
     CHANCE,
     MAD,
+    MOVING,
     STILL,
     common_level,
     least_of_tissue,
@@ -44,9 +45,6 @@ _RIDGE = 1e-10
 _EXACT, _EXACT_SHARE, _EXACT_STEPS = 0.5, 1e-4, 0.5
 #: Rows and columns of a cell of the map: the noise of parallel imaging changes within 2 cm.
 _CELL = 2 * BLOCK
-#: Residuals in the steepest over those in the flattest quarter: 31 of 32 still scans to 1.4,
-#: heads that turn 1.5 to 1.6.
-_MOVING = 1.5
 #: Share of tissue in a block, and approximate number of blocks in which the spectrum is measured.
 _INSIDE, _BLOCKS = 0.9, 100_000
 #: Shares of the levels of residuals below the ends of the interval; few frames predict each other
@@ -80,7 +78,7 @@ def measure_contrasts(
         sigma /= np.interp(means / np.maximum(sigma, TINY), *rician_table())
     levels = np.median(sigma[:, count > 0], axis=1)
     use = levels <= STILL * common_level(levels)
-    if (steep[use] * count).sum() > _MOVING * (flat[use] * count).sum():
+    if (steep[use] * count).sum() > MOVING * (flat[use] * count).sum():
         return None
     smooth = smooth_map(np.maximum(np.median(sigma[use], axis=0), step / math.sqrt(12)), count)
     level = float(np.median(np.repeat(smooth, count.astype(np.intp).reshape(-1))))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, let_go, robust_max
-from MedEnhanceLib.noise.sequence import TISSUE
+from MedEnhanceLib.noise.sequence import FEWEST_MEASURED, TISSUE
 
 # Tuned on these series (decision 0065). Measured again by Benchmarks/sequences.py.
 #: Movement up to which frames are still. Real scans have .2 or less (one of 27 more); simulated
@@ -24,8 +24,8 @@ from MedEnhanceLib.noise.sequence import TISSUE
 STILL = 0.5
 #: Voxels of tissue that are compared.
 _COMPARED = 20_000
-#: Images over time that a frame is projected on; fewest frames.
-_IMAGES, _FEWEST = 4, 5
+#: Images over time that a frame is projected on.
+_IMAGES = 4
 
 
 def typical_movement(frames: Sequence[Array]) -> float:
@@ -41,7 +41,7 @@ def typical_movement(frames: Sequence[Array]) -> float:
     inside[:, [0, -1]] = inside[:, :, [0, -1]] = False
     places = np.flatnonzero(inside)
     places = places[:: max(1, places.size // _COMPARED)]
-    if len(frames) < _FEWEST or places.size < 100:
+    if len(frames) < FEWEST_MEASURED or places.size < 100:
         return 0.0
     sample = np.empty((len(frames), places.size))
     for row, frame in zip(sample, frames, strict=True):

@@ -1,11 +1,13 @@
 """Measures the noise of a sequence in the differences of its frames, which show no anatomy.
 
-frames that are alike → pairs of neighbors → pairs without movement → |differences| → level, map
-and spectrum
+frames that are alike → pairs of nearest alike frames → pairs without movement → |differences| →
+level, map and spectrum
 
 Movement and changes of contrast only increase differences: they are an upper bound of the noise.
 Only the pairs that differ least and show no structure count: after a head has moved, differences
-are five to eight times the noise. Frames of different contrast (diffusion) cannot be measured.
+are five to eight times the noise. A gain is fitted to each pair. If what remains depends on the
+intensity, the frames differ in contrast: then each is compared with the second next one, and so on
+(frames may alternate), and if no two are alike, nothing is measured.
 Frames that decrease differences are left out: noise without signal (.655 σ), repeated frames (0)
 and the mean of two neighbors (.5 σ).
 """
@@ -19,17 +21,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go, robust_max
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, let_go, robust_max
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, smooth_map
 from MedEnhanceLib.noise.tissue_blocks import (
     BLOCK,
+    TINY,
     blocks_of_layer,
     cell_blocks,
     cosines,
     quantum,
-    structure_of,
 )
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -37,8 +39,18 @@ from MedEnhanceLib.runtime.progress import Monitor
 # doubled on two still scans, TISSUE changes σ by −8 to +21 %, limits of pairs and frames by 3 %.
 #: Pairs of frames that are compared, and frames whose mean shows the tissue.
 _PAIRS, _FRAMES = 24, 9
-#: Limits of a still pair: level over the lowest common one, and correlation between blocks.
-STILL, _STRUCTURE = 1.2, 0.45
+#: Most frames from one of a pair to the other: contrasts that take turns are not more.
+_APART = 8
+#: Level of a still pair over the lowest common one.
+STILL = 1.2
+#: Differences in the steepest over those in the flattest quarter of the mean frame: 31 of 32 still
+#: scans to 1.4, heads that turn 1.5 to 1.6. Fewest frames whose movement is fitted (`movement`).
+MOVING, FEWEST_MEASURED = 1.5, 5
+#: Limits of the shares of the variance of a difference that intensity and place explain: alike
+#: frames of real scans have .04 and .05 or less, frames after a movement .1 and more, echoes 5 ms
+#: apart .1 to .2 by intensity. Voxels of a class, variance of a median over that of a mean, and
+#: rows and columns of a place.
+_CONTRAST, _STRUCTURE, _IN_CLASS, _OF_MEDIAN, _PLACE = 0.06, 0.1, 500, math.pi / 2, 4 * BLOCK
 #: Pairs at the lowest common level, over those at the most common one; a quiet pair is below this
 #: share of it: it takes more than chance in the sample of a frame, of about this many voxels.
 _COMMON, _QUIET, _SAMPLE = 0.3, 0.85, 20_000
@@ -65,12 +77,39 @@ _LEAST_VARIANCE = 1e-3
 
 @dataclass(frozen=True)
 class _Pair:
-    """Difference of a frame and the next one: its offset, level and structure in tissue."""
+    """Difference of two frames, whose noise is that of one of them; in tissue.
 
-    first: int
-    offset: float
-    level: float
-    structure: float
+    Attributes:
+        numbers: of the frames.
+        weights: of both, of unit norm, so that a common gain cancels.
+        offset: median of the weighted difference.
+        level: σ.
+        contrast: share of the variance that intensity explains.
+        structure: share of the variance that place explains.
+        steepness: level where the mean frame is steep, over that where it is flat.
+    """
+
+    numbers: tuple[int, int]
+    weights: tuple[float, float]
+    offset: float = 0.0
+    level: float = 0.0
+    contrast: float = 0.0
+    structure: float = 0.0
+    steepness: float = 1.0
+
+    @property
+    def certain(self) -> float:
+        """Lower end of the noise over `level`: what intensity, place and edges do not explain."""
+        noise = math.sqrt(1 - min(max(self.contrast, self.structure, 0.0), 1.0))
+        return min(noise, 1.0 if self.steepness <= MOVING else 1 / self.steepness)
+
+    def difference(self, frames: Sequence[Array], part: Any = slice(None)) -> Floats:
+        """Subtract the first frame from the second one, in some slices."""
+        before, after = (
+            np.asarray(frames[number][part], np.float32) * np.float32(weight)
+            for number, weight in zip(self.numbers, self.weights, strict=True)
+        )
+        return after - before - np.float32(self.offset)
 
 
 class FrameKinds(NamedTuple):
@@ -162,28 +201,22 @@ def measure_frames(
         sequence: frames that are alike, [K, J, I] each; a few slices are in memory at a time.
         typical: noise measured in one frame alone; its contrast and air are kept.
         monitor: progress and cancellation.
-    Returns the noise of every frame; None for a single frame, without tissue, where frames do not
-    differ, or where they differ by more than the upper end of `typical`.
+    Returns the noise of every frame; None for a single frame, without tissue, where no two frames
+    are alike or all are equal, or where they differ by more than the upper end of `typical`.
     """
     if len(sequence) < 2:
         return None
     modality, spacing = sequence[0].modality, sequence[0].geometry.spacing
+    is_absolute = profile_of(modality).is_absolute
     frames = [frame.voxels for frame in sequence]
     mean = _mean(frames)
     tissue = mean > least_of_tissue(mean, modality)
     if tissue.sum() < _FEW:
         return None
     step = quantum(frames[len(frames) // 2])
-    firsts = np.linspace(0, len(frames) - 2, min(len(frames) - 1, _PAIRS)).round().astype(int)
-    pairs = []
-    for first in np.unique(firsts):
-        monitor.check()
-        pairs.append(_compared(frames, int(first), tissue, step))
-        let_go(frames[first])
-    pairs = [pair for pair in pairs if pair.level > 0]
-    if not pairs:
+    still = _still_pairs(frames, mean, tissue, step, is_absolute, monitor)
+    if not still:
         return None
-    still = _still(pairs)
     sigma, count, size = _map(frames, still, tissue, spacing, step, monitor)
     if step:
         sigma = np.maximum(sigma, step / math.sqrt(12))
@@ -195,6 +228,10 @@ def measure_frames(
     if level <= 0 or level > CHANCE * typical.high > 0:
         return None
     bright = float(np.median(mean[tissue]))
+    # A gain of the scanner scales noise too, one of the contrast does not: which is not known.
+    smaller, larger = np.median([sorted(np.abs(pair.weights)) for pair in still], axis=0)
+    low = level * math.sqrt(0.5) / larger * np.median([pair.certain for pair in still])
+    high = min(level * math.sqrt(0.5) / max(smaller, TINY), CHANCE * typical.high)
     return replace(
         typical,
         level=level,
@@ -202,17 +239,46 @@ def measure_frames(
         spectrum=_spectrum(frames, still, tissue),
         confidence=1.0,
         rician=is_rician(typical.air, level) and bright >= ABOVE_NOISE * level,
-        low=level,
-        high=level,
+        low=float(low),
+        high=float(max(high, level)),
         reason="",
         cell=size,
     )
 
 
-def _still(pairs: Sequence[_Pair]) -> list[_Pair]:
+def _still_pairs(
+    frames: Sequence[Array],
+    mean: Floats,
+    tissue: Mask,
+    step: float,
+    is_absolute: bool,
+    monitor: Monitor,
+) -> list[_Pair]:
+    """Select pairs of nearest alike frames without movement; none where no frames are alike."""
+    edge = sum(np.abs(mean - np.roll(mean, 1, axis)) for axis in (1, 2))[tissue]
+    k, j, i = np.nonzero(tissue)
+    place = np.ravel_multi_index((k // BLOCK, j // _PLACE, i // _PLACE), tissue.shape)
+    for apart in range(1, min(len(frames) - 1, _APART) + 1):
+        count, pairs = len(frames) - apart, []
+        for first in np.linspace(0, count - 1, min(count, _PAIRS // apart)).round().astype(int):
+            monitor.check()
+            numbers = int(first), int(first) + apart
+            pairs.append(_compared(frames, numbers, tissue, edge, place, step, is_absolute))
+            let_go(frames[first])
+        still = _still(pairs, is_few=len(frames) < FEWEST_MEASURED)
+        if still:
+            return still
+    return []
+
+
+def _still(pairs: Sequence[_Pair], *, is_few: bool) -> list[_Pair]:
     """Select pairs without movement, an odd number: the median of an even number is biased."""
-    quiet = sorted(pairs, key=lambda pair: pair.level)
-    quiet = [pair for pair in quiet if pair.structure <= _STRUCTURE] or quiet
+    alike = [pair for pair in pairs if pair.level > 0 and pair.contrast <= _CONTRAST]
+    quiet = [p for p in alike if p.structure <= _STRUCTURE and p.steepness <= MOVING]
+    quiet = quiet or ([] if is_few else alike)
+    if not quiet:
+        return []
+    quiet.sort(key=lambda pair: pair.level)
     common = common_level(np.array([pair.level for pair in quiet]))
     still = [pair for pair in quiet if _QUIET <= pair.level / common <= STILL]
     return still[: len(still) - (len(still) + 1) % 2]
@@ -228,23 +294,47 @@ def _mean(frames: Sequence[Array]) -> Floats:
     return mean
 
 
-def _difference(
-    frames: Sequence[Array], first: int, part: Any = slice(None), offset: float = 0
-) -> Floats:
-    """Subtract slices of a frame from the next one, scaled to the variance of one of them."""
-    after, before = (np.asarray(frames[first + n][part], np.float32) for n in (1, 0))
-    return (after - before) * np.float32(math.sqrt(0.5)) - np.float32(offset)
+def _compared(
+    frames: Sequence[Array],
+    numbers: tuple[int, int],
+    tissue: Mask,
+    edge: Floats,
+    place: Numbers,
+    step: float,
+    is_absolute: bool,
+) -> _Pair:
+    """Compare two frames; edge, place: of each voxel of tissue, steepness and number of a cell."""
+    some = slice(None, None, max(1, edge.size // _VOXELS))
+    before, after = (np.asarray(frames[n], np.float32)[tissue][some] for n in numbers)
+    angle = math.pi / 4
+    if not is_absolute:  # the principal axis of both, as both have noise
+        products = ((before, before), (before, after), (after, after))
+        first, both, second = (float(np.mean(a * b, dtype=np.float64)) for a, b in products)
+        angle = 0.5 * math.atan2(2 * both, first - second)
+    pair = _Pair(numbers, (math.sin(angle), math.cos(angle)))
+    of_first, of_second = map(np.float32, pair.weights)
+    sample = of_second * after - of_first * before
+    pair = replace(pair, offset=float(np.median(sample)))
+    sample -= np.float32(pair.offset)
+    sizes = _dithered(sample, step)
+    level = MAD * float(np.median(sizes))
+    flat, steep = (edge[some] <= end for end in np.quantile(edge[some], (0.25, 0.75)))
+    return replace(
+        pair,
+        level=level,
+        contrast=_explained(sample, of_first * after + of_second * before, level),
+        structure=_explained(sample, place[some], level),
+        steepness=float(np.median(sizes[~steep]) / max(np.median(sizes[flat]), TINY)),
+    )
 
 
-def _compared(frames: Sequence[Array], first: int, tissue: Mask, step: float) -> _Pair:
-    difference = _difference(frames, first)
-    inside = difference[tissue]
-    sample = inside[:: max(1, inside.size // _VOXELS)]
-    offset = float(np.median(sample))
-    level = MAD * float(np.median(_dithered(sample - offset, step)))
-    # Outside tissue 0, so that noise there does not count as structure.
-    difference = np.where(tissue, difference - np.float32(offset), 0)
-    return _Pair(first, offset, level, structure_of(difference))
+def _explained(difference: Floats, key: Array, level: float) -> float:
+    """Return the share of the variance of a difference that classes of a key explain, no noise."""
+    count = max(2, difference.size // _IN_CLASS)
+    classes = np.array_split(difference[np.argsort(key, kind="stable")], count)
+    medians = np.array([np.median(each) for each in classes])
+    chance = _OF_MEDIAN * count / difference.size
+    return float(np.square(medians).mean()) / max(level, TINY) ** 2 - chance
 
 
 def _dithered(difference: Floats, step: float) -> Floats:
@@ -274,10 +364,7 @@ def _map(
         for j in range(cells[1]):
             rows = slice(j * size[1], (j + 1) * size[1])
             values = np.stack(
-                [
-                    _difference(frames, pair.first, (part, rows), pair.offset)[inside[:, rows]]
-                    for pair in still
-                ]
+                [pair.difference(frames, (part, rows))[inside[:, rows]] for pair in still]
             )
             column = np.nonzero(inside[:, rows])[2] // size[2]
             typical = np.median(_dithered(values, step), axis=0)
@@ -307,7 +394,7 @@ def _spectrum(frames: Sequence[Array], still: Sequence[_Pair], tissue: Mask) -> 
     power = []
     for pair in still:
         for layer, use in zip(layers, inside, strict=True):
-            part = _difference(frames, pair.first, slice(layer, layer + depth), pair.offset)
+            part = pair.difference(frames, slice(layer, layer + depth))
             blocks = blocks_of_layer(part, 0, depth)[use[::every]]
             power.append(np.square(blocks @ transform))
     return spectrum_of(power, depth)

@@ -91,7 +91,7 @@ def enhancement_report(
     measured = results.get("measured") or {}
     strength = results.get("strength", 1.0)
     door = findings.command_door(f"medenhance noise {quote(name)}")
-    verdict = findings.verdict_on(measured, strength, door=door)
+    verdict = findings.verdict_on(measured, strength)
     lines = [line for line in findings.describe(measured, strength, door=door) if line != verdict]
     uncertainty = results.get("uncertainty")
     note = " ".join(caveats_of(results))

@@ -128,6 +128,20 @@ def test_a_bare_array_is_refused_before_anything_else() -> None:
         assert "spacing=(1, 1, 3)" in caught.value.hint
 
 
+def test_arrays_of_other_packages_are_read_as_those_of_numpy(head: Volume, tmp_path: Path) -> None:
+    arrays = [pytest.importorskip("dask.array").from_array(head.voxels, chunks=5)]
+    with pytest.importorskip("h5py").File(tmp_path / "a.h5", "w") as file:
+        arrays.append(file.create_dataset("voxels", data=head.voxels))
+        for array in arrays:
+            volume = as_volume(array, spacing=(1, 2, 3), modality="MR")
+            assert np.array_equal(volume.voxels, head.voxels)
+            assert volume.geometry.spacing == (1, 2, 3)
+            with pytest.raises(me.InputError, match="without spacing"):
+                as_volume(array)
+        with pytest.raises(me.InputError, match="type File is not a volume"):
+            as_volume(file, spacing=(1, 2, 3))
+
+
 def test_what_is_no_volume_is_named(head: Volume, tmp_path: Path) -> None:
     with pytest.raises(me.InputError, match="type dict is not a volume"):
         me.enhance({})

@@ -12,7 +12,9 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import MedEnhanceTestCase, slow
 from test_runner import WORKER
 
-from MedEnhanceNodes import results
+from MedEnhanceNodes import provenance, results
+from MedEnhancePages.result_texts import findingsOf
+from MedEnhanceTasks.batch import Batch
 
 #: A worker that adds 1 to what it gets, or to a box of it, as soon as nothing holds it; it fails
 #: with volumes of a bad name.
@@ -215,6 +217,17 @@ class SeveralTest(QueueTestCase):
         self.assertIn("bad: it has no content", self.widget.ui.messageDetails.plainText)
         self.assertEqual(self.context.state.enhancedVolume.GetName(), "A enhanced")
         self.assertEqual(self.panel.result.compare.mode, "none", "views stay")
+
+    def test_theTableHasTheSentenceThatStandsAboveTheResult(self):
+        a, output, batch = self.volume("A"), self.volume("A enhanced"), Batch([], mock.Mock())
+        noise = {"sigma": 20.0, "share_removed": 0.72, "changed": 0.777, "verdict": "uncertain"}
+        provenance.setManifest(output, {"results": {"measured": {"noise": noise}}})
+        job = mock.Mock(state="done", nodes={"output": output}, warnings=(), started=0, ended=1)
+        batch.add(a, job)
+        job.onFinished.call_args.args[0](job)
+        ((*_others, text, _seconds, _remark),) = self.rowsOf(batch.table)
+        self.assertEqual(text, findingsOf(output)[0])
+        self.assertIn("removed ±0.777 (the result is nearly the input)", text)
 
     def rowsOf(self, table):
         count = table.GetNumberOfColumns()

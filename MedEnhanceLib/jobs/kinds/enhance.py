@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.core.findings import verdict_on
 from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
@@ -192,7 +193,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         device=enhanced.device,
         model=enhanced.model,
     )
-    fields = dict(result.fields)
+    fields = {**result.fields, "sentence": verdict_on(enhanced.measured, enhanced.strength)}
     if params.report:
         monitor.progress(0.95, "drawing the report")
         fields["outputs"]["report"] = _write_report(params, source, enhanced, result["manifest"])

@@ -15,6 +15,7 @@ from MedEnhanceLib import hqg
 from MedEnhanceLib.hqg.denoisers import Denoised, FramePart, Frames
 from MedEnhanceLib.hqg.enhancer import _shared_change
 from MedEnhanceLib.hqg.network_stage import SetNetwork
+from MedEnhanceLib.jobs.enhancing import objects_of
 from MedEnhanceLib.runtime.resources import resource_folder
 
 _NOISE = {"sigma": 335.0, "share_removed": 1.0}
@@ -27,6 +28,8 @@ def test_a_result_says_in_words_what_was_found() -> None:
     assert verdict.endswith(" of the stated ±1")
     assert (result.verdict, result.sigma) == ("removed", 1.0)
     assert line.startswith("noise stated: ±1 (1 SD); filtered: all; tissue changed by ±")
+    assert f", {verdict} by MedEnhance" in result.volume.history[-1]
+    assert verdict in objects_of(result).options  # of the derived series
     half = result.at_strength(0.5).findings[1]
     assert "filtered: 50 %, because the strength is 0.5" in half
 

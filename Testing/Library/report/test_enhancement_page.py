@@ -97,7 +97,7 @@ def test_report_says_what_changed_was_measured_and_done(
     assert "Noise found: ±12.5 HU (1 SD); filtered: 80 %, because few" in text
     assert "Blur undone: both axes are blurred." in text
     assert "Bias field corrected (N4)." in text
-    words = ", 80% of the noise correction, blur undone, bias field corrected (N4)"
+    words = ", blur undone, bias field corrected (N4)"
     assert corrections_in_words(measured) == words
     sharp = {"blur": {"undone": False, "reason": "as sharp as undamaged scans"}}
     assert describe(sharp) == ["blur left alone: as sharp as undamaged scans"]
