@@ -89,9 +89,6 @@ _SEQUENCES = {
     ("EchoPulseSequence", "BOTH"): ("SE", "GR"), ("InversionRecovery", "YES"): ("IR",),
     ("EchoPlanarPulseSequence", "YES"): ("EP",),
 }  # fmt: skip
-#: Elements that a PET series may have only if it is gated.
-_GATED = ("FrameTime", "HighRRValue", "LowRRValue", "NumberOfRRIntervals", "NumberOfTimeSlots",
-          "TriggerTime")  # fmt: skip
 
 #: Parts of the body (PS3.16) that exist once; of the others the side must be stated.
 UNPAIRED = frozenset((
@@ -212,8 +209,6 @@ def complete(image: Dataset, sop_class: str) -> None:
     if sop_class == MR_IMAGE:
         _correct_mr(image)
     if sop_class == PET_IMAGE:
-        for keyword in () if values_of(image, "SeriesType")[:1] == ["GATED"] else _GATED:
-            image.pop(keyword, None)
         for agent in image.get("RadiopharmaceuticalInformationSequence") or []:
             if "RadionuclideCodeSequence" not in agent:
                 agent.RadionuclideCodeSequence = []
