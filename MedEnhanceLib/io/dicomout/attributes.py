@@ -153,16 +153,15 @@ def complete_items(dataset: Dataset) -> Iterator[str]:
     for element in [element for element in dataset if element.VR == "SQ"]:
         name, items = element.keyword, list(element.value)
         required = _CODE if name.endswith("CodeSequence") else _REQUIRED.get(name, ())
-        missing: dict[str, None] = {}  # an ordered set
         for item in items:
             yield from complete_items(item)
-            missing |= dict.fromkeys(names for names in required if not _first(item, names))
             if required is _CODE and not item.get("CodeMeaning"):
                 item.CodeMeaning = cut(_first(item, _CODE[0]))
             elif name == MAPPING:
                 item.LUTLabel = cut(_first(item, "LUTLabel|LUTExplanation"), 16)
                 item.LUTExplanation = _first(item, "LUTExplanation|LUTLabel")
         element.value = [item for item in items if all(_first(item, names) for names in required)]
+        missing = [names for names in required if not all(_first(item, names) for item in items)]
         if missing and (name == MAPPING or is_of_scan(element) or is_of_study(element)):
             lacking = " and ".join(missing).replace("|", " or ")
             yield f"{name} has items without {lacking}; they are left out"
