@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.voxels import refuse_pipe
 
 #: Limits: bytes, nesting of objects and lists, digits of an integer.
@@ -25,6 +27,14 @@ def read_json(path: Path, lost: list[str] | None = None) -> Any:
     if len(data) > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES >> 20} MB")
     return parse_json(data, lost)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read the object in a JSON file; {} if there is none, or it cannot be read."""
+    with contextlib.suppress(OSError, ValueError, InputError):
+        fields = read_json(path, [])
+        return fields if isinstance(fields, dict) else {}
+    return {}
 
 
 def parse_json(text: str | bytes, lost: list[str] | None = None) -> Any:
