@@ -21,8 +21,8 @@ from MedEnhanceLib.runtime.text import printable, reason_of
 _IDENTIFYING = (
     "accession", "address", "birth", "clinicaltrial", "comments", "ethnic", "institution",
     "medicalrecord", "observer", "occupation", "operator", "patient", "person", "physician",
-    "requesting", "reviewer", "serialnumber", "stationae", "stationname", "subjectname",
-    "telephone", "acquisitiontime", "contenttime", "creationtime", "seriestime", "starttime",
+    "recorder", "requesting", "reviewer", "serialnumber", "stationae", "stationname",
+    "subjectname", "telephone", "acquisitiontime", "contenttime", "creationtime", "seriestime", "starttime",
     "stependtime", "studytime",
 )  # fmt: skip
 #: Words of a key.
