@@ -174,9 +174,9 @@ def _weightings(gradients: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
     """Return the rows of a card that only containers have."""
-    from MedEnhanceLib.unicompress.blocks import loss_text
+    from MedEnhanceLib.unicompress.blocks import damage_text
 
-    loss = loss_text(card["largest_loss"])
+    loss = damage_text(card["largest_loss"])
     check, missing = card["check"], ", ".join(card["missing"])
     checked = "head and size only (--verify reads the chunks)"
     if check is not None:

@@ -62,8 +62,8 @@ def read_fsl_tables(
 ) -> tuple[Gradient, ...]:
     """Read the two tables of FSL, with spaces, tabs, commas or semicolons between numbers.
 
-    Directions may stand in three columns, or all in one line. Where a frame has no weighting, NaN
-    counts as no direction.
+    Directions may stand in three columns. Where a frame has no weighting, NaN counts as no
+    direction.
 
     Args:
         b_values: text of the first table, s/mm².
@@ -72,29 +72,23 @@ def read_fsl_tables(
         geometry: of that volume.
     Raises ValueError if they are not the tables of such a volume.
     """
-    words, lines = (re.sub("[,;]", " ", text) for text in (b_values, directions))
-    rows = [line.split() for line in lines.splitlines() if line.strip()]
-    values, table = np.array(words.split(), np.float64), np.array(rows, np.float64)
-    layouts = [table.T, table]
-    if len(rows) == 1 and table.size == 3 * frames:
-        layouts = [table.reshape(3, frames).T, table.reshape(frames, 3)]
-    valid = list[Doubles]()
+    b_values, directions = (re.sub("[,;]", " ", text) for text in (b_values, directions))
+    values = np.array(b_values.split(), np.float64)
+    table = np.array([row.split() for row in directions.splitlines() if row.strip()], np.float64)
     reason = f"not {frames} b-values of at least 0 and {frames} directions of length 1"
-    for along in layouts:
+    for along in (table.T, table):
         if values.shape != (frames,) or along.shape != (frames, 3):
             continue
-        has_none = (values <= _UNWEIGHTED) & np.isnan(along).any(axis=1)
+        is_none = (values <= _UNWEIGHTED) & np.isnan(along).any(axis=1)
+        along = np.where(is_none[:, None], 0.0, along)
         length = np.linalg.norm(along, axis=1)
         is_unit = (values == 0) | (length == 0) | (abs(length - 1) < _LENGTH_ERROR)
-        is_valid = has_none | (is_unit & np.isfinite(length))
-        if (is_valid & (values >= 0) & np.isfinite(values)).all():
-            valid.append(np.where(has_none[:, None], 0.0, along))
-        elif (lacks := ~has_none & np.isnan(length + values)).any():
+        if (is_unit & (values >= 0) & np.isfinite(values + length)).all():
+            return gradients_of(values, along @ _fsl_axes(geometry).T)
+        if (lacks := np.isnan(values + length)).any():
             frame = int(lacks.argmax())
             reason = f"NaN as b-value or direction of frame {frame} (b = {values[frame]:g} s/mm²)"
-    if not valid or (len(rows) == 1 and not np.array_equal(valid[0], valid[-1])):
-        raise ValueError(reason)
-    return gradients_of(values, valid[0] @ _fsl_axes(geometry).T)
+    raise ValueError(reason)
 
 
 def gradients_of(b_values: Doubles, along: Doubles) -> tuple[Gradient, ...]:

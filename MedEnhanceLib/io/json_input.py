@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.voxels import refuse_pipe
 
 #: Limits: bytes, nesting of objects and lists, digits of an integer.
-_MOST_BYTES, _DEEPEST, _MOST_DIGITS = 16 << 20, 32, 20
+_MOST_BYTES, _DEEPEST, _MOST_DIGITS, _DIGITS_OF_FLOAT = 16 << 20, 32, 20, 300
 
 
 def read_json(path: Path, lost: list[str] | None = None) -> Any:
@@ -27,6 +29,14 @@ def read_json(path: Path, lost: list[str] | None = None) -> Any:
     return parse_json(data, lost)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read the object in a JSON file; {} if there is none, or it cannot be read."""
+    with contextlib.suppress(OSError, ValueError, InputError):
+        fields = read_json(path, [])
+        return fields if isinstance(fields, dict) else {}
+    return {}
+
+
 def parse_json(text: str | bytes, lost: list[str] | None = None) -> Any:
     """Parse JSON whose value can be written as JSON again; of a name given twice the last counts.
 
@@ -35,11 +45,7 @@ def parse_json(text: str | bytes, lost: list[str] | None = None) -> Any:
         than 20 digits.
     Raises ValueError if it is not JSON, or nested too deeply.
     """
-
-    def integer(digits: str) -> int | float:
-        if lost is None and len(digits) > _MOST_DIGITS:
-            raise ValueError(f"it holds a number of {len(digits)} digits")
-        return int(digits) if len(digits) < 300 else math.inf  # more than a float holds
+    most_digits = _MOST_DIGITS if lost is None else _DIGITS_OF_FLOAT
 
     def checked(value: Any, field: str, depth: int) -> Any:
         if depth < 0:
@@ -50,10 +56,14 @@ def parse_json(text: str | bytes, lost: list[str] | None = None) -> Any:
             return [checked(each, field, depth - 1) for each in value]
         if isinstance(value, float) and not math.isfinite(value):
             if lost is None:
-                raise ValueError(f"{field.lstrip('.')} is not a finite number")
+                fault = "not a finite number, or has too many digits"
+                raise ValueError(f"{field.lstrip('.')} is {fault}")
             lost.append(field.lstrip("."))
             return None
         return value
+
+    def integer(digits: str) -> int | float:
+        return int(digits) if len(digits) <= most_digits else math.inf
 
     try:
         return checked(json.loads(text, parse_int=integer), "", _DEEPEST + 1)

@@ -43,9 +43,10 @@ _OF_VALUES = (
     "intent_code", "intent_name", "intent_p1", "intent_p2", "intent_p3", "cal_min", "cal_max",
 )  # fmt: skip
 _KEPT = (*_OF_SLICES, *_OF_VALUES, "sform_code", "dim_info", "toffset", "descrip", "aux_file")
-_NO_MAP = "not valid (an axis is zero, not finite, or along another one)"
 #: Programs write voxel sizes with as few as four digits.
 _ROUNDING = 1e-3
+#: In voxels: largest difference of sform and qform. Axes that differ by less are one.
+_FORM_ERROR, _SAME_AXIS = 1e-2, 1e-4
 _LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -163,32 +164,30 @@ def _geometry(header: Any, facts: tags.Tags, name: str, monitor: Monitor) -> Geo
         monitor.warn(f"{name}: pixdim is {pixdim.tolist()}; its absolute values are taken")
         pixdim = np.abs(pixdim)
         header["pixdim"][1:4] = pixdim
-    if header["sform_code"] > 0 and not _is_map(header.get_sform()):
-        if not _has_qform(header):
-            fault = f"{name}: the sform is {_NO_MAP}, and no valid qform is stated"
-            raise GeometryError(fault, "Correct the header.")
-        monitor.warn(f"{name}: the sform is {_NO_MAP}; the qform is used")
-        header["sform_code"] = 0  # results have the code of the form that is used
-    if header["sform_code"] > 0:
-        field, affine = "sform", header.get_sform()
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    stated = [form for form in ("sform", "qform") if header[f"{form}_code"] > 0]
+    forms = {form: affine for form in stated if (affine := _valid_form(header, form)) is not None}
+    for form in stated:
+        if form not in forms:
+            fault = f"{name}: the {form} is not valid (an axis is zero, not finite or double)"
+            if not forms:
+                fault += f"; pixdim is {pixdim.tolist()}"
+                raise GeometryError(fault, "Correct the header.")
+            monitor.warn(f"{fault}; the {next(iter(forms))} is used")
+            header[f"{form}_code"] = 0  # results have the code of the form that is used
+    if "sform" in forms:
+        spacing = np.linalg.norm(forms["sform"][:3, :3], axis=0)
         if not np.allclose(spacing[pixdim > 0], pixdim[pixdim > 0], rtol=_ROUNDING, atol=0):
-            stated, used = (" × ".join(f"{mm:.5g}" for mm in sizes) for sizes in (pixdim, spacing))
-            monitor.warn(f"{name}: pixdim is {stated}, but the sform's {used} is used")
-        elif header["qform_code"] > 0 and not _has_qform(header):
-            monitor.warn(f"{name}: the qform is {_NO_MAP}; the sform is used")
-        elif header["qform_code"] > 0 and not _agree(header, affine, pixdim):
+            voxel, used = (" × ".join(f"{mm:.5g}" for mm in sizes) for sizes in (pixdim, spacing))
+            monitor.warn(f"{name}: pixdim is {voxel}, but the sform's {used} is used")
+        elif np.ptp([*forms.values()], axis=0).max() > _FORM_ERROR * pixdim.min():
             monitor.warn(f"{name}: sform and qform place the volume differently; the sform is used")
-    elif not ((pixdim > 0) & np.isfinite(pixdim)).all():
-        raise GeometryError(f"{name}: pixdim is {pixdim.tolist()}: no voxel size", "Correct it.")
-    elif header["qform_code"] > 0:
-        field, affine = "qform", _qform(header, name)
-    else:
-        field, affine = "pixdim", np.diag([*(_LPS @ pixdim), 1.0])
+    if not forms:
+        forms["pixdim"] = np.diag([*(_LPS @ pixdim), 1.0])
         monitor.warn(
             f"{name} has neither sform nor qform: its place in the patient, and which side is "
             "left, are unknown; its axes are taken as LPS"
         )
+    field, affine = next(iter(forms.items()))
     affine[:3] *= _MM[code]
     try:
         geometry = Geometry.from_affine_ras(affine)
@@ -203,37 +202,22 @@ def _geometry(header: Any, facts: tags.Tags, name: str, monitor: Monitor) -> Geo
     return exact if is_same else geometry
 
 
-def _qform(header: Any, name: str) -> Doubles:
+def _valid_form(header: Any, form: str) -> Doubles | None:
+    """Return the affine of sform or qform; None if an axis is no axis, or along another one."""
     from nibabel.spatialimages import HeaderDataError
 
     header = header.copy()
     header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 counts as 1, by the standard
     try:
         with np.errstate(invalid="ignore"):  # of NaN
-            affine: Doubles = header.get_qform()
-    except (HeaderDataError, ValueError) as cause:
-        raise GeometryError(f"{name}: qform: {cause}", "Correct the header.") from cause
-    return affine
-
-
-def _is_map(affine: Doubles) -> bool:
-    """Return whether an affine is finite, and turns no axis into a point or into another one."""
-    if not np.isfinite(affine).all():
-        return False
+            affine: Doubles = getattr(header, f"get_{form}")()
+    except (HeaderDataError, ValueError):
+        return None
     length = np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(length.min() > 0 and np.linalg.matrix_rank(affine[:3, :3] / length, 1e-4) == 3)
-
-
-def _has_qform(header: Any) -> bool:
-    """Return whether the qform is stated and usable."""
-    with contextlib.suppress(GeometryError):
-        return header["qform_code"] > 0 and _is_map(_qform(header, ""))
-    return False
-
-
-def _agree(header: Any, sform: Doubles, pixdim: Doubles) -> bool:
-    apart = np.abs(sform - _qform(header, "")).max()
-    return not apart > 1e-2 * np.abs(pixdim).min()
+    if not (np.isfinite(affine).all() and length.min() > 0):
+        return None
+    is_map = np.linalg.matrix_rank(affine[:3, :3] / length, _SAME_AXIS) == 3
+    return affine if is_map else None
 
 
 def _interval(header: Any, facts: tags.Tags, name: str, monitor: Monitor) -> float | None:

@@ -161,7 +161,7 @@ def _joined(layers: Voxels, segments: dict[str, str], name: str, monitor: Monito
             "In 3D Slicer, export the segments to a label map, and save that.",
         )
     monitor.warn(f"{name}: {len(layers)} layers joined to one label map: {', '.join(stated)}")
-    return labels.astype(np.uint8) if len(stated) < 256 else labels
+    return labels
 
 
 def _gradients(

@@ -39,7 +39,7 @@ from MedEnhanceLib.io.formats import (
     stem_of,
     written_format,
 )
-from MedEnhanceLib.io.json_input import read_json
+from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceLib.io.packing import pack
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
@@ -282,9 +282,7 @@ def _kind_beside(volume: Volume) -> str:
 
 def _sidecar_of(volume: Volume) -> tuple[str, dict[str, Any], list[str]]:
     """Return the stem of a volume's file, the JSON beside it, and the words of its ImageType."""
-    path, stated = Path(volume.source), None
-    with contextlib.suppress(OSError, ValueError):
-        stated = read_json(path.with_name(f"{stem_of(path)}.json"), [])
-    fields = stated if isinstance(stated, dict) else {}
+    path = Path(volume.source)
+    fields = read_object(path.with_name(f"{stem_of(path)}.json"))
     words = fields.get("ImageType")
     return stem_of(path), fields, [*map(str, words)] if isinstance(words, list) else []

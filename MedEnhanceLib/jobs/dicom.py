@@ -20,6 +20,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import refuse_existing
 from MedEnhanceLib.io.formats import CONTAINER
+from MedEnhanceLib.io.tags import warn_of_segments
 from MedEnhanceLib.jobs.files import OUTPUT_FILE, OutputParams, manifest_path
 from MedEnhanceLib.jobs.placing import lay_beside, name_of
 from MedEnhanceLib.runtime.dependencies import require
@@ -301,6 +302,7 @@ def write(
     """
     from MedEnhanceLib.io.dicomout import read_template, write_objects
 
+    warn_of_segments(objects.source, monitor)
     volume, source = objects.volume, objects.volume or objects.source
     template = objects.template
     if source.dicom_origin is None:

@@ -17,7 +17,7 @@ from MedEnhanceLib.errors import ConfigError, EndingError, InputError, MissingFi
 from MedEnhanceLib.io.atomic import entry_of, refuse_existing, refuse_unwritable, resolved
 from MedEnhanceLib.io.describe import warn_of_content
 from MedEnhanceLib.io.formats import CONTAINER, listed, voxel_endings, written_format
-from MedEnhanceLib.io.json_input import read_json
+from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Stands for the best guide beside the volume.
@@ -141,11 +141,8 @@ def _refuse_misspelled(path: Path) -> None:
 
 def _refuse_manifest(path: Path) -> None:
     """Raise InputError for a manifest of a result or of a distilled set, which has no voxels."""
-    try:
-        fields = read_json(path, []) if path.suffix.lower() == ".json" else None
-    except (OSError, ValueError):
-        return
-    if not isinstance(fields, dict) or "notice" not in fields:
+    fields = read_object(path) if path.suffix.lower() == ".json" else {}
+    if "notice" not in fields:
         return
     if fields.get("format") == "medenhance-distilled":
         what, place = "a distilled set", "a volume in the folder volumes beside it"

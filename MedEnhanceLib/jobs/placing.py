@@ -14,7 +14,7 @@ import numpy as np
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.json_input import read_json
+from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceLib.jobs.files import manifest_path
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -123,8 +123,8 @@ def _uids_of(volume: Volume) -> tuple[str, str]:
     if volume.dicom_origin is not None:
         return volume.dicom_origin.study, volume.dicom_origin.series
     path = manifest_path(Path(volume.source or "volume"))
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        dicom = read_json(path, [])["dicom"]
+    with suppress(LookupError, TypeError):
+        dicom = read_object(path)["dicom"]
         return str(dicom["study"]), str(dicom["series"])
     return "", ""
 

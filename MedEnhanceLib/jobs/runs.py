@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.atomic import remove_folder, write_json
-from MedEnhanceLib.io.json_input import read_json
+from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.spg.folder import AUDIT_FIGURES, CHECKPOINT, RUN, WORK
 
@@ -70,7 +70,7 @@ class LongRun:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Open a run in its folder; raises InputError for a folder without a readable one."""
-        record = _json_in(folder / RECORD)
+        record = read_object(folder / RECORD)
         try:
             _check(record)
             return cls(folder, record)
@@ -133,19 +133,11 @@ class LongRun:
 
     def manifest(self) -> dict[str, Any]:
         """Read the manifest of a distilled set; empty if there is none."""
-        return _json_in(self.out / "manifest.json")
+        return read_object(self.out / "manifest.json")
 
     def audit(self) -> dict[str, Any]:
         """Read the figures of a distilled set's audit; empty if there are none."""
-        return _json_in(self.out / AUDIT_FIGURES)
-
-
-def _json_in(path: Path) -> dict[str, Any]:
-    try:
-        fields = read_json(path, [])
-    except (OSError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
+        return read_object(self.out / AUDIT_FIGURES)
 
 
 def _check(record: Mapping[str, Any]) -> None:

@@ -14,21 +14,25 @@ from MedEnhanceLib.io.atomic import resolved, write_json
 from MedEnhanceLib.io.formats import stem_of
 from MedEnhanceLib.io.json_input import read_json
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.text import printable
+from MedEnhanceLib.runtime.text import printable, reason_of
 
-#: Keys that can identify the patient, the visit or the device: those that dcm2niix leaves out of
-#: anonymous sidecars, and those that DICOM PS3.15 removes. CogAtlasID and CogPOID name a task.
-_IDENTIFYING = re.compile(
-    "(?<!Orientation)(?<!Position)Patient(?!_?(?:Position|Orientation))"
-    "|(?i:^patient(?!_?(?:position|orientation))|physician|operator|birth|accession|address"
-    "|telephone|institution|station_?(?:name|ae)|serial_?number|subject_?name|comments|observer"
-    "|reviewer|occupation|ethnic|clinicaltrial|medical_?record)"
-    "|Record(?!ing)|Person|Requesting|Date|(?:^|_)date|UID|(?:^|_)(?:uid|id)s?$"
-    "|(?<!CogAtlas)(?<!CogPO)IDs?$|(?:Weight|Sex|Age)$|^(?:weight|sex|age)$"
-    "|(?:Study|Series|Acquisition|Content|Creation|StepStart|StepEnd|ceuticalStart)_?Time"
-)
-#: A UID, wherever it stands.
-_UID = re.compile(r"[012](?:\.(?:0|[1-9]\d*)){5,}")
+#: What identifies the patient, the visit or the device: what dcm2niix leaves out of anonymous
+#: sidecars, and what DICOM PS3.15 removes. Texts in a key, without _ and in small letters:
+_IDENTIFYING = (
+    "accession", "address", "birth", "clinicaltrial", "comments", "ethnic", "institution",
+    "medicalrecord", "observer", "occupation", "operator", "patient", "person", "physician",
+    "recorder", "requesting", "reviewer", "serialnumber", "stationae", "stationname",
+    "subjectname", "telephone", "acquisitiontime", "contenttime", "creationtime", "seriestime", "starttime",
+    "stependtime", "studytime",
+)  # fmt: skip
+#: Words of a key.
+_IDENTIFYING_WORDS = {"age", "date", "id", "ids", "record", "sex", "uid", "uids", "weight"}
+#: Keys with such texts that identify nobody: those of places, and of the task.
+_HARMLESS = (
+    "patientposition", "patientorientation", "positionpatient", "orientationpatient", "cogatlasid",
+)  # fmt: skip
+_WORD = re.compile("[A-Z]+s?(?![a-z])|[A-Z]?[a-z]+")
+_UID = re.compile(r"[012](\.\d+){5,}")
 #: Keys that hold for the spacing of the source, and lists with a value for each of its frames.
 _OF_SPACING = ("SliceThickness", "SpacingBetweenSlices")
 _OF_FRAMES = ("VolumeTiming", "FrameTimesStart", "FrameDuration", "DecayCorrectionFactor")
@@ -57,46 +61,54 @@ def copy_sidecar(
     path, copy = (each.with_name(f"{stem_of(each)}.json") for each in (source, output))
     if not path.is_file() or resolved(path) == resolved(copy):
         return None
-    fields, reason, numbers = None, "it is no object of JSON", list[str]()
+    numbers, fields, fault = list[str](), None, ""
     try:
         fields = read_json(path, numbers)
     except (OSError, ValueError) as cause:
-        reason += f" ({getattr(cause, 'strerror', None) or cause})"
-    if isinstance(fields, dict):
-        if "notice" in fields:  # a manifest
-            return None
-        if output.is_dir():
-            reason = "DICOM has no place for it"
-        elif os.path.lexists(copy) and not overwrite:
-            reason = "another one exists already"
+        fault = f" ({reason_of(cause)})"
+    if isinstance(fields, dict) and "notice" in fields:  # a manifest
+        return None
+    if not isinstance(fields, dict):
+        reason = f"it is no object of JSON{fault}"
+    elif output.is_dir():
+        reason = "DICOM has no place for it"
+    elif os.path.lexists(copy) and not overwrite:
+        reason = "another one exists already"
+    else:
+        personal, untrue = Counter[str](), Counter[str]()
+
+        def is_untrue(key: str, value: Any) -> bool:
+            return not (_holds(key, value, shape) and (same_spacing or key not in _OF_SPACING))
+
+        fields = _without(_without(fields, _identifies, personal), is_untrue, untrue)
+        try:
+            write_json(copy, fields, overwrite=overwrite)
+        except OutputError as cause:  # the result itself is in place
+            reason = cause.message
         else:
-            personal, untrue = Counter[str](), Counter[str]()
-
-            def is_untrue(key: str, value: Any) -> bool:
-                return not (_holds(key, value, shape) and (same_spacing or key not in _OF_SPACING))
-
-            fields = _without(_without(fields, _identifies, personal), is_untrue, untrue)
-            try:
-                write_json(copy, fields, overwrite=overwrite)
-            except OutputError as cause:  # the result itself is in place
-                reason = cause.message
-            else:
-                for what, keys in (
-                    ("left out of its copy, as they can identify the patient", personal),
-                    ("left out of its copy, as they do not hold for the result", untrue),
-                    ("null in its copy, as JSON lacks these numbers", Counter(numbers)),
-                ):
-                    if keys:
-                        names = ", ".join(map(printable, keys))
-                        monitor.warn(f"{path.name}: {what} (fields: {keys.total()}): {names}")
-                return copy
+            for what, keys in (
+                ("left out of its copy, as they can identify the patient", personal),
+                ("left out of its copy, as they do not hold for the result", untrue),
+                ("null in its copy, as JSON lacks these numbers", Counter(numbers)),
+            ):
+                if keys:
+                    names = ", ".join(map(printable, keys))
+                    monitor.warn(f"{path.name}: {what} (fields: {keys.total()}): {names}")
+            return copy
     monitor.warn(f"{path.name}: not copied beside the result: {reason}")
     return None
 
 
 def _identifies(key: str, value: Any) -> bool:
+    """Return whether a key, or a UID that stands as its value, can identify the patient."""
     texts = value if isinstance(value, list) else [value]
-    return bool(_IDENTIFYING.search(key)) or any(_UID.fullmatch(str(text)) for text in texts)
+    if any(_UID.fullmatch(str(text)) for text in texts):
+        return True
+    name = key.replace("_", "").lower()
+    if any(text in name for text in _HARMLESS):
+        return False
+    words = {word.lower() for word in _WORD.findall(key)}
+    return any(text in name for text in _IDENTIFYING) or bool(words & _IDENTIFYING_WORDS)
 
 
 def _holds(key: str, value: Any, shape: tuple[int, ...]) -> bool:

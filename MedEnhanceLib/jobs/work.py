@@ -13,7 +13,6 @@ from MedEnhanceLib.core.manifest import as_json, described, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.formats import CONTAINER
-from MedEnhanceLib.io.tags import warn_of_segments
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
@@ -96,7 +95,6 @@ class Work:
         """Save the only volume of a job, as a file or as a DICOM series."""
         if isinstance(self._params, DicomParams) and self._params.dicom:
             monitor.progress(0.0, "saving the result")
-            warn_of_segments(volume, monitor)
             objects = Objects(volume, self._action, volume=volume)
             objects = place_objects(objects, self._params, self.series, monitor.part(0.0, 0.2))
             self.write(objects, monitor.part(0.2, 1.0))

@@ -49,7 +49,7 @@ def slices_text(places: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:
     return "; ".join(parts)
 
 
-def loss_text(share: float) -> str:
+def damage_text(share: float) -> str:
     """Say what a damaged byte can cost, if it is more than an eighth of the volume; else ""."""
     if share <= _USUAL_LOSS:
         return ""

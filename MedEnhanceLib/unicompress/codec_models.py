@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from MedEnhanceLib.bundles.schema import CODEC_PREFIX
 from MedEnhanceLib.bundles.store import codec_files, shipped_folder
 from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.errors import CodecError, ModelError
+from MedEnhanceLib.io.json_input import parse_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Chunk, ChunkInfo, Container, inflate
 from MedEnhanceLib.unicompress.header import Header, VoxelRange
@@ -70,9 +70,9 @@ class CodecModel:
         """Facts in the file about the model: layout, training data, seed."""
         try:
             size = int.from_bytes(self.data[:8], "little")
-            header = json.loads(self.data[8 : 8 + min(size, _MOST_BYTES)])
+            header = parse_json(self.data[8 : 8 + min(size, _MOST_BYTES)])
             return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
-        except (ValueError, AttributeError, RecursionError) as cause:
+        except (ValueError, AttributeError) as cause:
             raise self._unreadable(cause) from cause
 
     def _unreadable(self, cause: Exception) -> ModelError:

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, NoReturn
 from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.errors import CodecError, InputError, NoContainerError
 from MedEnhanceLib.io.atomic import flush
+from MedEnhanceLib.io.json_input import parse_json
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 
 MAGIC = b"UCV1"
@@ -235,8 +236,8 @@ class Container:
             self._fail("the head is damaged (checksum), before the first chunk")
         try:
             text = inflate(raw, _MOST_HEAD_BYTES)
-            header = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-        except (ValueError, RecursionError) as cause:
+            header = parse_json(text)
+        except ValueError as cause:
             raise self.error(f"the head cannot be read: {cause}") from cause
         rows: Any = header.pop("chunks", None) if isinstance(header, dict) else None
         if not fits(rows, list[list[int]]) or len(rows) > _MOST_CHUNKS:
@@ -294,15 +295,6 @@ class Container:
     def reason_of(self, damage: CodecError) -> str:
         """Return the damage alone, without the name of the file that `error` puts before it."""
         return damage.message.removeprefix(f"{self.path.name} is damaged: ")
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if abs(number) < float("inf") else _refuse(text)
 
 
 def _open(path: Path) -> BinaryIO:

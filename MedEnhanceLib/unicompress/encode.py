@@ -36,7 +36,7 @@ from MedEnhanceLib.unicompress.allocation.lossy import (
     code_to_ratio,
 )
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
-from MedEnhanceLib.unicompress.blocks import loss_text
+from MedEnhanceLib.unicompress.blocks import damage_text
 from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.codecs.registry import block_type_name
@@ -162,7 +162,7 @@ def compress(
         file_sha256 = write_container(temporary, build_front(header.to_json(), chunks), chunks)
         file_bytes = temporary.stat().st_size
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
-    if text := loss_text(payload.grid.largest_loss):
+    if text := damage_text(payload.grid.largest_loss):
         monitor.log(f"{target.name}: {text}")
     return CompressResult(
         path=target,

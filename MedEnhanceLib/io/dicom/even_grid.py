@@ -161,11 +161,10 @@ def _distances(steps: Doubles, rounding_mm: float) -> str:
     """
     is_new = np.abs(np.diff(steps)) > max(_MOST_UNEVEN * steps.min(), 2 * rounding_mm)
     runs = np.split(steps, np.flatnonzero(is_new) + 1)
-    changes = np.diff([run.mean() for run in runs])
     parts = [run for run in runs if len(run) >= _LEAST_STEPS]
+    changes = np.diff([run.mean() for run in runs])
     is_one_way = (changes > 0).all() or (changes < 0).all()
-    inner = [len(run) for run in runs[1:-1] if len(run) < _LEAST_STEPS]
-    if not is_one_way or len(parts) < 2 or len(parts) + len(inner) < len(runs) or {*inner} - {1}:
+    if not is_one_way or len(parts) < 2 or sum(map(len, parts)) < len(steps) - 1:
         return ""
     return ", then ".join(f"{len(part)} × {part.mean():.3f} mm" for part in parts)
 

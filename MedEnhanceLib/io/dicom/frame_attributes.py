@@ -330,16 +330,16 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
         if not (np.isfinite(steps).all() and (steps > 0).all()):
             continue
         interval = float(np.median(steps)) if np.ptp(steps) <= _EVEN * np.median(steps) else None
+        times, other = named([f"{time:.4g}" for time in begins - begins[0]]), ""
         if repetition_s:
             tick_s = max(1.0 if (begins % 1 == 0).all() else _TICK_S, _EVEN * repetition_s)
             if np.abs(steps - repetition_s).max() <= tick_s:
                 return repetition_s
             # Times after a trigger are of one clock, and contain delays between frames.
             interval = interval if moment is _trigger_ms else repetition_s
-        if repetition_s or interval is None:
-            other = f", although RepetitionTime is {repetition_s:g} s" if repetition_s else ""
+            other = f", although RepetitionTime is {repetition_s:g} s"
+        if other or interval is None:
             used = f"{interval:.4g} s is used" if interval else "times that DICOM alone keeps"
-            times = named([f"{time:.4g}" for time in begins - begins[0]])
             monitor.warn(f"{name}: frames begin after {times} s{other}: {used}")
         return interval
     return repetition_s or _only_s(plane.interval_ms for plane in planes)

@@ -152,8 +152,8 @@ def _volume(
             f"{name}: BurnedInAnnotation is YES: its pixels may show the patient's name; results "
             "and pictures of reports then show it, too"
         )
-    if ordered[0].factors:
-        monitor.warn(f"{name}: factors not applied, which results may lose: {ordered[0].factors}")
+    if ordered[0].notes:
+        monitor.warn(f"{name}: {ordered[0].notes}")
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
     if repair is not None:

@@ -232,21 +232,18 @@ def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
 
 
 def _pixel_spacing(header: Fields, keyword: str) -> tuple[float, ...] | None:
-    if _is_odd(header, keyword) and "\\" not in text(header, keyword):
+    if len(texts(header, keyword)) == 1 and "\\" not in text(header, keyword):
         header = {keyword: [header[keyword]] * 2}
     return floats(header, keyword, 2)
 
 
-def _is_odd(header: Fields, keyword: str) -> bool:
-    """Return whether an element of two numbers holds one, or text."""
-    return len(texts(header, keyword)) == 1
-
-
-def _factors(header: Fields, keyword: str) -> str:
-    """Describe the factors by which intensities become another quantity; "" for none."""
+def _notes(header: Fields, keyword: str) -> str:
+    """Describe an odd PixelSpacing, and factors by which intensities become another quantity."""
+    notes, factors = [], []
+    if len(spacing := texts(header, "PixelSpacing")) == 1:
+        notes.append(f"PixelSpacing is not two numbers but {spacing[0]}")
     slope, shift = measured(header, keyword), measured(header, "RealWorldValueIntercept") or 0.0
     applied = measured(header, "RescaleSlope") or 1.0, measured(header, "RescaleIntercept") or 0.0
-    factors = []
     if slope is not None and not np.allclose((slope, shift), applied, rtol=1e-4):
         unit = text(header, "CodeValue")
         factors.append(f"stored numbers × {slope:g} {shift:+g} (RealWorldValueSlope) are {unit}")
@@ -254,7 +251,9 @@ def _factors(header: Fields, keyword: str) -> str:
         factor = measured(header, tag)
         if factor and diffusion.is_of("Philips PET Private Group", header, tag):
             factors.append(f"intensities × {factor:g} (7053,{tag % 65536:04X}) are {unit}")
-    return "; ".join(factors)
+    if factors:
+        notes.append(f"factors not applied, which results may lose: {'; '.join(factors)}")
+    return "; ".join(notes)
 
 
 def _number_texts(header: Fields, keyword: str) -> str:
@@ -307,11 +306,10 @@ class Slice:
         tile: its place in a mosaic, likewise.
         position, orientation: as DICOM gives them, mm and direction cosines in LPS.
         pixel_spacing: mm between rows, then between columns.
-        has_odd_spacing: whether PixelSpacing is one number, for both directions, or text.
         thickness, between: mm.
         padding, padding_limit: the range of stored numbers that stand for nothing.
         units: of the intensities, where the modality has an element for it (PET).
-        factors: from its intensities to other quantities, for messages.
+        notes: on what is odd in its header, or not applied, for warnings.
         burned_in: whether BurnedInAnnotation says that pixels show text.
         stack: StackID, in files of many frames.
         echo_ms: EchoTime.
@@ -351,7 +349,6 @@ class Slice:
         "ImageOrientationPatient", partial(floats, count=6)
     )
     pixel_spacing: tuple[float, ...] | None = _from("PixelSpacing", _pixel_spacing)
-    has_odd_spacing: bool = _from("PixelSpacing", _is_odd, False)
     thickness: float | None = _from("SliceThickness", real)
     between: float | None = _from("SpacingBetweenSlices", real)
 
@@ -362,7 +359,7 @@ class Slice:
     rescale_type: str = _from("RescaleType", text, "")
     units: str = _from("Units", text, "")
     real_world_unit: str = _from("CodeValue", text, "")
-    factors: str = _from("RealWorldValueSlope", _factors, "")
+    notes: str = _from("RealWorldValueSlope", _notes, "")
     burned_in: bool = _from("BurnedInAnnotation", lambda *of: text(*of) == "YES", False)
 
     frame_of_reference: str = _from("FrameOfReferenceUID", text, "")

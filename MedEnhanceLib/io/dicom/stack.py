@@ -174,10 +174,10 @@ def _shared_plane(slices: Slices, name: str, monitor: Monitor) -> _Plane:
     row = row / np.linalg.norm(row)  # headers round cosines to a few digits
     column = column - (column @ row) * row
     column = column / np.linalg.norm(column)
-    return _Plane(row, column, np.cross(row, column), _shared_pixel_spacing(slices, name, monitor))
+    return _Plane(row, column, np.cross(row, column), _shared_pixel_spacing(slices, name))
 
 
-def _shared_pixel_spacing(slices: Slices, name: str, monitor: Monitor) -> tuple[float, float]:
+def _shared_pixel_spacing(slices: Slices, name: str) -> tuple[float, float]:
     for plane in slices:
         if min(plane.pixel_spacing or ()) <= 0:
             raise GeometryError(
@@ -188,11 +188,6 @@ def _shared_pixel_spacing(slices: Slices, name: str, monitor: Monitor) -> tuple[
     usual = np.median(sizes, axis=0)
     if (np.abs(sizes - usual) > _MOST_STRETCH * usual).any():
         _require_same(slices, "PixelSpacing", lambda plane: plane.pixel_spacing, name)
-    if any(plane.has_odd_spacing for plane in slices):
-        monitor.warn(
-            f"{name}: PixelSpacing is not two numbers but one, or text; read as {usual[0]:g} mm "
-            f"between rows and {usual[1]:g} mm between columns"
-        )
     return float(usual[0]), float(usual[1])
 
 

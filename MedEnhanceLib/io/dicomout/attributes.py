@@ -89,9 +89,6 @@ _SEQUENCES = {
     ("EchoPulseSequence", "BOTH"): ("SE", "GR"), ("InversionRecovery", "YES"): ("IR",),
     ("EchoPlanarPulseSequence", "YES"): ("EP",),
 }  # fmt: skip
-#: Elements that a PET series may have only if it is gated.
-_GATED = ("FrameTime", "HighRRValue", "LowRRValue", "NumberOfRRIntervals", "NumberOfTimeSlots",
-          "TriggerTime")  # fmt: skip
 
 #: Parts of the body (PS3.16) that exist once; of the others the side must be stated.
 UNPAIRED = frozenset((
@@ -156,16 +153,15 @@ def complete_items(dataset: Dataset) -> Iterator[str]:
     for element in [element for element in dataset if element.VR == "SQ"]:
         name, items = element.keyword, list(element.value)
         required = _CODE if name.endswith("CodeSequence") else _REQUIRED.get(name, ())
-        missing: dict[str, None] = {}  # an ordered set
         for item in items:
             yield from complete_items(item)
-            missing |= dict.fromkeys(names for names in required if not _first(item, names))
             if required is _CODE and not item.get("CodeMeaning"):
                 item.CodeMeaning = cut(_first(item, _CODE[0]))
             elif name == MAPPING:
                 item.LUTLabel = cut(_first(item, "LUTLabel|LUTExplanation"), 16)
                 item.LUTExplanation = _first(item, "LUTExplanation|LUTLabel")
         element.value = [item for item in items if all(_first(item, names) for names in required)]
+        missing = [names for names in required if not all(_first(item, names) for item in items)]
         if missing and (name == MAPPING or is_of_scan(element) or is_of_study(element)):
             lacking = " and ".join(missing).replace("|", " or ")
             yield f"{name} has items without {lacking}; they are left out"
@@ -212,8 +208,6 @@ def complete(image: Dataset, sop_class: str) -> None:
     if sop_class == MR_IMAGE:
         _correct_mr(image)
     if sop_class == PET_IMAGE:
-        for keyword in () if values_of(image, "SeriesType")[:1] == ["GATED"] else _GATED:
-            image.pop(keyword, None)
         for agent in image.get("RadiopharmaceuticalInformationSequence") or []:
             if "RadionuclideCodeSequence" not in agent:
                 agent.RadionuclideCodeSequence = []

@@ -21,14 +21,13 @@ from MedEnhanceLib.io.dicomout.derivation import with_elements
 
 _PAGE = Path(__file__).resolve().parents[3] / "docs/dicom/reading.md"
 _ROWS = _PAGE.read_text(encoding="utf-8").partition("| fact |")[2].partition("\n\n")[0].split("\n")
-#: Endings of the files of each column; "" for a folder of DICOM.
-_ENDINGS = ("",), (".nii.gz",), (".nrrd", ".mha"), (".ucv",)
+#: Ending of the files of each column; "" for a folder of DICOM.
+_ENDINGS = ("", ".nii.gz", ".nrrd", ".mha", ".ucv")
 #: First words of a row, its cell, ending of a file.
 CELLS = [
     (fact.strip(), cell.strip(), ending)
     for fact, *cells in (row.strip("|").split("|") for row in _ROWS[2:])
-    for cell, endings in zip(cells, _ENDINGS, strict=True)
-    for ending in endings
+    for cell, ending in zip(cells, _ENDINGS, strict=True)
 ]
 #: Fields of a volume that state a fact.
 OF_VOLUMES: dict[str, dict[str, Any]] = {
@@ -40,6 +39,19 @@ OF_VOLUMES: dict[str, dict[str, Any]] = {
     "quantity": {"quantity": "phase"},
     "kind": {"sequence_kind": "functional"},
     "slice": {"header_fields": {"slices": 3, "slice_code": 1}},
+    "names": {
+        "voxels": np.ones((3, 4, 5), np.uint8),
+        "modality": "SEG",
+        "header_fields": {"Segment0_Name": "liver", "Segment0_Color": "1 0 0"},
+    },
+}
+#: Facts → words of the warning that they are lost.
+LOST = {
+    "quantity": "not kept in DICOM: phase",
+    "kind": "not kept in DICOM: functional",
+    "slice": "not kept in DICOM: slice_code",
+    "names": "names and colors of segments are not kept, as NRRD alone has a place for them: liver",
+    "other": "not kept of its header: ",
 }
 #: Facts of DICOM → words of the warning, the element that states it in results.
 OF_DICOM = {
@@ -98,7 +110,7 @@ def test_a_fact_is_kept_or_named(
     make_series: Make,
     recorder: WarningRecorder,
 ) -> None:
-    key = next(key for key in (*OF_VOLUMES, *OF_DICOM) if fact.startswith(key))
+    key = next(key for key in (*OF_VOLUMES, *OF_DICOM, *LOST) if fact.startswith(key))
     path, fields = tmp_path / f"result{ending}", OF_VOLUMES.get(key, {})
     if key in OF_DICOM:
         words, element = OF_DICOM[key]
@@ -109,14 +121,21 @@ def test_a_fact_is_kept_or_named(
             assert all(element in pydicom.dcmread(file) for file in path.iterdir())
         return
     voxels = np.arange(2 * 3 * 4 * 5, dtype=np.int16).reshape(2, 3, 4, 5)
-    written(replace(Volume(voxels, modality="MR"), **fields), path, recorder)
+    volume = replace(Volume(voxels, modality="MR"), **fields)
+    if key == "other":
+        for source, line in (("a.nrrd", b"\ncontent: knee\n# mine"), ("b.mha", b"\nComment = x")):
+            io.save(volume, tmp_path / source)
+            head, end, rest = (tmp_path / source).read_bytes().partition(b"\n")
+            (tmp_path / source).write_bytes(head + line + end + rest)
+            volume = io.load(tmp_path / source, monitor=recorder.monitor)
+        lost = [text.partition(LOST[key])[2] for text in recorder.warnings if LOST[key] in text]
+        assert lost == ["content, comments", "Comment"]
+    written(volume, path, recorder)
     if "named" in cell:
-        (value,) = fields.values()
-        lost = value if isinstance(value, str) else "slice_code"
-        assert any(f"not kept in DICOM: {lost}" in text for text in recorder.warnings)
+        assert any(LOST[key] in text for text in recorder.warnings)
         return
     back = me.load(path)
-    for name, value in fields.items():
+    for name, value in ((name, value) for name, value in fields.items() if name != "voxels"):
         result = getattr(back, name)
         if name == "header_fields":  # a NIfTI file states more
             result = {field: result.get(field) for field in value}

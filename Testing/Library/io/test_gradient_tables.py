@@ -127,12 +127,12 @@ def test_other_names_columns_and_line_ends_are_read(
     [
         (B_VALUES.replace(" ", ",\t"), DIRECTIONS.replace(" ", ", ").replace("\n", ",\n")),
         (B_VALUES.replace(" ", "; "), DIRECTIONS.replace(" ", ";")),
-        ("0\r\n1e3\r\n1000.0\r\n995\r\n", DIRECTIONS.replace("\n", " ")),
+        ("0\r\n1e3\r\n1000.0\r\n995\r\n", DIRECTIONS.replace("\n", "\r\n")),
         (B_VALUES, DIRECTIONS.replace("0 1 0 0.6", "nan 1 0 0.6")),
         (B_VALUES.replace("0 1", "5 1", 1), "NaN NaN NaN\n1 0 0\n0 1 0\n0.6 0 0.8\n"),
     ],
 )
-def test_separators_lines_and_nan_without_weighting_are_read(
+def test_separators_and_nan_without_weighting_are_read(
     write: Write, recorder: WarningRecorder, b_values: str, directions: str
 ) -> None:
     path = write(tables={"dwi.bval": b_values, "dwi.bvec": directions})
@@ -156,7 +156,7 @@ def test_separators_lines_and_nan_without_weighting_are_read(
         (B_VALUES, DIRECTIONS.replace("0.8", "8")),
         (B_VALUES, DIRECTIONS.replace("0.8", "nan")),
         (B_VALUES.replace("995", "nan"), DIRECTIONS),
-        (B_VALUES, "0 0 0 0 0 1 0 1 0 0 1 0"),  # in one line, of two meanings
+        (B_VALUES, "0 0 0 0 0 1 0 1 0 0 1 0"),  # in one line
         (B_VALUES, ""),
         (B_VALUES.replace("995", "-995"), DIRECTIONS),
         (B_VALUES.replace("995", "inf"), DIRECTIONS),

@@ -19,7 +19,7 @@ from MedEnhanceLib.jobs.events import parse_line
         for number in ("NaN", "Infinity", "-1e400")
     ]
     + [
-        ('{"a": %s}' % ("9" * 5000), "a number of 5000 digits"),
+        ('{"a": %s}' % ("9" * 5000), "a is .*too many digits"),
         ('{"a": %s}' % ("[" * 500 + "]" * 500), "nested too deeply"),
         ('{"a": %s}' % ("[" * 100_000 + "]" * 100_000), "nested too deeply"),
     ],
