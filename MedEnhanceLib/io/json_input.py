@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.voxels import refuse_pipe
 
 #: Limits: bytes, nesting of objects and lists, digits of an integer.
 _MOST_BYTES, _DEEPEST, _MOST_DIGITS, _DIGITS_OF_FLOAT = 16 << 20, 32, 20, 300
@@ -20,6 +19,9 @@ def read_json(path: Path, lost: list[str] | None = None) -> Any:
 
     Raises InputError for a pipe or a device, OSError if it cannot be read.
     """
+    # It imports NumPy, which the parser of commands does without.
+    from MedEnhanceLib.io.voxels import refuse_pipe
+
     if path.exists():
         refuse_pipe(path)
     with path.open("rb") as stream:

@@ -74,7 +74,7 @@ def test_a_model_is_advised_only_where_its_gain_is_certain(
     ("dice", "psnr", "persons", "said"),
     [
         (0.7004, 28.01, 3, "accepted, as its Dice rose and PSNR hardly fell. Patients held out: 3"),
-        (0.7004, 28.01, 3, "Dice 0.700 before and 0.700 after, PSNR +0.01 dB. On new crops"),
+        (0.7004, 28.01, 3, "Dice 0.700 before and 0.700 after, PSNR +0.01 dB. On volumes held out"),
         (0.7004, 28.01, 3, "No gain beyond chance: use before."),
         (0.75, 28.01, 3, "Use toy: it gains beyond chance."),
         (0.75, 28.01, 1, "No gain beyond chance: use before."),

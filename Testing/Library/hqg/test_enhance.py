@@ -117,7 +117,9 @@ def test_the_filter_alone_is_what_a_model_is_measured_against(config: EnhanceCon
     clean, cache = brain().crop(k=slice(3, 9)), VolumeCache()
     noisy = Rician(0.1, seed=1).apply(clean)
     options = replace(config, task="noise", strength="full")
-    filtered = enhance(noisy, replace(options, denoiser="block-matching"), cache=cache).volume
+    filtered = enhance(
+        noisy, replace(options, denoiser="block-matching", model="auto"), cache=cache
+    ).volume
     expected = denoise(noisy, Removal(cache.noises[0])).voxels
     assert np.allclose(filtered.voxels, np.maximum(expected, 0), atol=1e-4)
     enhanced = enhance(noisy, options, cache=cache).volume
