@@ -22,8 +22,8 @@ _IDENTIFYING = (
     "accession", "address", "birth", "clinicaltrial", "comments", "ethnic", "institution",
     "medicalrecord", "observer", "occupation", "operator", "patient", "person", "physician",
     "recorder", "requesting", "reviewer", "serialnumber", "stationae", "stationname",
-    "subjectname", "telephone", "acquisitiontime", "contenttime", "creationtime", "seriestime", "starttime",
-    "stependtime", "studytime",
+    "subjectname", "telephone", "acquisitiontime", "contenttime", "creationtime", "seriestime",
+    "starttime", "stependtime", "studytime",
 )  # fmt: skip
 #: Words of a key.
 _IDENTIFYING_WORDS = {"age", "date", "id", "ids", "record", "sex", "uid", "uids", "weight"}

@@ -75,11 +75,8 @@ class Work:
             else:
                 path, is_main = self.outputs[name], name == "output"
                 # Of the NIfTI header a map shares the space alone: other fields are of the image.
-                space = {
-                    key: volume.header_fields[key]
-                    for key in ("sform_code",)
-                    if key in volume.header_fields
-                }
+                fields = volume.header_fields
+                space = {key: fields[key] for key in fields if key == "sform_code"}
                 stored = volume if is_main else replace(volume, gradients=(), header_fields=space)
                 texts = texts_beside(stored, path)
                 io.save(stored, path, overwrite=self._params.overwrite, monitor=monitor)

@@ -59,7 +59,7 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
         with IfSupported():
             lock.acquire(timeout=_CLEANER_SECONDS)
             # filelock makes it again where it was removed because this process was stopped.
-            if folder.stat().st_mode & 0o077:
+            with contextlib.suppress(PermissionError):  # of a disk without modes
                 folder.chmod(0o700)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
