@@ -70,7 +70,7 @@ class LongRun:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Open a run in its folder; raises InputError for a folder without a readable one."""
-        record = _json_in(folder / RECORD)
+        record = json_in(folder / RECORD)
         try:
             _check(record)
             return cls(folder, record)
@@ -133,14 +133,15 @@ class LongRun:
 
     def manifest(self) -> dict[str, Any]:
         """Read the manifest of a distilled set; empty if there is none."""
-        return _json_in(self.out / "manifest.json")
+        return json_in(self.out / "manifest.json")
 
     def audit(self) -> dict[str, Any]:
         """Read the figures of a distilled set's audit; empty if there are none."""
-        return _json_in(self.out / AUDIT_FIGURES)
+        return json_in(self.out / AUDIT_FIGURES)
 
 
-def _json_in(path: Path) -> dict[str, Any]:
+def json_in(path: Path) -> dict[str, Any]:
+    """Return the object in a file; an empty one where there is none that can be read."""
     try:
         fields = read_json(path, [])
     except (OSError, ValueError):
