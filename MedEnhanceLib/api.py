@@ -458,7 +458,10 @@ class NoiseCall(VolumeCall):
         None, help="slices over K, J, I in even tissue, 64 voxels or more"
     )
     at: tuple[int, int, int] | None = option(
-        None, help="slice, row and column of a voxel instead: the region is 12 mm around it"
+        None,
+        help="slice, row and column of a voxel instead: the region is 12 mm around it",
+        low=0,
+        high=1_000_000,
     )
 
     def __post_init__(self) -> None:

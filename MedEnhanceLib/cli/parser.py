@@ -14,7 +14,6 @@ from typing import Any, NoReturn, TypeAlias, get_args
 
 from MedEnhanceLib.core.options import Option, did_you_mean, in_their_case, options_of
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.io.json_input import parse_json
 
 #: The type that `add_subparsers` returns; argparse has no public name for it.
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -254,6 +253,8 @@ def reader(option: Option) -> Callable[[str], Any]:
 
 def _pair(text: str) -> tuple[str, Any]:
     """Read NAME=VALUE, where the value may be JSON: a number, true, a list."""
+    from MedEnhanceLib.io.json_input import parse_json  # imports numpy, which is slow for help
+
     name, mark, value = text.partition("=")
     if not mark:
         raise ConfigError(f"{text} is not NAME=VALUE", "Give for example radius=2.")
@@ -288,6 +289,8 @@ def typed(args: argparse.Namespace, *words: str) -> str:
 
 def read_config(path: str | None) -> dict[str, Any]:
     """Read the JSON object in a configuration file, {} for none; ConfigError for anything else."""
+    from MedEnhanceLib.io.json_input import parse_json
+
     if path is None:
         return {}
     try:

@@ -91,8 +91,10 @@ def _sources() -> list[Path]:
 def build(folder: Path = HERE, *, compiler: Sequence[str] = (), target: str = "") -> Path:
     """Build the library into a folder; an earlier one is replaced when the new one is complete.
 
-    compiler: command of a C compiler; empty for the first of `compilers` that works.
-    target: the system that it builds for; empty for its own.
+    Args:
+        folder: of the library.
+        compiler: command of a C compiler; empty for the first of `compilers` that works.
+        target: the system that it builds for; empty for its own.
     Returns the library's path; its `digest` is beside it, as loading a damaged library could crash
     the process.
     Raises BuildError if no compiler works; the message has the output of each.
