@@ -450,32 +450,34 @@ def inspect(
         return described(as_volume(path_or_volume))
 
 
-def measure_noise(
-    volume: ImageLike,
-    *,
-    region: tuple[slice | EllipsisType, ...] | None = None,
-    at: tuple[int, int, int] | None = None,
-    modality: ModalityName | None = None,
-    affine: npt.ArrayLike | None = None,
-    spacing: npt.ArrayLike | None = None,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> NoiseVerdict | None:
+@dataclass(frozen=True, kw_only=True)
+class NoiseCall(VolumeCall):
+    """The arguments of `measure_noise`."""
+
+    region: tuple[slice | EllipsisType, ...] | None = option(
+        None, help="slices over K, J, I in even tissue, 64 voxels or more"
+    )
+    at: tuple[int, int, int] | None = option(
+        None,
+        help="slice, row and column of a voxel instead: the region is 12 mm around it",
+        low=0,
+        high=1_000_000,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_two_regions(self.region, self.at)
+
+
+@takes(NoiseCall)
+def measure_noise(call: NoiseCall) -> NoiseVerdict | None:
     """Measure the noise of a volume, or in a region of even tissue.
 
     Where that of the volume is uncertain, measure a region, and give its `sigma` to `enhance` as
     `noise`.
 
     Args:
-        volume: a Volume, a path, an image of SimpleITK or nibabel, a MetaTensor, or an array
-            [slice, row, column] with spacing or affine.
-        region: slices over K, J, I in even tissue, 64 voxels or more.
-        at: slice, row and column of a voxel instead: the region is 12 mm around it.
-        modality: "CT", "MR" …; None: that of the volume, else guessed from its values.
-        affine: of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing.
-        spacing: of an array: mm between columns, rows and slices.
-        progress: a function that is called with each `progress.Event`, or True for a bar.
-        cancel: a function that returns whether to stop, or a threading.Event.
+        call: the volume and the region.
 
     Returns:
         An object with sigma and interval in the volume's units, snr, verdict (clean, noisy or
@@ -490,8 +492,6 @@ def measure_noise(
         print(me.measure_noise("scan.nii.gz").sentence)
         me.measure_noise("scan.nii.gz", at=(32, 28, 24)).sigma
     """
-    refuse_two_regions(region, at)
-    call = VolumeCall(volume, affine=affine, spacing=spacing, modality=modality)
-    with watched(progress, cancel) as monitor:
-        opened = call.opened(monitor)
-        return measured_noise(opened, region=region, at=at, monitor=monitor)
+    with watched(call.progress, call.cancel) as monitor:
+        volume = call.opened(monitor)
+        return measured_noise(volume, region=call.region, at=call.at, monitor=monitor)

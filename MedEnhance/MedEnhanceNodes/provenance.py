@@ -54,16 +54,6 @@ def manifestOf(node):
     return jsonOf(node, MANIFEST, dict)
 
 
-def jsonIn(path):
-    """Return the object in a file; an empty one where there is none that can be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
 def jsonOf(node, attribute, kind):
     """Read the JSON value of an attribute; None where it is of another kind or damaged."""
     try:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import qt
 
+from MedEnhanceLib.runtime.machine import memory_kills
+
 #: The signal that no process can handle; Windows has but one for all purposes.
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
@@ -38,7 +40,7 @@ class Worker:
 
     def start(self):
         """Start the process; a failure is reported by onEnded."""
-        self._killsBefore = memoryKills()
+        self._killsBefore = memory_kills()
         self._process.start(self._command[0], self._command[1:])
 
     @property
@@ -113,7 +115,7 @@ class Worker:
             self.exitCode, self.crashed = code or int(crashed), crashed
             # PythonSlicer, a launcher, ends with a status where the process behind it was killed.
             mayBeKilled = code == _KILL if crashed else code != 0
-            self.lackedMemory = mayBeKilled and memoryKills() > self._killsBefore
+            self.lackedMemory = mayBeKilled and memory_kills() > self._killsBefore
             # Not from here: its listeners release the process, which is in the middle of
             # its own signal and must not be destroyed by that.
             qt.QTimer.singleShot(0, self._tellEnd)
@@ -131,21 +133,6 @@ def encoded(fields):
     refuse the line without knowing its job.
     """
     return json.dumps(fields, allow_nan=False).encode("ascii") + b"\n"
-
-
-def memoryKills():
-    """Count the processes that Linux has ended for lack of memory; 0 where nothing counts them.
-
-    Those of our own control group, where it counts, else those of the whole system.
-    """
-    with contextlib.suppress(OSError):
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
-        for path in (Path("/sys/fs/cgroup", group, "memory.events"), Path("/proc/vmstat")):
-            lines = path.read_text().splitlines() if path.is_file() else ()
-            for name, _separator, count in (line.partition(" ") for line in lines):
-                if name == "oom_kill":
-                    return int(count)
-    return 0
 
 
 def pythonExecutable():

@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.io.formats import CONTAINER
+from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceLib.runtime.text import cell_text, size_text
 from MedEnhanceNodes import bridge, dicom_source, results, sending
-from MedEnhanceNodes.provenance import jsonIn
 from MedEnhanceNodes.volume_warnings import NOTES
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
@@ -67,7 +68,7 @@ def startDecompress(runner, path, region=None, name=None):
         base = os.path.splitext(os.path.basename(path))[0]
         node = yield from bridge.receiveVolume(job.params["output"], name or base)
         node.SetAttribute(NOTES, "\n".join(job.warnings))
-        dicom = jsonIn(job.result["manifest"]).get("dicom", {})
+        dicom = read_object(Path(job.result["manifest"])).get("dicom", {})
         dicom_source.rememberSeries(node, dicom.get("series", ""), dicom.get("study", ""))
         job.nodes["output"] = node
         text = _("{name} was opened from {file} and verified by its checksums.")

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
@@ -17,6 +18,7 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.core.manifest import note_of_box
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io import stepwise
+from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceNodes import belongings, bridge, provenance, region, results, sending
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import blending
@@ -113,7 +115,7 @@ class _Enhancement(NodeJob):
     def place(self, job):
         self._names = _namesFor(self.node)
         self._model = job.result.get("model") or {}
-        self._manifest = provenance.jsonIn(job.result.get("manifest", ""))
+        self._manifest = read_object(Path(job.result.get("manifest", "")))
         if self.options.config.task == "slices":
             yield from self._placeThinSlices(job)
         elif bridge.isSequence(self.node):

@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.redirect_stderr(cast(TextIO, Messages(sys.stderr))):
         try:
             with console.only_results_on_stdout(), job_errors("the command"):
-                return _dispatch(arguments, console)
+                with contextlib.suppress(BrokenPipeError):  # `medenhance … | head`
+                    return _dispatch(arguments, console)
+                return 0
         except SystemExit as stop:  # argparse, after it has printed help or the version
             return stop.code if isinstance(stop.code, int) else 0
         except MedEnhanceError as error:
@@ -90,16 +92,11 @@ def _dispatch(arguments: Sequence[str], console: Console) -> int:
     first = next((word for word in arguments if not word.startswith("-")), "")
     console.command = first if first in {command.name for command in COMMANDS} else ""
     parser = build_parser(arguments)
-    try:
-        options = parser.parse_args(arguments)
-        if options.command is None:
-            parser.print_help(sys.stderr)
-            raise ConfigError(
-                "no command was given", "Name a command, for example: medenhance demo"
-            )
-        console.as_json, console.debug = options.json, options.debug
-        options.console = console
-        run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
-    except BrokenPipeError:  # `medenhance … | head`
-        return 0
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        raise ConfigError("no command was given", "Name a command, for example: medenhance demo")
+    console.as_json, console.debug = options.json, options.debug
+    options.console = console
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)

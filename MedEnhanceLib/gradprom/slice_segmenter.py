@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.suitability import compare_likeness
-from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
@@ -21,11 +20,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 class SliceSegmenter(HeadSegmenter):
     """A small network over slices; it estimates no uncertainty."""
-
-    @property
-    def labels(self) -> tuple[Label, ...]:
-        """The structures, in the order of the network's channels after the background."""
-        return self._model.labels
 
     @property
     def warnings(self) -> tuple[str, ...]:

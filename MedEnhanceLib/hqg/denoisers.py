@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Region, let_go, within
-from MedEnhanceLib.core.options import Options, config_from_json, options_of
+from MedEnhanceLib.core.options import Options, config_from_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Run, Slab
 from MedEnhanceLib.filters.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.estimate import NoiseEstimate
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -191,29 +188,7 @@ def denoiser_class(name: str) -> type[Denoiser]:
 
 def options_for(name: str, given: Mapping[str, Any]) -> Options:
     """Return the options of a method; ConfigError for a value, or an option, that it lacks."""
-    for option in given:
-        refuse_unused(name, f"option {option!r}", partial(_has_option, option))
     return config_from_json(denoiser_class(name).options, given, f"the denoiser {name}")
-
-
-def _has_option(option: str, method: type[Denoiser]) -> bool:
-    return option in (each.name for each in options_of(method.options))
-
-
-def refuse_unused(name: str, what: str, takes: Callable[[type[Denoiser]], bool]) -> None:
-    """Raise ConfigError for what other methods take and this does not; the hint names them.
-
-    Args:
-        name: of the method.
-        what: that it may not take, for the message.
-        takes: says whether a method takes it.
-    """
-    if takes(denoiser_class(name)):
-        return
-    require("torch", purpose="Enhancing a volume")  # classes of networks import it
-    if takers := [other for other in DENOISERS if takes(denoiser_class(other))]:
-        hint = f"Leave it out, or choose a denoiser that takes it: {', '.join(takers)}."
-        raise ConfigError(f"the denoiser {name} takes no {what}", hint)
 
 
 def network_in(bundle: Bundle) -> str:

@@ -38,14 +38,14 @@ from MedEnhanceLib.hqg.denoise import FITTED_ON
 from MedEnhanceLib.hqg.denoisers import (
     BLOCK_MATCHING,
     PRINCIPAL_IMAGES,
-    BlockMatching,
+    SET_NETWORK,
+    VIEW_NETWORK,
     Denoiser,
     Frames,
     Resources,
     denoiser_class,
     network_in,
     options_for,
-    refuse_unused,
 )
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, Outputs, measured_bias_field, outputs_for
 from MedEnhanceLib.hqg.principal_images import FEWEST, PrincipalImages
@@ -222,8 +222,12 @@ def _prepared(
         checked_noise(config.noise, frames[numbers[0]])
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     for name, is_given in (("model", config.model != "auto"), ("guide", bool(guides))):
-        if is_given and config.denoiser != "auto":
-            refuse_unused(config.denoiser, name, lambda method: method.needs_model)
+        is_plain = config.denoiser != "auto" and not denoiser_class(config.denoiser).needs_model
+        if is_given and is_plain:
+            raise ConfigError(
+                f"the denoiser {config.denoiser} takes no {name}",
+                f"Leave it out, or choose a denoiser of a model: {SET_NETWORK}, {VIEW_NETWORK}.",
+            )
     method = _method_of(config, bundle, is_joint=is_joint)
     if is_joint and (reason := _apart(frames, empty, cache, monitor)):
         is_joint, method = False, method[-1:]
@@ -376,9 +380,11 @@ def _on_device(
     resources = Resources(bundle=bundle, device=choice.name, engine=engine, options=options)
     denoiser = denoiser_class(method[-1]).prepared(resources)
     if len(method) > 1:
-        network = denoiser_class(network_in(bundle)) if bundle else BlockMatching
-        plain = replace(resources, options=network.options())
-        alone = functools.partial(network.prepared, plain) if bundle else None
+        alone = None
+        if bundle:
+            network = denoiser_class(network_in(bundle))
+            plain = replace(resources, options=network.options())
+            alone = functools.partial(network.prepared, plain)
         denoiser = PrincipalImages(denoiser, alone=alone)
     return choice.name, denoiser
 

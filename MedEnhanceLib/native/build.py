@@ -38,7 +38,6 @@ TARGETS = {
     "macosx_11_0_x86_64": "x86_64-macos.11.0",
     "macosx_11_0_arm64": "aarch64-macos.11.0",
 }
-WINDOWS_FILE = "medenhance_native.dll"
 #: The version that builds the library for Windows: another one gives other bytes.
 ZIGLANG = "0.17.0"
 _SECONDS = 900
@@ -89,17 +88,21 @@ def _sources() -> list[Path]:
     return sorted([*HERE.glob("*.[ch]"), HERE / "build.json"])
 
 
-def build(folder: Path = HERE, *, compiler: Sequence[str] = ()) -> Path:
+def build(folder: Path = HERE, *, compiler: Sequence[str] = (), target: str = "") -> Path:
     """Build the library into a folder; an earlier one is replaced when the new one is complete.
 
-    compiler: command of a C compiler; empty for the first of `compilers` that works. Returns the
-    library's path; its `digest` is beside it, as loading a damaged library could crash the process.
+    Args:
+        folder: of the library.
+        compiler: command of a C compiler; empty for the first of `compilers` that works.
+        target: the system that it builds for; empty for its own.
+    Returns the library's path; its `digest` is beside it, as loading a damaged library could crash
+    the process.
     Raises BuildError if no compiler works; the message has the output of each.
     """
     failures = []
     for command in [list(compiler)] if compiler else compilers():
         try:
-            return _build(command, folder)
+            return _build(command, folder, target)
         except (OSError, subprocess.SubprocessError) as error:
             output = getattr(error, "stdout", None) or str(error)
             failures.append(f"{shlex.join(command)}:\n{output.strip()[-2000:]}")
@@ -118,11 +121,7 @@ def build_for(tag: str, folder: Path) -> Path:
     """
     target = TARGETS[tag]
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target]
-    try:
-        return _build(compiler, folder, target)
-    except (OSError, subprocess.SubprocessError) as error:
-        output = getattr(error, "stdout", None) or str(error)
-        raise BuildError(f"{shlex.join(compiler)}:\n{output.strip()[-2000:]}") from error
+    return build(folder, compiler=compiler, target=target)
 
 
 def installed_ziglang() -> str:
@@ -158,7 +157,7 @@ def windows_log(library: Path) -> str:
     return "\n".join([f"ziglang {ZIGLANG}, SOURCE_DATE_EPOCH=0", *commands, *files, ""])
 
 
-def _build(compiler: list[str], folder: Path, target: str = "") -> Path:
+def _build(compiler: list[str], folder: Path, target: str) -> Path:
     target = target or _run([*compiler, "-dumpmachine"])
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as place:

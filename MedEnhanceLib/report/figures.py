@@ -14,11 +14,11 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.modality import SOFT_TISSUE
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.orthogonal import (
     PLANES,
-    Drawable,
     Plane,
     PlaneName,
     Point,
@@ -132,7 +132,7 @@ def comparison(
     )
 
 
-def first_with_content(volume: Drawable) -> int:
+def first_with_content(volume: Volume) -> int:
     """Return the number of the first frame that is not constant; 0 if all are."""
     voxels = (frame.voxels for frame in volume.frames())
     return next((n for n, frame in enumerate(voxels) if frame.min() < frame.max()), 0)
@@ -150,9 +150,9 @@ class Pane:
     """
 
     title: str
-    volume: Drawable
-    minus: Drawable | None = None
-    labels: Drawable | None = None
+    volume: Volume
+    minus: Volume | None = None
+    labels: Volume | None = None
     heat: bool = False
     window: tuple[float, float] | None = None
 
@@ -183,7 +183,7 @@ class Scale(NamedTuple):
     colors: Any
 
 
-def choose_window(volume: Drawable) -> tuple[float, float]:
+def choose_window(volume: Volume) -> tuple[float, float]:
     """Choose lowest and highest gray level: soft tissue for CT, else percentiles of the voxels."""
     voxels = volume.frame(0).voxels
     low, high = float(voxels.min()), float(voxels.max())
@@ -203,7 +203,7 @@ def choose_window(volume: Drawable) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def content_window(volume: Drawable) -> tuple[float, float]:
+def content_window(volume: Volume) -> tuple[float, float]:
     """Choose the gray levels that show the content of a CT: tissue, bone, contrast agent, lungs.
 
     volume: a single frame. Returns SOFT_TISSUE if that shows nine tenths of it.

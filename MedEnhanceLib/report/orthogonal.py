@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal, Protocol, Self
+from typing import Literal
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.modality import Modality
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
@@ -31,40 +31,6 @@ _LAYOUT: dict[PlaneName, tuple[int, int, bool]] = {
     "coronal": (0, 2, True),
     "sagittal": (1, 2, True),
 }
-
-
-class Drawable(Protocol):
-    """A volume as pictures need it; `core.volume`, whose `plot` draws, is not imported here.
-
-    Attributes:
-        voxels, geometry, shape, modality, profile, units, quantity, history: as of `Volume`.
-    """
-
-    @property
-    def voxels(self) -> Array: ...  # noqa: D102 - above
-    @property
-    def geometry(self) -> Geometry: ...  # noqa: D102
-    @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def modality(self) -> str: ...  # noqa: D102
-    @property
-    def profile(self) -> Modality: ...  # noqa: D102
-    @property
-    def units(self) -> str: ...  # noqa: D102
-    @property
-    def quantity(self) -> str: ...  # noqa: D102
-    @property
-    def history(self) -> tuple[str, ...]: ...  # noqa: D102
-
-    def frame(self, index: int) -> Self:
-        """Return a frame; the volume itself if it is single."""
-
-    def frames(self) -> list[Self]:
-        """Return all frames."""
-
-    def single(self, hint: str = ...) -> Self:
-        """Return the only frame; raises InputError, with a hint, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +60,7 @@ class Plane:
         return rows * row_mm, columns * column_mm
 
 
-def cut(volume: Drawable, name: PlaneName, point: Point) -> Plane:
+def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
     """Cut along the plane nearest to an anatomical one.
 
     Voxels are not interpolated: an oblique grid is cut along its own nearest axes, which its
@@ -156,7 +122,7 @@ def letters_towards(direction: Sequence[float] | Doubles) -> str:
     return "".join(letters if abs(vector[order[1]]) > _SECOND_LETTER_COSINE else letters[:1])
 
 
-def busiest_point(volume: Drawable) -> Point:
+def busiest_point(volume: Volume) -> Point:
     """Find the median (k, j, i) of the foreground: planes through it show much anatomy."""
     voxels = volume.frame(0).voxels
     step = max(1, int(np.ceil((voxels.size / 2e6) ** (1 / 3))))

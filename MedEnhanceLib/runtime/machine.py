@@ -175,6 +175,18 @@ def memory() -> dict[str, int | None]:
     return {"total": total, "free": free}
 
 
+def memory_kills() -> int:
+    """Count the processes that Linux has ended for lack of memory; 0 where nothing counts them.
+
+    Those of the control group of this process, where it counts, else those of the whole system.
+    """
+    counts = [_text(folder, "memory.events") for folder in _control_groups("memory")]
+    for text in (*counts, _text(ROOT / "proc", "vmstat")):
+        if count := re.search(r"(?m)^oom_kill (\d+)$", text):
+            return int(count[1])
+    return 0
+
+
 def _control_groups(controller: str) -> Iterator[Path]:
     """Iterate over the folders of the control groups of this process, and of those around them.
 

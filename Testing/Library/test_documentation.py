@@ -466,7 +466,7 @@ def test_the_denoiser_that_contributors_read_runs(
     for denoiser, option, says in (
         (name, "radius=9", "radius is 9"),
         (name, "width=2", "no option 'width'"),
-        ("block-matching", "radius=2", "choose a denoiser that takes it: median"),
+        ("block-matching", "radius=2", "block-matching has no option 'radius'"),
         ("auto", "radius=2", "require a named denoiser"),
         (name, "radius", "radius is not NAME=VALUE"),
     ):

@@ -199,3 +199,16 @@ def test_a_control_group_refuses_what_it_cannot_hold(host: Callable[..., None]) 
         refuse_too_large((1000, 512, 512), "scan")
     host("0::/", {"memory.max": "max"})
     refuse_too_large((1000, 512, 512), "scan")
+
+
+@pytest.mark.parametrize(
+    ("groups", "kills"),
+    [(_v2("max", memory_events="low 0\noom_kill 3"), 3), ({}, 7)],
+    ids=["of the group", "of the system"],
+)
+def test_processes_that_lack_of_memory_ended_are_counted(
+    groups: dict[str, str], kills: int, host: Callable[..., None], tmp_path: Path
+) -> None:
+    host("0::/", groups)
+    (tmp_path / "proc/vmstat").write_text("pgfault 9\noom_kill 7\n")
+    assert machine.memory_kills() == kills

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -11,6 +12,7 @@ from medenhance_testing import MedEnhanceTestCase, slow
 from test_frames import diffusionVolume
 
 import MedEnhanceLib
+from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceNodes import bridge, provenance
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import files, node_job
@@ -174,7 +176,7 @@ class FileTest(MedEnhanceTestCase):
 
         with mock.patch.object(files, "send", sent):
             self.logic.save(node, path)
-        self.assertEqual(provenance.jsonIn(f"{path}.json")["model"]["name"], "mr")
+        self.assertEqual(read_object(Path(f"{path}.json"))["model"]["name"], "mr")
 
     def test_aResultStaysDerivedWhenItIsOpenedWithWordsOfAnyKind(self):
         node, path = self.result(), self.path("better.ucv")

@@ -143,7 +143,7 @@ for job, kind, params in orders():
             (crash, (5, 6), "worker", r"process crashed \(signal 11\)"),
             ("sys.exit(3)", (0, 0), "worker", "ended with status 3"),
         ):
-            counts = mock.patch("MedEnhancePanels.worker.memoryKills", side_effect=kills)
+            counts = mock.patch("MedEnhancePanels.worker.memory_kills", side_effect=kills)
             runner = Runner([pythonExecutable(), "-c", f"{WORKER}\nsys.stdin.readline()\n{end}"])
             with counts:
                 job = self.finish(runner.submit("ping", {}, title="Ping"))

@@ -49,7 +49,7 @@ def test_the_library_for_windows_is_of_these_sources_and_has_all_functions(
     tmp_path: Path, native_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a change in C: python -m MedEnhanceLib.native.build --windows."""
-    shipped = build.HERE / "windows" / build.WINDOWS_FILE
+    shipped = build.HERE / "windows" / "medenhance_native.dll"
     library = shipped.read_bytes()
     assert shipped.with_suffix(".sha256").read_text().strip() == build.digest(shipped)
     assert shipped.with_suffix(".log").read_text("utf-8") == build.windows_log(shipped)
