@@ -24,8 +24,6 @@ from MedEnhanceNodes.preview import (
 #: The two views of Slicer's side-by-side layout.
 _LEFT, _RIGHT = "Red", "Yellow"
 _OVERLAY_OPACITY = 0.6
-#: The modes that show both volumes in the same view, and no map over them.
-_MIXED = ("fade", "checkerboard")
 #: By mode: the layout of Slicer that it takes.
 _LAYOUTS = {
     "sideBySide": "SlicerLayoutSideBySideView",
@@ -37,30 +35,27 @@ _LAYOUTS = {
 class Compare(Showing):
     """Comparison of a result, one at a time.
 
-    mode: "none", "single", "sideBySide", "fade", "checkerboard", "table" or "threeD". overlay: the
-    role of the map on top of the result, such as "difference", or None. isInput: whether the input
-    stands in for the result for a while. fading: 0 shows the input, 1 the result, in mode "fade".
-    onEnded() is called when it ends because another volume was put into its views.
+    mode: "none", "single", "sideBySide", "fade", "table" or "threeD". overlay: the role of the map
+    on top of the result, such as "difference", or None. isInput: whether the input stands in for
+    the result for a while. fading: 0 shows the input, 1 the result, in mode "fade", which has no
+    overlay. onEnded() is called when it ends because another volume was put into its views.
     """
 
     def __init__(self, onEnded=lambda: None):
         super().__init__()
         self.mode, self.overlay, self.isInput, self.fading = "none", None, False, 0.5
-        self._outputID = self._boardID = None
+        self._outputID = None
         self._onEnded = onEnded
 
     @property
     def output(self):
         return nodeOf(self._outputID)
 
-    def show(self, output, mode, board=None):
-        """Compare an enhanced volume with its input; another mode or volume replaces the former.
-
-        board: the volume for mode "checkerboard", which is removed at the end.
-        """
+    def show(self, output, mode):
+        """Compare an enhanced volume with its input; another mode or volume replaces the former."""
         if mode == self.mode and output is self.output:
             return
-        overlay, view = None if mode in _MIXED else self.overlay, self._viewLookedAt()
+        overlay, view = None if mode == "fade" else self.overlay, self._viewLookedAt()
         self.leave()
         shown, source = shownVolume(output), shownVolume(results.linked(output, "input"))
         if shown is None or (source is None and mode not in ("table", "threeD")):
@@ -68,14 +63,13 @@ class Compare(Showing):
         source = source or shown  # whose table and surfaces are shown without it
         self._begin(shown, source, [compositeOf(each) for each in sliceNodes()])
         self.mode, self.overlay, self._outputID = mode, overlay, output.GetID()
-        self._boardID = board.GetID() if board is not None else None
         self._followDisplay(source, shown)
         _arrange(mode, source, view)
         self._setLayers()
         self._watch(self._resultViews())
 
     def setOverlay(self, role):
-        if self.mode in _MIXED:
+        if self.mode == "fade":
             self.show(self.output, "single")
         self._showLegend(False)
         self.overlay = role
@@ -94,15 +88,12 @@ class Compare(Showing):
         if self.mode != "none":
             self._showLegend(False)
             self._restore(isMoved=self.mode in _LAYOUTS)
-            board = nodeOf(self._boardID)
             self.forget()
-            if board is not None:
-                results.remove(board)
 
     def forget(self):
         super().forget()
         self.mode, self.overlay, self.isInput = "none", None, False
-        self._outputID = self._boardID = None
+        self._outputID = None
 
     def _onOthersShown(self):
         self.leave()
@@ -137,10 +128,9 @@ class Compare(Showing):
         if self.mode == "none":
             return
         source, overlay = self._sourceID, self._overlay()
-        layers = {
-            "fade": (source, self._nodeID, self.fading),
-            "checkerboard": (source, self._boardID, 1.0),
-        }.get(self.mode, (self._nodeID, overlay and overlay.GetID(), _OVERLAY_OPACITY))
+        layers = (self._nodeID, overlay and overlay.GetID(), _OVERLAY_OPACITY)
+        if self.mode == "fade":
+            layers = (source, self._nodeID, self.fading)
         for composite in self._resultViews():
             _setLayers(composite, *((source,) if self.isInput else layers))
         leftNodes = [node for node in sliceNodes() if node.GetLayoutName() == _LEFT]

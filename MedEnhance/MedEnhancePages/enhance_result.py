@@ -121,8 +121,6 @@ class ResultArea(Follower):
             "sideBySide": _("Side by side"),
             "fade": _("Fade"),
         }
-        if not problem and not bridge.hasFrames(self.output):
-            modes["checkerboard"] = _("Checkerboard")
         if not problem:
             modes["difference"] = _("Difference")
         fill(ui.compareComboBox, modes)
@@ -207,11 +205,8 @@ class ResultArea(Follower):
         compare.setOverlay(None)
         if mode == "none":
             compare.leave()
-        elif mode == "checkerboard":
-            job = comparing.startCheckerboard(runner, output)
-            self._make(job, lambda job: compare.show(output, mode, job.nodes[mode]))
         elif mode == "difference" and results.linked(output, mode) is None:
-            self._make(comparing.startDifference(runner, output), lambda _job: self.choose(mode))
+            self._make(comparing.startDifference(runner, output), lambda: self.choose(mode))
         elif mode == "difference":
             compare.show(output, "single")
             compare.setOverlay(mode)
@@ -220,14 +215,12 @@ class ResultArea(Follower):
         self.update()
 
     def _make(self, job, then):
-        """Wait for a job, then call then(job), unless the page or the result has changed."""
+        """Wait for a job, then call then(), unless the page or the result has changed."""
         output = self.output
 
-        def onSuccess(job):
+        def onSuccess(_job):
             if not self._page.isOff and output is self.output:
-                then(job)
-            elif "checkerboard" in job.nodes:
-                results.remove(job.nodes["checkerboard"])
+                then()
 
         self.follow(job, onSuccess)
 
@@ -279,7 +272,7 @@ class ResultArea(Follower):
         segmentation = results.linked(self.output, "segmentation")
         if isOn and not comparing.hasSurfaces(segmentation):
             job = comparing.startSurfaces(self.context.runner, segmentation)
-            self._make(job, lambda _job: self._onThreeD(True))
+            self._make(job, lambda: self._onThreeD(True))
             return
         if isOn:
             segmentation.GetDisplayNode().SetVisibility(True)
@@ -346,8 +339,6 @@ class ResultArea(Follower):
             return
         self.stop()
         self._isHeld = False
-        if self.compare.mode == "checkerboard":  # of other voxels
-            self.compare.show(self.output, "single")
         self.follow(blending.start(self.context.runner, self.output, value))
 
 

@@ -1,15 +1,10 @@
-"""Makes what a result is looked at with: difference, checkerboard, surfaces of its segments."""
+"""Makes what a result is looked at with: difference, surfaces of its segments."""
 
-import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.io import stepwise
 from MedEnhanceNodes import bridge, preview, results
 from MedEnhanceTasks import blending
-
-#: Fields of a checkerboard along the longest side of a volume.
-_FIELDS = 8
 
 
 def startDifference(runner, output):
@@ -19,15 +14,6 @@ def startDifference(runner, output):
     """
     title = _("Difference of {name}").format(name=output.GetName())
     return runner.submit("", {}, title=title, before=lambda job: _difference(job, output))
-
-
-def startCheckerboard(runner, output):
-    """Make a volume of fields of a result and of its input in turn; returns a Job.
-
-    At its end job.nodes["checkerboard"] is a hidden volume, which is not saved.
-    """
-    title = _("Checkerboard of {name}").format(name=output.GetName())
-    return runner.submit("", {}, title=title, before=lambda job: _checkerboard(job, output))
 
 
 def hasSurfaces(segmentation):
@@ -58,28 +44,6 @@ def _difference(job, output):
     results.link(output, difference=node)
     if not isMean:
         blending.record(output)
-
-
-def _checkerboard(job, output):
-    blending.refuse(blending.pairProblemOf(output))
-    source = results.linked(output, "input")
-    before, after = map(slicer.util.arrayFromVolume, (source, output))
-    image = bridge.newImage(after.shape, np.result_type(before, after))
-    target, sides = bridge.arrayOf(image), np.multiply(after.shape, output.GetSpacing()[::-1])
-    fields = [
-        (np.arange(count) * _FIELDS * side / count // sides.max()).astype(int)
-        for count, side in zip(after.shape, sides, strict=True)
-    ]
-    k, j, i = np.ix_(*fields)
-    for slab in stepwise.steps(target):
-        target[slab] = np.where((k[slab] + j + i) % 2, after[slab], before[slab])
-        yield
-    blending.refuse(blending.pairProblemOf(output))
-    name = _("{name} checkerboard").format(name=source.GetName())
-    node = job.nodes["checkerboard"] = bridge.newVolumeLike(output, name, image, isHidden=True)
-    node.SetSaveWithScene(False)
-    results.copyDisplay(source, node)
-    node.GetDisplayNode().SetSaveWithScene(False)
 
 
 def _surfaces(job, segmentation):

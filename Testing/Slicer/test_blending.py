@@ -365,15 +365,6 @@ class SliderTest(ViewTestCase):
             self.ui.useButton.click()
         asked.assert_not_called()
 
-    def test_theCheckerboardOfOtherVoxelsGoes(self):
-        self.pick(self.ui.compareComboBox, "checkerboard")
-        self.wait()
-        self.assertEqual(self.ui.compareComboBox.currentData, "checkerboard")
-        self.ui.strengthSlider.value = 0.5
-        self.wait()
-        self.assertEqual((self.ui.compareComboBox.currentData, self.added()), ("single", {10}))
-        self.assertEqual(slicer.util.getNodes("*checkerboard*"), {})
-
     def test_largeVoxelsOfALoadedSceneAreLookedAtInSteps(self):
         self.source = self.smallVolume((130, 256, 256), name="large")
         self.output = self.makeOutput("noise")

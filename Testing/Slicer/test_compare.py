@@ -8,8 +8,7 @@ from medenhance_testing import MedEnhanceTestCase
 from MedEnhanceNodes import bridge, preview, results
 from MedEnhanceNodes.compare import Compare
 from MedEnhanceNodes.preview import compositeOf
-from MedEnhancePanels import waiting
-from MedEnhanceTasks import blending, comparing
+from MedEnhanceTasks import blending
 
 
 class ViewTestCase(MedEnhanceTestCase):
@@ -137,24 +136,6 @@ class CompareTest(ViewTestCase):
         self.compare.setOverlay("difference")  # which lies over the result alone
         self.assertEqual((self.compare.mode, self.ids("Red")[0]), ("single", self.output.GetID()))
 
-    def test_theCheckerboardIsOfBothAndGoesWhenItIsLeft(self):
-        job = waiting.wait(comparing.startCheckerboard(self.context.runner, self.output))
-        board = job.nodes["checkerboard"]
-        self.assertTrue(board.GetHideFromEditors())
-        self.assertFalse(board.GetSaveWithScene() or board.GetDisplayNode().GetSaveWithScene())
-        np.testing.assert_array_equal(self.ijkToRas(board), self.ijkToRas(self.source))
-        voxels, added = map(slicer.util.arrayFromVolume, (board, self.source))
-        added = voxels - added
-        self.assertEqual({*added.flat}, {0, 20})
-        rows = added[0, :, 0].reshape(8, 3)  # eight fields along the longest side
-        np.testing.assert_array_equal(rows, np.repeat([[0], [20]] * 4, 3, axis=1))
-        self.compare.show(self.output, "checkerboard", board)
-        for name in ("Red", "Yellow", "Green"):
-            self.assertEqual(self.ids(name), (self.source.GetID(), board.GetID()))
-            self.assertEqual(self.layers(name).GetForegroundOpacity(), 1.0)
-        self.compare.show(self.output, "single")
-        self.assertFalse(self.bridge.isInScene(board))
-
     def test_allViewsAreLinkedWhileComparing(self):
         for mode in ("single", "sideBySide", "fade"):
             self.compare.show(self.output, mode)
@@ -174,10 +155,9 @@ class CompareTest(ViewTestCase):
     def test_leavingRestoresEverything(self):
         self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
         before = self.everything()
-        for mode in ("single", "sideBySide", "fade", "checkerboard", "table", "threeD"):
-            board = self.slab() if mode == "checkerboard" else None
-            self.compare.show(self.output, mode, board)
-            if mode not in ("fade", "checkerboard"):
+        for mode in ("single", "sideBySide", "fade", "table", "threeD"):
+            self.compare.show(self.output, mode)
+            if mode != "fade":
                 self.compare.setOverlay("difference")
             self.assertNotEqual(self.everything(), before)
             self.compare.leave()
