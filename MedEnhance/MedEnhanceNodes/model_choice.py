@@ -75,16 +75,12 @@ def modalityTexts(node):
     }
 
 
-def tasks(modality=UNKNOWN):
-    """List the values of the option `task` for a modality: (text, what it does) of each."""
-    texts = {
+def tasks():
+    """List the values of the option `task`: (text, what it does) of each."""
+    return {
         "noise": (_("Noise"), _("Removes noise")),
-        "sharpness": (_("Noise and blur"), _("Removes noise, and blur where it is measured")),
         "slices": (_("Thin slices from thick ones"), _("Makes thin slices, on a new grid")),
     }
-    if modality not in ("MR", UNKNOWN):  # blur is measured in MR alone
-        del texts["sharpness"]
-    return texts
 
 
 def framesTexts(node):

@@ -85,9 +85,8 @@ class EnhancePanel(Page):
         Of a volume other than the one chosen also without what only goes with that one.
         """
         state, isOther = self.state, target is not self.target
-        isOffered = not isOther or state.task in model_choice.tasks(bridge.modalityOf(target))
-        task = state.task if isOffered else "noise"
-        isSlices, roi = task == "slices", self._roiFor(target, task)
+        task, roi = state.task, self._roiFor(target, state.task)
+        isSlices = task == "slices"
         box = region.boxOf(roi, target) if roi is not None else None
         isBoxAlone = box is not None and state.roiUse == "alone"
         hasMaps = not (isBoxAlone or model_choice.taskProblem(target, task))
@@ -126,8 +125,6 @@ class EnhancePanel(Page):
     def problemOf(self, target, options):
         """Say why a volume cannot be enhanced; empty where it can."""
         problem = region.problemOf(self._roiFor(target, options.config.task), target)
-        if options.isBoxAlone and options.config.task == "sharpness":
-            problem = _("Blur is measured in a whole volume: choose the task Noise for a region.")
         return problem or model_choice.problemOf(target, options)
 
     @guarded
@@ -175,10 +172,8 @@ class EnhancePanel(Page):
         box.currentIndex = -1 if isOpen else box.findData(modality)
         about = _("The modality decides which model is used. Correct it here if it is wrong.")
         box.toolTip = f"{box.currentText}\n{about}"
-        # A task from before this volume stays, and the page says where it does not fit.
-        offered = {state.task, *model_choice.tasks(modality)}
         tasks = {task: text for task, (text, _about) in model_choice.tasks().items()}
-        fill(ui.taskComboBox, {task: tasks[task] for task in tasks if task in offered})
+        fill(ui.taskComboBox, tasks)
         ui.framesComboBox.visible = bridge.hasFrames(target)
         fill(ui.framesComboBox, model_choice.framesTexts(target))
         hasLesions = not model_choice.smoothProblem(target, state.task)

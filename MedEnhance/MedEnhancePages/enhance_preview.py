@@ -113,7 +113,7 @@ class SlicePreview(preview.Preview, Follower):
             shown = _("Preview of slice {number} in the {view} view.").format(
                 number=index + 1, view=view.GetLayoutName()
             )
-            if options.config.task == "sharpness" or options.config.correct_bias_field:
+            if options.config.correct_bias_field:
                 shown += " " + _("It shows noise removal alone; Apply does the rest too.")
             if region is not None:
                 start(None)

@@ -50,8 +50,8 @@ class ModelWarning:
 
     Attributes:
         code: "test-model", "anatomy", "not-better", "noise-model", "stated-noise", "joint-filter",
-            "sequence-kind", "no-structure", "no-tissue", "unlike-frames", "blur",
-            "slice-thickness" or "smooth".
+            "sequence-kind", "no-structure", "no-tissue", "unlike-frames", "slice-thickness" or
+            "smooth".
         message: a clause.
         hint: what to do about it.
     """

@@ -47,7 +47,7 @@ def _enhance_lines(fields: Mapping[str, Any], door: findings.Door) -> list[str]:
 
 ENHANCE = Command(
     name="enhance",
-    summary="reduce noise of a volume; blur, bias field and thick slices on request",
+    summary="reduce noise of a volume; bias field and thick slices on request",
     description="Measure and remove noise; --task and --correct-bias-field ask for more. It\n"
     "takes seconds to minutes on a CPU, --task slices many minutes. The grid is kept,\n"
     "except with the task slices. A manifest (OUTPUT.json) records inputs and settings.\n"

@@ -24,10 +24,7 @@ _NUMBERS = {
 }
 #: What is corrected besides noise → the fact of the measurement that says so, and the words
 #: wherever a result is described; {…}: a fact, without which nothing is said.
-_CORRECTIONS = {
-    "blur": ("undone", "blur undone"),
-    "bias_field": ("corrected", "bias field corrected (N4)"),
-}
+_CORRECTIONS = {"bias_field": ("corrected", "bias field corrected (N4)")}
 #: Change of the mean of all frames over what noise leaves in it, with its share of σ, from which
 #: more than noise went. Real series: EPI 1.2, DTI 1.3, DWI .3; 22 frames of the DWI, filtered one
 #: by one, 2.3 and .37 σ (the error of their mean grew by 39 %); spinal fMRI 3.6 and fMRI of 156
@@ -111,11 +108,7 @@ def describe(
     if strength == 0:  # the result is the input
         facts = {name: facts[name] for name in ("slices",) if name in facts}
     lines += _sequence_in_words(facts.get("sequence", {}))
-    done = corrections(facts)
-    if blur := facts.get("blur"):
-        outcome = "undone" if "blur" in done else "left alone"
-        lines.append(f"blur {outcome}: {blur.get('reason', '')}")
-    lines += [words for name, words in done.items() if name != "blur"]
+    lines += corrections(facts).values()
     if guide := facts.get("guide"):
         text = f"changed the result by {strength * guide['used']:.2f} SD of the noise"
         if strength * guide["used"] < _LEAST_USE:

@@ -46,7 +46,7 @@ class Modality:
         is_projected: noise comes from projections and a kernel, which give it a spectrum and a
             map; otherwise it is white and even where nothing else is measured.
         is_measured: noise can be measured in it.
-        has_blur, has_bias_field: these can be measured, and corrected on request.
+        has_bias_field: it can be measured, and corrected on request.
     """
 
     name: ModalityName
@@ -57,7 +57,6 @@ class Modality:
     is_magnitude: bool = False
     is_projected: bool = False
     is_measured: bool = False
-    has_blur: bool = False
     has_bias_field: bool = True
 
     @property
@@ -80,7 +79,7 @@ PROFILES: dict[str, Modality] = {
             is_measured=True,
             has_bias_field=False,
         ),
-        Modality(name="MR", is_magnitude=True, is_measured=True, has_blur=True),
+        Modality(name="MR", is_magnitude=True, is_measured=True),
         Modality(name="PT"),
         Modality(name="EM"),
         Modality(name="SEG"),

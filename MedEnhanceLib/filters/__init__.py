@@ -1,1 +1,1 @@
-"""Filters without training: denoising by block matching, deblurring, bias field."""
+"""Filters without training: denoising by block matching, bias field."""

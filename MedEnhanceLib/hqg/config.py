@@ -292,10 +292,9 @@ class EnhanceConfig(Options):
         "perfusion, dynamic), in which a joint filter erases weak activation; auto: by what files "
         "state, else each",
     )
-    task: Literal["noise", "sharpness", "slices"] = option(
+    task: Literal["noise", "slices"] = option(
         "noise",
-        help="what is corrected: noise; sharpness: noise, and blur of MR if it is blurred; "
-        "slices: thin slices from thick ones, on a new grid",
+        help="what is corrected: noise; slices: thin slices from thick ones, on a new grid",
     )
     slice_spacing: float | Literal["isotropic", "half"] = option(
         "isotropic",

@@ -1,4 +1,4 @@
-"""Decision on the correction of a volume, by its measured noise and, on request, blur.
+"""Decision on the correction of a volume, by its measured noise.
 
 `decide` measures the whole volume, and the frames of a sequence together, so that a part is treated
 like the whole, and all frames alike.
@@ -19,7 +19,6 @@ from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.filters.blur import BlurEstimate, measure_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import LesionBand, Removal, expected, removal_of, trust_in
@@ -177,14 +176,12 @@ class Decision:
 
     Attributes:
         noise: as measured; the same for all frames of a sequence.
-        blur: to undo; None for none.
         warnings: that the measurement of the noise may not suit the volume.
         facts: what was measured and decided, as manifests record it.
     """
 
     noise: NoiseEstimate
     removal: Removal
-    blur: BlurEstimate | None
     warnings: tuple[ModelWarning, ...]
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -207,7 +204,7 @@ def decide(
     Args:
         frames: [K, J, I] each, all of a sequence.
         cache: measurements of earlier runs over them, filled by this one.
-        config: task, strength, stated noise and whether the bias field is corrected.
+        config: strength, stated noise and whether the bias field is corrected.
         monitor: receives progress; may cancel.
         is_joint: whether the frames of a sequence are filtered together.
         kind: what the frames differ in, as `Volume.sequence_kind`.
@@ -218,17 +215,11 @@ def decide(
     noise = _decide_noise(
         frames, measured, noises, cache, config, monitor, is_joint=is_joint, kind=kind
     )
-    blur, warning = None, None
-    if config.task == "sharpness":
-        blur, warning = _decide_blur(measured, noises, monitor)
     facts = {"noise": noise.facts}
     if config.correct_bias_field:
         facts["bias_field"] = {"corrected": True}
-    if blur:
-        facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
-    warnings = tuple(filter(None, (*noise.warnings, warning)))
-    undone = blur if blur and blur.is_blurred else None
-    return Decision(noise.noise, noise.removal, undone, warnings, facts)
+    warnings = tuple(filter(None, noise.warnings))
+    return Decision(noise.noise, noise.removal, warnings, facts)
 
 
 @dataclass(frozen=True)
@@ -325,24 +316,6 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, units: str) -> dict[str, A
     if removal.band and removal.share > 0:
         facts["share_given_back"] = float(f"{removal.given_back:.2g}")
     return facts | ({"reason": removal.reason} if removal.reason else {})
-
-
-def _decide_blur(
-    frames: Sequence[Volume], noises: Sequence[NoiseEstimate], monitor: Monitor
-) -> tuple[BlurEstimate | None, ModelWarning | None]:
-    """Measure blur in each frame: the median, by the sharper axis (0 if not blurred).
-
-    Returns None and a warning where it cannot be measured.
-    """
-    if not frames[0].profile.has_blur:
-        warning = ModelWarning("blur", "blur is measured only in MR", "only noise is removed")
-        return None, warning
-    monitor.progress(0.0, "measuring the blur")
-    blurs = [
-        measure_blur(frame.voxels, noise=noise.level, noise_to_contrast=noise_to_contrast(noise))
-        for frame, noise in zip(frames, noises, strict=True)
-    ]
-    return blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])], None
 
 
 def _statement_warning(

@@ -1,7 +1,7 @@
 """Enhances a volume.
 
 decide (of the whole volume) → method of `denoisers`, which yields slices of frames → each frame:
-Rician bias → blur → bias field → rounding → blend at the strength; blur and bias field on request
+Rician bias → bias field, on request → rounding → blend at the strength
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 
 #: Least intensity of bright tissue; below it, lower bounds in the computation would act as noise.
 _LOWEST_TOP = 1e-4
-#: Share of the progress for the registration of guides, and for the removal of noise before blur
-#: or bias field are corrected.
+#: Share of the progress for the registration of guides, and for the removal of noise before the
+#: bias field is corrected.
 _REGISTRATION, _FILTER = 0.3, 0.9
 #: Slices in which the change of a result is measured, and that of the mean of its frames.
 _SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
@@ -168,7 +168,7 @@ def _denoised(
     is_sequence, removal = run.original.is_sequence, run.decision.removal
     monitor.progress(0.0, "removing noise")
     acting = [n for n in run.numbers if n not in run.empty and removal.acts_on(run.frames[n])]
-    share = _FILTER if run.decision.blur or run.config.correct_bias_field else 1.0
+    share = _FILTER if run.config.correct_bias_field else 1.0
     given = Frames(
         volumes=run.frames, noise=removal.noise, numbers=acting, slices=run.around,
         region=run.region_around,
@@ -234,10 +234,8 @@ def _prepared(
         if config.denoiser == "auto":
             method = _method_of(config, bundle, is_joint=False)
     device, denoiser = _on_device(method, bundle, config, monitor)
-    # Blur is measured and corrected in the whole volume, not in previews.
-    task = replace(config, task="noise") if is_part else config
     kind = seen.sequence_kind
-    decision = decide(frames, cache, task, monitor, is_joint=is_joint, kind=kind)
+    decision = decide(frames, cache, config, monitor, is_joint=is_joint, kind=kind)
     if bundle is not None and not is_joint:
         decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
     monitor.log(*describe({"noise": decision.facts["noise"]}))
@@ -531,7 +529,7 @@ def _result_of(
     before, after = map(run.turn.apply, (grid.voxels, outputs.voxels))
     changes = {"changed": _typical_change(before, after)}
     tissue = [place for place, number in enumerate(run.numbers) if number not in run.empty]
-    if len(tissue) > 1 and decision.blur is None and not run.config.correct_bias_field:
+    if len(tissue) > 1 and not run.config.correct_bias_field:
         changes |= _shared_change(before, after, tissue)
     facts = decision.facts | {"noise": decision.facts["noise"] | changes} | dict(method)
     facts["denoiser"] = run.method

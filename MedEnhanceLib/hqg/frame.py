@@ -1,4 +1,4 @@
-"""One frame of a run, after its noise is removed: Rician bias → blur → bias field → rounding.
+"""One frame of a run, after its noise is removed: Rician bias → bias field → rounding.
 
 `Outputs` are the arrays of the result that frames fill; large ones are in files. Slices are rounded
 into them as they are computed. If a step needs the whole result before it is rounded, that is kept
@@ -30,7 +30,6 @@ from MedEnhanceLib.core.geometry import AxisTurn
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.filters.block_matching_run import Slab
-from MedEnhanceLib.filters.blur import undo_blur
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache
@@ -146,15 +145,12 @@ class EnhancerRun:
     @property
     def needs_all(self) -> bool:
         """Whether a step needs more than one slice at once."""
-        corrects = self.decision.blur is not None or self.config.correct_bias_field
-        return corrects or self.config.uncertainty
+        return self.config.correct_bias_field or self.config.uncertainty
 
     @property
     def around(self) -> slice:
-        """Slices to denoise: the deviation of a slice depends on its neighbors, blur on all."""
+        """Slices to denoise: the deviation of a slice depends on its neighbors."""
         part, count = self.slices, len(self.frames[0].voxels)
-        if self.decision.blur is not None:
-            return slice(0, count)
         return widened(part, 1, count) if self.needs_all else part
 
     @property
@@ -252,13 +248,6 @@ class Frame:
         """Take the steps after the last slice."""
         run, out, part = self.run, self._out, self.run.slices
         if self._values is not None:
-            if run.decision.blur is not None:
-                remaining = run.decision.noise.level * run.decision.removal.share
-                self._monitor.progress(0.0, "correcting the blur")
-                undo_blur(
-                    self.volume.voxels, run.decision.blur, noise=remaining,
-                    denoised=self._values, monitor=self._monitor,
-                )  # fmt: skip
             self._write(self._values, run.around.start, out)
             self._values = None
         if out.use is not None and self._changes:

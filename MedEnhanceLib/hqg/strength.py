@@ -2,7 +2,7 @@
 
     x(s) = y + s · (x̂ − y)        y: the input, x̂: enhanced at strength 1, rounded to its type
 
-Strength scales the whole correction in x̂: of noise, blur and bias field alike. With "auto", x̂ has
+Strength scales the whole correction in x̂: of noise and bias field alike. With "auto", x̂ has
 the share of the noise removal that the measured noise requires; with "full", all of it; a number
 from 0 to 1 scales the correction of "auto". A run at strength s ends with the line above, so that
 blending a result of strength 1 gives the same voxels bit for bit. Needs numpy alone.
@@ -40,8 +40,8 @@ class Enhanced:
 
     Attributes:
         volume: on the grid, in the type and the units of the input.
-        uncertainty: standard deviation of the error of `volume` by noise, and by blur where it was
-            undone, float32 in the input's units; None where it was not requested.
+        uncertainty: standard deviation of the error of `volume` by noise, float32 in the input's
+            units; None where it was not requested.
         segmentation: of `volume`; None where it was not requested.
         guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
             without one.
@@ -55,7 +55,7 @@ class Enhanced:
         share: of the noise removal that strength 1 contains, 0 to 1.
         uncertainty_facts: how the uncertainty was made, as manifests record it.
         warnings: that model or noise measurement may not suit the input.
-        measured: what was measured and what was done about it, as manifests record it: noise, blur,
+        measured: what was measured and what was done about it, as manifests record it: noise,
             bias field, guide; empty for models that do not measure.
         noises: the noise of each frame; likewise empty.
         turn: from the order of `volume` to that of `noises`.

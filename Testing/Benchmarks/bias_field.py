@@ -3,8 +3,8 @@
     python Testing/Benchmarks/bias_field.py
 
 Composite damage (bias field ±30 %, blur, Rician noise), where the correction is asked for with
-reason, and undamaged crops, where it is not. Blur is undone in all arms of ours. Every arm is blind
-to σ. Results of BM4D are kept in runs. What is damaged is unknown to the network.
+reason, and undamaged crops, where it is not. No arm undoes the blur. Every arm is blind to σ.
+Results of BM4D are kept in runs. What is damaged is unknown to the network.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def measured(task: Task) -> list[Row]:
             smooth, seconds = run_kept(bm4d_mr, "BM4D MR 1", volume, keep=True)
             flat, more = run_kept(without_shading, "", volume.with_voxels(smooth), keep=False)
             arms[PEER] = flat, seconds + more
-    config = EnhanceConfig(device="cpu", model="mr", task="sharpness")
+    config = EnhanceConfig(device="cpu", model="mr")
     for arm in (CORRECTED,) if task.is_damaged else (LEFT, CORRECTED):
         began = time.process_time()
         result = enhance(volume, replace(config, correct_bias_field=arm == CORRECTED))

@@ -93,7 +93,7 @@ def arms_of(modality: str) -> list[Arm]:
         Arm("ours", _enhanced if is_mr else partial(_enhanced, smooth=True), "ours"),
     ]
     if is_mr:
-        on_request = partial(_enhanced, task="sharpness", correct_bias_field=True)
+        on_request = partial(_enhanced, correct_bias_field=True)
         arms.append(Arm("ours + N4", on_request, "ours + N4", shaded=True))
     if find_spec("bm4d"):
         bm4d = bm4d_mr if is_mr else bm4d_ct

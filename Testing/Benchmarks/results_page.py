@@ -238,23 +238,6 @@ def guided() -> Table:
     return Table(head, ("$0", "$1 %", "$3", gain(path)), kinds, f"{path}:mean")
 
 
-def composite() -> Table:
-    """Bias field, blur and noise together, within the body, beside BM4D followed by N4."""
-    slabs = "enhancement.rows[case=composite; seed=0; arm=$1].psnr_foreground"
-    crops = "bias_field.rows[damage=composite; arm=$2].psnr"
-    arms = (
-        ("input", "input", "input"),
-        ("BM4D, then N4", "BM4D + N4", "BM4D → N4"),
-        ("MedEnhance", "ours + N4", "ours, field corrected"),
-    )
-    return Table(
-        ("arm", "slabs of brains", "n", "crops", "n"),
-        ("$0", f"{{±{slabs}|.2f}}", f"{{{slabs}:count|.0f}}", f"{{±{crops}|.2f}}",
-         f"{{{crops}:count|.0f}}"),
-        arms,
-    )  # fmt: skip
-
-
 def lesions() -> Table:
     """Faint lesions in CT: what is kept of them, how surely observers find them, what remains."""
     arms = {"input": "input", "ours": "MedEnhance", "ours, smooth": "`--smooth`",
@@ -567,7 +550,7 @@ def card() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
-        offers, sequences, real, real_ct, enhancement, network, guided, composite, lesions, slices,
+        offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices,
         segmented, sarcomas, refused, gate, distilled, exact, ratio, downstream, time, card,
     )
 }  # fmt: skip

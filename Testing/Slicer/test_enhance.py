@@ -39,7 +39,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(sorted(choices), ["guideSelector", "modalityComboBox", "taskComboBox"])
         self.assertEqual(ui.taskComboBox.currentText, "Noise")
         self.pick(ui.taskComboBox, "slices")  # keys reach the others where the order stays
-        self.assertEqual(self.tasks(), ["Noise", "Noise and blur", "Thin slices from thick ones"])
+        self.assertEqual(self.tasks(), ["Noise", "Thin slices from thick ones"])
         self.pick(ui.taskComboBox, "noise")
         self.assertIn("Removes noise", ui.taskComboBox.toolTip)
         self.assertFalse(self.panel.options.config.correct_bias_field)

@@ -15,14 +15,14 @@ from MedEnhanceNodes.preview import compositeOf
 from MedEnhancePanels import waiting
 from MedEnhancePanels.errors import PanelError
 
-#: A worker whose results lack the segmentation, with the reason; it refuses to undo blur.
+#: A worker whose results lack the segmentation, with the reason; it refuses a bias field.
 STUB = (
     WORKER
     + """
 for job, kind, params in orders():
     if kind != "enhance":
         report(job, "result", choice={"name": "cpu"}, devices=[], cpu_threads=1)
-    elif params["config"]["task"] == "sharpness":
+    elif params["config"]["correct_bias_field"]:
         text, hint = "scan: it looks like a derived map, not intensities", "Give the images."
         hint += " To use it all the same: --as-intensity (as_intensity=True in Python)."
         report(job, "error", code="input", message=text, hint=hint)
@@ -505,7 +505,7 @@ class AnswersTest(EnhanceTestCase):
 
     def test_aRefusalOfTheLibraryIsItsSentenceAndRemedy(self):
         self.choose(self.smallVolume(name="scan", modality="MR"))
-        self.context.state.task = "sharpness"
+        self.context.state.correctBiasField = True
         self.ui.applyButton.click()
         self.waitUntil(lambda: self.panel.job is None)
         text = "scan: it looks like a derived map, not intensities. Give the images."

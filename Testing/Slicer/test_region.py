@@ -139,12 +139,8 @@ class RegionTest(WithRegions, QueueTestCase):
         self.assertEqual(self.message, "A: Cancelled.")
         self.assertEqual(slicer.util.getNodes("A enhanced*"), {})
 
-    def test_blurIsOfAWholeVolume(self):
+    def test_thinSlicesAreOfAWholeVolume(self):
         self.pick(self.ui.roiUseComboBox, "alone")
-        self.pick(self.ui.taskComboBox, "sharpness")
-        self.processEvents(80)
-        self.assertFalse(self.ui.applyButton.enabled)
-        self.assertIn("choose the task Noise", self.ui.problemLabel.text)
         self.pick(self.ui.taskComboBox, "slices")
         self.processEvents(80)
         self.assertFalse(self.ui.roiSelector.enabled)

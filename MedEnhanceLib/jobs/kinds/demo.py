@@ -51,7 +51,7 @@ _NOTES = (
     "The noise is simulated, because only a volume without it tells the error of every voxel: the "
     "sample was damaged by a bias field of ±30 %, a blur (1 SD is 0.8 pixels, in addition to "
     "the sample's own) and Rician noise (1 SD is 7 % of the brightest tissue). It was enhanced "
-    "with --task sharpness and --correct-bias-field; the default removes noise alone.",
+    "with --correct-bias-field; the default removes noise alone, and blur stays in any case.",
     "The sample is the average of 152 brains: it shows no single person, and it has less noise "
     "and less detail than a scan of one person, so expect other numbers on your own volumes.",
     "Dice is that of two tissues, against the template's labels: gray matter with the nuclei, and "
@@ -128,7 +128,7 @@ def _run_template(folder: Path, device: str, monitor: Monitor, *, overwrite: boo
         input=str(folder / "damaged.nii.gz"),
         output=str(folder / "enhanced.nii.gz"),
         modality="MR",
-        config=EnhanceConfig(model="mr", device=device, task="sharpness", correct_bias_field=True),
+        config=EnhanceConfig(model="mr", device=device, correct_bias_field=True),
         segment=True,
         overwrite=overwrite,
     )

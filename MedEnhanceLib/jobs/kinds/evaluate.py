@@ -115,7 +115,7 @@ def _measure_enhancer(
     # All of a model's correction; without `smooth` a part of it is given back in CT.
     smooth = profile_of(bundle.modality).is_projected
     config = hqg.EnhanceConfig(model=str(bundle.folder), device=device, smooth=smooth)
-    on_request = replace(config, task="sharpness", correct_bias_field=True)
+    on_request = replace(config, correct_bias_field=True)
     for index, (name, degradation) in enumerate(damages.items()):
         part = monitor.part(index / len(damages), (index + 1) / len(damages))
         part.progress(0.0, f"{path.name}: {name}")

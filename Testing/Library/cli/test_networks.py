@@ -26,14 +26,14 @@ def test_options_of_enhance_reach_the_method(
 ) -> None:
     ran = run(
         *("enhance", scan, tmp_path / "out.nii.gz", "--model", "mine", "--strength", "0.5"),
-        *("--correct-bias-field", "--task", "sharpness", "--device", "cpu", "--uncertainty"),
+        *("--correct-bias-field", "--device", "cpu", "--uncertainty"),
         *("--guide", scan, scan),
     )
     assert ran.status == 0
     call = networks[0]
     config = call["config"]
     assert (config.model, config.strength, config.uncertainty) == ("mine", 0.5, True)
-    assert (config.correct_bias_field, config.task, config.device) == (True, "sharpness", "cpu")
+    assert (config.correct_bias_field, config.device) == (True, "cpu")
     assert [guide.shape for guide in call["guide"]] == [(12, 40, 36)] * 2
 
 

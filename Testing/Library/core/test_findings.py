@@ -96,7 +96,6 @@ def test_thin_slices_say_what_was_assumed_of_the_thick_ones() -> None:
 def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
     measured = {
         "noise": _SURE | {"mean_changed": 6.0, "mean_changed_by_noise": 2.0},
-        "blur": {"undone": True, "reason": "both axes are blurred"},
         "bias_field": {"corrected": True},
         "guide": {"used": 0.4},
     }

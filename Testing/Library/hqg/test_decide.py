@@ -122,23 +122,12 @@ class TestDecision:
         with pytest.raises(ConfigError, match="10% is neither a number nor a file"):
             _enhanced(noisy, noise="10%")
 
-    def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
-        blurred = Rician(0.01, 1).apply(Blur(1.5).apply(brain()))
-        result = _enhanced(blurred, task="sharpness")
-        assert result.measured["blur"]["undone"]
-        assert _error(result.volume.voxels, brain()) < 0.85 * _error(blurred.voxels, brain())
-        sharp = _enhanced(_noisy(0.05), task="sharpness")
-        assert not sharp.measured["blur"]["undone"]
-        assert "blur" not in _enhanced(blurred).measured
-
 
 class TestEnhancement:
-    def test_a_preview_removes_noise_alone(self) -> None:
+    def test_a_preview_has_the_voxels_of_the_whole_run(self) -> None:
         blurred = Rician(0.03, 1).apply(Blur(1.5).apply(brain()))
-        config = EnhanceConfig(model="mr", device="cpu", task="sharpness")
-        some = enhance(blurred, config, slices=(1, 3))
-        whole = enhance(blurred, replace(config, task="noise"))
-        assert "blur" not in some.measured
+        config = EnhanceConfig(model="mr", device="cpu")
+        some, whole = enhance(blurred, config, slices=(1, 3)), enhance(blurred, config)
         assert np.array_equal(some.volume.voxels, whole.volume.voxels[1:3])
 
     def test_a_preview_shows_the_uncertainty_of_the_whole_run(self) -> None:

@@ -14,7 +14,7 @@ import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.pipeline import Blur, Rician
+from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.hqg.decide import decide
@@ -60,18 +60,6 @@ def test_all_noise_of_a_sequence_goes_even_where_it_is_weak(dynamic: Volume) -> 
         before, after = (each.voxels[number][inside] for each in (dynamic, done.volume))
         truth = brain().voxels[inside]
         assert np.square(after - truth).mean() < 0.8 * np.square(before - truth).mean()
-
-
-def test_blur_is_undone_in_all_frames_or_in_none() -> None:
-    sharp = Rician(0.01, 1).apply(brain())
-    soft = Rician(0.01, 2).apply(Blur(1.6).apply(brain()))
-    most = enhance(sequence([soft, sharp, soft]), config(task="sharpness"))
-    assert most.measured["blur"]["undone"]
-    few = enhance(sequence([sharp, soft, sharp]), config(task="sharpness"))
-    assert not few.measured["blur"]["undone"]
-    noise = enhance(sequence([sharp, soft, sharp]), config())
-    assert np.array_equal(few.volume.voxels, noise.volume.voxels)
-    assert most.volume.voxels[1].std() > few.volume.voxels[0].std()  # sharpened, too
 
 
 def test_one_bias_field_corrects_all_frames(tmp_path: Path) -> None:

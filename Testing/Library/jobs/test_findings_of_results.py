@@ -45,7 +45,6 @@ def enhanced() -> hqg.Enhanced:
         ({"noise": _NOISE | {"changed": 422.0}}, 1.0, True),
         ({"noise": _NOISE | {"changed": 350.0}}, 1.0, False),
         ({"noise": _NOISE | {"changed": 422.0}}, 0.5, False),
-        ({"noise": _NOISE | {"changed": 422.0}, "blur": {"undone": True}}, 1.0, False),
         ({"noise": _NOISE | {"changed": 422.0}, "bias_field": {"corrected": True}}, 1.0, False),
         ({}, 1.0, False),
     ],

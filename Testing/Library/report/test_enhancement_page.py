@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.findings import corrections_in_words, describe
+from MedEnhanceLib.core.findings import corrections_in_words
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, make_manifest
 from MedEnhanceLib.core.volume import Volume
@@ -77,8 +77,7 @@ def test_report_says_what_changed_was_measured_and_done(
     tmp_path: Path, head: Volume, enhanced: Volume
 ) -> None:
     noise = {"sigma": 12.5, "units": "HU", "confidence": 0.4, "share_removed": 0.8, "reason": "few"}
-    blur = {"undone": True, "reason": "both axes are blurred"}
-    measured = {"noise": noise, "blur": blur, "bias_field": {"corrected": True}}
+    measured = {"noise": noise, "bias_field": {"corrected": True}}
     facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
     results = {"measured": measured, "uncertainty": facts, "segmentation_limits": ["A tool."]}
     results["segmentation_warning"] = "head: No T2; head: No fluid"
@@ -95,13 +94,8 @@ def test_report_says_what_changed_was_measured_and_done(
     assert "mr abababababab" in text
     assert "1.2 s" in text
     assert "Noise found: ±12.5 HU (1 SD); filtered: 80 %, because few" in text
-    assert "Blur undone: both axes are blurred." in text
     assert "Bias field corrected (N4)." in text
-    words = ", blur undone, bias field corrected (N4)"
-    assert corrections_in_words(measured) == words
-    sharp = {"blur": {"undone": False, "reason": "as sharp as undamaged scans"}}
-    assert describe(sharp) == ["blur left alone: as sharp as undamaged scans"]
-    assert corrections_in_words(sharp) == ""
+    assert corrections_in_words(measured) == ", bias field corrected (N4)"
     assert "calibrated on held-out &lt;heads&gt;" in text
     above, _, beneath = text.partition("12,345")
     assert "No T2" not in above and "Odd." in above
