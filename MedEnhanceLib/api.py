@@ -274,7 +274,7 @@ class CompressCall(VolumeCall, CompressConfig):
 def compress(call: CompressCall) -> unicompress.CompressResult:
     """Compress a volume into a container (.ucv), which is verified before it takes its place.
 
-    Exactly one of lossless, max_error, max_error_sigma, ratio, psnr and ssim is given.
+    Exactly one of lossless, max_error, ratio and psnr is given.
 
     Args:
         call: the volume and the options.

@@ -25,7 +25,6 @@ _MODES = {
         (0, 1.0, 1e6, 1.0, ""),
     ),
     "psnr": (_("PSNR at least"), _UNBOUNDED, (1, 10.0, 120.0, 1.0, " dB")),
-    "ssim": (_("SSIM at least"), _UNBOUNDED, (4, 0.5, 0.9999, 0.01, "")),
     "ratio": (_("Compression ratio"), _UNBOUNDED, (1, 1.1, 1000.0, 1.0, "")),
 }
 

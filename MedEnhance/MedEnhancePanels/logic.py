@@ -80,7 +80,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
 
         The options are those of MedEnhanceLib's compress, with exactly one compression mode:
-        lossless, max_error (in the volume's units), ratio, psnr (dB, at least) or ssim (at least).
+        lossless, max_error (in the volume's units), ratio or psnr (dB, at least).
         The file appears only after it was decoded again and compared.
         """
         from MedEnhanceLib.unicompress.config import CompressConfig

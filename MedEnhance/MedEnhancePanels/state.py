@@ -95,11 +95,10 @@ class State:
     segment = Field(False)
     segmenter = Field("auto")
 
-    compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr", "ssim")
+    compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr")
     maxError = Field(2.0)
     ratio = Field(10.0)
     psnr = Field(45.0)
-    ssim = Field(0.95)
     compressCodec = Field.of(CompressConfig, "block_type")  # of a ratio
 
     distillTask = Field(

@@ -127,5 +127,4 @@ def _figures(result, units):
         text, error = _("largest error {error} {units}"), cell_text(result["max_error"])
         figures += ", " + text.format(error=error, units=units).strip()
         figures += f", PSNR {result['psnr']:.1f} dB" if result.get("psnr") else ""
-        figures += f", SSIM {result['ssim']:.4f}" if result.get("ssim") else ""
     return figures

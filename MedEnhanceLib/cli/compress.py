@@ -14,14 +14,12 @@ from MedEnhanceLib.runtime.text import loss_text
 
 
 def _compress_lines(fields: dict[str, Any]) -> list[str]:
-    kept = loss_text(fields)
-    if fields.get("noise"):
-        kept += f" (noise {fields['noise']:.3g} where it is quietest)"
+    checked = "read back and verified" if fields["verified"] else "not verified"
     return [
         *wrote(fields),
         f"{size(fields['raw_bytes'])} of voxels → {size(fields['file_bytes'])}: "
         f"{fields['ratio']:.2f} times smaller",
-        f"{kept}; {'read back and verified' if fields['verified'] else 'not verified'}",
+        f"{loss_text(fields)}; {checked}",
     ]
 
 

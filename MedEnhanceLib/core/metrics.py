@@ -22,8 +22,6 @@ from MedEnhanceLib.errors import InputError
 _SSIM_SIGMA = 1.5
 _SSIM_RADIUS = 5
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
-#: Planes measured at once in 3D.
-_SLAB = 16
 
 
 def psnr(
@@ -55,7 +53,6 @@ def ssim(
     data_range: float | None = None,
     *,
     mask: Array | None = None,
-    volumetric: bool = False,
 ) -> float:
     """Measure structural similarity, at most 1, in a Gaussian window of 11 voxels, σ 1.5.
 
@@ -68,24 +65,21 @@ def ssim(
         image: same shape.
         data_range: see above.
         mask: see above.
-        volumetric: window over the last three axes; else over the last two, slice by slice.
     """
     _check(reference, image, mask)
-    axes = 3 if volumetric else 2
-    if len(reference.shape) < axes or min(reference.shape[-axes:]) <= 2 * _SSIM_RADIUS:
+    if len(reference.shape) < 2 or min(reference.shape[-2:]) <= 2 * _SSIM_RADIUS:
         raise InputError(
             f"SSIM of an image of shape {reference.shape}",
-            f"Its window needs {2 * _SSIM_RADIUS + 1} voxels along {axes} axes.",
+            f"Its window needs {2 * _SSIM_RADIUS + 1} voxels along 2 axes.",
         )
     peak = _range_of(reference, data_range)
     total, count = 0.0, 0
-    inner = (slice(_SSIM_RADIUS, -_SSIM_RADIUS),) * axes
-    for index in np.ndindex(reference.shape[:-axes]):
-        for part in _slabs(reference.shape[-3]) if volumetric else (slice(None),):
-            similarity = _ssim_map(reference[index][part], image[index][part], peak, axes)
-            similarity = similarity[... if mask is None else mask[index][part][inner]]
-            total += float(similarity.sum())
-            count += similarity.size
+    inner = (slice(_SSIM_RADIUS, -_SSIM_RADIUS),) * 2
+    for index in np.ndindex(reference.shape[:-2]):
+        similarity = _ssim_map(reference[index], image[index], peak)
+        similarity = similarity[... if mask is None else mask[index][inner]]
+        total += float(similarity.sum())
+        count += similarity.size
     return _mean(total, count)
 
 
@@ -106,23 +100,23 @@ def dice(a: Array, b: Array, label: int) -> float:
     return 2 * both / size if size else 1.0
 
 
-def _ssim_map(reference: Array, image: Array, peak: float, axes: int) -> Doubles:
+def _ssim_map(reference: Array, image: Array, peak: float) -> Doubles:
     x, y = reference.astype(np.float64), image.astype(np.float64)
     c1, c2 = (_SSIM_K1 * peak) ** 2, (_SSIM_K2 * peak) ** 2
-    mean_x, mean_y = _smooth(x, axes), _smooth(y, axes)
-    variance_x = _smooth(x * x, axes) - mean_x**2
-    variance_y = _smooth(y * y, axes) - mean_y**2
-    covariance = _smooth(x * y, axes) - mean_x * mean_y
+    mean_x, mean_y = _smooth(x), _smooth(y)
+    variance_x = _smooth(x * x) - mean_x**2
+    variance_y = _smooth(y * y) - mean_y**2
+    covariance = _smooth(x * y) - mean_x * mean_y
     similarity: Doubles = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
     return similarity
 
 
-def _smooth(values: Doubles, axes: int) -> Doubles:
-    """Smooth by the Gaussian window along the last `axes` axes, only where it fits."""
+def _smooth(values: Doubles) -> Doubles:
+    """Smooth a slice by the Gaussian window, only where it fits."""
     taps = np.exp(-0.5 * (np.arange(_SSIM_RADIUS + 1) / _SSIM_SIGMA) ** 2)
     taps /= taps[0] + 2 * taps[1:].sum()
-    for axis in range(-axes, 0):
+    for axis in (-2, -1):
         rolled = np.moveaxis(values, axis, 0)
         length = rolled.shape[0] - 2 * _SSIM_RADIUS
         total = taps[0] * rolled[_SSIM_RADIUS : _SSIM_RADIUS + length]
@@ -131,12 +125,6 @@ def _smooth(values: Doubles, axes: int) -> Doubles:
             total += taps[offset] * (rolled[low : low + length] + rolled[high : high + length])
         values = np.moveaxis(total, 0, axis)
     return values
-
-
-def _slabs(planes: int) -> list[slice]:
-    """List overlapping runs of planes whose inner parts, where the window fits, adjoin."""
-    margin = 2 * _SSIM_RADIUS
-    return [slice(start, start + _SLAB + margin) for start in range(0, planes - margin, _SLAB)]
 
 
 def _check(reference: Array, image: Array, mask: Array | None) -> None:

@@ -119,13 +119,12 @@ def size_text(count: int) -> str:
 def loss_text(figures: Mapping[str, Any]) -> str:
     """Describe the loss of a compression: "largest error 3, PSNR 51.2 dB".
 
-    figures: max_error in the units of the volume and, if known, psnr in dB and ssim.
+    figures: max_error in the units of the volume and, if known, psnr in dB.
     """
     if not figures.get("max_error"):
         return "every voxel is equal"
     text = f"largest error {cell_text(figures['max_error'])}"
-    text += f", PSNR {figures['psnr']:.1f} dB" if figures.get("psnr") else ""
-    return text + (f", SSIM {figures['ssim']:.4f}" if figures.get("ssim") else "")
+    return text + (f", PSNR {figures['psnr']:.1f} dB" if figures.get("psnr") else "")
 
 
 def duration_text(seconds: float) -> str:

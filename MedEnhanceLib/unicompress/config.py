@@ -12,7 +12,7 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.learning.config import TrainingConfig
 from MedEnhanceLib.runtime.machine import cpu_threads
 
-Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
+Mode = Literal["lossless", "max_error", "ratio", "psnr"]
 Speed = Literal["normal", "fast"]
 BlockChoice = Literal["auto", "implicit"]
 
@@ -35,15 +35,6 @@ class CompressConfig(Options):
         metavar="E",
         one_of="mode",
     )
-    max_error_sigma: float | None = option(
-        None,
-        help="CT and MR: largest error as a fraction of the noise, which is measured in the least "
-        "noisy tenth of the volume",
-        above=0,
-        high=2,
-        metavar="F",
-        one_of="mode",
-    )
     ratio: float | None = option(
         None,
         help="a file of at most 1/R of the raw bytes, at the best quality",
@@ -59,14 +50,6 @@ class CompressConfig(Options):
         high=200,
         unit="dB",
         metavar="DB",
-        one_of="mode",
-    )
-    ssim: float | None = option(
-        None,
-        help="the smallest file found with at least this structural similarity, in 3D",
-        above=0,
-        below=1,
-        metavar="S",
         one_of="mode",
     )
     speed: Speed = option(
@@ -93,26 +76,24 @@ class CompressConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = (self.max_error, self.max_error_sigma, self.ratio, self.psnr, self.ssim)
+        numbers = (self.max_error, self.ratio, self.psnr)
         modes = [self.lossless, *(number is not None for number in numbers)]
         if sum(modes) != 1:
             raise ConfigError(
                 f"{sum(modes)} compression modes are chosen",
-                "Choose one of lossless, max_error, max_error_sigma, ratio, psnr and ssim.",
+                "Choose one of lossless, max_error, ratio and psnr.",
             )
         if self.ratio is None and self.block_type != "auto":
             raise ConfigError("block_type requires ratio", "Give ratio, or leave block_type out.")
 
     @property
     def mode(self) -> Mode:
-        """The compression mode; `max_error_sigma` counts as max_error."""
+        """The compression mode."""
         if self.lossless:
             return "lossless"
-        if self.max_error is not None or self.max_error_sigma is not None:
+        if self.max_error is not None:
             return "max_error"
-        if self.ratio is not None:
-            return "ratio"
-        return "ssim" if self.psnr is None else "psnr"
+        return "psnr" if self.ratio is None else "ratio"
 
     @property
     def is_bounded(self) -> bool:

@@ -17,19 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import Voxels, looks_like_labels, slabs
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.io.formats import CONTAINER
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
-from MedEnhanceLib.unicompress.allocation.goals import quality_goal
+from MedEnhanceLib.unicompress.allocation.goals import QualityGoal
 from MedEnhanceLib.unicompress.allocation.lossy import (
     code_implicit,
     code_to_quality,
@@ -51,11 +49,6 @@ from MedEnhanceLib.unicompress.decode import sound_blocks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
-#: Fewest voxels along each axis, for the window of SSIM to fit.
-LEAST_EXTENT = 11
-# Chosen by hand; no table isolates it.
-#: Quantile of the local noise that counts.
-QUIET_PLACES = 0.1
 #: Share of the time before the file is verified: for searched modes; lossless or with a bound.
 _CODED = (0.97, 0.85)
 #: Cached: reading a version takes as long as compressing a small volume.
@@ -71,15 +64,12 @@ class CompressResult:
         ratio: raw_bytes / file_bytes.
         max_error: the largest difference of any voxel, in stored units.
         psnr: in dB against the full range of the source; None where nothing was lost.
-        ssim: in 3D, where it was the mode and something was lost.
         psnr_peak: that range: the largest less the smallest voxel.
         block_types: name → how many blocks took it.
         verified: the file was read back and meets its target.
         sha256: of the voxels that a reader gets.
         file_sha256: of the file.
         largest_loss: share of the voxels that one damaged byte of a block can cost, 0 to 1.
-        noise: σ where it is quietest, in the volume's units, where it was measured for
-            `max_error_sigma`.
     """
 
     path: Path
@@ -89,7 +79,6 @@ class CompressResult:
     ratio: float
     max_error: float
     psnr: float | None
-    ssim: float | None
     psnr_peak: float
     seconds: float
     block_types: dict[str, int]
@@ -97,7 +86,6 @@ class CompressResult:
     sha256: str
     file_sha256: str
     largest_loss: float
-    noise: float | None = None
 
     def __repr__(self) -> str:
         loss = f", largest error {self.max_error:.4g}" if self.max_error else ""
@@ -141,7 +129,6 @@ def compress(
         raise EndingError(f"{target.name}: unsupported output extension", f"Use {CONTAINER}.")
     monitor.progress(0.0, "compressing the volume")
     voxels = valid_voxels(volume, config)
-    config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)
     coded = _CODED[config.is_bounded]
     with atomic_write(target, overwrite=overwrite) as temporary:
@@ -161,7 +148,7 @@ def compress(
         chunks = payload.with_models(embed=config.embed_model or config.block_type == "auto")
         file_sha256 = write_container(temporary, build_front(header.to_json(), chunks), chunks)
         file_bytes = temporary.stat().st_size
-        ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
+        _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     if text := damage_text(payload.grid.largest_loss):
         monitor.log(f"{target.name}: {text}")
     return CompressResult(
@@ -172,7 +159,6 @@ def compress(
         ratio=voxels.nbytes / file_bytes,
         max_error=payload.tally.max_error,
         psnr=payload.tally.psnr(header.peak),
-        ssim=ssim,
         psnr_peak=header.peak,
         seconds=time.monotonic() - began,
         block_types=dict(Counter(block_type_name(chunk.kind) for chunk in payload.chunks)),
@@ -180,7 +166,6 @@ def compress(
         sha256=header.voxels_sha256,
         file_sha256=file_sha256,
         largest_loss=payload.grid.largest_loss,
-        noise=noise,
     )
 
 
@@ -202,52 +187,6 @@ def _header_of(draft: Header, payload: CodedBlocks) -> Header:
     )
 
 
-def with_bound(
-    volume: Volume, config: CompressConfig, monitor: Monitor
-) -> tuple[CompressConfig, float | None]:
-    """Turn a share of the noise into a largest error; returns the configuration, and the noise.
-
-    The noise is the 10th percentile over the places where it was measured; of a sequence that of
-    its quietest frame.
-
-    Args:
-        volume: InputError where its noise cannot be measured.
-        config: without `max_error_sigma` returned as it is, with None for the noise.
-        monitor: warned of an uncertain estimate, and where the largest error becomes 0.
-    """
-    if config.max_error_sigma is None:
-        return config, None
-    from MedEnhanceLib.noise.estimate import measure_noise
-
-    name = volume.source or "the volume"
-    remedy = "Choose a largest error instead, or lossless."
-    if not volume.profile.is_measured:
-        raise InputError(
-            f"{name}: noise can be measured in CT and MR, its modality is {volume.modality}",
-            remedy,
-        )
-    refuse_too_large(volume)
-    frames = [
-        measure_noise(frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing)
-        for frame in volume.frames()
-    ]
-    unknown = [noise.reason for noise in frames if not noise.confidence > 0]
-    if unknown:
-        raise InputError(f"{name}: its noise cannot be measured ({unknown[0]})", remedy)
-    level = min(float(np.quantile(noise.sigma, QUIET_PLACES)) for noise in frames)
-    bound = config.max_error_sigma * level
-    if volume.voxels.dtype.kind in "iu":
-        bound = math.floor(bound)
-    if reasons := [noise.reason for noise in frames if noise.reason]:
-        monitor.warn(f"{name}: the noise estimate is uncertain: {reasons[0]}")
-    if not bound:
-        monitor.warn(
-            f"{name}: {config.max_error_sigma:g} of its noise ({level:.3g}) is below 1: "
-            "compressed without loss"
-        )
-    return replace(config, max_error_sigma=None, max_error=float(bound)), level
-
-
 def valid_voxels(volume: Volume, config: CompressConfig) -> Voxels:
     """Return the voxels, little-endian and in C order; InputError if the mode cannot code them."""
     require("imagecodecs", purpose="Compression")
@@ -264,12 +203,6 @@ def valid_voxels(volume: Volume, config: CompressConfig) -> Voxels:
             f"{name} is a label map: {config.mode} would change labels",
             "Compress it lossless; label maps become very small.",
         )
-    if config.ssim is not None and min(voxels.shape[-3:]) < LEAST_EXTENT:
-        raise InputError(
-            f"{name} has {' × '.join(map(str, voxels.shape[-3:]))} voxels: too few for SSIM, "
-            f"whose window needs {LEAST_EXTENT} along each axis",
-            "Choose a psnr instead.",
-        )
     return voxels
 
 
@@ -282,7 +215,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
     Args:
         volume: gives all but the voxels.
         voxels: as `valid_voxels` returns them.
-        config: as `with_bound` returns it.
+        config: the mode and its number.
     """
     value = 0.0 if config.mode == "lossless" else float(getattr(config, config.mode))
     how = {
@@ -290,7 +223,6 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         "max_error": f"with a largest error of {value:g} {volume.units}".rstrip(),
         "ratio": f"to a ratio of {value:g}",
         "psnr": f"to a PSNR of {value:g} dB",
-        "ssim": f"to an SSIM of {value:g}",
     }[config.mode]
     note = (derived_note(f"compressed {how}"),) if value else ()
     series = uid_or_nothing(volume.dicom_origin.series) if volume.dicom_origin else ""
@@ -322,8 +254,8 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
 
 
 def _code(task: CodingTask, volume: Volume, draft: Header, config: CompressConfig) -> CodedBlocks:
-    if config.psnr is not None or config.ssim is not None:
-        return code_to_quality(task, quality_goal(config.psnr, config.ssim, draft.peak))
+    if config.psnr is not None:
+        return code_to_quality(task, QualityGoal(config.psnr, draft.peak))
     if config.ratio is None:
         return code_bounded(task, config.max_error)
     if config.block_type == "auto":
@@ -364,27 +296,20 @@ def room_for_chunks(
 
 def _verify(
     path: Path, voxels: Voxels, config: CompressConfig, threads: int, monitor: Monitor
-) -> float | None:
-    """Raise CodecError unless the file meets its target; returns the SSIM where it was the mode."""
+) -> None:
+    """Raise CodecError unless the file meets its target."""
     with Container(path) as container:
         header = Header.from_json(container.header, path.name)
         grid = header.grid
         if damage := DecodeContext.of(container, header).models.damage:
             raise damage  # a model of this machine would hide it
-        tally, blocks = Tally(voxels, grid), []
+        tally = Tally(voxels, grid)
         numbers = range(len(grid))
         sound = sound_blocks(container, header, numbers, threads=threads, monitor=monitor)
         for count, block in enumerate(sound, 1):
             tally.add(block)
-            if config.ssim is not None:
-                blocks.append(block)
             monitor.progress(count / len(grid), "verifying the file")
-        ssim = None
-        if blocks and not tally.equal:
-            decoded = grid.joined(blocks, voxels.dtype)
-            ssim = metrics.ssim(voxels, decoded, header.peak, volumetric=True)
-        check_target(tally, config, container, header, ssim)
-    return ssim
+        check_target(tally, config, container, header)
 
 
 def _voxel_range(voxels: Voxels) -> VoxelRange:

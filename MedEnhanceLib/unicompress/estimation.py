@@ -17,14 +17,14 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask
-from MedEnhanceLib.unicompress.allocation.goals import first_step, quality_goal
+from MedEnhanceLib.unicompress.allocation.goals import QualityGoal, first_step
 from MedEnhanceLib.unicompress.allocation.lossy import code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import bytes_of
-from MedEnhanceLib.unicompress.encode import draft_header, room_for_chunks, valid_voxels, with_bound
+from MedEnhanceLib.unicompress.encode import draft_header, room_for_chunks, valid_voxels
 from MedEnhanceLib.unicompress.header import Header
 
 # Tuned on other volumes: sizes 3.3 % off at most. Measured again by Benchmarks/compression.py.
@@ -81,7 +81,6 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     monitor = monitor or Monitor()
     monitor.progress(0.0, "sampling the volume")
     voxels = valid_voxels(volume, config)
-    config, _ = with_bound(volume, config, monitor)
     header = draft_header(volume, voxels, config)
     sample = _Sample.of(voxels, config, header.peak)
     monitor.check()
@@ -149,13 +148,13 @@ def _coded(
         if config.has_predictor
         else (),
     )
-    if config.is_bounded:
+    if config.psnr is not None:
+        psnr = max(config.psnr - sample.quieter_db, 1.0)
+        return code_to_quality(task, QualityGoal(psnr, header.peak))
+    if config.ratio is None:
         return code_bounded(task, config.max_error)
-    if config.ratio is not None:
-        room = room_for_chunks(header, sample.whole, config.ratio)
-        return code_to_ratio(task, replace(room, bytes=round(room.bytes * sample.share)))
-    psnr = None if config.psnr is None else max(config.psnr - sample.quieter_db, 1.0)
-    return code_to_quality(task, quality_goal(psnr, config.ssim, header.peak))
+    room = room_for_chunks(header, sample.whole, config.ratio)
+    return code_to_ratio(task, replace(room, bytes=round(room.bytes * sample.share)))
 
 
 def _file_bytes(

@@ -22,7 +22,7 @@ from MedEnhanceLib.unicompress.blocks import Grid
 
 #: The types that a container can hold, all little-endian.
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
-MODES = ("lossless", "max_error", "ratio", "psnr", "ssim")
+MODES = ("lossless", "max_error", "ratio", "psnr")
 #: Lossy Image Compression Method (DICOM) of our lossy modes, for which DICOM has no term.
 LOSSY_METHOD = "MEDENHANCE_UCV"
 

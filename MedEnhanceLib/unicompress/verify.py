@@ -80,7 +80,7 @@ def voxels_sha256(voxels: Voxels) -> str:
 
 
 def check_target(
-    tally: Tally, config: CompressConfig, container: Container, header: Header, ssim: float | None
+    tally: Tally, config: CompressConfig, container: Container, header: Header
 ) -> None:
     """Raise CodecError where a file that was read back misses its compression mode and number.
 
@@ -89,7 +89,6 @@ def check_target(
         config: the target.
         container: the file that was read back.
         header: of the container.
-        ssim: None where nothing was lost, or for another mode.
     """
     broken, off = "", f"a voxel is off by {tally.max_error:g}"
     psnr, size, raw_bytes = tally.psnr(header.peak), container.size, header.raw_bytes
@@ -103,8 +102,6 @@ def check_target(
         broken = f"it has {size} bytes, above {raw_bytes / config.ratio:.0f}"
     elif not tally.equal and config.psnr is not None and not (psnr or 0.0) >= config.psnr:
         broken = f"its PSNR is {psnr} dB, below {config.psnr:g}"
-    elif not tally.equal and config.ssim is not None and not (ssim or 0.0) >= config.ssim:
-        broken = f"its SSIM is {ssim}, below {config.ssim:g}"
     elif not container.is_sealed():
         broken = "its bytes differ from those written"
     if broken:

@@ -1,4 +1,4 @@
-"""Goals of a search over the quantizer step of videos: bytes, a PSNR, or an SSIM.
+"""Goals of a search over the quantizer step of videos: bytes, or a PSNR.
 
 The search approaches a goal's limit from below. The value of a coding is log2 of its bytes or of
 its error: both are nearly linear in log2 of the step.
@@ -7,7 +7,6 @@ its error: both are nearly linear in log2 of the step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
@@ -18,7 +17,7 @@ from MedEnhanceLib.unicompress.codecs.video import video, wiener
 # Starts of searches, chosen by hand. Measured as a whole by Benchmarks/compression.py.
 #: Quantizer step for an RMS error of one: less than √12 of a uniform quantizer, due to dead zones.
 _STEP_OF_ERROR = 3.0
-#: PSNR, in dB, whose step a search for a ratio or an SSIM begins with.
+#: PSNR, in dB, whose step an estimate for a ratio takes.
 _USUAL_PSNR = 42.0
 
 
@@ -61,24 +60,27 @@ class BytesGoal:
 
 @dataclass(frozen=True)
 class QualityGoal:
-    """A PSNR or an SSIM that is just kept, with the largest filters.
+    """A PSNR that is just kept, with the largest filters.
 
     Attributes:
-        peak: the full range, which the quality is measured against.
-        error: measures what is above 0 where voxels and decoded voxels differ: for a PSNR the mean
-            square over that of the peak, for an SSIM 1 − SSIM.
-        largest_error: that keeps the quality.
-        step: of the quantizer to begin with, in stored units.
-        is_psnr: so that a part can be held to it, too: the window of SSIM may not fit in one.
+        psnr: in dB.
+        peak: the full range, which the PSNR is measured against.
         slope: what an octave of the step changes the error by, in octaves.
     """
 
+    psnr: float
     peak: float
-    error: Callable[[Voxels, Voxels], float]
-    largest_error: float
-    step: float
-    is_psnr: bool
     slope: ClassVar[float] = 1.2
+
+    @property
+    def step(self) -> float:
+        """Quantizer step to begin with, in stored units."""
+        return first_step(self.peak, self.psnr)
+
+    @property
+    def largest_error(self) -> float:
+        """Mean square over that of the peak that keeps the PSNR."""
+        return float(10 ** (-self.psnr / 10))
 
     @property
     def limit(self) -> float:
@@ -87,11 +89,12 @@ class QualityGoal:
 
     def value(self, voxels: Voxels, decoded: Voxels) -> float:
         """Return log2 of the error of what a reader gets; it is to end just below `limit`."""
-        return math.log2(max(self.error(voxels, decoded), 1e-300))
+        error = 10 ** (-metrics.psnr(voxels, decoded, self.peak) / 10)
+        return math.log2(max(error, 1e-300))
 
-    def for_part(self, size: int, whole: int) -> Goal:
-        """Make the goal of a part: the same PSNR; for an SSIM, bytes, to compare codings."""
-        return self if self.is_psnr else BytesGoal(2 * video.HEAD.size)
+    def for_part(self, size: int, whole: int) -> QualityGoal:
+        """Make the goal of a part: the same PSNR."""
+        return self
 
     def filter_bytes(self, taken: int, videos: int) -> int:
         """Allow the largest filters."""
@@ -99,24 +102,3 @@ class QualityGoal:
 
 
 Goal: TypeAlias = BytesGoal | QualityGoal
-
-
-def quality_goal(psnr: float | None, ssim: float | None, peak: float) -> QualityGoal:
-    """Make the goal for a PSNR or an SSIM.
-
-    Args:
-        psnr: in dB; None for a goal in SSIM.
-        ssim: below 1; counts where `psnr` is None.
-        peak: largest less smallest voxel.
-    """
-
-    def mean_square(voxels: Voxels, decoded: Voxels) -> float:
-        return float(10 ** (-metrics.psnr(voxels, decoded, peak) / 10))
-
-    def dissimilarity(voxels: Voxels, decoded: Voxels) -> float:
-        return float(1 - metrics.ssim(voxels, decoded, peak, volumetric=True))
-
-    step = first_step(peak, psnr)
-    if psnr is not None:
-        return QualityGoal(peak, mean_square, 10 ** (-psnr / 10), step, is_psnr=True)
-    return QualityGoal(peak, dissimilarity, 1 - float(ssim or 0), step, is_psnr=False)

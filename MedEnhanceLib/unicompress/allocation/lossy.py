@@ -191,7 +191,7 @@ def code_to_quality(task: CodingTask, goal: QualityGoal) -> CodedBlocks:
     """Code videos, coarser and finer until the quality is just kept; lossless if smaller."""
     voxels = task.voxels
     codable = 0 < goal.peak < math.inf and np.isfinite(voxels).all()
-    is_whole = voxels.dtype.kind in "iu" and goal.is_psnr
+    is_whole = voxels.dtype.kind in "iu"
     if not codable or (is_whole and goal.largest_error * goal.peak**2 < _NEXT_TO_NOTHING):
         return code_bounded(task, None)
     lossy = _searched(task.part(0.0, 0.9), goal, goal.step)

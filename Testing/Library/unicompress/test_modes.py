@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 
 from .conftest import Write
 from .test_round_trip import same_bits
-
-
-def largest_error(left: Voxels, right: Voxels) -> float:
-    """In Python's own numbers: no type is too small for the difference of two of its values."""
-    pairs = zip(left.ravel().tolist(), right.ravel().tolist(), strict=True)
-    return max((abs(a - b) for a, b in pairs), default=0)
 
 
 def noisy(sigma: float, contrast: float = 40) -> Volume:
@@ -32,27 +24,6 @@ def noisy(sigma: float, contrast: float = 40) -> Volume:
     smooth = 60 + contrast * np.sin(j / 30) * np.cos(i / 25) + k / 4
     noise = np.random.default_rng(0).normal(0, sigma, smooth.shape)
     return Volume((smooth + noise).astype("i2"), modality="CT", units="HU", source="scan")
-
-
-class TestMaxErrorSigma:
-    @pytest.mark.parametrize(("sigma", "share"), [(20.0, 0.25), (8.0, 1.0)])
-    def test_the_largest_error_is_that_share_of_the_noise(
-        self, write: Write, sigma: float, share: float
-    ) -> None:
-        volume = noisy(sigma)
-        path = write(volume, max_error_sigma=share)
-        card = inspect_container(path)
-        bound = card["target"]["max_error"]
-        assert 0.75 * share * sigma - 1 <= bound <= 1.05 * share * sigma
-        assert largest_error(decompress(path).voxels, volume.voxels) <= bound
-        assert card["mode"] == "max_error"
-
-    def test_other_modalities_and_volumes_without_noise_are_refused(self, write: Write) -> None:
-        with pytest.raises(InputError, match="measured in CT and MR"):
-            write(replace(noisy(9.0), modality="EM"), max_error_sigma=0.5)
-        flat = Volume(np.zeros((8, 30, 30), np.float32), modality="CT", source="flat")
-        with pytest.raises(InputError, match="cannot be measured"):
-            write(flat, max_error_sigma=0.5)
 
 
 def test_report_and_history_state_what_was_reached(scan: Volume, tmp_path: Path) -> None:
