@@ -275,9 +275,8 @@ CONVERT = Command(
 DEMO = Command(
     name="demo",
     summary="enhance a real scan that ships, and compare it with its repeated measurements",
-    description="Enhance and compress a sample, and leave a folder with volumes, figures\n"
-    "(results.json) and a page with pictures. Takes less than a minute; --sample template, with\n"
-    "simulated damage and a segmentation, some minutes.",
+    description="Enhance and compress a real diffusion scan, and leave a folder with volumes,\n"
+    "figures (results.json) and a page with pictures. Takes less than a minute.",
     example="medenhance demo my-demo",
     lines=_demo_lines,
 )

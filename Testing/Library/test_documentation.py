@@ -202,7 +202,7 @@ def _stripes(
 
 @pytest.fixture
 def quick_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network of brains is not run, which takes half a minute a volume: the demo runs it."""
+    """The network of brains is not run, which takes half a minute a volume: .ci/run runs it."""
     module = "MedEnhanceLib.gradprom.structures.segmenting"
     monkeypatch.setattr(f"{module}.place", lambda *_: SimpleNamespace(location=None))
     monkeypatch.setattr(f"{module}.segment_structures", _stripes)

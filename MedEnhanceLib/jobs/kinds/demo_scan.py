@@ -8,7 +8,7 @@ enhancement does not see.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,15 @@ if TYPE_CHECKING:
 SAMPLE, REPEATED, LICENSE = "dwi_ds000114", "dwi_ds000114_b0", "LICENSE-ds000114.txt"
 #: What other methods leave of the error, measured by Testing/Benchmarks/demo_peers.py.
 PEERS = "dwi_ds000114_peers.json"
+#: Files of the sample, by what the record calls them.
+INPUTS = {"input": f"{SAMPLE}.nii.gz", "reference": f"{REPEATED}.nii.gz"}
+#: The input, as the page calls it.
+NAME = "dwi_ds000114.nii.gz, a real diffusion scan"
+#: What the result is compared with.
+REFERENCE = (
+    "Four further measurements of the image without diffusion weighting (b = 0) are the "
+    "reference: the error is in the table below."
+)
 #: Signal of tissue over the median of the head, and of weighted over unweighted frames: fluid,
 #: which pulsates from one measurement to the next, loses nearly all of it.
 _TISSUE, _NO_FLUID = 0.5, 0.3
@@ -60,26 +69,19 @@ class DemoRun:
     Attributes:
         facts: of the enhancement.
         results: tables and notes.
-        name: of the input, as the page calls it.
         before, after: of the enhancement.
         panes: columns of the picture.
-        reference: what the result is compared with, in a sentence.
-        beside_reference: columns of a second picture, with the reference; none where the first has
-            it.
+        beside_reference: columns of a second picture, with the reference.
         shown: which frame the first picture shows.
-        inputs: names of the sample's files: the volume, and its reference.
     """
 
     facts: Result
     results: dict[str, Any]
-    name: str
     before: Volume
     after: Volume
     panes: list[Pane]
-    reference: str
-    inputs: tuple[str, str]
-    beside_reference: Sequence[Pane] = ()
-    shown: str = ""
+    beside_reference: list[Pane]
+    shown: str
 
 
 def load_scan() -> tuple[Volume, Volume]:
@@ -161,55 +163,27 @@ def run_scan(folder: Path, device: str, monitor: Monitor, *, overwrite: bool) ->
         "In the whole head, where fluid pulsates and edges move between measurements, the same "
         f"difference is {before:g} before and {after:g} after: most of it is no noise, and stays."
     )
-    modes = {"lossless": CompressConfig(lossless=True)}
+    file = folder / "scan-lossless.ucv"
+    config, part = CompressConfig(lossless=True), monitor.part(0.7, 1.0)
+    compressed = as_json(
+        unicompress.compress(scan, file, config, monitor=part, overwrite=overwrite)
+    )
+    sizes = {key: compressed[key] for key in _MEASURED}
     results = {
         "verdict": verdict_on(facts["measured"]),
         "quality": quality,
-        "compression": compressed(scan, "scan", modes, folder, overwrite, monitor.part(0.7, 1.0)),
+        "compression": [{"mode": "lossless", "file": file.name} | sizes],
         "notes": [*_NOTES, in_head],
     }
     return DemoRun(
         facts=facts,
         results=results,
-        name="dwi_ds000114.nii.gz, a real diffusion scan",
         before=scan,
         after=enhanced,
         panes=_weighted_panes(scan, enhanced),
-        reference="Four further measurements of the image without diffusion weighting (b = 0) are "
-        "the reference: the error is in the table below.",
         beside_reference=_panes_of(scan, enhanced, repeated),
         shown=f"the first with b = {_strongest(scan)[1]:g} s/mm², where noise shows best",
-        inputs=(f"{SAMPLE}.nii.gz", f"{REPEATED}.nii.gz"),
     )
-
-
-def compressed(
-    volume: Volume,
-    name: str,
-    modes: Mapping[str, CompressConfig],
-    folder: Path,
-    overwrite: bool,
-    monitor: Monitor,
-) -> list[dict[str, Any]]:
-    """Compress a volume in each mode; returns the measurements of each file.
-
-    Args:
-        volume: to compress.
-        name: with which those of the files begin.
-        modes: name → configuration.
-        folder: for the files.
-        overwrite: whether files may be replaced.
-        monitor: receives progress; may cancel.
-    """
-    files = []
-    for index, (mode, config) in enumerate(modes.items()):
-        part = monitor.part(index / len(modes), (index + 1) / len(modes))
-        path = folder / f"{name}-{mode}.ucv"
-        file = as_json(
-            unicompress.compress(volume, path, config, monitor=part, overwrite=overwrite)
-        )
-        files.append({"mode": mode, "file": path.name} | {key: file[key] for key in _MEASURED})
-    return files
 
 
 def _strongest(scan: Volume) -> tuple[int, float]:
