@@ -33,7 +33,7 @@ def blocks(width: str, shape: Shape = SHAPE) -> Iterator[Indices]:
 
 
 class CoderTests:
-    """What every coder of indices owes.
+    """Contract of every coder of indices.
 
     Attributes:
         name: of the coder, in CODERS.

@@ -24,7 +24,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 
 class DenoiserTests:
-    """What every denoiser owes.
+    """Contract of every denoiser.
 
     Attributes:
         name: of the denoiser, in DENOISERS.

@@ -31,7 +31,7 @@ def _extremes(kind: str) -> Volume:
 
 
 class FormatTests:
-    """What every format owes that is written.
+    """Contract of every format that is written.
 
     Attributes:
         ending: of its files; a format with several has a class for each.

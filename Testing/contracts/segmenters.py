@@ -22,7 +22,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 
 class SegmenterTests:
-    """What every segmenter owes; the fixture `config` names a model of the kind.
+    """Contract of every segmenter; the fixture `config` names a model of the kind.
 
     Attributes:
         kind: of the segmenter, in SEGMENTERS.

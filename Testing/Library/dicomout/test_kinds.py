@@ -131,7 +131,7 @@ def test_labels_and_uncertainty_of_every_kind_pass_the_examiner(
 def test_enhanced_images_become_single_ones_in_their_terms(
     sound: Sound, tmp_path: Path, recorder: WarningRecorder
 ) -> None:
-    """What Siemens XA and Philips write, and what they leave out."""
+    """Elements that Siemens XA and Philips write, without those that they leave out."""
     source = enhanced_mr(STORED, [0.0, 2.0, 4.0, 6.0], BodyPartExamined="HEAD")
     (values,) = mapping()["RealWorldValueMappingSequence"]
     del values.LUTExplanation
