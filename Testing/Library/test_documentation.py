@@ -122,7 +122,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         assert re.search(rf'id="MedEnhanceLib\.[\w.]+\.{name}"', reference), name
     for name in ("Enhanced", "Segmentation", "CompressResult", "StoredVolume", "Event"):
         assert re.search(rf'id="MedEnhanceLib\.[\w.]+\.{name}"', reference), name
-    assert "max_error_sigma" in reference, "the options of compress are not listed"
+    assert "embed_model" in reference, "the options of compress are not listed"
     assert (tmp_path / "models/mr/index.html").is_file()
     home = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert MedEnhanceLib.__version__ in home
