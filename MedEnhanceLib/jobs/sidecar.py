@@ -17,16 +17,22 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import printable, reason_of
 
 #: What identifies the patient, the visit or the device: what dcm2niix leaves out of anonymous
-#: sidecars, and what DICOM PS3.15 removes. Texts in a key, without _ and in small letters:
+#: sidecars, and what DICOM PS3.15 removes. Texts in a key, in small letters, without separators:
 _IDENTIFYING = (
-    "accession", "address", "birth", "clinicaltrial", "comments", "ethnic", "institution",
-    "medicalrecord", "observer", "occupation", "operator", "patient", "person", "physician",
-    "recorder", "requesting", "reviewer", "serialnumber", "stationae", "stationname",
-    "subjectname", "telephone", "acquisitiontime", "contenttime", "creationtime", "seriestime",
-    "starttime", "stependtime", "studytime",
+    "accession", "address", "birth", "clinicaltrial", "comments", "ethnic", "filename", "filepath",
+    "institution", "medicalrecord", "militaryrank", "observer", "occupation", "operator",
+    "ordernumber", "patient", "person", "physician", "recorder", "requesting", "residence",
+    "reviewer", "serialnumber", "stationae", "stationname", "subjectname", "telephone",
+    "acquisitiontime", "contenttime", "creationtime", "seriestime", "starttime", "stependtime",
+    "studytime",
 )  # fmt: skip
 #: Words of a key.
-_IDENTIFYING_WORDS = {"age", "date", "id", "ids", "record", "sex", "uid", "uids", "weight"}
+_IDENTIFYING_WORDS = {
+    "age", "date", "dob", "id", "ids", "mrn", "path", "paths", "record", "sex", "uid", "uids",
+    "weight",
+}  # fmt: skip
+#: Whole keys, without separators: some words, and tags of DICOM, as (0010,0010) or x00100010.
+_IDENTIFYING_KEY = re.compile("names?|subjects?|(?:tag)?(?:0?x)?[0-9a-f]{4}(?:0?x)?[0-9a-f]{4}")
 #: Keys with such texts that identify nobody: those of places, and of the task.
 _HARMLESS = (
     "patientposition", "patientorientation", "positionpatient", "orientationpatient", "cogatlasid",
@@ -104,7 +110,9 @@ def _identifies(key: str, value: Any) -> bool:
     texts = value if isinstance(value, list) else [value]
     if any(_UID.fullmatch(str(text)) for text in texts):
         return True
-    name = key.replace("_", "").lower()
+    name = re.sub(r"[\W_]", "", key).lower()
+    if _IDENTIFYING_KEY.fullmatch(name):
+        return True
     if any(text in name for text in _HARMLESS):
         return False
     words = {word.lower() for word in _WORD.findall(key)}
