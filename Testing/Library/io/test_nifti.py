@@ -283,6 +283,10 @@ SHEARED = np.diag([2.0, 3, 4, 1]) + np.eye(4, k=1) * [0, 1, 0, 0]
     [
         (sform(SHEARED) | qform(), r"sform.*right angles"),
         (qform() | {"quatern": (3.0, 0.0, 0.0), "sform_code": 0}, "qform"),
+        (
+            sform(np.zeros((4, 4))) | qform() | {"quatern": (3.0, 0.0, 0.0)},
+            r"the sform and the qform are not valid",
+        ),
         ({"xyzt_units": 5}, "xyzt_units"),
         *(
             (qform() | {"sform_code": 0, "pixdim": (1, 1, mm, 1, 0, 0, 0, 0)}, "pixdim is")
