@@ -7,6 +7,7 @@ are limited. Other fields are allowed.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -106,7 +107,7 @@ def _fault(value: Any, shape: Any, place: str) -> str:
         names = sorted(shape.keys() & value.keys())
         faults = [_fault(value[name], shape[name], f"{place}.{name}") for name in names]
     elif isinstance(shape, list) and isinstance(value, list):
-        faults = [_fault(entry, shape[0], f"{place}[{n}]") for n, entry in enumerate(value, 1)]
+        faults = [_fault(entry, shape[0], f"{place}[{n}]") for n, entry in enumerate(value)]
     elif isinstance(shape, dict | list) or not fits(value, shape):
         expected = "a list" if isinstance(shape, list) else "an object"
         if not isinstance(shape, dict | list) and shape != dict | None:
@@ -117,7 +118,8 @@ def _fault(value: Any, shape: Any, place: str) -> str:
 
 def _fault_of_lines(fields: Mapping[str, Any]) -> str:
     lines = {name: fields.get(name, "-") for name in _LINES}
-    for number, label in enumerate(fields.get("labels", ()), 1):
+    labels = fields.get("labels", ())
+    for number, label in enumerate(labels):
         lines[f"labels[{number}].name"] = label.get("name", "-")
     for name, text in lines.items():
         longest = _LONGEST_NAME if name == "name" else _LONGEST_LINE
@@ -125,6 +127,9 @@ def _fault_of_lines(fields: Mapping[str, Any]) -> str:
             return f"{name} has {len(text)} characters, {longest} are allowed"
         if name != "license" and not text.isprintable():
             return f"{name} has several lines, or characters that are not printable"
+    counts = Counter(label["name"] for label in labels if "name" in label)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        return f"labels holds the name {twice[0]!r:.40} twice: columns of tables have its names"
     if not fields["name"].strip() or set("/\\") & set(fields["name"]):
         return f"name is {fields['name']!r}"
     if fields["modality"] not in MODALITIES:
