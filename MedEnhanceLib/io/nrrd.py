@@ -24,7 +24,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.header_lines import NO_UNIT, TextHeader, header_start, warn_of_lost
-from MedEnhanceLib.io.metaimage import METAIO_MODALITIES
 from MedEnhanceLib.io.voxels import Payload, read_voxels, written_type
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -334,7 +333,7 @@ def itk_header(ending: str, volume: Volume, monitor: Monitor) -> tuple[bytes, np
     space = f'space: left-posterior-superior-time\nspace units: "mm" "mm" "mm" "{unit}"'
     header = header.replace(b"\nspace dimension: 4\n", f"\n{space}\n".encode(), 1)
     if ending == ".mha" and not volume.modality_is_guess:
-        stated = volume.modality if volume.modality in METAIO_MODALITIES else "OTHER"
+        stated = volume.modality if volume.modality in ("CT", "MR") else "OTHER"
         header = header.replace(b"\nDimSize", f"\nModality = MET_MOD_{stated}\nDimSize".encode(), 1)
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
     header = re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)

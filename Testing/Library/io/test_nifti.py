@@ -72,7 +72,7 @@ def test_one_warning_names_the_guessed_modality_and_how_to_state_it(
     for name in ("a.nii", "b.nii"):
         guessed = load(written(tmp_path / name, **sform(AFFINE)), monitor=recorder.monitor)
     (warning,) = recorder.warnings
-    assert "a.nii: no modality is stated; its values" in warning
+    assert "a.nii: no known modality is stated; its values" in warning
     assert "--modality" in warning
     assert guessed.modality == "OT"
 
@@ -85,7 +85,7 @@ def test_python_logs_a_guess_once_a_process_and_keeps_it_for_every_file(
         guessed = me.load(written(tmp_path / name, **sform(AFFINE)))
         assert guessed.modality_is_guess
     (record,) = caplog.records
-    assert "a.nii: no modality is stated" in record.getMessage()
+    assert "a.nii: no known modality is stated" in record.getMessage()
     assert record.getMessage().endswith("(not repeated for further files)")
 
 

@@ -237,7 +237,8 @@ def test_mhd_that_points_elsewhere_is_refused(tmp_path: Path, target: str) -> No
     ("stated", "modality", "units"),
     [
         ("MET_MOD_CT", "CT", "HU"), ("MET_MOD_MR", "MR", ""), ("MET_MOD_NM", "OT", ""),
-        ("MET_MOD_US", "OT", ""), ("MET_MOD_OTHER", "OT", ""),
+        ("MET_MOD_US", "OT", ""), ("MET_MOD_OTHER", "OT", ""), ("PT", "PT", ""),
+        ("MET_MOD_PET", "PT", ""),
     ],
 )  # fmt: skip
 def test_the_modality_of_a_metaimage_is_read_and_written(
@@ -246,13 +247,21 @@ def test_the_modality_of_a_metaimage_is_read_and_written(
     path = metaimage(tmp_path / "a.mha", Modality=stated)
     volume = load(path, monitor=recorder.monitor)
     assert (volume.modality, volume.units, volume.modality_is_guess) == (modality, units, False)
-    assert not any("no modality is stated" in text for text in recorder.warnings)
+    assert not any("no known modality is stated" in text for text in recorder.warnings)
     save(volume, tmp_path / "b.mha")
-    kept = stated if modality != "OT" else "MET_MOD_OTHER"
+    kept = stated if modality in ("CT", "MR") else "MET_MOD_OTHER"
     assert f"\nModality = {kept}\n".encode() in (tmp_path / "b.mha").read_bytes()
     assert sitk.ReadImage(str(tmp_path / "b.mha")).GetSize() == (6, 5, 4)
-    unknown = metaimage(tmp_path / "c.mha", Modality="MET_MOD_UNKNOWN")
-    assert load(unknown).modality_is_guess
+
+
+@pytest.mark.parametrize("word", ["UNKNOWN", "XX"])
+def test_a_modality_that_is_unknown_is_named_and_guessed(
+    tmp_path: Path, recorder: WarningRecorder, word: str
+) -> None:
+    path = metaimage(tmp_path / "c.mha", Modality=f"MET_MOD_{word}")
+    assert load(path, monitor=recorder.monitor).modality_is_guess
+    is_named = "c.mha: Modality is XX, which is unknown" in recorder.warnings
+    assert is_named is (word == "XX")
 
 
 def test_what_a_header_loses_is_named(tmp_path: Path, recorder: WarningRecorder) -> None:
