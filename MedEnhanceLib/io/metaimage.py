@@ -20,7 +20,6 @@ from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.header_lines import TextHeader, header_start, warn_of_lost
 from MedEnhanceLib.io.voxels import Payload, read_voxels
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.text import printable
 
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
@@ -75,7 +74,7 @@ def read_metaimage(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[
         if stated in MODALITIES:
             facts = replace(facts, modality=stated, units=profile_of(stated).units)
         elif word not in ("", "UNKNOWN"):
-            monitor.warn(f"{path.name}: Modality is {printable(word):.40}, which is unknown")
+            monitor.warn(f"{path.name}: Modality is {word!r:.40}, which is unknown")
     interval, steps = None, _numbers(header, _SPACING, axes)
     if axes == 4 and steps:
         field = f"{path.name}: the fourth ElementSpacing"

@@ -260,7 +260,7 @@ def test_a_modality_that_is_unknown_is_named_and_guessed(
 ) -> None:
     path = metaimage(tmp_path / "c.mha", Modality=f"MET_MOD_{word}")
     assert load(path, monitor=recorder.monitor).modality_is_guess
-    is_named = "c.mha: Modality is XX, which is unknown" in recorder.warnings
+    is_named = "c.mha: Modality is 'XX', which is unknown" in recorder.warnings
     assert is_named is (word == "XX")
 
 
@@ -353,6 +353,48 @@ def test_layers_of_segments_are_labels_and_no_frames(
     with pytest.raises(InputError, match="segments that overlap") as caught:
         load(segmentation(path, layers, Segment1_Layer="1", **stated))
     assert caught.value.hint
+
+
+def test_one_layer_of_segments_is_joined_in_silence_or_refused(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    def one_layer(**keys: str) -> Path:
+        path = segmentation(tmp_path / "a.seg.nrrd", [LABELS], Segment1_Layer="0", **keys)
+        axes = {
+            b"dimension: 3": b"dimension: 4",
+            b"sizes: ": b"sizes: 1 ",
+            b"kinds:": b"kinds: list",
+        }
+        axes[b"directions: "] = b"directions: none "
+        data = path.read_bytes()
+        for before, after in axes.items():
+            data = data.replace(before, after, 1)
+        path.write_bytes(data)
+        return path
+
+    volume = load(one_layer(Segment0_Layer="0"), monitor=recorder.monitor)
+    assert np.array_equal(volume.voxels, LABELS)
+    assert not recorder.warnings
+    with pytest.raises(InputError, match="segments that overlap"):
+        load(one_layer(Segment0_Layer="0", Segment1_LabelValue="1"))
+
+
+@pytest.mark.parametrize("color", ["1.5 nan -2", "red", "1 0", "0.1 0.2 0.3 0.4"])
+def test_a_color_that_is_none_and_line_feeds_of_names_stay_out_of_results_and_warnings(
+    tmp_path: Path, recorder: WarningRecorder, color: str
+) -> None:
+    keys = {"Segment0_Color": color, "Segment1_Color": "0.25 1e-05 1.0", "Segment0_Name": "a\\nb"}
+    layers = [LABELS == 1, LABELS == 2]
+    stated = {"Segment1_Layer": "1", "Segment1_LabelValue": "1"}
+    path = segmentation(tmp_path / "a.seg.nrrd", layers, **keys, **stated)
+    volume = load(path, monitor=recorder.monitor)
+    assert "Segment0_Color" not in volume.header_fields
+    assert volume.header_fields["Segment1_Color"] == "0.25 1e-05 1.0"
+    save(volume, tmp_path / "b.nii", monitor=recorder.monitor)
+    save(volume, tmp_path / "c.nrrd", monitor=recorder.monitor)
+    assert load(tmp_path / "c.nrrd").header_fields["Segment0_Name"] == "a\nb"
+    assert recorder.warnings[0] == "a.seg.nrrd: not kept of its header: Segment0_Color"
+    assert ["a\\nb" in text for text in recorder.warnings] == [False, True, True]
 
 
 def test_geometry_edited_by_another_program_wins_over_ours(tmp_path: Path, ct: Volume) -> None:
