@@ -7,7 +7,6 @@ are limited. Other fields are allowed.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -118,8 +117,7 @@ def _fault(value: Any, shape: Any, place: str) -> str:
 
 def _fault_of_lines(fields: Mapping[str, Any]) -> str:
     lines = {name: fields.get(name, "-") for name in _LINES}
-    labels = fields.get("labels", ())
-    for number, label in enumerate(labels):
+    for number, label in enumerate(fields.get("labels", ())):
         lines[f"labels[{number}].name"] = label.get("name", "-")
     for name, text in lines.items():
         longest = _LONGEST_NAME if name == "name" else _LONGEST_LINE
@@ -127,9 +125,9 @@ def _fault_of_lines(fields: Mapping[str, Any]) -> str:
             return f"{name} has {len(text)} characters, {longest} are allowed"
         if name != "license" and not text.isprintable():
             return f"{name} has several lines, or characters that are not printable"
-    counts = Counter(label["name"] for label in labels if "name" in label)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        return f"labels holds the name {twice[0]!r:.40} twice: columns of tables have its names"
+    names = [label["name"] for label in fields.get("labels", ()) if "name" in label]
+    if len({*names}) < len(names):
+        return f"labels holds the name {max(names, key=names.count)!r:.40} twice"
     if not fields["name"].strip() or set("/\\") & set(fields["name"]):
         return f"name is {fields['name']!r}"
     if fields["modality"] not in MODALITIES:
