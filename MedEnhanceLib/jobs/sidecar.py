@@ -22,15 +22,11 @@ _IDENTIFYING = (
     "accession", "address", "birth", "clinicaltrial", "comments", "ethnic", "filename", "filepath",
     "institution", "medicalrecord", "militaryrank", "observer", "occupation", "operator",
     "ordernumber", "patient", "person", "physician", "recorder", "requesting", "residence",
-    "reviewer", "serialnumber", "stationae", "stationname", "subjectname", "telephone",
+    "reviewer", "serialnumber", "stationae", "stationname", "studytime", "subjectname", "telephone",
     "acquisitiontime", "contenttime", "creationtime", "seriestime", "starttime", "stependtime",
-    "studytime",
 )  # fmt: skip
 #: Words of a key.
-_IDENTIFYING_WORDS = {
-    "age", "date", "dob", "id", "ids", "mrn", "path", "paths", "record", "sex", "uid", "uids",
-    "weight",
-}  # fmt: skip
+_IDENTIFYING_WORD = re.compile("age|date|dob|ids?|mrn|paths?|record|sex|uids?|weight")
 #: Whole keys, without separators: some words, and tags of DICOM, as (0010,0010) or x00100010.
 _IDENTIFYING_KEY = re.compile("names?|subjects?|(?:tag)?(?:0?x)?[0-9a-f]{4}(?:0?x)?[0-9a-f]{4}")
 #: Keys with such texts that identify nobody: those of places, and of the task.
@@ -111,12 +107,12 @@ def _identifies(key: str, value: Any) -> bool:
     if any(_UID.fullmatch(str(text)) for text in texts):
         return True
     name = re.sub(r"[\W_]", "", key).lower()
-    if _IDENTIFYING_KEY.fullmatch(name):
-        return True
     if any(text in name for text in _HARMLESS):
         return False
-    words = {word.lower() for word in _WORD.findall(key)}
-    return any(text in name for text in _IDENTIFYING) or bool(words & _IDENTIFYING_WORDS)
+    words = (word.lower() for word in _WORD.findall(key))
+    is_word = any(_IDENTIFYING_WORD.fullmatch(word) for word in words)
+    is_key = _IDENTIFYING_KEY.fullmatch(name) is not None
+    return is_key or is_word or any(text in name for text in _IDENTIFYING)
 
 
 def _holds(key: str, value: Any, shape: tuple[int, ...]) -> bool:
