@@ -106,7 +106,7 @@ def _fault(value: Any, shape: Any, place: str) -> str:
         names = sorted(shape.keys() & value.keys())
         faults = [_fault(value[name], shape[name], f"{place}.{name}") for name in names]
     elif isinstance(shape, list) and isinstance(value, list):
-        faults = [_fault(entry, shape[0], f"{place}[{n}]") for n, entry in enumerate(value, 1)]
+        faults = [_fault(entry, shape[0], f"{place}[{n}]") for n, entry in enumerate(value)]
     elif isinstance(shape, dict | list) or not fits(value, shape):
         expected = "a list" if isinstance(shape, list) else "an object"
         if not isinstance(shape, dict | list) and shape != dict | None:
@@ -117,7 +117,7 @@ def _fault(value: Any, shape: Any, place: str) -> str:
 
 def _fault_of_lines(fields: Mapping[str, Any]) -> str:
     lines = {name: fields.get(name, "-") for name in _LINES}
-    for number, label in enumerate(fields.get("labels", ()), 1):
+    for number, label in enumerate(fields.get("labels", ())):
         lines[f"labels[{number}].name"] = label.get("name", "-")
     for name, text in lines.items():
         longest = _LONGEST_NAME if name == "name" else _LONGEST_LINE
@@ -125,6 +125,9 @@ def _fault_of_lines(fields: Mapping[str, Any]) -> str:
             return f"{name} has {len(text)} characters, {longest} are allowed"
         if name != "license" and not text.isprintable():
             return f"{name} has several lines, or characters that are not printable"
+    names = [label["name"] for label in fields.get("labels", ()) if "name" in label]
+    if len({*names}) < len(names):
+        return f"labels holds the name {max(names, key=names.count)!r:.40} twice"
     if not fields["name"].strip() or set("/\\") & set(fields["name"]):
         return f"name is {fields['name']!r}"
     if fields["modality"] not in MODALITIES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -65,9 +66,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError for wrong usage, most likely a misspelled option."""
         if self._subparsers is None:
-            for word in self._given:
-                if word.startswith("--") and word.partition("=")[0] not in self._options():
-                    self._refuse_option(word)
+            for option in (word.partition("=")[0] for word in self._given):
+                if re.match(r"--|-.*\.[a-z]", option) and option not in self._options():
+                    self._refuse_option(option)
         for option, value in pairwise(self._given):
             if option in self._options() and value not in self._options() and value[:1] == "-":
                 raise ConfigError(message, f"Join what begins with a hyphen: {option}={value}")
@@ -84,6 +85,8 @@ class Parser(argparse.ArgumentParser):
     def _refuse_option(self, word: str) -> NoReturn:
         option = word.partition("=")[0]
         hint = f"{did_you_mean(option, self._options())}See: {self.prog} --help"
+        if re.search(r"\.[a-z]", option):
+            hint = f"A name that begins with - is written ./{word}"
         raise ConfigError(f"there is no option {option}", hint)
 
 

@@ -72,10 +72,14 @@ def read_fsl_tables(
         geometry: of that volume.
     Raises ValueError if they are not the tables of such a volume.
     """
+    comma = re.search(r"(?<![^\s;])-?\d+,\d+(?![^\s;])", f"{b_values} {directions}")
     b_values, directions = (re.sub("[,;]", " ", text) for text in (b_values, directions))
-    values = np.array(b_values.split(), np.float64)
-    table = np.array([row.split() for row in directions.splitlines() if row.strip()], np.float64)
+    values = np.array([*map(_number, b_values.split())])
+    rows = [[*map(_number, row.split())] for row in directions.splitlines() if row.strip()]
+    table = np.array(rows if len({*map(len, rows)}) == 1 else [])
     reason = f"not {frames} b-values of at least 0 and {frames} directions of length 1"
+    if comma:
+        reason = f"the comma in {comma[0]:.40} separates two numbers; write decimals with a point"
     for along in (table.T, table):
         if values.shape != (frames,) or along.shape != (frames, 3):
             continue
@@ -89,6 +93,13 @@ def read_fsl_tables(
             frame = int(lacks.argmax())
             reason = f"NaN as b-value or direction of frame {frame} (b = {values[frame]:g} s/mm²)"
     raise ValueError(reason)
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"not numbers: {word!r:.40}") from None
 
 
 def gradients_of(b_values: Doubles, along: Doubles) -> tuple[Gradient, ...]:

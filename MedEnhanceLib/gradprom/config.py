@@ -87,7 +87,10 @@ class LabelTrainingConfig(NetworkTrainingConfig):
     @property
     def label_set(self) -> tuple[Label, ...]:
         """The structures as labels."""
-        return tuple(config_from_json(Label, entry) for entry in self.structures)
+        labels = tuple(config_from_json(Label, entry) for entry in self.structures)
+        if len({label.name for label in labels}) < len(labels):
+            raise ConfigError("structures has two labels of one name", "Rename one of them.")
+        return labels
 
 
 @dataclass(frozen=True, kw_only=True)

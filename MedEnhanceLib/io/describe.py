@@ -159,7 +159,7 @@ def refuse_unfit(
     likely = likely_modalities(volume.voxels, volume.geometry.spacing)
     if volume.modality_is_guess and model == "auto" and len(likely) > 1:
         raise InputError(
-            f"{name}: no modality is stated, and its values fit {' and '.join(likely)}"
+            f"{name}: no known modality is stated, and its values fit {' and '.join(likely)}"
             + (" (OT: any other)" if "OT" in likely else ""),
             f"State it: {SET_MODALITY}.",
         )
@@ -182,7 +182,7 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         text = f"its values look like {likely}; if it is another, state it"
         if likely == "OT":
             text = "its values are unlike CT and MR; state it"
-        text = f"{name}: no modality is stated; {text}: {SET_MODALITY}"
+        text = f"{name}: no known modality is stated; {text}: {SET_MODALITY}"
         monitor.warn(text, about=f"taken as {volume.modality}", is_general=True)
     elif stated not in ("", volume.modality):
         text = f"{name}: its header states {stated}, but it is taken as {volume.modality}, without "

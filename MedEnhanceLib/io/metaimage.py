@@ -14,7 +14,7 @@ import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.header_lines import TextHeader, header_start, warn_of_lost
@@ -31,8 +31,8 @@ _ONLY = {
     "BinaryData": ("true", "t", "1"), "HeaderSize": ("0",), "DistanceUnits": ("mm", "?", "???"),
     "ElementToIntensityFunctionSlope": ("1",), "ElementToIntensityFunctionOffset": ("0",),
 }  # fmt: skip
-#: MetaIO's modalities, after MET_MOD_; UNKNOWN states none.
-METAIO_MODALITIES = {"CT": "CT", "MR": "MR", "NM": "OT", "US": "OT", "OTHER": "OT"}
+#: Other words for a modality, after MET_MOD_; UNKNOWN states none.
+_MODALITIES = {"NM": "OT", "US": "OT", "OTHER": "OT", "PET": "PT", "MRI": "MR"}
 #: Fields that are read, or that follow from the voxels and their place.
 _KEPT = (
     "ObjectType|ObjectSubType|NDims|DimSize|Binary.*|HeaderSize|DistanceUnits|Element.*|Compress.*|"
@@ -69,8 +69,12 @@ def read_metaimage(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[
     warn_of_lost(path, start[: end.start()], _KEPT, monitor)
     facts = tags.from_text(header.get(tags.KEY))
     if facts.modality is None:
-        stated = METAIO_MODALITIES.get(header.get("Modality").upper().removeprefix("MET_MOD_"))
-        facts = replace(facts, modality=stated, units=profile_of(stated or "OT").units)
+        word = header.get("Modality").upper().removeprefix("MET_MOD_")
+        stated = _MODALITIES.get(word, word)
+        if stated in MODALITIES:
+            facts = replace(facts, modality=stated, units=profile_of(stated).units)
+        elif word not in ("", "UNKNOWN"):
+            monitor.warn(f"{path.name}: Modality is {word!r:.40}, which is unknown")
     interval, steps = None, _numbers(header, _SPACING, axes)
     if axes == 4 and steps:
         field = f"{path.name}: the fourth ElementSpacing"

@@ -166,14 +166,15 @@ def _geometry(header: Any, facts: tags.Tags, name: str, monitor: Monitor) -> Geo
         header["pixdim"][1:4] = pixdim
     stated = [form for form in ("sform", "qform") if header[f"{form}_code"] > 0]
     forms = {form: affine for form in stated if (affine := _valid_form(header, form)) is not None}
-    for form in stated:
-        if form not in forms:
-            fault = f"{name}: the {form} is not valid (an axis is zero, not finite or double)"
-            if not forms:
-                fault += f"; pixdim is {pixdim.tolist()}"
-                raise GeometryError(fault, "Correct the header.")
-            monitor.warn(f"{fault}; the {next(iter(forms))} is used")
-            header[f"{form}_code"] = 0  # results have the code of the form that is used
+    if wrong := [form for form in stated if form not in forms]:
+        verb = "is" if len(wrong) == 1 else "are"
+        fault = f"{name}: the {' and the '.join(wrong)} {verb} not valid "
+        fault += "(an axis is zero, not finite or double)"
+        if not forms:
+            fault += f"; pixdim is {pixdim.tolist()}"
+            raise GeometryError(fault, "Correct the header.")
+        monitor.warn(f"{fault}; the {next(iter(forms))} is used")
+        header[f"{wrong[0]}_code"] = 0  # results have the code of the form that is used
     if "sform" in forms:
         spacing = np.linalg.norm(forms["sform"][:3, :3], axis=0)
         if not np.allclose(spacing[pixdim > 0], pixdim[pixdim > 0], rtol=_ROUNDING, atol=0):

@@ -24,7 +24,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.header_lines import NO_UNIT, TextHeader, header_start, warn_of_lost
-from MedEnhanceLib.io.metaimage import METAIO_MODALITIES
 from MedEnhanceLib.io.voxels import Payload, read_voxels, written_type
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -55,7 +54,12 @@ _PER_AXIS = {
 _KEPT = (
     "dimension|sizes|type|endian|encoding|space|space (?:dimension|directions|origin|units)|kinds|"
     "spacings|units|data ?file|(?:line|byte) ?skip|old ?m(?:in|ax)|centerings|centers|min|max|"
-    rf"Segment(?:\d+|ation)_\w+|modality|DWMRI_.*|{tags.KEY}|ITK_.*|NRRD_.*"
+    rf"Segment(?:\d+_Extent|ation_\w+)|modality|DWMRI_.*|{tags.KEY}|ITK_.*|NRRD_.*"
+)
+#: Keys of segments that are kept, a color as three numbers of 0 to 1 alone.
+_SEGMENT = re.compile(
+    rb"(?m)^(Segment\d+_(?:(?!Extent:|Color:)\w+|Color(?=:="
+    rb"(?: *(?:[01](?:\.0*)?|0?\.\d+|\d(?:\.\d+)?e-0*[1-9]\d*)(?=\s|$)){3} *\r?$))):=(.*?)\r?$"
 )
 
 
@@ -83,15 +87,13 @@ def read_nrrd(path: Path, monitor: Monitor, scratch: Path | None) -> tuple[Volum
     kinds, directions, spacings, units = (_axis_values(header, field, axes) for field in _PER_AXIS)
     scan = TextHeader.parse(path, head, r"(?P<key>modality|DWMRI_[^:=]+):=(?P<value>.*)")
     is_diffusion = scan.get("modality").upper() == "DWMRI"
-    segments = {
-        key.decode(): _unescaped(value)
-        for key, value in re.findall(rb"(?m)^(Segment\d+_(?!Extent)\w+):=(.*?)\r?$", head)
-    }
+    segments = {key.decode(): _unescaped(value) for key, value in _SEGMENT.findall(head)}
     if facts.modality is None and (segments or is_diffusion):
         facts = replace(facts, modality="SEG" if segments else "MR")
     is_plain = re.sub(r"\D", "", header.get("measurement frame")) == "100010001"
     is_used = is_diffusion or is_plain  # the identity says nothing
-    warn_of_lost(path, head, _KEPT + ("|measurement frame" if is_used else ""), monitor)
+    used = [*segments, "measurement frame"] if is_used else segments
+    warn_of_lost(path, head, "|".join([_KEPT, *used]), monitor)
     kinds = ["list" if kind == "vector" and is_diffusion else kind for kind in kinds]
     frames = _frame_axis(header, [kind.lower() for kind in kinds])
     if {"oldmin", "oldmax"} & header.fields.keys():
@@ -143,24 +145,28 @@ def _unescaped(text: bytes) -> str:
 def _joined(layers: Voxels, segments: dict[str, str], name: str, monitor: Monitor) -> Voxels:
     """Join the layers of a segmentation to one label map; segments get their new values.
 
-    Raises InputError if segments overlap, or a layer has values of no segment.
+    Raises InputError if segments overlap, as two of one value in one layer do, or a layer has
+    values of no segment.
     """
-    labels, stated = np.zeros(layers.shape[1:], np.uint16), list[str]()
+    labels, stated, covered = np.zeros(layers.shape[1:], np.uint16), list[str](), 0
     names = {key.partition("_")[0] for key in segments}
     for number, segment in enumerate(sorted(names, key=lambda name: int(name[7:])), 1):
         layer = segments.get(f"{segment}_Layer", str(number - 1))
         value = segments.get(f"{segment}_LabelValue", "1")
         if not (layer.isdecimal() and value.isdecimal() and int(layer) < len(layers)):
             raise InputError(f"{name}: {segment}_Layer or _LabelValue is wrong", "Export it again.")
-        labels[layers[int(layer)] == int(value)] = number
+        mask = layers[int(layer)] == int(value)
+        labels[mask], covered = number, covered + int(np.count_nonzero(mask))
         segments |= {f"{segment}_LabelValue": str(number), f"{segment}_Layer": "0"}
         stated.append(f"{number} = {segments.get(f'{segment}_Name', segment)}")
-    if np.count_nonzero(labels) != np.count_nonzero(layers):
+    if not np.count_nonzero(labels) == np.count_nonzero(layers) == covered:
         raise InputError(
-            f"{name}: its {len(layers)} layers hold segments that overlap, or values of no segment",
+            f"{name}: its layers hold segments that overlap, or values of no segment",
             "In 3D Slicer, export the segments to a label map, and save that.",
         )
-    monitor.warn(f"{name}: {len(layers)} layers joined to one label map: {', '.join(stated)}")
+    if len(layers) > 1 or not np.array_equal(labels, layers[0]):
+        what = f"{len(layers)} layers joined to" if len(layers) > 1 else "new values in"
+        monitor.warn(f"{name}: {what} one label map: {', '.join(stated)}")
     return labels
 
 
@@ -334,7 +340,7 @@ def itk_header(ending: str, volume: Volume, monitor: Monitor) -> tuple[bytes, np
     space = f'space: left-posterior-superior-time\nspace units: "mm" "mm" "mm" "{unit}"'
     header = header.replace(b"\nspace dimension: 4\n", f"\n{space}\n".encode(), 1)
     if ending == ".mha" and not volume.modality_is_guess:
-        stated = volume.modality if volume.modality in METAIO_MODALITIES else "OTHER"
+        stated = volume.modality if volume.modality in ("CT", "MR") else "OTHER"
         header = header.replace(b"\nDimSize", f"\nModality = MET_MOD_{stated}\nDimSize".encode(), 1)
     sizes = " ".join(map(str, volume.shape[::-1])).encode()
     header = re.sub(rb"(?m)^(sizes: |DimSize = )[1 ]+$", rb"\g<1>" + sizes, header, count=1)

@@ -43,6 +43,7 @@ from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceLib.io.packing import pack
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import reason_of
 
 #: Fields of a sidecar that may differ from frame to frame → the attribute of DICOM; and fields that
 #: state a kind → a word for it.
@@ -200,7 +201,7 @@ def _read_tables(places: list[Path], volume: Volume) -> tuple[Gradient, ...]:
     """Read the tables of a volume; ValueError with the reason if they are wrong."""
     if len(places) != 2:
         raise ValueError("one of the two tables, .bval and .bvec, is missing")
-    b_values, directions = (place.read_text(encoding="utf-8-sig") for place in places)
+    b_values, directions = (place.read_text("utf-8-sig", "replace") for place in places)
     return read_fsl_tables(b_values, directions, len(volume.frames()), volume.geometry)
 
 
@@ -212,7 +213,7 @@ def _with_tables(volume: Volume, path: Path, monitor: Monitor) -> Volume:
         gradients = _read_tables(places, volume)
     except (OSError, ValueError) as cause:
         names = " and ".join(place.name for place in places)
-        monitor.warn(f"{names}: not read, and not written beside results: {cause}")
+        monitor.warn(f"{names}: not read, and not written beside results: {reason_of(cause)}")
         return volume
     is_known = are_same(gradients, volume.gradients)  # from the header, with every bit
     return volume if is_known else dataclasses.replace(volume, gradients=gradients)

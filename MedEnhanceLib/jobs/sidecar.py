@@ -17,16 +17,18 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import printable, reason_of
 
 #: What identifies the patient, the visit or the device: what dcm2niix leaves out of anonymous
-#: sidecars, and what DICOM PS3.15 removes. Texts in a key, without _ and in small letters:
+#: sidecars, and what DICOM PS3.15 removes. Texts in a key, in small letters, without separators:
 _IDENTIFYING = (
-    "accession", "address", "birth", "clinicaltrial", "comments", "ethnic", "institution",
-    "medicalrecord", "observer", "occupation", "operator", "patient", "person", "physician",
-    "recorder", "requesting", "reviewer", "serialnumber", "stationae", "stationname",
-    "subjectname", "telephone", "acquisitiontime", "contenttime", "creationtime", "seriestime",
-    "starttime", "stependtime", "studytime",
+    "accession", "address", "birth", "clinicaltrial", "comments", "ethnic", "filename", "filepath",
+    "institution", "medicalrecord", "militaryrank", "observer", "occupation", "operator",
+    "ordernumber", "patient", "person", "physician", "recorder", "requesting", "residence",
+    "reviewer", "serialnumber", "stationae", "stationname", "studytime", "subjectname", "telephone",
+    "acquisitiontime", "contenttime", "creationtime", "seriestime", "starttime", "stependtime",
 )  # fmt: skip
 #: Words of a key.
-_IDENTIFYING_WORDS = {"age", "date", "id", "ids", "record", "sex", "uid", "uids", "weight"}
+_IDENTIFYING_WORD = re.compile("age|date|dob|ids?|mrn|paths?|record|sex|uids?|weight")
+#: Whole keys, without separators: some words, and tags of DICOM, as (0010,0010) or x00100010.
+_IDENTIFYING_KEY = re.compile("names?|subjects?|(?:tag)?(?:0?x)?[0-9a-f]{4}(?:0?x)?[0-9a-f]{4}")
 #: Keys with such texts that identify nobody: those of places, and of the task.
 _HARMLESS = (
     "patientposition", "patientorientation", "positionpatient", "orientationpatient", "cogatlasid",
@@ -104,11 +106,13 @@ def _identifies(key: str, value: Any) -> bool:
     texts = value if isinstance(value, list) else [value]
     if any(_UID.fullmatch(str(text)) for text in texts):
         return True
-    name = key.replace("_", "").lower()
+    name = re.sub(r"[\W_]", "", key).lower()
     if any(text in name for text in _HARMLESS):
         return False
-    words = {word.lower() for word in _WORD.findall(key)}
-    return any(text in name for text in _IDENTIFYING) or bool(words & _IDENTIFYING_WORDS)
+    words = (word.lower() for word in _WORD.findall(key))
+    is_word = any(_IDENTIFYING_WORD.fullmatch(word) for word in words)
+    is_key = _IDENTIFYING_KEY.fullmatch(name) is not None
+    return is_key or is_word or any(text in name for text in _IDENTIFYING)
 
 
 def _holds(key: str, value: Any, shape: tuple[int, ...]) -> bool:

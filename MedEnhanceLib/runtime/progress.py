@@ -138,10 +138,11 @@ class Monitor:
         """Report a fallback or another warning; the same text is reported once in a job.
 
         Args:
-            message: of the warning.
+            message: of the warning; line feeds, as in names, are escaped.
             about: a key under which texts that differ, as by file name, count as the same.
             is_general: whether it holds for further jobs of the process: Python logs it once.
         """
+        message = message.replace("\n", "\\n")
         if (about or message) in self._warned:
             return
         self._warned[about or message] = message

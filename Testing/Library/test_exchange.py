@@ -192,7 +192,7 @@ def test_what_may_be_wrong_with_an_array_is_said(
     array = np.array(head.voxels)
     me.compress(array, tmp_path / "a.ucv", lossless=True, spacing=(1, 1, 5000))
     said = [record.getMessage() for record in caplog.records]
-    assert "ndarray: no modality is stated" in said[0]
+    assert "ndarray: no known modality is stated" in said[0]
     assert "5000 mm apart" in said[1]
     caplog.clear()
     me.compress(array, tmp_path / "b.ucv", lossless=True, spacing=(1, 1, 5), modality="MR")

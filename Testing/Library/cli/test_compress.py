@@ -27,6 +27,9 @@ def test_region_which_may_count_from_the_end_is_cropped_with_its_geometry(
 ) -> None:
     refused = run("decompress", packed, tmp_path / "part.nrrd", "--region", "-8:9,:,10:")
     assert refused.err.endswith("Join what begins with a hyphen: --region=-8:9,:,10:\n")
+    for name in ("-1+1.nii.gz", "-b.nrrd"):
+        refused = run("decompress", packed, name)
+        assert refused.err.endswith(f"A name that begins with - is written ./{name}\n")
     ran = run("decompress", packed, tmp_path / "part.nrrd", "--region=-8:9,:,10:")
     assert ran.status == 0
     whole, part = io.load(scan), io.load(tmp_path / "part.nrrd")

@@ -162,6 +162,10 @@ def test_labels_that_cannot_be_learned_from_are_named(
         ({"network": {"window": [-160, 240]}}, "HU / 1000"),
         ({"structures": []}, "structures"),
         ({"labels": []}, "labels is empty"),
+        (
+            {"structures": [{"value": n, "name": "a", "color": "#f00000"} for n in (1, 2)]},
+            "one name",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_configuration_is_said(fields: dict[str, Any], reported: str) -> None:

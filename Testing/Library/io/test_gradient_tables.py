@@ -147,6 +147,27 @@ def test_separators_and_nan_without_weighting_are_read(
 
 
 @pytest.mark.parametrize(
+    ("b_values", "directions", "reason"),
+    [
+        (B_VALUES.replace("995", "[995"), DIRECTIONS, "not numbers: '[995'"),
+        (B_VALUES, DIRECTIONS.replace("0.8", "x"), "not numbers: 'x'"),
+        ("\udcff", DIRECTIONS, "not numbers: '\ufffd'"),
+        (B_VALUES, DIRECTIONS.replace(".", ","), "the comma in 0,6 separates two numbers"),
+        (B_VALUES.replace("995", "9,5"), DIRECTIONS, "the comma in 9,5 separates two numbers"),
+        (B_VALUES, "0 1 0 0\n0 0 1\n0 0 0 1\n", "not 4 b-values of at least 0 and 4 directions"),
+    ],
+)
+def test_the_reason_why_tables_are_not_read_names_the_text_at_fault(
+    write: Write, recorder: WarningRecorder, b_values: str, directions: str, reason: str
+) -> None:
+    path = write()
+    path.with_name("dwi.bval").write_text(b_values, errors="surrogateescape")
+    path.with_name("dwi.bvec").write_text(directions)
+    load(path, modality="MR", monitor=recorder.monitor)
+    assert f"not read, and not written beside results: {reason}" in recorder.warnings[0]
+
+
+@pytest.mark.parametrize(
     ("b_values", "directions"),
     [
         ("0 1000 1000\n", DIRECTIONS),

@@ -72,7 +72,7 @@ def test_one_warning_names_the_guessed_modality_and_how_to_state_it(
     for name in ("a.nii", "b.nii"):
         guessed = load(written(tmp_path / name, **sform(AFFINE)), monitor=recorder.monitor)
     (warning,) = recorder.warnings
-    assert "a.nii: no modality is stated; its values" in warning
+    assert "a.nii: no known modality is stated; its values" in warning
     assert "--modality" in warning
     assert guessed.modality == "OT"
 
@@ -85,7 +85,7 @@ def test_python_logs_a_guess_once_a_process_and_keeps_it_for_every_file(
         guessed = me.load(written(tmp_path / name, **sform(AFFINE)))
         assert guessed.modality_is_guess
     (record,) = caplog.records
-    assert "a.nii: no modality is stated" in record.getMessage()
+    assert "a.nii: no known modality is stated" in record.getMessage()
     assert record.getMessage().endswith("(not repeated for further files)")
 
 
@@ -283,6 +283,10 @@ SHEARED = np.diag([2.0, 3, 4, 1]) + np.eye(4, k=1) * [0, 1, 0, 0]
     [
         (sform(SHEARED) | qform(), r"sform.*right angles"),
         (qform() | {"quatern": (3.0, 0.0, 0.0), "sform_code": 0}, "qform"),
+        (
+            sform(np.zeros((4, 4))) | qform() | {"quatern": (3.0, 0.0, 0.0)},
+            r"the sform and the qform are not valid",
+        ),
         ({"xyzt_units": 5}, "xyzt_units"),
         *(
             (qform() | {"sform_code": 0, "pixdim": (1, 1, mm, 1, 0, 0, 0, 0)}, "pixdim is")

@@ -237,7 +237,8 @@ def test_mhd_that_points_elsewhere_is_refused(tmp_path: Path, target: str) -> No
     ("stated", "modality", "units"),
     [
         ("MET_MOD_CT", "CT", "HU"), ("MET_MOD_MR", "MR", ""), ("MET_MOD_NM", "OT", ""),
-        ("MET_MOD_US", "OT", ""), ("MET_MOD_OTHER", "OT", ""),
+        ("MET_MOD_US", "OT", ""), ("MET_MOD_OTHER", "OT", ""), ("PT", "PT", ""),
+        ("MET_MOD_PET", "PT", ""),
     ],
 )  # fmt: skip
 def test_the_modality_of_a_metaimage_is_read_and_written(
@@ -246,13 +247,21 @@ def test_the_modality_of_a_metaimage_is_read_and_written(
     path = metaimage(tmp_path / "a.mha", Modality=stated)
     volume = load(path, monitor=recorder.monitor)
     assert (volume.modality, volume.units, volume.modality_is_guess) == (modality, units, False)
-    assert not any("no modality is stated" in text for text in recorder.warnings)
+    assert not any("no known modality is stated" in text for text in recorder.warnings)
     save(volume, tmp_path / "b.mha")
-    kept = stated if modality != "OT" else "MET_MOD_OTHER"
+    kept = stated if modality in ("CT", "MR") else "MET_MOD_OTHER"
     assert f"\nModality = {kept}\n".encode() in (tmp_path / "b.mha").read_bytes()
     assert sitk.ReadImage(str(tmp_path / "b.mha")).GetSize() == (6, 5, 4)
-    unknown = metaimage(tmp_path / "c.mha", Modality="MET_MOD_UNKNOWN")
-    assert load(unknown).modality_is_guess
+
+
+@pytest.mark.parametrize("word", ["UNKNOWN", "XX"])
+def test_a_modality_that_is_unknown_is_named_and_guessed(
+    tmp_path: Path, recorder: WarningRecorder, word: str
+) -> None:
+    path = metaimage(tmp_path / "c.mha", Modality=f"MET_MOD_{word}")
+    assert load(path, monitor=recorder.monitor).modality_is_guess
+    is_named = "c.mha: Modality is 'XX', which is unknown" in recorder.warnings
+    assert is_named is (word == "XX")
 
 
 def test_what_a_header_loses_is_named(tmp_path: Path, recorder: WarningRecorder) -> None:
@@ -344,6 +353,48 @@ def test_layers_of_segments_are_labels_and_no_frames(
     with pytest.raises(InputError, match="segments that overlap") as caught:
         load(segmentation(path, layers, Segment1_Layer="1", **stated))
     assert caught.value.hint
+
+
+def test_one_layer_of_segments_is_joined_in_silence_or_refused(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    def one_layer(**keys: str) -> Path:
+        path = segmentation(tmp_path / "a.seg.nrrd", [LABELS], Segment1_Layer="0", **keys)
+        axes = {
+            b"dimension: 3": b"dimension: 4",
+            b"sizes: ": b"sizes: 1 ",
+            b"kinds:": b"kinds: list",
+        }
+        axes[b"directions: "] = b"directions: none "
+        data = path.read_bytes()
+        for before, after in axes.items():
+            data = data.replace(before, after, 1)
+        path.write_bytes(data)
+        return path
+
+    volume = load(one_layer(Segment0_Layer="0"), monitor=recorder.monitor)
+    assert np.array_equal(volume.voxels, LABELS)
+    assert not recorder.warnings
+    with pytest.raises(InputError, match="segments that overlap"):
+        load(one_layer(Segment0_Layer="0", Segment1_LabelValue="1"))
+
+
+@pytest.mark.parametrize("color", ["1.5 nan -2", "red", "1 0", "0.1 0.2 0.3 0.4"])
+def test_a_color_that_is_none_and_line_feeds_of_names_stay_out_of_results_and_warnings(
+    tmp_path: Path, recorder: WarningRecorder, color: str
+) -> None:
+    keys = {"Segment0_Color": color, "Segment1_Color": "0.25 1e-05 1.0", "Segment0_Name": "a\\nb"}
+    layers = [LABELS == 1, LABELS == 2]
+    stated = {"Segment1_Layer": "1", "Segment1_LabelValue": "1"}
+    path = segmentation(tmp_path / "a.seg.nrrd", layers, **keys, **stated)
+    volume = load(path, monitor=recorder.monitor)
+    assert "Segment0_Color" not in volume.header_fields
+    assert volume.header_fields["Segment1_Color"] == "0.25 1e-05 1.0"
+    save(volume, tmp_path / "b.nii", monitor=recorder.monitor)
+    save(volume, tmp_path / "c.nrrd", monitor=recorder.monitor)
+    assert load(tmp_path / "c.nrrd").header_fields["Segment0_Name"] == "a\nb"
+    assert recorder.warnings[0] == "a.seg.nrrd: not kept of its header: Segment0_Color"
+    assert ["a\\nb" in text for text in recorder.warnings] == [False, True, True]
 
 
 def test_geometry_edited_by_another_program_wins_over_ours(tmp_path: Path, ct: Volume) -> None:

@@ -20,7 +20,8 @@ FIELDS = {
     "PatientPosition": "HFS", "VolumeTiming": [0, 2.5, 5], "Nested": {"FlipAngle": 90},
     "ImageOrientationPatientDICOM": [1, 0, 0, 0, 1, 0], "AcquisitionDuration": 60,
     "ImagingFrequency": 123.2, "ProtocolName": "t1", "CogAtlasID": "trm_1", "TimeZero": "09:00:00",
-    "SoftwareVersions": "1.2.3", "RecordingDuration": 5,
+    "SoftwareVersions": "1.2.3", "RecordingDuration": 5, "SeriesDescription": "t1",
+    "TaskName": "rest", "SequenceName": "epi", "ReceiveCoilName": "head", "IntendedFor": "a.nii",
 }  # fmt: skip
 PERSON = {
     "PatientName": "Doe^Jane", "PatientID": "42", "PatientBirthDate": "19500101",
@@ -28,7 +29,12 @@ PERSON = {
     "SeriesInstanceUID": "1.2.3", "StudyInstanceUID": "1.2.3", "PatientWeight": 70, "StudyID": "5",
     "AcquisitionTime": "12:00:00", "OperatorsName": "Who", "DeviceSerialNumber": "9", "Sex": "F",
     "StationName": "MR1", "InstitutionName": "Clinic", "patient_id": "42", "Patient": "Doe",
-    "SourceImages": ["1.2.840.10008.5.1.4"],
+    "SourceImages": ["1.2.840.10008.5.1.4"], "DOB": "1950", "MRN": "42", "name": "Doe",
+    "Subject": "Doe", "(0010,0010)": "Doe", "0010,0020": "42", "0010_0030": "1950", "0010|0040": 1,
+    "x00104000": "Doe", "0x0010,0x1010": "9", "00080090": {"vr": "PN", "Value": ["Doe"]},
+    "0009100c": "Doe", "FillerOrderNumberImagingServiceRequest": "1", "MilitaryRank": "Doe",
+    "PlacerOrderNumberProcedure": "1", "CountryOfResidence": "X", "FileName": "/Doe.dcm",
+    "source_path": "/Doe", "Birth Date": "1950",
 }  # fmt: skip
 Run = Callable[[str], str]
 
