@@ -425,6 +425,23 @@ def test_a_clock_that_ran_past_midnight_makes_no_frames(make: Make) -> None:
     refused(make(rows), "share a place", GeometryError)
 
 
+@pytest.mark.parametrize(
+    ("moments", "seconds"),
+    [
+        (("120000", "120001", "120001"), None),
+        (("120000", "120000", "120001"), None),
+        (("235958", "000000", "000002"), 2.0),
+    ],
+)
+def test_acquisitions_whose_times_never_fall_are_one_sequence(
+    make: Make, moments: tuple[str, ...], seconds: float | None
+) -> None:
+    """A clock of whole seconds gives frames equal times; one that passed midnight starts anew."""
+    folder = make(frames_of(lambda t: {"AcquisitionNumber": t + 1, **time(moments[t])}))
+    assert values(folder) == FRAMES
+    assert load(folder).frame_interval_s == seconds
+
+
 def test_nearly_equal_inversion_times_are_one_also_beside_images_without(make: Make) -> None:
     folder = make(
         (10 * t + k, z, {"InversionTime": start + 0.1 * k} if start else {})
