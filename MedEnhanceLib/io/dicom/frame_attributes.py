@@ -315,8 +315,9 @@ def interleave(frames: Frames) -> bool:
 
 def _past_midnight(times: Doubles) -> Doubles:
     """Add a day to times after midnight that have the date of the beginning."""
-    is_one_day = np.ptp(times // _DAY_S) == 0
-    return times + _DAY_S * (is_one_day & (times < times.max() - _LONGEST_SCAN_S))
+    if np.ptp(times // _DAY_S) > 0:
+        return times
+    return np.where(times < times.max() - _LONGEST_SCAN_S, times + _DAY_S, times)
 
 
 def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float | None:
