@@ -330,7 +330,8 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
         frames: in their order.
         axis: what they differ in.
         name: of the series, for warnings.
-        monitor: warned of uneven times, and of a repetition time that they contradict.
+        monitor: warned of uneven times, also of how long frames last, and of a repetition time
+            that they contradict.
     """
     planes = [plane for frame in frames for plane in frame]
     repetition_s = _only_s(plane.repetition_ms for plane in planes)
@@ -338,6 +339,8 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
         return repetition_s
     if axis not in IN_TIME:
         return None
+    lasts = np.array([frame[0].duration_ms or np.nan for frame in frames]) / 1000
+    lengths = f" and last {_named(lasts)} s" if np.ptp(lasts) > _EVEN * np.median(lasts) else ""
     for moment, unit in ((_trigger_ms, 1e-3), (_time_s, 1.0), (_reference_ms, 1e-3)):
         begins = np.array([_begin(frame, moment) for frame in frames]) * unit
         if moment is _time_s:
@@ -345,8 +348,9 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
         steps = np.diff(begins)
         if not (np.isfinite(steps).all() and (steps > 0).all()):
             continue
-        interval = float(np.median(steps)) if np.ptp(steps) <= _EVEN * np.median(steps) else None
-        times, other = named([f"{time:.4g}" for time in begins - begins[0]]), ""
+        is_even = not lengths and np.ptp(steps) <= _EVEN * np.median(steps)
+        interval = float(np.median(steps)) if is_even else None
+        times, other = _named(begins - begins[0]), lengths
         if repetition_s:
             tick_s = max(1.0 if (begins % 1 == 0).all() else _TICK_S, _EVEN * repetition_s)
             if np.abs(steps - repetition_s).max() <= tick_s:
@@ -359,6 +363,10 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
             monitor.warn(f"{name}: frames begin after {times} s{other}: {used}")
         return interval
     return repetition_s or _only_s(plane.interval_ms for plane in planes)
+
+
+def _named(times: Doubles) -> str:
+    return named([f"{time:.4g}" for time in times])
 
 
 def _only_s(values_ms: Iterable[float | None]) -> float | None:

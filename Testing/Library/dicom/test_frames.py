@@ -418,6 +418,15 @@ def test_uneven_times_are_named(make: Make, recorder: WarningRecorder) -> None:
     assert any("begin after 0, 10, 50 s: times" in text for text in recorder.warnings)
 
 
+def test_a_last_frame_that_is_longer_is_named(make: Make, recorder: WarningRecorder) -> None:
+    """Frames of 10, 10 and 30 s begin at even times."""
+    rows = frames_of(
+        lambda t: {"ActualFrameDuration": (10000, 10000, 30000)[t], **time(f"1200{10 * t:02d}")}
+    )
+    assert load(make(rows), monitor=recorder.monitor).frame_interval_s is None
+    assert any("0, 10, 20 s and last 10, 10, 30 s: times" in text for text in recorder.warnings)
+
+
 def test_a_clock_that_ran_past_midnight_makes_no_frames(make: Make) -> None:
     """Under the date of the beginning, what came last would be first."""
     moments = ("235950", "235955", "000000", "000005")
