@@ -330,8 +330,7 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
         frames: in their order.
         axis: what they differ in.
         name: of the series, for warnings.
-        monitor: warned of uneven times, also of how long frames last, and of a repetition time
-            that they contradict.
+        monitor: warned of uneven times and lengths, and of a contradicting repetition time.
     """
     planes = [plane for frame in frames for plane in frame]
     repetition_s = _only_s(plane.repetition_ms for plane in planes)
@@ -340,7 +339,8 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
     if axis not in IN_TIME:
         return None
     lasts = np.array([frame[0].duration_ms or np.nan for frame in frames]) / 1000
-    lengths = f" and last {_named(lasts)} s" if np.ptp(lasts) > _EVEN * np.median(lasts) else ""
+    lengths = named([f"{time:.4g}" for time in lasts])
+    lengths = f" and last {lengths} s" if np.ptp(lasts) > _EVEN * np.median(lasts) else ""
     for moment, unit in ((_trigger_ms, 1e-3), (_time_s, 1.0), (_reference_ms, 1e-3)):
         begins = np.array([_begin(frame, moment) for frame in frames]) * unit
         if moment is _time_s:
@@ -350,7 +350,7 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
             continue
         is_even = not lengths and np.ptp(steps) <= _EVEN * np.median(steps)
         interval = float(np.median(steps)) if is_even else None
-        times, other = _named(begins - begins[0]), lengths
+        times, other = named([f"{time:.4g}" for time in begins - begins[0]]), lengths
         if repetition_s:
             tick_s = max(1.0 if (begins % 1 == 0).all() else _TICK_S, _EVEN * repetition_s)
             if np.abs(steps - repetition_s).max() <= tick_s:
@@ -363,10 +363,6 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
             monitor.warn(f"{name}: frames begin after {times} s{other}: {used}")
         return interval
     return repetition_s or _only_s(plane.interval_ms for plane in planes)
-
-
-def _named(times: Doubles) -> str:
-    return named([f"{time:.4g}" for time in times])
 
 
 def _only_s(values_ms: Iterable[float | None]) -> float | None:

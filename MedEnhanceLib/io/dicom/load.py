@@ -216,17 +216,14 @@ def _sequence_kind(first: Slice, axis: str) -> str:
 
 
 def _padding(slices: Sequence[Slice], voxels: Voxels) -> tuple[float, float] | None:
-    """Return the intensity of padding and the other end of its range; None if none is stated.
-
-    Where stored numbers are negative, one that 16 bits with a sign cannot hold lost its sign.
-    """
+    """Return the intensity of padding and the other end of its range; None if none is stated."""
     plane = next((plane for plane in slices if plane.padding is not None), None)
     if plane is None or plane.padding is None:
         return None
     slope, intercept = 1.0 if plane.slope is None else plane.slope, plane.intercept or 0.0
     limit = plane.padding if plane.padding_limit is None else plane.padding_limit
     is_beyond = plane.bits_allocated == 16 and min(plane.padding, limit) > np.iinfo(np.int16).max
-    if is_beyond and voxels.min() < intercept:
+    if is_beyond and voxels.min() < intercept:  # stored numbers have a sign, which it lost
         intercept -= slope * (1 << 16)
     return slope * plane.padding + intercept, slope * limit + intercept
 

@@ -34,9 +34,7 @@ _PROCESSING_EQUIPMENT = ("109102", "Processing Equipment")
 #: Words that are appended to a source's description: "MedEnhance enhanced".
 _OUR_WORDS = re.compile(r"( ?\bMedEnhance [a-z]+( [a-z]+)*)+$")
 #: A step of a history that every later result has to record; the group is its text.
-_LASTING_STEP = re.compile(
-    r"DERIVED: ((?:resampled|slices restored|enhanced).*?)(?: by MedEnhance .*)?$"
-)
+_LASTING_STEP = re.compile(r"DERIVED: ((resampled|slices restored|enhanced).*?)( by MedEnh.*)?$")
 _SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 #: Actions that leave the intensities as they are, or that have a code of their own.
 _CODES_OF_ACTIONS = {
@@ -66,11 +64,6 @@ class Derivation:
     lossy: tuple[Lossy, ...] = ()
     series_description: str | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
-
-    @property
-    def restores_slices(self) -> bool:
-        """Whether the action made thin slices of thick ones."""
-        return "slices restored" in self.description
 
     def apply(self, dataset: Dataset) -> None:
         """Record the derivation in `dataset`, after earlier ones that its source records."""
@@ -114,7 +107,8 @@ class Derivation:
         """Compose a SeriesDescription of that of the source (`earlier`) and the action."""
         if requested := short_text(self.series_description):
             return requested
-        action_text = f"MedEnhance {'thin slices' if self.restores_slices else self.action}"[:40]
+        is_new_grid = "slices restored" in self.description
+        action_text = f"MedEnhance {'thin slices' if is_new_grid else self.action}"[:40]
         source = cut(_OUR_WORDS.sub("", earlier), 63 - len(action_text)).strip()
         return f"{source} {action_text}".strip()
 
@@ -135,7 +129,7 @@ class Derivation:
         """Describe each step: earlier ones that changed voxels, then this action."""
         earlier = filter(None, map(_LASTING_STEP.match, self.history))
         model = f"; model {model_text(self.model)}" if self.model else ""
-        action = "slices restored" if self.restores_slices else self.action
+        action = "slices restored" if "slices restored" in self.description else self.action
         steps = [*(self._unnamed(step[1]) for step in earlier), f"{action}{model}"]
         return list(map(_with_notice, steps))
 
