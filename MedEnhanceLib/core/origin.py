@@ -36,6 +36,7 @@ class DicomOrigin:
         on_grid: whether instance k is still at the position of slice k; resampling ends that.
         body_part: BodyPartExamined, "" where the images state none.
         modality: Modality, likewise.
+        padding: the range of intensities that stand for nothing; None where none is stated.
     """
 
     study: str
@@ -44,6 +45,7 @@ class DicomOrigin:
     on_grid: bool = True
     body_part: str = ""
     modality: str = ""
+    padding: tuple[float, float] | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return the fields for a manifest: without patient data and paths; files if known."""

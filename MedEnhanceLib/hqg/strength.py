@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.report.figures import Picture
 
 _BLENDED = "blended with its input at strength"
-ENHANCED = "DERIVED: enhanced with"
+ENHANCED = "DERIVED: enhanced"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Mask, extremes, slabs
+from MedEnhanceLib.core.arrays import Array, Mask, Voxels, extremes, slabs
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.modality import MICROSCOPY_MM, SET_MODALITY, likely_modalities
 from MedEnhanceLib.core.quantity import UNFIT, quantity_of
@@ -166,6 +166,15 @@ def refuse_unfit(
     return quantity
 
 
+def _without_padding(volume: Volume) -> Voxels:
+    """Return the voxels, with 0 instead of what the DICOM header states as padding."""
+    voxels, origin = volume.voxels, volume.dicom_origin
+    if origin is None or origin.padding is None:
+        return voxels
+    is_padding = (voxels >= min(origin.padding)) & (voxels <= max(origin.padding))
+    return np.where(is_padding, voxels.dtype.type(0), voxels)
+
+
 def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str = "") -> None:
     """Warn if the modality or the spacing of a volume may be wrong.
 
@@ -189,7 +198,7 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         text += f"the units of {stated}: the result is wrong if the header is right"
         monitor.warn(text)
     elif volume.modality in ("MR", "PT", "EM") and (
-        likely_modalities(volume.voxels, spacing) == ("CT",)
+        likely_modalities(_without_padding(volume), spacing) == ("CT",)
     ):
         text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
         text += 'is wrong if it is CT: then state --modality CT (modality="CT" in Python)'

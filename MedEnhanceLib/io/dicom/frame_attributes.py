@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
@@ -23,6 +24,7 @@ _EVEN = 0.02
 _TICK_S = 0.0125
 #: A longer scan ran past midnight, dated by its beginning: its times cannot order frames.
 _LONGEST_SCAN_S = 12 * 3600.0
+_DAY_S = 24 * 3600.0
 #: Words of ImageType for the quantity that is shown; the others say how the image was made.
 _SHOWN = re.compile(
     r"[MPRI](_FFE|_SE|_IR)?|MAGNITUDE|PHASE( MAP)?|REAL|IMAGINARY|MIXED|MIP|MINIP|TRACEW|FA|"
@@ -298,12 +300,24 @@ def _follow_each_other(frames: Frames) -> bool:
 def interleave(frames: Frames) -> bool:
     """Return whether acquisition times of frames overlap, so that the frames may be mixed up.
 
-    False where times are missing, or all equal.
+    False where times are missing, or all equal; or never fall from one frame to the next, as those
+    of a clock of whole seconds, or past midnight.
     """
     times = {plane.time_s for frame in frames for plane in frame}
     if None in times or len(times) == 1:
         return False
+    rows = [[plane.time_s for plane in frame] for frame in frames]
+    dated = _past_midnight(np.array(rows, float))
+    if (dated[:-1].max(axis=1) <= dated[1:].min(axis=1)).all():
+        return False
     return not _follow_each_other(sorted(frames, key=lambda frame: _begin(frame, _time_s)))
+
+
+def _past_midnight(times: Doubles) -> Doubles:
+    """Add a day to times after midnight that have the date of the beginning."""
+    if np.ptp(times // _DAY_S) > 0:
+        return times
+    return np.where(times < times.max() - _LONGEST_SCAN_S, times + _DAY_S, times)
 
 
 def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float | None:
@@ -316,7 +330,7 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
         frames: in their order.
         axis: what they differ in.
         name: of the series, for warnings.
-        monitor: warned of uneven times, and of a repetition time that they contradict.
+        monitor: warned of uneven times and lengths, and of a contradicting repetition time.
     """
     planes = [plane for frame in frames for plane in frame]
     repetition_s = _only_s(plane.repetition_ms for plane in planes)
@@ -324,13 +338,19 @@ def interval_s(frames: Frames, axis: str, name: str, monitor: Monitor) -> float 
         return repetition_s
     if axis not in IN_TIME:
         return None
+    lasts = np.array([frame[0].duration_ms or np.nan for frame in frames]) / 1000
+    lengths = named([f"{time:.4g}" for time in lasts])
+    lengths = f" and last {lengths} s" if np.ptp(lasts) > _EVEN * np.median(lasts) else ""
     for moment, unit in ((_trigger_ms, 1e-3), (_time_s, 1.0), (_reference_ms, 1e-3)):
         begins = np.array([_begin(frame, moment) for frame in frames]) * unit
+        if moment is _time_s:
+            begins = _past_midnight(begins)
         steps = np.diff(begins)
         if not (np.isfinite(steps).all() and (steps > 0).all()):
             continue
-        interval = float(np.median(steps)) if np.ptp(steps) <= _EVEN * np.median(steps) else None
-        times, other = named([f"{time:.4g}" for time in begins - begins[0]]), ""
+        is_even = not lengths and np.ptp(steps) <= _EVEN * np.median(steps)
+        interval = float(np.median(steps)) if is_even else None
+        times, other = named([f"{time:.4g}" for time in begins - begins[0]]), lengths
         if repetition_s:
             tick_s = max(1.0 if (begins % 1 == 0).all() else _TICK_S, _EVEN * repetition_s)
             if np.abs(steps - repetition_s).max() <= tick_s:

@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
+from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import profile_of
@@ -156,10 +159,11 @@ def _volume(
         monitor.warn(f"{name}: {ordered[0].notes}")
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
+    padding = _padding(ordered, voxels)
     if repair is not None:
         refuse_not_finite(Volume(voxels, source=name))
         share = monitor.part(read_till, 1)
-        voxels, geometry, notes = repair.apply(voxels, share, padding=_padding(ordered))
+        voxels, geometry, notes = repair.apply(voxels, share, padding=padding)
         steps = [derived_note("; ".join(notes))]
         monitor.warn(f"{name}: {'; '.join(notes)}")
     return Volume(
@@ -170,7 +174,7 @@ def _volume(
         source=f"{path} (series {choice.row.key or 'without UID'})",
         history=(*about.history, *steps),
         frame_interval_s=interval_s(part.frames, part.axis, name, monitor),
-        dicom_origin=_origin(stacks),
+        dicom_origin=replace(_origin(stacks), padding=padding),
         gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
         quantity=_quantity(ordered[0], about.description),
         sequence_kind=_sequence_kind(ordered[0], part.axis),
@@ -211,13 +215,16 @@ def _sequence_kind(first: Slice, axis: str) -> str:
     return stated_kind(first.image_type, axis, is_followed=is_followed)
 
 
-def _padding(slices: Sequence[Slice]) -> tuple[float, float] | None:
+def _padding(slices: Sequence[Slice], voxels: Voxels) -> tuple[float, float] | None:
     """Return the intensity of padding and the other end of its range; None if none is stated."""
     plane = next((plane for plane in slices if plane.padding is not None), None)
     if plane is None or plane.padding is None:
         return None
     slope, intercept = 1.0 if plane.slope is None else plane.slope, plane.intercept or 0.0
     limit = plane.padding if plane.padding_limit is None else plane.padding_limit
+    is_beyond = plane.bits_allocated == 16 and min(plane.padding, limit) > np.iinfo(np.int16).max
+    if is_beyond and voxels.min() < intercept:  # stored numbers have a sign, which it lost
+        intercept -= slope * (1 << 16)
     return slope * plane.padding + intercept, slope * limit + intercept
 
 

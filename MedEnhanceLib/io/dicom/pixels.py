@@ -72,10 +72,10 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
 
 
 def _with_signs(stored: Voxels, slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
-    """Read unsigned numbers of CT as signed if padding lost its sign: -2000 is 63536 then."""
+    """Read unsigned numbers as signed if padding lost its sign: -2000 is 63536 then."""
     stated = [end for plane in slices for end in (plane.padding, plane.padding_limit) if end]
     lowest = min((end % _WORD for end in stated), default=0)
-    if slices[0].modality != "CT" or stored.dtype != np.uint16 or lowest < _WORD // 2:
+    if stored.dtype != np.uint16 or lowest < _WORD // 2:
         return stored
     high = stored[stored >= _WORD // 2]
     if not high.size or high.min() < lowest:  # there are none, or intensities among them

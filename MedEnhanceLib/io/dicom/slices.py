@@ -322,6 +322,7 @@ class Slice:
         trigger_ms: milliseconds after the trigger.
         heart_percent, breath_percent: of the cycle.
         time_s: time of acquisition, seconds since a fixed day.
+        duration_ms: ActualFrameDuration.
         interval_ms: TemporalResolution, from frame to frame.
         repetition_ms: from volume to volume of 2-D EPI.
     """
@@ -387,6 +388,7 @@ class Slice:
     breath_percent: float | None = _from("NominalPercentageOfRespiratoryPhase", measured)
     time_s: float | None = None
     reference_ms: float | None = _from("FrameReferenceTime", measured)
+    duration_ms: float | None = _from("ActualFrameDuration", measured)
     interval_ms: float | None = _from("TemporalResolution", measured)
     repetition_ms: float | None = _from("RepetitionTime", _repetition)
 

@@ -33,8 +33,8 @@ SEGMENTATION = ("113076", "Segmentation")
 _PROCESSING_EQUIPMENT = ("109102", "Processing Equipment")
 #: Words that are appended to a source's description: "MedEnhance enhanced".
 _OUR_WORDS = re.compile(r"( ?\bMedEnhance [a-z]+( [a-z]+)*)+$")
-#: A step of a history that resampled voxels; the group is its text.
-_RESAMPLED_STEP = re.compile(r"DERIVED: ((?:resampled|slices restored).*?)(?: by MedEnhance .*)?$")
+#: A step of a history that every later result has to record; the group is its text.
+_LASTING_STEP = re.compile(r"DERIVED: ((resampled|slices restored|enhanced).*?)( by MedEnh.*)?$")
 _SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 #: Actions that leave the intensities as they are, or that have a code of their own.
 _CODES_OF_ACTIONS = {
@@ -126,10 +126,11 @@ class Derivation:
         return list(dict.fromkeys(codes))
 
     def _contributions(self) -> list[str]:
-        """Describe each step: earlier resampling, then this action."""
-        resampled = filter(None, map(_RESAMPLED_STEP.match, self.history))
+        """Describe each step: earlier ones that changed voxels, then this action."""
+        earlier = filter(None, map(_LASTING_STEP.match, self.history))
         model = f"; model {model_text(self.model)}" if self.model else ""
-        steps = [*(self._unnamed(step[1]) for step in resampled), f"{self.action}{model}"]
+        action = "slices restored" if "slices restored" in self.description else self.action
+        steps = [*(self._unnamed(step[1]) for step in earlier), f"{action}{model}"]
         return list(map(_with_notice, steps))
 
 

@@ -95,7 +95,8 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
         return unicompress.inspect_container(path, verify=params.verify, monitor=monitor)
     if params.verify:
         raise ConfigError(f"{path.name} carries no checksums", f"Verify a {CONTAINER}.")
-    return described(params.load(monitor), path)
+    facts = described(params.load(monitor), path)
+    return facts | {"warnings": [*facts["warnings"], *monitor.warnings]}
 
 
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:

@@ -418,11 +418,37 @@ def test_uneven_times_are_named(make: Make, recorder: WarningRecorder) -> None:
     assert any("begin after 0, 10, 50 s: times" in text for text in recorder.warnings)
 
 
+def test_a_last_frame_that_is_longer_is_named(make: Make, recorder: WarningRecorder) -> None:
+    """Frames of 10, 10 and 30 s begin at even times."""
+    rows = frames_of(
+        lambda t: {"ActualFrameDuration": (10000, 10000, 30000)[t], **time(f"1200{10 * t:02d}")}
+    )
+    assert load(make(rows), monitor=recorder.monitor).frame_interval_s is None
+    assert any("0, 10, 20 s and last 10, 10, 30 s: times" in text for text in recorder.warnings)
+
+
 def test_a_clock_that_ran_past_midnight_makes_no_frames(make: Make) -> None:
     """Under the date of the beginning, what came last would be first."""
     moments = ("235950", "235955", "000000", "000005")
     rows = ((t, z, time(moment)) for t, moment in enumerate(moments) for z in PLACES)
     refused(make(rows), "share a place", GeometryError)
+
+
+@pytest.mark.parametrize(
+    ("moments", "seconds"),
+    [
+        (("120000", "120001", "120001"), None),
+        (("120000", "120000", "120001"), None),
+        (("235958", "000000", "000002"), 2.0),
+    ],
+)
+def test_acquisitions_whose_times_never_fall_are_one_sequence(
+    make: Make, moments: tuple[str, ...], seconds: float | None
+) -> None:
+    """A clock of whole seconds gives frames equal times; one that passed midnight starts anew."""
+    folder = make(frames_of(lambda t: {"AcquisitionNumber": t + 1, **time(moments[t])}))
+    assert values(folder) == FRAMES
+    assert load(folder).frame_interval_s == seconds
 
 
 def test_nearly_equal_inversion_times_are_one_also_beside_images_without(make: Make) -> None:

@@ -246,6 +246,8 @@ def test_an_image_without_preamble_and_meta_header_is_read(
         ("DS", "0.8\\0.5", False),
         ("FD", [0.8, 0.5], False),
         ("LO", "0.8\\0.5", False),
+        ("SH", "0.8\\0.5", False),
+        ("LT", "0.8\\0.5", True),
         ("UT", "0.8\\0.5", True),
         ("ST", "0.8 \\ 0.5 ", True),
         ("DS", "0.5", True),

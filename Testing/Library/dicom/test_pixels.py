@@ -15,7 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 from Library.conftest import Make, WarningRecorder
-from Library.dicom.images import Image, mr, of_every_syntax, written
+from Library.dicom.images import MR, Image, mr, of_every_syntax, written
 from Library.dicom.reading import edited, loaded
 from pydicom.encaps import encapsulate, get_frame
 
@@ -227,6 +227,7 @@ def test_syntax_that_is_not_read_is_named(tmp_path: Path) -> None:
         indexed(written(mr(stored, b"\0\0", "1.2.840.10008.1.2.4.92")), tmp_path)
 
 
+@pytest.mark.parametrize(("more", "shift"), [({}, -1024), (MR, 0)])
 @pytest.mark.parametrize(
     ("stated", "is_padding"),
     [
@@ -238,16 +239,22 @@ def test_syntax_that_is_not_read_is_named(tmp_path: Path) -> None:
         ({}, False),
     ],
 )
-def test_padding_of_ct_that_lost_its_sign_is_read_with_it(
-    make_series: Make, recorder: WarningRecorder, stated: dict[str, Any], is_padding: bool
+def test_padding_that_lost_its_sign_is_read_with_it(
+    make_series: Make,
+    recorder: WarningRecorder,
+    stated: dict[str, Any],
+    is_padding: bool,
+    more: dict[str, Any],
+    shift: int,
 ) -> None:
+    """What stands for nothing is no sign of another modality."""
     stored = np.array([[[-2000, 0, 24], [1000, 1100, 3000]]] * 3, np.int16).view(np.uint16)
-    folder = make_series(stored)
+    folder = make_series(stored, **more)
     for dataset in edited(folder):
         for keyword, (vr, number) in stated.items():
             dataset.add_new(keyword, vr, number)
     volume = load(folder, monitor=recorder.monitor)
-    assert volume.voxels.min() == (-3024 if is_padding else -1024)
-    assert volume.voxels.max() == (1976 if is_padding else 62512)
+    assert volume.voxels.min() == (-2000 if is_padding else 0) + shift
+    assert volume.voxels.max() == (3000 if is_padding else 63536) + shift
     assert any("PixelPaddingValue" in text for text in recorder.warnings) == is_padding
-    assert not any("look like MR" in text for text in recorder.warnings)
+    assert not any("look like" in text for text in recorder.warnings)

@@ -232,6 +232,7 @@ def test_thin_slices_of_a_series_become_one_on_their_own_grid(
     assert len(third.SourceImageSequence) == 2
     assert "slices restored: 8 of 4 mm to 16 of 2 mm" in third.DerivationDescription
     assert "113085" in [code.CodeValue for code in third.DerivationCodeSequence]
+    assert thin.history[0].startswith("DERIVED: slices restored")  # not enhanced before
 
 
 def test_a_cancel_stops_it(model: str) -> None:

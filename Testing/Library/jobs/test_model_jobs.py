@@ -130,6 +130,20 @@ def test_roles_stand_for_names_of_files_in_manifests(
     assert len(manifest["results"]["measured"]["guide"]["series"]) == 2
 
 
+def test_dicom_keeps_that_a_volume_was_enhanced_before(scan: Path, model: str) -> None:
+    """Both a series that the enhancement wrote, and one converted from its NIfTI file."""
+    folder = scan.parent
+    as_dicom = {"dicom": True, "patient_id": "P-17"}
+    derived = {"output": str(folder / "derived")} | as_dicom
+    run_job(JobSpec("enhance", _enhance(scan, model).params | derived))
+    run_job(_enhance(scan, model))
+    converted = {"input": str(folder / "better.nii.gz"), "output": str(folder / "converted")}
+    run_job(JobSpec("convert", converted | as_dicom))
+    for name in ("derived", "converted"):
+        report = me.enhance(folder / name, model=model, device="cpu").report
+        assert any("enhanced before" in text for text in report["warnings"])
+
+
 def test_guides_are_named_in_the_manifest(scan: Path, model: str, data: Path) -> None:
     guides = [str(data / "hq" / f"{n}.nii.gz") for n in (0, 1)]
     events: list[Event] = []
