@@ -52,6 +52,8 @@ _UNFIT = (
     "the noise was measured in the other frames; check whether this is as the scanner made it",
 )
 _NOT_SHARED = ", and frames show no noise in common (movement, or other contrasts)"
+#: Share of neighboring frames that are alike below which frames differ in contrast.
+_MOST_ALIKE = 0.5
 #: Noise of MR with less power than this share of white noise at the highest frequency of both axes
 #: comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less. In CT
 #: a smooth kernel does the same. The spectrum is known to be that of noise from this confidence.
@@ -294,7 +296,8 @@ def _sequence_warning(
             f"frames of a {kind} series are filtered together, which erases weak changes over time",
             "for activation or uptake use sequence each",
         )
-    if not is_joint and not kind and config.sequence == "auto" and shared is None:
+    differ = shared is None or shared.alike < _MOST_ALIKE
+    if not is_joint and not kind and config.sequence == "auto" and differ:
         return ModelWarning(
             "sequence-kind",
             "what the frames differ in is not stated: they are filtered one by one",

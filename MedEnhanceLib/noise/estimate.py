@@ -117,6 +117,7 @@ class NoiseEstimate:
         cell: voxels in a cell along k, j, i.
         low, high: ends of the interval that holds σ in nine of ten scans.
         apparent: σ as the quietest blocks show it, anatomy included.
+        alike: share of the neighboring frames that are alike, 0 to 1; 1 for a single volume.
     """
 
     level: float
@@ -132,6 +133,7 @@ class NoiseEstimate:
     low: float = 0.0
     high: float = 0.0
     apparent: float = 0.0
+    alike: float = 1.0
 
     def at_level(self, level: float) -> NoiseEstimate:
         """Return the same noise at another σ, with its map in proportion."""

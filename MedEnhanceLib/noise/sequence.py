@@ -214,7 +214,7 @@ def measure_frames(
     if tissue.sum() < _FEW:
         return None
     step = quantum(frames[len(frames) // 2])
-    still = _still_pairs(frames, mean, tissue, step, is_absolute, monitor)
+    still, share_alike = _still_pairs(frames, mean, tissue, step, is_absolute, monitor)
     if not still:
         return None
     sigma, count, size = _map(frames, still, tissue, spacing, step, monitor)
@@ -243,6 +243,7 @@ def measure_frames(
         high=float(max(high, level)),
         reason="",
         cell=size,
+        alike=share_alike,
     )
 
 
@@ -253,8 +254,12 @@ def _still_pairs(
     step: float,
     is_absolute: bool,
     monitor: Monitor,
-) -> list[_Pair]:
-    """Select pairs of nearest alike frames without movement; none where no frames are alike."""
+) -> tuple[list[_Pair], float]:
+    """Select pairs of nearest alike frames without movement; none where no frames are alike.
+
+    Returns also the share of the neighbors that are alike.
+    """
+    share_alike = 0.0
     edge = sum(np.abs(mean - np.roll(mean, 1, axis)) for axis in (1, 2))[tissue]
     k, j, i = np.nonzero(tissue)
     place = np.ravel_multi_index((k // BLOCK, j // _PLACE, i // _PLACE), tissue.shape)
@@ -265,17 +270,18 @@ def _still_pairs(
             numbers = int(first), int(first) + apart
             pairs.append(_compared(frames, numbers, tissue, edge, place, step, is_absolute))
             let_go(frames[first])
-        still = _still(pairs, is_few=len(frames) < FEWEST_MEASURED)
-        if still:
-            return still
-    return []
+        alike = [pair for pair in pairs if pair.level > 0 and pair.contrast <= _CONTRAST]
+        if apart == 1:
+            share_alike = len(alike) / len(pairs)
+        if still := _still(alike, is_few=len(frames) < FEWEST_MEASURED):
+            return still, share_alike
+    return [], share_alike
 
 
-def _still(pairs: Sequence[_Pair], *, is_few: bool) -> list[_Pair]:
+def _still(alike: Sequence[_Pair], *, is_few: bool) -> list[_Pair]:
     """Select pairs without movement, an odd number: the median of an even number is biased."""
-    alike = [pair for pair in pairs if pair.level > 0 and pair.contrast <= _CONTRAST]
     quiet = [p for p in alike if p.structure <= _STRUCTURE and p.steepness <= MOVING]
-    quiet = quiet or ([] if is_few else alike)
+    quiet = quiet or ([] if is_few else [*alike])
     if not quiet:
         return []
     quiet.sort(key=lambda pair: pair.level)

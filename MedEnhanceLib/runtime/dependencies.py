@@ -21,9 +21,8 @@ from types import ModuleType
 from typing import Any, Literal
 
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError
-from MedEnhanceLib.runtime.processes import refuse_torn_process
 from MedEnhanceLib.runtime.progress import Monitor, attend
-from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
+from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting, refuse_torn_process
 from MedEnhanceLib.runtime.text import reason_of
 
 #: What packages are for: to open, compress, export and make samples; or to enhance, segment,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.runtime.processes import refuse_torn_process
+from MedEnhanceLib.runtime.shared_setting import refuse_torn_process
 
 EventKind = Literal["started", "progress", "log", "metric", "preview", "warning", "result", "error"]
 

@@ -1,13 +1,20 @@
-"""Settings of the whole process that several threads may change for a while at the same time."""
+"""What the threads of a process share: settings that several may change for a while at a time.
+
+A process that was forked while another thread used MedEnhance refuses to go on.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ContextDecorator
+from traceback import walk_stack
 
-from MedEnhanceLib.runtime.processes import refuse_torn_process
+from MedEnhanceLib.errors import MedEnhanceError
 
+_LIBRARY = __name__.partition(".")[0]
 Restore = Callable[[], object]
 
 
@@ -35,3 +42,34 @@ class SharedSetting(ContextDecorator):
             self._users -= 1
             if self._users == 0:
                 self._restore()
+
+
+#: Modules of MedEnhance that other threads were in: at the last fork, and at that of this process.
+_in_use, _torn = set[str](), set[str]()
+
+
+def _look_at_threads() -> None:
+    """Note before a fork what other threads are in: they may hold locks."""
+    frames = sys._current_frames()
+    del frames[threading.get_ident()]
+    callers = (caller for frame in frames.values() for caller, _line in walk_stack(frame))
+    names = (str(caller.f_globals.get("__name__")) for caller in callers)
+    _in_use.clear()
+    _in_use.update(name for name in names if name.startswith(_LIBRARY))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_look_at_threads, after_in_child=lambda: _torn.update(_in_use))
+
+
+def refuse_torn_process() -> None:
+    """Raise MedEnhanceError in a process that was forked while another thread computed.
+
+    It has the locks that the thread held, of imports and of other libraries too, and would wait
+    for it forever.
+    """
+    if _torn:
+        raise MedEnhanceError(
+            "this process was forked while another thread was using MedEnhance",
+            'Start processes with multiprocessing.get_context("spawn").',
+        )

@@ -155,11 +155,11 @@ def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
     frames = still.astype(np.float32)
     frames[1] += rng.normal(0, 40, head.shape)
     sequence = replace(head, voxels=frames, source="cine.nii")
-    result = me.enhance(sequence, model="mr", guide=head, strength="full", device="cpu")
+    result = me.enhance(sequence, model="mr", guide=head, strength="full", device="cpu", noise=28)
     assert result.guide_use is not None
     assert result.guide_use.shape == sequence.shape
     assert result.guide_use.voxels[0].max() == 0
-    options = EnhanceConfig(model="mr", uncertainty=True, device="cpu", strength="full")
+    options = EnhanceConfig(model="mr", uncertainty=True, device="cpu", strength="full", noise=28)
     some = enhance(sequence, options, guide=head, slices=(2, 4))  # its neighbors count, too
     assert np.array_equal(some.guide_use.voxels, result.guide_use.voxels[:, 2:4])
     assert some.guide_use.voxels[1].max() > 0
