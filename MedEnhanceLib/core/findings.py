@@ -86,10 +86,8 @@ def describe(
         if isinstance(value, Mapping)
         and all(isinstance(value.get(key), (int, float)) for key in _NUMBERS.get(name, ()))
     }
-    lines, taken_as = (
-        list(filter(None, [verdict_on(measured, strength)])),
-        facts.get("taken_as", {}),
-    )
+    verdict, taken_as = verdict_on(measured, strength), facts.get("taken_as", {})
+    lines = [verdict] if verdict else []
     if taken_as.get("left_alone"):
         return lines
     if guessed := taken_as.get("guessed_modality"):
@@ -146,7 +144,8 @@ def corrections_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> 
     """Describe all corrections for a history note: `verdict_on`, then what it does not say."""
     noise = measured.get("noise", {})
     share = noise.get("share_removed", 1)
-    parts = list(filter(None, [verdict_on(measured, strength)]))
+    verdict = verdict_on(measured, strength)
+    parts = [verdict] if verdict else []
     if returned := noise.get("share_given_back", 0):
         parts.append(f"{returned:.0%} of the noise kept with faint lesions")
     if share > 0 and noise.get("sigma_used", math.inf) < noise.get("sigma", 0):
