@@ -35,7 +35,7 @@ def half():
 
 
 def head(mm, seed=0):
-    """That brain with voxels of so many mm (a small head takes less time), in another contrast."""
+    """The same brain at another voxel size, in mm, and contrast; a small head takes less time."""
     voxels = (half().voxels / 255.0) ** (1 + 0.1 * seed) * 1000
     return me.Volume(voxels.astype(np.int16), me.Geometry((mm, mm, mm)), modality="MR")
 
