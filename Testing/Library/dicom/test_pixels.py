@@ -247,7 +247,7 @@ def test_padding_that_lost_its_sign_is_read_with_it(
     more: dict[str, Any],
     shift: int,
 ) -> None:
-    """What stands for nothing is no sign of another modality."""
+    """Padding is no sign of another modality."""
     stored = np.array([[[-2000, 0, 24], [1000, 1100, 3000]]] * 3, np.int16).view(np.uint16)
     folder = make_series(stored, **more)
     for dataset in edited(folder):
