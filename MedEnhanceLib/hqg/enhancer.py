@@ -221,13 +221,12 @@ def _prepared(
     if config.noise is not None:
         checked_noise(config.noise, frames[numbers[0]])
     load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
-    for name, is_given in (("model", config.model != "auto"), ("guide", bool(guides))):
-        is_plain = config.denoiser != "auto" and not denoiser_class(config.denoiser).needs_model
-        if is_given and is_plain:
-            raise ConfigError(
-                f"the denoiser {config.denoiser} takes no {name}",
-                f"Leave it out, or choose a denoiser of a model: {SET_NETWORK}, {VIEW_NETWORK}.",
-            )
+    of_model = "model" if config.model != "auto" else "guide" if guides else ""
+    if config.denoiser != "auto" and of_model and not denoiser_class(config.denoiser).needs_model:
+        raise ConfigError(
+            f"the denoiser {config.denoiser} takes no {of_model}",
+            f"Leave it out, or choose a denoiser of a model: {SET_NETWORK}, {VIEW_NETWORK}.",
+        )
     method = _method_of(config, bundle, is_joint=is_joint)
     if is_joint and (reason := _apart(frames, empty, cache, monitor)):
         is_joint, method = False, method[-1:]

@@ -107,10 +107,15 @@ class Derivation:
         """Compose a SeriesDescription of that of the source (`earlier`) and the action."""
         if requested := short_text(self.series_description):
             return requested
-        is_new_grid = "slices restored" in self.description
-        action_text = f"MedEnhance {'thin slices' if is_new_grid else self.action}"[:40]
+        action = "thin slices" if self._restores_slices else self.action
+        action_text = f"MedEnhance {action}"[:40]
         source = cut(_OUR_WORDS.sub("", earlier), 63 - len(action_text)).strip()
         return f"{source} {action_text}".strip()
+
+    @property
+    def _restores_slices(self) -> bool:
+        """Whether the action made thin slices, on a new grid."""
+        return "slices restored" in self.description
 
     def _unnamed(self, text: str) -> str:
         """Leave out names of files: those that are known, then what looks like one."""
@@ -129,7 +134,7 @@ class Derivation:
         """Describe each step: earlier ones that changed voxels, then this action."""
         earlier = filter(None, map(_LASTING_STEP.match, self.history))
         model = f"; model {model_text(self.model)}" if self.model else ""
-        action = "slices restored" if "slices restored" in self.description else self.action
+        action = "slices restored" if self._restores_slices else self.action
         steps = [*(self._unnamed(step[1]) for step in earlier), f"{action}{model}"]
         return list(map(_with_notice, steps))
 
