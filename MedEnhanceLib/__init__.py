@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         segment,
     )
     from MedEnhanceLib.api_files import list_series, load, save, save_dicom
-    from MedEnhanceLib.api_training import distill, evaluate, train
     from MedEnhanceLib.core.geometry import Geometry
     from MedEnhanceLib.core.volume import Volume
     from MedEnhanceLib.errors import (
@@ -46,7 +45,8 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
     )
-    from MedEnhanceLib.spg.cohort import Cohort
+    from MedEnhanceLib.training.api import distill, evaluate, train
+    from MedEnhanceLib.training.spg.cohort import Cohort
 
 __all__ = [
     "Cancelled",
@@ -88,10 +88,10 @@ _ELSEWHERE = ["__version__", *_FILES, *_TRAINING]
 _HOMES = {
     "api": [name for name in __all__ if name.islower() and name not in _ELSEWHERE],
     "api_files": _FILES,
-    "api_training": _TRAINING,
+    "training.api": _TRAINING,
     "core.geometry": ["Geometry"],
     "core.volume": ["Volume"],
     "errors": ["Cancelled", *(name for name in __all__ if name.endswith("Error"))],
-    "spg.cohort": ["Cohort"],
+    "training.spg.cohort": ["Cohort"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -7,8 +7,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.jobs.teaching.segmenter import is_of_maps
-from MedEnhanceLib.spg.config import SYNTHETIC, TEMPLATE
+from MedEnhanceLib.training.jobs.segmenter import is_of_maps
+from MedEnhanceLib.training.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhanceNodes import model_choice
 from MedEnhancePages.distill_run import RunArea
 from MedEnhancePages.widgets import Notice, Page, allow, askForFile, fill

@@ -6,8 +6,8 @@ import qt
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import size_text
-from MedEnhanceLib.spg.folder import AUDIT_REPORT, SHEET
-from MedEnhanceLib.spg.readme import weighed_verdict
+from MedEnhanceLib.training.spg.folder import AUDIT_REPORT, SHEET
+from MedEnhanceLib.training.spg.readme import weighed_verdict
 from MedEnhancePages.widgets import confirm, fill, showText, showWeight
 from MedEnhancePanels.errors import guarded
 from MedEnhanceTasks import long_run

@@ -9,7 +9,7 @@ import math
 
 from MedEnhanceLib.core.options import option_of
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.training.spg.config import DistillConfig
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 

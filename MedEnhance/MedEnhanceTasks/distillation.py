@@ -9,21 +9,21 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.gradprom.labeled import config_of
-from MedEnhanceLib.jobs.durations import expected_duration
-from MedEnhanceLib.jobs.kinds.train import training_config, volumes_in
-from MedEnhanceLib.jobs.teaching.segmenter import find_images, is_of_maps, teachers
 from MedEnhanceLib.runtime.text import duration_text
-from MedEnhanceLib.spg.cohort import count_patients, require_patients
-from MedEnhanceLib.spg.config import (
+from MedEnhanceLib.training.jobs.durations import expected_duration
+from MedEnhanceLib.training.jobs.segmenter import find_images, is_of_maps, teachers
+from MedEnhanceLib.training.jobs.train import training_config, volumes_in
+from MedEnhanceLib.training.spg.cohort import count_patients, require_patients
+from MedEnhanceLib.training.spg.config import (
     FEWEST_PATIENTS,
     MANY_PATIENTS,
     SYNTHETIC,
     TEMPLATE,
     DistillConfig,
 )
-from MedEnhanceLib.spg.dataset import find_set
-from MedEnhanceLib.spg.prepare import plan_text
-from MedEnhanceLib.spg.statistics import count_of_numbers
+from MedEnhanceLib.training.spg.dataset import find_set
+from MedEnhanceLib.training.spg.prepare import plan_text
+from MedEnhanceLib.training.spg.statistics import count_of_numbers
 from MedEnhanceNodes import model_choice
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import long_run

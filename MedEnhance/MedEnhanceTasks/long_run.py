@@ -8,8 +8,8 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.jobs.runs import LongRun
 from MedEnhanceLib.runtime.text import duration_text
+from MedEnhanceLib.training.jobs.runs import LongRun
 from MedEnhancePanels.errors import PanelError
 
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import TextIO, cast
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli import batch, compress, distill, doctor, enhance, models, train, volumes
+from MedEnhanceLib.cli import batch, compress, doctor, enhance, models, volumes
 from MedEnhanceLib.cli.console import Console
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import job_errors
+from MedEnhanceLib.runtime.registry import has_training, member_at
 from MedEnhanceLib.runtime.tolerance import Messages
 
 #: In the order in which help lists them.
@@ -32,9 +33,11 @@ COMMANDS = (
     compress.DECOMPRESS,
     compress.RECOVER,
     volumes.DEGRADE,
-    train.TRAIN,
-    train.EVALUATE,
-    distill.COMMAND,
+    *(
+        member_at(f"MedEnhanceLib.training.commands.{place}")
+        for place in ("train:TRAIN", "train:EVALUATE", "distill:COMMAND")
+        if has_training()
+    ),
     batch.BATCH,
     models.MODELS,
     doctor.DOCTOR,

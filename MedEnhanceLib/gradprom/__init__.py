@@ -1,30 +1,20 @@
-"""GradProm: segmentation heads, and the gate through which they train the enhancer.
+"""GradProm: segmentation heads.
 
-The import needs numpy alone; torch is loaded by the first call of `segment` and the first access to
-`GradientGate`. Training is `MedEnhanceLib.gradprom.train.train`.
+The import needs numpy alone; torch is loaded by the first call of `segment`. Their training, and
+the gate through which they teach an enhancer, are in `MedEnhanceLib.training.gradprom`.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.config import (
-    HeadConfig,
-    SegmentConfig,
-    TrainFromLabelsConfig,
-    TrainHeadConfig,
-)
+from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig
 from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
 
 _ONE_FRAME = "Segment one frame at a time, in Python volume.frame(0)."
 _FORCE_SEGMENTER = "--force-segmenter (Python: force_segmenter=True). In Slicer: Segment anyway"
@@ -34,25 +24,13 @@ _FORCE = (
 )
 
 __all__ = [
-    "GradientGate",
     "HeadConfig",
     "Label",
     "SegmentConfig",
     "Segmentation",
-    "TrainFromLabelsConfig",
-    "TrainHeadConfig",
     "open_head_for",
     "segment",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name != "GradientGate":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    require("torch", purpose="Training")
-    from MedEnhanceLib.gradprom.gate import GradientGate
-
-    return GradientGate
 
 
 def segment(

@@ -15,8 +15,9 @@ from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Enhance
-from MedEnhanceLib.gradprom.config import HeadConfig, TrainHeadConfig, size_of
+from MedEnhanceLib.gradprom.config import HeadConfig, size_of
 from MedEnhanceLib.learning.precision import move
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 
 _RESEARCH = "A research tool: do not use it for measurements of patients."
 

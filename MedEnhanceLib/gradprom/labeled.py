@@ -13,10 +13,11 @@ import numpy.typing as npt
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.config import TrainHeadConfig, size_of
+from MedEnhanceLib.gradprom.config import size_of
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 
 #: Most files or values that a message names.
 _NAMED = 5

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -22,17 +21,21 @@ from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom.config import SLICES, STRUCTURES, SegmentConfig, network_kind
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.registry import Registry
 
 Model = TypeVar("Model")
 _PURPOSE = "Segmenting a volume"
 MONAI = "monai"
 #: Kind of network that the card of a head states, or MONAI → class, which takes the head's bundle,
 #: or the folder of MONAI's.
-SEGMENTERS = {
-    SLICES: "MedEnhanceLib.gradprom.slice_segmenter:SliceSegmenter",
-    STRUCTURES: "MedEnhanceLib.gradprom.structures.segmenting:StructureSegmenter",
-    MONAI: "MedEnhanceLib.gradprom.monai_segmenter:MonaiSegmenter",
-}
+SEGMENTERS = Registry(
+    "medenhance.segmenters",
+    {
+        SLICES: "MedEnhanceLib.gradprom.slice_segmenter:SliceSegmenter",
+        STRUCTURES: "MedEnhanceLib.gradprom.structures.segmenting:StructureSegmenter",
+        MONAI: "MedEnhanceLib.gradprom.monai_segmenter:MonaiSegmenter",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
         return segmenter_class(MONAI)(Path(config.monai_bundle))
     head = open_bundle(config.model, kind="head", modality=volume.modality)
     kind = network_kind(head.metadata.get("network", {}))
-    if kind not in SEGMENTERS or kind == MONAI:
+    if kind not in SEGMENTERS.names() or kind == MONAI:
         raise ModelError(
             f"head {head.name}: unknown kind of network {kind!r}", "Update MedEnhance."
         )
@@ -184,5 +187,4 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
 
 def segmenter_class(kind: str) -> Callable[[Bundle | Path], Segmenter]:
     """Import the class of a kind of the registry."""
-    module, _, name = SEGMENTERS[kind].partition(":")
-    return cast("Callable[[Bundle | Path], Segmenter]", getattr(import_module(module), name))
+    return cast("Callable[[Bundle | Path], Segmenter]", SEGMENTERS.member(kind))

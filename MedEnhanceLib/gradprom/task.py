@@ -22,12 +22,13 @@ from MedEnhanceLib.core.volume import Enhance, Volume
 from MedEnhanceLib.degradation.lowdose import ELECTRONIC
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.gradprom import segment
-from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.gradprom.head import open_head, segmentation_loss
 from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, config_of, find_split, read_labeled
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/gradprom.py.
 #: Noise of the measured images: σ over the brightest tissue; photons per ray.

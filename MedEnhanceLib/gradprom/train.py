@@ -24,7 +24,7 @@ from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import draw
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.config import SLICES, HeadConfig, TrainHeadConfig
+from MedEnhanceLib.gradprom.config import SLICES, HeadConfig
 from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head, segmentation_loss
 from MedEnhanceLib.gradprom.labeled import Files, find_split, read_labeled
 from MedEnhanceLib.gradprom.likeness import record_likeness
@@ -35,6 +35,7 @@ from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.learning.training import Learner, begin_training
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 
 #: Degradations of the simulated low-quality versions, in turn.
 _DEGRADATIONS = {"MR": ("rician", "composite"), "CT": ("low-dose",)}

@@ -1,7 +1,7 @@
 """HQG-Net: unpaired enhancement guided by high-quality images.
 
 The import needs numpy alone; `enhance` loads torch when it is called. Training is
-`MedEnhanceLib.hqg.train.train`.
+`MedEnhanceLib.training.hqg.train`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from MedEnhanceLib.runtime.dependencies import imported_when_used
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
+    from MedEnhanceLib.hqg.config import EnhanceConfig
     from MedEnhanceLib.hqg.decide import VolumeCache
     from MedEnhanceLib.hqg.enhancer import enhance, measure
 
-__all__ = ["EnhanceConfig", "TrainConfig", "VolumeCache", "enhance", "measure"]
+__all__ = ["EnhanceConfig", "VolumeCache", "enhance", "measure"]
 
 _HOMES = {
-    "config": ["EnhanceConfig", "TrainConfig"],
+    "config": ["EnhanceConfig"],
     "decide": ["VolumeCache"],
     "enhancer": ["enhance", "measure"],
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -21,6 +20,7 @@ from MedEnhanceLib.filters.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from MedEnhanceLib.bundles.store import Bundle
@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 BLOCK_MATCHING, SET_NETWORK, PRINCIPAL_IMAGES = "block-matching", "set-network", "principal-images"
 VIEW_NETWORK = "view-network"
 #: Name → class.
-DENOISERS = {
-    BLOCK_MATCHING: "MedEnhanceLib.hqg.denoisers:BlockMatching",
-    SET_NETWORK: "MedEnhanceLib.hqg.network_stage:SetNetwork",
-    VIEW_NETWORK: "MedEnhanceLib.hqg.view_stage:ViewNetwork",
-    PRINCIPAL_IMAGES: "MedEnhanceLib.hqg.principal_images:PrincipalImages",
-}
+DENOISERS = Registry(
+    "medenhance.denoisers",
+    {
+        BLOCK_MATCHING: "MedEnhanceLib.hqg.denoisers:BlockMatching",
+        SET_NETWORK: "MedEnhanceLib.hqg.network_stage:SetNetwork",
+        VIEW_NETWORK: "MedEnhanceLib.hqg.view_stage:ViewNetwork",
+        PRINCIPAL_IMAGES: "MedEnhanceLib.hqg.principal_images:PrincipalImages",
+    },
+)
 #: Rounds for principal images, whose blocks are compared in another image, so that the noise does
 #: not lead them: less smoothing is needed. With more, simulated tensors lose anisotropy.
 _IMAGE_ROUNDS = (
@@ -182,8 +185,7 @@ class Denoiser(Protocol):
 
 def denoiser_class(name: str) -> type[Denoiser]:
     """Import the class of a method of the registry."""
-    module, _, attribute = DENOISERS[name].partition(":")
-    return cast("type[Denoiser]", getattr(import_module(module), attribute))
+    return cast("type[Denoiser]", DENOISERS.member(name))
 
 
 def options_for(name: str, given: Mapping[str, Any]) -> Options:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean, shown
@@ -15,6 +14,7 @@ from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.runtime.device import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
+from MedEnhanceLib.runtime.registry import has_training, member_at
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,37 @@ class Job:
     @property
     def params(self) -> Any:
         """The dataclass of the parameters."""
-        return _member(self.params_at)
+        return member_at(_place(self.params_at))
 
     @property
     def run(self) -> Callable[..., Result]:
         """The function that does the job."""
-        run: Callable[..., Result] = _member(self.run_at)
+        run: Callable[..., Result] = member_at(_place(self.run_at))
         return run
 
 
-def _member(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(import_module(f"MedEnhanceLib.jobs.kinds.{module}"), name)
+def _place(name: str) -> str:
+    """Return the full name of a member: names without a package are of `jobs.kinds`."""
+    return name if name.startswith("MedEnhanceLib.") else f"MedEnhanceLib.jobs.kinds.{name}"
 
 
+_IN_TRAINING = "MedEnhanceLib.training.jobs."
+_TRAINING = {
+    "train": Job(
+        f"{_IN_TRAINING}train:TrainParams", f"{_IN_TRAINING}train:run_train", cohort="data"
+    ),
+    "distill": Job(
+        f"{_IN_TRAINING}distill:DistillParams", f"{_IN_TRAINING}distill:run_distill",
+        cohort="cohort",
+    ),
+    "distill-estimate": Job(
+        f"{_IN_TRAINING}distill:DistillEstimateParams",
+        f"{_IN_TRAINING}distill:run_distill_estimate",
+    ),
+    "evaluate": Job(
+        f"{_IN_TRAINING}evaluate:EvaluateParams", f"{_IN_TRAINING}evaluate:run_evaluate"
+    ),
+}  # fmt: skip
 JOBS: dict[str, Job] = {
     "enhance": Job("enhance:EnhanceParams", "enhance:run_enhance", keeps_volumes=True),
     "noise": Job("enhance:NoiseParams", "enhance:run_noise", keeps_volumes=True, is_question=True),
@@ -75,15 +92,12 @@ JOBS: dict[str, Job] = {
     "series": Job("volumes:SeriesParams", "volumes:run_series"),
     "export": Job("volumes:ExportParams", "volumes:run_export"),
     "batch": Job("batch:BatchParams", "batch:run_batch"),
-    "train": Job("train:TrainParams", "train:run_train", cohort="data"),
-    "distill": Job("distill:DistillParams", "distill:run_distill", cohort="cohort"),
-    "distill-estimate": Job("distill:DistillEstimateParams", "distill:run_distill_estimate"),
-    "evaluate": Job("evaluate:EvaluateParams", "evaluate:run_evaluate"),
     "demo": Job("demo:DemoParams", "demo:run_demo"),
     "models": Job("installation:ModelsParams", "installation:run_models", is_question=True),
     "doctor": Job("installation:DoctorParams", "installation:run_doctor", is_question=True),
     "install": Job("installation:InstallParams", "installation:run_install"),
     "ping": Job("installation:PingParams", "installation:run_ping", is_question=True),
+    **(_TRAINING if has_training() else {}),
 }
 
 

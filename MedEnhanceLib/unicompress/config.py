@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from MedEnhanceLib.bundles.schema import CODEC_PREFIX
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.learning.config import TrainingConfig
 from MedEnhanceLib.runtime.machine import cpu_threads
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr"]
@@ -109,35 +106,3 @@ class CompressConfig(Options):
 def thread_count(requested: int, most: int | None = None) -> int:
     """Choose the number of threads: 0 takes all processors; at most 16, and at most `most`."""
     return max(1, min(requested or cpu_threads(), _MOST_THREADS, most or _MOST_THREADS))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecTrainingConfig(TrainingConfig):
-    """Options shared by trainings of codecs: data and the bundle to write."""
-
-    files: tuple[str, ...] = option(
-        ("**/*.nii.gz",), help="patterns relative to the data folder, of volumes to learn from"
-    )
-    name: str = "codec"  # the modality is appended
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        has_prefix = f"{self.name}-".startswith(CODEC_PREFIX)
-        if not has_prefix or not self.name.replace("-", "").replace("_", "").isalnum():
-            raise ConfigError(
-                f"name is {self.name!r}",
-                f"Use codec, or {CODEC_PREFIX} followed by letters, digits, - and _: compressed "
-                "files find their models by it.",
-            )
-        for entry in self.data:
-            lacking = [field for field in ("name", "subjects") if field not in entry]
-            if lacking:
-                raise ConfigError(
-                    f"data has the entry {entry!r} without {' and '.join(lacking)}",
-                    "Give name and subjects of each collection, and license and source if you can.",
-                )
-
-    def volume_files(self, data: Path) -> list[Path]:
-        """List the volumes of a folder to learn from, by name."""
-        left_out = {path for pattern in self.held_out for path in data.glob(pattern)}
-        return sorted({path for pattern in self.files for path in data.glob(pattern)} - left_out)

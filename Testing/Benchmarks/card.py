@@ -25,12 +25,12 @@ from speed import tiled_ct
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.filters.block_matching import CT_ROUNDS, BlockMatchingFilter, engine_for
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
 from MedEnhanceLib.learning import precision
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.patient import seconds_of_a_patient
+from MedEnhanceLib.training.jobs.matched_networks import make_networks
+from MedEnhanceLib.training.spg.config import DistillConfig
+from MedEnhanceLib.training.spg.patient import seconds_of_a_patient
 
 #: Rows and columns where the CPU computes the same.
 _SIDE = 256

@@ -29,19 +29,22 @@ import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.hqg.bundle import open_enhancer
-from MedEnhanceLib.hqg.config import TrainSlicesConfig
-from MedEnhanceLib.hqg.slices.planes import Sampler, read_planes
+from MedEnhanceLib.hqg.slices.planes import Sampler
 from MedEnhanceLib.hqg.slices.slice_network import open_network
-from MedEnhanceLib.hqg.slices.slice_training import measured_beside_shipped, train_slices
-from MedEnhanceLib.hqg.train import train
-from MedEnhanceLib.hqg.train.run import gain_of, validated_crops
-from MedEnhanceLib.hqg.train.targets import load_data
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.spg.dataset import PATTERN
 from MedEnhanceLib.synthetic import synthetic_volume
+from MedEnhanceLib.training.hqg import train
+from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
+from MedEnhanceLib.training.hqg.run import gain_of, validated_crops
+from MedEnhanceLib.training.hqg.slice_training import (
+    measured_beside_shipped,
+    read_planes,
+    train_slices,
+)
+from MedEnhanceLib.training.hqg.targets import load_data
+from MedEnhanceLib.training.spg.dataset import PATTERN
 
 KEPT = folder_of("distillation")
 TRAINING = ("STS_002", "STS_003", "STS_008", "STS_010", "STS_012", "STS_015", "STS_018", "STS_019")

@@ -37,17 +37,17 @@ import numpy as np
 from _common import QUICK, REPOSITORY, SHARED_DATA, Part, Row, folder_of, run, state_of
 from _enhancement_data import run_kept
 
-from MedEnhanceLib.api_training import train
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.head import Enhancer
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.gradprom.train import train as train_head
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.jobs.kinds.train import training_config
-from MedEnhanceLib.jobs.teaching.segmenter import enhancer_of
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.api import train
+from MedEnhanceLib.training.gradprom.gate import GradientGate
+from MedEnhanceLib.training.jobs.segmenter import enhancer_of
+from MedEnhanceLib.training.jobs.train import training_config
 
 FOLDER = folder_of("gradprom")
 CLEAN, NOISY, ENHANCED = "clean", "noisy", "enhanced"

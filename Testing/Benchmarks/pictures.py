@@ -35,8 +35,8 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.slices.slice_network import open_network
 from MedEnhanceLib.report.orthogonal import cut
-from MedEnhanceLib.spg.audit import Audited, audit
 from MedEnhanceLib.synthetic import synthetic_volume
+from MedEnhanceLib.training.spg.audit import Audited, audit
 
 FOLDER = REPOSITORY / "docs" / "images"
 #: Frame of the diffusion scan that is shown.

@@ -41,8 +41,8 @@ from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.io import formats
-from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.jobs.train import training_config
 from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.codecs.lossless import Coder
 
@@ -649,7 +649,7 @@ def test_the_configurations_of_a_page_are_valid(
     page: str, methods: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The models that a page names are not there.
-    monkeypatch.setattr("MedEnhanceLib.jobs.kinds.train.taught_fields", dict)
+    monkeypatch.setattr("MedEnhanceLib.training.jobs.train.taught_fields", dict)
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     found = re.findall(r"^```json\n(.*?)^```", text, re.S | re.M)
     for method, block in zip(methods, found, strict=True):

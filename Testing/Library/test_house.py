@@ -119,10 +119,9 @@ def test_links_of_the_documents_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "docs/recipes").glob("*.json")), ids=str)
 def test_recipes_are_valid_configurations(recipe: Path) -> None:
-    from MedEnhanceLib.gradprom import TrainFromLabelsConfig, TrainHeadConfig
-    from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.hqg.config import TrainSlicesConfig
-    from MedEnhanceLib.jobs.kinds.train import training_config
+    from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig, TrainHeadConfig
+    from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
+    from MedEnhanceLib.training.jobs.train import training_config
 
     fields = json.loads(recipe.read_text(encoding="utf-8"))
     if "part" in fields:

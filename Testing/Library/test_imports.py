@@ -86,7 +86,7 @@ print(time.process_time() - began)
         # The panel pays for what its options need, not for the codec and for DICOM, when it opens.
         (
             "import MedEnhanceLib.hqg.config, MedEnhanceLib.hqg.strength\n"
-            "import MedEnhanceLib.spg.config, MedEnhanceLib.unicompress.config",
+            "import MedEnhanceLib.training.spg.config, MedEnhanceLib.unicompress.config",
             {"MedEnhanceLib.unicompress.encode", "MedEnhanceLib.io.dicom.listing"},
         ),
     ],
@@ -117,7 +117,7 @@ class Refuse:
         if name.partition(".")[0] in ours:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Refuse())
-from MedEnhanceLib.gradprom import GradientGate
+from MedEnhanceLib.training.gradprom.gate import GradientGate
 import torch
 gate, weight = GradientGate(), torch.ones(2, requires_grad=True)
 (gradient,), report = gate(weight.sum(), weight.square().sum(), [weight])

@@ -14,8 +14,8 @@ import pytest
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError
 from MedEnhanceLib.io.dicom.pixels import refuse_too_large
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.kinds import distill, train
 from MedEnhanceLib.runtime import device, machine
+from MedEnhanceLib.training.jobs import distill, train
 
 LIBRARY = Path(__file__).resolve().parents[2]
 

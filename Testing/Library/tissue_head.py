@@ -8,11 +8,11 @@ import torch
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom import TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head
 from MedEnhanceLib.gradprom.likeness import record_likeness
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 
 NAME = "tissue"
 WARNING = "Labels are rough."

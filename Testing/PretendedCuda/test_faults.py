@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from Library.gradprom.pair import network
+from Library.training.gradprom.pair import network
 from PretendedCuda.device import MEMORY
 from torch import nn
 

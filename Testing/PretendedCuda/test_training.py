@@ -9,27 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from Library.gradprom.pair import descend, network
 from Library.gradprom.test_head import config as head_config  # noqa: F401
 from Library.gradprom.test_head import data as head_data  # noqa: F401
-from Library.spg.conftest import phantom
-from Library.unicompress.implicit.conftest import waves
+from Library.training.gradprom.pair import descend, network
+from Library.training.spg.conftest import phantom
+from Library.training.unicompress.implicit.conftest import waves
 from PretendedCuda.device import pretended
 
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import DeviceLostError
-from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
 from MedEnhanceLib.jobs.failures import device_errors
-from MedEnhanceLib.jobs.teaching.matched_networks import make_networks
 from MedEnhanceLib.learning import precision
 from MedEnhanceLib.learning.precision import without_tf32
-from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.matching import PatientLoop, Raw
-from MedEnhanceLib.spg.patient import distill_patient
-from MedEnhanceLib.spg.prepare import Brick, Prior
-from MedEnhanceLib.unicompress.codecs.implicit.settings import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.two_stages import (
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.training.gradprom.gate import GradientGate
+from MedEnhanceLib.training.jobs.matched_networks import make_networks
+from MedEnhanceLib.training.spg.config import DistillConfig
+from MedEnhanceLib.training.spg.matching import PatientLoop, Raw
+from MedEnhanceLib.training.spg.patient import distill_patient
+from MedEnhanceLib.training.spg.prepare import Brick, Prior
+from MedEnhanceLib.training.unicompress.config import ImplicitConfig
+from MedEnhanceLib.training.unicompress.two_stages import (
     ImplicitTrainer,
     TrainingBlocks,
     make_source,

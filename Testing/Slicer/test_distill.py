@@ -17,9 +17,9 @@ from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.options import config_from_json, option_of
 from MedEnhanceLib.io import save
-from MedEnhanceLib.jobs.kinds.distill import DistillParams
-from MedEnhanceLib.jobs.kinds.train import TrainParams, training_config
-from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.training.jobs.distill import DistillParams
+from MedEnhanceLib.training.jobs.train import TrainParams, training_config
+from MedEnhanceLib.training.spg.config import DistillConfig
 from MedEnhancePages import distill
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job

@@ -14,7 +14,7 @@ from MedEnhanceLib.gradprom.structures.locating import (
     largest,
 )
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.gradprom.structures.painting import scaled
+from MedEnhanceLib.gradprom.structures.networks import scaled
 from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement, index_grid
 from MedEnhanceLib.learning.precision import mixed_precision
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scale_of, scaled
+from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scale_of, scaled
 from MedEnhanceLib.gradprom.structures.space import (
     CELL_MM,
     Placement,

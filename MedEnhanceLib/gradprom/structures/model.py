@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, must_fit
+from MedEnhanceLib.bundles.export import load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
-from MedEnhanceLib.gradprom.config import TrainFromLabelsConfig
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.space import Space
 
 #: Kind of network in the metadata of such a head.
 STRUCTURES = "structures"
-_LIMITS = (
-    "Trained on scans painted from label maps, not on images of patients.",
-    "A research tool: do not use it for measurements of patients.",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,66 +41,6 @@ class StructureModel:
     corrector: Corrector
     limits: Mapping[str, float]
     quality: Mapping[str, tuple[float, float]]
-
-
-def export_structures(
-    folder: Path,
-    config: TrainFromLabelsConfig,
-    model: StructureModel,
-    maps: int,
-    seconds: float,
-) -> Bundle:
-    """Write the bundle of a training.
-
-    Args:
-        folder: of the bundle; replaced if it exists.
-        config: of the training.
-        model: with averaged weights.
-        maps: number of label maps.
-        seconds: duration of the training.
-    """
-    prior = (model.space.prior * 255).round().to(torch.uint8)
-    if model.anatomy.has_sides:  # symmetric: half is enough
-        prior = prior[..., : (prior.shape[3] + 1) // 2]
-    tensors = {"prior": prior.contiguous()}
-    for part, network in (("locator", model.locator), ("corrector", model.corrector)):
-        tensors |= {f"{part}.{name}": value for name, value in network.state_dict().items()}
-    of_body = f" of the {config.anatomy}" if config.anatomy else ""
-    origin = config.label_origin or "given; who drew them is not stated"
-    names = ", ".join(model.anatomy.structures)
-    metadata: dict[str, Any] = {
-        "name": config.name,
-        "kind": "head",
-        "modality": config.modality,
-        "anatomy": config.anatomy,
-        "description": f"Segmentation model: {names}. Label maps for training: {origin}.",
-        "license": config.license or NOT_STATED,
-        "network": {
-            "kind": STRUCTURES,
-            "widths": list(config.widths),
-            "locator_widths": list(config.locator_widths),
-            "origin": list(model.space.origin),
-            "columns": model.space.prior.shape[3],
-            "limits": dict(model.limits),
-            "quality": {name: list(pair) for name, pair in model.quality.items()},
-            **model.anatomy.to_json(),
-        },
-        "on_request": False,
-        "labels": [asdict(label) for label in model.anatomy.labels],
-        "training": {
-            "config": config.to_json() | {"device": ""},
-            "seconds": round(seconds),
-            "summary": f"{config.steps} steps, each on a scan painted from one of {maps} label "
-            f"maps{of_body}, seed {config.seed}, {seconds / 60:.0f} minutes",
-        },
-        "data": list(config.data),
-        "warnings": [*training_length_limits(config.steps), *config.warnings],
-        "limits": [
-            *_LIMITS,
-            f"Made for {config.modality} images{of_body}; not validated on anything else.",
-        ],
-    }
-    return export_bundle(folder, tensors, metadata)
 
 
 def open_structures(bundle: Bundle) -> StructureModel:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+#: Side of the voxels that networks see, mm.
+VOXEL_MM = 2.0
 #: Scale of places, mm, as networks see them.
 PLACE_MM = 50.0
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
@@ -137,3 +139,19 @@ def _to_space(values: Tensor) -> Tensor:
     b, c, k, j, i = values.shape
     parts = values.view(b, c // 8, 2, 2, 2, k, j, i).permute(0, 1, 5, 2, 6, 3, 7, 4)
     return parts.reshape(b, c // 8, k * 2, j * 2, i * 2)
+
+
+def scaled(image: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Map intensities from scale[0] and scale[1] to 0 and 1, and clip the others."""
+    return ((image - scale[0]) / (scale[1] - scale[0])).clamp(0, 1)
+
+
+def scale_of(image: Tensor) -> tuple[float, float]:
+    """Return what becomes 0 and 1: the percentiles 0.5 and 99.5 of what is not 0, or the least."""
+    values = image[image != 0]
+    values = values[:: max(1, values.numel() // 100_000)]
+    if values.numel() < 100:
+        return 0.0, 1.0
+    low, high = torch.quantile(values, torch.tensor([0.005, 0.995])).tolist()
+    least = float(image.min())
+    return (min(low, least) if least >= 0 else low), high + 1e-6 * (abs(high) + 1e-30)

@@ -20,7 +20,7 @@ from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, locate, make_scan
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.painting import VOXEL_MM, scaled
+from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.runtime.progress import Monitor
 

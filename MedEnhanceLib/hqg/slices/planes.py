@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,13 +18,10 @@ from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.config import SlicePatchConfig
 from MedEnhanceLib.hqg.denoise import denoise, removal_of
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import StackMaps
-from MedEnhanceLib.io import load
-from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Monitor
@@ -124,7 +120,7 @@ class Thickening:
     varies: bool = True
 
     @classmethod
-    def drawn(cls, config: TrainSlicesConfig, rng: np.random.Generator) -> Thickening:
+    def drawn(cls, config: SlicePatchConfig, rng: np.random.Generator) -> Thickening:
         """Draw ratio, slice profile and noise level for the patches of a step."""
         ratio = float(np.exp(rng.uniform(np.log(_LEAST_RATIO), np.log(MOST_RATIO))))
         if rng.random() < 0.5:
@@ -164,38 +160,6 @@ class Thickening:
         return cls(patch_stack, added, noise, bins=[(binned, 1)], varies=False)
 
 
-def read_planes(
-    files: Sequence[Path], modality: str, monitor: Monitor, *, noiseless: Sequence[Path] = ()
-) -> list[Planes]:
-    """Read the slices of volumes; with nearly cubic voxels all three sets of planes.
-
-    Args:
-        files: volumes whose noise is measured and removed as in use: the target has none.
-        modality: "CT" or "MR", as which all are taken.
-        monitor: receives progress, and warnings of files whose values contradict the modality.
-        noiseless: volumes without noise, which follow those of `files`.
-    Raises InputError where there is no file.
-    """
-    planes: list[Planes] = []
-    count = len(files) + len(noiseless)
-    for number, path in enumerate((*files, *noiseless)):
-        part = monitor.part(number / count, (number + 1) / count)
-        part.progress(0.0, f"reading {path.name}")
-        volume = load(path, modality=modality, monitor=part.part(0, 0)).frame(0)
-        refuse_unfit(volume, Monitor(), on_request=True)
-        volume = volume.canonical().compact()
-        whole = Planes.of(volume, is_clean=path in noiseless, monitor=part)
-        orders = [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
-        for order in orders if volume.geometry.is_nearly_isotropic else orders[:1]:
-            n, h, w = (whole.spacing_mm[axis] for axis in order)
-            clean = None if whole.clean is None else whole.clean.transpose(order)
-            pixels = whole.pixels.transpose(order)
-            planes.append(Planes(pixels, (n, h, w), clean, whole.removed))
-    if not planes:
-        raise InputError("no training data", "Correct the patterns in `files`.")
-    return planes
-
-
 @dataclass(frozen=True)
 class Sampler:
     """Source of patches with thick slices, drawn from planes.
@@ -207,7 +171,7 @@ class Sampler:
     """
 
     planes: Sequence[Planes]
-    config: TrainSlicesConfig
+    config: SlicePatchConfig
     thickening: Thickening | None = None
 
     def batch(self, step: int) -> Patches:

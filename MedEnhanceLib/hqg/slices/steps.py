@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.hqg.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.config import SlicePatchConfig
 from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.slices.planes import Planes, Sampler, Thickening
 from MedEnhanceLib.hqg.slices.profile import SliceStack
@@ -99,7 +99,7 @@ def tuned(
     steps = tuning_steps(planes.pixels.size * stack.ratio / 1e6)
     sampler = Sampler(
         [planes],
-        TrainSlicesConfig(modality=modality),
+        SlicePatchConfig(modality=modality),
         Thickening.like(stack, noise, min(a_mm, b_mm)),
     )
     training = SliceTraining(copy.deepcopy(network), sampler, device, _TUNED_EMA)

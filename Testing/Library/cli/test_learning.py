@@ -12,7 +12,7 @@ import pytest
 
 from MedEnhanceLib.cli import console
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
-from MedEnhanceLib.hqg import TrainConfig
+from MedEnhanceLib.training.hqg.config import TrainConfig
 
 
 @pytest.fixture

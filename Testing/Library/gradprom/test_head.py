@@ -13,7 +13,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, ModelError
-from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, segment
+from MedEnhanceLib.gradprom import SegmentConfig, segment
 from MedEnhanceLib.gradprom.head import Enhancer
 from MedEnhanceLib.gradprom.labeled import find_split
 from MedEnhanceLib.gradprom.train import (
@@ -23,6 +23,7 @@ from MedEnhanceLib.gradprom.train import (
 )
 from MedEnhanceLib.io import save
 from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 
 STRUCTURES = [
     {"value": 1, "name": "Shell", "color": "#ff0000"},

@@ -17,13 +17,14 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, open_head_for
+from MedEnhanceLib.gradprom import Label, SegmentConfig, open_head_for
 from MedEnhanceLib.gradprom.config import HeadConfig
 from MedEnhanceLib.gradprom.head import make_head
 from MedEnhanceLib.gradprom.labeled import find_split
 from MedEnhanceLib.gradprom.train import Example, draw_batch, train
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 
 STRUCTURES = ({"value": 5, "name": "Lump", "color": "#ff0000"},)
 FIELDS: dict[str, Any] = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from contracts import SegmenterTests
-from Library.gradprom import structure_maps
+from Library.training.gradprom import structure_maps
 from Library.gradprom import test_monai_bundle as _  # noqa: F401 - has the contract of MONAI's
 from Library.storages import SOME, restored, stored
 from pydicom import dcmread

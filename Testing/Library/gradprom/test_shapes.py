@@ -12,7 +12,8 @@ import torch
 from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.surfaces import surface_areas
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, head, segment
+from MedEnhanceLib.gradprom import SegmentConfig, head, segment
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 
 LABEL = {"value": 4, "name": "Bright", "color": "#ff0000"}
 

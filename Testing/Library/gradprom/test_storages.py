@@ -18,11 +18,11 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import read_labeled
 from MedEnhanceLib.gradprom.slice_segmenter import SliceSegmenter
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 
 ORIGIN = (3, 5, -7)
 pytestmark = pytest.mark.usefixtures("default_head")

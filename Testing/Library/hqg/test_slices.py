@@ -22,10 +22,10 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig, TrainSlicesConfig
+from MedEnhanceLib.hqg.config import EnhanceConfig, SliceNetConfig
 from MedEnhanceLib.hqg.duration import expected_seconds_of_slices
 from MedEnhanceLib.hqg.slices import steps, thin_slices
-from MedEnhanceLib.hqg.slices.planes import Planes, Sampler, Thickening, read_planes
+from MedEnhanceLib.hqg.slices.planes import Planes, Sampler, Thickening
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import (
     CERTAIN,
@@ -39,6 +39,8 @@ from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
+from MedEnhanceLib.training.hqg.slice_training import read_planes
 
 pytestmark = pytest.mark.usefixtures("untuned")
 TURNED = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))

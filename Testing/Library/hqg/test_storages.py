@@ -18,14 +18,15 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import VolumeCache, enhance
-from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
-from MedEnhanceLib.hqg.slices.planes import read_planes
+from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.hqg.train.targets import load_data
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.hqg.slice_training import read_planes
+from MedEnhanceLib.training.hqg.targets import load_data
 
 #: Slices are rows here, in the other direction.
 SAGITTAL: Storage = ((2, 0, 1), (1, -1, 1))

@@ -17,15 +17,16 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.hqg import EnhanceConfig, TrainConfig, enhance
+from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.config import ViewConfig
 from MedEnhanceLib.hqg.denoisers import BlockMatching
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.hqg.train import train
-from MedEnhanceLib.hqg.train.view_slabs import CleanVolume, SlabMaker
 from MedEnhanceLib.hqg.view_network import ViewNet, inputs_of
 from MedEnhanceLib.io import save
 from MedEnhanceLib.learning.native_unet import NativeUNet
+from MedEnhanceLib.training.hqg import train
+from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.hqg.view_slabs import CleanVolume, SlabMaker
 
 _SIGMA = 25.0
 

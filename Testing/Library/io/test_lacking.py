@@ -21,7 +21,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, write_objects
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.spg.folder import RunFolder
+from MedEnhanceLib.training.spg.folder import RunFolder
 
 _LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EPERM, errno.ENOSYS)
 Lacking = Callable[[Any, str, int], Any]

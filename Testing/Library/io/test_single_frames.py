@@ -13,12 +13,12 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.labeled import read_labeled
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.cohort import Patient
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.training.spg.cohort import Patient
 
 
 @pytest.fixture(scope="module")

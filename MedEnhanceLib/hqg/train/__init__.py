@@ -1,5 +1,0 @@
-"""Training of the set network: clean targets, crops with simulated noise, losses, steps, export."""
-
-from MedEnhanceLib.hqg.train.run import train
-
-__all__ = ["train"]

@@ -1,0 +1,49 @@
+"""Registries: names, and the members of modules that they stand for, imported when used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from typing import Any
+
+#: The package that trains. An installation without it enhances, segments and compresses.
+_TRAINING = "MedEnhanceLib.training"
+
+
+class Registry(dict[str, str]):
+    """Name → "module:member".
+
+    Other packages add names by entry points; a name of MedEnhance itself cannot be replaced.
+
+    Args:
+        group: of the entry points, such as "medenhance.denoisers".
+        members: of MedEnhance.
+    """
+
+    def __init__(self, group: str, members: dict[str, str]) -> None:
+        super().__init__(members)
+        self._group = group
+
+    def names(self) -> list[str]:
+        """List all names, those of other packages last."""
+        return list(dict.fromkeys([*self, *entry_points(group=self._group).names]))
+
+    def member(self, name: str) -> Any:
+        """Import what a name stands for; KeyError for an unknown name."""
+        if name in self:
+            return member_at(self[name])
+        for entry in entry_points(group=self._group, name=name):
+            return entry.load()
+        raise KeyError(name)
+
+
+def member_at(place: str) -> Any:
+    """Import the member of a module: "module:member"."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def has_training() -> bool:
+    """Return whether the package that trains is part of this installation."""
+    return find_spec(_TRAINING) is not None

@@ -1,0 +1,157 @@
+"""The part of the Python API for training, distillation and evaluation.
+
+See `api`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.api import Progress
+from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.options import PathLike, local_path
+from MedEnhanceLib.jobs.bar import watched
+from MedEnhanceLib.runtime.progress import Cancel
+from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig, TrainHeadConfig
+from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
+from MedEnhanceLib.training.jobs.distill import distill_config, distill_into, refuse_among_patients
+from MedEnhanceLib.training.jobs.evaluate import evaluate_bundle
+from MedEnhanceLib.training.jobs.train import (
+    check_training,
+    method_of,
+    set_of,
+    train_method,
+    training_config,
+)
+from MedEnhanceLib.training.spg.cohort import Cohort
+from MedEnhanceLib.training.spg.config import DistillConfig
+
+
+def train(
+    method: str,
+    config: str
+    | Mapping[str, Any]
+    | TrainConfig
+    | TrainHeadConfig
+    | TrainFromLabelsConfig
+    | TrainSlicesConfig,
+    data: PathLike,
+    out: PathLike,
+    *,
+    distilled: PathLike | None = None,
+    from_labels: bool = False,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Path:
+    """Train a model, or resume a training.
+
+    Args:
+        method: "hqg": an enhancer; "head": segmentation; "slices": a network that restores thin
+            slices; "codec": a network of the compression, chosen by the field part.
+        config: a preset ("smoke", "quick", "cpu", "full"), the method's fields as an object, or its
+            TrainConfig, TrainHeadConfig (from label maps: TrainFromLabelsConfig) or
+            TrainSlicesConfig.
+        data: the folder that patterns in config are relative to; for hqg and slices also a
+            distilled set. Without patterns: hq/* (hqg), images/* (head), **/*.nii.gz (slices,
+            codec), * (head from label maps).
+        out: the folder for checkpoint and bundle.
+        distilled: a distilled set, besides the volumes of data.
+        from_labels: head: data holds label maps, and no images are needed.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        The folder of the bundle.
+
+    Raises:
+        ConfigError: an unknown method or preset, or an invalid field.
+        Cancelled: after writing a checkpoint from which the same call resumes.
+
+        config = {"preset": "cpu", "modality": "MR", "high_quality": ["*.nii.gz"]}
+        folder = me.train("hqg", config, "data/", out="runs/a", progress=True)
+        me.enhance(volume, model=str(folder))
+    """
+    method = method_of(method, from_labels=from_labels)
+    fields = {"preset": config} if isinstance(config, str) else config
+    if isinstance(fields, Mapping):
+        check_training(method, fields)
+    data, folder = local_path(data), local_path(out)
+    source = set_of(data, None if distilled is None else str(local_path(distilled)))
+    settings = training_config(method, fields, source)
+    with watched(progress, cancel) as monitor:
+        return train_method(method, settings, data, folder, monitor, source)
+
+
+def distill(
+    cohort: Cohort | PathLike,
+    out: PathLike,
+    *,
+    config: str | Mapping[str, Any] | DistillConfig = "cpu",
+    overwrite: bool = False,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+    **fields: Any,
+) -> Path:
+    """Distill a cohort into a set of volumes to train on.
+
+    Args:
+        cohort: patients, or the path of a folder or table for `Cohort.open`.
+        out: a folder for the result.
+        config: a preset ("smoke", "quick", "cpu", "full"), fields as an object, or a DistillConfig.
+        overwrite: replace an earlier distillation there.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+        **fields: of DistillConfig, in place of those in config: method, volumes, prior, device,
+            license …; the options of `medenhance distill` have the same names.
+
+    Returns:
+        The folder `out`.
+
+    Raises:
+        Cancelled: after writing a checkpoint from which the same call resumes.
+        ConfigError: an unknown field, or other options than the run was started with.
+        InputError: the data have changed, or patients, who are named, are unsuitable.
+
+        me.distill(me.Cohort.from_folder("patients/"), "distilled/")
+    """
+    settings, folder = distill_config(config, fields), local_path(out)
+    with watched(progress, cancel) as monitor:
+        if not isinstance(cohort, Cohort):
+            refuse_among_patients(folder, local_path(cohort))
+            cohort = Cohort.open(cohort)
+        return distill_into(cohort, folder, settings, monitor, overwrite=overwrite)
+
+
+def evaluate(
+    bundle: PathLike | Bundle,
+    data: PathLike,
+    *,
+    device: str = "auto",
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> dict[str, Any]:
+    """Measure an enhancer on volumes that are degraded and enhanced, or a head against labels.
+
+    Args:
+        bundle: a model's name, its folder, or a Bundle.
+        data: a volume, or a folder of volumes; a head needs labels beside each,
+            NAME-labels.nii.gz.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        A manifest: "results" has "rows", for each volume and degradation or label, and "means".
+
+    Raises:
+        ModelError: there is no such model, or it is damaged.
+        InputError: a volume cannot be read, or lacks the labels that a head needs.
+
+        me.evaluate("mr", "data/")["results"]["means"]
+    """
+    model = bundle.folder if isinstance(bundle, Bundle) else bundle
+    with watched(progress, cancel) as monitor:
+        return evaluate_bundle(os.fspath(model), local_path(data), device, monitor)

@@ -1,0 +1,1 @@
+"""GradProm: training of heads, and the gate through which a head teaches an enhancer."""

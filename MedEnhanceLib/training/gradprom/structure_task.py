@@ -1,0 +1,218 @@
+"""A frozen head from label maps that teaches an enhancer: its loss in a window, its Dice in scans.
+
+No reader's labels are needed: those of the head itself on the clean scan are the truth. Priors,
+places and posteriors of the mixture are also those of the clean scan, so that the gradient passes
+through the image alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.arrays import Bytes
+from MedEnhanceLib.core.labels import LabeledFile
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, find_split, read_image
+from MedEnhanceLib.gradprom.structures.correcting import MULTIPLE, correct, posteriors
+from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening, locate, make_scan
+from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
+from MedEnhanceLib.gradprom.structures.segmenting import place, segment_structures
+from MedEnhanceLib.gradprom.structures.space import index_grid, smooth
+from MedEnhanceLib.gradprom.task import READING, FrozenTask
+from MedEnhanceLib.learning.intensity import scaling_for
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.training.gradprom.heads import class_loss
+
+# Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/gradprom.py.
+#: Noise of the measured images, σ over the brightest tissue: less hardly changes such labels.
+_SIGMA = 0.15
+#: Voxels of 2 mm around a window that the corrector sees as well.
+_MARGIN = 8
+
+
+class StructuresTask(FrozenTask):
+    """Loss of a head from label maps on enhanced images, and its Dice in held-out scans.
+
+    It runs in float32, as differences of its loss would vanish in bfloat16.
+
+    Args:
+        bundle: of the head.
+        config: of `config_of` with images.
+        data: folder that patterns are relative to.
+        device: as torch names it.
+    """
+
+    sigma = _SIGMA
+
+    def __init__(self, bundle: Bundle, config: TrainHeadConfig, data: Path, device: str) -> None:
+        super().__init__(bundle, config, data, device)
+        self._model = open_structures(bundle)
+        self._corrector = deepcopy(self._model.corrector).to(device)  # segmenting is the CPU's
+        self._scenes: list[_Scene] = []
+
+    def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
+        """Yield each training scan with the numbers of its voxels, 0 where there is no structure.
+
+        `loss` knows scan and place by them. Raises InputError for a scan in which the head
+        recognizes nothing.
+        """
+        training, _ = find_split(self._config, self._data)
+        reading = monitor.part(0.0, READING, is_typical=False)
+        self._scenes, first = [], 1
+        for number, (path, _) in enumerate(training):
+            volume = read_image(self._config, path, reading.part(number / len(training), 1))
+            scene = _Scene.of(volume, self._model, first)
+            if scene is None:
+                raise InputError(
+                    f"{path}: the head {self._bundle.name} recognizes no structures",
+                    "Leave the scan out (leave_out), or give scans like those the head is for.",
+                )
+            self._scenes.append(scene)
+            numbers = np.arange(first, first + volume.voxels.size).reshape(volume.shape)
+            yield path, volume, np.where(self._segmented(volume) > 0, numbers, 0).astype(np.int32)
+            first += volume.voxels.size
+
+    def loss(self, image: Tensor, labels: Tensor) -> Tensor:
+        """Compute cross-entropy + 1 − Dice in a window within its clean surroundings.
+
+        Args:
+            image: [D, H, W] on the network's scale, enhanced.
+            labels: [D, H, W], numbers of voxels from `subjects`. Without any the loss is 0.
+        """
+        known = labels.nonzero()
+        if not len(known):
+            return 0.0 * image.sum()
+        place = known[0].tolist()
+        number = int(labels[tuple(place)])
+        scene = next(scene for scene in reversed(self._scenes) if scene.first <= number)
+        voxel = np.unravel_index(number - scene.first, scene.clean.shape)
+        start = [int(at) - shift for at, shift in zip(voxel, place, strict=True)]
+        window = tuple(slice(a, a + n) for a, n in zip(start, image.shape, strict=True))
+        box, seen = scene.box(window)
+        with torch.autocast(image.device.type, enabled=False):
+            scan = scene.image_with(image.float(), window)[box]
+            half = tuple(slice(side.start // 2, side.stop // 2) for side in box)
+            places = scene.places[(slice(None), *half)]
+            prior = self._model.space.at(places.movedim(0, -1))
+            share = scene.share[(slice(None), *box)].float()
+            inputs = (each.to(image.device)[None] for each in (share, prior, places))
+            logits, _ = self._corrector(scan[None, None], *inputs)
+            inside = logits[(slice(None), slice(None), *seen)].cpu()
+            return class_loss(inside, scene.classes[box][seen])
+
+    def _read(self, files: Files, monitor: Monitor) -> LabeledImage:
+        image = read_image(self._config, files[0], monitor)
+        values, indices = self._segmented(image), np.zeros(image.shape, np.uint8)
+        for index, label in enumerate(self._config.label_set, 1):
+            indices[values == label.value] = index
+        return LabeledImage(image, indices)
+
+    def _segmented(self, volume: Volume) -> Bytes:
+        seen = volume.canonical()
+        placement = place(seen, self._model)
+        return segment_structures(seen, placement, self._model, self._device, Monitor()).labels
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """Result of a head on a clean scan; tensors of 2 mm cover the corrector's window.
+
+    Attributes:
+        first: number of the scan's first voxel.
+        clean: [K, J, I] on the enhancer's scale.
+        gain: units of `image` in one of `clean`.
+        image: [k, j, i], not clipped to 0 to 1.
+        resampling: for each axis the weights of the scan's voxels, [k, K].
+        share: [C, k, j, i], float16, posteriors of the mixture.
+        places: [3, k/2, j/2, i/2], mm of the common space.
+        classes: [k, j, i].
+    """
+
+    first: int
+    clean: Tensor
+    gain: float
+    image: Tensor
+    resampling: tuple[Tensor, ...]
+    share: Tensor
+    places: Tensor
+    classes: Tensor
+
+    @classmethod
+    def of(cls, volume: Volume, model: StructureModel, first: int) -> _Scene | None:
+        """Segment a canonical scan; None where the head recognizes nothing."""
+        grid = make_scan(volume)
+        location = locate(grid, model)
+        if location is None:
+            return None
+        window = correct(grid, location, model)
+        low, high = grid.scale
+        sides = window.share.shape[1:]
+        cells = index_grid([n // 2 for n in sides]) * 2 + 0.5
+        points = (cells + torch.tensor(window.start[::-1])) * grid.step_mm
+        places = window.placement(points)
+        image = (grid.image - low) / (high - low)
+        for axis, (at, n) in enumerate(zip(window.start, sides, strict=True)):
+            image = _part(image, axis, at, n)
+        share = posteriors(image.clamp(0, 1), model.space.at(places))
+        scaling = scaling_for(volume)
+        return cls(
+            first,
+            torch.from_numpy(scaling.apply(volume.voxels)),
+            scaling.scale / (high - low),
+            image,
+            _resampling(volume, grid, window.start, sides),
+            share.half(),
+            places.movedim(-1, 0).contiguous(),
+            window.share.argmax(0).to(torch.uint8),
+        )
+
+    def image_with(self, window: Tensor, where: tuple[slice, ...]) -> Tensor:
+        """Return the image, 0 to 1, with other voxels of the scan in a window."""
+        change = (window - self.clean[where].to(window.device)) * self.gain
+        for axis, weights in enumerate(self.resampling):
+            near = weights[:, where[axis]].to(window.device)
+            change = torch.tensordot(change, near, dims=([0], [1]))  # its axis comes last
+        return (self.image.to(window.device) + change).clamp(0, 1)
+
+    def box(self, where: tuple[slice, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Return what the corrector sees of a window, and the window's part of that."""
+        box, seen = [], []
+        for weights, side in zip(self.resampling, where, strict=True):
+            touched = (weights[:, side].sum(1) > 0.5).nonzero()[:, 0].tolist() or [0]
+            first, last, count = touched[0], touched[-1] + 1, len(weights)
+            size = min(count, -(-(last - first + 2 * _MARGIN) // MULTIPLE) * MULTIPLE)
+            start = min(max(0, (first + last - size) // 4 * 2), count - size)
+            box.append(slice(start, start + size))
+            seen.append(slice(first - start, last - start))
+        return tuple(box), tuple(seen)
+
+
+def _part(values: Tensor, axis: int, first: int, count: int) -> Tensor:
+    """Cut a range of an axis, which may begin and end beyond it: 0 there."""
+    before, after = max(0, -first), max(0, first + count - values.shape[axis])
+    padding = [0, 0] * (values.dim() - 1 - axis) + [before, after]
+    return F.pad(values, padding).narrow(axis, first + before, count)
+
+
+def _resampling(
+    volume: Volume, grid: CoarseScan, start: Sequence[int], sides: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """Make the weights by which `make_scan` turns the voxels of each axis into those of 2 mm."""
+    parts = []
+    for axis, mm in enumerate(volume.geometry.spacing[::-1]):
+        count, goal = volume.shape[axis], grid.image.shape[axis]
+        lines = smooth(torch.eye(count), coarsening(mm), 1)
+        lines = F.interpolate(lines[None], size=goal, mode="linear", align_corners=False)[0]
+        parts.append(_part(lines.T.contiguous(), 0, start[axis], sides[axis]))
+    return tuple(parts)

@@ -1,0 +1,143 @@
+"""Trains the network that sees whole slices; can be resumed, and reproduced by its seed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.bundles.store import Bundle, open_bundle
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg.groups import on_device
+from MedEnhanceLib.hqg.network_stage import SetNetwork, network_on
+from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet, open_view_network
+from MedEnhanceLib.learning.precision import mixed_precision, move
+from MedEnhanceLib.learning.training import EMA, Learner
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED, CropPool
+from MedEnhanceLib.training.hqg.export import export_with_view
+from MedEnhanceLib.training.hqg.targets import matching_volumes
+from MedEnhanceLib.training.hqg.view_slabs import (
+    CleanVolume,
+    LowDoseSlab,
+    PatchBatch,
+    SlabMaker,
+    batch_of,
+)
+
+# Chosen by hand (decision 0066); no table isolates them. Measured by Benchmarks/denoising.py.
+#: Patches of a step.
+_BATCH = 8
+#: Errors beyond this, in σ, count no more: edges of metal must not decide.
+_MOST_ERROR = 4.0
+#: Added to the mean square error of the filter, in σ², that the network's is relative to.
+_FLOOR = 0.02
+_LEAST_SLICES, _LEAST_SIDE = 8, 96
+
+
+def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor: Monitor) -> Path:
+    """Train the network that sees whole slices, and export its bundle.
+
+    Args:
+        config: of the training.
+        data: folder that the configuration's patterns are relative to.
+        out: for checkpoint, metrics and bundle.
+        device: as PyTorch names it.
+        monitor: as in `hqg.train.run.train`, with its errors.
+    Returns the bundle's folder.
+    """
+    start = _start(config)
+    volumes = _volumes(config, data, monitor.part(0.0, 0.03))
+    torch.manual_seed(config.seed)
+    assert config.view is not None
+    network = ViewNet(config.view)
+    if start.metadata.get("view") == network.config.to_json():
+        network.load_state_dict(open_view_network(start).state_dict())
+    move(network, device)
+    learner = Learner(network.train(), config.learning_rate, EMA)
+    first = SetNetwork(network=network_on(start, "cpu"))
+    maker = SlabMaker(volumes, first, config.synthetic if volumes else 1.0, config.seed)
+    pool: CropPool[LowDoseSlab] = CropPool(maker.make, config.crops, config.renewed_every)
+    in_steps = monitor.part(0.03, 0.97)
+
+    def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        rng = np.random.default_rng([config.seed, 5, number])
+        place = in_steps.part(number / config.steps, number / config.steps)
+        batch = on_device(batch_of(lambda: pool.draw(number, rng, place), _BATCH, rng), device)
+        with mixed_precision(device):
+            image = network(batch.noisy, batch.filtered, batch.sigma)
+        loss = relative_error(image, batch)
+        return loss, {"relative error": loss}
+
+    try:
+        seconds = learner.run(loss_of, config.steps, out, config.to_json(), in_steps)
+    finally:
+        pool.close()
+    averaged = learner.averaged()
+    move(averaged, "cpu")
+    gain = _validated_gain(averaged, maker, config.validated)
+    folder = out / config.name
+    export_with_view(folder, config, averaged, start=start, seconds=seconds, gain_db=gain)
+    monitor.progress(1.0, "model written")
+    return folder
+
+
+def relative_error(image: Tensor, batch: PatchBatch) -> Tensor:
+    """Average the squared error of patches over that of the filter, so that dB count alike.
+
+    image: [B, J, I], as `ViewNet.forward` returns it.
+    """
+
+    def error(values: Tensor) -> Tensor:
+        difference = (values - batch.clean) / batch.sigma.clamp_min(1e-4)
+        squares = difference.clamp(-_MOST_ERROR, _MOST_ERROR).square()
+        return (batch.weight * squares).mean((1, 2))
+
+    before = error(batch.filtered[:, NEIGHBORS])
+    return (error(image) / (before + _FLOOR)).mean()
+
+
+def _start(config: TrainConfig) -> Bundle:
+    """Open the enhancer that gets the network; raises ConfigError for what it cannot do."""
+    if config.modality != "CT" or config.task or config.examinations:
+        raise ConfigError(
+            "view: the network that sees whole slices is for CT, and takes no guide and no task",
+            "Set modality CT, and leave out examinations and task, or view.",
+        )
+    return open_bundle(config.start or "ct", kind="enhancer", modality="CT")
+
+
+def _volumes(config: TrainConfig, data: Path, monitor: Monitor) -> list[CleanVolume]:
+    """Read the real volumes; raises InputError where none is large enough."""
+    volumes = [
+        CleanVolume(volume.voxels, volume.geometry.spacing)
+        for volume in matching_volumes(config, data, config.high_quality, monitor)
+        if len(volume.voxels) >= _LEAST_SLICES and min(volume.shape[1:]) >= _LEAST_SIDE
+    ]
+    if not volumes and config.synthetic < 1:
+        raise InputError(
+            f"{data}: no volume has {_LEAST_SLICES} slices of {_LEAST_SIDE} × {_LEAST_SIDE} pixels",
+            "Give larger volumes, or set synthetic to 1.",
+        )
+    return volumes
+
+
+@torch.inference_mode()
+def _validated_gain(network: ViewNet, maker: SlabMaker, count: int) -> float:
+    """Measure the mean gain of a network over the filter on new slabs, in dB."""
+    gains = []
+    for number in range(FIRST_VALIDATED, FIRST_VALIDATED + count):
+        rng = np.random.default_rng([maker.seed, 6, number])
+        slab = maker.make(number)[0]
+        batch = batch_of(lambda slab=slab: slab, 4, rng)  # type: ignore[misc]
+        image = network(batch.noisy, batch.filtered, batch.sigma)
+        errors = [
+            float((each - batch.clean).square().mean())
+            for each in (batch.filtered[:, NEIGHBORS], image)
+        ]
+        gains.append(10 * math.log10(errors[0] / max(errors[1], 1e-12)))
+    return float(np.mean(gains))

@@ -1,0 +1,1 @@
+"""The jobs of training, and what two methods make together, as no method imports another."""

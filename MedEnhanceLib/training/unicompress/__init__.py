@@ -1,0 +1,1 @@
+"""UniCompress: training of the networks of the codec."""

@@ -1,0 +1,154 @@
+"""Enhancers and thin slices learn from a set, from a cohort or from both; and the estimate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from Library.conftest import WarningRecorder
+
+import MedEnhanceLib as me  # noqa: N813 - as its users do
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.runtime.progress import Event
+from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.jobs.gains import Gain, Gains
+from MedEnhanceLib.training.jobs.train import set_of, training_config, volumes_in
+from MedEnhanceLib.training.spg.dataset import NOT_ANATOMY
+from MedEnhanceLib.training.spg.folder import MANIFEST
+
+SMALL = {"preset": "smoke", "device": "cpu"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["hqg", "slices"])
+def test_a_set_teaches_and_the_result_is_measured_beside_the_shipped_model(
+    method: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of the run that made it stands for the set."""
+    shutil.copytree(whole, tmp_path / "run/out")
+    words = ["--preset", "smoke", "--device", "cpu", "--out", str(tmp_path), "--name", "own"]
+    assert main(["train", method, "--data", str(tmp_path / "run"), *words]) == 0
+    said = capsys.readouterr().out
+    assert f"dB worse than the shipped {'mr' if method == 'hqg' else 'mr-slices'}." in said
+    assert ("than the filter" in said) == (method == "hqg")
+    assert f"It is worse: use {'mr' if method == 'hqg' else 'mr-slices'}." in said
+    metadata = read_bundle(tmp_path / "own").metadata
+    assert metadata["modality"] == "MR"
+    unnamed = training_config(method, {}, set_of(whole, None))
+    assert unnamed.name == ("own-mr" if method == "hqg" else "own-mr-slices")
+    assert NOT_ANATOMY in metadata["limits"]
+    assert metadata["data"][0]["name"] == "a distilled set"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["hqg", "slices"])
+def test_a_set_and_a_cohort_teach_together_and_an_alarm_of_the_audit_is_repeated(
+    method: str, whole: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leaking = Path(shutil.copytree(whole, tmp_path / "set"))
+    manifest = json.loads((leaking / MANIFEST).read_text(encoding="utf-8"))
+    manifest["audit"] = {"alarm": True, "summary": "ALARM"}
+    (leaking / MANIFEST).write_text(json.dumps(manifest))
+    words = ["--high-quality", str(people), "--preset", "smoke", "--device", "cpu", "--name", "own"]
+    assert main(["train", method, "--data", str(leaking), *words, "--out", str(tmp_path)]) == 0
+    assert "raised the alarm" in capsys.readouterr().err
+    metadata = read_bundle(tmp_path / "own").metadata
+    config = metadata["training"]["config"]
+    patterns = [*config.get("noiseless", ()), *config.get("high_quality", config.get("files"))]
+    assert any("volumes/*.nii.gz" in pattern for pattern in patterns)
+    assert any("cohort-of-2019" in pattern for pattern in patterns)
+    assert [entry["name"] for entry in metadata["data"]] == [
+        "a distilled set",
+        "the user's own cohort",
+    ]
+    assert any("raised the alarm" in limit for limit in metadata["limits"])
+
+
+def test_the_folder_of_a_run_is_no_images_of_ones_own(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run/out")
+    for data, distilled in ((tmp_path / "run", None), (tmp_path, str(tmp_path / "run"))):
+        source = set_of(data, distilled)
+        assert source is not None and source.folder == tmp_path / "run/out"
+    with pytest.raises(InputError, match="holds a distilled set"):
+        volumes_in(str(tmp_path / "run"), "hqg")
+
+
+def test_the_name_of_an_installed_model_is_reported_before_the_training(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    params = {"method": "hqg", "data": str(tmp_path), "out": str(tmp_path / "out")}
+    for name in ("new", "mr"):
+        with pytest.raises(InputError):
+            run_job(JobSpec("train", params | {"config": {**SMALL, "name": name}}), recorder.listen)
+    (said,) = recorder.warnings
+    assert "a model 'mr' is installed already" in said
+
+
+def test_what_a_set_cannot_teach_is_said(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a distilled set of MR, not of CT"):
+        me.train("hqg", {**SMALL, "modality": "CT"}, whole, tmp_path / "a")
+    with pytest.raises(ConfigError, match="does not learn from a distilled set"):
+        me.train("codec", {}, whole, tmp_path / "b")
+    task = {"segmenter": "sarcoma-ct"}
+    with pytest.raises(ConfigError, match="no labels"):
+        me.train("hqg", {**SMALL, "task": task}, whole, tmp_path / "c")
+    config = TrainConfig.from_json({**SMALL, "modality": "MR", "task": task})
+    with pytest.raises(ConfigError, match="no labels"):
+        me.train("hqg", config, whole, tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("noise", "slices", "begins"),
+    [
+        (Gain("noise", 0.01, 0.05), Gain("slices", 0.3, 0.2), "Use the shipped model."),
+        (Gain("noise", 0.04, 0.001), Gain("slices", -0.3, 0.1), "Use the shipped model."),
+        (
+            Gain("noise", -0.1, 0.05),
+            Gain("slices", 0.3, 0.1),
+            "A set can gain +0.30 ± 0.10 dB in restoring thin slices.",
+        ),
+    ],
+)
+def test_the_estimate_advises_a_set_only_where_its_gain_is_certain(
+    noise: Gain, slices: Gain, begins: str
+) -> None:
+    sentence = Gains("MR", 8, 800, (noise, slices)).sentence
+    assert sentence.startswith(begins)
+    assert noise.text in sentence
+    assert "800 further steps" in sentence
+
+
+@pytest.mark.parametrize("kind", ["distill", "distill-estimate"])
+def test_one_patient_is_too_few_for_every_job(people: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "ann").symlink_to(next(people.iterdir()))
+    params = {"cohort": str(tmp_path / "cohort")}
+    if kind == "distill":
+        params["out"] = str(tmp_path / "out")
+    with pytest.raises(InputError, match="needs 2 patients or more; the cohort has 1"):
+        run_job(JobSpec(kind, params))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_job_estimates_gain_and_time_and_writes_nothing(people: Path) -> None:
+    before = sorted(people.parent.rglob("*"))
+    params = {"cohort": str(people), "config": SMALL, "steps": 2}
+    events: list[Event] = []
+    found = run_job(JobSpec("distill-estimate", params), events.append).fields
+    rows = [event.fields for event in events if event.kind == "progress"]
+    shares = [row["fraction"] for row in rows]
+    assert shares == sorted(shares)
+    assert all(row["eta_s"] is None for row in rows if row["fraction"] < 0.5), "not known yet"
+    assert [row["task"] for row in found["gains"]] == ["noise", "slices"]
+    assert all(np.isfinite(row["over_shipped_db"]) for row in found["gains"])
+    assert found["patients"] == 4
+    assert "Matching takes about" in found["sentence"]
+    assert found["seconds_of_a_patient"] > 0
+    assert sorted(people.parent.rglob("*")) == before
