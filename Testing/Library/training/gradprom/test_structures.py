@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from Library.training.gradprom import structure_maps as heads
 
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.errors import ConfigError
@@ -18,7 +19,6 @@ from MedEnhanceLib.gradprom.structures.space import (
 )
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painter
-from Library.training.gradprom import structure_maps as heads
 
 
 @pytest.fixture(scope="module")
