@@ -24,8 +24,8 @@ from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.hqg.view_network import ViewNet, inputs_of
 from MedEnhanceLib.io import save
 from MedEnhanceLib.learning.native_unet import NativeUNet
-from MedEnhanceLib.training.hqg import train
 from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.hqg.run import train
 from MedEnhanceLib.training.hqg.view_slabs import CleanVolume, SlabMaker
 
 _SIGMA = 25.0

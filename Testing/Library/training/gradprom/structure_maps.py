@@ -14,7 +14,7 @@ from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.space import Space, TissueMap
 from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig
-from MedEnhanceLib.training.gradprom.export import export_structures
+from MedEnhanceLib.training.gradprom.head_export import export_structures
 
 #: Values: left and right hemisphere, left and right core, stem; scalp.
 LEFT, RIGHT, LEFT_CORE, RIGHT_CORE, STEM, SCALP = 1, 2, 3, 4, 5, 300
