@@ -181,7 +181,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
     segmenter = segmenter_config(call, call.device, requested=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(monitor.part(0.0, 0.1))
-        if volume.modality == "OT":  # NaN leaves the modality unknown, which no model fits
+        if not volume.profile.is_known:  # NaN leaves the modality unknown, which no model fits
             refuse_not_finite(volume)
         monitor, cache = monitor.part(0.1, 1.0), hqg.VolumeCache()
         if isinstance(call.guide, str) and call.guide == AUTO:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Voxels
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.dicom.decoders import PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.slices import Slice
@@ -47,7 +48,9 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
     Raises DeviceMemoryError: the volume does not fit into the free memory.
     """
     for element, field in (("RescaleIntercept", "intercept"), ("RescaleSlope", "slope")):
-        if modality == "CT" and any(getattr(plane, field) is None for plane in slices):
+        if profile_of(modality).is_absolute and any(
+            getattr(plane, field) is None for plane in slices
+        ):
             stated = slices[0].modality
             hint = "Load it with the modality OT, without a unit (--modality OT, modality='OT')."
             if stated not in ("CT", ""):
