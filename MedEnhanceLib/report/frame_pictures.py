@@ -29,7 +29,7 @@ def draw_sequence(folder: Path, before: Volume, after: Volume, *, overwrite: boo
     count = len(before.frames())
     if count == 1:
         return []
-    numbers: list[int] = np.linspace(0, count - 1, min(count, _MOST)).round().astype(int).tolist()
+    numbers = np.linspace(0, count - 1, min(count, _MOST)).round().astype(int).tolist()
     point = busiest_point(before.frame(first_with_content(before)))
     means = [each.frame(0).with_voxels(each.voxels.mean(0, np.float64)) for each in (before, after)]
     planes = [PLANES[2 - nearest_axes(before.geometry).index(2)]]  # along slices as they are stored
