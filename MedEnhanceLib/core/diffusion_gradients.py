@@ -1,4 +1,4 @@
-"""Diffusion weighting of frames, and its tables in FSL's format."""
+"""Diffusion weighting of frames: its tables in FSL's format, and the tensor that it determines."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Doubles
+from MedEnhanceLib.core.arrays import Array, Doubles, Numbers
 from MedEnhanceLib.core.geometry import Geometry
 
 #: How far the length of a direction may be from 1.
 _LENGTH_ERROR = 0.1
-#: b-values up to which a frame has no weighting; s/mm².
-_UNWEIGHTED = 50.0
+#: b-values up to which a frame has no weighting, and above which log S is not linear; s/mm².
+_UNWEIGHTED, _STRONGEST = 50.0, 1500.0
+#: Largest condition number of the equations of a tensor; 10 to 30 for 6 to 30 directions.
+_CONDITION = 200.0
+#: Least signal in a fit, relative to the strongest one.
+_LEAST_SIGNAL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,40 @@ def are_same(some: Sequence[Gradient], others: Sequence[Gradient]) -> bool:
     """Return whether gradients are equal but for the digits that tables of text lose."""
     first, second = ([(each.b_value, *each.direction) for each in part] for part in (some, others))
     return len(first) == len(second) and np.allclose(first, second, rtol=0, atol=1e-6)
+
+
+def tensor_equations(gradients: Sequence[Gradient]) -> tuple[Numbers, Doubles] | None:
+    """Choose the frames that determine a tensor D by log S = log S₀ − b gᵀ D g.
+
+    gradients: of all frames.
+    Returns their numbers, and [frames, 7], by which D, µm²/ms, and log S₀ give log S; None if the
+    frames do not determine it.
+    """
+    table = np.array([(each.b_value, *each.direction) for each in gradients]).reshape(-1, 4)
+    b, x, y, z = table.T
+    is_plain = b <= _UNWEIGHTED
+    is_used = is_plain | ((b <= _STRONGEST) & table[:, 1:].any(axis=1))
+    products = np.stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z], axis=1)
+    rows = np.column_stack([-b[:, None] / 1000 * products, np.ones_like(b)])[is_used]
+    if not is_plain.any() or len(rows) < 7 or np.linalg.cond(rows) > _CONDITION:
+        return None
+    return np.flatnonzero(is_used), rows
+
+
+def fit_tensor(signals: Array, equations: Doubles) -> tuple[Doubles, Doubles]:
+    """Fit a tensor at each voxel, by least squares in log S.
+
+    Args:
+        signals: [frames, voxels], as `tensor_equations` chose the frames.
+        equations: [frames, 7].
+    Returns fractional anisotropy, 0 to 1, and mean diffusivity, µm²/ms, of each voxel.
+    """
+    floor = max(_LEAST_SIGNAL * float(signals.max()), 1e-30)
+    fitted = np.linalg.pinv(equations) @ np.log(np.maximum(signals, floor))
+    tensors = fitted[[0, 3, 4, 3, 1, 5, 4, 5, 2]].T.reshape(-1, 3, 3)
+    axes = np.maximum(np.linalg.eigvalsh(tensors), 0.0)  # noise makes some negative
+    size = np.maximum(np.linalg.norm(axes, axis=1), 1e-6)
+    return np.sqrt(4.5) * axes.std(axis=1) / size, axes.mean(axis=1)
 
 
 def _fsl_axes(geometry: Geometry) -> Doubles:

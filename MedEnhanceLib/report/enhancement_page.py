@@ -110,7 +110,7 @@ def enhancement_report(
         units=volume.units or "units of the input",
         change=change,
         largest_change=largest_change,
-        frames=draw_sequence(target / "frames", volume, enhanced, overwrite=overwrite),
+        **draw_sequence(target / "frames", volume, enhanced, overwrite=overwrite),
         verdict=verdict,
         findings=[*lines, *results.get("limits", ())],
         uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),

@@ -1,4 +1,4 @@
-"""The report of a sequence: frames to choose, the mean of all of them."""
+"""The report of a sequence: frames to choose, the mean of all of them, the diffusion tensor."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from Library.report.test_enhancement_page import Reader
 from Library.report.test_enhancement_page import report as page_of
 
 from MedEnhanceLib import io
-from MedEnhanceLib.core.diffusion_gradients import Gradient
+from MedEnhanceLib.core.diffusion_gradients import Gradient, tensor_equations
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.report import figures
+
+#: Diffusivities along x, y and z, µm²/ms, and their anisotropy.
+_AXES, _FA = np.array([1.7, 0.3, 0.3]), 0.7990
+_VECTORS = np.random.default_rng(3).normal(size=(12, 3))
+_ALONG = [tuple((each / np.linalg.norm(each)).tolist()) for each in _VECTORS]
 
 
 def frames_of(volume: Volume, count: int) -> Volume:
@@ -92,7 +97,25 @@ def test_the_mean_shows_what_all_frames_lost(drawn: Any, head: Volume, tmp_path:
     assert sentence in page.partition("frames/mean.png")[2]
 
 
-def test_frames_of_diffusion_are_named_by_their_weighting(report: Any, head: Volume) -> None:
-    gradients = (Gradient(0.0), Gradient(1000.0, (1.0, 0.0, 0.0)))
-    page = " ".join(report(replace(frames_of(head, 2), gradients=gradients)).split())
-    assert "Frame 0: b = 0 s/mm²." in page and "Frame 1: b = 1000 s/mm² along (" in page
+def test_anisotropy_is_stated_before_and_after(report: Any, drawn: Any) -> None:
+    gradients = (Gradient(0.0), *(Gradient(1000.0, each) for each in _ALONG[:6]))
+    decay = [np.exp(-each.b_value / 1000 * _AXES @ np.square(each.direction)) for each in gradients]
+    inside = np.pad(np.full((3, 9, 10), 1000), ((0, 0), (5, 6), (6, 4)))
+    voxels = np.float32(np.multiply.outer(decay, inside))
+    page = " ".join(report(Volume(voxels, modality="MR", gradients=gradients)).split())
+    assert "median 0.80 before, 0.80 after (noise raises FA)" in page
+    assert "median 0.77 µm²/ms before, 0.77 after" in page
+    assert "Frame 0: b = 0 s/mm²." in page and "Frame 6: b = 1000 s/mm² along (" in page
+    before, after = (image.max() for image in drawn[-1])
+    assert before == pytest.approx(_FA, abs=1e-4) and before - 0.01 < after < before
+
+
+def test_a_tensor_takes_six_directions_and_a_frame_without_weighting() -> None:
+    plain, trace = [Gradient(0.0)], [Gradient(1000.0)] * 8
+    weak, strong, two = (
+        [Gradient(b, each) for b in shells for each in _ALONG]
+        for shells in ([1000.0], [3000.0], [500.0, 1000.0])
+    )
+    assert not any(map(tensor_equations, (plain + weak[:5] * 2, two, plain + strong)))
+    numbers, equations = tensor_equations(plain + trace + weak) or ([], np.array([]))
+    assert [*numbers] == [0, *range(9, 21)] and equations.shape == (13, 7)
