@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gzip
 import os
 import re
 from collections.abc import Iterator
@@ -41,12 +40,11 @@ from MedEnhanceLib.io.formats import (
     written_format,
 )
 from MedEnhanceLib.io.json_input import read_object
+from MedEnhanceLib.io.packing import pack
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import reason_of
 
-#: On CT within 1 % of level 6, three times as fast.
-_GZIP_LEVEL = 4
 #: Fields of a sidecar that may differ from frame to frame → the attribute of DICOM; and fields that
 #: state a kind → a word for it.
 _AXES = {"EchoTime": "echo", "InversionTime": "inversion time"}
@@ -155,10 +153,10 @@ def save(
             beside.write_text(text, encoding="utf-8")
         header, dtype = known.header(volume, monitor)
         content = _content(header, volume, dtype, monitor)
-        file: Any = files.enter_context(temporary.open("wb"))
-        if path.name.lower().endswith(".gz"):  # without a time: equal volumes make equal files
-            file = files.enter_context(gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0))
-        file.writelines(content)
+        with temporary.open("wb") as file:
+            file.writelines(
+                pack(content, monitor) if path.name.lower().endswith(".gz") else content
+            )
 
 
 def texts_beside(volume: Volume, path: Path) -> dict[Path, str]:

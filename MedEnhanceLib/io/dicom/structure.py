@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
+from MedEnhanceLib.io.dicom.plain import read_plain
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
 
@@ -54,7 +55,7 @@ def pydicom_failures() -> tuple[type[Exception], ...]:
 def read_elements(
     stream: BinaryIO, elements: Iterable[int | str] | None = None, *, last: int = BEFORE_PIXELS
 ) -> Dataset:
-    """Read elements with pydicom; returns them with `file_meta`.
+    """Read elements with pydicom, or as pydicom does; returns them with `file_meta`.
 
     Args:
         stream: a file, with or without preamble and prefix (DICM).
@@ -64,6 +65,8 @@ def read_elements(
     value reaches beyond the end of the file, or there are too many elements.
     """
     tags = None if elements is None else _tags(tuple(elements))
+    if tags and last == BEFORE_PIXELS and (plain := read_plain(stream, tags, last)) is not None:
+        return plain
     pydicom = require("pydicom", purpose="Reading DICOM")
     if meta_of(stream).get("TransferSyntaxUID") == DEFLATED:
         raise NotImplementedError("Deflated Explicit VR Little Endian")

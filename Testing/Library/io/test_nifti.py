@@ -187,12 +187,6 @@ def test_compression_is_recognized_by_the_bytes_not_the_name(tmp_path: Path, ct:
         assert load(tmp_path / name).is_equal(ct)
 
 
-def test_a_packed_file_states_no_time(tmp_path: Path, ct: Volume) -> None:
-    """Equal volumes make equal files."""
-    save(ct, tmp_path / "a.nii.gz")
-    assert (tmp_path / "a.nii.gz").read_bytes()[4:8] == bytes(4)
-
-
 @pytest.mark.parametrize("side", [4, 100])
 def test_zeros_behind_the_last_member_are_padding_and_other_bytes_damage(
     tmp_path: Path, side: int
