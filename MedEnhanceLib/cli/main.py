@@ -27,7 +27,6 @@ COMMANDS = (
     volumes.INSPECT,
     volumes.NOISE,
     enhance.ENHANCE,
-    enhance.BLEND,
     enhance.SEGMENT,
     compress.COMPRESS,
     compress.DECOMPRESS,

@@ -78,7 +78,6 @@ _TRAINING = {
 JOBS: dict[str, Job] = {
     "enhance": Job("enhance:EnhanceParams", "enhance:run_enhance", keeps_volumes=True),
     "noise": Job("enhance:NoiseParams", "enhance:run_noise", keeps_volumes=True, is_question=True),
-    "blend": Job("volumes:BlendParams", "volumes:run_blend"),
     "segment": Job("enhance:SegmentParams", "enhance:run_segment"),
     "compress": Job("compress:CompressParams", "compress:run_compress", keeps_volumes=True),
     "estimate": Job(
