@@ -59,8 +59,8 @@ the configuration, the versions and the hashes.
 ## What is not proven
 
 - That no information on a patient can be extracted.
-- That networks learn more from them than from the models that ship: `medenhance distill COHORT \
---estimate` measures it.
+- That networks that learn from them are better than the models that ship: a training compares \
+both at its end.
 
 PRIVACY.md is the page for a data-protection officer; audit/, if there is one, has the figures.
 """
