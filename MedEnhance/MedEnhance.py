@@ -119,7 +119,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     PAGES = (
         ("enhance", _("Enhance"), "MedEnhancePages.enhance", "EnhancePanel"),
         ("compress", _("Compress"), "MedEnhancePages.compress", "CompressPanel"),
-        ("distill", _("Distill"), "MedEnhancePages.distill", "DistillPanel"),
+        ("train", _("Train"), "MedEnhancePages.train", "TrainPanel"),
         ("models", _("Models"), "MedEnhancePages.models", "ModelsPanel"),
     )
 

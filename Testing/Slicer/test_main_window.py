@@ -81,7 +81,7 @@ class VolumeRowTest(MedEnhanceTestCase):
 class QuestionTest(MedEnhanceTestCase):
     def test_aRunEndsOnlyAfterAYesInSlicersOwnDialog(self):
         self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
-        self.showPage("distill")
+        self.showPage("train")
         run = mock.Mock(isActive=True, folder="nowhere", job=mock.Mock(wantsCancel=False))
         run.name = "my-run"
         self.panel.runs.begin(run)

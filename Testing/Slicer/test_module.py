@@ -19,7 +19,7 @@ from MedEnhanceLib.runtime import dependencies as library
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 
-PAGES = ["enhance", "compress", "distill", "models"]
+PAGES = ["enhance", "compress", "train", "models"]
 
 
 def extracted():
