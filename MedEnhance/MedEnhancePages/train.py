@@ -8,16 +8,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.training.jobs.segmenter import is_of_maps
-from MedEnhanceLib.training.spg.config import SYNTHETIC, TEMPLATE
 from MedEnhanceNodes import model_choice
 from MedEnhancePages.train_run import RunArea
 from MedEnhancePages.widgets import Notice, Page, allow, askForFile, fill
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhanceTasks import training
-
-#: The entry of the templates that asks for a file.
-_FILE = "file"
 
 
 class TrainPanel(Page):
@@ -64,7 +60,6 @@ class TrainPanel(Page):
             distillLicense=ui.licenseEdit,
             trainDevice=ui.deviceSelector,
         )
-        ui.templateSelector.activated.connect(self._onTemplate)
         ui.pathButton.clicked.connect(self._onBrowse)
         ui.tableButton.clicked.connect(self._onBrowseTable)
         ui.startButton.clicked.connect(self._onStart)
@@ -83,14 +78,6 @@ class TrainPanel(Page):
         self.runs.list()
 
     def offer(self):
-        entries = {
-            SYNTHETIC: _("Synthetic volumes"),
-            TEMPLATE: _("Public template (MR)"),
-            _FILE: _("A file…"),
-        }
-        box, template = self.ui.templateSelector, self.state.distillTemplate
-        fill(box, entries, template)
-        box.currentIndex = box.findData(template)
         fill(self.ui.deviceSelector, self.context.devices.entries, self.state.trainDevice)
         segmenters, self._segmenter, problem = training.segmentersOf(self.state)
         texts = model_choice.segmenterTexts(segmenters)
@@ -128,15 +115,6 @@ class TrainPanel(Page):
         self._about.show(level, "" if isRunning else text, details)  # about the next run
         ui.problemLabel.text, ui.problemLabel.visible = problem, bool(problem) and not isRunning
         self.runs.show()
-
-    @guarded
-    def _onTemplate(self, *_index):
-        template = self.ui.templateSelector.currentData
-        if template == _FILE:
-            title = _("Choose a volume that may be shared")
-            template = askForFile(self.widget, title) or self.state.distillTemplate
-        self.state.distillTemplate = template
-        self.update()
 
     @guarded
     def _onBrowse(self, _checked=False):

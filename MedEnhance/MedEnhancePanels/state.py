@@ -114,8 +114,6 @@ class State:
     trainData = Field("")
     trainName = Field("my-run")
     distillMethod = Field.of(DistillConfig, "method")
-    #: "synthetic", "template" or the path of a file.
-    distillTemplate = Field.of(DistillConfig, "prior")
     distillVolumes = Field.of(DistillConfig, "volumes")
     distillLicense = Field.of(DistillConfig, "license")
     trainDevice = Field.of(DistillConfig, "device")

@@ -14,13 +14,7 @@ from MedEnhanceLib.training.jobs.durations import expected_duration
 from MedEnhanceLib.training.jobs.segmenter import find_images, is_of_maps, teachers
 from MedEnhanceLib.training.jobs.train import training_config, volumes_in
 from MedEnhanceLib.training.spg.cohort import count_patients, require_patients
-from MedEnhanceLib.training.spg.config import (
-    FEWEST_PATIENTS,
-    MANY_PATIENTS,
-    SYNTHETIC,
-    TEMPLATE,
-    DistillConfig,
-)
+from MedEnhanceLib.training.spg.config import FEWEST_PATIENTS, MANY_PATIENTS, DistillConfig
 from MedEnhanceLib.training.spg.dataset import find_set
 from MedEnhanceLib.training.spg.prepare import plan_text
 from MedEnhanceLib.training.spg.statistics import count_of_numbers
@@ -28,8 +22,6 @@ from MedEnhanceNodes import model_choice
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import long_run
 
-#: Priors that are no files.
-TEMPLATES = (SYNTHETIC, TEMPLATE)
 #: Patients, and files, from which on they are not counted while a user waits.
 _MANY, _MANY_FILES = 100, 2000
 #: Most scans of held-out patients that are named.
@@ -65,8 +57,8 @@ def _choicesOf(state, segmenter):
     config, modality = {"preset": state.trainPreset}, state.trainTask[-2:]
     config |= {"device": state.trainDevice}
     if kindOf(state) == "distill":
-        config |= {"method": state.distillMethod, "prior": state.distillTemplate}
-        config |= {"volumes": state.distillVolumes, "license": state.distillLicense.strip()}
+        config |= {"method": state.distillMethod, "volumes": state.distillVolumes}
+        config |= {"license": state.distillLicense.strip()}
         return {"modality": modality, "config": config}
     config |= {"modality": modality, "name": state.trainName.strip()}
     if learnsFromLabels(state):
@@ -189,13 +181,8 @@ def problemOf(state, segmenter):
         return problem
     if not state.trainName.strip():
         return _("Give the run a name.")
-    if isTraining:
-        taken = _("A model of this name is installed already: give the run another name.")
-        return taken if is_taken(state.trainName.strip()) else ""
-    if state.trainTask == "distillCT" and state.distillTemplate == TEMPLATE:
-        return _("There is no public template for CT: choose synthetic volumes under Advanced.")
-    if state.distillTemplate not in TEMPLATES and not os.path.isfile(state.distillTemplate):
-        return _("The file of the template is missing: choose another.")
+    if isTraining and is_taken(state.trainName.strip()):
+        return _("A model of this name is installed already: give the run another name.")
     return ""
 
 
@@ -248,9 +235,6 @@ def _aboutSet(state, problem):
     if count < _MANY:
         options = {"method": state.distillMethod, "license": state.distillLicense.strip()}
         details.append(plan_text(count, DistillConfig(**options)))
-    if state.distillTemplate not in TEMPLATES:
-        anatomy = _("Every volume will show the anatomy of the file: use a public one.")
-        text = f"{text} {anatomy}"
     return "warning" if isFew else "info", text, "\n".join(details)
 
 

@@ -417,8 +417,6 @@ class ChoiceTest(DistillingTestCase):
         self.assertEqual(self.visible(ui.aboutDetails), [ui.aboutDetails])
         for words in ("cohort: 3. Averages over only 3 patients tell", "nobody may use this set"):
             self.assertIn(words, ui.aboutDetails.text)
-        self.context.state.distillTemplate = "other.nrrd"
-        self.assertIn("show the anatomy of the file", ui.aboutLabel.text)
         self.pick(ui.methodSelector, "matching")
         self.assertIn("volumes for each patient", ui.aboutLabel.text)
 
@@ -431,18 +429,19 @@ class ChoiceTest(DistillingTestCase):
         for path, why in (("/x", "/x does not exist: choose another."), (folder, ""), (table, "")):
             self.ui.pathEdit.text = path
             self.assertEqual(self.ui.problemLabel.text, why)
+        self.ui.pathEdit.text = ""
         for path in (table, ""):  # "": the dialog is cancelled
             with mock.patch.object(train, "askForFile", return_value=path):
-                self.pick(self.ui.templateSelector, "file")
+                self.ui.tableButton.click()
         state = self.context.state
-        self.assertEqual((state.trainData, state.distillTemplate), (table, table))
+        self.assertEqual(state.trainData, table)
         state.trainPreset = "cpu"
         self.assertEqual(self.ui.presetSelector.currentData, "cpu")
         with mock.patch.object(self.context.runner, "submit") as submit:
             training.start(self.context.runner, self.context.state)
         taken = config_from_json(DistillParams, submit.call_args.args[1])
         self.assertEqual((str(taken.cohort), taken.modality), (table, "MR"))
-        self.assertEqual((taken.config.method, taken.config.prior), ("statistics", table))
+        self.assertEqual((taken.config.method, taken.config.prior), ("statistics", "synthetic"))
         self.assertEqual((taken.config.volumes, taken.config.license), (2, "CC BY 4.0"))
 
     def test_tooFewPatientsAreCountedBeforeAnythingStarts(self):
@@ -458,17 +457,6 @@ class ChoiceTest(DistillingTestCase):
         Path(table).write_text("patient,path\na,\n")
         self.ui.pathEdit.text = table
         self.assertIn("line 2: no path", self.ui.problemLabel.text)
-
-    def test_whatTheLibraryWouldRefuseIsReportedBeforeAnythingStarts(self):
-        self.cohort()
-        self.choose("distillCT")
-        self.assertTrue(self.ui.startButton.enabled, "synthetic volumes are of any modality")
-        self.pick(self.ui.templateSelector, "template")
-        self.assertIn("no public template for CT", self.ui.problemLabel.text)
-        self.choose("distillMR")
-        self.context.state.distillTemplate = "/gone.nrrd"
-        self.assertIn("The file of the template is missing", self.ui.problemLabel.text)
-        self.assertFalse(self.ui.startButton.enabled)
 
 
 class DistillationTest(DistillingTestCase):
