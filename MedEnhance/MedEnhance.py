@@ -6,9 +6,7 @@ separate process.
 
 import importlib.machinery
 import importlib.util
-import logging
 import os
-import runpy
 import sys
 
 import slicer
@@ -46,20 +44,8 @@ def findLibrary():
     spec = importlib.machinery.PathFinder.find_spec(name, [module, os.path.dirname(module)])
     if name in sys.modules or spec is None:  # the module is reloaded, or was copied alone
         return
-    other = importlib.util.find_spec(name)
-    sys.modules[name] = library = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(library)
-    version = _versionOf(other)
-    if version not in ("", library.__version__):
-        text = _("MedEnhance uses its own library, {own}, not version {version} in {path}")
-        text = text.format(own=library.__version__, version=version, path=other.origin)
-        logging.info(text)
-
-
-def _versionOf(spec):
-    """Return the version of a library that is not imported; "" for none."""
-    path = os.path.join(os.path.dirname(spec.origin), "_version.py") if spec and spec.origin else ""
-    return runpy.run_path(path)["__version__"] if os.path.isfile(path) else ""
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
 
 
 findLibrary()

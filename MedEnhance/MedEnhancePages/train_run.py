@@ -109,7 +109,7 @@ class RunArea:
         else:
             text = _("{name} is trained, but could not be added to the models: {why}")
             text = text.format(name=run.name, why=job.error.text)
-            self.context.message("warning", text, job.error.shown, job.error.report)
+            self.context.message("warning", text, job.error.shown)
         if self._page is not None:
             self._page.update()  # its name is taken now
 

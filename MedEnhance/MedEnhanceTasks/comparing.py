@@ -1,6 +1,5 @@
-"""Makes what a result is looked at with: difference, surfaces of its segments."""
+"""Makes the difference of a result from its input."""
 
-import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceNodes import bridge, preview, results
@@ -14,16 +13,6 @@ def startDifference(runner, output):
     """
     title = _("Difference of {name}").format(name=output.GetName())
     return runner.submit("", {}, title=title, before=lambda job: _difference(job, output))
-
-
-def hasSurfaces(segmentation):
-    return segmentation.GetSegmentation().ContainsRepresentation(_surface())
-
-
-def startSurfaces(runner, segmentation):
-    """Make the surfaces of a segmentation node, a segment in each step; returns a Job."""
-    title = _("Surfaces of {name}").format(name=segmentation.GetName())
-    return runner.submit("", {}, title=title, before=lambda job: _surfaces(job, segmentation))
 
 
 def _difference(job, output):
@@ -44,40 +33,3 @@ def _difference(job, output):
     results.link(output, difference=node)
     if not isMean:
         blending.record(output)
-
-
-def _surfaces(job, segmentation):
-    """Convert each segment by itself; Slicer converts the last, and shows all, in the last step."""
-    group, surfaces = segmentation.GetSegmentation(), []
-    segments = [group.GetNthSegment(at) for at in range(group.GetNumberOfSegments())]
-    for segment in segments[:-1]:
-        job.progress(len(surfaces) / len(segments), _("making surfaces"))
-        yield
-        surfaces.append((segment, _surfaceOf(group, segment), _timeOf(group, segment)))
-    yield
-    for segment, surface, time in surfaces:
-        if _timeOf(group, segment) == time:  # not edited since
-            segment.AddRepresentation(_surface(), surface)
-    segmentation.CreateClosedSurfaceRepresentation()
-
-
-def _surfaceOf(group, segment):
-    """Make the surface of a segment by itself, by the parameters of its segmentation."""
-    alone, copy = slicer.vtkSegmentation(), slicer.vtkSegment()
-    name = group.GetSourceRepresentationName()
-    alone.SetSourceRepresentationName(name)
-    alone.CopyConversionParameters(group)
-    copy.SetName(segment.GetName())
-    copy.SetLabelValue(segment.GetLabelValue())
-    copy.AddRepresentation(name, segment.GetRepresentation(name))  # shared, not copied
-    alone.AddSegment(copy)
-    alone.CreateRepresentation(_surface())
-    return copy.GetRepresentation(_surface())
-
-
-def _timeOf(group, segment):
-    return segment.GetRepresentation(group.GetSourceRepresentationName()).GetMTime()
-
-
-def _surface():
-    return slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
