@@ -318,21 +318,14 @@ class MedEnhanceTest(ScriptedLoadableModuleTest):
         self.delayDisplay(_("Pages open"))
 
     def checkEnhancing(self, logic):
-        """Enhance some slices of the sample that ships, and compare them with their input."""
-        from MedEnhanceNodes import bridge, compare, preview
+        """Enhance some slices of the sample that ships."""
         from MedEnhanceTasks import samples
 
-        node, comparison = samples.load(samples.SAMPLES[0]), compare.Compare()
+        node = samples.load(samples.SAMPLES[0])
         slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node)[80:92].copy())
-        result, wasShown = logic.enhance(node), preview.isShown(node)
-        comparison.show(result, "sideBySide")
-        self.assertIs(comparison.output, result)
-        self.delayDisplay(_("Enhanced, beside its input"))
-        comparison.leave()
-        self.assertEqual([preview.isShown(node), preview.isShown(result)], [wasShown, False])
-        before, after = (slicer.util.arrayFromVolume(each) for each in (node, result))
+        before, after = map(slicer.util.arrayFromVolume, (node, logic.enhance(node)))
         self.assertLess(_roughness(after), 0.8 * _roughness(before))
-        self.assertEqual(bridge.geometryOf(result), bridge.geometryOf(node))
+        self.delayDisplay(_("Enhanced"))
 
 
 def _roughness(voxels):

@@ -53,11 +53,8 @@ class EnhancePanel(Page):
         ui.applyButton.clicked.connect(self.onApply)
 
     def cleanup(self):
-        self.noise.follow(None)
-        self.preview.hide()
-        self.result.leave()
-        self.result.forget()
-        self.runs.forget()
+        self.exit()
+        self.forget()
 
     def forget(self):
         self.noise.follow(None)
@@ -297,9 +294,8 @@ class EnhancePanel(Page):
         plan = _("{what}. Runs model {model} on the {device}").format(
             what=what, model=model.name, device=self._devices.nameOf(state.device)
         )
-        isPart, expected = options.isBoxAlone, ""
-        if not isPart:
-            expected = self._devices.expectedText(self.target, options)
+        # A region alone takes a part of the time, which is not known.
+        expected = "" if options.isBoxAlone else self._devices.expectedText(self.target, options)
         return ", ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):

@@ -13,7 +13,7 @@ from MedEnhancePages import result_texts
 from MedEnhancePages.export_dicom import exportDicom
 from MedEnhancePages.widgets import Follower, Notice, allow, answerOf, fill
 from MedEnhancePanels.errors import guarded
-from MedEnhanceTasks import blending, comparing, compression, files
+from MedEnhanceTasks import blending, compression, files
 
 #: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
@@ -203,7 +203,7 @@ class ResultArea(Follower):
         if mode == "none":
             compare.leave()
         elif mode == "difference" and results.linked(output, mode) is None:
-            self._make(comparing.startDifference(runner, output), lambda: self.choose(mode))
+            self._make(blending.startDifference(runner, output), lambda: self.choose(mode))
         elif mode == "difference":
             compare.show(output, "single")
             compare.setOverlay(mode)
