@@ -326,9 +326,5 @@ def _hideLabelsOfOthers(output):
     segmentation = results.linked(output, "segmentation")
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         labels = results.linked(node, "segmentation")
-        if (
-            labels is not None
-            and labels is not segmentation
-            and labels.GetDisplayNode() is not None
-        ):
+        if labels not in (None, segmentation) and labels.GetDisplayNode() is not None:
             labels.GetDisplayNode().SetVisibility(False)

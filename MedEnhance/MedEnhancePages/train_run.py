@@ -190,13 +190,9 @@ class RunArea:
 
 
 def _fillGallery(gallery, paths):
-    """Show pictures in a list, as large as its icons, with their paths as tool tips."""
+    """Show pictures in a list, with their paths as tool tips."""
     gallery.clear()
-    size = gallery.iconSize
     for path in paths:
-        picture = qt.QPixmap(path)
-        if not picture.isNull():
-            picture = picture.scaled(size.width(), size.height(), qt.Qt.KeepAspectRatio)
-        item = qt.QListWidgetItem(qt.QIcon(picture), "")
+        item = qt.QListWidgetItem(qt.QIcon(path), "")
         item.setToolTip(path)
         gallery.addItem(item)

@@ -4,7 +4,6 @@ volume, segmentation and uncertainty → the job `export` → a folder → a cop
 """
 
 import os
-import time
 from dataclasses import dataclass
 
 import ctk
@@ -16,9 +15,6 @@ from MedEnhanceLib.io import stepwise
 from MedEnhanceNodes import bridge, dicom_source, provenance, results
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks.node_job import NodeJob, send
-
-#: How long an import that was cancelled may take to end, and how often it is looked at.
-_GRACE_MS, _LOOK_SECONDS = 5000, 0.005
 
 
 @dataclass(frozen=True)
@@ -90,40 +86,30 @@ class _Export(NodeJob):
 
     def place(self, job):
         if not self.options.folder:
-            job.stage = _("copying into Slicer's DICOM database")
+            job.progress(1.0, _("copying into Slicer's DICOM database"))
+            yield
             series = {row["series_uid"]: row["files"] for row in job.result["objects"]}
-            job.result["files"] = yield from copyIntoDatabase(job.params["output"], series)
+            job.result["files"] = copyIntoDatabase(job.params["output"], series)
 
 
 def copyIntoDatabase(folder, series):
-    """Copy a folder of objects into Slicer's DICOM database, in steps; returns the paths.
+    """Copy a folder of objects into Slicer's DICOM database; returns the paths.
 
-    series: UID → number of files, which have to be in the database in the end. What was copied is
-    taken out again where it fails or is cancelled.
+    series: UID → number of files. Where not all of them are there in the end, none stays.
     """
-    database, indexer, ended = dicom_source.openDatabase(), ctk.ctkDICOMIndexer(), []
-    indexer.backgroundImportEnabled = True
-    indexer.setDatabase(database)
-    indexer.indexingComplete.connect(lambda *counts: ended.append(counts))
-    try:
-        indexer.addDirectory(folder, True)
-        while not ended:
-            yield
-            time.sleep(_LOOK_SECONDS)
-        for uid, count in series.items():
-            if len(database.filesForSeries(uid)) != count:
-                message = _("Slicer's DICOM database did not accept all {count} files")
-                hint = _("Check the disk of the database, or export to a folder and import it.")
-                raise PanelError(message.format(count=count), hint, "output")
-    except BaseException:  # closing the generator is how a job is cancelled here
-        indexer.cancel()
-        indexer.waitForImportFinished(_GRACE_MS)
-        for uid in series if database.isOpen else ():
-            database.removeSeries(uid)
-        raise
-    finally:
-        indexer.deleteLater()
-    return [path for uid in series for path in database.filesForSeries(uid)]
+    database, indexer = dicom_source.openDatabase(), ctk.ctkDICOMIndexer()
+    indexer.addDirectory(database, folder, True)
+    indexer.waitForImportFinished()
+    indexer.deleteLater()
+    files = {uid: database.filesForSeries(uid) for uid in series}
+    for uid, count in series.items():
+        if len(files[uid]) != count:
+            for each in series:
+                database.removeSeries(each)
+            message = _("Slicer's DICOM database did not accept all {count} files")
+            hint = _("Check the disk of the database, or export to a folder and import it.")
+            raise PanelError(message.format(count=count), hint, "output")
+    return [path for paths in files.values() for path in paths]
 
 
 def sendLabels(segmentation, source, path, warn):

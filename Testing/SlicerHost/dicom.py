@@ -6,7 +6,7 @@ The index is kept in memory: a database that is opened anew is empty.
 import shutil
 from pathlib import Path
 
-from SlicerHost import pythonqt, qt
+from SlicerHost import pythonqt
 from SlicerHost.standins import behavior
 
 
@@ -93,44 +93,21 @@ class ctkDICOMDatabase:
         return "" if element is None or element.value is None else str(element.value)
 
 
-@behavior(backgroundImportEnabled=False)
+@behavior()
 class ctkDICOMIndexer:
-    """Takes the files of a folder into a database, at once or between Qt's events."""
+    """Takes the files of a folder into a database, at once."""
 
-    def construct(self):
-        self._own.timer, self._own.files = qt.QTimer(), iter(())
-        self._own.timer.timeout.connect(lambda: next(self._own.files, None))
-
-    def setDatabase(self, database):
-        self._own.database = database
-
-    def addDirectory(self, *arguments):
-        if not isinstance(arguments[0], str):
-            self._own.database, *arguments = arguments
-        self._own.isCanceled, self._own.files = False, self._imported(*arguments)
-        self._own.timer.start(0)
-        if not self.backgroundImportEnabled:
-            self.waitForImportFinished()
-
-    def waitForImportFinished(self, milliseconds=-1):
-        for _file in self._own.files:
-            pass
-
-    def cancel(self):
-        self._own.isCanceled = True
-
-    def _imported(self, folder, copies=False, *_flags):
-        database, added = self._own.database, []
-        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-            header = None if self._own.isCanceled else database._insert(path, copies)
-            added += [header] * (header is not None)
-            yield path
-        self._own.timer.stop()
+    def addDirectory(self, database, folder, copies=False, *_flags):
+        paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        added = [header for path in paths if (header := database._insert(path, copies)) is not None]
         if added:
             database.databaseChanged.emit()
         keywords = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
         counts = [len({each.get(keyword) for each in added}) for keyword in keywords]
         self.indexingComplete.emit(*counts, len(added))
+
+    def waitForImportFinished(self, milliseconds=-1):
+        pass
 
 
 @behavior(
