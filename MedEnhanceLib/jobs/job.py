@@ -67,10 +67,6 @@ _TRAINING = {
         f"{_IN_TRAINING}distill:DistillParams", f"{_IN_TRAINING}distill:run_distill",
         cohort="cohort",
     ),
-    "distill-estimate": Job(
-        f"{_IN_TRAINING}distill:DistillEstimateParams",
-        f"{_IN_TRAINING}distill:run_distill_estimate",
-    ),
     "evaluate": Job(
         f"{_IN_TRAINING}evaluate:EvaluateParams", f"{_IN_TRAINING}evaluate:run_evaluate"
     ),

@@ -114,7 +114,6 @@ VALID: dict[str, dict[str, Any]] = {
     "batch": {"inputs": ["no"], "output": "o"},
     "train": {"method": "hqg", "data": "no", "out": "o"},
     "distill": {"cohort": "no", "out": "o"},
-    "distill-estimate": {"cohort": "no"},
     "install": {"requirements": ["a"]},
     "ping": {},
 }
