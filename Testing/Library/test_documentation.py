@@ -33,7 +33,7 @@ from MedEnhanceLib.core import manifest
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.imaging import averaged
-from MedEnhanceLib.core.metrics import psnr
+from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, VoxelLabels
