@@ -7,8 +7,6 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.training.jobs.segmenter import is_of_maps
-from MedEnhanceNodes import model_choice
 from MedEnhancePages.train_run import RunArea
 from MedEnhancePages.widgets import Notice, Page, allow, askForFile, fill
 from MedEnhancePanels import dependencies
@@ -80,8 +78,8 @@ class TrainPanel(Page):
     def offer(self):
         fill(self.ui.deviceSelector, self.context.devices.entries, self.state.trainDevice)
         segmenters, self._segmenter, problem = training.segmentersOf(self.state)
-        texts = model_choice.segmenterTexts(segmenters)
-        fill(self.ui.segmenterSelector, {"": _("None")} | texts)
+        names = {each.name: each.name for each in segmenters}
+        fill(self.ui.segmenterSelector, {"": _("None")} | names)
         allow(self.ui.segmenterSelector, problem)
 
     def show(self):
@@ -91,8 +89,6 @@ class TrainPanel(Page):
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
         ui.pathLabel.text = _("Cohort:") if isDistilling else _("Images:")
         if segmenter is not None:
-            ui.pathLabel.text = _("Images and labels:")
-        if segmenter is not None and is_of_maps(segmenter):
             ui.pathLabel.text = _("Scans:")
         if training.learnsFromLabels(state):
             ui.pathLabel.text = _("Label maps:")

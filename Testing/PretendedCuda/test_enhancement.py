@@ -18,10 +18,9 @@ import numpy as np
 import pytest
 import torch
 from Library.conftest import WarningRecorder, recorder  # noqa: F401
-from Library.gradprom.test_head import phantom
 from Library.hqg.conftest import brain
 from Library.hqg.test_slices import _scan
-from Library.tissue_head import write_tissue_head
+from Library.small_head import write_small_head
 from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
@@ -106,12 +105,11 @@ def test_thin_slices_and_a_head_agree(tmp_path: Path, monkeypatch: pytest.Monkey
     from MedEnhanceLib.hqg.slices import thin_slices
 
     monkeypatch.setattr(thin_slices, "tuned", lambda network, *_, **__: network)
-    image, _ = phantom()
-    small = replace(image, voxels=image.voxels[8:14])
+    small = brain().crop(k=slice(6))
 
     def labels(card: str) -> Volume:
         # One of its own: heads stay loaded, on the device last used.
-        folder = write_tissue_head(tmp_path / card[:4])
+        folder = write_small_head(tmp_path / card[:4])
         config = SegmentConfig(model=str(folder), device=card, force_segmenter=True)
         return segment(small, config).volume
 
