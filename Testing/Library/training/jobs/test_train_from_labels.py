@@ -58,6 +58,7 @@ def test_a_head_is_trained_on_label_maps_and_what_an_enhancer_makes_and_segments
 def test_each_door_starts_the_training(
     maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert callable(me.train), "imported before what it imports is replaced"
     calls: list[tuple[str, type, Path]] = []
 
     def stop(method: str, config: object, data: Path, *_: object, **__: object) -> Path:
