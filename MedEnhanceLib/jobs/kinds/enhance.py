@@ -193,7 +193,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         device=enhanced.device,
         model=enhanced.model,
     )
-    fields = {**result.fields, "sentence": verdict_on(enhanced.measured, enhanced.strength)}
+    verdict = verdict_on(enhanced.measured, enhanced.strength)
+    fields = {**result.fields, "sentence": str(verdict or "")}
     if params.report:
         monitor.progress(0.95, "drawing the report")
         fields["outputs"]["report"] = _write_report(params, source, enhanced, result["manifest"])
