@@ -61,7 +61,7 @@ def verdict_on(measured: Mapping[str, Any], strength: float = 1.0) -> Text | Non
 
 def history_of(measured: Mapping[str, Any], strength: float = 1.0) -> str:
     """Describe all corrections for a history note; arguments as of `describe`."""
-    lines = (line for line in describe(measured, strength) if line.key not in _ADVICE)
+    lines = (line for line in describe(measured, strength) if line.key not in _NO_HISTORY)
     return ", ".join(map(str, lines))
 
 
@@ -244,5 +244,5 @@ _LINES = {
     "slices": slices_restored,
     "segmentation": _segmentation,
 }
-#: Lines that say what a user can do.
-_ADVICE = ("guessed", "measure")
+#: Lines that histories leave out: what a user can do, and facts of a whole sequence.
+_NO_HISTORY = ("guessed", "measure", "mean_changed", "frames_apart", "frames_together")

@@ -175,11 +175,11 @@ def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, Text, Text]]:
     rows = (results.get("warnings") if isinstance(results, Mapping) else None) or ()
     try:
         coded = [(row.get("code", ""), *_texts_of(row)) for row in rows]
+        said = {f"{row['message']}: {row['hint']}" for row in rows}
     except (AttributeError, KeyError, TypeError):
-        coded = []
-    texts = {f"{message}: {hint}" for _code, message, hint in coded}
+        coded, said = [], set()
     plain = list(map(str, lines)) if isinstance(lines, list) else []
-    coded += [("", Text.from_json(text), Text.from_json("")) for text in plain if text not in texts]
+    coded += [("", Text.from_json(text), Text.from_json("")) for text in plain if text not in said]
     weighed = {
         (str(message), str(hint)): ("severe" if code in _SEVERE else "warning", message, hint)
         for code, message, hint in coded
