@@ -6,7 +6,7 @@ All from what is saved with the nodes: a scene that is opened later shows the sa
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.findings import describe
-from MedEnhanceLib.core.manifest import calibration_in_words
+from MedEnhanceLib.core.manifest import uncertainty_in_words
 from MedEnhanceLib.runtime.text import duration_text, sentence
 from MedEnhanceNodes import bridge, provenance, results, sending
 from MedEnhancePanels.messages import translated
@@ -50,8 +50,8 @@ def _uncertainty(output):
     facts = provenance.part(output, "results", "uncertainty")
     if not facts or results.linked(output, "uncertainty") is None:
         return ""
-    text = _("Uncertainty: 1 SD, in {unit}.").format(unit=results.unitOf(output))
-    return f"{text} {sentence(calibration_in_words(facts))}"
+    text = translated(uncertainty_in_words(facts, results.unitOf(output)))
+    return _("Uncertainty: {text}").format(text=sentence(text))
 
 
 def _madeBy(output):

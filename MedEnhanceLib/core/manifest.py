@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.runtime.texts import Text
+from MedEnhanceLib.runtime.texts import Text, text
 
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
 #: Beginning of the newest history entry of a map → the kind of map.
@@ -179,7 +179,7 @@ def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, Text, Text]]:
     except (AttributeError, KeyError, TypeError):
         coded, said = [], set()
     plain = list(map(str, lines)) if isinstance(lines, list) else []
-    coded += [("", Text.from_json(text), Text.from_json("")) for text in plain if text not in said]
+    coded += [("", Text.from_json(line), Text.from_json("")) for line in plain if line not in said]
     weighed = {
         (str(message), str(hint)): ("severe" if code in _SEVERE else "warning", message, hint)
         for code, message, hint in coded
@@ -246,24 +246,12 @@ def caveats_of(results: Mapping[str, Any]) -> list[str]:
     return [f"{str(line).rstrip('.')}." for line in lines]
 
 
-def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
+def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> Text:
     """Describe an uncertainty map for its readers.
 
     facts: `results.uncertainty` of the manifest.
     units: of the enhanced volume.
     """
-    return (
-        "Error that remains in each voxel after the enhancement, as a standard deviation (SD) in "
-        f"{units or 'units of the input'}. Do not rely on the enhancement where the map is bright; "
-        f"it is {calibration_in_words(facts)}"
-    )
-
-
-def calibration_in_words(facts: Mapping[str, Any]) -> str:
-    """Describe how the map was calibrated, as the end of a sentence; facts: as above."""
     calibration = facts.get("calibration")
     data = calibration.get("fitted_on") if isinstance(calibration, Mapping) else None
-    return (
-        f"calibrated on {data or 'unnamed data'}, where ± 1.645 SD held 90 % of the "
-        "errors; on other data it can be too small."
-    )
+    return text("uncertainty", units=units or "units of the input", data=data or "unnamed data")

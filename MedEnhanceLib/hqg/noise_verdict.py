@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
 
@@ -86,10 +86,8 @@ class NoiseVerdict:
         elif self.verdict == CLEAN:
             return clean(self.sigma, self.units, self.snr)
         elif self.is_certain:
-            key, percent = (
-                "noisy_snr" if self.snr else "noisy",
-                5 * round(20 * (self.removable or 0)),
-            )
+            percent = 5 * round(20 * (self.removable or 0))
+            key = "noisy_snr" if self.snr else "noisy"
             noise = text(key, level=level, snr=self.snr, percent=percent)
             key = "noisy_because"
         else:
@@ -103,11 +101,9 @@ class NoiseVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields that are known, with the sentence."""
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
-        known = {name: value for name, value in given.items() if value not in (None, "", ())}
-        if self.reason:
-            known["reason"] = self.reason.to_json()
-        return known | {"is_certain": self.is_certain} | self.text.to_json()
+        known = {name: value for name, value in vars(self).items() if value not in (None, "", ())}
+        reason = {"reason": self.reason.to_json()} if self.reason else {}
+        return known | reason | {"is_certain": self.is_certain} | self.text.to_json()
 
 
 def measured_noise(
@@ -164,6 +160,7 @@ def noise_verdict(
     decision = measure(volume, cache=cache, monitor=monitor)
     facts = decision.facts["noise"]
     unfit = Text.from_json(facts["unfit"]) if "unfit" in facts else None
+    is_uncertain = facts["verdict"] == UNCERTAIN
     return NoiseVerdict(
         sigma=facts["sigma"],
         interval=(facts["interval"][0], facts["interval"][1]),
@@ -173,9 +170,7 @@ def noise_verdict(
         verdict=NOISY if facts["verdict"] == REMOVED else facts["verdict"],
         snr=facts.get("snr"),
         removable=facts.get("expected"),
-        places=(
-            even_places_of(volume, facts["interval"][1]) if facts["verdict"] == UNCERTAIN else ()
-        ),
+        places=even_places_of(volume, facts["interval"][1]) if is_uncertain else (),
     )
 
 
@@ -215,7 +210,8 @@ def region_verdict(
     except InputError as error:
         hint = error.hint
         if places := even_places_of(frame, highest):
-            hint = f"{hint.removesuffix('.')}, such as around the voxels {in_words(places)}."
+            at = " or ".join(",".join(map(str, place)) for place in places)  # as --at takes them
+            hint = f"{hint.removesuffix('.')}, such as around the voxels {at}."
         raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
     reason = noise.reason
     if whole and not reason and noise.low > _APART * highest:
@@ -249,11 +245,6 @@ def even_places_of(volume: Volume, highest: float) -> tuple[tuple[int, ...], ...
     back = np.linalg.solve(volume.geometry.affine_lps, turned.geometry.affine_lps)
     voxels = (back @ [*reversed(place), 1] for place in places)
     return tuple(tuple(round(float(at)) for at in voxel[2::-1]) for voxel in voxels)
-
-
-def in_words(places: Sequence[Sequence[int]]) -> str:
-    """Write voxels as --at takes them: "40,120,96 or 33,100,80"."""
-    return " or ".join(",".join(map(str, place)) for place in places)
 
 
 def _cube_of(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:

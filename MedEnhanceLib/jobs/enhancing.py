@@ -159,15 +159,13 @@ def _check_input(
     """
     name = Path(volume.source).name or "volume"
     if volume.lossy:
-        text = "lost detail does not come back, and errors may be taken for noise or anatomy"
-        monitor.warn(f"{name}: was compressed with loss: {text}")
+        monitor.warn(text("compressed", name=name))
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
-        monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
+        monitor.warn(text("enhanced_before", name=name))
     quantity, is_stated = quantity_of(volume)
     is_asked = config.as_intensity or config.task == "slices"
     if quantity == PHASE and not (is_stated or is_asked) and volume.modality != "OT":
-        text = f"it looks like {PHASE}, and a filter must not average over its jumps: nothing is "
-        monitor.warn(f"{name}: {text}changed. {UNFIT[PHASE]} To filter it all the same: {REQUEST}")
+        monitor.warn(text("phase_left", name=name, instead=UNFIT[PHASE], request=REQUEST))
         return replace(config, strength=0.0), {"left_alone": quantity}
     quantity = refuse_unfit(volume, monitor, model=config.model, on_request=config.as_intensity)
     return config, {"quantity": quantity}

@@ -115,7 +115,7 @@ def enhancement_report(
         verdict=verdict,
         findings=[*lines.values(), *results.get("limits", ())],
         mean_changed=lines.get("mean_changed"),
-        uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
+        uncertainty=uncertainty and str(uncertainty_in_words(uncertainty, volume.units)),
         tables=[*comparisons, *([Table("Segmentation", heads, table, note)] if table else [])],
         reference=reference,
         beside_reference=beside_reference,
