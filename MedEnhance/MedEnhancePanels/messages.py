@@ -3,6 +3,7 @@
 import logging
 
 from slicer.i18n import tr as _
+from slicer.i18n import translate
 
 from MedEnhanceLib.runtime.text import sentence
 from MedEnhanceLib.runtime.texts import TEMPLATES
@@ -14,7 +15,7 @@ _HERE = {"measure": _("to measure σ in even tissue: Measure in a region… (Adv
 
 def translated(text):
     """Write a Text of the library in the language of Slicer: its template is translated."""
-    return text.said(lambda key: _HERE.get(key) or _(TEMPLATES[key]))
+    return text.said(lambda key: _HERE.get(key) or translate("MedEnhanceLib.texts", TEMPLATES[key]))
 
 
 class Speaker:

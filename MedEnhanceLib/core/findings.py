@@ -139,7 +139,13 @@ def _removable(noise: Mapping[str, Any]) -> float:
 
 
 def clean(sigma: float, units: str, snr: float | None) -> Text:
-    """Say that there is hardly any noise: before a run and after it."""
+    """Say that there is hardly any noise, before a run and after it.
+
+    Args:
+        sigma: of the noise.
+        units: of the volume, "" where they are not known.
+        snr: of the tissue; None for CT.
+    """
     return text("clean", level=f"SNR {snr:.0f}" if snr else level_of(sigma, units))
 
 

@@ -81,7 +81,7 @@ class FactsTest(EnhanceTestCase):
             "no-structure": "das Volumen zeigt nur Rauschen",
         }
         table = {TEMPLATES[key]: there for key, there in german.items()}
-        with mock.patch.object(messages, "_", lambda english: table.get(english, english)):
+        with mock.patch.object(messages, "translate", lambda _context, text: table.get(text, text)):
             lines = result_texts.findingsOf(output)
             warning = provenance.warningsOf(output)[0][1]
         self.assertEqual(lines[0], "Entfernt ±10, etwa 15 % des Fehlers.")
