@@ -8,6 +8,7 @@ import json
 
 from MedEnhanceLib.core.manifest import derived_note, warnings_of
 from MedEnhanceLib.runtime.text import sentence, without_commands
+from MedEnhancePanels.messages import translated
 
 #: Attributes: what kind of result it is, all steps as a JSON list, the record of the last one.
 DERIVED = "MedEnhance.derived"
@@ -82,7 +83,9 @@ def warningsOf(node):
     Of level "severe", which come first, or "warning".
     """
     rows = warnings_of(manifestOf(node) or {})
-    plain = [(level, *map(without_commands, texts)) for level, *texts in rows]
+    plain = [
+        (level, *(without_commands(translated(text)) for text in texts)) for level, *texts in rows
+    ]
     return [row for row in plain if row[1]]
 
 

@@ -5,10 +5,9 @@ import time
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.core.findings import final_log
 from MedEnhanceLib.runtime.text import sentence
 from MedEnhancePages import several
-from MedEnhancePages.result_texts import equalsInput, findingsOf
+from MedEnhancePages.result_texts import equalsInput
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.messages import logged
 from MedEnhanceTasks import enhancement
@@ -81,7 +80,6 @@ class Runs:
     def showResult(self, job, node, options):
         """Show a result, unless another volume is chosen by now, and say that it is ready."""
         page, output = self._page, job.nodes["output"]
-        job.log[:] = final_log(job.log, findingsOf(output))
         ready = _("{name} is ready.").format(name=output.GetName())
         if equalsInput(output):
             ready += " " + _("It equals its input.")

@@ -3,10 +3,12 @@
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import sentence
+from MedEnhanceLib.runtime.texts import Text
 from MedEnhanceNodes import bridge, region, results, sending
 from MedEnhancePages.widgets import singleShot
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError, guarded
+from MedEnhancePanels.messages import translated
 from MedEnhanceTasks import enhancement, node_job
 
 #: How long a volume must stay unchanged before it is measured: not while frames are played.
@@ -86,7 +88,7 @@ class NoiseArea:
             text = _("Noise as stated: ±{noise:g} {units} (1 SD).")
             text = text.format(noise=state.noise, units=results.unitOf(self._node))
         elif noise:
-            text = sentence(self._verdict["sentence"])
+            text = sentence(translated(Text.from_json(noise)))
         elif self._settle.active or (self._job is not None and not self._job.isFinished):
             text = _("Measuring the noise…")
         ui.verdictLabel.text, ui.verdictLabel.visible = text, bool(text)
@@ -119,7 +121,8 @@ class NoiseArea:
         if noise.get("is_certain") and self.context.state is not None:
             self._page.stateNoise(noise["sigma"])
             self._removeRegion()
-        self.context.report(job, sentence(job.result.get("sentence", "")))
+        text = Text.from_json(noise or job.result.get("sentence", ""))
+        self.context.report(job, sentence(translated(text)))
         self._page.update()
 
     def _removeRegion(self):

@@ -5,10 +5,11 @@ All from what is saved with the nodes: a scene that is opened later shows the sa
 
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.core import findings
-from MedEnhanceLib.core.manifest import calibration_in_words
+from MedEnhanceLib.core.findings import describe
+from MedEnhanceLib.core.manifest import uncertainty_in_words
 from MedEnhanceLib.runtime.text import duration_text, sentence
 from MedEnhanceNodes import bridge, provenance, results, sending
+from MedEnhancePanels.messages import translated
 
 
 def factsOf(output):
@@ -49,8 +50,8 @@ def _uncertainty(output):
     facts = provenance.part(output, "results", "uncertainty")
     if not facts or results.linked(output, "uncertainty") is None:
         return ""
-    text = _("Uncertainty: 1 SD, in {unit}.").format(unit=results.unitOf(output))
-    return f"{text} {sentence(calibration_in_words(facts))}"
+    text = translated(uncertainty_in_words(facts, results.unitOf(output)))
+    return _("Uncertainty: {text}").format(text=sentence(text))
 
 
 def _madeBy(output):
@@ -84,10 +85,9 @@ def _framesOf(output):
 def findingsOf(output):
     """Say what was measured in the volume and done about it, a sentence each."""
     measured, strength = provenance.part(output, "results", "measured"), results.strengthOf(output)
-    door = findings.Door(_("Measure in a region… (Advanced → Noise)"), "")
     modality = bridge.modalityName(bridge.modalityOf(output))
     guess = _("{modality} (guessed from the values).").format(modality=modality)
-    lines = list(map(sentence, findings.describe(measured, strength, door=door)))
+    lines = [sentence(translated(line)) for line in describe(measured, strength)]
     return [*lines[:1], guess, *lines[1:]] if output.GetAttribute(bridge.GUESSED) else lines
 
 

@@ -6,19 +6,15 @@ import qt
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.text import size_text
-from MedEnhanceLib.training.spg.folder import AUDIT_REPORT, SHEET
-from MedEnhanceLib.training.spg.readme import weighed_verdict
+from MedEnhanceLib.runtime.texts import Text
+from MedEnhanceLib.training.spg.folder import SHEET
 from MedEnhancePages.widgets import confirm, fill, showText, showWeight
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.messages import translated
 from MedEnhanceTasks import long_run
 
 #: More pictures than these are not looked at in a panel; the folder has them all.
 _MOST_PICTURES = 100
-#: Texts of a result to be read: their entries in the menu, and where they lie.
-_TEXTS = {
-    "privacy": (_("Privacy sheet"), SHEET),
-    "audit": (_("Audit report"), AUDIT_REPORT),
-}
 
 
 class RunArea:
@@ -35,9 +31,8 @@ class RunArea:
         ui.removeButton.clicked.connect(self._onRemove)
         ui.trainButton.clicked.connect(self._onTrain)
         self._menu, self.actions = qt.QMenu(ui.openButton), {}
-        for name, (text, _path) in _TEXTS.items():
-            self.actions[name] = self._menu.addAction(text)
-            self.actions[name].triggered.connect(lambda *_on, name=name: self._onText(name))
+        self.actions["privacy"] = self._menu.addAction(_("Privacy sheet"))
+        self.actions["privacy"].triggered.connect(self._onSheet)
         self.actions["folder"] = self._menu.addAction(_("Result folder"))
         self.actions["folder"].triggered.connect(self._onFolder)
         ui.openButton.setMenu(self._menu)
@@ -97,7 +92,7 @@ class RunArea:
             importing = self.context.runner.submit("models", params, title=title)
             importing.onFinished(lambda job: self._onImported(job, run))
         elif job.state == "done":
-            level, verdict = weighed_verdict(run.manifest(), run.audit())
+            level, verdict = _verdictOf(run.manifest())
             text = _("{name} is finished. {verdict} Details: Open → Privacy sheet.")
             self.context.message(level, text.format(name=run.name, verdict=verdict))
 
@@ -124,16 +119,14 @@ class RunArea:
             ui.resultLabel.text = long_run.runText(run)
         if manifest:
             _fillGallery(ui.imageGallery, list(map(str, run.images()[:_MOST_PICTURES])))
-            level, verdict = weighed_verdict(manifest, run.audit())
-            for name, (_text, path) in _TEXTS.items():
-                self.actions[name].visible = (run.out / path).is_file()
+            level, verdict = _verdictOf(manifest)
+            self.actions["privacy"].visible = (run.out / SHEET).is_file()
             showWeight(ui.auditIcon, level)
             ui.auditLabel.text = verdict
 
     @guarded
-    def _onText(self, name):
-        title, path = _TEXTS[name]
-        showText(self._page.widget, title, self._run.out / path)
+    def _onSheet(self, *_checked):
+        showText(self._page.widget, _("Privacy sheet"), self._run.out / SHEET)
 
     @guarded
     def _onTrain(self, _checked=False):
@@ -187,6 +180,13 @@ class RunArea:
             self.context.state.trainRun = ""
             self._showRun(None)
         self.list()
+
+
+def _verdictOf(manifest):
+    """Return the weight of a set's audit and its result."""
+    audit = manifest.get("audit") or {}
+    verdict = Text.from_json(audit.get("verdict", _("Not audited.")))
+    return audit.get("weight", "warning"), translated(verdict)
 
 
 def _fillGallery(gallery, paths):

@@ -2,8 +2,20 @@
 
 import logging
 
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+
 from MedEnhanceLib.runtime.text import sentence
+from MedEnhanceLib.runtime.texts import TEMPLATES
 from MedEnhancePanels.errors import PanelError
+
+#: Templates of the library that name a command, as the panel has them.
+_HERE = {"measure": _("to measure σ in even tissue: Measure in a region… (Advanced → Noise)")}
+
+
+def translated(text):
+    """Write a Text of the library in the language of Slicer: its template is translated."""
+    return text.said(lambda key: _HERE.get(key) or translate("MedEnhanceLib.texts", TEMPLATES[key]))
 
 
 class Speaker:

@@ -17,8 +17,10 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.runtime.locks import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.text import without_commands
+from MedEnhanceLib.runtime.texts import Text
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
+from MedEnhancePanels.messages import translated
 from MedEnhancePanels.worker import Worker, encoded
 
 #: How long a worker may take to stop a cancelled job before it is killed.
@@ -263,7 +265,8 @@ class Runner:
         elif name == "log":
             job.keepLog(more.get("message", ""))
         elif name == "warning":
-            job.warnings.append(without_commands(more.get("message", "")))
+            text = Text.from_json(more.get("text") or more.get("message", ""))
+            job.warnings.append(without_commands(translated(text)))
             job.log.append(f"warning: {job.warnings[-1]}")
             job.notify("warning", **more)
         elif name == "metric":

@@ -4,9 +4,10 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.core import findings
+from MedEnhanceLib.core.findings import verdict_on
 from MedEnhanceLib.runtime.text import sentence
 from MedEnhanceNodes import bridge, provenance, results
+from MedEnhancePanels.messages import translated
 
 _TEXT, _NUMBER = vtk.vtkStringArray, vtk.vtkDoubleArray
 
@@ -58,8 +59,8 @@ def _describe(job, row):
     row |= {"result": output.GetName(), "seconds": round(job.ended - job.started, 1)}
     if "sigma" in measured.get("noise", {}):
         row["noise"] = measured["noise"]["sigma"]
-    if text := findings.verdict_on(measured, results.strengthOf(output)):
-        row["outcome"] = sentence(text)
+    if verdict := verdict_on(measured, results.strengthOf(output)):
+        row["outcome"] = sentence(translated(verdict))
     warnings = [text for _level, text, _hint in provenance.warningsOf(output)]
     row["remark"] = " ".join(dict.fromkeys([*warnings, *job.warnings]))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.runtime.texts import Text, text
 
 #: A training with fewer steps than this is a test; the preset smoke has a handful.
 _FEWEST_STEPS = 100
@@ -21,26 +23,37 @@ class ModelWarning:
     """One reason why a model's result on a volume may be wrong.
 
     Attributes:
-        code: "test-model", "anatomy", "not-better", "noise-model", "stated-noise", "joint-filter",
-            "sequence-kind", "no-structure", "no-tissue", "unlike-frames", "slice-thickness" or
-            "smooth".
-        message: a clause.
-        hint: what to do about it.
+        code: key of the message; that of the hint ends with "-hint".
+        numbers: of both.
     """
 
     code: str
-    message: str
-    hint: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def text(self) -> str:
+    def message(self) -> Text:
+        """A clause."""
+        return Text(self.code, self.numbers)
+
+    @property
+    def hint(self) -> Text:
+        """What to do about it."""
+        return Text(f"{self.code}-hint", self.numbers)
+
+    @property
+    def text(self) -> Text:
         """Message and hint."""
-        return f"{self.message}: {self.hint}"
+        return text("warning", message=self.message, hint=self.hint)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return code, numbers, message and hint."""
+        texts = {"message": str(self.message), "hint": str(self.hint)}
+        return {"code": self.code, "numbers": dict(self.numbers)} | texts
 
 
 def messages_of(warnings: Iterable[ModelWarning]) -> str:
     """Join all messages in one line, for histories and descriptions."""
-    return "; ".join(warning.message for warning in warnings)
+    return "; ".join(str(warning.message) for warning in warnings)
 
 
 def model_warnings(bundle: Bundle, volume: Volume) -> tuple[ModelWarning, ...]:
@@ -63,12 +76,7 @@ def anatomy_warning(bundle: Bundle, part: str) -> ModelWarning | None:
     terms = _SHOWN_IN.get(bundle.anatomy)
     if not part or not terms or any(term in part.upper() for term in terms):
         return None
-    return ModelWarning(
-        "anatomy",
-        f"{bundle.name} was trained on images of the {bundle.anatomy} only, and these images show "
-        f"{part} (BodyPartExamined)",
-        "check the result closely",
-    )
+    return ModelWarning("anatomy", {"name": bundle.name, "anatomy": bundle.anatomy, "part": part})
 
 
 def training_length_warning(bundle: Bundle) -> ModelWarning | None:
@@ -78,11 +86,7 @@ def training_length_warning(bundle: Bundle) -> ModelWarning | None:
     # Without steps of its own, it has the weights of another model.
     if not isinstance(steps, int) or not 0 < steps < _FEWEST_STEPS:
         return None
-    return ModelWarning(
-        "test-model",
-        f"{bundle.name} was trained for {steps} steps only, as a test model",
-        "use it for tests only, and train one with the preset cpu or full for real work",
-    )
+    return ModelWarning("test-model", {"name": bundle.name, "steps": steps})
 
 
 def is_certain(gain: float, error: float) -> bool:
@@ -101,11 +105,7 @@ def verdict_warning(bundle: Bundle) -> ModelWarning | None:
     over, error = (validation.get(f"over_shipped{name}_db", 0.0) for name in ("", "_error"))
     if not is_certain_loss(over, error):
         return None
-    return ModelWarning(
-        "not-better",
-        f"{bundle.name} is {-over:.2f} dB worse than the shipped model, as its training measured",
-        "use the shipped model",
-    )
+    return ModelWarning("not-better", {"name": bundle.name, "worse_db": -over})
 
 
 def training_length_limits(steps: int) -> list[str]:

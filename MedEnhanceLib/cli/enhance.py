@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of, typed
 from MedEnhanceLib.cli.terminal import job_lines
-from MedEnhanceLib.core import findings
+from MedEnhanceLib.core.findings import describe
 
 
 def _add_labels(parser: Parser) -> None:
@@ -32,17 +31,12 @@ def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
 def _enhance(args: argparse.Namespace) -> int:
     """Run the job; say first what it found."""
     fields = args.console.run("enhance", _enhance_params(args))
-    door = findings.command_door(typed(args, "noise"))
-    return int(args.console.report(fields, "\n".join(_enhance_lines(fields, door))))
-
-
-def _enhance_lines(fields: Mapping[str, Any], door: findings.Door) -> list[str]:
     first, *others = job_lines(fields)
-    measured, strength = fields.get("measured") or {}, fields.get("strength", 1.0)
-    verdict, *lines = [*findings.describe(measured, strength, door=door), ""]
+    found = describe(fields.get("measured") or {}, fields.get("strength", 1.0))
+    verdict, *lines = [*(str(line.given(command=typed(args, "noise"))) for line in found), ""]
     guide = [f"guide used: {fields['guide']}"] if "guide" in fields else []
     lines = [verdict, first, *guide, *lines, *fields.get("limits", ()), *others]
-    return list(filter(None, lines))
+    return int(args.console.report(fields, "\n".join(filter(None, lines))))
 
 
 ENHANCE = Command(

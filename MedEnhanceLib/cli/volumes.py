@@ -146,8 +146,8 @@ def _card_text(card: Mapping[str, Any]) -> str:
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
     }
     if noise:
-        because = f"; {noise['reason']}" if noise.get("reason") else ""
-        rows["noise"] = noise_level(noise, card["units"]) + because
+        because = f"; {noise['reason']['sentence']}" if noise.get("reason") else ""
+        rows["noise"] = f"{noise_level(noise, card['units'])}{because}"
     if "mode" in card:
         rows |= _container_rows(card)
     if kind := card.get("sequence_kind"):

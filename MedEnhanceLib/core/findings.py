@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
+
+from MedEnhanceLib.runtime.texts import Text, all_of, text
 
 # Limits of words, chosen by hand.
 #: Use of a guide, in SD of the noise, that is hardly visible.
@@ -15,185 +17,84 @@ _LEAST_USE = 0.02
 _NEARLY_NOTHING, _LITTLE = 0.05, 0.5
 #: Upper over lower limit of the noise from which both are stated: 1.38 for a sure level.
 _WIDE = 1.5
-#: Numbers that the texts need, by the measurement.
-_NUMBERS = {
-    "noise": ("sigma", "share_removed"),
-    "guide": ("used",),
-    "sequence": ("frames", "images"),
-    "slices": ("before", "after", "spacing_before_mm", "spacing_after_mm"),
-}
-#: What is corrected besides noise → the fact of the measurement that says so, and the words
-#: wherever a result is described; {…}: a fact, without which nothing is said.
-_CORRECTIONS = {"bias_field": ("corrected", "bias field corrected (N4)")}
 #: Change of the mean of all frames over what noise leaves in it, with its share of σ, from which
 #: more than noise went. Real series: EPI 1.2, DTI 1.3, DWI .3; 22 frames of the DWI, filtered one
 #: by one, 2.3 and .37 σ (the error of their mean grew by 39 %); spinal fMRI 3.6 and fMRI of 156
 #: frames 11, whose means lost .4 and .2 σ of what is no noise.
 _UNEXPLAINED = ((3.0, 0.1), (2.0, 0.33))
-#: How a run's log begins to describe the noise, before the removal.
-_IN_LOG = ("noise found: ", "noise stated: ")
 #: Change of tissue over σ up to which the rest of the error is computed from both.
 _SURE_REST = 0.97
 #: Verdicts on an enhancement that removes noise, as manifests record them.
 CLEAN, REMOVED, UNCERTAIN = "clean", "removed", "uncertain"
+#: What a damaged or edited manifest raises.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-class Door(NamedTuple):
-    """A place where texts are read: how σ is measured and stated there, and the modality.
-
-    Attributes:
-        noise: how to measure σ in even tissue and to state it; "{place}" stands for a voxel.
-        modality: the option that states the modality.
-        place: what stands for a voxel where none in even tissue is known.
-    """
-
-    noise: str
-    modality: str
-    place: str = "SLICE,ROW,COLUMN"
-
-    def noise_at(self, places: Sequence[Sequence[int]]) -> str:
-        """Say how σ is measured and stated, in the first of the places (K, J, I)."""
-        place = ",".join(map(str, places[0])) if places else self.place
-        return self.noise.replace("{place}", place)
-
-
-def command_door(noise: str = "medenhance noise INPUT") -> Door:
-    """Return the command line as a door; noise: the command that measures the volume."""
-    return Door(f"{noise} --at {{place}}", "--modality")
-
-
-COMMAND = command_door()
-PYTHON = Door(
-    "measure_noise(volume, at=({place})), then noise=sigma", "modality=", "slice, row, column"
-)
-
-
-def describe(
-    measured: Mapping[str, Any], strength: float = 1.0, *, door: Door = COMMAND
-) -> list[str]:
-    """Describe what was measured in a volume and how it was corrected, a line each.
-
-    The first line is that of `verdict_on`, if noise was measured and the run has ended.
+def describe(measured: Mapping[str, Any], strength: float = 1.0) -> list[Text]:
+    """Describe what was measured in a volume and how it was corrected, the verdict first.
 
     Args:
         measured: `results.measured` of the manifest; what cannot be read there is left out.
         strength: of the result.
-        door: where the lines are read.
     """
-    facts = {
-        name: value
-        for name, value in measured.items()
-        if isinstance(value, Mapping)
-        and all(isinstance(value.get(key), (int, float)) for key in _NUMBERS.get(name, ()))
-    }
-    verdict, taken_as = verdict_on(measured, strength), facts.get("taken_as", {})
+    verdict = verdict_on(measured, strength)
     lines = [verdict] if verdict else []
-    if taken_as.get("left_alone"):
+    if verdict and verdict.key == "left_alone":
         return lines
-    if guessed := taken_as.get("guessed_modality"):
-        lines.append(f"taken as {guessed} (guessed from values; state it with {door.modality})")
-    if quantity := taken_as.get("quantity"):
-        lines.append(f"{quantity}, taken as intensities on request")
-    if noise := facts.get("noise"):
-        lines.append(_noise_in_words(noise, strength))
-        if strength > 0 and noise.get("mean_changed"):
-            mean, alone = (noise[f"mean_changed{by}"] for by in ("", "_by_noise"))
-            text = f"the mean of all frames changed by {_level(strength * mean)} in tissue; noise"
-            lines.append(f"{text} alone leaves about {_level(strength * alone)}")
-        if noise.get("verdict") == UNCERTAIN and strength > 0 and "changed" in noise:
-            how = door.noise_at(noise.get("places", ()))
-            lines.append(f"to measure σ in even tissue: {how}")
-    if strength == 0:  # the result is the input
-        facts = {name: facts[name] for name in ("slices",) if name in facts}
-    lines += _sequence_in_words(facts.get("sequence", {}))
-    lines += corrections(facts).values()
-    if guide := facts.get("guide"):
-        text = f"changed the result by {strength * guide['used']:.2f} SD of the noise"
-        if strength * guide["used"] < _LEAST_USE:
-            text = "added almost nothing" if guide["used"] > 0 else "added nothing"
-        lines.append(f"the guide {text}" + (f"; {guide['reason']}" if guide.get("reason") else ""))
-    if slices := facts.get("slices"):
-        text = (
-            f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
-            f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
-        )
-        if "thickness_mm" in slices:
-            text += (
-                f", taken as {slices['thickness_mm']:g} mm thick with a {slices['profile']} profile"
-            )
-        if strength < 1:
-            text += f"; {100 * strength:.0f} % of the network's detail, the rest is interpolation"
-        lines.append(text)
-    if segmentation := facts.get("segmentation"):
-        lines.append(f"not segmented: {segmentation.get('refused', '')}")
+    for name, lines_of in _LINES.items():
+        with suppress(*_UNREADABLE):
+            lines += lines_of(measured[name], strength)
     return lines
 
 
-def corrections(measured: Mapping[str, Any]) -> dict[str, str]:
-    """Describe what was corrected besides noise, by its name; measured: as of `describe`."""
-    texts = {}
-    for name, (fact, words) in _CORRECTIONS.items():
-        facts = measured.get(name)
-        if isinstance(facts, Mapping) and facts.get(fact):
-            with suppress(LookupError, TypeError, ValueError):
-                texts[name] = words.format_map(facts)
-    return texts
-
-
-def corrections_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> str:
-    """Describe all corrections for a history note: `verdict_on`, then what it does not say."""
-    noise = measured.get("noise", {})
-    share = noise.get("share_removed", 1)
-    verdict = verdict_on(measured, strength)
-    parts = [verdict] if verdict else []
-    if returned := noise.get("share_given_back", 0):
-        parts.append(f"{returned:.0%} of the noise kept with faint lesions")
-    if share > 0 and noise.get("sigma_used", math.inf) < noise.get("sigma", 0):
-        parts.append(f"for noise of ±{noise['sigma_used']:.3g}")  # as the level is uncertain
-    parts += corrections(measured).values()
-    used = measured.get("guide", {}).get("used")
-    parts += [f"guide changed it by {used:.2f} SD of the noise"] if used else []
-    return "".join(f", {part}" for part in parts)
-
-
-def verdict_on(measured: Mapping[str, Any], strength: float = 1.0) -> str:
+def verdict_on(measured: Mapping[str, Any], strength: float = 1.0) -> Text | None:
     """Say in one sentence what came of a run: the same in every list, page, file and history.
 
-    Args:
-        measured: as of `describe`.
-        strength: of the result.
-    Returns "" before the run, and where no noise is known.
+    Arguments as of `describe`. Returns None before the run, and where no noise is known.
     """
-    noise, taken_as = measured.get("noise"), measured.get("taken_as")
-    if isinstance(taken_as, Mapping) and (quantity := taken_as.get("left_alone")):
-        return f"it looks like {quantity}: nothing was changed"
-    if not isinstance(noise, Mapping) or not isinstance(noise.get("changed"), (int, float)):
-        return ""
-    changed, verdict, units = strength * noise["changed"], noise.get("verdict"), noise.get("units")
-    text = f"{REMOVED} {_level(changed)}{f' {units}' if units else ''}"
-    text, beyond = text if changed else "nothing removed", ""
-    if changed and noise.get("is_stated"):
-        text += f" of the stated {_level(noise['sigma'])}"
-    if times := mean_change(noise):
-        beyond = f", but the mean of all frames changed {times:.2g} times as much as noise explains"
-    if is_nearly_input(noise, strength):
-        beyond += f" (the result is {'nearly ' if changed else ''}the input)"
+    with suppress(*_UNREADABLE):
+        if quantity := measured.get("taken_as", {}).get("left_alone"):
+            return text("left_alone", quantity=quantity)
+        return _verdict(measured["noise"], strength, is_even="bias_field" in measured)
+    return None
+
+
+def history_of(measured: Mapping[str, Any], strength: float = 1.0) -> str:
+    """Describe all corrections for a history note; arguments as of `describe`."""
+    lines = (line for line in describe(measured, strength) if line.key not in _NO_HISTORY)
+    return ", ".join(map(str, lines))
+
+
+def _verdict(noise: Mapping[str, Any], strength: float, *, is_even: bool) -> Text:
+    """Say what came of a run; is_even: whether the bias field was corrected as well."""
+    change, verdict = strength * noise["changed"], noise.get("verdict")
+    sigma, units = level_of(noise["sigma"]), noise.get("units", "")
     if strength == 0:
-        return f"{text}: the strength is 0{beyond}"
+        return text("no_strength")
     if verdict == CLEAN:
-        snr = f" (SNR {noise['snr']:.0f})" if noise.get("snr") else ""
-        return f"{CLEAN}{snr}: {'hardly anything' if changed else 'nothing'} to do"
-    if verdict == UNCERTAIN:
-        reason = noise.get("unfit") or noise.get("reason", "the noise cannot be measured")
-        return f"{UNCERTAIN}, {text}{beyond}: {reason}"
-    if more := corrections(measured):
-        return f"{text}: noise and {' and '.join(more).replace('_', ' ')}"
-    if noise.get("is_stated") or not changed:
-        return f"{text}{beyond}"
+        return clean(noise["sigma"], units, noise.get("snr"))
+    numbers = {"changed": level_of(change, units), "sigma": sigma}
     share = _removed_share(noise, strength)
-    if share is None:
-        return f"{text} of noise {_level(noise['sigma'])}{beyond}"
-    return f"{text}, about {max(5, 5 * round(20 * share))} % of the error{beyond}"
+    if not change:
+        done = text("unchanged")
+    elif noise.get("is_stated"):
+        done = text("removed_of_stated", **numbers)
+    elif verdict == UNCERTAIN or is_even:
+        done = text("removed", **numbers)
+    elif share is None:
+        done = text("removed_of", **numbers)
+    else:
+        done = text("removed_share", percent=max(5, 5 * round(20 * share)), **numbers)
+    if is_even and verdict != UNCERTAIN:
+        return text("with_bias_field", done=done)
+    if times := mean_change(noise):
+        done = text("beyond_noise", done=done, times=times)
+    if is_nearly_input(noise, strength):
+        done = text("is_nearly_input" if change else "is_input", done=done)
+    if verdict == UNCERTAIN:
+        reason = noise.get("unfit") or noise.get("reason") or text("unmeasurable").to_json()
+        return text("uncertain", done=done, reason=Text.from_json(reason))
+    return done
 
 
 def mean_change(noise: Mapping[str, Any]) -> float:
@@ -221,16 +122,6 @@ def _removed_share(noise: Mapping[str, Any], strength: float) -> float | None:
     return 1 - math.sqrt(1 - (2 * strength - strength**2) * ratio)
 
 
-def _sequence_in_words(sequence: Mapping[str, Any]) -> list[str]:
-    """Describe how many images hold what the frames of a sequence share."""
-    if not sequence:
-        return []
-    if reason := sequence.get("reason"):
-        return [f"{sequence['frames']} frames were filtered one by one: {reason}"]
-    text = f"{sequence['frames']} frames were filtered together"
-    return [f"{text}; {sequence['images']} principal images hold signal"]
-
-
 def is_nearly_input(noise: Mapping[str, Any], strength: float) -> bool:
     """Return whether the enhancement hardly changed tissue, or the strength is 0.
 
@@ -247,52 +138,117 @@ def _removable(noise: Mapping[str, Any]) -> float:
     return min(used, float(noise.get("measured", used)))
 
 
-def noise_level(noise: Mapping[str, Any], units: str) -> str:
+def clean(sigma: float, units: str, snr: float | None) -> Text:
+    """Say that there is hardly any noise, before a run and after it.
+
+    Args:
+        sigma: of the noise.
+        units: of the volume, "" where they are not known.
+        snr: of the tissue; None for CT.
+    """
+    return text("clean", level=f"SNR {snr:.0f}" if snr else level_of(sigma, units))
+
+
+def noise_found(noise: Mapping[str, Any]) -> Text:
+    """State the noise that was measured or stated."""
+    key = "noise_stated" if noise.get("is_stated") else "noise_found"
+    return text(key, level=noise_level(noise, noise.get("units", "")))
+
+
+def noise_level(noise: Mapping[str, Any], units: str) -> Text:
     """State the noise that a manifest or a card records, with limits where they are far apart."""
     low, high = noise.get("interval") or (0, 0)
-    limits = f"; likely {_level(low)} to {_level(high)}" if high > _WIDE * low else ""
-    return f"{_level(noise['sigma'])}{units and f' {units}'} (1 SD{limits})"
+    level = level_of(noise["sigma"], units)
+    if high <= _WIDE * low:
+        return text("level", level=level)
+    return text("level_between", level=level, low=level_of(low), high=level_of(high))
 
 
-def _level(value: float) -> str:
-    """Write ± and a number of three digits: ±0.262, ±7200."""
-    return f"±{float(f'{value:.3g}'):g}"
+def level_of(value: float, units: str = "") -> str:
+    """Write ±, a number of three digits, and units: ±0.262 HU, ±7200."""
+    return f"±{float(f'{value:.3g}'):g} {units}".rstrip()
 
 
-def final_log(lines: Iterable[str], findings: Iterable[str]) -> list[str]:
-    """Return a run's log with its findings, not with what was expected of them."""
-    return [*(line for line in lines if not line.startswith(_IN_LOG)), *findings]
+def _taken_as(facts: Mapping[str, Any], _: float) -> Iterator[Text]:
+    if guessed := facts.get("guessed_modality"):
+        yield text("guessed", modality=guessed)
+    if quantity := facts.get("quantity"):
+        yield text("as_intensities", quantity=quantity)
 
 
-def _noise_in_words(noise: Mapping[str, Any], strength: float) -> str:
-    """Say which noise was measured, what of it was filtered, and by how much tissue changed.
-
-    All levels are standard deviations; that of an uncertain measurement comes with its limits.
-    """
-    sigma, reason, stated = noise["sigma"], noise.get("reason"), noise.get("is_stated")
-    used, share = noise.get("sigma_used", sigma), strength * noise["share_removed"]
-    changed, is_part = strength * noise.get("changed", math.nan), used < sigma
-    returned = noise.get("share_given_back", 0)
-    removed = "all" if share == 1 and not returned else f"{100 * share * (1 - returned):.0f} %"
-    if is_part:
-        removed = f"{_level(used)} of it" if removed == "all" else f"{removed} of {_level(used)}"
-    if changed < _LITTLE * share * _removable(noise):  # the filter took most of it for anatomy
-        removed = "little"
-    is_cause = is_part or share < strength
-    causes = [reason] if reason and is_cause and strength > 0 else []
+def _noise(noise: Mapping[str, Any], strength: float) -> Iterator[Text]:
+    """Say which noise was measured, and what of it was filtered."""
+    used, share = noise.get("sigma_used", noise["sigma"]), strength * noise["share_removed"]
+    change, returned = strength * noise.get("changed", math.nan), noise.get("share_given_back", 0)
+    percent = round(100 * share * (1 - returned)) if change != 0 else 0
+    is_part, is_little = used < noise["sigma"], 0 < change < _LITTLE * share * _removable(noise)
+    key = "filtered_little" if is_little else "filtered_part" if is_part and percent else "filtered"
+    done = text(key, noise=noise_found(noise), percent=percent, used=level_of(used))
+    reason = Text.from_json(noise["reason"]) if noise.get("reason") else None
+    is_cause, causes = is_part or share < strength, list[Text]()
+    if reason and is_cause and strength > 0:
+        causes.append(reason)
     if strength < 1:
-        causes.append(f"the strength is {strength:g}")
-    removed = "nothing" if 0 in (changed, share) else removed
-    if returned and removed not in ("little", "nothing"):
-        causes.append("low frequencies stay, with small lesions in them")
-    texts = [
-        f"noise {'stated' if stated else 'found'}: {noise_level(noise, noise.get('units', ''))}",
-        f"filtered: {removed}",
-    ]
+        causes.append(text("at_strength", strength=strength))
+    if returned and percent and not is_little:
+        causes.append(text("lesions_stay"))
     if causes:
-        texts[-1] += f", because {' and '.join(causes)}"
-    if reason and not is_cause:
-        texts[-1] += f" (uncertain, because {reason})"
-    if changed > 0:
-        texts.append(f"tissue changed by {_level(changed)}")
-    return "; ".join(texts)
+        done = text("because", done=done, reason=all_of(causes))
+    yield text("though_uncertain", done=done, reason=reason) if reason and not is_cause else done
+    if strength > 0 and noise.get("mean_changed"):
+        yield mean_changed(noise, strength)
+    if strength > 0 and noise.get("verdict") == UNCERTAIN and "changed" in noise:
+        place = ",".join(map(str, (noise.get("places") or [["SLICE", "ROW", "COLUMN"]])[0]))
+        yield text("measure", command="medenhance noise INPUT", place=place)
+
+
+def mean_changed(noise: Mapping[str, Any], strength: float) -> Text:
+    """State how the mean of all frames changed; arguments as of `mean_change`."""
+    mean, alone = (level_of(strength * noise[f"mean_changed{by}"]) for by in ("", "_by_noise"))
+    return text("mean_changed", mean=mean, alone=alone)
+
+
+def _sequence(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
+    if strength > 0 and facts.get("reason"):
+        reason = Text.from_json(facts["reason"])
+        yield text("frames_apart", frames=facts["frames"], reason=reason)
+    elif strength > 0:
+        yield text("frames_together", frames=facts["frames"], images=facts["images"])
+
+
+def _bias_field(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
+    if strength > 0 and facts["corrected"]:
+        yield text("bias_field")
+
+
+def _guide(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
+    used = strength * facts["used"]
+    if facts.get("reason"):
+        yield text("guide_refused", reason=Text.from_json(facts["reason"]))
+    elif strength > 0:
+        yield text("guide_used" if used >= _LEAST_USE else "guide_unused", used=used)
+
+
+def slices_restored(slices: Mapping[str, Any], strength: float = 1.0) -> Iterator[Text]:
+    """Say how slices became thinner; slices: `results.measured.slices` of the manifest."""
+    yield text("slices", **slices)
+    if strength < 1:
+        yield text("detail", percent=round(100 * strength))
+
+
+def _segmentation(facts: Mapping[str, Any], _: float) -> Iterator[Text]:
+    yield text("not_segmented", refused=facts["refused"])
+
+
+#: Part of `results.measured` → its lines.
+_LINES = {
+    "taken_as": _taken_as,
+    "noise": _noise,
+    "sequence": _sequence,
+    "bias_field": _bias_field,
+    "guide": _guide,
+    "slices": slices_restored,
+    "segmentation": _segmentation,
+}
+#: Lines that histories leave out: what a user can do, and facts of a whole sequence.
+_NO_HISTORY = ("guessed", "measure", "mean_changed", "frames_apart", "frames_together")

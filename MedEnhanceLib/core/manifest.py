@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.runtime.texts import Text, text
 
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
 #: Beginning of the newest history entry of a map → the kind of map.
@@ -164,25 +165,34 @@ def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[s
     return dict(manifest) | {"config": config, "results": kept | {"strength": strength}}
 
 
-def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def warnings_of(manifest: Mapping[str, Any]) -> list[tuple[str, Text, Text]]:
     """Read the warnings in the manifest of a run, the severe ones first.
 
-    Returns level ("severe" or "warning"), message and hint ("" for none) of each. Fields that
+    Returns level ("severe" or "warning"), message and hint (empty for none) of each. Fields that
     cannot be read, as in an edited manifest, count as empty.
     """
     results, lines = manifest.get("results"), manifest.get("warnings")
     rows = (results.get("warnings") if isinstance(results, Mapping) else None) or ()
     try:
-        coded = [(row.get("code", ""), row["message"], row["hint"]) for row in rows]
+        coded = [(row.get("code", ""), *_texts_of(row)) for row in rows]
+        said = {f"{row['message']}: {row['hint']}" for row in rows}
     except (AttributeError, KeyError, TypeError):
-        coded = []
-    texts = {f"{message}: {hint}" for _code, message, hint in coded}
+        coded, said = [], set()
     plain = list(map(str, lines)) if isinstance(lines, list) else []
-    coded += [("", text, "") for text in plain if text not in texts]
-    weighed = dict.fromkeys(
-        ("severe" if code in _SEVERE else "warning", message, hint) for code, message, hint in coded
-    )
-    return sorted(weighed, key=lambda row: row[0] != "severe")
+    coded += [("", Text.from_json(line), Text.from_json("")) for line in plain if line not in said]
+    weighed = {
+        (str(message), str(hint)): ("severe" if code in _SEVERE else "warning", message, hint)
+        for code, message, hint in coded
+    }
+    return sorted(weighed.values(), key=lambda row: row[0] != "severe")
+
+
+def _texts_of(row: Mapping[str, Any]) -> tuple[Text, Text]:
+    """Read message and hint of a warning (`ModelWarning.to_json`)."""
+    numbers, code = row.get("numbers"), row.get("code", "")
+    message = {"key": code, "numbers": numbers, "sentence": row["message"]}
+    hint = {"key": f"{code}-hint", "numbers": numbers, "sentence": row["hint"]}
+    return Text.from_json(message), Text.from_json(hint)
 
 
 def as_json(value: Any) -> Any:
@@ -236,24 +246,12 @@ def caveats_of(results: Mapping[str, Any]) -> list[str]:
     return [f"{str(line).rstrip('.')}." for line in lines]
 
 
-def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
+def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> Text:
     """Describe an uncertainty map for its readers.
 
     facts: `results.uncertainty` of the manifest.
     units: of the enhanced volume.
     """
-    return (
-        "Error that remains in each voxel after the enhancement, as a standard deviation (SD) in "
-        f"{units or 'units of the input'}. Do not rely on the enhancement where the map is bright; "
-        f"it is {calibration_in_words(facts)}"
-    )
-
-
-def calibration_in_words(facts: Mapping[str, Any]) -> str:
-    """Describe how the map was calibrated, as the end of a sentence; facts: as above."""
     calibration = facts.get("calibration")
     data = calibration.get("fitted_on") if isinstance(calibration, Mapping) else None
-    return (
-        f"calibrated on {data or 'unnamed data'}, where ± 1.645 SD held 90 % of the "
-        "errors; on other data it can be too small."
-    )
+    return text("uncertainty", units=units or "units of the input", data=data or "unnamed data")

@@ -15,6 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.arrays import extremes
+from MedEnhanceLib.core.findings import level_of
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.sequence_kind import differs_in_contrast
 from MedEnhanceLib.core.volume import Volume
@@ -30,6 +31,7 @@ from MedEnhanceLib.noise.sequence import FrameKinds, measure_frames, sort_frames
 from MedEnhanceLib.noise.tissue_blocks import structure_of
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.texts import text
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
@@ -45,13 +47,6 @@ _LEAST_STRUCTURE = 0.1
 #: σ over contrast from which noise is strong, and trust (.5 is a confidence of .25) below which it
 #: may be structure. Of 77 undamaged scans 2 are beyond both, with simulated noise none.
 _STRONG, _UNSURE = 0.3, 0.5
-#: Messages and hints on frames that are not like the others.
-EMPTY = "without tissue, constant or noise alone", "kept unchanged"
-_UNFIT = (
-    "repeated, averaged or as weak as the noise",
-    "the noise was measured in the other frames; check whether this is as the scanner made it",
-)
-_NOT_SHARED = ", and frames show no noise in common (movement, or other contrasts)"
 #: Share of neighboring frames that are alike below which frames differ in contrast.
 _MOST_ALIKE = 0.5
 #: Noise of MR with less power than this share of white noise at the highest frequency of both axes
@@ -253,7 +248,7 @@ def _decide_noise(
     middle = _median([*map(noise_to_contrast, noises)])
     typical, own = measured[middle], noises[middle]
     noise, shared = own, None
-    warnings: list[ModelWarning | None] = [*frames_warning("no-tissue", kinds.empty, EMPTY)]
+    warnings: list[ModelWarning | None] = [*frames_warning("no-tissue", kinds.empty)]
     if config.noise is not None:
         noise = _stated_noise(config.noise, typical, own)
         warnings.append(_statement_warning(noise, own, typical.units))
@@ -261,22 +256,21 @@ def _decide_noise(
         shared = cache.noise_of_frames(frames, own, monitor, is_joint=is_joint)
         noise = shared or own
         if shared and not is_joint:  # otherwise frames may be weak by their contrast
-            warnings += frames_warning("unlike-frames", kinds.quiet, _UNFIT)
+            warnings += frames_warning("unlike-frames", kinds.quiet)
         warnings.append(_sequence_warning(config, kind, shared, is_joint=is_joint))
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
     if removal.reason and len(frames) > 1 and shared is None and config.noise is None:
-        removal = replace(removal, reason=removal.reason + _NOT_SHARED)
+        removal = replace(removal, reason=text("not_shared", reason=removal.reason))
     if typical.profile.is_projected and not config.smooth:
         removal = replace(removal, band=LesionBand.on(typical.geometry.spacing))
     elif config.smooth and not typical.profile.is_projected:
-        hint = f"it is for CT, and this is {typical.modality}"
-        warnings.append(ModelWarning("smooth", "smooth changes nothing", hint))
+        warnings.append(ModelWarning("smooth", {"modality": typical.modality}))
     unfit = noise_warning(typical, noise, is_full=is_full)
     facts = _facts_of(noise, removal, typical.units)
     prospect = expected(measured, noise, removal, is_unfit=unfit is not None)
     facts |= {"verdict": prospect.verdict, "snr": prospect.snr, "expected": prospect.removed}
-    facts["unfit"] = unfit and unfit.message
+    facts["unfit"] = unfit and unfit.message.to_json()
     facts = {name: value for name, value in facts.items() if value is not None}
     if shared:
         facts["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
@@ -291,18 +285,10 @@ def _sequence_warning(
 ) -> ModelWarning | None:
     """Return a warning where the way in which frames are filtered may not suit them."""
     if is_joint and kind and not differs_in_contrast(kind):
-        return ModelWarning(
-            "joint-filter",
-            f"frames of a {kind} series are filtered together, which erases weak changes over time",
-            "for activation or uptake use sequence each",
-        )
+        return ModelWarning("joint-filter", {"kind": kind})
     differ = shared is None or shared.alike < _MOST_ALIKE
     if not is_joint and not kind and config.sequence == "auto" and differ:
-        return ModelWarning(
-            "sequence-kind",
-            "what the frames differ in is not stated: they are filtered one by one",
-            "if it is their contrast (diffusion, echoes, inversion times), use sequence joint",
-        )
+        return ModelWarning("sequence-kind")
     return None
 
 
@@ -318,7 +304,7 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, units: str) -> dict[str, A
     }
     if removal.band and removal.share > 0:
         facts["share_given_back"] = float(f"{removal.given_back:.2g}")
-    return facts | ({"reason": removal.reason} if removal.reason else {})
+    return facts | ({"reason": removal.reason.to_json()} if removal.reason else {})
 
 
 def _statement_warning(
@@ -327,13 +313,8 @@ def _statement_warning(
     """Return a warning where stated noise is far from all that the measurement allows."""
     if measured.low / _FAR <= noise.level <= measured.high * _FAR:
         return None
-    allowed = f"±{measured.low:.3g} to ±{measured.high:.3g}"
-    return ModelWarning(
-        "stated-noise",
-        f"the noise is stated as ±{noise.level:.6g}, and measured as {allowed} {units}".rstrip(),
-        "look at the difference of result and input: anatomy in it shows that the statement is too "
-        "large, and noise in the result that it is too small",
-    )
+    low, high = level_of(measured.low), level_of(measured.high, units)
+    return ModelWarning("stated-noise", {"stated": noise.level, "low": low, "high": high})
 
 
 def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> ModelWarning | None:
@@ -345,33 +326,16 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
         is_full: whether the whole correction is applied, whatever the confidence.
     """
     if structure_of(volume.voxels) < _LEAST_STRUCTURE:
-        return ModelWarning(
-            "no-structure",
-            "the volume shows no structure, only noise",
-            "check the input: nothing in the result is anatomy",
-        )
+        return ModelWarning("no-structure")
     if noise.confidence == 0 and noise.contrast == 0 and not is_full:
-        return _unfit(
-            "no tissue was found in which noise could be measured",
-            "hardly any is removed; check that the volume is an image of this modality",
-        )
+        return ModelWarning("noise-without-tissue")
     trust = trust_in(noise)
     if noise.contrast and noise.apparent / noise.contrast >= _STRONG and trust < _UNSURE:
-        return _unfit(
-            "strong noise and structure cannot be separated in this volume, as in label maps, "
-            "textures and filtered images",
-            "check that the volume is an unprocessed image, and compare with the input",
-        )
+        return ModelWarning("noise-like-structure")
     if is_full and trust < 1:
-        return _unfit(
-            "the noise cannot be measured with certainty, and the whole correction is applied",
-            "fine structure may be lost: compare with the input, or use strength auto",
-        )
+        return ModelWarning("noise-uncertain")
     if _is_enlarged(volume, noise):
-        return _unfit(
-            "the noise has no fine grain, as in an image enlarged from a smaller matrix",
-            "noise that overlaps with detail stays: enhance the image before it is enlarged",
-        )
+        return ModelWarning("noise-enlarged")
     return None
 
 
@@ -382,26 +346,17 @@ def _is_enlarged(volume: Volume, noise: NoiseEstimate) -> bool:
     return bool(max(finest) < _ENLARGED)
 
 
-def frames_warning(
-    code: str, numbers: Sequence[int], texts: tuple[str, str]
-) -> tuple[ModelWarning, ...]:
+def frames_warning(code: str, numbers: Sequence[int]) -> tuple[ModelWarning, ...]:
     """Make a warning that names frames, consecutive ones as a range; none for no frames.
 
     Args:
         code: as in `ModelWarning`.
         numbers: of the frames, ascending.
-        texts: message and hint.
     """
     first = [n for n in numbers if n - 1 not in numbers]
     last = [n for n in numbers if n + 1 not in numbers]
     runs = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=True)]
-    frames = f"frame{'s' if len(numbers) > 1 else ''} {', '.join(runs)}"
-    text = f"{frames} (from 0) {'are' if len(numbers) > 1 else 'is'} {texts[0]}"
-    return (ModelWarning(code, text, texts[1]),) if numbers else ()
-
-
-def _unfit(message: str, hint: str) -> ModelWarning:
-    return ModelWarning("noise-model", message, hint)
+    return (ModelWarning(code, {"frames": ", ".join(runs)}),) if numbers else ()
 
 
 def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) -> NoiseEstimate:
@@ -421,7 +376,7 @@ def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) 
             noise = replace(noise, sigma=np.full_like(noise.sigma, level))
     if not volume.profile.is_projected:
         noise = replace(noise, spectrum=np.ones_like(noise.spectrum))
-    return replace(noise, confidence=1.0, low=level, high=level, reason="")
+    return replace(noise, confidence=1.0, low=level, high=level, reason=None)
 
 
 def checked_noise(stated: float | str, volume: Volume) -> float | Volume:

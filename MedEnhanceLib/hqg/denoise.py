@@ -31,6 +31,7 @@ from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoiser, FramePart, Fram
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
+from MedEnhanceLib.runtime.texts import Text, text
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/denoising.py.
 #: A magnitude with a mean below this, in σ, may be air, whose mean is 1.25 σ.
@@ -143,13 +144,13 @@ class Removal:
     Attributes:
         noise: at the σ that is certain.
         share: of the noise that is removed, 0 to 1.
-        reason: why that is not all; "" where it is.
+        reason: why that is not all; None where it is.
         band: of the correction that is given back; None for none.
     """
 
     noise: NoiseEstimate
     share: float = 1.0
-    reason: str = ""
+    reason: Text | None = None
     band: LesionBand | None = None
 
     @property
@@ -210,7 +211,7 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
         takes_all: whether all noise is removed, however weak and uncertain it is.
     """
     if takes_all:
-        return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else "")
+        return Removal(noise, 1.0, noise.reason if noise.confidence < 1 else None)
     trust, ratio = trust_in(noise), noise_to_contrast(noise)
     hidden = 0.0
     if not profile_of(modality).is_absolute:
@@ -218,15 +219,15 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     sure = noise.low ** (1 - hidden) * noise.level**hidden
     certain = noise if trust >= 1 else noise.at_level(sure)
     if noise.contrast == 0 and noise.low == 0:
-        return Removal(certain, 0.0, noise.reason or "there is too little tissue")
+        return Removal(certain, 0.0, noise.reason or text("too_little_tissue"))
     # Without measurable contrast, noise may hide all of it.
     share = ratio**2 / (ratio**2 + _HALF_NEEDED**2) if noise.contrast else 1.0
     if share < _HARDLY_ANY:
-        return Removal(certain, 0.0, "it is weak compared with tissue contrast")
+        return Removal(certain, 0.0, text("weak"))
     share = 1.0 if share > _NEARLY_ALL else float(share)
     if trust < 1:
-        return Removal(certain, share, noise.reason or "it cannot be measured with certainty")
-    return Removal(certain, share, "it is weak compared with tissue contrast" if share < 1 else "")
+        return Removal(certain, share, noise.reason or text("unsure"))
+    return Removal(certain, share, text("weak") if share < 1 else None)
 
 
 @dataclass(frozen=True)

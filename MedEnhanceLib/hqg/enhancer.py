@@ -18,7 +18,7 @@ import numpy as np
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
-from MedEnhanceLib.core.findings import corrections_in_words, describe
+from MedEnhanceLib.core.findings import history_of, noise_found
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.imaging import mean_frame
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, derived_note
@@ -57,6 +57,7 @@ from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import Text, text
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
@@ -237,7 +238,7 @@ def _prepared(
     decision = decide(frames, cache, config, monitor, is_joint=is_joint, kind=kind)
     if bundle is not None and not is_joint:
         decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
-    monitor.log(*describe({"noise": decision.facts["noise"]}))
+    monitor.log(str(noise_found(decision.facts["noise"])))
     for warning in decision.warnings:
         monitor.warn(warning.text)
     mean = functools.cache(lambda: mean_frame([f for n, f in enumerate(frames) if n not in empty]))
@@ -245,7 +246,7 @@ def _prepared(
     bias_field = measured_bias_field(mean(), monitor) if is_shared else None
     aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
     if reason:
-        facts["sequence"] = {"frames": len(frames), "images": 0, "reason": reason}
+        facts["sequence"] = {"frames": len(frames), "images": 0, "reason": reason.to_json()}
     # The measurements used memory that is not needed again.
     del mean
     let_go(seen.voxels)
@@ -291,37 +292,37 @@ def _turned(part: Where, turn: AxisTurn, shape: Sequence[int]) -> list[slice]:
     return [turned[axis] for axis in turn.axes]
 
 
-def _way_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[bool, str]:
-    """Choose whether frames are filtered together, and state why, if not; "" for a single volume.
+def _way_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[bool, Text | None]:
+    """Choose whether frames are filtered together, and why not; None for a single volume.
 
     Raises ConfigError for frames together with a guide.
     """
     kind = volume.sequence_kind
     if not volume.is_sequence:
-        return False, ""
+        return False, None
     if config.sequence == "joint" and guided:
         raise ConfigError(
             "frames that are filtered together take no guide",
             "Leave the guide out, or use sequence each.",
         )
     if config.sequence == "joint" or (config.sequence == "auto" and differs_in_contrast(kind)):
-        return not guided, "each with the guide" if guided else ""
+        return not guided, text("with_guide") if guided else None
     if config.sequence == "each":
-        return False, "on request"
+        return False, text("on_request")
     if kind:
-        return False, f"they repeat each other ({kind})"
-    return False, "nothing states that they differ in contrast; if they do, use sequence joint"
+        return False, text("frames_repeat", kind=kind)
+    return False, text("frames_unstated")
 
 
 def _apart(
     frames: Sequence[Volume], empty: Sequence[int], cache: VolumeCache, monitor: Monitor
-) -> str:
-    """Return why frames that are to be filtered together cannot be, with a warning; or ""."""
-    reason, movement = "", cache.movement_of(frames, monitor)
+) -> Text | None:
+    """Return why frames that are to be filtered together cannot be, with a warning; or None."""
+    reason, movement = None, cache.movement_of(frames, monitor)
     if len(frames) - len(empty) < FEWEST:
-        reason = f"fewer than {FEWEST} of them show tissue"
+        reason = text("frames_few", fewest=FEWEST)
     elif movement > STILL:
-        reason = f"they move, by about {movement:.1f} voxels"
+        reason = text("frames_move", movement=movement)
     if reason:
         monitor.warn(f"the frames are filtered one by one: {reason}")
     return reason
@@ -501,9 +502,9 @@ def _aligned(
     For a model that does not use guides, returns none, and the reason for the manifest.
     """
     if guides and not (bundle and bundle.uses_guides):
-        reason = f"{bundle.name if bundle else 'this method'}: takes no guide"
+        reason = text("takes_no_guide", method=bundle.name if bundle else "this method")
         monitor.warn(reason)
-        return (), {"guide": {"used": 0.0, "reason": reason}}
+        return (), {"guide": {"used": 0.0, "reason": reason.to_json()}}
     from MedEnhanceLib.hqg.guide import align
 
     aligned = []
@@ -537,7 +538,7 @@ def _result_of(
         facts["guide"] = {"used": round(float(np.mean(uses)), 4), "series": series}
     note = derived_note(
         f"enhanced with {model['name']} {model['sha256'][:12]}".rstrip()
-        + corrections_in_words(facts)
+        + f", {history_of(facts)}"
         + (f" ({messages_of(decision.warnings)})" if decision.warnings else "")
     )
     uncertainty = guide_use = None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import extremes
-from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN, noise_level
+from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN, clean, level_of, noise_level
 from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -20,6 +20,7 @@ from MedEnhanceLib.hqg.enhancer import measure
 from MedEnhanceLib.io.describe import LARGEST
 from MedEnhanceLib.noise.even_region import cube_around, even_places, measure_region
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import Text, text
 
 #: The verdict on a volume whose noise an enhancement would remove: the run has not been made.
 NOISY = "noisy"
@@ -41,7 +42,7 @@ class NoiseVerdict:
         interval: ends of what it likely is.
         confidence: that the measurement holds, 0 to 1.
         units: "" where they are not known.
-        reason: why the noise is uncertain, or stays; "" for neither.
+        reason: why the noise is uncertain, or stays; None for neither.
         verdict: "clean", "noisy" (enhancing removes noise) or "uncertain".
         snr: median of the tissue over `sigma`; None for CT.
         removable: expected share of the error (RMS) that an enhancement removes, 0 to 1; None where
@@ -56,7 +57,7 @@ class NoiseVerdict:
     interval: tuple[float, float]
     confidence: float
     units: str = ""
-    reason: str = ""
+    reason: Text | None = None
     verdict: str = NOISY
     snr: float | None = None
     removable: float | None = None
@@ -71,32 +72,38 @@ class NoiseVerdict:
         return self.verdict != UNCERTAIN
 
     @property
-    def sentence(self) -> str:
-        """The verdict in words, without full stop."""
-        snr = f"SNR {self.snr:.0f}" if self.snr else ""
-        noise = f"Noise {noise_level({'sigma': self.sigma, 'interval': self.interval}, self.units)}"
+    def text(self) -> Text:
+        """The verdict in words."""
+        level = noise_level({"sigma": self.sigma, "interval": self.interval}, self.units)
         if self.region:
-            whole = f", in the whole volume ±{self.volume_sigma:.3g}" if self.volume_sigma else ""
-            reason = f"; uncertain: {self.reason}" if self.reason else ""
-            if not reason and self.volume_sigma and self.interval[0] > _MORE * self.volume_sigma:
-                reason = ", which is less: look whether the region lies in one tissue"
-            of = "" if self.frame is None else f" of frame {self.frame}"
-            return f"{noise} in the region{of}{whole}{reason}"
-        if self.verdict == CLEAN:
-            little = "hardly anything" if self.removable else "nothing"
-            return f"This scan is clean{f' ({snr})' if snr else ''}: {little} to do"
-        if not self.is_certain:
-            return f"{noise}; uncertain, because {self.reason}"
-        expected = f"typically about {round(20 * (self.removable or 0)) * 5} % of the error"
-        because = f"; {self.reason}" if self.reason else ""
-        return f"{', '.join(filter(None, (noise, snr)))}: enhancing removes {expected}{because}"
+            key = "region" if self.frame is None else "region_of_frame"
+            noise = text(key, level=level, frame=self.frame)
+            if self.volume_sigma:
+                is_less = not self.reason and self.interval[0] > _MORE * self.volume_sigma
+                key = "look_at_region" if is_less else "in_whole"
+                noise = text(key, noise=noise, sigma=level_of(self.volume_sigma))
+            key = "uncertain_region"
+        elif self.verdict == CLEAN:
+            return clean(self.sigma, self.units, self.snr)
+        elif self.is_certain:
+            percent = 5 * round(20 * (self.removable or 0))
+            key = "noisy_snr" if self.snr else "noisy"
+            noise = text(key, level=level, snr=self.snr, percent=percent)
+            key = "noisy_because"
+        else:
+            noise, key = text("noise", level=level), "uncertain_noise"
+        return text(key, noise=noise, reason=self.reason) if self.reason else noise
+
+    @property
+    def sentence(self) -> str:
+        """The verdict as a sentence, without full stop."""
+        return str(self.text)
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields that are known, with the sentence."""
-        fields = {
-            name: value for name, value in asdict(self).items() if value not in (None, "", ())
-        }
-        return fields | {"is_certain": self.is_certain, "sentence": self.sentence}
+        known = {name: value for name, value in vars(self).items() if value not in (None, "", ())}
+        reason = {"reason": self.reason.to_json()} if self.reason else {}
+        return known | reason | {"is_certain": self.is_certain} | self.text.to_json()
 
 
 def measured_noise(
@@ -151,14 +158,15 @@ def noise_verdict(
     if low == high or quantity_of(volume)[0]:
         return None
     decision = measure(volume, cache=cache, monitor=monitor)
-    is_uncertain = decision.facts["noise"]["verdict"] == UNCERTAIN
     facts = decision.facts["noise"]
+    unfit = Text.from_json(facts["unfit"]) if "unfit" in facts else None
+    is_uncertain = facts["verdict"] == UNCERTAIN
     return NoiseVerdict(
         sigma=facts["sigma"],
         interval=(facts["interval"][0], facts["interval"][1]),
         confidence=facts["confidence"],
         units=volume.units,
-        reason=facts.get("unfit") or decision.noise.reason or decision.removal.reason,
+        reason=unfit or decision.noise.reason or decision.removal.reason,
         verdict=NOISY if facts["verdict"] == REMOVED else facts["verdict"],
         snr=facts.get("snr"),
         removable=facts.get("expected"),
@@ -202,12 +210,12 @@ def region_verdict(
     except InputError as error:
         hint = error.hint
         if places := even_places_of(frame, highest):
-            hint = f"{hint.removesuffix('.')}, such as around the voxels {in_words(places)}."
+            at = " or ".join(",".join(map(str, place)) for place in places)  # as --at takes them
+            hint = f"{hint.removesuffix('.')}, such as around the voxels {at}."
         raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
     reason = noise.reason
     if whole and not reason and noise.low > _APART * highest:
-        times = noise.level / whole.sigma
-        reason = f"it is {times:.2g} times that of the whole volume, and anatomy may be in it"
+        reason = text("noisier_region", times=noise.level / whole.sigma)
     return NoiseVerdict(
         sigma=float(f"{noise.level:.4g}"),
         interval=(float(f"{noise.low:.4g}"), float(f"{noise.high:.4g}")),
@@ -237,11 +245,6 @@ def even_places_of(volume: Volume, highest: float) -> tuple[tuple[int, ...], ...
     back = np.linalg.solve(volume.geometry.affine_lps, turned.geometry.affine_lps)
     voxels = (back @ [*reversed(place), 1] for place in places)
     return tuple(tuple(round(float(at)) for at in voxel[2::-1]) for voxel in voxels)
-
-
-def in_words(places: Sequence[Sequence[int]]) -> str:
-    """Write voxels as --at takes them: "40,120,96 or 33,100,80"."""
-    return " or ".join(",".join(map(str, place)) for place in places)
 
 
 def _cube_of(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:

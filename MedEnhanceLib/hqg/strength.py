@@ -17,7 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.arrays import Where
-from MedEnhanceLib.core.findings import PYTHON, describe
+from MedEnhanceLib.core.findings import describe
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note, manifest_at_strength
 from MedEnhanceLib.core.options import check_range
@@ -112,7 +112,7 @@ class Enhanced:
     @property
     def findings(self) -> list[str]:
         """Sentences on what was measured and done, as the command prints them; verdict first."""
-        return describe(self.measured, self.strength, door=PYTHON)
+        return list(map(str, describe(self.measured, self.strength)))
 
     def compare(
         self,

@@ -23,6 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import text
 
 #: Above this ratio of largest to smallest spacing a volume is called anisotropic.
 _ANISOTROPIC = 3.0
@@ -80,22 +81,23 @@ def orientation_code(geometry: Geometry) -> str:
 
 
 def _warnings(volume: Volume, quantity: str, *, constant: bool) -> list[str]:
+    """Describe what is unusual about a volume."""
     spacing, direction = volume.geometry.spacing, np.abs(np.asarray(volume.geometry.direction))
     angle = float(np.degrees(np.arccos(min(1.0, direction.max(axis=0).min()))))
-    ratio = max(spacing) / min(spacing)
+    ratio, widest = max(spacing) / min(spacing), max(spacing)
     facts = {
-        "all voxels are equal": constant,
-        "one slice only": volume.shape[-3] == 1,
-        f"anisotropic: slices are {ratio:.1f} times as thick as pixels": ratio > _ANISOTROPIC,
-        "microscopy: spacing below 1 µm": min(spacing) < MICROSCOPY_MM,
-        f"oblique: up to {angle:.1f}° off the patient's axes": angle > 0.1,
-        "left-handed axes": not volume.geometry.is_right_handed,
-        f"no image, but {quantity}": bool(quantity),
-        "modality not stated, but guessed from the values": volume.modality_is_guess
-        and volume.profile.is_known,
-        f"voxels {max(spacing):g} mm apart: another unit?": max(spacing) > _FARTHEST_MM,
+        "constant": constant,
+        "one_slice": volume.shape[-3] == 1,
+        "anisotropic": ratio > _ANISOTROPIC,
+        "microscopy": min(spacing) < MICROSCOPY_MM,
+        "oblique": angle > 0.1,
+        "left_handed": not volume.geometry.is_right_handed,
+        "no_image": bool(quantity),
+        "modality_guessed": volume.modality_is_guess and volume.profile.is_known,
+        "far_apart": widest > _FARTHEST_MM,
     }
-    return [fact for fact, holds in facts.items() if holds]
+    numbers = {"ratio": ratio, "angle": angle, "quantity": quantity, "widest": widest}
+    return [str(text(key, **numbers)) for key, holds in facts.items() if holds]
 
 
 def refuse_not_finite(volume: Volume) -> None:
@@ -158,10 +160,10 @@ def refuse_unfit(
         )
     low, high = (float(end) for end in extremes(volume.voxels))
     if quantity:
-        text = "taken as intensities, as requested; filters and models are made for images"
-        monitor.warn(f"{name}: it {verb} {quantity}, {text}")
+        key = "is_quantity" if is_stated else "like_quantity"
+        monitor.warn(text(key, name=name, quantity=quantity))
     elif volume.dtype.kind == "f" and low < -1 and 3 < max(-low, high) < np.pi + 1e-3:
-        monitor.warn(f"{name}: its values are within ±π: if they are phase, the result is wrong")
+        monitor.warn(text("like_phase", name=name))
     likely = likely_modalities(volume.voxels, volume.geometry.spacing)
     if volume.modality_is_guess and model == "auto" and len(likely) > 1:
         raise InputError(
@@ -191,41 +193,32 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
             modality.
         stated: the modality of a header that the caller's is used instead of.
     """
-    spacing, profile = volume.geometry.spacing, volume.profile
+    spacing, modality = volume.geometry.spacing, volume.modality
     if volume.modality_is_guess:
         likely = " and ".join(likely_modalities(volume.voxels, spacing))
-        text = f"its values look like {likely}; if it is another, state it"
-        if likely == "OT":
-            text = "its values are unlike CT and MR; state it"
-        text = f"{name}: no known modality is stated; {text}: {SET_MODALITY}"
-        monitor.warn(text, about=f"taken as {volume.modality}", is_general=True)
-    elif stated not in ("", volume.modality):
-        text = f"{name}: its header states {stated}, but it is taken as {volume.modality}, without "
-        text += f"the units of {stated}: the result is wrong if the header is right"
-        monitor.warn(text)
-    elif (
-        profile.is_known
-        and not (profile.is_labels or profile.is_absolute)
-        and profile_of(guess_modality(_without_padding(volume), spacing)).is_absolute
-    ):
-        text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
-        text += 'is wrong if it is CT: then state --modality CT (modality="CT" in Python)'
-        monitor.warn(text)
-    elif profile.is_absolute and not volume.history and extremes(volume.voxels)[0] >= 0:
-        text = f"{name}: no value is below 0 HU, although fat and air are: it may be HU + 1024, or "
-        text += "no CT. Convert the original again, or subtract the offset (air is -1000 HU)"
-        monitor.warn(text)
-    elif (profile.is_absolute and not volume.history) and (
-        profile_of(guess_modality(volume.voxels, spacing)).is_magnitude
-    ):
-        low, high = extremes(volume.voxels)
-        text = f"{name}: its values ({low:g} to {high:g}) look like MR, without air at -1000 HU, "
-        text += "but it is taken as CT: the result is wrong if it is MR"
-        if high > _HIGHEST_HU:
-            text = f"{name}: its values reach {high:g} HU, above any metal: padding that lost its "
-            text += "minus sign? Then set it to -1024 first; or it is no CT"
-        monitor.warn(f"{text}; override: {SET_MODALITY}")
+        key = "modality_unknown" if likely == "OT" else "modality_likely"
+        warning = text(key, name=name, likely=likely)
+        monitor.warn(warning, about=f"taken as {modality}", is_general=True)
+    elif key := _contradiction(volume, stated):
+        low, high = (float(end) for end in extremes(volume.voxels))
+        monitor.warn(text(key, name=name, modality=modality, stated=stated, low=low, high=high))
     if (widest := max(spacing)) > _FARTHEST_MM:
-        text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
-        text += "correct it first: sizes and volumes in results depend on it"
-        monitor.warn(text, about="spacing")
+        monitor.warn(text("spacing_unit", name=name, widest=widest), about="spacing")
+
+
+def _contradiction(volume: Volume, stated: str) -> str:
+    """Return the key of the warning that header or values contradict the modality; "" for none."""
+    profile, spacing = volume.profile, volume.geometry.spacing
+    if stated not in ("", volume.modality):
+        return "other_header"
+    if profile.is_known and not (profile.is_labels or profile.is_absolute):
+        guess = profile_of(guess_modality(_without_padding(volume), spacing))
+        return "like_ct" if guess.is_absolute else ""
+    if volume.history or not profile.is_absolute:
+        return ""
+    low, high = extremes(volume.voxels)
+    if low >= 0:
+        return "no_air"
+    if not profile_of(guess_modality(volume.voxels, spacing)).is_magnitude:
+        return ""
+    return "beyond_metal" if high > _HIGHEST_HU else "like_mr"

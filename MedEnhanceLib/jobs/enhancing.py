@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
-from MedEnhanceLib.core.findings import UNCERTAIN, corrections, corrections_in_words, mean_change
+from MedEnhanceLib.core.findings import UNCERTAIN, history_of, mean_change, mean_changed
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import options_of, shared
@@ -27,6 +27,7 @@ from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import text
 
 #: Options that the task slices takes, besides its own.
 _OF_THIN_SLICES = ("model", "device", "strength", "task", "as_intensity")
@@ -158,15 +159,13 @@ def _check_input(
     """
     name = Path(volume.source).name or "volume"
     if volume.lossy:
-        text = "lost detail does not come back, and errors may be taken for noise or anatomy"
-        monitor.warn(f"{name}: was compressed with loss: {text}")
+        monitor.warn(text("compressed", name=name))
     if config.task != "slices" and any(step.startswith(ENHANCED) for step in volume.history):
-        monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
+        monitor.warn(text("enhanced_before", name=name))
     quantity, is_stated = quantity_of(volume)
     is_asked = config.as_intensity or config.task == "slices"
     if quantity == PHASE and not (is_stated or is_asked) and volume.profile.is_known:
-        text = f"it looks like {PHASE}, and a filter must not average over its jumps: nothing is "
-        monitor.warn(f"{name}: {text}changed. {UNFIT[PHASE]} To filter it all the same: {REQUEST}")
+        monitor.warn(text("phase_left", name=name, instead=UNFIT[PHASE], request=REQUEST))
         return replace(config, strength=0.0), {"left_alone": quantity}
     quantity = refuse_unfit(volume, monitor, model=config.model, on_request=config.as_intensity)
     return config, {"quantity": quantity}
@@ -175,24 +174,16 @@ def _check_input(
 def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
     """Warn if a removal of noise alone changed tissue by clearly more than the noise."""
     noise = result.measured.get("noise")
-    if not noise or corrections(result.measured):
+    if not noise or "bias_field" in result.measured:
         return  # more than noise was to change
     if result.strength * noise.get("changed", 0) > _MORE_THAN_NOISE * noise["sigma"]:
-        kind = "stated" if noise.get("is_stated") else "measured"
-        text = f"the change is larger than the noise that was {kind}: anatomy may be in it, or the "
-        monitor.warn(f"{text}noise is stronger; look at the difference of result and input")
+        monitor.warn(text("large_change"))
     mean, alone = (noise.get(f"mean_changed{by}", 0) for by in ("", "_by_noise"))
     is_alike = "frames" in noise or noise.get("is_stated")
     least = _ALIKE if is_alike and not result.volume.gradients else _OTHERS
     excess = result.strength * math.sqrt(max(mean**2 - alone**2, 0))
     if mean_change(noise) or (mean > _SHARED * alone and excess > least * noise["sigma"]):
-        mean, alone = result.strength * mean, result.strength * alone
-        text = f"the mean of all frames changed by ±{mean:.3g} in tissue, by noise alone "
-        text += f"±{alone:.3g}: anatomy may have been removed"
-        monitor.warn(
-            f"{text}; compare their averages over frames; a mean of "
-            "frames, or a fit over them, is better made of the input"
-        )
+        monitor.warn(text("mean_lost", change=mean_changed(noise, result.strength)))
 
 
 def _record_of(
@@ -215,7 +206,7 @@ def _record_of(
         options["segmenter"] = segmenter.to_json()
     results = {
         **segmentation_figures(result.segmentation),
-        "warnings": as_json(result.warnings),
+        "warnings": [warning.to_json() for warning in result.warnings],
         **{name: figures for name, figures in facts.items() if figures},
         # "auto" and "full" are in the configuration, what they removed is in `measured`.
         **({} if isinstance(config.strength, str) else {"strength": result.strength}),
@@ -277,16 +268,9 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
         source = replace(result.volume, history=result.volume.history[:-1])
     if not isinstance(result, Enhanced):
         return Objects(source, "segmented", segmentation=result)
-    measured = result.measured
     options = [f"strength {result.strength:g}"] if result.strength != 1 else []
-    options += [corrections_in_words(measured, result.strength).removeprefix(", ")]
-    if grid := measured.get("slices"):
-        options.append(
-            f"slices restored: {grid['before']} of {grid['spacing_before_mm']:.3g} mm to "
-            f"{grid['after']} of {grid['spacing_after_mm']:.3g} mm, taken as "
-            f"{grid['thickness_mm']:.3g} mm thick with a {grid['profile']} profile"
-        )
-    options += [warning.message for warning in result.warnings]
+    options += [history_of(result.measured, result.strength)]
+    options += [str(warning.message) for warning in result.warnings]
     return Objects(
         source,
         "enhanced",

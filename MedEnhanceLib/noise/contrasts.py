@@ -92,7 +92,7 @@ def measure_contrasts(
         rician=is_rician(typical.air, level),
         low=float(low) / (1 + _EXCESS / len(kept)),
         high=float(high) * CHANCE,
-        reason="",
+        reason=None,
         cell=(float(depth), float(_CELL), float(_CELL)),
     )
 

@@ -40,6 +40,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.noise.regressor import estimate_sigma
 from MedEnhanceLib.noise.tissue_blocks import BLOCK, CT_TISSUE, TINY, Blocks
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
+from MedEnhanceLib.runtime.texts import Text, all_of, text
 
 # Tuned on the volumes of Benchmarks/noise.py, none held out (decision 0047). Measured again there.
 # Thirteen of them halved or doubled on 14 crops: mean error of σ .02 to .06 (as is .03), at worst
@@ -108,7 +109,7 @@ class NoiseEstimate:
             transform of noise with σ = 1. Its mean over all 64 is 1, as a voxel's variance is the
             mean of its block's coefficients; the constant one is extrapolated.
         confidence: 0 (a guess) to 1.
-        reason: why the confidence is low, "" where it is not.
+        reason: why the confidence is low; None where it is not.
         rician: whether values are magnitudes with this σ, whose bias can be undone.
         air: σ as the background shows it, None where it shows nothing.
         contrast: of the tissue: half the distance between the values that 16 % and 84 % of its
@@ -124,7 +125,7 @@ class NoiseEstimate:
     sigma: Floats
     spectrum: Floats
     confidence: float
-    reason: str
+    reason: Text | None
     rician: bool
     air: float | None
     contrast: float
@@ -207,7 +208,7 @@ def measure_noise(
         sigma=np.full((1, 1, 1), level, np.float32),
         spectrum=np.ones((BLOCK,) * 3, np.float32),
         confidence=0.0,
-        reason="there is no tissue in which noise could be measured",
+        reason=text("no_tissue"),
         rician=False,
         air=blocks.air,
         contrast=level if air else 0.0,
@@ -526,18 +527,18 @@ def _loud_cells(blocks: Blocks, fit: _Fit) -> Doubles:
     return np.asarray(np.sqrt(np.maximum(changing - anatomy, 0)).reshape(blocks.cells))
 
 
-def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
+def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, Text | None]:
     """Rate the measurement by frequencies free of anatomy, number of blocks and their depth."""
     free = float(fit.weight.sum() / max(fit.weight.size - 1, 1))
     clear = min(1.0, free / 0.6)
     many = blocks.count / (blocks.count + 30)
     deep = 1.0 if blocks.depth == BLOCK else 0.6
     reasons = {
-        "noise and anatomy can hardly be distinguished": clear < 0.6,
-        "there is little tissue to measure in": many < 0.7,
-        "there are fewer than four slices": deep < 1,
+        "like_anatomy": clear < 0.6,
+        "little_tissue": many < 0.7,
+        "few_slices": deep < 1,
     }
-    return clear * many * deep, " and ".join(reason for reason, holds in reasons.items() if holds)
+    return clear * many * deep, all_of([text(key) for key, holds in reasons.items() if holds])
 
 
 def smooth_map(value: Doubles, weight: Doubles) -> Doubles:

@@ -15,6 +15,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Doubles, sample_of
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.runtime.texts import Text
 
 #: Voxels of the smallest region, and lags along each axis at which the noise is correlated.
 _FEWEST, _LAGS = 64, (1, 2, 3)
@@ -45,7 +46,7 @@ class RegionNoise:
         low, high: ends of the interval that holds σ in nine of ten regions.
         mean: of the region, in the same units.
         voxels: number of them.
-        reason: why σ may be too large; "" for none.
+        reason: why σ may be too large; None where it is not.
     """
 
     level: float
@@ -53,7 +54,7 @@ class RegionNoise:
     high: float
     mean: float
     voxels: int
-    reason: str = ""
+    reason: Text | None = None
 
 
 def measure_region(voxels: Array, *, modality: str) -> RegionNoise:
@@ -88,7 +89,7 @@ def measure_region(voxels: Array, *, modality: str) -> RegionNoise:
     free = freedom / min(_shared(rest), _MOST_SHARED)
     edges, unequal = (max(least, 1 + step / math.sqrt(free)) for least, step in (_EDGES, _UNEQUAL))
     is_even = level <= edges * typical and _ratio_of_halves(rest) <= unequal
-    reason = "" if is_even else "the region holds more than even tissue"
+    reason = None if is_even else Text("uneven_region")
     low, high = (level / _of_chi(free, end) for end in (1, -1))
     return RegionNoise(level, low, high, mean, values.size, reason)
 

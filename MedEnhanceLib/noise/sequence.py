@@ -241,7 +241,7 @@ def measure_frames(
         rician=is_rician(typical.air, level) and bright >= ABOVE_NOISE * level,
         low=float(low),
         high=float(max(high, level)),
-        reason="",
+        reason=None,
         cell=size,
         alike=share_alike,
     )

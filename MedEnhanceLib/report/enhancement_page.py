@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from MedEnhanceLib.core import findings
+from MedEnhanceLib.core.findings import describe, verdict_on
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_write, make_folder
 from MedEnhanceLib.report.figures import Picture
 from MedEnhanceLib.report.frame_pictures import draw_sequence
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.text import cell_text
+from MedEnhanceLib.runtime.text import cell_text, sentence
 
 _HEADS = {
     "label": "Label",
@@ -89,9 +89,9 @@ def enhancement_report(
     results = manifest.get("results", {})
     measured = results.get("measured") or {}
     strength = results.get("strength", 1.0)
-    door = findings.command_door(f"medenhance noise {quote(name)}")
-    verdict = findings.verdict_on(measured, strength)
-    lines = [line for line in findings.describe(measured, strength, door=door) if line != verdict]
+    found = describe(measured, strength)
+    lines = {line.key: str(line.given(command=f"medenhance noise {quote(name)}")) for line in found}
+    verdict = lines.pop(found[0].key) if verdict_on(measured, strength) else ""
     uncertainty = results.get("uncertainty")
     note = " ".join(caveats_of(results))
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in table)}
@@ -112,8 +112,9 @@ def enhancement_report(
         largest_change=largest_change,
         **draw_sequence(target / "frames", volume, enhanced, overwrite=overwrite),
         verdict=verdict,
-        findings=[*lines, *results.get("limits", ())],
-        uncertainty=uncertainty and uncertainty_in_words(uncertainty, volume.units),
+        findings=[*lines.values(), *results.get("limits", ())],
+        mean_changed=lines.get("mean_changed"),
+        uncertainty=uncertainty and str(uncertainty_in_words(uncertainty, volume.units)),
         tables=[*comparisons, *([Table("Segmentation", heads, table, note)] if table else [])],
         reference=reference,
         beside_reference=beside_reference,
@@ -148,6 +149,7 @@ def _template(jinja2: Any) -> Any:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["cell"] = cell_text
+    environment.filters["sentence"] = sentence
     environment.filters["json"] = lambda value: json.dumps(
         value, indent=2, ensure_ascii=False, default=str
     )

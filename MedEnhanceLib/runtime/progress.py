@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.runtime.shared_setting import refuse_torn_process
+from MedEnhanceLib.runtime.texts import Text
 
 EventKind = Literal["started", "progress", "log", "metric", "preview", "warning", "result", "error"]
 
@@ -24,7 +25,8 @@ class Event:
         kind: see EventKind.
         fields: values for JSON, by kind: progress has `fraction` in [0, 1], `stage` and `eta_s`
             (None while unknown); log and warning have `message`, a warning that holds for further
-            jobs also `about`; metric has `name`, `value`, `step`; preview has `path`, `caption`.
+            jobs also `about`, one of a key also `text`; metric has `name`, `value`, `step`; preview
+            has `path`, `caption`.
     """
 
     kind: EventKind
@@ -134,19 +136,22 @@ class Monitor:
         """Report a line for the log; is_news: commands print it, though nobody asked for a log."""
         self.emit("log", message=message, **({"is_news": True} if is_news else {}))
 
-    def warn(self, message: str, *, about: str = "", is_general: bool = False) -> None:
+    def warn(self, warning: str | Text, *, about: str = "", is_general: bool = False) -> None:
         """Report a fallback or another warning; the same text is reported once in a job.
 
         Args:
-            message: of the warning; line feeds, as in names, are escaped.
+            warning: its message; line feeds, as in names, are escaped.
             about: a key under which texts that differ, as by file name, count as the same.
             is_general: whether it holds for further jobs of the process: Python logs it once.
         """
-        message = message.replace("\n", "\\n")
+        message = str(warning).replace("\n", "\\n")
         if (about or message) in self._warned:
             return
         self._warned[about or message] = message
-        self.emit("warning", message=message, **({"about": about} if is_general else {}))
+        besides: dict[str, Any] = {"about": about} if is_general else {}
+        if isinstance(warning, Text):
+            besides["text"] = warning.to_json()
+        self.emit("warning", message=message, **besides)
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Report a point of a curve.

@@ -214,7 +214,7 @@ def true_noise(volume: Volume, sigma: float, *, rician: bool) -> NoiseEstimate:
         sigma=np.full((1, 1, 1), sigma, np.float32),
         spectrum=np.ones((4, 4, 4), np.float32),
         confidence=1.0,
-        reason="",
+        reason=None,
         rician=rician,
         air=sigma if rician else None,
         contrast=1.0,

@@ -26,7 +26,8 @@ _JOBS, _KINDS = "MedEnhanceLib.jobs.job", "MedEnhanceLib.jobs.kinds."
 #: In a script: it runs a command of the library, which may reach everything.
 _COMMAND = '"-m"'
 #: Modules that no figure depends on: sentences about a result, and this one.
-_NOT_MEASURED = {"MedEnhanceLib.core.findings", "_states"}
+_NOT_MEASURED = {"MedEnhanceLib.core.findings", "MedEnhanceLib.runtime.texts", "_states"}
+_TEXTS = "texts.json"
 #: The package that opens models of a kind.
 _OPENERS = {"enhancer": "hqg", "slices": "hqg", "head": "gradprom", "codec": "unicompress"}
 #: Fields of a model's metadata that record_in_cards.py writes, with the hashes of its files.
@@ -47,7 +48,8 @@ def state_of(name: str) -> str:
     more = [_READ[name]] if name in _READ else []
     places = ["MedEnhanceLib", "Resources/models", f"{_SCRIPTS}/*.py", *more]
     listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *places)
-    files = [path for path in sorted({*listed.split("\0")} - {""}) if (REPOSITORY / path).is_file()]
+    paths = sorted(path for path in {*listed.split("\0")} - {""} if Path(path).name != _TEXTS)
+    files = [path for path in paths if (REPOSITORY / path).is_file()]
     code = _reached({_module(path): path for path in files if path.endswith(".py")}, name, more)
     folders = {path.rpartition("/")[0] for path in code} - {_SCRIPTS}
     packages = {folder.split("/")[1] for folder in folders if "/" in folder}

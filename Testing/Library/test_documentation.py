@@ -70,7 +70,11 @@ def test_every_command_on_a_page_is_one() -> None:
 def test_the_faq_quotes_what_the_program_says() -> None:
     page = (ROOT / "docs/faq.md").read_text(encoding="utf-8")
     quoted = re.findall(r'"([^"]+)"', " ".join(re.findall(r"^\*\*(.*?)\*\*", page, re.M)))
-    code = "".join(p.read_text("utf-8") for p in (ROOT / "MedEnhanceLib").rglob("*.py"))
+    places = [
+        *(ROOT / "MedEnhanceLib").rglob("*.py"),
+        *(ROOT / "MedEnhanceLib").rglob("texts.json"),
+    ]
+    code = "".join(path.read_text("utf-8") for path in places)
     assert len(quoted) > 7
     assert not [words for words in quoted if words not in code]
 

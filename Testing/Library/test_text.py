@@ -82,7 +82,7 @@ def test_warnings_of_a_manifest_have_their_weight_also_where_it_was_edited() -> 
         {"code": "no-structure", "message": "no structure", "hint": "check it"},
     ]
     manifest = {"results": {"warnings": rows}, "warnings": ["clean: gain little", "more"]}
-    assert warnings_of(manifest) == [
+    assert [(level, *map(str, texts)) for level, *texts in warnings_of(manifest)] == [
         ("severe", "no structure", "check it"),
         ("warning", "clean", "gain little"),
         ("warning", "more", ""),

@@ -395,9 +395,9 @@ class ApplyTest(EnhanceTestCase):
         verdict, guess, noise = self.ui.factsLabel.text.splitlines()[:3]
         self.assertRegex(verdict, "^Removed ±|^Uncertain: |^Clean ")
         self.assertEqual(guess, "MR (guessed from the values).")
-        self.assertRegex(noise, "^Noise found: ±.*; filtered: .*; tissue changed by ±")
+        self.assertRegex(noise, "^Noise found: ±.*; filtered: ")
         details = self.widget.ui.messageDetails.plainText
-        self.assertEqual((details.lower().count("noise found"), details.count(noise)), (1, 1))
+        self.assertEqual(details.lower().count("noise found"), 1)
         second = self.smallVolume(name="other patient", modality="MR")
         self.choose(second)
         self.assertEqual(self.panel.result.compare.mode, "none")

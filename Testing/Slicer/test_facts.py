@@ -1,12 +1,17 @@
 """The facts of a result: warnings and what its uncertainty means, also in a scene opened later."""
 
+from unittest import mock
+
 import numpy as np
 import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
+from MedEnhanceLib.bundles.suitability import ModelWarning
+from MedEnhanceLib.runtime.texts import TEMPLATES, text
 from MedEnhanceNodes import provenance
 from MedEnhancePages import result_texts
+from MedEnhancePanels import messages
 
 
 class FactsTest(EnhanceTestCase):
@@ -64,6 +69,24 @@ class FactsTest(EnhanceTestCase):
         self.assertFalse(ui.warningDetails.isVisibleTo(page))  # of another result
         self.context.state.enhancedVolume = self.result()
         self.assertFalse(ui.warningFrame.isVisibleTo(page))
+
+    def test_findingsAreTranslatedByTheirKeys(self):
+        reason = text("weak")
+        noise = {"sigma": 20.0, "share_removed": 0.5, "changed": 10.0, "reason": reason.to_json()}
+        words = [ModelWarning("no-structure").to_json()]
+        output = self.result(measured={"noise": noise}, warnings=words)
+        german = {
+            "removed_share": "entfernt {changed}, etwa {percent} % des Fehlers",
+            "weak": "es schwach ist",
+            "no-structure": "das Volumen zeigt nur Rauschen",
+        }
+        table = {TEMPLATES[key]: there for key, there in german.items()}
+        with mock.patch.object(messages, "translate", lambda _context, text: table.get(text, text)):
+            lines = result_texts.findingsOf(output)
+            warning = provenance.warningsOf(output)[0][1]
+        self.assertEqual(lines[0], "Entfernt ±10, etwa 15 % des Fehlers.")
+        self.assertIn("because es schwach ist", lines[1])
+        self.assertEqual(warning, german["no-structure"])
 
     def test_aManifestOfAnotherHandBreaksNothing(self):
         output = self.result(warnings=7, uncertainty="big")

@@ -15,6 +15,7 @@ from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 from MedEnhanceLib.core.options import config_from_json, option_of
 from MedEnhanceLib.io import save
+from MedEnhanceLib.runtime.texts import Text
 from MedEnhanceLib.training.jobs.distill import DistillParams
 from MedEnhanceLib.training.jobs.train import TrainParams, training_config
 from MedEnhanceLib.training.spg.config import DistillConfig
@@ -468,8 +469,8 @@ class DistillationTest(DistillingTestCase):
 
 
 class AuditTest(DistillingTestCase):
-    def finished(self, audit, figures=None):
-        """A run that a worker finished, with this audit, and the figures of its attacks."""
+    def finished(self, audit):
+        """A run that a worker finished, with this audit."""
         run = long_run.Run.create(self.root, self.KIND, "tiny")
         run.record |= {"state": "done", "seconds": 0.5}
         run.save()
@@ -482,24 +483,17 @@ class AuditTest(DistillingTestCase):
         manifest = {"format": "medenhance-distilled", "modality": "CT", "audit": audit} | counts
         Path(run.out, "manifest.json").write_text(json.dumps(manifest))
         Path(run.out, "PRIVACY.md").write_text("# The sheet")
-        if figures is not None:
-            os.makedirs(os.path.join(run.out, "audit"))
-            Path(run.out, "audit", "audit.md").write_text("# The report")
-            Path(run.out, "audit", "audit.json").write_text(json.dumps(figures))
         self.panel.runs.recall(str(run.folder))
         return run
 
-    def test_theAuditIsReportedInPlainWordsAndItsTextsAreRead(self):
-        self.finished({"alarm": True, "summary": "ALARM: do not share them.\n\n- Attacks"})
-        self.assertVerdict("Severe warning", "ALARM: do not share them.")
+    def test_theAuditIsReportedInPlainWordsAndThePrivacySheetIsRead(self):
+        leak = Text("alarm", {"alarms": 1, "attacks": 3, "names": "copies"}).to_json()
+        self.finished({"alarm": True, "weight": "severe", "verdict": leak})
+        self.assertVerdict("Severe warning", leak["sentence"])
         self.assertEqual(self.ui.imageGallery.count, 2)
         self.assertEqual(self.read("privacy"), "The sheet")
-        self.assertFalse(self.panel.runs.actions["audit"].visible)
-        findings = [{"is_blind": place < 1} for place in range(5)]
-        audit = {"alarm": False, "summary": "It found none.\n\n- Attacks"}
-        run = self.finished(audit, {"findings": findings})
+        run = self.finished({"alarm": False, "weight": "info", "verdict": "It found none."})
         self.assertVerdict("Information", "It found none.")
-        self.assertEqual(self.read("audit"), "The report")
         Path(run.out, "PRIVACY.md").unlink()
         self.panel.runs.actions["privacy"].trigger()
         self.assertIn("was moved or removed", self.message)

@@ -23,7 +23,7 @@ from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.decide import EMPTY, frames_warning
+from MedEnhanceLib.hqg.decide import frames_warning
 from MedEnhanceLib.hqg.denoise import removal_of
 from MedEnhanceLib.hqg.duration import expected_seconds_of_slices
 from MedEnhanceLib.hqg.groups import on_device
@@ -74,7 +74,7 @@ def enhance_slices(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> E
     constant = [n for n in range(len(volume.frames())) if n not in whole]
     warnings = (
         *model_warnings(bundle, volume),
-        *frames_warning("no-tissue", constant, EMPTY),
+        *frames_warning("no-tissue", constant),
         *_thickness_warning(plan),
     )
     for warning in warnings:
@@ -211,14 +211,7 @@ class _ThickFrame:
 
 def _thickness_warning(plan: SlicePlan) -> Iterator[ModelWarning]:
     if plan.is_assumed:
-        yield ModelWarning(
-            "slice-thickness",
-            "nothing states how thick the slices are, and they are taken as "
-            f"{plan.stack.thickness_mm:.3g} mm without gaps",
-            "if they have gaps, or a program averaged them, the result can be worse than an "
-            "interpolation; state slice_thickness and slice_profile (--slice-thickness 3, "
-            "--slice-profile box)",
-        )
+        yield ModelWarning("slice-thickness", {"thickness_mm": plan.stack.thickness_mm})
 
 
 def _new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:

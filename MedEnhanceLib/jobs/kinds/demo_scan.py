@@ -170,7 +170,7 @@ def run_scan(folder: Path, device: str, monitor: Monitor, *, overwrite: bool) ->
     )
     sizes = {key: compressed[key] for key in _MEASURED}
     results = {
-        "verdict": verdict_on(facts["measured"]),
+        "verdict": str(verdict_on(facts["measured"]) or ""),
         "quality": quality,
         "compression": [{"mode": "lossless", "file": file.name} | sizes],
         "notes": [*_NOTES, in_head],

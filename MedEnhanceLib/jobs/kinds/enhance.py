@@ -12,7 +12,6 @@ import numpy as np
 
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.findings import verdict_on
-from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -29,6 +28,7 @@ from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import text
 
 if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
@@ -193,7 +193,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         device=enhanced.device,
         model=enhanced.model,
     )
-    fields = {**result.fields, "sentence": verdict_on(enhanced.measured, enhanced.strength)}
+    verdict = verdict_on(enhanced.measured, enhanced.strength)
+    fields = {**result.fields, "sentence": str(verdict or "")}
     if params.report:
         monitor.progress(0.95, "drawing the report")
         fields["outputs"]["report"] = _write_report(params, source, enhanced, result["manifest"])
@@ -339,12 +340,9 @@ def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Resul
         monitor=monitor.part(0.3, 1.0),
     )
     if verdict is None:
-        sentence = f"{volume.modality} of this kind is not enhanced, and its noise not measured"
-        if not volume.profile.is_known:
-            sentence = "the modality is unknown, and the noise of MR and CT is measured alone: "
-            sentence += f"state it by {SET_MODALITY}"
-        sentence = f"{Path(params.input).name}: {sentence}"
-        return Result({"noise": None, "sentence": sentence})
+        key = "noise_of_unknown" if not volume.profile.is_known else "noise_not_measured"
+        said = text(key, name=Path(params.input).name, modality=volume.modality)
+        return Result({"noise": None, "sentence": str(said)})
     fields = {"noise": verdict.to_json(), "sentence": verdict.sentence}
     if params.picture and verdict.region:
         picture = _region_picture(volume, verdict.region)

@@ -80,7 +80,7 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
 def _default_warning(bundle: store.Bundle) -> str:
     """Say why a model should not be the default, as its training measured; "" for no reason."""
     warning = verdict_warning(bundle)
-    return warning.message if warning else ""
+    return str(warning.message) if warning else ""
 
 
 def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:

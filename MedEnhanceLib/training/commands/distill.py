@@ -16,6 +16,7 @@ from MedEnhanceLib.cli.parser import (
     read_config,
 )
 from MedEnhanceLib.cli.terminal import wrote
+from MedEnhanceLib.runtime.texts import Text
 
 #: Fields of the configuration that are options.
 _FIELDS = ("method", "volumes", "prior", "held_out", "seed", "device", "license")
@@ -49,7 +50,7 @@ def _distill(args: argparse.Namespace) -> int:
 
 
 def _lines(fields: Mapping[str, Any]) -> list[str]:
-    headline = str((fields.get("audit") or {}).get("summary", "none")).partition("\n\n")[0]
+    verdict = Text.from_json((fields.get("audit") or {}).get("verdict", "none."))
     outputs, secret = fields["outputs"], fields["outputs"].get("confidential")
     note = {"": "nothing changed in", "license": "stated another license in"}.get(fields["change"])
     return [
@@ -57,7 +58,7 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
         *(["the confidential folder shows and names patients: do not share it"] if secret else []),
         f"volumes: {fields['volumes']}; patients used: {fields['patients']}, held out: "
         f"{fields['held_out']}",
-        f"audit: {headline} Details: {Path(outputs['output'], 'PRIVACY.md')}",
+        f"audit: {verdict} Details: {Path(outputs['output'], 'PRIVACY.md')}",
     ]
 
 

@@ -18,7 +18,7 @@ from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.atomic import remove_folder, write_json
 from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceLib.jobs.job import JOBS
-from MedEnhanceLib.training.spg.folder import AUDIT_FIGURES, CHECKPOINT, RUN, WORK
+from MedEnhanceLib.training.spg.folder import CHECKPOINT, RUN, WORK
 
 if TYPE_CHECKING:
     from typing import Self
@@ -134,10 +134,6 @@ class LongRun:
     def manifest(self) -> dict[str, Any]:
         """Read the manifest of a distilled set; empty if there is none."""
         return read_object(self.out / "manifest.json")
-
-    def audit(self) -> dict[str, Any]:
-        """Read the figures of a distilled set's audit; empty if there are none."""
-        return read_object(self.out / AUDIT_FIGURES)
 
 
 def _check(record: Mapping[str, Any]) -> None:

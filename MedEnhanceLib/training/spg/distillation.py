@@ -19,6 +19,7 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import text
 from MedEnhanceLib.training.spg import dataset
 from MedEnhanceLib.training.spg.audit import (
     Audited,
@@ -33,7 +34,7 @@ from MedEnhanceLib.training.spg.images import data_sha256
 from MedEnhanceLib.training.spg.matching import MakeNetworks, Raw
 from MedEnhanceLib.training.spg.patient import distill_patient
 from MedEnhanceLib.training.spg.prepare import DESCRIPTIONS, Prepared, prepare
-from MedEnhanceLib.training.spg.readme import NO_LICENSE, few_patients
+from MedEnhanceLib.training.spg.readme import NO_LICENSE, few_patients, not_audited
 
 #: Volumes in the order in which they are written, the number of the prior's volume that each starts
 #: from, and their fields of the manifest.
@@ -196,21 +197,21 @@ def _audit(
     out: Path,
     monitor: Monitor,
 ) -> dict[str, Any]:
-    """Audit volumes as stored; returns `alarm` (None: not audited), `summary`, `tried`."""
+    """Audit volumes as stored.
+
+    Returns `alarm` (None: not audited), the `verdict`, its `weight` ("severe", "warning" or
+    "info") and, in Markdown, what was `tried`.
+    """
     if config.method == "statistics":
-        summary = "No audit was run, because no volume was made from a patient's images."
-        return {"alarm": None, "summary": summary}
+        return not_audited(len(prepared.training))
     training, held_out = (
         {name: data.slices for name, data in group.items()}
         for group in (prepared.training, prepared.held_out)
     )
     if min(len(training), len(held_out)) < FEWEST_AUDITED:
-        summary = (
-            "No audit was run, because nobody was held out to compare with, which needs "
-            f"{2 * FEWEST_AUDITED} patients or more. Treat the set as the patients' own data."
-        )
-        monitor.warn(summary)
-        return {"alarm": None, "summary": summary}
+        verdict = text("nobody_held_out", least=2 * FEWEST_AUDITED)
+        monitor.warn(verdict)
+        return {"alarm": None, "weight": "warning", "verdict": verdict.to_json()}
     slices = distilled.reshape(-1, *distilled.shape[2:])
     prior = prepared.prior.volumes.reshape(-1, *distilled.shape[2:])
     report = audit(Audited(slices, training, held_out, prior=prior), monitor=monitor)
@@ -218,5 +219,10 @@ def _audit(
     monitor.log(f"pictures of the nearest patients, not to be shared: {confidential}")
     write_report(report, out / "audit", overwrite=True)
     if report.alarm:
-        monitor.warn(report.headline)
-    return {"alarm": report.alarm, "summary": report.summary, "tried": list(report.tried)}
+        monitor.warn(report.verdict)
+    return {
+        "alarm": report.alarm,
+        "weight": report.weight,
+        "verdict": report.verdict.to_json(),
+        "tried": list(map(str, report.tried)),
+    }

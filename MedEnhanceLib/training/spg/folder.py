@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.safetensors"
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 VOLUMES, IMAGES, README, SHEET = "volumes", "images", "README.md", "PRIVACY.md"
-AUDIT_REPORT, AUDIT_FIGURES = "audit/audit.md", "audit/audit.json"
 RESULTS = (VOLUMES, IMAGES, README, SHEET, "audit", MANIFEST)
 #: Remedies, for a page and for the command.
 _ANEW = "start a new run (in another folder, or with --force, overwrite=True)"

@@ -219,7 +219,7 @@ def plan_text(patients: int, config: DistillConfig) -> str:
 def _audit_texts(patients: int, config: DistillConfig) -> list[str]:
     held = config.count_held_out(patients)
     if config.method == "statistics":
-        return [few_patients(patients)]
+        return [str(few_patients(patients) or "")]
     if not held:
         least = 2 * FEWEST_AUDITED
         return [f"Nobody is held out for an audit, which needs {least} patients or more."]

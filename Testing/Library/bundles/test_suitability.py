@@ -69,7 +69,7 @@ def test_a_model_that_was_measured_to_be_worse_warns(
     validation = {"over_shipped_db": over, "over_shipped_error_db": error}
     warning = verdict_warning(trained({"validation": validation}))
     assert (warning is not None) == is_worse
-    assert warning is None or "m is 0.30 dB worse than the shipped model" in warning.text
+    assert warning is None or "m is 0.30 dB worse than the shipped model" in str(warning.text)
     assert verdict_warning(trained(None)) is None
 
 
@@ -80,7 +80,7 @@ def trained(training: object) -> Bundle:
 
 def test_a_training_of_a_few_steps_made_a_test_model() -> None:
     warning = training_length_warning(trained({"config": {"steps": 6}}))
-    assert warning.text.startswith("m was trained for 6 steps only, as a test model")
+    assert str(warning.text).startswith("m was trained for 6 steps only, as a test model")
     assert training_length_limits(6) == [
         "Trained for 6 steps only, as a test model: use it for nothing else."
     ]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from MedEnhanceLib.core.findings import corrections_in_words, describe, final_log
+from MedEnhanceLib.core.findings import describe, history_of
+from MedEnhanceLib.runtime.texts import text
 
 _UNSURE = {
     "sigma": 2.83,
@@ -14,83 +15,87 @@ _UNSURE = {
     "sigma_used": 1.1,
     "units": "HU",
     "share_removed": 0.8584,
-    "reason": "noise and anatomy can hardly be distinguished",
+    "reason": text("like_anatomy").to_json(),
     "changed": 0.262,
 }
 _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
 
 
 @pytest.mark.parametrize(
-    ("noise", "strength", "text"),
+    ("noise", "strength", "says"),
     [
         (
             _UNSURE,
             1.0,
             "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: little, because noise and "
-            "anatomy can hardly be distinguished; tissue changed by ±0.262",
+            "anatomy can hardly be distinguished",
         ),
         (
             _UNSURE,
             0.0,
-            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: nothing, because the strength "
-            "is 0",
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: 0 %, because the strength is "
+            "0",
         ),
         (
             _SURE,
             0.5,
-            "found: ±19.5 (1 SD); filtered: 50 %, because the strength is 0.5; tissue "
-            "changed by ±9.15",
+            "found: ±19.5 (1 SD); filtered: 50 %, because the strength is 0.5",
         ),
         (
             _SURE | {"sigma": 6000.0, "measured": 58.3, "is_stated": True, "changed": 267.0},
             1.0,
-            "stated: ±6000 (1 SD); filtered: all; tissue changed by ±267",
+            "stated: ±6000 (1 SD); filtered: 100 %",
         ),
         (
             _UNSURE | {"share_removed": 1.0, "share_given_back": 0.2, "changed": 1.0},
             1.0,
             "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: 80 % of ±1.1, because noise "
             "and anatomy can hardly be distinguished and low frequencies stay, with small lesions "
-            "in them; tissue changed by ±1",
+            "in them",
         ),
         (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},
             1.0,
-            "found: ±19.5 (1 SD; likely ±15.6 to ±40.4); filtered: all (uncertain, "
-            "because it is not sure); tissue changed by ±18.3",
+            "found: ±19.5 (1 SD; likely ±15.6 to ±40.4); filtered: 100 % (uncertain, "
+            "because it is not sure)",
         ),
     ],
 )
 def test_levels_are_standard_deviations_and_shares_are_of_one_of_them(
-    noise: dict[str, Any], strength: float, text: str
+    noise: dict[str, Any], strength: float, says: str
 ) -> None:
-    assert describe({"noise": noise}, strength)[1:] == [f"noise {text}"]
+    assert _lines({"noise": noise}, strength)[1:] == [f"noise {says}"]
 
 
-def test_what_cannot_be_read_is_left_out_and_the_log_has_the_findings() -> None:
-    measured = {"noise": {"sigma": "much"}, "guide": 7, "bias_field": {"corrected": True}}
-    lines = describe(measured)
-    assert lines == ["bias field corrected (N4)"]
-    log = ["running mr", "noise found: ±2 (1 SD); removed: up to ±1"]
-    assert final_log(log, lines) == ["running mr", *lines]
+def _lines(measured: dict[str, Any], strength: float = 1.0) -> list[str]:
+    return list(map(str, describe(measured, strength)))
 
 
-def test_a_correction_is_said_in_the_same_words_everywhere() -> None:
-    measured: dict[str, Any] = {"bias_field": {"corrected": True}}
-    (line,) = describe(measured)
-    assert corrections_in_words(measured) == f", {line}"
-    for unreadable in ({"corrected": False}, {}, 7):
-        assert describe({"bias_field": unreadable}) == []
+def test_what_cannot_be_read_is_left_out() -> None:
+    unreadable = {"noise": {"sigma": "much"}, "guide": 7, "sequence": {}, "taken_as": 1}
+    assert _lines(unreadable | {"bias_field": {"corrected": True}}) == ["bias field corrected (N4)"]
+    for fact in ({"corrected": False}, {}, 7):
+        assert _lines({"bias_field": fact}) == []
+
+
+def test_a_history_has_the_findings_without_advice() -> None:
+    noise = _SURE | {"verdict": "uncertain", "places": [[1, 2, 3]], "reason": "r"}
+    measured = {"taken_as": {"guessed_modality": "MR"}, "noise": noise, "guide": {"used": 0.1}}
+    lines = _lines(measured)
+    assert "to measure σ in even tissue: medenhance noise INPUT --at 1,2,3 (" in lines[3]
+    assert "state it with --modality" in lines[1]
+    assert history_of(measured) == ", ".join([lines[0], lines[2], lines[4]])
 
 
 def test_thin_slices_say_what_was_assumed_of_the_thick_ones() -> None:
     slices = {"before": 6, "after": 12, "spacing_before_mm": 3.0, "spacing_after_mm": 1.5}
-    assert describe({"slices": slices}) == ["slices: 6 of 3 mm became 12 of 1.5 mm"]
     slices |= {"thickness_mm": 2.5, "profile": "box"}
-    assert describe({"slices": slices}, 0.0) == [
-        "slices: 6 of 3 mm became 12 of 1.5 mm, taken as 2.5 mm thick with a box profile; 0 % of "
-        "the network's detail, the rest is interpolation"
-    ]
+    line = (
+        "slices restored: 6 of 3 mm became 12 of 1.5 mm, taken as 2.5 mm thick with a box profile"
+    )
+    assert _lines({"slices": slices}) == [line]
+    detail = "0 % of the network's detail, the rest is interpolation"
+    assert _lines({"slices": slices}, 0.0) == [line, detail]
 
 
 def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
@@ -99,26 +104,30 @@ def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
         "bias_field": {"corrected": True},
         "guide": {"used": 0.4},
     }
-    verdict, line = describe(measured, 0.0)
+    verdict, line = _lines(measured, 0.0)
     assert verdict == "nothing removed: the strength is 0 (the result is the input)"
-    assert line.endswith("filtered: nothing, because the strength is 0")
-    half = describe(measured, 0.5)
+    assert line.endswith("filtered: 0 %, because the strength is 0")
+    half = _lines(measured, 0.5)
     assert "the guide changed the result by 0.20 SD of the noise" in half
     assert "the mean of all frames changed by ±3 in tissue; noise alone leaves about ±1" in half
 
 
 def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:
-    little, nothing = (describe({"noise": _SURE | {"changed": c}}) for c in (1e-3, 0.0))
-    assert "filtered: little" in little[1] and "filtered: nothing" in nothing[1]
+    little, nothing = (_lines({"noise": _SURE | {"changed": c}}) for c in (1e-3, 0.0))
+    assert "filtered: little" in little[1] and "filtered: 0 %" in nothing[1]
     assert little[0] == "removed ±0.001, about 5 % of the error (the result is nearly the input)"
     assert nothing[0] == "nothing removed (the result is the input)"
 
 
 @pytest.mark.parametrize(
-    ("noise", "strength", "text"),
+    ("noise", "strength", "says"),
     [
-        ({"verdict": "clean", "snr": 85.2, "changed": 0.0}, 1.0, "clean (SNR 85): nothing to do"),
-        ({"verdict": "clean", "changed": 0.2}, 1.0, "clean: hardly anything to do"),
+        (
+            {"verdict": "clean", "snr": 85.2, "changed": 0.0},
+            1.0,
+            "clean (SNR 85): hardly anything to do",
+        ),
+        ({"verdict": "clean", "changed": 0.2}, 1.0, "clean (±19.5): hardly anything to do"),
         ({"verdict": "removed", "changed": 18.0}, 1.0, "removed ±18, about 60 % of the error"),
         ({"verdict": "removed", "changed": 18.0}, 0.5, "removed ±9, about 40 % of the error"),
         ({"verdict": "removed", "changed": 19.4}, 1.0, "removed ±19.4 of noise ±19.5"),
@@ -148,11 +157,11 @@ def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:
         ),
     ],
 )
-def test_the_verdict_comes_first(noise: dict[str, Any], strength: float, text: str) -> None:
-    assert describe({"noise": _SURE | noise}, strength)[0] == text
+def test_the_verdict_comes_first(noise: dict[str, Any], strength: float, says: str) -> None:
+    assert _lines({"noise": _SURE | noise}, strength)[0] == says
 
 
 def test_before_the_run_there_is_no_verdict() -> None:
-    assert describe({"noise": {"sigma": 2.0, "share_removed": 1.0, "verdict": "removed"}}) == [
-        "noise found: ±2 (1 SD); filtered: all"
+    assert _lines({"noise": {"sigma": 2.0, "share_removed": 1.0, "verdict": "removed"}}) == [
+        "noise found: ±2 (1 SD); filtered: 100 %"
     ]

@@ -49,7 +49,7 @@ def test_of_a_clean_scan_nothing_is_to_go(bits: int) -> None:
     assert verdict is not None
     assert verdict.removable is not None
     assert verdict.removable < 0.05
-    assert verdict.sentence.startswith("This scan is clean (SNR ")
+    assert verdict.sentence.startswith("clean (SNR ")
     assert verdict.sentence.endswith(": hardly anything to do")
 
 

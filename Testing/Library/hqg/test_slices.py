@@ -213,7 +213,7 @@ def test_a_poor_model_warns_as_an_enhancer_does(
         "not-better",
         "slice-thickness",
     ]
-    assert recorder.warnings == [warning.text for warning in result.warnings]
+    assert recorder.warnings == [str(warning.text) for warning in result.warnings]
     assert "1.85 dB worse than the shipped model" in result.volume.history[-1]
 
 
@@ -232,7 +232,7 @@ def test_thin_slices_of_a_series_become_one_on_their_own_grid(
     third = dcmread(sorted((tmp_path / "thin").iterdir())[2])
     assert (third.PatientID, third.StudyInstanceUID, third.SliceThickness) == ("P-17", "1.2.3", 2)
     assert len(third.SourceImageSequence) == 2
-    assert "slices restored: 8 of 4 mm to 16 of 2 mm" in third.DerivationDescription
+    assert "slices restored: 8 of 4 mm became 16 of 2 mm" in third.DerivationDescription
     assert "113085" in [code.CodeValue for code in third.DerivationCodeSequence]
     assert thin.history[0].startswith("DERIVED: slices restored")  # not enhanced before
 

@@ -27,8 +27,8 @@ def test_a_result_says_in_words_what_was_found() -> None:
     verdict, line = result.findings
     assert verdict.endswith(" of the stated ±1")
     assert (result.verdict, result.sigma) == ("removed", 1.0)
-    assert line.startswith("noise stated: ±1 (1 SD); filtered: all; tissue changed by ±")
-    assert f", {verdict} by MedEnhance" in result.volume.history[-1]
+    assert line == "noise stated: ±1 (1 SD); filtered: 100 %"
+    assert f", {verdict}, {line} by MedEnhance" in result.volume.history[-1]
     assert verdict in objects_of(result).options  # of the derived series
     half = result.at_strength(0.5).findings[1]
     assert "filtered: 50 %, because the strength is 0.5" in half

@@ -5,6 +5,7 @@ import pytest
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.noise.even_region import measure_region
+from MedEnhanceLib.runtime.texts import Text
 
 SHAPE = (5, 10, 10)
 
@@ -19,7 +20,7 @@ def test_the_interval_holds_the_noise_in_nine_of_ten_regions() -> None:
     estimates = [measure_region(_region(seed), modality="CT") for seed in range(200)]
     assert np.mean([each.level for each in estimates]) == pytest.approx(20, rel=0.02)
     assert 0.85 <= np.mean([each.low <= 20 <= each.high for each in estimates]) <= 0.95
-    assert all(each.reason == "" and each.voxels == 500 for each in estimates)
+    assert all(each.reason is None and each.voxels == 500 for each in estimates)
 
 
 @pytest.mark.parametrize("snr", [3, 5, 20])
@@ -35,10 +36,10 @@ def test_magnitudes_show_the_noise_of_their_channels(snr: float) -> None:
 def test_an_edge_in_the_region_is_named() -> None:
     values = _region(1)
     values[:, 4:7, 4:7] += 150
-    assert measure_region(values, modality="CT").reason == "the region holds more than even tissue"
+    assert measure_region(values, modality="CT").reason == Text("uneven_region")
     noisier = _region(2)
     noisier[:, 5:] += 50 * np.random.default_rng(3).standard_normal((5, 5, 10))
-    assert measure_region(noisier, modality="CT").reason != ""
+    assert measure_region(noisier, modality="CT").reason is not None
 
 
 @pytest.mark.parametrize(

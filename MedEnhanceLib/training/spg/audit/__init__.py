@@ -1,7 +1,7 @@
 """The privacy audit of a distilled set: attacks, their findings, and what they would have missed.
 
     report = audit(Audited(distilled, training, held_out))
-    print(report.summary)
+    print(report.verdict)
     write_report(report, "distilled/audit")
 
 Importing this needs numpy alone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import Text, text
 from MedEnhanceLib.training.spg.audit.audit_report import AuditReport
 from MedEnhanceLib.training.spg.audit.copies import search_copies
 from MedEnhanceLib.training.spg.audit.nearest import Gallery, likeness
@@ -32,17 +33,11 @@ def audit(audited: Audited, *, monitor: Monitor | None = None) -> AuditReport:
         search_copies(audited, gallery, nearest, level, monitor.part(0.05, 0.5)),
         *likeness(audited, gallery, nearest, level, monitor.part(0.5, 1.0)),
     ]
-    copies, warnings = findings[0].measured, []
+    copies, warnings = findings[0].measured, list[Text]()
     if float(copies["highest_strangers"]) > _ONE_PERSON:
-        warnings.append(
-            "slices of two patients are as similar as slices of one person: is one person "
-            "listed under two names? The tests assume not."
-        )
+        warnings.append(text("two_names"))
     if copies["held_out_beyond_limit"]:
-        warnings.append(
-            "a held-out patient is as close to an image as a copy would be: was a held-out "
-            "patient used, or is the prior of one?"
-        )
+        warnings.append(text("used_or_prior"))
     return AuditReport(
         findings=tuple(findings),
         warnings=tuple(warnings),

@@ -1,4 +1,4 @@
-"""The report of an audit: its summary, its files, and pictures of the nearest pairs."""
+"""The report of an audit: its verdict, its files, and pictures of the nearest pairs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,12 @@ import numpy as np
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.io.atomic import atomic_write, make_folder, write_json
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.texts import Text, all_of, text
 from MedEnhanceLib.training.spg.audit.nearest import Pair
 from MedEnhanceLib.training.spg.audit.records import Finding
 from MedEnhanceLib.training.spg.audit.significance import ALPHA
 
 FORMAT = 1
-NOT_A_PROOF = "This does not prove that there is none: weaker leaks or other leaks may exist."
-#: What each attack does, for those who decide on sharing.
-TRIED = {
-    "copies": "Every image was compared with every slice of every patient, shifted and turned.",
-    "likeness-ncc": "Fine details of the images were compared with those of every patient.",
-    "likeness-ssim": "Brightness and structure of the images were compared with every patient's.",
-}
-_NOT_TRIED = (
-    "**Not tried:** membership inference, which compares the images with further distillations "
-    "(shadow models, LiRA); copies that were mirrored, zoomed or warped, or of the rim of a slice."
-)
 _WARNING = """These pictures show slices of patients, and patients.json names them.
 Only persons who may see the original images may see them. Do not share this folder.
 
@@ -41,7 +31,7 @@ _LEAST_REACH = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """Result of an audit. `to_json` and `summary` name nobody and show nothing of `pairs`.
+    """Result of an audit. `to_json`, `verdict` and `tried` name nobody and show none of `pairs`.
 
     Attributes:
         warnings: limits of the tests.
@@ -51,7 +41,7 @@ class AuditReport:
     """
 
     findings: tuple[Finding, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Text, ...]
     counts: Mapping[str, int]
     pairs: tuple[Pair, ...] = field(repr=False)
     aliases: Mapping[str, str] = field(repr=False)
@@ -67,64 +57,32 @@ class AuditReport:
         return bool(self.alarms)
 
     @property
-    def headline(self) -> str:
+    def weight(self) -> str:
+        """How to show the verdict: "warning" unless most attacks could have found a leak."""
+        able = sum(not finding.is_blind for finding in self.findings)
+        sound = "info" if able > len(self.findings) / 2 else "warning"
+        return "severe" if self.alarm else sound
+
+    @property
+    def verdict(self) -> Text:
         """The result: an alarm, else what the audit could have found."""
-        groups = (
-            f"{self.counts['training_patients']} used and {self.counts['held_out_patients']} "
-            "held-out patients"
+        able = [finding.finds for finding in self.findings if not finding.is_blind]
+        return text(
+            "alarm" if self.alarm else "no_leak" if able else "blind",
+            alarms=len(self.alarms),
+            attacks=len(self.findings),
+            names=", ".join(finding.attack for finding in self.alarms),
+            used=self.counts["training_patients"],
+            others=self.counts["held_out_patients"],
+            finds=all_of(able),
+            able=len(able),
         )
-        if self.alarm:
-            names = ", ".join(finding.attack for finding in self.alarms)
-            text = (
-                f"ALARM: {len(self.alarms)} of {len(self.findings)} attacks found that the images "
-                f"reveal their patients ({names}). Do not share them."
-            )
-        elif all(finding.is_blind for finding in self.findings):
-            text = (
-                f"This audit could not have found a leak, however large: with {groups} no attack "
-                "can. Treat the set as the patients' own data."
-            )
-        else:
-            able = [finding.finds for finding in self.findings if not finding.is_blind]
-            text = (
-                f"This audit could have found {' and '.join(able)}; it found none. "
-                f"{len(able)} of {len(self.findings)} attacks were able to, with {groups}. "
-                f"{NOT_A_PROOF}"
-            )
-        return text
 
     @property
-    def tried(self) -> tuple[str, ...]:
-        """Method, figures and result of each attack, then what was not tried; in Markdown."""
-        lines = []
-        for finding in self.findings:
-            verdict = "It found no leak."
-            if finding.is_blind:
-                verdict = "Inconclusive: it could not have found a leak."
-            if finding.alarm:
-                verdict = "ALARM: it found a leak."
-            lines.append(
-                f"**{finding.title}** {TRIED[finding.attack]} {finding.sentence} **{verdict}**"
-            )
-        return (*lines, _NOT_TRIED)
-
-    @property
-    def summary(self) -> str:
-        """All findings in Markdown."""
-        lines = [
-            self.headline,
-            "",
-            "The images were made from the used patients; the held-out patients are from the same "
-            "cohort, but were not used. If the images reveal nothing, no attack can tell the two "
-            "groups apart. Without a leak, all attacks together raise the alarm in at most "
-            f"{ALPHA:.0%} of audits.",
-            "",
-        ]
-        for finding, tried in zip(self.findings, self.tried, strict=False):
-            lines.append(f"- {tried} {finding.power}")
-        lines.append(f"- {_NOT_TRIED}")
-        lines += [f"- Warning: {warning}" for warning in self.warnings]
-        return "\n".join(lines)
+    def tried(self) -> tuple[Text, ...]:
+        """Method, figures and result of each attack, what was not tried, and warnings."""
+        attacks = (finding.text for finding in self.findings)
+        return text("groups", alpha=ALPHA), *attacks, text("not_tried"), *self.warnings
 
     def to_json(self) -> dict[str, Any]:
         """Convert all figures, with aliases for patients; reproducible for equal input."""
@@ -132,10 +90,10 @@ class AuditReport:
             "format": FORMAT,
             "software": __version__,
             "alarm": self.alarm,
-            "headline": self.headline,
+            "verdict": str(self.verdict),
             "alpha": ALPHA,
             "findings": [finding.to_json() for finding in self.findings],
-            "warnings": list(self.warnings),
+            "warnings": list(map(str, self.warnings)),
             "nearest_pairs": [
                 {
                     "image": pair.image,
@@ -150,18 +108,17 @@ class AuditReport:
 
 
 def write_report(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write audit.json and audit.md, which name nobody and may be shared with the images.
+    """Write audit.json, which names nobody and may be shared with the images.
 
     Args:
         report: of the audit.
         folder: made if missing; returned.
-        overwrite: whether files may be replaced.
+        overwrite: whether the file may be replaced.
     Raises:
-        OutputError: files exist and may not be replaced, or cannot be written.
+        OutputError: the file exists and may not be replaced, or cannot be written.
     """
     target = make_folder(folder)
     write_json(target / "audit.json", report.to_json(), overwrite=overwrite)
-    _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n".encode(), overwrite)
     return target
 
 

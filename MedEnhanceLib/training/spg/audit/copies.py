@@ -17,9 +17,10 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import text
 from MedEnhanceLib.training.spg.audit.nearest import Gallery, Nearest
 from MedEnhanceLib.training.spg.audit.records import Audited, Finding
-from MedEnhanceLib.training.spg.audit.significance import OFTEN, POWER
+from MedEnhanceLib.training.spg.audit.significance import POWER
 
 # Chosen by hand; no table isolates it.
 _TAIL_FROM = 0.9
@@ -71,16 +72,12 @@ def search_copies(
     )
     return Finding(
         attack="copies",
-        title="Is a slice of a used patient in an image?",
-        sentence=(
-            f"{_sentence_on(len(suspects))} On a scale to 1, identical, the nearest slice of "
-            f"a used patient reaches {used:.2f}, that of a held-out one {others:.2f}."
-        ),
+        found=text("copies", suspects=len(suspects), used=used, others=others),
         p=min(1.0, p),
         level=level,
         detectable=blended,
-        power=_power_of(blended),
-        finds=f"a slice that makes up at least {blended or 1:.0%} of an image",
+        power=text("copies_power" if blended else "copies_blind", detectable=blended),
+        finds=text("copies_finds", detectable=blended or 1.0),
         measured={
             "highest_training": used,
             "highest_held_out": others,
@@ -91,27 +88,6 @@ def search_copies(
                 excess[:, held_out_columns].max() >= among_patients.limit(level / comparisons)
             ),
         },
-    )
-
-
-def _sentence_on(suspects: int) -> str:
-    """Say how many pairs of image and patient are copies."""
-    if not suspects:
-        return "No image is closer to a used patient than strangers are to each other."
-    pairs = "pair" if suspects == 1 else "pairs"
-    return f"Closer than strangers ever are, so a copy: {suspects} {pairs} of image and patient."
-
-
-def _power_of(blended: float | None) -> str:
-    """Say what share of a slice in an image is noticed; None for not even all of it."""
-    if blended is None:
-        return (
-            f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
-            "patients are too similar, or too few."
-        )
-    return (
-        f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up at "
-        f"least {blended:.0%} of an image. What is fainter or covers less can be missed."
     )
 
 

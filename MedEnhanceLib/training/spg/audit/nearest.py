@@ -16,9 +16,9 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Doubles, Floats, Numbers
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import text
 from MedEnhanceLib.training.spg.audit.records import Audited, Finding
 from MedEnhanceLib.training.spg.audit.significance import (
-    OFTEN,
     auc,
     auc_interval,
     rank_sum_p,
@@ -180,26 +180,15 @@ def _compare_groups(
     value = auc(training, held_out)
     low, high = auc_interval(value, used, others)
     detectable = smallest_detectable_auc(used, others, level)
-    power = (
-        f"With {used} used and {others} held-out patients, a leak that raises this to "
-        f"{detectable:.0%} is noticed in {OFTEN} audits, a weaker one less often."
-        if detectable is not None
-        else f"With {used} used and {others} held-out patients it cannot notice any leak, however "
-        "large: more patients are needed."
-    )
+    groups = {"used": used, "others": others, "detectable": detectable}
+    key = "likeness_blind" if detectable is None else "likeness_power"
     return Finding(
         attack=attack,
-        title=f"Are used patients nearer than others ({measure})?",
-        sentence=(
-            f"In {value:.0%} of all pairs of a used and a held-out patient, the used one looks "
-            f"more like a source of the images; from so few patients this is known to lie between "
-            f"{low:.0%} and {high:.0%}, and without a leak it is about 50%."
-        ),
+        found=text("likeness", measure=measure, auc=value, low=low, high=high),
         p=rank_sum_p(training, held_out),
         level=level,
         detectable=detectable,
-        power=power,
-        finds=f"images that are nearer to the used patients in {detectable or 1:.0%} of all pairs "
-        f"({measure})",
+        power=text(key, **groups),
+        finds=text("likeness_finds", measure=measure, detectable=detectable or 1.0),
         measured={"auc": value, "interval": [low, high]},
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.runtime.texts import Text, text
 from MedEnhanceLib.training.spg.config import FEWEST_AUDITED
 
 
@@ -61,24 +62,23 @@ class Finding:
     """Result of an attack that ran.
 
     Attributes:
-        sentence: what it found.
+        found: what it found, in Markdown.
         p: probability that a set without a leak gives a result as extreme.
         level: the p at which the alarm is raised.
-        detectable: the smallest leak that is found with 80 % probability, in the unit that `power`
-            names; None: even the largest would be missed.
+        detectable: the smallest leak that is found with 80 % probability: a share of an image, or
+            the AUC; None: even the largest would be missed.
         power: a sentence on that.
-        finds: what it could have found, in words.
+        finds: what it could have found.
         measured: the figures behind it, for JSON.
     """
 
     attack: str
-    title: str
-    sentence: str
+    found: Text
     p: float
     level: float
     detectable: float | None
-    power: str
-    finds: str
+    power: Text
+    finds: Text
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -91,6 +91,14 @@ class Finding:
         """Whether no leak could have been found: no alarm means nothing then."""
         return self.detectable is None
 
+    @property
+    def text(self) -> Text:
+        """Method, figures and result in Markdown."""
+        outcome = text("attack_blind" if self.is_blind else "attack_silent")
+        outcome = text("attack_alarm") if self.alarm else outcome
+        return text("attack", attack=self.found, power=self.power, outcome=outcome)
+
     def to_json(self) -> dict[str, Any]:
         """Convert all fields, alarm and is_blind."""
-        return asdict(self) | {"alarm": self.alarm, "is_blind": self.is_blind}
+        texts = {name: str(getattr(self, name)) for name in ("found", "power", "finds")}
+        return vars(self) | texts | {"alarm": self.alarm, "is_blind": self.is_blind}

@@ -21,8 +21,8 @@ _NORMAL = NormalDist()
 _Z95 = _NORMAL.inv_cdf(0.975)
 #: Patients up to which the distribution of the rank sum is exact; normal above.
 _EXACT_UP_TO = 60
-#: Probability with which a detectable leak is found, and how reports word it.
-POWER, OFTEN = 0.8, "4 of 5"
+#: Probability with which a detectable leak is found: "4 of 5" in reports.
+POWER = 0.8
 
 
 def auc(positives: Sequence[float] | Doubles, negatives: Sequence[float] | Doubles) -> float:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from MedEnhanceLib.errors import InputError, OutputError
-from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.training.jobs.runs import LongRun
-from MedEnhanceLib.training.spg.readme import weighed_verdict
 
 
 @pytest.mark.parametrize(
@@ -71,39 +68,3 @@ def test_only_a_folder_of_a_run_is_removed(tmp_path: Path) -> None:
     assert (run.folder / "run.json").is_file()
     with pytest.raises(InputError, match="no readable run"):
         LongRun.open(tmp_path)
-
-
-AVERAGES = {"config": {"method": "statistics"}}
-
-
-def audited(alarm: bool | None) -> dict[str, Any]:
-    return {"audit": {"alarm": alarm, "summary": "The headline.\n\n- The rest."}}
-
-
-@pytest.mark.parametrize(
-    ("manifest", "blind", "level", "says"),
-    [
-        (audited(True), None, "severe", "The headline."),
-        (audited(False), None, "warning", "The headline."),
-        (audited(None), None, "warning", "The headline."),
-        ({}, None, "warning", "Not audited."),
-        (AVERAGES | {"patients": 7}, None, "info", "averages over 7 patients"),
-        (AVERAGES | {"patients": 6}, None, "warning", "only 6 patients tell much about each"),
-        (audited(False), 1, "info", "The headline."),
-        (audited(False), 3, "warning", "The headline."),
-        (audited(False), 5, "warning", "The headline."),
-    ],
-)
-def test_a_verdict_has_the_weight_of_what_the_audit_could_have_found(
-    tmp_path: Path, manifest: dict[str, Any], blind: int | None, level: str, says: str
-) -> None:
-    run = LongRun.create(tmp_path, "distill", "set")
-    write_json(run.out / "manifest.json", manifest, overwrite=False)
-    if blind is not None:
-        (run.out / "audit").mkdir()
-        findings = [{"is_blind": place < blind} for place in range(5)]
-        write_json(run.out / "audit" / "audit.json", {"findings": findings}, overwrite=False)
-    weight, verdict = weighed_verdict(run.manifest(), run.audit())
-    assert weight == level
-    assert says in verdict
-    assert "The rest" not in verdict

@@ -66,7 +66,7 @@ def test_the_pages_say_what_the_set_is_and_not_to_share_a_leak(
         assert words in page
     assert file_sha256(whole / "manifest.json") in (whole / "PRIVACY.md").read_text("utf-8")
     for write in (readme, sheet):
-        alarm = {"audit": {"alarm": True, "summary": "ALARM: it leaks.\n\nMore."}}
+        alarm = {"audit": {"alarm": True, "verdict": "ALARM: it leaks."}}
         assert "**ALARM: it leaks.**" in write(manifest | alarm).partition("##")[0]
     assert "- Do not share the set. Nor one of a further run" in sheet(manifest | alarm)
 

@@ -16,7 +16,7 @@ from MedEnhanceLib.training.spg.dataset import STORED, load_distilled
 from MedEnhanceLib.training.spg.distillation import distill_cohort
 from MedEnhanceLib.training.spg.images import windowed
 from MedEnhanceLib.training.spg.prepare import DESCRIPTIONS
-from MedEnhanceLib.training.spg.readme import sheet
+from MedEnhanceLib.training.spg.readme import not_audited, sheet
 from MedEnhanceLib.training.spg.statistics import (
     Statistics,
     count_of_numbers,
@@ -126,12 +126,15 @@ def test_a_set_by_statistics_says_first_that_few_patients_show_in_it(made: Path)
     first = next(line for line in page.splitlines() if line.startswith("**"))
     assert first.startswith("**No audit was run, because no volume was made from a patient's")
     assert "Averages over only 4 patients tell much about each of them" in first
-    many = sheet(load_distilled(made).manifest | {"patients": 7})
+    manifest = load_distilled(made).manifest
+    assert [not_audited(count)["weight"] for count in (6, 7)] == ["warning", "info"]
+    many = sheet(manifest | {"patients": 7, "audit": not_audited(7)})
+    assert "images. The set has averages over 7 patients.**" in many
     assert "averages? | No; " in page and "averages? | Yes; " in many
     assert "the lowest and the highest value" in many and "the highest value" not in page
     assert "tell much" not in many and "Decide as on a table of averages" in many
     assert f"{count_of_numbers(load_distilled(made).modality)} numbers" in page
-    assert f"The volumes start from {DESCRIPTIONS['synthetic']}" in page
+    assert f"start from? | {DESCRIPTIONS['synthetic']} |" in page
     assert "held out to test the set: nobody" in page and "No attack was run" in page
     assert "5 × 3 mm" in page
     assert "steps, each to make" not in page

@@ -50,7 +50,7 @@ def test_a_set_and_a_cohort_teach_together_and_an_alarm_of_the_audit_is_repeated
 ) -> None:
     leaking = Path(shutil.copytree(whole, tmp_path / "set"))
     manifest = json.loads((leaking / MANIFEST).read_text(encoding="utf-8"))
-    manifest["audit"] = {"alarm": True, "summary": "ALARM"}
+    manifest["audit"] = {"alarm": True, "verdict": "ALARM"}
     (leaking / MANIFEST).write_text(json.dumps(manifest))
     words = ["--high-quality", str(people), "--preset", "smoke", "--device", "cpu", "--name", "own"]
     assert main(["train", method, "--data", str(leaking), *words, "--out", str(tmp_path)]) == 0

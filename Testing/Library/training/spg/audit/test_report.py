@@ -36,9 +36,12 @@ def report(people: Anatomy) -> AuditReport:
 def test_every_attack_is_in_it_and_only_the_leak_alarms(report: AuditReport) -> None:
     attacks = [finding.attack for finding in report.findings]
     assert attacks == ["copies", "likeness-ncc", "likeness-ssim"]
-    assert "Not tried:** membership inference" in report.summary
+    tried = list(map(str, report.tried))
+    assert tried[-1].startswith("**Not tried:** membership inference")
     assert [finding.attack for finding in report.alarms] == ["copies"]
-    assert report.summary.startswith("ALARM")
+    assert [line.endswith("**ALARM: it found a leak.**") for line in tried[1:3]] == [True, False]
+    assert str(report.verdict).startswith("ALARM: 1 of 3 attacks found that the images reveal")
+    assert report.weight == "severe"
 
 
 def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
@@ -46,11 +49,13 @@ def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
     reported = audit(Audited(people["outside"][:9], *groups(people, 3)))
     blind = [finding.attack for finding in reported.findings if finding.is_blind]
     assert blind == ["likeness-ncc", "likeness-ssim"]
-    assert reported.headline.startswith("This audit could have found a slice that makes up")
-    assert "1 of 3 attacks were able to, with 3 used and 3 held-out patients" in reported.headline
+    verdict = str(reported.verdict)
+    assert verdict.startswith("This audit could have found a slice that makes up")
+    assert "1 of 3 attacks were able to, with 3 used and 3 held-out patients" in verdict
     nothing = replace(reported, findings=reported.findings[1:])
-    assert nothing.summary.startswith("This audit could not have found a leak, however large")
-    assert "it found none" not in nothing.headline
+    assert str(nothing.verdict).startswith("This audit could not have found a leak, however large")
+    assert reported.weight == nothing.weight == "warning"
+    assert replace(reported, findings=reported.findings[:1]).weight == "info"
 
 
 def test_files_name_nobody_but_in_the_confidential_folder(
@@ -58,7 +63,7 @@ def test_files_name_nobody_but_in_the_confidential_folder(
 ) -> None:
     folder = write_report(report, tmp_path / "audit")
     secret = write_confidential(report, tmp_path / "secret")
-    assert sorted(path.name for path in folder.iterdir()) == ["audit.json", "audit.md"]
+    assert sorted(path.name for path in folder.iterdir()) == ["audit.json"]
     names = ["README.txt", *(f"pair-{n}.png" for n in range(1, 6)), "patients.json"]
     assert sorted(path.name for path in secret.iterdir()) == names
     reported = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
@@ -67,9 +72,8 @@ def test_files_name_nobody_but_in_the_confidential_folder(
     assert reported["nearest_pairs"][0]["image"] == 3
     assert reported["counts"]["training_slices"] == 50
     assert all({"p", "level", "detectable", "power"} <= set(f) for f in reported["findings"])
-    for name in ("audit.json", "audit.md"):
-        text = (folder / name).read_text(encoding="utf-8")
-        assert "ller" not in text
+    texts = [json.dumps(reported), *map(str, report.tried)]
+    assert not any("ller" in text for text in texts)
     patients = json.loads((secret / "patients.json").read_text(encoding="utf-8"))
     assert patients["T4"] == REAL("train3")
     assert "Do not share" in (secret / "README.txt").read_text(encoding="utf-8")
