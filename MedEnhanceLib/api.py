@@ -21,7 +21,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib import gradprom, hqg, unicompress
+from MedEnhanceLib import gradprom, hqg, io, unicompress
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import (
@@ -42,9 +42,8 @@ from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, measured_noise, refuse
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.enhancing import enhance_volume, manifest_of, segmenter_config
-from MedEnhanceLib.jobs.files import AUTO, load_volume
-from MedEnhanceLib.jobs.guide_choice import chosen_guide
+from MedEnhanceLib.jobs.enhancing import enhance_volume, manifest_of
+from MedEnhanceLib.jobs.files import AUTO
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -96,7 +95,8 @@ class VolumeCall(Options):
         if isinstance(given, str | os.PathLike):
             if self.affine is not None or self.spacing is not None:
                 raise ConfigError("affine or spacing is given for a file", "A file has its own.")
-            return load_volume(
+            monitor.progress(0.0, "loading the volume")
+            return io.load(
                 local_path(given), modality=self.modality, scratch=scratch, monitor=monitor
             )
         volume = as_volume(given, affine=self.affine, spacing=self.spacing, modality=self.modality)
@@ -178,7 +178,6 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
-    segmenter = segmenter_config(call, call.device, requested=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(monitor.part(0.0, 0.1))
         if volume.modality == "OT":  # NaN leaves the modality unknown, which no model fits
@@ -192,7 +191,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
             volume,
             EnhanceConfig(**shared(EnhanceConfig, call)),
             guide=guides or None,
-            segmenter=segmenter,
+            segmenter=call.segmentation(call.device),
             cache=cache,
             monitor=monitor,
         )
@@ -210,8 +209,7 @@ def _guides_of(
             'guide="auto" requires a volume that was read from a file',
             "Give the guide itself.",
         )
-    guide = chosen_guide(path, volume, cache, monitor)
-    return [] if guide is None else [guide]
+    return hqg.choose_guide(path, volume, cache, monitor)
 
 
 def _as_volumes(guides: Any, volume: Volume, call: VolumeCall) -> list[Volume]:

@@ -21,7 +21,7 @@ from MedEnhanceLib.jobs.dicom import (
     write,
 )
 from MedEnhanceLib.jobs.enhancing import objects_of
-from MedEnhanceLib.jobs.files import check_ending, load_volume
+from MedEnhanceLib.jobs.files import check_ending
 from MedEnhanceLib.runtime.progress import Cancel
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def load(
         volume = me.load("scan.nii.gz")
     """
     with watched(progress, cancel) as monitor:
-        return load_volume(
+        monitor.progress(0.0, "loading the volume")
+        return io.load(
             local_path(path),
             modality=modality,
             series=None if series is None else str(series),

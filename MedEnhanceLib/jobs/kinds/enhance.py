@@ -24,7 +24,6 @@ from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
 from MedEnhanceLib.jobs.files import KeptVolumes, Result, VolumeParams
-from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
@@ -92,7 +91,6 @@ class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        enhancing.segmenter_config(self, "auto", requested=self.wants_segmentation)
         if self.guide is not None and files.AUTO in self.guide and len(self.guide) > 1:
             raise ConfigError("guide is auto and names files too", "Give one or the other.")
         if self.uncertainty_output and not self.config.uncertainty:
@@ -100,7 +98,7 @@ class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
                 "uncertainty_output requires uncertainty",
                 "Set uncertainty (in config), or leave it out.",
             )
-        if self.slices is not None and (self.wants_segmentation or self.report):
+        if self.slices is not None and (self.wants_labels or self.report):
             raise ConfigError(
                 "slices cannot be combined with segment or report, which need the whole volume",
                 "Leave one of them out.",
@@ -111,7 +109,7 @@ class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
             )
         if not self.dicom:
             for name, is_made in (
-                ("segmentation_output", self.wants_segmentation),
+                ("segmentation_output", self.wants_labels),
                 ("uncertainty_output", self.config.uncertainty),
             ):
                 if is_made and getattr(self, name) is None:
@@ -130,14 +128,14 @@ class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
         return {name: getattr(self, name) for name in ("slices", "rows", "columns")}
 
     @property
-    def wants_segmentation(self) -> bool:
-        """Whether labels are requested."""
+    def wants_labels(self) -> bool:
+        """Whether labels are requested, if only by the file for them."""
         return self.segment or self.segmentation_output is not None
 
     @property
     def has_objects(self) -> bool:
         """Whether more than a series of images is written."""
-        return self.wants_segmentation or self.config.uncertainty
+        return self.wants_labels or self.config.uncertainty
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -171,9 +169,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         source if frame is None else volume,
         config,
         guide=guides or None,
-        segmenter=enhancing.segmenter_config(
-            params, config.device, requested=params.wants_segmentation
-        ),
+        segmenter=params.segmentation(config.device),
         frame=frame,
         **params.box,
         cache=cache,
@@ -233,8 +229,7 @@ def _guides_of(
 ) -> list[Volume]:
     """Return the named guides, or the automatic one; a single one is kept for previews."""
     if params.guide == [files.AUTO]:
-        guide = chosen_guide(Path(params.input), volume, cache, monitor)
-        return [guide] if guide is not None else []
+        return hqg.choose_guide(Path(params.input), volume, cache, monitor)
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1
     specs = [VolumeParams(input=path, modality=params.modality) for path in paths]
