@@ -190,7 +190,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = enhance_volume(
             volume,
             EnhanceConfig(**shared(EnhanceConfig, call)),
-            guide=guides or None,
+            guide=guides,
             segmenter=call.segmentation(call.device),
             cache=cache,
             monitor=monitor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,21 +47,23 @@ def enhance_volume(
     volume: Volume,
     config: EnhanceConfig,
     *,
+    guide: Sequence[Volume] = (),
     segmenter: SegmentConfig | None = None,
     frame: int | None = None,
+    box: Mapping[str, tuple[int, int]] | None = None,
+    cache: hqg.VolumeCache | None = None,
+    scratch: Path | None = None,
     monitor: Monitor,
-    **options: Any,
 ) -> Enhanced:
     """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` does.
 
     Args:
         volume: as in `hqg.enhance`.
-        config: likewise.
+        config, guide, frame, cache, scratch: likewise.
         segmenter: labels the result, which must have one frame (give `frame`); None: no labels.
             If it refuses the volume, that is a warning; a missing one is an error at once.
-        frame: as in `hqg.enhance`.
+        box: slices, rows and columns of `hqg.enhance` that are given.
         monitor: receives progress, messages and warnings, and can cancel.
-        options: further ones of `hqg.enhance`, such as guide and slices.
     """
     began = time.monotonic()
     config, taken_as = _check_input(volume, config, monitor)
@@ -74,7 +76,16 @@ def enhance_volume(
             head = gradprom.open_head_for(single, segmenter, monitor)
     share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
-    result = hqg.enhance(volume, config, frame=frame, monitor=part, **options)
+    result = hqg.enhance(
+        volume,
+        config,
+        guide=guide or None,
+        frame=frame,
+        cache=cache,
+        scratch=scratch,
+        monitor=part,
+        **(box or {}),
+    )
     taken_as["guessed_modality"] = result.volume.modality if volume.modality_is_guess else ""
     if any(taken_as.values()):
         result = replace(result, measured={"taken_as": taken_as, **result.measured})
@@ -85,7 +96,8 @@ def enhance_volume(
             labels = gradprom.segment(result.volume, segmenter, head=head, monitor=part)
             result = replace(result, segmentation=labels)
     result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
-    return replace(result, record=_record_of(result, config, segmenter))
+    part = {**(box or {}), **({} if frame is None else {"frame": frame})}
+    return replace(result, record=_record_of(result, config, segmenter, part))
 
 
 @contextmanager
@@ -148,9 +160,15 @@ def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
 
 
 def _record_of(
-    result: Enhanced, config: EnhanceConfig, segmenter: SegmentConfig | None
+    result: Enhanced,
+    config: EnhanceConfig,
+    segmenter: SegmentConfig | None,
+    part: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Collect configuration and results of an enhancement, for its manifest."""
+    """Collect configuration and results of an enhancement, for its manifest.
+
+    part: what of the volume was enhanced; empty for all.
+    """
     noise = result.measured.get("noise", {})
     is_changed = noise.get("changed", config.task != "slices")
     has_limit = result.volume.profile.is_projected and is_changed
@@ -165,6 +183,7 @@ def _record_of(
         options["noise"] = "map"
     if segmenter is not None:
         options["segmenter"] = segmenter.to_json()
+    options |= part
     results = {
         **segmentation_figures(result.segmentation),
         "warnings": as_json(result.warnings),

@@ -124,8 +124,9 @@ class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
 
     @property
     def box(self) -> dict[str, Any]:
-        """Slices, rows and columns of a preview; None for all."""
-        return {name: getattr(self, name) for name in ("slices", "rows", "columns")}
+        """Slices, rows and columns of a preview; empty for the whole volume."""
+        box = {name: getattr(self, name) for name in ("slices", "rows", "columns")}
+        return {name: ends for name, ends in box.items() if ends is not None}
 
     @property
     def wants_labels(self) -> bool:
@@ -168,10 +169,10 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     enhanced = enhancing.enhance_volume(
         source if frame is None else volume,
         config,
-        guide=guides or None,
+        guide=guides,
         segmenter=params.segmentation(config.device),
         frame=frame,
-        **params.box,
+        box=params.box,
         cache=cache,
         scratch=scratch,
         monitor=monitor.part(0.06, 0.9),
@@ -181,9 +182,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.write(objects, monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(enhanced, params, monitor), monitor.part(0.9, 0.95))
-    stated = {n: v for n, v in (params.box | {"frame": frame}).items() if v is not None}
     result = work.finish(
-        config=enhanced.record["config"] | stated,
+        config=enhanced.record["config"],
         figures=enhanced.record["results"],
         source=source,
         device=enhanced.device,
@@ -233,10 +233,7 @@ def _guides_of(
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1
     specs = [VolumeParams(input=path, modality=params.modality) for path in paths]
-    parts = [monitor.part(n / len(paths), (n + 1) / len(paths)) for n in range(len(paths))]
-    return [
-        kept.load(each, keep=keep, monitor=part)[0] for each, part in zip(specs, parts, strict=True)
-    ]
+    return [kept.load(each, keep=keep, monitor=monitor)[0] for each in specs]
 
 
 def _volumes_of(
