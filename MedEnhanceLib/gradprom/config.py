@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from MedEnhanceLib.core.options import Options, option
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
 
 #: Kind of a head's network, as its metadata state it: structures, trained on label maps.

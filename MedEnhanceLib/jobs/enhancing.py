@@ -59,10 +59,14 @@ def enhance_volume(
 
     Args:
         volume: as in `hqg.enhance`.
-        config, guide, frame, cache, scratch: likewise.
+        config: likewise.
+        guide: likewise; empty for none.
         segmenter: labels the result, which must have one frame (give `frame`); None: no labels.
             If it refuses the volume, that is a warning; a missing one is an error at once.
-        box: slices, rows and columns of `hqg.enhance` that are given.
+        frame: as in `hqg.enhance`.
+        box: its slices, rows and columns, those that are given.
+        cache: as in `hqg.enhance`.
+        scratch: likewise.
         monitor: receives progress, messages and warnings, and can cancel.
     """
     began = time.monotonic()
@@ -93,11 +97,11 @@ def enhance_volume(
     if head is not None:
         with _refusal_as_warning(refused, single, monitor):
             part = monitor.part(share, 1.0)
-            labels = gradprom.segment(result.volume, segmenter, head=head, monitor=part)
+            labels = gradprom.segment(result.volume, head=head, monitor=part)
             result = replace(result, segmentation=labels)
     result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
-    part = {**(box or {}), **({} if frame is None else {"frame": frame})}
-    return replace(result, record=_record_of(result, config, segmenter, part))
+    requested = {**(box or {}), **({} if frame is None else {"frame": frame})}
+    return replace(result, record=_record_of(result, config, segmenter, requested))
 
 
 @contextmanager
@@ -163,11 +167,11 @@ def _record_of(
     result: Enhanced,
     config: EnhanceConfig,
     segmenter: SegmentConfig | None,
-    part: Mapping[str, Any],
+    requested: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Collect configuration and results of an enhancement, for its manifest.
 
-    part: what of the volume was enhanced; empty for all.
+    requested: the part of the volume; empty for all.
     """
     noise = result.measured.get("noise", {})
     is_changed = noise.get("changed", config.task != "slices")
@@ -183,7 +187,7 @@ def _record_of(
         options["noise"] = "map"
     if segmenter is not None:
         options["segmenter"] = segmenter.to_json()
-    options |= part
+    options |= requested
     results = {
         **segmentation_figures(result.segmentation),
         "warnings": as_json(result.warnings),

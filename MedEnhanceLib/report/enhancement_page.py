@@ -123,9 +123,9 @@ def enhancement_report(
         ],
     )
     target = make_folder(folder)
-    picture.save(target / "comparison.png", overwrite=overwrite)
-    if beside_reference is not None:
-        beside_reference.save(target / "reference.png", overwrite=overwrite)
+    for file, each in {"comparison.png": picture, "reference.png": beside_reference}.items():
+        if each is not None:
+            each.save(target / file, overwrite=overwrite)
     if sequence.pictures:
         may_go = partial(_is_picture_of_ours, overwrite=overwrite)
         with atomic_folder(target / "frames", replaceable=may_go) as new:

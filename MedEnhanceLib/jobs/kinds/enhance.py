@@ -259,12 +259,13 @@ def _write_report(params: EnhanceParams, volume: Volume, enhanced: Enhanced, man
     name = name_of(volume)
     if enhanced.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
         volume = enhanced.original
+    picture = enhanced.compare()
     page = enhancement_report(
         str(params.report),
         name=name,
         volume=volume,
         enhanced=enhanced.volume,
-        picture=enhanced.compare(),
+        picture=picture,
         manifest=json.loads(Path(manifest).read_text(encoding="utf-8")),
         table=enhanced.segmentation.table if enhanced.segmentation else (),
         overwrite=params.overwrite,
