@@ -45,4 +45,4 @@ class Enhancer:
         sigma = float(rng.uniform(*_SIGMAS))
         noisy = rician_noise(image.numpy(), sigma, rng)
         volume = Volume(noisy, Geometry((VOXEL_MM,) * 3), modality="MR")
-        return normalize(torch.from_numpy(self.enhance(volume, sigma).voxels))
+        return normalize(torch.tensor(self.enhance(volume, sigma).voxels))

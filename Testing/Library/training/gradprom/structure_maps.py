@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import torch
-from torch.nn.functional import one_hot
 
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
-from MedEnhanceLib.gradprom.structures.space import Space, TissueMap
-from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig
-from MedEnhanceLib.training.gradprom.export import export_structures
+from MedEnhanceLib.gradprom.structures.space import TissueMap
 
 #: Values: left and right hemisphere, left and right core, stem; scalp.
 LEFT, RIGHT, LEFT_CORE, RIGHT_CORE, STEM, SCALP = 1, 2, 3, 4, 5, 300
@@ -52,20 +44,6 @@ def label_values(seed: int = 0) -> np.ndarray:
 def anatomy() -> Anatomy:
     """Return the classes of these maps."""
     return Anatomy.of(LABELS, TISSUES, {}, [LEFT, RIGHT, LEFT_CORE, RIGHT_CORE, STEM, SCALP])
-
-
-def write_head(folder: Path) -> Path:
-    """Write the bundle of an untrained head, which takes everything for structures."""
-    classes = anatomy().tissue_classes[anatomy().painted(label_values()[::2, ::2, ::2]) & 127]
-    count = len(anatomy().classes)
-    prior = one_hot(torch.from_numpy(classes).long(), count).movedim(-1, 0).float() + 0.1
-    config = TrainFromLabelsConfig(name="halves", widths=(4, 8), locator_widths=(4, 8))
-    locator = Locator(config.locator_widths)
-    torch.nn.init.constant_(locator.out.bias[3:], 1.0)
-    space = Space(prior / prior.sum(0), (-30.0, -30.0, -30.0))
-    corrector = Corrector(count, config.widths)
-    model = StructureModel(config.name, anatomy(), space, locator, corrector, {}, {})
-    return export_structures(folder / config.name, config, model, 1, 1.0).folder
 
 
 def maps(count: int = 3) -> list[TissueMap]:
