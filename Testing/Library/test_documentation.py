@@ -22,22 +22,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contracts import CoderTests, DenoiserTests, FormatTests, SegmenterTests
+from contracts import CoderTests, DenoiserTests, FormatTests
 from Library.conftest import MR, write_series
 from Library.test_house import unlisted
 from numpy.lib.stride_tricks import sliding_window_view
 
 import MedEnhanceLib
-from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core import manifest
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.imaging import averaged
-from MedEnhanceLib.core.metrics import psnr
+from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
-from MedEnhanceLib.gradprom import SegmentConfig
 from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.hqg.denoisers import DENOISERS
@@ -513,42 +511,42 @@ def test_the_format_that_contributors_read_works(
         MedEnhanceLib.load(tmp_path / "b.npy")
 
 
-def _add_threshold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Register the segmenter that contributors read, and write a head; returns its folder."""
-    module = _added("threshold.py", "gradprom", monkeypatch)
+@pytest.mark.slow
+def test_the_segmenter_that_contributors_read_learns_and_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = _added("cubes.py", "gradprom", monkeypatch)
     entry = _entry(r'line in `SEGMENTERS` .* is `("\w+": "[\w.:]+")`')
     ((kind, place),) = ast.literal_eval(f"{{{entry}}}").items()
     assert place.partition(":")[0] == module.__name__
     monkeypatch.setitem(SEGMENTERS, kind, place)
-    stated = json.loads("{" + _entry(r'here `("network": \{.+?\})`') + "}")
-    labels = [{"value": 3, "name": "bright", "color": "#ff0000"}]
-    fields = {"name": "bright", "kind": "head", "modality": "MR", "description": "Bright."}
-    fields |= {"license": "CC0-1.0", "labels": labels, **stated}
-    return str(export_bundle(folder / "bright", {}, fields).folder)
-
-
-class TestThreshold(SegmenterTests):
-    """The segmenter that contributors read."""
-
-    kind = "threshold"
-
-    @pytest.fixture
-    def config(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SegmentConfig:
-        return SegmentConfig(model=_add_threshold(tmp_path, monkeypatch))
-
-
-def test_the_segmenter_that_contributors_read_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
-    folder = _add_threshold(tmp_path, monkeypatch)
-    voxels = np.random.default_rng(0).normal(10, 1, (8, 32, 32))
-    voxels[2:6, 8:20, 8:20] += 190
-    MedEnhanceLib.save(Volume(voxels, modality="MR"), tmp_path / "a.nrrd")
-    assert main(["models", "import", folder]) == 0
-    files = [str(tmp_path / name) for name in ("a.nrrd", "found.nrrd")]
-    assert main(["segment", *files, "--model", "bright"]) == 0
-    assert np.array_equal(MedEnhanceLib.load(files[1]).voxels, 3 * (voxels > 100))
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        labels = np.zeros((8, 32, 32), np.uint8)
+        labels[2:6, 8:20, 8:20] = 1
+        voxels = (40 + 200 * labels + rng.normal(0, 5, labels.shape)).astype(np.float32)
+        MedEnhanceLib.save(Volume(voxels, modality="MR"), f"{name}.nrrd")
+        MedEnhanceLib.save(Volume(labels, modality="SEG"), f"{name}-labels.nrrd")
+    config = {
+        "preset": "smoke", "name": "bright", "images": ["?.nrrd"], "labels": ["*-labels.nrrd"],
+        "structures": [{"value": 1, "name": "bright", "color": "#ff0000"}], "held_out": ["c.nrrd"],
+        "steps": 60, "learning_rate": 0.02, "ema": 0.5, "patch": 32,
+        "network": json.loads("{" + _entry(r'with `"network": \{(.+?)\}`') + "}"),
+    }  # fmt: skip
+    Path("config.json").write_text(json.dumps(config), encoding="utf-8")
+    train = ["train", "head", "--data", ".", "--out", "run", "--config", "config.json"]
+    assert main([*train, "--device", "cpu"]) == 0
+    assert "held-out patient 1" in capsys.readouterr().out
+    assert main(["models", "import", "run/bright"]) == 0
+    assert main(["segment", "c.nrrd", "found.nrrd", "--model", "bright", "--device", "cpu"]) == 0
+    found, true = (MedEnhanceLib.load(name).voxels for name in ("found.nrrd", "c-labels.nrrd"))
+    assert dice(true, found, 1) > 0.8
+    config["network"]["kind"] = "structures"
+    Path("config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert main([*train[:-3], "other", *train[-2:]]) == ConfigError.exit_status
+    assert "network.kind" in capsys.readouterr().err
 
 
 class TestBzip2(CoderTests):
@@ -636,7 +634,7 @@ def test_every_call_of_me_on_a_page_fits_the_function() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "methods"), [("training", ["hqg", "hqg", "hqg"]), ("slices", ["slices"])]
+    ("page", "methods"), [("training", ["hqg", "hqg"]), ("slices", ["slices"])]
 )
 def test_the_configurations_of_a_page_are_valid(
     page: str, methods: list[str], monkeypatch: pytest.MonkeyPatch
