@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib import io
-from MedEnhanceLib.api import Progress
+from MedEnhanceLib.api import Progress, watched
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.options import PathLike, local_path
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
     check_folder,

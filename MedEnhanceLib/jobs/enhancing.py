@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.findings import corrections, corrections_in_words, mean_change
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, make_manifest
+from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.core.quantity import PHASE, UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import DeviceMemoryError, InputError
-from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
+from MedEnhanceLib.gradprom.config import FORCE, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
@@ -41,6 +42,41 @@ _MORE_THAN_NOISE = 1.1
 _SHARED, _ALIKE, _OTHERS = 1.25, 0.5, 0.2
 #: Time of the head as a share of the time of the enhancer.
 _HEAD_PASSES = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterChoice(Options):
+    """Options of everything that segments what it enhanced."""
+
+    force_segmenter: bool = FORCE
+    segment: bool = option(False, help="segment the enhanced volume too", flag=None)
+    segmenter: str = option(
+        "auto",
+        help="the model that segments the enhanced volume, by name or folder; auto: the one for "
+        "the modality",
+        metavar="NAME",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.segmenter != "auto" or self.force_segmenter) and not self.wants_labels:
+            raise ConfigError(
+                f"segmenter {self.segmenter} is named or forced, but no segmentation is requested",
+                "Add segment (--segment), or leave out segmenter and force_segmenter.",
+            )
+
+    @property
+    def wants_labels(self) -> bool:
+        """Whether labels are requested."""
+        return self.segment
+
+    def segmentation(self, device: str) -> SegmentConfig | None:
+        """Configure the segmentation, on the device of the enhancement; None if not requested."""
+        if not self.wants_labels:
+            return None
+        return SegmentConfig(
+            model=self.segmenter, device=device, force_segmenter=self.force_segmenter
+        )
 
 
 def enhance_volume(

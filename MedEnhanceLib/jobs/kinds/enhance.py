@@ -16,7 +16,7 @@ from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.gradprom.config import SegmentConfig, SegmenterChoice
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.noise_verdict import measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
+class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
     """Enhance a volume, and find labels in the result on request.
 
     What is made besides lies beside the output as `<output>-segmentation` and

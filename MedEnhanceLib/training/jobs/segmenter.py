@@ -172,14 +172,30 @@ def _draw(scans: Sequence[Path], config: TrainConfig) -> list[Path]:
 
 
 def train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor) -> Path:
-    """Train an enhancer, by its own loss or taught by a head; as `training.hqg.train`."""
-    from MedEnhanceLib.training.hqg import train
+    """Train an enhancer, by its own loss or taught by a head.
+
+    Args:
+        config: of the training; its task names the head.
+        data: the folder of the images.
+        out: of bundle and checkpoint.
+        monitor: receives progress and metrics; may cancel.
+    Returns the folder of the bundle.
+    """
+    from MedEnhanceLib.training.hqg.run import train
 
     return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
 
 
 def train_head(config: TrainHeadConfig, data: Path, out: Path, monitor: Monitor) -> Path:
-    """Train a head, on what an enhancer makes if it names one; as `gradprom.heads.train_head`."""
+    """Train a head, also on what an enhancer makes, if it names one.
+
+    Args:
+        config: of the training.
+        data: the folder of the label maps.
+        out: of bundle and checkpoint.
+        monitor: receives progress and metrics; may cancel.
+    Returns the folder of the bundle.
+    """
     from MedEnhanceLib.training.gradprom import heads
 
     return heads.train_head(config, data, out, monitor, enhancer=enhancer_of(config))
