@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import functools
 import inspect as inspection
+import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import EllipsisType
@@ -21,7 +23,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib import gradprom, hqg, unicompress
+from MedEnhanceLib import gradprom, hqg, io, unicompress
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import (
@@ -36,25 +38,75 @@ from MedEnhanceLib.core.options import (
 )
 from MedEnhanceLib.core.volume import ImageLike, Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.config import SegmentConfig, SegmenterChoice
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
-from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.enhancing import enhance_volume, manifest_of, segmenter_config
-from MedEnhanceLib.jobs.files import AUTO, load_volume
-from MedEnhanceLib.jobs.guide_choice import chosen_guide
+from MedEnhanceLib.jobs.enhancing import SegmenterChoice, enhance_volume, manifest_of
+from MedEnhanceLib.jobs.failures import device_errors
+from MedEnhanceLib.jobs.files import AUTO
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
-from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
+from MedEnhanceLib.runtime.dependencies import imported
+from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
+from MedEnhanceLib.runtime.text import printable
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 C = TypeVar("C")
 P = ParamSpec("P")
 R = TypeVar("R")
 Progress = Listener | bool | None
+#: What general warnings that this process logged are about.
+_logged_once: set[str] = set()
 #: The type of a required argument, in front of what is said about it.
 _ANNOTATED = re.compile(r"Annotated\[\s*(\w+),.*", re.DOTALL)
+
+
+@contextmanager
+def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator[Monitor]:
+    """Yield a monitor that calls `progress`; raises as `device_errors` does.
+
+    progress: a function that takes Events. True shows a bar on stderr; None passes warnings to
+    Python's logging; False reports nothing.
+    """
+    _refuse_other_defaults()
+    with device_errors():
+        if progress is not True:
+            yield Monitor(_logged if progress is None else progress or None, cancel)
+            return
+        from MedEnhanceLib.jobs.bar import progress_bar
+
+        with progress_bar() as listener:
+            yield Monitor(listener, cancel)
+
+
+def _logged(event: Event) -> None:
+    """Log warnings, for a caller who gave no `progress`; those about all files once a process."""
+    if event.kind != "warning":
+        return
+    about = event.fields.get("about")
+    if about in _logged_once:
+        return
+    ending = ""
+    if about:
+        _logged_once.add(about)
+        ending = " (not repeated for further files)"
+    with suppress(ValueError):  # logging itself fails where stderr is closed
+        logging.getLogger("medenhance").warning("%s", printable(event.fields["message"] + ending))
+
+
+def _refuse_other_defaults() -> None:
+    """Raise ConfigError if PyTorch's default type or device was changed, as in a notebook."""
+    torch = imported("torch")
+    if torch is None:
+        return
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    if (dtype, device.type) != (torch.float32, "cpu"):
+        raise ConfigError(
+            f"PyTorch's default is {dtype} on {device}, which changes what networks compute",
+            "Call torch.set_default_dtype(torch.float32) and torch.set_default_device('cpu'); "
+            "device= chooses where MedEnhance computes.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +148,8 @@ class VolumeCall(Options):
         if isinstance(given, str | os.PathLike):
             if self.affine is not None or self.spacing is not None:
                 raise ConfigError("affine or spacing is given for a file", "A file has its own.")
-            return load_volume(
+            monitor.progress(0.0, "loading the volume")
+            return io.load(
                 local_path(given), modality=self.modality, scratch=scratch, monitor=monitor
             )
         volume = as_volume(given, affine=self.affine, spacing=self.spacing, modality=self.modality)
@@ -178,7 +231,6 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
-    segmenter = segmenter_config(call, call.device, requested=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(monitor.part(0.0, 0.1))
         if not volume.profile.is_known:  # NaN leaves the modality unknown, which no model fits
@@ -191,8 +243,8 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = enhance_volume(
             volume,
             EnhanceConfig(**shared(EnhanceConfig, call)),
-            guide=guides or None,
-            segmenter=segmenter,
+            guide=guides,
+            segmenter=call.segmentation(call.device),
             cache=cache,
             monitor=monitor,
         )
@@ -210,8 +262,7 @@ def _guides_of(
             'guide="auto" requires a volume that was read from a file',
             "Give the guide itself.",
         )
-    guide = chosen_guide(path, volume, cache, monitor)
-    return [] if guide is None else [guide]
+    return hqg.choose_guide(path, volume, cache, monitor)
 
 
 def _as_volumes(guides: Any, volume: Volume, call: VolumeCall) -> list[Volume]:

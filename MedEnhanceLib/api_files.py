@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib import io
-from MedEnhanceLib.api import Progress
+from MedEnhanceLib.api import Progress, watched
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.options import PathLike, local_path
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
     check_folder,
@@ -21,7 +20,7 @@ from MedEnhanceLib.jobs.dicom import (
     write,
 )
 from MedEnhanceLib.jobs.enhancing import objects_of
-from MedEnhanceLib.jobs.files import check_ending, load_volume
+from MedEnhanceLib.jobs.files import check_ending
 from MedEnhanceLib.runtime.progress import Cancel
 
 if TYPE_CHECKING:
@@ -64,7 +63,8 @@ def load(
         volume = me.load("scan.nii.gz")
     """
     with watched(progress, cancel) as monitor:
-        return load_volume(
+        monitor.progress(0.0, "loading the volume")
+        return io.load(
             local_path(path),
             modality=modality,
             series=None if series is None else str(series),

@@ -26,11 +26,11 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from MedEnhanceLib import api
+from MedEnhanceLib.api import watched
 from MedEnhanceLib.core.options import check_names
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.describe import warn_of_content
-from MedEnhanceLib.jobs.bar import watched
 
 __all__ = ["DegradeD", "EnhanceD"]
 

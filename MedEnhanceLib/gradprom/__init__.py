@@ -12,7 +12,7 @@ from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
-from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
+from MedEnhanceLib.gradprom.segmenters import OpenHead, open_segmenter
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -36,7 +36,7 @@ def segment(
     volume: Volume,
     config: SegmentConfig | None = None,
     *,
-    head: tuple[Segmenter, str] | None = None,
+    head: OpenHead | None = None,
     monitor: Monitor | None = None,
 ) -> Segmentation:
     """Label every voxel of a single volume.
@@ -44,7 +44,8 @@ def segment(
     Args:
         volume: a single volume, not a sequence of several frames.
         config: the head and how it is run; None takes the defaults.
-        head: from `open_head_for`, if that checked the volume before it was enhanced.
+        head: from `open_head_for`, if that checked the volume before it was enhanced; instead of
+            `config`.
         monitor: receives progress, messages and warnings, and can cancel.
     Returns:
         Labels [K, J, I] on the volume's grid, 0 for the background, with a table of volumes and
@@ -56,29 +57,27 @@ def segment(
         DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
     """
-    config = config or SegmentConfig()
     monitor = monitor or Monitor()
     volume = volume.single(_ONE_FRAME)
     seen = volume.canonical()  # once: a segmenter keeps what it found in checking it
-    segmenter, warning = head or _open_checked(volume, seen, config, monitor)
-    if volume.modality_is_guess and volume.modality != segmenter.modality:
-        volume, seen = (replace(each, modality=segmenter.modality) for each in (volume, seen))
+    head = head or _open_checked(volume, seen, config or SegmentConfig(), monitor)
+    modality = head.segmenter.modality
+    if volume.modality_is_guess and volume.modality != modality:
+        volume, seen = (replace(each, modality=modality) for each in (volume, seen))
     from MedEnhanceLib.gradprom import infer
 
-    return infer.segment(volume, seen, segmenter, config.device, warning=warning, monitor=monitor)
+    return infer.segment(volume, seen, head, monitor)
 
 
 def open_head_for(
     volume: Volume, config: SegmentConfig, monitor: Monitor | None = None
-) -> tuple[Segmenter, str]:
+) -> OpenHead:
     """Open the segmenter for a volume, and check that the volume suits it.
 
     Args:
         volume: single; its modality selects the head for "auto".
         config: model or MONAI bundle, and force_segmenter.
         monitor: receives progress, and warnings of all that limits the labels.
-    Returns:
-        The segmenter, and the warnings as one text, "" for none.
     Raises:
         ConfigError: a model and a MONAI bundle are given.
         InputError: the volume is a sequence, constant, too large in its values, or unlike the
@@ -91,7 +90,7 @@ def open_head_for(
 
 def _open_checked(
     volume: Volume, seen: Volume, config: SegmentConfig, monitor: Monitor
-) -> tuple[Segmenter, str]:
+) -> OpenHead:
     """Open the segmenter for a single volume, `seen` in canonical order, as `open_head_for`."""
     # Before the import of torch, which takes seconds: unusable input is refused at once.
     refuse_too_large(volume)  # first: NaN leaves the modality unknown, which no head fits
@@ -117,4 +116,5 @@ def _open_checked(
     for warning in warnings:
         monitor.warn(warning)
     # The history names no file: its name may be a patient's.
-    return segmenter, "; ".join([*([f"the volume {unlike}"] if unlike else []), *warnings])
+    limits = "; ".join([*([f"the volume {unlike}"] if unlike else []), *warnings])
+    return OpenHead(segmenter, config, limits)

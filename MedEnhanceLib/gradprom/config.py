@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.runtime.device import DEVICES
@@ -11,32 +12,17 @@ from MedEnhanceLib.runtime.device import DEVICES
 STRUCTURES = "structures"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForceSegmenter(Options):
-    """An option of everything that segments."""
-
-    force_segmenter: bool = option(
-        False, help="segment even a volume unlike the training images of the segmentation model"
-    )
+#: An option of everything that segments.
+FORCE: Any = option(
+    False, help="segment even a volume unlike the training images of the segmentation model"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmenterChoice(ForceSegmenter):
-    """Options of everything that segments what it enhanced."""
-
-    segment: bool = option(False, help="segment the enhanced volume too", flag=None)
-    segmenter: str = option(
-        "auto",
-        help="the model that segments the enhanced volume, by name or folder; auto: the one for "
-        "the modality",
-        metavar="NAME",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentConfig(ForceSegmenter):
+class SegmentConfig(Options):
     """Options of a segmentation."""
 
+    force_segmenter: bool = FORCE
     model: str = option(
         "auto", help="a head's name or folder; auto: the one for the modality", metavar="NAME"
     )

@@ -15,40 +15,30 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom.segmenters import Segmenter
+from MedEnhanceLib.gradprom.segmenters import OpenHead
 from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
 
 @without_tf32
-def segment(
-    volume: Volume,
-    seen: Volume,
-    segmenter: Segmenter,
-    device: str,
-    *,
-    warning: str,
-    monitor: Monitor,
-) -> Segmentation:
+def segment(volume: Volume, seen: Volume, head: OpenHead, monitor: Monitor) -> Segmentation:
     """Segment as `gradprom.segment`, after models and images were checked.
 
     Args:
         volume: single.
         seen: the same in canonical order, that of the training.
-        segmenter: opened.
-        device: as users name it.
-        warning: from `open_head_for`, for the history of the labels; "" for none.
+        head: from `open_head_for`; its warning goes into the history of the labels.
         monitor: receives progress, the device and warnings; may cancel.
     """
     began = time.monotonic()
-    choice = choose_device(device)
+    segmenter, choice = head.segmenter, choose_device(head.config.device)
     turn = volume.geometry.turn
     monitor.log(f"running {segmenter.name} ({segmenter.origin}) on {choice.name}: {choice.reason}")
     made = segmenter.segment(seen, choice.name, monitor)
     for text in made.warnings:
         monitor.warn(text)
-    warning = "; ".join(filter(None, [warning, *made.warnings]))
+    warning = "; ".join(filter(None, [head.warning, *made.warnings]))
     identity = segmenter.identity()
     note = f"segmented with {identity['name']} {identity['sha256'][:12]}"
     did = derived_note(f"{note} ({warning})" if warning else note)

@@ -98,6 +98,20 @@ class Segmenter(Protocol):
         """
 
 
+@dataclass(frozen=True, eq=False)
+class OpenHead:
+    """A segmenter, after a volume was found to suit it.
+
+    Attributes:
+        config: that it was opened by.
+        warning: all that limits its labels, "" for nothing.
+    """
+
+    segmenter: Segmenter
+    config: SegmentConfig
+    warning: str
+
+
 @dataclass(frozen=True)
 class HeadSegmenter:
     """The part of a segmenter that a head's bundle states."""

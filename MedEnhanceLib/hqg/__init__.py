@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg.config import EnhanceConfig
     from MedEnhanceLib.hqg.decide import VolumeCache
     from MedEnhanceLib.hqg.enhancer import enhance, measure
+    from MedEnhanceLib.hqg.guide_choice import choose_guide
 
-__all__ = ["EnhanceConfig", "VolumeCache", "enhance", "measure"]
+__all__ = ["EnhanceConfig", "VolumeCache", "choose_guide", "enhance", "measure"]
 
 _HOMES = {
     "config": ["EnhanceConfig"],
     "decide": ["VolumeCache"],
     "enhancer": ["enhance", "measure"],
+    "guide_choice": ["choose_guide"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -209,41 +209,6 @@ def decide(
     numbers = _spread([n for n in range(len(frames)) if n not in cache.kinds_of(frames).empty])
     measured = [frames[number] for number in numbers]
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
-    noise = _decide_noise(
-        frames, measured, noises, cache, config, monitor, is_joint=is_joint, kind=kind
-    )
-    facts = {"noise": noise.facts}
-    if config.correct_bias_field:
-        facts["bias_field"] = {"corrected": True}
-    warnings = tuple(filter(None, noise.warnings))
-    return Decision(noise.noise, noise.removal, warnings, facts)
-
-
-@dataclass(frozen=True)
-class _NoiseDecision:
-    """The noise of a volume, and what is removed of it; as in `Decision`."""
-
-    noise: NoiseEstimate
-    removal: Removal
-    warnings: Sequence[ModelWarning | None]
-    facts: dict[str, Any]
-
-
-def _decide_noise(
-    frames: Sequence[Volume],
-    measured: Sequence[Volume],
-    noises: Sequence[NoiseEstimate],
-    cache: VolumeCache,
-    config: EnhanceConfig,
-    monitor: Monitor,
-    *,
-    is_joint: bool,
-    kind: str,
-) -> _NoiseDecision:
-    """Decide how much noise there is, and how much of it goes; arguments of `decide`.
-
-    measured: some of the frames; noises: of these.
-    """
     kinds, is_full = cache.kinds_of(frames), config.strength == "full"
     middle = _median([*map(noise_to_contrast, noises)])
     typical, own = measured[middle], noises[middle]
@@ -269,15 +234,16 @@ def _decide_noise(
     unfit = noise_warning(typical, noise, is_full=is_full)
     facts = _facts_of(noise, removal, typical.units)
     prospect = expected(measured, noise, removal, is_unfit=unfit is not None)
-    facts |= {"verdict": prospect.verdict, "snr": prospect.snr, "expected": prospect.removed}
-    facts["unfit"] = unfit and unfit.message.to_json()
+    facts |= prospect | {"unfit": unfit and unfit.message.to_json()}
     facts = {name: value for name, value in facts.items() if value is not None}
     if shared:
         facts["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
     elif config.noise is not None:
         facts |= {"is_stated": True, "measured": float(f"{own.level:.4g}")}
-    warnings.append(unfit)
-    return _NoiseDecision(noise, removal, warnings, facts)
+    decided = {"noise": facts}
+    if config.correct_bias_field:
+        decided["bias_field"] = {"corrected": True}
+    return Decision(noise, removal, tuple(filter(None, [*warnings, unfit])), decided)
 
 
 def _sequence_warning(

@@ -230,24 +230,9 @@ def removal_of(noise: NoiseEstimate, modality: str, *, takes_all: bool = False) 
     return Removal(certain, share, text("weak") if share < 1 else None)
 
 
-@dataclass(frozen=True)
-class Expectation:
-    """The expected effect of an enhancement.
-
-    Attributes:
-        verdict: "clean", "removed" or "uncertain".
-        snr: median of the tissue over σ; None for CT.
-        removed: share of the error (RMS), 0 to 1; None where the noise is uncertain.
-    """
-
-    verdict: str
-    snr: float | None = None
-    removed: float | None = None
-
-
 def expected(
     volumes: Sequence[Volume], noise: NoiseEstimate, removal: Removal, *, is_unfit: bool
-) -> Expectation:
+) -> dict[str, Any]:
     """Judge the noise of a volume, or of frames, and what will be removed of it.
 
     Args:
@@ -255,6 +240,9 @@ def expected(
         noise: as measured or stated.
         removal: as decided.
         is_unfit: whether the noise is unlike what the filter assumes.
+    Returns facts for the manifest: the verdict; snr, the median of the tissue over σ (None for CT);
+    and what is expected to be removed, a share of the error (RMS; None where the noise is
+    uncertain).
     """
     is_ct = volumes[0].profile.is_absolute
     snr = None if is_ct or noise.level <= 0 else _tissue_of(volumes) / noise.level
@@ -266,9 +254,10 @@ def expected(
         left = _HARDLY_LESS
     snr = snr and round(snr, 1)
     if (is_unfit and not is_clean) or not (is_certain or is_clean):
-        return Expectation(UNCERTAIN, snr)
+        return {"verdict": UNCERTAIN, "snr": snr, "expected": None}
     removed = round((1 - left) * removal.share, 2)
-    return Expectation(CLEAN if removed <= 1 - _HARDLY_LESS else REMOVED, snr, removed)
+    verdict = CLEAN if removed <= 1 - _HARDLY_LESS else REMOVED
+    return {"verdict": verdict, "snr": snr, "expected": removed}
 
 
 def _tissue_of(volumes: Sequence[Volume]) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
-from MedEnhanceLib.core.findings import history_of, noise_found
+from MedEnhanceLib.core.findings import UNCERTAIN, history_of, noise_found
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.imaging import mean_frame
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, derived_note
@@ -49,9 +49,11 @@ from MedEnhanceLib.hqg.denoisers import (
 )
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, Outputs, measured_bias_field, outputs_for
 from MedEnhanceLib.hqg.principal_images import FEWEST, PrincipalImages
+from MedEnhanceLib.hqg.slices.slice_plan import plan_slices, refuse_other_options
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
+from MedEnhanceLib.noise.even_region import even_places_of
 from MedEnhanceLib.noise.movement import STILL
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
@@ -69,7 +71,6 @@ _LOWEST_TOP = 1e-4
 _REGISTRATION, _FILTER = 0.3, 0.9
 #: Slices in which the change of a result is measured, and that of the mean of its frames.
 _SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
-_KEEPS_GRID = "MedEnhanceLib.hqg.enhance keeps the grid, and makes no thin slices"
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 _USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
@@ -87,13 +88,13 @@ def enhance(
     scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Enhanced:
-    """Enhance every slice of a volume, and every frame of a sequence.
+    """Enhance every slice of a volume and every frame of a sequence, or restore thin slices.
 
     The correction of a sequence is decided once, for all frames. Source: arXiv 2307.07829; details
     reconstructed.
 
     Args:
-        volume: the result has the same geometry, type and units.
+        volume: the result has the same type and units, and its grid except for the task slices.
         config: model, strength and further options; None takes the defaults.
         guide: another series of the same examination, or several, of any contrast and grid; their
             anatomy helps to separate noise from anatomy at the same place.
@@ -109,7 +110,7 @@ def enhance(
         The result at `config.strength`; a number scales the correction of "auto", by blending.
     Raises:
         ConfigError: slices, rows or columns are out of range, or combined with N4; rows or columns
-            without slices, or with uncertainty; or the task is slices.
+            without slices, or with uncertainty; what thin slices do not take.
         ModelError: no model fits.
         InputError: the volume or a guide cannot be used, there is no such frame, or N4 is
             requested for a CT.
@@ -118,6 +119,9 @@ def enhance(
     """
     began = time.monotonic()
     config, monitor = config or EnhanceConfig(), monitor or Monitor()
+    if config.task == "slices":
+        refuse_other_options(config, guide=guide or None, slices=slices)
+        return _thin_slices_of(volume if frame is None else volume.frame(frame), config, monitor)
     run = _prepared(
         volume, config, guide, frame=frame, box=(slices, rows, columns),
         cache=cache or VolumeCache(),
@@ -127,9 +131,17 @@ def enhance(
     guided, uncertainty = bool(run.shown), config.uncertainty
     outputs = outputs_for(run.original, uncertainty=uncertainty, guided=guided, scratch=scratch)
     full = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
-    result = full.at_strength(config.share)
+    result = (full if slices else _with_places(full)).at_strength(config.share)
     # The uncertainty was computed for this strength.
     return replace(result, uncertainty=full.uncertainty, seconds=time.monotonic() - began)
+
+
+def _thin_slices_of(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> Enhanced:
+    plan_slices(volume, config)  # refuses before PyTorch is loaded
+    load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
+    from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
+
+    return enhance_slices(volume, config, monitor)
 
 
 def measure(
@@ -209,8 +221,6 @@ def _prepared(
     monitor: Monitor,
 ) -> EnhancerRun:
     """Check the input, open the model, measure and decide; arguments and errors of `enhance`."""
-    if config.task == "slices":
-        raise ConfigError(_KEEPS_GRID, "Use MedEnhanceLib.enhance, which does.")
     # What can be refused is refused before PyTorch is loaded, which takes seconds.
     guides = list(_checked(guide, volume, config.model, monitor))
     is_joint, reason = _way_of(volume, config, guided=bool(guides))
@@ -564,6 +574,16 @@ def _result_of(
         turn=run.turn,
         part=(run.slices, *run.region),
     )
+
+
+def _with_places(result: Enhanced) -> Enhanced:
+    """Add where noise that is uncertain can be measured in the volume."""
+    noise = result.measured["noise"]
+    if noise["verdict"] != UNCERTAIN:
+        return result
+    if not (places := even_places_of(result.original, noise["interval"][1])):
+        return result
+    return replace(result, measured=result.measured | {"noise": noise | {"places": places}})
 
 
 def _model_of(run: EnhancerRun, method: Mapping[str, Any]) -> dict[str, str]:

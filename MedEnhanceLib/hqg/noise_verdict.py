@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
 
-import numpy as np
-
 from MedEnhanceLib.core.arrays import extremes
 from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN, clean, level_of, noise_level
 from MedEnhanceLib.core.quantity import quantity_of
@@ -18,16 +16,12 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.decide import VolumeCache
 from MedEnhanceLib.hqg.enhancer import measure
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.noise.even_region import cube_around, even_places, measure_region
+from MedEnhanceLib.noise.even_region import APART, cube_around, even_places_of, measure_region
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
 
 #: The verdict on a volume whose noise an enhancement would remove: the run has not been made.
 NOISY = "noisy"
-#: Lower limit of a region's noise over the upper limit of the volume's from which anatomy may be in
-#: it: cortex gave 5, noise that grows towards the middle of a head 1.5. Chosen by hand; no table
-#: isolates it.
-_APART = 1.5
 #: The same over the noise of the volume, from which the sentence asks to look. Chosen by hand; no
 #: table isolates it.
 _MORE = 1.25
@@ -214,7 +208,7 @@ def region_verdict(
             hint = f"{hint.removesuffix('.')}, such as around the voxels {at}."
         raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
     reason = noise.reason
-    if whole and not reason and noise.low > _APART * highest:
+    if whole and not reason and noise.low > APART * highest:
         reason = text("noisier_region", times=noise.level / whole.sigma)
     return NoiseVerdict(
         sigma=float(f"{noise.level:.4g}"),
@@ -228,23 +222,6 @@ def region_verdict(
         volume_sigma=whole.sigma if whole else None,
         places=even_places_of(frame, highest) if reason else (),
     )
-
-
-def even_places_of(volume: Volume, highest: float) -> tuple[tuple[int, ...], ...]:
-    """Return up to three voxels in even tissue of a volume, the same tissue in any storage.
-
-    volume: none are returned for a sequence. highest: end of what the noise of the volume likely
-    is; `region_verdict` takes no place that is returned for anatomy.
-    """
-    if volume.is_sequence:
-        return ()
-    turned = volume.canonical()
-    spacing = turned.geometry.spacing[::-1]
-    most = _APART * highest
-    places = even_places(turned.voxels, spacing, modality=volume.modality, most=most)
-    back = np.linalg.solve(volume.geometry.affine_lps, turned.geometry.affine_lps)
-    voxels = (back @ [*reversed(place), 1] for place in places)
-    return tuple(tuple(round(float(at)) for at in voxel[2::-1]) for voxel in voxels)
 
 
 def _cube_of(volume: Volume, voxel: Sequence[int]) -> tuple[slice, ...]:

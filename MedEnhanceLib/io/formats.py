@@ -80,6 +80,8 @@ FORMATS = (
 #: Endings of files that are no entries: those of `unicompress`, and those of `dicom` and
 #: `dicomout`, where a volume is a folder or several files, most of which have none of these.
 CONTAINER, DICOM_ENDINGS = ".ucv", (".dcm", ".dicom", ".ima")
+#: The function that reads a container, by its place: methods lie above the formats.
+READS_CONTAINER = "MedEnhanceLib.unicompress:decompress"
 
 READABLE = tuple(ending for each in FORMATS for ending in (*each.endings, *each.detached))
 WRITABLE = tuple(ending for each in FORMATS if each.header for ending in each.endings)

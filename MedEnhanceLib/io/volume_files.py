@@ -19,11 +19,11 @@ from MedEnhanceLib.core.diffusion_gradients import (
     read_fsl_tables,
 )
 from MedEnhanceLib.core.modality import PROFILES, guess_modality, profile_of
-from MedEnhanceLib.core.options import in_their_case
+from MedEnhanceLib.core.options import did_you_mean, in_their_case
 from MedEnhanceLib.core.quantity import LABELS, PHASE, quantity_in
 from MedEnhanceLib.core.sequence_kind import DIFFUSION, stated_kind
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, EndingError, InputError
+from MedEnhanceLib.errors import ConfigError, EndingError, InputError, MissingFileError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
@@ -33,6 +33,7 @@ from MedEnhanceLib.io.formats import (
     CONTAINER,
     DICOM_ENDINGS,
     READABLE,
+    READS_CONTAINER,
     WRITABLE,
     ending_of,
     format_of,
@@ -43,6 +44,7 @@ from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceLib.io.packing import pack
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.registry import member_at
 from MedEnhanceLib.runtime.text import reason_of
 
 #: Fields of a sidecar that may differ from frame to frame → the attribute of DICOM; and fields that
@@ -63,7 +65,7 @@ def load(
     scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Volume:
-    """Read a volume: NIfTI, NRRD, MetaImage or DICOM; raises as `api.load` does.
+    """Read a volume: NIfTI, NRRD, MetaImage, DICOM or a container; raises as `api.load` does.
 
     Args:
         path: file or folder.
@@ -77,6 +79,15 @@ def load(
     """
     path, monitor = Path(path), monitor or Monitor()
     modality = modality and in_their_case(modality, PROFILES)
+    _refuse_manifest(path)
+    _refuse_misspelled(path)
+    if path.suffix.lower() == CONTAINER:
+        if series is not None:
+            raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
+        volume: Volume = member_at(READS_CONTAINER)(path, monitor=monitor)
+        volume = volume.as_modality(modality) if modality else volume
+        warn_of_content(volume, path.name, monitor)
+        return volume
     path = path if path.name else path.absolute()  # the present folder, by its name
     refuse_pipe(path)
     is_folder = path.is_dir()
@@ -111,6 +122,29 @@ def load(
     origin = volume.dicom_origin if modality and not volume.profile.is_labels else None
     warn_of_content(volume, path.name, monitor, stated=origin.modality if origin else "")
     return volume
+
+
+def _refuse_misspelled(path: Path) -> None:
+    """Raise InputError for a missing file beside one of a similar name."""
+    names: list[str] = []
+    with contextlib.suppress(OSError, ValueError):
+        names = [] if os.path.lexists(path) else [entry.name for entry in path.parent.iterdir()]
+    stem = path.name.partition(".")[0]  # names with one ending look alike
+    names = [name for name in names if did_you_mean(stem, [name.partition(".")[0]])]
+    if near := did_you_mean(path.name, names):
+        raise MissingFileError(f"{path} does not exist", f"{near}Check the path.")
+
+
+def _refuse_manifest(path: Path) -> None:
+    """Raise InputError for a manifest of a result or of a distilled set, which has no voxels."""
+    fields = read_object(path) if path.suffix.lower() == ".json" else {}
+    if "notice" not in fields:
+        return
+    if fields.get("format") == "medenhance-distilled":
+        what, place = "a distilled set", "a volume in the folder volumes beside it"
+    else:
+        what, place = "a result", f"{path.stem}, the result itself"
+    raise InputError(f"{path.name} is the manifest of {what} and has no voxels", f"Give {place}.")
 
 
 def save(

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
-from MedEnhanceLib.core.findings import UNCERTAIN, history_of, mean_change, mean_changed
+from MedEnhanceLib.core.findings import history_of, mean_change, mean_changed
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, make_manifest
-from MedEnhanceLib.core.options import options_of, shared
+from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.core.quantity import PHASE, UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
-from MedEnhanceLib.gradprom.config import ForceSegmenter, SegmentConfig, SegmenterChoice
+from MedEnhanceLib.gradprom.config import FORCE, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.noise_verdict import even_places_of
-from MedEnhanceLib.hqg.slices.slice_plan import plan_slices
 from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
 from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
@@ -29,8 +27,6 @@ from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import text
 
-#: Options that the task slices takes, besides its own.
-_OF_THIN_SLICES = ("model", "device", "strength", "task", "as_intensity")
 #: Limits of every enhancer for CT, measured with planted lesions (docs/results.md): by default, and
 #: with `smooth`.
 CT_LIMIT = (
@@ -49,16 +45,49 @@ _SHARED, _ALIKE, _OTHERS = 1.25, 0.5, 0.2
 _HEAD_PASSES = 0.4
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmenterChoice(Options):
+    """Options of everything that segments what it enhanced."""
+
+    force_segmenter: bool = FORCE
+    segment: bool = option(False, help="segment the enhanced volume too", flag=None)
+    segmenter: str = option(
+        "auto",
+        help="the model that segments the enhanced volume, by name or folder; auto: the one for "
+        "the modality",
+        metavar="NAME",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.segmenter != "auto" or self.force_segmenter) and not self.wants_labels:
+            raise ConfigError(
+                f"segmenter {self.segmenter} is named or forced, but no segmentation is requested",
+                "Add segment (--segment), or leave out segmenter and force_segmenter.",
+            )
+
+    @property
+    def wants_labels(self) -> bool:
+        """Whether labels are requested."""
+        return self.segment
+
+    def segmentation(self, device: str) -> SegmentConfig | None:
+        """Configure the segmentation, on the device of the enhancement; None if not requested."""
+        if not self.wants_labels:
+            return None
+        return SegmentConfig(
+            model=self.segmenter, device=device, force_segmenter=self.force_segmenter
+        )
+
+
 def enhance_volume(
     volume: Volume,
     config: EnhanceConfig,
     *,
-    guide: Volume | Sequence[Volume] | None = None,
+    guide: Sequence[Volume] = (),
     segmenter: SegmentConfig | None = None,
     frame: int | None = None,
-    slices: tuple[int, int] | None = None,
-    rows: tuple[int, int] | None = None,
-    columns: tuple[int, int] | None = None,
+    box: Mapping[str, tuple[int, int]] | None = None,
     cache: hqg.VolumeCache | None = None,
     scratch: Path | None = None,
     monitor: Monitor,
@@ -67,74 +96,49 @@ def enhance_volume(
 
     Args:
         volume: as in `hqg.enhance`.
-        config: the task "slices" restores thin slices; it takes no guide and no `slices`.
-        guide: as in `hqg.enhance`.
+        config: likewise.
+        guide: likewise; empty for none.
         segmenter: labels the result, which must have one frame (give `frame`); None: no labels.
             If it refuses the volume, that is a warning; a missing one is an error at once.
         frame: as in `hqg.enhance`.
-        slices: (start, stop) along K, stop excluded; None for all.
-        rows: the same along J, of these slices.
-        columns: the same along I.
-        cache: measurements of an earlier run over this volume.
-        scratch: a folder for a large result; None: it stays in memory.
+        box: its slices, rows and columns, those that are given.
+        cache: as in `hqg.enhance`.
+        scratch: likewise.
         monitor: receives progress, messages and warnings, and can cancel.
     """
     began = time.monotonic()
-    if config.task == "slices":
-        _refuse_with_thin_slices(config, guide=guide, slices=slices)
     config, taken_as = _check_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
-    if config.task == "slices":
-        plan_slices(single, config)  # refuses before PyTorch is loaded
-    if segmenter is not None or config.task == "slices":
-        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     head, refused = None, dict[str, Any]()
     if segmenter is not None:
+        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
         single = single.single("Give frame to segment one of them, or leave the segmentation out.")
         with _refusal_as_warning(refused, single, monitor):
             head = gradprom.open_head_for(single, segmenter, monitor)
     share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
-    if config.task == "slices":
-        from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
-
-        result = enhance_slices(single, config, part)
-    else:
-        result = hqg.enhance(
-            volume,
-            config,
-            guide=guide,
-            frame=frame,
-            slices=slices,
-            rows=rows,
-            columns=columns,
-            cache=cache,
-            scratch=scratch,
-            monitor=part,
-        )
+    result = hqg.enhance(
+        volume,
+        config,
+        guide=guide or None,
+        frame=frame,
+        cache=cache,
+        scratch=scratch,
+        monitor=part,
+        **(box or {}),
+    )
     taken_as["guessed_modality"] = result.volume.modality if volume.modality_is_guess else ""
     if any(taken_as.values()):
         result = replace(result, measured={"taken_as": taken_as, **result.measured})
-    if slices is None:
-        result = _with_places(result, single)
     _warn_of_change(result, monitor)
     if head is not None:
         with _refusal_as_warning(refused, single, monitor):
             part = monitor.part(share, 1.0)
-            labels = gradprom.segment(result.volume, segmenter, head=head, monitor=part)
+            labels = gradprom.segment(result.volume, head=head, monitor=part)
             result = replace(result, segmentation=labels)
     result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
-    return replace(result, record=_record_of(result, config, segmenter))
-
-
-def _with_places(result: Enhanced, volume: Volume) -> Enhanced:
-    """Add where noise that is uncertain can be measured in the volume."""
-    noise = result.measured.get("noise", {})
-    if noise.get("verdict") != UNCERTAIN:
-        return result
-    if not (places := even_places_of(volume, noise["interval"][1])):
-        return result
-    return replace(result, measured=result.measured | {"noise": noise | {"places": places}})
+    requested = {**(box or {}), **({} if frame is None else {"frame": frame})}
+    return replace(result, record=_record_of(result, config, segmenter, requested))
 
 
 @contextmanager
@@ -187,9 +191,15 @@ def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
 
 
 def _record_of(
-    result: Enhanced, config: EnhanceConfig, segmenter: SegmentConfig | None
+    result: Enhanced,
+    config: EnhanceConfig,
+    segmenter: SegmentConfig | None,
+    requested: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Collect configuration and results of an enhancement, for its manifest."""
+    """Collect configuration and results of an enhancement, for its manifest.
+
+    requested: the part of the volume; empty for all.
+    """
     noise = result.measured.get("noise", {})
     is_changed = noise.get("changed", config.task != "slices")
     has_limit = result.volume.profile.is_projected and is_changed
@@ -204,6 +214,7 @@ def _record_of(
         options["noise"] = "map"
     if segmenter is not None:
         options["segmenter"] = segmenter.to_json()
+    options |= requested
     results = {
         **segmentation_figures(result.segmentation),
         "warnings": [warning.to_json() for warning in result.warnings],
@@ -239,22 +250,6 @@ def manifest_of(
     )
 
 
-def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
-    """Raise ConfigError for options that the task slices lacks: its result has another grid."""
-    asked = {name: name for name, value in besides.items() if value is not None}
-    for option in options_of(type(config)):
-        value = getattr(config, option.name)
-        is_known = option.name in _OF_THIN_SLICES or option.name.startswith("slice_")
-        if not is_known and value != option.default:
-            asked[option.name] = option.name if value is True else f"{option.name} {value}"
-    if asked:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
-        raise ConfigError(
-            f"thin slices (the task slices) take no {' and no '.join(asked.values())}",
-            f"Leave out {flags} ({', '.join(asked)} in Python), or choose the task noise.",
-        )
-
-
 def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None = None) -> Objects:
     """Collect the volumes of a result that become DICOM objects.
 
@@ -280,27 +275,6 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
         uncertainty=result.uncertainty,
         model=result.model,
     )
-
-
-def segmenter_config(
-    choice: SegmenterChoice, device: str, *, requested: bool
-) -> SegmentConfig | None:
-    """Configure the segmentation of an enhanced volume; None if none is requested.
-
-    Args:
-        choice: the model, and whether it is forced.
-        device: that of the enhancement.
-        requested: whether labels are requested.
-    Raises ConfigError if a model is named or forced without a segmentation.
-    """
-    if (choice.segmenter != "auto" or choice.force_segmenter) and not requested:
-        raise ConfigError(
-            f"segmenter {choice.segmenter} is named or forced, but no segmentation is requested",
-            "Add segment (--segment), or leave out segmenter and force_segmenter.",
-        )
-    if not requested:
-        return None
-    return SegmentConfig(**shared(ForceSegmenter, choice), model=choice.segmenter, device=device)
 
 
 def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from MedEnhanceLib import hqg, io, unicompress
+from MedEnhanceLib import hqg, io
 from MedEnhanceLib.core.modality import ModalityName
-from MedEnhanceLib.core.options import About, Params, did_you_mean, option, options_of
+from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, EndingError, InputError, MissingFileError, OutputError
+from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
 from MedEnhanceLib.io.atomic import entry_of, refuse_existing, refuse_unwritable, resolved
-from MedEnhanceLib.io.describe import warn_of_content
 from MedEnhanceLib.io.formats import CONTAINER, listed, voxel_endings, written_format
-from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Stands for the best guide beside the volume.
@@ -78,7 +74,8 @@ class VolumeParams(Params):
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
         """Load the volume; scratch, and errors: see `io.load`."""
-        return load_volume(Path(self.input), scratch=scratch, monitor=monitor, **self.stated())
+        monitor.progress(0.0, "loading the volume")
+        return io.load(self.input, scratch=scratch, monitor=monitor, **self.stated())
 
     def stated(self) -> dict[str, Any]:
         """Return the options of the input that were stated, without its path."""
@@ -95,60 +92,6 @@ class OutputParams(Params):
         About(help=OUTPUT_FILE, flag="OUTPUT", place="output"),
     ]
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
-
-
-def load_volume(
-    path: Path,
-    *,
-    modality: str | None = None,
-    series: str | None = None,
-    monitor: Monitor | None = None,
-    **options: Any,
-) -> Volume:
-    """Load a file or folder, or a container; raises as `io.load` does.
-
-    Args:
-        path: of a file or folder that `io.load` reads, or of a .ucv.
-        modality: instead of that in the file; None keeps it.
-        series: of a DICOM folder, its number or UID; None for its only one.
-        monitor: warned of data whose meaning is uncertain; receives progress.
-        options: of `io.load`; a container ignores them.
-    """
-    monitor = monitor or Monitor()
-    monitor.progress(0.0, "loading the volume")
-    _refuse_manifest(path)
-    _refuse_misspelled(path)
-    if path.suffix.lower() == CONTAINER:
-        if series is not None:
-            raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
-        volume = unicompress.decompress(path, monitor=monitor)
-        volume = volume.as_modality(modality) if modality else volume
-        warn_of_content(volume, path.name, monitor)
-        return volume
-    return io.load(path, modality=modality, series=series, monitor=monitor, **options)
-
-
-def _refuse_misspelled(path: Path) -> None:
-    """Raise InputError for a missing file beside one of a similar name."""
-    names: list[str] = []
-    with contextlib.suppress(OSError, ValueError):
-        names = [] if os.path.lexists(path) else [entry.name for entry in path.parent.iterdir()]
-    stem = path.name.partition(".")[0]  # names with one ending look alike
-    names = [name for name in names if did_you_mean(stem, [name.partition(".")[0]])]
-    if near := did_you_mean(path.name, names):
-        raise MissingFileError(f"{path} does not exist", f"{near}Check the path.")
-
-
-def _refuse_manifest(path: Path) -> None:
-    """Raise InputError for a manifest of a result or of a distilled set, which has no voxels."""
-    fields = read_object(path) if path.suffix.lower() == ".json" else {}
-    if "notice" not in fields:
-        return
-    if fields.get("format") == "medenhance-distilled":
-        what, place = "a distilled set", "a volume in the folder volumes beside it"
-    else:
-        what, place = "a result", f"{path.stem}, the result itself"
-    raise InputError(f"{path.name} is the manifest of {what} and has no voxels", f"Give {place}.")
 
 
 class KeptVolumes:

@@ -13,6 +13,7 @@ from MedEnhanceLib.core.manifest import as_json, described, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.formats import CONTAINER
+from MedEnhanceLib.io.sidecar import copy_sidecar
 from MedEnhanceLib.jobs import files
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
@@ -23,7 +24,6 @@ from MedEnhanceLib.jobs.dicom import (
     write,
 )
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.sidecar import copy_sidecar
 from MedEnhanceLib.runtime.progress import Monitor
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 from MedEnhanceLib.core.findings import describe, verdict_on
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io.atomic import atomic_write, make_folder
+from MedEnhanceLib.io.atomic import atomic_folder, atomic_write, make_folder
 from MedEnhanceLib.report.figures import Picture
 from MedEnhanceLib.report.frame_pictures import draw_sequence
 from MedEnhanceLib.runtime.dependencies import require
@@ -81,10 +82,7 @@ def enhancement_report(
     Raises DependencyError: Jinja2 is missing.
     """
     jinja2 = require("jinja2", purpose="Writing a report")
-    target = make_folder(folder)
-    picture.save(target / "comparison.png", overwrite=overwrite)
-    if beside_reference is not None:
-        beside_reference.save(target / "reference.png", overwrite=overwrite)
+    sequence = draw_sequence(volume, enhanced)
     change, largest_change = _changes(volume, enhanced)
     results = manifest.get("results", {})
     measured = results.get("measured") or {}
@@ -110,7 +108,8 @@ def enhancement_report(
         units=volume.units or "units of the input",
         change=change,
         largest_change=largest_change,
-        **draw_sequence(target / "frames", volume, enhanced, overwrite=overwrite),
+        frames=sequence.frames,
+        medians=sequence.medians,
         verdict=verdict,
         findings=[*lines.values(), *results.get("limits", ())],
         mean_changed=lines.get("mean_changed"),
@@ -123,10 +122,24 @@ def enhancement_report(
             f"{warning.rstrip('.')}." for warning in manifest["warnings"] if warning not in beneath
         ],
     )
+    target = make_folder(folder)
+    for file, each in {"comparison.png": picture, "reference.png": beside_reference}.items():
+        if each is not None:
+            each.save(target / file, overwrite=overwrite)
+    if sequence.pictures:
+        may_go = partial(_is_picture_of_ours, overwrite=overwrite)
+        with atomic_folder(target / "frames", replaceable=may_go) as new:
+            for file, each in sequence.pictures.items():
+                each.save(new / file)
     # File names that are not UTF-8 contain lone surrogates, which become "?".
     with atomic_write(target / "index.html", overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return target / "index.html"
+
+
+def _is_picture_of_ours(path: Path, *, overwrite: bool) -> bool:
+    is_ours = path.suffix == ".png" and b"Software\0MedEnhance" in path.read_bytes()
+    return overwrite and is_ours
 
 
 def _changes(before: Volume, after: Volume) -> tuple[float, float]:

@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import foreground
 from MedEnhanceLib.core.diffusion_gradients import fit_tensor, tensor_equations
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io.atomic import atomic_folder
-from MedEnhanceLib.report.figures import Pane, comparison, first_with_content
+from MedEnhanceLib.report.figures import Pane, Picture, comparison, first_with_content
 from MedEnhanceLib.report.orthogonal import PLANES, PlaneName, Point, busiest_point, nearest_axes
 
 #: Most frames that are drawn.
 _MOST = 12
 
 
-def draw_sequence(
-    folder: Path, before: Volume, after: Volume, *, overwrite: bool
-) -> dict[str, list[Any]]:
-    """Write 000.png … of some frames, mean.png of all, and tensor.png of diffusion.
+@dataclass(frozen=True)
+class SequencePictures:
+    """Pictures of a sequence.
 
-    Args:
-        folder: of the pictures; those of an earlier report are removed.
-        before: the input; of a single frame nothing is drawn.
-        after: the result, on the same grid.
-        overwrite: whether earlier pictures may be removed.
-    Returns the numbers of the frames, and the medians of `_draw_tensor`.
-    Raises OutputError: the folder holds other files, or cannot be written.
+    Attributes:
+        pictures: by the names of their files: 000.png … of some frames, mean.png of all, and
+            tensor.png of diffusion.
+        frames: numbers of the frames that are drawn.
+        medians: as `_draw_tensor` returns them.
     """
+
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    frames: list[int] = field(default_factory=list)
+    medians: list[list[float]] = field(default_factory=list)
+
+
+def draw_sequence(before: Volume, after: Volume) -> SequencePictures:
+    """Draw the input and the result, on one grid; nothing of a single frame."""
     count = len(before.frames())
     if count == 1:
-        return {"frames": [], "medians": []}
+        return SequencePictures()
     numbers = np.linspace(0, count - 1, min(count, _MOST)).round().astype(int).tolist()
     point = busiest_point(before.frame(first_with_content(before)))
     volumes = [before, after]
     means = [each.frame(0).with_voxels(each.voxels.mean(0, np.float64)) for each in volumes]
     planes = [PLANES[2 - nearest_axes(before.geometry).index(2)]]  # along slices as they are stored
-    with atomic_folder(folder, replaceable=lambda path: overwrite and _is_picture(path)) as new:
-        for number in numbers:
-            picture = comparison(_panes(before, after), point=point, frame=number, planes=planes)
-            picture.save(new / f"{number:03d}.png")
-        comparison(_panes(*means), point=point).save(new / "mean.png")
-        medians = _draw_tensor(new / "tensor.png", volumes, means, point, planes)
-    return {"frames": numbers, "medians": medians}
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix == ".png" and b"Software\0MedEnhance" in path.read_bytes()
+    pictures = {
+        f"{number:03d}.png": comparison(
+            _panes(before, after), point=point, frame=number, planes=planes
+        )
+        for number in numbers
+    }
+    pictures["mean.png"] = comparison(_panes(*means), point=point)
+    tensor, medians = _draw_tensor(volumes, means, point, planes)
+    if tensor is not None:
+        pictures["tensor.png"] = tensor
+    return SequencePictures(pictures, numbers, medians)
 
 
 def _panes(before: Volume, after: Volume) -> list[Pane]:
@@ -59,16 +61,16 @@ def _panes(before: Volume, after: Volume) -> list[Pane]:
 
 
 def _draw_tensor(
-    path: Path, volumes: list[Volume], means: list[Volume], point: Point, planes: list[PlaneName]
-) -> list[list[float]]:
+    volumes: list[Volume], means: list[Volume], point: Point, planes: list[PlaneName]
+) -> tuple[Picture | None, list[list[float]]]:
     """Draw fractional anisotropy before and after, in tissue of the slice through `point`.
 
-    Returns its median and that of the mean diffusivity, µm²/ms, before and after; nothing where
-    the frames do not determine a tensor.
+    Returns also its median and that of the mean diffusivity, µm²/ms, before and after; nothing
+    where the frames do not determine a tensor.
     """
     chosen = tensor_equations(volumes[0].gradients)
     if chosen is None:
-        return []
+        return None, []
     numbers, equations = chosen
     tissue = foreground(means[1].voxels[point[0]])
     panes, medians = [], []
@@ -79,5 +81,4 @@ def _draw_tensor(
         voxels[point[0]][tissue] = maps[0]
         drawn = replace(mean, voxels=voxels, quantity="fractional anisotropy", units="0 to 1")
         panes.append(Pane(title, drawn))
-    comparison(panes, point=point, window=(0, 1), planes=planes).save(path)
-    return medians
+    return comparison(panes, point=point, window=(0, 1), planes=planes), medians

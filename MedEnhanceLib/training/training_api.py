@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.api import Progress
+from MedEnhanceLib.api import Progress, watched
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import PathLike, local_path
-from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.runtime.progress import Cancel
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig

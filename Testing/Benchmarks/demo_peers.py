@@ -14,7 +14,7 @@ from _enhancement_peers import bm4d_mr
 from _sequence_data import at_zero, mp_pca
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
-from MedEnhanceLib.jobs.kinds.demo_scan import PEERS, error_of, load_scan
+from MedEnhanceLib.jobs.kinds.demo import PEERS, error_of, load_scan
 from MedEnhanceLib.runtime.resources import resource_folder
 
 

@@ -132,7 +132,7 @@ def test_an_interrupt_stays_an_interrupt(scan: Path, monkeypatch: pytest.MonkeyP
     def interrupt(*_: object, **__: object) -> Volume:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("MedEnhanceLib.api_files.load_volume", interrupt)
+    monkeypatch.setattr("MedEnhanceLib.io.volume_files.load", interrupt)
     with pytest.raises(KeyboardInterrupt):
         me.load(scan)
 

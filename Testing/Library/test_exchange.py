@@ -188,7 +188,7 @@ def test_what_may_be_wrong_with_an_array_is_said(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("MedEnhanceLib.jobs.bar._logged_once", set())
+    monkeypatch.setattr("MedEnhanceLib.api._logged_once", set())
     array = np.array(head.voxels)
     me.compress(array, tmp_path / "a.ucv", lossless=True, spacing=(1, 1, 5000))
     said = [record.getMessage() for record in caplog.records]

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib.core.geometry import AxisTurn
+from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.io.dicom.headers import read_header
 
+#: Options that the task slices takes, besides its own.
+_OF_THIN_SLICES = ("model", "device", "strength", "task", "as_intensity")
 #: Limits: number of thick slices, and thin slices for each.
 _LEAST_SLICES, _LEAST_RATIO, _MOST_RATIO = 4, 1.2, 8.0
 
@@ -35,6 +38,25 @@ class SlicePlan:
     stack: SliceStack
     across_mm: tuple[float, float]
     is_assumed: bool
+
+
+def refuse_other_options(config: EnhanceConfig, **besides: object) -> None:
+    """Raise ConfigError for options that the task slices lacks: its result has another grid.
+
+    besides: arguments that stand beside the configuration.
+    """
+    asked = {name: name for name, value in besides.items() if value is not None}
+    for option in options_of(EnhanceConfig):
+        value = getattr(config, option.name)
+        is_known = option.name in _OF_THIN_SLICES or option.name.startswith("slice_")
+        if not is_known and value != option.default:
+            asked[option.name] = option.name if value is True else f"{option.name} {value}"
+    if asked:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise ConfigError(
+            f"thin slices (the task slices) take no {' and no '.join(asked.values())}",
+            f"Leave out {flags} ({', '.join(asked)} in Python), or choose the task noise.",
+        )
 
 
 def plan_slices(volume: Volume, config: EnhanceConfig) -> SlicePlan:

@@ -15,7 +15,7 @@ from MedEnhanceLib.core.findings import verdict_on
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.gradprom.config import SegmentConfig, SegmenterChoice
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.noise_verdict import measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
@@ -23,7 +23,6 @@ from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs import enhancing, files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
 from MedEnhanceLib.jobs.files import KeptVolumes, Result, VolumeParams
-from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
+class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
     """Enhance a volume, and find labels in the result on request.
 
     What is made besides lies beside the output as `<output>-segmentation` and
@@ -92,7 +91,6 @@ class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        enhancing.segmenter_config(self, "auto", requested=self.wants_segmentation)
         if self.guide is not None and files.AUTO in self.guide and len(self.guide) > 1:
             raise ConfigError("guide is auto and names files too", "Give one or the other.")
         if self.uncertainty_output and not self.config.uncertainty:
@@ -100,7 +98,7 @@ class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
                 "uncertainty_output requires uncertainty",
                 "Set uncertainty (in config), or leave it out.",
             )
-        if self.slices is not None and (self.wants_segmentation or self.report):
+        if self.slices is not None and (self.wants_labels or self.report):
             raise ConfigError(
                 "slices cannot be combined with segment or report, which need the whole volume",
                 "Leave one of them out.",
@@ -111,7 +109,7 @@ class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
             )
         if not self.dicom:
             for name, is_made in (
-                ("segmentation_output", self.wants_segmentation),
+                ("segmentation_output", self.wants_labels),
                 ("uncertainty_output", self.config.uncertainty),
             ):
                 if is_made and getattr(self, name) is None:
@@ -126,18 +124,19 @@ class EnhanceParams(SegmenterChoice, DicomParams, VolumeParams):
 
     @property
     def box(self) -> dict[str, Any]:
-        """Slices, rows and columns of a preview; None for all."""
-        return {name: getattr(self, name) for name in ("slices", "rows", "columns")}
+        """Slices, rows and columns of a preview; empty for the whole volume."""
+        box = {name: getattr(self, name) for name in ("slices", "rows", "columns")}
+        return {name: ends for name, ends in box.items() if ends is not None}
 
     @property
-    def wants_segmentation(self) -> bool:
-        """Whether labels are requested."""
+    def wants_labels(self) -> bool:
+        """Whether labels are requested, if only by the file for them."""
         return self.segment or self.segmentation_output is not None
 
     @property
     def has_objects(self) -> bool:
         """Whether more than a series of images is written."""
-        return self.wants_segmentation or self.config.uncertainty
+        return self.wants_labels or self.config.uncertainty
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -170,12 +169,10 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     enhanced = enhancing.enhance_volume(
         source if frame is None else volume,
         config,
-        guide=guides or None,
-        segmenter=enhancing.segmenter_config(
-            params, config.device, requested=params.wants_segmentation
-        ),
+        guide=guides,
+        segmenter=params.segmentation(config.device),
         frame=frame,
-        **params.box,
+        box=params.box,
         cache=cache,
         scratch=scratch,
         monitor=monitor.part(0.06, 0.9),
@@ -185,9 +182,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         work.write(objects, monitor.part(0.9, 0.98))
     else:
         work.save(_volumes_of(enhanced, params, monitor), monitor.part(0.9, 0.95))
-    stated = {n: v for n, v in (params.box | {"frame": frame}).items() if v is not None}
     result = work.finish(
-        config=enhanced.record["config"] | stated,
+        config=enhanced.record["config"],
         figures=enhanced.record["results"],
         source=source,
         device=enhanced.device,
@@ -234,15 +230,11 @@ def _guides_of(
 ) -> list[Volume]:
     """Return the named guides, or the automatic one; a single one is kept for previews."""
     if params.guide == [files.AUTO]:
-        guide = chosen_guide(Path(params.input), volume, cache, monitor)
-        return [guide] if guide is not None else []
+        return hqg.choose_guide(Path(params.input), volume, cache, monitor)
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1
     specs = [VolumeParams(input=path, modality=params.modality) for path in paths]
-    parts = [monitor.part(n / len(paths), (n + 1) / len(paths)) for n in range(len(paths))]
-    return [
-        kept.load(each, keep=keep, monitor=part)[0] for each, part in zip(specs, parts, strict=True)
-    ]
+    return [kept.load(each, keep=keep, monitor=monitor)[0] for each in specs]
 
 
 def _volumes_of(
@@ -268,12 +260,13 @@ def _write_report(params: EnhanceParams, volume: Volume, enhanced: Enhanced, man
     name = name_of(volume)
     if enhanced.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
         volume = enhanced.original
+    picture = enhanced.compare()
     page = enhancement_report(
         str(params.report),
         name=name,
         volume=volume,
         enhanced=enhanced.volume,
-        picture=enhanced.compare(),
+        picture=picture,
         manifest=json.loads(Path(manifest).read_text(encoding="utf-8")),
         table=enhanced.segmentation.table if enhanced.segmentation else (),
         overwrite=params.overwrite,

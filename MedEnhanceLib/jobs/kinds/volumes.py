@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib import unicompress
+from MedEnhanceLib import io, unicompress
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume, restore_dtype
@@ -19,7 +19,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import card
 from MedEnhanceLib.io.formats import CONTAINER
 from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
-from MedEnhanceLib.jobs.files import OutputParams, Result, VolumeParams, load_volume
+from MedEnhanceLib.jobs.files import OutputParams, Result, VolumeParams
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -169,12 +169,11 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
     volume = params.load(monitor.part(0.01, 0.2))
     labels = uncertainty = None
     if params.segmentation:
-        segments = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
+        segments = io.load(params.segmentation, modality="SEG", monitor=monitor)
         model = params.head or params.model
         labels = LabelMap(segments, params.labels, model, limits=params.limits)
     if params.uncertainty:
-        path, modality = Path(params.uncertainty), volume.modality
-        uncertainty = load_volume(path, modality=modality, monitor=monitor)
+        uncertainty = io.load(params.uncertainty, modality=volume.modality, monitor=monitor)
     before, options = _last_step(volume.history, params)
     objects = Objects(
         replace(volume, history=before),

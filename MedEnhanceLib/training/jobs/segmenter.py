@@ -12,6 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from MedEnhanceLib.bundles.store import Bundle, find_bundle, list_bundles, open_
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, ModelError
 from MedEnhanceLib.gradprom.config import STRUCTURES
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.spg.cohort import Cohort, Patient
 
@@ -167,6 +169,36 @@ def _draw(scans: Sequence[Path], config: TrainConfig) -> list[Path]:
     cohort.require(f"Teaching by {config.task.segmenter}, which is judged on patients held out,")
     _, held_out = cohort.split(config.task.held_out_share, config.seed)
     return [path for patient in held_out for path in patient.paths]
+
+
+def train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor) -> Path:
+    """Train an enhancer, by its own loss or taught by a head.
+
+    Args:
+        config: of the training; its task names the head.
+        data: the folder of the images.
+        out: of bundle and checkpoint.
+        monitor: receives progress and metrics; may cancel.
+    Returns the folder of the bundle.
+    """
+    from MedEnhanceLib.training.hqg.run import train
+
+    return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
+
+
+def train_head(config: TrainHeadConfig, data: Path, out: Path, monitor: Monitor) -> Path:
+    """Train a head, also on what an enhancer makes, if it names one.
+
+    Args:
+        config: of the training.
+        data: the folder of the label maps.
+        out: of bundle and checkpoint.
+        monitor: receives progress and metrics; may cancel.
+    Returns the folder of the bundle.
+    """
+    from MedEnhanceLib.training.gradprom import heads
+
+    return heads.train_head(config, data, out, monitor, enhancer=enhancer_of(config))
 
 
 def teaching_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:

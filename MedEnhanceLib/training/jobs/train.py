@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,9 +20,10 @@ from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.registry import Registry
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
-from MedEnhanceLib.training.jobs.segmenter import enhancer_of, taught_fields, teaching_of
+from MedEnhanceLib.training.jobs.segmenter import taught_fields
 from MedEnhanceLib.training.spg.dataset import PATTERN, Distilled, find_set, load_distilled
 from MedEnhanceLib.training.unicompress.config import CodecTrainingConfig
 
@@ -34,6 +34,16 @@ _CONFIGS: dict[str, Any] = {
     "slices": TrainSlicesConfig,
     CODEC: CodecTrainingConfig,
 }
+#: Method → the function that trains: (config, data, out, monitor) → the folder of the bundle.
+TRAININGS = Registry(
+    "medenhance.trainings",
+    {
+        "hqg": "MedEnhanceLib.training.jobs.segmenter:train_enhancer",
+        "head": "MedEnhanceLib.training.jobs.segmenter:train_head",
+        "slices": "MedEnhanceLib.training.hqg.slice_training:train_slices",
+        CODEC: "MedEnhanceLib.training.unicompress.codec_training:train_codec",
+    },
+)
 #: Methods that learn from a distilled set, and the patterns of their configurations.
 _FROM_SETS = ("hqg", "slices")
 _PATTERNS = ("high_quality", "noiseless", "examinations", "leave_out", "held_out", "files")
@@ -266,30 +276,11 @@ def train_method(
         if distilled.alarm:
             monitor.warn(distilled.alarm)
     with checkpoint_named(out):
-        folder = _trained(method, config, data, out, monitor)
+        folder: Path = TRAININGS.member(method)(config, data, out, monitor)
     if distilled is None:
         return folder
     limits = read_bundle(folder).metadata.get("limits", ())
     return record_fields(folder, {"limits": [*distilled.limits, *limits]}).folder
-
-
-def _trained(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
-    """Train by one of _CONFIGS; what a method needs is imported where it is used."""
-    if method == "hqg":
-        from MedEnhanceLib.training.hqg.run import train
-
-        return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
-    if method == "head":
-        from MedEnhanceLib.training.gradprom.heads import train_head
-
-        return train_head(config, data, out, monitor, enhancer=enhancer_of(config))
-    if method == "slices":
-        from MedEnhanceLib.training.hqg.slice_training import train_slices
-
-        return train_slices(config, data, out, monitor)
-    from MedEnhanceLib.training.unicompress.codec_training import train_codec
-
-    return train_codec(config, data, out, monitor)
 
 
 def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]:

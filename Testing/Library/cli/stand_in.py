@@ -59,8 +59,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             else None,
         )
 
-    def segment(volume: Volume, config: Any, *, head: Any = None, monitor: Any) -> Any:
-        calls.append({"kind": "segment", "config": config, "image": volume})
+    def segment(volume: Volume, config: Any = None, *, head: Any = None, monitor: Any) -> Any:
+        calls.append({"kind": "segment", "config": config or head.config, "image": volume})
         monitor.progress(0.5, "segmenting")
         found = np.digitize(volume.voxels, [300, 600]).astype(np.uint8)
         table = [

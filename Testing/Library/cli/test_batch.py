@@ -26,7 +26,7 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import hqg, io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg import guide
+from MedEnhanceLib.hqg import guide_choice
 from MedEnhanceLib.jobs import batch_runs
 from MedEnhanceLib.jobs.batch_items import Item, gather
 from MedEnhanceLib.jobs.batch_runs import Ledger, run_on_dask
@@ -100,7 +100,7 @@ def test_each_volume_gets_the_best_guide_of_its_own_folder(
     networks: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(guide, "suggest", lambda _volume, found: (found[-1], "the last"))
+    monkeypatch.setattr(guide_choice, "suggest", lambda _volume, found: (found[-1], "the last"))
     ran = run(*enhance(tmp_path / "out", scans), "--guide", "auto")
     assert ran.status == 0, ran.err
     names = [[Path(one.source).name for one in call["guide"] or ()] for call in networks]

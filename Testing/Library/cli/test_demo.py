@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.jobs.kinds import demo_scan
-from MedEnhanceLib.jobs.kinds.demo_scan import REPEATED, SAMPLE
+from MedEnhanceLib.jobs.kinds import demo
+from MedEnhanceLib.jobs.kinds.demo import REPEATED, SAMPLE
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.runtime.text import size_text
 from MedEnhanceLib.unicompress import decompress
@@ -25,13 +25,13 @@ def small_and_quick(
     """A block out of the middle of the head, of three frames: a demo takes a second."""
     samples = tmp_path_factory.mktemp("samples")
     place = slice(4, 12), slice(20, 44), slice(20, 44)
-    for name, volume in zip((SAMPLE, REPEATED), demo_scan.load_scan(), strict=True):
+    for name, volume in zip((SAMPLE, REPEATED), demo.load_scan(), strict=True):
         part = volume.crop(*place)
         part = replace(part, voxels=part.voxels[2:5], gradients=part.gradients[2:5])
         io.save(part, samples / f"{name}.nii.gz")
-    for name in (demo_scan.PEERS, demo_scan.LICENSE):
+    for name in (demo.PEERS, demo.LICENSE):
         shutil.copy(resource_folder("samples") / name, samples)
-    monkeypatch.setattr(demo_scan, "resource_folder", lambda _: samples)
+    monkeypatch.setattr(demo, "resource_folder", lambda _: samples)
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_the_default_demo_lowers_the_error_of_a_real_scan(
     # What the verdict says is what the further measurements show.
     said = int(record["results"]["verdict"].split("about ")[1].split(" %")[0]) / 100
     assert after["removed"] == pytest.approx(said, abs=0.1)
-    assert (tmp_path / "out" / demo_scan.LICENSE).exists()
+    assert (tmp_path / "out" / demo.LICENSE).exists()
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert "nothing was simulated" in page
     assert "the first with b = 1000 s/mm²" in page
@@ -83,7 +83,7 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
     scan, enhanced = (io.load(folder / f"{name}.nii.gz") for name in ("scan", "enhanced"))
     assert decompress(folder / lossless["file"]).voxels.tobytes() == scan.voxels.tobytes()
     assert enhanced.geometry == scan.geometry
-    assert (folder / demo_scan.LICENSE).exists()
+    assert (folder / demo.LICENSE).exists()
 
 
 @pytest.mark.usefixtures("small_and_quick")

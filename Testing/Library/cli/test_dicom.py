@@ -334,7 +334,7 @@ class TestRefused:
         status: int,
         words: str,
     ) -> None:
-        monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", None)
+        monkeypatch.setattr("MedEnhanceLib.io.volume_files.load", None)
         command, _, name = command.partition(" ")
         (tmp_path / (name or "scan.nii")).write_bytes(b"never read")
         given = tmp_path / name if name else mr

@@ -22,7 +22,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.hqg import enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.jobs import JobSpec, enhancing
+from MedEnhanceLib.jobs import JobSpec
 from MedEnhanceLib.runtime.resources import resource_folder
 
 
@@ -345,8 +345,7 @@ def test_what_cannot_be_enhanced_is_refused_before_pytorch_is_loaded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (enhancing, enhancer):
-        monkeypatch.setattr(module, "load_packages", lambda *_, **__: pytest.fail("loads PyTorch"))
+    monkeypatch.setattr(enhancer, "load_packages", lambda *_, **__: pytest.fail("loads PyTorch"))
     given = [str(scan) if option == "GUIDE" else option for option in options]
     ran = run("enhance", scan, tmp_path / "out.nrrd", *given)
     assert ran.status in (2, 3, 4), ran.err

@@ -203,11 +203,6 @@ def test_no_other_task_takes_options_of_slices(fields: dict[str, Any]) -> None:
         EnhanceConfig(**fields)
 
 
-def test_what_keeps_the_grid_refuses_to_make_thin_slices(head: Volume) -> None:
-    with pytest.raises(ConfigError, match="makes no thin slices"):
-        enhance(head, EnhanceConfig(task="slices", device="cpu"))
-
-
 @pytest.mark.parametrize("name", ["guide", "uncertainty", "correct_bias_field"])
 def test_what_thin_slices_do_not_take_is_refused(head: Volume, other: Volume, name: str) -> None:
     value = other if name == "guide" else True

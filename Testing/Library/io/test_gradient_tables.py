@@ -18,7 +18,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.files import load_volume
 
 B_VALUES, DIRECTIONS = "0 1000 1000 995\n", "0 1 0 0.6\n0 0 1 0\n0 0 0 0.8\n"
 Write = Callable[..., Path]
@@ -237,7 +236,7 @@ def test_one_frame_keeps_its_gradient_in_every_format(write: Write, tmp_path: Pa
     assert numbers(tmp_path / "one.bvec") == [[0.6], [0], [0.8]]
     params = {"input": str(tmp_path / "one.nii.gz"), "output": str(tmp_path / "one.ucv")}
     run_job(JobSpec("compress", params | {"config": {"lossless": True}}))
-    assert load_volume(tmp_path / "one.ucv").gradients == frame.gradients
+    assert load(tmp_path / "one.ucv").gradients == frame.gradients
 
 
 def test_labels_of_a_diffusion_image_have_no_tables(write: Write, tmp_path: Path) -> None:

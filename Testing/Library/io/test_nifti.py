@@ -80,7 +80,7 @@ def test_one_warning_names_the_guessed_modality_and_how_to_state_it(
 def test_python_logs_a_guess_once_a_process_and_keeps_it_for_every_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("MedEnhanceLib.jobs.bar._logged_once", set())
+    monkeypatch.setattr("MedEnhanceLib.api._logged_once", set())
     for name in ("a.nii", "b.nii"):
         guessed = me.load(written(tmp_path / name, **sform(AFFINE)))
         assert guessed.modality_is_guess

@@ -22,7 +22,6 @@ from MedEnhanceLib.core.sequence_kind import KINDS, differs_in_contrast
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.jobs.files import load_volume
 
 FRAMES = np.arange(4 * 2 * 5 * 6, dtype=np.int16).reshape(4, 2, 5, 6)
 
@@ -115,7 +114,7 @@ def test_every_format_keeps_the_kind(tmp_path: Path, ending: str, kind: str) -> 
         me.compress(volume, tmp_path / "a.ucv", lossless=True, progress=False)
     else:
         save(volume, tmp_path / f"a{ending}")
-    assert load_volume(tmp_path / f"a{ending}").sequence_kind == kind
+    assert load(tmp_path / f"a{ending}").sequence_kind == kind
 
 
 def test_a_kind_of_a_later_release_is_unknown(tmp_path: Path, monkeypatch: Any) -> None:
@@ -125,7 +124,7 @@ def test_a_kind_of_a_later_release_is_unknown(tmp_path: Path, monkeypatch: Any) 
     save(volume, tmp_path / "a.nrrd")
     me.compress(volume, tmp_path / "a.ucv", lossless=True, progress=False)
     monkeypatch.undo()
-    assert {load_volume(tmp_path / f"a{end}").sequence_kind for end in (".nrrd", ".ucv")} == {""}
+    assert {load(tmp_path / f"a{end}").sequence_kind for end in (".nrrd", ".ucv")} == {""}
 
 
 def test_a_volume_keeps_the_kind_of_its_frames_and_a_frame_has_none() -> None:

@@ -52,7 +52,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def must_not_be_called(*_: object, **__: object) -> Volume:
         raise AssertionError("the input was read")
 
-    return lambda: monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
+    return lambda: monkeypatch.setattr("MedEnhanceLib.io.volume_files.load", must_not_be_called)
 
 
 @pytest.fixture

@@ -19,10 +19,9 @@ from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg import VolumeCache, guide
+from MedEnhanceLib.hqg import VolumeCache, choose_guide, guide_choice
 from MedEnhanceLib.hqg.guide import AlignedGuide, Candidate
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.guide_choice import chosen_guide
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
@@ -52,7 +51,7 @@ def fitting(monkeypatch: pytest.MonkeyPatch, fits: Callable[[str], bool]) -> lis
         reason = "" if fits(tried[-1]) else "its anatomy does not match"
         return AlignedGuide(other.voxels, np.eye(4), reason, {"used": not reason})
 
-    monkeypatch.setattr(guide, "align", align)
+    monkeypatch.setattr(guide_choice, "align", align)
     return tried
 
 
@@ -69,8 +68,8 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         assert volume.key not in [one.key for one in candidates]
         return candidates[-1], "the last one"
 
-    monkeypatch.setattr(guide, "suggest", suggest)
-    monkeypatch.setattr(guide, "relative_noise", lambda _volume: 0.1)
+    monkeypatch.setattr(guide_choice, "suggest", suggest)
+    monkeypatch.setattr(guide_choice, "relative_noise", lambda _volume: 0.1)
     return seen
 
 
@@ -113,7 +112,7 @@ def test_auto_takes_the_best_of_the_folder(
     alone.mkdir()
     io.save(brain(0), alone / "t1.nii.gz")
     run(alone / "t1.nii.gz", recorder.listen, guide=["auto"])
-    assert enhanced.pop()["guide"] is None
+    assert not enhanced.pop()["guide"]
     says = "no other series of this examination is suitable"
     assert any(says in warning for warning in recorder.warnings)
     result = run(scan, guide=["auto"])
@@ -172,7 +171,7 @@ def test_a_folder_of_many_patients_is_no_examination(scan: Path, offered: list[l
     for number in range(21):
         io.save(brain(number), scan.with_name(f"patient-{number}.nrrd"))
     with pytest.raises(InputError, match="hardly be one examination"):
-        chosen_guide(scan, io.load(scan), VolumeCache(), Monitor())
+        choose_guide(scan, io.load(scan), VolumeCache(), Monitor())
 
 
 def test_auto_takes_other_series_of_the_dicom_study(
@@ -182,6 +181,6 @@ def test_auto_takes_other_series_of_the_dicom_study(
     for name, uid, study in (("t1", "1.9.0", "1"), ("t2", "1.9.1", "1"), ("other", "1.9.2", "2")):
         stated = MR | {"StudyInstanceUID": study, "SeriesDescription": name}
         make_series((4, 20, 24), folder=root / name, uid=uid, **stated)
-    chosen = chosen_guide(root / "t1", io.load(root / "t1"), VolumeCache(), Monitor())
+    [chosen] = choose_guide(root / "t1", io.load(root / "t1"), VolumeCache(), Monitor())
     assert chosen.dicom_origin.series == "1.9.1"
     assert offered == [["t2"]]

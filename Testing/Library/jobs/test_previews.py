@@ -14,8 +14,8 @@ from Library.jobs.conftest import brain
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.jobs import JobSpec, files, run_job
-from MedEnhanceLib.jobs.files import KeptVolumes
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.files import KeptVolumes, VolumeParams
 from MedEnhanceLib.runtime.progress import Event
 
 pytest.importorskip("torch")
@@ -32,13 +32,13 @@ def nothing_kept() -> None:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that were read."""
     names: list[str] = []
-    real = files.load_volume
+    real = VolumeParams.load
 
-    def counted(path: Path, **options: Any) -> Volume:
-        names.append(path.name)
-        return real(path, **options)
+    def counted(params: VolumeParams, *places: Any) -> Volume:
+        names.append(Path(params.input).name)
+        return real(params, *places)
 
-    monkeypatch.setattr(files, "load_volume", counted)
+    monkeypatch.setattr(VolumeParams, "load", counted)
     return names
 
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.imaging import mean_frame
@@ -18,13 +17,11 @@ from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
+from MedEnhanceLib.hqg.decide import VolumeCache
+from MedEnhanceLib.hqg.guide import Candidate, align, relative_noise, suggest
+from MedEnhanceLib.io.dicom.listing import choices
 from MedEnhanceLib.io.formats import CONTAINER
-from MedEnhanceLib.jobs.files import load_volume
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.decide import VolumeCache
-    from MedEnhanceLib.hqg.guide import Candidate
 
 #: More files than this beside a volume are not one examination; more folders are not searched.
 _MOST_BESIDE = 20
@@ -32,7 +29,7 @@ _MOST_BESIDE = 20
 _MOST_TRIES = 3
 
 
-def chosen_guide(path: Path, volume: Volume, cache: VolumeCache, monitor: Monitor) -> Volume | None:
+def choose_guide(path: Path, volume: Volume, cache: VolumeCache, monitor: Monitor) -> list[Volume]:
     """Return the best guide of a volume among the other series of its examination.
 
     Files whose names begin with the same words as the volume's come first, then series of little
@@ -43,11 +40,9 @@ def chosen_guide(path: Path, volume: Volume, cache: VolumeCache, monitor: Monito
         volume: to be enhanced.
         cache: of the volume; keeps the copy of the guide on its grid for the enhancement.
         monitor: warned if no series is suitable.
-    Returns None if no series is suitable.
+    Returns none if no series is suitable.
     Raises InputError if a folder without DICOM has too many volumes to be one examination.
     """
-    from MedEnhanceLib.hqg.guide import align, suggest
-
     origin = volume.dicom_origin
     beside = _files_beside(path) if origin is None else _series_beside(path, origin, monitor)
     places = [*beside]
@@ -71,15 +66,13 @@ def chosen_guide(path: Path, volume: Volume, cache: VolumeCache, monitor: Monito
             if guide and aligned and aligned.is_usable:
                 cache.guides = ((guide, aligned),)
                 monitor.log(f"guide: {reason}")
-                return guide
+                return [guide]
     suits = f"fits ({tries} tried)" if tries else "is suitable"
     monitor.warn(f"no other series of this examination {suits}: enhanced without a guide")
-    return None
+    return []
 
 
 def _candidate(volume: Volume, key: str, description: str) -> Candidate:
-    from MedEnhanceLib.hqg.guide import Candidate, relative_noise
-
     depth, rows, columns = volume.shape[-3:]
     return Candidate(
         key=key,
@@ -96,7 +89,7 @@ def _series_at(path: Path, series: str | None, modality: str, monitor: Monitor) 
     monitor.progress(0.0, "looking for a guide")
     try:
         quiet = Monitor(cancel=lambda: monitor.cancelled)
-        volume = load_volume(path, series=series, monitor=quiet)
+        volume = io.load(path, series=series, monitor=quiet)
     except Cancelled:
         raise
     except MedEnhanceError as error:
@@ -117,8 +110,6 @@ def _series_beside(
     path: Path, origin: DicomOrigin, monitor: Monitor
 ) -> Iterator[tuple[Path, str | None, str]]:
     """Yield the other series of the study, in its folder and in those beside: folder, key, name."""
-    from MedEnhanceLib.io.dicom.listing import choices
-
     home = path if path.is_dir() else path.parent
     beside = [each for each in sorted(home.parent.iterdir()) if each.is_dir() and each != home]
     for folder in (home, *beside[:_MOST_BESIDE]):
