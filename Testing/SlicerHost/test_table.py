@@ -1,4 +1,4 @@
-"""Stand-ins offer what Slicer has and no more: members and signatures of the table, or a refusal."""
+"""Stand-ins offer what Slicer has: members and signatures of the table; the rest is refused."""
 
 import ast
 import importlib
