@@ -1,11 +1,10 @@
-"""How fast volumes are enhanced, in how much memory, and what of that is owed to what.
+"""How fast volumes are enhanced, and in how much memory.
 
     python Testing/Benchmarks/speed.py    CT of 512×512×300, MR of 256×256×160
 
 Every case runs in a process of its own, so that peaks of memory are its own. Cases that are
 compared run one after another in one process, in turns. Time on a CPU is reported as wall time and
-as CPU time, since wall time on a busy machine says more of the machine. Beside the stages of
-enhancing is the floor of the machine, from counted operations and rates measured in the same run.
+as CPU time, since wall time on a busy machine says more of the machine.
 
 Networks take several times as long on a processor without AMX: rows say the vector width, and those
 that were measured at another width stay in the table.
@@ -36,15 +35,12 @@ from _common import (
     machine,
     run,
 )
-from _speed_floor import Stages
 
 from MedEnhanceLib import native
 
 _SIDE, _SLICES = (64, 4) if QUICK else (512, 300)
 #: Slices of the head that peers get: BM4D takes minutes for all.
 _PEERS = 8 if QUICK else 40
-#: Slices of the CT whose stages are timed.
-_STAGED = 4 if QUICK else 60
 _HEAD = (8, 64, 64) if QUICK else (160, 256, 256)
 #: Slices of the head that make one, in thin slices.
 _THICK = 4
@@ -87,18 +83,6 @@ def thin_slices() -> list[Row]:
     mr = _mr()
     thick = mr.voxels.reshape(-1, _THICK, *_HEAD[1:]).mean(1).astype(np.int16)
     return [_enhance(replace(mr, voxels=thick, geometry=_geometry(_THICK)), task="slices")]
-
-
-def stages() -> list[Row]:
-    """Stages of both, and the time of the machine for their arithmetic."""
-    rows = []
-    for name, volume in (("ct", tiled_ct(_STAGED)), ("mr", _mr())):
-        _enhance(replace(volume, voxels=volume.voxels[:12]))  # loads what is needed
-        watched = Stages()
-        with watched.watched():
-            cpu_s = _enhance(volume)["cpu_s"]
-        rows += watched.rows(name, cpu_s, volume.voxels.size)
-    return rows
 
 
 def peers() -> list[Row]:
@@ -144,7 +128,6 @@ _CASES: dict[str, Callable[[], list[Row]]] = {
     "preview": preview,
     "head": head,
     "diffusion": diffusion,
-    "stages": stages,
     "peers": peers,
     "thin slices": thin_slices,
 }
