@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import resource
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -34,6 +33,7 @@ from _common import (
     in_child,
     machine,
     run,
+    timed,
 )
 
 from MedEnhanceLib import native
@@ -98,7 +98,7 @@ def peers() -> list[Row]:
     }  # fmt: skip
     if find_spec("bm4d"):
         arms["BM4D"] = lambda: bm4d_mr(slab)
-    return [{"arm": name, "cpu_s": round(_timed(work)[1], 2)} for name, work in arms.items()]
+    return [{"arm": name, "cpu_s": round(timed(work)[2], 2)} for name, work in arms.items()]
 
 
 def preview() -> list[Row]:
@@ -117,7 +117,7 @@ def preview() -> list[Row]:
         seen = (middle - half, middle + half)
         for name, region in (("slice", {}), ("region", {"rows": seen, "columns": seen})):
             part = {"slices": (place, place + 1), **region}
-            wall, cpu = _timed(partial(enhance, volume, config, **part))
+            _, wall, cpu = timed(partial(enhance, volume, config, **part))
             row = {"first_wall_s": round(wall, 2), "first_cpu_s": round(cpu, 2)}
             rows.append({"model": model, "seen": name, **row})
     return rows
@@ -153,7 +153,7 @@ def _enhance(volume: Any, **fields: Any) -> Row:
     import MedEnhanceLib as me  # noqa: N813 - as users write it
 
     before = _peak_gib()
-    wall, cpu = _timed(lambda: me.enhance(volume, device="cpu", **fields))
+    _, wall, cpu = timed(lambda: me.enhance(volume, device="cpu", **fields))
     return {
         "voxels": "×".join(map(str, volume.shape)),
         "wall_s": round(wall, 2),
@@ -198,12 +198,6 @@ def _geometry(thickness: float) -> Any:
     from MedEnhanceLib.core.geometry import Geometry
 
     return Geometry((0.8, 0.8, thickness))
-
-
-def _timed(work: Callable[[], Any]) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def _peak_gib() -> float:
