@@ -49,10 +49,10 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
     "run",
     [
         "gradprom.infer:segment", "gradprom.train:train",
-        "hqg.slices.thin_slices:enhance_slices", "hqg.slices.slice_training:train_slices",
-        "hqg.train.run:train",
-        "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient",
-        "unicompress.codecs.implicit.two_stages:train",
+        "hqg.slices.thin_slices:enhance_slices", "training.hqg.slice_training:train_slices",
+        "training.hqg.run:train",
+        "training.spg.patient:distill_patient", "training.spg.patient:seconds_of_a_patient",
+        "training.unicompress.two_stages:train",
     ],
 )  # fmt: skip
 def test_every_run_on_a_card_is_without_tf32(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
