@@ -94,16 +94,11 @@ def parser_of(text: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def no_goals(_rows: list[Row]) -> Iterable[Gate]:
-    """Judge nothing: for tables without a goal."""
-    return ()
-
-
 def run(
     name: str,
     text: str | None,
     parts: Callable[..., Iterable[Part]],
-    gates_of: Callable[[list[Row]], Iterable[Gate]] = no_goals,
+    gates_of: Callable[[list[Row]], Iterable[Gate]] = lambda _rows: (),
     *,
     seeds: Sequence[int] = (),
     child: Callable[..., Any] | None = None,
@@ -142,6 +137,13 @@ def in_child(child: Callable[..., Any], *words: str, threads: int | None = None)
     if process.returncode:
         sys.exit(f"{' '.join(words)}: {process.stderr}")
     return json.loads(process.stdout.splitlines()[-1])
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What work returns, and its seconds: wall and processor."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
 def measure(

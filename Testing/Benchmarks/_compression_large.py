@@ -7,15 +7,14 @@ that others use, seconds tell little and ratios of processor seconds much.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from _common import QUICK, Row
+from _common import QUICK, Row, timed
 from _compression_rows import THREADS
 from _compression_volumes import large_volume
 
@@ -57,33 +56,21 @@ def measure_large(mode: str) -> Row:
         del image
     encode, decode = job
     before = _forget_peak_mb()
-    encoding = _timed(encode)
-    decodings = [_timed(decode) for _ in range(_DECODED)]
+    size, encode_s, encode_cpu_s = timed(encode)
+    decodings = [timed(decode) for _ in range(_DECODED)]
     return {
         "volume": f"CT 512×512×{_SLICES}",
         "mode": LARGE,
         "setting": mode,
         "codec": mode if mode in runs else "ours",
-        "bytes": encoding.size,
-        "ratio": volume.nbytes / encoding.size,
-        "encode_s": encoding.seconds,
-        "encode_cpu_s": encoding.cpu_seconds,
-        "decode_s": min(decoding.seconds for decoding in decodings),
-        "decode_cpu_s": min(decoding.cpu_seconds for decoding in decodings),
+        "bytes": size,
+        "ratio": volume.nbytes / size,
+        "encode_s": encode_s,
+        "encode_cpu_s": encode_cpu_s,
+        "decode_s": min(wall for _, wall, _ in decodings),
+        "decode_cpu_s": min(cpu for _, _, cpu in decodings),
         "extra_peak_mb": _peak_mb() - before,
     }
-
-
-class _Timed(NamedTuple):
-    size: int
-    seconds: float
-    cpu_seconds: float
-
-
-def _timed(work: Callable[[], int]) -> _Timed:
-    wall, processor = time.monotonic(), time.process_time()
-    size = work()
-    return _Timed(size, time.monotonic() - wall, time.process_time() - processor)
 
 
 Steps = tuple[Callable[[], int], Callable[[], int]]

@@ -8,18 +8,17 @@ Each measurement has a process of its own. The files were just written, so the d
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import QUICK, REPOSITORY, SHARED_DATA, Part, Row, in_child, run
+from _common import QUICK, REPOSITORY, Part, Row, in_child, run, timed
+from speed import tiled_ct
 
 _FILES, _SERIES, _SLICES = (40, 4, 4) if QUICK else (10_000, 20, 300)
 _TRIES = 1 if QUICK else 3
-_SOURCE = "ct/abdomen/CT.nii.gz"
 _SIDE = 64 if QUICK else 512
 _STEP_MM = 1.25
 _PIXEL_MM = 0.75
@@ -52,7 +51,7 @@ def _write_many(folder: Path) -> None:
 
 
 def _write_one(folder: Path) -> None:
-    """A CT of 512 × 512 in one file a slice, uncompressed, tiled from a real one."""
+    """A CT of 512 × 512 in one file a slice, uncompressed."""
     from pydicom import dcmread
     from pydicom.data import get_testdata_file
 
@@ -63,7 +62,7 @@ def _write_one(folder: Path) -> None:
     image.SliceThickness = _STEP_MM
     image.RescaleIntercept, image.RescaleSlope = -1024, 1
     image.SeriesInstanceUID = "1.2.826.0.1.99"
-    for index, plane in enumerate(_voxels(_SLICES)):
+    for index, plane in enumerate(tiled_ct(_SLICES).voxels):
         image.SOPInstanceUID = f"1.2.826.0.1.99.{index + 1}"
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
         image.InstanceNumber = index + 1
@@ -72,36 +71,15 @@ def _write_one(folder: Path) -> None:
         image.save_as(folder / f"{index:04d}.dcm")
 
 
-def _voxels(slices: int) -> np.ndarray:
-    """HU of [slices, 512, 512], tiled from a real CT; from noise where that is not there."""
-    if (SHARED_DATA / _SOURCE).is_file():
-        from MedEnhanceLib.io import load
-
-        part = load(SHARED_DATA / _SOURCE).voxels
-    else:
-        part = np.random.default_rng(0).normal(0, 40, (32, 256, 256)).astype(np.int16)
-    repeats = [
-        -(-size // have) for size, have in zip((slices, _SIDE, _SIDE), part.shape, strict=True)
-    ]
-    return np.tile(part, repeats)[:slices, :_SIDE, :_SIDE].astype(np.int16)
-
-
 # ------------------------------------------------------------ one measurement, in its own process
-
-
-def _timed(work: Callable[[], Any]) -> tuple[Any, Row]:
-    """What `work` gives, and its seconds."""
-    began = time.perf_counter()
-    result = work()
-    return result, {"seconds": time.perf_counter() - began}
 
 
 def _scan_ours(folder: Path) -> Row:
     from MedEnhanceLib.io.dicom.listing import list_series
     from MedEnhanceLib.runtime.progress import Monitor
 
-    series, row = _timed(lambda: list_series(folder, Monitor()))
-    return row | {"series": len(series), "files": sum(each.files for each in series)}
+    series, seconds, _ = timed(lambda: list_series(folder, Monitor()))
+    return {"seconds": seconds, "series": len(series), "files": sum(each.files for each in series)}
 
 
 def _scan_sitk(folder: Path) -> Row:
@@ -114,16 +92,16 @@ def _scan_sitk(folder: Path) -> Row:
         uids = reader.GetGDCMSeriesIDs(str(folder))
         return len(uids), len(reader.GetGDCMSeriesFileNames(str(folder), uids[0]))
 
-    (series, files), row = _timed(scan)
-    return row | {"series": series, "files": files}
+    (series, files), seconds, _ = timed(scan)
+    return {"seconds": seconds, "series": series, "files": files}
 
 
 def _read_ours(folder: Path) -> Row:
     from MedEnhanceLib.io import load
 
     load(REPOSITORY / "Resources" / "samples" / "mni152_t1.nii.gz")  # imports are over
-    volume, row = _timed(lambda: load(folder))
-    return row | {"bytes": volume.nbytes, "sum": int(volume.voxels.sum(dtype=np.int64))}
+    volume, seconds, _ = timed(lambda: load(folder))
+    return _row(seconds, volume.voxels)
 
 
 def _read_sitk(folder: Path) -> Row:
@@ -133,9 +111,13 @@ def _read_sitk(folder: Path) -> Row:
         files = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
         return SimpleITK.ReadImage(files)
 
-    image, row = _timed(read)
-    voxels = SimpleITK.GetArrayViewFromImage(image)  # no copy, as long as the image lives
-    return row | {"bytes": voxels.nbytes, "sum": int(voxels.sum(dtype=np.int64))}
+    image, seconds, _ = timed(read)
+    # No copy, as long as the image lives.
+    return _row(seconds, SimpleITK.GetArrayViewFromImage(image))
+
+
+def _row(seconds: float, voxels: np.ndarray) -> Row:
+    return {"seconds": seconds, "bytes": voxels.nbytes, "sum": int(voxels.sum(dtype=np.int64))}
 
 
 _MEASURES: dict[str, Callable[[Path], Row]] = {

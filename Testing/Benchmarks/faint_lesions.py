@@ -3,7 +3,7 @@
     python Testing/Benchmarks/faint_lesions.py
 
 Lesions are planted in low-dose CT whose noise is simulated, and in a scan of a uniform phantom,
-whose noise is real. Arms: the input, the defaults, `smooth`, strength .3, and BM4D in some volumes.
+whose noise is real. Arms: the input, the defaults, `smooth`, and BM4D in some volumes.
 """
 
 from __future__ import annotations
@@ -114,8 +114,6 @@ def arms(
         config = EnhanceConfig(device="cpu", smooth=smooth)
         results = [enhance(v, config, cache=c) for v, c in zip(pair, caches, strict=True)]
         yield arm, tuple(result.volume.voxels.astype(np.float32) for result in results)
-    weak = (result.at_strength(0.3).volume for result in results)
-    yield "smooth, strength .3", tuple(volume.voxels.astype(np.float32) for volume in weak)
     if find_spec("bm4d") and name in _BM4D[0] and seed in _BM4D[1]:
         yield "BM4D", tuple(run_kept(bm4d_ct, "BM4D CT", v, keep=not QUICK)[0] for v in pair)
 

@@ -5,10 +5,10 @@ python Testing/Benchmarks/record_in_cards.py
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from _common import REPOSITORY, RESULTS
+from _common import REPOSITORY
+from _figure_origins import record
 
 from MedEnhanceLib.bundles.export import record_fields
 
@@ -32,20 +32,14 @@ SLICES = {"mr-slices": "MR", "ct-slices": "CT"}
 def main() -> None:
     for name, modality in ENHANCERS.items():
         record_fields(
-            MODELS / name, {"measured": enhancement_rows(_rows_of("denoising"), modality)}
+            MODELS / name, {"measured": enhancement_rows(record("denoising")["rows"], modality)}
         )
-    rows = _rows_of("segmentation")
+    rows = record("segmentation")["rows"]
     record_fields(MODELS / "brain", {"measured": brain_rows(rows)})
     for name, start in CODECS.items():
-        record_fields(MODELS / name, {"measured": codec_rows(_rows_of("compression"), start)})
+        record_fields(MODELS / name, {"measured": codec_rows(record("compression")["rows"], start)})
     for name, modality in SLICES.items():
-        record_fields(MODELS / name, {"measured": slice_rows(_rows_of("slices"), modality)})
-
-
-def _rows_of(benchmark: str) -> list[dict[str, Any]]:
-    path = RESULTS / f"{benchmark}.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return rows
+        record_fields(MODELS / name, {"measured": slice_rows(record("slices")["rows"], modality)})
 
 
 def brain_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,11 +1,10 @@
-"""How fast volumes are enhanced, in how much memory, and what of that is owed to what.
+"""How fast volumes are enhanced, and in how much memory.
 
     python Testing/Benchmarks/speed.py    CT of 512×512×300, MR of 256×256×160
 
 Every case runs in a process of its own, so that peaks of memory are its own. Cases that are
 compared run one after another in one process, in turns. Time on a CPU is reported as wall time and
-as CPU time, since wall time on a busy machine says more of the machine. Beside the stages of
-enhancing is the floor of the machine, from counted operations and rates measured in the same run.
+as CPU time, since wall time on a busy machine says more of the machine.
 
 Networks take several times as long on a processor without AMX: rows say the vector width, and those
 that were measured at another width stay in the table.
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 import json
 import resource
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -35,16 +33,14 @@ from _common import (
     in_child,
     machine,
     run,
+    timed,
 )
-from _speed_floor import Stages
 
 from MedEnhanceLib import native
 
 _SIDE, _SLICES = (64, 4) if QUICK else (512, 300)
 #: Slices of the head that peers get: BM4D takes minutes for all.
 _PEERS = 8 if QUICK else 40
-#: Slices of the CT whose stages are timed.
-_STAGED = 4 if QUICK else 60
 _HEAD = (8, 64, 64) if QUICK else (160, 256, 256)
 #: Slices of the head that make one, in thin slices.
 _THICK = 4
@@ -89,18 +85,6 @@ def thin_slices() -> list[Row]:
     return [_enhance(replace(mr, voxels=thick, geometry=_geometry(_THICK)), task="slices")]
 
 
-def stages() -> list[Row]:
-    """Stages of both, and the time of the machine for their arithmetic."""
-    rows = []
-    for name, volume in (("ct", tiled_ct(_STAGED)), ("mr", _mr())):
-        _enhance(replace(volume, voxels=volume.voxels[:12]))  # loads what is needed
-        watched = Stages()
-        with watched.watched():
-            cpu_s = _enhance(volume)["cpu_s"]
-        rows += watched.rows(name, cpu_s, volume.voxels.size)
-    return rows
-
-
 def peers() -> list[Row]:
     """A slab of the head by others, in one process, each once, as in the table of enhancement."""
     from _enhancement_peers import bm4d_mr, nlm_mr
@@ -114,7 +98,7 @@ def peers() -> list[Row]:
     }  # fmt: skip
     if find_spec("bm4d"):
         arms["BM4D"] = lambda: bm4d_mr(slab)
-    return [{"arm": name, "cpu_s": round(_timed(work)[1], 2)} for name, work in arms.items()]
+    return [{"arm": name, "cpu_s": round(timed(work)[2], 2)} for name, work in arms.items()]
 
 
 def preview() -> list[Row]:
@@ -133,7 +117,7 @@ def preview() -> list[Row]:
         seen = (middle - half, middle + half)
         for name, region in (("slice", {}), ("region", {"rows": seen, "columns": seen})):
             part = {"slices": (place, place + 1), **region}
-            wall, cpu = _timed(partial(enhance, volume, config, **part))
+            _, wall, cpu = timed(partial(enhance, volume, config, **part))
             row = {"first_wall_s": round(wall, 2), "first_cpu_s": round(cpu, 2)}
             rows.append({"model": model, "seen": name, **row})
     return rows
@@ -144,7 +128,6 @@ _CASES: dict[str, Callable[[], list[Row]]] = {
     "preview": preview,
     "head": head,
     "diffusion": diffusion,
-    "stages": stages,
     "peers": peers,
     "thin slices": thin_slices,
 }
@@ -170,7 +153,7 @@ def _enhance(volume: Any, **fields: Any) -> Row:
     import MedEnhanceLib as me  # noqa: N813 - as users write it
 
     before = _peak_gib()
-    wall, cpu = _timed(lambda: me.enhance(volume, device="cpu", **fields))
+    _, wall, cpu = timed(lambda: me.enhance(volume, device="cpu", **fields))
     return {
         "voxels": "×".join(map(str, volume.shape)),
         "wall_s": round(wall, 2),
@@ -215,12 +198,6 @@ def _geometry(thickness: float) -> Any:
     from MedEnhanceLib.core.geometry import Geometry
 
     return Geometry((0.8, 0.8, thickness))
-
-
-def _timed(work: Callable[[], Any]) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def _peak_gib() -> float:

@@ -29,9 +29,6 @@ from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.filters import torch_engine
-from MedEnhanceLib.filters.block_matching_run import Stage
-from MedEnhanceLib.filters.layers import Round, StageKind
 from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.denoise import Removal, denoise
@@ -195,39 +192,3 @@ def test_the_volume_crosses_to_the_card_and_back_once() -> None:
     one = 4 * volume.voxels.size
     assert driver.fetched == one
     assert one < driver.sent - weights < 3 * one
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("single")
-def test_a_card_gets_large_operations_and_is_rarely_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = EnhanceConfig(model="ct", device="cuda", strength="full")
-    at_once, parts, counts = TorchEngine("cuda").at_once, itertools.count(), []
-    for name in ("_group", "_threshold", "groups"):
-        whole = getattr(TorchGroups, name)
-        counted = lambda *a, whole=whole: (next(parts), whole(*a))[1]  # noqa: E731
-        monkeypatch.setattr(TorchGroups, name, counted)
-    for slices, most in ((8, at_once), (16, at_once), (16, 32)):
-        monkeypatch.setattr(torch_engine, "_AT_ONCE_ON_A_DEVICE", most)
-        with pretended():
-            before = next(parts) + 1
-            enhance(_scan_of_ct(slices, 40), config)
-            counts.append((driver.launches, next(parts) - before))
-            # Once for each layer of groups; tables and weights of networks are copied once.
-            assert driver.waits < 2 * slices + 200
-    (few, _), (many, layers), (most_launches, small) = counts
-    of_a_slice, of_a_part = (many - few) / 8, (most_launches - many) / (small - layers)
-    stages = [("threshold", 2), ("grouped", 4), ("grouped", 3), ("grouped", 4)]
-    more = [_parts_of_layers(kind, step, at_once) for kind, step in stages]
-    assert 300 * of_a_slice + sum(more) * of_a_part < 200_000  # of 512 × 512 × 300
-
-
-def _parts_of_layers(kind: StageKind, step: int, at_once: int) -> int:
-    """Count the parts of a stage of a CT of 512 × 512 × 300, without the first of each layer."""
-    stage = Stage((300, 512, 512), (3, 11, 16), Round(step=step), kind)
-    most = at_once * (16 if kind == "threshold" else 1)
-    return sum(
-        (len(torch_engine._grid(512, 512, step, number % 4, kind, None, "cpu")) - 1) // most
-        for number in stage.layers_of(slice(0, 300))
-    )

@@ -21,6 +21,19 @@ from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes
 
 
+def test_the_cards_refuse_what_real_ones_do(cards: object) -> None:
+    """Else the other tests here show nothing."""
+    here, elsewhere = torch.ones(3, device="cuda:1"), torch.ones(3, device="cuda:0")
+    for other in (elsewhere, torch.ones(3)):
+        with pytest.raises(RuntimeError, match="same device"):
+            here + other
+    assert (here * torch.tensor(2.0)).sum().item() == 6  # a number is passed by value
+    with pytest.raises(RuntimeError, match="generator"):
+        torch.randn(3, device="cuda", generator=torch.Generator())
+    with pytest.raises(RuntimeError, match="ordinal"):
+        torch.ones(1, device="cuda:2")
+
+
 def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> None:
     layer, images = nn.Conv2d(1, 2, 3).to("cuda"), torch.ones(1, 1, 5, 5, device="cuda")
     with pytest.raises(RuntimeError, match="TF32"):

@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-import pytest
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from SlicerHost import boot
@@ -12,13 +10,3 @@ from SlicerHost import boot
 pytest_pycollect_makemodule = boot.skipped_where_missing
 if not boot.missing():
     boot.start()
-
-
-@pytest.fixture
-def refused():
-    """What the host wrote down, emptied before and after the test."""
-    from SlicerHost import pythonqt
-
-    pythonqt.refused.clear()
-    yield pythonqt.refused
-    pythonqt.refused.clear()

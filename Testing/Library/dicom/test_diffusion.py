@@ -18,7 +18,7 @@ from Library.dicom.images import MR
 from Library.dicom.reading import edited, refused
 from Library.dicom.test_csa import csa
 
-from MedEnhanceLib import Volume, list_series, save_dicom
+from MedEnhanceLib import Volume, list_series
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import load
@@ -219,18 +219,6 @@ def test_the_card_counts_the_frames_of_each_b_value_and_json_has_their_direction
     assert main(["inspect", folder, "--json"]) == 0
     third = json.loads(capsys.readouterr().out)["card"]["gradients"][2]
     assert third["b_value"] == 1000 and third["direction"] == pytest.approx([0.8, 0.6, 0])
-
-
-def test_a_derived_series_states_what_its_source_had_in_private_elements(
-    scan: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = scan(lambda t: {}, by_frame)
-    add_private(folder, "uih")
-    volume = load(folder)
-    save_dicom(volume, tmp_path / "derived")
-    again = load(tmp_path / "derived")
-    assert np.array_equal(again.voxels, volume.voxels)
-    assert again.gradients == volume.gradients
 
 
 def test_a_volume_has_a_gradient_for_each_frame_or_none() -> None:

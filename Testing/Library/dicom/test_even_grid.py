@@ -149,20 +149,6 @@ def test_missing_slice_is_made_from_its_neighbors(rng: np.random.Generator) -> N
     assert ".dcm" not in notes[0]  # the history goes into results: names may be those of patients
 
 
-def test_tilt_and_gap_together_lie_where_they_were() -> None:
-    along = [mm for mm in 1.5 * np.arange(24) if mm not in (12.0, 13.5, 21.0)]
-    slices = slices_at(along, (-17.0, 0.0))
-    fixed, geometry, notes = repaired(slices, imaged(slices))
-    assert len(fixed) == 24
-    assert len(notes) == 3
-    inside = covered(slices, geometry, fixed.shape, margin=6)
-    made = np.zeros(len(fixed), bool)
-    made[[8, 9, 14]] = True
-    error = np.abs(fixed - smooth(places(geometry, fixed.shape)))
-    assert error[~made][inside[~made]].max() < 2.0
-    assert error[made][inside[made]].mean() < 60
-
-
 def test_what_is_no_number_is_not_resampled_away(make_series: Make) -> None:
     stored = np.zeros((4, 20, 20), np.int16)
     stored[2, 3, 4] = 1000

@@ -6,6 +6,7 @@ All frames lie on one grid, and times are what the images say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -136,39 +137,52 @@ def test_instance_numbers_order_nothing_that_they_leave_uncertain(
     refused(make(ge(number, count)), "share a place", GeometryError)
 
 
-def test_maps_whose_order_in_time_alternates_are_listed_apart(make: Make) -> None:
-    folder = make(
-        (
-            100 * (1 + (kind == "P")) + int(z),
-            z,
-            {"ImageType": ["ORIGINAL", "PRIMARY", kind], **time(f"1200{int(z):02d}.{turn}")},
-        )
-        for z, order in zip(PLACES, ("MP", "PM", "MP"), strict=True)
-        for turn, kind in enumerate(order)
-    )
-    assert parts(folder) == {"M": "5×4×3", "P": "5×4×3"}
-    assert values(folder, series="1") == [100, 102, 104]
-    assert values(folder, series="2") == [200, 202, 204]
+def _maps() -> Iterable[Row]:
+    """Magnitude and phase, whose order in time alternates from place to place."""
+    for z, order in zip(PLACES, ("MP", "PM", "MP"), strict=True):
+        for turn, kind in enumerate(order):
+            image = {"ImageType": ["ORIGINAL", "PRIMARY", kind]}
+            value = 100 * (1 + (kind == "P")) + int(z)
+            yield value, z, {**image, **time(f"1200{int(z):02d}.{turn}")}
 
 
-@pytest.mark.parametrize("swapped", [False, True])
-def test_echoes_at_several_times_are_a_sequence_for_each_echo(make: Make, swapped: bool) -> None:
-    folder = make(
-        (
-            100 * echo + 1000 * t + int(z),
-            z,
-            {
-                "EchoNumbers": echo,
-                "EchoTime": 5.0 * echo,
-                **time(f"12{t:02d}{int(z):02d}.{3 - echo if swapped and z == 2 else echo}"),
-            },
-        )
-        for t in (0, 1)
-        for z in PLACES
-        for echo in (1, 2)
-    )
-    assert parts(folder) == {"echo 1": "5×4×3×2 frames", "echo 2": "5×4×3×2 frames"}
-    assert values(folder, series="2") == [[200, 202, 204], [1200, 1202, 1204]]
+def _echoes(swapped: bool) -> Iterable[Row]:
+    """Two echoes at two times; swapped: at one place in the other order."""
+    for t, z, echo in product((0, 1), PLACES, (1, 2)):
+        turn = 3 - echo if swapped and z == 2 else echo
+        moment = time(f"12{t:02d}{int(z):02d}.{turn}")
+        value = 100 * echo + 1000 * t + int(z)
+        yield value, z, {"EchoNumbers": echo, "EchoTime": 5.0 * echo, **moment}
+
+
+def _stack(elements: Callable[[int], dict[str, Any]]) -> Iterable[Row]:
+    return ((k, 2.0 * k, elements(k)) for k in range(6))
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "second"),
+    [
+        (_maps(), {"M", "P"}, [200, 202, 204]),
+        *((_echoes(swapped), {"echo 1", "echo 2"}, [[200, 202, 204], [1200, 1202, 1204]])
+          for swapped in (False, True)),
+        # Place by place, each with two acquisitions: who knows which phase the first of each saw.
+        (((turn, z, {"AcquisitionNumber": turn, **time(f"12{int(z):02d}{turn:02d}")})
+          for z in PLACES for turn in (1, 2)), {"acquisition 1", "acquisition 2"}, [2, 2, 2]),
+        (_stack(lambda k: {"DiffusionBValue": 1e3 * (k % 2)}), {"b-value 0", "b-value 1000"},
+         [1, 3, 5]),
+        (_stack(lambda k: {"DiffusionBValue": 1e3 * (k == 3)}), {"b-value 0", "b-value 1000"}, [3]),
+        (_stack(lambda k: {"EchoNumbers": 1 + k // 3}), {"echo 1", "echo 2"}, [3, 4, 5]),
+        (_stack(lambda k: {"ConvolutionKernel": "AB"[k % 2]}), {"kernel A", "kernel B"}, [1, 3, 5]),
+        (_stack(lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "MP"[k % 2]]}), {"M", "P"},
+         [1, 3, 5]),
+    ],
+)  # fmt: skip
+def test_kinds_that_alternate_are_listed_apart(
+    make: Make, rows: Iterable[Row], names: set[str], second: list[Any]
+) -> None:
+    folder = make(rows)
+    assert set(parts(folder)) == names
+    assert values(folder, series="2") == second
 
 
 def test_a_diffusion_scan_is_one_sequence_without_times(make: Make) -> None:
@@ -180,33 +194,6 @@ def test_a_diffusion_scan_is_one_sequence_without_times(make: Make) -> None:
     volume = load(folder)
     assert volume.voxels[:, 0, 0, 0].tolist() == [0, 1010, 20, 1030]
     assert volume.frame_interval_s is None
-
-
-def test_acquisitions_that_interleave_in_time_are_listed_apart(make: Make) -> None:
-    """Place by place, each with two acquisitions: who knows which phase the first of each saw."""
-    folder = make(
-        (turn, z, {"AcquisitionNumber": turn, **time(f"12{int(z):02d}{turn:02d}")})
-        for z in PLACES
-        for turn in (1, 2)
-    )
-    assert parts(folder) == {"acquisition 1": "5×4×3", "acquisition 2": "5×4×3"}
-
-
-@pytest.mark.parametrize(
-    ("elements", "names"),
-    [
-        (lambda k: {"DiffusionBValue": 1000.0 * (k % 2)}, {"b-value 0", "b-value 1000"}),
-        (lambda k: {"DiffusionBValue": 1000.0 * (k == 3)}, {"b-value 0", "b-value 1000"}),
-        (lambda k: {"EchoNumbers": 1 + k // 3}, {"echo 1", "echo 2"}),
-        (lambda k: {"ConvolutionKernel": "AB"[k % 2]}, {"kernel A", "kernel B"}),
-        (lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "MP"[k % 2]]}, {"M", "P"}),
-    ],
-)
-def test_kinds_that_alternate_along_a_stack_are_listed_apart(
-    make: Make, elements: Callable[[int], dict[str, Any]], names: set[str]
-) -> None:
-    folder = make((k, 2.0 * k, elements(k)) for k in range(6))
-    assert set(parts(folder)) == names
 
 
 def test_magnitude_and_map_of_ge_are_parts(make: Make) -> None:
@@ -351,55 +338,50 @@ def test_frames_must_lie_together_at_every_corner(make_series: Make) -> None:
     refused(folder, "frame 2", GeometryError)
 
 
-@pytest.mark.parametrize(
-    ("elements", "seconds"),
-    [
-        (lambda t: {"TriggerTime": 40.0 * t, **time("120000")}, 0.04),
-        (lambda t: {"TriggerTime": 40.0 * t, "TemporalPositionIdentifier": t + 1}, 0.04),
-        (lambda t: time(f"12{30 + t}"), 60.0),
-        (lambda t: {"AcquisitionDateTime": f"2020010112{t:02d}00.5-0500"}, 60.0),
-        (lambda t: {"TemporalPositionIdentifier": t + 1, "TemporalResolution": 2500.0}, 2.5),
-        (lambda t: {"AcquisitionNumber": t + 1, "FrameReferenceTime": 15000.0 + 30000.0 * t}, 30.0),
-        (lambda t: {"TemporalPositionIdentifier": t + 1}, None),
-        (lambda t: {"TemporalPositionIdentifier": t + 1, "TriggerTime": 40.0}, None),
-    ],
-)
-def test_the_interval_is_what_images_say(
-    make: Make, elements: Callable[[int], dict[str, Any]], seconds: float | None
-) -> None:
-    volume = load(make((t, z, elements(t)) for t in range(3) for z in PLACES))
-    assert volume.voxels[:, 0, 0, 0].tolist() == [0, 1, 2]
-    assert volume.frame_interval_s == (seconds if seconds is None else pytest.approx(seconds))
-
-
 EPI = {"ScanningSequence": ["EP", "GR"], "MRAcquisitionType": "2D", "RepetitionTime": 3000.0}
+_BESIDE = "RepetitionTime is 3 s"
 
 
 @pytest.mark.parametrize(
-    ("elements", "seconds", "is_warned"),
+    ("elements", "seconds", "says"),
     [
-        (lambda t: {"TemporalPositionIdentifier": t + 1}, 3.0, False),
-        (lambda t: {"TemporalPositionIdentifier": t + 1, **time("120000")}, 3.0, False),
-        (lambda t: time(f"1200{3 * t:02d}.{125 * t:04d}"), 3.0, False),
-        (lambda t: time(f"1200{3 * t + t % 2:02d}"), 3.0, False),  # a clock of whole seconds
-        (lambda t: time(f"1200{14 * t:02d}.{250 + 25 * t}"), 3.0, True),
-        (lambda t: {"TriggerTime": 3350.0 * t}, 3.35, True),
-        (lambda t: {"TriggerTime": 3350.0 * t**2}, None, True),
-        (lambda t: {**time(f"1200{3 * t:02d}.5"), "RepetitionTime": None}, 3.0, False),
-        (lambda t: {**time(f"1200{9 * t:02d}.5"), "MRAcquisitionType": "3D"}, 9.0, False),
+        (lambda t: {"TriggerTime": 40.0 * t, **time("120000")}, 0.04, ""),
+        (lambda t: {"TriggerTime": 40.0 * t, "TemporalPositionIdentifier": t + 1}, 0.04, ""),
+        (lambda t: time(f"12{30 + t}"), 60.0, ""),
+        (lambda t: {"AcquisitionDateTime": f"2020010112{t:02d}00.5-0500"}, 60.0, ""),
+        (lambda t: {"TemporalPositionIdentifier": t + 1, "TemporalResolution": 2500.0}, 2.5, ""),
+        (lambda t: {"AcquisitionNumber": t + 1, "FrameReferenceTime": 15e3 + 30e3 * t}, 30.0, ""),
+        (lambda t: {"TemporalPositionIdentifier": t + 1}, None, ""),
+        (lambda t: {"TemporalPositionIdentifier": t + 1, "TriggerTime": 40.0}, None, ""),
+        (lambda t: time(f"1200{(0, 10, 50, 51)[t]:02d}"), None, "after 0, 10, 50, 51 s: times"),
+        (  # frames of 10, 10, 10 and 30 s that begin at even times
+            lambda t: {"ActualFrameDuration": (1e4, 1e4, 1e4, 3e4)[t], **time(f"1200{10 * t:02d}")},
+            None, "0, 10, 20, 30 s and last 10, 10, 10, 30 s: times",
+        ),
+        (lambda t: {**EPI, "TemporalPositionIdentifier": t + 1}, 3.0, ""),
+        (lambda t: {**EPI, "TemporalPositionIdentifier": t + 1, **time("120000")}, 3.0, ""),
+        (lambda t: {**EPI, **time(f"1200{3 * t:02d}.{125 * t:04d}")}, 3.0, ""),
+        (lambda t: {**EPI, **time(f"1200{3 * t + t % 2:02d}")}, 3.0, ""),  # in whole seconds
+        (lambda t: {**EPI, **time(f"1200{14 * t:02d}.{250 + 25 * t}")}, 3.0, _BESIDE),
+        (lambda t: {**EPI, "TriggerTime": 3350.0 * t}, 3.35, _BESIDE),
+        (lambda t: {**EPI, "TriggerTime": 3350.0 * t**2}, None, _BESIDE),
+        (lambda t: {**EPI, **time(f"1200{3 * t:02d}.5"), "RepetitionTime": None}, 3.0, ""),
+        (lambda t: {**EPI, **time(f"1200{9 * t:02d}.5"), "MRAcquisitionType": "3D"}, 9.0, ""),
     ],
-)
-def test_the_interval_of_epi_is_the_repetition_time(
+)  # fmt: skip
+def test_the_interval_is_what_images_say_and_of_epi_the_repetition_time(
     make: Make,
     recorder: WarningRecorder,
     elements: Callable[[int], dict[str, Any]],
     seconds: float | None,
-    is_warned: bool,
+    says: str,
 ) -> None:
-    rows = ((t, z, EPI | elements(t)) for t in range(4) for z in PLACES)
+    rows = ((t, z, elements(t)) for t in range(4) for z in PLACES)
     volume = load(make(rows), monitor=recorder.monitor)
+    assert volume.voxels[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
     assert volume.frame_interval_s == (seconds and pytest.approx(seconds))
-    assert any("RepetitionTime is 3 s" in text for text in recorder.warnings) == is_warned
+    said = [text for text in recorder.warnings if "begin after" in text]
+    assert len(said) == bool(says) and all(says in text for text in said)
 
 
 def test_the_delay_after_each_volume_of_ge_belongs_to_its_interval(make: Make) -> None:
@@ -410,21 +392,6 @@ def test_the_delay_after_each_volume_of_ge_belongs_to_its_interval(make: Make) -
     assert load(folder).frame_interval_s == 3.055
     save_dicom(load(folder), folder.with_name("derived"))
     assert load(folder.with_name("derived")).frame_interval_s == 3.055
-
-
-def test_uneven_times_are_named(make: Make, recorder: WarningRecorder) -> None:
-    folder = make((t, z, time(f"1200{(0, 10, 50)[t]:02d}")) for t in range(3) for z in PLACES)
-    assert load(folder, monitor=recorder.monitor).frame_interval_s is None
-    assert any("begin after 0, 10, 50 s: times" in text for text in recorder.warnings)
-
-
-def test_a_last_frame_that_is_longer_is_named(make: Make, recorder: WarningRecorder) -> None:
-    """Frames of 10, 10 and 30 s begin at even times."""
-    rows = frames_of(
-        lambda t: {"ActualFrameDuration": (10000, 10000, 30000)[t], **time(f"1200{10 * t:02d}")}
-    )
-    assert load(make(rows), monitor=recorder.monitor).frame_interval_s is None
-    assert any("0, 10, 20 s and last 10, 10, 30 s: times" in text for text in recorder.warnings)
 
 
 def test_a_clock_that_ran_past_midnight_makes_no_frames(make: Make) -> None:

@@ -69,11 +69,6 @@ def test_an_object_that_is_no_image_says_what_it_is(
         refused(path, says)
 
 
-def test_a_mosaic_is_never_taken_for_a_slice(make_series: Make) -> None:
-    folder = make_series(STORED, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
-    assert "dcm2niix" in refused(folder, "mosaic")
-
-
 def test_a_color_picture_beside_a_volume_does_not_ask(
     make_series: Make, recorder: WarningRecorder
 ) -> None:
@@ -82,18 +77,6 @@ def test_a_color_picture_beside_a_volume_does_not_ask(
     folder = make_series(STORED[:1], prefix="b", uid="1.2.3.2", **color)
     assert load(folder, monitor=recorder.monitor).shape == (5, 4, 6)
     assert any("are not image volumes: 1 × CT Image Storage" in one for one in recorder.warnings)
-
-
-@pytest.mark.shared
-def test_the_study_beside_the_project_is_listed(shared_data: Path) -> None:
-    rows = list_series(shared_data / "dicom" / "STS_025")
-    assert [(row.modality, row.size, row.files, row.readable) for row in rows] == [
-        ("PT", "37×34×47", 47, True),
-        ("CT", "149×138×47", 47, True),
-        ("MR", "75×55×25", 25, True),
-        ("RTSTRUCT", "", 1, False),
-    ]
-    assert {row.patient for row in rows} == {"STS_025"}
 
 
 def test_origin_names_the_images_in_the_order_of_the_slices(make_series: Make) -> None:

@@ -150,15 +150,3 @@ def test_what_is_not_named_like_the_images_hurts_nothing(
         lose(folder / name)
     assert load(folder).shape == (5, 4, 6)
     assert len(me.list_series(folder)) == 1
-
-
-def test_a_damaged_file_among_images_of_another_series_is_theirs(
-    make_series: Make, tmp_path: Path, recorder: WarningRecorder
-) -> None:
-    one = make_series(STORED, folder=tmp_path / "disc" / "1")
-    other = make_series(STORED, folder=tmp_path / "disc" / "2", uid="1.2.3.2")
-    (other / "001.dcm").write_bytes((other / "001.dcm").read_bytes()[:180])
-    found = load(tmp_path / "disc", series="1.2.3.1", monitor=recorder.monitor)
-    assert found.is_equal(load(one))
-    with pytest.raises(InputError, match=r"001\.dcm"):
-        load(tmp_path / "disc", series="1.2.3.2")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +23,6 @@ from MedEnhanceLib.io.dicomout.object_files import is_ours
 from MedEnhanceLib.runtime.progress import Monitor
 
 STUDY = new_study(modality="CT")
-#: Fills a folder anew; dies at the given rename.
-_DYING = """
-import os, sys
-from pathlib import Path
-from MedEnhanceLib.io.atomic import atomic_folder
-renames = 0
-def look(event, arguments):
-    global renames
-    renames += event == "os.rename"
-    if renames == int(sys.argv[2]):
-        os.kill(os.getpid(), 9)
-sys.addaudithook(look)
-with atomic_folder(Path(sys.argv[1]), replaceable=lambda path: True) as new:
-    (new / "new.txt").write_text("new")
-"""
 
 
 def images(slices: int = 3, value: int = 7, number: int = 5) -> list[Dataset]:
@@ -130,17 +113,6 @@ def test_a_run_that_ends_second_says_what_a_later_one_would(
     assert names(out.parent) == ["out"]
 
 
-@pytest.mark.slow
-def test_of_three_commands_at_once_one_writes(out: Path, make_series: Make) -> None:
-    series = make_series(np.zeros((9, 30, 40), np.int16))
-    command = [sys.executable, "-m", "MedEnhanceLib", "convert", str(series), str(out), "--dicom"]
-    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    errors = [run.communicate()[1] for run in runs]
-    assert sorted(run.returncode for run in runs) == [0, 1, 1]
-    assert sum(f"{out} holds an earlier result" in error for error in errors) == 2
-    assert len(names(out)) == 9
-
-
 def test_an_earlier_result_is_put_back_if_the_new_one_cannot_replace_it(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,20 +129,6 @@ def test_an_earlier_result_is_put_back_if_the_new_one_cannot_replace_it(
         write_objects(images(), out, overwrite=True)
     assert contents(out) == before
     assert names(out.parent) == ["out"]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
-@pytest.mark.parametrize("at", [1, 2])
-def test_a_killed_writing_loses_nothing(out: Path, at: int) -> None:
-    """Between the two renames the earlier files are in a folder beside."""
-    out.mkdir()
-    (out / "old.txt").write_text("old")
-    subprocess.run([sys.executable, "-c", _DYING, str(out), str(at)], check=False)
-    held = [path for path in out.parent.rglob("*.txt") if ".medenhance-" not in str(path)]
-    assert [path.read_text() for path in held] == ["old"]
-    write_objects(images(), out.parent / "next")
-    assert len(names(out.parent)) == 2  # what the killed process prepared is gone
 
 
 def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from Library.conftest import Make
 from Library.dicom.images import MR, packaged
-from Library.dicom.reading import edited, read_with_itk
+from Library.dicom.reading import edited
 from Library.dicomout.conftest import Sound
-from Library.dicomout.writing import derive, write_series
+from Library.dicomout.writing import derive
 from pydicom import Dataset
 
 from MedEnhanceLib import io
@@ -268,21 +268,6 @@ def test_a_sequence_keeps_the_times_of_its_source(
     assert [one.SourceImageSequence[0].ReferencedSOPInstanceUID for one in images] == sources
 
 
-def test_another_reader_finds_the_same_voxels_in_the_same_place(
-    out: Path, make_series: Make, rng: np.random.Generator
-) -> None:
-    folder = make_series(
-        rng.integers(0, 3000, (5, 6, 7)).astype(np.int16),
-        positions=[(0.1, 0.2 - 1.5 * k, -7.3 + 2 * k) for k in range(5)],
-        orientation=(1, 0, 0, 0, 0.8, 0.6),
-    )
-    volume = io.load(folder)
-    write_series(volume, out)
-    voxels, geometry = read_with_itk(out)
-    assert np.array_equal(voxels, volume.voxels)
-    assert geometry.is_close(volume.geometry, 1e-5)
-
-
 @pytest.mark.slow
 def test_files_of_pydicom_that_can_be_read_pass_the_examiner(sound: Sound, tmp_path: Path) -> None:
     passed = []
@@ -300,20 +285,6 @@ def test_files_of_pydicom_that_can_be_read_pass_the_examiner(sound: Sound, tmp_p
             assert np.array_equal(back.voxels, volume.voxels), path.name
         passed.append(path.name)
     assert len(passed) >= 10
-
-
-@pytest.mark.slow
-@pytest.mark.shared
-@pytest.mark.parametrize("name", ["CT_series", "MR_T1_series", "PET_series"])
-def test_series_of_a_hospital_pass_the_examiner_and_come_back(
-    sound: Sound, out: Path, shared_data: Path, name: str
-) -> None:
-    volume = io.load(shared_data / "dicom" / "STS_025" / name)
-    sound(derive(volume))
-    back = io.load(out)
-    assert back.geometry.is_close(volume.geometry, 1e-5)
-    assert (back.modality, back.units) == (volume.modality, volume.units)
-    assert back.is_equal(volume)
 
 
 def test_changed_pet_gets_a_slope_per_slice(make_series: Make) -> None:

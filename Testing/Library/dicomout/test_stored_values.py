@@ -111,13 +111,6 @@ def test_the_error_that_is_reported_holds(
     assert error <= 1.01 * float(said.rpartition("up to ")[2])
 
 
-@pytest.mark.shared
-def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
-    shared_data: Path, sound: Sound
-) -> None:
-    sound(derive(io.load(shared_data / "dicom" / "odd" / "eCT_Supplemental.dcm")))
-
-
 def test_whole_numbers_far_from_zero_are_exact(out: Path) -> None:
     volume = new_volume(np.arange(24, dtype=np.uint32).reshape(2, 3, 4) * 2800 + 3_000_000)
     write_series(volume, out, template=NEW)

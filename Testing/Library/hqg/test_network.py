@@ -117,22 +117,6 @@ def test_low_frequencies_stay_as_the_filter_leaves_them() -> None:
     assert (~changed).nonzero().flatten().tolist() == [0, 1, 4, 16]
 
 
-@pytest.mark.parametrize(("modality", "guided"), [("MR", False), ("MR", True), ("CT", False)])
-def test_some_slices_equal_those_of_a_whole_run(
-    modality: str, guided: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As many parts of a layer as large slices have.
-    monkeypatch.setattr(block_matching_run, "REFERENCES_IN_BAND", {"threshold": 999, "grouped": 99})
-    volume, made = noisy_volume(modality), network(seed=1)
-    guides = [1 - scene()] if guided else []
-    whole = run(made, volume, guides)
-    part = run(made, volume, guides, slices=slice(7, 11))
-    assert np.array_equal(part.voxels, whole.voxels[7:11])
-    if guided:
-        assert whole.change is not None and part.change is not None
-        assert np.array_equal(whole.change[7:11], part.change)
-
-
 @pytest.mark.parametrize(
     ("modality", "config"),
     [

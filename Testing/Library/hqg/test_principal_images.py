@@ -14,9 +14,7 @@ from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg import denoisers
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoisers import Denoised, Denoiser, FramePart, Frames, Resources
 from MedEnhanceLib.runtime.progress import Monitor
 
 Doubles = npt.NDArray[np.float64]
@@ -121,38 +119,18 @@ def test_frames_that_move_are_filtered_one_by_one_with_a_warning(
     assert "they move" in result.measured["sequence"]["reason"]["sentence"]
 
 
-class Halved(Denoiser):
-    """A method for the registry: half of every value."""
-
-    @classmethod
-    def prepared(cls, _resources: Resources) -> Halved:
-        return cls()
-
-    def denoise(self, frames: Frames) -> Denoised:
-        parts = (
-            FramePart(n, frames.slices, frames.volumes[n].voxels[frames.slices].astype("f4") / 2)
-            for n in frames.numbers
-        )
-        return Denoised(parts, {"halved": {"frames": len(frames.numbers)}})
-
-
-def test_another_method_is_a_class_and_a_line_and_needs_no_model(
+def test_a_method_is_named_and_needs_no_model_that_it_does_not_use(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noisy = replace(_series(rng)[1].frame(3), modality="CT")  # no Rician bias
-    monkeypatch.setitem(denoisers.DENOISERS, "halved", f"{__name__}:Halved")
-
     def missing(*_: object, **__: object) -> None:
         raise AssertionError("a model was opened")
 
     monkeypatch.setattr("MedEnhanceLib.hqg.enhancer.open_bundle", missing)
-    result = _enhance(noisy, denoiser="halved", strength="full", smooth=True)
-    assert np.array_equal(result.volume.voxels, noisy.voxels / 2)
-    assert result.measured["halved"] == {"frames": 1} and result.model["name"] == "halved"
+    noisy = _series(rng)[1].frame(3)
     assert _enhance(noisy, denoiser="block-matching").model["name"] == "block-matching"
     with pytest.raises(ConfigError, match="there is no 'halve'") as caught:
         _enhance(noisy, denoiser="halve")
-    assert "halved" in caught.value.hint
+    assert "set-network" in caught.value.hint
     with pytest.raises(ConfigError, match="frames of a sequence together"):
         _enhance(noisy, denoiser="principal-images")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,6 @@ from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
 SHAPE = (5, 104, 112)
-#: At both ends, and off the grid of references.
-REGIONS = [((0, 9), (0, 7)), ((95, 104), (101, 112)), ((51, 58), (47, 61))]
 
 
 def _scan(modality: str = "MR", shape: tuple[int, ...] = SHAPE) -> Volume:
@@ -42,12 +39,6 @@ def _enhanced(volume: Volume, **fields: Any) -> Any:
     part = {name: fields.pop(name) for name in ("slices", "rows", "columns") if name in fields}
     options = {"device": "cpu", "strength": "full", "denoiser": "block-matching"} | fields
     return enhance(volume, EnhanceConfig(**options), **part)
-
-
-@cache
-def _whole(modality: str) -> Any:
-    """Enhance the middle slice."""
-    return _enhanced(_scan(modality), slices=(2, 3))
 
 
 def _filtered(engine: NativeEngine, **fields: Any) -> BlockMatchingFilter:
@@ -110,22 +101,6 @@ def test_only_references_that_the_region_depends_on_get_groups(engine: CountingE
     whole = engine.bands - some
     assert some["grouped"] <= whole["grouped"]
     assert max(engine.pixels.values()) == 150 * 160
-
-
-@pytest.mark.parametrize("region", REGIONS, ids=str)
-@pytest.mark.parametrize("modality", ["MR", "CT"])
-def test_a_region_of_a_slice_equals_that_of_the_slice(
-    modality: str, region: tuple[tuple[int, int], ...]
-) -> None:
-    volume, (rows, columns) = _scan(modality), region
-    whole = _whole(modality)
-    part = _enhanced(volume, slices=(2, 3), rows=rows, columns=columns)
-    where = (slice(None), slice(*rows), slice(*columns))
-    assert np.array_equal(part.volume.voxels, whole.volume.voxels[where])
-    assert np.array_equal(part.noise.voxels, whole.noise.voxels[where])
-    place = (2, rows[0], columns[0])
-    assert part.volume.geometry.is_close(volume.geometry.cropped(place))
-    assert not np.array_equal(part.volume.voxels, part.original.voxels)
 
 
 @pytest.mark.slow

@@ -12,10 +12,8 @@ import pytest
 from Library.storages import SOME, STORAGES, Storage, restored, stored
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
-from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import VolumeCache, enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.slices.thin_slices import enhance_slices
@@ -130,22 +128,6 @@ def test_previews_in_any_storage_leave_the_whole_run_as_it_is(
     assert np.sqrt(np.square(difference).mean()) < 0.15 * 15
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("default_head")
-def test_labels_of_enhanced_images_do_not_depend_on_the_storage(tmp_path: Path) -> None:
-    whole, labels = load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR"), []
-    brain = replace(whole, voxels=whole.voxels[::4, ::4, ::4].copy(), geometry=Geometry((4,) * 3))
-    for storage in (STORAGES[0], SAGITTAL):
-        path = tmp_path / f"{len(labels)}_T1.nii.gz"
-        save(stored(noisy(brain), storage), path)
-        options = ["--modality", "MR", "--device", "cpu", "--segment", "--force-segmenter"]
-        assert main(["enhance", str(path), str(tmp_path / f"{len(labels)}.nii.gz"), *options]) == 0
-        (written,) = tmp_path.glob(f"{len(labels)}*eg*.nii.gz")
-        labels.append(restored(load(written).voxels, storage))
-    assert np.array_equal(*labels)
-    assert labels[0].any()
-
-
 @pytest.mark.usefixtures("untuned")
 @pytest.mark.parametrize("storage", SOME)
 def test_thin_slices_are_those_of_any_other_storage(part: Volume, storage: Storage) -> None:
@@ -173,9 +155,3 @@ def test_trainings_read_volumes_as_they_are_enhanced_in_use(part: Volume, tmp_pa
         planes.append(read_planes([], "MR", Monitor(), noiseless=[folder / "scan.nrrd"])[0].pixels)
     assert np.array_equal(*targets)
     assert np.array_equal(*planes)
-
-
-def test_a_map_on_another_grid_is_refused_in_any_storage(part: Volume, tmp_path: Path) -> None:
-    save(part.crop(k=slice(1, None)), tmp_path / "sigma.nrrd")
-    with pytest.raises(InputError, match="not on the grid"):
-        me.enhance(stored(part, SAGITTAL), noise=str(tmp_path / "sigma.nrrd"), device="cpu")

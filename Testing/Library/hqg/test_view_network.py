@@ -104,21 +104,6 @@ def test_auto_uses_it_and_each_method_can_be_chosen(trained: Path) -> None:
     assert methods["set-network"] == "set-network"
 
 
-def test_a_region_equals_that_of_the_whole(trained: Path) -> None:
-    options = EnhanceConfig(model=str(trained), device="cpu")
-    whole = enhance(noisy(), options, slices=(4, 5)).volume.voxels
-    some = enhance(noisy(), options, slices=(4, 5), rows=(3, 11), columns=(0, 5)).volume.voxels
-    assert np.array_equal(some, whole[:, 3:11, :5])
-
-
-def test_padding_stays_as_it_is(trained: Path) -> None:
-    voxels = noisy().voxels.copy()
-    voxels[:, :, :30] = -2000  # outside of the field of view
-    result = _enhanced(trained, noisy().with_voxels(voxels)).volume.voxels
-    assert (result[:, :, :30] == -2000).all()
-    assert (result[:, 40:60, 50:70] - body()[:, 40:60, 50:70]).std() < 0.6 * _SIGMA
-
-
 def test_a_model_without_it_is_refused_by_name(user_models: Path) -> None:
     with pytest.raises(ModelError, match=r"mr has no network that sees whole slices") as caught:
         _enhanced("mr", replace(noisy(), modality="MR"), denoiser="view-network")

@@ -24,14 +24,6 @@ def refused(path: Path, match: str) -> InputError:
     return caught.value
 
 
-@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
-def test_color_is_refused(tmp_path: Path, ending: str) -> None:
-    color = np.zeros((4, 5, 6, 3), np.uint8)
-    path = tmp_path / f"a{ending}"
-    sitk.WriteImage(sitk.GetImageFromArray(color, isVector=True), str(path))
-    refused(path, "color")
-
-
 @pytest.mark.parametrize(
     ("size", "says"), [(32767, "cut short"), (30000, "cut short or damaged"), (-1, "dim is")]
 )

@@ -145,6 +145,9 @@ def test_separators_and_nan_without_weighting_are_read(
     assert not [text for text in recorder.warnings if "bval" in text]
 
 
+_COUNTS = "not 4 b-values of at least 0 and 4 directions"
+
+
 @pytest.mark.parametrize(
     ("b_values", "directions", "reason"),
     [
@@ -153,56 +156,43 @@ def test_separators_and_nan_without_weighting_are_read(
         ("\udcff", DIRECTIONS, "not numbers: '\ufffd'"),
         (B_VALUES, DIRECTIONS.replace(".", ","), "the comma in 0,6 separates two numbers"),
         (B_VALUES.replace("995", "9,5"), DIRECTIONS, "the comma in 9,5 separates two numbers"),
-        (B_VALUES, "0 1 0 0\n0 0 1\n0 0 0 1\n", "not 4 b-values of at least 0 and 4 directions"),
+        ("0 1000 1000\n", DIRECTIONS, _COUNTS),
+        (B_VALUES, "0 1 0\n0 0 1\n0 0 0\n", _COUNTS),
+        (B_VALUES, "0 1 0 0\n0 0 1\n0 0 0 1\n", _COUNTS),
+        (B_VALUES, "0 1 0 0.6\n0 0 1 0\n", ""),
+        (B_VALUES, DIRECTIONS.replace("0.8", "8"), ""),
+        (B_VALUES, DIRECTIONS.replace("0.8", "nan"), ""),
+        (B_VALUES.replace("995", "nan"), DIRECTIONS, ""),
+        (B_VALUES, "0 0 0 0 0 1 0 1 0 0 1 0", ""),  # in one line
+        (B_VALUES, "", ""),
+        (B_VALUES.replace("995", "-995"), DIRECTIONS, ""),
+        (B_VALUES.replace("995", "inf"), DIRECTIONS, ""),
+        (B_VALUES.replace("995", "b=995"), DIRECTIONS, ""),
+        (B_VALUES, None, ""),
+        (None, DIRECTIONS, ""),
     ],
 )
-def test_the_reason_why_tables_are_not_read_names_the_text_at_fault(
-    write: Write, recorder: WarningRecorder, b_values: str, directions: str, reason: str
+def test_wrong_tables_are_named_with_the_text_at_fault_and_stay_behind(
+    write: Write,
+    recorder: WarningRecorder,
+    tmp_path: Path,
+    b_values: str | None,
+    directions: str | None,
+    reason: str,
 ) -> None:
     path = write()
-    path.with_name("dwi.bval").write_text(b_values, errors="surrogateescape")
-    path.with_name("dwi.bvec").write_text(directions)
-    load(path, modality="MR", monitor=recorder.monitor)
-    assert f"not read, and not written beside results: {reason}" in recorder.warnings[0]
-
-
-@pytest.mark.parametrize(
-    ("b_values", "directions"),
-    [
-        ("0 1000 1000\n", DIRECTIONS),
-        (B_VALUES, "0 1 0\n0 0 1\n0 0 0\n"),
-        (B_VALUES, "0 1 0 0\n0 0 1\n0 0 0 1\n"),
-        (B_VALUES, "0 1 0 0.6\n0 0 1 0\n"),
-        (B_VALUES, DIRECTIONS.replace("0.8", "8")),
-        (B_VALUES, DIRECTIONS.replace("0.8", "nan")),
-        (B_VALUES.replace("995", "nan"), DIRECTIONS),
-        (B_VALUES, "0 0 0 0 0 1 0 1 0 0 1 0"),  # in one line
-        (B_VALUES, ""),
-        (B_VALUES.replace("995", "-995"), DIRECTIONS),
-        (B_VALUES.replace("995", "inf"), DIRECTIONS),
-        (B_VALUES.replace("995", "b=995"), DIRECTIONS),
-    ],
-)
-def test_wrong_tables_are_named_and_stay_behind(
-    write: Write, recorder: WarningRecorder, tmp_path: Path, b_values: str, directions: str
-) -> None:
-    path = write(tables={"dwi.bval": b_values, "dwi.bvec": directions})
+    for kind, text in (("bval", b_values), ("bvec", directions)):
+        path.with_name(f"dwi.{kind}").unlink()
+        if text is not None:
+            path.with_name(f"dwi.{kind}").write_text(text, errors="surrogateescape")
     assert load(path, modality="MR", monitor=recorder.monitor).gradients == ()
-    (warning,) = (text for text in recorder.warnings if "bval" in text)
-    assert "dwi.bval and dwi.bvec: not read, and not written beside results: " in warning
-    assert ("NaN" in warning) is ("nan" in b_values + directions)
+    (warning,) = (text for text in recorder.warnings if "not read" in text)
+    if b_values and directions is not None:
+        says = "dwi.bval and dwi.bvec: not read, and not written beside results: "
+        assert f"{says}{reason}" in warning
+        assert ("NaN" in warning) is ("nan" in b_values + directions)
     run_job(JobSpec("convert", {"input": str(path), "output": str(tmp_path / "new.nii")}))
     assert not [*tmp_path.glob("new.bv*")]
-
-
-@pytest.mark.parametrize("kind", ["bval", "bvec"])
-def test_a_table_without_the_other_is_named(
-    write: Write, recorder: WarningRecorder, kind: str
-) -> None:
-    texts = {"dwi.bval": B_VALUES, "dwi.bvec": DIRECTIONS}
-    path = write(tables={f"dwi.{kind}": texts[f"dwi.{kind}"]})
-    assert load(path, modality="MR", monitor=recorder.monitor).gradients == ()
-    assert any(f"dwi.{kind}: not read" in text for text in recorder.warnings)
 
 
 def test_tables_that_another_program_turned_count_before_the_header(

@@ -20,7 +20,7 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.sequence_kind import KINDS, differs_in_contrast
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io import load, save
 
 FRAMES = np.arange(4 * 2 * 5 * 6, dtype=np.int16).reshape(4, 2, 5, 6)
@@ -104,17 +104,6 @@ def test_tables_of_a_whole_bids_dataset_hold_for_its_images(
     assert [gradient.b_value for gradient in volume.gradients] == [0, 9, 9, 9]
     save(volume, tmp_path / "sub-01/ses-a/dwi/sub-01_ses-a_run-2_dwi.nii.gz")
     assert (path.parent / "sub-01_ses-a_run-2_dwi.bval").read_text() == "0 9 9 9\n"
-
-
-@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha", ".ucv"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_format_keeps_the_kind(tmp_path: Path, ending: str, kind: str) -> None:
-    volume = Volume(FRAMES, modality="MR", sequence_kind=kind)
-    if ending == ".ucv":
-        me.compress(volume, tmp_path / "a.ucv", lossless=True, progress=False)
-    else:
-        save(volume, tmp_path / f"a{ending}")
-    assert load(tmp_path / f"a{ending}").sequence_kind == kind
 
 
 def test_a_kind_of_a_later_release_is_unknown(tmp_path: Path, monkeypatch: Any) -> None:
@@ -262,12 +251,3 @@ def test_inspect_names_the_kind(tmp_path: Path, capsys: pytest.CaptureFixture[st
                 lossless=True, progress=False)  # fmt: skip
     assert main(["inspect", str(tmp_path / "a.ucv")]) == 0
     assert "echoes, 4 frames" in capsys.readouterr().out
-
-
-def test_the_option_has_three_values_and_none_for_thin_slices() -> None:
-    volume = Volume(FRAMES[0], modality="MR")
-    with pytest.raises(ConfigError, match="sequence") as caught:
-        me.enhance(volume, sequence="nonsense", progress=False)
-    assert "joint" in f"{caught.value.message} {caught.value.hint}"
-    with pytest.raises(ConfigError, match=r"the task slices\) take no sequence joint"):
-        me.enhance(volume, sequence="joint", task="slices", progress=False)

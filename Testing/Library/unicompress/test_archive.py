@@ -53,7 +53,6 @@ from MedEnhanceLib.unicompress.container import (
 )
 
 from ..conftest import WarningRecorder
-from . import minimal_reader
 from .conftest import Write, damage
 from .fuzzing import chunks_of
 from .test_damage import rebuild
@@ -168,15 +167,6 @@ def test_golden_files_open_here(mode: str, version: str) -> None:
     assert facts["models"]["predictor"]["in_file"] == (version != "1.0")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", VOXELS)
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_a_reader_made_from_the_page_opens_golden_files(mode: str, version: str) -> None:
-    others = [codec_models.shipped_model("predictor", "CT").data] if version == "1.0" else []
-    voxels = minimal_reader.read(GOLDEN / f"{mode}-{version}.ucv", others)[1]
-    assert digest(voxels) == VOXELS[mode]
-
-
 def test_a_default_file_opens_without_library_and_models(
     archive: Path, head: Volume, bare: Path
 ) -> None:
@@ -189,20 +179,6 @@ def test_a_default_file_opens_without_library_and_models(
     about_the_library, about_the_time = read["warned"]
     assert "compiled library is not used: not compiled" in about_the_library
     assert "NumPy decodes 221,184 voxels instead, in about 1 s" in about_the_time
-
-
-@pytest.mark.slow
-def test_larger_files_and_sequences_open_without_library_and_models(
-    head: Volume, write: Write, bare: Path
-) -> None:
-    large = middle(head, 36, 128, 124)
-    frames = [middle(head, 24, 96, 96).voxels] * 2
-    sequence = Volume(np.stack(frames), modality="MR", frame_interval_s=2.0)
-    paths = [write(large, "a.ucv", max_error=2), write(sequence, "b.ucv", lossless=True)]
-    read = read_in(bare, *paths)
-    for path in paths:
-        assert inspect_container(path)["blocks"].keys() == {"learned"}
-        assert read[str(path)]["whole"] == digest(decompress(path).voxels)
 
 
 # ---------------------------------------------------------------- what the file holds

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from MedEnhanceLib import io
@@ -15,7 +14,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress
 from MedEnhanceLib.unicompress.codecs.video import video
-from MedEnhanceLib.unicompress.codecs.video.av1 import SVT, SVT_NOISE, Encoder, encoders
+from MedEnhanceLib.unicompress.codecs.video.av1 import SVT, Encoder, encoders
 
 
 @dataclass
@@ -84,14 +83,3 @@ def test_a_full_coding_that_misses_is_followed_by_a_closer_one(
     assert 2 <= len(sizes) <= 3
     assert (sizes[0] > done.file_bytes) == (share < 1)
     assert abs(sizes[1] - limit) < abs(sizes[0] - limit)
-
-
-def test_noise_is_coded_by_a_faster_preset(codings: Codings, tmp_path: Path) -> None:
-    codings.shape = (16, 80, 80)
-    _, j, i = np.indices(codings.shape)
-    noise = np.random.default_rng(5).normal(0, 80, codings.shape)
-    waves = 300 * np.sin(j / 9) + 300 * np.cos(i / 7)
-    volume = Volume(np.rint(waves + noise).astype(np.int16), modality="CT")
-    done = compress(volume, tmp_path / "a.ucv", CompressConfig(ratio=32, threads=1))
-    assert done.ratio >= 32
-    assert {encoder for encoder, _ in codings.full} == {SVT_NOISE}

@@ -11,7 +11,6 @@ import pytest
 from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io import load
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 
 from .conftest import Write
@@ -99,26 +98,3 @@ def test_the_file_is_the_same_for_any_number_of_threads(
         decoded.append(decompress(path).voxels)
     assert files[0] == files[1]
     assert same_bits(*decoded)
-
-
-OPEN_FILES = {
-    "CT": "ct/abdomen/CT.nii.gz",
-    "MR": "mr/studyforrest/T1.nii.gz",
-    "EM": "em/medulla_t2.nii.gz",
-}
-#: Bits per voxel without loss: a little worse than measured.
-BITS = {"CT": 4.45, "MR": 3.30, "EM": 4.88}
-
-
-@pytest.mark.shared
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OPEN_FILES)
-def test_an_open_volume_without_loss(name: str, shared_data: Path, tmp_path: Path) -> None:
-    """A corner of eight slices from the middle: one block, quick enough for a test."""
-    whole = load(shared_data / OPEN_FILES[name])
-    middle = whole.shape[0] // 2
-    voxels = whole.voxels[middle - 4 : middle + 4, :256, :256]
-    volume = Volume(voxels, whole.geometry, modality=whole.modality)
-    done = compress(volume, tmp_path / "a.ucv", CompressConfig(lossless=True))
-    assert np.array_equal(decompress(tmp_path / "a.ucv").voxels, volume.voxels)
-    assert 8 * done.file_bytes / volume.voxels.size < BITS[name]

@@ -146,12 +146,6 @@ def test_a_file_that_changes_is_noticed(stored: StoredVolume, scan: Volume, writ
         stored[0]
 
 
-def test_dask_computes_on_it(stored: StoredVolume, scan: Volume) -> None:
-    dask_array = pytest.importorskip("dask.array")
-    array = dask_array.from_array(stored, chunks=stored.chunks)
-    assert np.array_equal(array[3:5].compute(scheduler="sync"), scan.voxels[3:5])
-
-
 def test_it_stays_the_same_file_where_the_working_folder_changes(
     file: Path, scan: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
