@@ -120,6 +120,7 @@ def test_a_job_takes_an_option_and_refuses_what_its_declaration_does_not_allow(
             JobSpec(job, params_of(job, given | {option.name: wrong}))
         assert option.name in caught.value.message
         assert caught.value.hint
+        assert "s3cr3t" not in str(caught.value)
         assert option.range_text in caught.value.hint or error is InputError
     assert len(asked) == 1
 
@@ -134,15 +135,15 @@ def _wrong(option: Option) -> Iterator[tuple[Any, type[MedEnhanceError]]]:
         for number in (math.nan, math.inf, -1e300, True):
             yield [number, 1] if is_list else number, ConfigError
     if about.place:
-        address = "s3://bucket/s3cr3t"
-        yield [address] if is_list else address, InputError
+        for address in ("s3://KEY:s3cr3t@bucket/a.nii", "https:/host/a.nii?X-Signature=s3cr3t"):
+            yield ["scans", address] if is_list else address, InputError
     if option.choices or about.is_name or (is_number and option.kind is not str):
         if option.name != "noise":  # or a file
             yield ["no such"] if is_list else "no such ✗", ConfigError
     elif option.kind is str:
         yield "a\0b", ConfigError
-    elif option.kind is not list:
-        yield "no object", ConfigError
+    else:
+        yield 7, ConfigError
 
 
 _TYPED = [
@@ -297,18 +298,45 @@ def _arrived(name: str, seen: Mapping[str, Any]) -> Any:
     [
         (partial(me.enhance, "no.nii"), "strength"),
         (partial(me.enhance, "no.nii"), "noise"),
+        (partial(me.enhance, "no.nii"), "uncertainty"),
+        (partial(me.enhance, "no.nii"), "task"),
         (partial(me.compress, "no.nii", "out.ucv"), "ratio"),
         (partial(me.degrade, "no.nii", scanner="2d"), "seed"),
         (partial(me.degrade, "no.nii"), "rician"),
+        (partial(me.train, "hqg", data="no", out="out"), "config"),
         (partial(me.distill, "no", "out"), "volumes"),
     ],
 )
 def test_python_refuses_a_wrong_value_and_an_unknown_name_before_it_reads(
     call: Callable[..., Any], name: str
 ) -> None:
-    for wrong in (-1, math.nan, math.inf, [1], 10**400):
-        with pytest.raises(ConfigError, match=name) as caught:
+    wrongs = {"config": [{"steps": -1}, {"seed": math.nan}, {"stepps": 1}, "tiny", 7]}
+    for wrong in wrongs.get(name, [-1, math.nan, math.inf, [1], 10**400]):
+        with pytest.raises(ConfigError) as caught:
             call(**{name: wrong})
-        assert " to " in caught.value.hint or "at most" in caught.value.hint
-    with pytest.raises(ConfigError, match=f"{name}s"):
+        assert caught.value.hint
+    with pytest.raises((ConfigError, TypeError), match=f"{name}s"):
         call(**{f"{name}s": 1})
+    with pytest.raises(ConfigError, match="no degradation"):
+        me.degrade("no.nii")
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "wrong"),
+    [
+        ("degrade no.nii o.nii", "rician", ("-1", "nan", "x")),
+        ("degrade no.nii o.nii", "scanner", ("4d",)),
+        ("degrade no.nii o.nii --bias 0.1", "seed", ("-1", "x")),
+        ("enhance no.nii o.nii", "noise", ("-4", "nan", "-inf", "0", "")),
+        ("batch enhance no --out o", "noise", ("-4", "nan", "")),
+        ("train hqg --data no --out o", "seed", ("-1", "x")),
+        ("worker", "idle-seconds", ("-1", "nan", "x")),
+    ],
+)
+def test_a_flag_of_its_own_refuses_a_wrong_value_by_name(
+    words: str, flag: str, wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in wrong:
+        assert main([*words.split(), f"--{flag}={value}", "--json"]) == 2
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert (error["code"], flag in error["message"].replace("_", "-")) == ("config", True)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import math
 import pkgutil
 from collections.abc import Callable, Iterator
 from numbers import Real
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
-from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.cli.parser import Parser, add_flags
 from MedEnhanceLib.core.options import About, Option, Options, Params, option, option_of, options_of
 from MedEnhanceLib.degradation.pipeline import Composite
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs import JobSpec
 from MedEnhanceLib.jobs.job import JOBS
 
 for module in pkgutil.walk_packages(me.__path__, "MedEnhanceLib."):
@@ -100,116 +96,6 @@ def _check_odd(declared: Option, odd: Any) -> None:
         assert about.above is None or number > about.above
         assert about.high is None or number <= about.high
         assert about.below is None or number < about.below
-
-
-#: Valid parameters of jobs; none of the files exists.
-VALID: dict[str, dict[str, Any]] = {
-    "enhance": {"input": "no.nii.gz", "output": "o.nii.gz"},
-    "blend": {"input": "no.nii.gz", "enhanced": "e.nii.gz", "output": "o.nii.gz", "strength": 1},
-    "segment": {"input": "no.nii.gz", "output": "o.nii.gz"},
-    "compress": {"input": "no.nii.gz", "output": "o.ucv", "config": {"lossless": True}},
-    "estimate": {"input": "no.nii.gz", "config": {"lossless": True}},
-    "noise": {"input": "no.nii.gz"},
-    "decompress": {"input": "no.ucv", "output": "o.nii.gz"},
-    "degrade": {"input": "no.nii.gz", "output": "o.nii.gz"},
-    "batch": {"inputs": ["no"], "output": "o"},
-    "train": {"method": "hqg", "data": "no", "out": "o"},
-    "distill": {"cohort": "no", "out": "o"},
-    "distill-estimate": {"cohort": "no"},
-    "install": {"requirements": ["a"]},
-    "ping": {},
-}
-
-
-def _numbers_of(cls: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Option]]:
-    for each in options_of(cls):
-        if dataclasses.is_dataclass(each.kind):
-            yield from _numbers_of(each.kind, (*path, each.name))
-        elif _kinds(each.hint) & {int, float} and not each.choices:
-            yield (*path, each.name), each
-
-
-def _with(fields: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    head, *rest = path
-    inner = _with(fields.get(head) or {}, tuple(rest), value) if rest else value
-    return {**fields, head: inner}
-
-
-@pytest.mark.parametrize(
-    ("kind", "path", "declared"),
-    [
-        pytest.param(kind, path, declared, id=f"{kind}.{'.'.join(path)}")
-        for kind in JOBS
-        for path, declared in _numbers_of(JOBS[kind].params)
-    ],
-)
-def test_a_job_with_a_number_out_of_range_is_refused_before_it_runs(
-    kind: str, path: tuple[str, ...], declared: Option
-) -> None:
-    for number in (math.nan, math.inf, -1e300, True, "x" if declared.name != "noise" else "-1"):
-        value = [number, 1] if declared.kind in (list, tuple) else number
-        with pytest.raises(ConfigError) as caught:
-            JobSpec(kind, _with(VALID[kind], path, value))
-        assert declared.name in caught.value.message
-        assert declared.range_text in caught.value.hint
-
-
-@pytest.mark.parametrize("value", ["-1", "nan", "x"])
-@pytest.mark.parametrize(
-    ("words", "flag"),
-    [
-        ("enhance no.nii o.nii", "--strength"),
-        ("enhance no.nii o.nii --task slices", "--slice-spacing"),
-        ("batch enhance no --out o", "--workers"),
-        ("compress no.nii o.ucv", "--max-error"),
-        ("compress no.nii o.ucv --lossless", "--threads"),
-        ("degrade no.nii o.nii", "--rician"),
-        ("degrade no.nii o.nii --bias 0.1", "--seed"),
-        ("distill no o", "--volumes"),
-        ("train hqg --data no --out o", "--seed"),
-        ("worker", "--idle-seconds"),
-    ],
-)
-def test_a_command_refuses_a_number_out_of_range_by_name_with_status_2(
-    words: str, flag: str, value: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*words.split(), f"{flag}={value}", "--json"]) == 2
-    error = json.loads(capsys.readouterr().out)["error"]
-    assert error["code"] == "config"
-    assert flag.strip("-").replace("-", "_") in error["message"].replace("-", "_")
-    assert " to " in error["hint"] or "less than" in error["hint"] or "at most" in error["hint"]
-
-
-@pytest.mark.parametrize("noise", ["-4", "nan", "-inf", "0", ""])
-def test_noise_that_is_stated_is_above_0_or_a_file(
-    noise: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for command in (["enhance", "no.nii", "o.nii"], ["batch", "enhance", "no", "--out", "o"]):
-        assert main([*command, f"--noise={noise}", "--json"]) == 2
-        assert "noise is " in json.loads(capsys.readouterr().out)["error"]["message"]
-    with pytest.raises(ConfigError, match="noise is "):
-        me.enhance("no.nii", noise=noise)
-
-
-@pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, "x", True, 10**400])
-def test_python_refuses_a_number_out_of_range_before_it_reads(wrong: Any, tmp_path: Path) -> None:
-    volume, out = tmp_path / "no.nii", tmp_path / "out"
-    for call in (
-        lambda: me.enhance(volume, strength=wrong),
-        lambda: me.compress(volume, out, ratio=wrong),
-        lambda: me.degrade(volume, scanner="2d", seed=wrong),
-        lambda: me.degrade(volume, rician=wrong if wrong is not True else 2),
-        lambda: me.train("hqg", {"learning_rate": wrong if wrong is not True else 2}, volume, out),
-        lambda: me.train("head", {"network": {"widths": [8, wrong]}}, volume, out),
-        lambda: me.train("slices", {"seed": wrong}, volume, out, distilled=tmp_path / "no set"),
-        lambda: JobSpec("train", VALID["train"] | {"config": {"seed": wrong}}),
-        lambda: JobSpec("train", VALID["train"] | {"method": "codec", "config": {"blocks": wrong}}),
-        lambda: me.train("codec", {"blocks": wrong}, volume, out),
-        lambda: me.distill(volume, out, volumes=wrong),
-    ):
-        with pytest.raises(ConfigError) as caught:
-            call()
-        assert " to " in caught.value.hint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

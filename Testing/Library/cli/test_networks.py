@@ -21,22 +21,6 @@ from MedEnhanceLib.hqg.strength import blend
 from MedEnhanceLib.io import load, save
 
 
-def test_options_of_enhance_reach_the_method(
-    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
-) -> None:
-    ran = run(
-        *("enhance", scan, tmp_path / "out.nii.gz", "--model", "mine", "--strength", "0.5"),
-        *("--correct-bias-field", "--device", "cpu", "--uncertainty"),
-        *("--guide", scan, scan),
-    )
-    assert ran.status == 0
-    call = networks[0]
-    config = call["config"]
-    assert (config.model, config.strength, config.uncertainty) == ("mine", 0.5, True)
-    assert (config.correct_bias_field, config.device) == (True, "cpu")
-    assert [guide.shape for guide in call["guide"]] == [(12, 40, 36)] * 2
-
-
 def test_everything_else_is_written_where_requested(
     run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
 ) -> None:

@@ -89,25 +89,6 @@ def test_degrading_says_what_share_is_clipped(run: Callable, tmp_path: Path) -> 
     assert share - 0.05 < float(said) / 100 <= share
 
 
-@pytest.mark.parametrize(
-    ("options", "status", "words"),
-    [
-        ((), 2, "no degradation was named"),
-        (("--rician", "many"), 2, "many"),
-        (("--rician", "-3"), 2, "--rician is -3"),
-        (("--scanner", "4d"), 2, "--scanner is"),
-        (("--low-dose", "5e3"), 3, "modality"),
-    ],
-)
-def test_damage_that_cannot_be_is_refused(
-    options: tuple[str, ...], status: int, words: str, run: Callable, scan: Path, tmp_path: Path
-) -> None:
-    ran = run("degrade", scan, tmp_path / "a.nrrd", *options)
-    assert ran.status == status
-    assert words in ran.err
-    assert not (tmp_path / "a.nrrd").exists()
-
-
 def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:
     """Paths that lead nowhere, by what is wrong with them."""
     plain, loop, pipe = folder / "plain", folder / f"loop{ending}", folder / f"pipe{ending}"

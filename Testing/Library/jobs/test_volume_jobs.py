@@ -139,11 +139,3 @@ def test_steps_that_are_none_are_refused(
     params = {"input": str(scan), "output": str(tmp_path / "out.nii"), "steps": steps}
     with pytest.raises(ConfigError, match=says):
         run_job(JobSpec("degrade", params))
-
-
-@pytest.mark.parametrize("wrong", [7, [3], [["a", "b"]], ["40:60"]])
-def test_what_is_no_region_is_refused(wrong: object) -> None:
-    params = {"input": "a.ucv", "output": "b.nii", "region": wrong}
-    with pytest.raises(ConfigError, match="region") as caught:
-        JobSpec("decompress", params)
-    assert "a list" in caught.value.hint
