@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,46 +104,30 @@ def test_every_option_of_every_job_has_a_row_and_every_row_an_option() -> None:
             if key is None and not option.is_required:
                 lacking.append(f"{job}.{option.name}")
     assert lacking == []
+    assert JOBS.keys() - _CALLS.keys() <= {"distill-estimate"}
     assert ROWS.keys() - used == set() or "train" not in JOBS
 
 
 @pytest.mark.parametrize(("job", "option"), _OPTIONS)
-def test_a_job_takes_an_option_and_refuses_what_its_declaration_does_not_allow(
+def test_a_job_takes_an_option_and_refuses_numbers_and_addresses_by_name(
     job: str, option: Option, asked: list[Any]
 ) -> None:
     _row, given = _given(job, option)
     with pytest.raises(StoppedError):
         run_job(JobSpec(job, params_of(job, given)))
     assert asked == [expected(job, given)]
-    for wrong, error in _wrong(option):
-        with pytest.raises(error) as caught:
-            JobSpec(job, params_of(job, given | {option.name: wrong}))
-        assert option.name in caught.value.message
-        assert caught.value.hint
-        assert "s3cr3t" not in str(caught.value)
-        assert option.range_text in caught.value.hint or error is InputError
-    assert len(asked) == 1
-
-
-def _wrong(option: Option) -> Iterator[tuple[Any, type[MedEnhanceError]]]:
-    """Yield values that no option of that type and range takes, and the error for them."""
-    about, is_list = option.about, option.kind in (list, tuple)
-    is_number = bool(option.range_text)
-    if is_number:
-        below, above = (about.low, about.above), (about.high, about.below)
-        assert below != (None, None) and above != (None, None), f"{option.name}: open range"
-        for number in (math.nan, math.inf, -1e300, True):
-            yield [number, 1] if is_list else number, ConfigError
-    if about.place:
+    if option.about.place:
         for address in ("s3://KEY:s3cr3t@bucket/a.nii", "https:/host/a.nii?X-Signature=s3cr3t"):
-            yield ["scans", address] if is_list else address, InputError
-    if option.choices or about.is_name or (is_number and option.kind is not str):
-        if option.name != "noise":  # or a file
-            yield ["no such"] if is_list else "no such ✗", ConfigError
-    elif option.kind is str:
-        yield "a\0b", ConfigError
-    else:
-        yield 7, ConfigError
+            place = ["scans", address] if option.kind is list else address
+            with pytest.raises(InputError, match=f"^{option.name} is an address") as caught:
+                JobSpec(job, params_of(job, given | {option.name: place}))
+            assert "Download" in caught.value.hint
+            assert "s3cr3t" not in str(caught.value)
+    if option.range_text or option.choices:
+        wrong = [math.nan, 1] if option.kind in (list, tuple) else math.nan
+        with pytest.raises(ConfigError, match=f"^{option.name} is ") as refused:
+            JobSpec(job, params_of(job, given | {option.name: wrong}))
+        assert option.range_text in refused.value.hint
 
 
 _TYPED = [

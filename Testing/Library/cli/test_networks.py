@@ -56,31 +56,6 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
     assert (networks[1]["image"].voxels == load(scan).voxels + 1).all()
 
 
-@pytest.mark.parametrize(
-    ("options", "status", "says"),
-    [
-        (("--segmenter", "tissue"), 2, "no segmentation is requested"),
-        (("--segment", "--segmenter", "no-such-head"), 4, "no-such-head"),
-        (("--segment", "--segmenter", "sarcoma-ct"), 3, "is for CT"),
-        (("--segment", "--modality", "PT"), 3, "segments PT\nModels are installed for CT, MR."),
-        (("--segment", "--segmenter", "mr"), 3, "a model that segments is needed"),
-    ],
-)
-def test_a_head_that_cannot_be_used_is_refused_before_the_work(
-    options: tuple[str, ...],
-    status: int,
-    says: str,
-    run: Callable,
-    networks: list[dict[str, Any]],
-    scan: Path,
-    tmp_path: Path,
-) -> None:
-    ran = run("enhance", scan, tmp_path / "out.nii.gz", *options)
-    assert ran.status == status
-    assert says in ran.err
-    assert networks == []
-
-
 @pytest.mark.usefixtures("networks")
 def test_table_of_labels_is_printed_and_each_caveat_once(
     run: Callable, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -23,7 +23,6 @@ from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.hqg import enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs import JobSpec, enhancing
-from MedEnhanceLib.runtime.resources import resource_folder
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
@@ -332,10 +331,3 @@ def test_what_cannot_be_enhanced_is_refused_before_pytorch_is_loaded(
     ran = run("enhance", scan, tmp_path / "out.nrrd", *given)
     assert ran.status in (2, 3, 4), ran.err
     assert reason in ran.err
-
-
-def test_the_frames_of_a_diffusion_scan_are_summarized(run: Callable) -> None:
-    scan = resource_folder("samples") / "dwi_ds000114.nii.gz"
-    card = run("inspect", scan, "--modality", "MR").out
-    assert "b = 0 s/mm²: 3 frames\n" in card
-    assert "b = 1000 s/mm²: 13 frames, 13 directions\n" in card
