@@ -13,7 +13,6 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.degradation.pipeline import degradation_from_json
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event
@@ -95,15 +94,6 @@ def test_no_byte_of_a_result_but_its_page_holds_the_names_of_what_was_read(
         if patient in data or first in data:
             found.append(path.relative_to(out).as_posix())
     assert found == ["report/index.html"]  # as the help of --report says
-
-
-def test_degrade_can_be_replayed_from_its_manifest(scan: Path, tmp_path: Path) -> None:
-    params = {"input": str(scan), "output": str(tmp_path / "worse.nii"), "steps": [_RICIAN]}
-    run_job(JobSpec("degrade", params))
-    manifest = json.loads((tmp_path / "worse.nii.json").read_text(encoding="utf-8"))
-    step = degradation_from_json(manifest["config"]["steps"][0])
-    replayed = step.apply(io.load(scan), keep_dtype=True)
-    assert io.load(tmp_path / "worse.nii").is_equal(replayed)
 
 
 @pytest.mark.parametrize(
