@@ -148,10 +148,12 @@ def test_a_command_takes_an_option(
     row, given = _given(job, option)
     status = main(_words(job, given, row))
     assert (status, asked) == (1, [expected(job, given)]), capsys.readouterr().err
-    if (option.range_text or option.choices) and option.name not in _CALLS[job][0]:
+    is_flag = job != "models" and option.name not in _CALLS[job][0]
+    if is_flag and (option.range_text or option.choices):
         flag = _flag(row, option.name)
         assert main([*_words(job, given, row), f"{flag}=-no", "--json"]) == 2
-        assert json.loads(capsys.readouterr().out)["error"]["code"] == "config"
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert (error["code"], "-no" in error["message"]) == ("config", True)
 
 
 def _flag(row: Row, name: str) -> str:
@@ -287,15 +289,13 @@ def _arrived(name: str, seen: Mapping[str, Any]) -> Any:
         (partial(me.compress, "no.nii", "out.ucv"), "ratio"),
         (partial(me.degrade, "no.nii", scanner="2d"), "seed"),
         (partial(me.degrade, "no.nii"), "rician"),
-        (partial(me.train, "hqg", data="no", out="out"), "config"),
         (partial(me.distill, "no", "out"), "volumes"),
     ],
 )
 def test_python_refuses_a_wrong_value_and_an_unknown_name_before_it_reads(
     call: Callable[..., Any], name: str
 ) -> None:
-    wrongs = {"config": [{"steps": -1}, {"seed": math.nan}, {"stepps": 1}, "tiny", 7]}
-    for wrong in wrongs.get(name, [-1, math.nan, math.inf, [1], 10**400]):
+    for wrong in (-1, math.nan, math.inf, [1], 10**400):
         with pytest.raises(ConfigError) as caught:
             call(**{name: wrong})
         assert caught.value.hint
@@ -303,6 +303,30 @@ def test_python_refuses_a_wrong_value_and_an_unknown_name_before_it_reads(
         call(**{f"{name}s": 1})
     with pytest.raises(ConfigError, match="no degradation"):
         me.degrade("no.nii")
+
+
+@pytest.mark.skipif("train" not in JOBS, reason="an installation without training")
+@pytest.mark.parametrize(
+    ("method", "config", "says"),
+    [
+        ("hqg", {"learning_rate": math.nan}, "learning_rate is nan"),
+        ("head", {"network": {"widths": [8, -1]}}, "widths is"),
+        ("slices", {"seed": "x"}, "seed is 'x'"),
+        ("codec", {"blocks": -1}, "blocks is -1"),
+        ("spells", {}, "spells"),
+    ],
+)
+def test_a_training_refuses_a_wrong_configuration_before_it_reads(
+    method: str, config: dict[str, Any], says: str
+) -> None:
+    job = {"method": method, "data": "no", "out": "out", "config": config}
+    for begin in (lambda: me.train(method, config, "no", "out"), lambda: JobSpec("train", job)):
+        with pytest.raises(ConfigError, match=says) as caught:
+            begin()
+        assert caught.value.hint
+    for unknown, named in (({"stepps": 1}, "stepps"), ("tiny", "tiny")):
+        with pytest.raises(ConfigError, match=named):
+            me.train("hqg", unknown, "no", "out")
 
 
 @pytest.mark.parametrize(

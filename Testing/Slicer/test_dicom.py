@@ -280,6 +280,18 @@ class FolderTest(ExportTestCase):
         for frame in range(2):
             self.assertSameVoxels(*(each.GetNthDataNode(frame) for each in (node, back)))
 
+    @slow
+    def test_lossyStepsAreReported(self):
+        node = self.loaded(shape=(8, 64, 64))
+        path = os.path.join(self.temporaryFolder(), "small.ucv")
+        self.logic.compress(node, path, ratio=4)
+        lossy = self.logic.decompress(path)
+        dicom_source.inherit(node, lossy)
+        files = self.logic.exportDicom(lossy, self.folder)
+        for image in self.read(files):
+            self.assertEqual(image.LossyImageCompression, "01")
+            self.assertGreater(float(image.LossyImageCompressionRatio), 1)
+
 
 class DatabaseTest(ExportTestCase):
     def series(self):

@@ -620,3 +620,14 @@ def test_images_that_cannot_be_read_are_rows_that_failed_and_say_why(
     assert failed
     assert all(reasons.get(kind, "empty") in row["message"] and row["hint"] for row in failed)
     assert ran.json["done"] == 1
+
+
+def test_a_folder_for_results_that_cannot_be_made_is_an_output_error(
+    run: Callable, scan: Path
+) -> None:
+    for command in (
+        ("compress", scan, scan / "a.ucv"),
+        ("batch", "compress", scan, "--out", scan / "o"),
+    ):
+        ran = run(*command, "--lossless", "--json")
+        assert (ran.status, ran.json["error"]["code"]) == (1, "output")

@@ -68,6 +68,18 @@ def test_verifying_names_the_first_damaged_chunk_with_its_block(
     assert offset <= half < offset + found["length"]
 
 
+def test_no_recovery_is_advised_where_the_only_block_is_lost(
+    run: Callable, head: Volume, tmp_path: Path
+) -> None:
+    io.save(head, tmp_path / "small.nrrd")
+    path = tmp_path / "small.ucv"
+    run("compress", tmp_path / "small.nrrd", path, "--lossless", "--speed", "fast")
+    damage(path)
+    ran = run("inspect", path, "--verify")
+    assert (ran.status, "Copy the file again\n" in ran.err) == (6, True)
+    assert run("recover", path, tmp_path / "none.nrrd").status == 6
+
+
 @pytest.fixture
 def damaged(run: Callable, head: Volume, tmp_path: Path) -> Path:
     """A container of four blocks, one of which is damaged beyond repair."""

@@ -56,6 +56,20 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
     assert (networks[1]["image"].voxels == load(scan).voxels + 1).all()
 
 
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        (("--segmenter", "tissue"), 2, "no segmentation is requested"),
+        (("--segment", "--modality", "PT"), 3, "segments PT\nModels are installed for CT, MR."),
+    ],
+)
+def test_labels_that_cannot_be_are_refused_before_the_work(
+    options: tuple[str, ...], status: int, says: str, run: Callable, networks: list, scan: Path
+) -> None:
+    ran = run("enhance", scan, scan.with_name("out.nii.gz"), *options)
+    assert (ran.status, says in ran.err, networks) == (status, True, [])
+
+
 @pytest.mark.usefixtures("networks")
 def test_table_of_labels_is_printed_and_each_caveat_once(
     run: Callable, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

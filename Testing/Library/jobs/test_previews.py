@@ -69,6 +69,13 @@ def test_previews_hold_their_slices_in_place_and_read_the_file_once(
     assert reads == ["scan.nrrd"]
 
 
+def test_a_preview_of_a_region_holds_its_voxels_in_place(scan: Path) -> None:
+    slices = _preview(scan, [3, 5])
+    part = _preview(scan, [3, 5], rows=[8, 30], columns=[20, 44])
+    assert np.array_equal(part.voxels, slices.voxels[:, 8:30, 20:44])
+    assert part.geometry.is_close(slices.geometry.cropped((0, 8, 20)))
+
+
 def test_a_volume_is_measured_ahead_of_its_previews(
     scan: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
+from MedEnhanceLib.degradation.pipeline import degradation_from_json
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event
@@ -96,10 +97,20 @@ def test_no_byte_of_a_result_but_its_page_holds_the_names_of_what_was_read(
     assert found == ["report/index.html"]  # as the help of --report says
 
 
+def test_degrade_can_be_replayed_from_its_manifest(scan: Path, tmp_path: Path) -> None:
+    params = {"input": str(scan), "output": str(tmp_path / "worse.nii"), "steps": [_RICIAN]}
+    run_job(JobSpec("degrade", params))
+    manifest = json.loads((tmp_path / "worse.nii.json").read_text(encoding="utf-8"))
+    step = degradation_from_json(manifest["config"]["steps"][0])
+    replayed = step.apply(io.load(scan), keep_dtype=True)
+    assert io.load(tmp_path / "worse.nii").is_equal(replayed)
+
+
 @pytest.mark.parametrize(
     ("output", "says"),
     [
         ("out.xyz", "unsupported output extension"),
+        ("compress out.nii.gz", "unsupported output extension"),
         ("out.ucv", "compress writes .ucv"),
         ("missing/out.nrrd", "missing"),
         ("scan.nii.gz", "input itself"),
@@ -115,8 +126,11 @@ def test_what_could_not_be_saved_is_refused_before_the_input_is_read(
 ) -> None:
     unread()
     (tmp_path / "link.nii.gz").symlink_to(scan)
+    job = _convert(scan, tmp_path / output.removeprefix("compress "), overwrite=True)
+    if output.startswith("compress"):
+        job = JobSpec("compress", {**job.params, "config": {"lossless": True}})
     with pytest.raises(OutputError, match=says) as caught:
-        run_job(_convert(scan, tmp_path / output, overwrite=True))
+        run_job(job)
     assert caught.value.hint
 
 
