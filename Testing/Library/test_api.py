@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -135,29 +134,6 @@ def test_an_interrupt_stays_an_interrupt(scan: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("MedEnhanceLib.io.volume_files.load", interrupt)
     with pytest.raises(KeyboardInterrupt):
         me.load(scan)
-
-
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (lambda volume: me.enhance(volume, strength=7.0), "strength"),
-        (lambda volume: me.enhance(volume, uncertainty=8), "uncertainty"),
-        (lambda volume: me.enhance(volume, task="auto"), "task"),
-        (lambda volume: me.degrade(volume), "no degradation"),
-        (lambda volume: me.degrade(volume, haze=0.1), "haze"),
-        (lambda volume: me.degrade(volume, rician=7.0), "rician level"),
-        (lambda volume: me.train("spells", "smoke", ".", "."), "spells"),
-        (lambda volume: me.train("hqg", "tiny", ".", "."), "tiny"),
-        (lambda volume: me.train("hqg", {"stepps": 1}, ".", "."), "stepps"),
-        (lambda volume: me.train("hqg", 7, ".", "."), "7"),
-    ],
-)
-def test_options_that_cannot_be_are_refused(
-    head: Volume, call: Callable[[Volume], Any], says: str
-) -> None:
-    with pytest.raises(me.ConfigError, match=says) as caught:
-        call(head)
-    assert caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "float32", "float64"])

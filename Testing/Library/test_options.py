@@ -1,23 +1,32 @@
-"""An option is declared once: everybody else reads its declaration."""
+"""An option is declared once, with its range: everybody else reads its declaration."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import inspect
 import json
+import math
+import pkgutil
 import runpy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
 import torch
 
+import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.api import takes
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
-from MedEnhanceLib.core.options import About, Options, Params, option
+from MedEnhanceLib.core.options import About, Option, Options, Params, option, option_of, options_of
+from MedEnhanceLib.degradation.pipeline import Composite
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 #: What writes the page of commands.
@@ -156,3 +165,125 @@ def test_a_number_of_numpy_or_pytorch_is_a_number(number: Any) -> None:
     config = CompressConfig(max_error=number, lossless=np.False_)  # type: ignore[arg-type]
     assert json.dumps(config.to_json())
     assert (config.max_error, config.lossless) == (2, False)
+
+
+for module in pkgutil.walk_packages(me.__path__, "MedEnhanceLib."):
+    if not module.name.endswith(("__main__", ".medenhance_native")):
+        importlib.import_module(module.name)
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    for below in cls.__subclasses__():
+        if below.__module__.startswith("MedEnhanceLib."):
+            yield below
+            yield from _subclasses(below)
+
+
+#: All declarations; of a degradation in steps each step is one itself.
+DECLARATIONS = sorted(
+    {cls for cls in _subclasses(Options) if cls is not Composite}, key=lambda cls: cls.__qualname__
+)
+ODD = [-1, 0, 2.0, math.nan, math.inf, -math.inf, "", "nan", "-inf", "a\0b", None, 10**400, True,
+       object(), [], [-1], (), ("",), (math.nan, 1), {}, b"1", 1j]  # fmt: skip
+
+ODD_BUT_OBJECTS = [odd for odd in ODD if odd != {}]
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """Plain types in a type; those of the values of an object are not checked by it."""
+    if get_origin(hint) in (dict, Callable) or dataclasses.is_dataclass(hint):
+        return set()
+    return set().union(*map(_kinds, get_args(hint))) if get_args(hint) else {hint}
+
+
+def _numbers(value: Any) -> Iterator[Real]:
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(each, list | tuple):
+            yield from _numbers(each)
+        elif isinstance(each, Real) and not isinstance(each, bool):
+            yield each
+
+
+@pytest.mark.parametrize("cls", DECLARATIONS)
+def test_a_number_has_both_ends_and_help_states_them(cls: type) -> None:
+    for declared in options_of(cls):
+        if _kinds(declared.hint) & {int, float} and not declared.choices:
+            about = declared.about
+            assert (about.low, about.above) != (None, None), declared.name
+            assert (about.high, about.below) != (None, None), declared.name
+            assert declared.range_text in declared.description
+            assert declared.range_text in declared.allowed
+
+
+@pytest.mark.parametrize("cls", DECLARATIONS)
+def test_an_odd_value_is_allowed_by_the_range_or_refused_by_name(cls: type) -> None:
+    for declared in options_of(cls):
+        is_plain = _kinds(declared.hint) <= {int, float, bool, str, type(None), ...}
+        if declared.hint is not Any and is_plain and not declared.choices:
+            for odd in ODD if not declared.is_object else ODD_BUT_OBJECTS:
+                _check_odd(declared, odd)
+
+
+def _check_odd(declared: Option, odd: Any) -> None:
+    try:
+        value = declared.converted(odd)
+        declared.check(value)
+    except ConfigError as error:
+        assert declared.name in error.message
+        assert declared.range_text in error.hint
+        assert error.hint
+        return
+    about = declared.about
+    assert value is not None or declared.is_optional
+    assert not isinstance(odd, bool) or bool in _kinds(declared.hint)
+    assert odd != "" or declared.default == ""
+    assert not isinstance(value, str) or "\0" not in value
+    for number in _numbers(value):
+        assert math.isfinite(number)
+        assert about.low is None or number >= about.low
+        assert about.above is None or number > about.above
+        assert about.high is None or number <= about.high
+        assert about.below is None or number < about.below
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Base(Params):
+    place: Annotated[str, About(help="a place", metavar="P", place="input")] = "a"
+    count: int = option(3, help="how many", low=1, high=9, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Anew(_Base):
+    place: str = "b"
+    count: Annotated[int, About(high=5)] = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AnewAgain(_Anew):
+    place: str | None = option(None, help="another place")
+    count: int = 2
+
+
+def test_an_option_declared_anew_keeps_what_it_does_not_state_anew() -> None:
+    for cls, most, help_text in ((_Anew, 5, "a place"), (_AnewAgain, 5, "another place")):
+        count, place = option_of(cls, "count").about, option_of(cls, "place").about
+        assert (count.help, count.low, count.high, count.metavar) == ("how many", 1, most, "N")
+        assert (place.help, place.metavar, place.place) == (help_text, "P", "input")
+        parser = Parser(prog="x", description="x", epilog="example:\n  x")
+        add_flags(parser, cls)
+        assert "--count N how many, 1 to 5" in " ".join(parser.format_help().split())
+        with pytest.raises(ConfigError, match="count is 6"):
+            cls(count=6)
+        with pytest.raises(me.InputError, match="place is an address"):
+            cls(place="https://host/a")
+    assert option_of(_Base, "count").about.high == 9
+
+
+def test_every_option_of_a_job_is_described() -> None:
+    lacking = [
+        f"{kind}: {each.name}"
+        for kind in JOBS
+        for each in options_of(JOBS[kind].params)
+        if not each.about.help
+    ]
+    assert lacking == []

@@ -11,9 +11,7 @@ import vtk
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import copyOfModel, slow
 
-from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.state import State
 from MedEnhanceTasks import enhancement
 
 #: What a run leaves, by role; the others come with comparing and blending.
@@ -50,24 +48,6 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(self.tasks(), ["Noise", "Thin slices from thick ones"])
         self.assertFalse(ui.biasFieldCheckBox.enabled)
         self.assertFalse(self.panel.options.config.correct_bias_field)
-
-    def test_anOptionThatTheStateKeepsGoesFromItsWidgetToTheRun(self):
-        """Also one that is new. Lists offer what fits the volume, and have tests of their own."""
-        self.choose(self.smallVolume(modality="MR"))
-        widgets, edited = {field: widget for field, widget, _name in self.panel._bound}, []
-        for option, field in State.fieldsOf(EnhanceConfig).items():
-            widget, before = widgets[field], getattr(self.panel.options.config, option)
-            if widget.inherits("QAbstractButton"):
-                widget.checked = not widget.checked
-            elif widget.inherits("QAbstractSpinBox"):
-                self.assertEqual(widget.value, before, option)
-                middle = (widget.minimum + widget.maximum) / 2
-                widget.value = type(widget.value)(middle)  # a QSpinBox takes whole numbers
-            else:
-                continue
-            edited.append(option)
-            self.assertNotEqual(getattr(self.panel.options.config, option), before, option)
-        self.assertLessEqual({"uncertainty", "correct_bias_field"}, set(edited))
 
     def test_faintLesionsOfCTAreKeptUnlessTheUserSmoothsThem(self):
         ui, node = self.ui, self.smallVolume(name="scan", modality="CT")

@@ -81,15 +81,6 @@ class TestTimePoints:
         (one, *_) = objects(tmp_path / "out")["MR"]
         assert one.TemporalPositionIdentifier == 3
 
-    def test_a_container_of_one_time_does_not_know_which(
-        self, run: Run, series: Path, tmp_path: Path
-    ) -> None:
-        me.compress(me.load(series).frame(2), tmp_path / "a.ucv", lossless=True)
-        options = ("--dicom", "--dicom-source", series)
-        ran = run("decompress", tmp_path / "a.ucv", tmp_path / "out", *options)
-        assert ran.status == 3
-        assert "nothing states which" in ran.err
-
 
 class TestSeveralSeries:
     def test_inspect_shows_them_in_a_table(self, run: Run, two: Path) -> None:
@@ -299,13 +290,6 @@ class TestResampled:
 
 
 class TestRefused:
-    def test_a_folder_that_holds_something(self, run: Run, mr: Path, tmp_path: Path) -> None:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "mine.txt").write_text("mine")
-        for force in ([], ["--force"]):
-            assert "holds mine.txt" in run("convert", mr, tmp_path / "out", "--dicom", *force).err
-        assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
-
     @pytest.mark.parametrize(
         ("command", "output", "options", "status", "words"),
         [

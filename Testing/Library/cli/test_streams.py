@@ -53,20 +53,23 @@ def test_a_command_without_stderr_does_its_work(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
-    ("arguments", "redirections", "status"),
+    ("arguments", "redirections", "status", "said"),
     [
-        ("inspect nothing.nii", "2> >(exec true)", 3),
-        ("inspect nothing.nii", "2> /dev/full", 3),
-        ("inspect nothing.nii --json", "> >(exec true)", 3),
-        ("inspect nothing.nii --json", "> /dev/full", 3),
-        ("--help", "> >(exec true)", 0),
-        ("--help", "> /dev/full", 1),
+        ("inspect nothing.nii", "2> >(exec true)", 3, ""),
+        ("inspect nothing.nii", "2> /dev/full", 3, ""),
+        ("inspect nothing.nii --json", "> >(exec true)", 3, "nothing.nii does not exist"),
+        ("inspect nothing.nii --json", "> /dev/full", 3, "nothing.nii does not exist"),
+        ("models --json", "> /dev/full", 1, "cannot be printed: No space"),
+        ("--help", "> >(exec true)", 0, ""),
+        ("--help", "> /dev/full", 1, ""),
     ],
 )
 def test_the_status_is_that_of_the_command_whoever_reads(
-    arguments: str, redirections: str, status: int, unbuffered: str
+    arguments: str, redirections: str, status: int, said: str, unbuffered: str
 ) -> None:
-    assert run_in_shell(arguments, redirections, unbuffered).returncode == status
+    ran = run_in_shell(arguments, redirections, unbuffered)
+    assert (ran.returncode, said in ran.stderr) == (status, True)
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_batch_and_its_failing_volume_need_no_stderr(scan: Path, tmp_path: Path) -> None:

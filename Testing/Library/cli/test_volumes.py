@@ -23,7 +23,6 @@ from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.hqg import enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs import JobSpec
-from MedEnhanceLib.runtime.resources import resource_folder
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
@@ -87,25 +86,6 @@ def test_degrading_says_what_share_is_clipped(run: Callable, tmp_path: Path) -> 
     share = np.mean(io.load(tmp_path / "b.nrrd").voxels == 255)
     (said,) = re.findall(r"warning: (\S+)% of the voxels left the range of uint8", ran.err)
     assert share - 0.05 < float(said) / 100 <= share
-
-
-@pytest.mark.parametrize(
-    ("options", "status", "words"),
-    [
-        ((), 2, "no degradation was named"),
-        (("--rician", "many"), 2, "many"),
-        (("--rician", "-3"), 2, "--rician is -3"),
-        (("--scanner", "4d"), 2, "--scanner is"),
-        (("--low-dose", "5e3"), 3, "modality"),
-    ],
-)
-def test_damage_that_cannot_be_is_refused(
-    options: tuple[str, ...], status: int, words: str, run: Callable, scan: Path, tmp_path: Path
-) -> None:
-    ran = run("degrade", scan, tmp_path / "a.nrrd", *options)
-    assert ran.status == status
-    assert words in ran.err
-    assert not (tmp_path / "a.nrrd").exists()
 
 
 def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:
@@ -350,10 +330,3 @@ def test_what_cannot_be_enhanced_is_refused_before_pytorch_is_loaded(
     ran = run("enhance", scan, tmp_path / "out.nrrd", *given)
     assert ran.status in (2, 3, 4), ran.err
     assert reason in ran.err
-
-
-def test_the_frames_of_a_diffusion_scan_are_summarized(run: Callable) -> None:
-    scan = resource_folder("samples") / "dwi_ds000114.nii.gz"
-    card = run("inspect", scan, "--modality", "MR").out
-    assert "b = 0 s/mm²: 3 frames\n" in card
-    assert "b = 1000 s/mm²: 13 frames, 13 directions\n" in card

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs import JobSpec, Result, run_job
 from MedEnhanceLib.jobs.files import KeptVolumes
 
@@ -43,26 +43,6 @@ def test_a_container_is_an_input_like_any_other(scan: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="series"):
         params = {"input": container, "output": str(tmp_path / "x.nrrd"), "series": "1.2"}
         run_job(JobSpec("convert", params))
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "says"),
-    [
-        ({"config": {}}, ConfigError, "compression modes"),
-        ({"config": {"loosless": True}}, ConfigError, "loosless"),
-        ({"output": "scan.nii.gz"}, OutputError, "unsupported output extension"),
-    ],
-)
-def test_what_cannot_be_compressed_is_refused_at_once(
-    scan: Path,
-    unread: Callable[[], None],
-    params: dict[str, Any],
-    error: type[Exception],
-    says: str,
-) -> None:
-    unread()
-    with pytest.raises(error, match=says):
-        _compress(scan, **params)
 
 
 def test_an_estimate_states_what_compressing_gives(scan: Path, unread: Callable[[], None]) -> None:

@@ -30,16 +30,6 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
         assert row["bytes"] > 100_000
 
 
-def test_doctor_reports_devices_memory_disk_and_packages() -> None:
-    reported = run_job(JobSpec("doctor")).fields
-    assert reported["choice"]["name"] in ("cuda", "mps", "cpu")
-    assert reported["choice"]["reason"]
-    assert reported["devices"][-1]["name"] == "cpu"
-    assert reported["memory"]["total"] > 0
-    assert reported["disk"]["free"] > 0
-    assert {"numpy", "torch"} <= {row["name"] for row in reported["packages"]}
-
-
 @pytest.mark.slow
 def test_a_worker_answers_these_without_torch(scan: Path, tmp_path: Path) -> None:
     code = """

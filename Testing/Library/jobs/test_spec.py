@@ -36,38 +36,15 @@ _json = st.recursive(
         ({"v": 1, "kind": "ping", "params": []}, "params is"),
         ({"v": 1, "kind": "ping", "id": 7}, "id is 7"),
         ({"v": 1, "kind": "ping", "params": {"cuont": 1}}, "Did you mean count"),
-        ({"v": 1, "kind": "ping", "params": {"count": "1"}}, "count is '1'.*whole number"),
-        ({"v": 1, "kind": "ping", "params": {"count": -1}}, "0 to 1,000,000"),
         ({"v": 1, "kind": "convert", "params": {"input": "a.nii"}}, "lacks output"),
         ({"v": 1, "kind": "convert", "params": {"input": "", "output": "b"}}, "input is empty"),
-        ({"v": 1, "kind": "convert", "params": {"input": "a\0", "output": "b"}}, "invalid path"),
         ({"v": 1, "kind": "convert", "params": {"input": "\ud800", "output": "b"}}, "invalid path"),
-        ({"v": 1, "kind": "train", "params": {"method": "x", "data": "a", "out": "b"}}, "'x'"),
     ],
 )
 def test_what_is_not_exactly_a_job_is_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         JobSpec.from_json(fields)
     assert caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("kind", "params"),
-    [
-        ("convert", {"input": "https://host/a.nii?X-Signature=s3cr3t", "output": "b.nii"}),
-        ("convert", {"input": "a.nii", "output": "s3://KEY:s3cr3t@bucket/b.nii"}),
-        ("enhance", {"input": "a.nii", "output": "b.nii", "guide": ["gs://bucket/s3cr3t.nii"]}),
-        ("enhance", {"input": "a.nii", "output": "b.nii", "report": "s3://s3cr3t/page"}),
-        ("batch", {"inputs": ["scans", "s3://s3cr3t/a.nii"], "output": "out"}),
-        ("demo", {"out": str(Path("s3://s3cr3t/demo"))}),
-        ("train", {"method": "hqg", "data": "s3://s3cr3t/data", "out": "run"}),
-    ],
-)
-def test_an_address_is_no_path_and_is_not_repeated(kind: str, params: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"^\w+ is an address") as caught:
-        JobSpec(kind, params)
-    assert "Download" in caught.value.hint
-    assert "s3cr3t" not in str(caught.value)
 
 
 def test_what_can_be_resumed_states_its_cohort() -> None:

@@ -110,6 +110,7 @@ def test_degrade_can_be_replayed_from_its_manifest(scan: Path, tmp_path: Path) -
     ("output", "says"),
     [
         ("out.xyz", "unsupported output extension"),
+        ("compress out.nii.gz", "unsupported output extension"),
         ("out.ucv", "compress writes .ucv"),
         ("missing/out.nrrd", "missing"),
         ("scan.nii.gz", "input itself"),
@@ -125,8 +126,11 @@ def test_what_could_not_be_saved_is_refused_before_the_input_is_read(
 ) -> None:
     unread()
     (tmp_path / "link.nii.gz").symlink_to(scan)
+    job = _convert(scan, tmp_path / output.removeprefix("compress "), overwrite=True)
+    if output.startswith("compress"):
+        job = JobSpec("compress", {**job.params, "config": {"lossless": True}})
     with pytest.raises(OutputError, match=says) as caught:
-        run_job(_convert(scan, tmp_path / output, overwrite=True))
+        run_job(job)
     assert caught.value.hint
 
 
@@ -139,11 +143,3 @@ def test_steps_that_are_none_are_refused(
     params = {"input": str(scan), "output": str(tmp_path / "out.nii"), "steps": steps}
     with pytest.raises(ConfigError, match=says):
         run_job(JobSpec("degrade", params))
-
-
-@pytest.mark.parametrize("wrong", [7, [3], [["a", "b"]], ["40:60"]])
-def test_what_is_no_region_is_refused(wrong: object) -> None:
-    params = {"input": "a.ucv", "output": "b.nii", "region": wrong}
-    with pytest.raises(ConfigError, match="region") as caught:
-        JobSpec("decompress", params)
-    assert "a list" in caught.value.hint
