@@ -17,7 +17,8 @@ from MedEnhanceLib.cli.console import Console
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import job_errors
-from MedEnhanceLib.runtime.registry import has_training, member_at
+from MedEnhanceLib.runtime.dependencies import has_training
+from MedEnhanceLib.runtime.registry import member_at
 from MedEnhanceLib.runtime.tolerance import Messages
 
 #: In the order in which help lists them.

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from contracts import SegmenterTests
+from Library.gradprom import structure_maps
 from Library.gradprom import test_monai_bundle as _  # noqa: F401 - has the contract of MONAI's
 from Library.storages import SOME, restored, stored
-from Library.training.gradprom import structure_maps
 from pydicom import dcmread
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do

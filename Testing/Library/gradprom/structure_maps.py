@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.functional import one_hot
 
+from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
-from MedEnhanceLib.gradprom.structures.space import Space, TissueMap
-from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig
-from MedEnhanceLib.training.gradprom.export import export_structures
+from MedEnhanceLib.gradprom.structures.space import TissueMap
 
 #: Values: left and right hemisphere, left and right core, stem; scalp.
 LEFT, RIGHT, LEFT_CORE, RIGHT_CORE, STEM, SCALP = 1, 2, 3, 4, 5, 300
@@ -58,14 +57,32 @@ def write_head(folder: Path) -> Path:
     """Write the bundle of an untrained head, which takes everything for structures."""
     classes = anatomy().tissue_classes[anatomy().painted(label_values()[::2, ::2, ::2]) & 127]
     count = len(anatomy().classes)
-    prior = one_hot(torch.from_numpy(classes).long(), count).movedim(-1, 0).float() + 0.1
-    config = TrainFromLabelsConfig(name="halves", widths=(4, 8), locator_widths=(4, 8))
-    locator = Locator(config.locator_widths)
+    prior = one_hot(torch.from_numpy(classes).long(), count).movedim(-1, 0) * 229 + 26
+    widths = (4, 8)
+    locator, corrector = Locator(widths), Corrector(count, widths)
     torch.nn.init.constant_(locator.out.bias[3:], 1.0)
-    space = Space(prior / prior.sum(0), (-30.0, -30.0, -30.0))
-    corrector = Corrector(count, config.widths)
-    model = StructureModel(config.name, anatomy(), space, locator, corrector, {}, {})
-    return export_structures(folder / config.name, config, model, 1, 1.0).folder
+    tensors = {"prior": prior[..., : (prior.shape[3] + 1) // 2].to(torch.uint8).contiguous()}
+    for part, network in (("locator", locator), ("corrector", corrector)):
+        tensors |= {f"{part}.{name}": value for name, value in network.state_dict().items()}
+    metadata = {
+        "name": "halves",
+        "kind": "head",
+        "modality": "MR",
+        "description": "Two halves.",
+        "license": "CC0-1.0",
+        "network": {
+            "kind": "structures",
+            "widths": widths,
+            "locator_widths": widths,
+            "origin": (-30.0, -30.0, -30.0),
+            "columns": prior.shape[3],
+            "limits": {},
+            "quality": {},
+            **anatomy().to_json(),
+        },
+        "labels": [asdict(label) for label in anatomy().labels],
+    }
+    return export_bundle(folder / "halves", tensors, metadata).folder
 
 
 def maps(count: int = 3) -> list[TissueMap]:
