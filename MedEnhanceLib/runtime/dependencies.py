@@ -106,7 +106,9 @@ PACKAGES = (
     Package("Jinja2>=3.1", "jinja2", "pages of reports", 0.2, "reports"),
     Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports", "enhance"),
     Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom"),
-    Package(f"monai>=1.4; {_ELSEWHERE}", "monai", "training, MONAI bundles", 1.7, "training", "enhance"),
+    Package(
+        f"monai>=1.4; {_ELSEWHERE}", "monai", "training, MONAI bundles", 1.7, "training", "enhance"
+    ),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, "batch"),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, "video"),
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.gradprom.structure_maps import write_head
 
 import MedEnhanceLib
 from MedEnhanceLib import io
@@ -95,6 +96,36 @@ def test_importing_loads_nothing_heavy(imports: str, not_loaded: set[str]) -> No
     loaded = _python(f"{imports}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))")
     assert "numpy" in loaded
     assert not not_loaded & set(loaded)
+
+
+_WITHOUT_TRAINING = """
+import contextlib, io, json, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("MedEnhanceLib.training."):
+            raise AssertionError(name)
+sys.meta_path.insert(0, Refuse())
+from MedEnhanceLib.cli.main import main
+scan, head, out = sys.argv[1:]
+for words in (
+    f"enhance {scan} {out}.nrrd --modality MR --device cpu",
+    f"segment {out}.nrrd {out}-labels.nrrd --model {head} --device cpu --force-segmenter",
+    f"compress {out}.nrrd {out}.ucv --max-error 2",
+    f"convert {out}.ucv {out}.nii.gz",
+    f"batch compress {out}.nrrd --out {out}-all --lossless",
+    "--help",
+):
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(words.split()) == 0, words
+print(json.dumps("MedEnhanceLib.training" in sys.modules))
+"""
+
+
+def test_whoever_enhances_segments_compresses_or_converts_never_imports_what_trains(
+    scan: Path, tmp_path: Path
+) -> None:
+    places = str(scan), str(write_head(tmp_path)), str(tmp_path / "out")
+    assert _python(_WITHOUT_TRAINING, *places) is False
 
 
 @pytest.mark.parametrize("name", ["hqg", "unicompress", "io"])
