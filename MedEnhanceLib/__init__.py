@@ -45,8 +45,8 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
     )
-    from MedEnhanceLib.training.api import distill, evaluate, train
     from MedEnhanceLib.training.spg.cohort import Cohort
+    from MedEnhanceLib.training.training_api import distill, evaluate, train
 
 __all__ = [
     "Cancelled",
@@ -88,7 +88,7 @@ _ELSEWHERE = ["__version__", *_FILES, *_TRAINING]
 _HOMES = {
     "api": [name for name in __all__ if name.islower() and name not in _ELSEWHERE],
     "api_files": _FILES,
-    "training.api": _TRAINING,
+    "training.training_api": _TRAINING,
     "core.geometry": ["Geometry"],
     "core.volume": ["Volume"],
     "errors": ["Cancelled", *(name for name in __all__ if name.endswith("Error"))],

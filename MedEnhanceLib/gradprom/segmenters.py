@@ -176,7 +176,7 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
         return segmenter_class(MONAI)(Path(config.monai_bundle))
     head = open_bundle(config.model, kind="head", modality=volume.modality)
     kind = network_kind(head.metadata.get("network", {}))
-    if kind not in SEGMENTERS.names() or kind == MONAI:
+    if not SEGMENTERS.knows(kind) or kind == MONAI:
         raise ModelError(
             f"head {head.name}: unknown kind of network {kind!r}", "Update MedEnhance."
         )

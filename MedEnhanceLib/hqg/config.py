@@ -170,10 +170,11 @@ class EnhanceConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "denoiser", in_their_case(self.denoiser, ("auto", *DENOISERS)))
-        if self.denoiser not in ("auto", *DENOISERS):
+        if self.denoiser != "auto" and not DENOISERS.knows(self.denoiser):
+            names = DENOISERS.names()
             raise ConfigError(
                 f"denoiser: there is no {self.denoiser!r}",
-                f"{did_you_mean(self.denoiser, DENOISERS)}Use auto, {', '.join(DENOISERS)}.",
+                f"{did_you_mean(self.denoiser, names)}Use auto, {', '.join(names)}.",
             )
         if self.denoiser_options:
             if self.denoiser == "auto":

@@ -25,6 +25,10 @@ class Registry(dict[str, str]):
         """List all names, those of other packages last."""
         return list(dict.fromkeys([*self, *entry_points(group=self._group).names]))
 
+    def knows(self, name: str) -> bool:
+        """Return whether a name is registered."""
+        return name in self or name in self.names()
+
     def member(self, name: str) -> Any:
         """Import what a name stands for; KeyError for an unknown name."""
         if name in self:

@@ -28,8 +28,8 @@ from MedEnhanceLib.unicompress.blocks import (
     whole_region,
 )
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
+from MedEnhanceLib.unicompress.codecs.block_types import BLOCK_TYPES, FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.codecs.predictor.learned import LEARNED
-from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES, FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container

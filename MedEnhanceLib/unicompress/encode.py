@@ -36,8 +36,8 @@ from MedEnhanceLib.unicompress.allocation.lossy import (
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.blocks import damage_text
 from MedEnhanceLib.unicompress.codec_models import CodecModel, DecodeContext
+from MedEnhanceLib.unicompress.codecs.block_types import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
-from MedEnhanceLib.unicompress.codecs.registry import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
     SMALLEST_FILE,

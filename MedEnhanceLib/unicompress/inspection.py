@@ -11,7 +11,7 @@ from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.io.describe import orientation_code
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.codec_models import DecodeContext, ModelSet
-from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES, block_type_name
+from MedEnhanceLib.unicompress.codecs.block_types import BLOCK_TYPES, block_type_name
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import Header
 

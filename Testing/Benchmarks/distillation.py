@@ -35,9 +35,8 @@ from MedEnhanceLib.hqg.slices.slice_network import open_network
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.synthetic import synthetic_volume
-from MedEnhanceLib.training.hqg import train
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
-from MedEnhanceLib.training.hqg.run import gain_of, validated_crops
+from MedEnhanceLib.training.hqg.run import gain_of, train, validated_crops
 from MedEnhanceLib.training.hqg.slice_training import (
     measured_beside_shipped,
     read_planes,

@@ -44,10 +44,10 @@ from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.gradprom.train import train as train_head
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.training.api import train
 from MedEnhanceLib.training.gradprom.gate import GradientGate
 from MedEnhanceLib.training.jobs.segmenter import enhancer_of
 from MedEnhanceLib.training.jobs.train import training_config
+from MedEnhanceLib.training.training_api import train
 
 FOLDER = folder_of("gradprom")
 CLEAN, NOISY, ENHANCED = "clean", "noisy", "enhanced"

@@ -17,44 +17,27 @@ import textwrap
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from contracts import CoderTests, DenoiserTests, FormatTests
 from Library.conftest import MR, write_series
-from Library.test_house import unlisted
-from numpy.lib.stride_tricks import sliding_window_view
 
 import MedEnhanceLib
 from MedEnhanceLib.bundles.store import set_default
 from MedEnhanceLib.cli.main import build_parser, main
-from MedEnhanceLib.core import manifest
 from MedEnhanceLib.core.diffusion_gradients import Gradient
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.imaging import averaged
-from MedEnhanceLib.core.metrics import dice, psnr
+from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError, OutputError
-from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, VoxelLabels
+from MedEnhanceLib.gradprom.segmenters import VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.hqg.denoisers import DENOISERS
-from MedEnhanceLib.io import formats
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.codecs import lossless
-from MedEnhanceLib.unicompress.codecs.lossless import Coder
 
 pytestmark = pytest.mark.training  # which pages describe, too
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Complete files in CONTRIBUTING.md → their folders in the library.
-_RECIPES = {
-    "median.py": "hqg",
-    "npy.py": "io",
-    "cubes.py": "gradprom",
-    "bzip2.py": "unicompress/codecs",
-}
 _PLACES = (ROOT, ROOT / "MedEnhanceLib", ROOT / "MedEnhance", ROOT / "docs")
 
 
@@ -389,187 +372,6 @@ def test_the_examples_of_a_page_run(
     assert psnr(clean.voxels, better.voxels) > psnr(clean.voxels, noisy.voxels) + 5
     assert np.array_equal(stored.voxels, noisy.voxels)
     assert np.array_equal(again.voxels, better.voxels)
-
-
-def _recipe(name: str) -> str:
-    """The complete file of this name in CONTRIBUTING.md."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    _before, _name, after = text.partition(f"complete one, `{name}`")
-    return after.partition("```python\n")[2].partition("```")[0]
-
-
-def _added(name: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module that a contributor makes of a recipe's file."""
-    module = ModuleType(f"MedEnhanceLib.{folder}.{name.removesuffix('.py')}")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(_recipe(name), name, "exec"), vars(module))
-    return module
-
-
-def _entry(pattern: str) -> str:
-    """The entry of a registry that CONTRIBUTING.md states."""
-    (entry,) = re.findall(pattern, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-    return str(entry)
-
-
-@pytest.mark.parametrize("name", _RECIPES)
-def test_what_contributors_read_lists_its_arguments(name: str) -> None:
-    assert not [*unlisted(_recipe(name))]
-
-
-@pytest.mark.needs("ruff")
-@pytest.mark.parametrize("name", _RECIPES)
-def test_what_contributors_read_passes_the_lint(name: str) -> None:
-    place = f"MedEnhanceLib/{_RECIPES[name]}/{name}"
-    for command in (["check"], ["format", "--diff"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--stdin-filename", place, "-"],
-            input=_recipe(name), capture_output=True, text=True, encoding="utf-8", cwd=ROOT,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-class TestMedian(DenoiserTests):
-    """The denoiser that contributors read."""
-
-    name, options = "median", {"radius": 2}
-
-    @pytest.fixture(autouse=True)
-    def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        _add_median(monkeypatch)
-
-
-def _add_median(monkeypatch: pytest.MonkeyPatch) -> str:
-    module = _added("median.py", "hqg", monkeypatch)
-    entry = _entry(r'line in `DENOISERS` is `("\w+": "[\w.:]+")`')
-    ((name, place),) = ast.literal_eval(f"{{{entry}}}").items()
-    assert place.partition(":")[0] == module.__name__
-    monkeypatch.setitem(DENOISERS, name, place)
-    return name
-
-
-def test_the_denoiser_that_contributors_read_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = _add_median(monkeypatch)
-    voxels = np.random.default_rng(0).normal(40, 12, (8, 16, 16)).astype(np.float32)
-    volume = Volume(voxels, modality="CT")  # no Rician bias
-    result = MedEnhanceLib.enhance(volume, denoiser=name, noise=12, smooth=True)
-    windows = sliding_window_view(np.pad(voxels, 1, mode="edge"), (3, 3, 3))
-    assert np.array_equal(result.volume.voxels, np.median(windows, axis=(3, 4, 5)))
-    assert result.model["name"] == name
-    result = MedEnhanceLib.enhance(volume, denoiser=name, denoiser_options={"radius": 2})
-    assert result.report["config"]["denoiser_options"] == {"radius": 2}
-    MedEnhanceLib.save(volume, tmp_path / "a.nrrd")
-    enhance = ["enhance", str(tmp_path / "a.nrrd"), str(tmp_path / "b.nrrd")]
-    assert main([*enhance, "--denoiser", name, "--denoiser-options", "radius=2"]) == 0
-    assert np.array_equal(MedEnhanceLib.load(tmp_path / "b.nrrd").voxels, result.volume.voxels)
-    for denoiser, option, says in (
-        (name, "radius=9", "radius is 9"),
-        (name, "width=2", "no option 'width'"),
-        ("block-matching", "radius=2", "block-matching has no option 'radius'"),
-        ("auto", "radius=2", "require a named denoiser"),
-        (name, "radius", "radius is not NAME=VALUE"),
-    ):
-        command = [*enhance, "--denoiser", denoiser, "--denoiser-options", option]
-        assert main(command) == ConfigError.exit_status
-        assert says in capsys.readouterr().err
-
-
-class TestNpy(FormatTests):
-    """The format that contributors read."""
-
-    ending = ".npy"
-
-    @pytest.fixture(autouse=True)
-    def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        _add_npy(monkeypatch)
-
-
-def _add_npy(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = _added("npy.py", "io", monkeypatch)
-    entry = _entry(r"entry is `(Format\(.+\))`")
-    exec(f"added = {entry}", vars(module) | {"Format": formats.Format}, names := {})
-    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, names["added"]))
-    # CONTRIBUTING.md asks for this line, too.
-    beside = (*manifest._BESIDE, module.SIDECAR)
-    monkeypatch.setattr(manifest, "_BESIDE", beside)
-
-
-def test_the_format_that_contributors_read_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _add_npy(monkeypatch)
-    voxels = np.random.default_rng(0).normal(40, 12, (5, 6, 7)).astype(np.float32)
-    volume = Volume(voxels, Geometry((1, 1, 3)), modality="EM", history=("DERIVED: a",))
-    MedEnhanceLib.save(volume, tmp_path / "a.npy")
-    assert main(["convert", str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]) == 0
-    again = MedEnhanceLib.load(tmp_path / "b.npy")
-    assert np.array_equal(np.load(tmp_path / "b.npy"), voxels)
-    assert again.is_equal(volume) and again.history == volume.history
-    facts = json.loads((tmp_path / "b.npy.json").read_text(encoding="utf-8"))
-    assert facts["action"] == "converted"
-    assert "NumPy (*.npy)" in formats.dialog_filter(".nrrd")
-    with pytest.raises(OutputError, match=r"a\.geometry\.json exists already"):
-        (tmp_path / "a.npy").unlink()
-        MedEnhanceLib.save(volume, tmp_path / "a.npy")
-    with pytest.raises(InputError, match=r"b\.npy is cut short"):
-        (tmp_path / "b.npy").write_bytes((tmp_path / "b.npy").read_bytes()[:-1])
-        MedEnhanceLib.load(tmp_path / "b.npy")
-    (tmp_path / "b.geometry.json").unlink()
-    with pytest.raises(InputError, match=r"b\.geometry\.json does not exist"):
-        MedEnhanceLib.load(tmp_path / "b.npy")
-
-
-@pytest.mark.slow
-def test_the_segmenter_that_contributors_read_learns_and_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    module = _added("cubes.py", "gradprom", monkeypatch)
-    entry = _entry(r'line in `SEGMENTERS` .* is `("\w+": "[\w.:]+")`')
-    ((kind, place),) = ast.literal_eval(f"{{{entry}}}").items()
-    assert place.partition(":")[0] == module.__name__
-    monkeypatch.setitem(SEGMENTERS, kind, place)
-    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
-        labels = np.zeros((8, 32, 32), np.uint8)
-        labels[2:6, 8:20, 8:20] = 1
-        voxels = (40 + 200 * labels + rng.normal(0, 5, labels.shape)).astype(np.float32)
-        MedEnhanceLib.save(Volume(voxels, modality="MR"), f"{name}.nrrd")
-        MedEnhanceLib.save(Volume(labels, modality="SEG"), f"{name}-labels.nrrd")
-    config = {
-        "preset": "smoke", "name": "bright", "images": ["?.nrrd"], "labels": ["*-labels.nrrd"],
-        "structures": [{"value": 1, "name": "bright", "color": "#ff0000"}], "held_out": ["c.nrrd"],
-        "steps": 60, "learning_rate": 0.02, "ema": 0.5, "patch": 32,
-        "network": json.loads("{" + _entry(r'with `"network": \{(.+?)\}`') + "}"),
-    }  # fmt: skip
-    Path("config.json").write_text(json.dumps(config), encoding="utf-8")
-    train = ["train", "head", "--data", ".", "--out", "run", "--config", "config.json"]
-    assert main([*train, "--device", "cpu"]) == 0
-    assert "held-out patient 1" in capsys.readouterr().out
-    assert main(["models", "import", "run/bright"]) == 0
-    assert main(["segment", "c.nrrd", "found.nrrd", "--model", "bright", "--device", "cpu"]) == 0
-    found, true = (MedEnhanceLib.load(name).voxels for name in ("found.nrrd", "c-labels.nrrd"))
-    assert dice(true, found, 1) > 0.8
-    config["network"]["kind"] = "structures"
-    Path("config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert main([*train[:-3], "other", *train[-2:]]) == ConfigError.exit_status
-    assert "network.kind" in capsys.readouterr().err
-
-
-class TestBzip2(CoderTests):
-    """The coder that contributors read."""
-
-    name = "bzip2"
-
-    @pytest.fixture(autouse=True)
-    def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = _added("bzip2.py", "unicompress.codecs", monkeypatch)
-        entry = _entry(r"line in `CODERS` .* is `(Coder\(.+?\))`")
-        exec(f"added = {entry}", vars(module) | {"Coder": Coder}, names := {})
-        monkeypatch.setattr(lossless, "CODERS", (*lossless.CODERS, names["added"]))
 
 
 def _last_code(text: str | None) -> str:

@@ -11,9 +11,9 @@ from Library.unicompress.minimal_reader import INDEX_TYPES
 
 from MedEnhanceLib.core.arrays import Shape
 from MedEnhanceLib.unicompress.codecs import lossless
+from MedEnhanceLib.unicompress.codecs.block_types import FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 from MedEnhanceLib.unicompress.codecs.lossless import Coder
-from MedEnhanceLib.unicompress.codecs.registry import FOREIGN_ERRORS
 
 SHAPE = (3, 5, 40)
 _SHAPES = (SHAPE, (1, 1, 1), (1, 1, 40), (1, 40, 1), (7, 1, 3))

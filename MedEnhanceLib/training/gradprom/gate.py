@@ -97,7 +97,7 @@ class GradientGate:
     def __init__(
         self,
         *,
-        ema: float = 0.99,  # tuned on quadratics: Library/gradprom/test_gate_quadratic.py
+        ema: float = 0.99,  # tuned on quadratics: Library/training/gradprom/test_gate_quadratic.py
         weight: float = 1.0,
         relative: bool = False,
         warm_up: int = 0,

@@ -32,7 +32,7 @@ from MedEnhanceLib.learning.training import Learner, begin_training
 from MedEnhanceLib.runtime.ordered import ahead
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig
-from MedEnhanceLib.training.gradprom.export import export_structures
+from MedEnhanceLib.training.gradprom.head_export import export_structures
 from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painted, Painter
 
 Scan = TypeVar("Scan")

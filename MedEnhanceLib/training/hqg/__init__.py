@@ -1,5 +1,1 @@
-"""Training of the set network: clean targets, crops with simulated noise, losses, steps, export."""
-
-from MedEnhanceLib.training.hqg.run import train
-
-__all__ = ["train"]
+"""HQG-Net: training of enhancers and of thin slices, on clean targets with simulated noise."""

@@ -21,7 +21,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg import losses
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED, Crop, CropMaker, Kind
-from MedEnhanceLib.training.hqg.export import export_enhancer
+from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer
 from MedEnhanceLib.training.hqg.losses import CropWindow, Turn
 from MedEnhanceLib.training.hqg.targets import Target, load_data
 from MedEnhanceLib.training.hqg.trainer import MakeTask, Trainer

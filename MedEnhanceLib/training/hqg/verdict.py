@@ -17,7 +17,7 @@ from MedEnhanceLib.hqg.enhancer import enhance
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg.config import TrainConfig
-from MedEnhanceLib.training.hqg.export import Verdict, export_enhancer
+from MedEnhanceLib.training.hqg.enhancer_export import Verdict, export_enhancer
 from MedEnhanceLib.training.hqg.trainer import Teaching
 
 # Chosen by hand (decision 0017). Measured as a whole by Benchmarks/gradprom.py.

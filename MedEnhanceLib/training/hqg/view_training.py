@@ -19,7 +19,7 @@ from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED, CropPool
-from MedEnhanceLib.training.hqg.export import export_with_view
+from MedEnhanceLib.training.hqg.enhancer_export import export_with_view
 from MedEnhanceLib.training.hqg.targets import matching_volumes
 from MedEnhanceLib.training.hqg.view_slabs import (
     CleanVolume,

@@ -20,8 +20,8 @@ from MedEnhanceLib.bundles.store import Bundle, read_bundle, shipped_bundle
 from MedEnhanceLib.bundles.suitability import is_certain
 from MedEnhanceLib.runtime.locks import Workspace
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.training.hqg import train
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
+from MedEnhanceLib.training.hqg.run import train
 from MedEnhanceLib.training.hqg.slice_training import train_slices
 from MedEnhanceLib.training.spg.cohort import Cohort
 from MedEnhanceLib.training.spg.config import DistillConfig

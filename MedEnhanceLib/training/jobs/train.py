@@ -288,7 +288,7 @@ def train_method(
 def _trained(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
     """Train by one of _CONFIGS; what a method needs is imported where it is used."""
     if method == "hqg":
-        from MedEnhanceLib.training.hqg import train
+        from MedEnhanceLib.training.hqg.run import train
 
         return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
     if method == "head":

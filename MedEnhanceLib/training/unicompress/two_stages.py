@@ -24,8 +24,8 @@ from MedEnhanceLib.io.volume_files import load
 from MedEnhanceLib.learning.precision import mixed_precision, without_tf32
 from MedEnhanceLib.learning.training import begin_training, run_steps, set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.unicompress.codec_export import save_models
 from MedEnhanceLib.training.unicompress.config import ImplicitConfig
-from MedEnhanceLib.training.unicompress.export import save_models
 from MedEnhanceLib.unicompress.codecs.implicit.codec import (
     LEAST_PART,
     TAILS,

@@ -30,9 +30,9 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import (
 )
 from MedEnhanceLib.unicompress.blocks import Grid, implicit_grid, video_grid
 from MedEnhanceLib.unicompress.codec_models import ModelSet
+from MedEnhanceLib.unicompress.codecs.block_types import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.implicit.settings import IMPLICIT
 from MedEnhanceLib.unicompress.codecs.lossless import code_block
-from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT_NOISE, Encoder, encoders
 from MedEnhanceLib.unicompress.container import Chunk, bytes_of

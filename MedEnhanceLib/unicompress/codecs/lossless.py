@@ -134,7 +134,7 @@ class Coder:
         package: that decoding needs.
         encode: codes indices; None where it cannot, or has no chance.
         decode: decodes bytes to indices of a shape and type, trusting no size in the bytes; raises
-            one of FOREIGN_ERRORS of `registry.py` if they are invalid.
+            one of FOREIGN_ERRORS of `block_types.py` if they are invalid.
     """
 
     id: int

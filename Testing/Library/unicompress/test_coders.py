@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contracts import CoderTests
 
+from MedEnhanceLib.unicompress.codecs.block_types import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.lossless import CODERS
-from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 
 from .minimal_reader import INDEX_TYPES
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from MedEnhanceLib.unicompress.codecs.block_types import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.implicit.settings import IMPLICIT
 from MedEnhanceLib.unicompress.codecs.lossless import CODERS
-from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 
 from .fuzzing import MUTATIONS, Base, Fuzzer, light, make_bases
 

@@ -15,8 +15,8 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import container, decompress
 from MedEnhanceLib.unicompress.codec_models import DecodeContext
+from MedEnhanceLib.unicompress.codecs.block_types import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.predictor import learned
-from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import Encoder, encoders
 from MedEnhanceLib.unicompress.header import DTYPES

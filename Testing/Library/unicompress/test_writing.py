@@ -22,8 +22,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import CompressConfig, compress, encode
 from MedEnhanceLib.unicompress import container as container_module
 from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.codecs.block_types import BLOCK_TYPES
 from MedEnhanceLib.unicompress.codecs.predictor import learned
-from MedEnhanceLib.unicompress.codecs.registry import BLOCK_TYPES
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 from . import killing

@@ -31,10 +31,10 @@ from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom import structure_task
 from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig
-from MedEnhanceLib.training.gradprom.export import export_structures
+from MedEnhanceLib.training.gradprom.head_export import export_structures
 from MedEnhanceLib.training.gradprom.structure_task import StructuresTask
 from MedEnhanceLib.training.hqg.config import TrainConfig
-from MedEnhanceLib.training.hqg.export import export_enhancer
+from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer
 from MedEnhanceLib.training.hqg.targets import Target, load_data
 from MedEnhanceLib.training.jobs.segmenter import find_images
 from MedEnhanceLib.training.jobs.train import train_method, training_config

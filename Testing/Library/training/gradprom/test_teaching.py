@@ -27,10 +27,11 @@ from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.gate import GradientGate
-from MedEnhanceLib.training.hqg import losses, train
+from MedEnhanceLib.training.hqg import losses
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.crops import CropMaker
-from MedEnhanceLib.training.hqg.export import export_enhancer
+from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer
+from MedEnhanceLib.training.hqg.run import train
 from MedEnhanceLib.training.hqg.targets import load_data
 from MedEnhanceLib.training.jobs.segmenter import teachers
 from MedEnhanceLib.training.jobs.train import train_method, training_config

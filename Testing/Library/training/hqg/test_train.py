@@ -20,8 +20,8 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import save
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.training.hqg import train
 from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.hqg.run import train
 
 SHAPE = (16, 32, 32)
 

@@ -51,7 +51,7 @@ def test_each_door_starts_the_training_that_it_is_asked_for(
         calls.append((method, type(config)))
         raise ConfigError("stopped", "Here.")
 
-    for place in ("jobs.kinds.train.train_method", "api_training.train_method"):
+    for place in ("training.jobs.train.train_method", "training.training_api.train_method"):
         monkeypatch.setattr(f"MedEnhanceLib.{place}", stop)
     of_images = {"labels": ["*"], "structures": STRUCTURES}
     params = {"method": "head", "data": str(maps), "out": str(tmp_path / "run")}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from Library.unicompress.conftest import file, noisy_waves, quick_disk, scan, small_blocks, write  # noqa: F401
+from Library.unicompress.conftest import noisy_waves
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
