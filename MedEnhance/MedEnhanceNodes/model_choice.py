@@ -14,15 +14,12 @@ UNKNOWN = "OT"
 
 
 def fitting(modality):
-    """List the installed enhancers for a modality, the recommended one first; all for OT.
-
-    Without experimental ones, which have to be selected explicitly.
-    """
-    return [bundle for bundle in installed(modality, ENHANCER) if not bundle.on_request]
+    """List the installed enhancers for a modality, the recommended one first; all for OT."""
+    return installed(modality, ENHANCER)
 
 
 def segmentersFor(node):
-    """List the models that segment a node, experimental ones too."""
+    """List the models that segment a node, the recommended one first."""
     modality = modalityOf(node)
     return [] if modality == UNKNOWN or bridge.hasFrames(node) else installed(modality, SEGMENTER)
 
@@ -31,24 +28,7 @@ def segmenterFor(node, name):
     """Return the model that segments a node: that of a name, else the default; None for none."""
     models = segmentersFor(node)
     named = [model for model in models if model.name == name]
-    return next(iter([*named, *(model for model in models if not model.on_request)]), None)
-
-
-def segmenterTexts(models):
-    """Return a text for each segmentation model, by its name."""
-    experiment = _("{name} (experiment)")
-    return {
-        model.name: experiment.format(name=model.name) if model.on_request else model.name
-        for model in models
-    }
-
-
-def warningOf(segmenter):
-    """Say that a segmentation model is an experiment, and what its card warns of; or ("", "")."""
-    if not segmenter.on_request:
-        return "", ""
-    text = _("The segmentation model {name} is an experiment.").format(name=segmenter.name)
-    return text, " ".join(segmenter.metadata.get("warnings", ()))
+    return next(iter([*named, *models]), None)
 
 
 def installed(modality, kind):
@@ -148,8 +128,6 @@ def _modelProblem(node, options):
             "The modality of “{name}” is {modality}; there are models for {others} only. If it is "
             "wrong, correct it above."
         )
-    elif options.segment and segmenterFor(node, options.segmenter) is None:
-        text = _("Clear Segmentation, or choose a model below it: {modality} has no default.")
     names = {"others": _(" and ").join(enhanced), "modality": bridge.modalityName(modality)}
     choices = _(" or ").join(map(bridge.modalityName, choices))
     return text.format(name=node.GetName(), choices=choices, **names)

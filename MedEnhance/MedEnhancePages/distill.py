@@ -7,9 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.training.jobs.segmenter import is_of_maps
 from MedEnhanceLib.training.spg.config import SYNTHETIC, TEMPLATE
-from MedEnhanceNodes import model_choice
 from MedEnhancePages.distill_run import RunArea
 from MedEnhancePages.widgets import Notice, Page, allow, askForFile, fill
 from MedEnhancePanels import dependencies
@@ -96,8 +94,8 @@ class DistillPanel(Page):
         box.currentIndex = box.findData(template)
         fill(self.ui.deviceSelector, self.context.devices.entries, self.state.distillDevice)
         segmenters, self._segmenter, problem = distillation.segmentersOf(self.state)
-        texts = model_choice.segmenterTexts(segmenters)
-        fill(self.ui.segmenterSelector, {"": _("None")} | texts)
+        names = {each.name: each.name for each in segmenters}
+        fill(self.ui.segmenterSelector, {"": _("None")} | names)
         allow(self.ui.segmenterSelector, problem)
 
     def show(self):
@@ -105,9 +103,7 @@ class DistillPanel(Page):
         isDistilling = distillation.kindOf(state) == "distill"
         segmenter = self._segmenter
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
-        ui.pathLabel.text = _("Cohort:") if segmenter is None else _("Images and labels:")
-        if segmenter is not None and is_of_maps(segmenter):
-            ui.pathLabel.text = _("Scans:")
+        ui.pathLabel.text = _("Cohort:") if segmenter is None else _("Scans:")
         if distillation.learnsFromLabels(state):
             ui.pathLabel.text = _("Label maps:")
         ui.pathEdit.accessibleName = ui.pathLabel.text.rstrip(":")

@@ -180,10 +180,8 @@ class EnhancePanel(Page):
         ui.lesionsComboBox.visible, state.smooth = hasLesions, state.smooth and hasLesions
         fill(ui.lesionsComboBox, model_choice.lesionsTexts())
         fill(ui.deviceComboBox, self._devices.entries, state.device)
-        segmenters = model_choice.segmenterTexts(model_choice.segmentersFor(target))
-        hasDefault = model_choice.segmenterFor(target, "auto") is not None
-        automatic = _("Automatic") if hasDefault else _("Choose a model")
-        fill(ui.segmenterComboBox, {"auto": automatic} | segmenters)
+        segmenters = {model.name: model.name for model in model_choice.segmentersFor(target)}
+        fill(ui.segmenterComboBox, {"auto": _("Automatic")} | segmenters)
         allow(ui.noiseSpinBox, model_choice.taskProblem(None, state.task))
         showValue(ui.noiseSpinBox, "suffix", f" {results.unitOf(target)}")
 
@@ -260,9 +258,6 @@ class EnhancePanel(Page):
             self.problem.show("info" if self.target is None else "error", problem)
         else:
             notes = [volume_warnings.warningOf(self.target)]
-            if options.segment:
-                segmenter = model_choice.segmenterFor(self.target, self.state.segmenter)
-                notes.append(model_choice.warningOf(segmenter))
             level = "warning" if any(text for text, _remedy in notes) else "info"
             if options.config.sequence == "auto":
                 notes.append(volume_warnings.questionOf(self.target))

@@ -8,10 +8,9 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.gradprom.labeled import config_of
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.training.jobs.durations import expected_duration
-from MedEnhanceLib.training.jobs.segmenter import find_images, is_of_maps, teachers
+from MedEnhanceLib.training.jobs.segmenter import find_images, teachers
 from MedEnhanceLib.training.jobs.train import training_config, volumes_in
 from MedEnhanceLib.training.spg.cohort import count_patients, require_patients
 from MedEnhanceLib.training.spg.config import (
@@ -24,7 +23,6 @@ from MedEnhanceLib.training.spg.config import (
 from MedEnhanceLib.training.spg.dataset import find_set
 from MedEnhanceLib.training.spg.prepare import plan_text
 from MedEnhanceLib.training.spg.statistics import count_of_numbers
-from MedEnhanceNodes import model_choice
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import long_run
 
@@ -52,9 +50,7 @@ def paramsOf(state):
     params = _choicesOf(state, segmenter)
     if kindOf(state) == "distill":
         return params | {"cohort": folder}
-    ofImages = segmenter is not None and not is_of_maps(segmenter)  # whose training named them
-    isNamed = learnsFromLabels(state) or ofImages
-    if not isNamed and not find_set(Path(folder)):
+    if not learnsFromLabels(state) and not find_set(Path(folder)):
         folder, fields = volumes_in(folder, params["method"])
         params["config"] |= fields
     return params | {"data": folder}
@@ -70,7 +66,7 @@ def _choicesOf(state, segmenter):
         return {"modality": modality, "config": config}
     config |= {"modality": modality, "name": state.distillName.strip()}
     if learnsFromLabels(state):
-        return {"method": "head", "from_labels": True, "config": config}
+        return {"method": "head", "config": config}
     if segmenter is not None:
         config["task"] = {"segmenter": segmenter.name, "gate": state.distillGate}
     method = "slices" if state.distillTask.startswith("slices") else "hqg"
@@ -139,31 +135,17 @@ def _aboutLabels():
 
 
 def _aboutTaught(state, segmenter, problem):
-    """Say which images a training takes that a segmentation model teaches, and who is held out."""
-    text = _("Trains the enhancer further that {name} was trained with, taught by it.")
+    """Say which scans a training takes that a segmentation model teaches, and who is held out."""
+    text = _("Trains an enhancer further on scans, taught by {name}.")
     details = _(
-        "The folder needs its training's files, named as there (* is any text): images {images}; "
-        "labels {labels}; of patients held out, who decide what is kept: {held_out}."
+        "The folder, or its subfolder hq, needs scans with little noise, and no other volumes: a "
+        "folder for each person, with all scans of that person, or a file for each. No labels are "
+        "needed: those that {name} finds in the scans are the truth. A fifth of the people, drawn "
+        "at random, are held out: nothing is learned from them, and they decide what is kept. "
+        "{name} must get better on their scans with simulated noise, at nearly the same PSNR."
     )
-    if is_of_maps(segmenter):
-        lists, text = {}, _("Trains the shipped enhancer further on scans, taught by {name}.")
-        details = _(
-            "The folder, or its subfolder hq, needs scans with little noise, and no other volumes: "
-            "a folder for each person, with all scans of that person, or a file for each. No "
-            "labels are needed: those that {name} finds in the scans are the truth. A fifth of the "
-            "people, drawn at random, are held out: nothing is learned from them, and they decide "
-            "what is kept. {name} must get better on their scans with simulated noise, at nearly "
-            "the same PSNR."
-        )
-    else:
-        images = config_of(segmenter)
-        lists = {"images": images.images, "labels": images.labels, "held_out": images.held_out}
-        lists = {name: _(" and ").join(patterns) for name, patterns in lists.items()}
-    experiment, warnings = model_choice.warningOf(segmenter)
-    isListed = is_of_maps(segmenter) and not problem
-    texts = [text.format(name=segmenter.name), experiment, isListed and _heldOutText(state)]
-    details = details.format(name=segmenter.name, **lists)
-    return " ".join(filter(None, texts)), f"{details} {warnings}".strip()
+    texts = [text.format(name=segmenter.name), "" if problem else _heldOutText(state)]
+    return " ".join(filter(None, texts)), details.format(name=segmenter.name)
 
 
 def _heldOutText(state):
@@ -200,10 +182,10 @@ def problemOf(state, segmenter):
 
 
 def _dataProblem(state, folder, segmenter):
-    """Say that a cohort has too few patients, or labeled images are missing; empty for neither."""
+    """Say that a cohort has too few patients, or scans are missing; empty for neither."""
     try:
         if segmenter is not None and find_set(Path(folder)):
-            return _("A distilled set has no labels: choose the folder of the model's training.")
+            return _("A distilled set cannot be segmented: choose a folder of scans.")
         if segmenter is not None:
             _imagesOf(state)
         elif kindOf(state) == "distill":

@@ -39,7 +39,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(_REQUIRED, str),
     **dict.fromkeys(("anatomy", "intensity", "task"), str),
-    **dict.fromkeys(("on_request", "guided"), bool),
+    "guided": bool,
     "files": dict[str, str],
     "network": {},
     "view": {},
@@ -48,13 +48,6 @@ _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("limits", "warnings"), list[str]),
     "measured": [{}],
     "labels": [{"value": int, "name": str, "color": str}],
-    "likeness": {
-        "names": list[str],
-        "mean": list[float],
-        "covariance": list[list[float]],
-        "limit": float,
-        "volumes": int,
-    },
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from MedEnhanceLib.bundles import schema
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.modality import SET_MODALITY
-from MedEnhanceLib.errors import InputError, MedEnhanceError, ModelError, UnfitModelError
+from MedEnhanceLib.errors import InputError, ModelError, UnfitModelError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.json_input import read_json
 from MedEnhanceLib.io.voxels import refuse_pipe
@@ -88,11 +88,6 @@ class Bundle:
     def uses_guides(self) -> bool:
         """Whether it is an enhancer that other series of the same study can guide."""
         return bool(self.metadata.get("guided", False))
-
-    @property
-    def on_request(self) -> bool:
-        """Whether "auto" skips it, because it segments a rare finding."""
-        return bool(self.metadata.get("on_request", False))
 
     @property
     def about(self) -> str:
@@ -203,13 +198,8 @@ def read_defaults() -> dict[str, str]:
 
 
 def set_default(name: str) -> Bundle:
-    """Make "auto" select an installed model; MedEnhanceError if missing or `on_request`."""
+    """Make "auto" select an installed model; MedEnhanceError if it is missing."""
     bundle = by_name(name)
-    if bundle.on_request:
-        raise MedEnhanceError(
-            f"model {name!r} cannot be the default: it segments a rare finding",
-            "Name it where it is needed.",
-        )
     which = f"{bundle.kind} {bundle.modality}"
     others = {key: value for key, value in read_defaults().items() if key != which}
     user_folder().mkdir(parents=True, exist_ok=True)
@@ -222,7 +212,7 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
 
     Args:
         name_or_path: a name, a folder, or "auto" for the user's default of this kind and modality,
-            else the first that ships, else the first imported one; none that is `on_request`.
+            else the first that ships, else the first imported one.
         kind: one of `schema.KINDS`.
         modality: of the volume, such as "MR"; "OT" fits any model.
     Raises ModelError: there is none, it is damaged, or it is of another kind or modality.
@@ -364,13 +354,11 @@ def _recommended(kind: str, modality: str) -> Bundle:
         hint = "State it: --modality MR or CT (modality= in Python)."
         raise UnfitModelError("the modality is unknown, and the model depends on it", hint)
     fitting = [each for each in bundles if (each.kind, each.modality) == (kind, modality)]
-    for bundle in fitting:
-        if not bundle.on_request:
-            return bundle
+    if fitting:
+        return fitting[0]
     of_kind = any(bundle.kind == kind for bundle in bundles)
     raise (UnfitModelError if of_kind else ModelError)(
-        f"there is no model that {_VERBS[kind]} {modality}"
-        + (" unless it is selected by name" if fitting else ""),
+        f"there is no model that {_VERBS[kind]} {modality}",
         _names_hint(kind, modality),
     )
 
@@ -388,9 +376,9 @@ def _names_hint(kind: str, modality: str) -> str:
 
 
 def default_beside(bundle: Bundle) -> Bundle | None:
-    """Return the default model of a model's kind and modality; None if each has to be named."""
+    """Return the default model of a model's kind and modality; None if there is none."""
     rivals = (b for b in list_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
-    return next((rival for rival in rivals if not rival.on_request), None)
+    return next(rivals, None)
 
 
 def details(bundle: Bundle) -> dict[str, Any]:

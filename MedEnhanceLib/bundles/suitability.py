@@ -1,16 +1,9 @@
-"""Warnings that a model, or the filter, may not suit a volume.
-
-A bundle may hold mean and covariance of numbers that describe its training images ("likeness"); a
-volume is unlike them if its Mahalanobis distance, divided by √(their count), is above the limit.
-"""
+"""Warnings that a model, or the filter, may not suit a volume."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
@@ -21,27 +14,6 @@ _FEWEST_STEPS = 100
 _LEAST_DB, _ERRORS = 0.05, 2
 #: Substrings of BodyPartExamined for each anatomy: DICOM's terms, and vendors' own.
 _SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}
-
-#: Standard deviation of each number between scanners, by its first word, as in T1 brains.
-_BETWEEN = {
-    "volume": 0.3,
-    "thickness": 0.05,
-    "level": 0.05,
-    "brightness": 0.1,
-    "spread": 0.5,
-    "": 0.15,
-}
-#: Meaning of a number that is lower, and of one that is higher, than in the training images.
-_IN_WORDS = {
-    "thickness": ("{} is thinner", "{} is thicker"),
-    "level": ("{} is darker", "{} is brighter"),
-    "brightness": ("what would be {} is darker", "what would be {} is brighter"),
-    "spread": ("what would be {} is more uniform", "what would be {} is less uniform"),
-}
-_OTHER_CONTRAST = ("dark tissue stands out more", "bright tissue stands out more")
-#: Distance above which a volume is unlike the training images. Tuned on T1 brains and limbs.
-#: Measured again by Benchmarks/segmentation.py.
-_LIMIT = 1.9
 
 
 @dataclass(frozen=True)
@@ -141,57 +113,3 @@ def training_length_limits(steps: int) -> list[str]:
     if steps >= _FEWEST_STEPS:
         return []
     return [f"Trained for {steps} steps only, as a test model: use it for nothing else."]
-
-
-def fit_likeness(rows: Sequence[Mapping[str, float]], volumes: int) -> dict[str, Any]:
-    """Fit mean and covariance to the numbers of training images, for a bundle; {} without any.
-
-    rows: from `describe`, one per image. volumes: number of different volumes. The covariance is
-    that of the rows plus the variance between scanners, divided by √volumes.
-    """
-    rows = [row for row in rows if row]
-    if not rows:
-        return {}
-    values = np.array([list(row.values()) for row in rows])
-    is_shown = np.isfinite(values).any(axis=0)
-    names = [name for name, shown in zip(rows[0], is_shown, strict=True) if shown]
-    values = values[:, is_shown]
-    mean = np.nanmean(values, axis=0)
-    deviations = np.nan_to_num(values - mean)
-    prior = np.diag([_BETWEEN.get(name.partition(" of ")[0], _BETWEEN[""]) for name in names])
-    covariance = deviations.T @ deviations / len(rows) + prior**2 / np.sqrt(volumes)
-    return {
-        "names": names,
-        "mean": mean.round(4).tolist(),
-        "covariance": covariance.round(5).tolist(),
-        "limit": _LIMIT,
-        "volumes": volumes,
-    }
-
-
-def compare_likeness(
-    likeness: Mapping[str, Any], numbers: Mapping[str, float]
-) -> tuple[float, str]:
-    """Compare a volume's numbers, of `describe`, with those of `fit_likeness`.
-
-    Returns the Mahalanobis distance divided by √(count of numbers), infinite if the volume shows
-    too little, and a clause that names the largest difference.
-    """
-    if not numbers:
-        return np.inf, "it shows too little of a body"
-    mean = np.array(likeness["mean"])
-    deviation = np.array([numbers.get(name, np.nan) for name in likeness["names"]]) - mean
-    known = np.isfinite(deviation)
-    covariance = np.array(likeness["covariance"])[np.ix_(known, known)]
-    squared = deviation[known] @ np.linalg.pinv(covariance) @ deviation[known]
-    score = float(np.sqrt(squared / known.sum()))
-    spread = np.full(len(mean), np.inf)
-    spread[known] = np.sqrt(np.diag(covariance))
-    most = int(np.nanargmax(np.abs(deviation / spread)))
-    name, difference = likeness["names"][most], float(deviation[most])
-    if name.startswith("volume"):
-        volume_ml, usual_ml = np.exp([mean[most] + difference, mean[most]])
-        return score, f"the body in it has {volume_ml:,.0f} mL; about {usual_ml:,.0f} mL are usual"
-    kind, _, label = name.partition(" of ")
-    lower, higher = _IN_WORDS.get(kind, _OTHER_CONTRAST)
-    return score, f"{(lower if difference < 0 else higher).format(label)} than in those"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.config import HeadConfig, SegmentConfig
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.runtime.progress import Monitor
@@ -24,7 +24,6 @@ _FORCE = (
 )
 
 __all__ = [
-    "HeadConfig",
     "Label",
     "SegmentConfig",
     "Segmentation",

@@ -1,7 +1,7 @@
 """Segmenters, which label a volume, and their registry.
 
 A head is opened as the segmenter for the kind of network that its card states. Another one is a
-class in a file of its own, and a line in SEGMENTERS. CONTRIBUTING.md shows one that can be trained.
+class in a file of its own, and a line in SEGMENTERS, as CONTRIBUTING.md shows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.gradprom.config import SLICES, STRUCTURES, SegmentConfig, network_kind
+from MedEnhanceLib.gradprom.config import STRUCTURES, SegmentConfig
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.registry import Registry
@@ -31,7 +31,6 @@ MONAI = "monai"
 SEGMENTERS = Registry(
     "medenhance.segmenters",
     {
-        SLICES: "MedEnhanceLib.gradprom.slice_segmenter:SliceSegmenter",
         STRUCTURES: "MedEnhanceLib.gradprom.structures.segmenting:StructureSegmenter",
         MONAI: "MedEnhanceLib.gradprom.monai_segmenter:MonaiSegmenter",
     },
@@ -175,13 +174,12 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
         load_packages("torch", "monai", purpose="A MONAI bundle", monitor=monitor)
         return segmenter_class(MONAI)(Path(config.monai_bundle))
     head = open_bundle(config.model, kind="head", modality=volume.modality)
-    kind = network_kind(head.metadata.get("network", {}))
+    kind = str(head.metadata.get("network", {}).get("kind", ""))
     if not SEGMENTERS.knows(kind) or kind == MONAI:
         raise ModelError(
             f"head {head.name}: unknown kind of network {kind!r}", "Update MedEnhance."
         )
-    packages = ("torch", "monai", "monai.networks.nets.unet") if kind == SLICES else ("torch",)
-    load_packages(*packages, purpose=_PURPOSE, monitor=monitor)
+    load_packages("torch", purpose=_PURPOSE, monitor=monitor)
     return segmenter_class(kind)(head)
 
 

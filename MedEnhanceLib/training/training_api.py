@@ -15,13 +15,12 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import PathLike, local_path
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.runtime.progress import Cancel
-from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig, TrainHeadConfig
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.training.jobs.distill import distill_config, distill_into, refuse_among_patients
 from MedEnhanceLib.training.jobs.evaluate import evaluate_bundle
 from MedEnhanceLib.training.jobs.train import (
     check_training,
-    method_of,
     set_of,
     train_method,
     training_config,
@@ -32,17 +31,11 @@ from MedEnhanceLib.training.spg.config import DistillConfig
 
 def train(
     method: str,
-    config: str
-    | Mapping[str, Any]
-    | TrainConfig
-    | TrainHeadConfig
-    | TrainFromLabelsConfig
-    | TrainSlicesConfig,
+    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig,
     data: PathLike,
     out: PathLike,
     *,
     distilled: PathLike | None = None,
-    from_labels: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Path:
@@ -52,14 +45,12 @@ def train(
         method: "hqg": an enhancer; "head": segmentation; "slices": a network that restores thin
             slices; "codec": a network of the compression, chosen by the field part.
         config: a preset ("smoke", "quick", "cpu", "full"), the method's fields as an object, or its
-            TrainConfig, TrainHeadConfig (from label maps: TrainFromLabelsConfig) or
-            TrainSlicesConfig.
-        data: the folder that patterns in config are relative to; for hqg and slices also a
-            distilled set. Without patterns: hq/* (hqg), images/* (head), **/*.nii.gz (slices,
-            codec), * (head from label maps).
+            TrainConfig, TrainHeadConfig or TrainSlicesConfig.
+        data: the folder that patterns in config are relative to, for head of label maps; for hqg
+            and slices also a distilled set. Without patterns: hq/* (hqg), * (head), **/*.nii.gz
+            (slices, codec).
         out: the folder for checkpoint and bundle.
         distilled: a distilled set, besides the volumes of data.
-        from_labels: head: data holds label maps, and no images are needed.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -74,7 +65,6 @@ def train(
         folder = me.train("hqg", config, "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
     """
-    method = method_of(method, from_labels=from_labels)
     fields = {"preset": config} if isinstance(config, str) else config
     if isinstance(fields, Mapping):
         check_training(method, fields)

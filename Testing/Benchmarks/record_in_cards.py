@@ -36,7 +36,6 @@ def main() -> None:
         )
     rows = _rows_of("segmentation")
     record_fields(MODELS / "brain", {"measured": brain_rows(rows)})
-    record_fields(MODELS / "sarcoma-ct", {"measured": head_rows(rows)})
     for name, start in CODECS.items():
         record_fields(MODELS / name, {"measured": codec_rows(_rows_of("compression"), start)})
     for name, modality in SLICES.items():
@@ -60,15 +59,6 @@ def brain_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             table.append({"compared": name, "figure": figure, "mean (range)": spread,
                           "n": len(values)})  # fmt: skip
     return table
-
-
-def head_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Dice of each label in each patient, of the experiment for sarcomas."""
-    return [
-        {key: row[key] for key in ("subject", "case", "input")} | row["labels"]
-        for row in rows
-        if row["table"] == "sarcomas"
-    ]
 
 
 def enhancement_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str, Any]]:

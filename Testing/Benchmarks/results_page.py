@@ -323,19 +323,8 @@ def segmented() -> Table:
     )  # fmt: skip
 
 
-def sarcomas() -> Table:
-    """The experiment for sarcomas, on images as they are and enhanced."""
-    base = "segmentation.rows[table=sarcomas; case=$0; input="
-    means = (f"{{±{base}{state}].dice|.3f}}" for state in ("as it is", "enhanced"))
-    return Table(
-        ("damage", "Dice, as it is", "Dice, enhanced", "n"),
-        ("$0", *means, f"{{{base}as it is].dice:count|.0f}}"),
-        [("undamaged",), ("5,000 photons",)],
-    )  # fmt: skip
-
-
 def refused() -> Table:
-    """Volumes that the segmentation models refuse, by what they show; brains first."""
+    """Volumes that the segmentation model refuses, by what they show; brains first."""
     judged = [row for row in record("segmentation")["rows"] if row["table"] == "refused"]
     kinds = dict.fromkeys((row["model"], row["kind"], row["is_like"]) for row in judged)
     those = "segmentation.rows[table=refused; model=$0; kind=$1].refused"
@@ -348,7 +337,10 @@ def refused() -> Table:
 
 
 def gate() -> Table:
-    """Dice of a head on noisy, enhanced and clean images, and what taught steps change."""
+    """Dice of a head on noisy, enhanced and clean images, and what taught steps change.
+
+    Of heads of slices, which have gone since: `gradprom.py` measures the head that ships.
+    """
     base = "gradprom.rows[anatomy=$0; arm="
     images = ("noisy", "head of noisy images", "enhanced", "clean")
     lost = [over(base, (arm, "enhancement only"), "psnr")
@@ -432,7 +424,7 @@ def ratio() -> Table:
 def downstream() -> Table:
     """What radiomics and segmentation keep of a volume that was compressed."""
     path = "downstream.rows[modality=$0; setting=$2]"
-    labels = (("MR", "Left cerebral cortex"), ("CT", "Gross tumor volume"))
+    labels = (("MR", "Left cerebral cortex"), ("CT", "no model"))
     settings = ("error 1", "error 2", "error 8", "ratio 8", "ratio 32")
     return Table(
         ("modality", "setting", "ratio, mean", "features kept, %", "worst patient, %",
@@ -551,6 +543,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
         offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices,
-        segmented, sarcomas, refused, gate, distilled, exact, ratio, downstream, time, card,
+        segmented, refused, gate, distilled, exact, ratio, downstream, time, card,
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The models that ship, on scans that they did not learn from: whole heads, and sarcomas.
+"""The head that ships, on scans that it did not learn from.
 
     python Testing/Benchmarks/segmentation.py --data FOLDER …    volumes of heads.json
 
@@ -40,7 +40,6 @@ from _common import (
     at_least,
     at_most,
     kept,
-    least,
     most,
     over_goals,
     run,
@@ -57,7 +56,6 @@ from _heads_data import (
     structures_of,
     volumes_of,
 )
-from _sarcoma_rows import ENHANCED, gains, sarcoma_parts
 
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
@@ -70,7 +68,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 SEED = 0
 BUNDLE = REPOSITORY / "Resources" / "models" / "brain"
-HEAD, MIXTURE, TEMPLATE, NOISY = "head", "mixture", "one template", "noisy"
+HEAD, MIXTURE, TEMPLATE = "head", "mixture", "one template"
+NOISY, ENHANCED = "noisy", "enhanced"
 #: Volumes of heads.json: noisy ones, one in thick slices, one in other storages, to which labels
 #: are carried, and whose time is measured.
 _NOISY = ("malf/malf_1104_T1", "multi/open_ms_C26_T2")
@@ -94,7 +93,6 @@ _WHY_VERDICTS = (
     "heads that are cut off, an infant, and two heads of one scanner are refused; head phantoms, "
     "an iguana and a cord without a body are not"
 )
-_WHY_SARCOMAS = "smoothing costs single patients details; the mean over patients gains"
 
 
 def parts(options: Namespace) -> Iterator[Part]:
@@ -117,7 +115,6 @@ def parts(options: Namespace) -> Iterator[Part]:
         if entry["group"] not in ("brain", "not brain"):
             continue
         yield f"refused {entry['file']}", partial(verdict_rows, Scan(heads, entry))
-    yield from sarcoma_parts()
 
 
 @lru_cache(maxsize=1)
@@ -378,7 +375,7 @@ def _used(scan: Scan) -> Row:
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """Shares of 1 over their bars, the cost, verdicts, and what enhancing gains for sarcomas."""
+    """Shares of 1 over their bars, the cost, and verdicts."""
 
     def values(table: str, field: str, arm: str = HEAD, **fields: Any) -> list[float]:
         wanted = {"table": table, "arm": arm, **fields}
@@ -422,8 +419,6 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     yield at_most("brain: time, memory or weights over their limits", most(cost), 1, _WHY_COST)
     wrong = [row["refused"] == row["is_like"] for row in rows if row["table"] == "refused"]
     yield at_most("volumes that a model judges wrongly", sum(wrong), 0, _WHY_VERDICTS)
-    gained = least(gains(rows))
-    yield at_least("sarcoma-ct: Dice gained by enhancing, least", gained, 0, _WHY_SARCOMAS)
 
 
 def retest_means(rows: list[Row]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,19 +76,16 @@ def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "models"
 
 
-@pytest.fixture(scope="session")
-def tissue_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A head of slices for T1 brains; see `tissue_head.py`."""
-    from Library.tissue_head import write_tissue_head
-
-    return write_tissue_head(tmp_path_factory.mktemp("tissue head"))
-
-
 @pytest.fixture
-def default_head(tissue_head: Path, user_models: Path) -> Bundle:
-    """The same, installed as the default for MR."""
-    shutil.copytree(tissue_head, user_models / tissue_head.name)
-    return set_default(tissue_head.name)
+def default_head(user_models: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A head that stands in for a trained one, installed as the default for MR."""
+    from Library.stripes import KIND, Stripes, write_stripes
+
+    from MedEnhanceLib.gradprom.segmenters import SEGMENTERS
+
+    monkeypatch.setitem(SEGMENTERS, KIND, "Library.stripes:Stripes")
+    Stripes.seen.clear()
+    return set_default(write_stripes(user_models).name)
 
 
 @pytest.fixture

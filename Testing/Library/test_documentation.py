@@ -25,7 +25,6 @@ import pytest
 from Library.conftest import MR, write_series
 
 import MedEnhanceLib
-from MedEnhanceLib.bundles.store import set_default
 from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.imaging import averaged
@@ -326,8 +325,6 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/training.md": _plain,
     "docs/uncertainty.md": _plain,
 }
-#: Pages that segment slice by slice.
-_WITH_ANY_SEGMENTS = {"docs/batch.md", "docs/dicom/writing.md", "docs/segmenters.md"}
 #: Run by tests of their subjects.
 _RUN_ELSEWHERE = {
     "docs/gradient-gate.md",
@@ -348,18 +345,12 @@ _OF_DEVELOPERS = {
 def test_the_examples_of_a_page_run(
     page: str,
     desk: Path,
-    tissue_head: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
+    quick_labels: None,
 ) -> None:
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
     monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps.tuning_steps", lambda _: 4)
-    if page in _WITH_ANY_SEGMENTS:
-        shutil.copytree(tissue_head, desk / "models" / tissue_head.name)
-        set_default(tissue_head.name)
-    else:
-        request.getfixturevalue("quick_labels")
     names = run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return
@@ -446,7 +437,7 @@ def test_every_call_of_me_on_a_page_fits_the_function() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "methods"), [("training", ["hqg", "hqg", "hqg"]), ("slices", ["slices"])]
+    ("page", "methods"), [("training", ["hqg", "hqg"]), ("slices", ["slices"])]
 )
 def test_the_configurations_of_a_page_are_valid(
     page: str, methods: list[str], monkeypatch: pytest.MonkeyPatch

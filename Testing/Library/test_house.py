@@ -122,7 +122,7 @@ def test_links_of_the_documents_lead_somewhere() -> None:
 @pytest.mark.training
 @pytest.mark.parametrize("recipe", sorted((ROOT / "docs/recipes").glob("*.json")), ids=str)
 def test_recipes_are_valid_configurations(recipe: Path) -> None:
-    from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig, TrainHeadConfig
+    from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
     from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
     from MedEnhanceLib.training.jobs.train import training_config
 
@@ -132,8 +132,7 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
         assert recipe.stem == f"codec-{modality.lower()}-{fields['part']}"
         return
     enhancer = TrainSlicesConfig if recipe.stem.endswith("-slices") else TrainConfig
-    head = TrainFromLabelsConfig if "tissues" in fields else TrainHeadConfig
-    made = (head if "structures" in fields else enhancer).from_json(fields)
+    made = (TrainHeadConfig if "structures" in fields else enhancer).from_json(fields)
     assert made.name == recipe.stem
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from Library.gradprom.structure_maps import write_head
+from Library.small_head import write_small_head
 
 import MedEnhanceLib
 from MedEnhanceLib import io
@@ -124,7 +124,7 @@ print(json.dumps("MedEnhanceLib.training" in sys.modules))
 def test_whoever_enhances_segments_compresses_or_converts_never_imports_what_trains(
     scan: Path, tmp_path: Path
 ) -> None:
-    places = str(scan), str(write_head(tmp_path)), str(tmp_path / "out")
+    places = str(scan), str(write_small_head(tmp_path)), str(tmp_path / "out")
     assert _python(_WITHOUT_TRAINING, *places) is False
 
 

@@ -200,7 +200,7 @@ def test_python_refuses_a_number_out_of_range_before_it_reads(wrong: Any, tmp_pa
         lambda: me.degrade(volume, scanner="2d", seed=wrong),
         lambda: me.degrade(volume, rician=wrong if wrong is not True else 2),
         lambda: me.train("hqg", {"learning_rate": wrong if wrong is not True else 2}, volume, out),
-        lambda: me.train("head", {"network": {"widths": [8, wrong]}}, volume, out),
+        lambda: me.train("head", {"widths": [8, wrong]}, volume, out),
         lambda: me.train("slices", {"seed": wrong}, volume, out, distilled=tmp_path / "no set"),
         lambda: JobSpec("train", VALID["train"] | {"config": {"seed": wrong}}),
         lambda: JobSpec("train", VALID["train"] | {"method": "codec", "config": {"blocks": wrong}}),

@@ -21,7 +21,7 @@ from Library.conftest import WarningRecorder, recorder  # noqa: F401
 from Library.gradprom.test_head import phantom
 from Library.hqg.conftest import brain
 from Library.hqg.test_slices import _scan
-from Library.tissue_head import write_tissue_head
+from Library.small_head import write_small_head
 from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
@@ -111,7 +111,7 @@ def test_thin_slices_and_a_head_agree(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def labels(card: str) -> Volume:
         # One of its own: heads stay loaded, on the device last used.
-        folder = write_tissue_head(tmp_path / card[:4])
+        folder = write_small_head(tmp_path / card[:4])
         config = SegmentConfig(model=str(folder), device=card, force_segmenter=True)
         return segment(small, config).volume
 

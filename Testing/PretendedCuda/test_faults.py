@@ -35,7 +35,7 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
 @pytest.mark.parametrize(
     "run",
     [
-        "gradprom.infer:segment", "gradprom.train:train",
+        "gradprom.infer:segment",
         "hqg.slices.thin_slices:enhance_slices", "hqg.slices.slice_training:train_slices",
         "hqg.train.run:train",
         "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient",

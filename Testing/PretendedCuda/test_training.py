@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from Library.gradprom.test_head import config as head_config  # noqa: F401
-from Library.gradprom.test_head import data as head_data  # noqa: F401
+from Library.label_maps import fields, write_label_maps
 from Library.training.gradprom.pair import descend, network
 from Library.training.spg.conftest import phantom
 from Library.training.unicompress.implicit.conftest import waves
@@ -60,13 +59,13 @@ def test_the_gate_admits_the_same(cards: object) -> None:
 
 
 @pytest.mark.slow
-def test_a_head_is_trained(head_config: TrainHeadConfig, head_data: Path, tmp_path: Path) -> None:
-    from MedEnhanceLib.gradprom.train import train as train_head
+def test_a_head_is_trained(tmp_path: Path) -> None:
+    from MedEnhanceLib.training.gradprom.heads import train_head
 
-    config = replace(head_config, steps=4, batch=1)
-    wanted = load_tensors(read_bundle(train_head(config, head_data, tmp_path / "cpu")))
+    config, maps = TrainHeadConfig.from_json(fields()), write_label_maps(tmp_path / "maps", 1)
+    wanted = load_tensors(read_bundle(train_head(config, maps, tmp_path / "cpu")))
     with pretended():
-        bundle = train_head(replace(config, device="cuda:1"), head_data, tmp_path / "card")
+        bundle = train_head(replace(config, device="cuda:1"), maps, tmp_path / "card")
     found = load_tensors(read_bundle(bundle))
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():

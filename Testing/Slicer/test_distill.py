@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -14,7 +13,6 @@ from Library.jobs.conftest import brain
 from Library.label_maps import write_label_maps
 from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
-from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.options import config_from_json, option_of
 from MedEnhanceLib.io import save
 from MedEnhanceLib.training.jobs.distill import DistillParams
@@ -66,13 +64,10 @@ class DistillTestCase(MedEnhanceTestCase):
         self.context.state.distillDevice = "cpu"
         self.ui.nameEdit.text = "tiny"
 
-    def teacher(self, name, **fields):
-        """A segmentation model that learned from what the enhancer mr makes of labeled images."""
-        config = {"enhancer": "mr", "images": ["hq/*"], "labels": ["labels/*"], **fields}
-        training = {"config": config}
-        enhancer = {"enhancer": open_bundle("mr", kind="enhancer", modality="MR").identity()}
-        ofMr = {"modality": "MR", "on_request": False, "warnings": [], "gradprom": enhancer}
-        copyOfModel("sarcoma-ct", os.path.join(self.models, name), training=training, **ofMr)
+    def teacher(self, name, enhancer="mr"):
+        """A segmentation model that learned from what an enhancer makes."""
+        training = {"config": {"enhancer": enhancer}}
+        copyOfModel("brain", os.path.join(self.models, name), training=training)
 
     def train(self, **fields):
         """Begin a training with these fields of its configuration; its job."""
@@ -163,26 +158,22 @@ class TrainPageTest(DistillTestCase):
         with mock.patch.object(self.context.runner, "submit") as submit:
             ui.startButton.click()
         taken = config_from_json(TrainParams, submit.call_args.args[1])
-        self.assertEqual((taken.method, taken.from_labels, taken.data), ("head", True, folder))
+        self.assertEqual((taken.method, taken.data), ("head", folder))
         self.assertEqual(taken.config["name"], "mine")
         self.assertEqual(taken.config["preset"], "quick")
 
     def test_aSegmentationModelTeachesAnEnhancerThroughTheGate(self):
         """GradProm, with the options that the training takes."""
-        self.teacher("mine", held_out=["hq/*1.nrrd"])
-        self.teacher("unable", held_out=["hq/2*"], enhancer="removed")
-        folder, ui = self.cohort(), self.ui
+        self.teacher("mine")
+        self.teacher("unable", "removed")
+        ui = self.ui
+        self.cohort()
         ui.advancedSection.collapsed = False
         self.addCleanup(setattr, ui.advancedSection, "collapsed", True)
         self.assertFalse(ui.gateSelector.enabled)
         self.assertEqual(ui.segmenterSelector.findData("unable"), -1)
         self.pick(ui.segmenterSelector, "mine")
-        self.assertEqual(ui.pathLabel.text, "Images and labels:")
-        self.assertIn("images hq/*; labels labels/*; of", ui.aboutDetails.text)
-        self.assertIn("2 images and 0 labels match", ui.problemLabel.text)
-        self.assertFalse(ui.startButton.enabled)
-        shutil.copytree(Path(folder, "hq"), Path(folder, "labels"))
-        self.panel.update()
+        self.assertEqual(ui.pathLabel.text, "Scans:")
         self.pick(ui.gateSelector, "binary")
         self.pick(ui.deviceSelector, "cpu")
         with mock.patch.object(self.context.runner, "submit") as submit:
@@ -210,13 +201,10 @@ class TrainPageTest(DistillTestCase):
             page, boxes = self.panel.widget, [ui.deviceSelector, *boxes]
             columns = {box.mapTo(page, qt.QPoint(0, 0)).x() for box in self.visible(*boxes)}
             self.assertEqual(len(columns), 1, "the fields of Advanced stand in one column")
-        self.choose("trainCT")
-        self.pick(ui.segmenterSelector, "sarcoma-ct")  # it ships
-        self.assertIn("sarcoma-ct is an experiment.", ui.aboutLabel.text)
-        self.assertIn("It misses tumor", ui.aboutDetails.text)
         Path(folder, "manifest.json").write_text('{"format": "medenhance-distilled"}')
         self.panel.update()
-        self.assertIn("has no labels", ui.problemLabel.text)
+        self.assertEqual(ui.segmenterSelector.currentData, "mine")
+        self.assertIn("A distilled set cannot be segmented", ui.problemLabel.text)
 
     def test_brainTeachesOnScansWithoutLabelsAndThePageNamesWhoIsHeldOut(self):
         ui, folder = self.ui, self.temporaryFolder()

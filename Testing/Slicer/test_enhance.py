@@ -208,11 +208,10 @@ class ChoicesTest(EnhanceTestCase):
         self.setModality(node, "MR")
         self.assertTrue(self.ui.segmentCheckBox.checked)
 
-    def test_theSegmentationModelIsChosenAndAnExperimentIsNamed(self):
+    def test_theSegmentationModelIsChosen(self):
         folder = self.temporaryFolder()
         self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=folder))
-        ofMr = {"modality": "MR", "on_request": False}
-        copyOfModel("sarcoma-ct", os.path.join(folder, "mine"), **ofMr)
+        copyOfModel("brain", os.path.join(folder, "mine"))
         node, ui, box = self.smallVolume(modality="MR"), self.ui, self.ui.segmenterComboBox
         self.choose(node)
         texts = [box.itemText(at) for at in range(box.count)]
@@ -221,27 +220,12 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(self.panel.options.segmenter, "auto")
         self.pick(box, "mine")
         self.assertEqual(self.panel.options.segmenter, "mine")
-        self.assertIn("How it was trained: 2400 steps", box.toolTip)
-        self.assertNotIn("by the rule", box.toolTip)
+        self.assertIn("How it was trained: 6100 steps", box.toolTip)
         node.SetAttribute(self.bridge.MODALITY, "CT")
         slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) - 1000)
         self.processEvents(80)
-        self.assertTrue(ui.segmentCheckBox.enabled and ui.segmentCheckBox.checked)
-        self.assertEqual(
-            (box.currentText, self.panel.options.segmenter), ("Choose a model", "auto")
-        )
-        self.assertIn("choose a model below it: CT has no default", ui.problemLabel.text)
-        self.assertFalse(ui.applyButton.enabled)
-        self.assertEqual(box.itemText(1), "sarcoma-ct (experiment)")
-        self.unfold(self.panel.widget)
-        self.widget.parent.resize(400, 900)
-        self.processEvents(80)
-        needs = box.fontMetrics().horizontalAdvance(box.itemText(1)) + 34  # with the arrow
-        self.assertLess(needs, box.width)
-        self.pick(box, "sarcoma-ct")
-        self.assertEqual(self.panel.options.segmenter, "sarcoma-ct")
-        self.assertIn("sarcoma-ct is an experiment", ui.problemLabel.text)
-        self.assertIn("Every outline needs a reader", ui.problemDetails.text)
+        self.assertFalse(ui.segmentCheckBox.enabled or self.panel.options.segment)
+        self.assertIn("no segmentation model", ui.segmentCheckBox.toolTip)
         self.assertTrue(ui.applyButton.enabled)
 
     def test_guideAndOutputAreChecked(self):

@@ -74,27 +74,24 @@ class LogicTest(MedEnhanceTestCase):
         ]
         for hint in hints:
             self.assertNotRegex(hint, r"--[a-z]|medenhance|modality=")
-        error = self.refusal(self.logic.enhance, node, model="sarcoma-ct")
+        error = self.refusal(self.logic.enhance, node, model="brain")
         self.assertIn("segments; a model that enhances is needed", error.message)
         error = self.refusal(self.logic.enhance, ct, segment=True)
         self.assertIn("no model that segments CT", error.message)
-        self.assertIn("unless it is selected by name", error.message)
 
     @slow
     def test_scriptsNameAHead(self):
-        node = self.smallVolume((6, 64, 64), modality="CT")
-        voxels = slicer.util.arrayFromVolume(node) - 1000  # in HU, as what is called CT is expected
-        slicer.util.updateVolumeFromArray(node, voxels)
-        options = {"segment": True, "segmenter": "sarcoma-ct", "force_segmenter": True}
+        node = self.smallVolume((6, 64, 64), modality="MR")
+        options = {"segment": True, "segmenter": "brain", "force_segmenter": True}
         better = self.logic.enhance(node, **options)
         for role in ("segmentation", "table"):
             made = better.GetNodeReference(f"MedEnhance.{role}")
-            self.assertEqual(made.GetAttribute("MedEnhance.model"), "sarcoma-ct")
+            self.assertEqual(made.GetAttribute("MedEnhance.model"), "brain")
         manifest = json.loads(better.GetAttribute("MedEnhance.manifest"))
-        self.assertEqual(manifest["config"]["segmenter"]["model"], "sarcoma-ct")
+        self.assertEqual(manifest["config"]["segmenter"]["model"], "brain")
         for options, says in (
-            ({"segmenter": "sarcoma-ct"}, "no segmentation is requested"),
-            ({"segmenter": "brain", "segment": True}, "is for MR, the volume is CT"),
+            ({"segmenter": "brain"}, "no segmentation is requested"),
+            ({"segmenter": "mr", "segment": True}, "a model that segments is needed"),
             ({"segmenter": None, "segment": True}, "segmenter is None"),
         ):
             error = self.refusal(self.logic.enhance, node, **options)

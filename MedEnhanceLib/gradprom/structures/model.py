@@ -17,9 +17,6 @@ from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.space import Space
 
-#: Kind of network in the metadata of such a head.
-STRUCTURES = "structures"
-
 
 @dataclass(frozen=True, eq=False)
 class StructureModel:

@@ -73,9 +73,8 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--segmenter",
         metavar="NAME",
-        help="hqg: segmentation model (head) that teaches an enhancer through a gate: brain on "
-        "clean scans of heads, without labels (--high-quality); others on the labeled images of "
-        "their training, below --data",
+        help="hqg: segmentation model (head) that teaches an enhancer through a gate, on clean "
+        "scans without labels (--high-quality); brain on those of heads",
     )
     parser.add_argument(
         "--gate",
@@ -86,7 +85,7 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--from-labels",
         metavar="DIR",
-        help="head: label maps to learn from, without images; structures are named in --config",
+        help="head: label maps to learn from; structures are named in --config",
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     parser.add_argument(
@@ -105,10 +104,12 @@ def _train(args: argparse.Namespace) -> int:
     data, distilled = args.data, None
     if data is not None and find_set(Path(data)):
         distilled = data
-    if args.from_labels:
-        if data or args.high_quality:
+    if args.from_labels and args.method != "head":
+        raise ConfigError(f"{args.method} does not learn from label maps", "They are for head.")
+    if args.method == "head":
+        if data or args.high_quality or not args.from_labels:
             raise ConfigError(
-                "--from-labels needs no images", "Leave out --data and --high-quality."
+                "a head is trained on label maps", "Give these alone (--from-labels DIR)."
             )
         data = args.from_labels
     elif args.high_quality:
@@ -116,8 +117,7 @@ def _train(args: argparse.Namespace) -> int:
     elif data is None:
         raise ConfigError(
             "no training data",
-            "Name images of high quality (--high-quality DIR), label maps (--from-labels DIR), or "
-            "a folder (--data DIR).",
+            "Name images of high quality (--high-quality DIR), or a folder (--data DIR).",
         )
     stated = {name: getattr(args, name) for name in _FIELDS}
     config |= {name: value for name, value in stated.items() if value is not None}
@@ -130,7 +130,6 @@ def _train(args: argparse.Namespace) -> int:
         "config": config,
         "data": str(data),
         "distilled": distilled,
-        "from_labels": bool(args.from_labels),
     }
     fields = args.console.run("train", params)
     return int(args.console.report(fields, "\n".join(_lines(fields))))
@@ -138,11 +137,10 @@ def _train(args: argparse.Namespace) -> int:
 
 def _check_file(args: argparse.Namespace, config: Mapping[str, Any], distilled: str | None) -> None:
     """Raise ConfigError, with the file's name, for a configuration that the job would refuse."""
-    from MedEnhanceLib.training.jobs.train import method_of, set_of, training_config
+    from MedEnhanceLib.training.jobs.train import set_of, training_config
 
     try:
-        method = method_of(args.method, from_labels=bool(args.from_labels))
-        training_config(method, config, set_of(Path(), distilled))
+        training_config(args.method, config, set_of(Path(), distilled))
     except ConfigError as error:
         raise ConfigError(f"{args.config}: {error.message}", error.hint) from error
 
@@ -195,10 +193,8 @@ TRAIN = Command(
     name="train",
     description="Train a model on your own volumes. hqg: an enhancer, on a folder of\n"
     "high-quality images, or on a distilled set (--data SET), or both. head: a segmentation\n"
-    "model, with --data, and --config with its labels, or from label maps alone\n"
-    "(--from-labels). slices: a network for thin slices,\n"
-    "likewise or on the volumes below --data that --config names; codec: models of the codec,\n"
-    "on those.\n"
+    "model, from label maps (--from-labels). slices: a network for thin slices, like hqg or on\n"
+    "the volumes below --data that --config names; codec: models of the codec, on those.\n"
     "The same command continues a training that was stopped. How to: docs/training.md.",
     example="medenhance train hqg --high-quality good/ --modality MR --out runs/mine",
     declare=_declare_train,

@@ -13,7 +13,8 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.gradprom.config import STRUCTURES
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 
 _LIMITS = (
     "Trained on scans painted from label maps, not on images of patients.",
@@ -23,10 +24,11 @@ _LIMITS = (
 
 def export_structures(
     folder: Path,
-    config: TrainFromLabelsConfig,
+    config: TrainHeadConfig,
     model: StructureModel,
     maps: int,
     seconds: float,
+    enhancer: Enhancer | None = None,
 ) -> Bundle:
     """Write the bundle of a training.
 
@@ -36,6 +38,7 @@ def export_structures(
         model: with averaged weights.
         maps: number of label maps.
         seconds: duration of the training.
+        enhancer: of some of the painted scans; None: none was enhanced.
     """
     prior = (model.space.prior * 255).round().to(torch.uint8)
     if model.anatomy.has_sides:  # symmetric: half is enough
@@ -46,6 +49,12 @@ def export_structures(
     of_body = f" of the {config.anatomy}" if config.anatomy else ""
     origin = config.label_origin or "given; who drew them is not stated"
     names = ", ".join(model.anatomy.structures)
+    recorded, enhanced, gradprom = config.to_json() | {"device": ""}, "", {}
+    if enhancer:
+        name, share = enhancer.identity["name"], config.enhanced_share
+        enhanced = f", {share:.0%} of them with noise that {name} removed"
+        recorded["enhancer"] = name
+        gradprom = {"gradprom": {"enhancer": enhancer.identity, "taught": enhancer.taught}}
     metadata: dict[str, Any] = {
         "name": config.name,
         "kind": "head",
@@ -63,13 +72,12 @@ def export_structures(
             "quality": {name: list(pair) for name, pair in model.quality.items()},
             **model.anatomy.to_json(),
         },
-        "on_request": False,
         "labels": [asdict(label) for label in model.anatomy.labels],
         "training": {
-            "config": config.to_json() | {"device": ""},
+            "config": recorded,
             "seconds": round(seconds),
             "summary": f"{config.steps} steps, each on a scan painted from one of {maps} label "
-            f"maps{of_body}, seed {config.seed}, {seconds / 60:.0f} minutes",
+            f"maps{of_body}{enhanced}, seed {config.seed}, {seconds / 60:.0f} minutes",
         },
         "data": list(config.data),
         "warnings": [*training_length_limits(config.steps), *config.warnings],
@@ -77,5 +85,6 @@ def export_structures(
             *_LIMITS,
             f"Made for {config.modality} images{of_body}; not validated on anything else.",
         ],
+        **gradprom,
     }
     return export_bundle(folder, tensors, metadata)

@@ -31,7 +31,8 @@ from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.learning.training import Learner, begin_training
 from MedEnhanceLib.runtime.ordered import ahead
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 from MedEnhanceLib.training.gradprom.head_export import export_structures
 from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painted, Painter
 
@@ -63,8 +64,13 @@ _SLOPES = (0.0, 2.0)
 _MEASURED, _LARGER = 12, 32
 
 
-def train_from_labels(
-    config: TrainFromLabelsConfig, folder: Path, out: Path, monitor: Monitor | None = None
+def train_head(
+    config: TrainHeadConfig,
+    folder: Path,
+    out: Path,
+    monitor: Monitor | None = None,
+    *,
+    enhancer: Enhancer | None = None,
 ) -> Path:
     """Train a head from label maps alone, export its bundle, and measure it on painted scans.
 
@@ -74,6 +80,7 @@ def train_from_labels(
         out: for checkpoint and bundle. A training of the same configuration continues from the
             checkpoint there.
         monitor: progress, metrics and cancelling.
+        enhancer: of the configuration; None if it names none.
     Returns:
         The bundle's folder, `out/<name>`.
     Raises:
@@ -98,20 +105,20 @@ def train_from_labels(
         config, painter, anatomy, device, out / "locator", monitor.part(0.08, 0.25)
     )
     steps = monitor.part(0.25, 0.97)
-    corrector, seconds = _train_corrector(config, painter, anatomy, device, out, steps)
+    corrector, seconds = _train_corrector(config, painter, anatomy, device, out, steps, enhancer)
     model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
     if held_out:
         others = Painter(maps[count:], placements[count:], space, anatomy)
         model, measured = _measure(model, others, config, monitor.part(0.97, 1))
-    bundle = export_structures(out / config.name, config, model, count, seconds)
+    bundle = export_structures(out / config.name, config, model, count, seconds, enhancer)
     if measured:
         record_fields(bundle.folder, measured)
     monitor.progress(1.0, "model written")
     return bundle.folder
 
 
-def _split(config: TrainFromLabelsConfig, folder: Path) -> tuple[list[Path], list[Path]]:
+def _split(config: TrainHeadConfig, folder: Path) -> tuple[list[Path], list[Path]]:
     """Find the label maps for training, and those held out."""
     paths = sorted({path for pattern in config.images for path in folder.glob(pattern)})
     paths = [path for path in paths if path.is_file()]
@@ -162,7 +169,7 @@ def _map_of(volume: Volume, anatomy: Anatomy) -> TissueMap:
 
 
 def _measure(
-    model: StructureModel, painter: Painter, config: TrainFromLabelsConfig, monitor: Monitor
+    model: StructureModel, painter: Painter, config: TrainHeadConfig, monitor: Monitor
 ) -> tuple[StructureModel, dict[str, Any]]:
     """Measure a head on painted scans of held-out maps.
 
@@ -229,7 +236,7 @@ def _calibration(
 
 
 def _limits(
-    config: TrainFromLabelsConfig, locations: list[Location], entropies: list[float]
+    config: TrainHeadConfig, locations: list[Location], entropies: list[float]
 ) -> dict[str, float]:
     """Return what a volume is refused or warned for: a margin beyond most painted scans."""
     if not locations:
@@ -249,7 +256,7 @@ def _limits(
 
 
 def _train_locator(
-    config: TrainFromLabelsConfig,
+    config: TrainHeadConfig,
     painter: Painter,
     anatomy: Anatomy,
     device: str,
@@ -295,14 +302,15 @@ def _train_locator(
 
 
 def _train_corrector(
-    config: TrainFromLabelsConfig,
+    config: TrainHeadConfig,
     painter: Painter,
     anatomy: Anatomy,
     device: str,
     out: Path,
     monitor: Monitor,
+    enhancer: Enhancer | None,
 ) -> tuple[Corrector, float]:
-    """Train the corrector as `_train_locator`; returns also the seconds."""
+    """Train the corrector as `_train_locator`, on enhanced scans too; returns also the seconds."""
     torch.manual_seed(config.seed)
     network = Corrector(len(anatomy.classes), config.widths).to(device)
     learner = Learner(network, config.learning_rate, config.ema, _BETAS)
@@ -313,6 +321,8 @@ def _train_corrector(
         more = 16 * int(rng.choice(3, p=chances))
         k, j, i = (side + more for side in config.sides)
         scan = painter.draw(rng, (k, j, i))
+        if enhancer and rng.random() < config.enhanced_share:
+            scan = replace(scan, image=enhancer.after_noise(scan.image, rng))
         return scan, posteriors(scan.image, scan.prior)
 
     scan_of = _painted_ahead(paint, config.steps)

@@ -7,10 +7,13 @@ through the image alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,47 +22,70 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import Bytes
-from MedEnhanceLib.core.labels import LabeledFile
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.labels import Label, LabeledFile
+from MedEnhanceLib.core.metrics import dice, psnr
+from MedEnhanceLib.core.modality import profile_of
+from MedEnhanceLib.core.volume import Enhance, Volume
+from MedEnhanceLib.degradation.lowdose import ELECTRONIC
+from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.labeled import Files, LabeledImage, find_split, read_image
 from MedEnhanceLib.gradprom.structures.correcting import MULTIPLE, correct, posteriors
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening, locate, make_scan
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.segmenting import place, segment_structures
 from MedEnhanceLib.gradprom.structures.space import index_grid, smooth
-from MedEnhanceLib.gradprom.task import READING, FrozenTask
-from MedEnhanceLib.learning.intensity import scaling_for
+from MedEnhanceLib.io import load
+from MedEnhanceLib.io.describe import refuse_unfit
+from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.heads import class_loss
 
 # Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/gradprom.py.
 #: Noise of the measured images, σ over the brightest tissue: less hardly changes such labels.
 _SIGMA = 0.15
+#: The same of CT: photons per ray.
+_PHOTONS = 5e3
+_CLEAN, _NOISY = "clean", "noisy"
+#: Share of a training's progress that reading the scans takes, before its first step.
+_READING = 0.03
 #: Voxels of 2 mm around a window that the corrector sees as well.
 _MARGIN = 8
 
 
-class StructuresTask(FrozenTask):
-    """Loss of a head from label maps on enhanced images, and its Dice in held-out scans.
+class StructuresTask:
+    """A head that does not change: its loss on enhanced images, and its Dice in held-out scans.
 
     It runs in float32, as differences of its loss would vanish in bfloat16.
 
     Args:
         bundle: of the head.
-        config: of `config_of` with images.
-        data: folder that patterns are relative to.
+        training: scans that it teaches on.
+        held_out: scans of other patients, which are measured.
+        data: folder of both.
         device: as torch names it.
     """
 
-    sigma = _SIGMA
-
-    def __init__(self, bundle: Bundle, config: TrainHeadConfig, data: Path, device: str) -> None:
-        super().__init__(bundle, config, data, device)
+    def __init__(
+        self,
+        bundle: Bundle,
+        training: Sequence[Path],
+        held_out: Sequence[Path],
+        data: Path,
+        device: str,
+    ) -> None:
+        self._bundle, self._data, self._device = bundle, data, device
+        self._training, self._held_out = training, held_out
         self._model = open_structures(bundle)
         self._corrector = deepcopy(self._model.corrector).to(device)  # segmenting is the CPU's
         self._scenes: list[_Scene] = []
+
+    def identity(self) -> Mapping[str, str]:
+        """Return name and hash of the head."""
+        return self._bundle.identity()
+
+    def held_out(self) -> list[str]:
+        """List patterns of the scans of held-out patients, from which nothing may learn."""
+        return [escape(path.relative_to(self._data).as_posix()) for path in self._held_out]
 
     def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
         """Yield each training scan with the numbers of its voxels, 0 where there is no structure.
@@ -67,11 +93,10 @@ class StructuresTask(FrozenTask):
         `loss` knows scan and place by them. Raises InputError for a scan in which the head
         recognizes nothing.
         """
-        training, _ = find_split(self._config, self._data)
-        reading = monitor.part(0.0, READING, is_typical=False)
+        reading = monitor.part(0.0, _READING, is_typical=False)
         self._scenes, first = [], 1
-        for number, (path, _) in enumerate(training):
-            volume = read_image(self._config, path, reading.part(number / len(training), 1))
+        for number, path in enumerate(self._training):
+            volume = self._read(path, reading.part(number / len(self._training), 1))
             scene = _Scene.of(volume, self._model, first)
             if scene is None:
                 raise InputError(
@@ -111,17 +136,73 @@ class StructuresTask(FrozenTask):
             inside = logits[(slice(None), slice(None), *seen)].cpu()
             return class_loss(inside, scene.classes[box][seen])
 
-    def _read(self, files: Files, monitor: Monitor) -> LabeledImage:
-        image = read_image(self._config, files[0], monitor)
-        values, indices = self._segmented(image), np.zeros(image.shape, np.uint8)
-        for index, label in enumerate(self._config.label_set, 1):
-            indices[values == label.value] = index
-        return LabeledImage(image, indices)
+    def measure(self, enhancers: Mapping[str, Enhance], monitor: Monitor) -> list[dict[str, Any]]:
+        """Segment held-out scans: clean, noisy, and noisy after each enhancer.
+
+        Patients are numbered, as file names may contain patient names; the log maps numbers to
+        files.
+
+        Args:
+            enhancers: by name, which rows have as "image".
+            monitor: progress and cancelling.
+        Returns:
+            A row for each scan and image: "subject", "image" ("clean", "noisy" or an enhancer's
+            name), "dice" (mean over the structures), "volume_error" (of the structures: mean
+            absolute difference as a share of the true volume), "psnr_db" (of tissue; None for the
+            clean image), and "LABEL (Dice)".
+        """
+        rows, names = [], [_CLEAN, _NOISY, *enhancers]
+        is_ct = profile_of(self._bundle.modality).is_projected
+        for number, path in enumerate(self._held_out):
+            part = monitor.part(number / len(self._held_out), (number + 1) / len(self._held_out))
+            subject = f"held-out patient {number + 1}"
+            monitor.log(f"{subject}: {path.relative_to(self._data)}")
+            clean = self._read(path, part.part(0, 0.1))
+            noise = LowDose(_PHOTONS, ELECTRONIC, number) if is_ct else Rician(_SIGMA, number)
+            noisy, truth = noise.apply(clean), self._segmented(clean)
+            for index, name in enumerate(names):
+                part.progress(0.1 + 0.9 * index / len(names), f"measuring the {name} image")
+                volume = clean if name == _CLEAN else noisy
+                volume = enhancers[name](noisy) if name in enhancers else volume
+                labels = truth if name == _CLEAN else self._segmented(volume)
+                figures = _figures(clean, volume, truth, labels, self._model.anatomy.labels)
+                rows.append({"subject": subject, "image": name, **figures})
+        return rows
+
+    def _read(self, path: Path, monitor: Monitor) -> Volume:
+        """Read a scan in the order that networks see in use; InputError for an unfit one."""
+        monitor.progress(0, f"reading {path.name}")
+        modality = self._bundle.modality
+        volume = load(path, modality=modality, monitor=monitor.part(0, 0)).single()
+        volume = volume.canonical().compact()
+        refuse_unfit(volume, Monitor(), on_request=True)
+        return volume
 
     def _segmented(self, volume: Volume) -> Bytes:
+        """Return the head's label values [K, J, I]."""
         seen = volume.canonical()
         placement = place(seen, self._model)
         return segment_structures(seen, placement, self._model, self._device, Monitor()).labels
+
+
+def _figures(
+    clean: Volume, volume: Volume, truth: Bytes, labels: Bytes, structures: Sequence[Label]
+) -> dict[str, Any]:
+    """Compute the Dice of labels, and the PSNR of their volume in the tissue of the clean image."""
+    scaling = scaling_for(clean)
+    target, voxels = (scaling.apply(image.voxels) for image in (clean, volume))
+    fidelity = psnr(target, voxels, 1.0, mask=target > TISSUE[clean.modality])
+    scores = {label.name: dice(truth, labels, label.value) for label in structures}
+    sizes = {label.value: np.count_nonzero(truth == label.value) for label in structures}
+    errors = [
+        abs(np.count_nonzero(labels == value) / size - 1) for value, size in sizes.items() if size
+    ]
+    return {
+        "dice": round(float(np.mean([*scores.values()])), 4),
+        "volume_error": round(float(np.mean(errors)), 4),
+        "psnr_db": round(fidelity, 3) if math.isfinite(fidelity) else None,
+        **{f"{label} (Dice)": round(score, 3) for label, score in scores.items()},
+    }
 
 
 @dataclass(frozen=True, eq=False)

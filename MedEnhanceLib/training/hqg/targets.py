@@ -93,7 +93,7 @@ def load_data(
         )
     if config.task is not None and not labeled:
         raise InputError(
-            f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
+            f"{data}: all images are left out", "Leave out fewer (leave_out, held_out)."
         )
     held_out = read(config.held_out, is_held_out=True)
     validated = [each for volume in held_out for each in _resolutions(volume)]

@@ -43,7 +43,7 @@ Weights = Sequence[tuple[str, nn.Parameter]]
 
 
 class Task(Protocol):
-    """Frozen downstream task of enhanced images, such as that in `gradprom.task`."""
+    """Frozen downstream task of enhanced images, such as `StructuresTask` of GradProm."""
 
     def held_out(self) -> Sequence[str]:
         """List patterns of the images of held-out patients, from which nothing may learn."""

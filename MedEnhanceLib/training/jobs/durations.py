@@ -8,11 +8,11 @@ from typing import Any
 
 from MedEnhanceLib.training.hqg.config import TaskConfig
 from MedEnhanceLib.training.jobs.runs import LongRun
-from MedEnhanceLib.training.jobs.train import config_class, method_of
+from MedEnhanceLib.training.jobs.train import config_class
 from MedEnhanceLib.training.spg.config import DistillConfig
 
 #: Options that decide about the duration; data and size of the cohort matter less.
-_DECISIVE = ("method", "from_labels"), ("preset", "device", "modality", "method", "part", "task")
+_DECISIVE = ("preset", "device", "modality", "method", "part", "task")
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ def expected_duration(kind: str, params: Mapping[str, Any], earlier: Iterable[Lo
     if config.get("task"):
         minutes = TaskConfig.MINUTES
     elif kind == "train":
-        method = method_of(params["method"], from_labels=bool(params.get("from_labels")))
-        minutes = config_class(method).MINUTES[config.get("preset", "cpu")]
+        minutes = config_class(params["method"]).MINUTES[config.get("preset", "cpu")]
     elif is_matching:
         minutes = DistillConfig.MINUTES[config.get("preset", "cpu")]
     return Duration(60 * minutes, False, is_matching)
@@ -65,4 +64,4 @@ def _is_alike(run: LongRun, kind: str, params: Mapping[str, Any]) -> bool:
 
 def _decisive(params: Mapping[str, Any]) -> tuple[Any, ...]:
     config = params.get("config") or {}
-    return *(params.get(n) for n in _DECISIVE[0]), *(config.get(n) for n in _DECISIVE[1])
+    return params.get("method"), *(config.get(name) for name in _DECISIVE)

@@ -1,35 +1,33 @@
 """Training of an enhancer by a segmentation head through the gate.
 
 train hqg                      an enhancer by its own loss
-train head --enhancer NAME     a head, on volumes from the enhancer
+train head --enhancer NAME     a head, on painted scans that the enhancer made, too
 train hqg --segmenter HEAD     some steps of the enhancer, taught by the head through the gate
-train head --enhancer NAME     a head, on volumes from the enhancer with its accepted weights
+train head --enhancer NAME     a head, on those of the enhancer with its accepted weights
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
-from glob import escape
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib import hqg
 from MedEnhanceLib.bundles.store import Bundle, find_bundle, list_bundles, open_bundle
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, MedEnhanceError, ModelError
-from MedEnhanceLib.gradprom.labeled import config_of, find_split
+from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, ModelError
+from MedEnhanceLib.gradprom.config import STRUCTURES
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.spg.cohort import Cohort, Patient
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom.head import Enhancer
     from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+    from MedEnhanceLib.training.gradprom.enhanced import Enhancer
     from MedEnhanceLib.training.hqg.trainer import Gate, Task
 
-#: Kind of network of a head from label maps, which teaches on any clean scans.
-_STRUCTURES = "structures"
 #: Clean scans below the data folder, if none are stated.
 _SCANS = ("hq/*",)
 # Tuned on quadratics whose losses share noise (decision 0017). Measured by Benchmarks/gradprom.py.
@@ -58,31 +56,22 @@ def teachers(modality: str) -> tuple[list[Bundle], list[MedEnhanceError]]:
 def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the fields of an enhancer's training that a head teaches, from the bundles.
 
-    The training starts from the enhancer that the head was trained with, has taught steps only, and
-    uses the head's images. A head from label maps learned from none: the training starts from the
-    default enhancer, and uses those of high_quality and held_out. Fields that are stated are kept.
-    The preset smoke takes few steps and crops.
+    The training starts from the enhancer that the head was trained with, or from the default one,
+    and has taught steps only. Fields that are stated are kept. The preset smoke takes few steps and
+    crops.
 
-    Raises ConfigError if no head or no enhancer is named, or the head's training held nobody out;
-    ModelError if one is missing.
+    Raises ConfigError if no head is named, or it learned from other weights of its enhancer;
+    ModelError if a model is missing, or the head cannot teach.
     """
     task = fields["task"]
     if not isinstance(task, Mapping) or not task.get("segmenter"):
         raise ConfigError("task names no segmenter", "Name a segmentation head (--segmenter).")
     head = find_bundle(str(task["segmenter"]))
-    if is_of_maps(head):
-        fields = {"start": "auto", "high_quality": list(_SCANS), "license": "", **fields}
-    else:
-        _require_held_out(head)
+    if head.metadata.get("network", {}).get("kind") != STRUCTURES:
+        raise ModelError(f"head {head.name} cannot teach", "Name one from label maps.")
     modality = fields.get("modality", head.modality)
-    start = fields.get("start") or head.metadata.get("training", {}).get("config", {}).get(
-        "enhancer"
-    )
-    if not start:
-        raise ConfigError(
-            f"head {head.name} did not learn from enhanced images",
-            "Name the enhancer to go on from (start), or train the head with --enhancer.",
-        )
+    trained_with = head.metadata.get("training", {}).get("config", {}).get("enhancer")
+    start = fields.get("start") or trained_with or "auto"
     try:
         enhancer = open_bundle(str(start), kind="enhancer", modality=modality)
     except ModelError as cause:
@@ -94,10 +83,7 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
             "installed one.",
         ) from cause
     recorded = head.metadata.get("gradprom", {}).get("enhancer", {}).get("sha256")
-    known = {None, enhancer.sha256}
-    if "view" in enhancer.metadata:  # its training left the set network as it was
-        known.add(enhancer.metadata["training"].get("start_sha256"))
-    if not fields.get("start") and recorded not in known:
+    if not fields.get("start") and recorded not in (None, enhancer.sha256):
         raise ConfigError(
             f"head {head.name} learned from other weights than those of {enhancer.name} now",
             "Train the head again on this enhancer, or name the enhancer to go on from (start).",
@@ -108,9 +94,9 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "modality": modality,
         "anatomy": enhancer.anatomy,
-        "license": stated.get("license", ""),
+        "license": "",
         "network": stated["network"],
-        "high_quality": [],
+        "high_quality": list(_SCANS),
         **dict.fromkeys(("steps", "guide_steps", "lesion_steps"), 0),
         **pool,
         **fields,
@@ -118,20 +104,6 @@ def taught_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         # The default may be another model later.
         "start": enhancer.name if start == "auto" else start,
     }
-
-
-def is_of_maps(head: Bundle) -> bool:
-    """Return whether a head learned from label maps alone."""
-    return bool(head.metadata.get("network", {}).get("kind") == _STRUCTURES)
-
-
-def _require_held_out(head: Bundle) -> None:
-    """Raise ConfigError if a head's training held nobody out to validate its teaching on."""
-    if not head.metadata.get("training", {}).get("config", {}).get("held_out"):
-        raise ConfigError(
-            f"head {head.name}: nobody is held out to decide whether taught weights are accepted",
-            "Train the head with images in held_out.",
-        )
 
 
 def _data_of(*stated: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -143,41 +115,56 @@ def _data_of(*stated: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def find_images(config: TrainConfig, data: Path) -> tuple[list[Path], list[Path]]:
-    """Find the images that a head teaches on, and those of held-out patients, by their names.
+    """Find the scans that a head teaches on, and those of held-out patients.
 
     Args:
-        config: with a `task`.
-        data: the folder of the images.
+        config: with a `task`. A pattern of `held_out` that matches a scan holds out its patient,
+            which is a folder of scans, or a single scan if all are in one folder; without patterns
+            patients are drawn.
+        data: the folder of the scans.
     Raises InputError where there are too few.
     """
-    training, held_out = find_split(_images_of(config, data)[1], data)
-    return [image for image, _ in training], [image for image, _ in held_out]
-
-
-def _images_of(config: TrainConfig, data: Path) -> tuple[Bundle, TrainHeadConfig]:
-    """Open the head of a task; returns also the configuration of the images that it teaches on."""
-    assert config.task is not None
-    head = open_bundle(config.task.segmenter, kind="head", modality=config.modality)
-    if not is_of_maps(head):
-        _require_held_out(head)
-        return head, config_of(head)
-    files, _ = find_split(config_of(head, (*config.high_quality, *config.held_out)), data)
+    patterns = (*config.high_quality, *config.held_out)
     left_out = {path for pattern in config.leave_out for path in data.glob(pattern)}
-    scans = [path for path, _ in files if left_out.isdisjoint((path, *path.parents))]
-    patterns = {path: escape(path.relative_to(data).as_posix()) for path in scans}
-    held_out = config.held_out or [patterns[path] for path in _draw(scans, head.name, config)]
-    return head, config_of(head, [*patterns.values()], held_out)
+    found = dict.fromkeys(path for pattern in patterns for path in sorted(data.glob(pattern)))
+    scans = [path for path in found if left_out.isdisjoint((path, *path.parents))]
+    if not scans:
+        raise InputError(
+            f"{data}: no image matches {', '.join(patterns)}",
+            "Give the folder that these patterns start from, with files of such names.",
+        )
+    chosen = _matching(scans, config.held_out, data) if config.held_out else _draw(scans, config)
+    in_folders = len({path.parent for path in scans}) > 1
+    held = {path.parent if in_folders else path for path in chosen}
+    training = [path for path in scans if held.isdisjoint((path, path.parent))]
+    if not training:
+        raise InputError("all images are held out", "Hold out fewer patients.")
+    return training, [path for path in scans if path not in training]
 
 
-def _draw(scans: list[Path], head: str, config: TrainConfig) -> list[Path]:
+def _matching(scans: Sequence[Path], patterns: Sequence[str], data: Path) -> list[Path]:
+    """List the scans that patterns match; InputError for one that matches none."""
+    matching = list[Path]()
+    for pattern in patterns:
+        named = [path for path in scans if fnmatchcase(path.relative_to(data).as_posix(), pattern)]
+        if not named:
+            raise InputError(
+                f"{data}: no image matches {pattern!r} (held_out)",
+                "Add the images of that patient, or give another pattern, relative to the folder.",
+            )
+        matching += named
+    return matching
+
+
+def _draw(scans: Sequence[Path], config: TrainConfig) -> list[Path]:
     """Draw the scans of held-out patients: of a folder, or a file, in the one that has all."""
     assert config.task is not None
-    common = os.path.commonpath([path.parent for path in scans] or [Path()])
+    common = os.path.commonpath([path.parent for path in scans])
     files = defaultdict[str, list[Path]](list)
     for path in scans:
         files[path.relative_to(common).parts[0]].append(path)
     cohort = Cohort(tuple(Patient(name, tuple(paths)) for name, paths in files.items()))
-    cohort.require(f"Teaching by {head}, which is judged on patients held out,")
+    cohort.require(f"Teaching by {config.task.segmenter}, which is judged on patients held out,")
     _, held_out = cohort.split(config.task.held_out_share, config.seed)
     return [path for patient in held_out for path in patient.paths]
 
@@ -190,13 +177,12 @@ def teaching_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gat
         data: the folder of the images.
         device: as PyTorch names it.
     """
-    from MedEnhanceLib.gradprom.task import SegmentationTask
     from MedEnhanceLib.training.gradprom.gate import GradientGate
     from MedEnhanceLib.training.gradprom.structure_task import StructuresTask
 
     task = config.task
     assert task is not None
-    head, images = _images_of(config, data)
+    head = open_bundle(task.segmenter, kind="head", modality=config.modality)
     averages = task.gate == "ema"
     gate = GradientGate(
         ema=_GATE_EMA if averages else 0.0,
@@ -204,21 +190,19 @@ def teaching_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gat
         relative=True,
         warm_up=min(_GATE_WARM_UP, task.steps // 5) if averages else 0,
     )
-    if is_of_maps(head):
-        return StructuresTask(head, images, data, device), gate
-    return SegmentationTask(task.segmenter, data, device, modality=config.modality), gate
+    return StructuresTask(head, *find_images(config, data), data, device), gate
 
 
 def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:
-    """Return the enhancer of a head's training volumes; None if they are not enhanced."""
+    """Return the enhancer of a head's painted scans; None if they are not enhanced."""
     if not config.enhancer:
         return None
-    from MedEnhanceLib.gradprom.head import Enhancer
+    from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 
     bundle = open_bundle(config.enhancer, kind="enhancer", modality=config.modality)
-    options = hqg.EnhanceConfig(model=config.enhancer, device=config.device)
 
-    def enhanced(volume: Volume) -> Volume:
+    def enhanced(volume: Volume, sigma: float) -> Volume:
+        options = hqg.EnhanceConfig(model=config.enhancer, device=config.device, noise=sigma)
         return hqg.enhance(volume, options).volume
 
     return Enhancer(enhanced, bundle.identity(), bundle.metadata.get("gradprom"))

@@ -21,19 +21,16 @@ from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig, TrainHeadConfig
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.training.jobs.segmenter import enhancer_of, taught_fields, teaching_of
 from MedEnhanceLib.training.spg.dataset import PATTERN, Distilled, find_set, load_distilled
 from MedEnhanceLib.training.unicompress.config import CodecTrainingConfig
 
 Method = Literal["hqg", "head", "slices", "codec"]
-#: The method of a head that is trained on label maps; its parameters say head, and from_labels.
-_FROM_LABELS = "head from label maps"
 _CONFIGS: dict[str, Any] = {
     "hqg": TrainConfig,
     "head": TrainHeadConfig,
-    _FROM_LABELS: TrainFromLabelsConfig,
     "slices": TrainSlicesConfig,
     CODEC: CodecTrainingConfig,
 }
@@ -55,45 +52,36 @@ class TrainParams(Params):
         ),
     ]
     data: Annotated[
-        str, About(help="a folder of volumes, or a distilled set", flag=None, place="input")
+        str,
+        About(
+            help="a folder of volumes, for head of label maps, or a distilled set",
+            flag=None,
+            place="input",
+        ),
     ]
     distilled: Annotated[
         str | None,
         About(help="a distilled set, besides the volumes of data", flag=None, place="input"),
     ] = None
-    from_labels: bool = option(
-        False, help="head: data holds label maps, and no images are needed", flag=None
-    )
     out: Annotated[str, About(help="folder of checkpoint and model", metavar="DIR", place="folder")]
     config: dict[str, Any] = option(
         factory=dict,
         help="fields of the method's configuration (TrainConfig, TrainHeadConfig, "
-        "from label maps TrainFromLabelsConfig, hqg.slices.TrainSlicesConfig, or those of "
-        "a part of the codec); "
-        "preset (smoke, quick, cpu, full) sets the others",
+        "TrainSlicesConfig, or those of a part of the codec); preset (smoke, quick, cpu, full) "
+        "sets the others",
         flag=None,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_training(method_of(self.method, from_labels=self.from_labels), self.config)
-
-
-def method_of(method: str, *, from_labels: bool) -> str:
-    """Return the method as the functions below name it.
-
-    Raises ConfigError if another model than a head is to learn from label maps.
-    """
-    if from_labels and method != "head":
-        raise ConfigError(f"{method} does not learn from label maps", "It is for head.")
-    return _FROM_LABELS if from_labels else method
+        check_training(self.method, self.config)
 
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
     """Train, or resume a training; returns the model's folder, and a head's held-out figures."""
     began, data, out = time.monotonic(), Path(params.data), Path(params.out)
     lower_priority()
-    method = method_of(params.method, from_labels=params.from_labels)
+    method = params.method
     distilled = set_of(data, params.distilled)
     config = training_config(method, params.config, distilled)
     if is_taken(str(params.config.get("name", ""))):
@@ -200,7 +188,7 @@ def training_config(
     """Make the method's configuration from its JSON object; a configuration is returned as it is.
 
     Args:
-        method: "hqg", "head", "slices" or "codec", or from `method_of`.
+        method: "hqg", "head", "slices" or "codec".
         fields: the JSON object, or the configuration.
         distilled: a set to learn from; its modality is the default.
     Raises ConfigError for an unknown method, and for fields that its configuration does not have.
@@ -256,7 +244,7 @@ def train_method(
     found a leak.
 
     Args:
-        method: "hqg", "head", "slices" or "codec", or from `method_of`.
+        method: "hqg", "head", "slices" or "codec".
         config: made by `training_config` for this method.
         data: the folder that the configuration's patterns are relative to.
         out: folder of bundle and checkpoint; a training that was stopped there continues.
@@ -292,13 +280,9 @@ def _trained(method: str, config: Any, data: Path, out: Path, monitor: Monitor) 
 
         return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
     if method == "head":
-        from MedEnhanceLib.gradprom.train import train as train_head
+        from MedEnhanceLib.training.gradprom.heads import train_head
 
         return train_head(config, data, out, monitor, enhancer=enhancer_of(config))
-    if method == _FROM_LABELS:
-        from MedEnhanceLib.training.gradprom.heads import train_from_labels
-
-        return train_from_labels(config, data, out, monitor)
     if method == "slices":
         from MedEnhanceLib.training.hqg.slice_training import train_slices
 

@@ -91,11 +91,11 @@ def test_present_values_are_written_with_the_digits_that_the_page_has(figures: M
 
 
 def test_a_generated_table_that_was_changed_by_hand_is_found(figures: ModuleType) -> None:
-    page = "<!-- figures: sarcomas -->\n<!-- /figures -->\n"
+    page = "<!-- figures: segmented -->\n<!-- /figures -->\n"
     written = figures.refreshed(page)
     assert not list(figures.wrong("page.md", written))
     (found,) = figures.wrong("page.md", re.sub(r"0\.\d{3}", "0.999", written, count=1))
-    assert "the table sarcomas is another now" in found
+    assert "the table segmented is another now" in found
 
 
 def test_entries_are_taken_from_each_other_only_where_they_belong_together(
@@ -124,7 +124,7 @@ def stated(name: str) -> list[dict[str, object]]:
     [
         ("mr", "denoising", "enhancement_rows", "MR"),
         ("ct", "denoising", "enhancement_rows", "CT"),
-        ("sarcoma-ct", "segmentation", "head_rows", ""),
+        ("brain", "segmentation", "brain_rows", ""),
         ("codec-ct", "compression", "codec_rows", "CT "),
         ("codec-mr", "compression", "codec_rows", "MR "),
         ("codec-em", "compression", "codec_rows", "EM "),

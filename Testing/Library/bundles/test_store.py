@@ -218,7 +218,7 @@ def test_kind_and_modality_must_fit(toy: Bundle) -> None:
 
 def test_shipped_models_verify_and_cannot_be_removed() -> None:
     shipped = [bundle for bundle in list_bundles() if bundle.shipped]
-    names = {"ct", "mr", "brain", "sarcoma-ct", "ct-slices", "mr-slices"}
+    names = {"ct", "mr", "brain", "ct-slices", "mr-slices"}
     names |= {"codec-ct", "codec-em", "codec-mr"}
     assert {bundle.name for bundle in shipped} == names
     for bundle in shipped:

@@ -37,9 +37,9 @@ def _mr(body_part: str) -> Volume:
 
 @pytest.mark.parametrize("part", ["", "BRAIN", "Head", "HEADNECK", "SKULL", "WHOLEBODY"])
 def test_images_of_the_brain_or_without_a_body_part_give_no_warning(
-    part: str, tissue_head: Path
+    part: str,
 ) -> None:
-    head = read_bundle(tissue_head)
+    head = read_bundle(resource_folder("models") / "brain")
     assert head.anatomy == "brain"
     assert anatomy_warning(head, part) is None
 

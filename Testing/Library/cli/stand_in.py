@@ -82,8 +82,4 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(hqg, "enhance", enhance)
     monkeypatch.setattr(gradprom, "segment", segment)
-    # Small pieces and phantoms are unlike what the models that ship learned from.
-    monkeypatch.setattr(
-        "MedEnhanceLib.gradprom.slice_segmenter.SliceSegmenter.find_unlike", lambda *_: ""
-    )
     return calls

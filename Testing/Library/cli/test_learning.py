@@ -85,7 +85,8 @@ def test_a_folder_and_a_modality_are_enough(
             ("hqg", "--high-quality", "good", "--modality", "MR", "--data", "d"),
             "beside a distilled set",
         ),
-        (("head", "--high-quality", "good", "--modality", "MR"), "for enhancers"),
+        (("head", "--high-quality", "good", "--modality", "MR"), "trained on label maps"),
+        (("codec", "--high-quality", "good", "--modality", "MR"), "for enhancers"),
         (("hqg",), "no training data"),
         (("hqg", "--high-quality", "no-such-folder", "--modality", "MR"), "no-such-folder"),
     ],
@@ -113,11 +114,12 @@ def test_head_and_enhancer_teach_each_other(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:
     ends = (
-        (("hqg", "--segmenter", "organs", "--gate", "binary"), "task"),
-        (("head", "--enhancer", "mr"), "enhancer"),
+        (("hqg", "--segmenter", "organs", "--gate", "binary", "--data", "volumes"), "task"),
+        (("head", "--enhancer", "mr", "--from-labels", "volumes"), "enhancer"),
     )
     for options, _ in ends:
-        assert run("train", *options, "--data", "volumes", "--out", "runs/a").status == 0
+        assert run("train", *options, "--out", "runs/a").status == 0
+    assert [params["data"] for _, params in asked] == ["volumes"] * 2
     given = [params["config"][field] for (_, params), (_, field) in zip(asked, ends, strict=True)]
     assert given == [{"segmenter": "organs", "gate": "binary"}, "mr"]
 

@@ -189,7 +189,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
     assert ("warning", "organs: its license: A. Author; CC BY 4.0[31m") in said
     assert any(kind == "warning" and "is not a MedEnhance model" in text for kind, text in said)
     with pytest.raises(ConfigError, match="and MONAI bundle"):
-        segment(ct(), replace(config, model="sarcoma-ct"))
+        segment(ct(), replace(config, model="brain"))
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_a_source_that_is_none_says_why(tmp_path: Path) -> None:
     for source, sentence in (
         (tmp_path / "gone", "configs/metadata.json cannot be read"),
         (Path("organs.zip"), "configs/metadata.json cannot be read"),
-        (Path("Resources/models/sarcoma-ct"), "is a model of MedEnhance"),
+        (Path("Resources/models/brain"), "is a model of MedEnhance"),
     ):
         with pytest.raises(ModelError, match=sentence) as caught:
             read_monai_bundle(source)

@@ -1,40 +1,30 @@
-"""Every kind of segmenter stands behind the same doors; one in space, with 28 labels, stands in."""
+"""Every kind of segmenter stands behind the same doors; stripes with 28 labels stand in."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import torch
 from contracts import SegmenterTests
-from Library.gradprom import structure_maps
 from Library.gradprom import test_monai_bundle as _  # noqa: F401 - has the contract of MONAI's
+from Library.small_head import write_small_head
 from Library.storages import SOME, restored, stored
+from Library.stripes import KIND, RECIPE, Stripes
 from pydicom import dcmread
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
-from MedEnhanceLib.bundles.export import export_bundle
-from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.gradprom import SegmentConfig, segmenters
-from MedEnhanceLib.gradprom.segmenters import SEGMENTERS, HeadSegmenter, VoxelLabels
-from MedEnhanceLib.gradprom.task import SegmentationTask
+from MedEnhanceLib.gradprom import Label, SegmentConfig
+from MedEnhanceLib.gradprom.segmenters import SEGMENTERS
 from MedEnhanceLib.io import load
-from MedEnhanceLib.runtime.progress import Monitor
-
-
-class TestSlices(SegmenterTests):
-    kind = "slices"
-
-    @pytest.fixture
-    def config(self, tissue_head: Path) -> SegmentConfig:
-        return SegmentConfig(model=str(tissue_head))
 
 
 @pytest.mark.slow
@@ -43,54 +33,17 @@ class TestStructures(SegmenterTests):
 
     @pytest.fixture
     def config(self, tmp_path: Path) -> SegmentConfig:
-        return SegmentConfig(model=str(structure_maps.write_head(tmp_path)))
+        return SegmentConfig(model=str(write_small_head(tmp_path)))
 
 
 def test_every_segmenter_has_its_contract() -> None:
     assert set(SEGMENTERS) <= {each.kind for each in SegmenterTests.__subclasses__()}
 
 
-_RECIPE = Path(__file__).resolve().parents[3] / "docs/recipes/brain.json"
-_QUALITY = {"Left thalamus": 0.8765, "Right thalamus": 0.5}
-
-
-@dataclass(frozen=True)
-class Stripes(HeadSegmenter):
-    """Labels columns in turn; knows how certain it is, and refuses what is as dark as night."""
-
-    seen: ClassVar[list[Volume]] = []
-
-    def find_unlike(self, volume: Volume) -> str:
-        self.seen.append(volume)
-        return "it is dark" if float(volume.voxels.mean()) < 10 else ""
-
-    def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
-        self.seen.append(volume)
-        columns = np.arange(volume.shape[2])
-        values = np.array([0, *(label.value for label in self.labels)], np.uint8)
-        labels = np.broadcast_to(values[columns % len(values)], volume.shape).copy()
-        spread = np.broadcast_to(columns / volume.shape[2], volume.shape).astype(np.float32)
-        return VoxelLabels(labels, spread.copy(), _QUALITY, ("its border is cut off",))
-
-
 @pytest.fixture
-def stripes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The folder of a head for MR in space, whose class is `Stripes`."""
-    monkeypatch.setitem(SEGMENTERS, "structures", f"{__name__}:Stripes")
-    Stripes.seen.clear()
-    metadata: dict[str, Any] = {
-        "name": "stripes",
-        "kind": "head",
-        "modality": "MR",
-        "anatomy": "brain",
-        "description": "Stripes.",
-        "license": "CC0-1.0",
-        "network": {"kind": "structures"},
-        "labels": json.loads(_RECIPE.read_text(encoding="utf-8"))["structures"],
-        "limits": ["Of stripes alone."],
-        "warnings": ["It sees stripes."],
-    }
-    return str(export_bundle(tmp_path / "stripes", {"w": torch.zeros(1)}, metadata).folder)
+def stripes(default_head: Bundle) -> str:
+    """The folder of a head for MR, whose class is `Stripes`."""
+    return str(default_head.folder)
 
 
 def test_labels_and_uncertainty_have_the_order_of_the_input(head: Volume, stripes: str) -> None:
@@ -133,16 +86,31 @@ def test_the_command_writes_the_map_and_states_the_expected_dice(
 
 
 def test_a_map_that_the_model_cannot_make_is_warned_of(
-    scan: Path, default_head: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scan: Path,
+    stripes: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(SEGMENTERS, KIND, "Library.stripes:Unsure")
     labels, spread = tmp_path / "labels.nii.gz", tmp_path / "spread.nii.gz"
-    command = ["segment", str(scan), str(labels), "--force-segmenter"]
+    command = ["segment", str(scan), str(labels)]
     assert main([*command, "--uncertainty-map", str(spread)]) == 0
     assert "does not estimate uncertainty: no map" in capsys.readouterr().err
     assert labels.exists() and not spread.exists()
-    assert me.segment(load(scan, modality="MR"), force_segmenter=True).uncertainty is None
+    assert me.segment(load(scan, modality="MR")).uncertainty is None
     with_dicom = [*command[:2], str(tmp_path / "dicom"), "--dicom", "--uncertainty-map", "a.nrrd"]
     assert main(with_dicom) == ConfigError.exit_status
+
+
+def test_where_a_volume_lies_changes_nothing_of_what_its_labels_measure(
+    head: Volume, stripes: str
+) -> None:
+    straight = replace(head, geometry=Geometry(head.geometry.spacing))
+    tables = [me.segment(volume, model=stripes).table for volume in (head, straight)]
+    assert tables[0] == tables[1]
+    voxel_ml = np.prod(head.geometry.spacing) / 1000
+    assert all(row["volume_ml"] == round(row["voxels"] * voxel_ml, 3) for row in tables[0])
 
 
 def test_an_unlike_volume_is_refused_by_every_kind_in_the_same_words(
@@ -171,7 +139,7 @@ def test_28_labels_become_28_segments_of_dicom(scan: Path, stripes: str, tmp_pat
     assert main([*command, "--dicom", "--patient-id", "1"]) == 0
     (path,) = folder.glob("*.dcm")
     segments = {item.SegmentLabel: item for item in dcmread(path).SegmentSequence}
-    stated = json.loads(_RECIPE.read_text(encoding="utf-8"))["structures"]
+    stated = json.loads(RECIPE.read_text(encoding="utf-8"))["structures"]
     assert [*segments] == [entry["name"] for entry in stated]
     for entry in stated:
         kind = segments[entry["name"]].SegmentedPropertyTypeCodeSequence[0]
@@ -186,12 +154,20 @@ def test_28_labels_become_28_segments_of_dicom(scan: Path, stripes: str, tmp_pat
 
 
 def test_a_kind_of_another_release_is_named(head: Volume, stripes: str) -> None:
-    del segmenters.SEGMENTERS["structures"]
-    with pytest.raises(ModelError, match="unknown kind of network 'structures'"):
+    del SEGMENTERS[KIND]
+    with pytest.raises(ModelError, match="unknown kind of network 'stripes'"):
         me.segment(head, model=stripes)
 
 
-def test_a_head_from_label_maps_cannot_teach_by_slices(stripes: str, tmp_path: Path) -> None:
-    assert open_bundle(stripes, kind="head", modality="MR").name == "stripes"
-    with pytest.raises(ModelError, match="of structures, not of slices"):
-        SegmentationTask(stripes, tmp_path, "cpu", modality="MR")
+def test_every_label_of_the_brain_has_its_terminology() -> None:
+    entries = json.loads(RECIPE.read_text(encoding="utf-8"))["structures"]
+    types: dict[str, set[str]] = {}
+    for label in (config_from_json(Label, entry) for entry in entries):
+        assert label.category is not None
+        assert label.type is not None
+        assert (label.category.value, label.category.scheme) == ("123037004", "SCT")
+        assert label.type.scheme in ("SCT", "DCM")
+        name = label.name.removeprefix("Left ").removeprefix("Right ")
+        types.setdefault(label.type.value, set()).add(name)
+    assert all(len(names) == 1 for names in types.values())
+    assert (len(entries), len(types)) == (28, 16)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.storages import SOME, STORAGES, Storage, restored, stored
-from Library.tissue_head import sample
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.cli.main import main
@@ -131,7 +130,8 @@ def test_previews_in_any_storage_leave_the_whole_run_as_it_is(
 @pytest.mark.slow
 @pytest.mark.usefixtures("default_head")
 def test_labels_of_enhanced_images_do_not_depend_on_the_storage(tmp_path: Path) -> None:
-    brain, labels = sample(4), []
+    whole, labels = load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR"), []
+    brain = replace(whole, voxels=whole.voxels[::4, ::4, ::4].copy(), geometry=Geometry((4,) * 3))
     for storage in (STORAGES[0], SAGITTAL):
         path = tmp_path / f"{len(labels)}_T1.nii.gz"
         save(stored(noisy(brain), storage), path)

@@ -13,11 +13,9 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.labeled import read_labeled
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.spg.cohort import Patient
 
 
@@ -64,15 +62,9 @@ def test_it_comes_back_with_its_axis(frame: Volume, path: Path, tmp_path: Path) 
     assert me.enhance(frame, segment=True, force_segmenter=True).volume.shape == frame.shape
 
 
-def test_guides_cohorts_labels_and_other_libraries_take_it(frame: Volume, path: Path) -> None:
+def test_guides_cohorts_and_other_libraries_take_it(frame: Volume, path: Path) -> None:
     assert align(frame, replace(frame, voxels=frame.voxels[0] + 1), Monitor()).voxels.ndim == 3
     assert Patient("1", (path,)).volumes(modality="MR")[0].shape == (12, 48, 48)
-    labels = path.with_name("labels.nii.gz")
-    save(replace(frame, voxels=(frame.voxels > 300).astype(np.uint8)), labels)
-    structures = ({"value": 1, "name": "ball", "color": "#ffffff"},)
-    config = TrainHeadConfig(labels=("labels.nii.gz",), structures=structures)
-    labeled = read_labeled(config, (path, labels), Monitor())
-    assert labeled.image.shape == labeled.indices.shape == (12, 48, 48)
     assert frame.to_sitk().GetDimension() == 3
 
 

@@ -109,26 +109,3 @@ def test_what_knows_no_safe_point_is_left_to_itself() -> None:
     left.set()
     assert attend(lambda: 7, Monitor(cancel=threading.Event())) == 7
     assert attend(lambda: threading.current_thread(), Monitor()) is threading.current_thread()
-
-
-def test_a_network_stops_between_its_layers_and_is_left_as_it_was() -> None:
-    torch = pytest.importorskip("torch")
-    from MedEnhanceLib.gradprom.slice_runner import stoppable
-
-    ran: list[int] = []
-
-    class Layer(torch.nn.Module):
-        def forward(self, values: Any) -> Any:
-            ran.append(1)
-            return values
-
-    network = torch.nn.Sequential(*(Layer() for _ in range(30)))
-    with pytest.raises(Cancelled), stoppable(network, Monitor(cancel=lambda: len(ran) == 3)):
-        network(torch.zeros(1))
-    assert len(ran) == 3
-    assert not any(module._forward_pre_hooks for module in network.modules())
-    other = threading.Thread(target=lambda: network[0](torch.zeros(1)))
-    with stoppable(network, Monitor(cancel=lambda: True)):
-        other.start()
-        other.join()
-    assert len(ran) == 4

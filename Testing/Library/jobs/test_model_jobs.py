@@ -16,7 +16,7 @@ from Library.jobs.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.store import open_bundle, read_bundle
+from MedEnhanceLib.bundles.store import Bundle, open_bundle, set_default
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -28,8 +28,7 @@ pytest.importorskip("torch")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for name in ("hq", "heads"):
-        (folder / name).mkdir()
+    (folder / "hq").mkdir()
     for seed in (0, 1):
         io.save(brain(seed), folder / "hq" / f"{seed}.nii.gz")
     return folder
@@ -39,27 +38,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model() -> str:
     """The folder of the model that ships."""
     return str(open_bundle("auto", kind="enhancer", modality="MR").folder)
-
-
-@pytest.fixture(scope="module")
-def head_model(data: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a segmentation head, trained on labels and on what the enhancer gives."""
-    for path in sorted((data / "hq").glob("?.nii.gz")):
-        volume = io.load(path)
-        labels = (volume.voxels > 300).astype(np.uint8)
-        name = path.name.replace(".nii.gz", "-labels.nii.gz")
-        io.save(replace(volume.with_voxels(labels), modality="SEG"), data / "heads" / name)
-    config = {
-        "preset": "smoke",
-        "images": ["hq/*"],
-        "labels": ["heads/*-labels.nii.gz"],
-        "structures": [{"value": 1, "name": "bright", "color": "#ff0000"}],
-        "enhancer": model,
-        "device": "cpu",
-    }
-    out = tmp_path_factory.mktemp("head")
-    params = {"method": "head", "config": config, "data": str(data), "out": str(out)}
-    return str(run_job(JobSpec("train", params))["outputs"]["model"])
 
 
 def _enhance(scan: Path, model: str, **params: Any) -> JobSpec:
@@ -159,32 +137,31 @@ def test_guides_are_named_in_the_manifest(scan: Path, model: str, data: Path) ->
     assert list(manifest["inputs"]) == ["input", "guide", "guide 2"]
 
 
-def test_segment_writes_labels_and_their_volumes(scan: Path, head_model: str) -> None:
+def test_segment_writes_labels_and_their_volumes(scan: Path, default_head: Bundle) -> None:
     output = scan.with_name("labels.nrrd")
-    config = {"model": head_model, "device": "cpu"}
+    config = {"model": default_head.name, "device": "cpu"}
     params = {"input": str(scan), "output": str(output), "config": config}
     result = run_job(JobSpec("segment", params))
     labels = io.load(output)
     assert (labels.modality, labels.dtype) == ("SEG", np.uint8)
     assert labels.geometry.is_close(io.load(scan).geometry)
-    (label,) = result["labels"]
-    assert (label["value"], label["name"], label["color"]) == (1, "bright", "#ff0000")
-    assert label["category"] is label["type"] is None
-    assert result["table"][0]["voxels"] == int((labels.voxels == 1).sum())
-    assert (result["device"], result["head"]["name"]) == ("cpu", "segmentation")
-    limits = read_bundle(Path(head_model)).metadata["limits"]
-    assert limits
-    assert result["segmentation_limits"] == limits
+    for label, stated in zip(result["labels"], default_head.metadata["labels"], strict=True):
+        assert stated.items() <= label.items()
+    first = result["table"][0]
+    assert first["voxels"] == int((labels.voxels == first["value"]).sum()) > 0
+    assert (result["device"], result["head"]["name"]) == ("cpu", default_head.name)
+    assert result["segmentation_limits"] == default_head.metadata["limits"] != []
 
 
 def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
-    scan: Path, model: str, head_model: str
+    scan: Path, model: str, default_head: Bundle
 ) -> None:
+    set_default("brain")
+    head_model = str(default_head.folder)
     result = run_job(_enhance(scan, model, segment=True, segmenter=head_model))
-    assert [label["name"] for label in result["labels"]] == ["bright"]
     manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
-    assert manifest["config"]["segmenter"]["model"] == Path(head_model).name
-    named = open_bundle(head_model, kind="head", modality="MR")
+    assert manifest["config"]["segmenter"]["model"] == default_head.name
+    named = default_head
     assert manifest["results"]["head"]["sha256"] == named.sha256
     found = io.load(scan.with_name("better-segmentation.nii.gz"))
     both = me.enhance(io.load(scan), model=model, segment=True, segmenter=head_model, device="cpu")
@@ -192,15 +169,24 @@ def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
     assert both.segmentation.model["sha256"] == named.sha256
 
 
-def test_a_head_is_measured_against_labels(data: Path, head_model: str, tmp_path: Path) -> None:
-    for source in ("hq/0.nii.gz", "heads/0-labels.nii.gz"):
-        shutil.copy(data / source, tmp_path)
-    rows = me.evaluate(head_model, tmp_path, device="cpu")["results"]["rows"]
-    assert [(row["volume"], row["label"]) for row in rows] == [("0.nii.gz", "bright")]
-    assert 0 <= rows[0]["dice"] <= 1
-    (tmp_path / "0-labels.nii.gz").unlink()
+def test_a_head_is_measured_against_labels(
+    data: Path, default_head: Bundle, tmp_path: Path
+) -> None:
+    folder = tmp_path / "labeled"
+    folder.mkdir()
+    shutil.copy(data / "hq/0.nii.gz", folder)
+    image = io.load(folder / "0.nii.gz")
+    labels = me.segment(image, model=default_head.name).volume
+    half = labels.voxels * (np.arange(labels.shape[0]) % 2 == 0)[:, None, None]
+    io.save(labels.with_voxels(half.astype(np.uint8)), folder / "0-labels.nii.gz")
+    rows = me.evaluate(default_head.name, folder, device="cpu")["results"]["rows"]
+    assert [row["label"] for row in rows] == [
+        each["name"] for each in default_head.metadata["labels"]
+    ]
+    assert rows[0]["volume"] == "0.nii.gz" and rows[0]["dice"] == pytest.approx(2 / 3, abs=0.05)
+    (folder / "0-labels.nii.gz").unlink()
     with pytest.raises(InputError, match=r"no labels beside it") as caught:
-        me.evaluate(head_model, tmp_path, device="cpu")
+        me.evaluate(default_head.name, folder, device="cpu")
     assert "0-labels.nii.gz" in caught.value.hint
 
 

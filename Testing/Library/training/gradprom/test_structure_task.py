@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from Library.training.gradprom.pair import OpenGate
 
 from MedEnhanceLib import gradprom
-from MedEnhanceLib.bundles.export import comparison
+from MedEnhanceLib.bundles.export import comparison, load_tensors
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.gradprom import SegmentConfig
-from MedEnhanceLib.gradprom.labeled import config_of
 from MedEnhanceLib.gradprom.structures import correcting, segmenting
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location
@@ -28,9 +29,10 @@ from MedEnhanceLib.gradprom.structures.space import Placement, Space
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.io import save
 from MedEnhanceLib.learning.intensity import scaling_for
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.training.gradprom import structure_task
-from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.training.gradprom.gate import GradientGate
 from MedEnhanceLib.training.gradprom.head_export import export_structures
 from MedEnhanceLib.training.gradprom.structure_task import StructuresTask
 from MedEnhanceLib.training.hqg.config import TrainConfig
@@ -64,6 +66,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def enhancer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The bundle of an enhancer that nothing was learned by."""
+    torch.manual_seed(0)
+    stated = TrainConfig.from_json({"preset": "smoke", "name": "plain"})
+    folder, network = tmp_path_factory.mktemp("enhancer") / "plain", GuidedNetwork(stated.network)
+    export_enhancer(folder, stated, network, seconds=0.0, is_guided=False, gains={})
+    return str(folder)
+
+
 @pytest.fixture
 def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A head whose corrector learned nothing; the center of a scan is that of its space."""
@@ -79,7 +91,7 @@ def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     model = StructureModel("toy", anatomy, space, Locator((4, 4)), corrector, {}, {})
     fields = {"preset": "smoke", "name": "toy", "structures": STRUCTURES, "modality": "MR"}
     sizes = {"widths": [4, 4], "locator_widths": [4, 4]}
-    config = TrainFromLabelsConfig.from_json({**fields, **sizes})
+    config = TrainHeadConfig.from_json({**fields, **sizes})
     folder = export_structures(tmp_path / "toy", config, model, 3, 0.0).folder
 
     def locate(grid: CoarseScan, *_: object) -> Location:
@@ -95,7 +107,8 @@ def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def task_of(segmenter: str, data: Path) -> StructuresTask:
     head = open_bundle(segmenter, kind="head", modality="MR")
-    return StructuresTask(head, config_of(head, ["hq/*"], ["hq/2*"]), data, "cpu")
+    scans = sorted(data.glob("hq/*"))
+    return StructuresTask(head, scans[:2], scans[2:], data, "cpu")
 
 
 def test_a_window_stands_where_it_was_in_the_scan(segmenter: str, data: Path) -> None:
@@ -145,20 +158,20 @@ def test_the_truth_is_what_the_head_labels_on_the_clean_scan(segmenter: str, dat
     assert 13 < rows["noisy"]["psnr_db"] < 21, "15 % noise"
 
 
-@pytest.mark.slow
-def test_a_head_from_label_maps_teaches_on_clean_scans(
-    segmenter: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is learned from people held out, named or drawn."""
-    stated = TrainConfig.from_json({"preset": "smoke", "name": "plain"})
-    enhancer = tmp_path / "plain"
-    network = GuidedNetwork(stated.network)
-    export_enhancer(enhancer, stated, network, seconds=0.0, is_guided=False, gains={})
-    task = {"segmenter": segmenter, "steps": 2, "gate": "binary"}
-    fields = {"name": "taught", "task": task, "start": str(enhancer), "device": "cpu"}
-    fields |= {"crops": 2, "validated": 1}
+def fields_of(segmenter: str, enhancer: str, **task: Any) -> dict[str, Any]:
+    """A short training, taught by a head."""
+    task = {"segmenter": segmenter, "steps": 2, **task}
+    fields = {"name": "taught", "task": task, "start": enhancer, "device": "cpu"}
+    return fields | {"crops": 2, "validated": 1}
 
-    logged, targets = list[str](), dict[str, list[Target]]()
+
+@pytest.mark.slow
+def test_a_head_teaches_on_clean_scans_and_stays_as_it_is(
+    segmenter: str, enhancer: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is learned from people held out, named or drawn; progress never falls."""
+    fields, before = fields_of(segmenter, enhancer, gate="binary"), weights(segmenter)
+    logged, targets, shares = list[str](), dict[str, list[Target]](), [0.0]
 
     def read(*given: Any, **more: Any) -> dict[str, list[Target]]:
         targets.update(load_data(*given, **more))
@@ -167,19 +180,25 @@ def test_a_head_from_label_maps_teaches_on_clean_scans(
     monkeypatch.setattr(
         importlib.import_module("MedEnhanceLib.training.hqg.run"), "load_data", read
     )
+    monkeypatch.setattr(GradientGate, "admits", OpenGate.admits)
+
+    def listen(event: Event) -> None:
+        logged.append(str(event.fields.get("message")))
+        shares.append(event.fields.get("fraction", shares[-1]))
 
     def train(**more: Any) -> Bundle:
-        listen = Monitor(lambda event: logged.append(str(event.fields.get("message"))))
-        config = training_config("hqg", fields | more)
-        return read_bundle(train_method("hqg", config, data, tmp_path / str(len(more)), listen))
+        shares[:] = [0.0]
+        config, out = training_config("hqg", fields | more), tmp_path / str(len(more))
+        return read_bundle(train_method("hqg", config, data, out, Monitor(listen)))
 
     for held_out in ({"held_out": ["hq/2*"]}, {}):
         logged.clear()
         bundle = train(**held_out)
+        assert shares == sorted(shares)
         record = bundle.metadata["gradprom"]
         assert (record["segmenter"]["name"], record["persons_held_out"]) == ("toy", 1)
         assert record["dice"]["clean"] == 1 > record["dice"]["noisy"]
-        assert 0 <= record["open_share"] <= 1
+        assert record["open_fraction"] == 1 >= record["open_share"] > 0
         (name,) = [text.split("hq/")[1] for text in logged if "held-out patient" in text]
         files = {kind: {Path(each.name).name for each in of} for kind, of in targets.items()}
         assert files["validated"] == {name}
@@ -187,8 +206,49 @@ def test_a_head_from_label_maps_teaches_on_clean_scans(
         assert files["labeled"] == files["plain"]
     assert bundle.metadata["training"]["config"]["task"]["held_out_share"] == 0.2
     assert name not in str(bundle.metadata), "names of files may be those of patients"
+    assert not any(str(Path(each).parent) in str(bundle.metadata) for each in (segmenter, enhancer))
     assert comparison(bundle.metadata).startswith("The weights that toy taught")
     assert "On volumes held out" in comparison(bundle.metadata)
+    rows = (tmp_path / "0/metrics.jsonl").read_text().splitlines()
+    assert {"task", "gate open", "gate cosine"} <= {json.loads(row)["name"] for row in rows}
+    assert all(torch.equal(weights(segmenter)[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.slow
+def test_a_taught_training_that_was_stopped_goes_on_bit_for_bit(
+    segmenter: str, enhancer: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("MedEnhanceLib.training.hqg.verdict.MOST_LOST_DB", 99.0)
+    rising = iter(np.linspace(0, 1, 100))
+    monkeypatch.setattr(structure_task, "dice", lambda *_: next(rising))
+    stops = False
+
+    def listen(event: Event) -> None:
+        nonlocal stops
+        stops = stops or "step 1" in str(event.fields.get("stage", ""))
+
+    def train(name: str, monitor: Monitor | None = None, **task: Any) -> Path:
+        config = training_config("hqg", fields_of(segmenter, enhancer, **task))
+        return train_method("hqg", config, data, tmp_path / name, monitor or Monitor())
+
+    whole = train("whole", gate="ema")
+    assert read_bundle(whole).metadata["gradprom"]["accepted"]
+    with pytest.raises(Cancelled):
+        train("parts", Monitor(listen, cancel=lambda: stops), gate="ema")
+    parts = train("parts", gate="ema")
+    assert not changed(whole, parts)
+    records = [read_bundle(each).metadata["gradprom"] for each in (whole, parts)]
+    assert {**records[0], "dice": 0, "summary": 0} == {**records[1], "dice": 0, "summary": 0}
+
+
+def weights(folder: Path | str) -> dict[str, torch.Tensor]:
+    return load_tensors(read_bundle(Path(folder)))
+
+
+def changed(one: Path, other: Path) -> bool:
+    before, after = weights(one), weights(other)
+    assert before.keys() == after.keys()
+    return any(not torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_patients_are_drawn_whole_by_the_seed_if_nobody_is_named(
@@ -221,6 +281,10 @@ def test_patients_are_drawn_whole_by_the_seed_if_nobody_is_named(
         split(high_quality=["[[]good]/single*"])
     with pytest.raises(InputError, match="no image matches hq"):
         split(high_quality=["hq/*"])
+    with pytest.raises(InputError, match=r"no image matches 'P9/\*'"):
+        split(held_out=["P9/*"])
+    with pytest.raises(InputError, match="all images are held out"):
+        split(held_out=["*"])
 
 
 def test_a_scan_in_which_the_head_recognizes_nothing_is_named(

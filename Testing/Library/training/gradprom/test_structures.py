@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from Library.gradprom import structure_maps as heads
+from Library.training.gradprom import structure_maps as heads
 
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.errors import ConfigError

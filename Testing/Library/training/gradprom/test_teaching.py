@@ -1,8 +1,7 @@
-"""A trained head that teaches the enhancer through the gate, by the door of the training."""
+"""What a head needs to teach an enhancer, and what is kept of its teaching, by a stand-in task."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,21 +10,17 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from Library.training.gradprom.pair import OpenGate
+from Library.small_head import write_small_head
 from torch import Tensor
 
 from MedEnhanceLib.bundles.export import load_tensors
-from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError, ModelError
-from MedEnhanceLib.gradprom.head import Enhancer, export_head, make_head
-from MedEnhanceLib.gradprom.labeled import LabeledImage, read_labeled
-from MedEnhanceLib.gradprom.task import SegmentationTask
+from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.gate import GradientGate
 from MedEnhanceLib.training.hqg import losses
 from MedEnhanceLib.training.hqg.config import TrainConfig
@@ -34,27 +29,22 @@ from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer
 from MedEnhanceLib.training.hqg.run import train
 from MedEnhanceLib.training.hqg.targets import load_data
 from MedEnhanceLib.training.jobs.segmenter import teachers
-from MedEnhanceLib.training.jobs.train import train_method, training_config
+from MedEnhanceLib.training.jobs.train import training_config
 
 SHAPE = (16, 32, 32)
-STRUCTURES = ({"value": 1, "name": "core", "color": "#ff0000"},)
-FILES = {"images": ["hq/*.nii.gz"], "labels": ["labels/*.nii.gz"], "held_out": ["hq/2*"]}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three balls with a brighter core, which is labeled."""
-    folder = tmp_path_factory.mktemp("labeled")
-    for name in ("hq", "labels"):
-        (folder / name).mkdir()
+    """Three balls with a brighter core."""
+    folder = tmp_path_factory.mktemp("clean")
+    (folder / "hq").mkdir()
     k, j, i = np.mgrid[tuple(map(slice, SHAPE))].astype(np.float32)
     for number in range(3):
         radius = np.hypot(np.hypot(j - 16, i - 16), k - 8) + 2 * np.sin(j / 3 + number)
         image = np.select([radius < 5, radius < 14], [0.9, 0.5], 0.02)
         volume = Volume((1000 * image).astype(np.float32), Geometry(), "MR")
-        core = Volume((radius < 5).astype(np.uint8), Geometry(), "SEG")
         save(volume, folder / "hq" / f"{number}.nii.gz")
-        save(core, folder / "labels" / f"{number}.nii.gz")
     return folder
 
 
@@ -69,17 +59,16 @@ def enhancer(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def new_head(folder: Path, made: Enhancer | None = None, **fields: Any) -> str:
-    """The bundle of a head that nothing was learned by; made: the enhancer on record."""
-    torch.manual_seed(0)
-    stated = {"preset": "smoke", "structures": STRUCTURES, "name": "core", **FILES, **fields}
-    config = TrainHeadConfig.from_json(stated)
-    return str(export_head(folder, config, make_head(config.network, 1), 0.0, made).folder)
+def new_head(folder: Path, enhancer: str = "", **identity: str) -> str:
+    """The bundle of a head that learned from an enhancer; identity: of its weights then."""
+    more = {"training": {"summary": "", "config": {"enhancer": enhancer}}}
+    more |= {"gradprom": {"enhancer": identity}} if identity else {}
+    return str(write_small_head(folder, name=folder.name, **more))
 
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory, enhancer: str) -> str:
-    return new_head(tmp_path_factory.mktemp("segmenter") / "core", enhancer=enhancer)
+    return new_head(tmp_path_factory.mktemp("segmenter") / "core", enhancer)
 
 
 def config(**task: Any) -> TrainConfig:
@@ -195,94 +184,21 @@ def test_taught_weights_are_kept_only_if_the_head_gains(
     assert not (folder.parent / "candidates").exists()
 
 
-def learned(data: Path, out: Path, monitor: Monitor | None = None, **task: Any) -> Path:
-    return train_method("hqg", config(**task), data, out, monitor or Monitor())
-
-
-@pytest.mark.slow
-def test_a_head_teaches_and_stays_as_it_is(
-    data: Path, tmp_path: Path, segmenter: str, enhancer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Progress never falls, though labels may be propagated to each image before the steps."""
-    before, shares = weights(segmenter), [0.0]
-
-    def read(config: Any, files: Any, monitor: Monitor) -> LabeledImage:
-        labeled = read_labeled(config, files, monitor)
-        monitor.progress(0.8, "propagating labels")
-        return labeled
-
-    def listen(event: Event) -> None:
-        shares.append(event.fields.get("fraction", shares[-1]))
-
-    monkeypatch.setattr("MedEnhanceLib.gradprom.task.read_labeled", read)
-    monkeypatch.setattr(GradientGate, "admits", OpenGate.admits)
-    folder = learned(data, tmp_path, Monitor(listen), segmenter=segmenter, gate="binary", steps=2)
-    assert shares == sorted(shares)
-    assert record(folder)["segmenter"]["name"] == "core"
-    metadata = (folder / "configs" / "metadata.json").read_text()
-    assert not any(str(Path(model).parent) in metadata for model in (segmenter, enhancer))
-    assert record(folder)["open_fraction"] == 1
-    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert {"task", "gate open", "gate cosine"} <= {json.loads(row)["name"] for row in rows}
-    assert all(torch.equal(weights(segmenter)[name], tensor) for name, tensor in before.items())
-
-
-@pytest.mark.slow
-def test_a_taught_training_that_was_stopped_goes_on_bit_for_bit(
-    data: Path, tmp_path: Path, segmenter: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("MedEnhanceLib.training.hqg.verdict.MOST_LOST_DB", 99.0)
-    monkeypatch.setattr("MedEnhanceLib.gradprom.task.dice", lambda *_: next(rising))
-    rising = iter(np.linspace(0, 1, 100))
-    task = {"segmenter": segmenter, "gate": "ema"}
-    whole = learned(data, tmp_path / "whole", **task)
-    assert record(whole)["accepted"]
-    stops = False
-
-    def listen(event: Event) -> None:
-        nonlocal stops
-        stops = stops or "step 1" in str(event.fields.get("stage", ""))
-
-    with pytest.raises(Cancelled):
-        learned(data, tmp_path / "parts", Monitor(listen, cancel=lambda: stops), **task)
-    parts = learned(data, tmp_path / "parts", **task)
-    assert not changed(whole, parts)
-    assert {**record(parts), "dice": 0, "summary": 0} == {**record(whole), "dice": 0, "summary": 0}
-    monkeypatch.setattr(GradientGate, "admits", OpenGate.admits)
-    assert changed(whole, learned(data, tmp_path / "joint", segmenter=segmenter, gate="binary"))
-
-
 def test_the_head_states_what_it_learned_from_and_the_enhancer_goes_on(
-    data: Path, segmenter: str, enhancer: str
+    segmenter: str, enhancer: str, tmp_path: Path
 ) -> None:
     complete = config(segmenter=segmenter)
     assert (complete.start, complete.anatomy, complete.steps) == (enhancer, "balls", 0)
     assert complete.network == TrainConfig.from_json({"preset": "smoke"}).network
-    task = SegmentationTask(segmenter, data, "cpu", modality="MR")
-    assert [path.name for path, _, _ in task.subjects(Monitor())] == ["0.nii.gz", "1.nii.gz"]
-    measured = task.measure({"same": lambda volume: volume}, Monitor())
-    assert [row["image"] for row in measured] == ["clean", "noisy", "same"]
-    assert {row["subject"] for row in measured} == {"held-out patient 1"}
-    assert measured[0]["psnr_db"] is None
-    assert 15 < measured[1]["psnr_db"] == measured[2]["psnr_db"] < 25
+    assert config(segmenter=new_head(tmp_path / "alone")).start == "mr", "the one that ships"
 
 
 def test_a_task_without_what_it_needs_is_refused(
-    data: Path,
-    tmp_path: Path,
-    segmenter: str,
-    enhancer: str,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, segmenter: str, enhancer: str, default_head: Bundle
 ) -> None:
-    monkeypatch.setenv("MEDENHANCE_MODELS", str(Path(enhancer).parent))
-    alone = new_head(tmp_path / "alone")
-    made = Enhancer(lambda volume: volume, {"name": "plain", "sha256": "of before"})
-    stale = new_head(tmp_path / "stale", made, enhancer=enhancer)
-    metadata = (tmp_path / "stale" / "configs" / "metadata.json").read_text()
-    assert enhancer not in metadata
+    stale = new_head(tmp_path / "stale", enhancer, name="plain", sha256="of before")
     for task, said in (
         ({}, "no segmenter"),
-        ({"segmenter": alone}, "did not learn from enhanced images"),
         ({"segmenter": stale}, "learned from other weights than those of plain now"),
         ({"segmenter": segmenter, "gate": "ajar"}, "gate"),
         ({"segmenter": segmenter, "images": ["hq/*"]}, "no option 'images'"),
@@ -291,43 +207,24 @@ def test_a_task_without_what_it_needs_is_refused(
             config(**task)
     with pytest.raises(ModelError, match="segments"):
         training_config("hqg", {"start": segmenter, "task": {"segmenter": segmenter}})
-    nobody = new_head(tmp_path / "nobody", enhancer=enhancer, held_out=[])
-    with pytest.raises(ConfigError, match="nobody is held out"):
-        config(segmenter=nobody)
-    task = TrainConfig.from_json({"preset": "smoke", "task": {"segmenter": nobody}})
-    with pytest.raises(ConfigError, match="nobody is held out"):
-        train_method("hqg", task, data, tmp_path / "out", Monitor())
+    with pytest.raises(ModelError, match="stripes cannot teach"):
+        config(segmenter=default_head.name)
 
 
 def test_only_heads_that_can_teach_are_listed_and_the_others_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enhancer: str
 ) -> None:
     monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path))
-    for name, fields in (("able", {}), ("nobody", {"held_out": []}), ("gone", {"enhancer": "a"})):
-        new_head(tmp_path / name, **{"name": name, "enhancer": enhancer, **fields})
+    new_head(tmp_path / "able", enhancer)
+    new_head(tmp_path / "gone", "a")
     able, faults = teachers("MR")
-    assert "able" in [head.name for head in able]
-    assert not {"nobody", "gone"}.intersection(head.name for head in able)
+    assert {"able", "brain"} <= {head.name for head in able}
+    assert "gone" not in [head.name for head in able]
     said = "\n".join(str(fault) for fault in faults)
-    assert "head nobody: nobody is held out" in said
     assert "head gone learned from the enhancer a: there is no model 'a'" in said
     with pytest.raises(ModelError) as refused:
         config(segmenter="gone")
     assert "Import that enhancer" in refused.value.hint
-
-
-def test_a_head_sees_an_image_of_any_size(data: Path, tmp_path: Path) -> None:
-    network = {"context": 1, "widths": [4, 4, 4, 4]}
-    task = SegmentationTask(
-        new_head(tmp_path / "head", network=network), data, "cpu", modality="MR"
-    )
-    labels = torch.zeros(4, 18, 21, dtype=torch.long)
-    labels[:, 5:9, 5:9] = 1
-    image = torch.rand(4, 18, 21).requires_grad_()
-    loss = task.loss(image, labels)
-    assert torch.isfinite(loss)
-    (gradient,) = torch.autograd.grad(loss, [image])
-    assert gradient.any()
 
 
 @pytest.mark.slow
@@ -335,10 +232,8 @@ def test_what_the_noise_adds_to_magnitudes_is_known_of_labeled_crops(
     data: Path, segmenter: str
 ) -> None:
     """Else the head would see gray air, which it never learned from."""
-    task = SegmentationTask(segmenter, data, "cpu", modality="MR")
-    complete = config(segmenter=segmenter)
-    subjects = task.subjects(Monitor())
-    targets = load_data(complete, data, Monitor(), subjects=subjects)["labeled"]
+    subjects = Multiple(data, 1.0, [], 0.0, 0.0).subjects(Monitor())
+    targets = load_data(config(segmenter=segmenter), data, Monitor(), subjects=subjects)["labeled"]
     crops = [CropMaker(targets, "MR", 8, 0, "labeled").make(number)[0] for number in range(12)]
     biased = [crop for crop in crops if crop.bias is not None]
     assert 0 < len(biased) < len(crops)

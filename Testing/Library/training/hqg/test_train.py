@@ -164,7 +164,7 @@ def test_patterns_that_name_nothing_are_refused(data: Path, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("method", ["hqg", "slices", "head", "codec"])
+@pytest.mark.parametrize("method", ["hqg", "slices", "codec"])
 def test_volumes_in_a_folder_teach_and_those_unlike_the_modality_are_named(
     method: str, data: Path, tmp_path: Path
 ) -> None:
@@ -177,22 +177,14 @@ def test_volumes_in_a_folder_teach_and_those_unlike_the_modality_are_named(
     for name, voxels in (("a", scaled), ("b", air), ("c", air)):
         # The headers state no modality.
         nib.save(nib.Nifti1Image(voxels.T, np.eye(4)), folder / f"{name}.nii.gz")
-        labels = (scaled > 800).astype(np.uint8)
-        nib.save(nib.Nifti1Image(labels.T, np.eye(4)), tmp_path / f"{name}-labels.nii.gz")
     fields: dict[str, Any] = {
         "hqg": {"high_quality": ["*.nii.gz"]},
-        "head": {
-            "images": ["data/*"],
-            "labels": ["*-labels.nii.gz"],
-            "structures": [{"value": 1, "name": "core", "color": "#ff0000"}],
-        },
         "codec": {"part": "predictor"},
     }.get(method, {})
     fields |= {"device": "cpu"} if method != "codec" else {}
-    source = tmp_path if method == "head" else folder
     events: list[Event] = []
     stated = {"preset": "smoke", "modality": "MR", **fields}
-    MedEnhanceLib.train(method, stated, source, out=tmp_path / "run", progress=events.append)
+    MedEnhanceLib.train(method, stated, folder, out=tmp_path / "run", progress=events.append)
     warned = [event.fields["message"] for event in events if event.kind == "warning"]
     assert [text.partition(": its values look like CT")[0] for text in warned] == [
         "b.nii.gz",

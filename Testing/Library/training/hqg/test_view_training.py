@@ -15,8 +15,8 @@ from MedEnhanceLib.bundles.store import open_bundle, read_bundle
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.denoisers import BlockMatching
 from MedEnhanceLib.io import save
-from MedEnhanceLib.training.hqg.run import train
 from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.hqg.run import train
 from MedEnhanceLib.training.hqg.view_slabs import CleanVolume, SlabMaker
 
 

@@ -15,7 +15,6 @@ TRAININGS = (
     {"method": "hqg"},
     {"method": "slices"},
     {"method": "head"},
-    {"method": "head", "from_labels": True},
 )
 
 

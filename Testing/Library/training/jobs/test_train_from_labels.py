@@ -1,21 +1,25 @@
-"""A head from label maps alone: command, job and Python train it, and it segments."""
+"""A head from label maps: command, job and Python train it, and it segments."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from Library.label_maps import STRUCTURES, fields, label_map, write_label_maps
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
+from MedEnhanceLib.bundles.store import find_bundle, read_bundle
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.training.gradprom.config import TrainFromLabelsConfig, TrainHeadConfig
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.training.jobs.train import training_config
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +28,23 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_head_is_trained_on_label_maps_and_segments(maps: Path, tmp_path: Path) -> None:
+def test_a_head_is_trained_on_label_maps_and_what_an_enhancer_makes_and_segments(
+    maps: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "toy.json"
-    config.write_text(json.dumps(fields()), encoding="utf-8")
+    config.write_text(json.dumps(fields(enhanced_share=1.0)), encoding="utf-8")
     command = ["train", "head", "--from-labels", str(maps), "--config", str(config)]
+    enhancer = find_bundle("mr")
+    command += ["--enhancer", str(enhancer.folder)]
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
     folder = tmp_path / "run/toy"
     card = (folder / "docs/README.md").read_text(encoding="utf-8")
-    assert "painted from one of 3 label maps" in card
+    assert "painted from one of 3 label maps, 100% of them with noise that mr removed" in card
+    metadata = read_bundle(folder).metadata
+    assert metadata["gradprom"]["enhancer"] == enhancer.identity()
+    assert str(enhancer.folder) not in json.dumps(metadata)
+    taught = training_config("hqg", {"task": {"segmenter": str(folder)}})
+    assert taught.start == "mr", "it goes on from the enhancer of the head"
     labels = label_map(9)
     gray = np.select([labels.voxels == 3, labels.voxels == 165, labels.voxels > 0], [500, 90, 800])
     volume = Volume(gray.astype(np.int16), labels.geometry, modality="MR")
@@ -42,45 +55,63 @@ def test_a_head_is_trained_on_label_maps_and_segments(maps: Path, tmp_path: Path
     assert found.uncertainty is not None and found.uncertainty.shape == volume.shape
 
 
-def test_each_door_starts_the_training_that_it_is_asked_for(
+def test_each_door_starts_the_training(
     maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[str, type]] = []
+    calls: list[tuple[str, type, Path]] = []
 
-    def stop(method: str, config: object, *_: object, **__: object) -> Path:
-        calls.append((method, type(config)))
+    def stop(method: str, config: object, data: Path, *_: object, **__: object) -> Path:
+        calls.append((method, type(config), data))
         raise ConfigError("stopped", "Here.")
 
-    for place in ("training.jobs.train.train_method", "training.training_api.train_method"):
-        monkeypatch.setattr(f"MedEnhanceLib.{place}", stop)
-    of_images = {"labels": ["*"], "structures": STRUCTURES}
+    for place in ("jobs.train.train_method", "training_api.train_method"):
+        monkeypatch.setattr(f"MedEnhanceLib.training.{place}", stop)
     params = {"method": "head", "data": str(maps), "out": str(tmp_path / "run")}
-    with_labels = {**params, "from_labels": True, "config": fields()}
     runs: tuple[Callable[[], object], ...] = (
-        lambda: run_job(JobSpec("train", with_labels)),
-        lambda: me.train("head", "smoke", maps, tmp_path, from_labels=True),
-        lambda: me.train("head", TrainFromLabelsConfig(), maps, tmp_path, from_labels=True),
-        lambda: run_job(JobSpec("train", {**params, "config": of_images})),
-        lambda: me.train("head", of_images, maps, tmp_path),
+        lambda: run_job(JobSpec("train", params | {"config": fields()})),
+        lambda: me.train("head", "smoke", maps, tmp_path),
+        lambda: me.train("head", TrainHeadConfig(), maps, tmp_path),
     )
     for run in runs:
         with pytest.raises(ConfigError, match="stopped"):
             run()
-    assert [kind for _, kind in calls] == [TrainFromLabelsConfig] * 3 + [TrainHeadConfig] * 2
+    assert calls == [("head", TrainHeadConfig, maps)] * 3
 
 
 @pytest.mark.parametrize(
     ("command", "says"),
     [
         (("hqg", "--from-labels", "maps"), "hqg does not learn from label maps"),
-        (("head", "--from-labels", "maps", "--data", "images"), "needs no images"),
-        (("head", "--from-labels", "maps", "--enhancer", "mr"), "enhancer"),
+        (("head", "--from-labels", "maps", "--data", "images"), "trained on label maps"),
+        (("head", "--data", "images"), "trained on label maps"),
+        (("head", "--from-labels", "maps", "--enhancer", "none"), "there is no model 'none'"),
+        (("head", "--from-labels", "maps", "--enhancer", "ct", "--modality", "CT"), "units of CT"),
         (("head", "--from-labels", "nowhere"), "no label map for training matches"),
     ],
 )
 def test_what_does_not_go_with_label_maps_is_refused(
     command: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", *command, "--out", str(tmp_path / "run")]) in (2, 3)
+    assert main(["train", *command, "--out", str(tmp_path / "run")]) in (2, 3, 4)
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists() or not [*(tmp_path / "run").rglob("*.safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reported"),
+    [
+        ({"images": "maps/*.nii"}, "images is .*Use a list"),
+        ({"structures": ["Tumor"]}, r"structures is \('Tumor',\)"),
+        ({"structures": [{"value": 1, "name": "Tumor"}]}, "Label lacks color"),
+        ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value is 0"),
+        ({"structures": [{"value": 1, "name": "T", "color": "yellow"}]}, "'yellow'.*#rrggbb"),
+        (
+            {"structures": [{"value": n, "name": "a", "color": "#f00000"} for n in (1, 2)]},
+            "one name",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_configuration_is_said(wrong: dict[str, Any], reported: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _ = TrainHeadConfig.from_json(fields(**wrong)).label_set
+    assert re.search(reported, f"{caught.value} {caught.value.hint}")

@@ -95,7 +95,7 @@ def test_what_a_set_cannot_teach_is_said(whole: Path, tmp_path: Path) -> None:
         me.train("hqg", {**SMALL, "modality": "CT"}, whole, tmp_path / "a")
     with pytest.raises(ConfigError, match="does not learn from a distilled set"):
         me.train("codec", {}, whole, tmp_path / "b")
-    task = {"segmenter": "sarcoma-ct"}
+    task = {"segmenter": "brain"}
     with pytest.raises(ConfigError, match="no labels"):
         me.train("hqg", {**SMALL, "task": task}, whole, tmp_path / "c")
     config = TrainConfig.from_json({**SMALL, "modality": "MR", "task": task})

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
-
 import numpy as np
-import torch
-from torch.nn.functional import one_hot
 
-from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.space import TissueMap
 
 #: Values: left and right hemisphere, left and right core, stem; scalp.
@@ -51,38 +44,6 @@ def label_values(seed: int = 0) -> np.ndarray:
 def anatomy() -> Anatomy:
     """Return the classes of these maps."""
     return Anatomy.of(LABELS, TISSUES, {}, [LEFT, RIGHT, LEFT_CORE, RIGHT_CORE, STEM, SCALP])
-
-
-def write_head(folder: Path) -> Path:
-    """Write the bundle of an untrained head, which takes everything for structures."""
-    classes = anatomy().tissue_classes[anatomy().painted(label_values()[::2, ::2, ::2]) & 127]
-    count = len(anatomy().classes)
-    prior = one_hot(torch.from_numpy(classes).long(), count).movedim(-1, 0) * 229 + 26
-    widths = (4, 8)
-    locator, corrector = Locator(widths), Corrector(count, widths)
-    torch.nn.init.constant_(locator.out.bias[3:], 1.0)
-    tensors = {"prior": prior[..., : (prior.shape[3] + 1) // 2].to(torch.uint8).contiguous()}
-    for part, network in (("locator", locator), ("corrector", corrector)):
-        tensors |= {f"{part}.{name}": value for name, value in network.state_dict().items()}
-    metadata = {
-        "name": "halves",
-        "kind": "head",
-        "modality": "MR",
-        "description": "Two halves.",
-        "license": "CC0-1.0",
-        "network": {
-            "kind": "structures",
-            "widths": widths,
-            "locator_widths": widths,
-            "origin": (-30.0, -30.0, -30.0),
-            "columns": prior.shape[3],
-            "limits": {},
-            "quality": {},
-            **anatomy().to_json(),
-        },
-        "labels": [asdict(label) for label in anatomy().labels],
-    }
-    return export_bundle(folder / "halves", tensors, metadata).folder
 
 
 def maps(count: int = 3) -> list[TissueMap]:
