@@ -19,6 +19,7 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
 
 
+@pytest.mark.training
 def test_saving_as_a_container_names_compress(head: Volume, tmp_path: Path) -> None:
     with pytest.raises(me.OutputError) as caught:
         me.save(head, tmp_path / "scan.ucv")

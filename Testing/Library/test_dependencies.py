@@ -168,6 +168,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.training
 def test_every_door_says_why_pytorch_cannot_be_loaded(tmp_path: Path) -> None:
     reason = break_package(tmp_path / "broken", "torch", _CAUSES[0])
     path = os.pathsep.join(map(str, (tmp_path / "broken", _REPOSITORY)))

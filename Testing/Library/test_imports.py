@@ -44,6 +44,7 @@ def _python(code: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.training
 def test_every_public_name_is_there_and_documented() -> None:
     public = MedEnhanceLib.__all__
     assert dir(MedEnhanceLib) == public == sorted(set(public))
@@ -85,10 +86,11 @@ print(time.process_time() - began)
             {"SimpleITK", "pydicom", "torch", "monai", "imagecodecs", "matplotlib"},
         ),
         # The panel pays for what its options need, not for the codec and for DICOM, when it opens.
-        (
+        pytest.param(
             "import MedEnhanceLib.hqg.config, MedEnhanceLib.hqg.strength\n"
             "import MedEnhanceLib.training.spg.config, MedEnhanceLib.unicompress.config",
             {"MedEnhanceLib.unicompress.encode", "MedEnhanceLib.io.dicom.listing"},
+            marks=pytest.mark.training,
         ),
     ],
 )
@@ -137,6 +139,7 @@ def test_every_name_of_a_package_is_there(name: str) -> None:
         _ = package.enhence
 
 
+@pytest.mark.training
 def test_the_gate_takes_torch_and_numpy_alone() -> None:
     """It is for any training loop: of our other packages none is imported."""
     code = """
@@ -166,7 +169,9 @@ _MISSING = {
 }
 
 
+@pytest.mark.training
 @pytest.mark.slow
+@pytest.mark.training
 def test_a_missing_package_is_named_with_its_use_and_how_to_get_it(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     io.save(Volume(np.zeros((2, 3, 4), np.int16), modality="MR"), path)

@@ -239,6 +239,7 @@ def test_interrupt_stops_with_status_130(work: str, numbers: tuple[signal.Signal
         assert "stopping" in said + err
 
 
+@pytest.mark.training
 def test_main_never_raises_for_any_arguments() -> None:
     for arguments in (["--"], ["inspect", ""], ["\udce9"], ["convert", "a", "a"], ["-h", "x"]):
         assert main(arguments) in (0, 1, 2, 3)
@@ -288,7 +289,7 @@ def test_an_option_for_one_volume_is_no_misspelt_one_of_a_batch(option: str, run
 
 
 @pytest.mark.parametrize("words", [("enhence", "inspect"), ()])
-@pytest.mark.parametrize("command", ["batch", "train", ""])
+@pytest.mark.parametrize("command", ["batch", "segment", ""])
 def test_a_wrong_command_line_names_its_command(
     command: str, words: tuple[str, ...], run: Callable
 ) -> None:

@@ -153,6 +153,7 @@ def test_segment_writes_labels_and_their_volumes(scan: Path, default_head: Bundl
     assert result["segmentation_limits"] == default_head.metadata["limits"] != []
 
 
+@pytest.mark.training
 def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
     scan: Path, model: str, default_head: Bundle
 ) -> None:
@@ -212,6 +213,7 @@ def test_every_output_of_an_enhancement_is_checked_before_it_begins(
         run_job(_enhance(scan, model, config={"strenght": 1}))
 
 
+@pytest.mark.training
 @pytest.mark.slow
 def test_evaluate_measures_each_volume_and_degradation(
     data: Path, model: str, tmp_path: Path

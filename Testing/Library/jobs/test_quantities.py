@@ -260,6 +260,7 @@ def test_values_that_just_reach_pi_are_warned_of() -> None:
     assert any("if they are phase" in text for text in warnings)
 
 
+@pytest.mark.training
 def test_a_phase_is_no_guide_and_its_noise_is_not_measured(tmp_path: Path) -> None:
     image = Volume(_image(), Geometry(), modality="MR")
     phase = Volume(_image() + np.int16(3), Geometry(), modality="MR", quantity="phase")

@@ -51,6 +51,7 @@ def test_what_is_not_exactly_a_job_is_refused(fields: dict[str, Any], says: str)
     assert caught.value.hint
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("kind", "params"),
     [
