@@ -19,13 +19,13 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
 
 
-@pytest.mark.training
 def test_saving_as_a_container_names_compress(head: Volume, tmp_path: Path) -> None:
     with pytest.raises(me.OutputError) as caught:
         me.save(head, tmp_path / "scan.ucv")
     assert "compress" in caught.value.hint
 
 
+@pytest.mark.training
 def test_no_call_takes_an_address(head: Volume, tmp_path: Path) -> None:
     address, out = "s3://KEY:s3cr3t@bucket/scan.ucv", str(tmp_path / "out")
     calls: list[Callable[[], object]] = [

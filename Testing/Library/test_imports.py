@@ -169,7 +169,6 @@ _MISSING = {
 }
 
 
-@pytest.mark.training
 @pytest.mark.slow
 @pytest.mark.training
 def test_a_missing_package_is_named_with_its_use_and_how_to_get_it(tmp_path: Path) -> None:
@@ -193,6 +192,7 @@ print(json.dumps(said))
         assert f"pip install '{package}'" in hint
 
 
+@pytest.mark.training
 def test_imports_point_one_way() -> None:
     # In a process of its own, as it sets up logging anew.
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]

@@ -153,7 +153,6 @@ def test_segment_writes_labels_and_their_volumes(scan: Path, default_head: Bundl
     assert result["segmentation_limits"] == default_head.metadata["limits"] != []
 
 
-@pytest.mark.training
 def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
     scan: Path, model: str, default_head: Bundle
 ) -> None:
@@ -170,6 +169,7 @@ def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
     assert both.segmentation.model["sha256"] == named.sha256
 
 
+@pytest.mark.training
 def test_a_head_is_measured_against_labels(
     data: Path, default_head: Bundle, tmp_path: Path
 ) -> None:

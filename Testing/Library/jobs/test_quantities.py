@@ -260,7 +260,6 @@ def test_values_that_just_reach_pi_are_warned_of() -> None:
     assert any("if they are phase" in text for text in warnings)
 
 
-@pytest.mark.training
 def test_a_phase_is_no_guide_and_its_noise_is_not_measured(tmp_path: Path) -> None:
     image = Volume(_image(), Geometry(), modality="MR")
     phase = Volume(_image() + np.int16(3), Geometry(), modality="MR", quantity="phase")
@@ -271,6 +270,7 @@ def test_a_phase_is_no_guide_and_its_noise_is_not_measured(tmp_path: Path) -> No
     assert "no image, but phase" in me.inspect(phase)["warnings"]
 
 
+@pytest.mark.training
 def test_cohorts_and_trainings_refuse_phase_by_name(tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / f"p{number}").mkdir()
