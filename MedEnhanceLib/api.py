@@ -181,7 +181,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
     segmenter = segmenter_config(call, call.device, requested=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(monitor.part(0.0, 0.1))
-        if volume.modality == "OT":  # NaN leaves the modality unknown, which no model fits
+        if not volume.profile.is_known:  # NaN leaves the modality unknown, which no model fits
             refuse_not_finite(volume)
         monitor, cache = monitor.part(0.1, 1.0), hqg.VolumeCache()
         if isinstance(call.guide, str) and call.guide == AUTO:
@@ -244,15 +244,15 @@ def segment(call: SegmentCall) -> Segmentation:
 
     Returns:
         An object with .volume (labels, uint8, same grid), .labels (value, name, color), .table
-        (voxels, milliliters, mm² of surface, and the expected Dice of each as "quality") and
-        .uncertainty (0 to 1, same grid); a model that does not estimate the last two has neither,
-        and .uncertainty is None.
+        (voxels, milliliters, and the expected Dice of each as "quality") and .uncertainty (0 to 1,
+        same grid); a model that does not estimate the last two has neither, and .uncertainty is
+        None.
 
     Raises:
         MedEnhanceError: as `enhance`.
 
         for row in me.segment(volume).table:
-            print(row["label"], row["volume_ml"], row["surface_mm2"])
+            print(row["label"], row["volume_ml"])
     """
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(monitor.part(0.0, 0.1))

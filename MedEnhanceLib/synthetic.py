@@ -72,9 +72,9 @@ def synthetic_volume(
         spacing: mm along slices, rows and columns, instead of those of the seed.
     Returns a volume of float32, axes parallel to the patient's.
     """
-    rng = np.random.default_rng([77 if modality == "MR" else 78, seed])
+    draw, stream = {"MR": (_mr, 77), "CT": (_ct, 78)}[modality]
     mm = spacing or _SPACINGS[modality][seed % 2]
-    voxels = (_mr if modality == "MR" else _ct)(shape, mm, rng)
+    voxels = draw(shape, mm, np.random.default_rng([stream, seed]))
     spacing = (mm[2], mm[1], mm[0])
     units = profile_of(modality).units
     source = f"synthetic {modality} {seed}"

@@ -28,14 +28,13 @@ _OVERLAY_OPACITY = 0.6
 _LAYOUTS = {
     "sideBySide": "SlicerLayoutSideBySideView",
     "table": "SlicerLayoutFourUpTableView",
-    "threeD": "SlicerLayoutFourUpView",
 }
 
 
 class Compare(Showing):
     """Comparison of a result, one at a time.
 
-    mode: "none", "single", "sideBySide", "fade", "table" or "threeD". overlay: the role of the map
+    mode: "none", "single", "sideBySide", "fade" or "table". overlay: the role of the map
     on top of the result, such as "difference", or None. isInput: whether the input stands in for
     the result for a while. fading: 0 shows the input, 1 the result, in mode "fade", which has no
     overlay. onEnded() is called when it ends because another volume was put into its views.
@@ -58,9 +57,9 @@ class Compare(Showing):
         overlay, view = None if mode == "fade" else self.overlay, self._viewLookedAt()
         self.leave()
         shown, source = shownVolume(output), shownVolume(results.linked(output, "input"))
-        if shown is None or (source is None and mode not in ("table", "threeD")):
+        if shown is None or (source is None and mode != "table"):
             return
-        source = source or shown  # whose table and surfaces are shown without it
+        source = source or shown  # whose table is shown without it
         self._begin(shown, source, [compositeOf(each) for each in sliceNodes()])
         self.mode, self.overlay, self._outputID = mode, overlay, output.GetID()
         self._followDisplay(source, shown)

@@ -309,7 +309,6 @@ def makeTable(rows, source, name):
         (_("Structure"), vtk.vtkStringArray, "label"),
         (_("Voxels"), vtk.vtkLongLongArray, "voxels"),
         (_("Volume (mL)"), vtk.vtkDoubleArray, "volume_ml"),
-        (_("Surface (mm²)"), vtk.vtkDoubleArray, "surface_mm2"),
         (_("Expected Dice"), vtk.vtkDoubleArray, "quality"),
     )
     # Not every model estimates its quality.

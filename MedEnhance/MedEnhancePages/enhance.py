@@ -53,11 +53,8 @@ class EnhancePanel(Page):
         ui.applyButton.clicked.connect(self.onApply)
 
     def cleanup(self):
-        self.noise.follow(None)
-        self.preview.hide()
-        self.result.leave()
-        self.result.forget()
-        self.runs.forget()
+        self.exit()
+        self.forget()
 
     def forget(self):
         self.noise.follow(None)
@@ -212,11 +209,9 @@ class EnhancePanel(Page):
         ui.segmenterComboBox.toolTip = about
         if ui.segmenterComboBox.count == 1:
             segmenterProblem = _("There is no segmentation model for this modality.")
+        fieldProblem = model_choice.biasFieldProblem(target, state.task) or aloneProblem
         for checkBox, problem in (
-            (
-                ui.biasFieldCheckBox,
-                model_choice.biasFieldProblem(target, state.task) or aloneProblem,
-            ),
+            (ui.biasFieldCheckBox, fieldProblem),
             (ui.uncertaintyCheckBox, taskProblem),
             (ui.noiseMapCheckBox, taskProblem),
             (ui.segmentCheckBox, taskProblem or segmenterProblem),
@@ -292,9 +287,9 @@ class EnhancePanel(Page):
         plan = _("{what}. Runs model {model} on the {device}").format(
             what=what, model=model.name, device=self._devices.nameOf(state.device)
         )
-        isPart, expected = options.isBoxAlone, ""
-        if not isPart:
-            expected = self._devices.expectedText(self.target, options)
+        # A region alone takes a part of the time, which is not known.
+        config = options.config
+        expected = "" if options.isBoxAlone else self._devices.expectedText(self.target, config)
         return ", ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):
@@ -320,4 +315,4 @@ class EnhancePanel(Page):
         if bridge.isGuessed(node):  # and shown as a guess: Apply confirms it
             bridge.chooseModality(node, bridge.modalityOf(node))
         if not options.isBoxAlone:
-            self._devices.rememberPace(node, options, job)
+            self._devices.rememberPace(node, options.config.task, job)

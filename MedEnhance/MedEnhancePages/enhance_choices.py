@@ -36,27 +36,23 @@ class DeviceChoice:
         name = self._choice if device == "auto" else device
         return name.upper() or _("best device")
 
-    def expectedText(self, node, options):
-        """Say about how long a run takes, from the last one with these options on the device.
+    def expectedText(self, node, config):
+        """Say about how long a run takes, from the last one of its task on the device.
 
-        Without such a run, from one without the extra options; empty if not known.
+        Without such a run, from the threads of the processor; empty if not known.
         """
-        config, extras = options.config, _extrasOf(options)
         device = self._choice if config.device == "auto" else config.device
-        text, pace = _("about {time}"), _pace(device, config.task, extras)
-        if extras and not pace:
-            text, pace = _("more than {time}"), _pace(device, config.task)
         isOnCores = device == "cpu" and config.task != "slices"
         seconds = duration.expected_seconds(
             bridge.millionVoxels(node),
-            pace,
+            slicer.util.settingsValue(_paceKey(device, config.task), 0.0, converter=float),
             threads=self._threads if isOnCores else 0,
             is_compiled=self._isCompiled,
             is_built_first=self._isBuildDue(device),
         )
-        return text.format(time=duration_text(seconds)) if seconds else ""
+        return _("about {time}").format(time=duration_text(seconds)) if seconds else ""
 
-    def rememberPace(self, node, options, job):
+    def rememberPace(self, node, task, job):
         """Record at the end of a run how long it took, to estimate the next one."""
         millions = bridge.millionVoxels(node)
 
@@ -66,7 +62,7 @@ class DeviceChoice:
                 self._isCompiled = True  # the build makes this time useless for the next one
             elif job.state == "done":
                 pace = (job.ended - job.started - duration.START_SECONDS) / millions
-                key = _paceKey(device, options.config.task, _extrasOf(options))
+                key = _paceKey(device, task)
                 slicer.app.userSettings().setValue(key, max(0.01, float(pace)))
 
         job.onFinished(onFinished)
@@ -92,22 +88,6 @@ class DeviceChoice:
         self._onChange()
 
 
-def _paceKey(device, task, extras=()):
+def _paceKey(device, task):
     """Return the name of the setting with the seconds per million voxels."""
-    return "+".join((f"MedEnhance/Pace/{device}/{task}", *extras))
-
-
-def _pace(*run):
-    return slicer.util.settingsValue(_paceKey(*run), 0.0, converter=float)
-
-
-def _extrasOf(options):
-    """Name the options that a run takes longer with."""
-    extras = {
-        "guide": options.guide is not None,
-        "uncertainty": options.config.uncertainty,
-        "noiseMap": options.noiseMap,
-        "segments": options.segment,
-        "biasField": options.config.correct_bias_field,
-    }
-    return [name for name, isAsked in extras.items() if isAsked]
+    return f"MedEnhance/Pace/{device}/{task}"

@@ -106,9 +106,9 @@ class Runs:
 
     # --- messages -----------------------------------------------------------------------------
 
-    def _say(self, level, text, details="", report=""):
+    def _say(self, level, text, details=""):
         """Show how a run ended, below the errors and warnings of those before it."""
-        messages = [*self._kept, (level, text, details, report)]
+        messages = [*self._kept, (level, text, details)]
         if level != "info":
             self._kept = messages
         levels, *texts = zip(*messages, strict=True)
@@ -128,7 +128,7 @@ class Runs:
             text = _("{name}: {problem}").format(name=name, problem=text)
         if text:  # else the scene has closed
             level = "info" if error.isCancellation else "error"
-            self._say(level, text, error.shown, error.report)
+            self._say(level, text, error.shown)
 
     # --- several volumes ----------------------------------------------------------------------
 

@@ -13,20 +13,19 @@ from MedEnhancePages import result_texts
 from MedEnhancePages.export_dicom import exportDicom
 from MedEnhancePages.widgets import Follower, Notice, allow, answerOf, fill
 from MedEnhancePanels.errors import guarded
-from MedEnhanceTasks import blending, comparing, compression, files
+from MedEnhanceTasks import blending, compression, files
 
 #: Maps that the menu Show lays over the result, by their role.
 _MAPS = ("uncertainty", "noise")
 #: Entries of that menu, and those of them that follow from the segments.
 _SHOWN = {
     "segments": _("Segments"),
-    "threeD": _("Segments in 3D"),
     "editor": _("Open in Segment Editor"),
     "uncertainty": _("Uncertainty (for full strength)"),
     "noise": _("Noise map"),
     "table": _("Table of volumes"),
 }
-_OF_SEGMENTS = ("segments", "threeD", "table")
+_OF_SEGMENTS = ("segments", "table")
 
 
 class ResultArea(Follower):
@@ -58,7 +57,6 @@ class ResultArea(Follower):
         self._menus = [qt.QMenu(button) for button in (ui.showButton, ui.saveButton)]
         for name, text, slot in (
             ("segments", _SHOWN["segments"], lambda isOn: self._onSegments(isOn)),
-            ("threeD", _SHOWN["threeD"], lambda isOn: self._onThreeD(isOn)),
             ("editor", _SHOWN["editor"], self._onEditor),
             ("uncertainty", _SHOWN["uncertainty"], lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _SHOWN["noise"], lambda isOn: self._onMap("noise", isOn)),
@@ -147,7 +145,7 @@ class ResultArea(Follower):
         ui, output, actions = self.ui, self.output, self.actions
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
-        for name in ("segments", "threeD", "editor"):
+        for name in ("segments", "editor"):
             actions[name].visible = display is not None
         actions["segments"].checked = display is not None and bool(display.GetVisibility())
         actions["table"].visible = results.linked(output, "table") is not None
@@ -155,8 +153,7 @@ class ResultArea(Follower):
         text = _("{what} (for full strength)") if isOther else "{what}"
         for name in _OF_SEGMENTS:
             actions[name].text = text.format(what=_SHOWN[name])
-        for mode in ("threeD", "table"):
-            actions[mode].checked = self.compare.mode == mode
+        actions["table"].checked = self.compare.mode == "table"
         for role in _MAPS:
             actions[role].visible = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
@@ -206,7 +203,7 @@ class ResultArea(Follower):
         if mode == "none":
             compare.leave()
         elif mode == "difference" and results.linked(output, mode) is None:
-            self._make(comparing.startDifference(runner, output), lambda: self.choose(mode))
+            self._make(blending.startDifference(runner, output), lambda: self.choose(mode))
         elif mode == "difference":
             compare.show(output, "single")
             compare.setOverlay(mode)
@@ -245,11 +242,6 @@ class ResultArea(Follower):
         preview.showVolume(preview.shownVolume(self.output))
         self.update()
 
-    @guarded
-    def _onView(self, mode, isOn):
-        self.compare.show(self.output, mode if isOn else "single")
-        self.update()
-
     def _begin(self):
         """Show the result, where nothing of it is shown yet."""
         if self.compare.mode == "none" and self.output is not None:
@@ -265,20 +257,6 @@ class ResultArea(Follower):
         self._begin()
         self.compare.setOverlay(role if isOn else None)
         self.update()
-
-    @guarded
-    def _onThreeD(self, isOn):
-        """Show the surfaces of the segments in a 3D view, once they are made."""
-        segmentation = results.linked(self.output, "segmentation")
-        if isOn and not comparing.hasSurfaces(segmentation):
-            job = comparing.startSurfaces(self.context.runner, segmentation)
-            self._make(job, lambda: self._onThreeD(True))
-            return
-        if isOn:
-            segmentation.GetDisplayNode().SetVisibility(True)
-        self._onView("threeD", isOn)
-        if isOn and slicer.app.layoutManager() is not None:
-            slicer.util.resetThreeDViews()
 
     @guarded
     def _onEditor(self, *_checked):
@@ -300,7 +278,8 @@ class ResultArea(Follower):
         logic = slicer.app.applicationLogic()
         logic.GetSelectionNode().SetActiveTableID(results.linked(self.output, "table").GetID())
         logic.PropagateTableSelection()
-        self._onView("table", isOn)
+        self.compare.show(self.output, "table" if isOn else "single")
+        self.update()
 
     @guarded
     def _onSave(self, *_checked):
@@ -347,9 +326,5 @@ def _hideLabelsOfOthers(output):
     segmentation = results.linked(output, "segmentation")
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         labels = results.linked(node, "segmentation")
-        if (
-            labels is not None
-            and labels is not segmentation
-            and labels.GetDisplayNode() is not None
-        ):
+        if labels not in (None, segmentation) and labels.GetDisplayNode() is not None:
             labels.GetDisplayNode().SetVisibility(False)

@@ -12,7 +12,7 @@ from MedEnhancePanels.job import stageText
 _BEFORE = {
     "enhance": "previewButton",
     "compress": "openButton",
-    "distill": "cancelButton",
+    "train": "cancelButton",
     "models": "importButton",
 }
 #: Waiting jobs that are seen without scrolling.

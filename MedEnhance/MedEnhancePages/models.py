@@ -44,7 +44,7 @@ class ModelsPanel(Page):
 
     @guarded
     def _onDefault(self, *_checked):
-        """Make a model the default; one that is worse than that, or not compared, on a question."""
+        """Make a model the default; one that is worse than the shipped one on a question."""
         name, warning = self.selected["name"], self.selected["default_warning"]
         title = _("Use {name} by default").format(name=name)
         question = _("{warning} Use it all the same?").format(warning=sentence(warning))

@@ -32,11 +32,9 @@ class Context(Speaker):
         self._folder = os.path.join(os.path.dirname(modulePath), "Resources", "UI")
         self.panel, self.mainUi = self.ui("MedEnhance")
         self._notice = Notice(self.mainUi, "message")
-        #: By page: level, text, details and report of its message; the page in front.
+        #: By page: level, text and details of its message; the page in front.
         self._messages, self._front, ui = {}, "", self.mainUi
         ui.messageCloseButton.clicked.connect(lambda *_checked: self.message("info", ""))
-        ui.messageCopyButton.clicked.connect(self._onCopy)
-        ui.messageDetailsButton.toggled.connect(self._showCopyButton)
         runner.onChange(self._onJob)
         self._listeners, self._observed = [], {}
         self._settle = singleShot(self.panel, _SETTLE_MS, self._notify)
@@ -84,9 +82,9 @@ class Context(Speaker):
         widget.layout().setContentsMargins(0, 0, 0, 0)
         return widget, slicer.util.childWidgetVariables(widget)
 
-    def message(self, level, text, details="", report="", page=""):
+    def message(self, level, text, details="", page=""):
         """Keep the message of a page, by default the one in front, until it is replaced."""
-        self._messages[page or self._front] = level, text, details, report
+        self._messages[page or self._front] = level, text, details
         self.showMessageOf(self._front)
 
     def clearMessage(self, *_checked):
@@ -97,21 +95,7 @@ class Context(Speaker):
     def showMessageOf(self, page):
         """Show the message of a page that comes to the front."""
         self._front = page
-        level, text, details, _report = self._messages.get(page, ("info", "", "", ""))
-        self._notice.show(level, text, details)
-        self._showCopyButton()
-
-    @property
-    def _report(self):
-        """The report of the message that is shown; "" for none."""
-        return self._messages.get(self._front, ("",))[-1]
-
-    def _showCopyButton(self, *_isOn):
-        isOpen = self.mainUi.messageDetailsButton.checked
-        self.mainUi.messageCopyButton.visible = isOpen and bool(self._report)
-
-    def _onCopy(self, *_checked):
-        qt.QApplication.clipboard().setText(self._report)
+        self._notice.show(*self._messages.get(page, ("info", "")))
 
     def _onJob(self, job):
         """Say that a file was written or opened, from any page or dialog."""

@@ -74,7 +74,7 @@ class PanelError(Exception):
                 hint = _("It was moved or removed. Put it back, then try again.")
             return cls(place + exception.strerror, hint, "output", details)
         message = f"{type(exception).__name__}: {exception}"
-        hint = _("This is an error in MedEnhance: please report it with the details.")
+        hint = _("This is an error in MedEnhance: please report it with Slicer's error log.")
         return cls(message, hint, "internal", details)
 
 

@@ -7,9 +7,9 @@ from MedEnhancePanels.errors import PanelError
 
 
 class Speaker:
-    """Ways to say something; subclasses have message(level, text, details, report).
+    """Ways to say something; subclasses have message(level, text, details).
 
-    level: "info", "warning" or "error". details: shown on demand. report: for the clipboard.
+    level: "info", "warning" or "error". details: shown on demand; the log has more.
     """
 
     def clearMessage(self, *_checked):
@@ -20,7 +20,7 @@ class Speaker:
         error = logged(exception)
         if error.text:  # else the scene has closed
             level = "info" if error.isCancellation else "error"
-            self.message(level, error.text, error.shown, error.report)
+            self.message(level, error.text, error.shown)
 
     def report(self, job, text):
         """Say how a job ended: its error, or the text, with its warnings."""
@@ -50,5 +50,5 @@ class PageContext(Speaker):
     def __getattr__(self, name):
         return getattr(self._shared, name)
 
-    def message(self, level, text, details="", report=""):
-        self._shared.message(level, text, details, report, page=self._page)
+    def message(self, level, text, details=""):
+        self._shared.message(level, text, details, page=self._page)

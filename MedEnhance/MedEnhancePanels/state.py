@@ -101,28 +101,26 @@ class State:
     psnr = Field(45.0)
     compressCodec = Field.of(CompressConfig, "block_type")  # of a ratio
 
-    distillTask = Field(
-        "distillMR",
-        "distillMR",
-        "distillCT",
+    trainTask = Field(
+        "trainMR",
         "trainMR",
         "trainCT",
         "slicesMR",
         "slicesCT",
         "labelsMR",
+        "distillMR",
+        "distillCT",
     )
-    distillCohort = Field("")
-    distillName = Field("my-run")
+    trainData = Field("")
+    trainName = Field("my-run")
     distillMethod = Field.of(DistillConfig, "method")
-    #: "synthetic", "template" or the path of a file.
-    distillTemplate = Field.of(DistillConfig, "prior")
     distillVolumes = Field.of(DistillConfig, "volumes")
     distillLicense = Field.of(DistillConfig, "license")
-    distillDevice = Field.of(DistillConfig, "device")
-    distillSegmenter = Field("")  # "" for an enhancer by its own loss alone
-    distillGate = Field("ema", "ema", "binary")
-    distillPreset = Field("cpu", *DistillConfig.PRESETS)
-    distillRun = Field("")
+    trainDevice = Field.of(DistillConfig, "device")
+    trainSegmenter = Field("")  # "" for an enhancer by its own loss alone
+    trainGate = Field("ema", "ema", "binary")
+    trainPreset = Field("cpu", *DistillConfig.PRESETS)
+    trainRun = Field("")
 
     def __init__(self, node):
         self.node = node

@@ -1,11 +1,11 @@
-"""Gives a result another strength: its voxels become input + strength · (full result − input).
+"""Gives a result another strength, or makes its difference from the input.
 
-It uses the library's functions, so the command line and Python give the same voxels and history.
-The new voxels replace the old ones at the end only, so a run that is stopped changes nothing. Below
-strength 1 the full result is kept as a hidden volume, which scene bundles (.mrb) save, so that any
-strength can follow. By checksums that are saved with the result, its voxels and those that go with
-it are known to be as run and blending left them. An uncertainty map is of the full result, and
-marked so.
+Its voxels become input + strength · (full result − input), by the library's functions: the command
+line and Python give the same voxels and history. The new voxels replace the old ones at the end
+only, so a run that is stopped changes nothing. Below strength 1 the full result is kept as a hidden
+volume, which scene bundles (.mrb) save, so that any strength can follow. By checksums that are
+saved with the result, its voxels and those that go with it are known to be as run and blending left
+them. An uncertainty map is of the full result, and marked so.
 """
 
 import json
@@ -17,7 +17,7 @@ from MedEnhanceLib.core.manifest import manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend
 from MedEnhanceLib.io import stepwise
-from MedEnhanceNodes import bridge, provenance, results
+from MedEnhanceNodes import bridge, preview, provenance, results
 from MedEnhancePanels.errors import PanelError
 
 #: Attribute of a result: the checksums of its own voxels, and of those of its parts by role.
@@ -125,6 +125,15 @@ def refuse(problem):
         raise PanelError(problem, code="input")
 
 
+def startDifference(runner, output):
+    """Make the difference of a result from its input, a map that goes with it; returns a Job.
+
+    Of frames it is the mean of their differences. Where `pairProblemOf` says why, it fails.
+    """
+    title = _("Difference of {name}").format(name=output.GetName())
+    return runner.submit("", {}, title=title, before=lambda job: _difference(job, output))
+
+
 def _steps(output, strength):
     yield from checkSteps(output)
     refuse(problemOf(output))
@@ -151,6 +160,26 @@ def _steps(output, strength):
         provenance.setManifest(output, manifest)
     results.setHistory(output, history)
     record(output)
+
+
+def _difference(job, output):
+    yield from checkSteps(output)
+    refuse(pairProblemOf(output))
+    source = results.linked(output, "input")
+    image = yield from results.differenceImage(*map(bridge.framesOf, (source, output)))
+    limit = results.typicalMagnitude(image)
+    yield from bridge.checksumSteps(image)
+    refuse(pairProblemOf(output))
+    isMean = bridge.hasFrames(output)
+    name = _("{name} mean difference") if isMean else _("{name} difference")
+    name, shown = name.format(name=source.GetName()), preview.shownVolume(output)
+    node = job.nodes["difference"] = bridge.newVolumeLike(shown, name, image)
+    role = "meanDifference" if isMean else "difference"
+    results.styleMap(node, role, results.unitOf(source), limit)
+    results.stamp(node, "difference", output)
+    results.link(output, difference=node)
+    if not isMean:
+        record(output)
 
 
 def _keepFull(output, strength):

@@ -31,16 +31,10 @@ class Sample:
 
 
 _NOISE = {"name": "rician", "level": 0.09, "seed": 1}
-_WEAR = (
-    {"name": "bias", "strength": 0.3, "seed": 1},
-    {"name": "blur", "sigma_px": 0.8, "seed": 2},
-    {"name": "rician", "level": 0.07, "seed": 3},
-)
 # Seen at once in soft tissue (about 50 HU), and within what the models for CT were trained on.
 _LOW_DOSE = {"name": "low-dose", "photons": 1e5, "electronic": 5.0, "seed": 1}
 SAMPLES = (
     Sample("MNI152T1-noisy", _("Sample: brain MR with noise"), "MR", (_NOISE,)),
-    Sample("MNI152T1-worn", _("Sample: brain MR with noise, blur and bias field"), "MR", _WEAR),
     Sample(
         "CTChest-low-dose",
         _("Sample: low-dose chest CT (download, 30 MB)"),
@@ -124,5 +118,5 @@ def _downloaded(name):
         return logic.downloadFile(source.uris[0], folder, source.fileNames[0], source.checksums[0])
     except Exception as cause:  # no network, no such sample, a damaged file
         message = _("The sample {name} could not be downloaded").format(name=name)
-        hint = _("Check that this computer is online; the brain MR samples need no network.")
+        hint = _("Check that this computer is online; the samples of MR need no network.")
         raise PanelError(message, hint, "input", str(cause)) from cause

@@ -16,7 +16,7 @@ from typing import Any
 
 from MedEnhanceLib.bundles import schema
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.core.modality import SET_MODALITY
+from MedEnhanceLib.core.modality import SET_MODALITY, profile_of
 from MedEnhanceLib.errors import InputError, ModelError, UnfitModelError
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.json_input import read_json
@@ -224,7 +224,7 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
             f"model {bundle.name!r} {_VERBS[bundle.kind]}; a model that {_VERBS[kind]} is needed",
             _names_hint(kind, modality),
         )
-    if modality not in (bundle.modality, "OT"):
+    if not profile_of(modality).takes(bundle.modality):
         raise UnfitModelError(
             f"model {bundle.name!r} is for {bundle.modality}, the volume is {modality}",
             f"{_names_hint(kind, modality)} If the modality is wrong, correct it: {SET_MODALITY}.",
@@ -350,7 +350,7 @@ def _recommended(kind: str, modality: str) -> Bundle:
     name = defaults.get(f"{kind} {modality}")
     if name is not None:
         return by_name(name)
-    if modality == "OT":
+    if not profile_of(modality).is_known:
         hint = "State it: --modality MR or CT (modality= in Python)."
         raise UnfitModelError("the modality is unknown, and the model depends on it", hint)
     fitting = [each for each in bundles if (each.kind, each.modality) == (kind, modality)]
@@ -365,7 +365,7 @@ def _recommended(kind: str, modality: str) -> Bundle:
 
 def _names_hint(kind: str, modality: str) -> str:
     models = [bundle for bundle in list_bundles() if bundle.kind == kind]
-    names = [bundle.name for bundle in models if modality in (bundle.modality, "OT")]
+    names = [bundle.name for bundle in models if profile_of(modality).takes(bundle.modality)]
     if not names:
         modalities = ", ".join(sorted({bundle.modality for bundle in models})) or "no modality"
         return f"Models are installed for {modalities}."

@@ -1,4 +1,4 @@
-"""medenhance enhance, blend and segment: models applied to a volume."""
+"""medenhance enhance and segment: models applied to a volume."""
 
 from __future__ import annotations
 
@@ -56,16 +56,6 @@ ENHANCE = Command(
     example="medenhance enhance scan.nii.gz better.nii.gz --correct-bias-field --report report",
     extra=_add_labels,
     run=_enhance,
-)
-
-BLEND = Command(
-    name="blend",
-    summary="change the strength of an enhanced volume without recomputing it",
-    description="Blend a volume with its enhancement: INPUT + S · (ENHANCED − INPUT). For a\n"
-    "result of enhance without --strength this equals enhance --strength S, without\n"
-    "running the model again.",
-    example="medenhance blend scan.nii.gz better.nii.gz half.nii.gz --strength 0.5",
-    lines=job_lines,
 )
 
 SEGMENT = Command(

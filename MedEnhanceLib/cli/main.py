@@ -44,7 +44,6 @@ COMMANDS = (
     volumes.INSPECT,
     volumes.NOISE,
     enhance.ENHANCE,
-    enhance.BLEND,
     enhance.SEGMENT,
     compress.COMPRESS,
     compress.DECOMPRESS,

@@ -101,7 +101,6 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {object_text}, {count}, {row['series_uid']}")
     if labels := fields.get("table"):
         heads = {"label": "label", "voxels": "voxels", "volume_ml": "ml"}
-        heads["surface_mm2"] = "mm² of surface"
         if any("quality" in row for row in labels):
             heads["quality"] = "expected Dice"
         limits = caveats_of({**fields, "segmentation_warning": ""})  # warned of already

@@ -70,8 +70,8 @@ class Segmentation:
     Attributes:
         volume: labels, uint8, on the input's grid, 0 for the background.
         labels: the structures.
-        table: one row for each label with its volume in mL, its surface area in mm², and its
-            expected Dice as "quality" if the model estimates it.
+        table: one row for each label with its volume in mL, and its expected Dice as "quality" if
+            the model estimates it.
         model: name and sha256.
         device: where it ran.
         seconds: of wall time.

@@ -47,6 +47,11 @@ class Modality:
             map; otherwise it is white and even where nothing else is measured.
         is_measured: noise can be measured in it.
         has_bias_field: it can be measured, and corrected on request.
+        has_network_round: the set network takes the change of one more round of the filter; where
+            it has none, that would cost fine structure.
+        is_known: what its volumes are is known, so that a model can be chosen for them.
+        is_labels: values are labels of structures, without an order, noise or time.
+        is_specimen: of a specimen, to which the directions of a patient do not apply.
     """
 
     name: ModalityName
@@ -58,11 +63,19 @@ class Modality:
     is_projected: bool = False
     is_measured: bool = False
     has_bias_field: bool = True
+    has_network_round: bool = True
+    is_known: bool = True
+    is_labels: bool = False
+    is_specimen: bool = False
 
     @property
     def scale(self) -> str:
         """The intensities that networks see, in words."""
         return "HU / 1000" if self.is_absolute else "value / robust maximum"
+
+    def takes(self, trained_on: str) -> bool:
+        """Return whether a model may be used: of its own modality, or any where it is unknown."""
+        return self.name == trained_on or not self.is_known
 
 
 #: By name; another modality is an entry here.
@@ -78,12 +91,13 @@ PROFILES: dict[str, Modality] = {
             is_projected=True,
             is_measured=True,
             has_bias_field=False,
+            has_network_round=False,
         ),
         Modality(name="MR", is_magnitude=True, is_measured=True),
         Modality(name="PT"),
-        Modality(name="EM"),
-        Modality(name="SEG"),
-        Modality(name="OT"),
+        Modality(name="EM", is_specimen=True),
+        Modality(name="SEG", is_labels=True),
+        Modality(name="OT", is_known=False),
     )
 }
 MODALITIES = tuple(PROFILES)

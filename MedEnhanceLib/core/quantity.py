@@ -62,7 +62,7 @@ def quantity_in(words: Iterable[str]) -> str:
 def quantity_of(volume: Volume) -> tuple[str, bool]:
     """Return the quantity of a volume, "" for intensities, and whether its header states it."""
     stated = volume.quantity or map_in_words(volume.history)
-    if stated or volume.modality == "SEG":
+    if stated or volume.profile.is_labels:
         return stated or LABELS, True
     if volume.dtype.kind != "b" and may_be_labels(volume.voxels):  # bool is refused as such
         return LABELS, False

@@ -202,7 +202,7 @@ class Volume:
         """
         from MedEnhanceLib.report.figures import Pane, comparison
 
-        title = "Labels" if self.modality == "SEG" else self.modality
+        title = "Labels" if self.profile.is_labels else self.modality
         return comparison([Pane(title, self)], point=point, window=window, frame=frame)
 
     @property

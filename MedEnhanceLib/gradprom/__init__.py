@@ -99,7 +99,7 @@ def _open_checked(
     model = config.monai_bundle or config.model
     refuse_unfit(volume, monitor, model=model, on_request=on_request, remedy=remedy)
     segmenter = open_segmenter(volume, config, monitor)
-    if volume.modality == "OT":
+    if not volume.profile.is_known:
         seen = replace(seen, modality=segmenter.modality)
     monitor.progress(0.0, "comparing the volume with the training images")
     warnings, unlike = segmenter.warnings, ""

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.arrays import Bytes
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label, Segmentation
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.surfaces import Labels, surface_areas
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import Segmenter
 from MedEnhanceLib.learning.precision import without_tf32
@@ -71,14 +71,13 @@ def segment(
 
 
 def _table(
-    labels: Labels, structures: Sequence[Label], quality: Mapping[str, float], geometry: Geometry
+    labels: Bytes, structures: Sequence[Label], quality: Mapping[str, float], geometry: Geometry
 ) -> list[dict[str, Any]]:
-    """Measure each structure; equal for all storages only of labels in canonical order."""
+    """Measure each structure."""
     # Slice by slice, as bincount needs 8 bytes for each voxel.
     counts = np.zeros(256, np.int64)
     for plane in labels:
         counts += np.bincount(plane.ravel(), minlength=256)
-    areas = surface_areas(labels, [structure.value for structure in structures], geometry)
     voxel_ml = geometry.voxel_volume_mm3 / 1000
     return [
         {
@@ -86,7 +85,6 @@ def _table(
             "value": structure.value,
             "voxels": int(counts[structure.value]),
             "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
-            "surface_mm2": round(areas[structure.value], 1),
             # Unknown of a structure that the volume does not show.
             **({"quality": round(dice, 3)} if math.isfinite(dice) else {}),
         }

@@ -60,7 +60,7 @@ class MonaiBundle:
 
     def refuse_other_modality(self, volume: Volume) -> None:
         """Raise UnfitModelError for a volume of another modality."""
-        if volume.modality not in (self.modality, "OT"):
+        if not volume.profile.takes(self.modality):
             raise UnfitModelError(
                 f"MONAI bundle {self.name!r} is for {self.modality}, {volume.source or 'volume'} "
                 f"is {volume.modality}",

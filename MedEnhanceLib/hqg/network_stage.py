@@ -222,8 +222,8 @@ class SetNetwork(BlockMatching):
 
     def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
         rounds = super()._rounds(volume)
-        # One round more, whose change the network sees. In CT it would cost fine structure.
-        return rounds if volume.profile.like == "CT" else (*rounds, rounds[-1])
+        # One round more, whose change the network sees.
+        return (*rounds, rounds[-1]) if volume.profile.has_network_round else rounds
 
     def _with(self, engine: block_matching.Engine) -> SetNetwork:
         """Return the method with another engine, and its networks on the engine's device."""

@@ -11,7 +11,13 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Mask, Voxels, extremes, slabs
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.modality import MICROSCOPY_MM, SET_MODALITY, likely_modalities
+from MedEnhanceLib.core.modality import (
+    MICROSCOPY_MM,
+    SET_MODALITY,
+    guess_modality,
+    likely_modalities,
+    profile_of,
+)
 from MedEnhanceLib.core.quantity import UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -86,7 +92,7 @@ def _warnings(volume: Volume, quantity: str, *, constant: bool) -> list[str]:
         "left-handed axes": not volume.geometry.is_right_handed,
         f"no image, but {quantity}": bool(quantity),
         "modality not stated, but guessed from the values": volume.modality_is_guess
-        and volume.modality != "OT",
+        and volume.profile.is_known,
         f"voxels {max(spacing):g} mm apart: another unit?": max(spacing) > _FARTHEST_MM,
     }
     return [fact for fact, holds in facts.items() if holds]
@@ -185,7 +191,7 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
             modality.
         stated: the modality of a header that the caller's is used instead of.
     """
-    spacing = volume.geometry.spacing
+    spacing, profile = volume.geometry.spacing, volume.profile
     if volume.modality_is_guess:
         likely = " and ".join(likely_modalities(volume.voxels, spacing))
         text = f"its values look like {likely}; if it is another, state it"
@@ -197,18 +203,20 @@ def warn_of_content(volume: Volume, name: str, monitor: Monitor, *, stated: str 
         text = f"{name}: its header states {stated}, but it is taken as {volume.modality}, without "
         text += f"the units of {stated}: the result is wrong if the header is right"
         monitor.warn(text)
-    elif volume.modality in ("MR", "PT", "EM") and (
-        likely_modalities(_without_padding(volume), spacing) == ("CT",)
+    elif (
+        profile.is_known
+        and not (profile.is_labels or profile.is_absolute)
+        and profile_of(guess_modality(_without_padding(volume), spacing)).is_absolute
     ):
         text = f"{name}: its values look like CT, but it is taken as {volume.modality}: the result "
         text += 'is wrong if it is CT: then state --modality CT (modality="CT" in Python)'
         monitor.warn(text)
-    elif volume.modality == "CT" and not volume.history and extremes(volume.voxels)[0] >= 0:
+    elif profile.is_absolute and not volume.history and extremes(volume.voxels)[0] >= 0:
         text = f"{name}: no value is below 0 HU, although fat and air are: it may be HU + 1024, or "
         text += "no CT. Convert the original again, or subtract the offset (air is -1000 HU)"
         monitor.warn(text)
-    elif (volume.modality == "CT" and not volume.history) and (
-        likely_modalities(volume.voxels, spacing) == ("MR",)
+    elif (profile.is_absolute and not volume.history) and (
+        profile_of(guess_modality(volume.voxels, spacing)).is_magnitude
     ):
         low, high = extremes(volume.voxels)
         text = f"{name}: its values ({low:g} to {high:g}) look like MR, without air at -1000 HU, "

@@ -258,7 +258,7 @@ def _kept_fields(header: Any, shape: tuple[int, ...]) -> dict[str, Any]:
 def _put_kept_fields(header: Any, volume: Volume, monitor: Monitor) -> None:
     """Set what the fields of an earlier NIfTI file state, and name what no longer holds."""
     fields = {name: volume.header_fields[name] for name in _KEPT if name in volume.header_fields}
-    is_new_meaning = volume.modality == "SEG" and fields.get("intent_code") != _LABELS
+    is_new_meaning = volume.profile.is_labels and fields.get("intent_code") != _LABELS
     lost = [*(_OF_VALUES if is_new_meaning else ())]
     lost += _OF_SLICES if volume.header_fields.get("slices") != volume.shape[-3] else ()
     if gone := [name for name in lost if fields.pop(name, None)]:
@@ -311,7 +311,7 @@ def nifti_header(volume: Volume, monitor: Monitor) -> tuple[bytes, np.dtype[Any]
 
 def nifti_tables(volume: Volume) -> dict[str, str]:
     """Make the tables to write beside a diffusion scan, by their endings; {} for other volumes."""
-    if volume.modality == "SEG" or not volume.gradients:
+    if volume.profile.is_labels or not volume.gradients:
         return {}
     return fsl_tables(volume.gradients, volume.geometry)
 

@@ -108,7 +108,7 @@ def load(
         )
     refuse_not_finite(volume)
     # Labels may be stored as images of the modality that they were drawn on.
-    origin = volume.dicom_origin if modality not in (None, "SEG") else None
+    origin = volume.dicom_origin if modality and not volume.profile.is_labels else None
     warn_of_content(volume, path.name, monitor, stated=origin.modality if origin else "")
     return volume
 

@@ -309,7 +309,7 @@ def write(
         template = _new_study(params, source.modality)
     elif template is None or template.dicom_origin != source.dicom_origin:
         template = read_template(source.dicom_origin, monitor.part(0.0, 0.1))
-    if volume and template.headers and volume.modality not in ("OT", template.modality):
+    if volume and template.headers and not volume.profile.takes(template.modality):
         monitor.warn(
             f"{name_of(volume)} is {volume.modality}, and the series that it is "
             f"written beside is {template.modality}: check that it is the one it was made from"

@@ -164,7 +164,7 @@ def _check_input(
         monitor.warn(f"{name}: enhanced before; enhancing twice over-smooths: give the original")
     quantity, is_stated = quantity_of(volume)
     is_asked = config.as_intensity or config.task == "slices"
-    if quantity == PHASE and not (is_stated or is_asked) and volume.modality != "OT":
+    if quantity == PHASE and not (is_stated or is_asked) and volume.profile.is_known:
         text = f"it looks like {PHASE}, and a filter must not average over its jumps: nothing is "
         monitor.warn(f"{name}: {text}changed. {UNFIT[PHASE]} To filter it all the same: {REQUEST}")
         return replace(config, strength=0.0), {"left_alone": quantity}
@@ -270,7 +270,7 @@ def objects_of(result: Volume | Enhanced | Segmentation, source: Volume | None =
     source: the volume that was enhanced or segmented; None if it is not available.
     """
     if isinstance(result, Volume):
-        if result.modality == "SEG":
+        if result.profile.is_labels:
             return Objects(result, "exported", segmentation=LabelMap(result, ()))
         return Objects(result, "exported", volume=result)
     if source is None:

@@ -68,10 +68,6 @@ _TRAINING = {
         f"{_IN_TRAINING}distill:DistillParams", f"{_IN_TRAINING}distill:run_distill",
         cohort="cohort",
     ),
-    "distill-estimate": Job(
-        f"{_IN_TRAINING}distill:DistillEstimateParams",
-        f"{_IN_TRAINING}distill:run_distill_estimate",
-    ),
     "evaluate": Job(
         f"{_IN_TRAINING}evaluate:EvaluateParams", f"{_IN_TRAINING}evaluate:run_evaluate"
     ),
@@ -79,7 +75,6 @@ _TRAINING = {
 JOBS: dict[str, Job] = {
     "enhance": Job("enhance:EnhanceParams", "enhance:run_enhance", keeps_volumes=True),
     "noise": Job("enhance:NoiseParams", "enhance:run_noise", keeps_volumes=True, is_question=True),
-    "blend": Job("volumes:BlendParams", "volumes:run_blend"),
     "segment": Job("enhance:SegmentParams", "enhance:run_segment"),
     "compress": Job("compress:CompressParams", "compress:run_compress", keeps_volumes=True),
     "estimate": Job(

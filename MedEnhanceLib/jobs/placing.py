@@ -104,7 +104,7 @@ def _check_source(volume: Volume, series: Volume, monitor: Monitor) -> None:
             f"Give the series that it was made from ({made_from}).",
         )
     frames, points = len(volume.frames()), len(series.frames())
-    if points not in (1, frames) and volume.modality != "SEG":  # labels have no time
+    if points not in (1, frames) and not volume.profile.is_labels:  # labels have no time
         raise InputError(
             f"{name} has {frames} of the {points} time points of {series.source}, and nothing "
             "states which",

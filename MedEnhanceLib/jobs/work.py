@@ -163,7 +163,7 @@ class Work:
         is_kept = known.is_of_bids if known else io.ending_of(path) == CONTAINER
         if source is None or result is None or not is_kept:
             return
-        if result.modality == "SEG" and source.modality != "SEG":
+        if result.profile.is_labels and not source.profile.is_labels:
             return
         output, overwrite = next(iter(self.outputs.values())), self._params.overwrite
         sidecar = copy_sidecar(

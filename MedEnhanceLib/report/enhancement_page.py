@@ -27,7 +27,6 @@ _HEADS = {
     "label": "Label",
     "voxels": "Voxels",
     "volume_ml": "Volume, ml",
-    "surface_mm2": "Surface, mm²",
     "quality": "Expected Dice",
 }
 
@@ -70,8 +69,8 @@ def enhancement_report(
         enhanced: after enhancement, on the same grid.
         picture: the comparison.
         manifest: as `make_manifest` returns it.
-        table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}, and
-            "quality" if the model estimates it.
+        table: a row per label, {"label", "voxels", "volume_ml"}, and "quality" if the model
+            estimates it.
         comparisons: further tables, above that of the labels.
         reference: what the result is compared with, in a sentence; "" for no reference.
         beside_reference: the result beside it, which becomes reference.png.

@@ -159,7 +159,7 @@ class Pane:
     @property
     def kind(self) -> Literal["image", "difference", "heat", "labels"]:
         """The scale that the pane is drawn on."""
-        if self.volume.modality == "SEG":
+        if self.volume.profile.is_labels:
             return "labels"
         if self.minus is not None:
             return "difference"
@@ -187,7 +187,7 @@ def choose_window(volume: Volume) -> tuple[float, float]:
     """Choose lowest and highest gray level: soft tissue for CT, else percentiles of the voxels."""
     voxels = volume.frame(0).voxels
     low, high = float(voxels.min()), float(voxels.max())
-    if volume.modality == "SEG":
+    if volume.profile.is_labels:
         return 0.0, max(high, 1.0)
     window = volume.profile.window
     if window and low < window[1] and high > window[0]:

@@ -97,7 +97,7 @@ def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
         pixels=pixels,
         spacing_mm=(spacing[row_axis], spacing[column_axis]),
         letters=tuple(
-            "" if volume.modality == "EM" else letters_towards(side)
+            "" if volume.profile.is_specimen else letters_towards(side)
             for side in (-column, column, -row, row)
         ),
         place=f"{_INDICES[2 - array_axis]} {index} of 0–{volume.shape[array_axis] - 1}",

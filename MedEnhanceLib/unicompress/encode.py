@@ -197,7 +197,7 @@ def valid_voxels(volume: Volume, config: CompressConfig) -> Voxels:
             f"{name}: voxels of type {volume.dtype} cannot be stored in a {CONTAINER}",
             "Convert them to float64.",
         )
-    is_label = volume.modality == "SEG" or voxels.dtype.kind == "b"
+    is_label = volume.profile.is_labels or voxels.dtype.kind == "b"
     if config.mode != "lossless" and (is_label or looks_like_labels(voxels)):
         raise InputError(
             f"{name} is a label map: {config.mode} would change labels",

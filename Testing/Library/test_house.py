@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from MedEnhanceLib import __version__
+from MedEnhanceLib.core.modality import MODALITIES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -70,6 +71,34 @@ def _unlisted(code: str) -> Iterator[str]:
         absent = names - set(re.findall(r"^ {4}(\w+):", listed, re.M))
         if len(names) > 2 and absent:
             yield f"{function.name}: {sorted(absent)}"
+
+
+def test_modalities_are_compared_by_their_profile() -> None:
+    """What a modality decides is a property of `core.modality`; readers of files keep names."""
+    files = [*(ROOT / "MedEnhanceLib").rglob("*.py"), *(ROOT / "MedEnhance").rglob("*.py")]
+    compared = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted(files)
+        if path != ROOT / "MedEnhanceLib/core/modality.py"
+        for line in _modalities_compared(path.read_text(encoding="utf-8"))
+    ]
+    assert len(compared) <= 20, "\n".join(compared)
+
+
+def _modalities_compared(code: str) -> Iterator[int]:
+    """Yield the lines that compare something with the name of a modality, or with several."""
+    if not re.search(rf"['\"]({'|'.join(MODALITIES)})['\"]", code):  # parsing takes a while
+        return
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            sides = [node.value]
+        else:
+            continue
+        values = [value for side in sides for value in getattr(side, "elts", [side])]
+        if any(isinstance(each, ast.Constant) and each.value in MODALITIES for each in values):
+            yield node.lineno
 
 
 def test_scripts_and_decisions_that_the_library_names_exist() -> None:

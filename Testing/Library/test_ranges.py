@@ -105,7 +105,6 @@ def _check_odd(declared: Option, odd: Any) -> None:
 #: Valid parameters of jobs; none of the files exists.
 VALID: dict[str, dict[str, Any]] = {
     "enhance": {"input": "no.nii.gz", "output": "o.nii.gz"},
-    "blend": {"input": "no.nii.gz", "enhanced": "e.nii.gz", "output": "o.nii.gz", "strength": 1},
     "segment": {"input": "no.nii.gz", "output": "o.nii.gz"},
     "compress": {"input": "no.nii.gz", "output": "o.ucv", "config": {"lossless": True}},
     "estimate": {"input": "no.nii.gz", "config": {"lossless": True}},
@@ -115,7 +114,6 @@ VALID: dict[str, dict[str, Any]] = {
     "batch": {"inputs": ["no"], "output": "o"},
     "train": {"method": "hqg", "data": "no", "out": "o"},
     "distill": {"cohort": "no", "out": "o"},
-    "distill-estimate": {"cohort": "no"},
     "install": {"requirements": ["a"]},
     "ping": {},
 }

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from Library.conftest import WarningRecorder, recorder  # noqa: F401
-from Library.gradprom.test_head import phantom
 from Library.hqg.conftest import brain
 from Library.hqg.test_slices import _scan
 from Library.small_head import write_small_head
@@ -106,8 +105,7 @@ def test_thin_slices_and_a_head_agree(tmp_path: Path, monkeypatch: pytest.Monkey
     from MedEnhanceLib.hqg.slices import thin_slices
 
     monkeypatch.setattr(thin_slices, "tuned", lambda network, *_, **__: network)
-    image, _ = phantom()
-    small = replace(image, voxels=image.voxels[8:14])
+    small = brain().crop(k=slice(6))
 
     def labels(card: str) -> Volume:
         # One of its own: heads stay loaded, on the device last used.

@@ -35,11 +35,10 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
 @pytest.mark.parametrize(
     "run",
     [
-        "gradprom.infer:segment",
-        "hqg.slices.thin_slices:enhance_slices", "hqg.slices.slice_training:train_slices",
-        "hqg.train.run:train",
-        "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient",
-        "unicompress.codecs.implicit.two_stages:train",
+        "gradprom.infer:segment", "training.gradprom.heads:train_head",
+        "hqg.slices.thin_slices:enhance_slices", "training.hqg.slice_training:train_slices",
+        "training.hqg.run:train", "training.spg.patient:distill_patient",
+        "training.unicompress.two_stages:train",
     ],
 )  # fmt: skip
 def test_every_run_on_a_card_is_without_tf32(run: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase
 
-FORMS = ["Enhance", "Compress", "Distill", "Models"]
+FORMS = ["Enhance", "Compress", "Train", "Models"]
 #: Classes of what a screen reader would announce for more than its text.
 ASKED = (
     "QAbstractButton", "QComboBox", "QAbstractSpinBox", "QLineEdit", "QTextEdit", "QPlainTextEdit",

@@ -257,13 +257,12 @@ class SliderTest(ViewTestCase):
         self.area.leave()
         actions = self.area.actions
         shown = [name for name, action in actions.items() if action.checkable and action.visible]
-        self.assertEqual(shown, ["segments", "threeD", "table"])
+        self.assertEqual(shown, ["segments", "table"])
         self.assertTrue(actions["editor"].visible)
         layout, before = preview.layoutNode(), self.everything()
         for press, arrangement in (
             (actions["table"].trigger, layout.SlicerLayoutFourUpTableView),
             (lambda: self.area.choose("sideBySide"), layout.SlicerLayoutSideBySideView),
-            (actions["threeD"].trigger, layout.SlicerLayoutFourUpView),
         ):
             press()
             self.wait()
@@ -271,8 +270,6 @@ class SliderTest(ViewTestCase):
             isTable = arrangement == layout.SlicerLayoutFourUpTableView
             said = "Look; closely. And 1 more." + " Trained on few. Measure nothing." * isTable
             self.assertEqual(self.ui.warningLabel.text, said)
-        surface = labels.GetSegmentation().GetNthSegment(0).GetRepresentation("Closed surface")
-        self.assertGreater(surface.GetNumberOfPolys(), 0)
         self.widget.exit()
         self.assertEqual(self.everything(), before)
         self.area.showNew(self.output)  # as a run that ends while another module is open
@@ -289,38 +286,6 @@ class SliderTest(ViewTestCase):
         self.results.link(self.output, segmentation=labels, table=table)
         self.panel.update()
         return labels, table
-
-    def test_surfacesComeInStepsAreThoseOfSlicerAndAreUsedAgain(self):
-        labels, _table = self.labeled()
-        segments, kind = labels.GetSegmentation(), "Closed surface"
-        self.area.actions["threeD"].trigger()
-        self.assertEqual(self.area.job.title, "Surfaces of labels")
-        self.assertFalse(segments.ContainsRepresentation(kind), "not at once")
-        self.area.job.cancel()
-        self.wait()
-        self.assertFalse(segments.ContainsRepresentation(kind))
-        self.assertEqual(self.area.compare.mode, "single")
-        segments, left, convert = [segments.GetNthSegment(at) for at in range(2)], [], None
-
-        def rest():
-            left.extend(each for each in segments if each.GetRepresentation(kind) is None)
-            return convert()
-
-        convert = labels.CreateClosedSurfaceRepresentation
-        labels.CreateClosedSurfaceRepresentation = rest
-        self.area.actions["threeD"].trigger()
-        self.wait()
-        self.assertEqual(left, segments[1:], "the other has its surface before")
-        self.assertEqual(self.area.compare.mode, "threeD")
-        made = [segment.GetRepresentation(kind) for segment in segments]
-        points = [each.GetNumberOfPoints() for each in made]
-        labels.GetSegmentation().CreateRepresentation(kind, True)
-        again = [segment.GetRepresentation(kind).GetNumberOfPoints() for segment in segments]
-        self.assertEqual(points, again)
-        self.assertGreater(min(points), 0)
-        self.area.actions["threeD"].trigger()
-        self.area.actions["threeD"].trigger()
-        self.assertEqual((self.area.job, self.area.compare.mode), (None, "threeD"))
 
     def test_theSegmentsOpenInTheSegmentEditorOverTheResult(self):
         labels, _table = self.labeled()
@@ -400,7 +365,7 @@ class SliderTest(ViewTestCase):
             self.wait()
             names = [labels.GetName(), table.GetName()]
             self.assertEqual(names, [f"labels{suffix}", f"table{suffix}"])
-            texts = [actions[name].text for name in ("segments", "threeD", "table")]
+            texts = [actions[name].text for name in ("segments", "table")]
             self.assertEqual({text.partition(" (")[2] for text in texts}, {suffix[2:]})
 
     def test_theLastValueCountsAndNothingIsStartedMeanwhile(self):

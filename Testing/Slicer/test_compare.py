@@ -155,7 +155,7 @@ class CompareTest(ViewTestCase):
     def test_leavingRestoresEverything(self):
         self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
         before = self.everything()
-        for mode in ("single", "sideBySide", "fade", "table", "threeD"):
+        for mode in ("single", "sideBySide", "fade", "table"):
             self.compare.show(self.output, mode)
             if mode != "fade":
                 self.compare.setOverlay("difference")

@@ -100,9 +100,9 @@ class LooksTest(MedEnhanceTestCase):
         self.assertLess(abs(places[0] - places[1]), 9, "the label stands above its choices")
         self.context.state.inputVolume = node
         for task in ("distillCT", "trainMR", "slicesCT"):
-            self.showPage("distill")
+            self.showPage("train")
             self.pick(self.ui.taskSelector, task)
-            self.look(f"distill-{task}")
+            self.look(f"train-{task}")
         self.context.message("warning", "The noise is not as assumed: look at the result.", "log")
         self.widget.ui.messageDetailsButton.click()
         made = self.resultOf(node, uncertainty=node, difference=node, noise=node)

@@ -81,7 +81,7 @@ class VolumeRowTest(MedEnhanceTestCase):
 class QuestionTest(MedEnhanceTestCase):
     def test_aRunEndsOnlyAfterAYesInSlicersOwnDialog(self):
         self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
-        self.showPage("distill")
+        self.showPage("train")
         run = mock.Mock(isActive=True, folder="nowhere", job=mock.Mock(wantsCancel=False))
         run.name = "my-run"
         self.panel.runs.begin(run)
@@ -150,7 +150,7 @@ class SampleTest(MedEnhanceTestCase):
         logic = SampleData.SampleDataLogic()
         samples.registerSampleData()
         names = [each.sampleName for each in logic.sampleDataSourcesByCategory("MedEnhance")]
-        self.assertEqual(names[:2], ["MNI152T1-noisy", "MNI152T1-worn"])
+        self.assertEqual(names, ["MNI152T1-noisy", "CTChest-low-dose", "DWI-ds000114"])
 
     @slow
     def test_theNoiseIsAlwaysTheSameAndTheSampleIsChosen(self):
@@ -165,16 +165,18 @@ class SampleTest(MedEnhanceTestCase):
         self.assertSameVoxels(noisy, samples.load(samples.SAMPLES[0]))
 
     def test_theScanOfTheDemoIsLoadedAsItIsWithItsGradients(self):
-        scan = samples.load(samples.SAMPLES[3])
+        scan = samples.load(samples.SAMPLES[-1])
         self.assertEqual(scan.GetName(), "DWI-ds000114")
         self.assertEqual(scan.GetNumberOfDataNodes(), 16)
         self.assertIsNone(scan.GetAttribute("MedEnhance.notes"))
-        voxels = me.load(resource_folder("samples") / samples.SAMPLES[3].file, modality="MR").voxels
+        voxels = me.load(
+            resource_folder("samples") / samples.SAMPLES[-1].file, modality="MR"
+        ).voxels
         self.assertTrue((slicer.util.arrayFromVolume(scan.GetNthDataNode(5)) == voxels[5]).all())
 
     def test_withoutNetworkTheOtherSamplesAreNamed(self):
         with self.assertRaisesRegex(PanelError, "need no network"):
-            samples.load(samples.SAMPLES[2])
+            samples.load(samples.SAMPLES[1])
 
 
 class JobBarTest(MedEnhanceTestCase):
@@ -390,7 +392,7 @@ class InstallationTest(MedEnhanceTestCase):
         samples.registerSampleData()
         title.assert_called_once_with("MedEnhance", "MedEnhance")
         self.assertEqual(
-            len(SampleData.SampleDataLogic.sampleDataSourcesByCategory("MedEnhance")), 4
+            len(SampleData.SampleDataLogic.sampleDataSourcesByCategory("MedEnhance")), 3
         )
 
     def test_aSampleAsksAndNeverFailsSilently(self):

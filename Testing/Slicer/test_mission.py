@@ -131,9 +131,9 @@ class PanelDoor(PythonDoor):
         return self.saved(job.nodes["output"]), slicer.util.arrayFromVolume(labels)
 
     def start(self, task, folder):
-        """Fill the page Distill, press Start, and wait for the end; the run."""
+        """Fill the page Train, press Start, and wait for the end; the run."""
         test = self.test
-        test.showPage("distill")
+        test.showPage("train")
         test.pick(test.ui.taskSelector, task)
         test.pick(test.ui.presetSelector, "smoke")
         test.ui.pathEdit.text, test.ui.nameEdit.text = str(folder), "taught"

@@ -19,7 +19,7 @@ from MedEnhanceLib.runtime import dependencies as library
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 
-PAGES = ["enhance", "compress", "distill", "models"]
+PAGES = ["enhance", "compress", "train", "models"]
 
 
 def extracted():
@@ -89,15 +89,13 @@ class ModuleTest(MedEnhanceTestCase):
             self.context.showError(error)
         self.assertFalse(ui.messageFrame.isHidden())
         self.assertEqual(ui.messageLabel.text, "scan.ucv is damaged. Run recover.")
-        self.assertTrue(ui.messageDetails.isHidden() and ui.messageCopyButton.isHidden())
+        self.assertTrue(ui.messageDetails.isHidden())
         ui.messageDetailsButton.click()
-        self.assertFalse(ui.messageDetails.isHidden() or ui.messageCopyButton.isHidden())
+        self.assertFalse(ui.messageDetails.isHidden())
         lines = ["scan.ucv is damaged", "Run recover.", "a line", "end"]
         self.assertEqual(ui.messageDetails.plainText.splitlines(), lines)
-        ui.messageCopyButton.click()
-        for text in (qt.QApplication.clipboard().text(), "".join(log.output)):
-            self.assertIn("damaged. Run recover. (input)", text)
-            self.assertIn(trace, text)
+        for text in ("damaged. Run recover. (input)", trace):
+            self.assertIn(text, "".join(log.output), "Slicer's log has the technical part")
         ui.messageCloseButton.click()
         self.assertTrue(ui.messageFrame.isHidden())
 

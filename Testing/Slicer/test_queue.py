@@ -151,7 +151,7 @@ class QueueTest(QueueTestCase):
 
 class FrameOfJobsTest(MedEnhanceTestCase):
     def test_itStandsBelowTheMainButtonOfThePageInFront(self):
-        below = {"enhance": "applyButton", "compress": "compressButton", "distill": "startButton"}
+        below = {"enhance": "applyButton", "compress": "compressButton", "train": "startButton"}
         endless = (None for _step in iter(int, 1))
         job = self.context.runner.submit("", {}, title="Work", before=lambda _job: endless)
         frame = self.widget.ui.jobFrame

@@ -80,15 +80,15 @@ class ResultsTest(MedEnhanceTestCase):
         )
 
     def test_theTableHasARowForEachStructure(self):
-        sizes = (("Fluid", 12, 0.024, 9.5), ("White matter", 3_000_000_000, 6.0, 1234.5))
-        fields = ("label", "voxels", "volume_ml", "surface_mm2")
+        sizes = (("Fluid", 12, 0.024), ("White matter", 3_000_000_000, 6.0))
+        fields = ("label", "voxels", "volume_ml")
         rows = [dict(zip(fields, row, strict=True)) for row in sizes]
         node = self.results.makeTable(rows, self.source, "structures")
         self.assertEqual(node.GetNumberOfRows(), 2)
-        cells = [node.GetCellText(1, column) for column in range(4)]
+        cells = [node.GetCellText(1, column) for column in range(3)]
         self.assertEqual(cells[:2], ["White matter", "3000000000"])
-        self.assertEqual([float(cell) for cell in cells[2:]], [6.0, 1234.5])
-        self.assertEqual(node.GetColumnName(3), "Surface (mm²)")
+        self.assertEqual([float(cell) for cell in cells[2:]], [6.0])
+        self.assertEqual(node.GetColumnName(2), "Volume (mL)")
 
     @slow
     def test_linksLooksAndProvenanceSurviveASavedScene(self):

@@ -8,10 +8,10 @@ from medenhance_testing import MedEnhanceTestCase
 class StateTest(MedEnhanceTestCase):
     def test_fieldsKeepTheirTypeAndValue(self):
         state = self.context.state
-        state.distillName, state.uncertainty, state.maxError = "mr", True, 0.1
+        state.trainName, state.uncertainty, state.maxError = "mr", True, 0.1
         state.distillVolumes, state.compressMode = 4, "ratio"
         self.assertIs(state.uncertainty, True)
-        values = [state.distillName, state.maxError, state.distillVolumes, state.compressMode]
+        values = [state.trainName, state.maxError, state.distillVolumes, state.compressMode]
         self.assertEqual(values, ["mr", 0.1, 4, "ratio"])
         with self.assertRaises(ValueError):
             state.compressMode = "magic"
@@ -23,26 +23,26 @@ class StateTest(MedEnhanceTestCase):
 
     def test_onlyAChangedValueIsShown(self):
         state, calls = self.context.state, []
-        state.distillName = "a"
-        self.context.onChange(lambda: calls.append(state.distillName))
-        state.distillName = "a"
+        state.trainName = "a"
+        self.context.onChange(lambda: calls.append(state.trainName))
+        state.trainName = "a"
         self.assertEqual(calls, [])
-        state.distillName = "b"
+        state.trainName = "b"
         self.assertEqual(calls, ["b"])
 
     def test_stateSurvivesSavingClosingAndLoadingTheScene(self):
         node = slicer.util.addVolumeFromArray(np.ones((3, 4, 5), np.int16), name="kept")
         state = self.context.state
-        state.inputVolume, state.distillName, state.ratio, state.page = node, "mr", 12.5, "compress"
+        state.inputVolume, state.trainName, state.ratio, state.page = node, "mr", 12.5, "compress"
         path = self.savedScene()
         slicer.mrmlScene.Clear(0)
         self.assertIsNone(self.context.state.inputVolume)
-        self.assertEqual(self.context.state.distillName, "my-run")
+        self.assertEqual(self.context.state.trainName, "my-run")
         slicer.util.loadScene(path)
         state = self.context.state
         self.assertEqual(len(self.widget.logic.getAllParameterNodes()), 1)
         self.assertEqual(state.inputVolume.GetName(), "kept")
-        self.assertEqual((state.distillName, state.ratio, state.page), ("mr", 12.5, "compress"))
+        self.assertEqual((state.trainName, state.ratio, state.page), ("mr", 12.5, "compress"))
 
     def test_aRemovedNodeIsMadeAgainWhenTheModuleIsEntered(self):
         slicer.mrmlScene.RemoveNode(self.context.state.node)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.config import SlicePatchConfig
 from MedEnhanceLib.hqg.denoise import denoise, removal_of
@@ -133,7 +134,7 @@ class Thickening:
         added = rng.uniform(0, _NOISE[config.modality]) if rng.random() < _NOISY else 0.0
         # In use the level is measured: the network must not rely on the exact one.
         factor = rng.uniform(0.8, 1.25)
-        return cls(stack, added, added, factor, varies=config.modality == "MR")
+        return cls(stack, added, added, factor, varies=not profile_of(config.modality).is_absolute)
 
     @classmethod
     def like(cls, stack: SliceStack, noise: float, pixel_mm: float) -> Thickening:

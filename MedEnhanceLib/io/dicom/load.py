@@ -232,7 +232,7 @@ def _units(first: Slice, modality: str) -> str:
     stated = first.units or first.rescale_type
     if modality == "PT" and stated:
         return _UNITS.get(stated.upper(), stated)
-    if modality == "CT" and first.rescale_type not in ("", "HU"):
+    if profile_of(modality).is_absolute and first.rescale_type not in ("", "HU"):
         return first.rescale_type
     return profile_of(modality).units
 
@@ -240,7 +240,7 @@ def _units(first: Slice, modality: str) -> str:
 def _quantity(first: Slice, description: str) -> str:
     """Return the quantity that a header states, "" for intensities."""
     units = [f"[{unit}]" for unit in (first.real_world_unit, first.rescale_type, first.units)]
-    only_magnitude = () if first.modality == "MR" else ("M",)
+    only_magnitude = () if profile_of(first.modality).is_magnitude else ("M",)
     quantity = quantity_in([*first.image_type, *units, *only_magnitude])
     if not quantity and "DERIVED" in first.image_type:  # GE names maps in the description alone
         named = quantity_in(re.findall(r"\w{3,}", description))

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Voxels
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.dicom.decoders import PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.io.voxels import rescale_slices
-from MedEnhanceLib.runtime.machine import Pool, cpu_threads, memory
+from MedEnhanceLib.runtime.machine import cpu_threads, memory
+from MedEnhanceLib.runtime.ordered import ordered_map
 from MedEnhanceLib.runtime.progress import Monitor
 
 _MOST_THREADS = 8
-#: Seconds between checks for a cancel.
-_LOOK_SECONDS = 0.1
 #: Bytes per voxel while a volume is read: stored, rescaled, and memory of the decoders.
 _BYTES_PER_VOXEL = 6
 #: How many numbers 16 bits hold.
@@ -47,7 +46,9 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
     Raises DeviceMemoryError: the volume does not fit into the free memory.
     """
     for element, field in (("RescaleIntercept", "intercept"), ("RescaleSlope", "slope")):
-        if modality == "CT" and any(getattr(plane, field) is None for plane in slices):
+        if profile_of(modality).is_absolute and any(
+            getattr(plane, field) is None for plane in slices
+        ):
             stated = slices[0].modality
             hint = "Load it with the modality OT, without a unit (--modality OT, modality='OT')."
             if stated not in ("CT", ""):
@@ -116,7 +117,10 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
         for index in pictures[number]:
             stored[index] = _tile(pixels, slices[index])
 
-    _in_threads(read, len(pictures), monitor)
+    threads = min(_MOST_THREADS, cpu_threads(), len(pictures))
+    done = ordered_map(read, range(len(pictures)), threads=threads, monitor=monitor)
+    for count, _ in enumerate(done):
+        monitor.progress(count / len(pictures), "reading slices")
     return stored
 
 
@@ -171,16 +175,3 @@ def refuse_too_large(shape: tuple[int, ...], name: str) -> None:
             f"while they are read, and {free / 1e9:.1f} GB are free",
             "Close other programs, or load a part of the series.",
         )
-
-
-def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> None:
-    """Do `work` for 0 to count - 1 in threads; a cancel does not wait for those that run."""
-    pool = Pool(min(_MOST_THREADS, cpu_threads(), count), "dicom-pixels")
-    try:
-        for count_read, future in enumerate([pool.submit(work, index) for index in range(count)]):
-            while not wait([future], _LOOK_SECONDS).done:
-                monitor.check()
-            future.result()
-            monitor.progress(count_read / count, "reading slices")
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

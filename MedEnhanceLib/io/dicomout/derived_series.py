@@ -121,7 +121,7 @@ def _rescale(header: Dataset | None) -> Rescale:
 
 def window_of(volume: Volume) -> tuple[str, str] | None:
     """Choose center and width: soft tissue for CT, else most of the range; None if too wide."""
-    if volume.modality == "CT":
+    if volume.profile.is_absolute:
         return "40", "400"
     low, high = np.percentile(volume.voxels[..., ::4, ::4].astype(np.float64), (0.5, 99.5))
     if high - low >= _WIDEST:
@@ -151,7 +151,7 @@ class _Series:
         ]
         has_headers = bool(template.headers) and (
             volume.modality == template.modality
-            or (volume.modality == "OT" and template.modality not in attributes.SOP_CLASSES)
+            or (not volume.profile.is_known and template.modality not in attributes.SOP_CLASSES)
         )
         self.headers = [place.header if has_headers else None for place in self.places]
         self.sop_class = attributes.SOP_CLASSES.get(volume.modality, attributes.SECONDARY_CAPTURE)

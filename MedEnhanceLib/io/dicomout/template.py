@@ -24,6 +24,7 @@ from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES, Slice
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, silence
 from MedEnhanceLib.io.dicomout.attributes import (
     MAPPING,
+    SOP_CLASSES,
     complete_items,
     copy_elements,
     is_of_study,
@@ -136,7 +137,7 @@ def new_study(
     study.PatientName = "=".join(_checked(spelling, "PatientName") for spelling in spellings)
     if study_description:
         study.StudyDescription = _checked(study_description, "StudyDescription")
-    known = modality if modality in ("CT", "MR", "PT") else "OT"
+    known = modality if modality in SOP_CLASSES else "OT"
     return Template([], study, known, fresh_uid())
 
 

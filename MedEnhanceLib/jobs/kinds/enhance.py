@@ -340,7 +340,7 @@ def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Resul
     )
     if verdict is None:
         sentence = f"{volume.modality} of this kind is not enhanced, and its noise not measured"
-        if volume.modality == "OT":
+        if not volume.profile.is_known:
             sentence = "the modality is unknown, and the noise of MR and CT is measured alone: "
             sentence += f"state it by {SET_MODALITY}"
         sentence = f"{Path(params.input).name}: {sentence}"

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from MedEnhanceLib import native
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles import store
-from MedEnhanceLib.bundles.comparing import default_warning
 from MedEnhanceLib.bundles.importing import import_bundle, remove_bundle
+from MedEnhanceLib.bundles.suitability import verdict_warning
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
@@ -78,7 +78,9 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
 
 
 def _default_warning(bundle: store.Bundle) -> str:
-    return default_warning(bundle, store.default_beside(bundle))
+    """Say why a model should not be the default, as its training measured; "" for no reason."""
+    warning = verdict_warning(bundle)
+    return warning.message if warning else ""
 
 
 def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:

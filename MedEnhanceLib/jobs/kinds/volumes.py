@@ -1,4 +1,4 @@
-"""Jobs that need no model: convert, inspect, degrade, blend; series and export of DICOM."""
+"""Jobs that need no model: convert, inspect, degrade; series and export of DICOM."""
 
 from __future__ import annotations
 
@@ -48,31 +48,6 @@ class DegradeParams(OutputParams, VolumeParams):
     steps: list[dict[str, Any]] = option(
         factory=list, help="degradations as their `to_json` gives them, in order", flag=None
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Originals(VolumeParams):
-    """Volumes that are blended: ENHANCED stands between INPUT and OUTPUT on the command line."""
-
-    enhanced: Annotated[
-        str,
-        About(help="result of enhance for INPUT, at strength 1", flag="ENHANCED", place="input"),
-    ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlendParams(OutputParams, _Originals):
-    """Blend a volume with its enhancement."""
-
-    strength: Annotated[
-        float,
-        About(
-            help="share of the correction in ENHANCED (0: the input, 1: the enhanced volume)",
-            low=0,
-            high=1,
-            metavar="S",
-        ),
-    ]
 
 
 def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
@@ -140,24 +115,6 @@ def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> 
         text = f"{clipped:.2%} of the voxels left the range of {dtype.name} and were clipped"
         monitor.warn(f"{text}; to keep them, save the input in a wider type, such as float32")
     return volume.with_voxels(rounded)
-
-
-def run_blend(params: BlendParams, monitor: Monitor) -> Result:
-    """Load both → blend → save → manifest with the history, which names the model."""
-    from MedEnhanceLib.hqg.strength import blend
-
-    work = Work("blended", params, monitor)
-    original = params.load(monitor.part(0.0, 0.4))
-    enhanced = load_volume(
-        Path(params.enhanced), modality=original.modality, monitor=monitor.part(0.4, 0.8)
-    )
-    blended = blend(original, enhanced, params.strength)
-    work.save_volume(blended, monitor.part(0.8, 1.0))
-    return work.finish(
-        config={"strength": params.strength},
-        figures={"strength": params.strength, "history": list(blended.history)},
-        source=original,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from MedEnhanceLib.cli.parser import (
     read_config,
 )
 from MedEnhanceLib.cli.terminal import wrote
-from MedEnhanceLib.errors import ConfigError
 
 #: Fields of the configuration that are options.
 _FIELDS = ("method", "volumes", "prior", "held_out", "seed", "device", "license")
@@ -25,14 +24,7 @@ _FIELDS = ("method", "volumes", "prior", "held_out", "seed", "device", "license"
 def _declare_distill(parser: Parser) -> None:
     from MedEnhanceLib.training.spg.config import DistillConfig
 
-    add_flags(parser, declaration_of("distill"), only=["cohort"])
-    parser.add_argument("out", nargs="?", metavar="OUT", help="a folder for the result")
-    parser.add_argument(
-        "--estimate",
-        action="store_true",
-        help="estimate what a set of COHORT can gain over the shipped models, in half an hour on "
-        "one core; nothing is written",
-    )
+    add_flags(parser, declaration_of("distill"), only=["cohort", "out"])
     add_flags(parser, DistillConfig, only=_FIELDS)
     parser.add_argument(
         "--preset",
@@ -45,20 +37,15 @@ def _declare_distill(parser: Parser) -> None:
 
 
 def _distill(args: argparse.Namespace) -> int:
-    """Run the distillation, or the estimate of its gain."""
+    """Run the distillation."""
     from MedEnhanceLib.training.spg.config import DistillConfig
 
-    if (args.out is None) != args.estimate:
-        if args.out:
-            raise ConfigError("OUT is given with --estimate, which writes nothing", "Leave it out.")
-        raise ConfigError("OUT is missing", "Name a new folder for the set, or add --estimate.")
     config = read_config(args.config) | params_of(args, DistillConfig)
     if args.preset:
         config["preset"] = args.preset
-    job = "distill-estimate" if args.estimate else "distill"
-    fields = args.console.run(job, params_of(args, declaration_of(job)) | {"config": config})
-    text = fields["sentence"] if args.estimate else "\n".join(_lines(fields))
-    return int(args.console.report(fields, text))
+    params = params_of(args, declaration_of("distill")) | {"config": config}
+    fields = args.console.run("distill", params)
+    return int(args.console.report(fields, "\n".join(_lines(fields))))
 
 
 def _lines(fields: Mapping[str, Any]) -> list[str]:

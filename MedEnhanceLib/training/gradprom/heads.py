@@ -27,7 +27,7 @@ from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, find_unlike, segment_painted
 from MedEnhanceLib.gradprom.structures.space import TissueMap, make_space
 from MedEnhanceLib.io import load
-from MedEnhanceLib.learning.precision import mixed_precision
+from MedEnhanceLib.learning.precision import mixed_precision, without_tf32
 from MedEnhanceLib.learning.training import Learner, begin_training
 from MedEnhanceLib.runtime.ordered import ahead
 from MedEnhanceLib.runtime.progress import Monitor
@@ -64,6 +64,7 @@ _SLOPES = (0.0, 2.0)
 _MEASURED, _LARGER = 12, 32
 
 
+@without_tf32
 def train_head(
     config: TrainHeadConfig,
     folder: Path,

@@ -269,9 +269,9 @@ class CropMaker:
             threads=1,
         )
         # The rounds before the network, as in `hqg.denoisers`.
-        is_ct = self.modality == "CT"
-        rounds = block_matching.ROUNDS[profile_of(self.modality).like]
-        pilot = filtered(rounds=rounds[:-1] if is_ct else rounds).denoised()
+        profile = profile_of(self.modality)
+        rounds = block_matching.ROUNDS[profile.like]
+        pilot = filtered(rounds=rounds if profile.has_network_round else rounds[:-1]).denoised()
         estimate = filtered(rounds=rounds[-1:], pilot=pilot).denoised()
         places = self._places(estimate, sigma, spectrum, spacing)
         images = [torch.tensor(image) for image in (noisy, pilot, estimate, target)]

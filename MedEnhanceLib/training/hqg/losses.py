@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, regional
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.native import CELLS, SIDE
@@ -40,13 +41,13 @@ class Turn:
     @classmethod
     def drawn(cls, rng: np.random.Generator, modality: str) -> Turn:
         """Draw a turn: for MR of all axes, with inversion of half; CT keeps the slice direction."""
-        is_mr = modality == "MR"
-        axes = list(rng.permutation(3)) if is_mr else [0, *(1 + rng.permutation(2))]
+        is_even = not profile_of(modality).is_projected
+        axes = list(rng.permutation(3)) if is_even else [0, *(1 + rng.permutation(2))]
         order = np.arange(CELLS).reshape(SIDE, SIDE, SIDE).transpose(axes).ravel()
         odd = (-1.0) ** np.arange(SIDE)
         k, j, i = (odd if rng.random() < 0.5 else np.ones(SIDE) for _ in range(3))
         sign = np.multiply.outer(np.multiply.outer(k, j), i).ravel()
-        if is_mr and rng.random() < 0.5:
+        if is_even and rng.random() < 0.5:
             sign = -sign
         return cls(torch.from_numpy(order.copy()), torch.from_numpy(sign).float())
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.groups import on_device
 from MedEnhanceLib.hqg.network_stage import SetNetwork, network_on
@@ -103,7 +104,7 @@ def relative_error(image: Tensor, batch: PatchBatch) -> Tensor:
 
 def _start(config: TrainConfig) -> Bundle:
     """Open the enhancer that gets the network; raises ConfigError for what it cannot do."""
-    if config.modality != "CT" or config.task or config.examinations:
+    if not profile_of(config.modality).is_projected or config.task or config.examinations:
         raise ConfigError(
             "view: the network that sees whole slices is for CT, and takes no guide and no task",
             "Set modality CT, and leave out examinations and task, or view.",

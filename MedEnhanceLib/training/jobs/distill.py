@@ -1,4 +1,4 @@
-"""The jobs that distill a cohort, and that estimate the gain of a distillation."""
+"""The job that distills a cohort."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import load_packages
-from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.training.spg.cohort import Cohort
 from MedEnhanceLib.training.spg.config import DistillConfig
 from MedEnhanceLib.training.spg.dataset import is_distilled
@@ -30,8 +28,8 @@ _REPORTED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CohortParams(Params):
-    """A cohort, and how it is distilled."""
+class DistillParams(Params):
+    """Distill a cohort; a distillation that was stopped goes on."""
 
     cohort: Annotated[
         str,
@@ -44,23 +42,6 @@ class CohortParams(Params):
     config: DistillConfig = option(factory=DistillConfig, help="how it is distilled")
     pattern: str = option("*", help="pattern of the names of image files", metavar="G")
     modality: Like | None = option(None, help="modality, if the files state none")
-
-    def opened(self) -> Cohort:
-        """Return the patients; see `Cohort.open`."""
-        return Cohort.open(self.cohort, pattern=self.pattern, modality=self.modality)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillEstimateParams(CohortParams):
-    """Estimate what a distillation can gain and how long it takes; nothing is written."""
-
-    steps: int = option(800, help="steps of each training", low=1, high=100_000, flag=None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillParams(CohortParams):
-    """Distill a cohort; a distillation that was stopped goes on."""
-
     out: Annotated[str, About(help="a folder for the result", flag="OUT", place="folder")]
     overwrite: bool = option(
         False, help="replace existing outputs: an earlier distillation in OUT", flag="--force"
@@ -71,7 +52,7 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     """Distill, or continue; returns the folder of the result and fields of its manifest."""
     began, out = time.monotonic(), Path(params.out)
     lower_priority()
-    cohort = params.opened()
+    cohort = Cohort.open(params.cohort, pattern=params.pattern, modality=params.modality)
     refuse_among_patients(out, Path(params.cohort))
     part, path = monitor.part(0.01, 1.0), out / MANIFEST
     before = read_run(path) if path.is_file() and not params.overwrite else None
@@ -91,34 +72,10 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     )
 
 
-def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Result:
-    """Estimate the gain of a distilled set, and the time that matching takes."""
-    cohort, config = params.opened(), params.config
-    lower_priority()
-    load_packages(*_PACKAGES, purpose="Distilling", monitor=monitor)
-    from MedEnhanceLib.training.jobs.gains import gains_of
-    from MedEnhanceLib.training.jobs.matched_networks import make_networks
-    from MedEnhanceLib.training.spg.patient import seconds_of_a_patient
-
-    device = choose_device(config.device).name
-    gains = gains_of(cohort, replace(config, device=device), params.steps, monitor.part(0.0, 0.95))
-    monitor.progress(0.95, "timing the matching")
-    patient_seconds = seconds_of_a_patient(config, gains.modality, make_networks, device, monitor)
-    return Result(
-        {
-            **gains.record(),
-            "sentence": f"{gains.sentence} Matching takes about {duration_text(patient_seconds)} a "
-            f"patient on this device ({device}).",
-            "seconds_of_a_patient": round(patient_seconds, 1),
-            "device": device,
-        }
-    )
-
-
 def distill_into(
     cohort: Cohort, out: Path, config: DistillConfig, monitor: Monitor, *, overwrite: bool
 ) -> Path:
-    """Distill by `spg.distillation.distill_cohort`, with the networks of `jobs.teaching`.
+    """Distill by `spg.distillation.distill_cohort`, with the networks of `matched_networks`.
 
     Args:
         cohort: the patients; InputError for too few.

@@ -21,6 +21,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.training.ssim import ssim
 
 if TYPE_CHECKING:
     from MedEnhanceLib.bundles.store import Bundle
@@ -129,7 +130,7 @@ def _measure_enhancer(
         row: dict[str, Any] = {"volume": path.name, "degradation": name}
         for role, volume in (("input", damaged), ("filter", filtered), ("enhanced", enhanced)):
             row[f"{role}_psnr_db"] = metrics.psnr(clean.voxels, volume.voxels)
-            row[f"{role}_ssim"] = metrics.ssim(clean.voxels, volume.voxels)
+            row[f"{role}_ssim"] = ssim(clean.voxels, volume.voxels)
         yield row | {"gain_over_filter_db": row["enhanced_psnr_db"] - row["filter_psnr_db"]}
 
 

@@ -318,7 +318,7 @@ def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
         raise InputError(
             f"{name}: {quantity}, not an image", "Select the images (--pattern, pattern=)."
         )
-    if volume.modality == "OT":
+    if not volume.profile.is_known:
         likely = " and ".join(likely_modalities(volume.voxels, volume.geometry.spacing))
         raise InputError(f"{name}: unknown modality, like {likely}", f"State it: {SET_MODALITY}.")
     if volume.profile.is_magnitude and float(np.mean(volume.voxels < _NEVER_MR)) > _SHOWN:

@@ -14,7 +14,8 @@ from MedEnhanceLib.runtime.device import DEVICES
 
 Method = Literal["statistics", "matching"]
 MODALITIES: tuple[Like, ...] = get_args(Like)
-SYNTHETIC, TEMPLATE = "synthetic", "template"
+#: The prior that shows nobody.
+SYNTHETIC = "synthetic"
 #: What 0 and 1 stand for in CT, HU. In MR they are 0 and the robust maximum (the 99.5th percentile
 #: of the foreground).
 CT_WINDOW = (-1000.0, 1000.0)
@@ -104,8 +105,8 @@ class DistillConfig(WithPresets):
     )
     prior: str = option(
         SYNTHETIC,
-        help="what the volumes start from: synthetic (random shapes, nobody's anatomy), template "
-        "(a public average brain; MR alone), or a volume's file, whose anatomy is shown",
+        help="what the volumes start from: synthetic (random shapes, nobody's anatomy), or a "
+        "volume's file, whose anatomy is shown",
         metavar="P",
     )
     held_out: float = option(
@@ -155,5 +156,5 @@ class DistillConfig(WithPresets):
 
     @property
     def kind_of_prior(self) -> str:
-        """One word: "synthetic", "template" or "file"."""
-        return self.prior if self.prior in (SYNTHETIC, TEMPLATE) else "file"
+        """One word: "synthetic" or "file"."""
+        return SYNTHETIC if self.prior == SYNTHETIC else "file"

@@ -1,17 +1,10 @@
-"""Distills one patient to the end: in steps, within memory, with a checkpoint, cancelable.
-
-Also estimates from a few timed steps how long that takes.
-"""
+"""Distills one patient to the end: in steps, within memory, with a checkpoint, cancelable."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.errors import DeviceMemoryError
@@ -23,12 +16,9 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.spg.config import DistillConfig
 from MedEnhanceLib.training.spg.folder import CHECKPOINT
 from MedEnhanceLib.training.spg.matching import MakeNetworks, PatientLoop, Raw
-from MedEnhanceLib.training.spg.prepare import Brick, Prior
 
 # Chosen by hand; no table isolates it.
 _MUCH_SATURATED = 0.1
-#: Spacing of the volumes to time with, mm.
-_SPACING_MM = 1.0
 
 
 @dataclass(frozen=True)
@@ -132,46 +122,3 @@ def _step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> Non
     loop.forget_crops()
     release_memory(loop.device)
     _step_within_memory(loop, number, monitor)
-
-
-@without_tf32
-def seconds_of_a_patient(
-    config: DistillConfig,
-    modality: str,
-    make_networks: MakeNetworks,
-    device: str,
-    monitor: Monitor | None = None,
-) -> float:
-    """Estimate the seconds that distilling one patient takes, without reading and audit.
-
-    Times a block of each network on random volumes, after one to warm up.
-
-    Args:
-        config: steps and sizes count.
-        modality: "CT" or "MR".
-        make_networks: as of `distill_cohort`.
-        device: as PyTorch names it.
-        monitor: may cancel between blocks.
-    """
-    monitor = monitor or Monitor()
-    rng, size = np.random.default_rng(config.seed), config.size
-    voxels = rng.uniform(0.4, 0.9, (1, size.slices, size.side, size.side)).astype(np.float32)
-    prior = Prior(voxels, ((_SPACING_MM, _SPACING_MM),), "synthetic")
-    raw = Raw([Brick(voxels[0], (_SPACING_MM,) * 3)], prior, modality)
-    # The second block of each network is timed; a short configuration has one.
-    timed = replace(config, loop=replace(config.loop, outer=max(2, config.loop.outer)))
-    loop = PatientLoop(raw, timed, make_networks, device)
-    blocks = len(loop.networks)
-    steps = config.loop.steps // (config.loop.outer * config.loop.inner)
-    seconds = 0.0
-    for block in range(2 * blocks):
-        monitor.check()
-        numbers = range(block * steps // blocks, (block + 1) * steps // blocks)
-        began = time.perf_counter()
-        for number in numbers:
-            loop.step(number)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        if block >= blocks:
-            seconds += time.perf_counter() - began
-    return config.loop.outer * config.loop.inner * seconds

@@ -19,7 +19,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.synthetic import synthetic_volume
 from MedEnhanceLib.training.spg.audit.significance import ALPHA, smallest_rank_sum_p, tarone_level
 from MedEnhanceLib.training.spg.cohort import Cohort, slice_hashes
@@ -27,7 +26,6 @@ from MedEnhanceLib.training.spg.config import (
     FEWEST_AUDITED,
     MODALITIES,
     SYNTHETIC,
-    TEMPLATE,
     DistillConfig,
 )
 from MedEnhanceLib.training.spg.images import data_sha256, framed, windowed, with_tissue
@@ -36,11 +34,9 @@ from MedEnhanceLib.training.spg.statistics import Statistics, imposed, mean_over
 
 #: Fewest slices of a patient that must show tissue.
 _LEAST_SLICES = 4
-_TEMPLATE_FILE = "mni152_t1.nii.gz"
 #: Published description of each kind of prior; names nobody.
 DESCRIPTIONS = {
     SYNTHETIC: "random shapes and textures, drawn without any patient",
-    TEMPLATE: "ICBM 2009a, the average of 152 adult brains (T1): no single person",
     "file": "a volume that the user gave; who it shows and who may see it is not known here",
 }
 
@@ -240,12 +236,10 @@ def _check(modality: str | None, config: DistillConfig) -> None:
             f"the cohort is {modality}; distillation supports {' and '.join(MODALITIES)}",
             "Set the modality (--modality) if it is missing in the files or wrong.",
         )
-    if config.prior == TEMPLATE and modality == "CT":
-        raise ConfigError("there is no public template of CT", "Use the prior synthetic.")
     if config.kind_of_prior == "file" and not Path(config.prior).exists():
         raise ConfigError(
             f"the prior {config.prior!r} does not exist",
-            "Use synthetic, template, or the path of a volume.",
+            "Use synthetic, or the path of a volume.",
         )
 
 
@@ -256,7 +250,7 @@ def _prior(
     patients: Mapping[bytes, str],
     monitor: Monitor,
 ) -> Prior:
-    """Draw synthetic volumes, or cut the template or a volume's file, with a warning.
+    """Draw synthetic volumes, or cut a volume's file, with a warning.
 
     Raises ConfigError if a slice of the file is in `patients` (by `slice_hashes`): a prior from a
     file counts as public, and nothing would warn that the patient is exposed.
@@ -265,13 +259,10 @@ def _prior(
     if kind == SYNTHETIC:
         return Prior(_synthetic(config, modality, spacing, monitor), tuple(spacing), kind)
     path = Path(config.prior)
-    if kind == TEMPLATE:
-        path = resource_folder("samples") / _TEMPLATE_FILE
-    else:
-        monitor.warn(
-            f"the prior is {path.name}: every distilled volume shows its anatomy; use a volume "
-            "that is public, or whose patient consented"
-        )
+    monitor.warn(
+        f"the prior is {path.name}: every distilled volume shows its anatomy; use a volume that is "
+        "public, or whose patient consented"
+    )
     public = io.load(path, modality=modality, monitor=monitor).single()
     whole = windowed(public)
     owners = {patients[key] for key in slice_hashes(whole, least=0) if key in patients}

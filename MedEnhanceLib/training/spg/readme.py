@@ -12,9 +12,8 @@ from typing import Any
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.io.atomic import json_bytes
-from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.runtime.text import counted
-from MedEnhanceLib.training.spg.config import MANY_PATIENTS, NETWORKS, TEMPLATE, DistillConfig
+from MedEnhanceLib.training.spg.config import MANY_PATIENTS, NETWORKS, DistillConfig
 from MedEnhanceLib.training.spg.statistics import CLIPPED_FROM, count_of_numbers
 
 METHODS = {
@@ -40,7 +39,7 @@ Training signal, not anatomy: shapes that look like organs can be invented.
 ## License
 
 **{license}**
-{notice}
+
 ## Train on them
 
 ```
@@ -59,8 +58,8 @@ the configuration, the versions and the hashes.
 ## What is not proven
 
 - That no information on a patient can be extracted.
-- That networks learn more from them than from the models that ship: `medenhance distill COHORT \
---estimate` measures it.
+- That networks that learn from them are better than the models that ship: a training compares \
+both at its end.
 
 PRIVACY.md is the page for a data-protection officer; audit/, if there is one, has the figures.
 """
@@ -103,11 +102,9 @@ do not share it.
 
 def readme(manifest: Mapping[str, Any]) -> str:
     """Write the page for the recipient, in Markdown."""
-    is_public = manifest["prior"]["kind"] == TEMPLATE
     bright = manifest["bright_tissue"]
     return _README.format(
         **_facts(manifest),
-        notice=_notice() if is_public else "",
         scale="in HU" if bright is None else f"bright tissue is at {bright:g} and air at 0",
     )
 
@@ -244,14 +241,3 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "license": manifest["license"],
         "nature": "\n".join(f"- {line}" for line in lines),
     }
-
-
-def _notice() -> str:
-    """Quote the template's license, which goes with every copy."""
-    path = resource_folder("samples") / "LICENSE-MNI152.txt"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    quoted = "\n".join(f"> {line.strip()}" for line in lines)
-    return (
-        "\nThe volumes start from the ICBM 152 template, whose notice goes with every copy:\n\n"
-        f"{quoted}\n"
-    )

@@ -69,7 +69,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
                 "value": label.value,
                 "voxels": int((found == label.value).sum()),
                 "volume_ml": 1.5,
-                "surface_mm2": 2345.6,
             }
             for label in LABELS
         ]

@@ -25,6 +25,10 @@ def bundle(tmp_path: Path) -> Path:
         "description": "A model for tests",
         "license": "Apache-2.0",
         "limits": ["Trained on \x1b[31mnothing."],
+        "training": {
+            "config": {},
+            "validation": {"over_shipped_db": -1.85, "over_shipped_error_db": 0.13},
+        },
     }
     return export_bundle(tmp_path / "bundle", {"w": torch.zeros(2)}, metadata).folder
 
@@ -95,7 +99,7 @@ def test_the_default_is_stated_and_goes_back_to_the_one_that_ships(
     assert default() == ["ct", "mr"]
     said = run("models", "default", "my-model")
     assert said.out == "my-model is now the default enhancer for MR (--model auto)\n"
-    assert "my-model was not compared with mr on the same images" in said.err
+    assert "my-model is 1.85 dB worse than the shipped model" in said.err
     assert default() == ["my-model", "ct"]
     run("models", "default", "mr")
     assert default() == ["mr", "ct"]

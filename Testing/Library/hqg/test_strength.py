@@ -95,3 +95,7 @@ def test_what_is_no_pair_is_refused(head: Volume, kind: str) -> None:
 def test_what_was_enhanced_may_itself_be_a_blend(head: Volume) -> None:
     half = blend(head, head.with_voxels(head.voxels + np.int16(9)), 0.5)
     assert blend(half, half.with_voxels(half.voxels, did="DERIVED: enhanced"), 0.5)
+    # One after the other: what was enhanced again had been enhanced before.
+    again = head.with_voxels(head.voxels, did="DERIVED: enhanced with mr")
+    twice = again.with_voxels(head.voxels + np.int16(4), did="DERIVED: enhanced with ct")
+    assert blend(again, twice, 0.5).history[:2] == twice.history

@@ -81,7 +81,7 @@ def test_report_says_what_changed_was_measured_and_done(
     facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
     results = {"measured": measured, "uncertainty": facts, "segmentation_limits": ["A tool."]}
     results["segmentation_warning"] = "head: No T2; head: No fluid"
-    table = [{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891, "surface_mm2": 4321.4}]
+    table = [{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891}]
     tissue = head.voxels > head.voxels.mean()
     in_tissue = enhanced.with_voxels(np.where(tissue, enhanced.voxels, head.voxels))
     html = report(
@@ -100,7 +100,7 @@ def test_report_says_what_changed_was_measured_and_done(
     above, _, beneath = text.partition("12,345")
     assert "No T2" not in above and "Odd." in above
     assert "head: No T2. head: No fluid. A tool." in beneath
-    for part in ("12,345", "6.789", "Surface, mm²", "4,321"):
+    for part in ("12,345", "6.789", "Volume, ml"):
         assert part in text
 
 
@@ -165,7 +165,7 @@ def test_the_page_names_its_input_and_says_where_nothing_changed(
 def test_hostile_texts_stay_text_and_nothing_comes_from_elsewhere(
     tmp_path: Path, head: Volume, enhanced: Volume
 ) -> None:
-    row = {"label": HOSTILE, "voxels": 1, "volume_ml": 1.0, "surface_mm2": 1.0}
+    row = {"label": HOSTILE, "voxels": 1, "volume_ml": 1.0}
     name = "caf\udce9"
     html = report(
         tmp_path,

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Doubles, Floats, Ints, Mask
 from MedEnhanceLib.core.imaging import gaussian_blur
-from MedEnhanceLib.core.metrics import ssim
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.ssim import ssim
 
 # Chosen by hand; no table isolates them.
 #: σ in pixels: of the band-pass, and of the neighborhood whose contrast is divided by.

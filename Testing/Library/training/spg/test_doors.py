@@ -48,7 +48,6 @@ def test_the_command_gives_what_the_function_gives(
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        (("{people}",), 2, "OUT is missing"),
         (("{people}", "{people}/out", "--preset", "smoke"), 1, "among the patients"),
         (("{people}", "{tmp}/o", "--prior", "nowhere.nii"), 2, "nowhere.nii"),
         (("{tmp}", "{tmp}x", "--preset", "smoke"), 3, "{tmp}"),

@@ -1,4 +1,4 @@
-"""One patient: steps, checkpoints, cancellation, exhausted memory, and the estimate of the time."""
+"""One patient: steps, checkpoints, cancellation, exhausted memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from MedEnhanceLib.training.spg import matching
 from MedEnhanceLib.training.spg.config import DistillConfig
 from MedEnhanceLib.training.spg.generator import RHO
 from MedEnhanceLib.training.spg.matching import PatientLoop, Raw
-from MedEnhanceLib.training.spg.patient import distill_patient, seconds_of_a_patient
+from MedEnhanceLib.training.spg.patient import distill_patient
 from MedEnhanceLib.training.spg.prepare import Brick, Prior
 
 from .conftest import phantom
@@ -195,17 +195,3 @@ def test_divergence_stops_and_says_where(
     monkeypatch.setattr(matching, "cosine_distance", lambda raw, _: raw[0].sum() * np.nan)
     with pytest.raises(ModelError, match="diverged at step 1"):
         run(raw, smoke)
-
-
-def test_a_patient_takes_the_time_of_its_steps(
-    smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a machine on which every step takes a second."""
-    clock = [0.0]
-
-    def step(loop: PatientLoop, number: int) -> None:
-        clock[0] += 1
-
-    monkeypatch.setattr(PatientLoop, "step", step)
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    assert seconds_of_a_patient(smoke, "MR", make_networks, "cpu") == smoke.loop.steps

@@ -90,12 +90,9 @@ def test_what_an_audit_can_find_is_said_before_a_distillation(
     assert "With so few" not in plan_text(30, matched)
 
 
-@pytest.mark.parametrize("kind", ["synthetic", "template"])
-def test_the_prior_shows_nobody_of_the_cohort(
-    kind: str, cohort: Cohort, smoke: DistillConfig
-) -> None:
-    found, said = prepared(cohort, replace(smoke, prior=kind))
-    assert found.prior.kind == kind
+def test_the_prior_shows_nobody_of_the_cohort(cohort: Cohort, smoke: DistillConfig) -> None:
+    found, said = prepared(cohort, smoke)
+    assert found.prior.kind == "synthetic"
     assert len(found.prior.volumes) == 1, "one for each of four patients"
     assert "the prior" not in said
 
@@ -113,13 +110,8 @@ def test_the_file_of_a_patient_is_no_public_prior(
         prepared(cohort, replace(smoke, prior=str(copy)))
 
 
-def test_ct_has_no_template_and_the_error_says_what_is_possible(
-    smoke: DistillConfig, tmp_path: Path
-) -> None:
+def test_a_cohort_of_ct_is_prepared(smoke: DistillConfig, tmp_path: Path) -> None:
     cohort = Cohort.from_folder(write_cohort(tmp_path / "ct", "CT"))
-    with pytest.raises(ConfigError, match="no public template of CT") as caught:
-        prepare(cohort, replace(smoke, prior="template"), Monitor())
-    assert "synthetic" in caught.value.hint
     assert prepared(cohort, smoke)[0].modality == "CT"
 
 

@@ -1,4 +1,4 @@
-"""Enhancers and thin slices learn from a set, from a cohort or from both; and the estimate."""
+"""Enhancers and thin slices learn from a set, from a cohort or from both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from Library.conftest import WarningRecorder
 
@@ -15,9 +14,7 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.runtime.progress import Event
 from MedEnhanceLib.training.hqg.config import TrainConfig
-from MedEnhanceLib.training.jobs.gains import Gain, Gains
 from MedEnhanceLib.training.jobs.train import set_of, training_config, volumes_in
 from MedEnhanceLib.training.spg.dataset import NOT_ANATOMY
 from MedEnhanceLib.training.spg.folder import MANIFEST
@@ -103,52 +100,10 @@ def test_what_a_set_cannot_teach_is_said(whole: Path, tmp_path: Path) -> None:
         me.train("hqg", config, whole, tmp_path / "d")
 
 
-@pytest.mark.parametrize(
-    ("noise", "slices", "begins"),
-    [
-        (Gain("noise", 0.01, 0.05), Gain("slices", 0.3, 0.2), "Use the shipped model."),
-        (Gain("noise", 0.04, 0.001), Gain("slices", -0.3, 0.1), "Use the shipped model."),
-        (
-            Gain("noise", -0.1, 0.05),
-            Gain("slices", 0.3, 0.1),
-            "A set can gain +0.30 ± 0.10 dB in restoring thin slices.",
-        ),
-    ],
-)
-def test_the_estimate_advises_a_set_only_where_its_gain_is_certain(
-    noise: Gain, slices: Gain, begins: str
-) -> None:
-    sentence = Gains("MR", 8, 800, (noise, slices)).sentence
-    assert sentence.startswith(begins)
-    assert noise.text in sentence
-    assert "800 further steps" in sentence
-
-
-@pytest.mark.parametrize("kind", ["distill", "distill-estimate"])
-def test_one_patient_is_too_few_for_every_job(people: Path, tmp_path: Path, kind: str) -> None:
+def test_one_patient_is_too_few(people: Path, tmp_path: Path) -> None:
     (tmp_path / "cohort").mkdir()
     (tmp_path / "cohort" / "ann").symlink_to(next(people.iterdir()))
-    params = {"cohort": str(tmp_path / "cohort")}
-    if kind == "distill":
-        params["out"] = str(tmp_path / "out")
+    params = {"cohort": str(tmp_path / "cohort"), "out": str(tmp_path / "out")}
     with pytest.raises(InputError, match="needs 2 patients or more; the cohort has 1"):
-        run_job(JobSpec(kind, params))
+        run_job(JobSpec("distill", params))
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_the_job_estimates_gain_and_time_and_writes_nothing(people: Path) -> None:
-    before = sorted(people.parent.rglob("*"))
-    params = {"cohort": str(people), "config": SMALL, "steps": 2}
-    events: list[Event] = []
-    found = run_job(JobSpec("distill-estimate", params), events.append).fields
-    rows = [event.fields for event in events if event.kind == "progress"]
-    shares = [row["fraction"] for row in rows]
-    assert shares == sorted(shares)
-    assert all(row["eta_s"] is None for row in rows if row["fraction"] < 0.5), "not known yet"
-    assert [row["task"] for row in found["gains"]] == ["noise", "slices"]
-    assert all(np.isfinite(row["over_shipped_db"]) for row in found["gains"])
-    assert found["patients"] == 4
-    assert "Matching takes about" in found["sentence"]
-    assert found["seconds_of_a_patient"] > 0
-    assert sorted(people.parent.rglob("*")) == before

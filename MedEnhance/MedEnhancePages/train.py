@@ -1,40 +1,34 @@
-"""The page Distill: a cohort, the task, and a run in the background.
+"""The page Train: images or a cohort, what is made of them, and a run in the background.
 
-It distills the cohort, or trains an enhancer on it; RunArea shows a run and its result.
+It trains a model, or distills a cohort into a set; RunArea shows a run and its result.
 """
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.training.spg.config import SYNTHETIC, TEMPLATE
-from MedEnhancePages.distill_run import RunArea
+from MedEnhancePages.train_run import RunArea
 from MedEnhancePages.widgets import Notice, Page, allow, askForFile, fill
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhanceTasks import distillation
-
-#: The entry of the templates that asks for a file.
-_FILE = "file"
+from MedEnhanceTasks import training
 
 
-class DistillPanel(Page):
+class TrainPanel(Page):
     """Page that fills the options of a run, and starts it."""
 
     def __init__(self, context):
-        super().__init__(context, "Distill")
-        #: The parameters that an estimate is about, and its job.
-        self._estimated, self._estimate = None, None
+        super().__init__(context, "Train")
         self._segmenter = None  # that teaches; see `offer`
         ui = self.ui
         tasks = {
-            "distillMR": _("Distilled set, MR"),
-            "distillCT": _("Distilled set, CT"),
             "trainMR": _("An enhancer for MR"),
             "trainCT": _("An enhancer for CT"),
             "slicesMR": _("Thin slices for MR"),
             "slicesCT": _("Thin slices for CT"),
             "labelsMR": _("Segmentation, from label maps (no images)"),
+            "distillMR": _("Distilled set, MR"),
+            "distillCT": _("Distilled set, CT"),
         }
         fill(ui.taskSelector, tasks)
         presets = {
@@ -53,21 +47,19 @@ class DistillPanel(Page):
         fill(ui.gateSelector, entries)
         self.runs, self._about = RunArea(self), Notice(ui, "about")
         self.bind(
-            distillTask=ui.taskSelector,
-            distillCohort=ui.pathEdit,
-            distillPreset=ui.presetSelector,
-            distillName=ui.nameEdit,
+            trainTask=ui.taskSelector,
+            trainData=ui.pathEdit,
+            trainPreset=ui.presetSelector,
+            trainName=ui.nameEdit,
             distillMethod=ui.methodSelector,
             distillVolumes=ui.volumesSpinBox,
-            distillSegmenter=ui.segmenterSelector,
-            distillGate=ui.gateSelector,
+            trainSegmenter=ui.segmenterSelector,
+            trainGate=ui.gateSelector,
             distillLicense=ui.licenseEdit,
-            distillDevice=ui.deviceSelector,
+            trainDevice=ui.deviceSelector,
         )
-        ui.templateSelector.activated.connect(self._onTemplate)
         ui.pathButton.clicked.connect(self._onBrowse)
         ui.tableButton.clicked.connect(self._onBrowseTable)
-        ui.estimateButton.clicked.connect(self._onEstimate)
         ui.startButton.clicked.connect(self._onStart)
 
     def enter(self):
@@ -80,67 +72,45 @@ class DistillPanel(Page):
         self.runs.cleanup()
 
     def onNewState(self):
-        self.runs.recall(self.state.distillRun)
+        self.runs.recall(self.state.trainRun)
         self.runs.list()
 
     def offer(self):
-        entries = {
-            SYNTHETIC: _("Synthetic volumes"),
-            TEMPLATE: _("Public template (MR)"),
-            _FILE: _("A file…"),
-        }
-        box, template = self.ui.templateSelector, self.state.distillTemplate
-        fill(box, entries, template)
-        box.currentIndex = box.findData(template)
-        fill(self.ui.deviceSelector, self.context.devices.entries, self.state.distillDevice)
-        segmenters, self._segmenter, problem = distillation.segmentersOf(self.state)
+        fill(self.ui.deviceSelector, self.context.devices.entries, self.state.trainDevice)
+        segmenters, self._segmenter, problem = training.segmentersOf(self.state)
         names = {each.name: each.name for each in segmenters}
         fill(self.ui.segmenterSelector, {"": _("None")} | names)
         allow(self.ui.segmenterSelector, problem)
 
     def show(self):
         ui, state, isRunning = self.ui, self.state, self.runs.isRunning
-        isDistilling = distillation.kindOf(state) == "distill"
+        isDistilling = training.kindOf(state) == "distill"
         segmenter = self._segmenter
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
-        ui.pathLabel.text = _("Cohort:") if segmenter is None else _("Scans:")
-        if distillation.learnsFromLabels(state):
+        ui.pathLabel.text = _("Cohort:") if isDistilling else _("Images:")
+        if segmenter is not None:
+            ui.pathLabel.text = _("Scans:")
+        if training.learnsFromLabels(state):
             ui.pathLabel.text = _("Label maps:")
         ui.pathEdit.accessibleName = ui.pathLabel.text.rstrip(":")
         table = _("A folder, or a table (CSV)")
         ui.pathEdit.placeholderText = table if isDistilling else _("A folder")
-        ui.taughtArea.visible = state.distillTask.startswith("train")
+        ui.taughtArea.visible = state.trainTask.startswith("train")
         # The form below begins in the same column.
         area = ui.distillArea if isDistilling else ui.taughtArea
         labels = slicer.util.findChildren(area, className="QLabel")
         widths = [label.sizeHint.width() for label in labels if not area.isHidden()]
         ui.deviceLabel.minimumWidth = max(widths, default=0)
         ui.gateSelector.enabled = segmenter is not None
-        problem = dependencies.enhancingProblem() or distillation.problemOf(state, segmenter)
+        problem = dependencies.enhancingProblem() or training.problemOf(state, segmenter)
         # The choices stay those of what runs.
         isFree = not isRunning and self.job is None
         ui.choicesArea.enabled = ui.advancedContent.enabled = ui.trainButton.enabled = isFree
-        ui.startButton.enabled = ui.estimateButton.enabled = isFree and not problem
-        ui.startButton.toolTip = problem
-        ui.estimateButton.visible = isDistilling and not isRunning
-        estimate = _("This trains the shipped models further, about half an hour on one core…")
-        if self.job is None or self.job is not self._estimate:
-            isCurrent = isDistilling and self._estimated == distillation.paramsOf(state)
-            estimate = self._estimate.result.get("sentence", "") if isCurrent else ""
-        level, text, details = distillation.aboutOf(state, segmenter, problem, self.runs.earlier)
-        text = "\n".join(filter(None, [text, estimate]))
+        ui.startButton.enabled, ui.startButton.toolTip = isFree and not problem, problem
+        level, text, details = training.aboutOf(state, segmenter, problem, self.runs.earlier)
         self._about.show(level, "" if isRunning else text, details)  # about the next run
         ui.problemLabel.text, ui.problemLabel.visible = problem, bool(problem) and not isRunning
         self.runs.show()
-
-    @guarded
-    def _onTemplate(self, *_index):
-        template = self.ui.templateSelector.currentData
-        if template == _FILE:
-            title = _("Choose a volume that may be shared")
-            template = askForFile(self.widget, title) or self.state.distillTemplate
-        self.state.distillTemplate = template
-        self.update()
 
     @guarded
     def _onBrowse(self, _checked=False):
@@ -155,18 +125,8 @@ class DistillPanel(Page):
             self.ui.pathEdit.text = path
 
     @guarded
-    def _onEstimate(self, _checked=False):
-        """Measure what a distillation can gain, with the choices as they are."""
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.estimateButton):
-            return
-        runner, title = self.context.runner, _("Estimate the gain")
-        params = self._estimated = distillation.paramsOf(self.state)
-        self._estimate = runner.submit("distill-estimate", params, title=title, dedicated=True)
-        self.follow(self._estimate, lambda _job: None)
-
-    @guarded
     def _onStart(self, _checked=False):
         if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.startButton):
             return
         self.context.clearMessage()
-        self.runs.begin(distillation.start(self.context.runner, self.state))
+        self.runs.begin(training.start(self.context.runner, self.state))

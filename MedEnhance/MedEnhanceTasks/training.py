@@ -1,4 +1,4 @@
-"""Runs of the page Distill on cohorts: parameters, checks, texts to read before, start."""
+"""Runs of the page Train: parameters, checks, texts to read before, start."""
 
 import os
 from itertools import islice
@@ -13,21 +13,13 @@ from MedEnhanceLib.training.jobs.durations import expected_duration
 from MedEnhanceLib.training.jobs.segmenter import find_images, teachers
 from MedEnhanceLib.training.jobs.train import training_config, volumes_in
 from MedEnhanceLib.training.spg.cohort import count_patients, require_patients
-from MedEnhanceLib.training.spg.config import (
-    FEWEST_PATIENTS,
-    MANY_PATIENTS,
-    SYNTHETIC,
-    TEMPLATE,
-    DistillConfig,
-)
+from MedEnhanceLib.training.spg.config import FEWEST_PATIENTS, MANY_PATIENTS, DistillConfig
 from MedEnhanceLib.training.spg.dataset import find_set
 from MedEnhanceLib.training.spg.prepare import plan_text
 from MedEnhanceLib.training.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import long_run
 
-#: Priors that are no files.
-TEMPLATES = (SYNTHETIC, TEMPLATE)
 #: Patients, and files, from which on they are not counted while a user waits.
 _MANY, _MANY_FILES = 100, 2000
 #: Most scans of held-out patients that are named.
@@ -36,17 +28,17 @@ _NAMED = 3
 
 def kindOf(state):
     """Return "distill" for a set in place of the cohort, "train" for a model."""
-    return "distill" if state.distillTask.startswith("distill") else "train"
+    return "distill" if state.trainTask.startswith("distill") else "train"
 
 
 def learnsFromLabels(state):
     """Return whether a segmentation model is to be trained on label maps alone."""
-    return state.distillTask.startswith("labels")
+    return state.trainTask.startswith("labels")
 
 
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
-    segmenter, folder = segmentersOf(state)[1], state.distillCohort.strip()
+    segmenter, folder = segmentersOf(state)[1], state.trainData.strip()
     params = _choicesOf(state, segmenter)
     if kindOf(state) == "distill":
         return params | {"cohort": folder}
@@ -58,18 +50,18 @@ def paramsOf(state):
 
 def _choicesOf(state, segmenter):
     """Return the parameters that do not depend on the files in the folder."""
-    config, modality = {"preset": state.distillPreset}, state.distillTask[-2:]
-    config |= {"device": state.distillDevice}
+    config, modality = {"preset": state.trainPreset}, state.trainTask[-2:]
+    config |= {"device": state.trainDevice}
     if kindOf(state) == "distill":
-        config |= {"method": state.distillMethod, "prior": state.distillTemplate}
-        config |= {"volumes": state.distillVolumes}
+        config |= {"method": state.distillMethod, "volumes": state.distillVolumes}
+        config |= {"license": state.distillLicense.strip()}
         return {"modality": modality, "config": config}
-    config |= {"modality": modality, "name": state.distillName.strip()}
+    config |= {"modality": modality, "name": state.trainName.strip()}
     if learnsFromLabels(state):
         return {"method": "head", "config": config}
     if segmenter is not None:
-        config["task"] = {"segmenter": segmenter.name, "gate": state.distillGate}
-    method = "slices" if state.distillTask.startswith("slices") else "hqg"
+        config["task"] = {"segmenter": segmenter.name, "gate": state.trainGate}
+    method = "slices" if state.trainTask.startswith("slices") else "hqg"
     return {"method": method, "config": config}
 
 
@@ -78,10 +70,10 @@ def segmentersOf(state):
 
     Returns also the one that is to teach, None for none, and why there is nothing to choose from.
     """
-    if not state.distillTask.startswith("train"):
+    if not state.trainTask.startswith("train"):
         return [], None, ""
-    able, faults = teachers(state.distillTask[-2:])
-    segmenter = next((each for each in able if each.name == state.distillSegmenter), None)
+    able, faults = teachers(state.trainTask[-2:])
+    segmenter = next((each for each in able if each.name == state.trainSegmenter), None)
     problem = _("No installed segmentation model can teach an enhancer of this modality.")
     reasons = [PanelError.fromException(fault).text for fault in faults]
     return able, segmenter, "" if able else "\n".join([problem, *reasons])
@@ -120,7 +112,7 @@ def _aboutTraining(state):
         "distilled set. The model can carry traces of patients whose images it learned from: treat "
         "it as carefully as these. It is then listed on Models; nothing uses it by itself."
     )
-    if state.distillPreset == "quick":
+    if state.trainPreset == "quick":
         details = _("The shipped model is trained further. {details}").format(details=details)
     return _("Trains a model on the volumes of the folder."), details
 
@@ -151,7 +143,7 @@ def _aboutTaught(state, segmenter, problem):
 def _heldOutText(state):
     """Name the scans of the people who are held out; empty for a large folder."""
     training, heldOut = _imagesOf(state)
-    names = [os.path.relpath(path, state.distillCohort.strip()) for path in heldOut]
+    names = [os.path.relpath(path, state.trainData.strip()) for path in heldOut]
     text = _("Held out: {names} ({count} of {all} scans).")
     shown = ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
     count, total = len(names), len(training) + len(names)
@@ -160,7 +152,7 @@ def _heldOutText(state):
 
 def problemOf(state, segmenter):
     """Say what is missing before a run can start, taught by a segmentation model or not."""
-    folder, isTraining = state.distillCohort.strip(), kindOf(state) == "train"
+    folder, isTraining = state.trainData.strip(), kindOf(state) == "train"
     if folder and not os.path.exists(folder):
         return _("{folder} does not exist: choose another.").format(folder=folder)
     isTable = not isTraining and folder.lower().endswith(".csv") and os.path.isfile(folder)
@@ -169,15 +161,10 @@ def problemOf(state, segmenter):
         return _("Choose the folder that is described above.") if isTraining else rows
     if problem := _dataProblem(state, folder, segmenter):
         return problem
-    if not state.distillName.strip():
+    if not state.trainName.strip():
         return _("Give the run a name.")
-    if isTraining:
-        taken = _("A model of this name is installed already: give the run another name.")
-        return taken if is_taken(state.distillName.strip()) else ""
-    if state.distillTask == "distillCT" and state.distillTemplate == TEMPLATE:
-        return _("There is no public template for CT: choose synthetic volumes under Advanced.")
-    if state.distillTemplate not in TEMPLATES and not os.path.isfile(state.distillTemplate):
-        return _("The file of the template is missing: choose another.")
+    if isTraining and is_taken(state.trainName.strip()):
+        return _("A model of this name is installed already: give the run another name.")
     return ""
 
 
@@ -201,7 +188,7 @@ def _imagesOf(state):
 
     None in a large folder, as its name may still be typed. Raises a MedEnhanceError for other data.
     """
-    files = Path(state.distillCohort.strip()).rglob("*")
+    files = Path(state.trainData.strip()).rglob("*")
     if next(islice(files, _MANY_FILES, None), None) is not None:
         return [], []
     params = paramsOf(state)
@@ -211,9 +198,9 @@ def _imagesOf(state):
 
 def _aboutSet(state, problem):
     """Say what a set has of its patients, who are counted where there is no problem."""
-    count = _MANY if problem else count_patients(state.distillCohort.strip(), _MANY)
+    count = _MANY if problem else count_patients(state.trainData.strip(), _MANY)
     isFew = state.distillMethod == "statistics" and count < MANY_PATIENTS
-    numbers = count_of_numbers("CT" if state.distillTask == "distillCT" else "MR")
+    numbers = count_of_numbers("CT" if state.trainTask == "distillCT" else "MR")
     text = _("The set contains {numbers} averages over {patients} and no patient image.")
     if state.distillMethod == "matching":
         text = _("The set contains volumes for each patient, changed to teach what scans teach.")
@@ -224,16 +211,12 @@ def _aboutSet(state, problem):
         _(
             "Synthetic volumes replace the cohort in training, with rounded voxel spacings. The "
             "privacy sheet of the result states what they contain of the patients; this does not "
-            "prove that nobody can be recognized. The shipped models need no distilled set: first "
-            "estimate the gain."
+            "prove that nobody can be recognized. The shipped models need no distilled set."
         ),
     ]
     if count < _MANY:
         options = {"method": state.distillMethod, "license": state.distillLicense.strip()}
         details.append(plan_text(count, DistillConfig(**options)))
-    if state.distillTemplate not in TEMPLATES:
-        anatomy = _("Every volume will show the anatomy of the file: use a public one.")
-        text = f"{text} {anatomy}"
     return "warning" if isFew else "info", text, "\n".join(details)
 
 
@@ -243,9 +226,7 @@ def start(runner, state):
     if why := problemOf(state, segmentersOf(state)[1]):
         raise PanelError(_("The cohort cannot be used"), why, "input")
     params = paramsOf(state)  # it raises for a folder without volumes
-    if kindOf(state) == "distill":  # no part of what an estimate is about
-        params["config"]["license"] = state.distillLicense.strip()
-    run = long_run.Run.create(long_run.root(), kindOf(state), state.distillName)
+    run = long_run.Run.create(long_run.root(), kindOf(state), state.trainName)
     run.record["params"] = params
     run.begin(runner)
     return run

@@ -1,4 +1,4 @@
-"""The run on the page Distill: its buttons and result; earlier runs to resume, see or remove."""
+"""The run on the page Train: its buttons and result; earlier runs to resume, see or remove."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class RunArea:
 
     def begin(self, run):
         """Follow a run that has just begun."""
-        self.context.state.distillRun = str(run.folder)
+        self.context.state.trainRun = str(run.folder)
         self._showRun(run)
         run.job.onFinished(self._onFinished)
         self._page.update()
@@ -109,7 +109,7 @@ class RunArea:
         else:
             text = _("{name} is trained, but could not be added to the models: {why}")
             text = text.format(name=run.name, why=job.error.text)
-            self.context.message("warning", text, job.error.shown, job.error.report)
+            self.context.message("warning", text, job.error.shown)
         if self._page is not None:
             self._page.update()  # its name is taken now
 
@@ -139,8 +139,8 @@ class RunArea:
     def _onTrain(self, _checked=False):
         """Choose the set as the data of a training."""
         state, modality = self.context.state, self._run.manifest()["modality"]
-        state.distillTask, state.distillSegmenter = f"train{modality}", ""
-        state.distillCohort = str(self._run.out)
+        state.trainTask, state.trainSegmenter = f"train{modality}", ""
+        state.trainData = str(self._run.out)
 
     @guarded
     def _onFolder(self, _checked=False):
@@ -151,7 +151,7 @@ class RunArea:
         if self.context.state is not None:
             self.earlier, box = long_run.Run.below(long_run.root()), self._ui.runSelector
             fill(box, {str(run.folder): long_run.choiceText(run) for run in self.earlier})
-            box.currentIndex = max(0, box.findData(self.context.state.distillRun))
+            box.currentIndex = max(0, box.findData(self.context.state.trainRun))
 
     @property
     def _chosen(self):
@@ -161,8 +161,8 @@ class RunArea:
     @guarded
     def _onChosen(self, *_index):
         """Show how the chosen run ended, and its results."""
-        self.context.state.distillRun = self._ui.runSelector.currentData
-        self.recall(self.context.state.distillRun)
+        self.context.state.trainRun = self._ui.runSelector.currentData
+        self.recall(self.context.state.trainRun)
         self._page.update()
 
     @guarded
@@ -183,20 +183,16 @@ class RunArea:
 
     def _forget(self, run):
         """Show no run that was removed."""
-        if self.context.state.distillRun == str(run.folder):
-            self.context.state.distillRun = ""
+        if self.context.state.trainRun == str(run.folder):
+            self.context.state.trainRun = ""
             self._showRun(None)
         self.list()
 
 
 def _fillGallery(gallery, paths):
-    """Show pictures in a list, as large as its icons, with their paths as tool tips."""
+    """Show pictures in a list, with their paths as tool tips."""
     gallery.clear()
-    size = gallery.iconSize
     for path in paths:
-        picture = qt.QPixmap(path)
-        if not picture.isNull():
-            picture = picture.scaled(size.width(), size.height(), qt.Qt.KeepAspectRatio)
-        item = qt.QListWidgetItem(qt.QIcon(picture), "")
+        item = qt.QListWidgetItem(qt.QIcon(path), "")
         item.setToolTip(path)
         gallery.addItem(item)

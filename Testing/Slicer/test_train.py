@@ -1,4 +1,4 @@
-"""The page Distill: choices and audit, and runs of seconds with the real worker."""
+"""The page Train: choices and audit, and runs of seconds with the real worker."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from MedEnhanceLib.io import save
 from MedEnhanceLib.training.jobs.distill import DistillParams
 from MedEnhanceLib.training.jobs.train import TrainParams, training_config
 from MedEnhanceLib.training.spg.config import DistillConfig
-from MedEnhancePages import distill
+from MedEnhancePages import train
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
-from MedEnhanceTasks import distillation, long_run
+from MedEnhanceTasks import long_run, training
 
 
-class DistillTestCase(MedEnhanceTestCase):
+class TrainTestCase(MedEnhanceTestCase):
     KIND, TASK = "train", "trainMR"
     KEEPS_WORKER = True
 
@@ -32,13 +32,13 @@ class DistillTestCase(MedEnhanceTestCase):
         super().setUp()
         self.models = self.temporaryFolder()
         self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=self.models))
-        self.showPage("distill")
+        self.showPage("train")
         self.root = Path(self.temporaryFolder())
         self.enterContext(mock.patch.object(long_run, "root", lambda: self.root))
         self.choose(self.TASK)
 
     def choose(self, task):
-        """What is made: a value of the state's distillTask."""
+        """What is made: a value of the state's trainTask."""
         self.pick(self.ui.taskSelector, task)
 
     def visible(self, *widgets):
@@ -61,7 +61,7 @@ class DistillTestCase(MedEnhanceTestCase):
     def chooseBudget(self):
         """The smallest network, on the processor."""
         self.pick(self.ui.presetSelector, "smoke")
-        self.context.state.distillDevice = "cpu"
+        self.context.state.trainDevice = "cpu"
         self.ui.nameEdit.text = "tiny"
 
     def teacher(self, name, enhancer="mr"):
@@ -71,13 +71,13 @@ class DistillTestCase(MedEnhanceTestCase):
 
     def train(self, **fields):
         """Begin a training with these fields of its configuration; its job."""
-        paramsOf, fields = distillation.paramsOf, fields or {"steps": 400}
+        paramsOf, fields = training.paramsOf, fields or {"steps": 400}
 
         def withFields(state):
             params = paramsOf(state)
             return params | {"config": params["config"] | fields}
 
-        self.enterContext(mock.patch.object(distillation, "paramsOf", withFields))
+        self.enterContext(mock.patch.object(training, "paramsOf", withFields))
         self.chooseBudget()
         return self.begin()
 
@@ -105,7 +105,7 @@ class DistillTestCase(MedEnhanceTestCase):
     @property
     def folder(self):
         """The folder of the run."""
-        return Path(self.context.state.distillRun)
+        return Path(self.context.state.trainRun)
 
     def record(self):
         return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
@@ -118,29 +118,29 @@ class DistillTestCase(MedEnhanceTestCase):
         self.assertEqual(self.finish(job).state, "cancelled")
 
 
-class TrainPageTest(DistillTestCase):
+class TrainPageTest(TrainTestCase):
     def test_anEmptyPageSaysWhatItDoesAndWhatIsMissing(self):
         ui = self.ui
         self.assertFalse(ui.startButton.enabled)
         self.assertIn("Choose the folder", ui.problemLabel.text)
         self.assertEqual(ui.startButton.toolTip, ui.problemLabel.text)
         self.assertEqual(ui.pathEdit.placeholderText, "A folder")
-        hidden = (ui.aboutDetails, ui.estimateButton, ui.tableButton, ui.runsArea)
+        hidden = (ui.aboutDetails, ui.tableButton, ui.runsArea)
         self.assertEqual(self.visible(ui.aboutLabel, *hidden), [ui.aboutLabel])
 
     def test_aSetOrVolumesTeachAnEnhancerOrThinSlices(self):
         folder, state = self.cohort(), self.context.state
-        params = distillation.paramsOf(state)
+        params = training.paramsOf(state)
         self.assertEqual(params["data"], folder)
         self.assertEqual(params["config"]["high_quality"], ["hq/**/*.nrrd"])
         self.choose("slicesMR")
-        params = distillation.paramsOf(state)
+        params = training.paramsOf(state)
         self.assertEqual((params["method"], params["config"]["modality"]), ("slices", "MR"))
         self.assertEqual(params["config"]["files"], ["hq/**/*.nrrd"])
         Path(folder, "manifest.json").write_text('{"format": "medenhance-distilled"}')
         for task in ("slicesMR", "trainMR"):
             self.choose(task)
-            config = distillation.paramsOf(state)["config"]
+            config = training.paramsOf(state)["config"]
             self.assertNotIn("files", config, "the set says itself where its volumes are")
             self.assertNotIn("high_quality", config)
 
@@ -150,7 +150,7 @@ class TrainPageTest(DistillTestCase):
         self.assertEqual(ui.pathLabel.text, "Label maps:")
         self.assertIn("without images", ui.aboutLabel.text)
         self.assertIn("whole numbers up to 255", ui.aboutDetails.text)
-        self.assertEqual(self.visible(ui.taughtArea, ui.estimateButton), [])
+        self.assertEqual(self.visible(ui.taughtArea), [])
         self.assertFalse(ui.startButton.enabled)
         ui.pathEdit.text = folder = str(write_label_maps(Path(self.temporaryFolder())))
         ui.nameEdit.text = "mine"
@@ -184,11 +184,11 @@ class TrainPageTest(DistillTestCase):
         self.assertEqual((config.start, config.steps, config.device), ("mr", 0, "cpu"))
         self.assertEqual(self.context.state.device, "auto", "that of Enhance")
         none = [], [PanelError("there is no model 'ct-lowdose'")]
-        with mock.patch.object(distillation, "teachers", return_value=none):
+        with mock.patch.object(training, "teachers", return_value=none):
             self.choose("trainCT")
             self.assertEqual((ui.segmenterSelector.count, ui.segmenterSelector.enabled), (1, False))
             self.assertIn("there is no model 'ct-lowdose'", ui.segmenterSelector.toolTip)
-        self.assertIsNone(distillation.segmentersOf(self.context.state)[1])
+        self.assertIsNone(training.segmentersOf(self.context.state)[1])
         ui.pathEdit.text = folder = self.temporaryFolder()
         ui.startButton.click()
         self.assertIn("is empty", self.message)
@@ -222,7 +222,7 @@ class TrainPageTest(DistillTestCase):
             isNamed = re.search(named, ui.aboutLabel.text) is not None
             self.assertEqual((isNamed, ui.startButton.enabled), (count > 1, count > 1))
         self.assertIn("No labels are needed: those that brain finds", ui.aboutDetails.text)
-        with mock.patch.object(distillation, "_MANY_FILES", 5):
+        with mock.patch.object(training, "_MANY_FILES", 5):
             self.panel.update()
         self.assertNotIn("Held out", ui.aboutLabel.text, "a large folder is left to the run")
         self.assertTrue(ui.startButton.enabled)
@@ -265,7 +265,7 @@ class TrainPageTest(DistillTestCase):
         self.waitUntil(lambda: self.panel.job is None)
         self.assertEqual([path.name for path in self.root.iterdir()], [runs[1].folder.name])
         self.assertTrue(self.ui.resultBox.isHidden())
-        self.assertEqual(self.context.state.distillRun, "")
+        self.assertEqual(self.context.state.trainRun, "")
         Path(runs[1].folder, "thesis.txt").touch()
         self.ui.removeButton.click()
         self.waitUntil(lambda: self.panel.job is None)
@@ -284,7 +284,7 @@ class TrainPageTest(DistillTestCase):
         for seconds, number in ((600.0, 1), (1200.0, 2)):
             run = long_run.Run.create(self.root, "train", "earlier")
             run.record |= {"state": "done", "seconds": seconds, "created": number}
-            run.record["params"] = distillation.paramsOf(self.context.state) | {"out": "out"}
+            run.record["params"] = training.paramsOf(self.context.state) | {"out": "out"}
             run.save()
         self.panel.enter()
         self.assertIn("about 20 min, as before on this computer.", ui.aboutLabel.text)
@@ -310,7 +310,7 @@ class TrainPageTest(DistillTestCase):
         self.assertIn("installed already", ui.problemLabel.text)
 
 
-class TrainingTest(DistillTestCase):
+class TrainingTest(TrainTestCase):
     def errors(self):
         """Steps and errors that the run has measured."""
         rows = map(json.loads, (self.folder / "out/metrics.jsonl").read_text().splitlines())
@@ -327,7 +327,7 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(self.record()["state"], "paused")
         before = self.errors()
 
-        self.reload("distill")
+        self.reload("train")
         self.assertIn("paused", self.ui.resultLabel.text)
         self.ui.resumeButton.click()
         job = self.finish(self.job(), 180)
@@ -349,7 +349,7 @@ class TrainingTest(DistillTestCase):
         job = self.train()
         self.assertFalse(self.ui.startButton.enabled)
         with self.assertRaisesRegex(PanelError, "is in progress"):
-            distillation.start(self.context.runner, self.context.state)
+            training.start(self.context.runner, self.context.state)
         self.waitUntil(lambda: self.metrics, 120)
         folder = self.folder
         slicer.mrmlScene.Clear(0)
@@ -368,7 +368,7 @@ class TrainingTest(DistillTestCase):
             long_run.resume(self.context.runner, folder)
 
 
-class DistillingTestCase(DistillTestCase):
+class DistillingTestCase(TrainTestCase):
     KIND, TASK = "distill", "distillMR"
 
     def read(self, name):
@@ -396,7 +396,7 @@ class ChoiceTest(DistillingTestCase):
         offered = [ui.methodSelector.itemData(at) for at in range(ui.methodSelector.count)]
         self.assertEqual(sorted(offered), sorted(option_of(DistillConfig, "method").choices))
         self.assertTrue(ui.startButton.enabled, ui.problemLabel.text)
-        self.picture("distill-ready")  # as high as Slicer's scroll area makes the panel
+        self.picture("train-ready")  # as high as Slicer's scroll area makes the panel
         self.assertLessEqual(self.widget.parent.height, 900, "it fits a usual screen")
         for words in ("101 averages over only 3 patients", "no patient image", "sends nothing"):
             self.assertIn(words, ui.aboutLabel.text)
@@ -405,8 +405,6 @@ class ChoiceTest(DistillingTestCase):
         self.assertEqual(self.visible(ui.aboutDetails), [ui.aboutDetails])
         for words in ("cohort: 3. Averages over only 3 patients tell", "nobody may use this set"):
             self.assertIn(words, ui.aboutDetails.text)
-        self.context.state.distillTemplate = "other.nrrd"
-        self.assertIn("show the anatomy of the file", ui.aboutLabel.text)
         self.pick(ui.methodSelector, "matching")
         self.assertIn("volumes for each patient", ui.aboutLabel.text)
 
@@ -419,18 +417,19 @@ class ChoiceTest(DistillingTestCase):
         for path, why in (("/x", "/x does not exist: choose another."), (folder, ""), (table, "")):
             self.ui.pathEdit.text = path
             self.assertEqual(self.ui.problemLabel.text, why)
+        self.ui.pathEdit.text = ""
         for path in (table, ""):  # "": the dialog is cancelled
-            with mock.patch.object(distill, "askForFile", return_value=path):
-                self.pick(self.ui.templateSelector, "file")
+            with mock.patch.object(train, "askForFile", return_value=path):
+                self.ui.tableButton.click()
         state = self.context.state
-        self.assertEqual((state.distillCohort, state.distillTemplate), (table, table))
-        state.distillPreset = "cpu"
+        self.assertEqual(state.trainData, table)
+        state.trainPreset = "cpu"
         self.assertEqual(self.ui.presetSelector.currentData, "cpu")
         with mock.patch.object(self.context.runner, "submit") as submit:
-            distillation.start(self.context.runner, self.context.state)
+            training.start(self.context.runner, self.context.state)
         taken = config_from_json(DistillParams, submit.call_args.args[1])
         self.assertEqual((str(taken.cohort), taken.modality), (table, "MR"))
-        self.assertEqual((taken.config.method, taken.config.prior), ("statistics", table))
+        self.assertEqual((taken.config.method, taken.config.prior), ("statistics", "synthetic"))
         self.assertEqual((taken.config.volumes, taken.config.license), (2, "CC BY 4.0"))
 
     def test_tooFewPatientsAreCountedBeforeAnythingStarts(self):
@@ -446,38 +445,6 @@ class ChoiceTest(DistillingTestCase):
         Path(table).write_text("patient,path\na,\n")
         self.ui.pathEdit.text = table
         self.assertIn("line 2: no path", self.ui.problemLabel.text)
-
-    def test_whatTheLibraryWouldRefuseIsReportedBeforeAnythingStarts(self):
-        self.cohort()
-        self.choose("distillCT")
-        self.assertTrue(self.ui.startButton.enabled, "synthetic volumes are of any modality")
-        self.pick(self.ui.templateSelector, "template")
-        self.assertIn("no public template for CT", self.ui.problemLabel.text)
-        self.choose("distillMR")
-        self.context.state.distillTemplate = "/gone.nrrd"
-        self.assertIn("The file of the template is missing", self.ui.problemLabel.text)
-        self.assertFalse(self.ui.startButton.enabled)
-
-    def test_whatCanBeGainedIsMeasuredOnRequestForTheseChoicesAlone(self):
-        self.cohort()
-        jobs, ui, sentence = self.heldJobs(), self.ui, "Use the shipped model. It adds 0.01 dB."
-        ui.estimateButton.click()
-        [job] = jobs
-        self.assertEqual((job.kind, job.dedicated), ("distill-estimate", True))
-        self.assertIn("half an hour", ui.aboutLabel.text)
-        fixed = (ui.taskSelector, ui.volumesSpinBox, ui.startButton, ui.estimateButton)
-        self.assertFalse(any(each.isEnabled() for each in fixed), "the estimate is about them")
-        self.assertFalse(job.isQuestion, "has a bar, Cancel")
-        job.result = {"sentence": sentence}
-        job.finish("done")
-        self.assertTrue(all(each.isEnabled() for each in fixed))
-        self.assertIn(sentence, ui.aboutLabel.text)
-        ui.volumesSpinBox.value = 3
-        self.assertNotIn(sentence, ui.aboutLabel.text)
-        ui.volumesSpinBox.value = 2
-        self.assertIn(sentence, ui.aboutLabel.text, "it is kept")
-        ui.nameEdit.text = ""
-        self.assertEqual((ui.nameEdit.text, ui.estimateButton.enabled), ("", False))
 
 
 class DistillationTest(DistillingTestCase):
@@ -539,7 +506,7 @@ class AuditTest(DistillingTestCase):
         self.assertNotIn("hand over", self.ui.resultLabel.text)
         self.ui.trainButton.click()
         self.assertEqual(self.ui.taskSelector.currentData, "trainCT")
-        self.assertEqual(distillation.paramsOf(self.context.state)["data"], str(run.out))
+        self.assertEqual(training.paramsOf(self.context.state)["data"], str(run.out))
 
     def assertVerdict(self, word, text):
         self.assertEqual(self.ui.auditIcon.accessibleName, word)
