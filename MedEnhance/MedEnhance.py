@@ -118,6 +118,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shown = None
 
     def setup(self):
+        from MedEnhanceLib.runtime.dependencies import has_training
         from MedEnhanceNodes import belongings
         from MedEnhancePages.job_bar import JobBar
         from MedEnhancePages.volume_row import VolumeRow
@@ -125,6 +126,8 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MedEnhancePanels.runner import sharedRunner
 
         ScriptedLoadableModuleWidget.setup(self)
+        if not has_training():
+            self.PAGES = tuple(page for page in self.PAGES if page[0] != "train")
         self.logic = MedEnhanceLogic()
         self.context = Context(self.logic, sharedRunner(), __file__)
         self.context.showPage = self.showPage

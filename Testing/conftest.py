@@ -31,9 +31,16 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 #: ``_loop_seconds`` takes ``_LOOP_SECONDS``. A loaded or slower machine gives both more.
 FAST_SECONDS = 3.0
 _LOOP_SECONDS = 0.022
+#: Slow tests beside the fast part: what fits into the ten minutes of .ci/run.
+MOST_TOUCHED = 60
+ROOT = Path(__file__).resolve().parents[1]
 #: A test that is the first to import PyTorch or the like is not charged for it.
 _LARGE_IMPORT = 150
 _NOT_SLOW = "not slow"
+
+
+def has_training() -> bool:
+    return find_spec("MedEnhanceLib.training") is not None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,8 +54,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave files without such tests unread where only one kind runs: importing all takes long."""
-    kind = {"slow": r"\bslow\b", "needs": r"mark\.needs\b"}.get(config.option.markexpr)
+    """Leave files without such tests unread where only one kind runs: importing all takes long.
+
+    A wheel without the part that trains has to pass all other tests: .ci/run takes it away.
+    """
+    if collection_path.stem in ("training", "test_train") and not has_training():
+        return True
+    first = config.option.markexpr.partition(" ")[0]
+    kind = {"slow": r"\bslow\b", "needs": r"mark\.needs\b"}.get(first)
     if kind is None or collection_path.suffix != ".py":
         return None
     return None if re.search(kind, collection_path.read_text(encoding="utf-8")) else True
@@ -66,6 +79,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark slow tests that .ci/run takes along; Packaging/touched.py names their folders."""
+    folders = os.environ.get("MEDENHANCE_TOUCHED", "").split(":")
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    there = [item for place in folders for item in slow if item.path.parent == ROOT / place]
+    for item in there[:MOST_TOUCHED]:
+        item.add_marker("touched")
+
+
 def pytest_collection_finish() -> None:
     """Leave modules and tests, which stay, to the garbage collector's permanent generation.
 
@@ -78,6 +101,8 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test without the packages that it needs; .ci/run has an environment with all."""
+    if item.get_closest_marker("training") and not has_training():
+        pytest.skip("not installed: MedEnhanceLib.training")
     modules = [name for mark in item.iter_markers("needs") for name in mark.args]
     if missing := [name for name in modules if find_spec(name) is None]:
         pytest.skip(f"not installed: {', '.join(missing)} (pip install -e '.[test,dev,docs]')")
@@ -117,9 +142,11 @@ def _end(process: subprocess.Popen[Any]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Fail a test of the fast part that takes more CPU time than one may."""
-    modules, start = len(sys.modules), _cpu_seconds()
+    modules, start, earlier = len(sys.modules), _cpu_seconds(), _seconds_of_children()
     yield
     used = _cpu_seconds() - start
+    if earlier:  # of a worker that several tests share, this one is charged for its part
+        used -= sum(earlier[process] for process in earlier.keys() - _seconds_of_children())
     if used <= FAST_SECONDS or item.get_closest_marker("slow"):
         return
     allowed = FAST_SECONDS * max(1.0, _loop_seconds() / _LOOP_SECONDS)
@@ -141,6 +168,18 @@ def _loop_seconds() -> float:
             total += number * number % 7
         times.append(time.process_time() - start)
     return max(times)
+
+
+def _seconds_of_children() -> dict[str, float]:
+    """CPU time so far of each process that lives, where the system lists them."""
+    import psutil
+
+    found = {}
+    with contextlib.suppress(OSError, psutil.NoSuchProcess):
+        for task in Path("/proc/self/task").glob("*/children"):
+            for process in task.read_text().split():
+                found[process] = sum(psutil.Process(int(process)).cpu_times()[:4])
+    return found
 
 
 def _cpu_seconds() -> float:

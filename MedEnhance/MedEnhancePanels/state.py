@@ -9,8 +9,11 @@ import math
 
 from MedEnhanceLib.core.options import option_of
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.training.spg.config import DistillConfig
+from MedEnhanceLib.runtime.dependencies import has_training
 from MedEnhanceLib.unicompress.config import CompressConfig
+
+if has_training():
+    from MedEnhanceLib.training.spg.config import DistillConfig
 
 
 class Field:
@@ -101,26 +104,27 @@ class State:
     psnr = Field(45.0)
     compressCodec = Field.of(CompressConfig, "block_type")  # of a ratio
 
-    trainTask = Field(
-        "trainMR",
-        "trainMR",
-        "trainCT",
-        "slicesMR",
-        "slicesCT",
-        "labelsMR",
-        "distillMR",
-        "distillCT",
-    )
-    trainData = Field("")
-    trainName = Field("my-run")
-    distillMethod = Field.of(DistillConfig, "method")
-    distillVolumes = Field.of(DistillConfig, "volumes")
-    distillLicense = Field.of(DistillConfig, "license")
-    trainDevice = Field.of(DistillConfig, "device")
-    trainSegmenter = Field("")  # "" for an enhancer by its own loss alone
-    trainGate = Field("ema", "ema", "binary")
-    trainPreset = Field("cpu", *DistillConfig.PRESETS)
-    trainRun = Field("")
+    if has_training():
+        trainTask = Field(
+            "trainMR",
+            "trainMR",
+            "trainCT",
+            "slicesMR",
+            "slicesCT",
+            "labelsMR",
+            "distillMR",
+            "distillCT",
+        )
+        trainData = Field("")
+        trainName = Field("my-run")
+        distillMethod = Field.of(DistillConfig, "method")
+        distillVolumes = Field.of(DistillConfig, "volumes")
+        distillLicense = Field.of(DistillConfig, "license")
+        trainDevice = Field.of(DistillConfig, "device")
+        trainSegmenter = Field("")  # "" for an enhancer by its own loss alone
+        trainGate = Field("ema", "ema", "binary")
+        trainPreset = Field("cpu", *DistillConfig.PRESETS)
+        trainRun = Field("")
 
     def __init__(self, node):
         self.node = node

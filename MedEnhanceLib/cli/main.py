@@ -14,12 +14,29 @@ from typing import TextIO, cast
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli import batch, compress, doctor, enhance, models, volumes
 from MedEnhanceLib.cli.console import Console
-from MedEnhanceLib.cli.parser import Parser, add_common
+from MedEnhanceLib.cli.parser import LateCommand, Parser, add_common
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import job_errors
-from MedEnhanceLib.runtime.registry import has_training, member_at
+from MedEnhanceLib.runtime.dependencies import has_training
 from MedEnhanceLib.runtime.tolerance import Messages
 
+_TRAINING = (
+    LateCommand(
+        "train",
+        "train an enhancer, a head, thin slices, or a model of the codec",
+        "MedEnhanceLib.training.commands.train:TRAIN",
+    ),
+    LateCommand(
+        "evaluate",
+        "measure a model on volumes of good quality",
+        "MedEnhanceLib.training.commands.train:EVALUATE",
+    ),
+    LateCommand(
+        "distill",
+        "distill a cohort into a set of volumes to train on",
+        "MedEnhanceLib.training.commands.distill:COMMAND",
+    ),
+)
 #: In the order in which help lists them.
 COMMANDS = (
     volumes.DEMO,
@@ -32,11 +49,7 @@ COMMANDS = (
     compress.DECOMPRESS,
     compress.RECOVER,
     volumes.DEGRADE,
-    *(
-        member_at(f"MedEnhanceLib.training.commands.{place}")
-        for place in ("train:TRAIN", "train:EVALUATE", "distill:COMMAND")
-        if has_training()
-    ),
+    *(_TRAINING if has_training() else ()),
     batch.BATCH,
     models.MODELS,
     doctor.DOCTOR,

@@ -8,7 +8,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, get_args
@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeAlias, get_args
 from MedEnhanceLib.core.options import Option, did_you_mean, in_their_case, options_of
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.json_input import parse_json
+from MedEnhanceLib.runtime.registry import member_at
 
 #: The type that `add_subparsers` returns; argparse has no public name for it.
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -96,7 +97,7 @@ class Command:
 
     Attributes:
         name: of the command.
-        summary: in the list of commands.
+        summary: in the list of commands; empty where a `LateCommand` has it.
         description: in its own help.
         example: a line that works.
         declare: adds its options where they are not those of the job.
@@ -107,7 +108,7 @@ class Command:
     """
 
     name: str
-    summary: str
+    summary: str = ""
     description: str
     example: str
     declare: Callable[[Parser], None] | None = None
@@ -138,6 +139,29 @@ class Command:
         params = self.params(args) if self.params else params_of(args, declaration_of(self.name))
         fields = args.console.run(self.name, params)
         return int(args.console.report(fields, "\n".join(self.lines(fields) if self.lines else ())))
+
+
+@dataclass(frozen=True)
+class LateCommand:
+    """A command whose module is imported when it is asked for.
+
+    Attributes:
+        name: of the command.
+        summary: in the list of commands.
+        place: of the `Command`, "module:member".
+    """
+
+    name: str
+    summary: str
+    place: str
+
+    def add_to(self, subparsers: Subparsers, *, with_options: bool = True) -> None:
+        """Make its parser, as `Command.add_to` does."""
+        if with_options:
+            command: Command = replace(member_at(self.place), summary=self.summary)
+            command.add_to(subparsers)
+        else:
+            subparsers.add_parser(self.name, help=self.summary)
 
 
 def declaration_of(job: str) -> Any:

@@ -185,7 +185,7 @@ def open_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> S
                 f"model {config.model} and MONAI bundle {config.monai_bundle}",
                 "Name one of them.",
             )
-        load_packages("torch", purpose=_PURPOSE, monitor=monitor)
+        load_packages("torch", "monai", purpose="A MONAI bundle", monitor=monitor)
         return segmenter_class(MONAI)(Path(config.monai_bundle))
     head = open_bundle(config.model, kind="head", modality=volume.modality)
     kind = str(head.metadata.get("network", {}).get("kind", ""))

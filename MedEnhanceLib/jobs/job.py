@@ -12,9 +12,10 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.events import check_version
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
+from MedEnhanceLib.runtime.dependencies import has_training
 from MedEnhanceLib.runtime.device import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
-from MedEnhanceLib.runtime.registry import has_training, member_at
+from MedEnhanceLib.runtime.registry import member_at
 
 
 @dataclass(frozen=True)

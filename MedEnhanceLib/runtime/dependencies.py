@@ -25,6 +25,8 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting, refuse_torn_process
 from MedEnhanceLib.runtime.text import reason_of
 
+#: The package that trains. An installation without it enhances, segments and compresses.
+_TRAINING = "MedEnhanceLib.training"
 #: What packages are for: to open, compress, export and make samples; or to enhance, segment,
 #: train and distill, which needs those packages too.
 Use = Literal["compress", "enhance"]
@@ -92,7 +94,6 @@ PACKAGES = (
     Package("nibabel>=5.3", "nibabel", "NIfTI", 3.5),
     Package("pydicom>=3.0", "pydicom", "DICOM", 2.4),
     Package(f"torch>=2.5; {_ELSEWHERE}", "torch", "enhancing, training", 0, use="enhance"),
-    Package(f"monai>=1.4; {_ELSEWHERE}", "monai", "segmentation models", 1.7, use="enhance"),
     Package("safetensors>=0.4.5", "safetensors", "models", 0.5),
     Package(f"imagecodecs>=2025.3.30; {_ELSEWHERE}", "imagecodecs", "compression, DICOM", 28),
     Package(
@@ -105,11 +106,14 @@ PACKAGES = (
     Package("Jinja2>=3.1", "jinja2", "pages of reports", 0.2, "reports"),
     Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports", "enhance"),
     Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom"),
+    Package(
+        f"monai>=1.4; {_ELSEWHERE}", "monai", "training, MONAI bundles", 1.7, "training", "enhance"
+    ),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, "batch"),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, "video"),
 )
 #: What the module in Slicer installs: the core, and extras that its pages have buttons for.
-_IN_SLICER = ("", "reports", "dicom")
+_IN_SLICER = ("", "reports", "dicom", "training")
 #: import name → pip's name, where they differ.
 PIP_NAMES = {p.module: p.name for p in PACKAGES if p.module != p.name}
 PIP_NAMES["dask.distributed"] = PIP_NAMES["distributed"]
@@ -223,15 +227,29 @@ def imported_when_used(
     """
     modules = {name: module for module, exports in homes.items() for name in exports}
 
+    def is_there(name: str) -> bool:
+        home = f"{package}.{modules.get(name, '')}"
+        return has_training() or not home.startswith(_TRAINING)
+
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = f"{package}.{modules[name]}"
+        if not is_there(name):
+            raise DependencyError(
+                f"{name} needs {_TRAINING}, which this installation lacks",
+                "Install all of MedEnhance: python -m pip install --force-reinstall medenhance",
+            )
         if imported(home) is None:  # the thread that was importing it may be gone
             refuse_torn_process()
         return getattr(import_module(home), name)
 
-    return get, lambda: sorted(names)
+    return get, lambda: sorted(filter(is_there, names))
+
+
+def has_training() -> bool:
+    """Return whether the package that trains is part of this installation."""
+    return find_spec(_TRAINING) is not None
 
 
 def imported(module: str) -> Any:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from typing import Any
-
-#: The package that trains. An installation without it enhances, segments and compresses.
-_TRAINING = "MedEnhanceLib.training"
 
 
 class Registry(dict[str, str]):
@@ -46,8 +42,3 @@ def member_at(place: str) -> Any:
     """Import the member of a module: "module:member"."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
-
-
-def has_training() -> bool:
-    """Return whether the package that trains is part of this installation."""
-    return find_spec(_TRAINING) is not None

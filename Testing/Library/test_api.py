@@ -24,6 +24,7 @@ def test_saving_as_a_container_names_compress(head: Volume, tmp_path: Path) -> N
     assert "compress" in caught.value.hint
 
 
+@pytest.mark.training
 def test_no_call_takes_an_address(head: Volume, tmp_path: Path) -> None:
     address, out = "s3://KEY:s3cr3t@bucket/scan.ucv", str(tmp_path / "out")
     calls: list[Callable[[], object]] = [

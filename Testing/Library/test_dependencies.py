@@ -23,7 +23,7 @@ def test_packages_are_those_of_the_project() -> None:
     required = [each.requirement for each in dependencies.PACKAGES if not each.extra]
     assert required == project["dependencies"]
     optional = {package.requirement: package.extra for package in packages() if package.extra}
-    names = ("reports", "dicom", "batch", "video")
+    names = ("reports", "dicom", "training", "batch", "video")
     extras = {one: name for name in names for one in project["optional-dependencies"][name]}
     assert optional == extras
     assert all(package.purpose for package in packages())
@@ -66,7 +66,7 @@ print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules}
     command = [sys.executable, "-I", "-S", "-c", code, str(_REPOSITORY)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     found, modules = json.loads(done.stdout)
-    wanted = ("", "reports", "dicom")
+    wanted = ("", "reports", "dicom", "training")
     assert found == [package.name for package in packages() if package.extra in wanted]
     assert not set(modules) & {"numpy", "torch"}
 
@@ -168,6 +168,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.training
 def test_every_door_says_why_pytorch_cannot_be_loaded(tmp_path: Path) -> None:
     reason = break_package(tmp_path / "broken", "torch", _CAUSES[0])
     path = os.pathsep.join(map(str, (tmp_path / "broken", _REPOSITORY)))

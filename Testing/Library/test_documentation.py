@@ -33,7 +33,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.training.jobs.train import training_config
+
+pytestmark = pytest.mark.training  # which pages describe, too
 
 ROOT = Path(__file__).resolve().parents[2]
 _PLACES = (ROOT, ROOT / "MedEnhanceLib", ROOT / "MedEnhance", ROOT / "docs")
@@ -378,7 +379,7 @@ def _last_code(text: str | None) -> str:
 #: Public function → the example of its docstring, which the site shows.
 _DOCSTRINGS = {
     name: code
-    for name in MedEnhanceLib.__all__
+    for name in dir(MedEnhanceLib)
     if name.islower() and (code := _last_code(getattr(MedEnhanceLib, name).__doc__))
 }
 #: They take minutes, or a cohort; that they fit the function is checked with all others.
@@ -411,7 +412,7 @@ def test_the_examples_of_the_docstrings_run(desk: Path, capsys: pytest.CaptureFi
     assert "Left thalamus" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [n for n in MedEnhanceLib.__all__ if n.islower() and n[0] != "_"])
+@pytest.mark.parametrize("name", [n for n in dir(MedEnhanceLib) if n.islower() and n[0] != "_"])
 def test_the_docstring_of_a_public_function_is_complete(name: str) -> None:
     text = inspect.getdoc(getattr(MedEnhanceLib, name)) or ""
     parts = ["Args:", "Raises:", *(["Returns:"] if name != "save" else [])]
@@ -446,11 +447,12 @@ def test_the_configurations_of_a_page_are_valid(
     page: str, methods: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The models that a page names are not there.
-    monkeypatch.setattr("MedEnhanceLib.training.jobs.train.taught_fields", dict)
+    train = import_module("MedEnhanceLib.training.jobs.train")
+    monkeypatch.setattr(train, "taught_fields", dict)
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     found = re.findall(r"^```json\n(.*?)^```", text, re.S | re.M)
     for method, block in zip(methods, found, strict=True):
-        training_config(method, json.loads(block))
+        train.training_config(method, json.loads(block))
 
 
 NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))

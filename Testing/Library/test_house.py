@@ -122,7 +122,8 @@ def test_scripts_and_decisions_that_the_library_names_exist() -> None:
 def test_slicer_gets_the_same_requirements() -> None:
     lines = (ROOT / "MedEnhance/Resources/requirements.txt").read_text().splitlines()
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["reports"], *extras["dicom"]]
+    extra = [line for name in ("reports", "dicom", "training") for line in extras[name]]
+    wanted = [*PROJECT["dependencies"], *extra]
     assert [line for line in lines if line and not line.startswith("#")] == wanted
 
 
@@ -147,6 +148,7 @@ def test_links_of_the_documents_lead_somewhere() -> None:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("recipe", sorted((ROOT / "docs/recipes").glob("*.json")), ids=str)
 def test_recipes_are_valid_configurations(recipe: Path) -> None:
     from MedEnhanceLib.training.gradprom.config import TrainHeadConfig

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.small_head import write_small_head
 
 import MedEnhanceLib
 from MedEnhanceLib import io
@@ -43,6 +44,7 @@ def _python(code: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.training
 def test_every_public_name_is_there_and_documented() -> None:
     public = MedEnhanceLib.__all__
     assert dir(MedEnhanceLib) == public == sorted(set(public))
@@ -84,10 +86,11 @@ print(time.process_time() - began)
             {"SimpleITK", "pydicom", "torch", "monai", "imagecodecs", "matplotlib"},
         ),
         # The panel pays for what its options need, not for the codec and for DICOM, when it opens.
-        (
+        pytest.param(
             "import MedEnhanceLib.hqg.config, MedEnhanceLib.hqg.strength\n"
             "import MedEnhanceLib.training.spg.config, MedEnhanceLib.unicompress.config",
             {"MedEnhanceLib.unicompress.encode", "MedEnhanceLib.io.dicom.listing"},
+            marks=pytest.mark.training,
         ),
     ],
 )
@@ -95,6 +98,36 @@ def test_importing_loads_nothing_heavy(imports: str, not_loaded: set[str]) -> No
     loaded = _python(f"{imports}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))")
     assert "numpy" in loaded
     assert not not_loaded & set(loaded)
+
+
+_WITHOUT_TRAINING = """
+import contextlib, io, json, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("MedEnhanceLib.training."):
+            raise AssertionError(name)
+sys.meta_path.insert(0, Refuse())
+from MedEnhanceLib.cli.main import main
+scan, head, out = sys.argv[1:]
+for words in (
+    f"enhance {scan} {out}.nrrd --modality MR --device cpu",
+    f"segment {out}.nrrd {out}-labels.nrrd --model {head} --device cpu --force-segmenter",
+    f"compress {out}.nrrd {out}.ucv --max-error 2",
+    f"convert {out}.ucv {out}.nii.gz",
+    f"batch compress {out}.nrrd --out {out}-all --lossless",
+    "--help",
+):
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(words.split()) == 0, words
+print(json.dumps("MedEnhanceLib.training" in sys.modules))
+"""
+
+
+def test_whoever_enhances_segments_compresses_or_converts_never_imports_what_trains(
+    scan: Path, tmp_path: Path
+) -> None:
+    places = str(scan), str(write_small_head(tmp_path)), str(tmp_path / "out")
+    assert _python(_WITHOUT_TRAINING, *places) is False
 
 
 @pytest.mark.parametrize("name", ["hqg", "unicompress", "io"])
@@ -106,6 +139,7 @@ def test_every_name_of_a_package_is_there(name: str) -> None:
         _ = package.enhence
 
 
+@pytest.mark.training
 def test_the_gate_takes_torch_and_numpy_alone() -> None:
     """It is for any training loop: of our other packages none is imported."""
     code = """
@@ -136,6 +170,7 @@ _MISSING = {
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_a_missing_package_is_named_with_its_use_and_how_to_get_it(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     io.save(Volume(np.zeros((2, 3, 4), np.int16), modality="MR"), path)
@@ -157,6 +192,7 @@ print(json.dumps(said))
         assert f"pip install '{package}'" in hint
 
 
+@pytest.mark.training
 def test_imports_point_one_way() -> None:
     # In a process of its own, as it sets up logging anew.
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]

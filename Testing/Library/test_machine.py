@@ -15,7 +15,6 @@ from MedEnhanceLib.errors import ConfigError, DeviceMemoryError
 from MedEnhanceLib.io.dicom.pixels import refuse_too_large
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime import device, machine
-from MedEnhanceLib.training.jobs import distill, train
 
 LIBRARY = Path(__file__).resolve().parents[2]
 
@@ -87,7 +86,10 @@ nice()
     assert min(map(int, done.stdout.split())) >= 10
 
 
+@pytest.mark.training
 def test_distilling_and_training_are_background_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    from MedEnhanceLib.training.jobs import distill, train
+
     def lower_priority() -> None:
         raise ConfigError("the priority is low")
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import touched
 import walk_page
 import yaml
 from test_distributions import git
@@ -53,6 +54,22 @@ def test_a_block_is_typed_in_a_clone_with_nothing_of_this_environment(
     assert {"PIP_FIND_LINKS=wheels", f"HOME={home}", "CHOSEN=a b"} <= set(variables)
     assert not [line for line in variables if line.startswith("PYTHON")]
     assert not (home / "later").exists()
+
+
+def test_slow_tests_are_those_of_the_folders_that_a_change_touches(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "-b", "main")
+    for number, path in enumerate(
+        ("README.md", "MedEnhanceLib/api.py", "MedEnhanceLib/hqg/slices/steps.py", "docs/a.md")
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("line\n" * number)
+        git(tmp_path, "add", "-A")
+        git(tmp_path, "commit", "-qm", "work")
+    assert touched.changed(tmp_path) == ""  # nothing is older than a day
+    git(tmp_path, "update-ref", "refs/remotes/origin/main", "HEAD~3")
+    folders = touched.touched(touched.changed(tmp_path))
+    assert folders == ["Testing/Library/hqg", "Testing/Library"]
+    assert touched.touched("") == touched.touched("1\t-\tdocs/a.md") == [touched.DEFAULT]
 
 
 def test_readme_runs_the_demo_and_the_tests_by_one_command_each() -> None:

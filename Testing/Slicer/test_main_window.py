@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import unittest
 from importlib import metadata
 from pathlib import Path
 from unittest import mock
@@ -79,6 +80,7 @@ class VolumeRowTest(MedEnhanceTestCase):
 
 
 class QuestionTest(MedEnhanceTestCase):
+    @unittest.skipUnless(library.has_training(), "without the part that trains")
     def test_aRunEndsOnlyAfterAYesInSlicersOwnDialog(self):
         self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
         self.showPage("train")

@@ -19,7 +19,7 @@ from MedEnhanceLib.runtime import dependencies as library
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 
-PAGES = ["enhance", "compress", "train", "models"]
+PAGES = ["enhance", "compress", *(["train"] if library.has_training() else []), "models"]
 
 
 def extracted():

@@ -23,26 +23,26 @@ class StateTest(MedEnhanceTestCase):
 
     def test_onlyAChangedValueIsShown(self):
         state, calls = self.context.state, []
-        state.trainName = "a"
-        self.context.onChange(lambda: calls.append(state.trainName))
-        state.trainName = "a"
+        state.segmenter = "a"
+        self.context.onChange(lambda: calls.append(state.segmenter))
+        state.segmenter = "a"
         self.assertEqual(calls, [])
-        state.trainName = "b"
+        state.segmenter = "b"
         self.assertEqual(calls, ["b"])
 
     def test_stateSurvivesSavingClosingAndLoadingTheScene(self):
         node = slicer.util.addVolumeFromArray(np.ones((3, 4, 5), np.int16), name="kept")
         state = self.context.state
-        state.inputVolume, state.trainName, state.ratio, state.page = node, "mr", 12.5, "compress"
+        state.inputVolume, state.segmenter, state.ratio, state.page = node, "mr", 12.5, "compress"
         path = self.savedScene()
         slicer.mrmlScene.Clear(0)
         self.assertIsNone(self.context.state.inputVolume)
-        self.assertEqual(self.context.state.trainName, "my-run")
+        self.assertEqual(self.context.state.segmenter, "auto")
         slicer.util.loadScene(path)
         state = self.context.state
         self.assertEqual(len(self.widget.logic.getAllParameterNodes()), 1)
         self.assertEqual(state.inputVolume.GetName(), "kept")
-        self.assertEqual((state.trainName, state.ratio, state.page), ("mr", 12.5, "compress"))
+        self.assertEqual((state.segmenter, state.ratio, state.page), ("mr", 12.5, "compress"))
 
     def test_aRemovedNodeIsMadeAgainWhenTheModuleIsEntered(self):
         slicer.mrmlScene.RemoveNode(self.context.state.node)

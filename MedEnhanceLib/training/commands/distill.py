@@ -64,7 +64,6 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
 
 COMMAND = Command(
     name="distill",
-    summary="distill a cohort into a set of volumes to train on",
     description="Distill the CT or MR of a cohort into a set of clean volumes, on which an\n"
     "enhancer and thin slices learn (medenhance train hqg|slices --data OUT). COHORT is a\n"
     "folder with a folder for each patient (or a file each), or a table with the columns\n"

@@ -191,7 +191,6 @@ def _means_lines(fields: Mapping[str, Any]) -> list[str]:
 
 TRAIN = Command(
     name="train",
-    summary="train an enhancer, a head, thin slices, or a model of the codec",
     description="Train a model on your own volumes. hqg: an enhancer, on a folder of\n"
     "high-quality images, or on a distilled set (--data SET), or both. head: a segmentation\n"
     "model, from label maps (--from-labels). slices: a network for thin slices, like hqg or on\n"
@@ -204,7 +203,6 @@ TRAIN = Command(
 
 EVALUATE = Command(
     name="evaluate",
-    summary="measure a model on volumes of good quality",
     description="Degrade each volume, remove the noise with the filter alone and with the model,\n"
     "and measure all against the original; for a head, measure Dice against labels beside\n"
     "each volume (NAME-labels.nii.gz).",

@@ -12,7 +12,8 @@ import pytest
 
 from MedEnhanceLib.cli import console
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
-from MedEnhanceLib.training.hqg.config import TrainConfig
+
+pytestmark = pytest.mark.training
 
 
 @pytest.fixture
@@ -71,6 +72,8 @@ def test_a_folder_and_a_modality_are_enough(
     assert (config["modality"], config["steps"], config["name"]) == ("MR", 9, "my-run")
     assert config["anatomy"] == "knee"
     assert "Jane" not in json.dumps(params["config"])
+    from MedEnhanceLib.training.hqg.config import TrainConfig
+
     TrainConfig.from_json(config)
 
 

@@ -213,6 +213,7 @@ def test_main_never_raises_for_any_arguments() -> None:
         assert main(arguments) in (0, 1, 2, 3)
 
 
+@pytest.mark.training
 def test_page_of_commands_is_up_to_date() -> None:
     page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     assert page == MAKER["reference"](), "Run: python docs/commands.py"
@@ -257,7 +258,7 @@ def test_an_option_for_one_volume_is_no_misspelt_one_of_a_batch(option: str, run
 
 
 @pytest.mark.parametrize("words", [("enhence", "inspect"), ()])
-@pytest.mark.parametrize("command", ["batch", "train", ""])
+@pytest.mark.parametrize("command", ["batch", "segment", ""])
 def test_a_wrong_command_line_names_its_command(
     command: str, words: tuple[str, ...], run: Callable
 ) -> None:

@@ -39,8 +39,6 @@ from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
-from MedEnhanceLib.training.hqg.slice_training import read_planes
 
 pytestmark = pytest.mark.usefixtures("untuned")
 TURNED = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -231,6 +229,7 @@ def test_a_cancel_stops_it(model: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save(_scan((6, 48, 48), spacing=3.0), tmp_path / f"{name}.nii.gz")
@@ -274,6 +273,8 @@ def test_learning_from_the_slices_themselves_is_reproducible_and_helps(
 
 def _flat_planes(folder: Path) -> tuple[Planes, float]:
     """Planes of noise alone, as they are read, and its standard deviation on their scale."""
+    from MedEnhanceLib.training.hqg.slice_training import read_planes
+
     voxels = 1000 + 60 * np.random.default_rng(0).standard_normal((12, 96, 96))
     flat = Volume(voxels.astype(np.float32), Geometry((1.0, 1.0, 3.0)), modality="MR")
     save(flat, folder / "flat.nii.gz")
@@ -281,12 +282,15 @@ def _flat_planes(folder: Path) -> tuple[Planes, float]:
     return planes, float(planes.pixels.astype(np.float32).std())
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("bins", [(1, 1), (2, 2)])
 @pytest.mark.parametrize("added", [0.0, 0.03])
 def test_the_network_is_given_all_noise_of_the_slices_and_learns_none(
     bins: tuple[int, int], added: float, tmp_path: Path
 ) -> None:
     """The noise of a reference itself, as far as averaging leaves it, and what is added to it."""
+    from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
+
     planes, noise = _flat_planes(tmp_path)
     config = TrainSlicesConfig(rows=32, columns=32, batch=6)
     stack = SliceStack(8, 4.0, 4.0, 32, "box")
@@ -299,10 +303,13 @@ def test_the_network_is_given_all_noise_of_the_slices_and_learns_none(
     assert patches.thin.std().item() < 0.5 * noise / math.sqrt(bins[0] * bins[1])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("pixel_mm", [1.0, 0.5])
 def test_patches_of_slices_to_restore_are_as_noisy_as_these(
     pixel_mm: float, tmp_path: Path
 ) -> None:
+    from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
+
     planes, noise = _flat_planes(tmp_path)
     how = Thickening.like(SliceStack(32, 2.0, 2.0, 64), noise, pixel_mm)
     config = TrainSlicesConfig(columns=32)
@@ -322,13 +329,17 @@ def test_planes_of_different_noise_are_restored_as_each_would_be_alone(model: st
         assert torch.allclose(both[n], alone[0], atol=1e-5)
 
 
+@pytest.mark.training
 def test_a_share_of_the_patches_shows_synthetic_volumes() -> None:
+    from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
+
     black = Planes(np.zeros((3, 32, 32), np.float16), (1.0, 1.0, 1.0))
     fields = {"rows": 32, "columns": 32, "batch": 40, "synthetic": 0.25}
     patches = Sampler([black], TrainSlicesConfig.from_json(fields)).batch(0)
     assert 4 <= (patches.thin.std(dim=(1, 2)) > 0).sum() <= 16
 
 
+@pytest.mark.training
 def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no training data"):
         me.train("slices", {"preset": "smoke", "files": ["none*"]}, tmp_path, tmp_path / "out")

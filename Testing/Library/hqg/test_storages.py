@@ -21,9 +21,6 @@ from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.training.hqg.config import TrainConfig
-from MedEnhanceLib.training.hqg.slice_training import read_planes
-from MedEnhanceLib.training.hqg.targets import load_data
 
 #: Slices are rows here, in the other direction.
 SAGITTAL: Storage = ((2, 0, 1), (1, -1, 1))
@@ -143,7 +140,12 @@ def test_thin_slices_are_those_of_any_other_storage(part: Volume, storage: Stora
     assert seen.is_close(known, 1e-9, shape=result.volume.shape)
 
 
+@pytest.mark.training
 def test_trainings_read_volumes_as_they_are_enhanced_in_use(part: Volume, tmp_path: Path) -> None:
+    from MedEnhanceLib.training.hqg.config import TrainConfig
+    from MedEnhanceLib.training.hqg.slice_training import read_planes
+    from MedEnhanceLib.training.hqg.targets import load_data
+
     scans = [part, stored(part, SAGITTAL)]
     targets, planes = [], []
     for number, scan in enumerate(scans):

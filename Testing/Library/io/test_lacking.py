@@ -21,7 +21,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, write_objects
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.training.spg.folder import RunFolder
 
 _LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EPERM, errno.ENOSYS)
 Lacking = Callable[[Any, str, int], Any]
@@ -91,10 +90,13 @@ def test_a_disk_that_fails_to_flush_keeps_the_earlier_file(
     assert names(tmp_path) == [name]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
 def test_a_disk_without_locks_takes_batches_and_distillations(
     tmp_path: Path, scan: Path, lacking: Lacking, number: int
 ) -> None:
+    from MedEnhanceLib.training.spg.folder import RunFolder
+
     params = {
         "task": "compress",
         "inputs": [str(scan)],

@@ -16,7 +16,6 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.training.spg.cohort import Patient
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,10 @@ def test_it_comes_back_with_its_axis(frame: Volume, path: Path, tmp_path: Path) 
     assert me.enhance(frame, segment=True, force_segmenter=True).volume.shape == frame.shape
 
 
+@pytest.mark.training
 def test_guides_cohorts_and_other_libraries_take_it(frame: Volume, path: Path) -> None:
+    from MedEnhanceLib.training.spg.cohort import Patient
+
     assert align(frame, replace(frame, voxels=frame.voxels[0] + 1), Monitor()).voxels.ndim == 3
     assert Patient("1", (path,)).volumes(modality="MR")[0].shape == (12, 48, 48)
     assert frame.to_sitk().GetDimension() == 3

@@ -169,6 +169,7 @@ def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
     assert both.segmentation.model["sha256"] == named.sha256
 
 
+@pytest.mark.training
 def test_a_head_is_measured_against_labels(
     data: Path, default_head: Bundle, tmp_path: Path
 ) -> None:
@@ -212,6 +213,7 @@ def test_every_output_of_an_enhancement_is_checked_before_it_begins(
         run_job(_enhance(scan, model, config={"strenght": 1}))
 
 
+@pytest.mark.training
 @pytest.mark.slow
 def test_evaluate_measures_each_volume_and_degradation(
     data: Path, model: str, tmp_path: Path

@@ -271,6 +271,7 @@ def test_a_phase_is_no_guide_and_its_noise_is_not_measured(tmp_path: Path) -> No
     assert "no image, but phase" in me.inspect(phase)["warnings"]
 
 
+@pytest.mark.training
 def test_cohorts_and_trainings_refuse_phase_by_name(tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / f"p{number}").mkdir()

@@ -47,6 +47,7 @@ def test_what_is_not_exactly_a_job_is_refused(fields: dict[str, Any], says: str)
     assert caught.value.hint
 
 
+@pytest.mark.training
 def test_what_can_be_resumed_states_its_cohort() -> None:
     cohorts = {kind: job.cohort for kind, job in JOBS.items() if job.is_resumable}
     assert cohorts == {"train": "data", "distill": "cohort"}

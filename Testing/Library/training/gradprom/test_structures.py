@@ -25,7 +25,9 @@ from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painter
 def placed() -> tuple[Space, list[Placement], Painter]:
     """A space of three maps, their placements, and a painter."""
     maps = heads.maps()
-    space, placements = make_space(maps, heads.anatomy(), len(maps), Monitor())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("MedEnhanceLib.gradprom.structures.space._STEPS", 10)
+        space, placements = make_space(maps, heads.anatomy(), len(maps), Monitor())
     return space, placements, Painter(maps, placements, space, heads.anatomy())
 
 

@@ -36,7 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def smoke() -> ImplicitConfig:
     """A training of seconds, enough for layers to be worth their bytes."""
-    return replace(ImplicitConfig.preset("smoke"), teacher_steps=60, student_steps=40, device="cpu")
+    return replace(ImplicitConfig.preset("smoke"), teacher_steps=15, student_steps=10, device="cpu")
 
 
 @pytest.fixture(scope="session")

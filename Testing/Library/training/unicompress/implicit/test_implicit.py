@@ -117,7 +117,7 @@ def test_a_training_stopped_in_either_stage_goes_on_to_the_same_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     step = ImplicitTrainer.step
-    for stop in (30, smoke.teacher_steps + 20):
+    for stop in (8, smoke.teacher_steps + 5):
         stopped = threading.Event()
 
         def watched(
