@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.runtime.shared_setting import refuse_torn_process
-from MedEnhanceLib.runtime.texts import Text
+
+if TYPE_CHECKING:  # it reads a file, and this module is imported by whoever imports the library
+    from MedEnhanceLib.runtime.texts import Text
 
 EventKind = Literal["started", "progress", "log", "metric", "preview", "warning", "result", "error"]
 
@@ -149,7 +151,7 @@ class Monitor:
             return
         self._warned[about or message] = message
         besides: dict[str, Any] = {"about": about} if is_general else {}
-        if isinstance(warning, Text):
+        if not isinstance(warning, str):
             besides["text"] = warning.to_json()
         self.emit("warning", message=message, **besides)
 

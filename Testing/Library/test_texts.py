@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import MedEnhanceLib
-from MedEnhanceLib.runtime.registry import has_training
+from MedEnhanceLib.runtime.dependencies import has_training
 from MedEnhanceLib.runtime.texts import TEMPLATES, Text, text
 
 
