@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -185,6 +186,12 @@ class Denoiser(Protocol):
 
 def denoiser_class(name: str) -> type[Denoiser]:
     """Import the class of a method of the registry."""
+    return _imported(name, DENOISERS.get(name))
+
+
+@cache
+def _imported(name: str, _place: str | None) -> type[Denoiser]:
+    """Import a class once, as a run asks for it several times; another place is another class."""
     return cast("type[Denoiser]", DENOISERS.member(name))
 
 

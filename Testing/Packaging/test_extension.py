@@ -181,20 +181,17 @@ def test_the_module_opens_from_the_package_alone(installed: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", ["0.9.0", "9.0.0"])
 def test_the_library_of_the_extension_is_used_where_pip_installed_another(
-    installed: Path, tmp_path: Path, version: str
+    installed: Path, tmp_path: Path
 ) -> None:
     """In Slicer, what pip installed comes before the folders of modules."""
     modules = installed / MODULES
     (tmp_path / "MedEnhanceLib").mkdir()
     (tmp_path / "MedEnhanceLib/__init__.py").write_text("raise ImportError('the wrong one')\n")
-    (tmp_path / "MedEnhanceLib/_version.py").write_text(f"__version__ = {version!r}\n")
     said = run_alone(
         modules,
-        "import logging, sys",
+        "import sys",
         f"sys.path.insert(0, {str(tmp_path)!r})",
-        "logging.basicConfig(level=logging.INFO, stream=sys.stdout)",
         "from SlicerHost import boot",
         "if boot.missing(): print('cannot run:', boot.missing()); raise SystemExit",
         "boot.start()",
@@ -206,10 +203,7 @@ def test_the_library_of_the_extension_is_used_where_pip_installed_another(
     )
     if said.startswith("cannot run"):
         pytest.skip(said)
-    *logged, place = said.splitlines()
-    assert Path(place).is_relative_to(installed.resolve())
-    (line,) = (line for line in logged if "own library" in line)
-    assert f"not version {version} in {tmp_path}" in line
+    assert Path(said.splitlines()[-1]).is_relative_to(installed.resolve())
 
 
 def run_alone(modules: Path, *lines: str, also: tuple[Path, ...] = ()) -> str:

@@ -96,7 +96,7 @@ def test_file_without_permission_is_named(
     path = tmp_path / "a.nii"
     save(ct, path)
 
-    def deny(self: Path, *_: object) -> None:
+    def deny(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 
     monkeypatch.setattr(Path, "open", deny)
