@@ -286,7 +286,9 @@ def _arrived(name: str, seen: Mapping[str, Any]) -> Any:
         (partial(me.compress, "no.nii", "out.ucv"), "ratio"),
         (partial(me.degrade, "no.nii", scanner="2d"), "seed"),
         (partial(me.degrade, "no.nii"), "rician"),
-        (partial(me.distill, "no", "out"), "volumes"),
+        pytest.param(
+            lambda **given: me.distill("no", "out", **given), "volumes", marks=pytest.mark.training
+        ),
     ],
 )
 def test_python_refuses_a_wrong_value_and_an_unknown_name_before_it_reads(
@@ -302,7 +304,7 @@ def test_python_refuses_a_wrong_value_and_an_unknown_name_before_it_reads(
         me.degrade("no.nii")
 
 
-@pytest.mark.skipif("train" not in JOBS, reason="an installation without training")
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("method", "config", "says"),
     [
@@ -334,7 +336,9 @@ def test_a_training_refuses_a_wrong_configuration_before_it_reads(
         ("degrade no.nii o.nii --bias 0.1", "seed", ("-1", "x")),
         ("enhance no.nii o.nii", "noise", ("-4", "nan", "-inf", "0", "")),
         ("batch enhance no --out o", "noise", ("-4", "nan", "")),
-        ("train hqg --data no --out o", "seed", ("-1", "x")),
+        pytest.param(
+            "train hqg --data no --out o", "seed", ("-1", "x"), marks=pytest.mark.training
+        ),
         ("worker", "idle-seconds", ("-1", "nan", "x")),
     ],
 )
