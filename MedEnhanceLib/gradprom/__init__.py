@@ -110,7 +110,8 @@ def _open_checked(
         )
         name = volume.source or "the volume"
         if not config.force_segmenter:
-            raise InputError(f"{name} {unlike}", _FORCE)
+            limits = "".join(f"{each}. " for each in warnings)  # that it is a test model, say
+            raise InputError(f"{name} {unlike}", limits + _FORCE)
         unlike += ", so its labels may be wrong everywhere"
         monitor.warn(f"{name} {unlike}")
     for warning in warnings:

@@ -52,7 +52,7 @@ class Frames:
 
     Attributes:
         volumes: [K, J, I] each, of all frames, finite.
-        noise: of every frame.
+        noise: of every frame; its `level` is σ in the units of the volume.
         numbers: of the frames to denoise.
         slices: of each of them, along K.
         region: rows and columns that are needed of these slices. A method may yield more.

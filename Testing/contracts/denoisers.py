@@ -29,7 +29,8 @@ class DenoiserTests:
     Attributes:
         name: of the denoiser, in DENOISERS.
         modality: of the volumes.
-        options: values for some options of the denoiser, other than the defaults.
+        options: values for some options of the denoiser, other than the defaults; needed where it
+            has any.
     """
 
     name: ClassVar[str]
@@ -154,9 +155,11 @@ class DenoiserTests:
     def test_options_of_another_method_are_refused_by_name(self, volume: Volume) -> None:
         declared = {each.name for each in options_of(denoiser_class(self.name).options)}
         assert declared >= set(self.options)
+        assert self.options or not declared, f"give `options` a value for some of {declared}"
         if self.options:
             plain = self.enhanced(volume, denoiser_options={}).volume.voxels
-            assert not np.array_equal(self.enhanced(volume).volume.voxels, plain)
+            changed = not np.array_equal(self.enhanced(volume).volume.voxels, plain)
+            assert changed, f"{self.options} changes nothing: are these the defaults?"
         with pytest.raises(ConfigError, match=f"{self.name} has no option 'unheard'"):
             self.enhanced(volume, denoiser_options={"unheard": 1})
         if not denoiser_class(self.name).needs_model:

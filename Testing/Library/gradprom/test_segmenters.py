@@ -120,6 +120,7 @@ def test_an_unlike_volume_is_refused_by_every_kind_in_the_same_words(
     says = "does not look like the images that stripes was trained on, MR of the brain: it is dark"
     with pytest.raises(InputError, match=says) as caught:
         me.segment(dark, model=stripes)
+    assert "stripes: It sees stripes" in caught.value.hint
     assert "--force-segmenter" in caught.value.hint
     forced = me.segment(dark, model=stripes, force_segmenter=True)
     assert forced.warning.startswith("the volume does not look like")
