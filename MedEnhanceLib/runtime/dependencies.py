@@ -229,7 +229,7 @@ def imported_when_used(
 
     def is_there(name: str) -> bool:
         home = f"{package}.{modules.get(name, '')}"
-        return has_training() or not home.startswith(_TRAINING)
+        return not home.startswith(_TRAINING) or has_training()  # which looks at the disk
 
     def get(name: str) -> Any:
         if name not in modules:

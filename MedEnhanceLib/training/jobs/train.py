@@ -20,7 +20,7 @@ from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.registry import Registry
+from MedEnhanceLib.runtime.registry import member_at
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.training.jobs.segmenter import taught_fields
@@ -35,15 +35,12 @@ _CONFIGS: dict[str, Any] = {
     CODEC: CodecTrainingConfig,
 }
 #: Method → the function that trains: (config, data, out, monitor) → the folder of the bundle.
-TRAININGS = Registry(
-    "medenhance.trainings",
-    {
-        "hqg": "MedEnhanceLib.training.jobs.segmenter:train_enhancer",
-        "head": "MedEnhanceLib.training.jobs.segmenter:train_head",
-        "slices": "MedEnhanceLib.training.hqg.slice_training:train_slices",
-        CODEC: "MedEnhanceLib.training.unicompress.codec_training:train_codec",
-    },
-)
+_TRAININGS = {
+    "hqg": "MedEnhanceLib.training.jobs.segmenter:train_enhancer",
+    "head": "MedEnhanceLib.training.jobs.segmenter:train_head",
+    "slices": "MedEnhanceLib.training.hqg.slice_training:train_slices",
+    CODEC: "MedEnhanceLib.training.unicompress.codec_training:train_codec",
+}
 #: Methods that learn from a distilled set, and the patterns of their configurations.
 _FROM_SETS = ("hqg", "slices")
 _PATTERNS = ("high_quality", "noiseless", "examinations", "leave_out", "held_out", "files")
@@ -276,7 +273,7 @@ def train_method(
         if distilled.alarm:
             monitor.warn(distilled.alarm)
     with checkpoint_named(out):
-        folder: Path = TRAININGS.member(method)(config, data, out, monitor)
+        folder: Path = member_at(_TRAININGS[method])(config, data, out, monitor)
     if distilled is None:
         return folder
     limits = read_bundle(folder).metadata.get("limits", ())
