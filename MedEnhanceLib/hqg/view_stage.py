@@ -20,12 +20,12 @@ from torch import Tensor
 
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, widened
+from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab
 from MedEnhanceLib.filters.tensor_run import as_tensor
 from MedEnhanceLib.hqg.denoisers import Frames, Resources
 from MedEnhanceLib.hqg.network_stage import SetNetwork
-from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet, inputs_of, open_view_network
+from MedEnhanceLib.hqg.view_network import AROUND, NEIGHBORS, ViewNet, inputs_of, open_view_network
 from MedEnhanceLib.learning.native_unet import NativeUNet
 from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.runtime.machine import cpu_threads
@@ -71,15 +71,12 @@ class ViewNetwork(SetNetwork):
 
     def _region(self, frames: Frames) -> Region:
         """Return the rows and columns that are computed: all that the view network sees."""
-        region, reach, multiple = super()._region(frames), self.view.reach, self.view.multiple
+        region, sides = super()._region(frames), frames.volumes[0].shape[-2:]
         # In PyTorch the rounding of convolutions depends on the size of images.
         if self.compiled is None or region == WHOLE:
             return WHOLE
-        rows, columns = map(widened, region, (reach, reach), frames.volumes[0].shape[-2:])
-        return (
-            slice(rows.start // multiple * multiple, rows.stop),
-            slice(columns.start // multiple * multiple, columns.stop),
-        )
+        rows, columns = map(self.compiled.region, region, sides, (AROUND // 2,) * 2)
+        return rows, columns
 
     def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
         """Yield the slabs of a run after both networks: slices before the requested, then those."""

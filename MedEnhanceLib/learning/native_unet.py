@@ -26,15 +26,15 @@ class _UNetTask(ctypes.Structure):
         ("widths", ctypes.c_int64 * _MOST_LEVELS),
         ("weights", ctypes.c_void_p),
         ("weight_count", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("input", "change", "memory")),
-        *((name, ctypes.c_int64) for name in ("size", "is_laid_out")),
+        *((name, ctypes.c_void_p) for name in ("input", "change", "network", "memory")),
+        *((name, ctypes.c_int64) for name in ("network_size", "size")),
     )
 
 
 class NativeUNet:
     """A copy of a network; thread-safe.
 
-    Memory for one image, with its weights, is kept for the next one of the same size.
+    Its weights are shared by threads. The memory of an image is kept for the next one of its size.
 
     Attributes:
         widths, depth, channels: as in `ResidualUNet`.
@@ -44,7 +44,13 @@ class NativeUNet:
         self._library = library
         self.widths, self.depth = network.widths, network.depth
         self.channels = network.first.in_channels
-        self._weights = np.concatenate([each.numpy().reshape(-1) for each in _tensors(network)])
+        weights = np.concatenate([each.numpy().reshape(-1) for each in _tensors(network)])
+        task = self._task(1, 1)
+        task.weights, task.weight_count = weights.ctypes.data, len(weights)
+        self._call(task)  # computes the size
+        self._network = _zeros(task.network_size)
+        task.network = self._network.ctypes.data
+        self._call(task)  # packs the weights
         self._free: list[tuple[_UNetTask, Array]] = []
 
     def change(self, images: Floats) -> Floats:
@@ -65,22 +71,56 @@ class NativeUNet:
         self._free.append((task, memory))
         return change
 
+    def region(self, part: slice, size: int, around: int = 0) -> slice:
+        """Widen a part of an axis so that images of the result give the same change in the part.
+
+        The bits are the same as with images of the whole axis. In single precision a result begins
+        at a border of tiles at all levels, and a pixel depends, by rounding, on all of its tile
+        (`side_at` in unet.c).
+
+        Args:
+            part: in which the change is needed.
+            size: pixels of the axis.
+            around: pixels to each side that a pixel of the images depends on.
+        """
+        is_tiled = self._library.width not in native.BFLOAT_WIDTHS
+        sides = [(4 if level < 2 else 2) if is_tiled else 1 for level in range(len(self.widths))]
+        reaches = [max(2, side) << level for level, side in enumerate(sides)]  # of a block
+        start, stop = part.start - 1, part.stop + 1  # as the last convolution sees
+        for level, reach in enumerate(reaches):
+            side, blocks = sides[level] << level, level < len(sides) - 1
+            start = start // side * side - reach * blocks
+            stop = -(-stop // side) * side + reach * blocks
+        down = self.depth * sum(reaches) + 1 + around  # with the first convolution
+        multiple = max(side << level for level, side in enumerate(sides))
+        return slice(max(0, (start - down) // multiple * multiple), min(size, stop + down))
+
     def _new_task(self, rows: int, columns: int) -> tuple[_UNetTask, Array]:
         """Return a task for images of a size, and its memory."""
-        levels = len(self.widths)
-        task = _UNetTask(
-            ctypes.sizeof(_UNetTask), self.channels, rows, columns, levels, self.depth,
-            (ctypes.c_int64 * _MOST_LEVELS)(*self.widths),
-            self._weights.ctypes.data, len(self._weights),
-        )  # fmt: skip
-        self._call(task)  # which computes the size
-        memory = np.zeros(task.size + _LINE, np.uint8)
-        task.memory = memory.ctypes.data + -memory.ctypes.data % _LINE
+        task = self._task(rows, columns)
+        task.network = self._network.ctypes.data
+        self._call(task)  # computes the size
+        memory = _zeros(task.size)
+        task.memory = memory.ctypes.data
         return task, memory
+
+    def _task(self, rows: int, columns: int) -> _UNetTask:
+        """Return a task for images of a size, without weights and memory."""
+        return _UNetTask(
+            ctypes.sizeof(_UNetTask), self.channels, rows, columns, len(self.widths), self.depth,
+            (ctypes.c_int64 * _MOST_LEVELS)(*self.widths),
+        )  # fmt: skip
 
     def _call(self, task: _UNetTask) -> None:
         if self._library.call("unet", task):
             raise ValueError("the compiled unet refuses its arguments")
+
+
+def _zeros(size: int) -> Array:
+    """Return memory of some bytes, which starts at a line of the processor's cache."""
+    memory = np.zeros(size + _LINE, np.uint8)
+    start = -memory.ctypes.data % _LINE
+    return memory[start : start + size]
 
 
 def _tensors(network: Any) -> list[torch.Tensor]:
