@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.core.arrays import Array, Floats, Mask
 from MedEnhanceLib.learning.unet import ResidualUNet
 
 _MOST_LEVELS = 6
+#: As in unet.c: rows of which the same columns are needed.
+_BAND = 8
 #: Bytes of a line of the processor's cache, at whose multiples its memory starts.
 _LINE = 64
 
@@ -26,7 +28,7 @@ class _UNetTask(ctypes.Structure):
         ("widths", ctypes.c_int64 * _MOST_LEVELS),
         ("weights", ctypes.c_void_p),
         ("weight_count", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("input", "change", "network", "memory")),
+        *((name, ctypes.c_void_p) for name in ("input", "change", "needed", "network", "memory")),
         *((name, ctypes.c_int64) for name in ("network_size", "size")),
     )
 
@@ -53,8 +55,14 @@ class NativeUNet:
         self._call(task)  # packs the weights
         self._free: list[tuple[_UNetTask, Array]] = []
 
-    def change(self, images: Floats) -> Floats:
-        """Compute a change, [M, W], from images [channels, M, W]."""
+    def change(self, images: Floats, needed: Mask | None = None) -> Floats:
+        """Compute a change, [M, W], from images [channels, M, W].
+
+        Args:
+            images: of any size.
+            needed: [M, W], where the change is needed, with the same bits as without; it is 0
+                elsewhere.
+        """
         images = np.ascontiguousarray(images, np.float32)
         channels, rows, columns = images.shape
         if channels != self.channels:
@@ -66,9 +74,14 @@ class NativeUNet:
         if (task.rows, task.columns) != (rows, columns):
             task, memory = self._new_task(rows, columns)
         change = np.empty((rows, columns), np.float32)
+        whole = np.ones((rows, columns), np.bool_)
+        bands = _columns_of(whole if needed is None else needed, columns)
         task.input, task.change = images.ctypes.data, change.ctypes.data
+        task.needed = bands.ctypes.data
         self._call(task)
         self._free.append((task, memory))
+        if needed is not None:
+            change[~needed] = 0
         return change
 
     def region(self, part: slice, size: int, around: int = 0) -> slice:
@@ -114,6 +127,18 @@ class NativeUNet:
     def _call(self, task: _UNetTask) -> None:
         if self._library.call("unet", task):
             raise ValueError("the compiled unet refuses its arguments")
+
+
+def _columns_of(needed: Mask, columns: int) -> Array:
+    """Return the first and the last column, excluded, that are needed in each band of rows.
+
+    Args:
+        needed: [M, W].
+        columns: of the image.
+    """
+    bands = np.logical_or.reduceat(needed, np.arange(0, len(needed), _BAND), axis=0)
+    first, after = bands.argmax(1), columns - bands[:, ::-1].argmax(1)
+    return np.stack([first, np.where(bands.any(1), after, 0)], 1).astype(np.int32)
 
 
 def _zeros(size: int) -> Array:
