@@ -136,26 +136,23 @@ def enhance(
     )  # fmt: skip
     monitor = monitor.part(_REGISTRATION if guide else 0.0, 1.0)
     if on_draft is not None and isinstance(run.denoiser, BlockMatching):
-        draft = _enhanced(_draft_of(run, run.denoiser), monitor.part(0.0, _DRAFT))
-        on_draft(draft.at_strength(config.share).volume.voxels)
+        on_draft(_draft_of(run, run.denoiser, monitor.part(0.0, _DRAFT)))
         monitor = monitor.part(_DRAFT, 1.0)
-    full = _enhanced(run, monitor)
+    guided, uncertainty = bool(run.shown), config.uncertainty
+    outputs = outputs_for(run.original, uncertainty=uncertainty, guided=guided, scratch=scratch)
+    full = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
     result = (full if slices else _with_places(full)).at_strength(config.share)
     # The uncertainty was computed for this strength.
     return replace(result, uncertainty=full.uncertainty, seconds=time.monotonic() - began)
 
 
-def _draft_of(run: EnhancerRun, denoiser: BlockMatching) -> EnhancerRun:
-    """Return a run with the same measurements, whose filter stops early."""
+def _draft_of(run: EnhancerRun, denoiser: BlockMatching, monitor: Monitor) -> Array:
+    """Return the voxels of a run with the same measurements, whose filter stops early."""
     config = replace(run.config, uncertainty=False)
-    return replace(run, config=config, denoiser=FirstRound(denoiser.engine), guides=())
-
-
-def _enhanced(run: EnhancerRun, monitor: Monitor) -> Enhanced:
-    """Enhance the frames of a run, at strength 1."""
-    guided, uncertainty = bool(run.shown), run.config.uncertainty
-    outputs = outputs_for(run.original, uncertainty=uncertainty, guided=guided, scratch=run.scratch)
-    return _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
+    run = replace(run, config=config, denoiser=FirstRound(denoiser.engine), guides=())
+    outputs = outputs_for(run.original, uncertainty=False, guided=False, scratch=run.scratch)
+    draft = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
+    return draft.at_strength(config.share).volume.voxels
 
 
 def _thin_slices_of(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> Enhanced:
