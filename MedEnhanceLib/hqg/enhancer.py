@@ -57,7 +57,7 @@ from MedEnhanceLib.noise.even_region import even_places_of
 from MedEnhanceLib.noise.movement import STILL
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
-from MedEnhanceLib.runtime.machine import openmp_on_one_thread
+from MedEnhanceLib.runtime.machine import blas_on_one_thread, openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
 
@@ -197,7 +197,8 @@ def _denoised(
         if number not in acting:
             frames[number].keep()
     facts: dict[str, Any] = {}
-    with without_tf32, openmp_on_one_thread():  # filter and network have threads of their own
+    # Filter and network have threads of their own.
+    with without_tf32, blas_on_one_thread, openmp_on_one_thread():
         if acting:
             denoised = run.denoiser.denoise(given)
             facts = dict(denoised.facts)

@@ -232,8 +232,7 @@ class Frame:
         run = self.run
         first, stop = (at - run.around.start for at in (slices.start, slices.stop))
         if not run.needs_all:
-            for z, plane in enumerate(values, first):
-                self._out.voxels[z] = self._finish(plane[None])[0]
+            self._out.voxels[first:stop] = self._finish(values)
             let_go(self._out.voxels)
         else:
             if self._values is None:

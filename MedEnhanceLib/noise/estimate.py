@@ -33,7 +33,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, interpolated
+from MedEnhanceLib.core.arrays import (
+    SLICES_AT_ONCE,
+    Array,
+    Doubles,
+    Floats,
+    Mask,
+    Numbers,
+    interpolated,
+)
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -146,14 +154,20 @@ class NoiseEstimate:
 
         Linear between cells and constant beyond the outer ones.
         """
-        k, j, i = self.places
-        return interpolated(self.sigma, (k[slices], j, i))
+        return np.stack([_level_of(self, z) for z in range(*slices.indices(self.shape[0]))])
 
     @property
     def places(self) -> list[Array]:
         """Positions of the slices, rows and columns of the volume in the map, in cells."""
         sides = zip(self.shape, self.cell, strict=True)
         return [(np.arange(count) + 0.5) / size - 0.5 for count, size in sides]
+
+
+@lru_cache(SLICES_AT_ONCE)  # all frames of a sequence read the same slices in turn
+def _level_of(noise: NoiseEstimate, z: int) -> Floats:
+    """Interpolate the map to slice z, [J, I]."""
+    k, j, i = noise.places
+    return interpolated(noise.sigma, (k[z : z + 1], j, i))[0]
 
 
 def is_rician(air: float | None, level: float) -> bool:

@@ -15,8 +15,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, let_go, robust_max
+from MedEnhanceLib.core.arrays import (
+    Array,
+    Doubles,
+    Floats,
+    Numbers,
+    let_go,
+    parts_of,
+    robust_max,
+)
 from MedEnhanceLib.noise.sequence import FEWEST_MEASURED, TISSUE
+from MedEnhanceLib.noise.tissue_blocks import TINY
+from MedEnhanceLib.runtime.machine import blas_on_one_thread
 
 # Tuned on these series (decision 0065). Measured again by Benchmarks/sequences.py.
 #: Movement up to which frames are still. Real scans have .2 or less (one of 27 more); simulated
@@ -24,10 +34,13 @@ from MedEnhanceLib.noise.sequence import FEWEST_MEASURED, TISSUE
 STILL = 0.5
 #: Voxels of tissue that are compared.
 _COMPARED = 20_000
-#: Images over time that a frame is projected on.
-_IMAGES = 4
+#: Images over time that a frame is projected on, and frames that are read at once.
+_IMAGES, _AT_ONCE = 4, 16
+#: Least share of the normal equations' largest eigenvalue: less is rounding.
+_LEAST_PART = 1e-10
 
 
+@blas_on_one_thread
 def typical_movement(frames: Sequence[Array]) -> float:
     """Return the median over frames of their movement in tissue (RMS), in voxels of a slice.
 
@@ -47,22 +60,44 @@ def typical_movement(frames: Sequence[Array]) -> float:
     for row, frame in zip(sample, frames, strict=True):
         row[:] = frame.reshape(-1)[places]
         let_go(frame)
-    basis = np.linalg.eigh(sample @ sample.T)[1][:, ::-1][:, :_IMAGES]
-    images: Floats = np.zeros((_IMAGES, *mean.shape), np.float32)
-    for weights, frame in zip(basis, frames, strict=True):
-        for image, weight in zip(images, weights, strict=True):
-            image += np.float32(weight) * frame
-        let_go(frame)
-    shown = images.reshape(_IMAGES, -1)[:, places]
-    down, across = (
-        np.gradient(images, axis=axis).reshape(_IMAGES, -1)[:, places] for axis in (2, 3)
-    )
+    weights = np.linalg.eigh(sample @ sample.T)[1][:, ::-1][:, :_IMAGES]
+    slopes = np.zeros((_IMAGES, 2, places.size))
+    for some in parts_of(0, len(frames), _AT_ONCE):
+        of_frames = np.stack([_slopes(frame, places) for frame in frames[some]])
+        slopes += np.tensordot(weights[some].T, of_frames, 1)
     _, j, i = (at - at.mean() for at in np.unravel_index(places, mean.shape))
-    moved = []
-    for row, weights in zip(sample, basis, strict=True):
-        dj, di = weights @ down, weights @ across
-        model = np.stack([dj, di, dj * i - di * j, *shown], axis=1)
-        shift_j, shift_i, turn = np.linalg.lstsq(model, row - weights @ shown, rcond=None)[0][:3]
-        squares = np.square(shift_j + turn * i) + np.square(shift_i - turn * j)
-        moved.append(np.sqrt(squares.mean()))
-    return float(np.median(moved))
+    down, across = slopes[:, 0], slopes[:, 1]
+    terms = np.stack([down, across, down * i - across * j, weights.T @ sample])
+    shift_j, shift_i, turn = _fitted(sample, weights, terms)
+    # The mean over places, which are around 0.
+    squares = shift_j**2 + shift_i**2 + turn**2 * np.mean(j**2 + i**2)
+    return float(np.median(np.sqrt(squares)))
+
+
+def _slopes(frame: Array, places: Numbers) -> Doubles:
+    """Return the derivatives of a frame [K, J, I] along rows and columns at places inside: [2, n]."""
+    voxels, ahead = frame.reshape(-1), (frame.shape[2], 1)
+    pairs = [voxels[places + step].astype(float) - voxels[places - step] for step in ahead]
+    let_go(frame)
+    return np.stack(pairs) / 2
+
+
+def _fitted(sample: Doubles, weights: Doubles, terms: Doubles) -> Doubles:
+    """Fit each frame by three terms in its weights, and by all of the fourth: [3, T].
+
+    sample: [T, n]. weights: [T, images]. terms: [4, images, n].
+    """
+    count, images = weights.shape
+    every = terms.reshape(-1, terms.shape[2])
+    model = np.zeros((count, 3 + images, len(every)))  # of each frame, in `every`
+    for number in range(3):
+        model[:, number, number * images : (number + 1) * images] = weights
+    model[:, 3:, -images:] = np.eye(images)
+    products = model @ (every @ every.T) @ model.transpose(0, 2, 1)
+    scale = 1 / np.sqrt(np.maximum(np.diagonal(products, axis1=1, axis2=2), TINY))
+    inverse = np.linalg.pinv(
+        products * scale[:, :, None] * scale[:, None], rcond=_LEAST_PART, hermitian=True
+    )
+    answers = (model @ (sample @ every.T)[:, :, None])[..., 0]
+    solved: Doubles = scale * (inverse @ (scale * answers)[..., None])[..., 0]
+    return solved[:, :3].T
