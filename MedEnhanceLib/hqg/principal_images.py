@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Doubles, Floats, Mask, let_go, parts_of, robust_max
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go, parts_of, robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.regions import Air
 from MedEnhanceLib.hqg.denoisers import (
@@ -51,6 +51,8 @@ _LEAST_COMMON, _CHANCE, _STRONG = 0.01, 2.5, 1.6
 #: Share of images with signal from which frames are filtered one by one. Measured: with frames that
 #: move by ±1° and half a voxel (1 SD) .85 of the images, and both ways are as good; by ±4° all.
 _MOST_KEPT = 0.95
+#: Frames that become images at once, which bounds memory.
+_AT_ONCE = 16
 #: Slices of the first image that a slice depends on, to each side.
 _REACH = 24
 
@@ -195,10 +197,12 @@ def _images(frames: Frames, numbers: Sequence[int], basis: Floats) -> Floats:
     first: Volume = frames.volumes[0]
     images = new_array((basis.shape[1], *first.shape), "f4", frames.scratch)
     for slices in parts_of(0, first.shape[0]):
-        stack = np.empty((len(numbers), *first.voxels[slices].shape), np.float32)
-        for voxels, number in zip(stack, numbers, strict=True):
-            voxels[...] = frames.volumes[number].voxels[slices]
-        images[:, slices] = np.tensordot(basis.T, stack, 1)
+        part = images[:, slices]
+        part[...] = 0
+        for some in parts_of(0, len(numbers), _AT_ONCE):
+            voxels = [frames.volumes[number].voxels[slices] for number in numbers[some]]
+            stack: Array = np.stack(voxels).astype(np.float32)
+            part += np.tensordot(basis[some].T, stack, 1)
         let_go(first.voxels)
         let_go(images)
     return images

@@ -167,7 +167,8 @@ class NoiseEstimate:
 def _level_of(noise: NoiseEstimate, z: int) -> Floats:
     """Interpolate the map to slice z, [J, I]."""
     k, j, i = noise.places
-    return interpolated(noise.sigma, (k[z : z + 1], j, i))[0]
+    level: Floats = interpolated(noise.sigma, (k[z : z + 1], j, i))[0]
+    return level
 
 
 def is_rician(air: float | None, level: float) -> bool:

@@ -15,17 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import (
-    Array,
-    Doubles,
-    Floats,
-    Numbers,
-    let_go,
-    parts_of,
-    robust_max,
-)
+from MedEnhanceLib.core.arrays import Array, Floats, let_go, parts_of, robust_max
 from MedEnhanceLib.noise.sequence import FEWEST_MEASURED, TISSUE
-from MedEnhanceLib.noise.tissue_blocks import TINY
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 
 # Tuned on these series (decision 0065). Measured again by Benchmarks/sequences.py.
@@ -61,43 +52,24 @@ def typical_movement(frames: Sequence[Array]) -> float:
         row[:] = frame.reshape(-1)[places]
         let_go(frame)
     weights = np.linalg.eigh(sample @ sample.T)[1][:, ::-1][:, :_IMAGES]
-    slopes = np.zeros((_IMAGES, 2, places.size))
+    around = places + np.array([[-mean.shape[2]], [mean.shape[2]], [-1], [1]])
+    nearby = np.zeros((_IMAGES, *around.shape))
     for some in parts_of(0, len(frames), _AT_ONCE):
-        of_frames = np.stack([_slopes(frame, places) for frame in frames[some]])
-        slopes += np.tensordot(weights[some].T, of_frames, 1)
+        voxels = np.stack([frame.reshape(-1)[around] for frame in frames[some]])
+        nearby += np.tensordot(weights[some].T, voxels, 1)
+        let_go(frames[0])
+    above, below, left, right = nearby.swapaxes(0, 1)
+    down, across = (below - above) / 2, (right - left) / 2
     _, j, i = (at - at.mean() for at in np.unravel_index(places, mean.shape))
-    down, across = slopes[:, 0], slopes[:, 1]
-    terms = np.stack([down, across, down * i - across * j, weights.T @ sample])
-    shift_j, shift_i, turn = _fitted(sample, weights, terms)
-    # The mean over places, which are around 0.
-    squares = shift_j**2 + shift_i**2 + turn**2 * np.mean(j**2 + i**2)
-    return float(np.median(np.sqrt(squares)))
-
-
-def _slopes(frame: Array, places: Numbers) -> Doubles:
-    """Return the derivatives of a frame [K, J, I] along rows and columns at places inside: [2, n]."""
-    voxels, ahead = frame.reshape(-1), (frame.shape[2], 1)
-    pairs = [voxels[places + step].astype(float) - voxels[places - step] for step in ahead]
-    let_go(frame)
-    return np.stack(pairs) / 2
-
-
-def _fitted(sample: Doubles, weights: Doubles, terms: Doubles) -> Doubles:
-    """Fit each frame by three terms in its weights, and by all of the fourth: [3, T].
-
-    sample: [T, n]. weights: [T, images]. terms: [4, images, n].
-    """
-    count, images = weights.shape
-    every = terms.reshape(-1, terms.shape[2])
-    model = np.zeros((count, 3 + images, len(every)))  # of each frame, in `every`
-    for number in range(3):
-        model[:, number, number * images : (number + 1) * images] = weights
-    model[:, 3:, -images:] = np.eye(images)
-    products = model @ (every @ every.T) @ model.transpose(0, 2, 1)
-    scale = 1 / np.sqrt(np.maximum(np.diagonal(products, axis1=1, axis2=2), TINY))
-    inverse = np.linalg.pinv(
-        products * scale[:, :, None] * scale[:, None], rcond=_LEAST_PART, hermitian=True
-    )
-    answers = (model @ (sample @ every.T)[:, :, None])[..., 0]
-    solved: Doubles = scale * (inverse @ (scale * answers)[..., None])[..., 0]
-    return solved[:, :3].T
+    # A turn is measured as the shift (RMS) that it makes: so all three are of one size.
+    radius = np.sqrt(np.mean(j**2 + i**2))
+    terms = np.stack([down, across, (down * i - across * j) / radius])
+    shown = np.linalg.qr(sample.T @ weights)[0]
+    terms -= terms @ shown @ shown.T
+    # The normal equations of each frame, whose terms are mixed by its weights.
+    products = np.tensordot(terms, terms, (2, 2))
+    products = np.einsum("tm,ambn,tn->tab", weights, products, weights)
+    answers = np.einsum("tm,amt->ta", weights, terms @ sample.T)
+    inverse = np.linalg.pinv(products, rcond=_LEAST_PART, hermitian=True)
+    moved = np.linalg.norm(inverse @ answers[..., None], axis=1)
+    return float(np.median(moved))
