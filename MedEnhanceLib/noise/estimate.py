@@ -154,7 +154,10 @@ class NoiseEstimate:
 
         Linear between cells and constant beyond the outer ones.
         """
-        return np.stack([_level_of(self, z) for z in range(*slices.indices(self.shape[0]))])
+        start, stop, _ = slices.indices(self.shape[0])
+        if stop - start > SLICES_AT_ONCE:  # more than should be held
+            return _level_of.__wrapped__(self, start, stop)
+        return _level_of(self, start, stop).copy()
 
     @property
     def places(self) -> list[Array]:
@@ -163,12 +166,11 @@ class NoiseEstimate:
         return [(np.arange(count) + 0.5) / size - 0.5 for count, size in sides]
 
 
-@lru_cache(SLICES_AT_ONCE)  # all frames of a sequence read the same slices in turn
-def _level_of(noise: NoiseEstimate, z: int) -> Floats:
-    """Interpolate the map to slice z, [J, I]."""
+@lru_cache(maxsize=1)  # frames of a sequence read the same slices in turn
+def _level_of(noise: NoiseEstimate, start: int, stop: int) -> Floats:
+    """Interpolate the map to some slices, [n, J, I]."""
     k, j, i = noise.places
-    level: Floats = interpolated(noise.sigma, (k[z : z + 1], j, i))[0]
-    return level
+    return interpolated(noise.sigma, (k[start:stop], j, i))
 
 
 def is_rician(air: float | None, level: float) -> bool:
