@@ -172,6 +172,7 @@ def measure(
     return decision
 
 
+@blas_on_one_thread
 def _denoised(
     run: EnhancerRun, outputs: Outputs, monitor: Monitor
 ) -> tuple[list[float], dict[str, Any]]:
@@ -197,8 +198,7 @@ def _denoised(
         if number not in acting:
             frames[number].keep()
     facts: dict[str, Any] = {}
-    # Filter and network have threads of their own.
-    with without_tf32, blas_on_one_thread, openmp_on_one_thread():
+    with without_tf32, openmp_on_one_thread():  # filter and network have threads of their own
         if acting:
             denoised = run.denoiser.denoise(given)
             facts = dict(denoised.facts)
