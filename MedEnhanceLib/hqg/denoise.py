@@ -16,6 +16,7 @@ from MedEnhanceLib.core.arrays import (
     Array,
     Doubles,
     Floats,
+    cached_parts,
     cosine_matrix,
     extremes,
     foreground,
@@ -179,9 +180,9 @@ class Removal:
             regions: of that frame; padding is not put back.
         """
         level, corrected = regions.level(self.noise), np.empty_like(part.voxels)
-        for place, filtered in enumerate(part.voxels):
-            z = part.slices.start + place
-            at, values = slice(z, z + 1), filtered[None]
+        for some in cached_parts(part.voxels):
+            first, values = part.slices.start, part.voxels[some]
+            at = slice(first + some.start, first + some.stop)
             if self.noise.rician:
                 sigma = np.asarray(level[at][:, *part.region])
                 values = _without_rician_bias(values, sigma, self.noise)
@@ -189,7 +190,7 @@ class Removal:
                 before = regions.neutral[at][:, *part.region].astype(np.float32)
                 change = np.float32(self.share) * (values - before)
                 values = before + (change - self.band.of(change) if self.band else change)
-            corrected[place] = values[0]
+            corrected[some] = values
         return corrected
 
 

@@ -59,7 +59,7 @@ from MedEnhanceLib.noise.even_region import even_places_of
 from MedEnhanceLib.noise.movement import STILL
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.device import choose_device
-from MedEnhanceLib.runtime.machine import openmp_on_one_thread
+from MedEnhanceLib.runtime.machine import blas_on_one_thread, openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
 
@@ -191,6 +191,7 @@ def measure(
     return decision
 
 
+@blas_on_one_thread
 def _denoised(
     run: EnhancerRun, outputs: Outputs, monitor: Monitor
 ) -> tuple[list[float], dict[str, Any]]:
