@@ -19,15 +19,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Mask, Region, extremes, let_go
+from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Mask, Region, extremes, let_go, widened
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/harm.py.
 #: Values that are examined, in a slice and in the volume; least share of its voxels in blocks.
@@ -208,6 +211,43 @@ class Air:
         if noise.air is None or noise.air > _MOST_OF_TISSUE * noise.level:
             return None
         return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
+
+    @property
+    def voxels(self) -> Any:
+        """The volume that is searched, [K, J, I]."""
+        return self._voxels
+
+    def far_in(
+        self, part: slice, slices: Callable[[slice], Tensor], sweeps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mask far air as `far_from_tissue`, on a device, without waiting for it.
+
+        Args:
+            part: the slices.
+            slices: returns some slices of the volume, [n, J, I].
+            sweeps: air is followed from the border over so many times the cells along a side.
+        Returns the masks, [n, J, I], and the number of cells whose neighbors were not reached; if
+        it is not 0, air is left out that more sweeps would find.
+        """
+        from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+        around = widened(part, _SLICES_FAR, self._voxels.shape[0])
+        planes = slices(around)
+        rows, columns = planes.shape[1:]
+        padded = F.pad(planes[None], (0, -columns % _SIDE, 0, -rows % _SIDE), mode="replicate")[0]
+        cells = padded.unflatten(2, (-1, _SIDE)).unflatten(1, (-1, _SIDE))
+        is_air = (cells.mean((2, 4)) < self._mean) & (cells.amax((2, 4)) < self._largest)
+        air = is_air.float()
+        reached = air.clone()
+        reached[:, 1:-1, 1:-1] = 0
+        for _ in range(sweeps * max(air.shape[1:])):
+            reached = F.max_pool2d(reached, 3, 1, 1) * air
+        left = (F.max_pool2d(reached, 3, 1, 1) * air - reached).sum()
+        reach = _SLICES_FAR, _CELLS_FAR, _CELLS_FAR
+        else_near = F.max_pool3d(1 - reached[None], [2 * r + 1 for r in reach], 1, reach)[0]
+        far = else_near[part.start - around.start :][: part.stop - part.start] == 0
+        far = far[:, :, None, :, None].expand(-1, -1, _SIDE, -1, _SIDE)
+        return far.flatten(3).flatten(1, 2)[:, :rows, :columns], left
 
     def _far_from_tissue(self, z: int) -> Mask:
         """Mask the air of slice z with nothing else near, [J, I]."""
