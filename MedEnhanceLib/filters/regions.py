@@ -235,7 +235,7 @@ class Air:
         planes = slices(around)
         rows, columns = planes.shape[1:]
         padded = F.pad(planes[None], (0, -columns % _SIDE, 0, -rows % _SIDE), mode="replicate")[0]
-        cells = padded.unflatten(2, (-1, _SIDE)).unflatten(1, (-1, _SIDE))
+        cells = padded.view(len(planes), -1, _SIDE, padded.shape[2] // _SIDE, _SIDE)
         is_air = (cells.mean((2, 4)) < self._mean) & (cells.amax((2, 4)) < self._largest)
         air = is_air.float()
         reached = air.clone()

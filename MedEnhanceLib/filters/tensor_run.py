@@ -131,6 +131,20 @@ class TensorRun(Run):
         is_noisy = self._pilot is self.noisy
         return self._stacked("noisy", part) if is_noisy else self._sent(self._pilot[part])
 
+    def air(self, z: int) -> Tensor | None:
+        """Mask the air far from tissue in a slice, [J, I]; None where air is not known."""
+        if self._air is None:
+            return None
+        last = self.noisy.shape[0] - 1
+        while True:
+            self._air_of(min(z + _AIR_AHEAD, last) // _AIR_AT_ONCE)
+            far, left = self._air_of(z // _AIR_AT_ONCE)
+            if not left.result()[0]:
+                return far[z % _AIR_AT_ONCE][self._crop.region]
+            # The air winds: it is followed farther, in this and all other slices.
+            self._sweeps *= 2
+            self._air_of.cache_clear()
+
     def level(self, part: slice) -> Tensor:
         """Return σ of the noise in some slices."""
         return self._stacked("level", part)
@@ -172,9 +186,9 @@ class TensorRun(Run):
         if kind == "threshold":
             return at, _Copied(torch.tensor(len(at)))
         z = places(self.noisy.shape[0], layer.round.step, is_shifted=False)[layer.number] + 1
-        level = self._input(z).result()["level"]
-        if self._air is not None:
-            level = level.masked_fill(self._air_in(z), 0)
+        level, air = self._input(z).result()["level"], self.air(z)
+        if air is not None:
+            level = level.masked_fill(air, 0)
         is_needed = gather_blocks(level, at[:, 3]) > LEAST_LEVEL
         order = is_needed.byte().argsort(stable=True, descending=True)
         return at.index_select(0, order), _Copied(is_needed.sum(dtype=torch.float32))
@@ -191,8 +205,8 @@ class TensorRun(Run):
         padded = F.pad(pilot, (1, 1, 1, 1), mode="replicate")
         rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
         mean = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
-        air = torch.stack([self._air_in(z) for z in range(part.start, part.stop)])
-        is_smoothed = air & ((mean - pilot).abs() < level)
+        air: list[Any] = [self.air(z) for z in range(part.start, part.stop)]
+        is_smoothed = torch.stack(air) & ((mean - pilot).abs() < level)
         return torch.where(level > 0, torch.where(is_smoothed, mean, pilot), before)
 
     def _stacked(self, name: str, part: slice) -> Tensor:
@@ -200,19 +214,6 @@ class TensorRun(Run):
         for z in range(part.start, min(part.stop + _SLICES_AHEAD, self.noisy.shape[0])):
             self._input(z)
         return torch.stack([self._input(z).result()[name] for z in range(part.start, part.stop)])
-
-    def _air_in(self, z: int) -> Tensor:
-        """Mask the air of slice z with nothing else near, [J, I]."""
-        assert self._air is not None
-        last = self.noisy.shape[0] - 1
-        while True:
-            self._air_of(min(z + _AIR_AHEAD, last) // _AIR_AT_ONCE)
-            far, left = self._air_of(z // _AIR_AT_ONCE)
-            if not left.result()[0]:
-                return far[z % _AIR_AT_ONCE][self._crop.region]
-            # The air winds: it is followed farther, in this and all other slices.
-            self._sweeps *= 2
-            self._air_of.cache_clear()
 
     def _begun_air(self, number: int) -> tuple[Tensor, _Copied]:
         """Mask the air of some slices; also returns the number of cells that are left."""

@@ -27,6 +27,8 @@ from MedEnhanceLib.native import CELLS, SIDE
 
 #: References computed together on a CPU, and most on a device; each needs about 100 kB.
 _AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 8192
+#: Free memory of a device from which four times as many are: all of a layer of 512 × 512 voxels.
+_MUCH_MEMORY = 16 << 30
 #: As in grouped.c: below this σ there is no noise to remove.
 LEAST_LEVEL = 1e-10
 #: As in grouped.c: least damping as a share of the system's trace.
@@ -47,7 +49,10 @@ class TorchEngine:
 
     def __post_init__(self) -> None:
         if not self.at_once:
-            most = _AT_ONCE if self.device == "cpu" else _AT_ONCE_ON_A_DEVICE
+            most = _AT_ONCE
+            if self.device != "cpu":
+                is_much = torch.cuda.mem_get_info(self.device)[0] >= _MUCH_MEMORY
+                most = _AT_ONCE_ON_A_DEVICE * (4 if is_much else 1)
             object.__setattr__(self, "at_once", most)
 
     def less(self) -> TorchEngine | None:
