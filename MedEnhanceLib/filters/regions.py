@@ -193,7 +193,7 @@ class Air:
 
     def __init__(self, voxels: Any, mean: float, largest: float) -> None:
         """Search `voxels`, [K, J, I]; a cell is air by its `mean` and `largest` value at most."""
-        self._voxels, self._mean, self._largest = voxels, mean, largest
+        self.voxels, self._mean, self._largest = voxels, mean, largest
         self._air = lru_cache(_HELD)(self._cells_of_air)
         self.far_from_tissue = lru_cache(_HELD)(self._far_from_tissue)
 
@@ -212,46 +212,34 @@ class Air:
             return None
         return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
 
-    @property
-    def voxels(self) -> Any:
-        """The volume that is searched, [K, J, I]."""
-        return self._voxels
+    def far_in(self, part: slice, slices: Callable[[slice], Tensor]) -> Tensor:
+        """Mask the same in some slices at once, on a device, [n, J, I].
 
-    def far_in(
-        self, part: slice, slices: Callable[[slice], Tensor], sweeps: int
-    ) -> tuple[Tensor, Tensor]:
-        """Mask far air as `far_from_tissue`, on a device, without waiting for it.
-
-        Args:
-            part: the slices.
-            slices: returns some slices of the volume, [n, J, I].
-            sweeps: air is followed from the border over so many times the cells along a side.
-        Returns the masks, [n, J, I], and the number of cells whose neighbors were not reached; if
-        it is not 0, air is left out that more sweeps would find.
+        slices: returns slices of the volume as a tensor.
         """
         from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-        around = widened(part, _SLICES_FAR, self._voxels.shape[0])
+        around = widened(part, _SLICES_FAR, self.voxels.shape[0])
         planes = slices(around)
         rows, columns = planes.shape[1:]
         padded = F.pad(planes[None], (0, -columns % _SIDE, 0, -rows % _SIDE), mode="replicate")[0]
         cells = padded.view(len(planes), -1, _SIDE, padded.shape[2] // _SIDE, _SIDE)
         is_air = (cells.mean((2, 4)) < self._mean) & (cells.amax((2, 4)) < self._largest)
-        air = is_air.float()
+        air, before = is_air.float(), None
         reached = air.clone()
         reached[:, 1:-1, 1:-1] = 0
-        for _ in range(sweeps * max(air.shape[1:])):
-            reached = F.max_pool2d(reached, 3, 1, 1) * air
-        left = (F.max_pool2d(reached, 3, 1, 1) * air - reached).sum()
+        while before is None or not reached.equal(before):  # once, unless the air winds
+            for _ in range(max(air.shape[1:])):
+                before, reached = reached, F.max_pool2d(reached, 3, 1, 1) * air
         reach = _SLICES_FAR, _CELLS_FAR, _CELLS_FAR
-        else_near = F.max_pool3d(1 - reached[None], [2 * r + 1 for r in reach], 1, reach)[0]
-        far = else_near[part.start - around.start :][: part.stop - part.start] == 0
+        others = F.max_pool3d(1 - reached[None], [2 * r + 1 for r in reach], 1, reach)[0]
+        far = others[part.start - around.start :][: part.stop - part.start] == 0
         far = far[:, :, None, :, None].expand(-1, -1, _SIDE, -1, _SIDE)
-        return far.flatten(3).flatten(1, 2)[:, :rows, :columns], left
+        return far.flatten(3).flatten(1, 2)[:, :rows, :columns]
 
     def _far_from_tissue(self, z: int) -> Mask:
         """Mask the air of slice z with nothing else near, [J, I]."""
-        count, rows, columns = self._voxels.shape
+        count, rows, columns = self.voxels.shape
         near = range(max(0, z - _SLICES_FAR), min(count, z + _SLICES_FAR + 1))
         air = reduce(np.logical_and, map(self._air, near))
         air = np.pad(air, _CELLS_FAR, constant_values=True)
@@ -260,7 +248,7 @@ class Air:
 
     def _cells_of_air(self, z: int) -> Mask:
         """Mask the cells of slice z that are air and connected to the border."""
-        plane = self._voxels[z : z + 1][0].astype(np.float32)
+        plane = self.voxels[z : z + 1][0].astype(np.float32)
         plane = np.pad(plane, [(0, -side % _SIDE) for side in plane.shape], mode="edge")
         rows = plane.reshape(len(plane) // _SIDE, _SIDE, -1)  # along rows first: thrice as fast
         total, most = (

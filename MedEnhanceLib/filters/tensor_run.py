@@ -37,9 +37,9 @@ from MedEnhanceLib.runtime.machine import Pool
 from MedEnhanceLib.runtime.ordered import ahead
 
 #: Slices of the input that are copied to a device ahead, and slabs that are computed ahead there.
-_SLICES_AHEAD, _SLABS_AHEAD = 32, 4
-#: Slices whose air is searched at once, and slices before they are needed.
-_AIR_AT_ONCE, _AIR_AHEAD = 16, 8
+_SLICES_AHEAD, _SLABS_AHEAD = 24, 4
+#: Slices whose air is searched at once.
+_AIR_AT_ONCE = 16
 #: Slices of the input that stay on a device, for each stage: more than it is behind the one before.
 _HELD = 14
 #: In the first stage a reference is one block, otherwise a group of 32: factor on those at once.
@@ -65,8 +65,7 @@ class TensorRun(Run):
         held = _HELD * (len(self.stages) + 2) + _SLICES_AHEAD
         self._input = lru_cache(held)(self._begun_input)
         self._references = lru_cache(held)(self._begun_references)
-        self._air_of = lru_cache(1 + held // _AIR_AT_ONCE)(self._begun_air)
-        self._sweeps = 1  # of the search for air
+        self._air_of = lru_cache(1 + held // _AIR_AT_ONCE)(self._searched_air)
 
     def __enter__(self) -> TensorRun:
         without_tf32.__enter__()
@@ -76,30 +75,20 @@ class TensorRun(Run):
         self._preparing.shutdown(cancel_futures=True)
         super().__exit__(*error)
         without_tf32.__exit__()
-        del (
-            self._input,
-            self._references,
-            self._air_of,
-        )  # caches and this object refer to each other
+        del self._input, self._references, self._air_of  # they and this object refer to each other
 
-    def ahead(
-        self, slabs: Iterator[Slab], correct: Callable[[Tensor, Tensor], Tensor] | None = None
-    ) -> Iterator[Slab]:
+    def ahead(self, slabs: Iterator[Slab], correct: Any = None) -> Iterator[Slab]:
         """Yield slabs, of a device in main memory, where a thread has them computed ahead.
 
         correct: on a device: makes slices of a result of them and of those before the filter.
         """
         if self._device == "cpu":
-            yield from slabs
-            return
-        if correct:
-            slabs = self._corrected(slabs, correct)
-        for copied in ahead((_Copied(each.voxels, each.change) for each in slabs), _SLABS_AHEAD):
-            yield Slab(*copied.result())
+            return slabs
+        slabs = self._corrected(slabs, correct) if correct else slabs
+        begun = (_Copied(each.voxels, each.change) for each in slabs)
+        return (Slab(*copied.result()) for copied in ahead(begun, _SLABS_AHEAD))
 
-    def _corrected(
-        self, slabs: Iterator[Slab], correct: Callable[[Tensor, Tensor], Tensor]
-    ) -> Iterator[Slab]:
+    def _corrected(self, slabs: Iterator[Slab], correct: Any) -> Iterator[Slab]:
         z, sides = self.needed.start, self.box[1:]  # without mirrored voxels
         for slab in slabs:
             before = self._stacked("noisy", slice(z, z + len(slab.voxels)))
@@ -132,18 +121,11 @@ class TensorRun(Run):
         return self._stacked("noisy", part) if is_noisy else self._sent(self._pilot[part])
 
     def air(self, z: int) -> Tensor | None:
-        """Mask the air far from tissue in a slice, [J, I]; None where air is not known."""
+        """Mask the air far from tissue in a slice, as `Run.air`."""
         if self._air is None:
             return None
-        last = self.noisy.shape[0] - 1
-        while True:
-            self._air_of(min(z + _AIR_AHEAD, last) // _AIR_AT_ONCE)
-            far, left = self._air_of(z // _AIR_AT_ONCE)
-            if not left.result()[0]:
-                return far[z % _AIR_AT_ONCE][self._crop.region]
-            # The air winds: it is followed farther, in this and all other slices.
-            self._sweeps *= 2
-            self._air_of.cache_clear()
+        number, place = divmod(z, _AIR_AT_ONCE)
+        return self._air_of(number)[place][self._crop.region]
 
     def level(self, part: slice) -> Tensor:
         """Return σ of the noise in some slices."""
@@ -215,18 +197,14 @@ class TensorRun(Run):
             self._input(z)
         return torch.stack([self._input(z).result()[name] for z in range(part.start, part.stop)])
 
-    def _begun_air(self, number: int) -> tuple[Tensor, _Copied]:
-        """Mask the air of some slices; also returns the number of cells that are left."""
-        air, first = self._air, number * _AIR_AT_ONCE
+    def _searched_air(self, number: int) -> Tensor:
+        """Mask the air of _AIR_AT_ONCE slices, [n, J, I]."""
+        first, count, air = number * _AIR_AT_ONCE, self.noisy.shape[0], self._air
+        part = slice(first, min(first + _AIR_AT_ONCE, count))
         assert air is not None
-        is_same = air.voxels is self.noisy
-        part = slice(first, min(first + _AIR_AT_ONCE, self.noisy.shape[0]))
-        far, left = air.far_in(
-            part,
-            lambda z: self._stacked("noisy", z) if is_same else self._sent(air.voxels[z]),
-            sweeps=self._sweeps,
-        )
-        return far, _Copied(left)
+        if air.voxels is self.noisy:
+            return air.far_in(part, lambda around: self._stacked("noisy", around))
+        return air.far_in(part, lambda around: self._sent(air.voxels[around]))
 
     def _begun_input(self, z: int) -> Future[dict[str, Tensor]]:
         return self._preparing.submit(self._input_of, z)
@@ -314,13 +292,7 @@ class TensorSums:
         sums[-1].view(-1).scatter_add_(0, estimates.starts.reshape(-1).long(), weights)
 
     def means(self, end: int, before: Tensor, level: Tensor) -> Tensor:
-        """Average the blocks over each voxel of slices `first` to `end`, as `Sums.means`.
-
-        Args:
-            end: one past the last slice.
-            before: the slices before the stage, which stay where there is no noise or no block.
-            level: σ in the slices.
-        """
+        """Average the blocks of the first image, as `all_means`."""
         return self.all_means(end, before, level)[0]
 
     def all_means(self, end: int, before: Tensor, level: Tensor) -> Tensor:

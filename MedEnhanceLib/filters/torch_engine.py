@@ -25,10 +25,9 @@ from MedEnhanceLib.filters.layers import TAPER, BlockGroups, Layer, StageKind, p
 from MedEnhanceLib.learning.precision import constant, without_tf32
 from MedEnhanceLib.native import CELLS, SIDE
 
-#: References computed together on a CPU, and most on a device; each needs about 100 kB.
-_AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 8192
-#: Free memory of a device from which four times as many are: all of a layer of 512 × 512 voxels.
-_MUCH_MEMORY = 16 << 30
+#: References computed together on a CPU, and most on a device; each needs about 100 kB. All of a
+#: layer of 512 × 512 voxels are less.
+_AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 32768
 #: As in grouped.c: below this σ there is no noise to remove.
 LEAST_LEVEL = 1e-10
 #: As in grouped.c: least damping as a share of the system's trace.
@@ -49,10 +48,7 @@ class TorchEngine:
 
     def __post_init__(self) -> None:
         if not self.at_once:
-            most = _AT_ONCE
-            if self.device != "cpu":
-                is_much = torch.cuda.mem_get_info(self.device)[0] >= _MUCH_MEMORY
-                most = _AT_ONCE_ON_A_DEVICE * (4 if is_much else 1)
+            most = _AT_ONCE if self.device == "cpu" else _AT_ONCE_ON_A_DEVICE
             object.__setattr__(self, "at_once", most)
 
     def less(self) -> TorchEngine | None:
@@ -170,7 +166,7 @@ class TorchGroups:
 
     def _box(self, *sides: int) -> Tensor:
         """Return the indices of the voxels of a box in the flat slab, from its first voxel."""
-        return _box(sides, *self.level.shape, self.level.device)
+        return box(sides, *self.level.shape, self.level.device)
 
     def _match(self, at: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the first voxels of each group's blocks, [B, keep], and 1 for members, else 0.
@@ -280,7 +276,8 @@ def grid(
 
 
 @lru_cache(maxsize=64)
-def _box(sides: tuple[int, ...], ny: int, nx: int, device: Any) -> Tensor:
+def box(sides: tuple[int, ...], ny: int, nx: int, device: Any) -> Tensor:
+    """Return the flat places of the voxels of a box in a slab with slices of ny × nx."""
     z, y, x = np.ogrid[tuple(slice(side) for side in sides)]
     with torch.inference_mode(False):
         return torch.from_numpy(((z * ny + y) * nx + x).reshape(-1)).to(device)

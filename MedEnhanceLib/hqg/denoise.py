@@ -199,10 +199,7 @@ class Removal:
         return corrected
 
     def taken(self, values: Any, before: Any) -> Any:
-        """Return slices with the share of the correction, without the band: arrays or tensors.
-
-        values: filtered, [n, J, I]. before: the same, not filtered.
-        """
+        """Return filtered slices with the share of their change, without the band; or tensors."""
         change = (values - before) * np.float32(self.share)
         return before + (change - self.band.of(change) if self.band else change)
 

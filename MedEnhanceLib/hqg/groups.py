@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.filters.layers import TAPER, BlockGroups
-from MedEnhanceLib.filters.torch_engine import COSINES, gather_blocks
+from MedEnhanceLib.filters.torch_engine import COSINES, box, gather_blocks
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
 from MedEnhanceLib.native import CELLS, SIDE
@@ -85,9 +85,8 @@ class Places:
     def voxels(self) -> Tensor:
         """Return the flat places of all voxels, [N, blocks, 64]."""
         _, rows, columns = self.shape
-        side = torch.arange(SIDE, device=self.index.device)
-        offset = (side[:, None, None] * rows + side[:, None]) * columns + side
-        return self.index.long()[..., None] + offset.reshape(CELLS)
+        index = self.index.long()
+        return index[..., None] + box((SIDE, SIDE, SIDE), rows, columns, index.device)
 
     def scale(self) -> Tensor:
         """Return the deviation of the noise in each coefficient, [N, 1, 64]."""

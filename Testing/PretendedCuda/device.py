@@ -46,7 +46,7 @@ _PRODUCTS = {
 #: They give numbers, or as many values as a mask has.
 _WAITING = {
     aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default,
-    aten._unique2.default,
+    aten._unique2.default, aten.equal.default,
 }  # fmt: skip
 _INDEXING = {
     aten.index.Tensor, aten.index_put.default, aten.index_put_.default,
