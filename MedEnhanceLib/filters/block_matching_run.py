@@ -189,8 +189,8 @@ class Run:
         change = None if slab.change is None else slab.change[inner]
         return part, Slab(slab.voxels[inner], change)
 
-    def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
-        """Yield slabs for `finished`; on a device they are computed ahead."""
+    def ahead(self, slabs: Iterator[Slab], correct: Any = None) -> Iterator[Slab]:
+        """Yield slabs for `finished`; on a device they are computed ahead, and corrected."""
         return slabs
 
     def in_order(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -110,9 +111,13 @@ class LesionBand:
         sigma_px = SIGMA_MM / spacing[1], SIGMA_MM / spacing[0]
         return cls(sigma_px) if max(sigma_px) <= _MOST_PX else None
 
-    def of(self, removed: Floats) -> Floats:
-        """Return what is given back of what was removed, both [n, J, I]."""
-        return gaussian_blur(removed, self.sigma_px)
+    def of(self, removed: Any) -> Any:
+        """Return what is given back of what was removed, both [n, J, I], arrays or tensors."""
+        if isinstance(removed, np.ndarray):
+            return gaussian_blur(removed, self.sigma_px)
+        sides = zip(removed.shape[1:], self.sigma_px, strict=True)
+        rows, columns = (_blur_on(removed.device, side, sigma) for side, sigma in sides)
+        return rows @ removed @ columns.T
 
     def share_of(self, spectrum: Floats) -> float:
         """Return the standard deviation of noise within the band over that of the noise.
@@ -179,6 +184,8 @@ class Removal:
             part: of a frame; of a region, all but the outer `reach` voxels are as in the whole.
             regions: of that frame; padding is not put back.
         """
+        if part.is_corrected:
+            return part.voxels
         level, corrected = regions.level(self.noise), np.empty_like(part.voxels)
         for some in cached_parts(part.voxels):
             first, values = part.slices.start, part.voxels[some]
@@ -188,10 +195,22 @@ class Removal:
                 values = _without_rician_bias(values, sigma, self.noise)
             if self.share < 1 or self.band:
                 before = regions.neutral[at][:, *part.region].astype(np.float32)
-                change = np.float32(self.share) * (values - before)
-                values = before + (change - self.band.of(change) if self.band else change)
+                values = self.taken(values, before)
             corrected[some] = values
         return corrected
+
+    def taken(self, values: Any, before: Any) -> Any:
+        """Return filtered slices with the share of their change, without the band; or tensors."""
+        change = (values - before) * np.float32(self.share)
+        return before + (change - self.band.of(change) if self.band else change)
+
+
+@lru_cache(maxsize=4)
+def _blur_on(device: Any, side: int, sigma: float) -> Any:
+    """Return the matrix of `gaussian_blur` along an axis, on a device, [side, side]."""
+    import torch
+
+    return torch.from_numpy(gaussian_blur(np.eye(side, dtype=np.float32), (sigma, 0.0))).to(device)
 
 
 def trust_in(noise: NoiseEstimate) -> float:
@@ -284,7 +303,9 @@ def denoise(
     Returns float32 slices, and the change by guides. Raises as `Denoiser.denoise`.
     """
     regions = ConstantRegions(volume.voxels, removal.noise.level)
-    given = Frames.of(volume, removal.noise, **{"regions": lambda _: regions, **frames})
+    given = Frames.of(
+        volume, removal.noise, **{"regions": lambda _: regions, "correct": removal.taken, **frames}
+    )
     if not removal.acts_on(volume):
         return Slab(volume.voxels[given.slices].astype(np.float32))
     parts = (denoiser or BlockMatching()).denoise(given).parts

@@ -207,7 +207,8 @@ def _denoised(
         region=run.region_around,
         usable=[n for n in range(len(run.frames)) if n not in run.empty],
         tops={number: run.cache.ranges[number].top for number in acting}, guides=run.shown,
-        regions=run.regions_of, scratch=run.scratch, monitor=monitor, share=share,
+        regions=run.regions_of, correct=removal.taken, scratch=run.scratch, monitor=monitor,
+        share=share,
     )  # fmt: skip
     frames = {}
     for place, number in enumerate(run.numbers):

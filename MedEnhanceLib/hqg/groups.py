@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.filters.layers import TAPER, BlockGroups
-from MedEnhanceLib.filters.torch_engine import COSINES
+from MedEnhanceLib.filters.torch_engine import COSINES, box, gather_blocks
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
 from MedEnhanceLib.native import CELLS, SIDE
@@ -85,9 +85,8 @@ class Places:
     def voxels(self) -> Tensor:
         """Return the flat places of all voxels, [N, blocks, 64]."""
         _, rows, columns = self.shape
-        side = torch.arange(SIDE, device=self.index.device)
-        offset = (side[:, None, None] * rows + side[:, None]) * columns + side
-        return self.index.long()[..., None] + offset.reshape(CELLS)
+        index = self.index.long()
+        return index[..., None] + box((SIDE, SIDE, SIDE), rows, columns, index.device)
 
     def scale(self) -> Tensor:
         """Return the deviation of the noise in each coefficient, [N, 1, 64]."""
@@ -104,11 +103,6 @@ def on_device(value: T, device: str) -> T:
         moved = {each.name: on_device(getattr(value, each.name), device) for each in fields(value)}
         return replace(value, **moved)  # type: ignore[type-var]
     return value
-
-
-def gather_blocks(values: Tensor, voxels: Tensor) -> Tensor:
-    """Gather the values of a slab in blocks, [N, blocks, 64]; voxels: from `Places.voxels`."""
-    return values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
 
 
 def coefficients(blocks: Tensor, scale: Tensor, transform: Tensor) -> Tensor:

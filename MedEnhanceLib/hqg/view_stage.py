@@ -150,4 +150,6 @@ class ViewNetwork(SetNetwork):
         scaled = (each[None] / top for each in (noisy, smooth, sigma))
         with torch.inference_mode(), mixed_precision(self.device):
             result: Tensor = self.view(*scaled)[0] * top
-        return result if air is None else torch.where(air, smooth[NEIGHBORS], result)
+        return (
+            result if air is None else torch.where(torch.as_tensor(air), smooth[NEIGHBORS], result)
+        )

@@ -81,9 +81,7 @@ def diffusion() -> list[Row]:
 
 def thin_slices() -> list[Row]:
     """The head of slices four times as thick, restored."""
-    mr = _mr()
-    thick = mr.voxels.reshape(-1, _THICK, *_HEAD[1:]).mean(1).astype(np.int16)
-    return [_enhance(replace(mr, voxels=thick, geometry=_geometry(_THICK)), task="slices")]
+    return [_enhance(head_of(_THICK), task="slices")]
 
 
 def peers() -> list[Row]:
@@ -181,6 +179,13 @@ def _enhance(volume: Any, **fields: Any) -> Row:
 def _mr() -> Any:
     """A real MR mirrored and tiled, or shapes with noise on them."""
     return _volume("mr/studyforrest/T1.nii.gz", "MR", _HEAD, 0.0)
+
+
+def head_of(thick: int) -> Any:
+    """The head of slices so many times as thick."""
+    mr = _mr()
+    voxels = mr.voxels.reshape(-1, thick, *_HEAD[1:]).mean(1).astype(np.int16)
+    return replace(mr, voxels=voxels, geometry=_geometry(thick))
 
 
 def tiled_ct(slices: int) -> Any:
