@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from _common import Part, Row, run
-from speed import tiled_ct
+from _speed_volumes import tiled_ct
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.filters.block_matching import CT_ROUNDS, BlockMatchingFilter, engine_for
