@@ -7,11 +7,11 @@ compared run one after another in one process, in turns. Time on a CPU is report
 as CPU time, since wall time on a busy machine says more of the machine.
 
 What networks cost depends on the vector width. Each case is measured at AVX2, which most people
-have, and at the widest of the machine (`--only avx2` at one of them); rows that were measured at
-widths of other machines stay in the table. The floor is the CPU time of one thread that products of large
-matrices (SGEMM of NumPy, at the same width, in the same process, in turns) need for the products of
-both networks of the model ct, counted by their layers as they stand: what computes products in
-another way may be below it.
+have, and at the widest of the machine (`--only avx2`: at one of them); rows of widths that other
+machines have stay in the table. The floor is the CPU time of one thread that SGEMM (products of
+large matrices in NumPy, in turns with ours, at the same width) needs for the products of both
+networks of the model ct, which are counted by their layers. Networks that need fewer products can
+be below it.
 """
 
 from __future__ import annotations
