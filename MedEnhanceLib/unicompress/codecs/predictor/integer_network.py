@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Doubles, Floats
+from MedEnhanceLib.core.arrays import Doubles, Floats, Ints
 from MedEnhanceLib.unicompress.codecs.predictor.features import COUNT, FEATURE, LOG_STEPS
 
 #: Activations are in 1/32 and end at 8.
@@ -74,6 +74,12 @@ class Network:
             for layer in layers
         ]
 
+        #: For the compiled coder, rows of 32 bits: the bias, then pairs of weights in 16 bits each.
+        self.packed = [
+            np.concatenate([layer.bias.astype("<i4")[:, None], _pairs(layer.weights)], axis=1)
+            for layer in layers
+        ]
+
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Network:
         """Read a model's arrays; raises ValueError if they are invalid."""
@@ -99,6 +105,12 @@ class Network:
             arrays[f"weights{number}"] = layer.weights.astype(np.int8 if narrow else np.int16)
             arrays[f"bias{number}"] = layer.bias.astype(np.int32)
         return arrays
+
+
+def _pairs(weights: Floats) -> Ints:
+    """Lay two weights side by side in 32 bits, the first in the lower ones; an odd one gets a 0."""
+    even = np.pad(weights, ((0, 0), (0, weights.shape[1] % 2)))
+    return even.astype("<i2").view("<i4")
 
 
 def quantize(
