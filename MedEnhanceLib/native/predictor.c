@@ -62,7 +62,7 @@ struct predict_task {
   int64_t cost; /* of the symbols, in 1/65536 bit */
   int64_t widths[2], bits[3];
   const int64_t *lags, *beside; /* [SEEN] steps, and lines of the ring, that are looked back */
-  const int64_t *padding, *sources, *padding_starts;
+  const int32_t *padding, *sources, *padding_starts;
   const float *linear; /* [2, NEIGHBORS], of the first slice and of the others */
   const int32_t *layers[3]; /* rows: the bias, then pairs of weights as int16, of any odd one 0 */
   const float *down, *up;
@@ -440,7 +440,7 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_predict)(struct predict_task *t) {
         t->errors[here + x.lines[b]] = value - x.linear[b];
       }
     }
-    for (int64_t p = t->padding_starts[step]; p < t->padding_starts[step + 1]; p++) {
+    for (int32_t p = t->padding_starts[step]; p < t->padding_starts[step + 1]; p++) {
       t->cells[t->padding[p]] = t->cells[here + t->sources[p]];
       t->errors[t->padding[p]] = t->errors[here + t->sources[p]];
     }

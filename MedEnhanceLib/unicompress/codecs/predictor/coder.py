@@ -62,7 +62,8 @@ _WHOLE = (
 )
 #: Arrays of a task, and their types.
 _ARRAYS: dict[str, Any] = {
-    **dict.fromkeys(("lags", "beside", "padding", "sources", "padding_starts"), np.int64),
+    **dict.fromkeys(("lags", "beside"), np.int64),
+    **dict.fromkeys(("padding", "sources", "padding_starts"), np.int32),
     "linear": np.float32,
     **dict.fromkeys(("layer_0", "layer_1", "layer_2"), np.int32),
     **dict.fromkeys(("down", "up"), np.float32),

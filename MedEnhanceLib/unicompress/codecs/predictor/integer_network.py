@@ -62,7 +62,8 @@ class Network:
             if layer.bias.shape != layer.weights.shape[:1] or not 0 <= layer.bits <= 20:
                 raise ValueError("a bias that does not fit its layer")
             sums = np.abs(layer.weights).sum(axis=1) * largest + np.abs(layer.bias)
-            if len(layer.weights) > MOST_WIDTH or not (sums < 1 << 24).all():
+            wide = (np.abs(layer.weights) >= 1 << 15).any()
+            if len(layer.weights) > MOST_WIDTH or wide or not (sums < 1 << 24).all():
                 raise ValueError("weights whose sums would not be exact, or too many of them")
             width, largest = len(layer.weights), _LARGEST
         if width != 3:
