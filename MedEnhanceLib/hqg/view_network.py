@@ -25,7 +25,7 @@ from MedEnhanceLib.learning.unet import ResidualUNet
 #: Slices on each side of the middle one that the network sees.
 NEIGHBORS = 2
 #: Side in pixels of the mean that filtered values are relative to.
-_AROUND = 15
+AROUND = 15
 #: σ and values, on the network's scale, that are 0 and 1 for it.
 _TYPICAL_SIGMA, _TYPICAL_VALUE = 0.05, 0.5
 #: Least σ on the network's scale that values are divided by.
@@ -42,11 +42,6 @@ class ViewNet(ResidualUNet):
         super().__init__(_IMAGES, config.widths, config.depth)
         self.config = config
 
-    @property
-    def reach(self) -> int:
-        """Pixels to each side, as of the U-Net, with the mean that values are relative to."""
-        return super().reach + _AROUND // 2
-
     def forward(self, noisy: Tensor, filtered: Tensor, sigma: Tensor) -> Tensor:
         """Correct filtered slices.
 
@@ -57,10 +52,10 @@ class ViewNet(ResidualUNet):
         Returns the middle slices, [B, J, I].
         """
         middle, unit = filtered[:, NEIGHBORS], sigma.clamp_min(_LEAST_SIGMA)
-        around, half = middle[:, None], _AROUND // 2
+        around, half = middle[:, None], AROUND // 2
         for size, padding in (
-            ((_AROUND, 1), (0, 0, half, half)),
-            ((1, _AROUND), (half, half, 0, 0)),
+            ((AROUND, 1), (0, 0, half, half)),
+            ((1, AROUND), (half, half, 0, 0)),
         ):
             around = F.avg_pool2d(F.pad(around, padding, mode="replicate"), size, stride=1)
         removed = (noisy - filtered) / unit[:, None]
@@ -82,8 +77,8 @@ def inputs_of(noisy: Floats, filtered: Floats, sigma: Floats, top: float) -> Flo
     images = np.empty((_IMAGES, *sigma.shape), np.float32)
     removed, relative = images[: len(noisy)], images[len(noisy) : -2]
     middle, unit = filtered[NEIGHBORS], np.maximum(sigma, np.float32(_LEAST_SIGMA * top))
-    padded = np.pad(middle, _AROUND // 2, mode="edge")
-    around = reduce_windows(np.add, padded, (_AROUND, _AROUND)) / np.float32(_AROUND**2)
+    padded = np.pad(middle, AROUND // 2, mode="edge")
+    around = reduce_windows(np.add, padded, (AROUND, AROUND)) / np.float32(AROUND**2)
     np.subtract(noisy, filtered, out=removed)
     np.subtract(filtered, around, out=relative)
     images[:-2] /= unit

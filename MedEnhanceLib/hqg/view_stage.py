@@ -20,12 +20,12 @@ from torch import Tensor
 
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, widened
+from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, within
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab
 from MedEnhanceLib.filters.tensor_run import as_tensor
 from MedEnhanceLib.hqg.denoisers import Frames, Resources
 from MedEnhanceLib.hqg.network_stage import SetNetwork
-from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet, inputs_of, open_view_network
+from MedEnhanceLib.hqg.view_network import AROUND, NEIGHBORS, ViewNet, inputs_of, open_view_network
 from MedEnhanceLib.learning.native_unet import NativeUNet
 from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.runtime.machine import cpu_threads
@@ -71,20 +71,18 @@ class ViewNetwork(SetNetwork):
 
     def _region(self, frames: Frames) -> Region:
         """Return the rows and columns that are computed: all that the view network sees."""
-        region, reach, multiple = super()._region(frames), self.view.reach, self.view.multiple
+        region, sides = super()._region(frames), frames.volumes[0].shape[-2:]
         # In PyTorch the rounding of convolutions depends on the size of images.
         if self.compiled is None or region == WHOLE:
             return WHOLE
-        rows, columns = map(widened, region, (reach, reach), frames.volumes[0].shape[-2:])
-        return (
-            slice(rows.start // multiple * multiple, rows.stop),
-            slice(columns.start // multiple * multiple, columns.stop),
-        )
+        rows, columns = map(self.compiled.region, region, sides, (AROUND // 2,) * 2)
+        return rows, columns
 
     def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
         """Yield the slabs of a run after both networks: slices before the requested, then those."""
         count, *sides = frames.volumes[number].shape
         seen = run.box[1:]  # rows and columns
+        inner = WHOLE if frames.region == WHOLE else within(frames.region, self._region(frames))
         requested, top = frames.slices, float(np.float32(frames.tops[number]))
         changes: deque[Any] = deque()
         slabs = super()._slabs(run, frames, number)
@@ -97,7 +95,7 @@ class ViewNetwork(SetNetwork):
 
         held = Held(before(), run.needed.start, torch.stack)
 
-        def images() -> Iterator[tuple[Numbers, tuple[Any, ...]]]:
+        def images() -> Iterator[tuple[Numbers, Any, tuple[Any, ...]]]:
             for z in range(requested.start, requested.stop):
                 near = np.clip(np.arange(z - NEIGHBORS, z + NEIGHBORS + 1), 0, count - 1)
                 part = slice(int(near[0]), int(near[-1]) + 1)
@@ -105,15 +103,16 @@ class ViewNetwork(SetNetwork):
                 held.let_go(part.start)
                 # Without the zeros of padding, which no training saw: padding is put back later.
                 images = run.slices("noisy", part), smooth, run.map_at(frames.noise, z)
-                yield near - part.start, images
+                yield near - part.start, run.air(z), images
 
-        def corrected(item: tuple[Numbers, tuple[Any, ...]]) -> Tensor:
-            near, images = item
+        def corrected(item: tuple[Numbers, Any, tuple[Any, ...]]) -> Tensor:
+            near, air, images = item
             whole = as_tensor(images[1], self.device)[near[NEIGHBORS]].clone()
             noisy, smooth, sigma = (as_tensor(each, self.device)[:, *seen] for each in images)
             if len(noisy) < len(near):  # at an end of the volume
                 noisy, smooth = noisy[near], smooth[near]
-            whole[seen] = self._correct(noisy, smooth, sigma[0], top)
+            air = None if air is None else air[seen]
+            whole[seen] = self._correct(noisy, smooth, sigma[0], top, air, inner)
             return whole[None]
 
         threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // math.prod(sides)))
@@ -129,12 +128,26 @@ class ViewNetwork(SetNetwork):
             change = changes.popleft()
             yield Slab(result, None if change is None else change[None])
 
-    def _correct(self, noisy: Tensor, smooth: Tensor, sigma: Tensor, top: float) -> Tensor:
-        """Correct a slice, [J, I]: noisy and filtered ones, [5, J, I], and its σ."""
+    def _correct(
+        self, noisy: Tensor, smooth: Tensor, sigma: Tensor, top: float, air: Any, inner: Region
+    ) -> Tensor:
+        """Correct a slice, [J, I]; far air stays as the filter left it.
+
+        Args:
+            noisy: five slices, [5, J, I].
+            smooth: the same, filtered.
+            sigma: of the noise in the slice.
+            top: intensity of bright tissue.
+            air: mask of air that is far from tissue; None for none.
+            inner: rows and columns that are needed.
+        """
         if self.compiled is not None and self.device == "cpu":
             inputs = inputs_of(noisy.numpy(), smooth.numpy(), sigma.numpy(), top)
-            return smooth[NEIGHBORS] + sigma * torch.from_numpy(self.compiled.change(inputs))
+            needed = np.zeros(sigma.shape, np.bool_)
+            needed[inner] = True if air is None else ~air[inner]
+            change = torch.from_numpy(self.compiled.change(inputs, needed))
+            return smooth[NEIGHBORS] + sigma * change
         scaled = (each[None] / top for each in (noisy, smooth, sigma))
         with torch.inference_mode(), mixed_precision(self.device):
-            result: Tensor = self.view(*scaled)
-        return result[0] * top
+            result: Tensor = self.view(*scaled)[0] * top
+        return result if air is None else torch.where(air, smooth[NEIGHBORS], result)
