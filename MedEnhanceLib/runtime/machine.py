@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from typing import Any, TypeVar
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.dependencies import imported, require
 from MedEnhanceLib.runtime.device import choose_device, fault_of
-from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting
+from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting, computed_once
 
 Outcome = TypeVar("Outcome")
 #: Above "proc" and "sys", where Linux states the limits of control groups, of Docker or a cluster.
@@ -32,7 +31,7 @@ _QUOTA, _PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 _LOW_NICE = 10
 
 
-@lru_cache(maxsize=1)
+@computed_once
 def _thread_pools(_modules: int) -> Any:
     return require("threadpoolctl", purpose="Limiting threads").ThreadpoolController()
 
