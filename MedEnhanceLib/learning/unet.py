@@ -34,12 +34,6 @@ class ResidualUNet(nn.Module):
         _start_at_zero(self.last)
         self.multiple = 1 << len(pairs)
 
-    @property
-    def reach(self) -> int:
-        """Pixels to each side, at most, that a pixel of the change depends on."""
-        blocks = [len(down) + (level < len(self.up)) for level, down in enumerate(self.down)]  # type: ignore[arg-type]
-        return sum(2 * count << level for level, count in enumerate(blocks)) + self.multiple + 1
-
     def change(self, x: Tensor) -> Tensor:
         """Compute a change, [B, M, W], from images [B, channels, M, W]."""
         m, w = x.shape[-2:]

@@ -18,7 +18,8 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.config import ViewConfig
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.hqg.view_network import ViewNet, inputs_of
+from MedEnhanceLib.hqg.view_inputs import IMAGES, inputs_of
+from MedEnhanceLib.hqg.view_network import ViewNet
 from MedEnhanceLib.learning.native_unet import NativeUNet
 
 SIGMA = 25.0
@@ -84,9 +85,11 @@ def test_c_and_pytorch_agree(widths: tuple, depth: int, shape: tuple, native_pat
     top = 1000.0
     scaled = ((each[0] * top).numpy() for each in (noisy, filtered, sigma))
     inputs = inputs_of(*scaled, top)
+    arrays = {name: each.numpy() for name, each in network.state_dict().items()}
     changed = np.abs(expected - filtered[0, 2].numpy()).max()
     for width in native.Library(native_path).widths:
-        compiled = NativeUNet(network, native.Library(native_path, width))
+        library = native.Library(native_path, width)
+        compiled = NativeUNet(arrays, IMAGES, widths, depth, library)
         for _again in range(2):  # with the memory of the first image
             change = compiled.change(inputs)
             result = filtered[0, 2].numpy() + sigma[0].numpy() * change
