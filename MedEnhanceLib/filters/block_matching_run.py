@@ -293,10 +293,9 @@ class Run:
         Returns `before` where there is no noise. Groups and networks leave less noise than the
         pilot has: a border would be visible.
         """
-        assert self._air is not None
         smooth = pilot.copy()
         for z, plane, sigma in zip(range(part.start, part.stop), smooth, level, strict=True):
-            far = self._air.far_from_tissue(z)[self._crop.region]
+            far = self.air(z)
             if far.any():
                 total = reduce_windows(np.add, np.pad(plane, 1, mode="edge"), (3, 3))
                 mean = total / np.float32(9)
@@ -373,6 +372,10 @@ class Run:
         """Return the map of σ in a slice, [1, J, I]."""
         return noise[z : z + 1][:, *self._crop.region]
 
+    def air(self, z: int) -> Any:
+        """Mask the air far from tissue in a slice, [J, I]; None where air is not known."""
+        return self._air and self._air.far_from_tissue(z)[self._crop.region]
+
     def level(self, part: slice) -> Any:
         """Return σ of the noise in some slices."""
         return np.stack([self._level(z) for z in range(part.start, part.stop)])
@@ -389,7 +392,7 @@ class Run:
         middle[...] = 0
         middle[needed] = self.level(slice(z, z + 1))[0][needed]
         if self._air is not None and stage.kind == "grouped":
-            middle[self._air.far_from_tissue(z)[self._crop.region]] = 0
+            middle[self.air(z)] = 0
         return level
 
 

@@ -93,6 +93,10 @@ class TensorRun(Run):
         is_noisy = self._pilot is self.noisy
         return self._stacked("noisy", part) if is_noisy else self._sent(self._pilot[part])
 
+    def air(self, z: int) -> Tensor | None:
+        """Mask the air far from tissue in a slice, as `Run.air`."""
+        return None if self._air is None else self._stacked("air", slice(z, z + 1))[0]
+
     def level(self, part: slice) -> Tensor:
         """Return σ of the noise in some slices."""
         return self._stacked("level", part)

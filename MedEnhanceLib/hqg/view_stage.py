@@ -19,7 +19,7 @@ import numpy as np
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.export import must_fit
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, widened
+from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, within
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, in_memory
 from MedEnhanceLib.hqg.bundle import view_weights
 from MedEnhanceLib.hqg.denoisers import Frames, Resources
@@ -83,21 +83,18 @@ class ViewNetwork(SetNetwork):
 
     def _region(self, frames: Frames) -> Region:
         """Return the rows and columns that are computed: all that the view network sees."""
-        region = super()._region(frames)
+        region, sides = super()._region(frames), frames.volumes[0].shape[-2:]
         # In PyTorch the rounding of convolutions depends on the size of images.
         if self.compiled is None or region == WHOLE:
             return WHOLE
-        reach, multiple = self.compiled.reach + AROUND // 2, self.compiled.multiple
-        rows, columns = map(widened, region, (reach, reach), frames.volumes[0].shape[-2:])
-        return (
-            slice(rows.start // multiple * multiple, rows.stop),
-            slice(columns.start // multiple * multiple, columns.stop),
-        )
+        rows, columns = map(self.compiled.region, region, sides, (AROUND // 2,) * 2)
+        return rows, columns
 
     def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
         """Yield the slabs of a run after both networks: slices before the requested, then those."""
         count, *sides = frames.volumes[number].shape
         seen = run.box[1:]  # rows and columns
+        inner = WHOLE if frames.region == WHOLE else within(frames.region, self._region(frames))
         requested, top = frames.slices, float(np.float32(frames.tops[number]))
         stack: Any = np.stack if self.compiled else require("torch", purpose="A model").stack
         changes: deque[Any] = deque()
@@ -111,7 +108,7 @@ class ViewNetwork(SetNetwork):
 
         held = Held(before(), run.needed.start, stack)
 
-        def images() -> Iterator[tuple[Numbers, tuple[Any, ...]]]:
+        def images() -> Iterator[tuple[Numbers, Any, tuple[Any, ...]]]:
             for z in range(requested.start, requested.stop):
                 near = np.clip(np.arange(z - NEIGHBORS, z + NEIGHBORS + 1), 0, count - 1)
                 part = slice(int(near[0]), int(near[-1]) + 1)
@@ -119,15 +116,16 @@ class ViewNetwork(SetNetwork):
                 held.let_go(part.start)
                 # Without the zeros of padding, which no training saw: padding is put back later.
                 images = run.slices("noisy", part), smooth, run.map_at(frames.noise, z)
-                yield near - part.start, images
+                yield near - part.start, run.air(z), images
 
-        def corrected(item: tuple[Numbers, tuple[Any, ...]]) -> Any:
-            near, images = item
+        def corrected(item: tuple[Numbers, Any, tuple[Any, ...]]) -> Any:
+            near, air, images = item
             whole = stack([images[1][near[NEIGHBORS]]])
             noisy, smooth, sigma = (self._taken(each)[:, *seen] for each in images)
             if len(noisy) < len(near):  # at an end of the volume
                 noisy, smooth = noisy[near], smooth[near]
-            whole[0][seen] = self._correct(noisy, smooth, sigma[0], top)
+            air = None if air is None else air[seen]
+            whole[0][seen] = self._correct(noisy, smooth, sigma[0], top, air, inner)
             return whole
 
         threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // math.prod(sides)))
@@ -151,9 +149,22 @@ class ViewNetwork(SetNetwork):
 
         return as_tensor(values, self.device)
 
-    def _correct(self, noisy: Any, smooth: Any, sigma: Any, top: float) -> Any:
-        """Correct a slice, [J, I]: noisy and filtered ones, [5, J, I], and its σ."""
-        if self.compiled:
-            change = self.compiled.change(inputs_of(noisy, smooth, sigma, top))
-            return smooth[NEIGHBORS] + sigma * change
-        return self.view.corrected((noisy, smooth, sigma), top)
+    def _correct(
+        self, noisy: Any, smooth: Any, sigma: Any, top: float, air: Any, inner: Region
+    ) -> Any:
+        """Correct a slice, [J, I]; far air stays as the filter left it.
+
+        Args:
+            noisy: five slices, [5, J, I].
+            smooth: the same, filtered.
+            sigma: of the noise in the slice.
+            top: intensity of bright tissue.
+            air: mask of air that is far from tissue; None for none.
+            inner: rows and columns that are needed.
+        """
+        if self.compiled is None:
+            return self.view.corrected((noisy, smooth, sigma), top, air)
+        needed = np.zeros(sigma.shape, np.bool_)
+        needed[inner] = True if air is None else ~air[inner]
+        change = self.compiled.change(inputs_of(noisy, smooth, sigma, top), needed)
+        return smooth[NEIGHBORS] + sigma * change

@@ -120,14 +120,6 @@ static NATIVE_INLINE vector compressed(vector x) {
   return x;
 }
 
-static NATIVE_INLINE float sum_of_lanes(vector values) {
-  float lanes[WIDTH];
-  store(lanes, values);
-  for (int n = WIDTH / 2; n > 0; n /= 2)
-    for (int l = 0; l < n; l++) lanes[l] += lanes[l + n];
-  return lanes[0];
-}
-
 /* `rows` of `from`, through a linear layer; stored in `out`, or added to it. */
 static NATIVE_INLINE void multiply(float *out, const number *from, const struct layer *l, int rows,
                                    int adds) {

@@ -1,5 +1,5 @@
-/* Layers of networks: rows of numbers, times weights. Where the processor has units for it (AMX),
- * numbers are in bfloat16, and products are added in single precision.
+/* Layers of networks: rows of numbers, times weights. Where the processor multiplies bfloat16 (as
+ * vectors, or as tiles by AMX), numbers are in it, and products are added in single precision.
  *
  * A row may be gathered from several places, the taps: the pixels of a convolution. */
 #ifndef MEDENHANCE_PRODUCTS_H
@@ -9,10 +9,12 @@
 
 #include "native.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 #include <immintrin.h>
+#define HAS_BFLOAT 1
 typedef uint16_t number; /* bfloat16 */
 #else
+#define HAS_BFLOAT 0
 typedef float number;
 #endif
 
@@ -44,7 +46,15 @@ static NATIVE_INLINE vector positive(vector x) {
   return x;
 }
 
-#if defined(__AMX_BF16__)
+static NATIVE_INLINE float sum_of_lanes(vector values) {
+  float lanes[WIDTH];
+  store(lanes, values);
+  for (int n = WIDTH / 2; n > 0; n /= 2)
+    for (int l = 0; l < n; l++) lanes[l] += lanes[l + n];
+  return lanes[0];
+}
+
+#if HAS_BFLOAT
 
 static NATIVE_INLINE void put(number *to, vector values) {
   _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)values));
@@ -61,12 +71,20 @@ static NATIVE_INLINE number number_of(float value) {
   return lanes[0];
 }
 
+static NATIVE_INLINE float value_of(number bits) {
+  const uint32_t wide = (uint32_t)bits << 16;
+  float value;
+  memcpy(&value, &wide, sizeof value);
+  return value;
+}
+
 /* Place of the weight of output o and input i among those of PAD outputs. */
 static int place_of_weight(int o, int i) {
   const int within = i % PAD;
   return i / PAD * PAD * PAD + o / HALF * HALF * PAD + within / 2 * PAD + o % HALF * 2 + within % 2;
 }
 
+#if defined(__AMX_BF16__)
 static void begin_products(void) {
   struct {
     uint8_t palette, start, reserved[14];
@@ -108,6 +126,41 @@ static NATIVE_INLINE void product(float sums[PAD][PAD], const number *from, cons
   _tile_stored(2, sums[HALF], out);
   _tile_stored(3, sums[HALF] + HALF, out);
 }
+#else
+static void begin_products(void) {}
+
+static void end_products(void) {}
+
+/* PAD rows from `from` on, times the weights of PAD outputs: pairs of inputs at a time. */
+static NATIVE_INLINE void product(float sums[PAD][PAD], const number *from, const struct rows *rows,
+                                  const struct layer *l, const number *weights) {
+  enum { ROWS = 8 };
+  for (int r = 0; r < PAD; r += ROWS) {
+    __m512 near[ROWS], far[ROWS];
+    for (int q = 0; q < ROWS; q++) near[q] = far[q] = _mm512_setzero_ps();
+    const number *next = weights;
+    for (int tap = 0; tap < l->taps; tap++) {
+      const number *row = from + rows->taps[tap] + r * rows->between;
+      for (int i = 0; i < l->inputs; i += PAD, next += PAD * PAD)
+        for (int k = 0; k < PAD; k += 2) {
+          const __m512bh a = (__m512bh)_mm512_loadu_si512(next + k / 2 * PAD);
+          const __m512bh b = (__m512bh)_mm512_loadu_si512(next + HALF * PAD + k / 2 * PAD);
+          for (int q = 0; q < ROWS; q++) {
+            int32_t pair;
+            memcpy(&pair, row + q * rows->between + i + k, sizeof pair);
+            const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+            near[q] = _mm512_dpbf16_ps(near[q], both, a);
+            far[q] = _mm512_dpbf16_ps(far[q], both, b);
+          }
+        }
+    }
+    for (int q = 0; q < ROWS; q++) {
+      _mm512_storeu_ps(sums[r + q], near[q]);
+      _mm512_storeu_ps(sums[r + q] + HALF, far[q]);
+    }
+  }
+}
+#endif
 
 #else
 
@@ -116,6 +169,8 @@ static NATIVE_INLINE void put(number *to, vector values) { store(to, values); }
 static NATIVE_INLINE vector get(const number *from) { return load(from); }
 
 static NATIVE_INLINE number number_of(float value) { return value; }
+
+static NATIVE_INLINE float value_of(number value) { return value; }
 
 static int place_of_weight(int o, int i) { return i * PAD + o; }
 
