@@ -7,6 +7,7 @@ equals the result bit for bit on the CPU.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -57,9 +58,11 @@ class SetNetwork(BlockMatching):
     @cached_property
     def network(self) -> GuidedNetwork:
         """The network in PyTorch, on the device."""
-        from MedEnhanceLib.hqg.tensor_stage import network_on
+        from MedEnhanceLib.hqg.groups import network_of
 
-        return network_on(self.weights, self.device)
+        network = network_of(self.weights)
+        # Jobs in several threads share the loaded network: the one on a device is a copy.
+        return network if self.device == "cpu" else copy.deepcopy(network).to(self.device)
 
     def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
         rounds = super()._rounds(volume)

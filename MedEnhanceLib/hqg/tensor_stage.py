@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,24 +13,15 @@ from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, Stage
 from MedEnhanceLib.filters.layers import BlockGroups
 from MedEnhanceLib.filters.tensor_run import TensorSums, as_tensor
 from MedEnhanceLib.filters.torch_engine import BlockEstimates
-from MedEnhanceLib.hqg.bundle import SetWeights
 from MedEnhanceLib.hqg.groups import (
     GuidedNetwork,
     Places,
     Residual,
-    network_of,
     on_device,
     regional,
 )
 from MedEnhanceLib.hqg.network import Fit, Groups
 from MedEnhanceLib.learning.precision import mixed_precision
-
-
-def network_on(weights: SetWeights, device: str) -> GuidedNetwork:
-    """Build the network of some weights on a device."""
-    network = network_of(weights)
-    # Jobs in several threads share the loaded network: the one on a device is a copy.
-    return network if device == "cpu" else copy.deepcopy(network).to(device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +26,6 @@ from MedEnhanceLib.hqg.denoisers import Frames, Resources
 from MedEnhanceLib.hqg.network_stage import SetNetwork
 from MedEnhanceLib.hqg.view_inputs import AROUND, IMAGES, NEIGHBORS, inputs_of
 from MedEnhanceLib.learning.native_unet import NativeUNet
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.ordered import ordered_map
 
@@ -96,13 +95,20 @@ class ViewNetwork(SetNetwork):
         seen = run.box[1:]  # rows and columns
         inner = WHOLE if frames.region == WHOLE else within(frames.region, self._region(frames))
         requested, top = frames.slices, float(np.float32(frames.tops[number]))
-        stack: Any = np.stack if self.compiled else require("torch", purpose="A model").stack
+        stack: Any = np.stack
+        taken: Any = in_memory
+        if self.compiled is None:
+            from torch import stack
+
+            from MedEnhanceLib.filters.tensor_run import as_tensor
+
+            taken = partial(as_tensor, device=self.device)
         changes: deque[Any] = deque()
         slabs = super()._slabs(run, frames, number)
 
         def before() -> Iterator[Any]:
             for slab in slabs:
-                voxels = self._taken(slab.voxels)
+                voxels = taken(slab.voxels)
                 changes.extend([None] * len(voxels) if slab.change is None else slab.change)
                 yield voxels
 
@@ -121,7 +127,7 @@ class ViewNetwork(SetNetwork):
         def corrected(item: tuple[Numbers, Any, tuple[Any, ...]]) -> Any:
             near, air, images = item
             whole = stack([images[1][near[NEIGHBORS]]])
-            noisy, smooth, sigma = (self._taken(each)[:, *seen] for each in images)
+            noisy, smooth, sigma = (taken(each)[:, *seen] for each in images)
             if len(noisy) < len(near):  # at an end of the volume
                 noisy, smooth = noisy[near], smooth[near]
             air = None if air is None else air[seen]
@@ -140,14 +146,6 @@ class ViewNetwork(SetNetwork):
         for result in results:
             change = changes.popleft()
             yield Slab(result, None if change is None else change[None])
-
-    def _taken(self, values: Any) -> Any:
-        """Return slices in the form that the network takes: arrays, or tensors on the device."""
-        if self.compiled:
-            return in_memory(values)
-        from MedEnhanceLib.filters.tensor_run import as_tensor
-
-        return as_tensor(values, self.device)
 
     def _correct(
         self, noisy: Any, smooth: Any, sigma: Any, top: float, air: Any, inner: Region
