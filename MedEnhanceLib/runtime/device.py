@@ -176,17 +176,17 @@ def compute() -> dict[str, Any]:
     and the CPU, which is always there. "choice": the device of "auto" with its reason; "none"
     without PyTorch.
     """
-    devices: list[dict[str, Any]] = []
+    devices, torch = list[dict[str, Any]](), None
     reason = "PyTorch is not installed; enhancing and segmenting need it, compressing does not"
     choice = {"name": "none", "reason": reason}
     try:
         if find_spec("torch") is not None:
-            torch = require("torch", purpose="Running a model")
             choice = asdict(choose_device("auto"))
+            torch = imported("torch")  # unless it could find no card
     except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
         fault = f"PyTorch is installed, but cannot be used: {cause}"
         choice["reason"] = getattr(cause, "message", fault)
-    if choice["name"] != "none":
+    if torch and choice["name"] != "none":
         for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
             name, (free, total) = f"cuda:{index}", torch.cuda.mem_get_info(index)
             row = {"name": name, "what": torch.cuda.get_device_name(index), "total": total}
