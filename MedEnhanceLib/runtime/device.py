@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import shutil
 import sys
@@ -13,7 +12,6 @@ from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import imported, is_intel_mac, require
-from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.text import reason_of
 
 #: Words of a plain RuntimeError of libraries that ran out of memory, in lower case. cuDNN finds
@@ -101,6 +99,8 @@ def _automatic() -> DeviceChoice:
         reason = "an NVIDIA GPU is present, but this PyTorch is built for the CPU only"
     if torch and torch.backends.mps.is_available():
         return DeviceChoice("mps", "Apple GPU (MPS)")
+    from MedEnhanceLib.runtime.machine import cpu_threads  # help texts need it as little as ctypes
+
     count = cpu_threads()
     return DeviceChoice("cpu", f"{reason}; {count} thread{'s' * (count > 1)} of the CPU")
 
@@ -115,6 +115,8 @@ def needs_torch(requested: str) -> bool:
         return requested != "cpu"
     if sys.platform == "darwin":
         return not is_intel_mac()
+    import ctypes
+
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def test_pytorch_is_asked_only_where_it_could_find_a_card(monkeypatch: pytest.Mo
             raise OSError
 
     monkeypatch.setattr(device.sys, "platform", "linux")
-    monkeypatch.setattr(device.ctypes, "CDLL", load)
+    monkeypatch.setattr(ctypes, "CDLL", load)
     monkeypatch.setattr(device, "has_nvidia_driver", lambda: False)
     monkeypatch.setattr(device.Path, "exists", lambda _path: False)
     monkeypatch.setattr(device, "imported", lambda _module: None)
