@@ -164,7 +164,7 @@ class TensorRun(Run):
             sigma = self._sent(level[part])
         given = {"noisy": self._sent(self.noisy[part])[0], "level": sigma[0]}
         if self._air is not None:
-            given["air"] = self._sent(self._air.far_from_tissue(z), np.bool_)
+            given["air"] = self._sent(super().air(z), np.bool_)
         if self._matched is not None:
             given["matched"] = self._sent(self._matched[part])[0]
         return given

@@ -42,7 +42,9 @@ from MedEnhanceLib.hqg.denoisers import (
     PRINCIPAL_IMAGES,
     SET_NETWORK,
     VIEW_NETWORK,
+    BlockMatching,
     Denoiser,
+    FirstRound,
     Frames,
     Resources,
     denoiser_class,
@@ -71,6 +73,8 @@ _LOWEST_TOP = 1e-4
 #: Share of the progress for the registration of guides, and for the removal of noise before the
 #: bias field is corrected.
 _REGISTRATION, _FILTER = 0.3, 0.9
+#: The same for a draft: its share of the time.
+_DRAFT = 0.06
 #: Slices in which the change of a result is measured, and that of the mean of its frames.
 _SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
@@ -88,6 +92,7 @@ def enhance(
     columns: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     scratch: Path | None = None,
+    on_draft: Callable[[Array], None] | None = None,
     monitor: Monitor | None = None,
 ) -> Enhanced:
     """Enhance every slice of a volume and every frame of a sequence, or restore thin slices.
@@ -107,6 +112,8 @@ def enhance(
         columns: the same along I.
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder; if given, a large result stays in an unnamed file there, not in memory.
+        on_draft: called with voxels that resemble the result's, long before it is there, if the
+            method begins with the block-matching filter.
         monitor: receives progress, messages and warnings, and can cancel.
     Returns:
         The result at `config.strength`; a number scales the correction of "auto", by blending.
@@ -130,12 +137,24 @@ def enhance(
         scratch=scratch, monitor=monitor.part(0.0, _REGISTRATION if guide else 0.0),
     )  # fmt: skip
     monitor = monitor.part(_REGISTRATION if guide else 0.0, 1.0)
+    if on_draft is not None and isinstance(run.denoiser, BlockMatching):
+        on_draft(_draft_of(run, run.denoiser, monitor.part(0.0, _DRAFT)))
+        monitor = monitor.part(_DRAFT, 1.0)
     guided, uncertainty = bool(run.shown), config.uncertainty
     outputs = outputs_for(run.original, uncertainty=uncertainty, guided=guided, scratch=scratch)
     full = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
     result = (full if slices else _with_places(full)).at_strength(config.share)
     # The uncertainty was computed for this strength.
     return replace(result, uncertainty=full.uncertainty, seconds=time.monotonic() - began)
+
+
+def _draft_of(run: EnhancerRun, denoiser: BlockMatching, monitor: Monitor) -> Array:
+    """Return the voxels of a run with the same measurements, whose filter stops early."""
+    config = replace(run.config, uncertainty=False)
+    run = replace(run, config=config, denoiser=FirstRound(denoiser.engine), guides=())
+    outputs = outputs_for(run.original, uncertainty=False, guided=False, scratch=run.scratch)
+    draft = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
+    return draft.at_strength(config.share).volume.voxels
 
 
 def _thin_slices_of(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> Enhanced:

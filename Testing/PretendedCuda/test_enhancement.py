@@ -58,7 +58,7 @@ def single(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "computes_in_half", lambda _: False)
     library = native.load()
     if library is not None:
-        *_, width = (name for name in library.widths if name != "amx")
+        *_, width = (name for name in library.widths if name not in native.BFLOAT_WIDTHS)
         in_single = native.Library(library.path, width)
         monkeypatch.setattr(native, "load", lambda *_, **__: in_single)
 

@@ -128,6 +128,7 @@ ROWS: dict[str, Row] = {
     "slices": Row([2, 4], flag=None),
     "rows": Row([0, 4], _BOX, flag=None),
     "columns": Row([0, 4], _BOX, flag=None),
+    "draft": Row(True, _BOX, flag=None),
     "frame": Row(1, flag=None),
     "noise.region": Row([[2, 6], None, [0, 9]], words=("2:6,:,0:9",), python="noise"),
     "at": Row([4, 5, 6], words=("4,5,6",), python="noise"),

@@ -30,7 +30,7 @@ from MedEnhanceLib.learning.native_unet import NativeUNet
 
 def nothing(*_, **__): pass
 NativeEngine.run = NativeEngine.run_network = nothing
-NativeUNet.change = lambda _, images: np.zeros(images.shape[1:], np.float32)
+NativeUNet.change = lambda _, images, __: np.zeros(images.shape[1:], np.float32)
 modality, slices = sys.argv[1], int(sys.argv[2])
 rng = np.random.default_rng(0)
 voxels = np.empty((slices, 256, 256), np.int16)

@@ -147,8 +147,9 @@ def test_c_and_pytorch_agree(
         engine = NativeEngine(native.Library(native_path, width))
         result = run(made, volume, method=method_of(made, engine)).voxels
         far = np.abs(result - expected) / sigma
-        assert far.max() < (0.1 if width == "amx" else 1e-3)
-        assert far.mean() < (0.01 if width == "amx" else 1e-5)
+        is_rounded = width in native.BFLOAT_WIDTHS
+        assert far.max() < (0.1 if is_rounded else 1e-3)
+        assert far.mean() < (0.01 if is_rounded else 1e-5)
 
 
 def test_a_guide_acts_where_it_shows_something_alone() -> None:

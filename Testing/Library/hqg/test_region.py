@@ -138,3 +138,14 @@ def test_a_region_lies_in_the_stored_order_of_voxels() -> None:
 def test_what_a_region_cannot_be_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         _enhanced(_scan(), **fields)
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_without_the_compiled_library_a_region_is_as_in_the_whole(
+    modality: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "load", lambda *_, **__: None)
+    volume = _scan(modality, (4, 136, 144))
+    whole = _enhanced(volume, slices=(1, 2)).volume.voxels
+    part = _enhanced(volume, slices=(1, 2), rows=(60, 70), columns=(62, 80)).volume.voxels
+    assert np.allclose(part, whole[:, 60:70, 62:80], atol=0.01)
