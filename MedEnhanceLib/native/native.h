@@ -33,6 +33,7 @@ enum { WIDTH = 8 };
 enum { WIDTH = 4 };
 #endif
 typedef float vector __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t integers __attribute__((vector_size(4 * WIDTH))); /* comparisons: -1 where true */
 
 /* Four values of two vectors of four, by their numbers, 0 to 7. */
 #if defined(__clang__)
