@@ -1,9 +1,9 @@
-"""The stages of `block_matching` in C (native/grouped.c)."""
+"""The stages of `block_matching` in C: native/grouped.c, and planes.c between them."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -12,7 +12,15 @@ import numpy as np
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats
-from MedEnhanceLib.filters.layers import TAPER, BlockGroups, Layer, LayerArrays, StageKind, places
+from MedEnhanceLib.filters.layers import (
+    TAPER,
+    TAPER_LINE,
+    BlockGroups,
+    Layer,
+    LayerArrays,
+    StageKind,
+    places,
+)
 from MedEnhanceLib.native import CELLS, SIDE
 
 
@@ -33,6 +41,17 @@ class _LayerTask(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("weight_count", "width", "hidden", "layers")),
         *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
         *((name, ctypes.c_int64) for name in ("room", "count")),
+    )
+
+
+class _PlanesTask(ctypes.Structure):
+    """Structure `planes_task` of planes.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("bytes", "ny", "nx", "count")),
+        *((name, ctypes.c_void_p) for name in ("planes", "from")),
+        ("stride", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("before", "level", "taper", "mean")),
     )
 
 
@@ -123,6 +142,57 @@ class NativeEngine:
         arrays = {"pilot": pilot, "level": level, "matched": pilot}
         count = self._call("match", layer, rows, arrays, into)
         return BlockGroups(groups.index[:count], groups.distance[:count], groups.level[:count])
+
+    def add(self, sums: Sequence[Floats | None], added: Floats) -> None:
+        """Add some lines of slices to sums, and set them 0.
+
+        Args:
+            sums: [lines, I] for each slice; None: nothing is added.
+            added: [n, lines, I], lines of contiguous slices.
+        """
+        if added.size:
+            stride = added.strides[0] // added.itemsize
+            self._call_planes("add", sums, added[0], stride=stride)
+
+    def means(
+        self,
+        starts: Sequence[Floats | None],
+        total: Floats,
+        before: Floats,
+        level: Floats,
+        mean: Floats,
+    ) -> None:
+        """Average the blocks over each pixel of a slice; arrays are [J, I].
+
+        Args:
+            starts: weights of the blocks that start in this slice, in the one before, and so on.
+            total: sums of weighted blocks.
+            before: what stays where there is no block or no noise.
+            level: σ.
+            mean: for the result.
+        """
+        arrays = {"before": before, "level": level, "mean": mean}
+        for name, values in arrays.items():
+            _check(name, values, total.shape)
+        addresses = {name: values.ctypes.data for name, values in arrays.items()}
+        self._call_planes("means", starts, total, taper=TAPER_LINE.ctypes.data, **addresses)
+
+    def _call_planes(
+        self, name: str, planes: Sequence[Floats | None], values: Floats, **fields: int
+    ) -> None:
+        """Call a function of planes.c with checked planes, of the shape of `values`."""
+        addresses = (ctypes.c_void_p * len(planes))()
+        for number, plane in enumerate(planes):
+            if plane is not None:
+                _check("weight", plane, values.shape)
+                addresses[number] = plane.ctypes.data
+        _check("total", values, values.shape)
+        task = _PlanesTask(
+            ctypes.sizeof(_PlanesTask), *values.shape, len(planes), ctypes.addressof(addresses),
+            values.ctypes.data, **fields,
+        )  # fmt: skip
+        if self.library.call(name, task):
+            raise MemoryError("no memory for means of the compiled denoising filter")
 
     def _call(
         self,

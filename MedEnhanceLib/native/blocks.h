@@ -8,10 +8,6 @@
 
 #include "native.h"
 
-#if defined(__AVX__)
-#include <immintrin.h>
-#endif
-
 enum {
   SIDE = 4,
   CELLS = SIDE * SIDE * SIDE,
@@ -179,19 +175,6 @@ static void distances(const float *restrict reference, const float *restrict loc
     for (int q = 0; q < QUAD; q++)
       for (int p = 0; p < PARTS; p++) store(out[q] + c + p * WIDTH, sums[q][p]);
   }
-}
-
-/* Whether a lane is not 0; all its bits are 1, then. */
-static NATIVE_INLINE int is_any(integers lanes) {
-#if defined(__AVX512F__)
-  return _mm512_test_epi32_mask((__m512i)lanes, (__m512i)lanes) != 0;
-#elif defined(__AVX__)
-  return _mm256_movemask_ps((__m256)lanes) != 0;
-#else
-  int32_t any = 0;
-  for (int l = 0; l < WIDTH; l++) any |= lanes[l];
-  return any != 0;
-#endif
 }
 
 static int32_t count_within(const struct workspace *w, int rows, float bound) {
