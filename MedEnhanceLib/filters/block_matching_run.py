@@ -368,12 +368,15 @@ class Run:
 
     def stack(self, slices: list[Any]) -> Any:
         """Join slices to a slab; not copied if they are successive slices of one array."""
-        whole, first, size = slices[0].base, slices[0].ctypes.data, slices[0].nbytes
-        for place, each in enumerate(slices):
-            if whole is None or each.base is not whole or each.ctypes.data != first + place * size:
-                return np.stack(slices)
-        start = (first - whole.ctypes.data) // size
-        return whole[start : start + len(slices)]
+        first, whole = slices[0], slices[0].base
+        shape = whole.shape[1:] if isinstance(whole, np.ndarray) else ()
+        if shape != first.shape or whole.dtype != first.dtype or not whole.flags.c_contiguous:
+            return np.stack(slices)
+        start = (first.ctypes.data - whole.ctypes.data) // first.nbytes
+        slab = whole[start : start + len(slices)]
+        places = zip(slices, slab, strict=False)
+        is_slab = all(one.ctypes.data == other.ctypes.data for one, other in places)
+        return slab if len(slab) == len(slices) and is_slab else np.stack(slices)
 
     def map_at(self, noise: NoiseEstimate, z: int) -> Any:
         """Return the map of σ in a slice, [1, J, I]."""
@@ -545,7 +548,8 @@ class Sums:
                 if z not in parts:
                     parts[z] = np.zeros(self._shape, np.float32)
                 into[at] = parts[z][band.lines]
-            self._engine.add(into, added)
+            if added.size:
+                self._engine.planes("add", into, added[0], added.strides[0] // added.itemsize)
         for whole in band.memory:
             self._spare.setdefault(whole.shape, []).append(whole)
 
@@ -562,7 +566,8 @@ class Sums:
         means, self._room = np.split(self._room, [len(before)])
         for row, z in enumerate(range(self.first, end)):
             starts = [self._weights.get(z - k) for k in range(SIDE)]
-            self._engine.means(starts, self._totals.pop(z), before[row], level[row], means[row])
+            arrays = {"before": before[row], "level": level[row], "mean": means[row]}
+            self._engine.planes("means", starts, self._totals.pop(z), **arrays)
             self._weights.pop(z - SIDE + 1, None)
         self.first = end
         return means

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -143,56 +143,40 @@ class NativeEngine:
         count = self._call("match", layer, rows, arrays, into)
         return BlockGroups(groups.index[:count], groups.distance[:count], groups.level[:count])
 
-    def add(self, sums: Sequence[Floats | None], added: Floats) -> None:
-        """Add some lines of slices to sums, and set them 0.
-
-        Args:
-            sums: [lines, I] for each slice; None: nothing is added.
-            added: [n, lines, I], lines of contiguous slices.
-        """
-        if added.size:
-            stride = added.strides[0] // added.itemsize
-            self._call_planes("add", sums, added[0], stride=stride)
-
-    def means(
+    def planes(
         self,
-        starts: Sequence[Floats | None],
-        total: Floats,
-        before: Floats,
-        level: Floats,
-        mean: Floats,
+        name: Literal["add", "means"],
+        planes: Sequence[Floats | None],
+        values: Floats,
+        stride: int = 0,
+        **arrays: Floats,
     ) -> None:
-        """Average the blocks over each pixel of a slice; arrays are [J, I].
+        """Add lines of slices to sums and set them 0, or average blocks over each pixel of a slice.
 
         Args:
-            starts: weights of the blocks that start in this slice, in the one before, and so on.
-            total: sums of weighted blocks.
-            before: what stays where there is no block or no noise.
-            level: σ.
-            mean: for the result.
+            name: of the function of planes.c.
+            planes: sums, None where nothing is added; weights of the blocks that start in this
+                slice, in the one before, two and three before, None where there are none.
+            values: what is added to the first sums, like them; sums of weighted blocks.
+            stride: from the values to those of the next sums.
+            arrays: for means, like the values: `before` is what stays without a block or noise,
+                `level` is σ, `mean` takes the result.
+        Raises as `run`.
         """
-        arrays = {"before": before, "level": level, "mean": mean}
-        for name, values in arrays.items():
-            _check(name, values, total.shape)
-        addresses = {name: values.ctypes.data for name, values in arrays.items()}
-        self._call_planes("means", starts, total, taper=TAPER_LINE.ctypes.data, **addresses)
-
-    def _call_planes(
-        self, name: str, planes: Sequence[Floats | None], values: Floats, **fields: int
-    ) -> None:
-        """Call a function of planes.c with checked planes, of the shape of `values`."""
         addresses = (ctypes.c_void_p * len(planes))()
         for number, plane in enumerate(planes):
             if plane is not None:
-                _check("weight", plane, values.shape)
+                _check("total", plane, values.shape)
                 addresses[number] = plane.ctypes.data
-        _check("total", values, values.shape)
+        for each, array in {"total": values, **arrays}.items():
+            _check(each, array, values.shape)
         task = _PlanesTask(
             ctypes.sizeof(_PlanesTask), *values.shape, len(planes), ctypes.addressof(addresses),
-            values.ctypes.data, **fields,
+            values.ctypes.data, stride, taper=TAPER_LINE.ctypes.data,
+            **{each: array.ctypes.data for each, array in arrays.items()},
         )  # fmt: skip
         if self.library.call(name, task):
-            raise MemoryError("no memory for means of the compiled denoising filter")
+            raise MemoryError("no memory for the compiled denoising filter")
 
     def _call(
         self,
