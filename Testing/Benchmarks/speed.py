@@ -153,9 +153,10 @@ def _enhance(volume: Any, **fields: Any) -> Row:
     import MedEnhanceLib as me  # noqa: N813 - as users write it
 
     before = _peak_gib()
-    _, wall, cpu = timed(lambda: me.enhance(volume, device="cpu", **fields))
+    result, wall, cpu = timed(lambda: me.enhance(volume, device="cpu", **fields))
     return {
         "voxels": "×".join(map(str, volume.shape)),
+        "slices_after": result.volume.shape[-3],
         "wall_s": round(wall, 2),
         "cpu_s": round(cpu, 1),
         "peak_gib": round(_peak_gib(), 2),
