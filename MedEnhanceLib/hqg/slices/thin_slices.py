@@ -36,7 +36,6 @@ from MedEnhanceLib.hqg.slices.steps import TUNING_STEPS, Tuned, tuned
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.learning.intensity import Scaling, scaling_for
-from MedEnhanceLib.learning.native_unet import NativeUNet
 from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.device import choose_device
@@ -264,7 +263,7 @@ def restore_array(
     axes = [axis for axis in (1, 2) if across_mm[axis - 1] <= limit]
     finished, total_planes = 0, sum(thick.shape[3 - axis] for axis in axes)
     library = native.load() if device == "cpu" else None
-    compiled = None if library is None else NativeUNet(network, library)
+    compiled = None if library is None else network.compiled(library)
     threads = cpu_threads() if device == "cpu" else 1
     for axis in axes:
         # Planes contain the thick axis and `axis`; the other axis numbers them.
