@@ -57,7 +57,8 @@ def interpolated(values: Floats, places: Sequence[Array]) -> Floats:
         last = values.shape[axis] - 1
         at = np.clip(at, 0, last)
         low = np.minimum(at.astype(np.intp), max(last - 1, 0))
-        share = (at - low).astype(np.float32).reshape(-1, *(2 - axis) * [1])
+        share = (at - low).astype(np.float32)
+        share = share.reshape([-1 if other == axis else 1 for other in range(3)])
         below, above = values.take(low, axis), values.take(np.minimum(low + 1, last), axis)
         values = below + share * (above - below)
     return values

@@ -34,7 +34,7 @@ from MedEnhanceLib.hqg.denoisers import (
     Resources,
 )
 from MedEnhanceLib.hqg.frame import new_array
-from MedEnhanceLib.noise.sequence import MAD, TISSUE
+from MedEnhanceLib.noise.sequence import MAD, TISSUE, mean_of
 
 #: Fewest frames that have enough in common.
 FEWEST = 3
@@ -146,10 +146,7 @@ def _sample(frames: Frames, numbers: Sequence[int]) -> Floats:
 
     Returns [3, T, n]: voxels, and those two columns and two rows further.
     """
-    mean = np.zeros(frames.volumes[0].shape, np.float32)
-    for number in numbers:
-        mean += frames.volumes[number].voxels / np.float32(len(numbers))
-        let_go(frames.volumes[number].voxels)
+    mean = mean_of([frames.volumes[number].voxels for number in numbers])
     inside = mean > TISSUE * robust_max(mean)
     inside[:, :-_LAG] &= inside[:, _LAG:]
     inside[:, :, :-_LAG] &= inside[:, :, _LAG:]

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats, let_go, parts_of, robust_max
-from MedEnhanceLib.noise.sequence import FEWEST_MEASURED, TISSUE
+from MedEnhanceLib.core.arrays import Array, let_go, parts_of, robust_max
+from MedEnhanceLib.noise.sequence import FEWEST_MEASURED, TISSUE, mean_of
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 
 # Tuned on these series (decision 0065). Measured again by Benchmarks/sequences.py.
@@ -37,10 +37,7 @@ def typical_movement(frames: Sequence[Array]) -> float:
 
     frames: [K, J, I] each. Returns 0 for fewer than five frames, or too little tissue.
     """
-    mean: Floats = np.zeros(frames[0].shape, np.float32)
-    for frame in frames:
-        mean += frame / np.float32(len(frames))
-        let_go(frame)
+    mean = mean_of(frames)
     inside = mean > TISSUE * robust_max(mean)
     inside[:, [0, -1]] = inside[:, :, [0, -1]] = False
     places = np.flatnonzero(inside)
