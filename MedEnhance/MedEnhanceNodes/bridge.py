@@ -97,6 +97,8 @@ def checkVolume(node):
         problem = _("{name} does not hold scalar volumes"), _("Choose a volume or a sequence.")
     elif not isUsable(node):
         problem = _("{name} has no voxels"), _("Load it again, or choose another.")
+    elif node.GetAttribute(provenance.DERIVED) == provenance.DRAFT:
+        problem = _("{name} is no result"), _("Wait for the preview, or press Apply.")
     elif not isDiffusion(node) and any(map(_isColored, frames)):
         hint = _("Convert it to grayscale first (module Vector to Scalar Volume).")
         problem = _("{name} is a color volume"), hint

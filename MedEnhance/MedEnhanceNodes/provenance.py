@@ -16,8 +16,8 @@ HISTORY = "MedEnhance.history"
 MANIFEST = "MedEnhance.manifest"
 #: The lossy compressions that the voxels went through, as JSON: [[method, ratio], …].
 LOSSY = "MedEnhance.lossy"
-#: The kind of a volume whose file states that it is derived.
-FROM_FILE = "file"
+#: The kind of a volume whose file states that it is derived, and of one that is only to be seen.
+FROM_FILE, DRAFT = "file", "draft"
 
 
 def historyOf(node):

@@ -15,7 +15,7 @@ _SETTLE_MS = 200
 class SlicePreview(preview.Preview, Follower):
     """Preview of the slice in a view, and of another slice once the view shows that.
 
-    There is one job at a time: that of the former slice is cancelled.
+    There is one job at a time: that of the former slice is cancelled. It shows a draft first.
     """
 
     def __init__(self, page):
@@ -96,23 +96,29 @@ class SlicePreview(preview.Preview, Follower):
             self._compute(self._view, index)
 
     def _compute(self, view, index):
-        """Compute a slice: what is in sight first, then the rest."""
+        """Compute a slice: a draft of what is in sight, that, then the rest."""
         node, options = self._page.target, self._page.options
         self._node, self._view, self._index = node, view, index
         # With a guide the whole slice is computed in any way.
         region = preview.firstRegion(node, view) if options.guide is None else None
+        place = {"number": index + 1, "view": view.GetLayoutName()}
 
-        def start(region):
+        def start(region, onDraft=None):
             self.stop()
             self._page.noise.stop()
-            job = enhancement.startPreview(self.context.runner, node, index, options, region)
+            about = node, index, options, region, onDraft
+            job = enhancement.startPreview(self.context.runner, *about)
+            job.onFinished(self._dropDraft)
             self.follow(job, lambda job: onSuccess(job, region))
+
+        def showDraft(draft):
+            self.show(draft, node, view)
+            text = _("Draft of slice {number} in the {view} view. The preview follows.")
+            self.context.message("info", text.format(**place))
 
         def onSuccess(job, region):
             self.show(job.nodes["output"], node, view)
-            shown = _("Preview of slice {number} in the {view} view.").format(
-                number=index + 1, view=view.GetLayoutName()
-            )
+            shown = _("Preview of slice {number} in the {view} view.").format(**place)
             if options.config.correct_bias_field:
                 shown += " " + _("It shows noise removal alone; Apply does the rest too.")
             if region is not None:
@@ -120,4 +126,11 @@ class SlicePreview(preview.Preview, Follower):
                 shown += " " + _("The rest of the slice follows.")
             self.context.report(job, shown)
 
-        start(region)
+        start(region, showDraft)
+
+    def _dropDraft(self, job):
+        """Take the draft of a job that brought no preview away."""
+        draft = job.nodes.pop("draft", None)
+        if job.state != "done" and draft is not None and draft is preview.nodeOf(self._nodeID):
+            self.context.clearMessage()
+            super().hide()

@@ -269,8 +269,8 @@ class Runner:
             job.warnings.append(without_commands(translated(text)))
             job.log.append(f"warning: {job.warnings[-1]}")
             job.notify("warning", **more)
-        elif name == "metric":
-            job.notify("metric", **more)
+        elif name in ("metric", "draft"):
+            job.notify(name, **more)
         elif name == "error":
             texts = (more.get(key) or "" for key in ("message", "hint", "code", "details"))
             self._fail(job, PanelError.fromLibrary(*texts))

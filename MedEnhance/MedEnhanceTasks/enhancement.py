@@ -2,16 +2,18 @@
 
 start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes;
     with a region that is first: the same for the region, then for the whole volume
-startPreview: the same for a slice, into a node that no list shows
+startPreview: the same for a slice, and first a draft of it, into nodes that no list shows
 startMeasuring: the noise of a volume, which its previews share, or in a box
 """
 
+import base64
 import contextlib
 import dataclasses
 import functools
 import os
 from pathlib import Path
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -68,14 +70,18 @@ def _ofBox(options):
     return dataclasses.replace(options, config=config, noiseMap=False, segment=False)
 
 
-def startPreview(runner, node, index, options, region=None):
+def startPreview(runner, node, index, options, region=None, onDraft=None):
     """Enhance the slice `index`, along k, of a volume node; returns the Job.
 
     region: (start, stop) of its rows and of its columns; None for all. At its end
     job.nodes["output"] is a volume node of them, which is hidden from lists and not saved.
+    onDraft: called before, with job.nodes["draft"], a node like that which is no result.
     """
     title = _("Preview of {name}").format(name=node.GetName())
-    return _Preview(runner, node, options, index, region).submit("enhance", title)
+    preview = _Preview(runner, node, options, index, region, onDraft)
+    job = preview.submit("enhance", title)
+    job.onEvent(preview.onEvent)
+    return job
 
 
 def startMeasuring(runner, node, box=None):
@@ -256,31 +262,49 @@ class _Enhancement(NodeJob):
 
 
 class _Preview(NodeJob):
-    def __init__(self, runner, node, options, index, region):
+    def __init__(self, runner, node, options, index, region, onDraft):
         super().__init__(runner, node)
         # Both need the whole volume.
         config = dataclasses.replace(options.config, uncertainty=False, correct_bias_field=False)
         self.options = dataclasses.replace(options, config=config)
-        self.index, self.region = int(index), region
+        self.index, self.region, self._onDraft = int(index), region, onDraft
 
     def before(self, job):
         yield from _sendInputs(self.node, job, self.options, keeps=True)
         job.params["slices"] = [self.index, self.index + 1]
+        job.params["draft"] = self._onDraft is not None
         if self.region is not None:
             job.params["rows"], job.params["columns"] = map(list, self.region)
 
+    def onEvent(self, job, name, fields):
+        """Take a draft from an event: no file has it."""
+        if name == "draft" and not job.wantsCancel:
+            voxels = np.frombuffer(base64.b64decode(fields["voxels"]), fields["dtype"])
+            image = bridge.newImage(fields["shape"], voxels.dtype)
+            bridge.arrayOf(image)[...] = voxels.reshape(fields["shape"])
+            # Slicer shows the name of a volume on the view.
+            name = _("Draft of {name}").format(name=self.node.GetName())
+            job.nodes["draft"] = self._newNode(name, image, provenance.DRAFT)
+            self._onDraft(job.nodes["draft"])
+
     def place(self, job):
-        source = self.node
         image, _history = yield from _take(job.result["outputs"]["output"])
-        name = _("{name} preview").format(name=source.GetName())
-        node = job.nodes["output"] = bridge.newVolumeLike(source, name, image, isHidden=True)
+        name = _("{name} preview").format(name=self.node.GetName())
+        model = job.result.get("model")
+        job.nodes["output"] = self._newNode(name, image, "preview", model)
+
+    def _newNode(self, name, image, derived, model=None):
+        """Make a volume node of the slice, which no list shows and no scene is saved with."""
+        source = self.node
+        node = bridge.newVolumeLike(source, name, image, isHidden=True)
         node.SetSaveWithScene(False)
         row, column = (start for start, _stop in self.region or ((0, 0), (0, 0)))
         corner = (float(column), float(row), float(self.index), 1.0)
         node.SetOrigin(*bridge.matrixOf(source).MultiplyPoint(corner)[:3])
         results.copyDisplay(source, node)
         node.GetDisplayNode().SetSaveWithScene(False)
-        results.stamp(node, "preview", source, job.result.get("model"))
+        results.stamp(node, derived, source, model)
+        return node
 
 
 def _sendInputs(source, job, options, *, keeps=False):

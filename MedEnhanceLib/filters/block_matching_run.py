@@ -378,7 +378,7 @@ class Run:
 
     def level(self, part: slice) -> Any:
         """Return σ of the noise in some slices."""
-        return np.stack([self._level(z) for z in range(part.start, part.stop)])
+        return np.stack([*map(self._level, range(part.start, part.stop))])
 
     def level_of(self, stage: Stage, number: int) -> Any:
         """Return σ for a layer of a stage, as an engine reads it: [window[0] + 3, J, I].

@@ -15,6 +15,7 @@ part of a volume is treated like the whole.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
@@ -292,6 +293,15 @@ def reduce_windows(function: np.ufunc, plane: Array, sides: Sequence[int]) -> Ar
         ]
         plane = reduce(function, parts)
     return plane
+
+
+def window_means(values: Floats, sides: Sequence[int]) -> Floats:
+    """Average the windows of an array that are within it; sides: of a window, along each axis."""
+    shape = [count - side + 1 for count, side in zip(values.shape, sides, strict=True)]
+    total = np.zeros(shape, np.float32)
+    for start in np.ndindex(*sides):
+        total += values[tuple(map(slice, start, map(sum, zip(start, shape, strict=True))))]
+    return total / np.float32(math.prod(sides))
 
 
 def connected(mask: Mask, starts: Mask) -> Mask:

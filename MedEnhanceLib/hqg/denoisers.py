@@ -314,3 +314,10 @@ class BlockMatching(Denoiser):
     def _slabs(self, run: Run, _frames: Frames, _number: int) -> Iterator[Slab]:
         """Yield the slabs of a run of the filter."""
         return run.slabs()
+
+
+class FirstRound(BlockMatching):
+    """The filter up to its first round, for drafts (docs/decisions/0097-drafts-of-previews.md)."""
+
+    def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
+        return super()._rounds(volume)[:1]

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
@@ -40,7 +42,9 @@ from MedEnhanceLib.hqg.denoisers import (
     PRINCIPAL_IMAGES,
     SET_NETWORK,
     VIEW_NETWORK,
+    BlockMatching,
     Denoiser,
+    FirstRound,
     Frames,
     Resources,
     denoiser_class,
@@ -55,9 +59,9 @@ from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.even_region import even_places_of
 from MedEnhanceLib.noise.movement import STILL
-from MedEnhanceLib.runtime.dependencies import load_packages
-from MedEnhanceLib.runtime.device import choose_device
-from MedEnhanceLib.runtime.machine import openmp_on_one_thread
+from MedEnhanceLib.runtime.dependencies import imported, load_packages
+from MedEnhanceLib.runtime.device import choose_device, needs_torch
+from MedEnhanceLib.runtime.machine import blas_on_one_thread, openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
 
@@ -69,6 +73,8 @@ _LOWEST_TOP = 1e-4
 #: Share of the progress for the registration of guides, and for the removal of noise before the
 #: bias field is corrected.
 _REGISTRATION, _FILTER = 0.3, 0.9
+#: The same for a draft: its share of the time.
+_DRAFT = 0.06
 #: Slices in which the change of a result is measured, and that of the mean of its frames.
 _SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
@@ -86,6 +92,7 @@ def enhance(
     columns: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     scratch: Path | None = None,
+    on_draft: Callable[[Array], None] | None = None,
     monitor: Monitor | None = None,
 ) -> Enhanced:
     """Enhance every slice of a volume and every frame of a sequence, or restore thin slices.
@@ -105,6 +112,8 @@ def enhance(
         columns: the same along I.
         cache: measurements of an earlier run over this volume, filled by this one.
         scratch: a folder; if given, a large result stays in an unnamed file there, not in memory.
+        on_draft: called with voxels that resemble the result's, long before it is there, if the
+            method begins with the block-matching filter.
         monitor: receives progress, messages and warnings, and can cancel.
     Returns:
         The result at `config.strength`; a number scales the correction of "auto", by blending.
@@ -128,12 +137,24 @@ def enhance(
         scratch=scratch, monitor=monitor.part(0.0, _REGISTRATION if guide else 0.0),
     )  # fmt: skip
     monitor = monitor.part(_REGISTRATION if guide else 0.0, 1.0)
+    if on_draft is not None and isinstance(run.denoiser, BlockMatching):
+        on_draft(_draft_of(run, run.denoiser, monitor.part(0.0, _DRAFT)))
+        monitor = monitor.part(_DRAFT, 1.0)
     guided, uncertainty = bool(run.shown), config.uncertainty
     outputs = outputs_for(run.original, uncertainty=uncertainty, guided=guided, scratch=scratch)
     full = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
     result = (full if slices else _with_places(full)).at_strength(config.share)
     # The uncertainty was computed for this strength.
     return replace(result, uncertainty=full.uncertainty, seconds=time.monotonic() - began)
+
+
+def _draft_of(run: EnhancerRun, denoiser: BlockMatching, monitor: Monitor) -> Array:
+    """Return the voxels of a run with the same measurements, whose filter stops early."""
+    config = replace(run.config, uncertainty=False)
+    run = replace(run, config=config, denoiser=FirstRound(denoiser.engine), guides=())
+    outputs = outputs_for(run.original, uncertainty=False, guided=False, scratch=run.scratch)
+    draft = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
+    return draft.at_strength(config.share).volume.voxels
 
 
 def _thin_slices_of(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> Enhanced:
@@ -172,12 +193,11 @@ def measure(
     return decision
 
 
+@blas_on_one_thread
 def _denoised(
     run: EnhancerRun, outputs: Outputs, monitor: Monitor
 ) -> tuple[list[float], dict[str, Any]]:
     """Fill the frames of the result; returns their change by guides, and facts of the method."""
-    from MedEnhanceLib.learning.precision import without_tf32
-
     is_sequence, removal = run.original.is_sequence, run.decision.removal
     monitor.progress(0.0, "removing noise")
     acting = [n for n in run.numbers if n not in run.empty and removal.acts_on(run.frames[n])]
@@ -198,7 +218,10 @@ def _denoised(
         if number not in acting:
             frames[number].keep()
     facts: dict[str, Any] = {}
-    with without_tf32, openmp_on_one_thread():  # filter and network have threads of their own
+    exact: Any = nullcontext()
+    if imported("torch"):  # computes, or may compute
+        from MedEnhanceLib.learning.precision import without_tf32 as exact
+    with exact, openmp_on_one_thread():  # filter and network have threads of their own
         if acting:
             denoised = run.denoiser.denoise(given)
             facts = dict(denoised.facts)
@@ -232,7 +255,8 @@ def _prepared(
     frames, turn = seen.frames(), cache.turn
     if config.noise is not None:
         checked_noise(config.noise, frames[numbers[0]])
-    load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
+    if guides or needs_torch(config.device) or native.find(native.HERE)[0] is None:
+        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     of_model = "model" if config.model != "auto" else "guide" if guides else ""
     if config.denoiser != "auto" and of_model and not denoiser_class(config.denoiser).needs_model:
         raise ConfigError(

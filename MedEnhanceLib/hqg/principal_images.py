@@ -196,13 +196,13 @@ def _images(frames: Frames, numbers: Sequence[int], basis: Floats) -> Floats:
     """Project frames on a basis [T, n]: images [n, K, J, I]."""
     first: Volume = frames.volumes[0]
     images = new_array((basis.shape[1], *first.shape), "f4", frames.scratch)
-    images[...] = 0
-    for some in parts_of(0, len(numbers), _AT_ONCE):
-        for slices in parts_of(0, first.shape[0]):
+    for slices in parts_of(0, first.shape[0]):
+        part = images[:, slices]
+        part[...] = 0
+        for some in parts_of(0, len(numbers), _AT_ONCE):
             voxels = [frames.volumes[number].voxels[slices] for number in numbers[some]]
             stack: Array = np.stack(voxels).astype(np.float32)
-            images[:, slices] += np.tensordot(basis[some].T, stack, 1)
-        for number in numbers[some]:
-            let_go(frames.volumes[number].voxels)
+            part += np.tensordot(basis[some].T, stack, 1)
+        let_go(first.voxels)
         let_go(images)
     return images

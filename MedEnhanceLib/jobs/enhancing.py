@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.core.findings import history_of, mean_change, mean_changed
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.manifest import as_json, make_manifest
@@ -90,6 +91,7 @@ def enhance_volume(
     box: Mapping[str, tuple[int, int]] | None = None,
     cache: hqg.VolumeCache | None = None,
     scratch: Path | None = None,
+    on_draft: Callable[[Array], None] | None = None,
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` does.
@@ -104,6 +106,7 @@ def enhance_volume(
         box: its slices, rows and columns, those that are given.
         cache: as in `hqg.enhance`.
         scratch: likewise.
+        on_draft: likewise.
         monitor: receives progress, messages and warnings, and can cancel.
     """
     began = time.monotonic()
@@ -124,6 +127,7 @@ def enhance_volume(
         frame=frame,
         cache=cache,
         scratch=scratch,
+        on_draft=on_draft,
         monitor=part,
         **(box or {}),
     )

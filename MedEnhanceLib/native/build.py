@@ -181,7 +181,7 @@ def _commands(compiler: list[str], target: str, sources: Path, place: Path) -> l
     parts: list[tuple[str, str, list[str]]] = [("widths.c", "any", [])]
     for width, wide in widths.items():
         for source, sums in KERNELS.items():
-            parts.append((source, width, [f"-DNATIVE_WIDTH={width}", sums, *wide.split()]))
+            parts.append((source, width, [f"-DNATIVE_WIDTH={width}", *sums.split(), *wide.split()]))
     commands, objects = [], []
     for source, width, flags in parts:
         part = str(place / f"{Path(source).stem}-{width}.o")

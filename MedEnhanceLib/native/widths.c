@@ -29,7 +29,7 @@ static int may_use_tiles(void) {
 #endif
 
 /* Bit 0: plain; bit 1: AVX2 with FMA; bit 2: AVX-512 (F, BW, DQ, VL); bit 3: the same with bfloat16
- * (AVX512_BF16); bit 4: and with AMX (Linux). Where usable here. */
+ * (AVX512_BF16) and VNNI; bit 4: and with AMX (Linux). Where usable here. */
 NATIVE_EXPORT int32_t native_widths(void) {
   int32_t widths = 1;
 #if defined(__x86_64__)
@@ -40,9 +40,10 @@ NATIVE_EXPORT int32_t native_widths(void) {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return widths;
   if ((saved & 0x06) == 0x06 && has(b, 1u << 5) && has_fma) widths |= 2;
   if ((saved & 0xe6) == 0xe6 && has(b, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31)) widths |= 4;
+  const int has_vnni = has(c, 1u << 11);
   const int has_amx = has(d, 1u << 22 | 1u << 24) && (saved & 0x60000) == 0x60000;
   if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) return widths;
-  if (widths & 4 && has(a, 1u << 5)) widths |= 8;
+  if (widths & 4 && has_vnni && has(a, 1u << 5)) widths |= 8;
   if (widths & 8 && has_amx && may_use_tiles()) widths |= 16;
 #endif
   return widths;

@@ -33,7 +33,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, interpolated
+from MedEnhanceLib.core.arrays import (
+    SLICES_AT_ONCE,
+    Array,
+    Doubles,
+    Floats,
+    Mask,
+    Numbers,
+    interpolated,
+)
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -146,14 +154,23 @@ class NoiseEstimate:
 
         Linear between cells and constant beyond the outer ones.
         """
-        k, j, i = self.places
-        return interpolated(self.sigma, (k[slices], j, i))
+        start, stop, _ = slices.indices(self.shape[0])
+        if stop - start > SLICES_AT_ONCE:  # more than should be held
+            return _level_of.__wrapped__(self, start, stop)
+        return _level_of(self, start, stop).copy()
 
     @property
     def places(self) -> list[Array]:
         """Positions of the slices, rows and columns of the volume in the map, in cells."""
         sides = zip(self.shape, self.cell, strict=True)
         return [(np.arange(count) + 0.5) / size - 0.5 for count, size in sides]
+
+
+@lru_cache(maxsize=1)  # frames of a sequence read the same slices in turn
+def _level_of(noise: NoiseEstimate, start: int, stop: int) -> Floats:
+    """Interpolate the map to some slices, [n, J, I]."""
+    k, j, i = noise.places
+    return interpolated(noise.sigma, (k[start:stop], j, i))
 
 
 def is_rician(air: float | None, level: float) -> bool:

@@ -16,7 +16,7 @@ from MedEnhanceLib.runtime.shared_setting import refuse_torn_process
 if TYPE_CHECKING:  # it reads a file, and this module is imported by whoever imports the library
     from MedEnhanceLib.runtime.texts import Text
 
-EventKind = Literal["started", "progress", "log", "metric", "preview", "warning", "result", "error"]
+EventKind = Literal["started", "progress", "log", "metric", "draft", "warning", "result", "error"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Event:
         kind: see EventKind.
         fields: values for JSON, by kind: progress has `fraction` in [0, 1], `stage` and `eta_s`
             (None while unknown); log and warning have `message`, a warning that holds for further
-            jobs also `about`, one of a key also `text`; metric has `name`, `value`, `step`; preview
-            has `path`, `caption`.
+            jobs also `about`, one of a key also `text`; metric has `name`, `value`, `step`; draft
+            `shape`, `dtype` and `voxels` in base64.
     """
 
     kind: EventKind

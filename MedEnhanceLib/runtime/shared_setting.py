@@ -1,4 +1,4 @@
-"""What the threads of a process share: settings that several may change for a while at a time.
+"""What the threads of a process share: settings that several may change for a while, and results.
 
 A process that was forked while another thread used MedEnhance refuses to go on.
 """
@@ -10,12 +10,16 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ContextDecorator
+from functools import lru_cache, wraps
 from traceback import walk_stack
+from typing import ParamSpec, TypeVar
 
 from MedEnhanceLib.errors import MedEnhanceError
 
 _LIBRARY = __name__.partition(".")[0]
 Restore = Callable[[], object]
+Arguments = ParamSpec("Arguments")
+Outcome = TypeVar("Outcome")
 
 
 class SharedSetting(ContextDecorator):
@@ -42,6 +46,22 @@ class SharedSetting(ContextDecorator):
             self._users -= 1
             if self._users == 0:
                 self._restore()
+
+
+def computed_once(function: Callable[Arguments, Outcome]) -> Callable[Arguments, Outcome]:
+    """Keep a function's last results; threads that need the same one wait for it.
+
+    With the caches of functools each of them computes it: of 16 threads, that began to decode at
+    once, all made the same tables, which took as long as decoding.
+    """
+    kept, lock = lru_cache(maxsize=8)(function), threading.Lock()
+
+    @wraps(function)
+    def call(*args: Arguments.args, **options: Arguments.kwargs) -> Outcome:
+        with lock:
+            return kept(*args, **options)  # type: ignore[arg-type] # all of them can be hashed
+
+    return call
 
 
 #: Modules of MedEnhance that other threads were in: at the last fork, and at that of this process.

@@ -313,7 +313,8 @@ def _verify(
 
 
 def _voxel_range(voxels: Voxels) -> VoxelRange:
-    finite = (part[np.isfinite(part)] for part in slabs(voxels))
+    parts = slabs(voxels)
+    finite = (part[np.isfinite(part)] for part in parts) if voxels.dtype.kind == "f" else parts
     ends = [end for part in finite if part.size for end in (part.min(), part.max())]
     if not ends:
         return None

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, run
-from speed import head_of, tiled_ct
+from _speed_volumes import thick_head, tiled_ct
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.filters.block_matching import CT_ROUNDS, BlockMatchingFilter, engine_for
@@ -172,7 +172,7 @@ def labels(device: str) -> Row:
 
 def thin(device: str) -> Row:
     """Thin slices of a head, 256 × 256 × 40 to 160, with what its network learns from it first."""
-    thick = head_of(4)
+    thick = thick_head(4)
     _, wall, cpu = _timed(lambda: me.enhance(thick, task="slices", device=device), device)
     return {"wall_s": round(wall, 3), "host_s": round(cpu, 3)}
 

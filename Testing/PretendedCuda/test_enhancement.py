@@ -35,9 +35,10 @@ from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.filters import torch_engine
 from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.hqg.bundle import set_weights
 from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.hqg.denoisers import BlockMatching
-from MedEnhanceLib.hqg.network_stage import network_on
+from MedEnhanceLib.hqg.groups import network_of
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.hqg.view_network import ViewNet
 from MedEnhanceLib.learning import precision
@@ -188,7 +189,8 @@ def test_the_volume_crosses_to_the_card_and_back_once() -> None:
     volume = _scan_of_ct(16, 40)
     config = EnhanceConfig(model="ct", device="cuda", strength="full")
     bundle = open_bundle("ct", kind="enhancer", modality="CT")
-    weights = sum(each.nbytes for each in network_on(bundle, "cpu").state_dict().values())
+    network = network_of(set_weights(bundle))
+    weights = sum(each.nbytes for each in network.state_dict().values())
     with pretended():
         enhance(volume, config)  # tables and weights that stay there
         driver.__init__()  # type: ignore[misc]

@@ -12,8 +12,9 @@ from test_runner import WORKER
 
 from MedEnhanceNodes import sending
 from MedEnhanceNodes.preview import compositeOf
-from MedEnhancePanels import waiting
+from MedEnhancePanels import runner, waiting
 from MedEnhancePanels.errors import PanelError
+from MedEnhanceTasks import files
 
 #: A worker whose results lack the segmentation, with the reason; it refuses a bias field.
 STUB = (
@@ -39,6 +40,20 @@ SLICES = """
         from MedEnhanceLib.io import stepwise
         source, part = stepwise.NrrdFile(params["input"]), slice(*params["slices"])
         list(stepwise.write(params["output"], [source.frames[0][part] + 7], source.geometry, {}))
+"""
+#: Before that: a draft, if asked for, and a word of the test.
+DRAFT = """
+        import base64, numpy as np
+        from MedEnhanceLib.io import stepwise
+        if params["draft"]:
+            voxels = stepwise.NrrdFile(params["input"]).frames[0][slice(*params["slices"])] + 3
+            text = base64.b64encode(voxels.tobytes()).decode()
+            report(job, "draft", shape=voxels.shape, dtype=voxels.dtype.str, voxels=text)
+        while not os.path.exists({word!r}):
+            time.sleep(0.01)
+        if open({word!r}).read() == "fail":
+            report(job, "error", code="input", message="no", hint="Never.")
+            continue
 """
 
 
@@ -138,7 +153,10 @@ class PreviewTest(EnhanceTestCase):
         (top, bottom), (left, right) = first.params["rows"], first.params["columns"]
         self.assertTrue(0 < bottom - top <= 128 and 0 < right - left <= 128)
         self.assertFalse({"rows", "columns"} & set(rest.params))
-        (part, place), (whole, origin) = shown
+        self.assertTrue(first.params["draft"] and not rest.params["draft"])
+        (draft, _place), (part, place), (whole, origin) = shown
+        self.assertEqual((draft.shape, draft.dtype), (part.shape, part.dtype))
+        self.assertTrue(0 < np.std(draft.astype(float) - part) < 5)  # of noise of 20
         np.testing.assert_array_equal(part, whole[:, top:bottom, left:right])
         expected = origin @ (left, top, 0, 1)
         np.testing.assert_allclose(place[:3, 3], expected[:3], atol=1e-6)
@@ -150,7 +168,8 @@ class PreviewTest(EnhanceTestCase):
         self.choose(self.brain(part=np.s_[60:64, 0:200, 0:200]))
         before = self.nodeIDs()
         self.ui.previewButton.click()
-        self.waitUntil(lambda: self.panel.preview.isShown, 60)
+        first = self.panel.preview.job
+        self.waitUntil(lambda: self.panel.preview.job is not first, 60)
         rest = self.panel.preview.job
         self.assertNotIn("rows", rest.params)
         self.ui.previewButton.click()
@@ -208,13 +227,16 @@ class PreviewTest(EnhanceTestCase):
         self.assertFalse(self.bridge.isInScene(slab))
 
 
-class FollowingTest(EnhanceTestCase):
-    """Previews while one scrolls, over a worker whose slices are those of the input, plus 7."""
+class SlicesTestCase(EnhanceTestCase):
+    """Previews over a worker whose slices are those of the input, plus 7."""
+
+    def program(self):
+        return SLICES
 
     def setUp(self):
         super().setUp()
         copy = 'shutil.copyfile(params["input"], params["output"])'
-        self.replaceWorker(STUB.replace(copy, SLICES))
+        self.replaceWorker(STUB.replace(copy, self.program()))
         self.node = self.smallVolume(name="scan", modality="MR")
         slicer.util.setSliceViewerLayers(background=self.node)
         self.view = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceNode")
@@ -228,24 +250,110 @@ class FollowingTest(EnhanceTestCase):
     def scrollTo(self, index):
         self.view.JumpSliceByCentering(*(self.ijkToRas(self.node) @ (10, 12, index, 1))[:3])
 
+    @property
+    def slab(self):
+        return slicer.mrmlScene.GetNodeByID(self.layers.GetForegroundVolumeID() or "")
+
+    def shown(self, more=7):
+        """The slice of which the view shows a preview; None for none, or one of other voxels."""
+        if self.slab is None:
+            return None
+        voxels = slicer.util.arrayFromVolume(self.slab)[0]
+        whole = slicer.util.arrayFromVolume(self.node)
+        return next((at for at, each in enumerate(whole) if (voxels == each + more).all()), None)
+
+    def slices(self):
+        return [job.params["slices"][0] for job in self.jobs if "slices" in job.params]
+
+
+class DraftTest(SlicesTestCase):
+    """Drafts, of which the voxels are those of the input, plus 3."""
+
+    def program(self):
+        self.word = os.path.join(self.temporaryFolder(), "word")
+        return DRAFT.format(word=self.word) + SLICES
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.say, "end")
+        self.before = self.nodeIDs()
+        self.ui.previewButton.click()
+        self.waitUntil(lambda: self.shown(3) == 2, 60)
+
+    def say(self, word):
+        with open(f"{self.word}-", "w") as file:
+            file.write(word)
+        os.replace(f"{self.word}-", self.word)
+
+    def test_aDraftIsNamedOnTheViewAndThePreviewReplacesIt(self):
+        draft = self.slab
+        self.assertEqual(draft.GetName(), "Draft of scan")  # Slicer writes it on the view
+        self.assertIn("Draft of slice 3 in the Red view", self.message)
+        np.testing.assert_allclose(
+            draft.GetOrigin(), (self.ijkToRas(self.node) @ (0, 0, 2, 1))[:3], atol=1e-9
+        )
+        self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Hide preview")
+        self.say("go on")
+        self.waitUntil(lambda: self.shown() == 2, 60)
+        self.assertNotIn("Draft", self.message)
+        self.assertFalse(self.bridge.isInScene(draft))
+        self.assertNotIn("Draft", " ".join(slicer.util.getNodes()))
+
+    def test_aDraftIsInNoListAndNoFileAndNoRun(self):
+        draft, logic = self.slab, self.context.logic
+        display = draft.GetDisplayNode()
+        self.assertFalse(draft.GetSaveWithScene() or display.GetSaveWithScene())
+        self.assertTrue(draft.GetHideFromEditors())
+        self.assertEqual(self.results.resultsOf(self.node), [])
+        folder = self.temporaryFolder()
+        for use in (
+            lambda: logic.save(draft, os.path.join(folder, "a.nrrd"), wait=False),
+            lambda: logic.compress(draft, os.path.join(folder, "a.ucv"), lossless=True, wait=False),
+            lambda: logic.exportDicom(draft, folder, wait=False),
+            lambda: logic.enhance(draft, wait=False),
+        ):
+            with self.assertRaisesRegex(PanelError, "no result"):
+                use()
+        self.assertEqual(os.listdir(folder), [])
+        self.assertFalse(files.canWrite(draft))
+        for directory, _folders, names in os.walk(self.runner.folder()):
+            for name in names:
+                with open(os.path.join(directory, name), "rb") as file:
+                    self.assertNotIn(slicer.util.arrayFromVolume(draft).tobytes(), file.read())
+
+    def test_whereNoPreviewComesTheDraftGoes(self):
+        self.say("fail")
+        self.waitUntil(lambda: self.panel.preview.job is None, 60)
+        self.assertIn("no", self.message)
+        self.assertFalse(self.panel.preview.isOn)
+        self.assertEqual(self.nodeIDs(), self.before)
+
+    def test_aCancelledJobTakesItsDraftAlong(self):
+        self.enterContext(mock.patch.object(runner, "GRACE_MS", 10))
+        self.panel.preview.job.cancel()
+        self.waitUntil(lambda: self.panel.preview.job is None, 60)
+        self.assertEqual(self.nodeIDs(), self.before)
+
+    def test_anotherSliceEndsTheJobOfADraft(self):
+        self.enterContext(mock.patch.object(runner, "GRACE_MS", 10))
+        former = self.panel.preview.job
+        self.scrollTo(5)
+        self.waitUntil(lambda: self.shown(3) == 5, 60)
+        self.assertEqual(former.state, "cancelled")
+        self.assertEqual(len(slicer.util.getNodes("Draft*", useLists=True)), 1)
+        self.say("go on")
+        self.waitUntil(lambda: self.shown() == 5, 60)
+
+
+class FollowingTest(SlicesTestCase):
+    """Previews while one scrolls."""
+
     def waitFor(self, index):
         """Wait until the preview of a slice is shown, of which there is no other then."""
         self.waitUntil(lambda: self.shown() == index, 60)
         self.processEvents(300)
         self.assertEqual((self.shown(), self.panel.preview.job), (index, None))
         self.assertEqual(len(slicer.util.getNodes("*preview*", useLists=True)), 1)
-
-    def shown(self):
-        """The slice of which the view shows a preview; None for none, or one of other voxels."""
-        slab = slicer.mrmlScene.GetNodeByID(self.layers.GetForegroundVolumeID() or "")
-        if slab is None:
-            return None
-        voxels = slicer.util.arrayFromVolume(slab)[0]
-        whole = slicer.util.arrayFromVolume(self.node)
-        return next((at for at, each in enumerate(whole) if (voxels == each + 7).all()), None)
-
-    def slices(self):
-        return [job.params["slices"][0] for job in self.jobs if "slices" in job.params]
 
     def test_thePreviewFollowsTheViewAndTheFormerOneGoes(self):
         self.ui.previewButton.click()

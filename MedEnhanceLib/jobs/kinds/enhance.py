@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.core.findings import verdict_on
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
@@ -85,6 +88,11 @@ class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
     columns: tuple[int, int] | None = option(
         None, help="columns of the preview, likewise", low=0, high=1_000_000, flag=None
     )
+    draft: bool = option(
+        False,
+        help="send a draft of the preview first, in an event; no file has it",
+        flag=None,
+    )
     frame: int | None = option(
         None, help="enhance this frame of a sequence alone", low=0, high=1_000_000, flag=None
     )
@@ -103,6 +111,8 @@ class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
                 "slices cannot be combined with segment or report, which need the whole volume",
                 "Leave one of them out.",
             )
+        if self.draft and self.slices is None:
+            raise ConfigError("draft is of a preview, and slices is missing", "Give slices too.")
         if (self.rows or self.columns) and self.dicom:
             raise ConfigError(
                 "dicom takes whole slices, and rows or columns are given", "Leave one of them out."
@@ -175,6 +185,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         box=params.box,
         cache=cache,
         scratch=scratch,
+        on_draft=partial(_send_draft, monitor) if params.draft else None,
         monitor=monitor.part(0.06, 0.9),
     )
     if params.dicom:
@@ -197,6 +208,12 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     if params.guide == [files.AUTO] and guides and not result["measured"]["guide"].get("reason"):
         fields["guide"] = guides[0].source  # not in the manifest: may hold patient names
     return Result(fields)
+
+
+def _send_draft(monitor: Monitor, voxels: Array) -> None:
+    """Report a draft, whose voxels lie in the event: it never is in a file."""
+    text = b64encode(voxels.tobytes()).decode("ascii")
+    monitor.emit("draft", shape=voxels.shape, dtype=voxels.dtype.str, voxels=text)
 
 
 def _check_report(page: Path, *, overwrite: bool) -> None:

@@ -21,9 +21,9 @@ from MedEnhanceLib.unicompress.codecs.integers import (
 from MedEnhanceLib.unicompress.config import Speed
 
 # Tuned on open volumes (decision 0071). Measured again by Benchmarks/compression.py.
-_EFFORT = {"normal": 7, "fast": 3}
+_EFFORT = {"normal": 7, "fast": 3, "fastest": 1}
 #: Measured: on labels and masks the highest level wins 30 %, and is fast.
-_ZSTD_LEVEL = {"normal": 19, "fast": 3}
+_ZSTD_LEVEL = {"normal": 19, "fast": 3, "fastest": 1}
 CONSTANT, ZSTD, JPEGXL = 0, 1, 3
 #: zstd's full effort is spent if its quick result is below this many times the best size.
 _ZSTD_NEAR = 1.4
@@ -173,7 +173,7 @@ def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> BlockCode
     Args:
         block: [K, J, I].
         bound: the largest error, in stored units; None is lossless.
-        speed: "fast" takes less time and more bytes.
+        speed: "fast" takes less time and more bytes, "fastest" again.
     """
     code = _shortest(to_bounded_integers(block, bound), speed)
     if bound is None or block.dtype.kind != "f":
@@ -186,13 +186,14 @@ def _shortest(coded: Coded, speed: Speed) -> BlockCode:
     """Code by every coder; by zstd quickly first, and with full effort only where that may win."""
     codes: dict[int, bytes] = {}
     for coder in CODERS:
-        data = coder.encode(coded.indices, "fast" if coder.id == ZSTD else speed)
+        quickly = coder.id == ZSTD and speed == "normal"
+        data = coder.encode(coded.indices, "fast" if quickly else speed)
         if data is not None:
             codes[coder.id] = data
         if data == b"":  # nothing is shorter
             break
     kind, shortest = min(codes.items(), key=lambda code: len(code[1]))
-    if speed != "fast" and ZSTD in codes and len(codes[ZSTD]) < _ZSTD_NEAR * len(shortest):
+    if speed == "normal" and ZSTD in codes and len(codes[ZSTD]) < _ZSTD_NEAR * len(shortest):
         full = encode_zstd(coded.indices, speed)
         if len(full) < len(shortest):
             kind, shortest = ZSTD, full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from Library.jobs.conftest import brain
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.files import KeptVolumes, VolumeParams
 from MedEnhanceLib.runtime.progress import Event
@@ -76,6 +77,50 @@ def test_a_preview_of_a_region_holds_its_voxels_in_place(scan: Path) -> None:
     assert part.geometry.is_close(slices.geometry.cropped((0, 8, 20)))
 
 
+@pytest.mark.parametrize("guide", [None, "guide.nrrd"])
+def test_a_draft_comes_first_in_an_event_alone_and_changes_no_bit(
+    scan: Path, guide: str | None
+) -> None:
+    box: dict[str, Any] = {"slices": [3, 5], "rows": [8, 30], "columns": [20, 44]}
+    if guide:
+        io.save(brain(6), scan.with_name(guide))
+        box["guide"] = [str(scan.with_name(guide))]
+    exact, files = _preview(scan, **box), {*scan.parent.iterdir()}
+    events: list[Event] = []
+
+    def note(event: Event) -> None:
+        assert event.kind != "draft" or {*scan.parent.iterdir()} == files
+        events.append(event)
+
+    output = str(scan.with_name("better.nrrd"))
+    params = {"input": str(scan), "output": output, "overwrite": True, "draft": True, **box}
+    config = {"config": {"device": "cpu", "model": "mr"}}
+    run_job(JobSpec("enhance", params | config), progress=note, kept=KEPT)
+    assert np.array_equal(io.load(output).voxels, exact.voxels)
+    assert {*scan.parent.iterdir()} == files
+    (draft,) = (event.fields for event in events if event.kind == "draft")
+    voxels = np.frombuffer(base64.b64decode(draft["voxels"]), draft["dtype"])
+    voxels = voxels.reshape(draft["shape"]).astype(float)
+    before = io.load(scan).voxels[3:5, 8:30, 20:44]
+    removed, missing = (np.std(each - exact.voxels) for each in (before, voxels))
+    assert 0 < missing < 0.5 * removed
+    fractions = [event.fields["fraction"] for event in events if event.kind == "progress"]
+    assert fractions == sorted(fractions)
+
+
+def test_a_cancel_during_the_draft_ends_the_job(scan: Path) -> None:
+    fields = {"input": str(scan), "output": str(scan.with_name("better.nrrd")), "draft": True}
+    events: list[Event] = []
+    with pytest.raises(Cancelled):
+        run_job(
+            JobSpec("enhance", fields | {"slices": [3, 5]}),
+            progress=events.append,
+            cancel=lambda: any(event.kind == "draft" for event in events),
+        )
+    assert events[-1].kind == "draft"
+    assert not scan.with_name("better.nrrd").exists()
+
+
 def test_a_volume_is_measured_ahead_of_its_previews(
     scan: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +170,7 @@ def test_of_a_sequence_one_frame_is_shown(tmp_path: Path) -> None:
     ("params", "words"),
     [
         ({"slices": [1]}, "slices is"),
+        ({"draft": True}, "slices is missing"),
         ({"slices": [0, 1], "segment": True}, "segment"),
         ({"slices": [0, 1], "report": "page"}, "report"),
         ({"slices": [0, 99]}, "not within the volume's 8 slices"),

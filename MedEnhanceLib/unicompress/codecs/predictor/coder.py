@@ -51,18 +51,25 @@ _FEW_BITS = 1.5
 _LANES_BITS = (6, 10)
 #: Steps between two safe points: some hundredths of a second.
 _STEPS_AT_ONCE = 64
+#: Voxels that the compiled library predicts at once, and the longest vector: so far beyond its end
+#: a stream, and an array of neighbors, may be read.
+_BATCH, _VECTOR = 64, 16
 _PURPOSE = "The learned predictor"
 _WHOLE = (
     *("bytes", "slices", "rows", "columns", "slots", "slice_lines", "from_step", "to_step"),
     *("is_known", "top", "lanes", "words", "next", "done", "cost", "width_0", "width_1"),
+    *("bits_0", "bits_1", "bits_2"),
 )
 #: Arrays of a task, and their types.
 _ARRAYS: dict[str, Any] = {
-    **dict.fromkeys(("lags", "beside", "padding", "sources", "padding_starts"), np.int64),
-    **dict.fromkeys(("linear", "layer_0", "layer_1", "layer_2", "down", "up"), np.float32),
+    **dict.fromkeys(("lags", "beside"), np.int64),
+    **dict.fromkeys(("padding", "sources", "padding_starts"), np.int32),
+    "linear": np.float32,
+    **dict.fromkeys(("layer_0", "layer_1", "layer_2"), np.int32),
+    **dict.fromkeys(("down", "up"), np.float32),
     "cumulative": np.uint32,
     **dict.fromkeys(("coarse", "symbol_of"), np.uint8),
-    **dict.fromkeys(("lowest", "extra", "bits_of", "table_of"), np.int32),
+    **dict.fromkeys(("lowest", "extra"), np.int32),
     "costs": np.uint32,
     **dict.fromkeys(("cells", "errors"), np.float32),
     "block": np.uint16,
@@ -150,7 +157,7 @@ def decode_block(data: bytes, shape: Shape, network: Network) -> Words:
     else:
         walk = _Walk(block, linear, start)
         walk.code_with(network)
-        walk.give(states=states, stream=words)
+        walk.give(states=states, stream=np.append(words, np.zeros(_BATCH, np.uint32)))
         walk.task.lanes, walk.task.words = len(states), len(words)
         walk.run()
         used = walk.task.next
@@ -235,7 +242,7 @@ class _Walk:
             slots=slots,
             slice_lines=wavefront.lines_of_slice(shape),
             top=linear.top,
-            linear_scale=FINE / (1 << linear.bits),
+            linear_scale=1 / (1 << linear.bits),
         )
         self._kept: dict[str, Array] = {}
         self.give(
@@ -243,15 +250,16 @@ class _Walk:
             linear=linear.weights,
             down=DOWN,
             up=UP,
-            cells=np.full(cells, start, np.float32),
-            errors=np.zeros(cells, np.float32),
+            cells=np.full(cells + _VECTOR, FINE * start, np.float32),
+            errors=np.zeros(cells + _VECTOR, np.float32),
             block=block,
         )
 
     def code_with(self, network: Network) -> None:
         """Set the network that predicts voxels, and its tables."""
-        self.task.width_0, self.task.width_1 = map(len, network.matrices[:2])
-        layers = {f"layer_{number}": matrix for number, matrix in enumerate(network.matrices)}
+        self.task.width_0, self.task.width_1, _ = map(len, network.matrices)
+        self.task.bits_0, self.task.bits_1, self.task.bits_2 = (x.bits for x in network.layers)
+        layers = {f"layer_{number}": packed for number, packed in enumerate(network.packed)}
         made = {name: table for name, table in tables.make_tables().items() if name in _ARRAYS}
         self.give(**layers, **made)
 

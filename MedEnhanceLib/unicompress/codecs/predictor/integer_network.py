@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.arrays import Doubles, Floats
+from MedEnhanceLib.core.arrays import Doubles, Floats, Ints
 from MedEnhanceLib.unicompress.codecs.predictor.features import COUNT, FEATURE, LOG_STEPS
 
 #: Activations are in 1/32 and end at 8.
@@ -62,7 +62,8 @@ class Network:
             if layer.bias.shape != layer.weights.shape[:1] or not 0 <= layer.bits <= 20:
                 raise ValueError("a bias that does not fit its layer")
             sums = np.abs(layer.weights).sum(axis=1) * largest + np.abs(layer.bias)
-            if len(layer.weights) > MOST_WIDTH or not (sums < 1 << 24).all():
+            wide = (np.abs(layer.weights) >= 1 << 15).any()
+            if len(layer.weights) > MOST_WIDTH or wide or not (sums < 1 << 24).all():
                 raise ValueError("weights whose sums would not be exact, or too many of them")
             width, largest = len(layer.weights), _LARGEST
         if width != 3:
@@ -71,6 +72,12 @@ class Network:
         self.matrices = [
             np.concatenate([layer.weights, layer.bias[:, None]], axis=1)
             * np.float32(2.0**-layer.bits)
+            for layer in layers
+        ]
+
+        #: For the compiled coder, rows of 32 bits: the bias, then pairs of weights in 16 bits each.
+        self.packed = [
+            np.concatenate([layer.bias.astype("<i4")[:, None], _pairs(layer.weights)], axis=1)
             for layer in layers
         ]
 
@@ -99,6 +106,12 @@ class Network:
             arrays[f"weights{number}"] = layer.weights.astype(np.int8 if narrow else np.int16)
             arrays[f"bias{number}"] = layer.bias.astype(np.int32)
         return arrays
+
+
+def _pairs(weights: Floats) -> Ints:
+    """Lay two weights side by side in 32 bits, the first in the lower ones; an odd one gets a 0."""
+    even = np.pad(weights, ((0, 0), (0, weights.shape[1] % 2)))
+    return even.astype("<i2").view("<i4")
 
 
 def quantize(

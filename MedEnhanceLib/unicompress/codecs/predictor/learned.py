@@ -47,9 +47,10 @@ LEARNED, ROLE = 16, "predictor"
 #: Names of the files of shipped networks.
 NAMES: dict[Speed, str] = {"normal": ROLE, "fast": f"fast-{ROLE}"}
 
-#: Longest rows and columns, and most voxels of a block.
+#: Longest rows and columns, and most voxels of a block; slices of a wide one.
 _SIDE = 336
-_VOXELS = 1 << 22
+_VOXELS = 11 << 18
+_WIDE_SLICES = 10
 #: Blocks along k, at most; their slices and voxels, at least.
 _SLICE_BLOCKS, _LEAST_SLICES, _LEAST_VOXELS = 14, 8, 1 << 20
 # Tuned on open CT, MR and EM (decision 0071). Measured again by Benchmarks/compression.py.
@@ -87,15 +88,16 @@ class Predictor:
 
 
 def predictor_grid(shape: tuple[int, ...]) -> Grid:
-    """Cut into blocks of one to four million voxels, of a fourteenth of the slices or more.
+    """Cut into blocks of one to three million voxels, of a fourteenth of the slices or more.
 
     Borders lose context, and each block costs 2.5 kB; large blocks are slow to open. Measured on
-    CT, MR and EM: blocks of two slices take 10 % more.
+    CT, MR and EM: blocks of two slices take 10 % more, of ten instead of 17 1 % at most. A slice of
+    512 × 512 is in one block, as a slice that touches four costs four.
     """
     slices, rows, columns = shape[-3:]
     side = max(rows, columns)
     if math.prod(shape[-3:]) > _VOXELS:  # thin volumes get wide blocks
-        side = max(_SIDE, math.isqrt(_VOXELS // min(slices, 32)))
+        side = max(_SIDE, math.isqrt(_VOXELS // min(slices, _WIDE_SLICES)))
     voxels = math.prod(shape[-3:]) // (-(-rows // side) * -(-columns // side))
     most = min(_SLICE_BLOCKS, slices // _LEAST_SLICES, voxels // _LEAST_VOXELS)
     return cut(shape, side, _VOXELS, -(-slices // max(1, most)))

@@ -13,11 +13,10 @@ arXiv 1402.3392.
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Bytes, Doubles, Ints, Longs
+from MedEnhanceLib.core.arrays import Array, Bytes, Doubles, Ints
+from MedEnhanceLib.runtime.shared_setting import computed_once
 from MedEnhanceLib.unicompress.codecs.predictor.integer_network import SCALE_CLASSES, SHAPES
 
 #: Frequencies of a distribution add up to 2 ** BITS.
@@ -60,47 +59,41 @@ COST_BITS = 16
 LOWEST = np.uint64(1 << 32)
 
 
-@cache
+@computed_once
 def make_tables() -> dict[str, Array]:
-    """Make all distributions, as the coder in C takes them; a second's work, done once.
+    """Make all distributions, as the coder in C takes them.
 
     cumulative: [distributions · (symbols + 1)], flat; starts: rising, for NumPy's search. coarse:
     [distributions · 2 ** 10], the first symbol that reaches into a run of slots. symbol_of: by
     difference in bins + reach. lowest, extra: a symbol's smallest difference in bins, and its bits
-    of which one. bits_of, table_of: by class of scale. costs: by a symbol's frequency, what it
-    takes in 1/65536 bit; whole, so that sums of any order agree.
+    of which one. costs: by a symbol's frequency, what it takes in 1/65536 bit; whole, so that sums
+    of any order agree.
     """
     cumulative = np.empty((_SCALES, _PHASES, SHAPES, SYMBOLS + 1), np.uint32)
     rows = np.arange(SYMBOLS + 1)
     scales, lowest = _quarter_octaves(_SCALES), _lowest()
     edges = np.append(lowest, _END).astype(np.float64)
-    for scale in range(_SCALES):
-        for phase in range(_PHASES):
-            centered = edges - (phase + 0.5) / _PHASES
-            near = _logistic(centered / scales[scale])
-            wide = _logistic(centered / (scales[scale] * WIDER))
-            for shape, share in enumerate(SHARES):
-                below = near * (1 - share) + wide * share
-                below[0], below[-1] = 0.0, 1.0
-                counts = np.floor(below * ((1 << BITS) - SYMBOLS)).astype(np.int64) + rows
-                cumulative[scale, phase, shape] = counts
+    centered = edges - (np.arange(_PHASES)[:, None, None] + 0.5) / _PHASES
+    shares = np.array(SHARES)[:, None]
+    for scale, distributions in zip(scales, cumulative, strict=True):
+        near, wide = _logistic(centered / scale), _logistic(centered / (scale * WIDER))
+        below = near * (1 - shares) + wide * shares
+        below[..., 0], below[..., -1] = 0.0, 1.0
+        distributions[:] = np.floor(below * ((1 << BITS) - SYMBOLS)).astype(np.int64) + rows
     flat = cumulative.reshape(-1, SYMBOLS + 1)
-    # One search for all rows: each row's counts are moved behind the row before.
+    # For one search in all rows, each row's counts are moved behind the row before.
     moved = np.arange(len(flat))[:, None] << (BITS + 1)
-    starts = (flat + moved).reshape(-1)
     far = np.concatenate([np.zeros(_NEAR, np.int64), np.repeat(np.arange(_OCTAVES) + 2, 4)])
-    symbol_of = np.searchsorted(lowest, np.arange(-REACH, REACH), side="right") - 1
+    widths = np.diff(np.concatenate([[-REACH], lowest[1:], [REACH]]))
     frequencies = np.arange(1, (1 << BITS) + 1)
     costs = np.rint((BITS - np.log2(frequencies)) * (1 << COST_BITS))
     return {
         "cumulative": flat.reshape(-1),
-        "starts": starts,
-        "coarse": _coarse(starts, moved),
-        "symbol_of": symbol_of.clip(0, SYMBOLS - 1).astype(np.uint8),
+        "starts": (flat + moved).reshape(-1),
+        "coarse": _coarse(flat),
+        "symbol_of": np.arange(SYMBOLS, dtype=np.uint8).repeat(widths),
         "lowest": lowest,
         "extra": np.concatenate([far[::-1], far]).astype(np.int32),
-        "bits_of": BITS_OF.astype(np.int32),
-        "table_of": TABLE_OF.astype(np.int32),
         "costs": np.concatenate([[0], costs]).astype(np.uint32),
     }
 
@@ -112,10 +105,15 @@ def _lowest() -> Ints:
     return np.concatenate([-np.append(above[1:], _END)[::-1], above]).astype(np.int32)
 
 
-def _coarse(starts: Longs, moved: Longs) -> Bytes:
-    targets = moved + (np.arange(1 << COARSE) << (BITS - COARSE))
-    positions = np.searchsorted(starts, targets.ravel(), side="right") - 1
-    return (positions % (SYMBOLS + 1)).astype(np.uint8)
+def _coarse(cumulative: Array) -> Bytes:
+    """Find the symbol of the first slot of each run; cumulative: [distributions, symbols + 1]."""
+    runs = 1 << COARSE
+    first = -(
+        -cumulative[:, :SYMBOLS].astype(np.int64) // (1 << (BITS - COARSE))
+    )  # that begins in it
+    rows = np.arange(len(cumulative))[:, None] * (runs + 1)
+    begun = np.bincount((first + rows).ravel(), minlength=rows.size * (runs + 1))
+    return (begun.reshape(-1, runs + 1)[:, :runs].cumsum(axis=1) - 1).astype(np.uint8).ravel()
 
 
 def _quarter_octaves(count: int) -> Doubles:

@@ -6,11 +6,10 @@ outside the block stands for a voxel that is known by then.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Floats, Longs, Shape
+from MedEnhanceLib.core.arrays import Array, Floats, Ints, Longs, Shape
+from MedEnhanceLib.runtime.shared_setting import computed_once
 from MedEnhanceLib.unicompress.codecs.integers import Indices
 
 #: Slices before, rows above and below, columns left and right of a block that neighbors reach.
@@ -60,7 +59,7 @@ def steps_of(shape: Shape) -> int:
     return 1 + sum(step * (extent - 1) for step, extent in zip(STEP, shape, strict=True))
 
 
-def stand_ins(places: Longs, shape: Shape) -> Longs:
+def stand_ins(places: Ints, shape: Shape) -> Ints:
     """Find the voxels that places stand for, [3, n]; k is negative where none is known yet.
 
     places: along k, j, i, [3, n]. The rules, one after the other, are those of docs/ucv-format.md
@@ -93,8 +92,8 @@ def neighbors_of(block: Indices, numbers: Longs) -> Floats:
     return neighbors
 
 
-@lru_cache(maxsize=8)
-def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
+@computed_once
+def ring_of(shape: Shape) -> tuple[int, dict[str, Array]]:
     """Lay out the cells of a block's last steps in memory, [slots, lines].
 
     Voxels of one step, and their neighbors, lie side by side: in an array of the whole block they
@@ -107,24 +106,24 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Longs]]:
     """
     offsets = np.array(NEIGHBORS + ERRORS)
     lags = -(offsets @ np.array(STEP))
-    lines = np.array([lines_of_slice(shape), 1])
+    lines = np.array([lines_of_slice(shape), 1], np.int32)
     axes = np.ogrid[-_BEFORE : shape[0], -_ABOVE : shape[1] + _BELOW, -LEFT : shape[2] + RIGHT]
     in_k, in_j, in_i = ((axis >= 0) & (axis < n) for axis, n in zip(axes, shape, strict=True))
-    corner = np.array([_BEFORE, _ABOVE, LEFT])[:, None]
-    padding = np.argwhere(~(in_k & in_j & in_i)).T - corner
+    corner = np.array([_BEFORE, _ABOVE, LEFT], np.int32)[:, None]
+    padding = np.array(np.nonzero(~(in_k & in_j & in_i)), np.int32) - corner
     voxels = stand_ins(padding, shape)
     padding, voxels = padding[:, voxels[0] >= 0], voxels[:, voxels[0] >= 0]
-    times, steps = STEP @ padding, STEP @ voxels
+    times, steps = (np.array(STEP, np.int32) @ part for part in (padding, voxels))
     slots = 1 + int(lags.max()) + int((times - steps).max())
     targets, sources = (lines @ (part + corner)[:2] for part in (padding, voxels))
-    by_step = np.argsort(steps, kind="stable")
+    by_step = np.argsort(steps.astype(np.uint16), kind="stable")  # sorts short ones fast
     counts = np.bincount(steps, minlength=steps_of(shape))
     return slots, {
         "lags": lags,
         "beside": offsets[:, :2] @ lines,
         "padding": (times % slots * lines_of(shape) + targets)[by_step],
         "sources": sources[by_step],
-        "padding_starts": np.concatenate([[0], np.cumsum(counts)]),
+        "padding_starts": np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
     }
 
 
