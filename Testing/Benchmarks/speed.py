@@ -249,11 +249,12 @@ def _enhance(volume: Any, **fields: Any) -> Row:
     import MedEnhanceLib as me  # noqa: N813 - as users write it
 
     before, floor = _peak_gib(), floor_s(SIDE)
-    _, wall, cpu = timed(lambda: me.enhance(volume, device="cpu", **fields))
+    result, wall, cpu = timed(lambda: me.enhance(volume, device="cpu", **fields))
     floor = (floor + floor_s(SIDE)) / 2
     return {
         "volume": volume.source,
         "voxels": "×".join(map(str, volume.shape)),
+        "slices_after": result.volume.shape[-3],
         "wall_s": round(wall, 2),
         "cpu_s": round(cpu, 1),
         "floor_s": round(floor, 4),

@@ -106,7 +106,7 @@ def test_thin_slices_and_a_head_agree(tmp_path: Path, monkeypatch: pytest.Monkey
     from MedEnhanceLib.gradprom import SegmentConfig, segment
     from MedEnhanceLib.hqg.slices import thin_slices
 
-    monkeypatch.setattr(thin_slices, "tuned", lambda network, *_, **__: network)
+    monkeypatch.setattr(thin_slices, "tuned", lambda network, *_, **__: (network, {}))
     small = brain().crop(k=slice(6))
 
     def labels(card: str) -> Volume:
