@@ -120,7 +120,7 @@ def networks_agreement(device: str) -> Row:
 
 def filter_agreement(device: str) -> Row:
     """The filter of the card against the CPU, and the time of each."""
-    noisy = _ct(64).voxels
+    noisy = _ct(min(64, _SLICES)).voxels
     level = np.broadcast_to(np.float32(20), noisy.shape)
     row: Row = {}
     results = []
