@@ -112,7 +112,8 @@ def ring_of(shape: Shape) -> tuple[int, dict[str, Array]]:
     corner = np.array([_BEFORE, _ABOVE, LEFT], np.int32)[:, None]
     padding = np.array(np.nonzero(~(in_k & in_j & in_i)), np.int32) - corner
     voxels = stand_ins(padding, shape)
-    padding, voxels = padding[:, voxels[0] >= 0], voxels[:, voxels[0] >= 0]
+    known = np.flatnonzero(voxels[0] >= 0)
+    padding, voxels = padding.take(known, axis=1), voxels.take(known, axis=1)
     times, steps = (np.array(STEP, np.int32) @ part for part in (padding, voxels))
     slots = 1 + int(lags.max()) + int((times - steps).max())
     targets, sources = (lines @ (part + corner)[:2] for part in (padding, voxels))
