@@ -292,7 +292,13 @@ class TensorSums:
         sums[-1].view(-1).scatter_add_(0, estimates.starts.reshape(-1).long(), weights)
 
     def means(self, end: int, before: Tensor, level: Tensor) -> Tensor:
-        """Average the blocks of the first image, as `all_means`."""
+        """Average the blocks of the first image over each voxel, [n, J, I].
+
+        Args:
+            end: as of `all_means`.
+            before: likewise.
+            level: likewise.
+        """
         return self.all_means(end, before, level)[0]
 
     def all_means(self, end: int, before: Tensor, level: Tensor) -> Tensor:

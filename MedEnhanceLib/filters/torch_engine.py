@@ -277,7 +277,14 @@ def grid(
 
 @lru_cache(maxsize=64)
 def box(sides: tuple[int, ...], ny: int, nx: int, device: Any) -> Tensor:
-    """Return the flat places of the voxels of a box in a slab with slices of ny × nx."""
+    """Return the flat places of the voxels of a box in a slab.
+
+    Args:
+        sides: of the box.
+        ny: rows of a slice.
+        nx: columns of a slice.
+        device: of the result.
+    """
     z, y, x = np.ogrid[tuple(slice(side) for side in sides)]
     with torch.inference_mode(False):
         return torch.from_numpy(((z * ny + y) * nx + x).reshape(-1)).to(device)
