@@ -178,28 +178,39 @@ static void begin_products(void) {}
 
 static void end_products(void) {}
 
-static NATIVE_INLINE void product(float sums[PAD][PAD], const number *from, const struct rows *rows,
-                                  const struct layer *l, const number *weights) {
-  enum { ROWS = 4 };
-  for (int r = 0; r < PAD; r += ROWS)
-    for (int c = 0; c < PAD; c += 2 * WIDTH) {
-      vector near[ROWS] = {{0}}, far[ROWS] = {{0}};
-      const number *next = weights + c;
-      for (int tap = 0; tap < l->taps; tap++) {
-        const number *row = from + rows->taps[tap] + r * rows->between;
-        for (int i = 0; i < l->inputs; i++, next += PAD) {
-          const vector a = load(next), b = load(next + WIDTH);
-          for (int q = 0; q < ROWS; q++) {
-            near[q] += row[q * rows->between + i] * a;
-            far[q] += row[q * rows->between + i] * b;
-          }
+/* `count` rows from row `r` on: as many sums as registers hold, since a processor waits for each. */
+static NATIVE_INLINE void rows_of_product(float sums[PAD][PAD], const number *from,
+                                          const struct rows *rows, const struct layer *l,
+                                          const number *weights, int r, int count) {
+  enum { MOST_ROWS = 8 };
+  for (int c = 0; c < PAD; c += 2 * WIDTH) {
+    vector near[MOST_ROWS] = {{0}}, far[MOST_ROWS] = {{0}};
+    const number *next = weights + c;
+    for (int tap = 0; tap < l->taps; tap++) {
+      const number *row = from + rows->taps[tap] + r * rows->between;
+      for (int i = 0; i < l->inputs; i++, next += PAD) {
+        const vector a = load(next), b = load(next + WIDTH);
+        for (int q = 0; q < count; q++) {
+          near[q] += row[q * rows->between + i] * a;
+          far[q] += row[q * rows->between + i] * b;
         }
       }
-      for (int q = 0; q < ROWS; q++) {
-        store(sums[r + q] + c, near[q]);
-        store(sums[r + q] + c + WIDTH, far[q]);
-      }
     }
+    for (int q = 0; q < count; q++) {
+      store(sums[r + q] + c, near[q]);
+      store(sums[r + q] + c + WIDTH, far[q]);
+    }
+  }
+}
+
+static NATIVE_INLINE void product(float sums[PAD][PAD], const number *from, const struct rows *rows,
+                                  const struct layer *l, const number *weights) {
+  if (WIDTH == 16) { /* 32 registers; otherwise 16 */
+    for (int r = 0; r < PAD; r += 8) rows_of_product(sums, from, rows, l, weights, r, 8);
+  } else {
+    for (int r = 0; r < 20; r += 5) rows_of_product(sums, from, rows, l, weights, r, 5);
+    for (int r = 20; r < PAD; r += 6) rows_of_product(sums, from, rows, l, weights, r, 6);
+  }
 }
 
 #endif
